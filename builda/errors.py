@@ -1,0 +1,108 @@
+"""What can go wrong, named for what the caller can do about it.
+
+    BuildaError                 exit status 125
+    ├── InvalidValue            an option, argument or setting cannot mean anything
+    │   └── InvalidReference    … an image name
+    ├── Unsupported             understood, and refused with a reason
+    ├── NotFound                no such image, container, blob, file
+    ├── AlreadyExists           the name is taken
+    ├── InUse                   something alive depends on it
+    ├── CorruptContent          bytes are not what their digest, size or format promises
+    ├── StoreUnavailable        the store cannot be read or written (read-only, full, made by another mode)
+    ├── ContainerfileError      a Containerfile, with the place in it
+    ├── RegistryError           a registry answered no, or not at all
+    ├── IsolationUnavailable    the kernel or pod does not allow what a run needs
+    ├── StepFailed              a step of a build failed; carries the cause and its place
+    └── CommandFailed           the user's command ended with a status other than 0
+
+`cli.main` is the only place that catches BuildaError; everything else lets it pass.
+"""
+
+from __future__ import annotations
+
+
+class BuildaError(Exception):
+    """A failure with a message for the user, and perhaps a hint that says the way out."""
+
+    exit_status = 125
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InvalidValue(BuildaError):
+    """An option, argument, file or setting that cannot mean anything."""
+
+
+class InvalidReference(InvalidValue):
+    """An image name that the reference grammar does not allow."""
+
+
+class Unsupported(BuildaError):
+    """Understood, and refused with a reason."""
+
+
+class NotFound(BuildaError):
+    """No such image, container, blob, tag or file."""
+
+
+class AlreadyExists(BuildaError):
+    """The name is taken."""
+
+
+class InUse(BuildaError):
+    """Something alive depends on the object."""
+
+
+class CorruptContent(BuildaError):
+    """Bytes that are not what their digest, size or format promises."""
+
+
+class StoreUnavailable(BuildaError):
+    """The store cannot be read or written: read-only, full, or made by another mode."""
+
+
+class ContainerfileError(BuildaError):
+    """A Containerfile that cannot be built, with the file and line to edit."""
+
+    def __init__(
+        self, message: str, *, file: str, line: int, excerpt: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.file = file
+        self.line = line
+        self.excerpt = excerpt
+
+
+class RegistryError(BuildaError):
+    """A registry refused (HTTP `status`, registry error `code`) or could not be reached (`status` is None)."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+
+
+class IsolationUnavailable(BuildaError):
+    """The kernel or the pod does not allow what a run needs."""
+
+
+class StepFailed(BuildaError):
+    """A step of a build failed; its exit status is its cause's."""
+
+    def __init__(self, message: str, *, cause: BuildaError, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint if hint is not None else cause.hint)
+        self.cause = cause
+        self.exit_status = cause.exit_status
+
+
+class CommandFailed(BuildaError):
+    """The user's command ended with `status` (128 + N when signal N ended it)."""
+
+    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.exit_status = status

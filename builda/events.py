@@ -1,0 +1,72 @@
+"""What happens while builda works, as values handed to an observer.
+
+`Emit` is an argument of everything that takes time; its default is `ignore`. Events flow upwards only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from builda.oci.digest import Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted:
+    """Step `index` of `total` (both from 1) of a stage begins; `text` is what the user wrote."""
+
+    index: int
+    total: int
+    text: str
+    stage: str | None = None
+    file: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFinished:
+    """A step ended well; `cached` when its result was found and nothing was done."""
+
+    index: int
+    total: int
+    cached: bool
+    seconds: float
+    stage: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandOutput:
+    """Bytes that the user's command wrote, as they came."""
+
+    data: bytes
+    stream: Literal["stdout", "stderr"]
+    stage: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobProgress:
+    """`offset` of `total` bytes (None when unknown) of a blob moved; `done` comes once, last."""
+
+    action: Literal["pull", "push", "unpack", "commit"]
+    digest: Digest | None
+    offset: int
+    total: int | None
+    done: bool = False
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """Something the user should know that does not stop the work."""
+
+    message: str
+    hint: str | None = None
+
+
+Event: TypeAlias = StepStarted | StepFinished | CommandOutput | BlobProgress | Warned
+Emit: TypeAlias = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The observer that does not look."""

@@ -1,0 +1,96 @@
+"""What it takes to run one process, in the words of the OCI runtime-spec (config.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from builda.events import Emit
+    from builda.linux.mount import Mount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Numeric identity, resolved inside the rootfs."""
+
+    uid: int
+    gid: int
+    additional_gids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rlimit:
+    """One resource limit; -1 means unlimited."""
+
+    type: str  # RLIMIT_NOFILE …
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """What is executed and as whom; `args[0]` is looked up in the PATH of `env` inside the rootfs."""
+
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    user: User
+    capabilities: tuple[str, ...]  # CAP_… names: bounding, effective and permitted
+    rlimits: tuple[Rlimit, ...] = ()
+    no_new_privileges: bool = False
+    terminal: bool = False
+    stdin: bytes | None = None  # None: the caller's stdin
+    capture: bool = False  # send output to `emit` as CommandOutput instead of the caller's stdout and stderr
+    stage: str | None = None
+    umask: int = 0o022
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device node to be had inside: bound from the host path."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """Where it runs. `rootfs` mounts the root file system at the place isolation chooses; `mounts` come on top of it.
+
+    Targets of `mounts` are paths inside the rootfs and are resolved inside it, never following a link out.
+    """
+
+    rootfs: tuple[Mount, ...]
+    mounts: tuple[Mount, ...] = ()
+    files: Mapping[
+        str, bytes
+    ]  # path inside → content, bound read-write over the image's: /etc/hosts, /etc/resolv.conf …
+    devices: tuple[Device, ...] = ()
+    namespaces: Mapping[str, str]  # pid, ipc, uts, cgroup, network → "private", "host" or "ns:PATH"
+    network: str  # host, none, private or ns:PATH
+    hostname: str | None
+    seccomp: str | None  # None: builda's default filter; "unconfined"; else the path of a profile
+    masked_paths: tuple[str, ...]
+    readonly_paths: tuple[str, ...]
+    shm_size: int = 64 << 20
+    no_pivot: bool = False
+    cgroup_parent: str | None = None
+    resources: Mapping[str, int | str] = field(default_factory=dict)
+    scratch: str  # an existing private directory of the caller for files, sockets and bundles; removed by the caller
+    stubs: str | None = None  # record here, before making them, the mount points that had to be made in the rootfs
+
+
+class Isolation(Protocol):
+    """A way to run one process. Nothing that the process started outlives `run`."""
+
+    name: Literal["native", "oci", "chroot"]
+
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+        """Its exit status, 128 + N when signal N ended it; 127 no such command, 126 not executable.
+
+        Raises IsolationUnavailable when the kernel refuses what the sandbox needs, naming it.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The OCI specifications as frozen values. No I/O at all."""

@@ -1,0 +1,181 @@
+"""Manifests and indexes: parsed views beside the raw bytes (image-spec, manifest.md and image-index.md).
+
+What builda did not create is never re-encoded: keep the bytes that `parse` was given and use these values to read them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from builda.errors import CorruptContent, NotFound, Unsupported
+from builda.oci import mediatype
+from builda.oci.descriptor import Descriptor, Platform, string_map
+
+MANIFEST_LIMIT = 8 << 20
+"""Bytes that a manifest or index may have (registries allow 4 MiB by the distribution-spec's advice)."""
+ENTRY_LIMIT = 4096
+"""Layers that a manifest, and manifests that an index may list."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One image for one platform."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    media_type: str = mediatype.MANIFEST
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str | None = None
+    subject: Descriptor | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def dump(self) -> bytes:
+        """The canonical bytes: fields in the spec's order, sorted maps, no spaces."""
+        value: dict[str, Any] = {"schemaVersion": 2, "mediaType": self.media_type}
+        if self.artifact_type is not None:
+            value["artifactType"] = self.artifact_type
+        value["config"] = self.config.to_json()
+        value["layers"] = [layer.to_json() for layer in self.layers]
+        if self.subject is not None:
+            value["subject"] = self.subject.to_json()
+        return _dump(value, self.annotations, self.extra)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """Many manifests, as a rule one for each platform."""
+
+    manifests: tuple[Descriptor, ...]
+    media_type: str = mediatype.INDEX
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str | None = None
+    subject: Descriptor | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def dump(self) -> bytes:
+        """The canonical bytes: fields in the spec's order, sorted maps, no spaces."""
+        value: dict[str, Any] = {"schemaVersion": 2, "mediaType": self.media_type}
+        if self.artifact_type is not None:
+            value["artifactType"] = self.artifact_type
+        value["manifests"] = [manifest.to_json() for manifest in self.manifests]
+        if self.subject is not None:
+            value["subject"] = self.subject.to_json()
+        return _dump(value, self.annotations, self.extra)
+
+
+Document: TypeAlias = Manifest | Index
+
+
+def parse(data: bytes, media_type: str | None = None) -> Document:
+    """The manifest or index in `data`, whose `media_type` may come from a Content-Type or a descriptor.
+
+    Raises Unsupported for Docker schema 1 and CorruptContent for anything malformed or over the limits.
+    """
+    if len(data) > MANIFEST_LIMIT:
+        raise CorruptContent(f"manifest has {len(data)} bytes, more than the limit of {MANIFEST_LIMIT}")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptContent(f"manifest is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CorruptContent("manifest is not a JSON object")
+    _refuse_schema1(value, media_type)
+    kind = _media_type_of(value, media_type)
+    if kind in mediatype.INDEXES:
+        return _index(value, kind)
+    return _manifest(value, kind)
+
+
+def choose(index: Index, platform: Platform) -> Descriptor:
+    """The entry of `index` for `platform`; NotFound with the platforms there are."""
+    exact = [entry for entry in index.manifests if entry.platform == platform]
+    fitting = exact or [entry for entry in index.manifests if entry.platform and platform.runs(entry.platform)]
+    if platform.variant is None:  # no variant asked for: the plainest entry, then the first one
+        fitting = fitting or [
+            entry
+            for entry in index.manifests
+            if entry.platform
+            and (entry.platform.os, entry.platform.architecture) == (platform.os, platform.architecture)
+        ]
+    if fitting:
+        return fitting[0]
+    there = ", ".join(
+        str(entry.platform) for entry in index.manifests if entry.platform and entry.platform.os != "unknown"
+    )
+    raise NotFound(f"no image for platform {platform}", hint=f"the index has: {there}" if there else None)
+
+
+def _refuse_schema1(value: dict[str, Any], media_type: str | None) -> None:
+    if value.get("schemaVersion") == 1 or media_type in (mediatype.DOCKER_SCHEMA1, mediatype.DOCKER_SCHEMA1_SIGNED):
+        raise Unsupported(
+            "Docker schema 1 manifests are not supported",
+            hint="push the image again with a current tool; schema 2 has existed since 2016",
+        )
+    if value.get("schemaVersion") != 2:
+        raise CorruptContent(f"manifest has no schemaVersion 2: {value.get('schemaVersion')!r}")
+
+
+def _media_type_of(value: dict[str, Any], hint: str | None) -> str:
+    stated = value.get("mediaType")
+    has_manifests, has_layers = "manifests" in value, "layers" in value
+    if has_manifests and has_layers:  # CVE-2021-41190: one document must not be read as two kinds
+        raise CorruptContent("manifest has both layers and manifests")
+    known = mediatype.MANIFESTS | mediatype.INDEXES
+    kind = stated if isinstance(stated, str) and stated else hint if hint in known else None
+    if kind is None:
+        kind = mediatype.INDEX if has_manifests else mediatype.MANIFEST
+    if kind not in known:
+        raise Unsupported(f"not an image manifest: {kind}")
+    if hint in known and hint != kind:
+        raise CorruptContent(f"manifest calls itself {kind}, but was announced as {hint}")
+    if (kind in mediatype.INDEXES) != has_manifests:
+        raise CorruptContent(f"manifest of type {kind} has no {'manifests' if kind in mediatype.INDEXES else 'layers'}")
+    return kind
+
+
+def _manifest(value: dict[str, Any], media_type: str) -> Manifest:
+    return Manifest(
+        media_type=media_type,
+        config=Descriptor.from_json(value.get("config"), where="config"),
+        layers=_descriptors(value.get("layers"), "layers"),
+        **_common(value, {"config", "layers"}),
+    )
+
+
+def _index(value: dict[str, Any], media_type: str) -> Index:
+    return Index(
+        media_type=media_type,
+        manifests=_descriptors(value.get("manifests"), "manifests"),
+        **_common(value, {"manifests"}),
+    )
+
+
+def _common(value: dict[str, Any], own: set[str]) -> dict[str, Any]:
+    known = own | {"schemaVersion", "mediaType", "annotations", "artifactType", "subject"}
+    subject = value.get("subject")
+    artifact_type = value.get("artifactType")
+    return {
+        "annotations": string_map(value.get("annotations"), where="annotations"),
+        "artifact_type": artifact_type if isinstance(artifact_type, str) else None,
+        "subject": None if subject is None else Descriptor.from_json(subject, where="subject"),
+        "extra": MappingProxyType({key: item for key, item in value.items() if key not in known}),
+    }
+
+
+def _descriptors(value: object, where: str) -> tuple[Descriptor, ...]:
+    if not isinstance(value, list):
+        raise CorruptContent(f"manifest has no {where}")
+    if len(value) > ENTRY_LIMIT:
+        raise CorruptContent(f"manifest lists {len(value)} {where}, more than the limit of {ENTRY_LIMIT}")
+    return tuple(Descriptor.from_json(item, where=f"{where}[{i}]") for i, item in enumerate(value))
+
+
+def _dump(value: dict[str, Any], annotations: Mapping[str, str], extra: Mapping[str, Any]) -> bytes:
+    if annotations:
+        value["annotations"] = dict(sorted(annotations.items()))
+    value.update(sorted(extra.items()))
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

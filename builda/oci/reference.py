@@ -1,0 +1,95 @@
+"""Image names: `[registry/]repository[:tag][@digest]` (distribution-spec and Docker's grammar)."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from builda.errors import InvalidReference, InvalidValue
+from builda.oci.digest import Digest
+
+DEFAULT_REGISTRY = "docker.io"
+LOCAL_REGISTRY = "localhost"
+DEFAULT_TAG = "latest"
+NAME_LIMIT = 255
+
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+_REGISTRY = re.compile(
+    r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+    r"(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?"
+)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+class Reference(NamedTuple):
+    """How an image is named; `tag` and `digest` may both be set, then the digest decides what is fetched."""
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, default_registry: str = DEFAULT_REGISTRY) -> Reference:
+        """The reference that `text` names, with `:latest` where it has neither tag nor digest.
+
+        A name without a registry gets `default_registry`, and on docker.io `library/` when it has one component.
+        """
+        short = parse_short(text)
+        registry = short.registry or default_registry
+        repository = short.repository
+        if registry in ("docker.io", "index.docker.io"):
+            registry = "docker.io"
+            if "/" not in repository:
+                repository = f"library/{repository}"
+        tag = short.tag if short.tag or short.digest else DEFAULT_TAG
+        return cls(registry, repository, tag, short.digest)
+
+    @property
+    def name(self) -> str:
+        """`registry/repository`."""
+        return f"{self.registry}/{self.repository}"
+
+    def __str__(self) -> str:
+        return (
+            self.name
+            + (f":{self.tag}" if self.tag is not None else "")
+            + (f"@{self.digest}" if self.digest is not None else "")
+        )
+
+
+class ShortReference(NamedTuple):
+    """What the user wrote, taken apart; `registry` is None for an unqualified name."""
+
+    registry: str | None
+    repository: str
+    tag: str | None
+    digest: Digest | None
+
+
+def parse_short(text: str) -> ShortReference:
+    """`text` taken apart without filling in anything; InvalidReference says what is wrong with it."""
+    rest, at, digest_text = text.partition("@")
+    digest = None
+    if at:
+        try:
+            digest = Digest.parse(digest_text)
+        except InvalidValue as error:
+            raise InvalidReference(f"{error} in image name: {text!r}") from error
+    name, colon, tag = rest.rpartition(":")
+    if not colon or "/" in tag:
+        name, tag = rest, ""
+    elif not _TAG.fullmatch(tag):
+        raise InvalidReference(f"invalid tag {tag!r} in image name: {text!r}")
+    first, slash, remainder = name.partition("/")
+    registry: str | None = None
+    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+        if not _REGISTRY.fullmatch(first):
+            raise InvalidReference(f"invalid registry {first!r} in image name: {text!r}")
+        registry, name = first, remainder
+    if len(name) > NAME_LIMIT:
+        raise InvalidReference(f"repository name is longer than {NAME_LIMIT} characters: {text!r}")
+    if not name or not all(_COMPONENT.fullmatch(part) for part in name.split("/")):
+        hint = f"image names are lower case: {text.lower()}" if name != name.lower() else None
+        raise InvalidReference(f"invalid image name: {text!r}", hint=hint)
+    return ShortReference(registry, name, tag or None, digest)

@@ -1,0 +1,248 @@
+"""Steps: one primitive call each, as a value. A step *is* the argument of a primitive.
+
+`builda copy`, `Builder.copy` and `COPY` all make a `Copy`; nothing else describes what a primitive shall do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, TypeAlias
+
+from builda.oci.descriptor import Platform
+from builda.oci.edits import ConfigEdit
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a step was written; never part of its identity."""
+
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """COPY's default source: the build context (or `--contextdir`, or the current directory of a script)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedContext:
+    """A `--build-context` of this name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromStage:
+    """The file system of an earlier stage, by its index in the plan."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class FromImage:
+    """The file system of an image, pulled when missing."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromContainer:
+    """The file system of a working container, by name or ID."""
+
+    name: str
+
+
+Source: TypeAlias = Context | NamedContext | FromStage | FromImage | FromContainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMount:
+    """One `--mount` of a run (peers.md sections 1.6 and 2: `RUN --mount`)."""
+
+    type: Literal["bind", "cache", "tmpfs", "secret", "ssh"]
+    target: str
+    source: str = ""
+    from_: Source = Context()
+    id: str = ""
+    read_only: bool | None = None  # None: the type's own default
+    sharing: Literal["shared", "private", "locked"] = "shared"
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None  # bytes, tmpfs
+    required: bool = False
+    env: str | None = None  # secret: expose as this variable
+    options: tuple[str, ...] = ()  # further mount options: z, U, rprivate, …
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a command is run; None and () mean "not said", so that two of them merge (`over`).
+
+    `from` stores one with the working container, `run` and RUN lay theirs over it.
+    """
+
+    isolation: Literal["native", "oci", "chroot"] | None = None
+    runtime: str | None = None
+    runtime_flags: tuple[str, ...] = ()
+    network: str | None = None  # host, none, private, ns:PATH
+    pid: str | None = None  # private, host, ns:PATH
+    ipc: str | None = None
+    uts: str | None = None
+    cgroupns: str | None = None
+    cgroup_parent: str | None = None
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()  # host:container[:options]
+    ulimits: tuple[str, ...] = ()  # type=soft[:hard]
+    security_opts: tuple[str, ...] = ()
+    shm_size: int | None = None  # bytes
+    memory: int | None = None  # bytes
+    memory_swap: int | None = None
+    cpu_period: int | None = None
+    cpu_quota: int | None = None
+    cpu_shares: int | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    add_hosts: tuple[str, ...] = ()  # name:ip
+    dns: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    http_proxy: bool | None = None
+    hostname: str | None = None
+    no_hostname: bool | None = None
+    no_hosts: bool | None = None
+    no_pivot: bool | None = None
+    group_add: tuple[str, ...] = ()
+    terminal: bool | None = None  # None: when stdin and stdout are one
+
+    def over(self, base: RunOptions) -> RunOptions:
+        """These options laid over `base`: what is said here wins; lists are added behind the base's."""
+        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in (None, ())}
+        for name, value in said.items():
+            if isinstance(value, tuple):
+                said[name] = (*getattr(base, name), *value)
+        return replace(base, **said)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Run `args` in the working container; already shell-wrapped and expanded."""
+
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()  # for this command only, over the configuration's
+    user: str | None = None
+    working_dir: str | None = None
+    mounts: tuple[RunMount, ...] = ()
+    options: RunOptions = RunOptions()
+    stdin: bytes | None = None  # None: the caller's own stdin
+    created_by: str | None = None
+    at: Location | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InlineFile:
+    """A heredoc as a source of COPY or ADD."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """Copy `sources` of `source` to `destination`; ADD is `extract=True` and URL sources.
+
+    A destination that ends in `/`, or several sources, means a directory. Relative ones start at the working directory.
+    """
+
+    sources: tuple[str, ...]
+    destination: str
+    source: Source = Context()
+    inline: tuple[InlineFile, ...] = ()
+    chown: str | None = None
+    chmod: str | None = None
+    excludes: tuple[str, ...] = ()
+    extract: bool = False
+    unpack: bool | None = None  # ADD --unpack: also for URLs; None is the default of each kind
+    parents: bool = False
+    link: bool = False
+    checksum: str | None = None
+    keep_git_dir: bool = False
+    follow_symlinks: bool = True
+    allow_wildcard: bool = True
+    allow_empty_wildcard: bool = False
+    timestamp: int | None = None  # seconds since the epoch
+    created_by: str | None = None
+    at: Location | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeDirectory:
+    """Make sure that `path` is a directory: what WORKDIR does besides setting the configuration."""
+
+    path: str
+    user: str | None = None
+    created_by: str | None = None
+    at: Location | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configure:
+    """Edit the pending configuration and manifest annotations; touches no file."""
+
+    edits: tuple[ConfigEdit, ...] = ()
+    set_annotations: Mapping[str, str] = field(default_factory=dict)
+    unset_annotations: tuple[str, ...] = ()  # "" drops all
+    created_by: str | None = None  # set: one history entry without a layer
+    history_comment: str | None = None
+    at: Location | None = field(default=None, compare=False)
+
+
+Step: TypeAlias = Run | Copy | MakeDirectory | Configure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One FROM and the steps below it; `base` is an image, an earlier stage or None for scratch."""
+
+    name: str | None
+    base: FromImage | FromStage | NamedContext | None
+    steps: tuple[Step, ...]
+    platform: Platform | None = None
+    at: Location | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All stages of a Containerfile compiled; `target` is the index of the one to build."""
+
+    stages: tuple[Stage, ...]
+    target: int
+
+    def needed(self) -> tuple[int, ...]:
+        """Indexes of the stages that the target depends on, itself last, each after what it needs."""
+        order: list[int] = []
+
+        def visit(index: int) -> None:
+            if index in order:
+                return
+            for other in stages_used(self.stages[index]):
+                visit(other)
+            order.append(index)
+
+        visit(self.target)
+        return tuple(order)
+
+
+def stages_used(stage: Stage) -> tuple[int, ...]:
+    """Indexes of the earlier stages that `stage` starts from, copies from or mounts."""
+    sources: list[object] = [stage.base]
+    for step in stage.steps:
+        if isinstance(step, Copy):
+            sources.append(step.source)
+        elif isinstance(step, Run):
+            sources.extend(mount.from_ for mount in step.mounts)
+    return tuple(sorted({source.index for source in sources if isinstance(source, FromStage)}))
