@@ -1,6 +1,8 @@
 """Steps: one primitive call each, as a value. A step *is* the argument of a primitive.
 
 `builda copy`, `Builder.copy` and `COPY` all make a `Copy`; nothing else describes what a primitive shall do.
+`text` is what a user reads while the step runs ("" for a part of the next one), `created_by` what history records;
+neither `text` nor `at` belongs to a step's identity.
 """
 
 from __future__ import annotations
@@ -139,7 +141,9 @@ class Run:
     mounts: tuple[RunMount, ...] = ()
     options: RunOptions = RunOptions()
     stdin: bytes | None = None  # None: the caller's own stdin
+    script: bytes | None = None  # a heredoc with a #! line: a file whose path is appended to `args`
     created_by: str | None = None
+    text: str = field(default="", compare=False)
     at: Location | None = field(default=None, compare=False)
 
 
@@ -176,6 +180,7 @@ class Copy:
     allow_empty_wildcard: bool = False
     timestamp: int | None = None  # seconds since the epoch
     created_by: str | None = None
+    text: str = field(default="", compare=False)
     at: Location | None = field(default=None, compare=False)
 
 
@@ -186,6 +191,7 @@ class MakeDirectory:
     path: str
     user: str | None = None
     created_by: str | None = None
+    text: str = field(default="", compare=False)
     at: Location | None = field(default=None, compare=False)
 
 
@@ -198,6 +204,7 @@ class Configure:
     unset_annotations: tuple[str, ...] = ()  # "" drops all
     created_by: str | None = None  # set: one history entry without a layer
     history_comment: str | None = None
+    text: str = field(default="", compare=False)
     at: Location | None = field(default=None, compare=False)
 
 

@@ -1,0 +1,122 @@
+"""`RUN --mount` and `builda run --mount`: one comma-separated specification to a RunMount (Dockerfile reference)."""
+
+from __future__ import annotations
+
+import csv
+import posixpath
+import re
+from collections.abc import Callable
+
+from builda.errors import InvalidValue
+from builda.plan import Context, RunMount, Source
+
+_TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
+_ALIASES = {
+    "dst": "target",
+    "destination": "target",
+    "src": "source",
+    "readonly": "ro",
+    "readwrite": "rw",
+    "tmpfs-size": "size",
+    "tmpfs-mode": "mode",
+}
+_KEYS = {
+    "bind": {"target", "source", "from", "ro", "rw", "z", "Z", "U", "bind-propagation", "relabel"},
+    "cache": {"id", "target", "ro", "rw", "sharing", "from", "source", "mode", "uid", "gid", "z", "Z", "U"},
+    "tmpfs": {"target", "size", "mode", "ro", "rw"},
+    "secret": {"id", "target", "env", "required", "mode", "uid", "gid", "source"},
+    "ssh": {"id", "target", "required", "mode", "uid", "gid"},
+}
+_BOOLEAN = frozenset({"ro", "rw", "required", "z", "Z", "U"})
+_SIZE = re.compile(r"([0-9]+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+
+
+def parse_mount(text: str, source_of: Callable[[str], Source], working_dir: str = "/") -> RunMount:
+    """The mount that `text` asks for; `source_of` resolves a `from=`. InvalidValue names what is wrong with it."""
+    fields = _fields(text)
+    kind = fields.pop("type", "bind")
+    if kind not in _TYPES:
+        raise InvalidValue(f"unsupported mount type {kind!r}: {text}", hint=f"there are {', '.join(_TYPES)}")
+    for key in fields:
+        if key not in _KEYS[kind]:
+            raise InvalidValue(f"unexpected key {key!r} for mount type {kind}: {text}")
+    flags = {key: _boolean(fields[key], key, text) for key in _BOOLEAN & fields.keys()}
+    if fields.get("sharing", "shared") not in ("shared", "private", "locked"):
+        raise InvalidValue(f"unsupported sharing value: {fields['sharing']}", hint="it is shared, private or locked")
+    identity = fields.get("id") or (fields.get("source", "") if kind == "secret" else "")
+    return RunMount(
+        type=kind,  # type: ignore[arg-type]  # it is one of _TYPES
+        target=_target(kind, fields, identity, working_dir, text),
+        source="" if kind == "secret" else fields.get("source", ""),
+        from_=source_of(fields["from"]) if fields.get("from") else Context(),
+        id=identity or ("default" if kind == "ssh" else ""),
+        read_only=_read_only(flags),
+        sharing=fields.get("sharing", "shared"),  # type: ignore[arg-type]  # checked above
+        mode=_number(fields, "mode", 8, text),
+        uid=_number(fields, "uid", 10, text),
+        gid=_number(fields, "gid", 10, text),
+        size=parse_size(fields["size"]) if "size" in fields else None,
+        required=flags.get("required", False),
+        env=fields.get("env"),
+        options=tuple(key for key in ("z", "Z", "U") if flags.get(key))
+        + ((fields["bind-propagation"],) if "bind-propagation" in fields else ()),
+    )
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `64m`, `1g`, `100`: units of 1024, as Docker reads them."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidValue(f"not a size: {text}", hint="write a number with b, k, m or g")
+    power = " kmgt".index(match[2].lower().replace("b", "") or " ")
+    return int(match[1]) << (10 * power)
+
+
+def _fields(text: str) -> dict[str, str]:
+    try:
+        parts = next(csv.reader([text], strict=True))
+    except (csv.Error, StopIteration) as error:
+        raise InvalidValue(f"mount cannot be read: {text!r}") from error
+    fields: dict[str, str] = {}
+    for part in parts:
+        name, equals, value = part.partition("=")
+        key = name.strip() if name.strip() in ("Z", "U") else name.strip().lower()
+        key = _ALIASES.get(key, key)
+        if not key or (not equals and key not in _BOOLEAN):
+            raise InvalidValue(f"mount field has no value: {part!r} in {text}")
+        fields[key] = value
+    return fields
+
+
+def _boolean(value: str, key: str, text: str) -> bool:
+    if value.lower() in ("", "true", "1"):
+        return True
+    if value.lower() in ("false", "0"):
+        return False
+    raise InvalidValue(f"invalid value for {key}: {value!r} in {text}")
+
+
+def _read_only(flags: dict[str, bool]) -> bool | None:
+    if "rw" in flags:
+        return not flags["rw"]
+    return flags.get("ro")
+
+
+def _number(fields: dict[str, str], key: str, base: int, text: str) -> int | None:
+    if key not in fields:
+        return None
+    try:
+        return int(fields[key], base)
+    except ValueError as error:
+        raise InvalidValue(f"invalid {key}: {fields[key]!r} in {text}") from error
+
+
+def _target(kind: str, fields: dict[str, str], identity: str, working_dir: str, text: str) -> str:
+    target = fields.get("target", "")
+    if not target:
+        if kind == "secret":
+            return "" if "env" in fields else f"/run/secrets/{posixpath.basename(identity)}"
+        if kind == "ssh":
+            return ""
+        raise InvalidValue(f"mount has no target: {text}")
+    return posixpath.join(working_dir or "/", target)
