@@ -1,8 +1,8 @@
 """`Containerfile.in` to Containerfile, by pcpp, with the place of every line kept.
 
-pcpp never sees what it would spoil. Only real directives reach it as such (`#if`; `# if the …` is a comment); comments, shebangs, parser directives and
-heredoc bodies travel as placeholders, and `//`, `/*` and line ends are guarded, so that URLs, globs and continuations
-survive. Macros are replaced in the other text, outside quotes, as `cpp -traditional` does.
+pcpp never sees what it would spoil. Only real directives reach it as such (`#if`; `# if the` is a comment); comments,
+shebangs, parser directives and heredoc bodies travel as placeholders, and `//`, `/*` and line ends are guarded, so that
+URLs, globs and continuations survive. Macros are replaced in the other text, outside quotes, as `cpp -traditional` does.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ _END = "\ue00a"  # the end of a line of text: keeps a trailing backslash from jo
 _GUARD = "\ue003"  # between two characters that would begin a comment
 _OPEN, _CLOSE = "\ue001", "\ue002"  # a placeholder's number stands between them
 _RESERVED = re.compile("[\ue000-\ue00f]")
-_DIRECTIVE = re.compile(
-    r"[ \t]*#[ \t]*(include|define|undef|ifdef|ifndef|if|elif|else|endif|error|warning)\b(.*)", re.S
-)
+_DIRECTIVE = re.compile(r"[ \t]*#(include|define|undef|ifdef|ifndef|if|elif|else|endif|error|warning)\b(.*)", re.S)
 _NEEDS_ARGUMENT = frozenset({"include", "define", "undef", "ifdef", "ifndef", "if", "elif"})
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
