@@ -2,7 +2,7 @@
 
 pcpp never sees what it would spoil. Only real directives reach it as such (`#if`; `# if the` is a comment); comments,
 shebangs, parser directives and heredoc bodies travel as placeholders, and `//`, `/*` and line ends are guarded, so that
-URLs, globs and continuations survive. Macros are replaced in the other text, outside quotes, as `cpp -traditional` does.
+URLs, globs and continuations survive. Macros are replaced in the rest, outside quotes, as `cpp -traditional` does.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The kernel, one thin function per call. Mechanism, no policy."""
