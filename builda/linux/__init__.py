@@ -1,1 +1,1 @@
-"""The kernel, one thin function per call. Mechanism, no policy."""
+"""The kernel, one thin function per call; mechanism, no policy."""

@@ -1,15 +1,19 @@
 """Mounts as data, and the kernel calls that perform them.
 
-The store describes mounts; only isolation and the builder perform them. A root file system is mounted *detached*
-wherever that serves: the mount exists as a descriptor, needs no mount namespace and dies with the process.
+The store describes mounts; only isolation and the builder perform them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.linux import detached
+from builda.linux import syscalls as sys_
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 
 class Mount(NamedTuple):
@@ -25,107 +29,121 @@ class Mount(NamedTuple):
     lower: tuple[str, ...] = ()
 
 
-@contextmanager
-def mounted(mounts: tuple[Mount, ...]) -> Iterator[int]:
-    """A descriptor of the root directory of `mounts`, detached; gone when the block ends."""
+def clone_tree(mounts: tuple[Mount, ...]) -> int:
+    """A descriptor of a detached mount of the tree described: the first mount is its root, the others lie inside it.
+
+    The descriptor serves as `dir_fd`; to list it open "." in it first, for it is an O_PATH one. It is attached nowhere,
+    so no process sees it by path, and the mount ends when the descriptor is closed or the process dies.
+    """
+    first, *others = mounts
+    if not others:
+        try:
+            return detached.clone(first)
+        except detached.NoLowerPlus:
+            pass
+    return _in_private_namespace(lambda: _assemble(first, tuple(others)))
+
+
+def mounted(mounts: tuple[Mount, ...]) -> AbstractContextManager[int]:
+    """`clone_tree`, for the time of a `with` block."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def opened() -> Iterator[int]:
+        fd = clone_tree(mounts)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    return opened()
+
+
+def attach(mounts: tuple[Mount, ...], path: str | os.PathLike[str]) -> None:
+    """Mount the tree described at `path`, an existing directory, where it stays until `detach`."""
     fd = clone_tree(mounts)
     try:
-        yield fd
+        sys_.move_mount(fd, "", sys_.AT_FDCWD, os.fspath(path), sys_.MOVE_MOUNT_F_EMPTY_PATH)
     finally:
         os.close(fd)
 
 
-def clone_tree(mounts: tuple[Mount, ...]) -> int:
-    """A descriptor of a detached mount of the root file system that `mounts` describe (one overlay or bind)."""
-    (root,) = mounts
-    tree = _overlay(root) if root.type == "overlay" else _bind(root)
-    try:  # open_tree and fsmount give O_PATH descriptors, which cannot list directories
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
-    finally:
-        os.close(tree)
+def detach(path: str | os.PathLike[str]) -> None:
+    """Unmount what is at `path`; who still uses it may finish, nobody else finds it. OSError EINVAL: nothing is."""
+    sys_.umount2(os.fspath(path), sys_.MNT_DETACH | sys_.UMOUNT_NOFOLLOW)
 
 
-def attach(mounts: tuple[Mount, ...], path: str) -> None:
-    """Mount the root file system at `path` in this mount namespace, until `detach`."""
-    from builda.linux import syscalls
-
-    tree = detached(mounts)
-    target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def is_mounted(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is the root of a mount in this process's namespace; False when it does not exist."""
+    text = os.fspath(path)
     try:
-        syscalls.move_mount(tree, target)
-    finally:
-        os.close(target)
-        os.close(tree)
-
-
-def detach(path: str) -> None:
-    """Unmount what is mounted at `path`; what still uses it keeps it until it ends. No mount there is no error."""
-    from builda.linux import syscalls
-
-    try:
-        syscalls.umount(path, syscalls.MNT_DETACH)
-    except OSError as error:
-        if error.errno not in (2, 22):  # ENOENT, EINVAL: not there, not a mount
-            raise
-
-
-def is_mounted(path: str) -> bool:
-    """Whether something is mounted at `path`."""
-    try:
-        return os.path.ismount(path)
-    except OSError:
+        here = _mount_id(text)
+        above = _mount_id(os.path.dirname(os.path.abspath(text)))
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    return here != above
 
 
-def detached(mounts: tuple[Mount, ...]) -> int:
-    """An O_PATH descriptor of the detached mount itself, for move_mount(2)."""
-    (root,) = mounts
-    return _overlay(root) if root.type == "overlay" else _bind(root)
-
-
-def _overlay(mount: Mount) -> int:
-    """An overlay by the new mount API: its layers are not limited by a page of options.
-
-    Kernels before 6.5 know only `lowerdir` as one string; they get it whole.
-    """
-    from builda.linux import syscalls
-
-    context = syscalls.fsopen("overlay")
+def _mount_id(path: str) -> int:
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW)
     try:
-        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "source", "overlay")
-        _set_lower(context, mount.lower)
-        for option in mount.options:
-            key, equals, value = option.partition("=")
-            if key == "ro":
-                continue
-            command = syscalls.FSCONFIG_SET_STRING if equals else syscalls.FSCONFIG_SET_FLAG
-            syscalls.fsconfig(context, command, key, value if equals else None)
-        syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
-        return syscalls.fsmount(context, syscalls.MOUNT_ATTR_RDONLY if "ro" in mount.options else 0)
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as info:
+            return next(int(line.split()[1]) for line in info if line.startswith("mnt_id:"))
     finally:
-        os.close(context)
+        os.close(fd)
 
 
-def _set_lower(context: int, lower: tuple[str, ...]) -> None:
-    from builda.linux import syscalls
+def _in_private_namespace(work: Callable[[], int]) -> int:
+    """`work()` done by a thread with a mount namespace and a current directory of its own, which end with it."""
+    from concurrent.futures import ThreadPoolExecutor
 
+    def enter() -> None:
+        sys_.unshare(sys_.CLONE_NEWNS)
+        sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(enter).result()
+        return pool.submit(work).result()
+
+
+def _assemble(first: Mount, others: tuple[Mount, ...]) -> int:
+    """Build the tree at /proc of this (private) namespace and return a detached copy of it."""
+    root = _attach_root(first)
     try:
-        for directory in lower:
-            syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "lowerdir+", directory)
-    except OSError as error:
-        if error.errno != 22:
-            raise
-        escaped = (directory.replace("\\", "\\\\").replace(":", "\\:") for directory in lower)
-        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "lowerdir", ":".join(escaped))
+        for mount in others:
+            target = sys_.openat2(root, mount.target.lstrip("/") or ".", os.O_PATH)
+            try:
+                fd = detached.clone(mount)
+                try:
+                    flags = sys_.MOVE_MOUNT_F_EMPTY_PATH | sys_.MOVE_MOUNT_T_EMPTY_PATH
+                    sys_.move_mount(fd, "", target, "", flags)
+                finally:
+                    os.close(fd)
+            finally:
+                os.close(target)
+        flags = sys_.OPEN_TREE_CLONE | sys_.AT_RECURSIVE | sys_.AT_EMPTY_PATH
+        return sys_.open_tree(root, "", flags)
+    finally:
+        os.close(root)
 
 
-def _bind(mount: Mount) -> int:
-    from builda.linux import syscalls
+def _attach_root(mount: Mount) -> int:
+    """Attach the root of the tree and return a descriptor of it. Overlays of an old kernel go through mount(2)."""
+    os.chdir("/proc/self/fd")
+    try:
+        fd = detached.clone(mount)
+    except detached.NoLowerPlus:
+        return mount_overlay_page(mount)
+    sys_.move_mount(fd, "", sys_.AT_FDCWD, "/proc", sys_.MOVE_MOUNT_F_EMPTY_PATH)
+    return fd
 
-    flags = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
-    if mount.type == "rbind":
-        flags |= syscalls.AT_RECURSIVE
-    tree = syscalls.open_tree(-100, mount.source, flags)
-    if "ro" in mount.options:
-        syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY)
-    return tree
+
+def mount_overlay_page(mount: Mount) -> int:
+    """Mount an overlay by mount(2) at /proc of this (private) namespace, from the directory /proc/self/fd."""
+    flags, page, descriptors = detached.overlay_page(mount.lower, mount.options)
+    try:
+        sys_.mount("overlay", "/proc", "overlay", flags, page)
+    finally:
+        for fd in descriptors:
+            os.close(fd)
+    return os.open("/proc", os.O_PATH | os.O_DIRECTORY)

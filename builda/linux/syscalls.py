@@ -1,20 +1,25 @@
-"""System calls that Python 3.11 does not offer, each a function that calls, checks and raises OSError.
+"""System calls that Python lacks, one thin function each: call, check, raise OSError.
 
-Standard library only: the child of a run imports this too. Numbers are those of the generic table, which x86_64 shares
-from 424 on; the older calls differ by architecture.
+Every command that runs something imports this twice (parent and child), so it imports nothing but ctypes and os.
+Paths are str or bytes; descriptors are plain ints that the caller closes; all are made close-on-exec.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import struct
-from typing import Any
 
-CLONE_NEWNS = 0x00020000
-CLONE_NEWCGROUP = 0x02000000
-CLONE_NEWUTS = 0x04000000
-CLONE_NEWIPC = 0x08000000
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+
+CLONE_NEWTIME = 0x80
+CLONE_FS = 0x200
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
@@ -23,205 +28,297 @@ MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
-MS_REMOUNT = 32
-MS_BIND = 4096
-MS_MOVE = 8192
-MS_REC = 16384
-MS_UNBINDABLE = 1 << 17
-MS_PRIVATE = 1 << 18
-MS_SLAVE = 1 << 19
-MS_SHARED = 1 << 20
-MS_STRICTATIME = 1 << 24
+MS_REMOUNT = 0x20
+MS_NOSYMFOLLOW = 0x100
+MS_NOATIME = 0x400
+MS_NODIRATIME = 0x800
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_UNBINDABLE = 0x20000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MS_SHARED = 0x100000
+MS_RELATIME = 0x200000
+MS_STRICTATIME = 0x1000000
+
 MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
 
-RESOLVE_NO_XDEV = 0x01
-RESOLVE_NO_MAGICLINKS = 0x02
-RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
-RESOLVE_IN_ROOT = 0x10
-
-FSOPEN_CLOEXEC = 1
-FSMOUNT_CLOEXEC = 1
-FSCONFIG_SET_FLAG = 0
-FSCONFIG_SET_STRING = 1
-FSCONFIG_CMD_CREATE = 6
 OPEN_TREE_CLONE = 1
-OPEN_TREE_CLOEXEC = os.O_CLOEXEC
-AT_EMPTY_PATH = 0x1000
-AT_RECURSIVE = 0x8000
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_SET_FD = 5
+FSCONFIG_CMD_CREATE = 6
+
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR__ATIME = 0x70
+MOUNT_ATTR_RELATIME = 0x0
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+
+RESOLVE_NO_XDEV = 0x1
+RESOLVE_NO_MAGICLINKS = 0x2
+RESOLVE_NO_SYMLINKS = 0x4
+RESOLVE_BENEATH = 0x8
+RESOLVE_IN_ROOT = 0x10
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
+PR_SET_SECCOMP = 22
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
-PR_SET_CHILD_SUBREAPER = 36
 
-_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
-_OPENAT2, _MOUNT_SETATTR = 437, 442
-_PIVOT_ROOT, _CAPSET, _CAPGET, _SECCOMP, _KEYCTL = {
-    "x86_64": (155, 126, 125, 317, 250),
-    "aarch64": (41, 91, 90, 277, 219),
-}.get(os.uname().machine, (41, 91, 90, 277, 219))
+SECCOMP_MODE_FILTER = 2
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
-libc = ctypes.CDLL(None, use_errno=True)
+# Calls younger than the asm-generic table have one number on every architecture that builda runs on.
+SYS_OPEN_TREE = 428
+SYS_MOVE_MOUNT = 429
+SYS_FSOPEN = 430
+SYS_FSCONFIG = 431
+SYS_FSMOUNT = 432
+SYS_PIDFD_OPEN = 434
+SYS_CLOSE_RANGE = 436
+SYS_OPENAT2 = 437
+SYS_MOUNT_SETATTR = 442
+SYS_PIDFD_SEND_SIGNAL = 424
+SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
-
-def raise_errno(call: str, *what: Any) -> None:
-    """Raise the OSError of a failed call, its text naming the call and its subject."""
-    number = ctypes.get_errno()
-    name = " ".join([call, *(os.fsdecode(item) if isinstance(item, bytes | str) else repr(item) for item in what)])
-    raise OSError(number, f"{name}: {os.strerror(number)}")
-
-
-def _bytes(path: str | bytes | None) -> bytes | None:
-    return None if path is None else os.fsencode(path)
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
 
 
-def _syscall(number: int, *args: Any) -> int:
-    wide = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
-    return int(libc.syscall(ctypes.c_long(number), *wide))
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    ]
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
 def unshare(flags: int) -> None:
-    """unshare(2)."""
-    if libc.unshare(flags) < 0:
-        raise_errno("unshare", hex(flags))
+    """Leave the namespaces named by `flags` (CLONE_NEW…) for new ones."""
+    if _libc.unshare(ctypes.c_int(flags)) < 0:
+        raise _failure("unshare")
 
 
 def setns(fd: int, kind: int = 0) -> None:
-    """setns(2)."""
-    if libc.setns(fd, kind) < 0:
-        raise_errno("setns", fd)
+    """Enter the namespace that `fd` refers to; `kind` (CLONE_NEW…) refuses any other sort."""
+    if _libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)) < 0:
+        raise _failure("setns")
 
 
-def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:
+def mount(
+    source: str | bytes | None, target: str | bytes, kind: str | None, flags: int, data: str | None = None
+) -> None:
     """mount(2)."""
-    if libc.mount(_bytes(source), _bytes(target), _bytes(kind), ctypes.c_ulong(flags), _bytes(data)) < 0:
-        raise_errno("mount", kind or "bind", target)
+    result = _libc.mount(_text(source), _text(target), _text(kind), ctypes.c_ulong(flags), _text(data))
+    if result < 0:
+        raise _failure("mount", target)
 
 
-def umount(target: str, flags: int = 0) -> None:
+def umount2(target: str | bytes, flags: int = 0) -> None:
     """umount2(2)."""
-    if libc.umount2(_bytes(target), flags) < 0:
-        raise_errno("umount", target)
+    if _libc.umount2(_text(target), ctypes.c_int(flags)) < 0:
+        raise _failure("umount", target)
 
 
-def pivot_root(new: str, put_old: str) -> None:
-    """pivot_root(2)."""
-    if _syscall(_PIVOT_ROOT, _bytes(new), _bytes(put_old)) < 0:
-        raise_errno("pivot_root", new)
-
-
-def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2): a descriptor, close-on-exec."""
-    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
-    while True:
-        fd = _syscall(_OPENAT2, dir_fd, _bytes(path), how, len(how))
-        if fd >= 0:
-            return fd
-        if ctypes.get_errno() != 11:  # EAGAIN: a rename raced with the resolution of ".."
-            raise_errno("openat2", path)
+def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
+    """Make `new_root` the root mount of this namespace and hang the old one at `put_old`."""
+    _call("pivot_root", SYS_PIVOT_ROOT[os.uname().machine], _text(new_root), _text(put_old))
 
 
 def open_tree(dir_fd: int, path: str | bytes, flags: int) -> int:
-    """open_tree(2)."""
-    fd = _syscall(_OPEN_TREE, dir_fd, _bytes(path), flags)
-    if fd < 0:
-        raise_errno("open_tree", path)
-    return fd
+    """A descriptor of a mount; with OPEN_TREE_CLONE of a detached copy of it."""
+    return _call("open_tree", SYS_OPEN_TREE, dir_fd, _text(path), flags | os.O_CLOEXEC, path=path)
 
 
-def move_mount(from_fd: int, to_fd: int, to_path: str | bytes = "") -> None:
-    """move_mount(2) of the mount `from_fd` to `to_path` below `to_fd`, or onto `to_fd` itself."""
-    flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if to_path else MOVE_MOUNT_T_EMPTY_PATH)
-    if _syscall(_MOVE_MOUNT, from_fd, b"", to_fd, _bytes(to_path), flags) < 0:
-        raise_errno("move_mount", to_path or f"to descriptor {to_fd}")
+def move_mount(from_fd: int, from_path: str | bytes, to_fd: int, to_path: str | bytes, flags: int) -> None:
+    """Attach (or move) the mount `from` at `to`; empty paths need the MOVE_MOUNT_…_EMPTY_PATH flags."""
+    _call("move_mount", SYS_MOVE_MOUNT, from_fd, _text(from_path), to_fd, _text(to_path), flags, path=to_path or None)
 
 
 def fsopen(kind: str) -> int:
-    """fsopen(2)."""
-    fd = _syscall(_FSOPEN, _bytes(kind), FSOPEN_CLOEXEC)
-    if fd < 0:
-        raise_errno("fsopen", kind)
-    return fd
+    """A descriptor on which a new file system of this kind is configured."""
+    return _call("fsopen", SYS_FSOPEN, _text(kind), 1, path=kind)
 
 
-def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None) -> None:
-    """fsconfig(2); the kernel's own message, if it left one, is in the error."""
-    if _syscall(_FSCONFIG, fd, command, _bytes(key), _bytes(value), 0) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"fsconfig {key or 'create'}: {_message(fd) or os.strerror(number)}")
+def fsconfig(fd: int, command: int, key: str | None = None, value: str | bytes | None = None, number: int = 0) -> None:
+    """One step of configuring what `fsopen` began; the kernel's own words about a failure are in the OSError."""
+    try:
+        _call("fsconfig", SYS_FSCONFIG, fd, command, _text(key), _text(value), number)
+    except OSError as error:
+        said = _kernel_message(fd)
+        what = f"{key}={os.fsdecode(value)}" if key and value is not None else key
+        raise OSError(error.errno, f"{os.strerror(error.errno or 0)}{said}", what) from None
 
 
 def fsmount(fd: int, attributes: int = 0) -> int:
-    """fsmount(2): a descriptor of a detached mount."""
-    tree = _syscall(_FSMOUNT, fd, FSMOUNT_CLOEXEC, attributes)
-    if tree < 0:
-        raise_errno("fsmount", fd)
-    return tree
+    """A descriptor of the detached mount of what was configured; `attributes` are MOUNT_ATTR_…."""
+    return _call("fsmount", SYS_FSMOUNT, fd, 1, attributes)
 
 
 def mount_setattr(
-    fd: int, *, attr_set: int = 0, attr_clear: int = 0, propagation: int = 0, recursive: bool = False
+    dir_fd: int, path: str | bytes, flags: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0
 ) -> None:
-    """mount_setattr(2) of the mount that `fd` names."""
-    attributes = struct.pack("=QQQQ", attr_set, attr_clear, propagation, 0)
-    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    if _syscall(_MOUNT_SETATTR, fd, b"", flags, attributes, len(attributes)) < 0:
-        raise_errno("mount_setattr", fd)
+    """Change attributes of a mount, with AT_RECURSIVE of all mounts below it (Linux 5.12)."""
+    attributes = _MountAttr(attr_set, attr_clr, propagation, 0)
+    size = ctypes.sizeof(attributes)
+    _call(
+        "mount_setattr",
+        SYS_MOUNT_SETATTR,
+        dir_fd,
+        _text(path),
+        flags,
+        ctypes.byref(attributes),
+        size,
+        path=path or None,
+    )
 
 
-def prctl(option: int, *args: int) -> int:
-    """prctl(2)."""
-    result = libc.prctl(option, *(ctypes.c_ulong(arg) for arg in (*args, 0, 0, 0, 0)[:4]))
+def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
+    """Open `path` below `dir_fd` under the RESOLVE_… rules."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    attempts = 32  # EAGAIN: a rename somewhere made the kernel unsure whether `..` left the root
+    while True:
+        try:
+            return _call("openat2", SYS_OPENAT2, dir_fd, _text(path), ctypes.byref(how), ctypes.sizeof(how), path=path)
+        except BlockingIOError:
+            attempts -= 1
+            if not attempts:
+                raise
+
+
+def prctl(option: int, *arguments: int) -> int:
+    """prctl(2) with integer arguments; its result."""
+    words = [ctypes.c_ulong(argument) for argument in (*arguments, 0, 0, 0, 0)[:4]]
+    result: int = _libc.prctl(ctypes.c_int(option), *words)
     if result < 0:
-        raise_errno("prctl", option)
-    return int(result)
+        raise _failure("prctl")
+    return result
+
+
+def set_seccomp_filter(program: bytes) -> None:
+    """Install a BPF program (an array of sock_filter) on this thread; needs CAP_SYS_ADMIN or no_new_privs."""
+    fprog = _FilterProgram(len(program) // 8, program)
+    if _libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(fprog), 0, 0) < 0:
+        raise _failure("prctl(PR_SET_SECCOMP)")
+
+
+def capget() -> tuple[int, int, int]:
+    """This thread's effective, permitted and inheritable capabilities as bit sets."""
+    data = (_CapData * 2)()
+    if _libc.capget(ctypes.byref(_CapHeader(LINUX_CAPABILITY_VERSION_3, 0)), data) < 0:
+        raise _failure("capget")
+    low, high = data
+    return (
+        low.effective | high.effective << 32,
+        low.permitted | high.permitted << 32,
+        low.inheritable | high.inheritable << 32,
+    )
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
-    """capset(2) of this thread, all 64 capabilities as bit masks."""
-    header = struct.pack("=Ii", 0x20080522, 0)
-    low, high = 0xFFFFFFFF, 32
-    data = struct.pack(
-        "=IIIIII",
-        effective & low,
-        permitted & low,
-        inheritable & low,
-        effective >> high,
-        permitted >> high,
-        inheritable >> high,
+    """Set this thread's capabilities, bit sets all."""
+    word = 0xFFFFFFFF
+    data = (_CapData * 2)(
+        _CapData(effective & word, permitted & word, inheritable & word),
+        _CapData(effective >> 32, permitted >> 32, inheritable >> 32),
     )
-    if _syscall(_CAPSET, header, data) < 0:
-        raise_errno("capset")
+    if _libc.capset(ctypes.byref(_CapHeader(LINUX_CAPABILITY_VERSION_3, 0)), data) < 0:
+        raise _failure("capset")
 
 
-def seccomp_filter(program: bytes) -> None:
-    """Install a BPF program (struct sock_filter entries) for this thread; seccomp(2), SECCOMP_SET_MODE_FILTER."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    fprog = struct.pack("@HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
-    if _syscall(_SECCOMP, 1, 0, fprog) < 0:
-        raise_errno("seccomp")
+def sethostname(name: str) -> None:
+    """The host name of this UTS namespace."""
+    encoded = os.fsencode(name)
+    if _libc.sethostname(encoded, ctypes.c_size_t(len(encoded))) < 0:
+        raise _failure("sethostname", name)
 
 
-def join_session_keyring() -> None:
-    """A new anonymous session keyring (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING)."""
-    if _syscall(_KEYCTL, 1, None) < 0:
-        raise_errno("keyctl")
+def pidfd_open(pid: int) -> int:
+    """A descriptor of a process; readable once it ended."""
+    return _call("pidfd_open", SYS_PIDFD_OPEN, pid, 0)
 
 
-def _message(fd: int) -> str:
-    """What the kernel says of a failed fsconfig, "e overlay: …" without its level."""
+def close_range(first: int, last: int, flags: int = 0) -> None:
+    """Close all descriptors from `first` to `last`."""
+    _call("close_range", SYS_CLOSE_RANGE, first, last, flags)
+
+
+def raise_interface(name: str) -> None:
+    """Set a network interface of this namespace up (SIOCSIFFLAGS), as `ip link set NAME up` does for lo."""
+    family, datagram, set_flags, up_and_running = 2, 2, 0x8914, 0x41
+    fd = _libc.socket(family, datagram | os.O_CLOEXEC, 0)
+    if fd < 0:
+        raise _failure("socket")
+    request = os.fsencode(name).ljust(16, b"\0") + up_and_running.to_bytes(2, "little") + bytes(22)
     try:
-        return os.read(fd, 4096).decode(errors="replace").strip().removeprefix("e ")
-    except OSError:  # ENODATA: it said nothing
-        return ""
+        if _libc.ioctl(fd, ctypes.c_ulong(set_flags), ctypes.c_char_p(request)) < 0:
+            raise _failure("ioctl(SIOCSIFFLAGS)", name)
+    finally:
+        os.close(fd)
+
+
+def _call(name: str, number: int, *arguments: object, path: str | bytes | None = None) -> int:
+    # libc.syscall() is variadic: an int that is not widened leaves the upper half of its register undefined.
+    words = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    result: int = _libc.syscall(ctypes.c_long(number), *words)
+    if result < 0:
+        raise _failure(name, path)
+    return result
+
+
+def _text(value: str | bytes | None) -> bytes | None:
+    return None if value is None else os.fsencode(value)
+
+
+def _failure(name: str, path: str | bytes | None = None) -> OSError:
+    number = ctypes.get_errno()
+    if path is None:
+        return OSError(number, f"{name}: {os.strerror(number)}")
+    return OSError(number, f"{name}: {os.strerror(number)}", os.fsdecode(path))
+
+
+def _kernel_message(fd: int) -> str:
+    """What the file system said about the failure: lines `e overlay: …` queued on the fsopen descriptor."""
+    lines: list[str] = []
+    while True:
+        try:
+            lines.append(os.read(fd, 4096).decode(errors="replace").strip()[2:])
+        except OSError:  # ENODATA: the queue is empty
+            break
+    return "".join(f" ({line})" for line in lines)

@@ -1,0 +1,210 @@
+"""Detached mounts: file systems that exist only as a descriptor, made from plain values.
+
+Shared by `linux.mount` and the child of `isolation`, which must start in milliseconds: nothing but os and syscalls is
+imported. A description is a tuple (type, source, target, options, lower), the fields of `linux.mount.Mount`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from builda.linux import syscalls as sys_
+
+Description = tuple[str, str, str, tuple[str, ...], tuple[str, ...]]
+
+# Per-mount attributes by their mount(8) names: (bits to set, bits to clear).
+ATTRIBUTES = {
+    "ro": (sys_.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, sys_.MOUNT_ATTR_RDONLY),
+    "nosuid": (sys_.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, sys_.MOUNT_ATTR_NOSUID),
+    "nodev": (sys_.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, sys_.MOUNT_ATTR_NODEV),
+    "noexec": (sys_.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, sys_.MOUNT_ATTR_NOEXEC),
+    "relatime": (sys_.MOUNT_ATTR_RELATIME, sys_.MOUNT_ATTR__ATIME),
+    "noatime": (sys_.MOUNT_ATTR_NOATIME, sys_.MOUNT_ATTR__ATIME),
+    "strictatime": (sys_.MOUNT_ATTR_STRICTATIME, sys_.MOUNT_ATTR__ATIME),
+    "nodiratime": (sys_.MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, sys_.MOUNT_ATTR_NODIRATIME),
+    "nosymfollow": (sys_.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, sys_.MOUNT_ATTR_NOSYMFOLLOW),
+}
+PROPAGATION = {
+    "private": sys_.MS_PRIVATE,
+    "slave": sys_.MS_SLAVE,
+    "shared": sys_.MS_SHARED,
+    "unbindable": sys_.MS_UNBINDABLE,
+}
+# Words of mount options that say which kind of mount it is, not how it is.
+KINDS = frozenset({"bind", "rbind", "defaults", ""})
+
+
+def clone(mount: Description) -> int:
+    """A descriptor of a detached mount of what `mount` describes; closing it ends the mount."""
+    kind, source, _, options, lower = mount
+    if kind in ("bind", "rbind", "none") or "bind" in options or "rbind" in options:
+        return clone_bind(source, recursive=kind == "rbind" or "rbind" in options, options=options)
+    if kind == "overlay":
+        return clone_overlay(lower, options)
+    return clone_filesystem(kind, source, options)
+
+
+def clone_bind(source: str, *, recursive: bool, options: tuple[str, ...]) -> int:
+    """A detached copy of the mount at `source`, which may be a file; attributes of `options` set on the copy."""
+    flags = sys_.OPEN_TREE_CLONE | (sys_.AT_RECURSIVE if recursive else 0)
+    fd = sys_.open_tree(sys_.AT_FDCWD, source, flags)
+    try:
+        set_options(fd, options)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def clone_filesystem(kind: str, source: str, options: tuple[str, ...]) -> int:
+    """A detached new file system: tmpfs, proc, sysfs, devpts, mqueue …"""
+    attributes, settings = split_options(options)
+    context = sys_.fsopen(kind)
+    try:
+        if source:
+            sys_.fsconfig(context, sys_.FSCONFIG_SET_STRING, "source", source)
+        for setting in settings:
+            _configure(context, setting)
+        sys_.fsconfig(context, sys_.FSCONFIG_CMD_CREATE)
+        return sys_.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...]) -> int:
+    """A detached overlay of `lower` (topmost first) and the upperdir and workdir of `options`.
+
+    One lower directory and no upper is what the kernel refuses to call an overlay: it is a read-only bind instead.
+    """
+    attributes, settings = split_options(options)
+    if len(lower) == 1 and not any(setting.startswith("upperdir=") for setting in settings):
+        words = tuple(word for word in options if word in ATTRIBUTES)
+        return clone_bind(lower[0], recursive=False, options=(*words, "ro"))
+    context = sys_.fsopen("overlay")
+    try:
+        _configure_overlay(context, lower, settings)
+        sys_.fsconfig(context, sys_.FSCONFIG_CMD_CREATE)
+        return sys_.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+class NoLowerPlus(OSError):
+    """This kernel's overlay takes its layers only as one page of options (before Linux 6.8)."""
+
+
+def split_options(options: tuple[str, ...]) -> tuple[int, list[str]]:
+    """MOUNT_ATTR_ bits, and the options that are the file system's own."""
+    attributes = 0
+    settings = []
+    for word in options:
+        if word in ATTRIBUTES:
+            add, remove = ATTRIBUTES[word]
+            attributes = attributes & ~remove | add
+        elif word not in KINDS:
+            settings.append(word)
+    return attributes, settings
+
+
+def set_options(fd: int, options: tuple[str, ...]) -> None:
+    """Apply attributes (`ro`, `nosuid` …; `rro` for all submounts) and propagation (`rshared` …) to the mount `fd`."""
+    attr_set = attr_clr = every_set = every_clr = 0
+    for word in options:
+        if word in KINDS:
+            continue
+        if word in ATTRIBUTES:
+            add, remove = ATTRIBUTES[word]
+            attr_set, attr_clr = attr_set & ~remove | add, attr_clr | remove
+        elif word[:1] == "r" and word[1:] in ATTRIBUTES:
+            add, remove = ATTRIBUTES[word[1:]]
+            every_set, every_clr = every_set & ~remove | add, every_clr | remove
+        elif word.removeprefix("r") not in PROPAGATION:
+            raise OSError(errno.EINVAL, "no such bind mount option", word)
+    if attr_set or attr_clr:
+        sys_.mount_setattr(fd, "", sys_.AT_EMPTY_PATH, attr_set=attr_set, attr_clr=attr_clr)
+    if every_set or every_clr:
+        sys_.mount_setattr(fd, "", sys_.AT_EMPTY_PATH | sys_.AT_RECURSIVE, attr_set=every_set, attr_clr=every_clr)
+    set_propagation(fd, options)
+
+
+def set_propagation(fd: int, options: tuple[str, ...]) -> None:
+    """Apply the propagation words of `options` to the mount `fd`, to all below it for those with an `r`."""
+    for word in options:
+        kind = PROPAGATION.get(word) or PROPAGATION.get(word.removeprefix("r"))
+        if kind is not None:
+            recursive = 0 if word in PROPAGATION else sys_.AT_RECURSIVE
+            sys_.mount_setattr(fd, "", sys_.AT_EMPTY_PATH | recursive, propagation=kind)
+
+
+def overlay_page(lower: tuple[str, ...], options: tuple[str, ...]) -> tuple[int, str, list[int]]:
+    """The overlay as flags and a page of options for mount(2), with the descriptors that the page names.
+
+    The page holds 4095 bytes, so each directory is named by a descriptor: the caller's directory is /proc/self/fd.
+    """
+    attributes, settings = split_options(options)
+    descriptors: list[int] = []
+
+    def name(path: str) -> str:
+        descriptors.append(os.open(path, os.O_PATH | os.O_DIRECTORY))
+        return str(descriptors[-1])
+
+    words = []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        words.append(f"{key}={name(value)}" if key in ("upperdir", "workdir") else key + equals + value)
+    words.append("lowerdir=" + ":".join(name(path) for path in lower))
+    flags = sum(
+        bit
+        for attribute, bit in (
+            (sys_.MOUNT_ATTR_RDONLY, sys_.MS_RDONLY),
+            (sys_.MOUNT_ATTR_NOSUID, sys_.MS_NOSUID),
+            (sys_.MOUNT_ATTR_NODEV, sys_.MS_NODEV),
+            (sys_.MOUNT_ATTR_NOEXEC, sys_.MS_NOEXEC),
+            (sys_.MOUNT_ATTR_NOATIME, sys_.MS_NOATIME),
+        )
+        if attributes & attribute
+    )
+    return flags, ",".join(words), descriptors
+
+
+def _configure_overlay(context: int, lower: tuple[str, ...], settings: list[str]) -> None:
+    opened: list[int] = []
+    try:
+        for path in lower:
+            try:
+                sys_.fsconfig(context, sys_.FSCONFIG_SET_STRING, "lowerdir+", _plain(path, opened))
+            except OSError as error:
+                if error.errno == errno.EINVAL and path == lower[0] and os.path.isdir(path):
+                    raise NoLowerPlus(error.errno, error.strerror) from None
+                raise
+        for setting in settings:
+            key, equals, value = setting.partition("=")
+            _configure(
+                context, f"{key}={_plain(value, opened)}" if key in ("upperdir", "workdir") else key + equals + value
+            )
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _plain(path: str, opened: list[int]) -> str:
+    """`path`, or the name of a descriptor for it where overlay would misread it: escapes, 256 bytes."""
+    if len(os.fsencode(path)) < 256 and "\\" not in path and ":" not in path and "," not in path:
+        return path
+    opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY))
+    return f"/proc/self/fd/{opened[-1]}"
+
+
+def _configure(context: int, setting: str) -> None:
+    key, equals, value = setting.partition("=")
+    if equals:
+        sys_.fsconfig(context, sys_.FSCONFIG_SET_STRING, key, value)
+    else:
+        sys_.fsconfig(context, sys_.FSCONFIG_SET_FLAG, key)
