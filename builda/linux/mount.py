@@ -5,6 +5,7 @@ The store describes mounts; only isolation and the builder perform them.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,18 +31,16 @@ class Mount(NamedTuple):
 
 
 def clone_tree(mounts: tuple[Mount, ...]) -> int:
-    """A descriptor of a detached mount of the tree described: the first mount is its root, the others lie inside it.
+    """A directory descriptor of a detached mount of the tree described; the first mount is its root, others lie in it.
 
-    The descriptor serves as `dir_fd`; to list it open "." in it first, for it is an O_PATH one. It is attached nowhere,
-    so no process sees it by path, and the mount ends when the descriptor is closed or the process dies.
+    It is attached nowhere, so no process sees it by path, and the mount ends when the descriptor is closed or the
+    process dies.
     """
-    first, *others = mounts
-    if not others:
-        try:
-            return detached.clone(first)
-        except detached.NoLowerPlus:
-            pass
-    return _in_private_namespace(lambda: _assemble(first, tuple(others)))
+    fd = detached_tree(mounts)
+    try:  # the mount's own descriptor is an O_PATH one, which cannot list the directory
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+    finally:
+        os.close(fd)
 
 
 def mounted(mounts: tuple[Mount, ...]) -> AbstractContextManager[int]:
@@ -61,7 +60,7 @@ def mounted(mounts: tuple[Mount, ...]) -> AbstractContextManager[int]:
 
 def attach(mounts: tuple[Mount, ...], path: str | os.PathLike[str]) -> None:
     """Mount the tree described at `path`, an existing directory, where it stays until `detach`."""
-    fd = clone_tree(mounts)
+    fd = detached_tree(mounts)
     try:
         sys_.move_mount(fd, "", sys_.AT_FDCWD, os.fspath(path), sys_.MOVE_MOUNT_F_EMPTY_PATH)
     finally:
@@ -69,8 +68,12 @@ def attach(mounts: tuple[Mount, ...], path: str | os.PathLike[str]) -> None:
 
 
 def detach(path: str | os.PathLike[str]) -> None:
-    """Unmount what is at `path`; who still uses it may finish, nobody else finds it. OSError EINVAL: nothing is."""
-    sys_.umount2(os.fspath(path), sys_.MNT_DETACH | sys_.UMOUNT_NOFOLLOW)
+    """Nothing is mounted at `path` (any more); who still uses what was there may finish, nobody else finds it."""
+    try:
+        sys_.umount2(os.fspath(path), sys_.MNT_DETACH | sys_.UMOUNT_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EINVAL):
+            raise
 
 
 def is_mounted(path: str | os.PathLike[str]) -> bool:
@@ -82,6 +85,17 @@ def is_mounted(path: str | os.PathLike[str]) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return here != above
+
+
+def detached_tree(mounts: tuple[Mount, ...]) -> int:
+    """The O_PATH descriptor that owns a detached mount of the tree: what move_mount(2) takes."""
+    first, *others = mounts
+    if not others:
+        try:
+            return detached.clone(first)
+        except detached.NoLowerPlus:
+            pass
+    return _in_private_namespace(lambda: _assemble(first, tuple(others)))
 
 
 def _mount_id(path: str) -> int:

@@ -151,6 +151,21 @@ def test_a_link_to_a_mount_is_not_itself_one(tree: Path, tmp_path: Path) -> None
     assert not is_mounted(tmp_path / "link")
 
 
+def test_a_detached_tree_can_be_listed_with_what_is_mounted_in_it(tree: Path) -> None:
+    (tree / "root" / "inner").mkdir(parents=True)
+    (tree / "file").write_text("")
+    with mounted((Mount("bind", str(tree / "root"), "/"), Mount("bind", str(tree), "/inner"))) as root:
+        assert os.listdir(root) == ["inner"]
+        inner = os.open("inner", os.O_RDONLY, dir_fd=root)
+        assert sorted(os.listdir(inner)) == ["file", "root"]
+        os.close(inner)
+
+
+def test_detaching_what_is_not_mounted_changes_nothing(tmp_path: Path) -> None:
+    detach(tmp_path)
+    detach(tmp_path / "missing")
+
+
 def test_a_failed_overlay_names_the_option(tree: Path) -> None:
     wanted = Mount("overlay", "overlay", "/", (f"upperdir={tree}/missing", f"workdir={tree}/missing"), layers(tree, 1))
     with pytest.raises(OSError, match=r"upperdir=.*missing") as caught:
