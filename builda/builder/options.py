@@ -1,0 +1,136 @@
+"""What `from`, `commit`, `pull` and `push` can be told, as values (peers.md section 1.6). `run`, `copy` and `config` take
+the steps of `plan.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from builda.errors import InvalidValue
+from builda.plan import RunOptions
+
+if TYPE_CHECKING:
+    from builda.oci.descriptor import Platform
+    from builda.oci.mediatype import Compression
+
+PullPolicy: TypeAlias = Literal["missing", "always", "never", "newer"]
+ImageFormat: TypeAlias = Literal["oci", "docker"]
+
+_POLICIES: dict[str, PullPolicy] = {
+    "missing": "missing",
+    "ifmissing": "missing",
+    "notpresent": "missing",
+    "always": "always",
+    "true": "always",
+    "": "always",
+    "never": "never",
+    "false": "never",
+    "newer": "newer",
+    "ifnewer": "newer",
+}
+_FORMATS: dict[str, ImageFormat] = {"oci": "oci", "docker": "docker", "v2s2": "docker"}
+
+
+def parse_policy(text: str) -> PullPolicy:
+    """The pull policy that Buildah's users write `text` for."""
+    try:
+        return _POLICIES[text.lower()]
+    except KeyError:
+        raise InvalidValue(f"unknown pull policy: {text}", hint="it is missing, always, never or newer") from None
+
+
+def parse_format(text: str) -> ImageFormat:
+    """The image format that Buildah's users write `text` for."""
+    try:
+        return _FORMATS[text.lower()]
+    except KeyError:
+        raise InvalidValue(f"unknown image format: {text}", hint="it is oci or docker") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryAccess:
+    """How one command reaches registries; None means what the configuration files and the environment say."""
+
+    authfile: str | None = None
+    creds: str | None = None  # user:password
+    cert_dir: str | None = None
+    tls_verify: bool | None = None
+    retry: int = 3
+    retry_delay: float | None = None  # seconds; None: exponential back-off
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullOptions:
+    """`pull`: when an image is fetched, and which of its platforms (None: this machine's)."""
+
+    policy: PullPolicy = "missing"
+    platform: Platform | None = None
+    access: RegistryAccess = RegistryAccess()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromOptions:
+    """`from`: the working container's name and format, how its base is pulled, and how its commands will run."""
+
+    name: str | None = None  # None: <last part of the image's name>-<suffix>, with -1, -2 … when taken
+    suffix: str = "working-container"
+    format: ImageFormat = "oci"
+    pull: PullOptions = PullOptions()
+    run: RunOptions = RunOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitOptions:
+    """`commit`: where the image goes and what is said in it.
+
+    `destination` is a name for the store or carries a transport (`docker://`, `oci:` …); None leaves the image unnamed.
+    """
+
+    destination: str | None = None
+    names: tuple[str, ...] = ()  # further names in the store
+    manifest: str | None = None  # append the image to this index, made when missing
+    format: ImageFormat | None = None  # None: the working container's
+    squash: bool = False
+    remove: bool = False  # --rm
+    timestamp: int | None = None  # seconds: every time in the image
+    source_date_epoch: int | None = None  # seconds: the times of the configuration; layers are clamped to it
+    rewrite_timestamp: bool | None = None  # None: whenever source_date_epoch is given
+    created_annotation: bool = True
+    identity_label: bool = True
+    changes: tuple[str, ...] = ()  # Containerfile instructions
+    config: bytes | None = None  # a JSON image configuration to merge
+    add_files: tuple[str, ...] = ()  # host source[:destination]
+    annotations: tuple[tuple[str, str], ...] = ()
+    unset_annotations: tuple[str, ...] = ()
+    unset_env: tuple[str, ...] = ()
+    unset_labels: tuple[str, ...] = ()
+    omit_history: bool = False
+    compression: Compression = "gzip"
+    compression_level: int | None = None  # None: the level pinned for that compression
+    access: RegistryAccess = RegistryAccess()
+
+    def __post_init__(self) -> None:
+        if self.timestamp is not None and self.source_date_epoch is not None:
+            raise InvalidValue("timestamp and source-date-epoch cannot both be given")
+
+    @property
+    def epoch(self) -> int | None:
+        """The time that the configuration says, in seconds; None for now."""
+        return self.timestamp if self.timestamp is not None else self.source_date_epoch
+
+    @property
+    def clamp(self) -> int | None:
+        """New layers record no time later than this."""
+        return self.source_date_epoch if self.rewrite_timestamp is not False else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushOptions:
+    """`push`: what may be changed on the way. The defaults change nothing: the digest pushed is the digest stored."""
+
+    format: ImageFormat | None = None  # None: as stored
+    compression: Compression | None = None  # None: as stored
+    compression_level: int | None = None
+    force_compression: bool = False
+    all: bool = False  # of an index: every image it lists
+    access: RegistryAccess = RegistryAccess()

@@ -1,0 +1,44 @@
+"""What the builder needs from the network, and from nothing else: registries and URLs.
+
+`api.open_builder` gives one that speaks to registries; tests give their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    from builda.builder.options import RegistryAccess
+    from builda.oci.reference import Reference
+    from builda.transfer.copy import ImageSink, ImageSource
+
+
+class Download(Protocol):
+    """The body of a fetched URL; `headers` has lower-case keys."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class Remote(Protocol):
+    """Registries and URLs."""
+
+    def candidates(self, name: str) -> tuple[Reference, ...]:
+        """The references that `name` may mean, best first: one for a full name, several for a short one."""
+        ...
+
+    def source(self, reference: Reference, access: RegistryAccess) -> ImageSource:
+        """The image that `reference` names in its registry."""
+        ...
+
+    def sink(self, reference: Reference, access: RegistryAccess) -> ImageSink:
+        """Where an image becomes `reference` in its registry."""
+        ...
+
+    def fetch(self, url: str, access: RegistryAccess) -> AbstractContextManager[Download]:
+        """The body of `url`, read once."""
+        ...
