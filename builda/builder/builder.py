@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from builda.builder.options import CommitOptions, FromOptions, PullOptions, PushOptions, RegistryAccess
+from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions
 from builda.events import ignore
 
 if TYPE_CHECKING:
@@ -65,35 +65,20 @@ class Builder:
         container: WorkingContainer,
         step: Run,
         *,
-        context: Path | None = None,
-        named_contexts: Mapping[str, Path] = {},
-        stages: Mapping[int, WorkingContainer] = {},
-        secrets: Mapping[str, bytes] = {},
-        ssh: Mapping[str, str] = {},
+        inputs: Inputs = Inputs(),
         valid_statuses: frozenset[int] = frozenset({0}),
         capture: bool = False,
+        stage: str | None = None,
     ) -> WorkingContainer:
         """Run a command in the working container; CommandFailed when its status is none of `valid_statuses`.
 
-        `context` is where relative bind sources start (default: the current directory).
+        `capture` sends its output to `emit`, marked with `stage`, instead of the caller's stdout and stderr.
         """
 
     def copy(
-        self,
-        container: WorkingContainer,
-        step: Copy,
-        *,
-        context: Path | None = None,
-        named_contexts: Mapping[str, Path] = {},
-        stages: Mapping[int, WorkingContainer] = {},
-        ignore_file: Path | None = None,
-        access: RegistryAccess = RegistryAccess(),
+        self, container: WorkingContainer, step: Copy, *, inputs: Inputs = Inputs()
     ) -> tuple[WorkingContainer, Digest | None]:
-        """Copy files in; with the digest of the content, None when nothing was copied.
-
-        `context` is where sources of a `Context` start and cannot leave (`--contextdir`). Without it a script's paths
-        mean what they mean in its shell: absolute ones the host's, relative ones from the current directory.
-        """
+        """Copy files in; with the digest of the content, None when nothing was copied."""
 
     def make_directory(self, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
         """Make sure that a directory exists."""

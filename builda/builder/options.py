@@ -3,15 +3,19 @@ the steps of `plan.py`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from builda.errors import InvalidValue
 from builda.plan import RunOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from builda.oci.descriptor import Platform
     from builda.oci.mediatype import Compression
+    from builda.store.store import WorkingContainer
 
 PullPolicy: TypeAlias = Literal["missing", "always", "never", "newer"]
 ImageFormat: TypeAlias = Literal["oci", "docker"]
@@ -133,4 +137,21 @@ class PushOptions:
     compression_level: int | None = None
     force_compression: bool = False
     all: bool = False  # of an index: every image it lists
+    access: RegistryAccess = RegistryAccess()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What the sources of a step's files mean: the part of `run` and `copy` that a step only names.
+
+    `context` is where `Context` sources start and cannot leave. Without one a script's paths mean what they mean in its
+    shell: absolute ones are the host's, relative ones start at the current directory.
+    """
+
+    context: Path | None = None
+    ignore_file: Path | None = None  # rules for `context`
+    named: Mapping[str, Path] = field(default_factory=dict)  # named contexts
+    stages: Mapping[int, WorkingContainer] = field(default_factory=dict)
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    ssh: Mapping[str, str] = field(default_factory=dict)  # id -> the agent's socket
     access: RegistryAccess = RegistryAccess()
