@@ -1,0 +1,159 @@
+"""Containerfiles in the shapes that the real world writes them, small enough to be built in a second.
+
+`BASE` stands for a busybox image. `peer` is False where Debian's buildah cannot build the case; `why` says so.
+"""
+# ruff: noqa: E501  # a Containerfile is one string
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Case(NamedTuple):
+    """One Containerfile and its context: path to content; a trailing slash makes a directory."""
+
+    name: str
+    text: str
+    files: Mapping[str, str] = MappingProxyType({})
+    args: tuple[str, ...] = ()
+    peer: bool = True
+    why: str = ""
+
+
+APP = {
+    "app/main.sh": "#!/bin/sh\necho app\n",
+    "app/lib/util.sh": "x=1\n",
+    "app/README.md": "# app\n",
+    "VERSION": "1.2\n",
+}
+
+CASES: tuple[Case, ...] = (
+    Case("run-only", "FROM BASE\nRUN echo hello > /hello\n"),
+    Case("env-arg", "ARG V=1\nFROM BASE\nARG V\nENV VERSION=$V\nRUN echo $VERSION > /version\n"),
+    Case("arg-cli", "FROM BASE\nARG V=1\nRUN echo $V > /v\n", args=("--build-arg", "V=7")),
+    Case("copy-file", "FROM BASE\nCOPY VERSION /VERSION\n", APP),
+    Case("copy-directory", "FROM BASE\nCOPY app /srv/app\n", APP),
+    Case("copy-directory-slash", "FROM BASE\nCOPY app/ /srv/app/\n", APP),
+    Case("copy-dot", "FROM BASE\nWORKDIR /srv\nCOPY . .\n", APP),
+    Case("copy-wildcard", "FROM BASE\nCOPY app/*.sh /srv/\n", APP),
+    Case("copy-several", "FROM BASE\nCOPY VERSION app/main.sh /srv/\n", APP),
+    Case("copy-json", 'FROM BASE\nCOPY ["VERSION", "/srv/with space/"]\n', APP),
+    Case("copy-chown", "FROM BASE\nCOPY --chown=1000:1001 app /srv/app\n", APP),
+    Case(
+        "copy-chown-name",
+        "FROM BASE\nRUN echo u:x:1234:4321::/:/bin/sh >> /etc/passwd\nCOPY --chown=u:4321 VERSION /\n",
+        APP,
+    ),
+    Case("copy-chmod", "FROM BASE\nCOPY --chmod=0755 VERSION /bin/version\n", APP),
+    Case("ignore", "FROM BASE\nCOPY . /srv/\n", {**APP, ".dockerignore": "*.md\n**/*.md\n!app/main.sh\n"}),
+    Case("ignore-all-but", "FROM BASE\nCOPY . /srv/\n", {**APP, ".dockerignore": "*\n!VERSION\n!app\n"}),
+    Case("workdir-relative", "FROM BASE\nWORKDIR /a\nWORKDIR b/c\nRUN pwd > where\n"),
+    Case("workdir-user", "FROM BASE\nUSER 1000\nWORKDIR /tmp/mine\nRUN touch here\n"),
+    Case("user-run", "FROM BASE\nUSER 1000:1000\nRUN id -u > /tmp/id\n"),
+    Case("entrypoint-cmd", 'FROM BASE\nENTRYPOINT ["/bin/sh", "-c"]\nCMD ["echo hi"]\n'),
+    Case("shell-form-cmd", "FROM BASE\nCMD echo $HOME\n"),
+    Case("entrypoint-resets-cmd", 'FROM BASE\nCMD ["a"]\nENTRYPOINT ["b"]\n'),
+    Case("labels", 'FROM BASE\nLABEL a=b "c d"=\'e f\' g="h\\"i"\nLABEL a=z\n'),
+    Case(
+        "env-quotes", "FROM BASE\nENV A=1 B=\"two words\" C='$A' D=x\\ y\nRUN env | grep -E '^[ABCD]=' | sort > /env\n"
+    ),
+    Case("env-legacy", "FROM BASE\nENV greeting hello  world\n"),
+    Case("expose-volume", 'FROM BASE\nEXPOSE 80 443/tcp 53/udp\nVOLUME /data ["/x"]\nVOLUME ["/with space"]\n'),
+    Case("stopsignal", "FROM BASE\nSTOPSIGNAL SIGINT\n"),
+    Case(
+        "multi-stage",
+        "FROM BASE AS build\nRUN mkdir /out && echo bin > /out/app\nFROM BASE\nCOPY --from=build /out/app /usr/bin/app\n",
+    ),
+    Case("multi-stage-index", "FROM BASE\nRUN echo 1 > /one\nFROM BASE\nCOPY --from=0 /one /two\n"),
+    Case("from-stage", "FROM BASE AS base\nENV A=1\nRUN echo $A > /a\nFROM base\nRUN cat /a > /b\n"),
+    Case("unused-stage", "FROM BASE AS unused\nRUN false\nFROM BASE\nRUN true\n"),
+    Case("target", "FROM BASE AS one\nRUN echo 1 > /1\nFROM BASE AS two\nRUN false\n", args=("--target", "one")),
+    Case(
+        "scratch-copy", 'FROM BASE AS b\nFROM scratch\nCOPY --from=b /bin/busybox /bin/busybox\nCMD ["/bin/busybox"]\n'
+    ),
+    Case("scratch-context", "FROM scratch\nCOPY app /app\nCOPY VERSION /\n", APP),
+    Case("continuations", "FROM BASE\nRUN echo a && \\\n  # comment\n  echo b > /b && \\\n  echo c > /c\n"),
+    Case(
+        "heredoc-run",
+        "FROM BASE\nRUN <<EOF\nset -e\necho one > /one\necho two > /two\nEOF\n",
+        peer=False,
+        why="buildah 1.28 has no heredocs",
+    ),
+    Case(
+        "heredoc-copy",
+        "FROM BASE\nENV A=1\nCOPY <<EOF /conf\na=$A\nEOF\n",
+        peer=False,
+        why="buildah 1.28 has no heredocs",
+    ),
+    Case(
+        "heredoc-copy-raw",
+        "FROM BASE\nCOPY <<'A' <<\"B\" /dir/\n$raw\nA\nb\nB\n",
+        peer=False,
+        why="buildah 1.28 has no heredocs",
+    ),
+    Case(
+        "heredoc-shebang",
+        "FROM BASE\nRUN <<EOF\n#!/bin/sh -e\necho $0 > /dev/null; echo script > /s\nEOF\n",
+        peer=False,
+        why="buildah 1.28 has no heredocs",
+    ),
+    Case(
+        "heredoc-to-program",
+        "FROM BASE\nRUN cat <<EOF > /f\nhello\nEOF\n",
+        peer=False,
+        why="buildah 1.28 has no heredocs",
+    ),
+    Case("run-json", 'FROM BASE\nRUN ["/bin/sh", "-c", "echo json > /json"]\n'),
+    Case("run-cache-mount", "FROM BASE\nRUN --mount=type=cache,target=/cache touch /cache/x && ls /cache > /listing\n"),
+    Case(
+        "run-bind-mount",
+        "FROM BASE\nRUN --mount=type=bind,source=app,target=/mnt/app cat /mnt/app/main.sh > /copied\n",
+        APP,
+    ),
+    Case(
+        "run-bind-stage",
+        "FROM BASE AS b\nRUN echo s > /s\nFROM BASE\nRUN --mount=type=bind,from=b,source=/s,target=/mnt/s cat /mnt/s > /t\n",
+    ),
+    Case("run-tmpfs", "FROM BASE\nRUN --mount=type=tmpfs,target=/scratch echo x > /scratch/x && test -f /scratch/x\n"),
+    Case("run-network-none", "FROM BASE\nRUN --network=none ls /sys/class/net | tr -d '\\n' > /net\n"),
+    Case("run-secret", "FROM BASE\nRUN --mount=type=secret,id=s test ! -e /run/secrets/s\n"),
+    Case("delete-file", "FROM BASE\nRUN echo x > /x && echo y > /y\nRUN rm /x\n"),
+    Case("replace-directory", "FROM BASE\nRUN mkdir /d && echo a > /d/a\nRUN rm -r /d && mkdir /d && echo b > /d/b\n"),
+    Case("symlinks", "FROM BASE\nRUN mkdir /real && ln -s real /link\nCOPY VERSION /link/\n", APP),
+    Case("hard-links", "FROM BASE\nRUN echo x > /x && ln /x /y && chmod 600 /y\n"),
+    Case("modes", "FROM BASE\nRUN mkdir -m 1777 /sticky && touch /suid && chmod 4755 /suid && mkfifo /fifo\n"),
+    Case("owners", "FROM BASE\nRUN touch /f && chown 12:34 /f && mkdir /d && chown 56 /d\n"),
+    Case(
+        "add-archive",
+        "FROM BASE\nRUN mkdir /t && cd /t && echo x > x && tar -cf /a.tar x\nFROM BASE\nCOPY --from=0 /a.tar /a.tar\n",
+    ),
+    Case("add-file", "FROM BASE\nADD VERSION /srv/\nADD app /srv/app\n", APP),
+    Case("shell", 'FROM BASE\nSHELL ["/bin/sh", "-ec"]\nRUN echo $- > /flags\n'),
+    Case("onbuild-text", "FROM BASE\nONBUILD RUN echo later\n"),
+    Case("healthcheck", "FROM BASE\nHEALTHCHECK --interval=5s CMD true\n"),
+    Case("maintainer", "FROM BASE\nMAINTAINER someone <s@example.org>\n"),
+    Case("lower-case", 'from BASE\nrun echo x > /x\ncmd ["x"]\n'),
+    Case("arg-in-copy", "FROM BASE\nARG DIR=app\nCOPY ${DIR}/main.sh /srv/${DIR}.sh\n", APP),
+    Case("arg-default-chain", "FROM BASE\nARG A=1\nARG B=${A}2\nENV C=${B:-none} D=${E:-none}\n"),
+    Case("global-arg-from", "ARG IMAGE=BASE\nFROM ${IMAGE}\nRUN true\n"),
+    Case("platform-args", "FROM BASE\nARG TARGETARCH\nARG TARGETOS\nRUN echo $TARGETOS/$TARGETARCH > /platform\n"),
+    Case(
+        "service-image",
+        'FROM BASE AS build\nWORKDIR /src\nCOPY app .\nRUN chmod +x main.sh && mkdir -p /out/bin && cp main.sh /out/bin/app\nFROM BASE\nLABEL org.example.role=web\nRUN echo app:x:1000:1000::/srv:/bin/sh >> /etc/passwd && mkdir -p /srv && chown 1000:1000 /srv\nCOPY --from=build --chown=1000:1000 /out/bin/app /srv/app\nUSER app\nWORKDIR /srv\nENV PORT=8080\nEXPOSE 8080\nENTRYPOINT ["/srv/app"]\nCMD ["--port", "8080"]\n',
+        APP,
+    ),
+    Case(
+        "dependency-first",
+        'FROM BASE\nWORKDIR /srv\nCOPY VERSION ./\nRUN cp VERSION installed\nCOPY app ./app\nCMD ["sh", "app/main.sh"]\n',
+        APP,
+    ),
+    Case("empty-directory", "FROM BASE\nCOPY empty /srv/empty\n", {"empty/": ""}),
+    Case("dots-in-source", "FROM BASE\nCOPY ./app/./lib/../main.sh /srv/\n", APP),
+    Case("overwrite", "FROM BASE\nRUN mkdir /srv && echo old > /srv/VERSION\nCOPY VERSION /srv/VERSION\n", APP),
+    Case(
+        "nested-from-copy",
+        "FROM BASE AS a\nRUN echo a > /a\nFROM BASE AS b\nCOPY --from=a /a /b\nFROM BASE\nCOPY --from=b /b /c\nCOPY --from=a /a /a\n",
+    ),
+)
