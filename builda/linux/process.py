@@ -1,0 +1,108 @@
+"""Processes: start one with chosen descriptors, pass signals on to it, wait for it, and know it again later."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+# What a user or a supervisor sends to builda and means for the command that builda runs.
+FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
+
+
+def process_identity(pid: int | None = None) -> tuple[int, int]:
+    """(pid, start time in clock ticks since boot) of a process, this one by default: never given to two processes.
+
+    ProcessLookupError when it does not exist.
+    """
+    pid = os.getpid() if pid is None else pid
+    fields = _stat(pid)
+    if fields is None:
+        raise ProcessLookupError(f"no such process: {pid}")
+    return pid, int(fields[19])
+
+
+def is_alive(pid: int, start_time: int) -> bool:
+    """Whether the very process with this identity still runs; a zombie does not."""
+    fields = _stat(pid)
+    return fields is not None and int(fields[19]) == start_time and fields[0] not in (b"Z", b"X")
+
+
+def spawn(
+    argv: list[str], *, executable: str | None = None, environ: Mapping[str, str], descriptors: Mapping[int, int]
+) -> int:
+    """Start `argv` and return its pid; `descriptors` maps its descriptors to ours, besides 0, 1 and 2.
+
+    Forwarded signals are blocked in it from its first instruction; it unblocks them when it can handle them.
+    """
+    import signal
+
+    # Two steps, so that no source is overwritten by an earlier target.
+    base = max((*descriptors, *descriptors.values(), 2)) + 1
+    numbered = list(enumerate(descriptors.items(), base))
+    actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, ours, spare) for spare, (_, ours) in numbered]
+    actions += [(os.POSIX_SPAWN_DUP2, spare, theirs) for spare, (theirs, _) in numbered]
+    actions += [(os.POSIX_SPAWN_CLOSE, spare) for spare, _ in numbered]
+    blocked = {getattr(signal, name) for name in FORWARDED} | signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    sys.stdout.flush()
+    return os.posix_spawn(executable or argv[0], argv, dict(environ), file_actions=actions, setsigmask=blocked)
+
+
+def wait(pid: int) -> int:
+    """Wait for a child: its exit status, 128 + N when signal N ended it."""
+    return exit_status(os.waitpid(pid, 0)[1])
+
+
+def exit_status(wait_status: int) -> int:
+    """A wait status the way a shell shows it."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    return 128 - code if code < 0 else code
+
+
+def can_forward() -> bool:
+    """Whether this thread may handle signals: only the main one of the main interpreter can."""
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+def forwarding(pid: int, also: Callable[[int], None] | None = None) -> AbstractContextManager[None]:
+    """While the block runs, forwarded signals go to `pid` (and to `also`) instead of ending this process."""
+    import signal
+    from contextlib import contextmanager, suppress
+
+    def forward(number: int, _frame: object) -> None:
+        if also is not None:
+            also(number)
+        with suppress(ProcessLookupError):  # it ended before the signal reached us: nothing is left to stop
+            os.kill(pid, number)
+
+    @contextmanager
+    def installed() -> Iterator[None]:
+        before = {}
+        try:
+            for name in FORWARDED:
+                number = getattr(signal, name)
+                # An ignored signal stays so: `nohup builda …` must not pass SIGHUP on.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before[number] = signal.signal(number, forward)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    return installed()
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the third (the state) on; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            data = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return data[data.rindex(b")") + 2 :].split()
