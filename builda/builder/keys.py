@@ -1,0 +1,65 @@
+"""Step keys: what a step's result is remembered under (design.md section 4).
+
+`key = sha256(canonical(parent, step, inputs))`. Where a step was written and how it is displayed are no part of it:
+those fields are left out of comparison by the steps themselves, and so are they here. Secrets never come near.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from builda.oci.digest import Digest
+
+if TYPE_CHECKING:
+    from builda.plan import Step
+
+VERSION = 1
+"""Changes whenever the same step would give another result, so that old results are not found any more."""
+
+
+def step_key(parent: Digest | None, step: Step, inputs: Mapping[str, str]) -> Digest:
+    """The key of `step` performed on the result of `parent` (None: on the empty file system).
+
+    `inputs` name what the step reads and its arguments do not pin: content digests of sources and mounts, the base's
+    digest, the values of the build arguments it references.
+    """
+    return Digest.of(explained(parent, step, inputs))
+
+
+def explained(parent: Digest | None, step: Step, inputs: Mapping[str, str]) -> bytes:
+    """The bytes that `step_key` hashes: readable JSON, kept beside a result so that a later miss can be explained."""
+    return canonical(
+        {
+            "version": VERSION,
+            "parent": None if parent is None else str(parent),
+            "step": step,
+            "inputs": inputs,
+        }
+    )
+
+
+def canonical(value: object) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces, dataclasses with their type and compared fields."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def _plain(value: object) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Digest):
+        return str(value)
+    if isinstance(value, bytes):
+        return {"bytes": str(Digest.of(value))}
+    if is_dataclass(value) and not isinstance(value, type):
+        said = {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.compare}
+        return {"type": type(value).__name__, **said}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    raise TypeError(f"no canonical form: {type(value).__name__}")
