@@ -1,0 +1,46 @@
+"""Running one process: `isolation_for` gives the way that was asked for."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from builda.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builda.isolation.spec import Isolation
+
+
+def isolation_for(
+    name: str, *, state: Path | None = None, runtime: str | None = None, runtime_flags: tuple[str, ...] = ()
+) -> Isolation:
+    """The isolation called `native` (Buildah's `rootless`), `oci` or `chroot`; Buildah's `default` is native too.
+
+    `state` is a volatile directory of builda's own (the run root) where compiled filters and the leases of private
+    networks are kept; without one, /run/builda or the user's runtime directory. `runtime` and `runtime_flags` are for
+    `oci`. InvalidValue for another name, IsolationUnavailable when there is no such runtime.
+    """
+    state = state if state is not None else _default_state()
+    if name in ("native", "rootless", "default"):
+        from builda.isolation.namespaces import NativeIsolation
+
+        return NativeIsolation(cache=state / "cache", state=state / "network")
+    if name == "chroot":
+        from builda.isolation.chroot import ChrootIsolation
+
+        return ChrootIsolation(cache=state / "cache")
+    if name == "oci":
+        from builda.isolation.oci import OciIsolation
+
+        return OciIsolation(runtime=runtime, flags=runtime_flags, state=state / "network")
+    raise InvalidValue(f"no such isolation: {name}", hint="there are native, oci and chroot")
+
+
+def _default_state() -> Path:
+    from pathlib import Path
+
+    if os.geteuid() == 0:
+        return Path("/run/builda")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/builda-{os.geteuid()}") / "builda"

@@ -11,6 +11,26 @@ if TYPE_CHECKING:
     from builda.linux.mount import Mount
 
 
+# What container engines hide of /proc and /sys, and what they let be read only.
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     """Numeric identity, resolved inside the rootfs."""
@@ -86,11 +106,15 @@ class Sandbox:
 class Isolation(Protocol):
     """A way to run one process. Nothing that the process started outlives `run`."""
 
-    name: Literal["native", "oci", "chroot"]
+    @property
+    def name(self) -> Literal["native", "oci", "chroot"]:
+        """What `--isolation` calls it."""
+        ...
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
-        """Its exit status, 128 + N when signal N ended it; 127 no such command, 126 not executable.
+        """Its exit status, 128 + N when signal N ended it.
 
-        Raises IsolationUnavailable when the kernel refuses what the sandbox needs, naming it.
+        Raises CommandFailed, naming the command, with status 127 when there is no such one and 126 when it cannot be
+        executed, and IsolationUnavailable when the kernel refuses what the sandbox needs, naming that.
         """
         ...

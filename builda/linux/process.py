@@ -48,7 +48,8 @@ def spawn(
     actions += [(os.POSIX_SPAWN_DUP2, spare, theirs) for spare, (theirs, _) in numbered]
     actions += [(os.POSIX_SPAWN_CLOSE, spare) for spare, _ in numbered]
     blocked = {getattr(signal, name) for name in FORWARDED} | signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()  # what we said comes before what it says
     return os.posix_spawn(executable or argv[0], argv, dict(environ), file_actions=actions, setsigmask=blocked)
 
 

@@ -74,6 +74,7 @@ RESOLVE_IN_ROOT = 0x10
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
 PR_SET_SECCOMP = 22
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
@@ -99,6 +100,7 @@ SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
 SYS_PIDFD_SEND_SIGNAL = 424
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -231,6 +233,12 @@ def prctl(option: int, *arguments: int) -> int:
     return result
 
 
+def set_process_name(name: str) -> None:
+    """What `ps` shows for this thread, at most 15 bytes."""
+    if _libc.prctl(PR_SET_NAME, ctypes.c_char_p(os.fsencode(name)), 0, 0, 0) < 0:
+        raise _failure("prctl(PR_SET_NAME)")
+
+
 def set_seccomp_filter(program: bytes) -> None:
     """Install a BPF program (an array of sock_filter) on this thread; needs CAP_SYS_ADMIN or no_new_privs."""
     fprog = _FilterProgram(len(program) // 8, program)
@@ -279,6 +287,24 @@ def close_range(first: int, last: int, flags: int = 0) -> None:
     _call("close_range", SYS_CLOSE_RANGE, first, last, flags)
 
 
+def join_session_keyring() -> bool:
+    """A new, empty session keyring instead of the caller's; False where keyctl(2) is filtered or missing."""
+    join = 1
+    return bool(_libc.syscall(ctypes.c_long(SYS_KEYCTL[os.uname().machine]), ctypes.c_long(join), None) >= 0)
+
+
+def ioctl(fd: int, request: int, argument: bytes | int = 0) -> tuple[int, bytes]:
+    """ioctl(2): its result and, for a bytes argument, what the kernel left there."""
+    if isinstance(argument, int):
+        result, buffer = _libc.ioctl(fd, ctypes.c_ulong(request), ctypes.c_ulong(argument)), None
+    else:
+        buffer = ctypes.create_string_buffer(argument, len(argument))
+        result = _libc.ioctl(fd, ctypes.c_ulong(request), buffer)
+    if result < 0:
+        raise _failure("ioctl")
+    return result, buffer.raw if buffer is not None else b""
+
+
 def raise_interface(name: str) -> None:
     """Set a network interface of this namespace up (SIOCSIFFLAGS), as `ip link set NAME up` does for lo."""
     family, datagram, set_flags, up_and_running = 2, 2, 0x8914, 0x41
@@ -287,8 +313,7 @@ def raise_interface(name: str) -> None:
         raise _failure("socket")
     request = os.fsencode(name).ljust(16, b"\0") + up_and_running.to_bytes(2, "little") + bytes(22)
     try:
-        if _libc.ioctl(fd, ctypes.c_ulong(set_flags), ctypes.c_char_p(request)) < 0:
-            raise _failure("ioctl(SIOCSIFFLAGS)", name)
+        ioctl(fd, set_flags, request)
     finally:
         os.close(fd)
 

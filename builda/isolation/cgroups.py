@@ -1,0 +1,148 @@
+"""Memory and cpu limits of a run, by a cgroup (version 2) of its own.
+
+A cgroup is named after the process that made it, so that the next user of limits removes what a killed one left.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from builda.errors import InvalidValue, IsolationUnavailable
+from builda.linux.process import is_alive, process_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_PREFIX = "builda-"
+_HINT = "limits need a cgroup v2 hierarchy that this process may write; leave out the --memory and --cpu options here"
+
+
+@contextmanager
+def limited(resources: Mapping[str, int | str], parent: str | None) -> Iterator[str]:
+    """The directory of a new cgroup with these limits, below `parent` (a path in the hierarchy) if given.
+
+    IsolationUnavailable when a limit cannot be enforced: none is ever ignored. The cgroup is gone after the block.
+    """
+    files = cgroup_files(resources)
+    mount_point = _mount_point()
+    if mount_point is None:
+        raise IsolationUnavailable("no cgroup v2 hierarchy is mounted", hint=_HINT)
+    needed = frozenset(name.split(".")[0] for name, _ in files)
+    base = _base(mount_point, needed, parent)
+    _sweep(base)
+    pid, start = process_identity()
+    path = os.path.join(base, f"{_PREFIX}{pid}-{start}-{os.urandom(4).hex()}")
+    try:
+        os.mkdir(path)
+    except OSError as error:
+        raise IsolationUnavailable(f"cannot make a cgroup: {path}: {error.strerror}", hint=_HINT) from error
+    try:
+        for name, value in files:
+            _write_limit(path, name, value)
+        yield path
+    finally:
+        with suppress(OSError):  # busy for a moment while the kernel ends the last process: the next sweep has it
+            os.rmdir(path)
+
+
+def cgroup_files(resources: Mapping[str, int | str]) -> tuple[tuple[str, str], ...]:
+    """The files of a cgroup and what to write there, for limits named as in `RunOptions`.
+
+    Docker's numbers are translated: shares (2 to 262144) to a weight (1 to 10000), memory plus swap to swap alone.
+    """
+    known = {"memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems"}
+    if unknown := sorted(set(resources) - known):
+        raise InvalidValue(f"no such resource: {unknown[0]}")
+    files = []
+    memory = _number(resources, "memory")
+    if memory:
+        files.append(("memory.max", _limit(memory)))
+    if swap := _number(resources, "memory_swap"):
+        if swap > 0 and (memory or 0) <= 0:
+            raise InvalidValue(f"a limit on memory and swap needs one on memory: {swap}")
+        if 0 < swap < (memory or 0):
+            raise InvalidValue(f"the limit on memory and swap is below that on memory: {swap}")
+        files.append(("memory.swap.max", _limit(swap) if swap < 0 else str(swap - (memory or 0))))
+    quota, period = _number(resources, "cpu_quota"), _number(resources, "cpu_period")
+    if quota or period:
+        files.append(("cpu.max", f"{_limit(quota or -1)} {period or 100_000}"))
+    if shares := _number(resources, "cpu_shares"):
+        files.append(("cpu.weight", str(1 + (max(2, min(shares, 262_144)) - 2) * 9_999 // 262_142)))
+    for key, name in (("cpuset_cpus", "cpuset.cpus"), ("cpuset_mems", "cpuset.mems")):
+        if value := str(resources.get(key) or ""):
+            files.append((name, value))
+    return tuple(files)
+
+
+def _number(resources: Mapping[str, int | str], key: str) -> int:
+    return int(resources.get(key) or 0)
+
+
+def _limit(value: int) -> str:
+    return "max" if value < 0 else str(value)
+
+
+def _mount_point() -> str | None:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            fields = line.split()
+            if fields[fields.index("-") + 1] == "cgroup2":
+                return fields[4]
+    return None
+
+
+def _base(mount_point: str, needed: frozenset[str], parent: str | None) -> str:
+    """Where the new cgroup goes: below `parent`, else near our own, where the controllers it needs can be had."""
+    if parent is not None:
+        candidates = [os.path.join(mount_point, parent.strip("/"))]
+        with suppress(OSError):
+            os.makedirs(candidates[0], exist_ok=True)
+    else:
+        own = _own_cgroup()
+        candidates = [os.path.normpath(mount_point + own)]
+        while candidates[-1] != mount_point:
+            candidates.append(os.path.dirname(candidates[-1]))
+    for path in candidates:
+        if os.access(path, os.W_OK) and _enable(path, needed):
+            return path
+    missing = ", ".join(sorted(needed)) or "a writable cgroup"
+    raise IsolationUnavailable(f"limits cannot be applied, cgroup v2 lacks: {missing}", hint=_HINT)
+
+
+def _own_cgroup() -> str:
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        return next((line[3:].strip() for line in file if line.startswith("0::")), "/")
+
+
+def _enable(path: str, needed: frozenset[str]) -> bool:
+    """Whether children of this cgroup have the controllers, given to them if need be."""
+    control = os.path.join(path, "cgroup.subtree_control")
+    try:
+        with open(control, encoding="ascii") as file:
+            missing = needed - set(file.read().split())
+        if missing:
+            with open(control, "w", encoding="ascii") as file:
+                file.write(" ".join(f"+{name}" for name in sorted(missing)))
+    except OSError:  # EBUSY: it has processes of its own; ENOENT, EINVAL: no such controller here
+        return False
+    return True
+
+
+def _write_limit(path: str, name: str, value: str) -> None:
+    try:
+        with open(os.path.join(path, name), "w", encoding="ascii") as file:
+            file.write(value)
+    except OSError as error:
+        raise IsolationUnavailable(f"cannot set {name} to {value}: {error.strerror}", hint=_HINT) from error
+
+
+def _sweep(base: str) -> None:
+    """Remove the cgroups of builda processes that are no more."""
+    for name in os.listdir(base):
+        owner = re.fullmatch(_PREFIX + r"(\d+)-(\d+)-[0-9a-f]+", name)
+        if owner and not is_alive(int(owner[1]), int(owner[2])):
+            with suppress(OSError):  # another process was faster
+                os.rmdir(os.path.join(base, name))

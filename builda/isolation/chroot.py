@@ -1,0 +1,45 @@
+"""Isolation by chroot, for places without pid or network namespaces.
+
+The command has a mount tree of its own, but the caller's processes, network, ipc and host name: no confinement.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from builda.errors import IsolationUnavailable
+from builda.isolation.namespaces import run_child, to_wire
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builda.events import Emit
+    from builda.isolation.spec import Process, Sandbox
+
+
+class ChrootIsolation:
+    """A mount namespace and chroot(2); proc and sys are the caller's."""
+
+    name: Literal["chroot"] = "chroot"
+
+    def __init__(self, *, cache: Path | None = None) -> None:
+        self._cache = cache
+
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+        """See `Isolation.run`. Limits, networks and host names of its own are refused, never ignored."""
+        _check(process, sandbox)
+        wire = to_wire(process, sandbox, self._cache)
+        wire["namespaces"] = dict.fromkeys(("pid", "ipc", "uts", "cgroup", "network"), "host")
+        wire["wait_for_network"] = False
+        wire["fresh"] = False
+        wire["pivot"] = False
+        return run_child(wire, process, emit, None)
+
+
+def _check(process: Process, sandbox: Sandbox) -> None:
+    if sandbox.network == "none" or sandbox.network.startswith("ns:"):
+        raise IsolationUnavailable(
+            f"chroot isolation has the caller's network: {sandbox.network}", hint="use --network host"
+        )
+    if sandbox.resources or sandbox.cgroup_parent:
+        raise IsolationUnavailable("chroot isolation has no resource limits", hint="use --isolation native")

@@ -1,0 +1,297 @@
+"""The child: from a fresh interpreter to the command, in namespaces of its own. Standard library only.
+
+    builda ── outer ── init ── command
+              │        pid 1 of the new pid namespace: builds the mount tree, reaps, forwards signals, and ends
+              │        with the command; the kernel kills what is left in the namespace
+              unshares the namespaces, waits for init; both die with their parent (PDEATHSIG)
+
+Where the pid namespace is not new, init is a subreaper that kills its descendants itself. The parent passes the
+specification on descriptor 3 (marshal, made by the same interpreter), and reads reports from 4 until it closes: that is
+the exec. Descriptor 5 says go on when the parent has set up the network, 6 takes the terminal to it.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # the C half of signal, whose other half imports enum
+import errno
+import marshal
+import os
+import sys
+
+from builda.isolation.execute import execute
+from builda.isolation.failure import Failure, refused
+from builda.isolation.rootfs import Sources, Tree
+from builda.linux import syscalls as sys_
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Spec = dict[str, Any]
+
+SPEC, REPORT, GO, CONSOLE = 3, 4, 5, 6
+
+# In the order in which they are entered: the network before its owner-checked file systems, pid before the fork.
+_KINDS = (
+    ("cgroup", sys_.CLONE_NEWCGROUP),
+    ("ipc", sys_.CLONE_NEWIPC),
+    ("uts", sys_.CLONE_NEWUTS),
+    ("network", sys_.CLONE_NEWNET),
+    ("pid", sys_.CLONE_NEWPID),
+)
+_FORWARDED = tuple(getattr(_signal, name) for name in "SIGINT SIGTERM SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGWINCH".split())
+_KEYBOARD = (_signal.SIGINT, _signal.SIGQUIT)
+_PARENT_DIED = _signal.SIGRTMAX
+_CLOSE_ON_EXEC = 4
+_TIOCGPTPEER, _TIOCGPTN, _TIOCSPTLCK, _TIOCSCTTY, _TIOCSWINSZ = 0x5441, 0x80045430, 0x40045431, 0x540E, 0x5414
+
+
+def main() -> None:
+    """Never returns: exits with the command's status, or 125 after a report of what failed."""
+    try:
+        sys_.close_range(3, 0x7FFFFFFF, _CLOSE_ON_EXEC)
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+        _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
+        status = _outer(_read_spec())
+    except Failure as failure:
+        report(failure.fields)
+        status = 125
+    except OSError as error:
+        report(refused("set up the sandbox", error).fields)
+        status = 125
+    except BaseException as error:
+        report(("BuildaError", f"internal error in the sandbox: {type(error).__name__}: {error}", None, None))
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = 125
+    os._exit(status)
+
+
+def report(fields: tuple[str | int | None, ...]) -> None:
+    """Send one message to the parent: a length, then marshal. Short enough to be written at once."""
+    data = marshal.dumps(fields)
+    os.write(REPORT, len(data).to_bytes(4, "little") + data)
+
+
+def _read_spec() -> Spec:
+    with open(SPEC, "rb") as file:
+        spec: Spec = marshal.load(file)
+    return spec
+
+
+def _outer(spec: Spec) -> int:
+    os.umask(0)
+    private_pid = spec["namespaces"]["pid"] == "private"
+    _die_with_parent(_signal.SIGKILL)
+    if os.getppid() != spec["parent"]:
+        os._exit(137)
+    if spec["session"]:
+        os.setsid()
+    if spec["cgroup"]:
+        _enter_cgroup(spec["cgroup"])
+    sources = Sources(spec)
+    _enter_namespaces(spec["namespaces"])
+    if spec["wait_for_network"]:
+        report(("network",))
+        if os.read(GO, 1) != b"g":
+            os._exit(125)  # the parent has said why
+    alive, keep = os.pipe()
+    init = os.fork()
+    if init == 0:
+        os.close(keep)
+        _init(spec, sources, alive, private_pid)
+    os.close(REPORT)
+    _forward(init, group=False)
+    return _wait_for(init)
+
+
+def _init(spec: Spec, sources: Sources, alive: int, private_pid: bool) -> None:
+    """Never returns."""
+    try:
+        _die_with_parent(_signal.SIGKILL if private_pid else _PARENT_DIED)
+        _check_alive(alive)
+        sys_.prctl(sys_.PR_SET_DUMPABLE, 0)  # the command may not look into this process
+        sys_.set_process_name("builda-init")
+        sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
+        tree = Tree(spec, sources)
+        terminal = _build(spec, tree, sources)
+        children = None if private_pid else _open_children(tree)
+        tree.enter(spec["pivot"])
+        status = _run(spec, terminal, children)
+    except Failure as failure:
+        report(failure.fields)
+        status = 125
+    except OSError as error:
+        report(refused("set up the sandbox", error).fields)
+        status = 125
+    os._exit(status)
+
+
+def _build(spec: Spec, tree: Tree, sources: Sources) -> int | None:
+    """Mount all, name the host; the slave side of the terminal if there is one."""
+    if spec["namespaces"]["network"] == "private" and not spec["wait_for_network"]:
+        sys_.raise_interface("lo")
+    if spec["hostname"] is not None and spec["namespaces"]["uts"] == "private":
+        sys_.sethostname(spec["hostname"])
+    tree.mount_system(spec, sources)
+    terminal = _open_terminal(spec, tree) if spec["terminal"] else None
+    tree.mount_others(spec, sources)
+    return terminal
+
+
+def _run(spec: Spec, terminal: int | None, children: int | None) -> int:
+    if children is not None:
+        sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
+        _signal.signal(_PARENT_DIED, lambda *_: os._exit(_end_descendants(children) or 137))
+    command = os.fork()
+    if command == 0:
+        _become_command(spec, terminal)
+    os.close(REPORT)
+    if terminal is not None:
+        os.close(terminal)
+    _forward(command, group=spec["session"])
+    status = _wait_for(command)
+    if children is not None:
+        _end_descendants(children)
+    return status
+
+
+def _become_command(spec: Spec, terminal: int | None) -> None:
+    """Never returns."""
+    try:
+        if spec["namespaces"]["pid"] != "private":
+            _die_with_parent(_signal.SIGKILL)
+        if spec["session"]:
+            os.setsid()
+        if terminal is not None:
+            sys_.ioctl(terminal, _TIOCSCTTY, 0)
+            os.fchown(terminal, spec["uid"], -1)
+            for fd in (0, 1, 2):
+                os.dup2(terminal, fd)
+        for fd in spec["give"]:
+            os.fchown(fd, spec["uid"], spec["gid"])
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, spec["mask"])
+        execute(spec, lambda: report(("ready",)))
+    except Failure as failure:
+        report(failure.fields)
+        os._exit(failure.fields[3] or 125)
+    except OSError as error:
+        report(refused("start the command", error).fields)
+    os._exit(125)
+
+
+def _die_with_parent(number: int) -> None:
+    sys_.prctl(sys_.PR_SET_PDEATHSIG, number)
+
+
+def _check_alive(alive: int) -> None:
+    """End if our parent did before it could take us along: only it holds the other end of the pipe."""
+    os.set_blocking(alive, False)
+    try:
+        os.read(alive, 1)
+    except BlockingIOError:
+        os.close(alive)
+        return
+    os._exit(137)
+
+
+def _enter_cgroup(path: str) -> None:
+    try:
+        with open(path + "/cgroup.procs", "w", encoding="ascii") as file:
+            file.write("0")
+    except OSError as error:
+        raise refused(f"enter the cgroup {path}", error) from error
+
+
+def _enter_namespaces(namespaces: dict[str, str]) -> None:
+    joined = [(kind, flag, namespaces[kind][3:]) for kind, flag in _KINDS if namespaces[kind].startswith("ns:")]
+    opened = [(kind, flag, path, _open_namespace(path)) for kind, flag, path in joined]
+    for kind, flag, path, fd in opened:
+        try:
+            sys_.setns(fd, flag)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise Failure("InvalidValue", f"not a {kind} namespace: {path}") from error
+            raise refused(f"join the {kind} namespace {path}", error) from error
+        os.close(fd)
+    for kind, flag in (("mount", sys_.CLONE_NEWNS), *_KINDS):
+        if kind == "mount" or namespaces[kind] == "private":
+            try:
+                sys_.unshare(flag)
+            except OSError as error:
+                raise refused(f"make a {kind} namespace", error) from error
+
+
+def _open_namespace(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise Failure("NotFound", f"cannot open the namespace: {path}: {error.strerror}") from error
+
+
+def _open_terminal(spec: Spec, tree: Tree) -> int:
+    """A pseudo terminal of the container's own devpts: its master goes to the parent, its slave to /dev/console."""
+    import _socket
+
+    master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY, dir_fd=tree.devpts)
+    sys_.ioctl(master, _TIOCSPTLCK, bytes(4))
+    number = int.from_bytes(sys_.ioctl(master, _TIOCGPTN, bytes(4))[1], "little")
+    sys_.ioctl(master, _TIOCSWINSZ, b"".join(size.to_bytes(2, sys.byteorder) for size in (*spec["size"], 0, 0)))
+    slave = sys_.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)[0]
+    os.set_inheritable(slave, False)
+    parent = _socket.socket(fileno=CONSOLE)
+    parent.sendmsg([b"t"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))])
+    os.close(master)
+    tree.attach(sys_.open_tree(tree.devpts, str(number), sys_.OPEN_TREE_CLONE), "/dev/console", directory=False)
+    return slave
+
+
+def _forward(pid: int, *, group: bool) -> None:
+    """Pass signals on to `pid`; the keyboard's to its whole process group when it leads one, as a terminal does."""
+
+    def forward(number: int, _frame: object) -> None:
+        if group and number in _KEYBOARD and _kill(-pid, number):
+            return
+        _kill(pid, number)
+
+    for number in _FORWARDED:
+        if _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, forward)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _FORWARDED)
+
+
+def _kill(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait_for(wanted: int) -> int:
+    """Reap all that ends until `wanted` does; its exit status."""
+    while True:
+        pid, status = os.wait()
+        if pid == wanted:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _open_children(tree: Tree) -> int:
+    pid = os.getpid()
+    try:
+        return sys_.openat2(tree.root, f"proc/{pid}/task/{pid}/children", os.O_RDONLY)
+    except OSError as error:
+        raise refused("list the processes of a run without a pid namespace", error) from error
+
+
+def _end_descendants(children: int) -> int:
+    """Kill and reap until none is left: what a killed one leaves behind becomes our child."""
+    while True:
+        os.lseek(children, 0, os.SEEK_SET)
+        for pid in os.read(children, 65536).split():
+            _kill(int(pid), _signal.SIGKILL)
+        try:
+            os.wait()
+        except ChildProcessError:
+            return 0

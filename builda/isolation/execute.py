@@ -1,0 +1,162 @@
+"""The last steps before the command: identity, limits, filter, exec. Imported by the child: standard library only."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from builda.isolation.failure import Failure, refused
+from builda.linux import syscalls as sys_
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Spec = dict[str, Any]
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def execute(spec: Spec, ready: Callable[[], None]) -> None:
+    """Become the command; `ready` is called when nothing but the exec itself can fail any more."""
+    environment = dict(spec["env"])
+    os.umask(spec["umask"])
+    _change_directory(spec["cwd"])
+    _set_limits(spec["rlimits"])
+    permitted = _limit_bounding_set(spec["capabilities"])
+    _change_user(spec)
+    # The caller's keys are not the command's. Where keyctl is filtered the command cannot reach them either.
+    sys_.join_session_keyring()
+    path = _look_up(spec["args"][0], environment.get("PATH", _DEFAULT_PATH))
+    _confine(spec, permitted)
+    ready()
+    try:
+        os.execve(path, spec["args"], environment)
+    except OSError as error:
+        raise _not_executed(path, error) from error
+
+
+def _change_directory(path: str) -> None:
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise Failure("NotFound", f"cannot change to the working directory: {path}: {error.strerror}") from error
+
+
+def _set_limits(limits: tuple[tuple[str, int, int], ...]) -> None:
+    if not limits:
+        return
+    import resource
+
+    for name, soft, hard in limits:
+        try:
+            resource.setrlimit(getattr(resource, name), (soft, hard))
+        except (OSError, ValueError) as error:
+            raise Failure("IsolationUnavailable", f"cannot set {name} to {soft}:{hard}: {error}") from error
+
+
+def _limit_bounding_set(wanted: int) -> int:
+    """Drop from the bounding set what is not wanted; what the command may have of it."""
+    number = 0
+    kept = 0
+    while True:
+        try:
+            held = sys_.prctl(sys_.PR_CAPBSET_READ, number)
+        except OSError:  # EINVAL: past the last capability of this kernel
+            break
+        if held and wanted >> number & 1:
+            kept |= 1 << number
+        elif held:
+            try:
+                sys_.prctl(sys_.PR_CAPBSET_DROP, number)
+            except OSError as error:
+                raise refused("drop a capability from the bounding set", error) from error
+        number += 1
+    return kept & sys_.capget()[1]
+
+
+def _change_user(spec: Spec) -> None:
+    sys_.prctl(sys_.PR_SET_KEEPCAPS, 1)
+    try:
+        os.setgroups(spec["groups"])
+    except PermissionError as error:
+        if spec["groups"]:
+            raise refused("set the groups of the command", error) from error
+    try:
+        os.setresgid(spec["gid"], spec["gid"], spec["gid"])
+        os.setresuid(spec["uid"], spec["uid"], spec["uid"])
+    except OSError as error:
+        raise refused(f"become user {spec['uid']}:{spec['gid']}", error) from error
+
+
+def _confine(spec: Spec, permitted: int) -> None:
+    """Filter and capabilities, in the order in which each is still allowed."""
+    effective = permitted if spec["uid"] == 0 else 0
+    if spec["no_new_privileges"]:
+        sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
+    elif spec["seccomp"] is not None:
+        held = sys_.capget()[1]
+        sys_.capset(held, held, 0)  # setuid cleared the effective set, and the filter needs SYS_ADMIN
+        _install(spec["seccomp"])
+    try:
+        sys_.prctl(sys_.PR_CAP_AMBIENT, sys_.PR_CAP_AMBIENT_CLEAR_ALL)
+        sys_.capset(effective, effective, 0)
+    except OSError as error:
+        raise refused("set capabilities", error) from error
+    if spec["no_new_privileges"] and spec["seccomp"] is not None:
+        _install(spec["seccomp"])
+
+
+def _install(program: bytes) -> None:
+    try:
+        sys_.set_seccomp_filter(program)
+    except OSError as error:
+        raise refused("install the seccomp filter", error) from error
+
+
+def _look_up(name: str, search: str) -> str:
+    """The file that `name` means, as execvp finds it."""
+    if "/" in name:
+        return name
+    denied = None
+    for directory in search.split(":") if name else ():
+        path = f"{directory or '.'}/{name}"
+        try:
+            is_directory = os.stat(path).st_mode & 0o170000 == 0o040000
+        except OSError:
+            continue
+        if not is_directory and os.access(path, os.X_OK):
+            return path
+        denied = denied or path
+    if denied is not None:
+        raise Failure("CommandFailed", f"not executable: {denied}", "chmod +x makes a file executable", 126)
+    raise Failure("CommandFailed", f"no such command in the container: {name}", f"PATH is {search}", 127)
+
+
+def _not_executed(path: str, error: OSError) -> Failure:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return _not_found(path)
+    if error.errno == errno.ENOEXEC:
+        hint = "it has no #! line, or is a program for another architecture"
+        return Failure("CommandFailed", f"not a program that this kernel can run: {path}", hint, 126)
+    if error.errno == errno.EACCES:
+        return Failure("CommandFailed", f"not executable: {path}", None, 126)
+    return Failure("CommandFailed", f"cannot execute {path}: {error.strerror}", None, 126)
+
+
+def _not_found(path: str) -> Failure:
+    """ENOENT of an existing file is about the interpreter that it names."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(256)
+    except OSError:
+        return Failure("CommandFailed", f"no such command in the container: {path}", None, 127)
+    if head.startswith(b"#!"):
+        words = head[2:].split(b"\n")[0].split()
+        interpreter = os.fsdecode(words[0]) if words else ""
+        hint = "the first line ends in a carriage return" if interpreter.endswith("\r") else None
+        message = f"the interpreter of {path} is not in the container: {interpreter.rstrip(chr(13))}"
+        return Failure("CommandFailed", message, hint, 127)
+    message = f"the dynamic loader of the program is not in the container: {path}"
+    return Failure("CommandFailed", message, "ldd shows what it needs; a static program needs none", 127)

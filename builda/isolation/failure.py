@@ -1,0 +1,29 @@
+"""How the child tells its parent why the command could not be started. Imported by the child: standard library only."""
+
+from __future__ import annotations
+
+import errno
+
+# Errnos that mean "this kernel or pod does not allow it" rather than "you asked for something wrong".
+_REFUSED = frozenset(
+    {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENODEV, errno.EINVAL, errno.ENOSPC, errno.EUSERS, errno.EROFS}
+)
+
+
+class Failure(Exception):
+    """`kind` names a class of builda.errors; `status` is set when the command itself could not be executed."""
+
+    def __init__(self, kind: str, message: str, hint: str | None = None, status: int | None = None) -> None:
+        super().__init__(message)
+        self.fields = (kind, message, hint, status)
+
+
+def refused(what: str, error: OSError, hint: str | None = None) -> Failure:
+    """The failure of doing `what`, from the kernel's error."""
+    name = f": {error.filename}" if error.filename else ""
+    kind = "IsolationUnavailable" if error.errno in _REFUSED else "BuildaError"
+    if hint is None and error.errno in (errno.EPERM, errno.EACCES):
+        hint = "it needs root with CAP_SYS_ADMIN and no seccomp filter in the way; --isolation chroot needs less"
+    if hint is None and error.errno in (errno.ENOSPC, errno.EUSERS) and "namespace" in what:
+        hint = "see the limits in /proc/sys/user/max_*_namespaces"
+    return Failure(kind, f"cannot {what}: {error.strerror}{name}", hint)

@@ -1,0 +1,222 @@
+"""Native isolation, the parent's half: writes down what the child shall do, starts it, and stays with it to the end."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+import sys
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+from builda.errors import BuildaError, CommandFailed, IsolationUnavailable, Unsupported
+from builda.isolation import rlimits
+from builda.linux import caps, process
+from builda.linux import syscalls as sys_
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from builda.events import Emit
+    from builda.isolation.spec import Process, Sandbox
+
+_CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
+_SPEC, _REPORT, _GO, _CONSOLE, _PYTHON = 3, 4, 5, 6, 7  # the child's descriptors
+
+
+class NativeIsolation:
+    """Namespaces made by builda itself. `cache` keeps compiled filters, `state` what private networks share."""
+
+    name: Literal["native"] = "native"
+
+    def __init__(self, *, cache: Path | None = None, state: Path | None = None) -> None:
+        self._cache = cache
+        self._state = state
+
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+        """See `Isolation.run`."""
+        wire = to_wire(process, sandbox, self._cache)
+        with ExitStack() as stack:
+            if sandbox.resources or sandbox.cgroup_parent:
+                from builda.isolation.cgroups import limited
+
+                wire["cgroup"] = stack.enter_context(limited(sandbox.resources, sandbox.cgroup_parent))
+            return run_child(wire, process, emit, self._state)
+
+
+def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str, Any]:
+    """Everything the child needs, as values that marshal can carry."""
+    from builda.linux.seccomp import filter_program
+
+    namespaces = {kind: sandbox.namespaces.get(kind, "private") for kind in ("pid", "ipc", "uts", "cgroup")}
+    namespaces["network"] = "private" if sandbox.network == "none" else sandbox.network
+    return {
+        "parent": os.getpid(),
+        "namespaces": namespaces,
+        "wait_for_network": sandbox.network == "private",
+        "rootfs": tuple(map(tuple, sandbox.rootfs)),
+        "scratch": sandbox.scratch,
+        "fresh": True,
+        "pivot": not sandbox.no_pivot,
+        "mounts": tuple(map(tuple, sandbox.mounts)),
+        "files": tuple(sandbox.files.items()),
+        "devices": tuple((device.source, _checked(device.permissions, device.target)) for device in sandbox.devices),
+        "masked": sandbox.masked_paths,
+        "readonly": sandbox.readonly_paths,
+        "shm_size": sandbox.shm_size,
+        "stubs": sandbox.stubs,
+        "hostname": sandbox.hostname,
+        "cgroup": None,
+        "dev": "CAP_SYS_ADMIN" in process.capabilities,
+        "args": process.args,
+        "env": process.env,
+        "cwd": process.cwd,
+        "uid": process.user.uid,
+        "gid": process.user.gid,
+        "groups": process.user.additional_gids,
+        "capabilities": caps.to_bits(process.capabilities),
+        "rlimits": rlimits.checked(process.rlimits),
+        "no_new_privileges": process.no_new_privileges,
+        "seccomp": filter_program(sandbox.seccomp, process.capabilities, cache),
+        "umask": process.umask,
+        "terminal": process.terminal,
+        "size": _terminal_size() if process.terminal else (0, 0),
+        "session": process.terminal,
+        "give": (),
+        "mask": tuple(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+    }
+
+
+def run_child(wire: dict[str, Any], command: Process, emit: Emit, state: Path | None) -> int:
+    """Start the child with this specification and return the status of the command; nothing of it is left then."""
+    from builda.isolation.streams import Streams
+
+    forward = process.can_forward()
+    # Off the main thread no signal can be passed on: the command stays in our process group and gets ^C with us.
+    wire["session"] = wire["terminal"] or forward
+    with ExitStack() as stack:
+        streams = stack.enter_context(Streams(command, emit))
+        wire["give"] = streams.owned if wire["uid"] else ()
+        reader, pid, go = _start(stack, wire, streams)
+        if forward:
+            stack.enter_context(process.forwarding(pid, streams.resize))
+        with _ended(pid) as wait:
+            failure = _follow(reader, pid, wire, go, state, stack)
+            if failure is None:
+                streams.relay()
+            status: int = wait()
+    if failure is not None:
+        raise failure
+    return status
+
+
+def _start(stack: ExitStack, wire: dict[str, Any], streams: Any) -> tuple[int, int, int]:
+    """(reports, pid, go): the child started, our copies of its descriptors closed."""
+    with ExitStack() as theirs:
+        spec = _owned(theirs, os.memfd_create("builda-spec"))
+        with open(os.dup(spec), "wb") as file:
+            marshal.dump(wire, file)
+        os.lseek(spec, 0, os.SEEK_SET)
+        reader, writer = os.pipe()
+        _owned(stack, reader)
+        waiter, go = os.pipe()
+        _owned(stack, go)
+        descriptors = {_SPEC: spec, _REPORT: _owned(theirs, writer), _GO: _owned(theirs, waiter), **streams.theirs}
+        executable = None
+        with suppress(OSError):  # the child will say what is not allowed
+            descriptors[_PYTHON] = _owned(theirs, read_only_python())
+            executable = f"/proc/self/fd/{_PYTHON}"
+        argv = [sys.executable, "-IS", _CHILD]
+        pid = process.spawn(argv, executable=executable, environ=_environment(), descriptors=descriptors)
+        streams.started()
+    return reader, pid, go
+
+
+def read_only_python() -> int:
+    """The interpreter on a read-only mount of its own: through /proc/self/exe a command could else overwrite it."""
+    fd = sys_.open_tree(sys_.AT_FDCWD, sys.executable, sys_.OPEN_TREE_CLONE)
+    sys_.mount_setattr(fd, "", sys_.AT_EMPTY_PATH, attr_set=sys_.MOUNT_ATTR_RDONLY)
+    return fd
+
+
+def _environment() -> dict[str, str]:
+    """What the interpreter needs to start, and nothing else of ours."""
+    return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+
+
+def _owned(stack: ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
+
+
+@contextmanager
+def _ended(pid: int) -> Iterator[Any]:
+    """Gives a function that waits for the child; the child is killed if the block ends without."""
+    waited = False
+
+    def wait() -> int:
+        nonlocal waited
+        status = process.wait(pid)
+        waited = True
+        return status
+
+    try:
+        yield wait
+    finally:
+        if not waited:
+            os.kill(pid, signal.SIGKILL)
+            process.wait(pid)
+
+
+def _follow(
+    reader: int, pid: int, wire: dict[str, Any], go: int, state: Path | None, stack: ExitStack
+) -> BuildaError | None:
+    """Read what the child reports until the command is executed (None) or cannot be."""
+    ready = False
+    failure = None
+    for message in _messages(reader):
+        if message == ("ready",):
+            ready = True
+        elif message == ("network",):
+            from builda.isolation.network import connected
+
+            stack.enter_context(connected(pid, state))
+            os.write(go, b"g")
+        else:
+            failure = _error(*message)
+    if failure is None and not ready:
+        failure = IsolationUnavailable("the sandbox ended before the command was started")
+    return failure
+
+
+def _messages(reader: int) -> Iterator[tuple[Any, ...]]:
+    with open(reader, "rb", closefd=False) as file:
+        while header := file.read(4):
+            yield marshal.loads(file.read(int.from_bytes(header, "little")))
+
+
+def _error(kind: str, message: str, hint: str | None, status: int | None) -> BuildaError:
+    import builda.errors
+
+    if status is not None:
+        return CommandFailed(message, status=status, hint=hint)
+    error: BuildaError = getattr(builda.errors, kind)(message, hint=hint)
+    return error
+
+
+def _checked(permissions: str, target: str) -> str:
+    if not {"r", "w"} <= set(permissions):
+        raise Unsupported(
+            f"native isolation gives a device for reading and writing or not at all: {target}:{permissions}",
+            hint="--isolation oci can restrict it, through the device cgroup",
+        )
+    return target
+
+
+def _terminal_size() -> tuple[int, int]:
+    for fd in (0, 1, 2):
+        with suppress(OSError):
+            size = os.get_terminal_size(fd)
+            return size.lines, size.columns
+    return 24, 80

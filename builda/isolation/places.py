@@ -1,0 +1,157 @@
+"""Mount points in a rootfs that is not trusted: found inside it by the kernel, made and recorded where missing.
+
+Imported by the child: standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from builda.isolation.failure import Failure
+from builda.linux import syscalls as sys_
+
+_MISSING = (errno.ENOENT, errno.ENOTDIR)
+
+
+class Places:
+    """Paths inside the root that `root` is a descriptor of; what has to be made there is recorded in `stubs` first."""
+
+    def __init__(self, root: int, stubs: str | None) -> None:
+        self.root = root
+        self._stubs = stubs
+        self._record = -1
+
+    def find(self, path: str) -> int | None:
+        """A descriptor of what is at `path`; None when nothing is, or it cannot be reached."""
+        try:
+            return sys_.openat2(self.root, _relative(path), os.O_PATH)
+        except OSError as error:
+            if error.errno in (*_MISSING, errno.EACCES, errno.ELOOP):
+                return None
+            raise
+
+    def make(self, path: str, *, directory: bool) -> int:
+        """A descriptor of the directory or file at `path`, made with its parents when missing."""
+        fd = self.find(path)
+        if fd is None:
+            fd = self._create(path, directory)
+        elif directory != (os.fstat(fd).st_mode & 0o170000 == 0o040000):
+            os.close(fd)
+            kinds = ("a directory", "not a directory") if directory else ("a file", "a directory")
+            raise Failure("InvalidValue", f"cannot mount {kinds[0]} on what is {kinds[1]} in the container: {path}")
+        return fd
+
+    def _create(self, path: str, directory: bool) -> int:
+        """Walk down, following links inside the root, and make what is missing from the first gap on."""
+        links = 40
+        done = ""  # real directories, no links among them
+        rest = [name for name in path.split("/") if name not in ("", ".")]
+        while rest:
+            name = rest.pop(0)
+            if name == "..":
+                done = done.rpartition("/")[0]
+                continue
+            here = f"{done}/{name}" if done else name
+            link = self._readlink(here)
+            if link is not None:
+                links -= 1
+                if not links:
+                    raise Failure("InvalidValue", f"too many levels of symbolic links in the container: {path}")
+                rest = [part for part in link.split("/") if part not in ("", ".")] + rest
+                done = "" if link.startswith("/") else done
+                continue
+            self._make_one(done, name, directory or bool(rest))
+            done = here
+        return sys_.openat2(self.root, done or ".", os.O_PATH)
+
+    def _readlink(self, path: str) -> str | None:
+        try:
+            fd = sys_.openat2(self.root, path, os.O_PATH | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            if os.fstat(fd).st_mode & 0o170000 != 0o120000:
+                return None
+            return os.readlink("", dir_fd=fd)
+        finally:
+            os.close(fd)
+
+    def _make_one(self, parent: str, name: str, directory: bool) -> None:
+        path = f"{parent}/{name}" if parent else name
+        fd = sys_.openat2(self.root, parent or ".", os.O_PATH | os.O_DIRECTORY)
+        try:
+            if _exists(fd, name):
+                return
+            recorded = self._stubs is not None and self._in_rootfs(parent)
+            if recorded:
+                self._note(path, directory, fd)
+            if directory:
+                os.mkdir(name, 0o755, dir_fd=fd)
+            else:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=fd))
+            if recorded:
+                self._note(path, directory, fd, made=True)
+        except OSError as error:
+            raise Failure(
+                "BuildaError", f"cannot make a mount point in the container: /{path}: {error.strerror}"
+            ) from error
+        finally:
+            os.close(fd)
+
+    def _in_rootfs(self, parent: str) -> bool:
+        """Whether no mount lies between: what is made in a volume is the volume's, not the rootfs's."""
+        try:
+            resolve = sys_.RESOLVE_IN_ROOT | sys_.RESOLVE_NO_XDEV
+            os.close(sys_.openat2(self.root, parent or ".", os.O_PATH, resolve=resolve))
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                return False
+            raise
+        return True
+
+    def _note(self, path: str, directory: bool, parent: int, made: bool = False) -> None:
+        """Append one JSON line; before the stub is made, and after with its parent's new time (see `stubs`)."""
+        if self._record < 0:
+            assert self._stubs is not None
+            self._record = os.open(self._stubs, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        mtime = os.fstat(parent).st_mtime_ns
+        words = (
+            f'"path":{quote(path)}',
+            f'"directory":{_json(directory)}',
+            f'"made":{_json(made)}',
+            f'"mtime_ns":{mtime}',
+        )
+        os.write(self._record, ("{" + ",".join(words) + "}\n").encode())
+
+
+def quote(text: str) -> str:
+    """A JSON string; the json module takes 4 ms to import."""
+    parts = []
+    for character in text:
+        if character in '"\\' or not " " <= character <= "~":
+            code = ord(character)
+            if code > 0xFFFF:
+                code -= 0x10000
+                parts.append(f"\\u{0xD800 | code >> 10:04x}")
+                code = 0xDC00 | code & 0x3FF
+            parts.append(f"\\u{code:04x}")
+        else:
+            parts.append(character)
+    return '"' + "".join(parts) + '"'
+
+
+def _json(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _exists(parent: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _relative(path: str) -> str:
+    return path.lstrip("/") or "."

@@ -1,0 +1,40 @@
+"""Resource limits of a command, checked against what this process may raise before anything is started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from builda.errors import InvalidValue, IsolationUnavailable
+
+if TYPE_CHECKING:
+    from builda.isolation.spec import Rlimit
+
+_CAP_SYS_RESOURCE = 24
+
+
+def checked(limits: tuple[Rlimit, ...]) -> tuple[tuple[str, int, int], ...]:
+    """(name, soft, hard) of each; InvalidValue or IsolationUnavailable names the limit that cannot be."""
+    if not limits:
+        return ()
+    import resource
+
+    from builda.linux.syscalls import capget
+
+    may_raise = bool(capget()[0] >> _CAP_SYS_RESOURCE & 1)
+    for limit in limits:
+        number = getattr(resource, limit.type, None)
+        if not limit.type.startswith("RLIMIT_") or number is None:
+            raise InvalidValue(f"no such resource limit: {limit.type}")
+        if _rank(limit.soft) > _rank(limit.hard):
+            raise InvalidValue(f"soft limit above the hard one: {limit.type}={limit.soft}:{limit.hard}")
+        hard = resource.getrlimit(number)[1]
+        if not may_raise and _rank(limit.hard) > _rank(hard):
+            raise IsolationUnavailable(
+                f"this process may not raise {limit.type} above {hard}: {limit.hard}",
+                hint="start builda with a higher hard limit (ulimit -H), or give it CAP_SYS_RESOURCE",
+            )
+    return tuple((limit.type, limit.soft, limit.hard) for limit in limits)
+
+
+def _rank(value: int) -> float:
+    return float("inf") if value < 0 else value

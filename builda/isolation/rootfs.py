@@ -1,0 +1,310 @@
+"""The mount tree that a command sees, built by the child. Imported by it: standard library only.
+
+Everything is a detached mount first. Binds and the root are cloned while the child still has its caller's mount
+namespace (so that `rshared` and `rslave` keep their peers), the rest once it has its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from builda.isolation.failure import Failure, refused
+from builda.isolation.places import Places
+from builda.linux import detached
+from builda.linux import syscalls as sys_
+
+TYPE_CHECKING = False  # typing takes 8 ms to import
+if TYPE_CHECKING:
+    from typing import Any
+
+    Spec = dict[str, Any]  # what namespaces.to_wire made
+
+_INERT = ("nosuid", "nodev", "noexec")
+_NODES = ("null", "zero", "full", "random", "urandom", "tty")
+_DEV_LINKS = (
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("/proc/kcore", "core"),
+    ("pts/ptmx", "ptmx"),
+)
+_ATTACH = sys_.MOVE_MOUNT_F_EMPTY_PATH | sys_.MOVE_MOUNT_T_EMPTY_PATH
+_COPY = sys_.OPEN_TREE_CLONE | sys_.AT_EMPTY_PATH
+
+
+class Sources:
+    """Detached mounts made of what the caller's mount namespace has."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.rootfs = _clone_rootfs(spec)
+        self.mounts = tuple((mount, _clone_mount(mount, spec["dev"])) for mount in spec["mounts"])
+        self.devices = tuple((target, _clone_device(source)) for source, target in spec["devices"])
+        self.nodes = tuple((name, _clone_device("/dev/" + name)) for name in _NODES)
+
+
+class Tree:
+    """The rootfs attached in this mount namespace, and what is mounted in it."""
+
+    def __init__(self, spec: Spec, sources: Sources) -> None:
+        self.scratch = _attach_scratch(spec["scratch"])
+        self.root = _attach_root(self.scratch, sources.rootfs)
+        self.places = Places(self.root, spec["stubs"])
+        self.dev = self.devpts = -1
+
+    def mount_system(self, spec: Spec, sources: Sources) -> None:
+        """proc, sys, dev and the cgroup view."""
+        self._mount_or_bind("proc", "/proc", spec["fresh"], ())
+        self._mount_or_bind("sysfs", "/sys", spec["fresh"], ("ro",))
+        self._mount_cgroup()
+        self._mount_dev(spec, sources)
+
+    def mount_others(self, spec: Spec, sources: Sources) -> None:
+        """The caller's files, devices and mounts, in this order, then the masks over all of it."""
+        self._bind_files(spec["files"])
+        for target, fd in sources.devices:
+            self.attach(fd, target, directory=False)
+        for mount, bind in sources.mounts:
+            _, source, target, _, _ = mount
+            try:
+                fd = detached.clone(_with_attributes(mount, spec["dev"])) if bind is None else bind
+                self.attach(fd, target, directory=_is_directory(fd))
+            except OSError as error:
+                raise refused(f"mount {source or 'tmpfs'} at {target}", error) from error
+        self._make_readonly(spec["readonly"])
+        self._mask(spec["masked"])
+
+    def attach(self, fd: int, target: str, *, directory: bool) -> None:
+        """Attach the detached mount `fd` at a path inside the rootfs, made when missing; closes `fd`."""
+        if not target.strip("/."):
+            raise Failure("InvalidValue", f"cannot mount over the root of the container: {target}")
+        place = self.places.make(target, directory=directory)
+        sys_.move_mount(fd, "", place, "", _ATTACH)
+        os.close(place)
+        os.close(fd)
+
+    def _mount_or_bind(self, kind: str, path: str, fresh: bool, options: tuple[str, ...]) -> None:
+        """A new file system of this kind; the caller's own where the kernel refuses one."""
+        fd = -1
+        if fresh:
+            try:
+                fd = detached.clone_filesystem(kind, kind, (*_INERT, *options))
+            except PermissionError:
+                fd = -1  # in a user namespace that has a masked one
+        if fd < 0:
+            every = tuple("r" + word for word in options)
+            fd = detached.clone_bind(path, recursive=True, options=(*every, "rprivate"))
+        try:
+            self.attach(fd, path, directory=True)
+        except OSError as error:
+            raise refused(f"mount {kind}", error) from error
+
+    def _mount_cgroup(self) -> None:
+        """A read-only view of cgroups, where there is a place for one; builds rarely look, so it is never fatal."""
+        place = self.places.find("/sys/fs/cgroup")
+        if place is None:
+            return
+        try:
+            fd = detached.clone_filesystem("cgroup2", "cgroup2", (*_INERT, "ro"))
+        except OSError:
+            os.close(place)
+            return
+        sys_.move_mount(fd, "", place, "", _ATTACH)
+        os.close(fd)
+        os.close(place)
+
+    def _mount_dev(self, spec: Spec, sources: Sources) -> None:
+        # nodev: a node that the command makes itself (CAP_MKNOD is a default) opens nothing of the host's.
+        dev = detached.clone_filesystem("tmpfs", "tmpfs", ("nosuid", "nodev", "mode=755", "size=65536k"))
+        for target, name in _DEV_LINKS:
+            os.symlink(target, name, dir_fd=dev)
+        for name in ("pts", "shm", "mqueue"):
+            os.mkdir(name, 0o755, dir_fd=dev)
+        for name in _NODES:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=dev))
+        self.attach(os.dup(dev), "/dev", directory=True)
+        for name, fd in sources.nodes:
+            _attach_below(fd, dev, name)
+        self.devpts = _devpts()
+        sys_.move_mount(self.devpts, "", dev, "pts", sys_.MOVE_MOUNT_F_EMPTY_PATH)
+        size = f"size={spec['shm_size']}"
+        _attach_below(detached.clone_filesystem("tmpfs", "shm", (*_INERT, "mode=1777", size)), dev, "shm")
+        _attach_mqueue(dev)
+        self.dev = dev
+
+    def _bind_files(self, files: tuple[tuple[str, bytes], ...]) -> None:
+        for number, (path, content) in enumerate(files):
+            name = f"file-{number}"
+            fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=self.scratch)
+            with open(fd, "wb") as file:
+                file.write(content)
+            copy = sys_.open_tree(self.scratch, name, sys_.OPEN_TREE_CLONE)
+            self.attach(copy, path, directory=False)
+
+    def _make_readonly(self, paths: tuple[str, ...]) -> None:
+        for path in paths:
+            place = self.places.find(path)
+            if place is None:
+                continue
+            copy = sys_.open_tree(place, "", _COPY | sys_.AT_RECURSIVE)
+            detached.set_options(copy, ("rro",))
+            sys_.move_mount(copy, "", place, "", _ATTACH)
+            os.close(copy)
+            os.close(place)
+
+    def _mask(self, paths: tuple[str, ...]) -> None:
+        empty = -1
+        for path in paths:
+            place = self.places.find(path)
+            if place is None:
+                continue
+            if not _is_directory(place):
+                fd = sys_.open_tree(self.dev, "null", sys_.OPEN_TREE_CLONE)
+            elif empty < 0:
+                fd = empty = detached.clone_filesystem("tmpfs", "tmpfs", (*_INERT, "ro", "size=0", "mode=555"))
+            else:
+                fd = sys_.open_tree(empty, "", _COPY)
+            sys_.move_mount(fd, "", place, "", _ATTACH)
+            os.close(place)
+            if fd != empty:
+                os.close(fd)
+        if empty >= 0:
+            os.close(empty)
+
+    def enter(self, pivot: bool) -> None:
+        """Make the tree the root of this process, and let go of the old one."""
+        os.fchdir(self.root)
+        if not pivot or not _pivot():
+            sys_.mount(".", "/", None, sys_.MS_MOVE)
+            os.chroot(".")
+        os.chdir("/")
+
+
+def _clone_rootfs(spec: Spec) -> tuple[tuple[detached.Description, int | None], ...]:
+    clones: list[tuple[detached.Description, int | None]] = []
+    for mount in spec["rootfs"]:
+        described = _with_attributes(mount, spec["dev"])
+        try:
+            clones.append((described, detached.clone(described)))
+        except detached.NoLowerPlus:
+            clones.append((described, None))
+        except OSError as error:
+            raise refused("mount the root file system", error) from error
+    return tuple(clones)
+
+
+def _clone_mount(mount: detached.Description, dev: bool) -> int | None:
+    """The clone of a bind; None for what is a new file system, which belongs to the new namespaces."""
+    kind, source, _, options, _ = mount
+    if kind not in ("bind", "rbind") and "bind" not in options and "rbind" not in options:
+        return None
+    private = () if any(word.removeprefix("r") in detached.PROPAGATION for word in options) else ("rprivate",)
+    try:
+        return detached.clone(_with_attributes((*mount[:3], (*private, *options), mount[4]), dev))
+    except FileNotFoundError as error:
+        raise Failure("NotFound", f"no such file or directory to mount: {source}") from error
+    except OSError as error:
+        if error.errno == errno.EINVAL and error.filename in options:
+            raise Failure("InvalidValue", f"no such mount option: {error.filename}") from error
+        raise refused(f"mount {source}", error) from error
+
+
+def _clone_device(source: str) -> int:
+    try:
+        return detached.clone_bind(source, recursive=False, options=("private", "noexec", "nosuid"))
+    except FileNotFoundError as error:
+        raise Failure("NotFound", f"no such device: {source}") from error
+    except OSError as error:
+        raise refused(f"bind the device {source}", error) from error
+
+
+def _with_attributes(mount: detached.Description, dev: bool) -> detached.Description:
+    """Without device nodes unless asked for: a node opens the host's device, and no device cgroup guards it here."""
+    kind, source, target, options, lower = mount
+    if dev:
+        return mount
+    word = "rnodev" if kind == "rbind" or "rbind" in options else "nodev"
+    return kind, source, target, (*(() if "dev" in options else (word,)), *options), lower
+
+
+def _attach_scratch(path: str) -> int:
+    """A tmpfs nobody sees, at the caller's scratch directory: where the root hangs until it is one, and for files."""
+    try:
+        fd = detached.clone_filesystem("tmpfs", "tmpfs", ("nosuid", "nodev", "mode=700"))
+        sys_.move_mount(fd, "", sys_.AT_FDCWD, path, sys_.MOVE_MOUNT_F_EMPTY_PATH)
+    except OSError as error:
+        raise refused("mount a tmpfs", error) from error
+    return fd
+
+
+def _attach_root(scratch: int, rootfs: tuple[tuple[detached.Description, int | None], ...]) -> int:
+    os.mkdir("root", 0o755, dir_fd=scratch)
+    (described, first), *others = rootfs
+    root = _late_overlay(described) if first is None else first
+    sys_.move_mount(root, "", scratch, "root", sys_.MOVE_MOUNT_F_EMPTY_PATH)
+    sys_.mount_setattr(root, "", sys_.AT_EMPTY_PATH | sys_.AT_RECURSIVE, propagation=sys_.MS_PRIVATE)
+    for described, clone in others:
+        place = sys_.openat2(root, described[2].lstrip("/") or ".", os.O_PATH)
+        fd = _late_overlay(described) if clone is None else clone
+        sys_.move_mount(fd, "", place, "", _ATTACH)
+        os.close(place)
+        os.close(fd)
+    return root
+
+
+def _late_overlay(mount: detached.Description) -> int:
+    """An overlay for a kernel that takes layers as a page of options: attached for a moment, in our own namespace."""
+    os.chdir("/proc/self/fd")
+    flags, page, descriptors = detached.overlay_page(mount[4], mount[3])
+    try:
+        sys_.mount("overlay", "/proc", "overlay", flags, page)
+    except OSError as error:
+        raise refused("mount the root file system", error) from error
+    finally:
+        os.chdir("/")
+        for fd in descriptors:
+            os.close(fd)
+    copy = sys_.open_tree(sys_.AT_FDCWD, "/proc", sys_.OPEN_TREE_CLONE)
+    sys_.umount2("/proc", sys_.MNT_DETACH)
+    return copy
+
+
+def _devpts() -> int:
+    options = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")
+    try:
+        return detached.clone_filesystem("devpts", "devpts", (*options, "gid=5"))
+    except OSError:  # group 5 (tty) is not mapped in this user namespace
+        return detached.clone_filesystem("devpts", "devpts", options)
+
+
+def _attach_mqueue(dev: int) -> None:
+    try:
+        fd = detached.clone_filesystem("mqueue", "mqueue", _INERT)
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.EPERM):  # no such file system here, or the caller's ipc namespace
+            return
+        raise refused("mount mqueue", error) from error
+    _attach_below(fd, dev, "mqueue")
+
+
+def _attach_below(fd: int, directory: int, name: str) -> None:
+    sys_.move_mount(fd, "", directory, name, sys_.MOVE_MOUNT_F_EMPTY_PATH)
+    os.close(fd)
+
+
+def _is_directory(fd: int) -> bool:
+    return os.fstat(fd).st_mode & 0o170000 == 0o040000
+
+
+def _pivot() -> bool:
+    """pivot_root onto the current directory; False where it is filtered, or the old root is an initramfs."""
+    try:
+        sys_.pivot_root(".", ".")
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EINVAL, errno.ENOSYS):
+            return False
+        raise refused("pivot_root", error) from error
+    # The old root now lies over the new one, at the same place.
+    sys_.umount2(".", sys_.MNT_DETACH)
+    return True

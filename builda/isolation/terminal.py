@@ -1,0 +1,90 @@
+"""The caller's terminal joined to the command's pseudo terminal."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import termios
+import tty
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_STDIN, _STDOUT = 0, 1
+_CHUNK = 1 << 16
+_END_OF_FILE = b"\x04"
+_TYPED_AT_ONCE = 1024  # the line discipline holds 4096 bytes and blocks beyond
+
+
+def relay(master: int, stdin: bytes | None, output: Callable[[bytes], None] | None) -> None:
+    """Move bytes both ways until the last process has closed the terminal.
+
+    `stdin` is typed instead of what the caller types; `output` takes what is written instead of our stdout.
+    """
+    copy_size(master)
+    with _raw(_STDIN if stdin is None else -1):
+        _move(master, typed=None if stdin is None else stdin + _END_OF_FILE, output=output or _write_all)
+
+
+def copy_size(master: int) -> None:
+    """Give the pseudo terminal the size of the caller's terminal, if it has one."""
+    for fd in (0, 1, 2):
+        with suppress(OSError):
+            fcntl.ioctl(master, termios.TIOCSWINSZ, fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
+            return
+
+
+def _move(master: int, *, typed: bytes | None, output: Callable[[bytes], None]) -> None:
+    poll = select.poll()
+    if typed is None:
+        poll.register(_STDIN, select.POLLIN)
+    pending = typed or b""
+    while True:
+        # Wait for room only while something is to be typed: a command that does not read must not stop its output.
+        poll.register(master, select.POLLIN | (select.POLLOUT if pending else 0))
+        for fd, happened in poll.poll():
+            if fd == _STDIN:
+                data = os.read(_STDIN, _CHUNK)
+                # An empty read is the end of our file; a terminal's end of file is a character.
+                pending += data or _END_OF_FILE
+                if not data:
+                    poll.unregister(_STDIN)
+            elif happened & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                data = _read_master(master)
+                if not data:
+                    return
+                output(data)
+            else:
+                pending = pending[os.write(master, pending[:_TYPED_AT_ONCE]) :]
+
+
+def _read_master(master: int) -> bytes:
+    try:
+        return os.read(master, _CHUNK)
+    except OSError as error:
+        if error.errno == errno.EIO:  # nobody has the other side open any more
+            return b""
+        raise
+
+
+def _write_all(data: bytes) -> None:
+    while data:
+        data = data[os.write(_STDOUT, data) :]
+
+
+@contextmanager
+def _raw(fd: int) -> Iterator[None]:
+    """The caller's terminal passes every key on while the block runs."""
+    if fd < 0 or not os.isatty(fd):
+        yield
+        return
+    before = termios.tcgetattr(fd)
+    tty.setraw(fd)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
