@@ -1,0 +1,177 @@
+"""Content-addressed blobs: a file in `blobs/sha256/` holds exactly the bytes its name promises, or it is not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
+from builda.errors import CorruptContent, NotFound
+from builda.oci.digest import Digest
+from builda.store import layout
+from builda.store.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from builda.oci.descriptor import Descriptor
+    from builda.oci.digest import Readable
+
+PIECE = 1 << 20
+
+
+class Blobs:
+    """The blobs of one store. `unsynced` are those this process published and no sync has reached yet."""
+
+    def __init__(self, where: Layout) -> None:
+        self._layout = where
+        self.unsynced: set[str] = set()
+
+    def path(self, digest: Digest) -> str:
+        """Where the blob lies, or would."""
+        if digest.algorithm != "sha256":
+            raise CorruptContent(f"the store keeps sha256 content only: {digest}")
+        return self._layout.blob(digest.encoded)
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the content is here; then no sweep takes it while this process holds a lease."""
+        return layout.touch(self.path(digest))
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """The blob's bytes; NotFound when it is not here."""
+        try:
+            return open(self.path(digest), "rb", buffering=0)
+        except FileNotFoundError as error:
+            raise NotFound(f"no such blob in the store: {digest}") from error
+
+    def read(self, digest: Digest) -> bytes:
+        """A small blob whole, verified; NotFound, or CorruptContent when it is damaged."""
+        with self.open(digest) as file:
+            data = file.read()
+        if Digest.of(data) != digest:
+            raise CorruptContent(f"blob in the store is damaged: {digest}", hint="remove the image and pull it again")
+        return data
+
+    def put_bytes(self, data: bytes) -> Digest:
+        """`data` is in the store under the digest returned."""
+        digest = Digest.of(data)
+        if not self.has(digest):
+            layout.publish(self._layout, self.path(digest), data)
+            self.unsynced.add(self.path(digest))
+        return digest
+
+    def new(self) -> BlobWriter:
+        """A blob whose digest is known only when it is written."""
+        return BlobWriter(self)
+
+    def ingest(
+        self, descriptor: Descriptor, open_from: Callable[[int], Readable], progress: Callable[[int], None]
+    ) -> None:
+        """The content of `descriptor` is in the store, read from `open_from(offset)` unless it was there.
+
+        What a killed or failed predecessor had fetched is kept in `ingest/` and continued; of two processes that want
+        the same content the second waits. Nothing appears in `blobs/` unless digest and size are right.
+        """
+        from builda.store import locks
+
+        if self.has(descriptor.digest):
+            progress(descriptor.size)
+            return
+        path = self._layout.path("ingest", f"blob-{descriptor.digest.encoded}")
+        with locks.exclusive(locks.bucket(self._layout.path("locks"), descriptor.digest.encoded)):
+            if not self.has(descriptor.digest):
+                self._fetch(path, descriptor, open_from, progress)
+
+    def _fetch(
+        self, path: str, descriptor: Descriptor, open_from: Callable[[int], Readable], progress: Callable[[int], None]
+    ) -> None:
+        import hashlib
+
+        with layout.translated(self._layout.root), open(path, "a+b", buffering=0) as file:
+            hasher = hashlib.new(descriptor.digest.algorithm)
+            size = _rehash(file, hasher, descriptor.size)
+            progress(size)
+            source = open_from(size) if size < descriptor.size or descriptor.size == 0 else None
+            while source is not None and (data := source.read(PIECE)):
+                size += len(data)
+                if size > descriptor.size:
+                    self._discard(path, f"{descriptor.digest} is longer than the {descriptor.size} bytes promised")
+                hasher.update(data)
+                _write_all(file, data)
+                progress(len(data))
+        if size < descriptor.size:
+            raise CorruptContent(f"{descriptor.digest} ends after {size} of {descriptor.size} bytes")
+        if hasher.hexdigest() != descriptor.digest.encoded:
+            self._discard(path, f"content does not match its digest: {descriptor.digest}")
+        os.rename(path, self.path(descriptor.digest))
+        self.unsynced.add(self.path(descriptor.digest))
+
+    def _discard(self, path: str, message: str) -> None:
+        os.unlink(path)
+        raise CorruptContent(message)
+
+    def sync(self) -> None:
+        """What this process published survives a power cut."""
+        for path in sorted(self.unsynced):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        if self.unsynced:
+            layout.sync_directory(self._layout.path("blobs/sha256"))
+        self.unsynced.clear()
+
+
+class BlobWriter:
+    """`with blobs.new() as writer`: write to `writer.file`, then `publish`; unpublished content vanishes."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._path = layout.temporary(blobs._layout)
+        self.file: BinaryIO
+
+    def __enter__(self) -> BlobWriter:
+        with layout.translated(self._blobs._layout.root):
+            self.file = open(self._path, "xb", buffering=0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        if isinstance(error, OSError):
+            raise layout.unavailable(error, self._blobs._layout.root) from error
+
+    def publish(self, digest: Digest) -> None:
+        """The content is in the store under `digest`, which the caller computed while writing."""
+        path = self._blobs.path(digest)
+        if not self._blobs.has(digest):
+            os.rename(self._path, path)
+            self._blobs.unsynced.add(path)
+
+
+def _rehash(file: BinaryIO, hasher: object, limit: int) -> int:
+    """Hash what a partial download holds already; its size. One that is too long starts over."""
+    file.seek(0)
+    size = 0
+    while data := file.read(PIECE):
+        size += len(data)
+        hasher.update(data)  # type: ignore[attr-defined]  # hashlib's objects have no public type
+    if size > limit:
+        raise CorruptContent(
+            f"partial download is longer than the content: {file.name}", hint="builda prune removes it"
+        )
+    return size
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

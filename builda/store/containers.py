@@ -1,0 +1,323 @@
+"""Working containers: a record each, a name reserved by creating it, and who runs in them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from builda.errors import AlreadyExists, InUse, InvalidValue, NotFound, StoreUnavailable
+from builda.linux.process import is_alive, process_identity
+from builda.oci.config import History, ImageConfig, config_to_json, parse_config
+from builda.oci.digest import Digest
+from builda.plan import RunOptions
+from builda.store import layout, locks
+from builda.store.layout import Layout
+
+if TYPE_CHECKING:
+    from builda.oci.descriptor import Descriptor
+
+VERSION = 1
+NO_OPTIONS = RunOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenLayer:
+    """A layer that was frozen above the base. `diff_id` and `blob` are None until its tar has been computed."""
+
+    snapshot: str
+    history: History
+    diff_id: Digest | None = None
+    blob: Descriptor | None = None
+    empty: bool = False  # nothing was changed: it leaves a history entry only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkingContainer:
+    """The record of a working container; every primitive returns the new one."""
+
+    id: str  # 64 hexadecimal digits
+    name: str
+    image: str  # as the user named it; "" for scratch
+    image_id: Digest | None
+    image_digest: Digest | None
+    base: str | None  # committed snapshot of the image's topmost layer
+    snapshot: str  # the active snapshot's key
+    config: ImageConfig
+    layers: tuple[FrozenLayer, ...] = ()
+    history: tuple[History, ...] = ()  # entries without a layer since the last frozen one
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    options: RunOptions = NO_OPTIONS
+    format: Literal["oci", "docker"] = "oci"
+    created: float = 0.0  # seconds since the epoch
+    mount_point: str | None = None
+    created_by: str | None = None  # history text of the next layer (`config --created-by`)
+    comment: str | None = None  # comment of the next layer's history
+
+
+class Containers:
+    """The working containers of one store."""
+
+    def __init__(self, where: Layout) -> None:
+        self._layout = where
+
+    def path(self, container_id: str, *parts: str) -> str:
+        """A path in a container's directory."""
+        return self._layout.path("containers", container_id, *parts)
+
+    def create(self, container: WorkingContainer, *, name: str | None, prefix: str) -> WorkingContainer:
+        """The container is recorded, under `name`, or under `prefix` with `-1`, `-2` … when that is taken.
+
+        AlreadyExists when `name` is. No two processes get the same name.
+        """
+        named = self._reserve(container.id, name, prefix)
+        made = replace(container, name=named)
+        try:
+            with layout.translated(self._layout.root):
+                os.mkdir(self.path(made.id), 0o700)
+            self._write(made)
+        except BaseException:
+            self._release(named)
+            raise
+        return made
+
+    def _reserve(self, container_id: str, name: str | None, prefix: str) -> str:
+        if name is not None:
+            _check_name(name)
+            if not self._claim(name, container_id):
+                raise AlreadyExists(
+                    f"container name is in use: {name}", hint="choose another, or remove that container"
+                )
+            return name
+        for number in range(10_000):
+            candidate = prefix if number == 0 else f"{prefix}-{number}"
+            if self._claim(candidate, container_id):
+                return candidate
+        raise AlreadyExists(f"no container name is free: {prefix}")
+
+    def _claim(self, name: str, container_id: str) -> bool:
+        path = self._layout.path("names", layout.quote(name))
+        try:
+            layout.publish(self._layout, path, container_id.encode(), exclusive=True)
+        except FileExistsError:
+            return self._reclaim(path, container_id)
+        return True
+
+    def _reclaim(self, path: str, container_id: str) -> bool:
+        """Take over a name whose container a killed process never made, or half removed."""
+        try:
+            with open(path, encoding="ascii") as file:
+                owner = file.read()
+            age = os.stat(path).st_mtime
+        except FileNotFoundError:
+            return False
+        from builda.store.leases import horizon
+
+        if os.path.exists(self.path(owner, "container.json")) or age >= horizon(self._layout, age) - 1:
+            return False
+        layout.publish(self._layout, path, container_id.encode())
+        return True
+
+    def _release(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._layout.path("names", layout.quote(name)))
+
+    def _write(self, container: WorkingContainer) -> None:
+        layout.publish(self._layout, self.path(container.id, "container.json"), _dump(container))
+
+    def update(self, container: WorkingContainer) -> WorkingContainer:
+        """The record is as given."""
+        if not os.path.exists(self.path(container.id, "container.json")):
+            raise NotFound(f"no such container: {container.name}", hint="it was removed meanwhile")
+        self._write(container)
+        return container
+
+    @contextmanager
+    def locked(self, container: WorkingContainer) -> Iterator[WorkingContainer]:
+        """The record as it is now; nobody else who locks it changes it during the block."""
+        try:
+            lock = locks.brief(self.path(container.id, "lock"))
+            with lock:
+                yield self.load(container.id)
+        except FileNotFoundError as error:
+            if os.path.exists(self.path(container.id)):
+                raise
+            raise NotFound(f"no such container: {container.name}") from error
+
+    def load(self, container_id: str) -> WorkingContainer:
+        """The record of this full ID; NotFound."""
+        try:
+            return _parse(layout.read_json(self.path(container_id, "container.json")))
+        except FileNotFoundError as error:
+            raise NotFound(f"no such container: {container_id}") from error
+
+    def get(self, text: str) -> WorkingContainer:
+        """The container of this name, ID or unique beginning of an ID; NotFound with the nearest name."""
+        by_name = self._by_name(text)
+        if by_name is not None:
+            return by_name
+        hexadecimal = bool(text) and all(char in "0123456789abcdef" for char in text)
+        found = [name for name in layout.iter_names(self._layout.path("containers")) if name.startswith(text)]
+        if hexadecimal and len(found) == 1:
+            return self.load(found[0])
+        if hexadecimal and len(found) > 1:
+            raise NotFound(f"container ID is ambiguous: {text}", hint="give more of its digits")
+        import difflib
+
+        names = [container.name for container in self.iter()]
+        near = difflib.get_close_matches(text, names, 1, 0.7)
+        raise NotFound(f"no such container: {text}", hint=f"did you mean {near[0]}?" if near else None)
+
+    def _by_name(self, name: str) -> WorkingContainer | None:
+        if not name or "\0" in name:
+            return None
+        try:
+            with open(self._layout.path("names", layout.quote(name)), encoding="ascii") as file:
+                return self.load(file.read())
+        except (FileNotFoundError, NotFound):
+            return None
+
+    def iter(self) -> Iterator[WorkingContainer]:
+        """Every working container, oldest first; one that vanishes meanwhile is left out."""
+        found = []
+        for container_id in layout.iter_names(self._layout.path("containers")):
+            with suppress(NotFound):
+                found.append(self.load(container_id))
+        yield from sorted(found, key=lambda container: (container.created, container.id))
+
+    def rename(self, container: WorkingContainer, name: str) -> WorkingContainer:
+        """The container is called `name`; AlreadyExists when something else is."""
+        _check_name(name)
+        if name == container.name or not self._claim(name, container.id):
+            raise AlreadyExists(f"container name is in use: {name}")
+        with self.locked(container) as current:
+            renamed = self.update(replace(current, name=name))
+        self._release(container.name)
+        return renamed
+
+    @contextmanager
+    def running(self, container: WorkingContainer) -> Iterator[None]:
+        """This process runs something in the container for the time of the block."""
+        pid, start = process_identity()
+        path = self.path(container.id, f"run-{pid}-{start}-{os.urandom(4).hex()}")
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileNotFoundError as error:
+            raise NotFound(f"no such container: {container.name}") from error
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def runners(self, container: WorkingContainer) -> tuple[int, ...]:
+        """Process IDs of live processes that run something in it."""
+        found = []
+        for name in layout.iter_names(self.path(container.id)):
+            parts = name.split("-")
+            if parts[0] == "run" and is_alive(int(parts[1]), int(parts[2])):
+                found.append(int(parts[1]))
+        return tuple(found)
+
+    def delete(self, container: WorkingContainer) -> None:
+        """The record and the name are gone; InUse while something runs in it. The record goes first."""
+        if (pids := self.runners(container)) and os.getpid() not in pids:
+            raise InUse(f"container is running, process {pids[0]}: {container.name}", hint="end it first")
+        with suppress(FileNotFoundError):
+            os.unlink(self.path(container.id, "container.json"))
+        self._release(container.name)
+        with suppress(FileNotFoundError):
+            import shutil
+
+            shutil.rmtree(self.path(container.id))
+
+
+def new_id() -> str:
+    """A container ID."""
+    return os.urandom(32).hex()
+
+
+def _check_name(name: str) -> None:
+    import re
+
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", name):
+        raise InvalidValue(f"invalid container name: {name!r}", hint="letters, digits, _ . - and at most 128 of them")
+
+
+def _dump(container: WorkingContainer) -> bytes:
+    value: dict[str, Any] = {"version": VERSION}
+    for item in fields(container):
+        value[item.name] = _to_json(getattr(container, item.name))
+    return json.dumps(value).encode()
+
+
+def _to_json(value: object) -> Any:
+    from builda.oci.descriptor import Descriptor
+
+    match value:
+        case ImageConfig():
+            return config_to_json(value)
+        case Digest():
+            return str(value)
+        case History() | Descriptor():
+            return value.to_json()
+        case RunOptions():
+            said = {item.name: getattr(value, item.name) for item in fields(value)}
+            return {
+                name: list(item) if isinstance(item, tuple) else item
+                for name, item in said.items()
+                if item not in (None, ())
+            }
+        case FrozenLayer():
+            return {item.name: _to_json(getattr(value, item.name)) for item in fields(value)}
+        case tuple():
+            return [_to_json(item) for item in value]
+        case Mapping():
+            return dict(value)
+        case _:
+            return value
+
+
+def _parse(value: dict[str, Any]) -> WorkingContainer:
+    if value.pop("version", None) != VERSION:
+        raise StoreUnavailable(
+            f"working container was made by another version of builda: {value.get('name')}",
+            hint="commit and remove it with that version",
+        )
+    options: dict[str, Any] = {
+        name: tuple(item) if isinstance(item, list) else item for name, item in value["options"].items()
+    }
+    return WorkingContainer(
+        **{
+            **value,
+            "image_id": _digest(value["image_id"]),
+            "image_digest": _digest(value["image_digest"]),
+            "config": parse_config(json.dumps(value["config"]).encode()),
+            "layers": tuple(_layer(item) for item in value["layers"]),
+            "history": tuple(_history(item) for item in value["history"]),
+            "options": RunOptions(**options),
+        }
+    )
+
+
+def _digest(text: str | None) -> Digest | None:
+    return None if text is None else Digest.parse(text)
+
+
+def _history(value: dict[str, Any]) -> History:
+    return History(**value)
+
+
+def _layer(value: dict[str, Any]) -> FrozenLayer:
+    from builda.oci.descriptor import Descriptor
+
+    return FrozenLayer(
+        snapshot=value["snapshot"],
+        history=_history(value["history"]),
+        diff_id=_digest(value["diff_id"]),
+        blob=None if value["blob"] is None else Descriptor.from_json(value["blob"], where="frozen layer"),
+        empty=value["empty"],
+    )

@@ -1,0 +1,192 @@
+"""Garbage: what nothing refers to, found by walking the disk, and removed without stopping anybody.
+
+Mark from records, names, containers; sweep what is not marked and older than every living lease. An object is first
+renamed away and looked at again: who touched it meanwhile gets it back, and who comes later does not find it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.errors import NotFound
+from builda.oci.digest import Digest
+from builda.store import layout, leases, locks
+from builda.store.layout import Layout
+
+if TYPE_CHECKING:
+    from builda.store.store import Store
+
+
+class Marked(NamedTuple):
+    """What is referred to."""
+
+    blobs: frozenset[str]
+    snapshots: frozenset[str]
+    containers: frozenset[str]
+
+
+def sweep(store: Store) -> None:
+    """Remove everything that nothing refers to. Two sweeps never run at once; everything else may."""
+    where = store.layout
+    with locks.exclusive(where.path("locks", "gc.lock")), leases.lease(where):
+        horizon = leases.horizon(where, time.time())
+        _sweep_containers(store, horizon)
+        marked = mark(store)
+        _sweep_directory(where, "snapshots", marked.snapshots, horizon)
+        _sweep_chains(where)
+        _sweep_directory(where, "blobs/sha256", marked.blobs, horizon)
+        _sweep_names(where, marked.containers, horizon)
+        _sweep_ingest(where, horizon)
+
+
+def mark(store: Store) -> Marked:
+    """Everything that images, remembered steps and working containers stand on."""
+    blobs: set[str] = set()
+    snapshots: set[str] = set()
+    chains: set[str] = set()
+    for image in store.iter_images():
+        _mark_manifest(store, image.digest, image.media_type, blobs, chains)
+    containers = tuple(store.iter_containers())
+    for container in containers:
+        for snapshot in (container.snapshot, container.base, *(layer.snapshot for layer in container.layers)):
+            _mark_lineage(store, snapshot, snapshots)
+        blobs.update(layer.blob.digest.encoded for layer in container.layers if layer.blob is not None)
+        if container.image_digest is not None:
+            _mark_manifest(store, container.image_digest, None, blobs, chains)
+    for _, result in store.steps.iter():
+        _mark_lineage(store, result.snapshot, snapshots)
+        if result.blob is not None:
+            blobs.add(Digest.parse(result.blob["digest"]).encoded)
+    for chain in chains:
+        with suppress(FileNotFoundError):
+            _mark_lineage(store, os.readlink(store.layout.path("chains", chain)), snapshots)
+    return Marked(frozenset(blobs), frozenset(snapshots), frozenset(container.id for container in containers))
+
+
+def _mark_manifest(store: Store, digest: Digest, media_type: str | None, blobs: set[str], chains: set[str]) -> None:
+    from builda.oci.config import chain_ids, parse_config
+    from builda.oci.manifest import Index, parse
+
+    try:
+        document = parse(store.blobs.read(digest), media_type)
+    except NotFound:
+        return
+    blobs.add(digest.encoded)
+    if isinstance(document, Index):
+        for child in document.manifests:
+            _mark_manifest(store, child.digest, child.media_type, blobs, chains)
+        return
+    blobs.update(part.digest.encoded for part in (document.config, *document.layers))
+    with suppress(NotFound):
+        chains.update(
+            chain.encoded for chain in chain_ids(parse_config(store.blobs.read(document.config.digest)).diff_ids)
+        )
+
+
+def _mark_lineage(store: Store, snapshot: str | None, snapshots: set[str]) -> None:
+    while snapshot is not None and snapshot not in snapshots:
+        snapshots.add(snapshot)
+        try:
+            snapshot = store.snapshots.info(snapshot).parent
+        except NotFound:
+            return
+
+
+def _sweep_directory(where: Layout, name: str, marked: frozenset[str], horizon: float) -> None:
+    for entry in layout.iter_names(where.path(name)):
+        if entry not in marked:
+            _take(where, where.path(name, entry), horizon)
+
+
+def _take(where: Layout, path: str, horizon: float) -> None:
+    """Remove an object unless a living process may have made or touched it."""
+    trash = layout.temporary(where)
+    with suppress(FileNotFoundError):
+        if os.stat(path, follow_symlinks=False).st_mtime >= horizon:
+            return
+        os.rename(path, trash)
+        if os.stat(trash, follow_symlinks=False).st_mtime >= horizon:
+            os.rename(trash, path)
+            return
+        _remove(where, trash)
+
+
+def _remove(where: Layout, path: str) -> None:
+    from builda.fs.paths import remove_tree
+
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(directory, os.path.basename(path))
+    finally:
+        os.close(directory)
+
+
+def _sweep_containers(store: Store, horizon: float) -> None:
+    """Directories that a killed process left without a record."""
+    where = store.layout
+    for name in layout.iter_names(where.path("containers")):
+        if not os.path.exists(where.path("containers", name, "container.json")):
+            _take(where, where.path("containers", name), horizon)
+
+
+def _sweep_chains(where: Layout) -> None:
+    for name in layout.iter_names(where.path("chains")):
+        with suppress(FileNotFoundError):
+            if not os.path.exists(where.path("snapshots", os.readlink(where.path("chains", name)))):
+                os.unlink(where.path("chains", name))
+
+
+def _sweep_names(where: Layout, containers: frozenset[str], horizon: float) -> None:
+    for name in layout.iter_names(where.path("names")):
+        path = where.path("names", name)
+        with suppress(FileNotFoundError):
+            with open(path, encoding="ascii") as file:
+                owner = file.read()
+            if owner not in containers and not os.path.exists(where.path("containers", owner, "container.json")):
+                _take(where, path, horizon)
+
+
+def _sweep_ingest(where: Layout, horizon: float) -> None:
+    """Temporaries of dead processes, and partial downloads that nobody continues."""
+    for name in layout.iter_names(where.path("ingest")):
+        path = where.path("ingest", name)
+        alive = layout.owner_is_alive(name)
+        with suppress(FileNotFoundError):
+            if alive is False or (alive is None and os.stat(path, follow_symlinks=False).st_mtime < horizon):
+                _remove(where, path)
+
+
+def fsck(store: Store) -> tuple[str, ...]:
+    """What is wrong in the store, each in words. Changes nothing; reads every blob."""
+    import hashlib
+
+    where = store.layout
+    found: list[str] = []
+    for name in layout.iter_names(where.path("blobs/sha256")):
+        with open(where.blob(name), "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != name:
+                found.append(f"blob does not match its digest: sha256:{name}")
+    for image in store.iter_images():
+        for digest in _missing(store, image.digest):
+            found.append(f"image {image.id.encoded[:12]} misses a blob: {digest}")
+    for container in store.iter_containers():
+        for snapshot in (container.base, container.snapshot):
+            if snapshot is not None and not store.snapshots.exists(snapshot):
+                found.append(f"container {container.name} misses a snapshot: {snapshot}")
+    for reference, target in store.names().items():
+        if not os.path.exists(where.path("images", f"{Digest.parse(target).encoded}.json")):
+            found.append(f"name points at no image: {reference}")
+    for name in layout.iter_names(where.path("ingest")):
+        if layout.owner_is_alive(name) is False:
+            found.append(f"left by a dead process: ingest/{name}")
+    return tuple(found)
+
+
+def _missing(store: Store, digest: Digest) -> list[Digest]:
+    blobs: set[str] = set()
+    _mark_manifest(store, digest, None, blobs, set())
+    wanted = [Digest("sha256", encoded) for encoded in sorted(blobs)] or [digest]
+    return [item for item in wanted if not os.path.exists(store.blobs.path(item))]

@@ -1,0 +1,209 @@
+"""The on-disk format: where things are, and the one way to publish them (docs/store-format.md).
+
+Whatever is written goes to a temporary file in `ingest/` first and appears by rename. A temporary's name holds the
+identity of the process that made it, so that the sweep can tell live ones from dead ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from builda.errors import StoreUnavailable
+from builda.linux.process import is_alive, process_identity
+
+FORMAT = 1
+OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+DIRECTORIES = (
+    "blobs/sha256",
+    "images",
+    "refs",
+    "chains",
+    "snapshots",
+    "containers",
+    "names",
+    "steps",
+    "ingest",
+    "leases",
+    "locks",
+    "cache",
+    "empty",
+)
+NAME_LIMIT = 180
+"""Bytes of a quoted name that still serves as a file name; longer ones are called by their digest."""
+
+
+class Layout(NamedTuple):
+    """Paths below the store's root and its volatile companion."""
+
+    root: str
+    runroot: str
+
+    def path(self, *parts: str) -> str:
+        """A path below the root."""
+        return "/".join((self.root, *parts))
+
+    def blob(self, encoded: str) -> str:
+        """Where the sha256 blob of these hexadecimal digits lies."""
+        return f"{self.root}/blobs/sha256/{encoded}"
+
+    def mount_point(self, container_id: str) -> str:
+        """Where `builda mount` mounts a container."""
+        return f"{self.runroot}/mounts/{container_id}"
+
+
+def create(layout: Layout) -> None:
+    """Make the store's directories and marker files; a store that is already there is checked and left alone."""
+    try:
+        marker = read_json(layout.path("builda.json"))
+    except FileNotFoundError:
+        with translated(layout.root):
+            _make(layout)
+        return
+    if marker.get("format") != FORMAT:
+        raise StoreUnavailable(
+            f"store has format {marker.get('format')}, this builda reads {FORMAT}: {layout.root}",
+            hint="use another --root, or the builda that made it",
+        )
+
+
+def _make(layout: Layout) -> None:
+    os.makedirs(layout.root, mode=0o755, exist_ok=True)
+    for name in DIRECTORIES:
+        os.makedirs(layout.path(name), mode=0o755, exist_ok=True)
+    os.chmod(layout.path("snapshots"), 0o700)  # setuid programs of images are nobody else's business
+    os.chmod(layout.path("containers"), 0o700)
+    publish(layout, layout.path("oci-layout"), OCI_LAYOUT)
+    if not os.path.exists(layout.path("index.json")):
+        publish(layout, layout.path("index.json"), b'{"schemaVersion":2,"manifests":[]}')
+    publish(layout, layout.path("builda.json"), json.dumps({"format": FORMAT}).encode())
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Turns what the file system says of the store as a whole into StoreUnavailable."""
+    try:
+        yield
+    except OSError as error:
+        raise unavailable(error, path) from error
+
+
+def unavailable(error: OSError, path: str) -> StoreUnavailable | OSError:
+    """What an OSError under the store means for its user; the error itself when it means nothing special."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return StoreUnavailable(f"no space left in the store: {path}", hint="free some with: builda prune --all")
+        case errno.EROFS:
+            return StoreUnavailable(f"store is on a read-only file system: {path}", hint="choose another with --root")
+        case errno.EACCES | errno.EPERM:
+            return StoreUnavailable(f"no permission in the store: {path}", hint="choose another with --root")
+        case _:
+            return error
+
+
+def temporary(layout: Layout, suffix: str = "") -> str:
+    """A new path in `ingest/` that this process may make something at."""
+    pid, start = process_identity()
+    return layout.path("ingest", f"tmp-{pid}-{start}-{os.urandom(8).hex()}{suffix}")
+
+
+def publish(layout: Layout, path: str, data: bytes, *, durable: bool = False, exclusive: bool = False) -> None:
+    """Make `data` the content of `path` in one step; `durable` also survives a power cut.
+
+    `exclusive` raises FileExistsError when `path` is there already.
+    """
+    temp = temporary(layout)
+    with translated(layout.root):
+        try:
+            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:  # the store is being made
+            os.makedirs(layout.path("ingest"), exist_ok=True)
+            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            if durable:
+                os.fsync(fd)
+        except OSError:
+            os.unlink(temp)
+            raise
+        finally:
+            os.close(fd)
+    try:
+        if exclusive:
+            os.link(temp, path)
+            os.unlink(temp)
+        else:
+            os.rename(temp, path)
+    except OSError:
+        os.unlink(temp)
+        raise
+    if durable:
+        sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The JSON object in a file of the store; FileNotFoundError, or StoreUnavailable when it is damaged."""
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise StoreUnavailable(f"damaged file in the store: {path}", hint="builda fsck says what is wrong") from error
+    if not isinstance(value, dict):
+        raise StoreUnavailable(f"damaged file in the store: {path}", hint="builda fsck says what is wrong")
+    return value
+
+
+def quote(name: str) -> str:
+    """`name` as a file name: `%`, `/` and leading dots escaped; long names by their digest."""
+    quoted = name.replace("%", "%25").replace("/", "%2F")
+    if quoted.startswith("."):
+        quoted = "%2E" + quoted[1:]
+    if len(os.fsencode(quoted)) > NAME_LIMIT:
+        import hashlib
+
+        return "sha256-" + hashlib.sha256(name.encode()).hexdigest()
+    return quoted
+
+
+def owner_is_alive(file_name: str) -> bool | None:
+    """Whether the process named in a temporary's or lease's file name lives; None when it names none."""
+    parts = file_name.split("-")
+    if len(parts) < 4 or not parts[1].isdigit() or not parts[2].isdigit():
+        return None
+    return is_alive(int(parts[1]), int(parts[2]))
+
+
+def touch(path: str) -> bool:
+    """Mark an object as used now, so that no sweep that began earlier takes it; False when it is not there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return os.path.exists(path)
+    return True
+
+
+def iter_names(path: str) -> Iterator[str]:
+    """The names in a directory of the store, sorted; none when it is not there."""
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return
+    yield from sorted(names)

@@ -1,0 +1,359 @@
+"""Snapshots: unpacked layers and the working trees on top of them.
+
+An *active* snapshot is a working container's; a *committed* one never changes again and lies under any number of
+others. Freezing the first gives the second by rename. The store describes mounts and never makes one.
+
+`snapshots/ID/info.json` is written last and makes a snapshot real; `chains/CHAIN` names the committed one of a ChainID.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from builda.errors import CorruptContent, NotFound, Unsupported
+from builda.events import BlobProgress
+from builda.linux.mount import Mount
+from builda.store import layout
+from builda.store.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from builda.events import Emit
+    from builda.fs.layer import Clamp
+    from builda.fs.tar import Writable
+    from builda.oci.descriptor import Descriptor
+    from builda.oci.digest import Digest
+    from builda.store.blobs import Blobs
+    from builda.store.images import Image
+
+Driver: TypeAlias = Literal["overlay", "plain"]
+
+OVERLAY_OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
+"""Whatever the machine's defaults: with one of these on, an upper directory is not the difference it seems to be."""
+
+
+class Info(NamedTuple):
+    """What is known of a snapshot: the one below it, and whether it is frozen."""
+
+    parent: str | None
+    committed: bool
+    chain: str | None = None
+    boot: str | None = None
+    entries: int = -1
+    size: int = -1
+
+
+class Snapshots:
+    """The snapshots of one store, by the overlay driver."""
+
+    driver: Driver = "overlay"
+
+    def __init__(self, where: Layout, blobs: Blobs, *, userxattr: bool) -> None:
+        self._layout = where
+        self._blobs = blobs
+        self._userxattr = userxattr
+
+    def path(self, snapshot: str, *parts: str) -> str:
+        """A path in a snapshot's directory."""
+        return self._layout.path("snapshots", snapshot, *parts)
+
+    def info(self, snapshot: str) -> Info:
+        """What is known of a snapshot; NotFound when it is not (wholly) there."""
+        try:
+            return Info(**layout.read_json(self.path(snapshot, "info.json")))
+        except FileNotFoundError as error:
+            raise NotFound(f"no such snapshot: {snapshot}") from error
+
+    def exists(self, snapshot: str) -> bool:
+        """Whether it is there; then no sweep takes it while this process holds a lease."""
+        return layout.touch(self.path(snapshot)) and os.path.exists(self.path(snapshot, "info.json"))
+
+    def prepare(self, parent: str | None) -> str:
+        """A new active snapshot on `parent` (None: on nothing); its key."""
+        if parent is not None and not self.exists(parent):
+            raise NotFound(f"no such snapshot: {parent}")
+        key = os.urandom(16).hex()
+        with layout.translated(self._layout.root):
+            os.mkdir(self.path(key), 0o700)
+            self._make(key, parent)
+            self._write_info(key, Info(parent, committed=False))
+        return key
+
+    def _make(self, key: str, parent: str | None) -> None:
+        os.mkdir(self.path(key, "work"), 0o700)
+        os.mkdir(self.path(key, "fs"))
+        os.chmod(self.path(key, "fs"), 0o755)
+        if parent is not None:  # the root directory's own attributes are the upper's
+            below = os.stat(self.path(parent, "fs"))
+            os.chown(self.path(key, "fs"), below.st_uid, below.st_gid)
+            os.chmod(self.path(key, "fs"), below.st_mode & 0o7777)
+            os.utime(self.path(key, "fs"), ns=(below.st_atime_ns, below.st_mtime_ns))
+
+    def _write_info(self, snapshot: str, info: Info) -> None:
+        layout.publish(self._layout, self.path(snapshot, "info.json"), json.dumps(info._asdict()).encode())
+
+    def lineage(self, snapshot: str | None) -> tuple[str, ...]:
+        """The snapshot and all below it, topmost first."""
+        found: list[str] = []
+        while snapshot is not None:
+            found.append(snapshot)
+            snapshot = self.info(snapshot).parent
+        return tuple(found)
+
+    def rootfs(self, key: str) -> tuple[Mount, ...]:
+        """How to mount an active snapshot, to be written to."""
+        lower = tuple(self.path(below, "fs") for below in self.lineage(self.info(key).parent))
+        options = (f"upperdir={self.path(key, 'fs')}", f"workdir={self.path(key, 'work')}", *self._options())
+        return (Mount("overlay", "overlay", "/", options, lower or (self._layout.path("empty"),)),)
+
+    def view(self, snapshot: str | None) -> tuple[Mount, ...]:
+        """How to mount a committed snapshot (None: the empty one), read-only."""
+        lower = tuple(self.path(below, "fs") for below in self.lineage(snapshot))
+        if not lower:
+            return (Mount("bind", self._layout.path("empty"), "/", ("ro",)),)
+        if len(lower) == 1:  # overlay without an upper directory wants two lower ones
+            return (Mount("bind", lower[0], "/", ("ro",)),)
+        return (Mount("overlay", "overlay", "/", (*self._options(), "ro"), lower),)
+
+    def _options(self) -> tuple[str, ...]:
+        return (*OVERLAY_OPTIONS, "userxattr") if self._userxattr else OVERLAY_OPTIONS
+
+    def upper(self, key: str) -> str:
+        """The directory that holds what was changed in an active snapshot."""
+        return self.path(key, "fs")
+
+    def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, drop: Collection[str] = ()) -> tuple[str, ...]:
+        """Write the layer tar of what was changed; paths of sockets, which it cannot hold."""
+        from builda.fs.layer import diff
+
+        root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return diff(root, sink, clamp=clamp, drop=drop)
+        finally:
+            os.close(root)
+
+    def freeze(self, key: str) -> str:
+        """The active snapshot becomes a committed one, in place; the same ID. Nothing is copied."""
+        info = self.info(key)
+        self._write_info(key, info._replace(committed=True))
+        from builda.fs.paths import remove_tree
+
+        directory = os.open(self.path(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(directory, "work")
+        finally:
+            os.close(directory)
+        return key
+
+    def remove(self, snapshot: str) -> None:
+        """It is gone. Its record goes first, so that a crash leaves nothing that looks whole."""
+        from builda.fs.paths import remove_tree
+
+        try:
+            directory = os.open(self._layout.path("snapshots"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            _unlink(self.path(snapshot, "info.json"))
+            remove_tree(directory, snapshot)
+        finally:
+            os.close(directory)
+
+    def find_chain(self, chain: Digest) -> str | None:
+        """The committed snapshot of this ChainID; None when there is none, or none to be trusted."""
+        try:
+            snapshot = os.readlink(self._layout.path("chains", chain.encoded))
+        except FileNotFoundError:
+            return None
+        if not self.exists(snapshot) or not self._is_trusted(snapshot):
+            return None
+        return snapshot
+
+    def _is_trusted(self, snapshot: str) -> bool:
+        """Unpacked layers are not synced: one of an earlier boot must still hold what it did, or it is unpacked anew."""
+        info = self.info(snapshot)
+        if info.boot == _boot_id():
+            return True
+        if info.entries < 0 or _count(self.path(snapshot, "fs")) != (info.entries, info.size):
+            return False
+        self._write_info(snapshot, info._replace(boot=_boot_id()))
+        return True
+
+    def bind_chain(self, chain: Digest, snapshot: str) -> str:
+        """The committed snapshot of `chain` is `snapshot`, or the one that another process was faster to give it."""
+        info = self.info(snapshot)
+        entries, size = _count(self.path(snapshot, "fs"))
+        self._write_info(
+            snapshot, info._replace(committed=True, chain=str(chain), boot=_boot_id(), entries=entries, size=size)
+        )
+        return self._link_chain(chain, snapshot)
+
+    def _link_chain(self, chain: Digest, snapshot: str) -> str:
+        known = self.find_chain(chain)
+        if known is not None:
+            return known
+        temp = layout.temporary(self._layout)
+        os.symlink(snapshot, temp)
+        os.rename(temp, self._layout.path("chains", chain.encoded))
+        return snapshot
+
+    def unpack(self, image: Image, emit: Emit) -> str | None:
+        """The committed snapshot of the image's topmost layer, unpacking what is missing; None when it has no layers.
+
+        Missing layers are unpacked side by side, each into its own directory. Of two processes that want the same layer
+        the second waits for the first.
+        """
+        from builda.oci.config import chain_ids
+
+        chains = chain_ids(image.config.diff_ids)
+        layers = image.manifest.layers
+        if len(chains) != len(layers):
+            raise CorruptContent(f"image has {len(layers)} layers and {len(chains)} diff_ids: {image.digest}")
+        known = [self.find_chain(chain) for chain in chains]
+        missing = [index for index, snapshot in enumerate(known) if snapshot is None]
+        if not missing:
+            return known[-1] if known else None
+        fresh = self._unpack_all(image, missing, emit)
+        parent: str | None = None
+        for index, chain in enumerate(chains):
+            parent = known[index] or self._adopt(chain, fresh[index], parent)
+        return parent
+
+    def _unpack_all(self, image: Image, missing: list[int], emit: Emit) -> dict[int, str]:
+        """Unpack these layers; by index the directory of each, not yet a snapshot."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        def one(index: int) -> tuple[int, str]:
+            return index, self._unpack_layer(image.manifest.layers[index], image.config.diff_ids[index], emit)
+
+        if len(missing) == 1:
+            return dict([one(missing[0])])
+        with ThreadPoolExecutor(2) as pool:
+            futures = [pool.submit(one, index) for index in missing]
+            return dict(future.result() for future in futures)
+
+    def _unpack_layer(self, layer: Descriptor, diff_id: Digest, emit: Emit) -> str:
+        from builda.fs.layer import unpack_blob
+        from builda.oci.digest import VerifyingReader
+        from builda.oci.mediatype import compression_of
+        from builda.store import locks
+
+        compression = compression_of(layer.media_type)
+        key = os.urandom(16).hex()
+        # Not locked against another process that unpacks the same layer: both get it right, and one is thrown away
+        # by `_adopt`; waiting is for what takes long.
+        with (
+            locks.exclusive(locks.bucket(self._layout.path("locks"), layer.digest.encoded)),
+            layout.translated(self._layout.root),
+        ):
+            os.mkdir(self.path(key), 0o700)
+            os.mkdir(self.path(key, "fs"))
+            os.chmod(self.path(key, "fs"), 0o755)
+            root = os.open(self.path(key, "fs"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                with self._blobs.open(layer.digest) as file:
+                    reader = VerifyingReader(file, layer.digest, layer.size)
+                    unpack_blob(
+                        reader, compression, root, diff_id=diff_id, whiteouts="overlay", userxattr=self._userxattr
+                    )
+            except BaseException:
+                self.remove(key)
+                raise
+            finally:
+                os.close(root)
+        emit(BlobProgress(action="unpack", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
+        return key
+
+    def _adopt(self, chain: Digest, key: str, parent: str | None) -> str:
+        """Make a directory that was unpacked a committed snapshot, unless another process was faster."""
+        entries, size = _count(self.path(key, "fs"))
+        self._write_info(key, Info(parent, True, str(chain), _boot_id(), entries, size))
+        found = self._link_chain(chain, key)
+        if found != key:
+            self.remove(key)
+        return found
+
+
+class PlainSnapshots(Snapshots):
+    """The driver for places where nothing can be mounted: one flat tree for each working container."""
+
+    driver: Driver = "plain"
+
+    def _make(self, key: str, parent: str | None) -> None:
+        os.mkdir(self.path(key, "fs"))
+        os.chmod(self.path(key, "fs"), 0o755)
+
+    def prepare_image(self, image: Image | None) -> str:
+        """A new working tree with all layers of the image in it, and a record of what it held at first."""
+        from builda.fs.layer import fingerprints, unpack_blob
+        from builda.oci.digest import VerifyingReader
+        from builda.oci.mediatype import compression_of
+
+        key = self.prepare(None)
+        root = os.open(self.path(key, "fs"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True) if image else ():
+                with self._blobs.open(layer.digest) as file:
+                    reader = VerifyingReader(file, layer.digest, layer.size)
+                    unpack_blob(reader, compression_of(layer.media_type), root, diff_id=diff_id, whiteouts="plain")
+            before = {os.fsdecode(path): list(known) for path, known in fingerprints(root).items()}
+        except BaseException:
+            self.remove(key)
+            raise
+        finally:
+            os.close(root)
+        layout.publish(
+            self._layout, self.path(key, "before.json"), json.dumps(before).encode("utf-8", "surrogateescape")
+        )
+        return key
+
+    def rootfs(self, key: str) -> tuple[Mount, ...]:
+        return (Mount("bind", self.path(key, "fs"), "/"),)
+
+    def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, drop: Collection[str] = ()) -> tuple[str, ...]:
+        from builda.fs.layer import Fingerprint, diff_trees
+
+        with open(self.path(key, "before.json"), encoding="utf-8", errors="surrogateescape") as file:
+            before = {os.fsencode(path): Fingerprint(*known) for path, known in json.load(file).items()}
+        root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return diff_trees(before, root, sink, clamp=clamp, drop=drop)
+        finally:
+            os.close(root)
+
+    def freeze(self, key: str) -> str:
+        raise Unsupported("the plain driver has one tree and cannot freeze it", hint="use --layers=false")
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _count(path: str) -> tuple[int, int]:
+    """Entries of a tree and bytes of its regular files."""
+    entries = size = 0
+    pending = [path]
+    while pending:
+        with os.scandir(pending.pop()) as found:
+            for entry in found:
+                entries += 1
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    size += entry.stat(follow_symlinks=False).st_size
+    return entries, size
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+Detach: TypeAlias = Callable[[str], None]

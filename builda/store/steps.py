@@ -1,0 +1,68 @@
+"""The build cache: step key to result. Only a cache: what it names may be gone, and then the step is done again."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from builda.oci.digest import Digest
+from builda.store import layout
+from builda.store.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from builda.store.snapshots import Snapshots
+
+
+class StepResult(NamedTuple):
+    """What a step led to: the frozen snapshot, and once it is computed the layer's identities."""
+
+    snapshot: str
+    diff_id: Digest | None
+    blob: dict[str, Any] | None  # its descriptor as JSON
+    empty: bool
+    explained: str  # the key's inputs, readable
+    created: float
+
+
+class Steps:
+    """The remembered steps of one store."""
+
+    def __init__(self, where: Layout, snapshots: Snapshots) -> None:
+        self._layout = where
+        self._snapshots = snapshots
+
+    def find(self, key: Digest) -> StepResult | None:
+        """The result under `key` when all of it is still there."""
+        try:
+            value = layout.read_json(self._layout.path("steps", key.encoded))
+        except FileNotFoundError:
+            return None
+        if not self._snapshots.exists(value["snapshot"]):
+            return None
+        layout.touch(self._layout.path("steps", key.encoded))
+        diff_id = value["diff_id"]
+        return StepResult(**{**value, "diff_id": None if diff_id is None else Digest.parse(diff_id)})
+
+    def put(self, key: Digest, result: StepResult) -> None:
+        """The result is remembered under `key`."""
+        value = {**result._asdict(), "diff_id": None if result.diff_id is None else str(result.diff_id)}
+        layout.publish(self._layout, self._layout.path("steps", key.encoded), json.dumps(value).encode())
+
+    def iter(self) -> Iterator[tuple[Digest, StepResult]]:
+        """Every remembered step."""
+        for name in layout.iter_names(self._layout.path("steps")):
+            with suppress(FileNotFoundError):
+                value = layout.read_json(self._layout.path("steps", name))
+                diff_id = value["diff_id"]
+                result = StepResult(**{**value, "diff_id": None if diff_id is None else Digest.parse(diff_id)})
+                yield Digest("sha256", name), result
+
+    def forget(self) -> None:
+        """No step is remembered any more."""
+        for name in layout.iter_names(self._layout.path("steps")):
+            with suppress(FileNotFoundError):
+                os.unlink(self._layout.path("steps", name))

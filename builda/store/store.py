@@ -1,0 +1,389 @@
+"""Store: the facade over everything that persists.
+
+Opening is cheap: no lock, no scan. Readers take no locks at any time. What a process makes or reuses is safe from
+garbage collection while its lease lives, which it takes with the first thing it changes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from builda.errors import InUse, InvalidValue
+from builda.events import ignore
+from builda.store import layout
+from builda.store.blobs import Blobs
+from builda.store.images import Image, Images, Removal
+from builda.store.layout import Layout
+from builda.store.snapshots import PlainSnapshots, Snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+    from types import TracebackType
+    from typing import BinaryIO
+
+    from builda.events import Emit
+    from builda.linux.mount import Mount
+    from builda.oci.descriptor import Descriptor
+    from builda.oci.digest import Digest, Readable
+    from builda.store.blobs import BlobWriter
+    from builda.store.containers import Containers, WorkingContainer
+    from builda.store.steps import Steps
+
+__all__ = ["Image", "Removal", "Store", "WorkingContainer"]
+
+DRIVERS = ("overlay", "plain")
+
+
+def __getattr__(name: str) -> object:
+    """WorkingContainer, whose module `images` and `inspect` of images need not import."""
+    if name == "WorkingContainer":
+        from builda.store.containers import WorkingContainer
+
+        return WorkingContainer
+    raise AttributeError(name)
+
+
+class Store:
+    """One store. Use as a context manager: leaving it ends its lease."""
+
+    def __init__(self, where: Layout, driver: str, userxattr: bool, now: Callable[[], float]) -> None:
+        self.layout = where
+        self.driver = driver
+        self.now = now
+        self.blobs = Blobs(where)
+        self.images = Images(where, self.blobs)
+        kind = PlainSnapshots if driver == "plain" else Snapshots
+        self.snapshots = kind(where, self.blobs, userxattr=userxattr)
+        self._containers: Containers | None = None
+        self._steps: Steps | None = None
+        self._stack = ExitStack()
+        self._leased = False
+
+    @classmethod
+    def open(
+        cls, root: Path, runroot: Path, *, driver: str | None = None, now: Callable[[], float] = time.time
+    ) -> Store:
+        """The store at `root`, made when it is not there. `driver` is overlay or plain.
+
+        Raises StoreUnavailable when it cannot be made or was made by another version.
+        """
+        chosen = driver or "overlay"
+        if chosen not in DRIVERS:
+            raise InvalidValue(f"unknown storage driver: {chosen}", hint=f"builda has {' and '.join(DRIVERS)}")
+        where = Layout(os.path.abspath(root), os.path.abspath(runroot))
+        layout.create(where)
+        from builda.linux.userns import in_user_namespace
+
+        return cls(where, chosen, in_user_namespace(), now)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End this process's lease."""
+        self._stack.close()
+        self._leased = False
+
+    @property
+    def root(self) -> str:
+        """The root directory."""
+        return self.layout.root
+
+    def lease(self) -> None:
+        """From now on nothing that this process makes or reuses is garbage to others, until the store is closed."""
+        if not self._leased:
+            from builda.store import leases
+
+            self._stack.enter_context(leases.lease(self.layout))
+            self._leased = True
+
+    # Blobs
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Whether the content is here."""
+        return self.blobs.has(digest)
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """The blob's bytes."""
+        return self.blobs.open(digest)
+
+    def blob_path(self, digest: Digest) -> str:
+        """Where the blob lies."""
+        return self.blobs.path(digest)
+
+    def put_bytes(self, data: bytes, media_type: str) -> Descriptor:
+        """`data` is in the store; its descriptor."""
+        from builda.oci.descriptor import Descriptor
+
+        self.lease()
+        return Descriptor(media_type=media_type, digest=self.blobs.put_bytes(data), size=len(data))
+
+    def put_blob(self, source: Readable, descriptor: Descriptor) -> None:
+        """The content of `descriptor` is in the store, read from `source` and verified."""
+        self.lease()
+        self.blobs.ingest(descriptor, lambda offset: _skipped(source, offset), lambda _: None)
+
+    def new_blob(self) -> BlobWriter:
+        """A blob to be written whose digest is not known yet."""
+        self.lease()
+        return self.blobs.new()
+
+    # Images
+
+    def put_image(self, descriptor: Descriptor, *, names: tuple[str, ...] = ()) -> Image:
+        """The image is published and has these names; all of it must be in the store."""
+        self.lease()
+        return self.images.put(descriptor, names)
+
+    def find_image(self, text: str) -> Image | None:
+        """The image a user means by `text`; None when there is none."""
+        return self.images.find(text)
+
+    def image(self, text: str) -> Image:
+        """The image a user means by `text`; NotFound with a near miss."""
+        return self.images.get(text)
+
+    def iter_images(self) -> Iterator[Image]:
+        """Every image, newest first."""
+        return self.images.iter()
+
+    def names(self) -> dict[str, str]:
+        """All names and the manifest digests they point at."""
+        return self.images.names()
+
+    def tag(self, image: Image, name: str) -> None:
+        """`name` points at the image."""
+        self.images.tag(image, name)
+
+    def untag(self, name: str) -> bool:
+        """Nothing is called `name` any more."""
+        return self.images.untag(name)
+
+    def remove_image(self, text: str, *, force: bool = False, detach: Callable[[str], None] | None = None) -> Removal:
+        """Take a name off, or an image away; with `force` its working containers too. Its content goes with it."""
+        image = self.image(text)
+        if force:
+            for container in self.iter_containers():
+                if container.image_digest == image.digest:
+                    self.remove_container(container, detach=detach)
+        removal = self.images.remove(text, force=force, in_use=self._in_use())
+        if removal.deleted:
+            self.sweep()
+        return removal
+
+    def _in_use(self) -> dict[str, str]:
+        return {str(container.image_digest): container.name for container in self.iter_containers()}
+
+    # Snapshots
+
+    def unpack(self, image: Image, emit: Emit = ignore) -> str | None:
+        """The committed snapshot of the image's topmost layer, unpacked when missing."""
+        self.lease()
+        return self.snapshots.unpack(image, emit)
+
+    def prepare(self, parent: str | None) -> str:
+        """A new active snapshot on a committed one."""
+        self.lease()
+        return self.snapshots.prepare(parent)
+
+    def prepare_for(self, image: Image | None, emit: Emit = ignore) -> tuple[str | None, str]:
+        """The base snapshot of an image and a new active snapshot on it, as the driver does it."""
+        self.lease()
+        if isinstance(self.snapshots, PlainSnapshots):
+            return None, self.snapshots.prepare_image(image)
+        base = None if image is None else self.snapshots.unpack(image, emit)
+        return base, self.snapshots.prepare(base)
+
+    def rootfs(self, key: str) -> tuple[Mount, ...]:
+        """How to mount an active snapshot."""
+        return self.snapshots.rootfs(key)
+
+    def view(self, snapshot: str | None) -> tuple[Mount, ...]:
+        """How to mount a committed snapshot, read-only."""
+        return self.snapshots.view(snapshot)
+
+    def freeze(self, key: str) -> str:
+        """The active snapshot becomes a committed one of the same ID."""
+        self.lease()
+        return self.snapshots.freeze(key)
+
+    def bind_chain(self, chain: Digest, snapshot: str) -> str:
+        """The committed snapshot of a ChainID is this one, or the one that was there first."""
+        return self.snapshots.bind_chain(chain, snapshot)
+
+    def remove_snapshot(self, snapshot: str) -> None:
+        """The snapshot is gone."""
+        self.snapshots.remove(snapshot)
+
+    # Working containers
+
+    @property
+    def containers(self) -> Containers:
+        """The working containers' records."""
+        if self._containers is None:
+            from builda.store.containers import Containers
+
+            self._containers = Containers(self.layout)
+        return self._containers
+
+    def create_container(self, container: WorkingContainer, *, name: str | None, prefix: str) -> WorkingContainer:
+        """The container is recorded under a name of its own."""
+        self.lease()
+        return self.containers.create(container, name=name, prefix=prefix)
+
+    def container(self, text: str) -> WorkingContainer:
+        """The container of this name, ID or beginning of an ID; NotFound with a near miss."""
+        return self.containers.get(text)
+
+    def iter_containers(self) -> Iterator[WorkingContainer]:
+        """Every working container, oldest first."""
+        return self.containers.iter()
+
+    def update(self, container: WorkingContainer) -> WorkingContainer:
+        """The record is as given."""
+        return self.containers.update(container)
+
+    def locked(self, container: WorkingContainer) -> AbstractContextManager[WorkingContainer]:
+        """The record as it is now, changed by nobody else who locks it."""
+        return self.containers.locked(container)
+
+    def running(self, container: WorkingContainer) -> AbstractContextManager[None]:
+        """This process runs something in the container for the time of the block."""
+        return self.containers.running(container)
+
+    def rename(self, container: WorkingContainer, name: str) -> WorkingContainer:
+        """The container is called `name`."""
+        return self.containers.rename(container, name)
+
+    def remove_container(self, container: WorkingContainer, *, detach: Callable[[str], None] | None = None) -> None:
+        """The container, its working tree and its `builda mount` are gone; InUse while something runs in it.
+
+        `detach` unmounts a path.
+        """
+        if container.mount_point is not None:
+            if (pids := self.containers.runners(container)) and os.getpid() not in pids:
+                raise InUse(f"container is running, process {pids[0]}: {container.name}", hint="end it first")
+            if detach is not None:
+                detach(container.mount_point)
+            with suppress(OSError):
+                os.rmdir(container.mount_point)
+        self.containers.delete(container)
+        self.snapshots.remove(container.snapshot)
+
+    # Steps, cache mounts, garbage
+
+    @property
+    def steps(self) -> Steps:
+        """The remembered steps."""
+        if self._steps is None:
+            from builda.store.steps import Steps
+
+            self._steps = Steps(self.layout, self.snapshots)
+        return self._steps
+
+    @contextmanager
+    def cache_mount(self, identity: str, sharing: str = "shared") -> Iterator[str]:
+        """The directory of a `type=cache` mount. `locked` waits for other users, `private` takes another directory."""
+        import hashlib
+
+        from builda.store import locks
+
+        name = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        with ExitStack() as stack:
+            path = self.layout.path("cache", name)
+            if sharing == "locked":
+                os.makedirs(self.layout.path("cache"), exist_ok=True)
+                stack.enter_context(locks.exclusive(f"{path}.lock"))
+            elif sharing == "private":
+                path = stack.enter_context(_first_free(path))
+            with layout.translated(self.root):
+                os.makedirs(path, exist_ok=True)
+            yield path
+
+    def sweep(self) -> None:
+        """Remove what nothing refers to."""
+        from builda.store import gc
+
+        gc.sweep(self)
+
+    def prune(
+        self, *, all_images: bool = False, force: bool = False, detach: Callable[[str], None] | None = None
+    ) -> Removal:
+        """Remove images without a name (all that no container uses with `all_images`), remembered steps, cache mounts
+        and everything that killed commands left. With `force` working containers on those images go first."""
+        removed: list[Removal] = []
+        for image in tuple(self.iter_images()):
+            if image.names and not all_images:
+                continue
+            with suppress(InUse):
+                removed.append(self._remove_whole(image, force=force, detach=detach))
+        self.steps.forget()
+        self._forget_cache_mounts()
+        self.sweep()
+        return Removal(
+            tuple(name for removal in removed for name in removal.untagged),
+            tuple(image_id for removal in removed for image_id in removal.deleted),
+        )
+
+    def _remove_whole(self, image: Image, *, force: bool, detach: Callable[[str], None] | None) -> Removal:
+        users = [container for container in self.iter_containers() if container.image_digest == image.digest]
+        if users and not force:
+            raise InUse(f"image is used by working container {users[0].name}: {image.id}")
+        for container in users:
+            self.remove_container(container, detach=detach)
+        for name in image.names:
+            self.images.untag(name)
+        self.images.delete(image.digest)
+        return Removal(image.names, (image.id.encoded,))
+
+    def _forget_cache_mounts(self) -> None:
+        import shutil
+
+        from filelock import FileLock, Timeout
+
+        for name in layout.iter_names(self.layout.path("cache")):
+            if name.endswith(".lock"):
+                continue
+            path = self.layout.path("cache", name)
+            with suppress(Timeout), FileLock(f"{path}.lock", timeout=0):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def fsck(self) -> tuple[str, ...]:
+        """What is wrong in the store, in words; changes nothing."""
+        from builda.store import gc
+
+        return gc.fsck(self)
+
+
+@contextmanager
+def _first_free(path: str) -> Iterator[str]:
+    from filelock import FileLock, Timeout
+
+    for number in range(1000):
+        candidate = path if number == 0 else f"{path}-{number}"
+        lock = FileLock(f"{candidate}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        try:
+            yield candidate
+        finally:
+            lock.release()
+        return
+
+
+def _skipped(source: Readable, offset: int) -> Readable:
+    while offset > 0 and (data := source.read(min(offset, 1 << 20))):
+        offset -= len(data)
+    return source
