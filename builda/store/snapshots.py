@@ -174,7 +174,7 @@ class Snapshots:
         return snapshot
 
     def _is_trusted(self, snapshot: str) -> bool:
-        """Unpacked layers are not synced: one of an earlier boot must still hold what it did, or it is unpacked anew."""
+        """Unpacked layers are not synced: one of an earlier boot must still hold what it did, else it is made anew."""
         info = self.info(snapshot)
         if info.boot == _boot_id():
             return True
@@ -217,18 +217,19 @@ class Snapshots:
         missing = [index for index, snapshot in enumerate(known) if snapshot is None]
         if not missing:
             return known[-1] if known else None
-        fresh = self._unpack_all(image, missing, emit)
+        fresh = self._unpack_all(image, chains, missing, emit)
         parent: str | None = None
         for index, chain in enumerate(chains):
             parent = known[index] or self._adopt(chain, fresh[index], parent)
         return parent
 
-    def _unpack_all(self, image: Image, missing: list[int], emit: Emit) -> dict[int, str]:
-        """Unpack these layers; by index the directory of each, not yet a snapshot."""
+    def _unpack_all(self, image: Image, chains: tuple[Digest, ...], missing: list[int], emit: Emit) -> dict[int, str]:
+        """Unpack these layers; by index the directory of each, a snapshot already if another process made it."""
         from concurrent.futures import ThreadPoolExecutor
 
         def one(index: int) -> tuple[int, str]:
-            return index, self._unpack_layer(image.manifest.layers[index], image.config.diff_ids[index], emit)
+            layer, diff_id = image.manifest.layers[index], image.config.diff_ids[index]
+            return index, self._unpack_layer(layer, diff_id, chains[index], emit)
 
         if len(missing) == 1:
             return dict([one(missing[0])])
@@ -236,20 +237,18 @@ class Snapshots:
             futures = [pool.submit(one, index) for index in missing]
             return dict(future.result() for future in futures)
 
-    def _unpack_layer(self, layer: Descriptor, diff_id: Digest, emit: Emit) -> str:
+    def _unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, emit: Emit) -> str:
         from builda.fs.layer import unpack_blob
         from builda.oci.digest import VerifyingReader
         from builda.oci.mediatype import compression_of
         from builda.store import locks
 
         compression = compression_of(layer.media_type)
-        key = os.urandom(16).hex()
-        # Not locked against another process that unpacks the same layer: both get it right, and one is thrown away
-        # by `_adopt`; waiting is for what takes long.
-        with (
-            locks.exclusive(locks.bucket(self._layout.path("locks"), layer.digest.encoded)),
-            layout.translated(self._layout.root),
-        ):
+        lock = locks.exclusive(locks.bucket(self._layout.path("locks"), chain.encoded))
+        with lock, layout.translated(self._layout.root):
+            if (known := self.find_chain(chain)) is not None:
+                return known
+            key = os.urandom(16).hex()
             os.mkdir(self.path(key), 0o700)
             os.mkdir(self.path(key, "fs"))
             os.chmod(self.path(key, "fs"), 0o755)
@@ -270,6 +269,8 @@ class Snapshots:
 
     def _adopt(self, chain: Digest, key: str, parent: str | None) -> str:
         """Make a directory that was unpacked a committed snapshot, unless another process was faster."""
+        if os.path.exists(self.path(key, "info.json")):
+            return key
         entries, size = _count(self.path(key, "fs"))
         self._write_info(key, Info(parent, True, str(chain), _boot_id(), entries, size))
         found = self._link_chain(chain, key)

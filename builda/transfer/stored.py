@@ -1,0 +1,69 @@
+"""The store as a source and a sink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builda.oci.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from builda.oci.digest import Readable
+    from builda.store.store import Image, Store
+    from builda.transfer.copy import ImageSource
+
+
+class StoreSource:
+    """An image of the store."""
+
+    def __init__(self, store: Store, image: Image) -> None:
+        self._store = store
+        self._image = image
+
+    def manifest(self) -> tuple[Descriptor, bytes]:
+        """Its manifest or index."""
+        return self._image.descriptor, self._image.raw
+
+    def child(self, descriptor: Descriptor) -> bytes:
+        """A manifest that the index lists."""
+        return self._store.blobs.read(descriptor.digest)
+
+    @contextmanager
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
+        """The blob from `offset` on."""
+        with self._store.open_blob(descriptor.digest) as file:
+            file.seek(offset)
+            yield file
+
+    def local_path(self, descriptor: Descriptor) -> Path | None:
+        """The blob's file."""
+        return Path(self._store.blob_path(descriptor.digest))
+
+
+class StoreSink:
+    """The store; the image gets `names` when its manifest arrives. `image` is there afterwards."""
+
+    def __init__(self, store: Store, names: tuple[str, ...] = ()) -> None:
+        self._store = store
+        self._names = names
+        self.image: Image | None = None
+        store.lease()
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is in the store."""
+        return self._store.has_blob(descriptor.digest)
+
+    def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
+        """Fetch the blob, going on where an earlier attempt ended."""
+        with ExitStack() as stack:
+            self._store.blobs.ingest(
+                descriptor, lambda offset: stack.enter_context(source.open_blob(descriptor, offset)), progress
+            )
+
+    def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
+        """Keep the manifest; the top one becomes an image with its names."""
+        stored = self._store.put_bytes(data, descriptor.media_type)
+        if top:
+            self.image = self._store.put_image(stored, names=self._names)
