@@ -154,17 +154,21 @@ class Containers:
         except FileNotFoundError as error:
             raise NotFound(f"no such container: {container_id}") from error
 
-    def get(self, text: str) -> WorkingContainer:
-        """The container of this name, ID or unique beginning of an ID; NotFound with the nearest name."""
+    def find(self, text: str) -> WorkingContainer | None:
+        """The container of this name, ID or unique beginning of an ID; None when there is none."""
         by_name = self._by_name(text)
-        if by_name is not None:
+        if by_name is not None or not text or not all(char in "0123456789abcdef" for char in text):
             return by_name
-        hexadecimal = bool(text) and all(char in "0123456789abcdef" for char in text)
         found = [name for name in layout.iter_names(self._layout.path("containers")) if name.startswith(text)]
-        if hexadecimal and len(found) == 1:
-            return self.load(found[0])
-        if hexadecimal and len(found) > 1:
+        if len(found) > 1:
             raise NotFound(f"container ID is ambiguous: {text}", hint="give more of its digits")
+        return self.load(found[0]) if found else None
+
+    def get(self, text: str) -> WorkingContainer:
+        """As `find`; NotFound with the nearest name when there is none."""
+        container = self.find(text)
+        if container is not None:
+            return container
         import difflib
 
         names = [container.name for container in self.iter()]

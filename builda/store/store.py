@@ -245,6 +245,10 @@ class Store:
         """The container of this name, ID or beginning of an ID; NotFound with a near miss."""
         return self.containers.get(text)
 
+    def find_container(self, text: str) -> WorkingContainer | None:
+        """The container of this name, ID or beginning of an ID; None when there is none."""
+        return self.containers.find(text)
+
     def iter_containers(self) -> Iterator[WorkingContainer]:
         """Every working container, oldest first."""
         return self.containers.iter()
