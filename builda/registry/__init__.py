@@ -1,0 +1,1 @@
+"""The distribution-spec client: pull, push, tags, logins; registries.conf; and URLs for ADD."""

@@ -1,0 +1,74 @@
+"""Whom to trust over TLS, and which certificate to show: the certs.d directories of container tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.errors import InvalidValue, NotFound
+from builda.registry.places import Places
+
+if TYPE_CHECKING:
+    import ssl
+
+
+class Tls(NamedTuple):
+    """How to speak TLS with one host; without `verify` any certificate will do, and plain HTTP too."""
+
+    verify: bool = True
+    authorities: tuple[Path, ...] = ()
+    client: tuple[tuple[Path, Path], ...] = ()  # certificate and key
+
+
+class Certificates(NamedTuple):
+    """Finds certificates: in the directory that the user named, or in the first certs.d/HOST[:PORT] that exists."""
+
+    places: Places
+    cert_dir: Path | None = None
+
+    def tls(self, host: str, *, verify: bool) -> Tls:
+        """How to speak with `host` (with its port, when it was written)."""
+        directory = self._directory(host)
+        if directory is None:
+            return Tls(verify)
+        files = sorted(directory.iterdir())
+        authorities = tuple(file for file in files if file.suffix == ".crt")
+        return Tls(verify, authorities, tuple(_pair(file) for file in files if file.suffix == ".cert"))
+
+    def _directory(self, host: str) -> Path | None:
+        if self.cert_dir is not None:
+            if not self.cert_dir.is_dir():
+                raise NotFound(f"no such directory of certificates: {self.cert_dir}")
+            return self.cert_dir
+        if "/" in host or host in ("", ".", ".."):
+            return None
+        return next((d / host for d in self.places.certificates() if (d / host).is_dir()), None)
+
+
+def _pair(certificate: Path) -> tuple[Path, Path]:
+    key = certificate.with_suffix(".key")
+    if not key.is_file():
+        raise NotFound(f"client certificate has no key beside it: {certificate}", hint=f"the key belongs in {key}")
+    return certificate, key
+
+
+def context_for(tls: Tls) -> ssl.SSLContext:
+    """An SSL context that trusts the system's authorities and the policy's own."""
+    import ssl
+
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    for file in tls.authorities:
+        try:
+            context.load_verify_locations(cafile=file)
+        except ssl.SSLError as error:
+            raise InvalidValue(f"not a PEM certificate: {file}") from error
+    for certificate, key in tls.client:
+        try:
+            context.load_cert_chain(certificate, key)
+        except ssl.SSLError as error:
+            raise InvalidValue(f"not a certificate with its key: {certificate}") from error
+    return context

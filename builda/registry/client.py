@@ -1,0 +1,255 @@
+"""The registry client: images as sources and sinks, tags, logins, and URLs for ADD.
+
+`RegistrySource` and `RegistrySink` satisfy the transfer package's ImageSource and ImageSink by their shape.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TypeVar
+
+from builda.errors import CorruptContent, InvalidValue, RegistryError
+from builda.events import Emit, Warned, ignore
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest, Readable
+from builda.oci.reference import DEFAULT_TAG, Reference
+from builda.registry.certificates import Certificates, Tls
+from builda.registry.credentials import Credentials, Keyring, parse_creds
+from builda.registry.fetch import Response, fetch
+from builda.registry.http import Http, Trust
+from builda.registry.places import Places
+from builda.registry.registries import Registries
+from builda.registry.repository import Endpoint, Repository
+from builda.registry.upload import BlobSource, BlobUpload
+
+T = TypeVar("T")
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryOptions:
+    """What the user said. `tls_verify` None leaves it to registries.conf, `retry_delay` None backs off."""
+
+    authfile: Path | None = None
+    creds: str | None = field(default=None, repr=False)
+    cert_dir: Path | None = None
+    tls_verify: bool | None = None
+    retry: int = 3
+    retry_delay: float | None = None
+    registries_conf: Path | None = None
+    short_name_aliases: Path | None = None
+
+
+class RegistryClient:
+    """Every registry there is, for one command. Threads may share it; connections close at the end of its `with`."""
+
+    def __init__(
+        self,
+        options: RegistryOptions | None = None,
+        emit: Emit = ignore,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        system: Path = Path("/"),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._options = options or RegistryOptions()
+        self._emit = emit
+        self._places = Places(environ, os.getuid(), system)
+        self._creds = parse_creds(self._options.creds) if self._options.creds is not None else None
+        self._certificates = Certificates(self._places, self._options.cert_dir)
+        self._http = Http(
+            environ=environ,
+            retry=self._options.retry,
+            retry_delay=self._options.retry_delay,
+            emit=emit,
+            sleep=sleep,
+        )
+        self._lock = threading.Lock()
+        self._endpoints: dict[tuple[str, bool], Endpoint] = {}
+
+    def __enter__(self) -> RegistryClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """No connection stays open."""
+        self._http.close()
+
+    @cached_property
+    def registries(self) -> Registries:
+        """registries.conf, read when first needed."""
+        return Registries.load(self._places, self._options.registries_conf, aliases=self._options.short_name_aliases)
+
+    def candidates(self, text: str) -> tuple[Reference, ...]:
+        """What an image name may mean, best first."""
+        return self.registries.candidates(text)
+
+    def source(self, reference: Reference) -> RegistrySource:
+        """The image that `reference` names, from the first mirror or registry that has it. Asks nothing yet."""
+        sources = self.registries.pull_sources(reference)
+        repositories = tuple(self._repository(place.reference, place.insecure) for place in sources)
+        return RegistrySource(reference, repositories, self._emit)
+
+    def sink(self, reference: Reference, *, mount_from: tuple[Reference, ...] = ()) -> RegistrySink:
+        """Where pushing to `reference` goes; blobs that `mount_from` has on the same registry are not sent."""
+        self.registries.allowed(reference)
+        repository = self._repository(reference, self.registries.is_insecure(reference))
+        names = tuple(other.repository for other in mount_from if other.registry == reference.registry)
+        return RegistrySink(reference, repository, tuple(dict.fromkeys(names)))
+
+    def tags(self, reference: Reference) -> tuple[str, ...]:
+        """All tags of the repository that `reference` names."""
+        place = self.registries.pull_sources(reference)[-1]
+        return tuple(self._repository(place.reference, place.insecure).iter_tags())
+
+    def check_login(self, name: str, credentials: Credentials) -> None:
+        """The registry of `name` (`host[/namespace]`) accepts the credentials; RegistryError when it does not."""
+        host, _, namespace = name.partition("/")
+        reference = Reference(host, namespace)
+        insecure = self.registries.is_insecure(reference)
+        self._repository(reference, insecure, credentials).check()
+
+    def fetch_url(self, url: str, *, headers: Mapping[str, str] = _NO_HEADERS) -> AbstractContextManager[Response]:
+        """The file behind an http or https URL."""
+        return fetch(self._http, url, trust=self._trust(verify=self._options.tls_verify is not False), headers=headers)
+
+    def _repository(self, reference: Reference, insecure: bool, given: Credentials | None = None) -> Repository:
+        if self._options.tls_verify is not None:
+            insecure = not self._options.tls_verify
+        endpoint = self._endpoint(reference.registry, insecure)
+
+        def credentials() -> Credentials | None:
+            return given if given is not None else self._keyring.find(reference.name)
+
+        return Repository(self._http, endpoint, reference, credentials)
+
+    def _endpoint(self, host: str, insecure: bool) -> Endpoint:
+        with self._lock:
+            key = host, insecure
+            if key not in self._endpoints:
+                self._endpoints[key] = Endpoint(
+                    self._http, host, trust=self._trust(verify=not insecure), insecure=insecure
+                )
+            return self._endpoints[key]
+
+    @cached_property
+    def _keyring(self) -> Keyring:
+        helpers = self.registries.credential_helpers
+        return Keyring(self._places, self._options.authfile, self._creds, helpers, self._emit)
+
+    def _trust(self, *, verify: bool) -> Trust:
+        def trust(host: str) -> Tls:
+            return self._certificates.tls("docker.io" if host == "registry-1.docker.io" else host, verify=verify)
+
+        return trust
+
+
+class RegistrySource:
+    """One image in a registry or its mirrors. Threads may share it."""
+
+    def __init__(self, reference: Reference, repositories: tuple[Repository, ...], emit: Emit) -> None:
+        self.reference = reference
+        self._repositories = repositories
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._manifest: tuple[Descriptor, bytes] | None = None
+
+    def manifest(self) -> tuple[Descriptor, bytes]:
+        """What the name points to, a manifest or an index, verified; fetched once."""
+        with self._lock:
+            if self._manifest is None:
+                self._manifest = self._first(lambda repository: repository.manifest(_version(repository.reference)))
+            return self._manifest
+
+    def head(self) -> Descriptor | None:
+        """What the name points to now, asked without fetching it; None when there is no such thing."""
+        return self._first(lambda repository: repository.head_manifest(_version(repository.reference)))
+
+    def child(self, descriptor: Descriptor) -> bytes:
+        """A manifest that an index lists, verified against its descriptor."""
+        found, data = self._first(lambda repository: repository.manifest(str(descriptor.digest)))
+        if found.size != descriptor.size:
+            raise CorruptContent(
+                f"manifest has {found.size} bytes, its descriptor says {descriptor.size}: {found.digest}"
+            )
+        return data
+
+    @contextmanager
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
+        """The blob's bytes from `offset` on, not verified; broken connections are mended on the way."""
+        with ExitStack() as stack:
+            yield self._first(lambda repository: stack.enter_context(repository.open_blob(descriptor, offset)))
+
+    def local_path(self, descriptor: Descriptor) -> Path | None:
+        """A registry's blobs are in no local file."""
+        return None
+
+    def repositories_on(self, registry: str) -> tuple[str, ...]:
+        """The names under which `registry` has this image's blobs, for mounting them."""
+        return tuple(r.name for r in self._repositories if r.endpoint.host == registry)
+
+    def _first(self, action: Callable[[Repository], T]) -> T:
+        """What `action` returns for the first repository that does not fail; mirrors come before the registry."""
+        *mirrors, primary = self._repositories
+        for mirror in mirrors:
+            try:
+                return action(mirror)
+            except (RegistryError, CorruptContent) as error:
+                self._emit(Warned(message=f"mirror failed: {error}", hint=error.hint))
+        return action(primary)
+
+
+class RegistrySink:
+    """A repository to push to. Blobs may come from several threads; manifests come after them."""
+
+    def __init__(self, reference: Reference, repository: Repository, mount_from: tuple[str, ...]) -> None:
+        self.reference = reference
+        self._repository = repository
+        self._mount_from = mount_from
+        self._absent: set[Digest] = set()
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """Whether the registry has the blob in this repository."""
+        there = self._repository.has_blob(descriptor)
+        if not there:
+            self._absent.add(descriptor.digest)
+        return there
+
+    def put_blob(self, descriptor: Descriptor, source: BlobSource, progress: Callable[[int], None]) -> None:
+        """The registry has the blob; `progress` hears each count of bytes that became unnecessary or went."""
+        upload = BlobUpload(self._repository, descriptor, source, progress)
+        known_absent = descriptor.digest in self._absent
+        if (not known_absent and self.has_blob(descriptor)) or upload.mounted(self._siblings(source)):
+            progress(descriptor.size)
+        else:
+            upload.send()
+
+    def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
+        """The registry has the manifest; the top one under the reference's tag, others by digest alone."""
+        asked = self.reference.digest
+        if top and asked is not None and asked != descriptor.digest:
+            raise InvalidValue(
+                f"cannot push as {self.reference}: the image's digest is {descriptor.digest}",
+                hint=f"push to {self.reference.name}, with or without a tag",
+            )
+        by_tag = top and (self.reference.tag is not None or asked is None)
+        version = (self.reference.tag or DEFAULT_TAG) if by_tag else str(descriptor.digest)
+        self._repository.put_manifest(version, descriptor, data)
+
+    def _siblings(self, source: BlobSource) -> tuple[str, ...]:
+        own = source.repositories_on(self.reference.registry) if isinstance(source, RegistrySource) else ()
+        return tuple(dict.fromkeys((*own, *self._mount_from)))
+
+
+def _version(reference: Reference) -> str:
+    return str(reference.digest) if reference.digest is not None else reference.tag or DEFAULT_TAG

@@ -1,0 +1,73 @@
+"""Where this user's and this machine's configuration lies, decided from an environment that is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Places(NamedTuple):
+    """Paths that follow from the environment; `system` stands for the root of the file system."""
+
+    environ: Mapping[str, str]
+    uid: int
+    system: Path = Path("/")
+
+    def path(self, variable: str) -> Path | None:
+        """The path in an environment variable; None when it is unset or empty."""
+        value = self.environ.get(variable)
+        return Path(value) if value else None
+
+    def home(self) -> Path:
+        """The home directory: $HOME, or what the user database says."""
+        value = self.environ.get("HOME")
+        if value:
+            return Path(value)
+        import pwd
+
+        try:
+            return Path(pwd.getpwuid(self.uid).pw_dir)
+        except KeyError:  # a container's arbitrary uid has no entry
+            return Path("/")
+
+    def user_configuration(self) -> Path:
+        """This user's directory of container configuration."""
+        return (self.path("XDG_CONFIG_HOME") or self.home() / ".config") / "containers"
+
+    def configuration(self) -> tuple[Path, ...]:
+        """The directories that may hold a configuration file, the one that wins first."""
+        return self.user_configuration(), self.system / "etc/containers", self.system / "usr/share/containers"
+
+    def short_name_aliases(self) -> Path:
+        """The file in which container tools keep the short names that a user once chose."""
+        if self.uid == 0:
+            return self.system / "var/cache/containers/short-name-aliases.conf"
+        cache = self.path("XDG_CACHE_HOME") or self.home() / ".cache"
+        return cache / "containers/short-name-aliases.conf"
+
+    def certificates(self) -> tuple[Path, ...]:
+        """The directories with one directory of certificates for each host."""
+        return (
+            self.user_configuration() / "certs.d",
+            self.system / "etc/containers/certs.d",
+            self.system / "etc/docker/certs.d",
+        )
+
+    def auth_file(self) -> Path:
+        """The file that a login is written to when none is named."""
+        named = self.path("REGISTRY_AUTH_FILE")
+        if named is not None:
+            return named
+        runtime = self.path("XDG_RUNTIME_DIR")
+        if runtime is not None:
+            return runtime / "containers/auth.json"
+        return self.system / f"run/containers/{self.uid}/auth.json"
+
+    def auth_files(self) -> tuple[Path, ...]:
+        """The files that may hold a login, the one that wins first; one that the user named stands alone."""
+        named = self.path("REGISTRY_AUTH_FILE")
+        if named is not None:
+            return (named,)
+        docker = self.path("DOCKER_CONFIG") or self.home() / ".docker"
+        return self.auth_file(), self.user_configuration() / "auth.json", docker / "config.json"

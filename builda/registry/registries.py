@@ -1,0 +1,314 @@
+"""registries.conf (version 2): what a name means, where it is pulled from, and which registries may be reached.
+
+`Registries.load` reads files; everything after it is pure. Nothing here ever prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError, Unsupported
+from builda.oci.reference import DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ShortReference, parse_short
+from builda.registry.places import Places
+
+PullFrom: TypeAlias = Literal["all", "digest-only", "tag-only"]
+
+_MODES = ("enforcing", "permissive", "disabled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """A place tried before the registry itself, for the kinds of reference that `pull_from` names."""
+
+    location: str
+    insecure: bool = False
+    pull_from: PullFrom = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """One `[[registry]]` table; `location` is None for a wildcard prefix that rewrites nothing."""
+
+    prefix: str
+    location: str | None
+    insecure: bool = False
+    blocked: bool = False
+    mirrors: tuple[Mirror, ...] = ()
+    file: Path | None = None
+
+
+class PullSource(NamedTuple):
+    """One place to pull a reference from; `insecure` allows plain HTTP and unknown certificates."""
+
+    reference: Reference
+    insecure: bool
+    mirror: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registries:
+    """All configuration files merged; `search` is None where no file says where unqualified names live."""
+
+    registries: tuple[Registry, ...] = ()
+    search: tuple[str, ...] | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    credential_helpers: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, places: Places, path: Path | None = None, *, aliases: Path | None = None) -> Registries:
+        """The configuration of this machine and user, or of `path` alone (as $CONTAINERS_REGISTRIES_CONF).
+
+        $CONTAINERS_REGISTRIES_CONF_OVERRIDE comes last; `aliases` replaces the cache of learned short names.
+        """
+        result = cls()
+        for file in _files(places, path):
+            result = _merge(result, _read(file), file)
+        cache = aliases or places.short_name_aliases()
+        if cache.is_file():
+            result = _merge(result, {"aliases": _read(cache).get("aliases", {})}, cache)
+        return result
+
+    def candidates(self, text: str) -> tuple[Reference, ...]:
+        """What `text` may mean, best first: itself when qualified, its alias, or one name for each search registry.
+
+        Without any search registry configured, a short name lives on docker.io.
+        """
+        short = parse_short(text)
+        if short.registry is not None:
+            return (Reference.parse(text),)
+        alias = self.aliases.get(short.repository)
+        if alias is not None:
+            return (_with_version(Reference.parse(alias), short),)
+        search = (DEFAULT_REGISTRY,) if self.search is None else self.search
+        if not search:
+            raise NotFound(
+                f"no registry to search for the short name: {text}",
+                hint=f"unqualified-search-registries is empty; write the registry too, as in docker.io/{text}",
+            )
+        return tuple(Reference.parse(f"{registry}/{text}") for registry in search)
+
+    def registry_of(self, reference: Reference) -> Registry | None:
+        """The table that applies to `reference`: the one with the longest matching prefix."""
+        text = str(reference)
+        matching = [entry for entry in self.registries if _match(entry.prefix, text) is not None]
+        return max(matching, key=lambda entry: len(entry.prefix), default=None)
+
+    def pull_sources(self, reference: Reference) -> tuple[PullSource, ...]:
+        """Where to pull `reference` from, mirrors first; RegistryError when it is blocked."""
+        entry = self.allowed(reference)
+        if entry is None:
+            return (PullSource(reference, False, False),)
+        wanted: PullFrom = "digest-only" if reference.digest is not None else "tag-only"
+        mirrors = tuple(
+            PullSource(_rewrite(entry.prefix, mirror.location, reference), mirror.insecure, True)
+            for mirror in entry.mirrors
+            if mirror.pull_from in ("all", wanted)
+        )
+        primary = reference if entry.location is None else _rewrite(entry.prefix, entry.location, reference)
+        return (*mirrors, PullSource(primary, entry.insecure, False))
+
+    def allowed(self, reference: Reference) -> Registry | None:
+        """The table that applies to `reference`; RegistryError when it says `blocked`."""
+        entry = self.registry_of(reference)
+        if entry is not None and entry.blocked:
+            raise RegistryError(
+                f"registry is blocked by {entry.file}: {reference}",
+                hint=f"remove blocked = true from the [[registry]] table with prefix {entry.prefix}",
+            )
+        return entry
+
+    def is_insecure(self, reference: Reference) -> bool:
+        """Whether the configuration allows plain HTTP and unknown certificates for `reference`."""
+        entry = self.registry_of(reference)
+        return entry is not None and entry.insecure
+
+
+def _files(places: Places, path: Path | None) -> Iterable[Path]:
+    """The files to read, in the order in which later ones win."""
+    named = path or places.path("CONTAINERS_REGISTRIES_CONF")
+    if named is not None:
+        yield named
+    else:
+        main = next((d / "registries.conf" for d in places.configuration() if (d / "registries.conf").is_file()), None)
+        if main is not None:
+            yield main
+        yield from _drop_ins(places)
+    override = places.path("CONTAINERS_REGISTRIES_CONF_OVERRIDE")
+    if override is not None:
+        yield override
+
+
+def _drop_ins(places: Places) -> Iterable[Path]:
+    """registries.conf.d files in the order of their names; a user's file hides the system's of the same name."""
+    found: dict[str, Path] = {}
+    for directory in places.configuration():
+        for file in sorted((directory / "registries.conf.d").glob("*.conf")):
+            found.setdefault(file.name, file)
+    return [found[name] for name in sorted(found)]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NotFound(f"no such registries.conf: {file}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidValue(f"not UTF-8: {file}") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidValue(f"not valid TOML ({error}): {file}") from error
+
+
+def _merge(base: Registries, value: Mapping[str, Any], file: Path) -> Registries:
+    """`base` with what `file` says: tables replace those of the same prefix, lists replace, an empty alias removes."""
+    if "registries" in value:
+        raise Unsupported(
+            f"version 1 of registries.conf is not read any more: {file}",
+            hint="write unqualified-search-registries and [[registry]] tables",
+        )
+    if value.get("short-name-mode", "permissive") not in _MODES:
+        raise InvalidValue(f"short-name-mode is none of {', '.join(_MODES)} in {file}: {value['short-name-mode']!r}")
+    tables = {entry.prefix: entry for entry in base.registries}
+    tables.update((entry.prefix, entry) for entry in _registries(value.get("registry", []), file))
+    aliases = dict(base.aliases) | _aliases(value.get("aliases", {}), file)
+    result = replace(
+        base,
+        registries=tuple(tables.values()),
+        aliases=MappingProxyType({name: target for name, target in aliases.items() if target}),
+    )
+    if "unqualified-search-registries" in value:
+        search = _strings(value["unqualified-search-registries"], "unqualified-search-registries", file)
+        result = replace(result, search=tuple(_search_registry(host, file) for host in search))
+    if "credential-helpers" in value:
+        helpers = _strings(value["credential-helpers"], "credential-helpers", file)
+        result = replace(result, credential_helpers=helpers)
+    return result
+
+
+def _registries(value: object, file: Path) -> Iterable[Registry]:
+    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+        raise InvalidValue(f"registry is not an array of tables in {file}")
+    for table in value:
+        yield _registry(table, file)
+
+
+def _registry(table: Mapping[str, Any], file: Path) -> Registry:
+    location = _location(_text(table, "location", file), file)
+    prefix = _text(table, "prefix", file).rstrip("/") or location
+    if not prefix:
+        raise InvalidValue(f"[[registry]] has neither prefix nor location in {file}")
+    wildcard = prefix.startswith("*.")
+    if "*" in prefix[1 if wildcard else 0 :]:
+        raise InvalidValue(f"a prefix may only start with '*.' in {file}: {prefix}")
+    digest_only = _flag(table, "mirror-by-digest-only", file)
+    mirrors = table.get("mirror", [])
+    if not isinstance(mirrors, list) or not all(isinstance(mirror, dict) for mirror in mirrors):
+        raise InvalidValue(f"mirror is not an array of tables in {file}")
+    return Registry(
+        prefix=prefix,
+        location=location or (None if wildcard else prefix),
+        insecure=_flag(table, "insecure", file),
+        blocked=_flag(table, "blocked", file),
+        mirrors=tuple(_mirror(mirror, digest_only, file) for mirror in mirrors),
+        file=file,
+    )
+
+
+def _mirror(table: Mapping[str, Any], digest_only: bool, file: Path) -> Mirror:
+    location = _location(_text(table, "location", file), file)
+    if not location:
+        raise InvalidValue(f"[[registry.mirror]] has no location in {file}")
+    insecure, pull_from = _flag(table, "insecure", file), _text(table, "pull-from-mirror", file)
+    if digest_only and pull_from:
+        raise InvalidValue(f"mirror-by-digest-only and pull-from-mirror exclude each other in {file}: {location}")
+    if digest_only:
+        return Mirror(location=location, insecure=insecure, pull_from="digest-only")
+    match pull_from:
+        case "" | "all":
+            return Mirror(location=location, insecure=insecure)
+        case "digest-only" | "tag-only":
+            return Mirror(location=location, insecure=insecure, pull_from=pull_from)
+        case _:
+            raise InvalidValue(f"pull-from-mirror is none of all, digest-only, tag-only in {file}: {pull_from}")
+
+
+def _location(text: str, file: Path) -> str:
+    """`text` without a trailing slash; it must be a name whose first part is unmistakably a host."""
+    text = text.rstrip("/")
+    if "://" in text:
+        raise InvalidValue(f"a location has no scheme in {file}: {text}", hint=f"write {text.partition('://')[2]}")
+    host = text.partition("/")[0]
+    if text and "." not in host and ":" not in host and host != "localhost":
+        raise InvalidValue(f"location does not start with a host in {file}: {text}")
+    return text
+
+
+def _search_registry(text: str, file: Path) -> str:
+    registry = text.rstrip("/")
+    try:
+        qualified = parse_short(f"{registry}/name").registry is not None
+    except BuildaError as error:
+        raise InvalidValue(f"invalid search registry in {file}: {text!r}") from error
+    if not qualified:
+        raise InvalidValue(f"search registry is not a host in {file}: {text!r}")
+    return registry
+
+
+def _aliases(value: object, file: Path) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(target, str) for target in value.values()):
+        raise InvalidValue(f"aliases is not a table of strings in {file}")
+    return dict(value)
+
+
+def _strings(value: object, name: str, file: Path) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidValue(f"{name} is not an array of strings in {file}")
+    return tuple(value)
+
+
+def _text(table: Mapping[str, Any], key: str, file: Path) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str):
+        raise InvalidValue(f"{key} is not a string in {file}: {value!r}")
+    return value
+
+
+def _flag(table: Mapping[str, Any], key: str, file: Path) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise InvalidValue(f"{key} is not true or false in {file}: {value!r}")
+    return value
+
+
+def _match(prefix: str, text: str) -> int | None:
+    """How many characters of `text` the prefix covers; None when it does not match at a boundary."""
+    if prefix.startswith("*."):
+        start = text.find(prefix[1:])
+        if start <= 0 or "/" in text[:start]:
+            return None
+        end = start + len(prefix) - 1
+    else:
+        if not text.startswith(prefix):
+            return None
+        end = len(prefix)
+    return end if text[end : end + 1] in ("", "/", ":", "@") else None
+
+
+def _rewrite(prefix: str, location: str, reference: Reference) -> Reference:
+    text = str(reference)
+    end = _match(prefix, text)
+    assert end is not None, "the table was chosen because its prefix matches"
+    rewritten = Reference.parse(location + text[end:])
+    return rewritten if reference.tag or reference.digest else rewritten._replace(tag=None)
+
+
+def _with_version(reference: Reference, short: ShortReference) -> Reference:
+    tag = short.tag if short.tag or short.digest else DEFAULT_TAG
+    return reference._replace(tag=tag, digest=short.digest)

@@ -1,0 +1,321 @@
+"""One repository of one registry: the requests of the distribution-spec, each with its scope and its checks."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+from builda.errors import BuildaError, CorruptContent, InvalidValue, RegistryError
+from builda.oci import mediatype
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest
+from builda.oci.manifest import MANIFEST_LIMIT, parse
+from builda.oci.reference import Reference
+from builda.registry.auth import Authenticator
+from builda.registry.blob import ResumingReader
+from builda.registry.credentials import Credentials
+from builda.registry.failures import Transient
+from builda.registry.http import Body, Http, Reply, Request, Trust, refused, same_origin
+
+ACCEPT = ", ".join(
+    (
+        mediatype.MANIFEST,
+        mediatype.INDEX,
+        mediatype.DOCKER_MANIFEST,
+        mediatype.DOCKER_LIST,
+        mediatype.DOCKER_SCHEMA1_SIGNED + ";q=0.1",  # only so that a refusal can say what the image is
+    )
+)
+TAGS_LIMIT = 100_000
+
+_AUTHORIZATION_LIMIT = 2  # one 401 teaches how, one says that a token has ended or covers too little
+_PAGE_LIMIT = 8 << 20
+_ANSWER_LIMIT = 1 << 20
+_KNOWN = mediatype.MANIFESTS | mediatype.INDEXES
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Endpoint:
+    """The base URL of a registry: HTTPS, or for an insecure one whichever of HTTPS and HTTP answers."""
+
+    def __init__(self, http: Http, host: str, *, trust: Trust, insecure: bool) -> None:
+        self.host = host
+        self.trust = trust
+        self._http = http
+        self._insecure = insecure
+        self._lock = threading.Lock()
+        self._base: str | None = None
+
+    def base(self) -> str:
+        """`https://host` or `http://host`."""
+        with self._lock:
+            if self._base is None:
+                host = "registry-1.docker.io" if self.host == "docker.io" else self.host
+                self._base = self._http.retrying(lambda _: self._found(host)) if self._insecure else f"https://{host}"
+            return self._base
+
+    def _found(self, host: str) -> str:
+        try:
+            return self._answering(f"https://{host}")
+        except (Transient, RegistryError) as first:
+            try:
+                return self._answering(f"http://{host}")
+            except RegistryError:  # it does speak TLS, only not with us
+                raise first from None
+
+    def _answering(self, base: str) -> str:
+        request = Request("GET", f"{base}/v2/", self.trust, f"cannot reach the registry {self.host}")
+        with self._http.open(request) as reply:
+            if reply.status == 400:  # a TLS server's answer to plain HTTP
+                raise refused(reply, reply.excerpt(), request)
+        return base
+
+
+class Repository:
+    """The requests. `reference` says registry and repository; threads may share one."""
+
+    def __init__(
+        self, http: Http, endpoint: Endpoint, reference: Reference, credentials: Callable[[], Credentials | None]
+    ) -> None:
+        self.http = http
+        self.endpoint = endpoint
+        self.name = reference.repository
+        self.reference = reference
+        self.auth = Authenticator(http, host=endpoint.host, trust=endpoint.trust, credentials=credentials)
+
+    def __str__(self) -> str:
+        return self.reference.name
+
+    def url(self, path: str) -> str:
+        """The URL of a path below the repository."""
+        return f"{self.endpoint.base()}/v2/{self.name}/{path}"
+
+    def scopes(self, actions: str = "pull") -> frozenset[str]:
+        """The token scope for `actions` on this repository."""
+        return frozenset({f"repository:{self.name}:{actions}"})
+
+    def open(self, request: Request, scopes: frozenset[str]) -> Reply:
+        """One attempt at an authorized request; a 401 is answered with what it asks for, as long as that is new."""
+        base = self.endpoint.base()
+        trusted = same_origin(request.url, base)
+        for _ in range(_AUTHORIZATION_LIMIT):
+            authorization = self.auth.authorization(scopes) if trusted else None
+            reply = self.http.open(request._replace(authorization=authorization))
+            if reply.status != 401 or not same_origin(reply.url, base):
+                return reply
+            if not self.auth.learn(reply.all("WWW-Authenticate"), base=base, used=authorization):
+                return reply
+            with reply:
+                if isinstance(request.body, Body):  # it can be sent once only
+                    raise Transient(refused(reply, b"", request), 0)
+        return self.http.open(request._replace(authorization=self.auth.authorization(scopes) if trusted else None))
+
+    def call(self, request: Request, scopes: frozenset[str], *, limit: int = _ANSWER_LIMIT) -> tuple[Reply, bytes]:
+        """The answer to an authorized request with its whole content, after as many attempts as needed."""
+
+        def attempt(_: int) -> tuple[Reply, bytes]:
+            with self.open(request, scopes) as reply:
+                return reply, reply.data(limit, request.what)
+
+        return self.http.retrying(attempt)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        what: str,
+        headers: Mapping[str, str] = _NONE,
+        *,
+        body: bytes | Body | None = None,
+        timeout: float = 60.0,
+    ) -> Request:
+        """A request to this registry."""
+        return Request(method, url, self.endpoint.trust, what, headers, body=body, timeout=timeout)
+
+    def manifest(self, version: str) -> tuple[Descriptor, bytes]:
+        """The manifest or index that a tag or digest names, with its bytes, verified."""
+        what = f"cannot pull {_named(self.reference, version)}"
+        request = self.request("GET", self.url(f"manifests/{version}"), what, {"Accept": ACCEPT})
+        reply, data = self.call(request, self.scopes(), limit=MANIFEST_LIMIT)
+        if reply.status != 200:
+            raise self._no_manifest(reply, data, request, version)
+        return _verified(data, reply.headers, version, what), data
+
+    def head_manifest(self, version: str) -> Descriptor | None:
+        """What a tag or digest names now, asked without fetching it; None when there is no such thing."""
+        what = f"cannot look up {_named(self.reference, version)}"
+        request = self.request("HEAD", self.url(f"manifests/{version}"), what, {"Accept": ACCEPT})
+        reply, _ = self.call(request, self.scopes(), limit=0)
+        if reply.status == 404:
+            return None
+        if reply.status != 200:
+            raise refused(reply, b"", request)
+        digest = _header_digest(reply.headers, what)
+        media_type = _media_type(reply.headers)
+        if digest is None or media_type is None or reply.length is None:  # headers are optional: fetch it then
+            return self.manifest(version)[0]
+        return Descriptor(media_type=media_type, digest=digest, size=reply.length)
+
+    def put_manifest(self, version: str, descriptor: Descriptor, data: bytes) -> None:
+        """The tag or digest names `data` in the registry."""
+        what = f"cannot push {_named(self.reference, version)}"
+        headers = {"Content-Type": descriptor.media_type}
+        request = self.request("PUT", self.url(f"manifests/{version}"), what, headers, body=data)
+        reply, answer = self.call(request, self.scopes("pull,push"))
+        if reply.status not in (200, 201, 202):
+            raise refused(reply, answer, request)
+        digest = _header_digest(reply.headers, what)
+        if digest is not None and digest != descriptor.digest and digest.algorithm == descriptor.digest.algorithm:
+            raise RegistryError(f"{what}: the registry stored it as {digest} instead of {descriptor.digest}")
+
+    def has_blob(self, descriptor: Descriptor, actions: str = "pull,push") -> bool:
+        """Whether the registry has the blob in this repository."""
+        what = f"cannot look up a blob in {self}: {descriptor.digest}"
+        request = self.request("HEAD", self.url(f"blobs/{descriptor.digest}"), what)
+        reply, _ = self.call(request, self.scopes(actions), limit=0)
+        if reply.status in (200, 204):
+            return reply.length in (None, descriptor.size)
+        if reply.status == 404:
+            return False
+        raise refused(reply, b"", request)
+
+    def open_blob(self, descriptor: Descriptor, offset: int) -> ResumingReader:
+        """A reader of the blob from `offset` on, which goes on after broken connections; verifies sizes only."""
+        what = f"cannot pull a blob of {self}: {descriptor.digest}"
+        url = self.url(f"blobs/{descriptor.digest}")
+
+        def connect(position: int) -> Reply:
+            headers = {"Range": f"bytes={position}-"} if position else _NONE
+            request = self.request("GET", url, what, headers)
+            return expect(self.open(request, self.scopes()), request, 200, 206)
+
+        return ResumingReader(self.http, connect, what=what, offset=offset, size=descriptor.size)
+
+    def iter_tags(self) -> Iterator[str]:
+        """The tags, page by page, in the registry's order."""
+        url: str | None = self.url("tags/list?n=1000")
+        what, seen = f"cannot list the tags of {self}", set[str]()
+        while url is not None and url not in seen and len(seen) < TAGS_LIMIT // 100:
+            seen.add(url)
+            request = self.request("GET", url, what)
+            reply, data = self.call(request, self.scopes(), limit=_PAGE_LIMIT)
+            if reply.status != 200:
+                raise refused(reply, data, request)
+            yield from _tags(data, what)
+            url = _next_page(reply)
+
+    def check(self) -> None:
+        """The registry accepts the credentials; RegistryError when it does not."""
+        request = self.request("GET", f"{self.endpoint.base()}/v2/", f"cannot log in to {self.endpoint.host}")
+        reply, data = self.call(request, frozenset())
+        if reply.status >= 400:
+            raise refused(reply, data, request)
+
+    def _no_manifest(self, reply: Reply, data: bytes, request: Request, version: str) -> RegistryError:
+        error = refused(reply, data, request)
+        if reply.status == 404 and ":" not in version:
+            error.hint = self._near_tags(version) or error.hint
+        return error
+
+    def _near_tags(self, tag: str) -> str | None:
+        import difflib
+        from itertools import islice
+
+        try:
+            tags = tuple(islice(self.iter_tags(), 1000))
+        except BuildaError:  # the answer would only have been a hint
+            return None
+        near = difflib.get_close_matches(tag, tags, n=3, cutoff=0.5)
+        if near:
+            return f"did you mean {' or '.join(f'{self}:{candidate}' for candidate in near)}?"
+        return f"tags there are: {', '.join(tags[:8])}" if tags else None
+
+
+class Upload(NamedTuple):
+    """An upload that the registry has begun: where to send the bytes, and the least size of a chunk but the last."""
+
+    url: str
+    least: int
+
+
+def expect(reply: Reply, request: Request, *statuses: int) -> Reply:
+    """`reply` when its status is one of `statuses`; RegistryError otherwise."""
+    if reply.status in statuses:
+        return reply
+    with reply:
+        raise refused(reply, reply.excerpt(), request)
+
+
+def resolved(location: str | None, request_url: str, what: str) -> str:
+    """The URL in a Location header, which may be relative; a plain http one of the same host is meant as https."""
+    if not location:
+        raise RegistryError(f"{what}: the registry did not say where (no Location header)")
+    url = urljoin(request_url, location)
+    asked, told = urlsplit(request_url), urlsplit(url)
+    if told.scheme not in ("http", "https"):
+        raise RegistryError(f"{what}: the registry named a place that is no URL: {location[:200]!r}")
+    if asked.scheme == "https" and told.scheme == "http":
+        if asked.hostname != told.hostname:
+            raise RegistryError(f"{what}: the registry wants the content over plain HTTP: {told.netloc}")
+        return told._replace(scheme="https", netloc=asked.netloc).geturl()  # a proxy ends TLS before it
+    return url
+
+
+def _verified(data: bytes, headers: Mapping[str, str], version: str, what: str) -> Descriptor:
+    """The descriptor of a manifest's bytes, which must match the digest asked for and the one announced."""
+    announced = _header_digest(headers, what)
+    asked = Digest.parse(version) if ":" in version else None
+    digest = asked or announced or Digest.of(data)
+    for expected in (asked, announced):
+        if expected is not None and _digest_as(expected, data) != expected:
+            raise CorruptContent(f"{what}: manifest does not match its digest: {expected}")
+    document = parse(data, _media_type(headers))
+    return Descriptor(media_type=document.media_type, digest=digest, size=len(data))
+
+
+def _digest_as(like: Digest, data: bytes) -> Digest:
+    import hashlib
+
+    return Digest(like.algorithm, hashlib.new(like.algorithm, data).hexdigest())
+
+
+def _media_type(headers: Mapping[str, str]) -> str | None:
+    """The Content-Type when it says anything; many servers call every manifest JSON or text."""
+    media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return media_type if media_type in _KNOWN else None
+
+
+def _header_digest(headers: Mapping[str, str], what: str) -> Digest | None:
+    text = headers.get("Docker-Content-Digest", "").strip()
+    try:
+        return Digest.parse(text) if text else None
+    except InvalidValue as error:
+        raise CorruptContent(f"{what}: unusable Docker-Content-Digest: {error}") from error
+
+
+def _named(reference: Reference, version: str) -> str:
+    return f"{reference.name}{'@' if ':' in version else ':'}{version}"
+
+
+def _tags(data: bytes, what: str) -> tuple[str, ...]:
+    try:
+        tags = json.loads(data)["tags"] or ()
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptContent(f"{what}: answer is not a list of tags") from error
+    if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
+        raise CorruptContent(f"{what}: answer is not a list of tags")
+    return tuple(tags)
+
+
+def _next_page(reply: Reply) -> str | None:
+    """The URL in `Link: <…>; rel="next"`."""
+    for value in reply.all("Link"):
+        target, _, parameters = value.strip().partition(">")
+        if target.startswith("<") and "next" in parameters and "rel" in parameters:
+            url = urljoin(reply.url, target[1:])
+            return url if same_origin(url, reply.url) else None
+    return None

@@ -1,0 +1,162 @@
+"""Pushing one blob: mounted from a sibling repository, sent in one request, or in chunks where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Protocol
+from urllib.parse import urlencode, urlsplit
+
+from builda.errors import RegistryError
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Readable
+from builda.registry.failures import Transient
+from builda.registry.http import Body, Request, refused
+from builda.registry.repository import Repository, Upload, expect, resolved
+
+CHUNK = 32 << 20
+"""Bytes of a chunk: below the limits of common reverse proxies, large enough that round trips do not count."""
+
+_SEND_TIMEOUT = 600.0  # a registry may verify a large blob before it answers
+_MOUNT_LIMIT = 3
+_NOT_IN_ONE = frozenset({400, 404, 405, 411, 413, 415, 416, 501})  # answers that chunks may avoid
+
+
+class BlobSource(Protocol):
+    """Where the bytes of a blob come from, at any offset."""
+
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Readable]: ...
+
+
+class BlobUpload:
+    """One blob on its way to one repository. `progress` hears each count of bytes that went."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        source: BlobSource,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._repository = repository
+        self._descriptor = descriptor
+        self._source = source
+        self._progress = progress
+        self._counted = 0
+        self._what = f"cannot push a blob to {repository}: {descriptor.digest}"
+        self._scopes = repository.scopes("pull,push")
+
+    def mounted(self, names: Iterable[str]) -> bool:
+        """Whether the registry now has the blob here because one of these repositories of it has it."""
+        tried = [name for name in names if name != self._repository.name][:_MOUNT_LIMIT]
+        return any(self._mount(name) for name in tried)
+
+    def send(self) -> None:
+        """The registry has the blob. The first attempt is one request; later ones go in chunks and lose less."""
+        if not self._repository.http.retrying(self._in_one):
+            self._repository.http.retrying(self._in_chunks)
+
+    def _mount(self, name: str) -> bool:
+        query = urlencode({"mount": str(self._descriptor.digest), "from": name})
+        request = self._request("POST", self._repository.url(f"blobs/uploads/?{query}"))
+        scopes = self._scopes | {f"repository:{name}:pull"}
+        reply, _ = self._repository.call(request, scopes)
+        if reply.status == 201:
+            return True
+        if reply.status == 202:  # the registry began an upload instead
+            url = resolved(reply.headers.get("Location"), reply.url, self._what)
+            self._repository.call(self._request("DELETE", url), self._scopes)
+        return False  # a refusal here is no failure yet: the upload itself will say why
+
+    def _in_one(self, attempt: int) -> bool:
+        """Whether the blob arrived in one request; False when it has to be sent in chunks."""
+        if attempt:
+            return self._repository.has_blob(self._descriptor)  # the last attempt may have arrived after all
+        upload = self._begin()
+        with self._source.open_blob(self._descriptor) as content:
+            body = Body(content, self._descriptor.size, self._count)
+            request = self._request("PUT", self._finish_url(upload.url), body=body)
+            with self._repository.open(request, self._scopes) as reply:
+                if reply.status in (201, 202, 204):
+                    return True
+                error = refused(reply, reply.excerpt(), request)
+        if reply.status not in _NOT_IN_ONE or error.code in ("DIGEST_INVALID", "SIZE_INVALID"):
+            raise error
+        self._uncount(0)
+        return False
+
+    def _in_chunks(self, attempt: int) -> None:
+        if attempt and self._repository.has_blob(self._descriptor):
+            return
+        self._uncount(0)
+        upload = self._begin()
+        size = max(CHUNK, upload.least)
+        offset, url, failed = 0, upload.url, 0
+        while offset < self._descriptor.size:
+            try:
+                url = self._chunk(url, offset, min(size, self._descriptor.size - offset))
+                offset, failed = offset + size, 0
+            except Transient as failure:
+                self._repository.http.wait(failed, failure)
+                failed += 1
+                url, offset = self._state(url)
+                self._uncount(offset)
+        request = self._request("PUT", self._finish_url(url))
+        reply, data = self._repository.call(request, self._scopes)
+        if reply.status not in (201, 202, 204):
+            raise refused(reply, data, request)
+
+    def _begin(self) -> Upload:
+        request = self._request("POST", self._repository.url("blobs/uploads/"))
+        reply, data = self._repository.call(request, self._scopes)
+        if reply.status != 202:
+            raise refused(reply, data, request)
+        least = reply.headers.get("OCI-Chunk-Min-Length", "")
+        url = resolved(reply.headers.get("Location"), reply.url, self._what)
+        return Upload(url, int(least) if least.isdecimal() and len(least) < 12 else 0)
+
+    def _chunk(self, url: str, offset: int, length: int) -> str:
+        """The bytes arrived; the URL for the next ones."""
+        headers = {"Content-Range": f"{offset}-{offset + length - 1}"}
+        with self._source.open_blob(self._descriptor, offset) as content:
+            body = Body(content, length, self._count)
+            request = self._request("PATCH", url, headers, body=body)
+            with self._repository.open(request, self._scopes) as reply:
+                if reply.status == 416:
+                    raise Transient(refused(reply, reply.excerpt(), request))
+                expect(reply, request, 202, 201, 204)
+                return resolved(reply.headers.get("Location") or url, reply.url, self._what)
+
+    def _state(self, url: str) -> tuple[str, int]:
+        """Where an interrupted upload goes on: its URL, and how many bytes the registry has."""
+        request = self._request("GET", url)
+        reply, data = self._repository.call(request, self._scopes)
+        if reply.status != 204:
+            raise Transient(refused(reply, data, request), 0)
+        end = reply.headers.get("Range", "").removeprefix("bytes=").partition("-")[2]
+        if not end.isdecimal() or int(end) >= self._descriptor.size:
+            raise Transient(RegistryError(f"{self._what}: the registry does not say how much it has"), 0)
+        offset = int(end) + 1 if int(end) else 0  # "0-0" is how registries write nothing
+        return resolved(reply.headers.get("Location") or url, reply.url, self._what), offset
+
+    def _finish_url(self, url: str) -> str:
+        parts = urlsplit(url)
+        query = "&".join(part for part in (parts.query, urlencode({"digest": str(self._descriptor.digest)})) if part)
+        return parts._replace(query=query).geturl()
+
+    def _request(
+        self, method: str, url: str, headers: dict[str, str] | None = None, *, body: Body | None = None
+    ) -> Request:
+        if body is not None:
+            headers = {**(headers or {}), "Content-Type": "application/octet-stream"}
+        return self._repository.request(method, url, self._what, headers or {}, body=body, timeout=_SEND_TIMEOUT)
+
+    def _count(self, count: int) -> None:
+        self._counted += count
+        self._progress(count)
+
+    def _uncount(self, offset: int) -> None:
+        """What was sent beyond `offset` has to be sent again."""
+        if self._counted != offset:
+            self._progress(offset - self._counted)
+            self._counted = offset
