@@ -18,15 +18,15 @@ def isolation_for(
 ) -> Isolation:
     """The isolation called `native` (Buildah's `rootless`), `oci` or `chroot`; Buildah's `default` is native too.
 
-    `state` is a volatile directory of builda's own (the run root) where compiled filters and the leases of private
-    networks are kept; without one, /run/builda or the user's runtime directory. `runtime` and `runtime_flags` are for
-    `oci`. InvalidValue for another name, IsolationUnavailable when there is no such runtime.
+    `state` is a volatile directory of builda's own (the run root) where compiled filters are kept; without one,
+    /run/builda or the user's runtime directory. `runtime` and `runtime_flags` are for `oci`. InvalidValue for another
+    name, IsolationUnavailable when there is no such runtime.
     """
     state = state if state is not None else _default_state()
     if name in ("native", "rootless", "default"):
         from builda.isolation.namespaces import NativeIsolation
 
-        return NativeIsolation(cache=state / "cache", state=state / "network")
+        return NativeIsolation(cache=state / "cache")
     if name == "chroot":
         from builda.isolation.chroot import ChrootIsolation
 
@@ -34,7 +34,7 @@ def isolation_for(
     if name == "oci":
         from builda.isolation.oci import OciIsolation
 
-        return OciIsolation(runtime=runtime, flags=runtime_flags, state=state / "network")
+        return OciIsolation(runtime=runtime, flags=runtime_flags, cache=state / "cache")
     raise InvalidValue(f"no such isolation: {name}", hint="there are native, oci and chroot")
 
 

@@ -33,7 +33,7 @@ class ChrootIsolation:
         wire["wait_for_network"] = False
         wire["fresh"] = False
         wire["pivot"] = False
-        return run_child(wire, process, emit, None)
+        return run_child(wire, process, emit)
 
 
 def _check(process: Process, sandbox: Sandbox) -> None:

@@ -115,8 +115,9 @@ def _init(spec: Spec, sources: Sources, alive: int, private_pid: bool) -> None:
         sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
         tree = Tree(spec, sources)
         terminal = _build(spec, tree, sources)
-        children = None if private_pid else _open_children(tree)
-        tree.enter(spec["pivot"])
+        children = None if private_pid else _open_children(tree, spec)
+        if spec["runtime"] is None:
+            tree.enter(spec["pivot"])
         status = _run(spec, terminal, children)
     except Failure as failure:
         report(failure.fields)
@@ -131,6 +132,9 @@ def _build(spec: Spec, tree: Tree, sources: Sources) -> int | None:
     """Mount all, name the host; the slave side of the terminal if there is one."""
     if spec["namespaces"]["network"] == "private" and not spec["wait_for_network"]:
         sys_.raise_interface("lo")
+    if spec["runtime"] is not None:
+        tree.prepare_for_runtime(spec)
+        return _open_terminal(spec, tree) if spec["terminal"] else None
     if spec["hostname"] is not None and spec["namespaces"]["uts"] == "private":
         sys_.sethostname(spec["hostname"])
     tree.mount_system(spec, sources)
@@ -165,12 +169,16 @@ def _become_command(spec: Spec, terminal: int | None) -> None:
             os.setsid()
         if terminal is not None:
             sys_.ioctl(terminal, _TIOCSCTTY, 0)
-            os.fchown(terminal, spec["uid"], -1)
+            if spec["runtime"] is None:
+                os.fchown(terminal, spec["uid"], -1)
             for fd in (0, 1, 2):
                 os.dup2(terminal, fd)
         for fd in spec["give"]:
             os.fchown(fd, spec["uid"], spec["gid"])
         _signal.pthread_sigmask(_signal.SIG_SETMASK, spec["mask"])
+        if spec["runtime"] is not None:
+            report(("ready",))
+            os.execve(spec["runtime"][0], spec["runtime"], dict(spec["runtime_env"]))
         execute(spec, lambda: report(("ready",)))
     except Failure as failure:
         report(failure.fields)
@@ -230,10 +238,14 @@ def _open_namespace(path: str) -> int:
 
 
 def _open_terminal(spec: Spec, tree: Tree) -> int:
-    """A pseudo terminal of the container's own devpts: its master goes to the parent, its slave to /dev/console."""
+    """A pseudo terminal of the container's own devpts: its master goes to the parent, its slave to /dev/console.
+
+    An OCI runtime gets one of the machine's, and joins it to one in the container.
+    """
     import _socket
 
-    master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY, dir_fd=tree.devpts)
+    name, directory = ("ptmx", tree.devpts) if spec["runtime"] is None else ("/dev/ptmx", None)
+    master = os.open(name, os.O_RDWR | os.O_NOCTTY, dir_fd=directory)
     sys_.ioctl(master, _TIOCSPTLCK, bytes(4))
     number = int.from_bytes(sys_.ioctl(master, _TIOCGPTN, bytes(4))[1], "little")
     sys_.ioctl(master, _TIOCSWINSZ, b"".join(size.to_bytes(2, sys.byteorder) for size in (*spec["size"], 0, 0)))
@@ -242,7 +254,9 @@ def _open_terminal(spec: Spec, tree: Tree) -> int:
     parent = _socket.socket(fileno=CONSOLE)
     parent.sendmsg([b"t"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))])
     os.close(master)
-    tree.attach(sys_.open_tree(tree.devpts, str(number), sys_.OPEN_TREE_CLONE), "/dev/console", directory=False)
+    if spec["runtime"] is None:
+        console = sys_.open_tree(tree.devpts, str(number), sys_.OPEN_TREE_CLONE)
+        tree.attach(console, "/dev/console", directory=False)
     return slave
 
 
@@ -277,10 +291,13 @@ def _wait_for(wanted: int) -> int:
             return code if code >= 0 else 128 - code
 
 
-def _open_children(tree: Tree) -> int:
+def _open_children(tree: Tree, spec: Spec) -> int:
     pid = os.getpid()
+    path = f"proc/{pid}/task/{pid}/children"
     try:
-        return sys_.openat2(tree.root, f"proc/{pid}/task/{pid}/children", os.O_RDONLY)
+        if spec["runtime"] is not None:
+            return os.open("/" + path, os.O_RDONLY)
+        return sys_.openat2(tree.root, path, os.O_RDONLY)
     except OSError as error:
         raise refused("list the processes of a run without a pid namespace", error) from error
 

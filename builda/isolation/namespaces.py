@@ -26,13 +26,12 @@ _SPEC, _REPORT, _GO, _CONSOLE, _PYTHON = 3, 4, 5, 6, 7  # the child's descriptor
 
 
 class NativeIsolation:
-    """Namespaces made by builda itself. `cache` keeps compiled filters, `state` what private networks share."""
+    """Namespaces made by builda itself; `cache` keeps compiled filters."""
 
     name: Literal["native"] = "native"
 
-    def __init__(self, *, cache: Path | None = None, state: Path | None = None) -> None:
+    def __init__(self, *, cache: Path | None = None) -> None:
         self._cache = cache
-        self._state = state
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`."""
@@ -42,7 +41,7 @@ class NativeIsolation:
                 from builda.isolation.cgroups import limited
 
                 wire["cgroup"] = stack.enter_context(limited(sandbox.resources, sandbox.cgroup_parent))
-            return run_child(wire, process, emit, self._state)
+            return run_child(wire, process, emit)
 
 
 def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str, Any]:
@@ -53,6 +52,7 @@ def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str,
     namespaces["network"] = "private" if sandbox.network == "none" else sandbox.network
     return {
         "parent": os.getpid(),
+        "runtime": None,  # the argument list of an OCI runtime, which is started instead of the command
         "namespaces": namespaces,
         "wait_for_network": sandbox.network == "private",
         "rootfs": tuple(map(tuple, sandbox.rootfs)),
@@ -88,7 +88,7 @@ def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str,
     }
 
 
-def run_child(wire: dict[str, Any], command: Process, emit: Emit, state: Path | None) -> int:
+def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
     """Start the child with this specification and return the status of the command; nothing of it is left then."""
     from builda.isolation.streams import Streams
 
@@ -102,7 +102,7 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit, state: Path | 
         if forward:
             stack.enter_context(process.forwarding(pid, streams.resize))
         with _ended(pid) as wait:
-            failure = _follow(reader, pid, wire, go, state, stack)
+            failure = _follow(reader, pid, go, stack)
             if failure is None:
                 streams.relay()
             status: int = wait()
@@ -169,9 +169,7 @@ def _ended(pid: int) -> Iterator[Any]:
             process.wait(pid)
 
 
-def _follow(
-    reader: int, pid: int, wire: dict[str, Any], go: int, state: Path | None, stack: ExitStack
-) -> BuildaError | None:
+def _follow(reader: int, pid: int, go: int, stack: ExitStack) -> BuildaError | None:
     """Read what the child reports until the command is executed (None) or cannot be."""
     ready = False
     failure = None
@@ -181,7 +179,7 @@ def _follow(
         elif message == ("network",):
             from builda.isolation.network import connected
 
-            stack.enter_context(connected(pid, state))
+            stack.enter_context(connected(pid))
             os.write(go, b"g")
         else:
             failure = _error(*message)

@@ -35,10 +35,12 @@ _COPY = sys_.OPEN_TREE_CLONE | sys_.AT_EMPTY_PATH
 
 
 class Sources:
-    """Detached mounts made of what the caller's mount namespace has."""
+    """Detached mounts made of what the caller's mount namespace has; for an OCI runtime of the rootfs only."""
 
     def __init__(self, spec: Spec) -> None:
         self.rootfs = _clone_rootfs(spec)
+        if spec["runtime"] is not None:
+            return
         self.mounts = tuple((mount, _clone_mount(mount, spec["dev"])) for mount in spec["mounts"])
         self.devices = tuple((target, _clone_device(source)) for source, target in spec["devices"])
         self.nodes = tuple((name, _clone_device("/dev/" + name)) for name in _NODES)
@@ -48,10 +50,19 @@ class Tree:
     """The rootfs attached in this mount namespace, and what is mounted in it."""
 
     def __init__(self, spec: Spec, sources: Sources) -> None:
-        self.scratch = _attach_scratch(spec["scratch"])
+        self.scratch = _open_scratch(spec)
         self.root = _attach_root(self.scratch, sources.rootfs)
         self.places = Places(self.root, spec["stubs"])
         self.dev = self.devpts = -1
+
+    def prepare_for_runtime(self, spec: Spec) -> None:
+        """What an OCI runtime needs around the rootfs: mount points on record, a /proc of ours, one kind of cgroups."""
+        for path, directory in spec["points"]:
+            os.close(self.places.make(path, directory=directory))
+        if spec["namespaces"]["pid"] == "private":
+            sys_.mount("proc", "/proc", "proc", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
+        if spec["cgroup2"]:
+            sys_.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
 
     def mount_system(self, spec: Spec, sources: Sources) -> None:
         """proc, sys, dev and the cgroup view."""
@@ -228,21 +239,27 @@ def _with_attributes(mount: detached.Description, dev: bool) -> detached.Descrip
     return kind, source, target, (*(() if "dev" in options else (word,)), *options), lower
 
 
-def _attach_scratch(path: str) -> int:
-    """A tmpfs nobody sees, at the caller's scratch directory: where the root hangs until it is one, and for files."""
+def _open_scratch(spec: Spec) -> int:
+    """A tmpfs nobody sees, at the caller's scratch directory: where the root hangs until it is one, and for files.
+
+    For an OCI runtime it is that directory, its bundle.
+    """
+    path = spec["scratch"]
+    if spec["runtime"] is not None:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fd = detached.clone_filesystem("tmpfs", "tmpfs", ("nosuid", "nodev", "mode=700"))
         sys_.move_mount(fd, "", sys_.AT_FDCWD, path, sys_.MOVE_MOUNT_F_EMPTY_PATH)
+        os.mkdir("rootfs", 0o755, dir_fd=fd)
     except OSError as error:
         raise refused("mount a tmpfs", error) from error
     return fd
 
 
 def _attach_root(scratch: int, rootfs: tuple[tuple[detached.Description, int | None], ...]) -> int:
-    os.mkdir("root", 0o755, dir_fd=scratch)
     (described, first), *others = rootfs
     root = _late_overlay(described) if first is None else first
-    sys_.move_mount(root, "", scratch, "root", sys_.MOVE_MOUNT_F_EMPTY_PATH)
+    sys_.move_mount(root, "", scratch, "rootfs", sys_.MOVE_MOUNT_F_EMPTY_PATH)
     sys_.mount_setattr(root, "", sys_.AT_EMPTY_PATH | sys_.AT_RECURSIVE, propagation=sys_.MS_PRIVATE)
     for described, clone in others:
         place = sys_.openat2(root, described[2].lstrip("/") or ".", os.O_PATH)

@@ -35,7 +35,7 @@ def resolve_user(root: int, text: str, additional: tuple[str, ...] = ()) -> User
     """The identity that `user[:group]` means in the tree at `root`; "" is root.
 
     A name must be in /etc/passwd (/etc/group), a number need not. Without a group the user has its own and those it is
-    a member of; with one, only that. `additional` groups (names or numbers) come on top. NotFound says what is not there.
+    a member of; with one, only that. `additional` groups come on top. NotFound says what is missing.
     """
     name, colon, group = text.partition(":")
     if colon and not group:

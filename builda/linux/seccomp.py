@@ -327,18 +327,47 @@ def filter_program(profile: str | None, capabilities: tuple[str, ...], cache: Pa
 
     The default one is compiled once per set of capabilities and kept in `cache`. InvalidValue for an unusable profile.
     """
-    from pathlib import Path
-
     if profile == "unconfined":
         return None
     machine = os.uname().machine
     if profile is None:
         return _cached(capabilities, machine, cache)
+    return compile_filter(load_filter(profile, capabilities, machine))
+
+
+def load_filter(profile: str | None, capabilities: tuple[str, ...], machine: str) -> Filter:
+    """builda's own filter (None) or that of a file; InvalidValue for an unusable file."""
+    if profile is None:
+        return default_filter(capabilities, machine)
     try:
-        data = Path(profile).read_bytes()
+        with open(profile, "rb") as file:
+            data = file.read()
     except OSError as error:
         raise InvalidValue(f"cannot read seccomp profile: {profile}: {error.strerror}") from error
-    return compile_filter(parse_filter(data, capabilities, machine, profile))
+    return parse_filter(data, capabilities, machine, profile)
+
+
+def to_runtime_spec(filter_: Filter, machine: str) -> dict[str, Any]:
+    """The filter as `linux.seccomp` of a runtime-spec configuration."""
+    actions = {ours: spec for spec, ours in reversed(_SPEC_ACTIONS.items())}
+    return {
+        "defaultAction": actions[filter_.default],
+        "defaultErrnoRet": filter_.default_error,
+        "architectures": [f"SCMP_ARCH_{name.upper()}" for name in (machine, *filter_.architectures)],
+        "syscalls": [_spec_rule(actions, rule) for rule in filter_.rules if rule.names],
+    }
+
+
+def _spec_rule(actions: dict[str, str], rule: Rule) -> dict[str, Any]:
+    entry: dict[str, Any] = {"names": list(rule.names), "action": actions[rule.action]}
+    if rule.action == "errno":
+        entry["errnoRet"] = rule.error
+    if rule.arguments:
+        entry["args"] = [
+            {"index": each.position, "value": each.value, "valueTwo": each.other, "op": f"SCMP_CMP_{each.op}"}
+            for each in rule.arguments
+        ]
+    return entry
 
 
 def _cached(capabilities: tuple[str, ...], machine: str, cache: Path | None) -> bytes:

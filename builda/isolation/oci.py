@@ -1,0 +1,298 @@
+"""Isolation by an OCI runtime: writes a bundle (runtime-spec config.md) and has crun or runc run it.
+
+builda's child first makes a mount namespace where the rootfs is mounted into the bundle, and a pid namespace that takes
+the runtime and all its container along when builda is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
+from builda.isolation import rlimits
+from builda.isolation.namespaces import run_child, to_wire
+from builda.linux.process import is_alive, process_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from builda.events import Emit
+    from builda.isolation.spec import Process, Sandbox
+
+_RUNTIMES = ("crun", "runc")
+_INERT = ["nosuid", "noexec", "nodev"]
+_CAP_SYS_RESOURCE = 24
+
+
+class OciIsolation:
+    """`runtime` (a name or path, else crun or runc from PATH) runs the command; `flags` go before its `run`."""
+
+    name: Literal["oci"] = "oci"
+
+    def __init__(self, *, runtime: str | None = None, flags: tuple[str, ...] = (), cache: Path | None = None) -> None:
+        self._runtime = find_runtime(runtime)
+        self._flags = tuple(flag if flag.startswith("-") else "--" + flag for flag in flags)
+        self._cache = cache
+
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+        """See `Isolation.run`."""
+        from contextlib import ExitStack
+
+        scratch = Path(sandbox.scratch)
+        (scratch / "rootfs").mkdir()
+        identifier = "-".join(("builda", *map(str, process_identity()), os.urandom(4).hex()))
+        wire = self._wire(process, sandbox, identifier)
+        config = bundle_config(process, sandbox, f"/{identifier}", files=_write_files(sandbox, scratch))
+        (scratch / "config.json").write_text(json.dumps(config), encoding="utf-8", errors="surrogateescape")
+        sweep_cgroups()
+        with ExitStack() as stack:
+            if sandbox.resources or sandbox.cgroup_parent:
+                from builda.isolation.cgroups import limited
+
+                wire["cgroup"] = stack.enter_context(limited(sandbox.resources, sandbox.cgroup_parent))
+            stack.callback(sweep_cgroups, identifier)
+            status = run_child(wire, process, emit)
+        if status and (failure := _failure(scratch / "log.json", process.args[0])):
+            raise failure
+        return status
+
+    def _wire(self, process: Process, sandbox: Sandbox, identifier: str) -> dict[str, Any]:
+        """For the child: the network and the rootfs are its business, all else the runtime's."""
+        wire = to_wire(process, sandbox, self._cache)
+        own_pids = sandbox.namespaces.get("pid", "private") == "private"
+        wire["namespaces"] |= {"ipc": "host", "uts": "host", "cgroup": "host", "pid": "private" if own_pids else "host"}
+        crun = os.path.basename(self._runtime) == "crun"
+        with_cgroups = not crun or _device_filter_works()
+        wire["cgroup2"] = crun and not with_cgroups
+        manager = ("--cgroup-manager=cgroupfs" if with_cgroups else "--cgroup-manager=disabled",) if crun else ()
+        log = f"{sandbox.scratch}/log.json"
+        wire["runtime"] = (
+            self._runtime,
+            *("--root", f"{sandbox.scratch}/state", "--log", f"file:{log}" if crun else log, "--log-format", "json"),
+            *manager,
+            *self._flags,
+            "run",
+            *("--bundle", sandbox.scratch),
+            *(("--no-pivot",) if sandbox.no_pivot else ()),
+            *(("--no-new-keyring",) if not crun and sandbox.no_pivot else ()),
+            identifier,
+        )
+        keep = ("PATH", "HOME", "XDG_RUNTIME_DIR", "TMPDIR", "DBUS_SESSION_BUS_ADDRESS")
+        wire["runtime_env"] = tuple((name, os.environ[name]) for name in keep if name in os.environ)
+        wire["points"] = _mount_points(sandbox)
+        return wire
+
+
+def find_runtime(name: str | None) -> str:
+    """The path of the OCI runtime called `name`, or of the first of crun and runc; IsolationUnavailable without."""
+    from shutil import which
+
+    for candidate in (name,) if name else _RUNTIMES:
+        if path := which(candidate):
+            return path
+    raise IsolationUnavailable(
+        f"no OCI runtime found: {name or ' or '.join(_RUNTIMES)}",
+        hint="install crun or runc, or use --isolation native, which needs neither",
+    )
+
+
+def bundle_config(
+    process: Process, sandbox: Sandbox, cgroups_path: str, *, files: tuple[tuple[str, str], ...]
+) -> dict[str, Any]:
+    """config.json of the bundle; `files` are pairs of a path inside and the file to bind there."""
+    config: dict[str, Any] = {
+        "ociVersion": "1.0.2",
+        "process": _process(process),
+        "root": {"path": "rootfs"},
+        "mounts": _system_mounts(sandbox) + [_bind(source, path) for path, source in files],
+        "linux": _linux(process, sandbox, cgroups_path),
+    }
+    config["mounts"] += [_mount(tuple(mount)) for mount in sandbox.mounts]
+    if sandbox.hostname is not None and sandbox.namespaces.get("uts", "private") == "private":
+        config["hostname"] = sandbox.hostname
+    return config
+
+
+def _process(process: Process) -> dict[str, Any]:
+    names = list(process.capabilities)
+    effective = names if process.user.uid == 0 else []
+    return {
+        "terminal": process.terminal,
+        "user": {
+            "uid": process.user.uid,
+            "gid": process.user.gid,
+            "additionalGids": list(process.user.additional_gids),
+            "umask": process.umask,
+        },
+        "args": list(process.args),
+        "env": [f"{name}={value}" for name, value in process.env],
+        "cwd": process.cwd,
+        "capabilities": {"bounding": names, "effective": effective, "permitted": effective},
+        "rlimits": [
+            {"type": name, "soft": _unsigned(soft), "hard": _unsigned(hard)}
+            for name, soft, hard in rlimits.checked(process.rlimits)
+        ],
+        "noNewPrivileges": process.no_new_privileges,
+    }
+
+
+def _unsigned(limit: int) -> int:
+    return limit if limit >= 0 else 2**64 - 1
+
+
+def _linux(process: Process, sandbox: Sandbox, cgroups_path: str) -> dict[str, Any]:
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(sandbox.namespaces),
+        "cgroupsPath": cgroups_path,
+        "maskedPaths": list(sandbox.masked_paths),
+        "readonlyPaths": list(sandbox.readonly_paths),
+        "devices": [_device(device.source, device.target) for device in sandbox.devices],
+        "resources": {"devices": [{"allow": False, "access": "rwm"}, *_allowed(sandbox)]},
+        "rootfsPropagation": "private",
+    }
+    if sandbox.seccomp != "unconfined":
+        from builda.linux.seccomp import load_filter, to_runtime_spec
+
+        machine = os.uname().machine
+        linux["seccomp"] = to_runtime_spec(load_filter(sandbox.seccomp, process.capabilities, machine), machine)
+    return linux
+
+
+def _namespaces(wanted: Mapping[str, str]) -> list[dict[str, str]]:
+    """No network one: the child has made or joined it already, and the runtime's is the child's."""
+    entries = [{"type": "mount"}]
+    for kind in ("pid", "ipc", "uts", "cgroup"):
+        value = wanted.get(kind, "private")
+        if value == "private":
+            entries.append({"type": kind})
+        elif value.startswith("ns:"):
+            entries.append({"type": kind, "path": value[3:]})
+    return entries
+
+
+def _system_mounts(sandbox: Sandbox) -> list[dict[str, Any]]:
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+    rows = [
+        ("/proc", "proc", "proc", _INERT),
+        ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        ("/dev/pts", "devpts", "devpts", pts),
+        ("/dev/shm", "tmpfs", "shm", [*_INERT, "mode=1777", f"size={sandbox.shm_size}"]),
+        ("/sys", "sysfs", "sysfs", [*_INERT, "ro"]),
+    ]
+    if sandbox.namespaces.get("ipc", "private") == "private":
+        rows.append(("/dev/mqueue", "mqueue", "mqueue", _INERT))
+    return [
+        {"destination": target, "type": kind, "source": source, "options": list(options)}
+        for target, kind, source, options in rows
+    ]
+
+
+def _bind(source: str, path: str) -> dict[str, Any]:
+    return {"destination": path, "type": "bind", "source": source, "options": ["bind", "rprivate", "nosuid", "nodev"]}
+
+
+def _mount(mount: tuple[Any, ...]) -> dict[str, Any]:
+    kind, source, target, options, lower = mount
+    words = [word for word in options if word != "dev"]
+    if "dev" not in options:
+        words.append("nodev")
+    if kind == "overlay":
+        words.append("lowerdir=" + ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in lower))
+    if kind in ("bind", "rbind"):
+        words.append(kind)
+    return {"destination": target, "type": "bind" if kind == "rbind" else kind, "source": source, "options": words}
+
+
+def _device(source: str, target: str) -> dict[str, Any]:
+    found = _stat(source)
+    kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
+    return {
+        "path": target,
+        "type": kind,
+        "major": os.major(found.st_rdev),
+        "minor": os.minor(found.st_rdev),
+        "fileMode": stat.S_IMODE(found.st_mode),
+        "uid": found.st_uid,
+        "gid": found.st_gid,
+    }
+
+
+def _allowed(sandbox: Sandbox) -> list[dict[str, Any]]:
+    rows = [_device(device.source, device.target) | {"access": device.permissions} for device in sandbox.devices]
+    return [{"allow": True} | {key: row[key] for key in ("type", "major", "minor", "access")} for row in rows]
+
+
+def _stat(source: str) -> os.stat_result:
+    from builda.errors import InvalidValue, NotFound
+
+    try:
+        found = os.stat(source)
+    except FileNotFoundError as error:
+        raise NotFound(f"no such device: {source}") from error
+    if not stat.S_ISBLK(found.st_mode) and not stat.S_ISCHR(found.st_mode):
+        raise InvalidValue(f"not a device: {source}")
+    return found
+
+
+def _write_files(sandbox: Sandbox, scratch: Path) -> tuple[tuple[str, str], ...]:
+    written = []
+    for number, (path, content) in enumerate(sandbox.files.items()):
+        file = scratch / f"file-{number}"
+        file.write_bytes(content)
+        file.chmod(0o644)
+        written.append((path, str(file)))
+    return tuple(written)
+
+
+def _mount_points(sandbox: Sandbox) -> tuple[tuple[str, bool], ...]:
+    """(path, is a directory) of what the runtime would else make in the rootfs without saying so."""
+    points = [(path, True) for path in ("/proc", "/dev", "/sys")]
+    points += [(path, False) for path in sandbox.files]
+    for mount in sandbox.mounts:
+        directory = mount.type not in ("bind", "rbind") or os.path.isdir(mount.source)
+        points.append((mount.target, directory))
+    return tuple((path, directory) for path, directory in points if not path.startswith(("/dev/", "/proc/", "/sys/")))
+
+
+def _device_filter_works() -> bool:
+    """crun's needs cgroup v2 alone, and to raise RLIMIT_MEMLOCK."""
+    from builda.linux.syscalls import capget
+
+    return os.path.exists("/sys/fs/cgroup/cgroup.controllers") and bool(capget()[0] >> _CAP_SYS_RESOURCE & 1)
+
+
+def _failure(log: Path, command: str) -> BuildaError | None:
+    """What the runtime said when it was not the command that failed."""
+    with suppress(FileNotFoundError):
+        for line in log.read_text(errors="replace").splitlines():
+            with suppress(ValueError):
+                entry = json.loads(line)
+                if entry.get("level") in ("error", "fatal"):
+                    return _read_failure(str(entry.get("msg", "")), command)
+    return None
+
+
+def _read_failure(said: str, command: str) -> BuildaError | None:
+    if "not found in $PATH" in said or ("exec" in said and "no such file or directory" in said.lower()):
+        return CommandFailed(f"no such command in the container: {command}", status=127, hint=said)
+    if "exec" in said and "permission denied" in said.lower():
+        return CommandFailed(f"not executable: {command}", status=126, hint=said)
+    if "hybrid mode" in said:
+        return None  # crun's remark about cgroups, an error only by name
+    return IsolationUnavailable(f"the OCI runtime failed: {said}")
+
+
+def sweep_cgroups(identifier: str | None = None) -> None:
+    """Remove the cgroups that a runtime made for a run that is over: `identifier`, or any of a dead builda process."""
+    root = Path("/sys/fs/cgroup")
+    for path in (*root.glob("builda-*"), *root.glob("*/builda-*")):
+        words = path.name.split("-")
+        ours = path.name == identifier
+        if ours or (len(words) == 4 and words[1].isdigit() and not is_alive(int(words[1]), int(words[2]))):
+            with suppress(OSError):
+                path.rmdir()
