@@ -117,6 +117,7 @@ def _init(spec: Spec, sources: Sources, alive: int, private_pid: bool) -> None:
         terminal = _build(spec, tree, sources)
         children = None if private_pid else _open_children(tree, spec)
         if spec["runtime"] is None:
+            sys.path.clear()  # an import from now on would take its module from the container
             tree.enter(spec["pivot"])
         status = _run(spec, terminal, children)
     except Failure as failure:

@@ -44,16 +44,12 @@ def _change_directory(path: str) -> None:
         raise Failure("NotFound", f"cannot change to the working directory: {path}: {error.strerror}") from error
 
 
-def _set_limits(limits: tuple[tuple[str, int, int], ...]) -> None:
-    if not limits:
-        return
-    import resource
-
-    for name, soft, hard in limits:
+def _set_limits(limits: tuple[tuple[str, int, int, int], ...]) -> None:
+    for name, number, soft, hard in limits:
         try:
-            resource.setrlimit(getattr(resource, name), (soft, hard))
-        except (OSError, ValueError) as error:
-            raise Failure("IsolationUnavailable", f"cannot set {name} to {soft}:{hard}: {error}") from error
+            sys_.setrlimit(number, soft, hard)
+        except OSError as error:
+            raise refused(f"set {name} to {soft}:{hard}", error) from error
 
 
 def _limit_bounding_set(wanted: int) -> int:
@@ -153,10 +149,10 @@ def _not_found(path: str) -> Failure:
     except OSError:
         return Failure("CommandFailed", f"no such command in the container: {path}", None, 127)
     if head.startswith(b"#!"):
-        words = head[2:].split(b"\n")[0].split()
-        interpreter = os.fsdecode(words[0]) if words else ""
-        hint = "the first line ends in a carriage return" if interpreter.endswith("\r") else None
-        message = f"the interpreter of {path} is not in the container: {interpreter.rstrip(chr(13))}"
+        line = head[2:].split(b"\n")[0]
+        interpreter = os.fsdecode((line.split() or [b""])[0])
+        hint = "its first line ends in a carriage return" if line.endswith(b"\r") else None
+        message = f"the interpreter of {path} is not in the container: {interpreter}"
         return Failure("CommandFailed", message, hint, 127)
     message = f"the dynamic loader of the program is not in the container: {path}"
     return Failure("CommandFailed", message, "ldd shows what it needs; a static program needs none", 127)

@@ -135,7 +135,7 @@ def _process(process: Process) -> dict[str, Any]:
         "capabilities": {"bounding": names, "effective": effective, "permitted": effective},
         "rlimits": [
             {"type": name, "soft": _unsigned(soft), "hard": _unsigned(hard)}
-            for name, soft, hard in rlimits.checked(process.rlimits)
+            for name, _, soft, hard in rlimits.checked(process.rlimits)
         ],
         "noNewPrivileges": process.no_new_privileges,
     }

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 _CAP_SYS_RESOURCE = 24
 
 
-def checked(limits: tuple[Rlimit, ...]) -> tuple[tuple[str, int, int], ...]:
-    """(name, soft, hard) of each; InvalidValue or IsolationUnavailable names the limit that cannot be."""
+def checked(limits: tuple[Rlimit, ...]) -> tuple[tuple[str, int, int, int], ...]:
+    """(name, number, soft, hard) of each; InvalidValue or IsolationUnavailable names the limit that cannot be."""
     if not limits:
         return ()
     import resource
@@ -33,7 +33,7 @@ def checked(limits: tuple[Rlimit, ...]) -> tuple[tuple[str, int, int], ...]:
                 f"this process may not raise {limit.type} above {hard}: {limit.hard}",
                 hint="start builda with a higher hard limit (ulimit -H), or give it CAP_SYS_RESOURCE",
             )
-    return tuple((limit.type, limit.soft, limit.hard) for limit in limits)
+    return tuple((limit.type, getattr(resource, limit.type), limit.soft, limit.hard) for limit in limits)
 
 
 def _rank(value: int) -> float:

@@ -85,6 +85,7 @@ PR_GET_NO_NEW_PRIVS = 39
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+_UNLIMITED = 2**64 - 1
 SECCOMP_MODE_FILTER = 2
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
@@ -268,6 +269,13 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     )
     if _libc.capset(ctypes.byref(_CapHeader(LINUX_CAPABILITY_VERSION_3, 0)), data) < 0:
         raise _failure("capset")
+
+
+def setrlimit(resource: int, soft: int, hard: int) -> None:
+    """Limit a resource (RLIMIT_… as a number) of this process; -1 is no limit."""
+    words = (ctypes.c_ulong * 2)(soft & _UNLIMITED, hard & _UNLIMITED)
+    if _libc.setrlimit(ctypes.c_int(resource), words) < 0:
+        raise _failure("setrlimit")
 
 
 def sethostname(name: str) -> None:

@@ -1,0 +1,112 @@
+"""A busybox root file system, and a way to run commands in it through any isolation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builda.events import CommandOutput, Event
+from builda.isolation import isolation_for
+from builda.isolation.spec import MASKED_PATHS, READONLY_PATHS, Process, Sandbox, User
+from builda.linux import caps
+from builda.linux.mount import Mount, attach, detach
+
+BUSYBOX = shutil.which("busybox")
+
+
+class Box:
+    """Runs commands in `rootfs`; each run has the defaults of `process` and `sandbox` and what is said over them."""
+
+    def __init__(self, rootfs: Path, scratch: Path) -> None:
+        self.rootfs = rootfs
+        self.scratch = scratch
+        self.stubs = scratch / "stubs"
+        self.events: list[Event] = []
+        self.isolation: Any = None
+        self.process = Process(
+            args=(),
+            env=(("PATH", "/bin"),),
+            cwd="/",
+            user=User(uid=0, gid=0),
+            capabilities=caps.DEFAULT,
+            stdin=b"",
+            capture=True,
+        )
+        self.sandbox = Sandbox(
+            rootfs=(Mount("bind", str(rootfs), "/"),),
+            files={},
+            namespaces={},
+            network="none",
+            hostname="box",
+            seccomp=None,
+            masked_paths=MASKED_PATHS,
+            readonly_paths=READONLY_PATHS,
+            scratch="",
+            stubs=str(self.stubs),
+        )
+
+    def run(self, *args: str, **changes: Any) -> int:
+        """The status of a command; its output is in `output` then."""
+        self.events.clear()
+        scratch = self.scratch / os.urandom(4).hex()
+        scratch.mkdir()
+        ours = {key: changes.pop(key) for key in tuple(changes) if key in Process.__dataclass_fields__}
+        process = replace(self.process, args=args, **ours)
+        return int(
+            self.isolation.run(process, replace(self.sandbox, scratch=str(scratch), **changes), self.events.append)
+        )
+
+    def shell(self, script: str, **changes: Any) -> str:
+        """What a script that must succeed printed."""
+        status = self.run("sh", "-ec", script, **changes)
+        assert status == 0, (status, self.output)
+        return self.output
+
+    @property
+    def output(self) -> str:
+        return b"".join(event.data for event in self.events if isinstance(event, CommandOutput)).decode()
+
+
+def make_rootfs(path: Path) -> None:
+    for name in "bin etc proc sys dev tmp root".split():
+        (path / name).mkdir(parents=True)
+    assert BUSYBOX is not None
+    shutil.copy(BUSYBOX, path / "bin/busybox")
+    for applet in subprocess.check_output([BUSYBOX, "--list"], text=True).split():
+        if applet != "busybox":
+            (path / "bin" / applet).symlink_to("busybox")
+    (path / "tmp").chmod(0o1777)
+    (path / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\n")
+    (path / "etc/group").write_text("root:x:0:\nbob:x:1000:\nwheel:x:10:root,bob\n")
+
+
+@pytest.fixture
+def new_box(tmp_path: Path) -> Iterator[Callable[[str], Box]]:
+    if os.geteuid() != 0:
+        pytest.skip("namespaces and mounts need root")
+    if BUSYBOX is None:
+        pytest.skip("busybox-static is not installed")
+    place = tmp_path / "rootfs"
+    place.mkdir()
+    attach((Mount("tmpfs", "tmpfs", "/", ("mode=755",)),), place)
+    make_rootfs(place)
+
+    def make(isolation: str, **options: Any) -> Box:
+        box = Box(place, tmp_path)
+        box.isolation = isolation_for(isolation, state=tmp_path / "state", **options)
+        return box
+
+    yield make
+    detach(place)
+
+
+@pytest.fixture
+def box(new_box: Callable[[str], Box]) -> Box:
+    return new_box("native")
