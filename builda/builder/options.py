@@ -1,5 +1,4 @@
-"""What `from`, `commit`, `pull` and `push` can be told, as values (peers.md section 1.6). `run`, `copy` and `config` take
-the steps of `plan.py`."""
+"""What `from`, `commit`, `pull` and `push` can be told, as values. `run`, `copy` and `config` take the steps of plan.py."""
 
 from __future__ import annotations
 
@@ -154,4 +153,5 @@ class Inputs:
     stages: Mapping[int, WorkingContainer] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)  # id -> the agent's socket
+    discard_writes: bool = False  # writes to a bound context are dropped: what a build promises
     access: RegistryAccess = RegistryAccess()

@@ -1,0 +1,242 @@
+"""Volumes and mounts of a run, made ready on the host's side: texts and steps to mounts, environment and locks."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.builder.subtree import subtree, writable
+from builda.errors import InvalidValue, NotFound, Unsupported
+from builda.fs import paths
+from builda.linux.mount import Mount
+from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from builda.builder.builder import Builder
+    from builda.builder.options import Inputs
+    from builda.isolation.spec import User
+    from builda.plan import Run, RunMount, RunOptions, Source
+
+SCRIPT = "/run/.builda-script"
+_PROPAGATIONS = frozenset("private rprivate shared rshared slave rslave unbindable runbindable".split())
+_PLAIN_OPTIONS = frozenset("ro rw nosuid suid nodev dev noexec exec noatime relatime nodiratime".split())
+_LABELS = frozenset({"z", "Z"})  # SELinux: nothing to do on a kernel without it, and refused labels elsewhere
+_SECRET_MODE = 0o400
+
+
+class Attachments(NamedTuple):
+    """What mounts and files a run brings with it."""
+
+    mounts: tuple[Mount, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    script: str | None = None  # path inside of the script to append to the arguments
+
+
+@contextmanager
+def attached(
+    builder: Builder, step: Run, options: RunOptions, inputs: Inputs, user: User, scratch: str
+) -> Iterator[Attachments]:
+    """What volumes and mounts the run asks for; locks of cache mounts are held for the time of the block.
+
+    Files with secrets are in `scratch`, which the caller removes.
+    """
+    with ExitStack() as stack:
+        work = _Work(builder, inputs, user, scratch, stack)
+        mounts = [work.volume(text) for text in options.volumes]
+        env: list[tuple[str, str]] = []
+        for mount in step.mounts:
+            made, variables = work.mount(mount)
+            mounts.extend(made)
+            env.extend(variables)
+        if step.script is not None:
+            mounts.append(work.file("script", step.script, SCRIPT, 0o755))
+        yield Attachments(tuple(mounts), tuple(env), SCRIPT if step.script is not None else None)
+
+
+class _Work:
+    """The mounts of one run, each made ready in turn."""
+
+    def __init__(self, builder: Builder, inputs: Inputs, user: User, scratch: str, stack: ExitStack) -> None:
+        self.builder = builder
+        self.inputs = inputs
+        self.user = user
+        self.scratch = scratch
+        self.stack = stack
+        self.count = 0
+        self.agents = 0
+
+    def place(self, name: str) -> str:
+        """A new path in the scratch directory."""
+        self.count += 1
+        return os.path.join(self.scratch, f"{name}-{self.count}")
+
+    def directory(self, name: str) -> str:
+        path = self.place(name)
+        os.mkdir(path, 0o755)
+        return path
+
+    def file(self, name: str, data: bytes, target: str, mode: int, owner: tuple[int, int] = (0, 0)) -> Mount:
+        path = self.place(name)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(fd, "wb") as file:
+            file.write(data)
+            os.fchown(fd, *owner)
+            os.fchmod(fd, mode)
+        return Mount("bind", path, target, ("ro",))
+
+    def volume(self, text: str) -> Mount:
+        """`host:container[:options]`, a bind of the host's directory."""
+        source, _, rest = text.partition(":")
+        target, _, words = rest.partition(":")
+        if not target.startswith("/"):
+            raise InvalidValue(f"a volume is host:container[:options]: {text}", hint="both paths are absolute")
+        if not source.startswith("/"):
+            raise InvalidValue(f"path of the volume on the host is not absolute: {text}")
+        if not os.path.exists(source):
+            raise NotFound(f"no such file or directory on the host: {source}")
+        options = tuple(word for word in words.split(",") if word)
+        mount = Mount("rbind", source, target, self.options(options, source, text) or ("rw",))
+        return self.over(mount) if "O" in options else mount
+
+    def options(self, words: tuple[str, ...], source: str, text: str) -> tuple[str, ...]:
+        """Those of `words` that are mount options; the others are done here."""
+        known = _PLAIN_OPTIONS | _PROPAGATIONS | _LABELS | {"O", "U", "bind", "rbind", "nocopy", "cached", "delegated"}
+        for word in words:
+            if word.partition("=")[0] in ("upperdir", "workdir", "idmap"):
+                raise Unsupported(f"volume option is not supported: {word} in {text}")
+            if word not in known:
+                raise InvalidValue(f"unknown volume option: {word} in {text}")
+        if "U" in words:
+            _chown_tree(source, self.user.uid, self.user.gid)
+        return tuple(word for word in words if word in _PLAIN_OPTIONS or word in _PROPAGATIONS)
+
+    def over(self, mount: Mount) -> Mount:
+        """The same with writes going nowhere."""
+        return writable(mount, self.directory("upper"), self.directory("work"))
+
+    def mount(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
+        """The mounts and the variables that one `--mount` brings."""
+        match mount.type:
+            case "bind":
+                return (self.bind(mount),), ()
+            case "cache":
+                return (self.cache(mount),), ()
+            case "tmpfs":
+                return (_tmpfs(mount),), ()
+            case "secret":
+                return self.secret(mount)
+            case "ssh":
+                return self.ssh(mount)
+
+    def bind(self, mount: RunMount) -> Mount:
+        """Read-only unless said otherwise; writes reach the source only when it is the user's own directory."""
+        options = self.options(mount.options, "", mount.target)
+        propagation = tuple(word for word in options if word in _PROPAGATIONS)
+        found = self.source(mount.from_, mount.source, mount.target)
+        if mount.read_only is not False:
+            return found._replace(options=(*found.options, *propagation))
+        own = isinstance(mount.from_, Context | NamedContext) and not self.inputs.discard_writes
+        if own and found.type == "rbind":
+            return found._replace(options=("rw", *propagation))
+        return self.over(found)
+
+    def source(self, source: Source, path: str, target: str) -> Mount:
+        """A read-only mount at `target` of what a `--mount` names."""
+        match source:
+            case Context():
+                return self.local(self.inputs.context, path, target)
+            case NamedContext(name):
+                if name not in self.inputs.named:
+                    raise NotFound(f"no such build context: {name}")
+                return self.local(self.inputs.named[name], path, target)
+            case FromStage(index):
+                container = self.inputs.stages[index]
+                return subtree(self.builder.rootfs(container), path, target, name=f"stage {index}")
+            case FromContainer(name):
+                container = self.builder.store.container(name)
+                return subtree(self.builder.rootfs(container), path, target, name=name)
+            case FromImage(name):
+                return subtree(self.builder.image_view(name, self.inputs), path, target, name=name)
+
+    def local(self, context: Path | None, path: str, target: str) -> Mount:
+        """Inside the context; without one a path of the caller's shell."""
+        if context is None:
+            here = os.path.join(self.builder.cwd, path)
+            if not os.path.exists(here):
+                raise NotFound(f"no such file or directory to mount: {here}")
+            return Mount("rbind", here, target, ("ro",))
+        root = os.open(context, os.O_PATH | os.O_DIRECTORY)
+        try:
+            fd = paths.open_in_root(root, path.lstrip("/") or ".", os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(f"no such file or directory in the context: {path}") from error
+        finally:
+            os.close(root)
+        try:
+            return Mount("rbind", os.readlink(f"/proc/self/fd/{fd}"), target, ("ro",))
+        finally:
+            os.close(fd)
+
+    def cache(self, mount: RunMount) -> Mount:
+        """A directory that lives on between runs."""
+        identity = mount.id or posixpath.normpath(mount.target)
+        owner = (mount.uid or 0, mount.gid or 0)
+        first = None
+        if mount.source or not isinstance(mount.from_, Context):
+            first = self.source(mount.from_, mount.source, "/")
+        path = self.stack.enter_context(
+            self.builder.store.cache_mount(
+                identity,
+                sharing=mount.sharing,
+                mode=0o755 if mount.mode is None else mount.mode,
+                owner=owner,
+                first=first,
+            )
+        )
+        return Mount("bind", str(path), mount.target, ("ro",) if mount.read_only else ("rw",))
+
+    def secret(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
+        data = self.inputs.secrets.get(mount.id)
+        if data is None:
+            if mount.required:
+                raise NotFound(f"no such secret: {mount.id}", hint=f"give it with --secret id={mount.id},src=FILE")
+            return (), ()
+        variables = ((mount.env, data.decode("utf-8", "surrogateescape")),) if mount.env else ()
+        if not mount.target:
+            return (), variables
+        mode = _SECRET_MODE if mount.mode is None else mount.mode
+        return (self.file("secret", data, mount.target, mode, (mount.uid or 0, mount.gid or 0)),), variables
+
+    def ssh(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
+        socket = self.inputs.ssh.get(mount.id or "default")
+        if socket is None:
+            if mount.required:
+                raise NotFound(f"no such ssh agent: {mount.id}", hint="give it with --ssh default or --ssh ID=SOCKET")
+            return (), ()
+        target = mount.target or f"/run/buildkit/ssh_agent.{self.agents}"
+        variables = (("SSH_AUTH_SOCK", target),) if self.agents == 0 else ()
+        self.agents += 1
+        return (Mount("bind", socket, target, ("rw",)),), variables
+
+
+def _tmpfs(mount: RunMount) -> Mount:
+    options = ["nosuid", "nodev", f"mode={0o1777 if mount.mode is None else mount.mode:o}"]
+    if mount.size is not None:
+        options.append(f"size={mount.size}")
+    if mount.read_only:
+        options.append("ro")
+    return Mount("tmpfs", "tmpfs", mount.target, tuple(options))
+
+
+def _chown_tree(path: str, uid: int, gid: int) -> None:
+    """`U`: the host's directory belongs to the container's user, links themselves and never what they lead to."""
+    os.chown(path, uid, gid, follow_symlinks=False)
+    for head, directories, files, fd in os.fwalk(path, follow_symlinks=False):
+        assert head is not None
+        for name in (*directories, *files):
+            os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)

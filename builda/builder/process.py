@@ -1,0 +1,221 @@
+"""A working container and a Run to the Process and Sandbox that isolation performs."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from builda.builder.rootfiles import files
+from builda.builder.security import Security, rlimits, security
+from builda.errors import InvalidValue, NotFound, Unsupported
+from builda.isolation.spec import Device, Process, Sandbox
+from builda.linux import caps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from builda.builder.attachments import Attachments
+    from builda.isolation.spec import User
+    from builda.linux.mount import Mount
+    from builda.plan import Run, RunOptions
+    from builda.store.store import WorkingContainer
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SHM_SIZE = 64 << 20
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+_NAMESPACES = ("pid", "ipc", "uts", "cgroup")
+_RESOURCES = ("memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a run takes from the caller rather than from the container."""
+
+    environ: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+    terminal: bool = False  # whether stdin and stdout are one
+    capture: bool = False
+    stage: str | None = None
+
+
+def process_of(
+    container: WorkingContainer,
+    step: Run,
+    options: RunOptions,
+    user: User,
+    home: str,
+    attachments: Attachments,
+    around: Surroundings,
+) -> Process:
+    """What is executed, and as whom. `options` are the container's and the step's, merged."""
+    script = (attachments.script,) if attachments.script is not None else ()
+    args = (*step.args, *script)
+    if not args:
+        raise InvalidValue("no command to run", hint="the image's ENTRYPOINT and CMD are never run by a build")
+    terminal = around.terminal if options.terminal is None else options.terminal
+    return Process(
+        args=args,
+        env=environment(container, step, options, home, attachments.env, terminal, around.environ),
+        cwd=working_dir(container, step),
+        user=user,
+        capabilities=caps.effective_set(caps.DEFAULT, options.cap_add, options.cap_drop),
+        rlimits=rlimits(options.ulimits),
+        no_new_privileges=security(options.security_opts).no_new_privileges,
+        terminal=terminal and not around.capture,
+        stdin=step.stdin,
+        capture=around.capture,
+        stage=around.stage,
+    )
+
+
+def sandbox_of(
+    container: WorkingContainer,
+    options: RunOptions,
+    rootfs: tuple[Mount, ...],
+    attachments: Attachments,
+    *,
+    network: str,
+    scratch: str,
+    stubs: str,
+    version: str,
+) -> Sandbox:
+    """Where it runs."""
+    confined: Security = security(options.security_opts)
+    hostname = hostname_of(container, options)
+    return Sandbox(
+        rootfs=rootfs,
+        mounts=attachments.mounts,
+        files=files(container, options, network=network, hostname=hostname, version=version),
+        devices=tuple(device for text in options.devices for device in devices(text)),
+        namespaces=namespaces(options),
+        network=network,
+        hostname=hostname if namespaces(options)["uts"] == "private" else None,
+        seccomp=confined.seccomp,
+        masked_paths=confined.masked,
+        readonly_paths=confined.read_only,
+        shm_size=SHM_SIZE if options.shm_size is None else options.shm_size,
+        no_pivot=bool(options.no_pivot),
+        cgroup_parent=options.cgroup_parent,
+        resources=resources(options),
+        scratch=scratch,
+        stubs=stubs,
+    )
+
+
+def hostname_of(container: WorkingContainer, options: RunOptions) -> str:
+    """The name that the command's machine has."""
+    return options.hostname or container.config.hostname or container.id[:12]
+
+
+def working_dir(container: WorkingContainer, step: Run) -> str:
+    """Where the command starts, absolute."""
+    return posixpath.normpath(posixpath.join("/", container.config.working_dir, step.working_dir or "."))
+
+
+def environment(
+    container: WorkingContainer,
+    step: Run,
+    options: RunOptions,
+    home: str,
+    attached: tuple[tuple[str, str], ...],
+    terminal: bool,
+    environ: Mapping[str, str],
+) -> tuple[tuple[str, str], ...]:
+    """The image's variables over defaults, the step's over both."""
+    env = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname_of(container, options), "HOME": home}
+    if terminal:
+        env["TERM"] = environ.get("TERM", "xterm")
+    if options.http_proxy is not False:
+        env.update(proxies(environ))
+    env.update(container.config.env)
+    env.update(attached)
+    env.update(step.env)
+    return tuple(env.items())
+
+
+def proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """The proxy variables of the caller, in both cases; they reach the command and nothing that is recorded."""
+    names = (*PROXIES, *(name.upper() for name in PROXIES))
+    return {name: environ[name] for name in names if name in environ}
+
+
+def namespaces(options: RunOptions) -> dict[str, str]:
+    """Which namespaces the command has to itself."""
+    asked = {"pid": options.pid, "ipc": options.ipc, "uts": options.uts, "cgroup": options.cgroupns}
+    return {kind: _namespace(kind, asked[kind]) for kind in _NAMESPACES}
+
+
+def _namespace(kind: str, value: str | None) -> str:
+    if value in (None, "", "private", "container"):
+        return "private"
+    assert value is not None
+    path = value.removeprefix("ns:")
+    if value == "host":
+        return value
+    if not path.startswith("/"):
+        raise InvalidValue(f"{kind} namespace is private, host or ns:PATH: {value}")
+    return f"ns:{path}"
+
+
+def network_name(options: RunOptions) -> str | None:
+    """The network asked for in the words of `Sandbox.network`; None when nothing is said."""
+    value = options.network
+    if value in (None, "", "default"):
+        return None
+    assert value is not None
+    if value in ("host", "none"):
+        return value
+    if value in ("private", "container", "bridge"):
+        return "private"
+    path = value.removeprefix("ns:")
+    if path.startswith("/"):
+        return f"ns:{path}"
+    if value.partition(":")[0] in ("pasta", "slirp4netns"):
+        raise Unsupported(f"network is not supported: {value}", hint="as root, private gives a network of its own")
+    raise NotFound(f"no such network: {value}", hint="there are host, none, private and ns:PATH")
+
+
+def devices(text: str) -> tuple[Device, ...]:
+    """The devices that `src[:dst[:rwm]]` means; every one below it for a directory."""
+    source, _, rest = text.partition(":")
+    target, _, permissions = rest.partition(":")
+    if target and not target.startswith("/") and not permissions:
+        target, permissions = "", target
+    if not source.startswith("/"):
+        raise Unsupported(f"CDI devices are not supported: {text}", hint="name a device by its path")
+    if permissions.strip("rwm") or len(set(permissions)) != len(permissions):
+        raise InvalidValue(f"device permissions are some of rwm: {text}")
+    target = target or source
+    if not os.path.isdir(source):
+        _check_device(source, text)
+        return (Device(source=source, target=target, permissions=permissions or "rwm"),)
+    return tuple(
+        Device(source=path, target=target + path.removeprefix(source), permissions=permissions or "rwm")
+        for path in _nodes_below(source)
+    )
+
+
+def _check_device(path: str, text: str) -> None:
+    import stat
+
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise NotFound(f"no such device: {path}") from error
+    if not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
+        raise InvalidValue(f"not a device: {text}", hint="a file or directory goes in with --volume")
+
+
+def _nodes_below(directory: str) -> Iterator[str]:
+    for head, _, names in os.walk(directory):
+        for name in sorted(names):
+            path = os.path.join(head, name)
+            if not os.path.islink(path) and not os.path.isfile(path):
+                yield path
+
+
+def resources(options: RunOptions) -> dict[str, int | str]:
+    """The limits of the command's cgroup that were asked for."""
+    return {name: getattr(options, name) for name in _RESOURCES if getattr(options, name) is not None}

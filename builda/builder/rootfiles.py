@@ -1,0 +1,129 @@
+"""Files that a command finds over the image's own: hosts, resolv.conf, hostname and /run/.containerenv."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.errors import InvalidValue, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from builda.plan import RunOptions
+    from builda.store.store import WorkingContainer
+
+_LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+# The host's stub resolver listens on its loopback, which only a command in the host's network reaches.
+_UPSTREAM = "/run/systemd/resolve/resolv.conf"
+
+
+class Host(NamedTuple):
+    """The machine's files that the container's are made of."""
+
+    resolv_conf: str = "/etc/resolv.conf"
+    upstream: str = _UPSTREAM
+
+
+def files(
+    container: WorkingContainer,
+    options: RunOptions,
+    *,
+    network: str,
+    hostname: str,
+    version: str,
+    host: Host | None = None,
+) -> Mapping[str, bytes]:
+    """Paths in the container to their contents for the time of one command."""
+    found = {"/run/.containerenv": containerenv(container, version, rootless=os.geteuid() != 0)}
+    if not options.no_hosts:
+        found["/etc/hosts"] = hosts(options.add_hosts, hostname, container.name).encode()
+    if not options.no_hostname:
+        found["/etc/hostname"] = f"{hostname}\n".encode()
+    resolver = resolv_conf(options, network, host or Host())
+    if resolver is not None:
+        found["/etc/resolv.conf"] = resolver.encode()
+    return found
+
+
+def containerenv(container: WorkingContainer, version: str, *, rootless: bool) -> bytes:
+    """What tells programs inside that, and in what, they run."""
+    rows = {
+        "engine": f"builda-{version}",
+        "name": container.name,
+        "id": container.id,
+        "image": container.image,
+        "imageid": container.image_id.encoded if container.image_id else "",
+    }
+    text = "".join(f'{key}="{value}"\n' for key, value in rows.items())
+    return f"{text}rootless={int(rootless)}\n".encode()
+
+
+def hosts(added: tuple[str, ...], hostname: str, name: str) -> str:
+    """/etc/hosts: loopback, the container's own names, and what `--add-host name:ip` adds."""
+    lines = [_LOCALHOST, f"127.0.0.1\t{hostname} {name}\n"]
+    for text in added:
+        names, colon, address = text.partition(":")
+        if not colon or not names or not address:
+            raise InvalidValue(f"not name:ip: {text}")
+        lines.append(f"{_address(address, text)}\t{' '.join(names.split(';'))}\n")
+    return "".join(lines)
+
+
+def _address(address: str, text: str) -> str:
+    if address == "host-gateway":
+        raise Unsupported(f"builda does not know the host's address as the container sees it: {text}")
+    from ipaddress import ip_address
+
+    try:
+        return str(ip_address(address.strip("[]")))
+    except ValueError as error:
+        raise InvalidValue(f"not an IP address: {text}") from error
+
+
+def resolv_conf(options: RunOptions, network: str, host: Host) -> str | None:
+    """/etc/resolv.conf, from the host's and the `--dns` options; None leaves the image's own."""
+    asked = tuple(server for server in options.dns if server != "none")
+    if (asked or options.dns_search or options.dns_options) and network == "none":
+        raise InvalidValue("dns options have no meaning with network none")
+    if "none" in options.dns:
+        if asked:
+            raise InvalidValue(f"dns none excludes other servers: {' '.join(asked)}")
+        return None
+    if network == "none":
+        return ""
+    lines = _host_lines(host, loopback=network == "host")
+    servers = [f"nameserver {_address(server, server)}" for server in asked]
+    servers = servers or [line for line in lines if line.startswith("nameserver")]
+    search = [f"search {' '.join(name for name in options.dns_search if name != '.')}".strip()]
+    if not options.dns_search:
+        search = [line for line in lines if line.startswith(("search", "domain"))]
+    settings = [f"options {' '.join(options.dns_options)}"]
+    if not options.dns_options:
+        settings = [line for line in lines if line.startswith("options")]
+    return "".join(f"{line}\n" for line in (*search, *servers, *settings) if line != "search")
+
+
+def _host_lines(host: Host, *, loopback: bool) -> list[str]:
+    """The host's settings; behind a network of its own, without servers on the host's loopback."""
+    lines = _lines(host.resolv_conf)
+    if loopback:
+        return lines
+    reachable = [line for line in lines if not _is_loopback(line)]
+    if any(line.startswith("nameserver") for line in reachable):
+        return reachable
+    return _lines(host.upstream) or reachable
+
+
+def _is_loopback(line: str) -> bool:
+    words = line.split()
+    return words[:1] == ["nameserver"] and len(words) > 1 and (words[1].startswith("127.") or words[1] == "::1")
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        text = Path(path).read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip() and line[0] not in "#;"]

@@ -1,0 +1,149 @@
+"""What `--security-opt` and `--ulimit` mean: option texts to values, refused where this kernel cannot keep them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.errors import InvalidValue, Unsupported
+
+if TYPE_CHECKING:
+    from builda.isolation.spec import Rlimit
+
+# What runc masks for Docker: paths through which a container would see or steer the host.
+MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_SELINUX = "/sys/fs/selinux/enforce"
+_APPARMOR = "/sys/kernel/security/apparmor"
+_RLIMITS = frozenset(
+    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+)
+
+
+class Security(NamedTuple):
+    """How a command is confined; `seccomp` is None for the default filter, "unconfined" or a profile's path."""
+
+    seccomp: str | None = None
+    masked: tuple[str, ...] = MASKED
+    read_only: tuple[str, ...] = READ_ONLY
+    no_new_privileges: bool = False
+
+
+def security(options: tuple[str, ...]) -> Security:
+    """What the `--security-opt` texts say together, later ones last."""
+    result = Security()
+    for text in options:
+        name, separator, value = text.partition("=")
+        if not separator:
+            name, _, value = text.partition(":")  # Docker's old spelling
+        result = _applied(result, name.strip(), value.strip(), text)
+    return result
+
+
+def _applied(current: Security, name: str, value: str, text: str) -> Security:
+    match name:
+        case "no-new-privileges":
+            if value not in ("", "true", "false"):
+                raise InvalidValue(f"no-new-privileges is true or false: {text}")
+            return current._replace(no_new_privileges=value != "false")
+        case "seccomp":
+            return current._replace(seccomp=_profile(value, text))
+        case "mask":
+            return current._replace(masked=tuple(dict.fromkeys((*current.masked, *_paths(value, text)))))
+        case "unmask":
+            return _unmasked(current, value, text)
+        case "label":
+            _check_label(value, text)
+            return current
+        case "apparmor":
+            if value != "unconfined":
+                _refuse_apparmor(text)
+            return current
+        case _:
+            raise InvalidValue(
+                f"unknown security option: {text}",
+                hint="there are seccomp=, mask=, unmask=, no-new-privileges, label= and apparmor=",
+            )
+
+
+def _profile(value: str, text: str) -> str:
+    if value == "unconfined":
+        return value
+    if not value or not os.path.isfile(value):
+        raise InvalidValue(f"no such seccomp profile: {value or text}", hint="give a file, or unconfined")
+    return os.path.abspath(value)
+
+
+def _paths(value: str, text: str) -> tuple[str, ...]:
+    found = tuple(path for path in value.split(":") if path)
+    if not found or not all(path.startswith("/") for path in found):
+        raise InvalidValue(f"paths to mask are absolute, and separated by colons: {text}")
+    return found
+
+
+def _unmasked(current: Security, value: str, text: str) -> Security:
+    if value.upper() == "ALL":
+        return current._replace(masked=(), read_only=())
+    from fnmatch import fnmatchcase
+
+    patterns = _paths(value, text)
+
+    def kept(paths: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(path for path in paths if not any(fnmatchcase(path, pattern) for pattern in patterns))
+
+    return current._replace(masked=kept(current.masked), read_only=kept(current.read_only))
+
+
+def _check_label(value: str, text: str) -> None:
+    """Labels say what SELinux confines; without SELinux there is nothing they could mean, as for Buildah."""
+    kind = value.partition(":")[0]
+    if kind not in ("disable", "user", "role", "type", "level", "filetype", "nested"):
+        raise InvalidValue(f"unknown label option: {text}")
+    if kind != "disable" and os.path.exists(_SELINUX):
+        raise Unsupported(f"builda sets no SELinux labels: {text}", hint="label=disable says so explicitly")
+
+
+def _refuse_apparmor(text: str) -> None:
+    where = "builda sets no AppArmor profile" if os.path.exists(_APPARMOR) else "this kernel has no AppArmor"
+    raise Unsupported(f"{where}: {text}", hint="apparmor=unconfined is what a command has")
+
+
+def rlimits(texts: tuple[str, ...]) -> tuple[Rlimit, ...]:
+    """The limits that `type=soft[:hard]` texts ask for, the last of a type winning. Isolation says which cannot be."""
+    from builda.isolation.spec import Rlimit
+
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip().lower().removeprefix("rlimit_")
+        if name == "host" and not equals:
+            continue  # containers.conf's word for: as the caller has them, which is so anyhow
+        if not equals or name not in _RLIMITS:
+            raise InvalidValue(f"not a limit: {text}", hint="write type=soft[:hard], for example nofile=1024:4096")
+        soft_text, _, hard_text = value.partition(":")
+        soft = _limit(soft_text, text)
+        hard = _limit(hard_text, text) if hard_text else soft
+        found[name] = Rlimit(type=f"RLIMIT_{name.upper()}", soft=soft, hard=hard)
+    return tuple(found.values())
+
+
+def _limit(value: str, text: str) -> int:
+    if value.strip().lower() in ("-1", "unlimited", "infinity"):
+        return -1
+    if not value.strip().isdecimal():
+        raise InvalidValue(f"a limit is a number, or -1 for none: {text}")
+    return int(value)

@@ -1,0 +1,102 @@
+"""A file or directory inside a described rootfs as a mount of its own, without mounting the whole.
+
+An overlay of the layers' own subdirectories is the same tree, as long as deletions and replacements above it are
+minded: `COPY --from` has no need of this, but `RUN --mount=from=` hands the kernel a mount of a part of an image.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from builda.errors import NotFound
+from builda.fs import paths
+from builda.linux.mount import Mount, mounted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
+_PLACES = ("upperdir=", "workdir=")
+
+
+def subtree(rootfs: tuple[Mount, ...], path: str, target: str, *, name: str) -> Mount:
+    """A read-only mount at `target` of `path`, which is followed inside the rootfs; `name` says whose rootfs it is."""
+    (root,) = rootfs
+    real = _resolved(rootfs, path, name)
+    if root.type != "overlay":
+        return Mount("bind", _below(root.source, real), target, ("ro",))
+    layers = tuple(_iter_layers(root, real))
+    if len(layers) == 1 or not os.path.isdir(layers[0]):
+        return Mount("bind", layers[0], target, ("ro",))
+    options = tuple(word for word in root.options if not word.startswith(_PLACES) and word != "rw")
+    return Mount("overlay", "overlay", target, ("ro", *options), layers)
+
+
+def writable(mount: Mount, upper: str, work: str) -> Mount:
+    """The directory that `mount` shows with writes going to `upper`, an empty directory; a file stays read-only."""
+    lower = mount.lower or (mount.source,)
+    if not os.path.isdir(lower[0]):
+        return mount
+    options = tuple(word for word in mount.options if word not in ("ro", "bind", "rbind"))
+    places = (f"upperdir={upper}", f"workdir={work}")
+    return Mount("overlay", "overlay", mount.target, (*options, *places), lower)
+
+
+def _resolved(rootfs: tuple[Mount, ...], path: str, name: str) -> str:
+    with mounted(rootfs) as root:
+        try:
+            fd = paths.open_in_root(root, path.lstrip("/") or ".", os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(f"no such file or directory in {name}: {path}") from error
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+
+
+def _iter_layers(root: Mount, path: str) -> Iterator[str]:
+    """The layers' own `path`, topmost first, down to the one that hides what is below it."""
+    upper = next((word.partition("=")[2] for word in root.options if word.startswith("upperdir=")), None)
+    for layer in (*((upper,) if upper else ()), *root.lower):
+        found, ends = _in_layer(layer, path)
+        if found:
+            yield _below(layer, path)
+        if ends:
+            return
+
+
+def _in_layer(layer: str, path: str) -> tuple[bool, bool]:
+    """Whether the layer has `path`, and whether it hides what lower layers have there.
+
+    No component is a link: the path was resolved in the whole tree, and a link in an upper layer is a link there.
+    """
+    here = layer
+    ends = False
+    for part in filter(None, path.split("/")):
+        here = f"{here}/{part}"
+        try:
+            info = os.lstat(here)
+        except FileNotFoundError:
+            return False, ends
+        if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
+            return False, True
+        if not stat.S_ISDIR(info.st_mode):
+            return True, True
+        ends = ends or _is_opaque(here)
+    return True, ends
+
+
+def _is_opaque(path: str) -> bool:
+    for name in _OPAQUE:
+        try:
+            if os.getxattr(path, name, follow_symlinks=False) == b"y":
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _below(directory: str, path: str) -> str:
+    return directory + path if path != "/" else directory
