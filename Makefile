@@ -1,0 +1,29 @@
+# make demo: build images and show them.   make test: run every test.   Both install what is missing.
+PYTHON := .venv/bin/python
+
+.PHONY: demo test test-long bench lint clean
+
+demo:
+	tools/install demo
+	tools/demo
+
+test:
+	tools/install test
+	$(PYTHON) -m pytest
+
+test-long:
+	tools/install test
+	$(PYTHON) -m pytest -m "long or not long" --long
+
+bench:
+	tools/install bench
+	$(PYTHON) bench/run.py
+
+lint:
+	tools/install lint
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv .work build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,140 @@
+"""What all tests share. On CI a test that skips for lack of set-up fails: the set-up is CI's job."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.base_images import busybox_tree, debian_tar
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run the tests marked long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="long: runs in make test-long"))
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result has no type here
+    if report.skipped and os.environ.get("CI") and not item.get_closest_marker("long"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if "right" not in reason and "kernel" not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"skipped on CI, where everything must be set up: {reason}"
+
+
+@dataclass(frozen=True)
+class Builda:
+    """The installed `builda` on a store of its own."""
+
+    root: Path
+    runroot: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def command(self) -> list[str]:
+        return [str(Path(sys.executable).with_name("builda")), "--root", str(self.root), "--runroot", str(self.runroot)]
+
+    def run(
+        self,
+        *arguments: str | Path,
+        check: bool = True,
+        input: str | None = None,
+        cwd: Path | None = None,
+        **environ: str,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a verb; its output is captured."""
+        result = subprocess.run(
+            [*self.command, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            cwd=cwd,
+            env={**clean_environ(), **self.environ, **environ},
+            timeout=240,
+        )
+        if check and result.returncode != 0:
+            raise AssertionError(f"builda {' '.join(map(str, arguments))}: {result.returncode}\n{result.stderr}")
+        return result
+
+    def __call__(self, *arguments: str | Path, **options: object) -> str:
+        """The standard output of a verb that succeeds, without the line feed at its end."""
+        return self.run(*arguments, **options).stdout.rstrip("\n")  # type: ignore[arg-type]  # passed through
+
+    def fails(self, *arguments: str | Path, status: int = 125, **options: object) -> str:
+        """The standard error of a verb that fails with `status`."""
+        result = self.run(*arguments, check=False, **options)  # type: ignore[arg-type]  # passed through
+        assert result.returncode == status, f"{result.returncode}: {result.stderr}"
+        return result.stderr
+
+
+def clean_environ() -> dict[str, str]:
+    """The environment without what would change how builda behaves."""
+    prefixes = ("BUILDA", "STORAGE_", "CONTAINERS_", "REGISTRY_AUTH", "SOURCE_DATE_EPOCH", "XDG_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+
+
+@pytest.fixture
+def builda(tmp_path: Path) -> Iterator[Builda]:
+    """builda on an empty store."""
+    made = Builda(tmp_path / "store", tmp_path / "run")
+    yield made
+    subprocess.run(f"grep -o '{tmp_path}[^ ]*' /proc/self/mounts | sort -r | xargs -r -n1 umount -l", shell=True)
+
+
+@pytest.fixture(scope="session")
+def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An OCI archive of a busybox image, made by builda itself."""
+    work = tmp_path_factory.mktemp("busybox")
+    tree = busybox_tree(work / "tree")
+    return _image_of(work, tree, "busybox", '["sh"]')
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An OCI archive of a Debian bookworm image, made by builda itself."""
+    work = tmp_path_factory.mktemp("debian")
+    return _image_of(work, debian_tar(), "debian", '["bash"]')
+
+
+def _image_of(work: Path, content: Path, name: str, command: str) -> Path:
+    made = Builda(work / "store", work / "run")
+    container = made("from", "scratch")
+    made("add", "--quiet", container, content, "/")
+    made(
+        "config",
+        "--cmd",
+        command,
+        "--env",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        container,
+    )
+    archive = work / f"{name}.tar"
+    made("commit", "--rm", container, f"oci-archive:{archive}:{name}")
+    return archive
+
+
+@pytest.fixture
+def base(builda: Builda, busybox: Path) -> str:
+    """The name of a busybox image in the store."""
+    builda("pull", f"oci-archive:{busybox}:busybox")
+    image = builda("images", "-q").splitlines()[0]
+    builda("tag", image, "localhost/busybox:latest")
+    return "localhost/busybox:latest"

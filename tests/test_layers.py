@@ -1,0 +1,59 @@
+"""Who may import whom: the table of docs/architecture.md, checked against every import in the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "builda"
+
+BASE = frozenset({"errors", "events", "oci"})
+ALLOWED: dict[str, frozenset[str]] = {
+    "errors": frozenset(),
+    "events": frozenset({"oci", "errors"}),
+    "oci": frozenset({"errors"}),
+    "linux": frozenset({"errors"}),
+    "plan": frozenset({"errors", "oci"}),
+    "mounts": frozenset({"errors", "plan"}),
+    "fs": frozenset({"errors", "oci", "linux"}),
+    "frontend": frozenset({"errors", "oci", "plan", "mounts"}),
+    "registry": BASE,
+    "isolation": frozenset({"errors", "events", "linux"}),
+    "store": BASE | {"linux", "fs", "plan"},
+    "transfer": BASE | {"fs", "store"},
+    "builder": BASE | {"linux", "fs", "plan", "mounts", "store", "isolation", "transfer"},
+    "api": BASE
+    | {"linux", "fs", "plan", "mounts", "store", "isolation", "transfer", "builder", "frontend", "registry"},
+    "cli": BASE | {"api", "builder", "store", "transfer", "registry", "plan", "mounts", "linux"},
+}
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and first component below builda of each import."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module] if node.module != "builda" else [f"builda.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith("builda."):
+                yield node.lineno, name.split(".")[1]
+
+
+def test_imports_go_only_where_the_architecture_allows() -> None:
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if here in ("__init__", "__main__"):
+            continue
+        for line, there in _imports(path):
+            if there not in ALLOWED[here] | {here, "__version__"}:
+                wrong.append(f"{path.relative_to(PACKAGE.parent)}:{line}: {here} imports {there}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_package_has_a_row() -> None:
+    names = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+    assert names - {"__init__", "__main__"} <= ALLOWED.keys()
