@@ -1,0 +1,131 @@
+"""`copy` and `add`: files into a working container."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from builda.cli import complete, groups
+from builda.cli.options import Params, argument, listed, number, switch, text
+from builda.cli.output import print_line
+from builda.cli.verb import verb
+from builda.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builda.cli.session import Session
+    from builda.plan import Source
+
+_HERE = "./"
+"""The destination when none is given: the working directory, as a directory."""
+
+_OPTIONS: Params = (
+    argument("container", complete=complete.containers),
+    argument("paths", nargs=-1, required=True),
+    text("--from", "from_", metavar="CONTAINER|IMAGE", help="Take the sources from there instead of from the host."),
+    text("--chown", metavar="USER[:GROUP]", help="The owner of what is copied (default 0:0; kept with --from)."),
+    text("--chmod", metavar="MODE", help="The mode of what is copied, in octal."),
+    text("--contextdir", metavar="DIR", help="Sources start in this directory and never leave it."),
+    text("--ignorefile", metavar="FILE", help="Skip what this file lists; needs --contextdir."),
+    listed("--exclude", metavar="PATTERN,…", help="Skip what matches."),
+    text("--checksum", metavar="DIGEST", help="What a URL must deliver, as sha256:…"),
+    switch("--link", help="Make the files a layer of their own, whatever lies below."),
+    number("--timestamp", metavar="SECONDS", help="The modification time of everything copied."),
+    switch("--no-follow-symlinks", help="Copy a source that is a symbolic link as a link."),
+    switch("--allow-wildcard", default=True, help="Take *, ? and [] in sources for patterns (default)."),
+    switch("--allow-empty-wildcard", help="A pattern that matches nothing is no failure."),
+    switch("--quiet", "-q", help="Do not print the digest."),
+    switch("--add-history", default=None, help="Record the copy in the history.  [env: BUILDA_HISTORY]"),
+    *groups.REGISTRY,
+    *groups.RETRY,
+    *groups.DECRYPTION,
+    *groups.SIGNATURES,
+    *groups.HIDDEN,
+)
+
+
+@verb(
+    _OPTIONS,
+    switch("--parents", help="Keep the directories of the sources; /./ says where they begin."),
+    example="builda copy --chown 1000:1000 $c app/ /srv/app/",
+)
+def copy(session: Session, **values: Any) -> None:
+    """Copy files, directories and URLs into a working container; print the digest of their content.
+
+    The last path is the destination when there are two or more; otherwise files go to the working directory.
+    A destination that ends in / is a directory. Of a directory its content is copied.
+    """
+    _copy(session, extract=False, values=values)
+
+
+@verb(_OPTIONS, example="builda add $c https://example.org/tool.tar.gz /opt/")
+def add(session: Session, **values: Any) -> None:
+    """Copy files, directories and URLs into a working container, and unpack local archives.
+
+    The last path is the destination when there are two or more; otherwise files go to the working directory.
+    tar archives, also compressed with gzip, bzip2, xz or zstd, are unpacked unless they come from a URL.
+    """
+    _copy(session, extract=True, values=values)
+
+
+def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
+    from dataclasses import replace
+
+    from builda.builder.options import Inputs
+    from builda.plan import Copy
+
+    session.quiet = values.pop("quiet")
+    container = session.container(values.pop("container"))
+    *sources, destination = _paths(values.pop("paths"))
+    context, ignore_file = _path(values.pop("contextdir")), _path(values.pop("ignorefile"))
+    if ignore_file is not None and context is None:
+        raise InvalidValue("--ignorefile needs --contextdir")
+    inputs = Inputs(context=context, ignore_file=ignore_file, access=groups.registry_access(values, session.environ))
+    step = Copy(
+        sources=tuple(sources),
+        destination=destination,
+        source=_source(session, values.pop("from_")),
+        chown=values.pop("chown"),
+        chmod=_mode(values.pop("chmod")),
+        excludes=values.pop("exclude"),
+        checksum=values.pop("checksum"),
+        link=values.pop("link"),
+        timestamp=values.pop("timestamp"),
+        follow_symlinks=not values.pop("no_follow_symlinks"),
+        allow_wildcard=values.pop("allow_wildcard"),
+        allow_empty_wildcard=values.pop("allow_empty_wildcard"),
+        parents=values.pop("parents", False),
+        extract=extract,
+    )
+    if groups.adds_history(values.pop("add_history"), session.environ):
+        step = replace(
+            step, created_by=f"/bin/sh -c #(nop) {'ADD' if extract else 'COPY'} {' '.join(sources)} in {destination}"
+        )
+    _, digest = session.builder.copy(container, step, inputs=inputs)
+    if digest is not None and not session.quiet:
+        print_line(digest.encoded)
+
+
+def _paths(paths: tuple[str, ...]) -> tuple[str, ...]:
+    return paths if len(paths) > 1 else (*paths, _HERE)
+
+
+def _source(session: Session, name: str | None) -> Source:
+    from builda.plan import Context, FromContainer, FromImage
+
+    if name is None:
+        return Context()
+    return FromContainer(name) if session.store.find_container(name) is not None else FromImage(name)
+
+
+def _mode(text_: str | None) -> str | None:
+    if text_ is not None and not re.fullmatch(r"0?[0-7]{1,4}", text_):
+        raise InvalidValue(f"mode is not octal: {text_}", hint="write it as in --chmod 0755")
+    return text_
+
+
+def _path(text_: str | None) -> Path | None:
+    from pathlib import Path
+
+    return None if text_ is None else Path(text_)

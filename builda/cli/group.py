@@ -1,0 +1,143 @@
+"""The verbs by name, each imported when it is called; and click's own complaints in builda's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+import click
+
+from builda.cli.verb import GLOBAL_OPTIONS, Verb, normalised
+from builda.errors import BuildaError, InvalidValue
+
+VERBS: Mapping[str, str] = {
+    "add": "copy:add",
+    "commit": "commit:commit",
+    "completion": "system:completion",
+    "config": "config:config",
+    "containers": "containers:containers",
+    "copy": "copy:copy",
+    "from": "create:from_",
+    "images": "images:images",
+    "info": "system:info",
+    "inspect": "inspect:inspect",
+    "login": "login:login",
+    "logout": "login:logout",
+    "mount": "containers:mount",
+    "prune": "images:prune",
+    "pull": "registry:pull",
+    "push": "registry:push",
+    "rename": "containers:rename",
+    "rm": "containers:rm",
+    "rmi": "images:rmi",
+    "run": "run:run",
+    "tag": "images:tag",
+    "umount": "containers:umount",
+    "unshare": "unshare:unshare",
+    "version": "system:version",
+}
+ALIASES: Mapping[str, str] = {
+    "delete": "rm",
+    "list": "containers",
+    "ls": "containers",
+    "ps": "containers",
+    "unmount": "umount",
+}
+
+
+class Group(click.Group):
+    """`builda` itself: knows the names of its verbs, and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, without their other names."""
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The verb of this name, imported now."""
+        target = VERBS.get(ALIASES.get(name, name))
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command: Verb = getattr(import_module(f"builda.cli.{module}"), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb that `args` begin with; InvalidValue with the nearest name when there is none."""
+        command = self.get_command(ctx, args[0])
+        if command is None and not ctx.resilient_parsing:
+            raise _unknown_verb(args[0])
+        return args[0], command, args[1:]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take out the global options that stand before the verb."""
+        return super().parse_args(ctx, normalised(args, ctx, self.get_params(ctx), interspersed=False) if args else [])
+
+
+def _unknown_verb(name: str) -> BuildaError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [*VERBS, *ALIASES], 1)
+    return InvalidValue(
+        f"unknown command: {name}", hint=f"did you mean {near[0]}?" if near else "builda --help lists the commands"
+    )
+
+
+def make_group() -> Group:
+    """The command line."""
+    from builda.cli.system import version_option
+
+    return Group(
+        "builda",
+        params=[*GLOBAL_OPTIONS, version_option()],
+        help="Build OCI and Docker images without a daemon, from scripts and Containerfiles.",
+        epilog="builda VERB --help tells more of a verb.",
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
+    )
+
+
+def invoke(args: Sequence[str]) -> int:
+    """Run one command line; its exit status. Complaints of click come as InvalidValue."""
+    group = make_group()
+    try:
+        with group.make_context("builda", list(args)) as ctx:
+            group.invoke(ctx)
+    except click.exceptions.NoArgsIsHelpError as shown:
+        click.echo(shown.format_message())
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as error:
+        raise in_our_words(error) from error
+    return 0
+
+
+def complete(instruction: str) -> int:
+    """Answer a shell that completes a word (`instruction` is what click's scripts put into _BUILDA_COMPLETE)."""
+    from click.shell_completion import shell_complete
+
+    return shell_complete(make_group(), {}, "builda", "_BUILDA_COMPLETE", instruction)
+
+
+def in_our_words(error: click.ClickException) -> InvalidValue:
+    """A complaint of click as an error of ours: lower case, the value at the end, a way out."""
+    ctx = getattr(error, "ctx", None)
+    hint = f"see {ctx.command_path} --help" if ctx is not None else None
+    match error:
+        case click.NoSuchOption():
+            if error.possibilities:
+                hint = f"did you mean {error.possibilities[0]}?"
+            return InvalidValue(f"unknown flag: {error.option_name}", hint=hint)
+        case click.MissingParameter():
+            name = error.param.make_metavar(ctx) if error.param is not None and ctx is not None else ""
+            return InvalidValue(f"missing argument: {name.strip('[].')}", hint=hint)
+        case click.BadParameter():
+            name = max(error.param.opts, key=len) if error.param is not None else ""
+            return InvalidValue(f"invalid value for {name}: {_sentence(error.message)}", hint=hint)
+        case _:
+            return InvalidValue(_sentence(error.format_message()), hint=hint)
+
+
+def _sentence(message: str) -> str:
+    message = message.rstrip(".")
+    return message[:1].lower() + message[1:]

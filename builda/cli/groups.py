@@ -1,0 +1,324 @@
+"""Options that several verbs share, as tables of rows, and the values that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builda.cli.options import Duration, Params, Size, listed, many, number, refused, switch, text
+from builda.cli.settings import environment
+from builda.errors import InvalidValue, Unsupported
+
+if TYPE_CHECKING:
+    from builda.builder.options import ImageFormat, PullPolicy, RegistryAccess
+    from builda.oci.descriptor import Platform
+    from builda.plan import RunOptions
+
+Values = dict[str, Any]
+
+_ENCRYPTION = "builda neither encrypts nor decrypts layers"
+_SIGNING = "builda does not sign images; sign what was pushed, by its digest, with cosign or skopeo"
+_POLICY = "builda does not verify signatures yet; skopeo can copy an image under a policy first"
+_SBOM = "builda runs no scanner; run one on the directory that `builda mount` prints"
+_CDI = "CDI devices are not supported; name device nodes with --device"
+_USERNS = "user namespaces are chosen by the mode that `builda info` shows"
+_CW = "confidential workloads are not supported"
+
+REGISTRY: Params = (
+    text("--authfile", metavar="FILE", help="Take credentials from this file.  [env: REGISTRY_AUTH_FILE]"),
+    text("--creds", metavar="USER[:PASSWORD]", help="Use these credentials."),
+    text("--cert-dir", metavar="DIR", help="Use the certificates in this directory."),
+    switch("--tls-verify", default=None, help="Require HTTPS with a valid certificate (the default)."),
+)
+RETRY: Params = (
+    number("--retry", default=3, help="Try so many times again after a network failure.  [default: 3]"),
+    text(
+        "--retry-delay", metavar="DURATION", type=Duration(), help="Wait so long between tries (default: ever longer)."
+    ),
+)
+DECRYPTION: Params = (refused("--decryption-key", reason=_ENCRYPTION),)
+ENCRYPTION: Params = (
+    refused("--encryption-key", reason=_ENCRYPTION),
+    refused("--encrypt-layer", reason=_ENCRYPTION),
+)
+SIGNING: Params = (refused("--sign-by", reason=_SIGNING),)
+HIDDEN: Params = (
+    refused("--blob-cache", reason="the store keeps every blob it has seen"),
+    refused("--signature-policy", reason=_POLICY),
+)
+SIGNATURES: Params = (switch("--remove-signatures", hidden=True, help="Accepted: builda never keeps signatures."),)
+PLATFORM: Params = (
+    listed(
+        "--platform", metavar="OS/ARCH[/VARIANT]", help="Take the image for this platform; `local` is this machine's."
+    ),
+    text("--os", help="Take the image for this operating system."),
+    text("--arch", "--override-arch", help="Take the image for this architecture."),
+    text("--variant", help="Take the image for this variant of the architecture."),
+)
+PULL_FLAGS: Params = (
+    switch("--pull-always", hidden=True, help="As --pull=always."),
+    switch("--pull-never", hidden=True, help="As --pull=never."),
+)
+COMPRESSION: Params = (
+    text("--compression-format", metavar="FORMAT", help="Compress layers with gzip or zstd."),
+    number("--compression-level", help="gzip 1-9, zstd 1-20."),
+    switch("--disable-compression", "-D", default=None, help="Leave layers uncompressed."),
+)
+NAMESPACES: Params = (
+    text(
+        "--network",
+        "--net",
+        metavar="MODE",
+        help="host, none, private, or ns:PATH of a network namespace.",
+    ),
+    text("--pid", metavar="MODE", help="private, host, or the path of a namespace."),
+    text("--ipc", metavar="MODE", help="private, host, or the path of a namespace."),
+    text("--uts", metavar="MODE", help="private, host, or the path of a namespace."),
+    text("--cgroupns", metavar="MODE", help="private or host."),
+)
+USERNS: Params = (
+    text("--userns", metavar="host", help="Only host: the user namespace follows from what builda may do."),
+    refused("--userns-uid-map", reason=_USERNS),
+    refused("--userns-gid-map", reason=_USERNS),
+    refused("--userns-uid-map-user", reason=_USERNS),
+    refused("--userns-gid-map-group", reason=_USERNS),
+    listed("--group-add", metavar="GROUP,…", help="Give commands these groups too."),
+)
+RESOURCES: Params = (
+    text("--memory", "-m", metavar="SIZE", type=Size(), help="Limit memory."),
+    text("--memory-swap", metavar="SIZE", help="Limit memory and swap together; -1 is no limit."),
+    text("--shm-size", metavar="SIZE", type=Size(), help="The size of /dev/shm.  [default: 64m]"),
+    listed("--ulimit", metavar="TYPE=SOFT[:HARD],…", help="Set resource limits."),
+    text("--cgroup-parent", metavar="PATH", help="The cgroup under which commands run."),
+    number("--cpu-period", help="The CFS period, in microseconds."),
+    number("--cpu-quota", help="The CFS quota, in microseconds."),
+    number("--cpu-shares", "-c", help="The relative weight of CPU time."),
+    text("--cpuset-cpus", metavar="LIST", help="The CPUs that commands may use."),
+    text("--cpuset-mems", metavar="LIST", help="The memory nodes that commands may use."),
+)
+HOST: Params = (
+    listed("--add-host", metavar="NAME:IP,…", help="Add a line to /etc/hosts; the IP may be host-gateway."),
+    listed("--dns", metavar="IP,…", help="Name servers; none leaves /etc/resolv.conf alone."),
+    listed("--dns-option", metavar="OPTION,…", help="Options of resolv.conf."),
+    listed("--dns-search", metavar="DOMAIN,…", help="Search domains of resolv.conf."),
+    switch("--http-proxy", default=None, help="Pass the proxy variables on (the default)."),
+)
+PROCESS: Params = (
+    listed("--cap-add", metavar="CAP,…", help="Grant capabilities."),
+    listed("--cap-drop", metavar="CAP,…", help="Take capabilities away; this beats --cap-add."),
+    many("--device", metavar="SRC[:DST[:rwm]]", help="Give access to a device."),
+    text(
+        "--isolation",
+        metavar="KIND",
+        help="native (default), oci, rootless or chroot.  [env: BUILDA_ISOLATION, BUILDAH_ISOLATION]",
+    ),
+    many("--volume", "-v", metavar="SRC:DST[:OPTIONS]", help="Bind-mount a directory or file of the host."),
+    refused("--cdi-config-dir", reason=_CDI),
+)
+SECURITY: Params = (
+    many(
+        "--security-opt", metavar="OPTION", help="seccomp=…, no-new-privileges, mask=…, unmask=…, apparmor=…, label=…"
+    ),
+)
+TIME: Params = (
+    number("--timestamp", metavar="SECONDS", help="Every time in the image is this one."),
+    number(
+        "--source-date-epoch",
+        metavar="SECONDS",
+        help="The times of the configuration; files of new layers are no younger.  [env: SOURCE_DATE_EPOCH]",
+    ),
+    switch("--rewrite-timestamp", default=None, help="Let no file of new layers be younger than --source-date-epoch."),
+    switch(
+        "--created-annotation", default=True, help="Write the annotation org.opencontainers.image.created (default)."
+    ),
+)
+CONFIDENTIAL: Params = (refused("--cw", reason=_CW),)
+SBOM: Params = tuple(
+    refused(name, reason=_SBOM)
+    for name in (
+        "--sbom",
+        "--sbom-scanner-image",
+        "--sbom-scanner-command",
+        "--sbom-merge-strategy",
+        "--sbom-output",
+        "--sbom-image-output",
+        "--sbom-purl-output",
+        "--sbom-image-purl-output",
+    )
+)
+_ISOLATIONS = {"native": "native", "default": "native", "rootless": "native", "oci": "oci", "chroot": "chroot"}
+
+
+def registry_access(values: Values, environ: Mapping[str, str]) -> RegistryAccess:
+    """How the options REGISTRY and RETRY in `values` (which they leave) say that registries are reached."""
+    from builda.builder.options import RegistryAccess
+
+    delay = values.pop("retry_delay", None)
+    return RegistryAccess(
+        authfile=values.pop("authfile", None) or environment(environ, "BUILDA_AUTHFILE"),
+        creds=_with_password(values.pop("creds", None)),
+        cert_dir=values.pop("cert_dir", None),
+        tls_verify=values.pop("tls_verify", None),
+        retry=values.pop("retry", 3),
+        retry_delay=None if delay is None else delay / 10**9,
+    )
+
+
+def _with_password(creds: str | None) -> str | None:
+    """`creds` with the password asked for when it is missing, on a terminal; there is no prompt without one."""
+    if creds is None or ":" in creds:
+        return creds
+    import sys
+
+    if not sys.stdin.isatty():
+        raise InvalidValue("--creds has no password", hint="write --creds USER:PASSWORD, or use builda login")
+    password: str = click.prompt("Password", hide_input=True, err=True)
+    return f"{creds}:{password}"
+
+
+def platform(values: Values) -> Platform | None:
+    """The platform that the options PLATFORM in `values` (which they leave) name; None for this machine's."""
+    named: tuple[str, ...] = values.pop("platform", ())
+    parts = [values.pop(key, None) for key in ("os", "arch", "variant")]
+    if named and any(parts):
+        raise InvalidValue("--platform cannot be used with --os, --arch or --variant")
+    if len(named) > 1:
+        raise InvalidValue(f"only one platform can be worked on here: {','.join(named)}")
+    if not named and not any(parts):
+        return None
+    return _platform(named[0] if named else None, *parts)
+
+
+def _platform(named: str | None, system: str | None, architecture: str | None, variant: str | None) -> Platform | None:
+    import os
+    from dataclasses import replace
+
+    from builda.oci.descriptor import Platform
+
+    if named is not None:
+        return None if named == "local" else Platform.parse(named)
+    here = Platform.of_machine(os.uname().machine)
+    if architecture is None:
+        return replace(here, os=system or here.os, variant=variant or here.variant)
+    return Platform.parse("/".join(part for part in (system or here.os, architecture, variant) if part))
+
+
+def pull_policy(values: Values, said: str) -> PullPolicy:
+    """The pull policy of `--pull` or `--policy`, unless one of PULL_FLAGS says otherwise."""
+    from builda.builder.options import parse_policy
+
+    if values.pop("pull_always", False):
+        said = "always"
+    if values.pop("pull_never", False):
+        said = "never"
+    return parse_policy(said)
+
+
+def image_format(said: str | None, environ: Mapping[str, str]) -> ImageFormat | None:
+    """The format of `--format`, else of the environment; None when neither says one."""
+    from builda.builder.options import parse_format
+
+    text_ = said or environment(environ, "BUILDA_FORMAT", "BUILDAH_FORMAT")
+    return None if text_ is None else parse_format(text_)
+
+
+def compression(values: Values) -> tuple[Any, int | None]:
+    """Compression and level of the options COMPRESSION; (None, None) when they say nothing."""
+    name, level = values.pop("compression_format"), values.pop("compression_level")
+    if values.pop("disable_compression"):
+        if name is not None:
+            raise InvalidValue("--disable-compression cannot be used with --compression-format")
+        return "none", None
+    if name is not None and name not in ("gzip", "zstd"):
+        raise Unsupported(f"compression format is not supported: {name}", hint="it is gzip or zstd")
+    if level is not None:
+        top = 20 if name == "zstd" else 9
+        if not 1 <= level <= top:
+            raise InvalidValue(f"--compression-level of {name or 'gzip'} is 1 to {top}: {level}")
+    return name or (None if level is None else "gzip"), level
+
+
+def epoch(said: int | None, timestamp: int | None, environ: Mapping[str, str]) -> int | None:
+    """--source-date-epoch, else SOURCE_DATE_EPOCH unless --timestamp is given."""
+    if said is not None and timestamp is not None:
+        raise InvalidValue("--timestamp cannot be used with --source-date-epoch")
+    variable = environ.get("SOURCE_DATE_EPOCH")
+    if said is not None or timestamp is not None or not variable:
+        return said
+    try:
+        return int(variable)
+    except ValueError:
+        raise InvalidValue(f"SOURCE_DATE_EPOCH is not a number of seconds: {variable}") from None
+
+
+def adds_history(said: bool | None, environ: Mapping[str, str]) -> bool:
+    """--add-history, else BUILDA_HISTORY and BUILDAH_HISTORY."""
+    if said is not None:
+        return said
+    return (environment(environ, "BUILDA_HISTORY", "BUILDAH_HISTORY") or "").lower() in ("1", "true")
+
+
+def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
+    """What the options NAMESPACES … SECURITY in `values` (which they leave) say of running commands."""
+    from builda.plan import RunOptions
+
+    _refuse_userns(values.pop("userns", None))
+    _check_network(values)
+    renamed = {
+        "device": "devices",
+        "volume": "volumes",
+        "ulimit": "ulimits",
+        "security_opt": "security_opts",
+        "add_host": "add_hosts",
+        "dns_option": "dns_options",
+        "runtime_flag": "runtime_flags",
+    }
+    taken: Values = {}
+    for param in (*NAMESPACES, *USERNS, *RESOURCES, *HOST, *PROCESS, *SECURITY, *OF_RUN):
+        if param.expose_value and param.name in values:
+            taken[renamed.get(param.name, param.name)] = values.pop(param.name)
+    taken["isolation"] = _isolation(taken.pop("isolation", None), environ)
+    taken["runtime"] = taken.pop("runtime", None) or environment(environ, "BUILDA_RUNTIME", "BUILDAH_RUNTIME")
+    if environment(environ, "BUILDA_NOPIVOT", "BUILDAH_NOPIVOT"):
+        taken["no_pivot"] = True
+    if taken.get("memory_swap") is not None:
+        taken["memory_swap"] = -1 if taken["memory_swap"] == "-1" else Size().convert(taken["memory_swap"], None, None)
+    return RunOptions(**taken)
+
+
+OF_RUN: Params = (
+    text("--hostname", metavar="NAME", help="The host name inside."),
+    switch("--no-hostname", default=None, help="Leave the image's /etc/hostname as it is."),
+    switch("--no-hosts", default=None, help="Leave the image's /etc/hosts as it is."),
+    switch("--no-pivot", default=None, help="Do without pivot_root, for roots on a ramdisk."),
+    text(
+        "--runtime", metavar="PATH", help="The OCI runtime of --isolation=oci.  [env: BUILDA_RUNTIME, BUILDAH_RUNTIME]"
+    ),
+    listed("--runtime-flag", metavar="FLAG,…", help="Global flags of the OCI runtime, without their dashes."),
+    switch("--terminal", "--tty", "-t", default=None, help="Give the command a terminal, or none."),
+)
+
+
+def _isolation(said: str | None, environ: Mapping[str, str]) -> str | None:
+    name = said or environment(environ, "BUILDA_ISOLATION", "BUILDAH_ISOLATION")
+    if name is None:
+        return None
+    if name not in _ISOLATIONS:
+        raise InvalidValue(f"unknown isolation: {name}", hint="it is native, oci, rootless or chroot")
+    return _ISOLATIONS[name]
+
+
+def _refuse_userns(said: str | None) -> None:
+    if said not in (None, "", "host"):
+        raise Unsupported(f"--userns is not supported: {_USERNS}", hint="only --userns=host is taken")
+
+
+def _check_network(values: Values) -> None:
+    if values.get("network") == "none":
+        for name in ("dns", "dns_option", "dns_search"):
+            if values.get(name):
+                raise InvalidValue(f"--{name.replace('_', '-')} cannot be used with --network=none")
+    if values.get("no_hosts") and values.get("add_host"):
+        raise InvalidValue("--no-hosts cannot be used with --add-host")

@@ -1,0 +1,87 @@
+"""How results are printed: JSON as Buildah indents it, rows through a template, files that options name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from builda.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from builda.cli.gofuncs import Struct
+
+
+def print_line(text: str) -> None:
+    """One line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def print_json(value: Any) -> None:
+    """`value` as JSON, indented by four spaces."""
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+
+
+def print_template(template: str, value: Any) -> None:
+    """One value through `template`; a line end only where a person reads it, as Buildah does."""
+    from builda.cli.gotemplate import Template
+
+    if "{{" not in template:
+        raise InvalidValue(f"invalid format provided: {template}", hint="write a Go template, as in '{{.FromImage}}'")
+    sys.stdout.write(Template(template).render(value) + ("\n" if sys.stdout.isatty() else ""))
+
+
+def print_rows(template: str, rows: Iterable[Struct], headings: Mapping[str, str]) -> None:
+    """Each row through `template`, its columns aligned; `table …` puts `headings` above.
+
+    Spaces of the template separate columns as tabs do, which is Buildah's habit.
+    """
+    from builda.cli.gofuncs import Struct
+    from builda.cli.gotemplate import Template
+
+    with_heading = template.startswith("table")
+    parsed = Template(_tabbed(template.removeprefix("table").strip() if with_heading else template))
+    lines = [parsed.render(Struct(headings))] if with_heading else []
+    lines += [parsed.render(row) for row in rows]
+    print_table(lines)
+
+
+def print_table(lines: Sequence[str]) -> None:
+    """Lines whose cells end in tabs, aligned."""
+    from builda.cli.table import align
+
+    if lines:
+        print_line(align(lines))
+
+
+def _tabbed(template: str) -> str:
+    """`template` with `\\t` written out and its spaces outside of actions made tabs."""
+    import re
+
+    parts = re.split(r"(\{\{.*?\}\})", template, flags=re.DOTALL)
+    return "".join(
+        part if i % 2 else part.replace("\\t", "\t").replace("\\n", "\n").replace(" ", "\t")
+        for i, part in enumerate(parts)
+    )
+
+
+def write_file(path: str, text: str) -> None:
+    """Make `path` hold exactly `text`; it never holds half of it."""
+    import os
+
+    temporary = f"{path}.{os.getpid()}.tmp"
+    if os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout, a pipe, a descriptor of the caller
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        error.filename, error.filename2 = path, None
+        raise

@@ -1,0 +1,225 @@
+"""Events as the user sees them: bars on a terminal, one line per finished thing elsewhere, lines of JSON for programs.
+
+Everything goes to stderr (or to the descriptor of `--events`): stdout is for results.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from threading import Lock
+from typing import IO, TYPE_CHECKING, Any, Protocol, TextIO
+
+from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted, Warned
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+BAR_LIMIT = 1 << 20
+"""A blob smaller than this is there before a bar for it could be read."""
+
+
+class Observer(Protocol):
+    """Something that shows events, one at a time."""
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        ...
+
+
+@contextmanager
+def observer(
+    stream: TextIO, *, quiet: bool, warnings: bool, events: int | None, environ: Mapping[str, str]
+) -> Iterator[Observer]:
+    """The observer that this stream, these options and this environment ask for; safe for many threads."""
+    with ExitStack() as stack:
+        shown: list[Observer] = []
+        if warnings:
+            shown.append(Warnings(stream, colour=stream.isatty() and not environ.get("NO_COLOR")))
+        if not quiet and stream.isatty():
+            shown.append(stack.enter_context(_bars(stream, colour=not environ.get("NO_COLOR"))))
+        elif not quiet:
+            shown.append(Lines(stream))
+        if events is not None:
+            shown.append(JsonLines(events))
+        yield _Together(shown)
+
+
+class _Together:
+    """Several observers as one; one event at a time."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+        self._lock = Lock()
+
+    def show(self, event: Event) -> None:
+        with self._lock:
+            for one in self._observers:
+                one.show(event)
+
+
+class Warnings:
+    """Prints warnings, each once."""
+
+    def __init__(self, stream: TextIO, *, colour: bool) -> None:
+        self._stream = stream
+        self._word = "\033[33mwarning\033[0m" if colour else "warning"
+        self._said: set[str] = set()
+
+    def show(self, event: Event) -> None:
+        """Print `event` when it is a warning that was not printed before."""
+        if isinstance(event, Warned) and event.message not in self._said:
+            self._said.add(event.message)
+            hint = f"\nhint: {event.hint}" if event.hint else ""
+            self._stream.write(f"{self._word}: {event.message}{hint}\n")
+            self._stream.flush()
+
+
+class Lines:
+    """One line for each blob or step that is done, with its seconds and bytes; no bars, no colours."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._begun: dict[tuple[str, object], float] = {}
+
+    def show(self, event: Event) -> None:
+        """Print a line when `event` ends something; pass the output of commands on."""
+        match event:
+            case BlobProgress():
+                self._blob(event)
+            case StepStarted():
+                stage = f"[{event.stage}] " if event.stage else ""
+                self._say(f"{stage}{event.index}/{event.total} {event.text}")
+            case StepFinished():
+                what = "cached" if event.cached else f"{event.seconds:.2f}s"
+                stage = f"[{event.stage}] " if event.stage else ""
+                self._say(f"{stage}{event.index}/{event.total} done: {what}")
+            case CommandOutput():
+                _pass_on(event, self._stream)
+            case Warned():
+                pass
+
+    def _blob(self, event: BlobProgress) -> None:
+        key = (event.action, event.digest)
+        begun = self._begun.setdefault(key, self._clock())
+        if event.done:
+            del self._begun[key]
+            took = "already there" if event.reused else f"{_bytes(event.offset)} in {self._clock() - begun:.2f}s"
+            self._say(f"{event.action} {_short(event)} {took}")
+
+    def _say(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+class Bars(Lines):
+    """A tqdm bar for each large blob that moves; what is small or was there gets no line, steps get theirs."""
+
+    def __init__(self, stream: TextIO, *, colour: bool) -> None:
+        super().__init__(stream)
+        self._bars: dict[tuple[str, object], tqdm[Any]] = {}
+        self._colour = "green" if colour else None
+
+    def close(self) -> None:
+        """Take down the bars of what did not come to its end."""
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
+
+    def _blob(self, event: BlobProgress) -> None:
+        key = (event.action, event.digest)
+        bar = self._bars.get(key)
+        if bar is None:
+            if event.done or (event.total or 0) < BAR_LIMIT:
+                return
+            bar = self._bars[key] = self._new_bar(event)
+        bar.update(event.offset - bar.n)
+        if event.done:
+            bar.close()
+            del self._bars[key]
+
+    def _new_bar(self, event: BlobProgress) -> tqdm[Any]:
+        from tqdm import tqdm  # 50 ms, for those who watch only
+
+        return tqdm(
+            desc=f"{event.action} {_short(event)}",
+            total=event.total,
+            initial=event.offset,
+            unit="B",
+            unit_scale=True,
+            file=self._stream,
+            colour=self._colour,
+            dynamic_ncols=True,
+        )
+
+    def _say(self, line: str) -> None:
+        if not self._bars:
+            super()._say(line)
+            return
+        from tqdm import tqdm
+
+        tqdm.write(line, file=self._stream)
+
+
+@contextmanager
+def _bars(stream: TextIO, *, colour: bool) -> Iterator[Bars]:
+    bars = Bars(stream, colour=colour)
+    try:
+        yield bars
+    finally:
+        bars.close()
+
+
+class JsonLines:
+    """Every event as one JSON object per line, with the kind of the event under "event"."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def show(self, event: Event) -> None:
+        """Write one line; a reader that went away is told nothing more."""
+        left = _json_of(event).encode() + b"\n"
+        while left and self._descriptor is not None:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BrokenPipeError:
+                self._descriptor = None
+
+
+def _json_of(event: Event) -> str:
+    import json
+    import re
+    from dataclasses import fields
+
+    kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
+    values = {field.name: _json_value(getattr(event, field.name)) for field in fields(event)}
+    return json.dumps({"event": kind, **values}, separators=(",", ":"))
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _pass_on(event: CommandOutput, stream: TextIO) -> None:
+    out: IO[bytes] | None = getattr(stream, "buffer", None)
+    with suppress(BrokenPipeError):
+        if out is None:
+            stream.write(event.data.decode(errors="replace"))
+        else:
+            out.write(event.data)
+        stream.flush()
+
+
+def _short(event: BlobProgress) -> str:
+    return event.digest.encoded[:12] if event.digest is not None else "layer"
+
+
+def _bytes(count: int) -> str:
+    from builda.cli.table import human_size
+
+    return human_size(count)

@@ -1,0 +1,95 @@
+"""`pull` and `push`: images between the store and registries, layouts and archives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from builda.cli import complete, groups
+from builda.cli.options import argument, refused, switch, text
+from builda.cli.output import print_line, write_file
+from builda.cli.verb import verb
+from builda.errors import Unsupported
+
+if TYPE_CHECKING:
+    from builda.cli.session import Session
+
+
+@verb(
+    argument("image"),
+    text("--policy", metavar="POLICY", default="missing", help="missing (default), always, never or newer."),
+    switch("--quiet", "-q", help="Show no progress."),
+    refused(
+        "--all-tags",
+        "-a",
+        reason="a repository may hold thousands of images; pull the tags you need",
+        takes_value=False,
+    ),
+    groups.PLATFORM,
+    groups.PULL_FLAGS,
+    groups.REGISTRY,
+    groups.RETRY,
+    groups.SIGNATURES,
+    groups.DECRYPTION,
+    groups.HIDDEN,
+    example="builda pull --platform linux/arm64 docker.io/library/alpine:3.20",
+)
+def pull(session: Session, *, image: str, policy: str, quiet: bool, **values: Any) -> None:
+    """Fetch an image into the store, and print its ID.
+
+    IMAGE is a name, or a transport with its argument: docker://, oci:, oci-archive:, docker-archive:, dir:.
+    """
+    from builda.builder.options import PullOptions
+
+    session.quiet = quiet
+    options = PullOptions(
+        policy=groups.pull_policy(values, policy),
+        platform=groups.platform(values),
+        access=groups.registry_access(values, session.environ),
+    )
+    print_line(session.builder.pull(image, options).id.encoded)
+
+
+@verb(
+    argument("image", complete=complete.images),
+    argument("destination", required=False),
+    switch("--all", help="Of a list, push every image that it names."),
+    text("--digestfile", metavar="FILE", help="Write the digest of what was pushed into this file."),
+    text("--format", "-f", metavar="FORMAT", help="Convert the manifest to oci or v2s2."),
+    switch("--quiet", "-q", help="Show no progress."),
+    switch("--rm", help="Remove the list from the store afterwards."),
+    switch("--force-compression", help="Compress again what is compressed otherwise."),
+    groups.COMPRESSION,
+    groups.REGISTRY,
+    groups.RETRY,
+    groups.SIGNATURES,
+    groups.ENCRYPTION,
+    groups.SIGNING,
+    groups.HIDDEN,
+    example="builda push --digestfile digest app:1 registry.example.org/app:1",
+)
+def push(session: Session, *, image: str, destination: str | None, digestfile: str | None, **values: Any) -> None:
+    """Copy an image from the store to a registry, a layout or an archive.
+
+    DESTINATION is the image's own name when left out; without a transport it is a registry's. What is pushed is what is
+    stored, byte for byte, unless --format or a compression asks for something else.
+    """
+    from builda.builder.options import PushOptions, parse_format
+
+    session.quiet = values.pop("quiet")
+    said = values.pop("format")
+    if said == "v2s1":
+        raise Unsupported("Docker schema 1 manifests are not supported", hint="--format is oci or v2s2")
+    kind, level = groups.compression(values)
+    options = PushOptions(
+        format=None if said is None else parse_format(said),
+        compression=kind,
+        compression_level=level,
+        force_compression=values.pop("force_compression"),
+        all=values.pop("all"),
+        access=groups.registry_access(values, session.environ),
+    )
+    written = session.builder.push(image, destination, options)
+    if digestfile is not None:
+        write_file(digestfile, str(written.digest))
+    if values.pop("rm") and session.store.image(image).is_index:
+        session.store.remove_image(image, force=False)

@@ -1,0 +1,85 @@
+"""What the verbs of one command line share: settings, store, builder, observer; each made when first asked for."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from builda.builder.builder import Builder
+    from builda.cli.progress import Observer
+    from builda.cli.settings import Settings
+    from builda.events import Event
+    from builda.store.store import Store, WorkingContainer
+
+
+class Session:
+    """One command line at work. A context manager: leaving it closes whatever was opened."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.environ = environ
+        self.quiet = False
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        if self.settings.verbose:
+            import logging
+
+            logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store alone: enough for verbs that run, mount and fetch nothing."""
+        from pathlib import Path
+
+        from builda.store.store import Store
+
+        return self._stack.enter_context(
+            Store.open(Path(self.settings.root), Path(self.settings.runroot), driver=self.settings.driver)
+        )
+
+    @cached_property
+    def builder(self) -> Builder:
+        """The primitives over `store`."""
+        from builda.api import builder_over
+
+        return self._stack.enter_context(
+            builder_over(
+                self.store, emit=self.emit, environ=self.environ, registries_conf=self.settings.registries_conf
+            )
+        )
+
+    def container(self, name: str) -> WorkingContainer:
+        """The working container of this name or ID."""
+        return self.store.container(name)
+
+    def emit(self, event: Event) -> None:
+        """Show what happens; safe to call from any thread."""
+        self._observer.show(event)
+
+    @cached_property
+    def _observer(self) -> Observer:
+        from builda.cli.progress import observer
+
+        return self._stack.enter_context(
+            observer(
+                sys.stderr,
+                quiet=self.quiet,
+                warnings=self.settings.warnings,
+                events=self.settings.events,
+                environ=self.environ,
+            )
+        )

@@ -1,0 +1,106 @@
+"""Options that stand before or after the verb, and the settings that they and the environment make.
+
+Nothing here needs click: `Settings` is what the rest of the command line asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from builda.errors import InvalidValue, Unsupported
+
+LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
+_ENVIRONMENT = {
+    "root": ("BUILDA_ROOT",),
+    "runroot": ("BUILDA_RUNROOT",),
+    "storage_driver": ("BUILDA_STORAGE_DRIVER", "STORAGE_DRIVER"),
+    "storage_opt": ("BUILDA_STORAGE_OPTS", "STORAGE_OPTS"),
+    "log_level": ("BUILDA_LOG_LEVEL",),
+    "registries_conf": ("BUILDA_REGISTRIES_CONF",),
+    "events": ("BUILDA_EVENTS",),
+}
+
+
+class Settings(NamedTuple):
+    """Where the store is and how much is said."""
+
+    root: str
+    runroot: str
+    driver: str | None
+    log_level: str
+    registries_conf: str | None
+    events: int | None
+
+    @property
+    def verbose(self) -> bool:
+        """Whether decisions are traced."""
+        return self.log_level in ("trace", "debug")
+
+    @property
+    def warnings(self) -> bool:
+        """Whether warnings are printed."""
+        return self.log_level not in ("error", "fatal", "panic")
+
+
+def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], uid: int) -> Settings:
+    """What the global options in `given` (name → values) and `environ` say; options win, then BUILDA_ variables."""
+
+    def said(name: str) -> str | None:
+        if given.get(name):
+            return given[name][-1]
+        return environment(environ, *_ENVIRONMENT[name])
+
+    level = said("log_level") or ("debug" if given.get("debug") else "warn")
+    if level not in LEVELS:
+        raise InvalidValue(f"unknown log level: {level}", hint=f"it is one of {', '.join(LEVELS)}")
+    options = ",".join(given["storage_opt"]) if given.get("storage_opt") else said("storage_opt")
+    return Settings(
+        root=said("root") or _default_root(environ, uid),
+        runroot=said("runroot") or _default_runroot(environ, uid),
+        driver=_driver(said("storage_driver"), options),
+        log_level=level,
+        registries_conf=said("registries_conf"),
+        events=_descriptor(said("events")),
+    )
+
+
+def environment(environ: Mapping[str, str], *names: str) -> str | None:
+    """The first of the variables `names` that is set and not empty."""
+    return next((environ[name] for name in names if environ.get(name)), None)
+
+
+def _default_root(environ: Mapping[str, str], uid: int) -> str:
+    if uid == 0:
+        return "/var/lib/builda"
+    return f"{environ.get('XDG_DATA_HOME') or environ.get('HOME', '/') + '/.local/share'}/builda"
+
+
+def _default_runroot(environ: Mapping[str, str], uid: int) -> str:
+    if uid == 0:
+        return "/run/builda"
+    return f"{environ.get('XDG_RUNTIME_DIR') or f'/tmp/builda-{uid}'}/builda"
+
+
+def _driver(name: str | None, options: str | None) -> str | None:
+    """The store's driver; `overlay.mount_program` is the only storage option that has a meaning here."""
+    driver = {"overlay2": "overlay", "vfs": "plain"}.get(name or "", name)
+    for option in (options or "").split(","):
+        key, _, value = option.strip().partition("=")
+        if key.removeprefix("overlay.").removeprefix(".") == "mount_program" and value.endswith("fuse-overlayfs"):
+            driver = "fuse-overlayfs"
+        elif key:
+            raise Unsupported(
+                f"storage option is not supported: {option.strip()}",
+                hint="builda's drivers have no options; overlay.mount_program=fuse-overlayfs is --storage-driver "
+                "fuse-overlayfs",
+            )
+    return driver
+
+
+def _descriptor(value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdecimal():
+        raise InvalidValue(f"--events wants the number of an open file descriptor: {value}")
+    return int(value)

@@ -1,0 +1,112 @@
+"""`version`, `info` and `completion`: what builda is and where it works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builda.cli.options import argument, switch, text
+from builda.cli.output import print_json, print_line, print_template
+from builda.cli.verb import verb
+from builda.cli.versions import IMAGE_SPEC, RUNTIME_SPEC, version_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from builda.cli.session import Session
+
+
+def version_option() -> click.Option:
+    """`--version` of `builda` itself."""
+
+    def show(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            print_line(version_line())
+            ctx.exit()
+
+    return click.Option(
+        ["--version", "-v"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help="Print the version and leave.",
+    )
+
+
+@verb(
+    switch("--json", help="Print JSON."),
+    interspersed=True,
+    example="builda version --json",
+)
+def version(session: Session, *, json: bool) -> None:
+    """Print the versions of builda, its Python, and the specifications it follows."""
+    facts = _versions()
+    if json:
+        print_json(facts)
+        return
+    titles = {"version": "Version", "goVersion": "Go Version", "imageSpec": "Image Spec", "runtimeSpec": "Runtime Spec"}
+    titles |= {"imageVersion": "image Version", "gitCommit": "Git Commit", "built": "Built", "osArch": "OS/Arch"}
+    for key, value in facts.items():
+        print_line(f"{titles.get(key, 'BuildPlatform') + ':':<16} {value}".rstrip())
+
+
+def _versions() -> Mapping[str, str]:
+    import os
+    import platform
+
+    from builda import __version__
+    from builda.oci.descriptor import Platform
+
+    here = Platform.of_machine(os.uname().machine)
+    return {
+        "version": __version__,
+        "goVersion": f"none (Python {platform.python_version()})",
+        "imageSpec": IMAGE_SPEC,
+        "runtimeSpec": RUNTIME_SPEC,
+        "imageVersion": "",
+        "gitCommit": "",
+        "built": "",
+        "osArch": f"{here.os}/{here.architecture}",
+        "buildPlatform": str(here),
+    }
+
+
+@verb(
+    switch("--debug", "-d", help="Add a block about builda itself."),
+    text("--format", "template", metavar="TEMPLATE", help="Print through a Go template, as in '{{.store.GraphRoot}}'."),
+    interspersed=True,
+    example="builda info --format '{{.store.GraphRoot}}'",
+)
+def info(session: Session, *, debug: bool, template: str | None) -> None:
+    """Print what builda found on this machine, and where its store is."""
+    from builda.cli.info import facts
+
+    found: Mapping[str, Any] = facts(session, debug=debug)
+    if template is None:
+        print_json(found)
+    else:
+        print_template(template, found)
+
+
+@verb(
+    argument("shell", required=False, type=click.Choice(["bash", "zsh", "fish"])),
+    interspersed=True,
+    example='eval "$(builda completion bash)"     # in ~/.bashrc; zsh and fish work alike',
+)
+def completion(session: Session, *, shell: str | None) -> None:
+    """Print the script that makes a shell complete verbs, options, containers and images.
+
+    Without SHELL it is for the shell that SHELL names in the environment.
+    """
+    from click.shell_completion import get_completion_class
+
+    from builda.cli.group import make_group
+    from builda.errors import InvalidValue
+
+    name = shell or session.environ.get("SHELL", "").rpartition("/")[2]
+    kind = get_completion_class(name)
+    if kind is None:
+        raise InvalidValue(f"no completion for this shell: {name or 'unknown'}", hint="say bash, zsh or fish")
+    print_line(kind(make_group(), {}, "builda", "_BUILDA_COMPLETE").source())

@@ -1,0 +1,239 @@
+"""One verb: a click command whose options are read by pflag's rules, because scripts were written for Buildah.
+
+Options end at the first argument (unless the verb is `interspersed`), a switch takes a value only after `=`, and global
+options may stand after the verb as well as before it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builda.cli.options import Option, Params, Switch, listed, refused, switch, text
+from builda.errors import InvalidValue, Unsupported
+
+if TYPE_CHECKING:
+    from builda.cli.session import Session
+
+_CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run says another one"
+_USERNS = "user namespaces are chosen by the mode that `builda info` shows"
+
+GLOBAL_OPTIONS: Params = (
+    text("--root", metavar="DIR", help="Keep images and working containers here.  [env: BUILDA_ROOT]"),
+    text("--runroot", metavar="DIR", help="Keep what need not survive a reboot here.  [env: BUILDA_RUNROOT]"),
+    text(
+        "--storage-driver",
+        metavar="DRIVER",
+        help="overlay, fuse-overlayfs or plain.  [env: BUILDA_STORAGE_DRIVER, STORAGE_DRIVER]",
+    ),
+    listed(
+        "--storage-opt",
+        metavar="OPTION,…",
+        help="overlay.mount_program=…/fuse-overlayfs is --storage-driver fuse-overlayfs; there are no others.",
+    ),
+    text("--log-level", metavar="LEVEL", help="trace, debug, info, warn (default), error, fatal or panic."),
+    switch("--debug", hidden=True),
+    text(
+        "--registries-conf",
+        metavar="FILE",
+        help="Use this registries.conf.  [env: BUILDA_REGISTRIES_CONF, CONTAINERS_REGISTRIES_CONF]",
+    ),
+    text("--events", metavar="FD", help="Write what happens as lines of JSON to this file descriptor."),
+    refused("--imagestore", reason="images and working containers share one store"),
+    refused("--transient-store", reason="--runroot is the only volatile directory", takes_value=False),
+    refused("--registries-conf-dir", reason="write what the directory adds into the file of --registries-conf"),
+    refused("--short-name-alias-conf", reason="aliases are read from registries.conf"),
+    refused("--cgroup-manager", reason=_CGROUP),
+    refused("--userns-uid-map", reason=_USERNS),
+    refused("--userns-gid-map", reason=_USERNS),
+    refused("--default-mounts-file", reason="mounts come from --volume and --mount only"),
+    refused("--cpu-profile", reason="builda is no Go program"),
+    refused("--memory-profile", reason="builda is no Go program"),
+)
+GIVEN = "builda.given"
+"""Key of `Context.meta`: the global options that were given, name → values in order."""
+
+
+class Verb(click.Command):
+    """A subcommand. `interspersed`: options may follow arguments; `order`: what later arguments must not look like."""
+
+    interspersed = False
+    checks_order = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read `args` by pflag's rules; click only sees `--name=value`, `--` and arguments."""
+        options = normalised(args, ctx, self.get_params(ctx), interspersed=self.interspersed)
+        positional = options[options.index("--") + 1 :]
+        if self.checks_order and not self.interspersed and not ctx.resilient_parsing:
+            _check_order(positional)
+        return super().parse_args(ctx, options)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The example, then which of Buildah's options builda refuses."""
+        if self.epilog:
+            with formatter.section("Example"):
+                formatter.write_text("\b\n" + self.epilog)
+        names = [param.opts[0] for param in self.params if isinstance(param, Option) and param.refusal]
+        if names:
+            with formatter.section("Options of Buildah that are refused (using one says why)"):
+                formatter.write_text(" ".join(names))
+
+
+def verb(
+    *params: click.Parameter | Iterable[click.Parameter],
+    example: str,
+    name: str | None = None,
+    interspersed: bool = False,
+    checks_order: bool = True,
+) -> Callable[[Callable[..., None]], Verb]:
+    """Make a function a verb: its docstring is the help, its first argument the Session of the command line."""
+    flat = [one for param in params for one in ([param] if isinstance(param, click.Parameter) else param)]
+
+    def decorated(function: Callable[..., None]) -> Verb:
+        def callback(**values: Any) -> None:
+            function(session_of(click.get_current_context()), **values)
+
+        command = Verb(
+            name or function.__name__.rstrip("_"),
+            callback=callback,
+            params=list(flat),
+            help=function.__doc__,
+            epilog=example,
+            context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
+        )
+        command.interspersed = interspersed
+        command.checks_order = checks_order
+        return command
+
+    return decorated
+
+
+def session_of(ctx: click.Context) -> Session:
+    """The session of this command line, closed with its outermost context."""
+    root = ctx.find_root()
+    if root.obj is None:
+        import os
+
+        from builda.cli.session import Session
+        from builda.cli.settings import settings
+
+        given = ctx.meta.get(GIVEN, {})
+        root.obj = root.with_resource(Session(settings(given, os.environ, os.geteuid()), os.environ))
+    session: Session = root.obj
+    return session
+
+
+def normalised(
+    args: Sequence[str], ctx: click.Context, params: Sequence[click.Parameter], *, interspersed: bool
+) -> list[str]:
+    """`args` as `--name=value …  -- arguments`; global options are taken out and kept in `ctx.meta`."""
+    known = {name: option for option in (*GLOBAL_OPTIONS, *params) for name in option.opts}
+    own = {id(param) for param in params}
+    given: dict[str, tuple[str, ...]] = ctx.meta.setdefault(GIVEN, {})
+    queue = deque(args)
+    options: list[str] = []
+    arguments: list[str] = []
+    while queue:
+        arg = queue.popleft()
+        if arg == "--":
+            arguments.extend(queue)
+            break
+        if not arg.startswith("-") or arg == "-":
+            arguments.append(arg)
+            if not interspersed:
+                arguments.extend(queue)
+                break
+            continue
+        for option, value in _read(arg, queue, known, ctx):
+            if id(option) not in own or option in GLOBAL_OPTIONS:
+                assert option.name is not None
+                given[option.name] = (*given.get(option.name, ()), *_texts(option, value))
+            else:
+                options.append(option.opts[0] if value is None else f"{_long(option)}={value}")
+    return [*options, "--", *arguments]
+
+
+def _read(
+    arg: str, queue: deque[str], known: dict[str, click.Parameter], ctx: click.Context
+) -> list[tuple[click.Parameter, str | None]]:
+    """The options in one argument with their values (None: a flag of click's own), refused ones raising."""
+    if arg.startswith("--"):
+        name, equals, value = arg.partition("=")
+        option = _option(name, known, ctx)
+        if option is None:
+            return []
+        return _checked(name, option, value if equals else _value(name, option, queue, ctx), ctx)
+    found: list[tuple[click.Parameter, str | None]] = []
+    letters = arg[1:]
+    while letters:
+        name, letters = f"-{letters[0]}", letters[1:]
+        option = _option(name, known, ctx)
+        if option is None:
+            return found
+        if _takes_none(option):
+            value_given = letters.startswith("=")
+            value_text = letters[1:] if value_given else getattr(option, "bare", None)
+            letters = "" if value_given else letters
+            found += _checked(name, option, value_text, ctx)
+            continue
+        value_text = letters.removeprefix("=") if letters else _value(name, option, queue, ctx)
+        found += _checked(name, option, value_text, ctx)
+        break
+    return found
+
+
+def _option(name: str, known: dict[str, click.Parameter], ctx: click.Context) -> click.Parameter | None:
+    option = known.get(name)
+    if option is None and not ctx.resilient_parsing:
+        from difflib import get_close_matches
+
+        visible = [other for other, param in known.items() if not getattr(param, "hidden", False)]
+        raise click.NoSuchOption(name, possibilities=get_close_matches(name, visible, 1), ctx=ctx)
+    return option
+
+
+def _takes_none(option: click.Parameter) -> bool:
+    return isinstance(option, click.Option) and (option.is_flag or getattr(option, "bare", None) is not None)
+
+
+def _value(name: str, option: click.Parameter, queue: deque[str], ctx: click.Context) -> str | None:
+    if _takes_none(option):
+        return getattr(option, "bare", None)
+    if queue:
+        return queue.popleft()
+    if ctx.resilient_parsing:
+        return ""
+    raise InvalidValue(f"flag needs an argument: {name}", hint=f"see {ctx.command_path} --help")
+
+
+def _checked(
+    name: str, option: click.Parameter, value: str | None, ctx: click.Context
+) -> list[tuple[click.Parameter, str | None]]:
+    refusal = getattr(option, "refusal", None)
+    if refusal is None:
+        return [(option, value)]
+    if ctx.resilient_parsing or (isinstance(option, Switch) and value in ("false", "False", "0", "f", "F", "FALSE")):
+        return []  # switched off, it asks for nothing
+    raise Unsupported(f"{name} is not supported: {refusal}")
+
+
+def _long(option: click.Parameter) -> str:
+    return next((name for name in option.opts if name.startswith("--")), option.opts[0])
+
+
+def _texts(option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    if isinstance(option, Switch):
+        return ("true",) if click.BOOL(value or "true") else ()
+    return (value or "",)
+
+
+def _check_order(positional: Sequence[str]) -> None:
+    for arg in positional:
+        if arg.startswith("-") and len(arg) > 1:
+            raise InvalidValue(
+                f"no options ({arg}) can be specified after the image or container name",
+                hint="options stand before it; -- before the first argument ends them",
+            )

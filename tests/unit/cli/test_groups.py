@@ -1,0 +1,193 @@
+"""Shared options to values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from builda.builder.options import RegistryAccess
+from builda.cli import groups
+from builda.cli.options import parse_duration, split_commas
+from builda.cli.run import statuses, variables
+from builda.cli.verb import verb
+from builda.errors import InvalidValue, Unsupported
+from builda.oci.descriptor import Platform
+from builda.plan import RunOptions
+
+
+def values_of(*args: str) -> dict[str, Any]:
+    command = verb(
+        groups.NAMESPACES,
+        groups.USERNS,
+        groups.RESOURCES,
+        groups.HOST,
+        groups.PROCESS,
+        groups.SECURITY,
+        groups.OF_RUN,
+        groups.REGISTRY,
+        groups.RETRY,
+        groups.PLATFORM,
+        groups.PULL_FLAGS,
+        groups.COMPRESSION,
+        example="x",
+        name="t",
+    )(lambda session, **values: None)
+    return command.make_context("t", list(args)).params
+
+
+def run_options(*args: str, environ: Mapping[str, str] | None = None) -> RunOptions:
+    return groups.run_options(values_of(*args), environ or {})
+
+
+def test_nothing_said_is_nothing_said() -> None:
+    assert run_options() == RunOptions()
+
+
+def test_what_is_said_of_running_arrives() -> None:
+    options = run_options(
+        "--net=none", "--cap-add", "A,B", "-v", "/a:/b:ro,z", "-m", "64m", "--memory-swap=-1", "--shm-size=1g",
+        "--ulimit", "nofile=1:2,core=0", "--security-opt", "seccomp=a,b", "--http-proxy=false", "--tty=false",
+        "--add-host", "a:1.2.3.4", "-c", "5", "--device", "/dev/null", "--group-add", "1,2",
+    )  # fmt: skip
+    assert options == RunOptions(
+        network="none",
+        cap_add=("A", "B"),
+        volumes=("/a:/b:ro,z",),
+        memory=64 << 20,
+        memory_swap=-1,
+        shm_size=1 << 30,
+        ulimits=("nofile=1:2", "core=0"),
+        security_opts=("seccomp=a,b",),
+        http_proxy=False,
+        terminal=False,
+        add_hosts=("a:1.2.3.4",),
+        cpu_shares=5,
+        devices=("/dev/null",),
+        group_add=("1", "2"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("oci", "oci"), ("rootless", "native"), ("chroot", "chroot"), ("native", "native")]
+)
+def test_isolation_has_buildahs_names(said: str, meant: str) -> None:
+    assert run_options("--isolation", said).isolation == meant
+    assert run_options(environ={"BUILDAH_ISOLATION": said}).isolation == meant
+
+
+def test_buildas_variables_win_over_buildahs_and_options_over_both() -> None:
+    environ = {
+        "BUILDAH_ISOLATION": "oci",
+        "BUILDA_ISOLATION": "chroot",
+        "BUILDAH_RUNTIME": "runc",
+        "BUILDAH_NOPIVOT": "1",
+    }
+    options = run_options(environ=environ)
+    assert (options.isolation, options.runtime, options.no_pivot) == ("chroot", "runc", True)
+    assert run_options("--isolation", "native", "--runtime", "crun", environ=environ).runtime == "crun"
+    with pytest.raises(InvalidValue, match="unknown isolation: vm"):
+        run_options(environ={"BUILDA_ISOLATION": "vm"})
+
+
+def test_user_namespaces_are_not_chosen_by_option() -> None:
+    assert run_options("--userns=host") == RunOptions()
+    with pytest.raises(Unsupported, match="--userns is not supported"):
+        run_options("--userns=auto")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--network=none", "--dns", "1.1.1.1"], ["--net", "none", "--dns-search=x"], ["--no-hosts", "--add-host=a:b"]],
+)
+def test_options_that_contradict_each_other_are_refused(args: list[str]) -> None:
+    with pytest.raises(InvalidValue, match="cannot be used with"):
+        run_options(*args)
+
+
+def test_registry_access() -> None:
+    values = values_of("--creds", "u:p", "--tls-verify=false", "--retry-delay", "1.5s", "--retry=0")
+    assert groups.registry_access(values, {}) == RegistryAccess(creds="u:p", tls_verify=False, retry=0, retry_delay=1.5)
+    assert groups.registry_access(values_of(), {}) == RegistryAccess()
+
+
+def test_a_platform_may_be_named_in_two_ways() -> None:
+    assert groups.platform(values_of()) is None
+    assert groups.platform(values_of("--platform=local")) is None
+    assert groups.platform(values_of("--platform", "linux/arm64/v8")) == Platform.parse("linux/arm64/v8")
+    assert groups.platform(values_of("--arch", "arm", "--variant", "v7")) == Platform.parse("linux/arm/v7")
+    assert groups.platform(values_of("--override-arch", "aarch64")) == Platform.parse("linux/arm64")
+    with pytest.raises(InvalidValue, match="--platform cannot be used"):
+        groups.platform(values_of("--platform", "linux/arm64", "--arch", "arm"))
+
+
+def test_pull_policies_and_their_hidden_flags() -> None:
+    assert groups.pull_policy(values_of(), "true") == "always"
+    assert groups.pull_policy(values_of("--pull-never"), "missing") == "never"
+    assert groups.pull_policy(values_of("--pull-always"), "missing") == "always"
+    with pytest.raises(InvalidValue, match="unknown pull policy: often"):
+        groups.pull_policy(values_of(), "often")
+
+
+def test_compression() -> None:
+    assert groups.compression(values_of()) == (None, None)
+    assert groups.compression(values_of("-D")) == ("none", None)
+    assert groups.compression(values_of("--compression-format=zstd", "--compression-level=19")) == ("zstd", 19)
+    assert groups.compression(values_of("--compression-level=9")) == ("gzip", 9)
+    for wrong in (["--compression-level=10"], ["--compression-format=zstd", "--compression-level=21"]):
+        with pytest.raises(InvalidValue, match="--compression-level"):
+            groups.compression(values_of(*wrong))
+    with pytest.raises(Unsupported, match="zstd:chunked"):
+        groups.compression(values_of("--compression-format=zstd:chunked"))
+
+
+def test_the_epoch_comes_from_the_environment_unless_a_time_is_given() -> None:
+    environ = {"SOURCE_DATE_EPOCH": "7"}
+    assert groups.epoch(None, None, environ) == 7
+    assert groups.epoch(3, None, environ) == 3
+    assert groups.epoch(None, 5, environ) is None
+    with pytest.raises(InvalidValue, match="not a number of seconds: soon"):
+        groups.epoch(None, None, {"SOURCE_DATE_EPOCH": "soon"})
+    with pytest.raises(InvalidValue, match="--timestamp cannot be used"):
+        groups.epoch(1, 1, {})
+
+
+def test_variables_are_given_copied_or_matched() -> None:
+    environ = {"HOME": "/h", "HOST": "n", "X": "1"}
+    assert list(variables(["A=b=c", "X", "MISSING", "HO*"], environ)) == [
+        ("A", "b=c"),
+        ("X", "1"),
+        ("HOME", "/h"),
+        ("HOST", "n"),
+    ]
+    assert len(list(variables(["*"], environ))) == 3
+    with pytest.raises(InvalidValue, match="variable has no name"):
+        list(variables(["=x"], environ))
+
+
+def test_valid_exit_codes() -> None:
+    assert statuses(()) == {0}
+    assert statuses(("0", "1")) == {0, 1}
+    with pytest.raises(InvalidValue, match="exit codes are numbers: x"):
+        statuses(("x",))
+
+
+@pytest.mark.parametrize(
+    ("written", "nanoseconds"),
+    [("0", 0), ("10s", 10**10), ("1h2m3.5s", 3723500000000), ("300ms", 3 * 10**8), ("1.5us", 1500), (".5s", 5 * 10**8)],
+)
+def test_durations_are_gos(written: str, nanoseconds: int) -> None:
+    assert parse_duration(written) == nanoseconds
+
+
+@pytest.mark.parametrize("written", ["", "10", "s", "1x", "1s 2s", "-1s"])
+def test_what_is_no_duration_is_an_error(written: str) -> None:
+    with pytest.raises(InvalidValue, match="not a duration"):
+        parse_duration(written)
+
+
+def test_lists_split_as_csv() -> None:
+    assert split_commas(['a,"b,c"', "d"]) == ("a", "b,c", "d")
+    with pytest.raises(InvalidValue, match="list cannot be read"):
+        split_commas(['"a'])

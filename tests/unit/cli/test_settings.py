@@ -1,0 +1,50 @@
+"""Global options and the environment: which of them wins, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from builda.cli.settings import settings
+from builda.errors import InvalidValue, Unsupported
+
+
+def test_root_has_the_system_directories() -> None:
+    found = settings({}, {}, 0)
+    assert (found.root, found.runroot, found.driver) == ("/var/lib/builda", "/run/builda", None)
+
+
+def test_a_user_has_directories_of_their_own() -> None:
+    found = settings({}, {"HOME": "/home/u", "XDG_RUNTIME_DIR": "/run/user/5"}, 5)
+    assert (found.root, found.runroot) == ("/home/u/.local/share/builda", "/run/user/5/builda")
+    assert settings({}, {"XDG_DATA_HOME": "/d", "HOME": "/h"}, 5).root == "/d/builda"
+
+
+def test_an_option_beats_the_environment() -> None:
+    assert settings({"root": ("/a", "/b")}, {"BUILDA_ROOT": "/c"}, 0).root == "/b"
+    assert settings({}, {"BUILDA_ROOT": "/c"}, 0).root == "/c"
+
+
+def test_buildas_own_variable_beats_the_ecosystems() -> None:
+    environ = {"STORAGE_DRIVER": "vfs", "BUILDA_STORAGE_DRIVER": "overlay"}
+    assert settings({}, environ, 0).driver == "overlay"
+    assert settings({}, {"STORAGE_DRIVER": "vfs"}, 0).driver == "plain"
+
+
+def test_the_mount_program_is_the_one_storage_option() -> None:
+    given = {"storage_opt": ("overlay.mount_program=/usr/bin/fuse-overlayfs",)}
+    assert settings(given, {}, 0).driver == "fuse-overlayfs"
+    with pytest.raises(Unsupported, match="storage option is not supported"):
+        settings({}, {"STORAGE_OPTS": "overlay.size=1g"}, 0)
+
+
+def test_log_levels_decide_what_is_said() -> None:
+    assert settings({"debug": ("true",)}, {}, 0).verbose
+    assert not settings({"log_level": ("error",)}, {}, 0).warnings
+    with pytest.raises(InvalidValue, match="unknown log level: loud"):
+        settings({"log_level": ("loud",)}, {}, 0)
+
+
+def test_events_want_a_descriptor() -> None:
+    assert settings({"events": ("3",)}, {}, 0).events == 3
+    with pytest.raises(InvalidValue, match="file descriptor: x"):
+        settings({"events": ("x",)}, {}, 0)
