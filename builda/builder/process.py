@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builda.builder.rootfiles import files
-from builda.builder.security import Security, rlimits, security
+from builda.builder.security import Security, capabilities, rlimits, security
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.isolation.spec import Device, Process, Sandbox
-from builda.linux import caps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,7 +59,7 @@ def process_of(
         env=environment(container, step, options, home, attachments.env, terminal, around.environ),
         cwd=working_dir(container, step),
         user=user,
-        capabilities=caps.effective_set(caps.DEFAULT, options.cap_add, options.cap_drop),
+        capabilities=capabilities(options),
         rlimits=rlimits(options.ulimits),
         no_new_privileges=security(options.security_opts).no_new_privileges,
         terminal=terminal and not around.capture,

@@ -9,6 +9,7 @@ from builda.errors import InvalidValue, Unsupported
 
 if TYPE_CHECKING:
     from builda.isolation.spec import Rlimit
+    from builda.plan import RunOptions
 
 # What runc masks for Docker: paths through which a container would see or steer the host.
 MASKED = (
@@ -41,6 +42,13 @@ class Security(NamedTuple):
     masked: tuple[str, ...] = MASKED
     read_only: tuple[str, ...] = READ_ONLY
     no_new_privileges: bool = False
+
+
+def capabilities(options: RunOptions) -> tuple[str, ...]:
+    """The capabilities that a command run with these options has."""
+    from builda.linux import caps
+
+    return caps.effective_set(caps.DEFAULT, options.cap_add, options.cap_drop)
 
 
 def security(options: tuple[str, ...]) -> Security:
