@@ -1,7 +1,7 @@
 """Layers: a tree to a changeset and back (image-spec, layer.md).
 
-Overlay keeps a deletion as a character device 0:0 and a replaced directory by the xattr `opaque`; a layer says `.wh.name`
-and `.wh..wh..opq`. Both directions are here, and the same for one flat tree that is compared with what was unpacked.
+Overlay keeps a deletion as a character device 0:0 and a replaced directory by an xattr; a layer says `.wh.name`
+and `.wh..wh..opq`. Both directions are here, and the same for one flat tree, compared with what was unpacked.
 """
 
 from __future__ import annotations

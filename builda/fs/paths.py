@@ -6,22 +6,79 @@ included, and `..` are followed by the kernel inside the root (openat2, RESOLVE_
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeAlias
 
 from builda.linux import syscalls
 
 Path: TypeAlias = str | bytes
 
+_STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_LINKS = 40  # the kernel's own limit
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 def open_in_root(root: int, path: Path, flags: int, mode: int = 0) -> int:
     """A descriptor of `path` inside `root`; the last component is followed unless `flags` hold O_NOFOLLOW."""
-    return syscalls.openat2(root, os.fsencode(path) or b".", flags, mode, _RESOLVE)
+    name = os.fsencode(path)
+    if not name.strip(b"/"):
+        name = b"."
+    try:
+        return syscalls.openat2(root, name, flags, mode, _RESOLVE)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # some pods filter the call
+            raise
+    return walk_in_root(root, name, flags, mode)
+
+
+def walk_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
+    """`open_in_root` where openat2(2) is missing: one component after the other, links read and resolved here."""
+    opened = [os.dup(root)]  # the directories from the root down to where we are
+    pending = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
+    links = 0
+    try:
+        while pending:
+            part = pending.pop()
+            if part == b"..":
+                if len(opened) > 1:
+                    os.close(opened.pop())
+                continue
+            last = not pending
+            if (target := _link_target(opened[-1], part)) is None:
+                if last:
+                    return os.open(part, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=opened[-1])
+                opened.append(os.open(part, _STEP, dir_fd=opened[-1]))
+                continue
+            if last and flags & os.O_NOFOLLOW:
+                return os.open(part, flags | os.O_CLOEXEC, mode, dir_fd=opened[-1])
+            links += 1
+            if links > _MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
+            if target.startswith(b"/"):
+                _close_all(opened, keep=1)
+            pending += [piece for piece in reversed(target.split(b"/")) if piece not in (b"", b".")]
+        return os.open(b".", flags & ~os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=opened[-1])
+    finally:
+        _close_all(opened, keep=0)
+
+
+def _link_target(parent: int, name: bytes) -> bytes | None:
+    try:
+        return os.readlink(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):  # no link; a missing file is the caller's to report
+            return None
+        raise
+
+
+def _close_all(opened: list[int], *, keep: int) -> None:
+    while len(opened) > keep:
+        os.close(opened.pop())
 
 
 def open_parent(root: int, path: Path) -> tuple[int, bytes]:
@@ -77,33 +134,57 @@ def read_file(root: int, path: Path, limit: int = 16 << 20) -> bytes:
 
 
 def make_directories(
-    root: int, path: Path, *, mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int | None = None
+    root: int,
+    path: Path,
+    *,
+    mode: int = 0o755,
+    uid: int = 0,
+    gid: int = 0,
+    mtime: int | None = None,
+    replace: bool = False,
 ) -> tuple[str, ...]:
     """Make `path` and what is missing above it; those it made, topmost first.
 
-    Links on the way are followed inside the root; a file in the way raises NotADirectoryError.
+    Links on the way are followed inside the root, and where they lead is made too; a file in the way raises
+    NotADirectoryError. With `replace`, links and files on the way give way to directories instead.
     """
+    make = partial(_make_directory, mode=mode, uid=uid, gid=gid, mtime=mtime)
+    return tuple(_make_all(root, os.fsencode(path), make, replace))
+
+
+def _make_all(root: int, path: bytes, make: Callable[[int, bytes], bool], replace: bool) -> list[str]:
     made: list[str] = []
     done = b""
-    for part in os.fsencode(path).split(b"/"):
+    for part in path.split(b"/"):
         if part in (b"", b"."):
             continue
-        step = done + b"/" + part
-        if stat_in_root(root, step) is None:
-            with parent_of(root, step) as (parent, name):
-                _make_directory(parent, name, mode, uid, gid, mtime)
-            made.append(os.fsdecode(step))
-        done = step
-    if done and not stat.S_ISDIR((stat_in_root(root, done) or os.stat_result((0,) * 10)).st_mode):
-        raise NotADirectoryError(20, "not a directory", os.fsdecode(done))
-    return tuple(made)
+        above, done = done, done + b"/" + part
+        if _is_directory(root, done, follow=not replace):
+            continue
+        with parent_of(root, done) as (parent, name):
+            if replace:
+                remove_tree(parent, name)
+            elif (target := _link_target(parent, name)) is not None:  # /var/run -> /run, and no /run yet
+                made += _make_all(root, target if target.startswith(b"/") else above + b"/" + target, make, replace)
+                continue
+            if make(parent, name):
+                made.append(os.fsdecode(done))
+    return made
 
 
-def _make_directory(parent: int, name: bytes, mode: int, uid: int, gid: int, mtime: int | None) -> None:
+def _is_directory(root: int, path: bytes, *, follow: bool) -> bool:
+    info = stat_in_root(root, path) if follow else lstat_in_root(root, path)
+    return info is not None and stat.S_ISDIR(info.st_mode)
+
+
+def _make_directory(parent: int, name: bytes, mode: int, uid: int, gid: int, mtime: int | None) -> bool:
+    """Whether this call made it, not another process."""
     try:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:
-        return  # a link that leads nowhere, or another process was faster
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            return False
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(name)) from None
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
         os.fchown(fd, uid, gid)
@@ -112,6 +193,7 @@ def _make_directory(parent: int, name: bytes, mode: int, uid: int, gid: int, mti
             os.utime(fd, (mtime, mtime))
     finally:
         os.close(fd)
+    return True
 
 
 def remove_tree(parent: int, name: Path) -> None:

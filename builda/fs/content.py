@@ -1,0 +1,156 @@
+"""Contents of regular files: read, copied and hashed by descriptor, holes kept.
+
+Small files, which are most, take one read and one write. Large ones are hashed on a thread of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from builda.errors import InUse
+
+if TYPE_CHECKING:
+    import hashlib
+
+    from builda.fs.pipeline import Stage
+
+CHUNK = 1 << 20
+ZEROS = bytes(CHUNK)
+HOLE = 1 << 16
+"""Zeros of this length, at such an offset, become a hole."""
+_FICLONE = 0x40049409
+
+
+def data_ranges(fd: int, info: os.stat_result) -> Iterator[tuple[int, int]]:
+    """The (offset, length) of what is stored of a file, in order; all of it where the file system knows no holes."""
+    size = info.st_size
+    if info.st_blocks * 512 >= size:
+        if size:
+            yield 0, size
+        return
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole is left
+                return
+            yield at, size - at
+            return
+        if start >= size:
+            return
+        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, at - start
+
+
+def read_small(fd: int, size: int) -> bytes:
+    """All bytes of a file whose size is `size`, unless it is being written to."""
+    data = os.read(fd, size + 1)  # one more: a short read is the end, so that a second read is not needed
+    if len(data) == size:
+        return data
+    parts = [data]
+    while data := os.read(fd, CHUNK):
+        parts.append(data)
+    return b"".join(parts)
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of `data`."""
+    written = os.write(fd, data)
+    if written == len(data):
+        return
+    view = memoryview(data)[written:]
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_sparse(fd: int, data: bytes) -> bool:
+    """Write `data` at the descriptor's position, leaving out long zeros; whether there were any.
+
+    The caller truncates the file to its size at the end.
+    """
+    holes = [at for at in range(0, len(data) - HOLE + 1, HOLE) if _is_hole(data, at)]
+    at = 0
+    for hole in holes:
+        if at < hole:
+            write_all(fd, data[at:hole])
+        os.lseek(fd, HOLE, os.SEEK_CUR)
+        at = hole + HOLE
+    if at < len(data):
+        write_all(fd, data[at:] if at else data)
+    return bool(holes)
+
+
+def _is_hole(data: bytes, at: int) -> bool:
+    return not data[at] and not data[at + HOLE - 1] and data[at : at + HOLE] == ZEROS[:HOLE]
+
+
+def copy_hashed(source: int, target: int | None, info: os.stat_result) -> bytes:
+    """Copy a file's content to `target`, if there is one, holes as holes; its sha256."""
+    import hashlib
+
+    if info.st_size <= CHUNK and info.st_blocks * 512 >= info.st_size:
+        data = read_small(source, info.st_size)
+        if target is not None and data:
+            write_all(target, data)
+        return hashlib.sha256(data).digest()
+    return _copy_large(source, target, info, hashlib.sha256())
+
+
+def _copy_large(source: int, target: int | None, info: os.stat_result, hasher: hashlib._Hash) -> bytes:
+    from builda.fs.pipeline import Stage
+
+    cloned = target is not None and _clone(source, target)
+    stage = Stage(hasher.update, "builda-content")
+    try:
+        at = 0
+        for start, length in data_ranges(source, info):
+            _put_zeros(stage, start - at)
+            at = start + length
+            for offset, data in _chunks(source, start, length):
+                stage.put(data)
+                if target is not None and not cloned:
+                    _write_at(target, data, offset)
+        _put_zeros(stage, info.st_size - at)
+        stage.close()
+    finally:
+        stage.stop()
+    if target is not None and not cloned:
+        os.ftruncate(target, info.st_size)
+    return hasher.digest()
+
+
+def _chunks(fd: int, start: int, length: int) -> Iterator[tuple[int, bytes]]:
+    at, end = start, start + length
+    while at < end:
+        data = os.pread(fd, min(CHUNK, end - at), at)
+        if not data:
+            raise InUse("file became shorter while it was read")
+        yield at, data
+        at += len(data)
+
+
+def _put_zeros(stage: Stage, count: int) -> None:
+    while count > 0:
+        stage.put(ZEROS if count >= CHUNK else ZEROS[:count])
+        count -= CHUNK
+
+
+def _write_at(fd: int, data: bytes, offset: int) -> None:
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        written += os.pwrite(fd, memoryview(data)[written:], offset + written)
+
+
+def _clone(source: int, target: int) -> bool:
+    """Share the blocks, where the file system can."""
+    import fcntl
+
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:  # EOPNOTSUPP, EXDEV, EINVAL, ENOTTY …: copied instead, and what is really wrong shows then
+        return False
+    return True

@@ -1,0 +1,139 @@
+"""Ignore files (.containerignore, .dockerignore) and --exclude: which paths a copy leaves out.
+
+The last pattern that matches a path, or a directory above it, decides; `!` takes paths back in. Semantics are those of
+moby's patternmatcher: Go's filepath.Match and `**`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from builda.errors import InvalidValue
+from builda.fs.patterns import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Match: TypeAlias = Callable[[str], re.Match[str] | None]
+
+
+class _Rule(NamedTuple):
+    text: str  # as the user wrote it
+    pattern: str  # cleaned, without `!`
+    takes_back: bool
+    expression: str
+
+
+class Matcher:
+    """The rules of one ignore file, or of a step's --exclude options. Immutable."""
+
+    __slots__ = ("_rules", "_runs")
+
+    def __init__(self, rules: tuple[_Rule, ...]) -> None:
+        self._rules = rules
+        self._runs = _runs(rules)
+
+    @classmethod
+    def parse(cls, text: str) -> Matcher:
+        """The rules of an ignore file: one pattern a line, `#` in the first column begins a comment.
+
+        InvalidValue for a malformed pattern.
+        """
+        return cls(tuple(rule for line in text.removeprefix("\ufeff").splitlines() if (rule := _line(line))))
+
+    @classmethod
+    def of(cls, patterns: Iterable[str]) -> Matcher:
+        """The rules of a list of patterns; InvalidValue for a malformed one."""
+        return cls(tuple(rule for pattern in patterns if (rule := _rule(pattern))))
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def excludes(self, *names: str) -> bool:
+        """Whether a path is left out.
+
+        A path may have several names, one relative to the context, one to the copied directory: a rule applies when it
+        matches any of them.
+        """
+        excluded = False
+        for takes_back, match in self._runs:
+            if takes_back == excluded and any(match(name) for name in names):
+                excluded = not excluded
+        return excluded
+
+    def rule_for(self, *names: str) -> str | None:
+        """The pattern that leaves a path out, as it was written; None when it is kept."""
+        found = None
+        for rule in self._rules:
+            matches = re.compile(f"(?:{rule.expression})(?:/|\\Z)", re.DOTALL).match
+            if rule.takes_back == (found is not None) and any(matches(name) for name in names):
+                found = None if rule.takes_back else rule.text
+        return found
+
+    def reaches_into(self, *names: str) -> bool:
+        """Whether something below a directory that is left out may be taken back."""
+        return any(_may_match_below(rule.pattern, name) for rule in self._rules if rule.takes_back for name in names)
+
+
+def _runs(rules: tuple[_Rule, ...]) -> tuple[tuple[bool, _Match], ...]:
+    """Neighbouring rules of one sign as one expression: one match for a path instead of hundreds."""
+    from itertools import groupby
+
+    runs = []
+    for takes_back, group in groupby(rules, key=lambda rule: rule.takes_back):
+        either = "|".join(rule.expression for rule in group)
+        runs.append((takes_back, re.compile(f"(?:{either})(?:/|\\Z)", re.DOTALL).match))
+    return tuple(runs)
+
+
+def _line(line: str) -> _Rule | None:
+    if line.startswith("#"):
+        return None
+    text = line.strip()
+    sign = "!" if text.startswith("!") else ""
+    path = text[len(sign) :].strip()
+    if len(path) > 1:
+        path = _cleaned(path).removeprefix("/") or "/"
+    return _rule(sign + path)
+
+
+def _rule(text: str) -> _Rule | None:
+    pattern = text.strip()
+    if not pattern:
+        return None
+    if pattern == "!":
+        raise InvalidValue('a pattern of "!" alone takes nothing back')
+    takes_back = pattern.startswith("!")
+    cleaned = _cleaned(pattern[takes_back:])
+    try:
+        expression = _expression(cleaned)
+        re.compile(expression)
+    except re.error as error:
+        raise InvalidValue(f"malformed pattern: {text}") from error
+    return _Rule(text.strip(), cleaned, takes_back, expression)
+
+
+def _cleaned(path: str) -> str:
+    """Go's filepath.Clean."""
+    clean = posixpath.normpath(path)
+    return "/" + clean.lstrip("/") if clean.startswith("/") else clean
+
+
+def _expression(pattern: str) -> str:
+    rest = pattern[2:]
+    if pattern.startswith("**") and not rest.startswith("/") and not any(c in rest for c in "*?[]\\"):
+        return ".*" + re.escape(rest)  # moby compares the end of the path here, whatever stands before it
+    return translate(pattern, double_star=True)
+
+
+def _may_match_below(pattern: str, directory: str) -> bool:
+    wanted, given = pattern.split("/"), directory.split("/")
+    for index, part in enumerate(given):
+        if index == len(wanted) or "**" in wanted[index]:
+            return True
+        if not re.fullmatch(translate(wanted[index]), part, re.DOTALL):
+            return False
+    return True

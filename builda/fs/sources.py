@@ -1,0 +1,159 @@
+"""What a copy's sources name: wildcards expanded, links followed inside their root, ignore rules obeyed.
+
+Everything is decided here, before anything is written: a source that names nothing is an error that says why.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from typing import NamedTuple
+
+from builda.errors import NotFound
+from builda.fs import paths
+from builda.fs.glob import glob
+from builda.fs.ignore import Matcher
+from builda.fs.patterns import has_wildcards
+
+NOTHING = Matcher(())
+
+
+class Source(NamedTuple):
+    """A path, perhaps with wildcards, inside the directory `root`; `ignore` are the rules of its context's ignore file.
+
+    `name` is what a file is called in a destination directory when that is not its own name.
+    """
+
+    root: int
+    path: str
+    name: str | None = None
+    ignore: Matcher = NOTHING
+
+
+class Top(NamedTuple):
+    """One file or directory that a source names. `path` is relative to its root, "" for the root itself."""
+
+    source: Source
+    path: str
+    info: os.stat_result
+    kept: str  # with --parents: the path to keep below the destination; otherwise ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a destination directory."""
+        return self.source.name or posixpath.basename(self.path)
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.info.st_mode)
+
+
+class Rules(NamedTuple):
+    """How sources are read."""
+
+    parents: bool = False
+    follow_symlinks: bool = True
+    wildcards: bool = True
+    allow_empty_wildcard: bool = False
+
+
+def resolve(sources: tuple[Source, ...], rules: Rules) -> tuple[Top, ...]:
+    """What the sources name, in their order, and of each wildcard sorted.
+
+    NotFound, with a hint, when a source names nothing, or nothing that its ignore file lets through.
+    """
+    return tuple(top for source in sources for top in _resolve_one(source, rules))
+
+
+def clean(path: str) -> str:
+    """The path inside its root: no leading slash, no dots; `..` stops at the root. "" is the root."""
+    return posixpath.normpath("/" + path).lstrip("/")
+
+
+def _resolve_one(source: Source, rules: Rules) -> list[Top]:
+    pivot, path = _pivot(source.path) if rules.parents else ("", clean(source.path))
+    if rules.wildcards and has_wildcards(path):
+        found = [match for match in glob(source.root, path) if _is_let_through(source, match)]
+        if not found and not rules.allow_empty_wildcard:
+            raise _no_match(source, path)
+    else:
+        found = [path]
+    return [_top(source, match, pivot, rules) for match in found]
+
+
+def _pivot(path: str) -> tuple[str, str]:
+    """Where `/./` stands, and the whole path; what is in front of it is not kept by --parents."""
+    head, dot, tail = path.partition("/./")
+    if not dot:
+        return "", clean(path)
+    return clean(head), clean(f"{head}/{tail}")
+
+
+def _is_let_through(source: Source, path: str) -> bool:
+    return not source.ignore.excludes(path) or source.ignore.reaches_into(path)
+
+
+def _top(source: Source, path: str, pivot: str, rules: Rules) -> Top:
+    info = paths.lstat_in_root(source.root, path)
+    if info is not None and stat.S_ISLNK(info.st_mode) and rules.follow_symlinks:
+        info = paths.stat_in_root(source.root, path)
+        if info is None:
+            raise NotFound(f"no such file, but a link that leads nowhere: {source.path}")
+    if info is None:
+        raise NotFound(f"no such file: {source.path}", hint=_near_miss(source.root, path))
+    if path and not _is_let_through(source, path):
+        raise _hidden(source, path)
+    return Top(source, path, info, _kept(path, pivot) if rules.parents else "")
+
+
+def _kept(path: str, pivot: str) -> str:
+    return clean(path.removeprefix(pivot)) if pivot else path
+
+
+def _hidden(source: Source, path: str) -> NotFound:
+    rule = source.ignore.rule_for(path)
+    return NotFound(
+        f"no such file in the context: {source.path}",
+        hint=f"it exists, but the ignore file leaves it out by the rule {rule}",
+    )
+
+
+def _no_match(source: Source, path: str) -> NotFound:
+    hidden = [match for match in glob(source.root, path) if not _is_let_through(source, match)]
+    if hidden:
+        return _hidden(source, hidden[0])
+    head = path.rpartition("/")[0]
+    if not has_wildcards(head) and paths.stat_in_root(source.root, head) is None:
+        return NotFound(f"no file matches: {source.path}", hint=_near_miss(source.root, head))
+    literal = path.replace("\\", "")
+    if paths.lstat_in_root(source.root, literal) is not None:
+        return NotFound(f"no file matches: {source.path}", hint=r"brackets in a name are written [[] or \[")
+    return NotFound(f"no file matches: {source.path}")
+
+
+def _near_miss(root: int, path: str) -> str | None:
+    """A name that may have been meant, in the deepest directory of `path` that exists."""
+    from difflib import get_close_matches
+
+    done = ""
+    for part in path.split("/"):
+        step = posixpath.join(done, part)
+        if paths.stat_in_root(root, step) is not None:
+            done = step
+            continue
+        names = [name for name in _names(root, done)]
+        close = get_close_matches(part, names, 1) or [name for name in names if name.lower() == part.lower()]
+        return f"did you mean {posixpath.join(done, close[0])}?" if close else None
+    return None
+
+
+def _names(root: int, path: str) -> list[str]:
+    try:
+        fd = paths.open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)

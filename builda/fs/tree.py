@@ -1,0 +1,581 @@
+"""COPY and ADD: files and trees from source roots into a destination root, and what they hold as one digest.
+
+One walk serves both: `copy_tree` hashes what it copies, `content_digest` hashes without copying, and they agree. All is
+done by descriptor; links in the destination are followed inside its root, links in the sources are copied as links.
+Semantics are those of BuildKit and Buildah (Dockerfile reference, "COPY"); where they differ a comment says which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping, MutableMapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from builda.errors import AlreadyExists, InvalidValue
+from builda.fs import content, paths, xattrs
+from builda.fs.glob import glob
+from builda.fs.ignore import Matcher
+from builda.fs.modes import parse_mode
+from builda.fs.sources import NOTHING, Rules, Source, Top, clean, resolve
+from builda.oci.digest import Digest
+
+if TYPE_CHECKING:
+    from builda.fs.modes import Mode
+
+__all__ = [
+    "CopyRequest",
+    "CopyResult",
+    "FileKey",
+    "Source",
+    "content_digest",
+    "copy_tree",
+    "file_key",
+    "glob",
+    "parse_mode",
+]
+
+FileKey: TypeAlias = tuple[int, int, int, int, int]
+"""Device, inode, size, mtime and ctime in nanoseconds: while they are the same, so is the content of a file."""
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_RDONLY | os.O_DIRECTORY
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class CopyRequest(NamedTuple):
+    """What to copy where, and what the copies shall look like.
+
+    `destination` is a path inside the destination root; one that ends in `/`, an existing directory, and several files
+    mean a directory. `owner` None keeps the owners (directories that have to be made above the destination are 0:0
+    then), `mode` None the modes, `timestamp` None the times. `excludes` are --exclude patterns, relative to the
+    source's root or to the directory copied. `link` (--link) replaces links on the way instead of following them.
+    """
+
+    sources: tuple[Source, ...]
+    destination: str
+    owner: tuple[int, int] | None = None
+    mode: Mode | None = None
+    timestamp: int | None = None
+    excludes: tuple[str, ...] = ()
+    parents: bool = False
+    link: bool = False
+    follow_symlinks: bool = True
+    wildcards: bool = True
+    allow_empty_wildcard: bool = False
+
+    @property
+    def rules(self) -> Rules:
+        """How the sources are read."""
+        return Rules(self.parents, self.follow_symlinks, self.wildcards, self.allow_empty_wildcard)
+
+
+class CopyResult(NamedTuple):
+    """What was copied: the digest of what the sources hold, regular files and their bytes.
+
+    `made` are directories that had to be made above the copies, `skipped` the sources' sockets, which no image holds.
+    """
+
+    digest: Digest
+    files: int
+    bytes: int
+    made: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def copy_tree(
+    request: CopyRequest, root: int, *, remembered: MutableMapping[FileKey, bytes] | None = None
+) -> CopyResult:
+    """Copy the sources into the root directory `root`. NotFound before anything is written when one names nothing.
+
+    AlreadyExists when a file would replace a directory or a directory a file; what was copied until then stays.
+    `remembered` gets the digests of the files, for `content_digest`.
+    """
+    tops = resolve(request.sources, request.rules)
+    placer = _Placer(request, root, several=len(tops) > 1)
+    copying = _Copying(request, root)
+    walk = _Walk(request, copying, {} if remembered is None else remembered)
+    for top in tops:
+        place = placer.place(top)
+        try:
+            copying.where[place.parent] = place.path
+            walk.top(top, place)
+        finally:
+            os.close(place.parent)
+    placer.finish(copying)
+    return CopyResult(walk.digest(), walk.files, walk.bytes, tuple(placer.made), tuple(walk.skipped))
+
+
+def content_digest(request: CopyRequest, *, remembered: MutableMapping[FileKey, bytes] | None = None) -> Digest:
+    """The digest that `copy_tree` would give; nothing is written and no destination needed.
+
+    It covers names, types, modes, links, attributes and contents, and owners if they are kept; never times, nor what
+    --chown and --chmod make of it. Files found in `remembered` are not opened; those read are added to it.
+    """
+    walk = _Walk(request, _Hashing(), {} if remembered is None else remembered)
+    for top in resolve(request.sources, request.rules):
+        walk.top(top, _Place(NOWHERE, b"", b""))
+    return walk.digest()
+
+
+def file_key(info: os.stat_result) -> FileKey:
+    """What `remembered` calls a file."""
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+NOWHERE = -1
+"""In place of a directory descriptor where nothing is written."""
+
+
+class _Place(NamedTuple):
+    """Where a top goes: `name` in the directory `parent`, which is `path` in its root.
+
+    A directory's contents go right into `parent`.
+    """
+
+    parent: int
+    name: bytes
+    path: bytes
+
+
+class _Target(Protocol):
+    """What is done with what the walk meets. Descriptors of directories that `enter` gives are closed by the walk."""
+
+    reads_all: bool
+
+    def enter(self, parent: int, name: bytes) -> int: ...
+    def leave(self, fd: int, info: os.stat_result, values: Mapping[str, bytes]) -> None: ...
+    def regular(
+        self, source: int, parent: int, name: bytes, info: os.stat_result, values: Mapping[str, bytes]
+    ) -> bytes: ...
+    def special(
+        self, parent: int, name: bytes, info: os.stat_result, link: bytes, values: Mapping[str, bytes]
+    ) -> None: ...
+    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> None: ...
+
+
+class _Walk:
+    """One pass over the sources, sorted, that feeds a digest and a target."""
+
+    def __init__(self, request: CopyRequest, target: _Target, remembered: MutableMapping[FileKey, bytes]) -> None:
+        self.target = target
+        self.remembered = remembered
+        self.keeps_owners = request.owner is None
+        self.excludes = Matcher.of(request.excludes)
+        self.hasher = hashlib.sha256()
+        self.links: dict[tuple[int, int], bytes] = {}
+        self.skipped: list[str] = []
+        self.files = self.bytes = 0
+        self.ignore = NOTHING
+        self.root_prefix = ""
+        self.filtering = False
+        self.avoid: tuple[int, int] | None = None
+
+    def digest(self) -> Digest:
+        """Of everything walked so far."""
+        return Digest("sha256", self.hasher.hexdigest())
+
+    def top(self, top: Top, place: _Place) -> None:
+        """A directory's contents, or a file."""
+        self.ignore = top.source.ignore
+        self.root_prefix = f"{top.path}/" if top.path else ""
+        self.filtering = bool(self.ignore or self.excludes)
+        label = os.fsencode(top.kept or top.name)
+        if top.kept:
+            self.parents(top)
+        if top.is_directory:
+            self.top_directory(top, os.fsencode(f"{top.kept}/") if top.kept else b"", place)
+        elif self.excludes.excludes(top.path, top.name):
+            return
+        elif stat.S_ISLNK(top.info.st_mode):
+            with paths.parent_of(top.source.root, top.path) as (parent, name):
+                self.other(parent, name, label, place.parent, place.name, top.info)
+        else:
+            self.top_file(top, label, place)
+
+    def parents(self, top: Top) -> None:
+        """With --parents the directories above a top are copied too."""
+        for source, kept in parents_of(top):
+            fd = paths.open_in_root(top.source.root, source, _OPEN)
+            try:
+                self.record(b"p", os.fsencode(kept), os.fstat(fd), xattrs.recorded(fd))
+            finally:
+                os.close(fd)
+
+    def top_directory(self, top: Top, prefix: bytes, place: _Place) -> None:
+        fd = paths.open_in_root(top.source.root, top.path, _OPEN)
+        try:
+            if place.parent != NOWHERE:
+                here = os.fstat(place.parent)
+                self.avoid = (here.st_dev, here.st_ino)
+            self.record(b"d", prefix, top.info, xattrs.recorded(fd))
+            self.directory(fd, prefix, "", place.parent)
+        finally:
+            os.close(fd)
+
+    def top_file(self, top: Top, label: bytes, place: _Place) -> None:
+        if not stat.S_ISREG(top.info.st_mode):
+            self.special(label, place.parent, place.name, top.info, b"", {})
+            return
+        if top.info.st_nlink > 1 and self.is_link(label, place.parent, place.name, top.info):
+            return
+        fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            self.regular(fd, label, place.parent, place.name, os.fstat(fd))
+        finally:
+            os.close(fd)
+
+    def directory(self, fd: int, prefix: bytes, relative: str, target: int) -> None:
+        """What the directory `fd` holds. `prefix` is its name in the digest, `relative` its path below the top."""
+        with os.scandir(fd) as found:
+            entries = sorted(
+                (os.fsencode(entry.name), entry.name, entry.stat(follow_symlinks=False)) for entry in found
+            )
+        for name, text, info in entries:
+            if self.filtering and self.is_left_out(fd, relative + text, text, info):
+                continue
+            if stat.S_ISREG(info.st_mode):
+                self.file(fd, name, prefix + name, target, info)
+            elif stat.S_ISDIR(info.st_mode):
+                self.subdirectory(fd, name, prefix + name, relative + text, target, info)
+            else:
+                self.other(fd, name, prefix + name, target, name, info)
+
+    def subdirectory(
+        self, parent: int, name: bytes, label: bytes, relative: str, target: int, info: os.stat_result
+    ) -> None:
+        if (info.st_dev, info.st_ino) == self.avoid:
+            return  # the destination lies inside the source: it is not copied into itself
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            values = xattrs.recorded(fd)
+            self.record(b"d", label + b"/", info, values)
+            inside = self.target.enter(target, name)
+            try:
+                self.directory(fd, label + b"/", relative + "/", inside)
+                self.target.leave(inside, info, values)
+            finally:
+                if inside != NOWHERE:
+                    os.close(inside)
+        finally:
+            os.close(fd)
+
+    def is_left_out(self, parent: int, relative: str, name: str, info: os.stat_result) -> bool:
+        whole = self.root_prefix + relative
+        if not self.excludes.excludes(whole, relative) and not self.ignore.excludes(whole):
+            return False
+        if not stat.S_ISDIR(info.st_mode):
+            return True
+        if not (self.ignore.reaches_into(whole) or self.excludes.reaches_into(whole, relative)):
+            return True
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            return not self.holds_any(fd, relative + "/")
+        finally:
+            os.close(fd)
+
+    def holds_any(self, fd: int, relative: str) -> bool:
+        """Whether anything below a directory that is left out is taken back, so that the directory is needed."""
+        with os.scandir(fd) as found:
+            entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in found]
+        return any(not self.is_left_out(fd, relative + name, name, info) for name, info in entries)
+
+    def file(self, parent: int, name: bytes, label: bytes, target: int, info: os.stat_result) -> None:
+        if info.st_nlink > 1 and self.is_link(label, target, name, info):
+            return
+        if not self.target.reads_all and (known := self.remembered.get(file_key(info))) is not None:
+            self.recorded_file(label, info, known)
+            return
+        fd = os.open(name, _READ, dir_fd=parent)
+        try:
+            self.regular(fd, label, target, name, info)
+        finally:
+            os.close(fd)
+
+    def regular(self, fd: int, label: bytes, target: int, name: bytes, info: os.stat_result) -> None:
+        values = xattrs.recorded(fd)
+        digest = self.target.regular(fd, target, name, info, values)
+        if values:  # part of what is remembered: setting one changes the ctime
+            digest = hashlib.sha256(digest + _packed(values)).digest()
+        self.remembered[file_key(info)] = digest
+        self.recorded_file(label, info, digest)
+
+    def recorded_file(self, label: bytes, info: os.stat_result, digest: bytes) -> None:
+        self.files += 1
+        self.bytes += info.st_size
+        self.record(b"f", label, info, {}, digest)
+
+    def is_link(self, label: bytes, target: int, name: bytes, info: os.stat_result) -> bool:
+        """Whether the file was met before under another name, and was linked to that."""
+        inode = (info.st_dev, info.st_ino)
+        first = self.links.setdefault(inode, label)
+        if first == label:
+            return False
+        self.target.linked(target, name, inode)
+        self.hasher.update(b"h\0%b\0%b\0" % (label, first))
+        return True
+
+    def other(self, parent: int, name: bytes, label: bytes, target: int, new_name: bytes, info: os.stat_result) -> None:
+        """A link, device or fifo; sockets are skipped."""
+        if stat.S_ISSOCK(info.st_mode):
+            self.skipped.append(os.fsdecode(label))
+            return
+        link = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(info.st_mode) else b""
+        self.special(label, target, new_name, info, link, xattrs.recorded(xattrs.place_of(parent, name)))
+
+    def special(
+        self,
+        label: bytes,
+        target: int,
+        name: bytes,
+        info: os.stat_result,
+        link: bytes,
+        values: Mapping[str, bytes],
+    ) -> None:
+        self.target.special(target, name, info, link, values)
+        self.record(b"%o" % stat.S_IFMT(info.st_mode), label, info, values, link or b"%d" % info.st_rdev)
+
+    def record(
+        self, kind: bytes, label: bytes, info: os.stat_result, values: Mapping[str, bytes], extra: bytes = b""
+    ) -> None:
+        """Feed the digest: every field ends in NUL or follows its length."""
+        mode = 0 if stat.S_ISLNK(info.st_mode) else info.st_mode & 0o7777
+        owner = b"%d:%d" % (info.st_uid, info.st_gid) if self.keeps_owners else b""
+        packed = _packed(values) if values else b""
+        fields = (kind, label, mode, owner, len(packed), packed, len(extra), extra)
+        self.hasher.update(b"%b\0%b\0%o\0%b\0%d\0%b%d\0%b" % fields)
+
+
+def _packed(values: Mapping[str, bytes]) -> bytes:
+    return b"".join(b"%b=%d=%b" % (name.encode(), len(value), value) for name, value in values.items())
+
+
+class _Hashing:
+    """The target that only wants digests."""
+
+    reads_all = False
+
+    def enter(self, parent: int, name: bytes) -> int:
+        return NOWHERE
+
+    def leave(self, fd: int, info: os.stat_result, values: Mapping[str, bytes]) -> None: ...
+
+    def regular(
+        self, source: int, parent: int, name: bytes, info: os.stat_result, values: Mapping[str, bytes]
+    ) -> bytes:
+        return content.copy_hashed(source, None, info)
+
+    def special(
+        self, parent: int, name: bytes, info: os.stat_result, link: bytes, values: Mapping[str, bytes]
+    ) -> None: ...
+
+    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> None: ...
+
+
+class _Copying:
+    """The target that writes copies. `where` are the paths, in the root, of the directories that are open."""
+
+    reads_all = True
+
+    def __init__(self, request: CopyRequest, root: int) -> None:
+        self.root = root
+        self.owner = request.owner
+        self.mode = request.mode
+        self.link = request.link
+        self.time = None if request.timestamp is None else (request.timestamp * 10**9,) * 2
+        self.where: dict[int, bytes] = {}
+        self.first: dict[tuple[int, int], bytes] = {}  # where a file with several links was put
+
+    def enter(self, parent: int, name: bytes) -> int:
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            fd = self.existing(parent, name)
+        else:
+            fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        self.where[fd] = self.where[parent] + b"/" + name
+        return fd
+
+    def existing(self, parent: int, name: bytes) -> int:
+        """The directory that is there already, or that a link there leads to inside the root."""
+        path = self.where[parent] + b"/" + name
+        kind = stat.S_IFMT(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        if kind == stat.S_IFDIR:
+            return os.open(name, _DIRECTORY, dir_fd=parent)
+        if self.link:
+            os.unlink(name, dir_fd=parent)
+            os.mkdir(name, 0o700, dir_fd=parent)
+            return os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            return paths.open_in_root(self.root, path, _OPEN)
+        except (NotADirectoryError, FileNotFoundError) as error:
+            raise _in_the_way(path, "directory", "file") from error
+
+    def leave(self, fd: int, info: os.stat_result, values: Mapping[str, bytes]) -> None:
+        self.attributes(fd, info, values)
+
+    def regular(
+        self, source: int, parent: int, name: bytes, info: os.stat_result, values: Mapping[str, bytes]
+    ) -> bytes:
+        if info.st_nlink > 1:
+            self.first[info.st_dev, info.st_ino] = self.where[parent] + b"/" + name
+        try:
+            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        except FileExistsError:
+            self.make_way(parent, name)
+            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        try:
+            digest = content.copy_hashed(source, fd, info)
+            self.attributes(fd, info, values)
+        finally:
+            os.close(fd)
+        return digest
+
+    def attributes(self, fd: int, info: os.stat_result, values: Mapping[str, bytes]) -> None:
+        """Owner first: chown(2) clears set-id bits and capabilities. Times last."""
+        mode = info.st_mode & 0o7777
+        os.fchown(fd, *(self.owner or (info.st_uid, info.st_gid)))
+        os.fchmod(fd, mode if self.mode is None else self.mode(mode, stat.S_ISDIR(info.st_mode)))
+        if values:
+            xattrs.write(fd, self.kept(values))
+        os.utime(fd, ns=self.time or (info.st_mtime_ns, info.st_mtime_ns))
+
+    def kept(self, values: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """An access ACL says the mode again, so that --chmod replaces it."""
+        return values if self.mode is None else {name: values[name] for name in values if name not in xattrs.ACLS}
+
+    def special(self, parent: int, name: bytes, info: os.stat_result, link: bytes, values: Mapping[str, bytes]) -> None:
+        try:
+            self.make_special(parent, name, info, link)
+        except FileExistsError:
+            self.make_way(parent, name)
+            self.make_special(parent, name, info, link)
+        os.chown(name, *(self.owner or (info.st_uid, info.st_gid)), dir_fd=parent, follow_symlinks=False)
+        mode = info.st_mode & 0o7777
+        if not link:
+            os.chmod(name, mode if self.mode is None else self.mode(mode, False), dir_fd=parent)
+        if values:
+            xattrs.write(xattrs.place_of(parent, name), self.kept(values))
+        times = self.time or (info.st_mtime_ns, info.st_mtime_ns)
+        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+
+    def make_special(self, parent: int, name: bytes, info: os.stat_result, link: bytes) -> None:
+        if link:
+            os.symlink(link, name, dir_fd=parent)
+        else:
+            os.mknod(name, stat.S_IFMT(info.st_mode) | 0o600, info.st_rdev, dir_fd=parent)
+
+    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> None:
+        with paths.parent_of(self.root, self.first[inode]) as (directory, old):
+            try:
+                os.link(old, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
+            except FileExistsError:
+                self.make_way(parent, name)
+                os.link(old, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
+
+    def make_way(self, parent: int, name: bytes) -> None:
+        """Remove what a file replaces. Links are replaced, not written through: they may be the image's traps."""
+        info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if not stat.S_ISDIR(info.st_mode):
+            os.unlink(name, dir_fd=parent)
+        elif self.link:
+            paths.remove_tree(parent, name)
+        else:
+            raise _in_the_way(self.where[parent] + b"/" + name, "file", "directory")
+
+
+def _in_the_way(path: bytes, new: str, old: str) -> AlreadyExists:
+    return AlreadyExists(f"cannot replace a {old} with a {new}: /{os.fsdecode(path).lstrip('/')}")
+
+
+def parents_of(top: Top) -> list[tuple[str, str]]:
+    """With --parents: the directories above a top that are kept, as (path in the source root, kept path)."""
+    parts = top.kept.split("/")[:-1]
+    base = top.path.removesuffix(top.kept)
+    return [(base + "/".join(parts[:count]), "/".join(parts[:count])) for count in range(1, len(parts) + 1)]
+
+
+class _Placer:
+    """Finds where tops go, and makes the directories they need.
+
+    BuildKit's rules: what has to be made above a copy belongs to --chown's owner; a directory made to take another's
+    contents looks like that one; one that was there keeps its looks.
+    """
+
+    def __init__(self, request: CopyRequest, root: int, *, several: bool) -> None:
+        if not request.destination:
+            raise InvalidValue("copy needs a destination")
+        self.request = request
+        self.root = root
+        self.destination = clean(request.destination)
+        ends = request.destination.endswith(("/", "/.")) or request.destination == "."
+        self.is_directory = ends or several or request.parents or self.is_there()
+        self.made: list[str] = []
+        self.like: dict[str, tuple[int, str]] = {}  # directories made here, and the source's that they shall look like
+
+    def is_there(self) -> bool:
+        look = paths.lstat_in_root if self.request.link else paths.stat_in_root
+        info = look(self.root, self.destination)
+        return info is not None and stat.S_ISDIR(info.st_mode)
+
+    def place(self, top: Top) -> _Place:
+        """Where `top` goes; the caller closes the descriptor."""
+        directory, name = self.split(top)
+        new = {path.lstrip("/") for path in self.make(directory)}
+        self.made += sorted(new)
+        pairs = [(source, f"{self.destination}/{kept}".lstrip("/")) for source, kept in parents_of(top)]
+        if top.is_directory:
+            pairs.append((top.path, directory))
+        self.like.update({path: (top.source.root, source) for source, path in pairs if path in new})
+        return _Place(paths.open_in_root(self.root, directory, _OPEN), os.fsencode(name), os.fsencode(directory))
+
+    def split(self, top: Top) -> tuple[str, str]:
+        """The directory and the name in it, "" for a directory's contents."""
+        if self.request.parents:
+            path = clean(f"{self.destination}/{top.kept}")
+            return (path, "") if top.is_directory else _split(path)
+        if top.is_directory:
+            return self.destination, ""
+        if not self.is_directory:
+            return _split(self.destination)
+        if "/" in top.name or top.name in ("", ".", ".."):
+            raise InvalidValue(f"not a file name: {top.name!r}")
+        return self.destination, top.name
+
+    def make(self, directory: str) -> tuple[str, ...]:
+        uid, gid = self.request.owner or (0, 0)
+        mtime = self.request.timestamp
+        try:
+            return paths.make_directories(
+                self.root, directory, uid=uid, gid=gid, mtime=mtime, replace=self.request.link
+            )
+        except NotADirectoryError as error:
+            raise AlreadyExists(
+                f"cannot make a directory where a file is: /{directory}",
+                hint="a destination that ends in / is a directory",
+            ) from error
+
+    def finish(self, copying: _Copying) -> None:
+        """The looks of the directories that were made, deepest first, as their entries changed their times."""
+        for path in sorted(self.made, reverse=True):
+            fd = paths.open_in_root(self.root, path, _OPEN)
+            try:
+                if path in self.like:
+                    self.look_like(fd, *self.like[path], copying)
+                elif copying.time:
+                    os.utime(fd, ns=copying.time)
+            finally:
+                os.close(fd)
+
+    def look_like(self, fd: int, source_root: int, source: str, copying: _Copying) -> None:
+        model = paths.open_in_root(source_root, source, _OPEN)
+        try:
+            copying.attributes(fd, os.fstat(model), xattrs.recorded(model))
+        finally:
+            os.close(model)
+
+
+def _split(path: str) -> tuple[str, str]:
+    head, _, tail = path.rpartition("/")
+    return head, tail

@@ -1,0 +1,76 @@
+"""Extended attributes: which of them belong to an image, and how they are read and written.
+
+A layer records capabilities, `user.*` and POSIX ACLs. SELinux labels belong to the host, overlay's own to the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from typing import TypeAlias
+
+OVERLAY = ("trusted.overlay.", "user.overlay.")
+ACLS = ("system.posix_acl_access", "system.posix_acl_default")
+_CAPABILITY = "security.capability"
+_SETTABLE = ("security.", "user.", "trusted.")
+
+Place: TypeAlias = "int | str"
+"""An open descriptor, or the path of something that cannot be opened (a link, a device): not followed."""
+
+
+def place_of(parent: int, name: bytes) -> str:
+    """The path of `name` in the directory `parent`, for calls that take no directory descriptor."""
+    return f"/proc/self/fd/{parent}/{os.fsdecode(name)}"
+
+
+def recorded(place: Place) -> dict[str, bytes]:
+    """What a layer records of the attributes at `place`, by sorted names."""
+    try:
+        names = os.listxattr(place) if isinstance(place, int) else os.listxattr(place, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.ENOENT, errno.ELOOP):
+            return {}
+        raise
+    if not names:
+        return {}
+    return {name: _value(place, name) for name in sorted(names) if is_recorded(name)}
+
+
+def is_recorded(name: str) -> bool:
+    """Whether a layer records this attribute."""
+    return (name.startswith("user.") and not name.startswith(OVERLAY)) or name == _CAPABILITY or name in ACLS
+
+
+def is_settable(name: str) -> bool:
+    """Whether an image may set this attribute: never what the kernel's overlay, or the host's SELinux, acts upon."""
+    if name.startswith(OVERLAY) or name == "security.selinux":
+        return False
+    return name.startswith(_SETTABLE) or name in ACLS
+
+
+def write(place: Place, values: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Set what an image may set; the names of those that this file system, or this process, cannot keep.
+
+    A capability that cannot be set is an error: without it the program would not work.
+    """
+    skipped = []
+    for name, value in values.items():
+        if not is_settable(name):
+            continue
+        try:
+            if isinstance(place, int):
+                os.setxattr(place, name, value)
+            else:
+                os.setxattr(place, name, value, follow_symlinks=False)
+        except OSError as error:
+            if name == _CAPABILITY or error.errno not in (errno.ENOTSUP, errno.EPERM):
+                raise
+            skipped.append(name)
+    return tuple(skipped)
+
+
+def _value(place: Place, name: str) -> bytes:
+    if isinstance(place, int):
+        return os.getxattr(place, name)
+    return os.getxattr(place, name, follow_symlinks=False)
