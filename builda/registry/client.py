@@ -28,7 +28,7 @@ from builda.registry.http import Http, Trust
 from builda.registry.places import Places
 from builda.registry.registries import Registries
 from builda.registry.repository import Endpoint, Repository
-from builda.registry.upload import BlobSource, BlobUpload
+from builda.registry.upload import CHUNK, BlobSource, BlobUpload
 
 T = TypeVar("T")
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -100,12 +100,15 @@ class RegistryClient:
         repositories = tuple(self._repository(place.reference, place.insecure) for place in sources)
         return RegistrySource(reference, repositories, self._emit)
 
-    def sink(self, reference: Reference, *, mount_from: tuple[Reference, ...] = ()) -> RegistrySink:
-        """Where pushing to `reference` goes; blobs that `mount_from` has on the same registry are not sent."""
+    def sink(self, reference: Reference, *, mount_from: tuple[Reference, ...] = (), chunk: int = CHUNK) -> RegistrySink:
+        """Where pushing to `reference` goes; blobs that `mount_from` has on the same registry are not sent.
+
+        Where the registry wants a blob in pieces, they have `chunk` bytes, or as many as it asks for.
+        """
         self.registries.allowed(reference)
         repository = self._repository(reference, self.registries.is_insecure(reference))
         names = tuple(other.repository for other in mount_from if other.registry == reference.registry)
-        return RegistrySink(reference, repository, tuple(dict.fromkeys(names)))
+        return RegistrySink(reference, repository, tuple(dict.fromkeys(names)), chunk)
 
     def tags(self, reference: Reference) -> tuple[str, ...]:
         """All tags of the repository that `reference` names."""
@@ -212,10 +215,13 @@ class RegistrySource:
 class RegistrySink:
     """A repository to push to. Blobs may come from several threads; manifests come after them."""
 
-    def __init__(self, reference: Reference, repository: Repository, mount_from: tuple[str, ...]) -> None:
+    is_remote = True
+
+    def __init__(self, reference: Reference, repository: Repository, mount_from: tuple[str, ...], chunk: int) -> None:
         self.reference = reference
         self._repository = repository
         self._mount_from = mount_from
+        self._chunk = chunk
         self._absent: set[Digest] = set()
 
     def has_blob(self, descriptor: Descriptor) -> bool:
@@ -227,7 +233,7 @@ class RegistrySink:
 
     def put_blob(self, descriptor: Descriptor, source: BlobSource, progress: Callable[[int], None]) -> None:
         """The registry has the blob; `progress` hears each count of bytes that became unnecessary or went."""
-        upload = BlobUpload(self._repository, descriptor, source, progress)
+        upload = BlobUpload(self._repository, descriptor, source, progress, chunk=self._chunk)
         known_absent = descriptor.digest in self._absent
         if (not known_absent and self.has_blob(descriptor)) or upload.mounted(self._siblings(source)):
             progress(descriptor.size)

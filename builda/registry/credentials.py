@@ -82,7 +82,11 @@ class Keyring(NamedTuple):
 
     def _in_files(self, name: str) -> Found | None:
         for path in self._files():
-            content = _read(path)
+            try:
+                content = _read(path)
+            except PermissionError:  # such as /root's in a pod with an arbitrary uid: there may be nothing in it
+                self.emit(Warned(message=f"no permission to read credential file: {path}"))
+                continue
             found = self._in_file(name, content, path)
             if found is not None:
                 return found
@@ -212,15 +216,13 @@ def _table(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The content of a credential file; empty where there is none, or it is not ours to read."""
+    """The content of a credential file; empty where there is none."""
     import json
 
     try:
         value = json.loads(path.read_bytes() or b"{}")
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except PermissionError as error:
-        raise InvalidValue(f"no permission to read credential file: {path}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidValue(f"credential file is not JSON: {path}") from error
     if not isinstance(value, dict):
@@ -231,7 +233,6 @@ def _read(path: Path) -> dict[str, Any]:
 def _decode(entry: object, key: str, path: Path) -> Credentials | None:
     """The credentials of one entry of `auths`; None for the empty entry that stands for a helper."""
     import base64
-    import binascii
 
     if not isinstance(entry, dict):
         raise InvalidValue(f"entry is not an object in credential file {path}: {key}")
@@ -242,7 +243,7 @@ def _decode(entry: object, key: str, path: Path) -> Credentials | None:
     if auth:
         try:
             decoded = base64.b64decode(auth, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise InvalidValue(f"auth is not base64 text in credential file {path}: {key}") from None
         username, _, password = decoded.partition(":")
         password = password.strip("\x00")  # written so by old Docker clients

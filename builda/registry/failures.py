@@ -97,6 +97,8 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 def connection_failure(error: HTTPError, url: str) -> Transient | RegistryError:
     """What went wrong between here and the server, named plainly with host and port."""
+    import http.client
+
     from urllib3 import exceptions
 
     where = address(url)
@@ -108,13 +110,13 @@ def connection_failure(error: HTTPError, url: str) -> Transient | RegistryError:
             return _tls_failure(error, where)
         case exceptions.NameResolutionError():
             return _name_failure(error, where, url)
+        case exceptions.NewConnectionError():
+            return Transient(RegistryError(f"cannot connect ({_words(error)}): {where}"))
         case exceptions.ConnectTimeoutError():
             return Transient(RegistryError(f"no connection in time: {where}"))
         case exceptions.ReadTimeoutError():
             return Transient(RegistryError(f"no answer in time: {where}"))
-        case exceptions.NewConnectionError():
-            return Transient(RegistryError(f"cannot connect ({_words(error)}): {where}"))
-        case exceptions.IncompleteRead() | exceptions.InvalidChunkLength():
+        case exceptions.ProtocolError() if any(isinstance(e, http.client.IncompleteRead) for e in _chain(error)):
             return Transient(RegistryError(f"connection broke before the end of the content: {where}"))
         case exceptions.ProtocolError():
             return Transient(RegistryError(f"connection broke ({_words(error)}): {where}"))

@@ -213,7 +213,9 @@ class Repository:
         request = self.request("GET", f"{self.endpoint.base()}/v2/", f"cannot log in to {self.endpoint.host}")
         reply, data = self.call(request, frozenset())
         if reply.status >= 400:
-            raise refused(reply, data, request)
+            error = refused(reply, data, request)
+            error.hint = "the user name or the password is wrong" if reply.status in (401, 403) else error.hint
+            raise error
 
     def _no_manifest(self, reply: Reply, data: bytes, request: Request, version: str) -> RegistryError:
         error = refused(reply, data, request)

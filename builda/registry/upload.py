@@ -37,7 +37,10 @@ class BlobUpload:
         descriptor: Descriptor,
         source: BlobSource,
         progress: Callable[[int], None],
+        *,
+        chunk: int = CHUNK,
     ) -> None:
+        self._chunk_size = chunk
         self._repository = repository
         self._descriptor = descriptor
         self._source = source
@@ -49,7 +52,10 @@ class BlobUpload:
     def mounted(self, names: Iterable[str]) -> bool:
         """Whether the registry now has the blob here because one of these repositories of it has it."""
         tried = [name for name in names if name != self._repository.name][:_MOUNT_LIMIT]
-        return any(self._mount(name) for name in tried)
+        try:
+            return any(self._mount(name) for name in tried)
+        except RegistryError:  # only a shortcut: the upload itself will say what is wrong
+            return False
 
     def send(self) -> None:
         """The registry has the blob. The first attempt is one request; later ones go in chunks and lose less."""
@@ -66,7 +72,7 @@ class BlobUpload:
         if reply.status == 202:  # the registry began an upload instead
             url = resolved(reply.headers.get("Location"), reply.url, self._what)
             self._repository.call(self._request("DELETE", url), self._scopes)
-        return False  # a refusal here is no failure yet: the upload itself will say why
+        return False
 
     def _in_one(self, attempt: int) -> bool:
         """Whether the blob arrived in one request; False when it has to be sent in chunks."""
@@ -90,7 +96,7 @@ class BlobUpload:
             return
         self._uncount(0)
         upload = self._begin()
-        size = max(CHUNK, upload.least)
+        size = max(self._chunk_size, upload.least)
         offset, url, failed = 0, upload.url, 0
         while offset < self._descriptor.size:
             try:

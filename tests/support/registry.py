@@ -24,6 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 PROGRAM = shutil.which("docker-registry")
@@ -69,7 +70,13 @@ class Registry:
 
 @contextmanager
 def registry(
-    *, tls: bool = False, basic: bool = False, bearer: bool = False, delete: bool = True, port: int | None = None
+    *,
+    tls: bool = False,
+    client_certificate: bool = False,
+    basic: bool = False,
+    bearer: bool = False,
+    delete: bool = True,
+    port: int | None = None,
 ) -> Iterator[Registry]:
     """A registry, ready to answer. `basic` and `bearer` accept USER with PASSWORD."""
     assert PROGRAM is not None, "docker-registry is not installed"
@@ -79,6 +86,8 @@ def registry(
         authority = make_certificates(directory) if tls or bearer else None
         tokens = stack.enter_context(token_server(directory, tls=tls)) if bearer else None
         config = _config(directory, port, tls=tls, basic=basic, tokens=tokens, delete=delete)
+        if client_certificate:
+            config["http"]["tls"]["clientcas"] = [str(authority)]
         (directory / "config.json").write_text(json.dumps(config))  # JSON is YAML
         process = stack.enter_context(_running(directory))
         _wait_until_ready(process, port, directory)
@@ -92,14 +101,14 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def make_certificates(directory: Path) -> Path:
-    """An authority, a certificate of it for 127.0.0.1 and localhost (server.crt, server.key), and one for a client."""
+def make_certificates(directory: Path, *, names: str = "IP:127.0.0.1,DNS:localhost") -> Path:
+    """An authority, a certificate of it for the server's names (server.crt, server.key), and one for a client."""
     _openssl(
         directory,
         "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 3 -subj /CN=test-authority"
         " -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,digitalSignature",
     )
-    _sign(directory, "server", "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
+    _sign(directory, "server", f"subjectAltName={names}\nextendedKeyUsage=serverAuth\n")
     _sign(directory, "client", "extendedKeyUsage=clientAuth\n")
     certs = directory / "certs"
     certs.mkdir()
@@ -257,11 +266,11 @@ def bcrypt(password: str) -> str:
 
 def _config(
     directory: Path, port: int, *, tls: bool, basic: bool, tokens: TokenServer | None, delete: bool
-) -> dict[str, object]:
+) -> dict[str, Any]:
     http: dict[str, object] = {"addr": f"127.0.0.1:{port}", "secret": "test"}
     if tls:
         http["tls"] = {"certificate": str(directory / "server.crt"), "key": str(directory / "server.key")}
-    config: dict[str, object] = {
+    config: dict[str, Any] = {
         "version": "0.1",
         "log": {"level": "info", "accesslog": {"disabled": False}},
         "storage": {"filesystem": {"rootdirectory": str(directory / "data")}, "delete": {"enabled": delete}},
