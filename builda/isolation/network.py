@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builda.errors import IsolationUnavailable
+from builda.linux import syscalls as sys_
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,10 +90,10 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _routes(namespace: str | None = None) -> Any:
+def _routes() -> Any:
     from pyroute2 import IPRoute
 
-    return IPRoute(netns=namespace) if namespace else IPRoute()
+    return IPRoute()
 
 
 def _bridge(routes: Any) -> tuple[ipaddress.IPv4Network, int]:
@@ -158,7 +159,23 @@ def _add_port(routes: Any, bridge: int, subnet: ipaddress.IPv4Network, pid: int)
 
 
 def _configure_inside(pid: int, address: ipaddress.IPv4Address, subnet: ipaddress.IPv4Network) -> None:
-    with _routes(f"/proc/{pid}/ns/net") as inside:
+    """Done by a thread that enters the namespace and ends: pyroute2's own way forks this process, threads and all."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work() -> None:
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        try:
+            sys_.setns(namespace, sys_.CLONE_NEWNET)
+        finally:
+            os.close(namespace)
+        _configure(address, subnet)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+
+def _configure(address: ipaddress.IPv4Address, subnet: ipaddress.IPv4Network) -> None:
+    with _routes() as inside:
         inside.link("set", index=1, state="up")
         index = inside.link_lookup(ifname="eth0")[0]
         inside.addr("add", index=index, address=str(address), prefixlen=subnet.prefixlen)

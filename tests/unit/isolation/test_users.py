@@ -1,0 +1,86 @@
+"""`user[:group]` by the /etc/passwd and /etc/group of a tree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builda.errors import InvalidValue, NotFound
+from builda.isolation.spec import User
+from builda.isolation.users import home_directory, resolve_user
+
+PASSWD = "root:x:0:0:root:/root:/bin/sh\n# comment\n\nbroken:x\nbob:x:1000:1001::/home/bob:/bin/sh\n77:x:5:5::/five:\n"
+GROUP = "root:x:0:\nbob:x:1001:\nwheel:x:10:root,bob\nbad:x:y:\nusers:x:100:bob\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[int]:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text(PASSWD)
+    (tmp_path / "etc/group").write_text(GROUP)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", (0, 0, (10,))),
+        ("root", (0, 0, (10,))),
+        ("bob", (1000, 1001, (10, 100))),
+        ("1000", (1000, 1001, (10, 100))),
+        ("bob:wheel", (1000, 10, ())),
+        ("bob:4242", (1000, 4242, ())),
+        (":wheel", (0, 10, ())),
+        ("4242", (4242, 0, ())),
+        ("4242:4343", (4242, 4343, ())),
+        ("77", (77, 0, ())),  # a number even though an account has it for a name
+    ],
+)
+def test_names_and_numbers(root: int, text: str, expected: tuple[int, int, tuple[int, ...]]) -> None:
+    assert resolve_user(root, text) == User(uid=expected[0], gid=expected[1], additional_gids=expected[2])
+
+
+def test_additional_groups_come_on_top(root: int) -> None:
+    assert resolve_user(root, "bob", ("users", "7")).additional_gids == (10, 100, 7)
+    assert resolve_user(root, "bob:bob", ("wheel",)).additional_gids == (10,)
+
+
+@pytest.mark.parametrize(("text", "hint"), [("bbo", "did you mean bob?"), ("bob:whel", "did you mean wheel?")])
+def test_an_unknown_name_is_named_with_a_near_one(root: int, text: str, hint: str) -> None:
+    with pytest.raises(NotFound, match=text.rpartition(":")[2]) as caught:
+        resolve_user(root, text)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("text", ["bob:", "4294967295", "99999999999"])
+def test_what_cannot_be_is_refused(root: int, text: str) -> None:
+    with pytest.raises(InvalidValue):
+        resolve_user(root, text)
+
+
+def test_a_tree_without_passwd_knows_numbers_only(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert resolve_user(fd, "5:6") == User(uid=5, gid=6)
+        assert resolve_user(fd, "") == User(uid=0, gid=0)
+        with pytest.raises(NotFound):
+            resolve_user(fd, "root")
+    finally:
+        os.close(fd)
+
+
+def test_a_link_out_of_the_tree_is_not_followed(root: int, tmp_path: Path) -> None:
+    (tmp_path / "etc/passwd").unlink()
+    (tmp_path / "etc/passwd").symlink_to("/etc/passwd")
+    with pytest.raises(NotFound):
+        resolve_user(root, "daemon")
+
+
+def test_home_is_what_passwd_says(root: int) -> None:
+    assert home_directory(root, 1000) == "/home/bob"
+    assert home_directory(root, 4242) == "/"
