@@ -1,0 +1,143 @@
+"""Everything wired together: the store, isolation, registries and the builder over them.
+
+with builda.open_builder() as builder:
+    container = builder.from_image("docker.io/library/debian:bookworm")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builda.events import Emit, ignore
+
+if TYPE_CHECKING:
+    from builda.builder.builder import Builder
+    from builda.builder.options import RegistryAccess
+    from builda.builder.remote import Download
+    from builda.isolation.spec import Isolation
+    from builda.oci.reference import Reference
+    from builda.registry.client import RegistryClient
+    from builda.store.store import Store
+    from builda.transfer.copy import ImageSink, ImageSource
+
+
+@contextmanager
+def open_builder(
+    root: Path | str | None = None,
+    runroot: Path | str | None = None,
+    *,
+    driver: str | None = None,
+    emit: Emit = ignore,
+    environ: Mapping[str, str] | None = None,
+    registries_conf: str | None = None,
+) -> Iterator[Builder]:
+    """A builder over the store at `root`, by default root's or the user's own; closed at the end of the block."""
+    from builda.store.store import Store
+
+    env = os.environ if environ is None else environ
+    places = default_places(env)
+    with (
+        Store.open(Path(root or places[0]), Path(runroot or places[1]), driver=driver) as store,
+        builder_over(store, emit=emit, environ=env, registries_conf=registries_conf) as builder,
+    ):
+        yield builder
+
+
+def default_places(environ: Mapping[str, str]) -> tuple[str, str]:
+    """The store's root and its volatile companion when nobody says otherwise (design of the store, section 3)."""
+    if os.geteuid() == 0:
+        return environ.get("BUILDA_ROOT", "/var/lib/builda"), environ.get("BUILDA_RUNROOT", "/run/builda")
+    home = environ.get("HOME", f"/tmp/builda-{os.geteuid()}")
+    data = environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/tmp/builda-run-{os.geteuid()}"
+    return environ.get("BUILDA_ROOT", f"{data}/builda"), environ.get("BUILDA_RUNROOT", f"{runtime}/builda")
+
+
+@contextmanager
+def builder_over(
+    store: Store, *, emit: Emit = ignore, environ: Mapping[str, str], registries_conf: str | None = None
+) -> Iterator[Builder]:
+    """A builder over an open store; its connections are closed at the end of the block."""
+    from builda.builder.builder import Builder
+
+    runroot = Path(store.layout.runroot)
+
+    def isolation(name: str, *, runtime: str | None = None, runtime_flags: tuple[str, ...] = ()) -> Isolation:
+        from builda.isolation import isolation_for
+
+        return isolation_for(name, state=runroot, runtime=runtime, runtime_flags=runtime_flags)
+
+    remote = Registries(emit=emit, environ=environ, registries_conf=registries_conf)
+    try:
+        yield Builder(store, remote=remote, isolation=isolation, emit=emit, now=store.now, environ=environ)
+    finally:
+        remote.close()
+
+
+def mode() -> str | None:
+    """How builda can run commands here, None when it cannot."""
+    from builda.errors import IsolationUnavailable
+    from builda.linux.probe import probe_mode
+
+    try:
+        return probe_mode()
+    except IsolationUnavailable:
+        return None
+
+
+class Registries:
+    """The builder's `Remote`: a registry client for each way to reach registries, made when first needed."""
+
+    def __init__(self, *, emit: Emit, environ: Mapping[str, str], registries_conf: str | None) -> None:
+        self._emit = emit
+        self._environ = environ
+        self._registries_conf = registries_conf
+        self._clients: dict[RegistryAccess, RegistryClient] = {}
+
+    def close(self) -> None:
+        """No connection stays open."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+    def candidates(self, name: str) -> tuple[Reference, ...]:
+        """The references that a name may mean, best first."""
+        from builda.builder.options import RegistryAccess
+
+        return self._client(RegistryAccess()).candidates(name)
+
+    def source(self, reference: Reference, access: RegistryAccess) -> ImageSource:
+        """The image that `reference` names in its registry."""
+        return self._client(access).source(reference)
+
+    def sink(self, reference: Reference, access: RegistryAccess) -> ImageSink:
+        """Where an image becomes `reference` in its registry."""
+        return self._client(access).sink(reference)
+
+    def fetch(self, url: str, access: RegistryAccess) -> AbstractContextManager[Download]:
+        """The body of `url`."""
+        return self._client(access).fetch_url(url)
+
+    def _client(self, access: RegistryAccess) -> RegistryClient:
+        if access not in self._clients:
+            from builda.registry.client import RegistryClient, RegistryOptions
+
+            options = RegistryOptions(
+                authfile=_path(access.authfile),
+                creds=access.creds,
+                cert_dir=_path(access.cert_dir),
+                tls_verify=access.tls_verify,
+                retry=access.retry,
+                retry_delay=access.retry_delay,
+                registries_conf=_path(self._registries_conf),
+            )
+            self._clients[access] = RegistryClient(options, self._emit, environ=self._environ)
+        return self._clients[access]
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
