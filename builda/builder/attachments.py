@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from builda.builder.subtree import subtree, writable
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import paths
-from builda.linux.mount import Mount
+from builda.linux.mount import Mount, mounted
 from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
 
 if TYPE_CHECKING:
@@ -183,22 +183,25 @@ class _Work:
             os.close(fd)
 
     def cache(self, mount: RunMount) -> Mount:
-        """A directory that lives on between runs."""
-        identity = mount.id or posixpath.normpath(mount.target)
+        """A directory that lives on between runs: the same one for the same id and owner, as in Buildah."""
         owner = (mount.uid or 0, mount.gid or 0)
-        first = None
+        name = mount.id or posixpath.normpath(mount.target)
+        identity = f"{name}\0{owner[0]}\0{owner[1]}"
+        path = self.stack.enter_context(self.builder.store.cache_mount(identity, mount.sharing))
+        self.fill(path, mount, owner)
+        return Mount("bind", path, mount.target, ("ro",) if mount.read_only else ("rw",))
+
+    def fill(self, path: str, mount: RunMount, owner: tuple[int, int]) -> None:
+        """Give a cache directory its owner and mode, and what it holds at first, the first time it is used."""
+        if os.listdir(path):
+            return
         if mount.source or not isinstance(mount.from_, Context):
-            first = self.source(mount.from_, mount.source, "/")
-        path = self.stack.enter_context(
-            self.builder.store.cache_mount(
-                identity,
-                sharing=mount.sharing,
-                mode=0o755 if mount.mode is None else mount.mode,
-                owner=owner,
-                first=first,
-            )
-        )
-        return Mount("bind", str(path), mount.target, ("ro",) if mount.read_only else ("rw",))
+            found = self.source(mount.from_, mount.source, "/")
+            if not os.path.isdir((found.lower or (found.source,))[0]):
+                raise InvalidValue(f"a cache starts from a directory: {mount.source}")
+            _copy_content(found, path)
+        os.chown(path, *owner)
+        os.chmod(path, 0o755 if mount.mode is None else mount.mode)
 
     def secret(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
         data = self.inputs.secrets.get(mount.id)
@@ -233,10 +236,20 @@ def _tmpfs(mount: RunMount) -> Mount:
     return Mount("tmpfs", "tmpfs", mount.target, tuple(options))
 
 
+def _copy_content(source: Mount, path: str) -> None:
+    from builda.fs.tree import CopyRequest, Source, copy_tree
+
+    with mounted((source._replace(target="/"),)) as root:
+        target = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            copy_tree(CopyRequest((Source(root, "."),), "/"), target)
+        finally:
+            os.close(target)
+
+
 def _chown_tree(path: str, uid: int, gid: int) -> None:
     """`U`: the host's directory belongs to the container's user, links themselves and never what they lead to."""
     os.chown(path, uid, gid, follow_symlinks=False)
-    for head, directories, files, fd in os.fwalk(path, follow_symlinks=False):
-        assert head is not None
+    for _, directories, files, fd in os.fwalk(path, follow_symlinks=False):
         for name in (*directories, *files):
             os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)

@@ -1,72 +1,122 @@
 """Builder: the primitives. Each takes a working container and a step, and returns the container as it is afterwards.
 
-The methods decide little themselves: each is one module beside this one. Heavy imports wait for the method that needs
-them, because `builda config` shall not pay for what `builda run` does.
+Each is a module beside this one, imported when it is first used: `builda config` shall not pay for what `builda run`
+needs.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builda import __version__
 from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions
 from builda.events import ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from builda.builder.remote import Remote
     from builda.events import Emit
     from builda.isolation.spec import Isolation
+    from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest
-    from builda.plan import Configure, Copy, MakeDirectory, Run
+    from builda.plan import Configure, Copy, MakeDirectory, Run, RunOptions
     from builda.store.store import Image, Store, WorkingContainer
+
+_FROM, _COMMIT, _PULL, _PUSH = FromOptions(), CommitOptions(), PullOptions(), PushOptions()
+_INPUTS = Inputs()
+_SUCCESS = frozenset({0})
 
 
 class Builder:
-    """The primitives over one store. Safe to use from several threads for different working containers."""
+    """The primitives over one store. Threads may share it; two that use one working container wait for each other."""
+
+    version = __version__
 
     def __init__(
         self,
         store: Store,
         *,
         remote: Remote,
-        isolation: Callable[[str], Isolation],
+        isolation: Callable[[RunOptions], Isolation],
         emit: Emit = ignore,
         now: Callable[[], float] = time.time,
         environ: Mapping[str, str] = os.environ,
         cwd: Path | None = None,
-    ) -> None: ...
+    ) -> None:
+        self.store = store
+        self.remote = remote
+        self.isolation = isolation
+        self.emit = emit
+        self.now = now
+        self.environ = environ
+        self.cwd = Path.cwd() if cwd is None else cwd
 
-    def pull(self, name: str, options: PullOptions = PullOptions()) -> Image:
-        """The image that `name` means (a name, ID, digest, or a transport and its argument), fetched as the policy says."""
+    def pull(self, name: str, options: PullOptions = _PULL) -> Image:
+        """The image that `name` means (name, ID, digest, or transport and argument), fetched as the policy says."""
+        from builda.builder.pull import pull
 
-    def push(self, image: str, destination: str | None = None, options: PushOptions = PushOptions()) -> Descriptor:
-        """Copy a stored image to `destination` (default: its own name's registry); what was written, by digest."""
+        return pull(self, name, options)
 
-    def from_image(self, name: str, options: FromOptions = FromOptions()) -> WorkingContainer:
+    def push(self, image: str, destination: str | None = None, options: PushOptions = _PUSH) -> Descriptor:
+        """Copy a stored image to `destination` (default: its own name's registry); what was written, by digest.
+
+        The bytes are those of the store, so the digest is the one that `commit` gave, unless `options` ask for another
+        format or compression.
+        """
+        from builda.builder.push import push
+
+        return push(self, image, destination, options)
+
+    def from_image(self, name: str, options: FromOptions = _FROM) -> WorkingContainer:
         """A new working container on the image that `name` means; `scratch` is the empty one."""
+        from builda.builder.create import from_image
+
+        return from_image(self, name, options)
 
     def mount(self, container: WorkingContainer) -> Path:
-        """Mount the root file system where every process sees it, until `umount`; mounting again gives the same path."""
+        """Mount the root file system where every process sees it, until `umount`; a second call gives the same path."""
+        from builda.builder.mounting import mount
+
+        return mount(self, container)
 
     def umount(self, container: WorkingContainer) -> bool:
         """Undo `mount`; False when it was not mounted."""
+        from builda.builder.mounting import umount
 
+        return umount(self, container)
+
+    @contextmanager
     def mounted(self, container: WorkingContainer) -> Iterator[int]:
-        """A directory descriptor of the root file system for the time of a `with`; nothing is mounted anywhere."""
+        """A directory descriptor of the root file system for the time of a `with`; it is mounted nowhere else."""
+        from builda.builder.mounting import opened
+
+        with opened(self, container) as (root, _):
+            yield root
+
+    def rootfs(self, container: WorkingContainer) -> tuple[Mount, ...]:
+        """How to mount the working tree: as its `builda mount` where there is one, never a second time beside it."""
+        from builda.builder.mounting import rootfs
+
+        return rootfs(self, container)
+
+    def view(self, image: Image) -> tuple[Mount, ...]:
+        """How to mount an image, read-only; it is unpacked when it was not."""
+        return self.store.view(self.store.unpack(image, self.emit))
 
     def run(
         self,
         container: WorkingContainer,
         step: Run,
         *,
-        inputs: Inputs = Inputs(),
-        valid_statuses: frozenset[int] = frozenset({0}),
+        inputs: Inputs = _INPUTS,
+        valid_statuses: frozenset[int] = _SUCCESS,
         capture: bool = False,
         stage: str | None = None,
     ) -> WorkingContainer:
@@ -74,23 +124,61 @@ class Builder:
 
         `capture` sends its output to `emit`, marked with `stage`, instead of the caller's stdout and stderr.
         """
+        from builda.builder.process import Surroundings
+        from builda.builder.run import run
+
+        terminal = _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
+        around = Surroundings(environ=self.environ, terminal=terminal, capture=capture, stage=stage)
+        return run(self, container, step, inputs, valid_statuses, around)
 
     def copy(
-        self, container: WorkingContainer, step: Copy, *, inputs: Inputs = Inputs()
+        self, container: WorkingContainer, step: Copy, *, inputs: Inputs = _INPUTS
     ) -> tuple[WorkingContainer, Digest | None]:
         """Copy files in; with the digest of the content, None when nothing was copied."""
+        from builda.builder.copying import copy
+
+        return copy(self, container, step, inputs)
 
     def make_directory(self, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
-        """Make sure that a directory exists."""
+        """Make sure that a directory exists; a new one belongs to the step's user."""
+        from builda.builder.copying import make_directory
+
+        return make_directory(self, container, step)
 
     def config(self, container: WorkingContainer, step: Configure) -> WorkingContainer:
         """Edit the pending configuration; the files are not touched, nor even mounted."""
+        from builda.builder.records import configure
 
-    def freeze(self, container: WorkingContainer, *, created_by: str, comment: str | None = None) -> WorkingContainer:
-        """Close what was changed so far as a layer of its own; its tar and digests are computed while work goes on."""
+        return configure(self, container, step)
 
-    def commit(self, container: WorkingContainer, options: CommitOptions = CommitOptions()) -> Image:
+    def freeze(
+        self, container: WorkingContainer, *, created_by: str | None, comment: str | None = None
+    ) -> WorkingContainer:
+        """Close what was changed so far as a layer of its own, whose bytes commit makes (or a thread, before that)."""
+        from builda.builder.freezing import freeze
+
+        return freeze(self, container, created_by, comment)
+
+    def commit(self, container: WorkingContainer, options: CommitOptions = _COMMIT) -> Image:
         """Make an image of the working container. Its name points at it only when it is whole."""
+        from builda.builder.commit import commit
+
+        return commit(self, container, options)
 
     def remove(self, container: WorkingContainer) -> None:
-        """Remove the working container; InUse when something runs in it."""
+        """Remove the working container and its mount; InUse when something runs in it."""
+        self.store.remove_container(container, detach=_detach)
+
+
+def _detach(path: str) -> None:
+    from builda.linux.mount import detach
+
+    detach(path)
+
+
+def _is_terminal(stream: object) -> bool:
+    """Whether a standard stream is one; False for those that are closed or replaced."""
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]  # None, or an object without it
+    except (AttributeError, ValueError):
+        return False

@@ -1,4 +1,4 @@
-"""What `from`, `commit`, `pull` and `push` can be told, as values. `run`, `copy` and `config` take the steps of plan.py."""
+"""What `from`, `commit`, `pull` and `push` can be told, as values; `run`, `copy` and `config` take steps."""
 
 from __future__ import annotations
 

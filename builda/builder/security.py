@@ -6,27 +6,12 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InvalidValue, Unsupported
+from builda.isolation.spec import MASKED_PATHS, READONLY_PATHS
+from builda.linux import caps
 
 if TYPE_CHECKING:
     from builda.isolation.spec import Rlimit
     from builda.plan import RunOptions
-
-# What runc masks for Docker: paths through which a container would see or steer the host.
-MASKED = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-)
-READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 _SELINUX = "/sys/fs/selinux/enforce"
 _APPARMOR = "/sys/kernel/security/apparmor"
@@ -39,16 +24,23 @@ class Security(NamedTuple):
     """How a command is confined; `seccomp` is None for the default filter, "unconfined" or a profile's path."""
 
     seccomp: str | None = None
-    masked: tuple[str, ...] = MASKED
-    read_only: tuple[str, ...] = READ_ONLY
+    masked: tuple[str, ...] = MASKED_PATHS
+    read_only: tuple[str, ...] = READONLY_PATHS
     no_new_privileges: bool = False
 
 
 def capabilities(options: RunOptions) -> tuple[str, ...]:
-    """The capabilities that a command run with these options has."""
-    from builda.linux import caps
+    """The capabilities that a command has: the default set with what was added, without what was dropped.
 
-    return caps.effective_set(caps.DEFAULT, options.cap_add, options.cap_drop)
+    A drop beats an add, whichever was said first: `from --cap-add` does not outlive `run --cap-drop`.
+    """
+    dropped = {_capability(name) for name in options.cap_drop}
+    added = tuple(name for name in options.cap_add if _capability(name) not in dropped)
+    return caps.effective_set(caps.DEFAULT, added, options.cap_drop)
+
+
+def _capability(name: str) -> str:
+    return "ALL" if name.strip().upper() == "ALL" else caps.parse_capability(name)
 
 
 def security(options: tuple[str, ...]) -> Security:

@@ -1,0 +1,63 @@
+"""`mount` and `umount`, and how every other primitive gets at a working container's files."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builda.linux.mount import Mount, attach, detach, is_mounted, mounted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from builda.builder.builder import Builder
+    from builda.store.store import WorkingContainer
+
+
+def rootfs(builder: Builder, container: WorkingContainer) -> tuple[Mount, ...]:
+    """The working tree's mounts. A second overlay on one upper directory is undefined: a mounted tree is bound."""
+    if container.mount_point is not None and is_mounted(container.mount_point):
+        return (Mount("bind", container.mount_point, "/"),)
+    return builder.store.rootfs(container.snapshot)
+
+
+@contextmanager
+def opened(builder: Builder, container: WorkingContainer) -> Iterator[tuple[int, WorkingContainer]]:
+    """The working tree's root, and the record as it is now, changed by nobody else during the block."""
+    from builda.builder.run import settle
+
+    with builder.store.locked(container) as current:
+        settle(builder, current)
+        with mounted(rootfs(builder, current)) as root:
+            yield root, current
+
+
+def mount(builder: Builder, container: WorkingContainer) -> Path:
+    """Mount the working tree at a path of its own."""
+    from builda.builder.run import settle
+
+    with builder.store.locked(container) as current:
+        place = builder.store.layout.mount_point(current.id)
+        if not is_mounted(place):
+            settle(builder, current)
+            os.makedirs(place, mode=0o700, exist_ok=True)
+            attach(builder.store.rootfs(current.snapshot), place)
+        if current.mount_point != place:
+            builder.store.update(replace(current, mount_point=place))
+        return Path(place)
+
+
+def umount(builder: Builder, container: WorkingContainer) -> bool:
+    """Unmount it; whether it was mounted."""
+    with builder.store.locked(container) as current:
+        if current.mount_point is None:
+            return False
+        was_mounted = is_mounted(current.mount_point)
+        detach(current.mount_point)
+        with suppress(OSError):  # a directory that somebody stands in goes with the next prune
+            os.rmdir(current.mount_point)
+        builder.store.update(replace(current, mount_point=None))
+        return was_mounted

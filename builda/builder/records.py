@@ -1,0 +1,63 @@
+"""What primitives note in a working container's record: configuration, times and history. No file is touched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import reduce
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from builda.oci.config import History
+from builda.oci.edits import apply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from builda.builder.builder import Builder
+    from builda.plan import Configure
+    from builda.store.store import WorkingContainer
+
+
+def timestamp(seconds: float) -> str:
+    """The time as image configurations write it (RFC 3339, UTC), without a fraction when there is none."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    fraction = f".{moment.microsecond:06d}".rstrip("0") if moment.microsecond else ""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
+
+
+def remembered(
+    builder: Builder, container: WorkingContainer, created_by: str | None, comment: str | None = None
+) -> WorkingContainer:
+    """The container with one more history entry, when there is something to say; the caller holds its lock."""
+    if created_by is None:
+        return container
+    return builder.store.update(noted(container, created_by, comment, builder.now()))
+
+
+def noted(container: WorkingContainer, created_by: str, comment: str | None, now: float) -> WorkingContainer:
+    """The container with one more history entry that has no layer."""
+    entry = History(created=timestamp(now), created_by=created_by, comment=comment, empty_layer=True)
+    return replace(container, history=(*container.history, entry))
+
+
+def configure(builder: Builder, container: WorkingContainer, step: Configure) -> WorkingContainer:
+    """The container with its pending configuration and annotations edited."""
+    with builder.store.locked(container) as current:
+        changed = replace(
+            current,
+            config=reduce(apply, step.edits, current.config),
+            annotations=_annotations(current.annotations, step),
+        )
+        if step.created_by is not None:
+            changed = noted(changed, step.created_by, step.history_comment, builder.now())
+        elif step.history_comment is not None:
+            changed = replace(changed, comment=step.history_comment)
+        return builder.store.update(changed)
+
+
+def _annotations(before: Mapping[str, str], step: Configure) -> Mapping[str, str]:
+    kept = {} if "" in step.unset_annotations else dict(before)
+    for name in step.unset_annotations:
+        kept.pop(name, None)
+    return MappingProxyType({**kept, **step.set_annotations})

@@ -1,0 +1,184 @@
+"""`run`: one command in a working container, which afterwards differs by what the command did and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from builda.builder import process
+from builda.builder.attachments import Attachments, attached
+from builda.builder.records import remembered
+from builda.errors import CommandFailed, InvalidValue
+from builda.fs import paths
+from builda.isolation.users import home_directory, resolve_user
+from builda.linux.mount import mounted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from builda.builder.builder import Builder
+    from builda.builder.options import Inputs
+    from builda.isolation.spec import User
+    from builda.linux.mount import Mount
+    from builda.plan import Run, RunOptions
+    from builda.store.store import WorkingContainer
+
+
+def run(
+    builder: Builder,
+    container: WorkingContainer,
+    step: Run,
+    inputs: Inputs,
+    valid_statuses: frozenset[int],
+    around: process.Surroundings,
+) -> WorkingContainer:
+    """Run the step; CommandFailed when its status is none of `valid_statuses`."""
+    with builder.store.locked(container) as current, builder.store.running(current):
+        settle(builder, current)
+        options = step.options.over(current.options)
+        rootfs = builder.rootfs(current)
+        user, home = _identity(rootfs, current, step, options)
+        with scratch(builder) as place, attached(builder, step, options, inputs, user, place) as attachments:
+            command = process.process_of(current, step, options, user, home, attachments, around)
+            try:
+                status = _perform(builder, current, options, rootfs, attachments, place, command)
+            finally:
+                settle(builder, current)
+        if status not in valid_statuses:
+            raise _failure(step, status)
+        return remembered(builder, current, step.created_by)
+
+
+def _perform(
+    builder: Builder,
+    container: WorkingContainer,
+    options: RunOptions,
+    rootfs: tuple[Mount, ...],
+    attachments: Attachments,
+    place: str,
+    command: process.Process,
+) -> int:
+    isolation = builder.isolation(options)
+
+    def attempt(network: str) -> int:
+        sandbox = process.sandbox_of(
+            container,
+            options,
+            rootfs,
+            attachments,
+            network=network,
+            scratch=place,
+            stubs=builder.store.containers.path(container.id, "stubs"),
+            version=builder.version,
+        )
+        return isolation.run(command, sandbox, builder.emit)
+
+    asked = process.network_name(options)
+    if isolation.name == "chroot" and asked not in (None, "host"):
+        raise InvalidValue(f"isolation chroot has the host's network only: {asked}")
+    return attempt(asked or "host")
+
+
+def _identity(
+    rootfs: tuple[Mount, ...], container: WorkingContainer, step: Run, options: RunOptions
+) -> tuple[User, str]:
+    """Who runs, and where they live; the working directory is theirs if it has to be made."""
+    directory = process.working_dir(container, step)
+    with mounted(rootfs) as root:
+        user = resolve_user(root, step.user or container.config.user, _group_names(options))
+        if options.group_add and "keep-groups" in options.group_add:
+            from dataclasses import replace
+
+            user = replace(user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *os.getgroups()))))
+        try:
+            paths.make_directories(root, directory, uid=user.uid, gid=user.gid)
+        except NotADirectoryError as error:
+            raise InvalidValue(f"working directory is not a directory in the container: {directory}") from error
+        return user, home_directory(root, user.uid)
+
+
+def _group_names(options: RunOptions) -> tuple[str, ...]:
+    return tuple(name for name in options.group_add if name != "keep-groups")
+
+
+def _failure(step: Run, status: int) -> CommandFailed:
+    import shlex
+
+    text = shlex.join(step.args)
+    shown = text if len(text) <= 200 else f"{text[:200]}…"
+    if status == 0:
+        return CommandFailed(f"command succeeded, and 0 is not among the valid exit codes: {shown}", status=125)
+    what = f"was ended by signal {status - 128}" if 128 < status < 160 else f"failed with status {status}"
+    return CommandFailed(f"command {what}: {shown}", status=status)
+
+
+@contextmanager
+def scratch(builder: Builder) -> Iterator[str]:
+    """A private directory in the volatile run root, gone after the block; what killed runs left goes first."""
+    from builda.linux.process import process_identity
+    from builda.store.layout import iter_names, owner_is_alive
+
+    parent = os.path.join(builder.store.layout.runroot, "scratch")
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    for name in iter_names(parent):
+        if owner_is_alive(name) is False:
+            shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
+    pid, start = process_identity()
+    path = os.path.join(parent, f"tmp-{pid}-{start}-{os.urandom(8).hex()}")
+    os.mkdir(path, 0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def settle(builder: Builder, container: WorkingContainer) -> None:
+    """Take away the mount points that a run, perhaps a killed one, had to make in the root file system."""
+    from builda.isolation.stubs import parse_stubs, remove_stubs
+
+    record = builder.store.containers.path(container.id, "stubs")
+    try:
+        with open(record, "rb") as file:
+            stubs = parse_stubs(file.read())
+    except FileNotFoundError:
+        return
+    rootfs = builder.rootfs(container)
+    with mounted(rootfs) as root:
+        remove_stubs(root, record)
+    (tree,) = rootfs
+    if tree.type == "overlay":  # nobody has it mounted now, so its upper directory may be changed
+        for parent in sorted({os.path.dirname(stub.path) for stub in stubs}, key=len, reverse=True):
+            _forget_copy(builder.store.snapshots.upper(container.snapshot), tree.lower, parent.strip("/"))
+
+
+def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:
+    """Remove directories that are in the upper layer only because a stub was once made in them."""
+    while path:
+        here = os.path.join(upper, path)
+        below = next((there for layer in lower if os.path.lexists(there := os.path.join(layer, path))), None)
+        if below is None or not _is_mere_copy(here, below):
+            return
+        parent = os.path.dirname(here)
+        times = os.stat(parent)
+        os.rmdir(here)
+        os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))
+        path = os.path.dirname(path)
+
+
+def _is_mere_copy(here: str, below: str) -> bool:
+    """Whether an empty directory of the upper layer says nothing that the one below does not say."""
+    from builda.fs.layer import xattrs_of
+
+    try:
+        mine, other = os.lstat(here), os.lstat(below)
+    except FileNotFoundError:
+        return False
+    if not (stat.S_ISDIR(mine.st_mode) and stat.S_ISDIR(other.st_mode)) or os.listdir(here):
+        return False
+    if any(name.endswith("overlay.opaque") for name in os.listxattr(here)):
+        return False
+    same = all(getattr(mine, key) == getattr(other, key) for key in ("st_mode", "st_uid", "st_gid", "st_mtime_ns"))
+    return same and xattrs_of(here) == xattrs_of(below)
