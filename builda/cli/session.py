@@ -43,12 +43,10 @@ class Session:
     @cached_property
     def store(self) -> Store:
         """The store alone: enough for verbs that run, mount and fetch nothing."""
-        from pathlib import Path
-
         from builda.store.store import Store
 
         return self._stack.enter_context(
-            Store.open(Path(self.settings.root), Path(self.settings.runroot), driver=self.settings.driver)
+            Store.open(self.settings.root, self.settings.runroot, driver=self.settings.driver)
         )
 
     @cached_property

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -39,6 +38,8 @@ class Digest(NamedTuple):
     @classmethod
     def of(cls, data: bytes) -> Digest:
         """The sha256 digest of `data`."""
+        import hashlib  # OpenSSL takes three milliseconds to load, which a list of images need not pay
+
         return cls("sha256", hashlib.sha256(data).hexdigest())
 
     def __str__(self) -> str:
@@ -59,6 +60,8 @@ class VerifyingReader:
     """
 
     def __init__(self, source: Readable, digest: Digest, size: int | None) -> None:
+        import hashlib
+
         self._source = source
         self._digest = digest
         self._size = size

@@ -13,12 +13,13 @@ LOCAL_REGISTRY = "localhost"
 DEFAULT_TAG = "latest"
 NAME_LIMIT = 255
 
-_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
-_REGISTRY = re.compile(
+# re compiles these when they are first used and remembers them: not everyone who imports this parses a name.
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_REGISTRY = (
     r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
     r"(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?"
 )
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 
 
 class Reference(NamedTuple):
@@ -79,17 +80,17 @@ def parse_short(text: str) -> ShortReference:
     name, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
         name, tag = rest, ""
-    elif not _TAG.fullmatch(tag):
+    elif not re.fullmatch(_TAG, tag):
         raise InvalidReference(f"invalid tag {tag!r} in image name: {text!r}")
     first, slash, remainder = name.partition("/")
     registry: str | None = None
     if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        if not _REGISTRY.fullmatch(first):
+        if not re.fullmatch(_REGISTRY, first):
             raise InvalidReference(f"invalid registry {first!r} in image name: {text!r}")
         registry, name = first, remainder
     if len(name) > NAME_LIMIT:
         raise InvalidReference(f"repository name is longer than {NAME_LIMIT} characters: {text!r}")
-    if not name or not all(_COMPONENT.fullmatch(part) for part in name.split("/")):
+    if not name or not all(re.fullmatch(_COMPONENT, part) for part in name.split("/")):
         hint = f"image names are lower case: {text.lower()}" if name != name.lower() else None
         raise InvalidReference(f"invalid image name: {text!r}", hint=hint)
     return ShortReference(registry, name, tag or None, digest)

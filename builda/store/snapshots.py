@@ -14,8 +14,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import CorruptContent, NotFound, Unsupported
-from builda.events import BlobProgress
-from builda.linux.mount import Mount
 from builda.store import layout
 from builda.store.layout import Layout
 
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from builda.events import Emit
     from builda.fs.layer import Clamp
     from builda.fs.tar import Writable
+    from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest
     from builda.store.blobs import Blobs
@@ -106,12 +105,16 @@ class Snapshots:
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:
         """How to mount an active snapshot, to be written to."""
+        from builda.linux.mount import Mount  # which brings ctypes
+
         lower = tuple(self.path(below, "fs") for below in self.lineage(self.info(key).parent))
         options = (f"upperdir={self.path(key, 'fs')}", f"workdir={self.path(key, 'work')}", *self._options())
         return (Mount("overlay", "overlay", "/", options, lower or (self._layout.path("empty"),)),)
 
     def view(self, snapshot: str | None) -> tuple[Mount, ...]:
         """How to mount a committed snapshot (None: the empty one), read-only."""
+        from builda.linux.mount import Mount  # which brings ctypes
+
         lower = tuple(self.path(below, "fs") for below in self.lineage(snapshot))
         if not lower:
             return (Mount("bind", self._layout.path("empty"), "/", ("ro",)),)
@@ -264,6 +267,8 @@ class Snapshots:
                 raise
             finally:
                 os.close(root)
+        from builda.events import BlobProgress
+
         emit(BlobProgress(action="unpack", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
         return key
 
@@ -313,6 +318,8 @@ class PlainSnapshots(Snapshots):
         return key
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:
+        from builda.linux.mount import Mount  # which brings ctypes
+
         return (Mount("bind", self.path(key, "fs"), "/"),)
 
     def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, drop: Collection[str] = ()) -> tuple[str, ...]:

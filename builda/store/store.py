@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from builda.errors import InUse, InvalidValue
-from builda.events import ignore
 from builda.store import layout
 from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO
 
-    from builda.events import Emit
+    from builda.events import Emit, Event
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest, Readable
@@ -66,7 +65,7 @@ class Store:
 
     @classmethod
     def open(
-        cls, root: Path, runroot: Path, *, driver: str | None = None, now: Callable[[], float] = time.time
+        cls, root: Path | str, runroot: Path | str, *, driver: str | None = None, now: Callable[[], float] = time.time
     ) -> Store:
         """The store at `root`, made when it is not there. `driver` is overlay or plain.
 
@@ -186,22 +185,22 @@ class Store:
 
     # Snapshots
 
-    def unpack(self, image: Image, emit: Emit = ignore) -> str | None:
+    def unpack(self, image: Image, emit: Emit | None = None) -> str | None:
         """The committed snapshot of the image's topmost layer, unpacked when missing."""
         self.lease()
-        return self.snapshots.unpack(image, emit)
+        return self.snapshots.unpack(image, emit or _unseen)
 
     def prepare(self, parent: str | None) -> str:
         """A new active snapshot on a committed one."""
         self.lease()
         return self.snapshots.prepare(parent)
 
-    def prepare_for(self, image: Image | None, emit: Emit = ignore) -> tuple[str | None, str]:
+    def prepare_for(self, image: Image | None, emit: Emit | None = None) -> tuple[str | None, str]:
         """The base snapshot of an image and a new active snapshot on it, as the driver does it."""
         self.lease()
         if isinstance(self.snapshots, PlainSnapshots):
             return None, self.snapshots.prepare_image(image)
-        base = None if image is None else self.snapshots.unpack(image, emit)
+        base = None if image is None else self.snapshots.unpack(image, emit or _unseen)
         return base, self.snapshots.prepare(base)
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:
@@ -385,6 +384,10 @@ def _first_free(path: str) -> Iterator[str]:
         finally:
             lock.release()
         return
+
+
+def _unseen(event: Event) -> None:
+    """As `events.ignore`, whose module a list of images need not import."""
 
 
 def _skipped(source: Readable, offset: int) -> Readable:
