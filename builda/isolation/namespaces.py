@@ -75,7 +75,7 @@ def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str,
         "uid": process.user.uid,
         "gid": process.user.gid,
         "groups": process.user.additional_gids,
-        "capabilities": caps.to_bits(process.capabilities),
+        "capabilities": _checked_capabilities(process.capabilities),
         "rlimits": rlimits.checked(process.rlimits),
         "no_new_privileges": process.no_new_privileges,
         "seccomp": filter_program(sandbox.seccomp, process.capabilities, cache),
@@ -99,9 +99,9 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
         streams = stack.enter_context(Streams(command, emit))
         wire["give"] = streams.owned if wire["uid"] else ()
         reader, pid, go = _start(stack, wire, streams)
-        if forward:
-            stack.enter_context(process.forwarding(pid, streams.resize))
         with _ended(pid) as wait:
+            if forward:
+                stack.enter_context(process.forwarding(pid, streams.resize))
             failure = _follow(reader, pid, go, stack)
             if failure is None:
                 streams.relay()
@@ -191,7 +191,11 @@ def _follow(reader: int, pid: int, go: int, stack: ExitStack) -> BuildaError | N
 def _messages(reader: int) -> Iterator[tuple[Any, ...]]:
     with open(reader, "rb", closefd=False) as file:
         while header := file.read(4):
-            yield marshal.loads(file.read(int.from_bytes(header, "little")))
+            size = int.from_bytes(header, "little")
+            data = file.read(size)
+            if len(data) < size:  # killed in the middle of it
+                return
+            yield marshal.loads(data)
 
 
 def _error(kind: str, message: str, hint: str | None, status: int | None) -> BuildaError:
@@ -201,6 +205,19 @@ def _error(kind: str, message: str, hint: str | None, status: int | None) -> Bui
         return CommandFailed(message, status=status, hint=hint)
     error: BuildaError = getattr(builda.errors, kind)(message, hint=hint)
     return error
+
+
+def _checked_capabilities(names: tuple[str, ...]) -> int:
+    """The set as bits; what this process cannot give must be among the defaults, or all (`ALL`) have been asked for."""
+    held = sys_.capget()[1]
+    wanted = caps.to_bits(names)
+    lacking = caps.from_bits(wanted & ~held & ~caps.to_bits(caps.DEFAULT))
+    if lacking and held & ~wanted:
+        raise IsolationUnavailable(
+            f"this process does not have the capability itself: {lacking[0]}",
+            hint="in a pod, add it to the capabilities of the container",
+        )
+    return wanted
 
 
 def _checked(permissions: str, target: str) -> str:

@@ -44,7 +44,8 @@ class OciIsolation:
         from contextlib import ExitStack
 
         scratch = Path(sandbox.scratch)
-        (scratch / "rootfs").mkdir()
+        (scratch / "rootfs").mkdir(exist_ok=True)
+        (scratch / "log.json").unlink(missing_ok=True)
         identifier = "-".join(("builda", *map(str, process_identity()), os.urandom(4).hex()))
         wire = self._wire(process, sandbox, identifier)
         config = bundle_config(process, sandbox, f"/{identifier}", files=_write_files(sandbox, scratch))

@@ -79,7 +79,7 @@ class Tree:
         for mount, bind in sources.mounts:
             _, source, target, _, _ = mount
             try:
-                fd = detached.clone(_with_attributes(mount, spec["dev"])) if bind is None else bind
+                fd = _clone_new(_with_attributes(mount, spec["dev"])) if bind is None else bind
                 self.attach(fd, target, directory=_is_directory(fd))
             except OSError as error:
                 raise refused(f"mount {source or 'tmpfs'} at {target}", error) from error
@@ -203,6 +203,13 @@ def _clone_rootfs(spec: Spec) -> tuple[tuple[detached.Description, int | None], 
         except OSError as error:
             raise refused("mount the root file system", error) from error
     return tuple(clones)
+
+
+def _clone_new(mount: detached.Description) -> int:
+    try:
+        return detached.clone(mount)
+    except detached.NoLowerPlus:
+        return _late_overlay(mount)
 
 
 def _clone_mount(mount: detached.Description, dev: bool) -> int | None:

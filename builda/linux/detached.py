@@ -108,7 +108,7 @@ def split_options(options: tuple[str, ...]) -> tuple[int, list[str]]:
         if word in ATTRIBUTES:
             add, remove = ATTRIBUTES[word]
             attributes = attributes & ~remove | add
-        elif word not in KINDS:
+        elif word not in KINDS and word not in ("private", "rprivate"):  # what a new file system is anyway
             settings.append(word)
     return attributes, settings
 

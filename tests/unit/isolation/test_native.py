@@ -261,6 +261,15 @@ def test_a_device_for_reading_only_is_refused(box: Any) -> None:
         box.run("true", devices=(Device(source="/dev/zero", target="/dev/mine", permissions="r"),))
 
 
+def test_a_capability_that_the_caller_lacks_is_named(box: Any) -> None:
+    lacking = [name for name, number in caps.NUMBERS.items() if number not in _held()]
+    if not lacking:
+        pytest.skip("this process has every capability")
+    with pytest.raises(IsolationUnavailable, match=lacking[0]):
+        box.run("true", capabilities=(*caps.DEFAULT, lacking[0]))
+    assert box.run("true", capabilities=caps.NAMES) == 0  # ALL is all that there are
+
+
 def test_limits_are_set(box: Any) -> None:
     assert box.shell("ulimit -n", rlimits=(Rlimit(type="RLIMIT_NOFILE", soft=77, hard=88),)) == "77\n"
 
@@ -494,7 +503,7 @@ sys.path.insert(0, {tests!r})
 from conftest import Box
 from builda.isolation import isolation_for
 box = Box(Path({rootfs!r}), Path({scratch!r}))
-box.isolation = isolation_for("native", state=Path({scratch!r}))
+box.isolation = isolation_for({isolation!r}, state=Path({scratch!r}))
 sys.exit(box.run(*sys.argv[1:], capture=False, **{changes!r}))
 """
 
@@ -504,7 +513,11 @@ def runner(box: Any, tmp_path: Path, *args: str, **changes: Any) -> subprocess.P
     scratch = tmp_path / os.urandom(4).hex()
     scratch.mkdir()
     code = RUNNER.format(
-        tests=str(Path(__file__).parent), rootfs=str(box.rootfs), scratch=str(scratch), changes=changes
+        isolation=box.isolation.name,
+        tests=str(Path(__file__).parent),
+        rootfs=str(box.rootfs),
+        scratch=str(scratch),
+        changes=changes,
     )
     return subprocess.Popen([sys.executable, "-c", code, *args], stdout=subprocess.PIPE)
 

@@ -13,6 +13,7 @@ import pytest
 
 from builda.errors import CommandFailed, InvalidValue, IsolationUnavailable
 from builda.isolation import isolation_for
+from builda.isolation.oci import sweep_cgroups
 from builda.isolation.spec import Device, Rlimit, User
 from builda.isolation.stubs import remove_stubs
 from builda.linux.mount import Mount
@@ -86,6 +87,22 @@ def test_a_runtime_leaves_nothing(oci: Any) -> None:
     assert set(remove_stubs(root, oci.stubs)) == {"proc", "etc/resolv.conf"}
     os.close(root)
     assert subprocess.run(["pgrep", "-f", "^sleep 4720"], check=False, stdout=subprocess.DEVNULL).returncode == 1
+
+
+@pytest.mark.root
+def test_killing_the_caller_takes_runtime_and_container_along(oci: Any, tmp_path: Path) -> None:
+    from tests.unit.isolation.test_native import children_running, runner, until
+
+    before = Path("/proc/self/mountinfo").read_text()
+    with runner(oci, tmp_path, "sh", "-c", "echo up; sleep 4722") as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == b"up\n"
+        caller.kill()
+    until(lambda: not children_running())
+    assert subprocess.run(["pgrep", "-f", "sleep 4722$"], check=False, stdout=subprocess.DEVNULL).returncode == 1
+    assert Path("/proc/self/mountinfo").read_text() == before
+    sweep_cgroups()
+    assert not list(Path("/sys/fs/cgroup").glob("*/builda-*"))
 
 
 @pytest.mark.root
