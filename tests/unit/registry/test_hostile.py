@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from builda.oci.digest import Digest, VerifyingReader
 from builda.oci.manifest import MANIFEST_LIMIT
 from builda.oci.reference import Reference
 from builda.registry.client import RegistryClient, RegistryOptions, RegistrySource
-from tests.support.registry import Answer, Asked, Scripted, free_port, make_certificates, scripted
+from tests.support.registry import Answer, Asked, Scripted, free_port, make_certificates, scripted, serving
 
 BLOB = bytes(range(256)) * 4096
 BLOB_DESCRIPTOR = Descriptor(media_type=mediatype.LAYER, digest=Digest.of(BLOB), size=len(BLOB))
@@ -587,3 +590,55 @@ def test_requests_go_through_the_proxy_of_the_environment() -> None:
             assert response.read() == b"via proxy"
     assert proxy.asked[0].path == "http://files.invalid/x"
     assert proxy.asked[0].headers["proxy-authorization"] == "Basic bWU6cHc="
+
+
+@contextmanager
+def tunnel(target: str) -> Iterator[tuple[str, list[str]]]:
+    """A proxy that tunnels whatever it is asked for to `target`; its address, and what it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_CONNECT(self) -> None:
+            asked.append(self.path)
+            host, _, port = target.partition(":")
+            with socket.create_connection((host, int(port))) as upstream:
+                self.send_response(200)
+                self.end_headers()
+                back = threading.Thread(target=pump, args=(upstream, self.connection))
+                back.start()
+                pump(self.connection, upstream)
+                back.join()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with serving(Handler) as address:
+        yield address, asked
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_tls_goes_through_a_tunnel_of_the_proxy(tmp_path: Path, verify: bool) -> None:
+    make_certificates(tmp_path, names="DNS:registry.invalid")
+    options = RegistryOptions(cert_dir=tmp_path / "certs") if verify else RegistryOptions(tls_verify=False)
+    with (
+        server(lambda _: Answer(200, MANIFEST, OCI), tls=tmp_path) as running,
+        tunnel(running.address) as (proxy, asked),
+    ):
+        net = Net(options, {"HOME": "/nonexistent", "HTTPS_PROXY": proxy})
+        with net.client:
+            assert net.client.source(Reference.parse("registry.invalid/app:1")).manifest()[1] == MANIFEST
+    assert asked == ["registry.invalid:443"]
+
+
+def test_an_unreachable_proxy_is_named_as_the_cause() -> None:
+    net = Net(RegistryOptions(retry=0), {"HOME": "/nonexistent", "HTTPS_PROXY": f"127.0.0.1:{free_port()}"})
+    with net.client, pytest.raises(RegistryError, match=r"cannot reach registry\.invalid:443 through the proxy"):
+        net.client.source(Reference.parse("registry.invalid/app:1")).manifest()
