@@ -109,7 +109,8 @@ class BlobUpload:
                 self._uncount(offset)
         request = self._request("PUT", self._finish_url(url))
         reply, data = self._repository.call(request, self._scopes)
-        if reply.status not in (201, 202, 204):
+        # An earlier attempt may have ended the upload, and only its answer was lost.
+        if reply.status not in (201, 202, 204) and not self._repository.has_blob(self._descriptor):
             raise refused(reply, data, request)
 
     def _begin(self) -> Upload:
