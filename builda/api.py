@@ -36,25 +36,16 @@ def open_builder(
     registries_conf: str | None = None,
 ) -> Iterator[Builder]:
     """A builder over the store at `root`, by default root's or the user's own; closed at the end of the block."""
+    from builda.store.layout import default_places
     from builda.store.store import Store
 
     env = os.environ if environ is None else environ
-    places = default_places(env)
+    places = default_places(env, os.geteuid())
     with (
         Store.open(Path(root or places[0]), Path(runroot or places[1]), driver=driver) as store,
         builder_over(store, emit=emit, environ=env, registries_conf=registries_conf) as builder,
     ):
         yield builder
-
-
-def default_places(environ: Mapping[str, str]) -> tuple[str, str]:
-    """The store's root and its volatile companion when nobody says otherwise (design of the store, section 3)."""
-    if os.geteuid() == 0:
-        return environ.get("BUILDA_ROOT", "/var/lib/builda"), environ.get("BUILDA_RUNROOT", "/run/builda")
-    home = environ.get("HOME", f"/tmp/builda-{os.geteuid()}")
-    data = environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
-    runtime = environ.get("XDG_RUNTIME_DIR") or f"/tmp/builda-run-{os.geteuid()}"
-    return environ.get("BUILDA_ROOT", f"{data}/builda"), environ.get("BUILDA_RUNROOT", f"{runtime}/builda")
 
 
 @contextmanager

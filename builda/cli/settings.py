@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from builda.errors import InvalidValue, Unsupported
+from builda.store.layout import default_places
 
 LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
 _ENVIRONMENT = {
-    "root": ("BUILDA_ROOT",),
-    "runroot": ("BUILDA_RUNROOT",),
     "storage_driver": ("BUILDA_STORAGE_DRIVER", "STORAGE_DRIVER"),
     "storage_opt": ("BUILDA_STORAGE_OPTS", "STORAGE_OPTS"),
     "log_level": ("BUILDA_LOG_LEVEL",),
@@ -55,9 +54,10 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
     if level not in LEVELS:
         raise InvalidValue(f"unknown log level: {level}", hint=f"it is one of {', '.join(LEVELS)}")
     options = ",".join(given["storage_opt"]) if given.get("storage_opt") else said("storage_opt")
+    root, runroot = default_places(environ, uid)
     return Settings(
-        root=said("root") or _default_root(environ, uid),
-        runroot=said("runroot") or _default_runroot(environ, uid),
+        root=given["root"][-1] if given.get("root") else root,
+        runroot=given["runroot"][-1] if given.get("runroot") else runroot,
         driver=_driver(said("storage_driver"), options),
         log_level=level,
         registries_conf=said("registries_conf"),
@@ -68,18 +68,6 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
 def environment(environ: Mapping[str, str], *names: str) -> str | None:
     """The first of the variables `names` that is set and not empty."""
     return next((environ[name] for name in names if environ.get(name)), None)
-
-
-def _default_root(environ: Mapping[str, str], uid: int) -> str:
-    if uid == 0:
-        return "/var/lib/builda"
-    return f"{environ.get('XDG_DATA_HOME') or environ.get('HOME', '/') + '/.local/share'}/builda"
-
-
-def _default_runroot(environ: Mapping[str, str], uid: int) -> str:
-    if uid == 0:
-        return "/run/builda"
-    return f"{environ.get('XDG_RUNTIME_DIR') or f'/tmp/builda-{uid}'}/builda"
 
 
 def _driver(name: str | None, options: str | None) -> str | None:

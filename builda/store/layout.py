@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -54,6 +54,17 @@ class Layout(NamedTuple):
     def mount_point(self, container_id: str) -> str:
         """Where `builda mount` mounts a container."""
         return f"{self.runroot}/mounts/{container_id}"
+
+
+def default_places(environ: Mapping[str, str], uid: int) -> tuple[str, str]:
+    """The store's root and its volatile companion when the caller names none: root's, or the user's own."""
+    if uid == 0:
+        root, runroot = "/var/lib/builda", "/run/builda"
+    else:
+        home = environ.get("HOME") or f"/tmp/builda-{uid}"
+        root = f"{environ.get('XDG_DATA_HOME') or f'{home}/.local/share'}/builda"
+        runroot = f"{environ.get('XDG_RUNTIME_DIR') or f'/tmp/builda-run-{uid}'}/builda"
+    return environ.get("BUILDA_ROOT") or root, environ.get("BUILDA_RUNROOT") or runroot
 
 
 def create(layout: Layout) -> None:
