@@ -20,7 +20,7 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.manifest import Index, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from builda.builder.options import CommitOptions, ImageFormat
     from builda.events import Emit
