@@ -1,60 +1,106 @@
-"""An image in another format or compression: what `push --format` and `--compression-format` ask for."""
+"""Another format or compression for an image on its way out, when the user asks for it and only then."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builda.builder.commit import descriptor_of
+from builda.errors import Unsupported
 from builda.oci import mediatype
-from builda.oci.digest import VerifyingReader
-from builda.oci.manifest import Manifest
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest
+from builda.transfer.stored import StoreSource
 
 if TYPE_CHECKING:
+    from builda.builder.builder import Builder
     from builda.builder.options import ImageFormat, PushOptions
-    from builda.fs.tar import Writable
-    from builda.oci.descriptor import Descriptor
+    from builda.oci.manifest import Manifest
+    from builda.oci.mediatype import Compression
     from builda.store.store import Image, Store
 
 
-def convert(store: Store, image: Image, image_format: ImageFormat, options: PushOptions) -> Image:
-    """The image anew, in the store beside the old one and without a name; its configuration stays as it is."""
-    store.lease()
-    layers = tuple(_layer(store, layer, options) for layer in image.manifest.layers)
-    config = store.put_bytes(
-        image.raw_config, mediatype.DOCKER_CONFIG if image_format == "docker" else mediatype.CONFIG
-    )
-    manifest = Manifest(
-        media_type=mediatype.DOCKER_MANIFEST if image_format == "docker" else mediatype.MANIFEST,
-        config=config,
-        layers=tuple(
-            replace(
-                layer,
-                media_type=mediatype.layer_media_type(image_format, mediatype.compression_of(layer.media_type)),
-            )
-            for layer in layers
-        ),
-        annotations={} if image_format == "docker" else image.manifest.annotations,
-    )
-    return store.put_image(store.put_bytes(manifest.dump(), manifest.media_type))
+class ConvertedSource(StoreSource):
+    """A stored image under another manifest; its blobs are the store's."""
+
+    def __init__(self, store: Store, image: Image, data: bytes, media_type: str) -> None:
+        super().__init__(store, image)
+        self._data = data
+        self._descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
+
+    def manifest(self) -> tuple[Descriptor, bytes]:
+        """The manifest it has instead."""
+        return self._descriptor, self._data
 
 
-def _layer(store: Store, layer: Descriptor, options: PushOptions) -> Descriptor:
+def source_of(builder: Builder, image: Image, options: PushOptions) -> StoreSource:
+    """The image as it is, or as `options` want it; then its manifest, and so its digest, is another one."""
+    if not _changes(image, options):
+        return StoreSource(builder.store, image)
+    if image.is_index:
+        raise Unsupported(
+            f"the images of an index keep their format and compression: {image.digest}",
+            hint="push its images one by one, or leave --format and --compression-format out",
+        )
+    manifest = image.manifest
+    wanted: ImageFormat = options.format or _format_of(manifest)
+    layers = tuple(_layer(builder, layer, wanted, options) for layer in manifest.layers)
+    docker = wanted == "docker"
+    changed = replace(
+        manifest,
+        media_type=mediatype.DOCKER_MANIFEST if docker else mediatype.MANIFEST,
+        config=replace(manifest.config, media_type=mediatype.DOCKER_CONFIG if docker else mediatype.CONFIG),
+        layers=layers,
+        annotations={} if docker else manifest.annotations,
+    )
+    return ConvertedSource(builder.store, image, changed.dump(), changed.media_type)
+
+
+def _changes(image: Image, options: PushOptions) -> bool:
+    if options.force_compression and options.compression is not None:
+        return True
+    if image.is_index:
+        return options.format is not None and (options.format == "docker") != (
+            image.media_type == mediatype.DOCKER_LIST
+        )
+    if options.format is not None and options.format != _format_of(image.manifest):
+        return True
+    if options.compression is None:
+        return False
+    return any(mediatype.compression_of(layer.media_type) != options.compression for layer in image.manifest.layers)
+
+
+def _format_of(manifest: Manifest) -> ImageFormat:
+    return "docker" if manifest.media_type == mediatype.DOCKER_MANIFEST else "oci"
+
+
+def _layer(builder: Builder, layer: Descriptor, wanted: ImageFormat, options: PushOptions) -> Descriptor:
+    present = mediatype.compression_of(layer.media_type)
+    compression = options.compression or present
+    if compression == present and not options.force_compression:
+        return replace(layer, media_type=mediatype.layer_media_type(wanted, present))
+    digest, size = recompressed(builder.store, layer, compression, options.compression_level)
+    return replace(layer, media_type=mediatype.layer_media_type(wanted, compression), digest=digest, size=size)
+
+
+def recompressed(
+    store: Store, layer: Descriptor, compression: Compression, level: int | None = None
+) -> tuple[Digest, int]:
+    """The same tar compressed otherwise, in the store: digest and size."""
     from builda.fs.compress import decompressing
     from builda.fs.pipeline import write_layer
-
-    compression = mediatype.compression_of(layer.media_type)
-    wanted = options.compression or compression
-    if wanted == compression and not options.force_compression:
-        return layer
+    from builda.fs.tar import Writable
+    from builda.oci.digest import VerifyingReader
 
     def produce(sink: Writable) -> None:
         with store.open_blob(layer.digest) as file:
-            source = decompressing(VerifyingReader(file, layer.digest, layer.size), compression)
-            while data := source.read(1 << 20):
+            reader = VerifyingReader(file, layer.digest, layer.size)
+            tar = decompressing(reader, mediatype.compression_of(layer.media_type))
+            while data := tar.read(1 << 20):
                 sink.write(data)
+            while reader.read(1 << 20):  # what the compressor left behind its end is verified too
+                pass
 
     with store.new_blob() as blob:
-        written = write_layer(produce, blob.file, compression=wanted, level=options.compression_level)
+        written = write_layer(produce, blob.file, compression=compression, level=level)
         blob.publish(written.digest)
-    return descriptor_of(written)
+    return written.digest, written.size

@@ -1,0 +1,190 @@
+"""`pull`, and the first half of `from`: what a name means, and when it is fetched."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from builda.errors import BuildaError, InvalidReference, NotFound, RegistryError
+from builda.events import Warned
+from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
+from builda.transfer.locate import Location, parse_location
+
+if TYPE_CHECKING:
+    from builda.builder.builder import Builder
+    from builda.builder.options import PullOptions
+    from builda.oci.descriptor import Platform
+    from builda.store.store import Image
+    from builda.transfer.copy import ImageSource
+
+_ABSENT = (404, 401, 403)
+"""What registries answer for a repository that they do not have, or do not show to strangers."""
+
+
+def pull(builder: Builder, name: str, options: PullOptions) -> Image:
+    """The image that `name` means, in the store."""
+    location = parse_location(name)
+    if location is None:
+        return _by_name(builder, name, options)
+    match location.transport:
+        case "store":
+            return _for_platform(builder, builder.store.image(location.where), options)
+        case "registry":
+            reference = Reference.parse(location.where)
+            local = _fitting(builder, _name_of(reference), options)
+            return _by_policy(builder, name, local, (reference,), options)
+        case _:
+            return _from_file(builder, location, options)
+
+
+def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
+    local = _fitting(builder, name, options)
+    if local is not None and _is_identity(name, local):
+        return local
+    try:
+        references = () if options.policy == "never" else builder.remote.candidates(name)
+    except InvalidReference:
+        if local is None:
+            builder.store.image(name)  # says what was meant, when something near it exists
+        raise
+    return _by_policy(builder, name, local, references, options)
+
+
+def _by_policy(
+    builder: Builder, name: str, local: Image | None, references: tuple[Reference, ...], options: PullOptions
+) -> Image:
+    match options.policy:
+        case "never":
+            if local is None:
+                raise NotFound(f"no such image, and it is not to be pulled: {name}", hint="pull it first, or --pull")
+            return local
+        case "missing" if local is not None:
+            return local
+        case "newer" if local is not None:
+            try:
+                return _pull_first(builder, references, options, local)
+            except RegistryError as error:
+                builder.emit(Warned(message=f"not updated, the registry cannot be asked: {error}"))
+                return local
+        case _:
+            return _pull_first(builder, references, options, None)
+
+
+def _is_identity(name: str, image: Image) -> bool:
+    """Whether `name` is (the beginning of) an ID or a digest: content that no registry has another version of."""
+    text = name.removeprefix("sha256:").lower()
+    return image.id.encoded.startswith(text) or image.digest.encoded == text or image.digest.encoded in name
+
+
+def _fitting(builder: Builder, name: str, options: PullOptions) -> Image | None:
+    """The stored image of this name, if it is for the platform asked for."""
+    found = builder.store.find_image(name)
+    if found is None:
+        return None
+    try:
+        image = _for_platform(builder, found, options)
+    except NotFound:
+        return None
+    if options.platform is not None and not options.platform.runs(image.config.platform):
+        return None
+    return image
+
+
+def _for_platform(builder: Builder, image: Image, options: PullOptions) -> Image:
+    """The image itself, or the one for the platform in a stored index."""
+    from builda.oci.manifest import Index, choose
+
+    if not image.is_index:
+        return image
+    assert isinstance(image.document, Index)
+    chosen = choose(image.document, options.platform or machine_platform())
+    if not builder.store.has_blob(chosen.digest):
+        raise NotFound(f"stored index lacks its image for {chosen.platform}: {image.digest}", hint="pull it again")
+    return builder.store.put_image(chosen)
+
+
+def machine_platform() -> Platform:
+    """The platform of this machine."""
+    from builda.oci.descriptor import Platform
+
+    return Platform.of_machine(os.uname().machine)
+
+
+def _pull_first(
+    builder: Builder, references: tuple[Reference, ...], options: PullOptions, local: Image | None
+) -> Image:
+    """The image of the first reference that its registry has."""
+    failures: list[BuildaError] = []
+    for reference in references:
+        try:
+            return _pull_one(builder, reference, options, local)
+        except (NotFound, RegistryError) as error:
+            if len(references) == 1 or (isinstance(error, RegistryError) and error.status not in _ABSENT):
+                raise
+            failures.append(error)
+    raise NotFound(f"no registry has the image: {'; '.join(map(str, failures))}", hint=failures[0].hint)
+
+
+def _pull_one(builder: Builder, reference: Reference, options: PullOptions, local: Image | None) -> Image:
+    source = builder.remote.source(reference, options.access)
+    if local is not None and _is_current(source, local, options):
+        return local
+    return copied(builder, source, (_name_of(reference),), options.platform)
+
+
+def _is_current(source: ImageSource, local: Image, options: PullOptions) -> bool:
+    """Whether the registry's name still means the stored image."""
+    from builda.oci.manifest import Index, choose, parse
+
+    descriptor, data = source.manifest()
+    document = parse(data, descriptor.media_type)
+    if isinstance(document, Index):
+        descriptor = choose(document, options.platform or machine_platform())
+    return descriptor.digest == local.digest
+
+
+def copied(builder: Builder, source: ImageSource, names: tuple[str, ...], platform: Platform | None) -> Image:
+    """The image of `source` for the platform (None: this machine's), in the store under `names`."""
+    from builda.transfer.copy import copy_image
+    from builda.transfer.stored import StoreSink
+
+    sink = StoreSink(builder.store, names)
+    copy_image(source, sink, platform=platform or machine_platform(), emit=builder.emit)
+    assert sink.image is not None
+    return sink.image
+
+
+def _from_file(builder: Builder, location: Location, options: PullOptions) -> Image:
+    from builda.transfer.locate import open_source
+
+    return copied(builder, open_source(location), _names_of_file(location), options.platform)
+
+
+def _names_of_file(location: Location) -> tuple[str, ...]:
+    """What an image from a file is called here: its name there, else the file's name, both on localhost."""
+    base = os.path.basename(location.where.rstrip("/")).partition(".")[0].lower()
+    name = location.name
+    candidates = [name] if name is not None and ("/" in name or ":" in name) else [f"{base}:{name}"] if name else [base]
+    for text in candidates:
+        try:
+            return (str(Reference.parse(text, default_registry=LOCAL_REGISTRY)),)
+        except InvalidReference:
+            continue
+    return ()
+
+
+def _name_of(reference: Reference) -> str:
+    """How the store names it: a digest decides, so a tag beside it says nothing more."""
+    return str(reference._replace(tag=None)) if reference.digest is not None else str(reference)
+
+
+def container_prefix(name: str, image: Image) -> str:
+    """What a working container on this image is called by default: the last part of the name, or 12 digits of an ID."""
+    location = parse_location(name)
+    text = name if location is None else location.name or location.where
+    if location is None and _is_identity(name, image) and "@" not in name:
+        return image.id.encoded[:12]
+    try:
+        return parse_short(text).repository.rpartition("/")[2]
+    except InvalidReference:
+        return os.path.basename(text.rstrip("/")).partition(".")[0].partition(":")[0] or image.id.encoded[:12]

@@ -1,0 +1,75 @@
+"""`push`: a stored image to a registry, a layout or an archive; and where a `commit` with a transport goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from builda.errors import InvalidReference, InvalidValue
+from builda.oci.reference import Reference, parse_short
+from builda.transfer.locate import Location, parse_location
+
+if TYPE_CHECKING:
+    from builda.builder.builder import Builder
+    from builda.builder.options import PushOptions, RegistryAccess
+    from builda.oci.descriptor import Descriptor
+    from builda.store.store import Image
+    from builda.transfer.copy import ImageSink
+
+
+def push(builder: Builder, name: str, destination: str | None, options: PushOptions) -> Descriptor:
+    """Copy the image to where `destination` says; its descriptor there."""
+    from builda.builder.convert import source_of
+    from builda.transfer.copy import copy_image
+
+    image = builder.store.image(name)
+    location = _destination(image, name, destination)
+    builder.store.lease()
+    source = source_of(builder, image, options)
+    return copy_image(source, _sink(builder, location, options.access), all_platforms=options.all, emit=builder.emit)
+
+
+def write_to(builder: Builder, image: Image, location: Location, access: RegistryAccess) -> Descriptor:
+    """Copy the image as it is to `location`."""
+    from builda.transfer.copy import copy_image
+    from builda.transfer.stored import StoreSource
+
+    return copy_image(StoreSource(builder.store, image), _sink(builder, location, access), emit=builder.emit)
+
+
+def _sink(builder: Builder, location: Location, access: RegistryAccess) -> ImageSink:
+    match location.transport:
+        case "registry":
+            return builder.remote.sink(Reference.parse(location.where), access)
+        case "store":
+            from builda.transfer.stored import StoreSink
+
+            return StoreSink(builder.store, (local_name(location.where),))
+        case _:
+            from builda.transfer.locate import open_sink
+
+            return open_sink(location)
+
+
+def local_name(text: str) -> str:
+    """How the store calls what a user calls `text`: on localhost when it has no registry, `:latest` without a tag."""
+    reference = Reference.parse(text, default_registry="localhost")
+    if reference.digest is not None:
+        raise InvalidReference(f"cannot name an image by a digest: {text}", hint="name it by a tag")
+    return str(reference)
+
+
+def _destination(image: Image, name: str, destination: str | None) -> Location:
+    if destination is not None:
+        return parse_location(destination) or Location("registry", destination)
+    try:
+        if parse_short(name).registry is not None:
+            return Location("registry", name)
+    except InvalidReference:
+        pass
+    if not image.names:
+        raise InvalidValue(f"image has no name to push it to: {name}", hint="say where: builda push IMAGE DESTINATION")
+    return Location("registry", next((full for full in image.names if _short_of(full) == name), image.names[0]))
+
+
+def _short_of(full: str) -> str:
+    return full.rpartition("/")[2].removesuffix(":latest")
