@@ -27,6 +27,8 @@ _PORT = "builda-"
 _LOCK = Path("/run/builda/network.lock")  # one for the machine: runs of all stores share the bridge
 _SUBNETS = ipaddress.IPv4Network("10.207.0.0/16")
 _IPV4 = 2
+_IIFNAME, _OIFNAME, _FORWARD_HOOK, _POLICY_DROP = 6, 7, 2, 0
+_BRIDGE_NAME = BRIDGE.encode() + b"\0"  # compared up to its end, as iptables does
 _HINT = "use --network host or --network none"
 
 
@@ -207,21 +209,70 @@ def _has_table() -> bool:
 
 def _add_table(subnet: ipaddress.IPv4Network) -> None:
     """table ip builda: what leaves the subnet for elsewhere takes the machine's address."""
-    from pyroute2.nftables.expressions import genex, ipv4addr, masq
+    from pyroute2.nftables.expressions import ipv4addr, masq
 
-    outwards = [
-        genex("meta", {"key": 7, "dreg": 1}),  # oifname
-        genex("cmp", {"sreg": 1, "op": 1, "data": {"attrs": [("NFTA_DATA_VALUE", BRIDGE.encode().ljust(16, b"\0"))]}}),
-    ]
+    outwards = _is_bridge(_OIFNAME, equal=False)
     with _nftables() as nft:
         nft.table("add", name=TABLE)
         nft.chain("add", table=TABLE, name="postrouting", hook="postrouting", type="nat", policy=1, priority=100)
         rule = (ipv4addr(src=str(subnet)), outwards, masq())
         nft.rule("add", table=TABLE, chain="postrouting", expressions=rule)
+        _let_forward(nft)
+
+
+def _let_forward(nft: Any) -> None:
+    """Accept the bridge's packets where a firewall (Docker's, ufw's) drops what it does not know of.
+
+    No table of ours can: a packet must pass every one. The rules are such as iptables writes, so it can show them.
+    """
+    from pyroute2.nftables.expressions import genex, verdict
+
+    accept = ([genex("counter", {"bytes": 0, "packets": 0})], verdict(1))
+    for chain in nft.get_chains():
+        hook = chain.get_attr("NFTA_CHAIN_HOOK")
+        if hook is None or hook.get_attr("NFTA_HOOK_HOOKNUM") != _FORWARD_HOOK:
+            continue
+        if chain["nfgen_family"] == _IPV4 and chain.get_attr("NFTA_CHAIN_POLICY") == _POLICY_DROP:
+            names = {"table": chain.get_attr("NFTA_CHAIN_TABLE"), "chain": chain.get_attr("NFTA_CHAIN_NAME")}
+            for key in (_IIFNAME, _OIFNAME):
+                nft.rule("insert", **names, expressions=(_is_bridge(key, equal=True), *accept))
+
+
+def _forget_forward(nft: Any) -> None:
+    """Take our rules out of other tables again."""
+    for rule in nft.get_rules():
+        if rule.get_attr("NFTA_RULE_TABLE") != TABLE and _BRIDGE_NAME in _compared(rule):
+            nft.rule(
+                "del",
+                table=rule.get_attr("NFTA_RULE_TABLE"),
+                chain=rule.get_attr("NFTA_RULE_CHAIN"),
+                handle=rule.get_attr("NFTA_RULE_HANDLE"),
+            )
+
+
+def _is_bridge(key: int, *, equal: bool) -> list[Any]:
+    from pyroute2.nftables.expressions import genex
+
+    value = {"attrs": [("NFTA_DATA_VALUE", _BRIDGE_NAME)]}
+    return [
+        genex("meta", {"key": key, "dreg": 1}),
+        genex("cmp", {"sreg": 1, "op": 0 if equal else 1, "data": value}),
+    ]
+
+
+def _compared(rule: Any) -> list[bytes]:
+    """The values that a rule compares with."""
+    values = []
+    for expression in rule.get_attr("NFTA_RULE_EXPRESSIONS") or ():
+        data = expression.get_attr("NFTA_EXPR_DATA")
+        if expression.get_attr("NFTA_EXPR_NAME") == "cmp" and data is not None:
+            values.append(data.get_attr("NFTA_CMP_DATA").get_attr("NFTA_DATA_VALUE"))
+    return values
 
 
 def _delete_table() -> None:
     with _nftables() as nft:
+        _forget_forward(nft)
         try:
             nft.table("del", name=TABLE)
         except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import threading
@@ -52,7 +53,23 @@ def test_a_run_reaches_the_machine_and_is_alone_with_it(box: Any, server: int) -
     assert interfaces == ["eth0", "lo"]
 
 
-def test_what_goes_further_has_the_machines_address(box: Any, tmp_path: Path) -> None:
+@pytest.fixture(params=["no firewall", "a firewall that drops"])
+def firewall(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A table that refuses to forward, as Docker and ufw leave it."""
+    if request.param == "no firewall":
+        yield
+        return
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    chain = "add table ip buildatest; add chain ip buildatest refuse { type filter hook forward priority 0; policy drop; }"
+    subprocess.run(["nft", chain], check=True)
+    yield
+    rules = subprocess.run(["nft", "list", "table", "ip", "buildatest"], check=True, capture_output=True, text=True)
+    subprocess.run(["nft", "delete", "table", "ip", "buildatest"], check=True)
+    assert "builda0" not in rules.stdout
+
+
+def test_what_goes_further_has_the_machines_address(box: Any, firewall: None) -> None:
     """A second namespace is the world: it has no route back to the private subnet, only to the machine."""
     with subprocess.Popen(["unshare", "--net", "sleep", "60"]) as world:
         try:
