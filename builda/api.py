@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from builda.builder.remote import Download
     from builda.isolation.spec import Isolation
     from builda.oci.reference import Reference
+    from builda.plan import RunOptions
     from builda.registry.client import RegistryClient
     from builda.store.store import Store
     from builda.transfer.copy import ImageSink, ImageSource
@@ -57,10 +58,11 @@ def builder_over(
 
     runroot = Path(store.layout.runroot)
 
-    def isolation(name: str, *, runtime: str | None = None, runtime_flags: tuple[str, ...] = ()) -> Isolation:
+    def isolation(options: RunOptions) -> Isolation:
         from builda.isolation import isolation_for
 
-        return isolation_for(name, state=runroot, runtime=runtime, runtime_flags=runtime_flags)
+        name = options.isolation or "native"
+        return isolation_for(name, state=runroot, runtime=options.runtime, runtime_flags=options.runtime_flags)
 
     remote = Registries(emit=emit, environ=environ, registries_conf=registries_conf)
     try:
