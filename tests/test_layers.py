@@ -14,18 +14,19 @@ ALLOWED: dict[str, frozenset[str]] = {
     "events": frozenset({"oci", "errors"}),
     "oci": frozenset({"errors"}),
     "linux": frozenset({"errors"}),
-    "plan": frozenset({"errors", "oci"}),
+    "runoptions": frozenset(),
+    "plan": frozenset({"errors", "oci", "runoptions"}),
     "mounts": frozenset({"errors", "plan"}),
     "fs": frozenset({"errors", "oci", "linux"}),
     "frontend": frozenset({"errors", "oci", "plan", "mounts"}),
     "registry": BASE,
     "isolation": frozenset({"errors", "events", "linux"}),
-    "store": BASE | {"linux", "fs", "plan"},
+    "store": BASE | {"linux", "fs", "plan", "runoptions"},
     "transfer": BASE | {"fs", "store"},
     "builder": BASE | {"linux", "fs", "plan", "mounts", "store", "isolation", "transfer"},
     "api": BASE
     | {"linux", "fs", "plan", "mounts", "store", "isolation", "transfer", "builder", "frontend", "registry"},
-    "cli": BASE | {"api", "builder", "store", "transfer", "registry", "plan", "mounts", "linux"},
+    "cli": BASE | {"api", "builder", "store", "transfer", "registry", "plan", "runoptions", "mounts", "linux"},
 }
 
 

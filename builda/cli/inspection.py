@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from builda.cli.gofuncs import Struct
 from builda.oci.config import config_to_json
-from builda.plan import RunOptions
+from builda.runoptions import NO_OPTIONS, RunOptions
 
 if TYPE_CHECKING:
     from builda.oci.config import History, ImageConfig
     from builda.store.store import Image, WorkingContainer
 
 _TYPE = "buildah 0.0.1"
-_NO_OPTIONS = RunOptions()
 _NO_USERNS: Mapping[str, Any] = {
     "HostUIDMapping": True,
     "HostGIDMapping": True,
@@ -81,7 +80,7 @@ def of_image(image: Image) -> Struct:
             "ImageCreatedBy": "",
             "History": [entry.to_json() for entry in image.config.history] or None,
         },
-        _NO_OPTIONS,
+        NO_OPTIONS,
     )
 
 

@@ -6,6 +6,7 @@ Click is imported after `--version` was answered.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -24,6 +25,7 @@ BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE ended
 
 def main() -> NoReturn:
     """The program. Leaves without tearing the interpreter down, which would take five milliseconds of every command."""
+    gc.disable()  # imports make no garbage; a session turns it on again
     status = status_of(sys.argv[1:])
     try:
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import ExitStack
 from functools import cached_property
@@ -29,6 +30,8 @@ class Session:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        gc.freeze()  # what was imported stays: no collection need look at it
+        gc.enable()
         if self.settings.verbose:
             import logging
 

@@ -13,7 +13,7 @@ from builda.errors import AlreadyExists, InUse, InvalidValue, NotFound, StoreUna
 from builda.linux.process import is_alive, process_identity
 from builda.oci.config import History, ImageConfig, config_to_json, parse_config
 from builda.oci.digest import Digest
-from builda.plan import RunOptions
+from builda.runoptions import NO_OPTIONS, RunOptions
 from builda.store import layout, locks
 from builda.store.layout import Layout
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
 
 VERSION = 1
-NO_OPTIONS = RunOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

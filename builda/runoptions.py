@@ -1,0 +1,61 @@
+"""How commands are run, as a value of its own: a list of working containers needs it, and nothing else of `plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a command is run; None and () mean "not said", so that two of them merge (`over`).
+
+    `from` stores one with the working container, `run` and RUN lay theirs over it.
+    """
+
+    isolation: Literal["native", "oci", "chroot"] | None = None
+    runtime: str | None = None
+    runtime_flags: tuple[str, ...] = ()
+    network: str | None = None  # host, none, private, ns:PATH
+    pid: str | None = None  # private, host, ns:PATH
+    ipc: str | None = None
+    uts: str | None = None
+    cgroupns: str | None = None
+    cgroup_parent: str | None = None
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()  # host:container[:options]
+    ulimits: tuple[str, ...] = ()  # type=soft[:hard]
+    security_opts: tuple[str, ...] = ()
+    shm_size: int | None = None  # bytes
+    memory: int | None = None  # bytes
+    memory_swap: int | None = None
+    cpu_period: int | None = None
+    cpu_quota: int | None = None
+    cpu_shares: int | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    add_hosts: tuple[str, ...] = ()  # name:ip
+    dns: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    http_proxy: bool | None = None
+    hostname: str | None = None
+    no_hostname: bool | None = None
+    no_hosts: bool | None = None
+    no_pivot: bool | None = None
+    group_add: tuple[str, ...] = ()
+    terminal: bool | None = None  # None: when stdin and stdout are one
+
+    def over(self, base: RunOptions) -> RunOptions:
+        """These options laid over `base`: what is said here wins; lists are added behind the base's."""
+        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in (None, ())}
+        for name, value in said.items():
+            if isinstance(value, tuple):
+                said[name] = (*getattr(base, name), *value)
+        return replace(base, **said)
+
+
+NO_OPTIONS = RunOptions()
+"""Nothing said."""
