@@ -61,7 +61,9 @@ def firewall(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     if shutil.which("nft") is None:
         pytest.skip("nft is not installed")
-    chain = "add table ip buildatest; add chain ip buildatest refuse { type filter hook forward priority 0; policy drop; }"
+    chain = (
+        "add table ip buildatest; add chain ip buildatest refuse { type filter hook forward priority 0; policy drop; }"
+    )
     subprocess.run(["nft", chain], check=True)
     yield
     rules = subprocess.run(["nft", "list", "table", "ip", "buildatest"], check=True, capture_output=True, text=True)
