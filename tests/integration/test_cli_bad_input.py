@@ -1,0 +1,211 @@
+"""Command lines that mean nothing: the message, the way out, the status, and that nothing changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def container(builda: Builda) -> str:
+    """The name of an empty working container."""
+    return builda("from", "--name", "builder-1", "scratch")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["run", "buildr-1", "ls"],
+        ["copy", "buildr-1", "/etc/hostname", "/"],
+        ["add", "buildr-1", "/etc/hostname", "/"],
+        ["config", "--env", "A=1", "buildr-1"],
+        ["commit", "buildr-1", "x"],
+        ["mount", "buildr-1"],
+        ["umount", "buildr-1"],
+        ["rm", "buildr-1"],
+        ["rename", "buildr-1", "x"],
+        ["unshare", "--mount", "A=buildr-1", "true"],
+    ],
+)
+def test_an_unknown_container_comes_with_the_nearest(builda: Builda, container: str, args: list[str]) -> None:
+    said = builda.fails(*args)
+    assert "builda: no such container: buildr-1" in said
+    assert f"hint: did you mean {container}?" in said
+    assert builda("containers", "-n", "--format", "{{.ContainerName}}") == container
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["tag", "busibox", "x"], ["rmi", "busibox"], ["push", "busibox", "dir:/x"], ["inspect", "-t", "image", "busibox"]],
+)
+def test_an_unknown_image_comes_with_the_nearest(builda: Builda, base: str, args: list[str]) -> None:
+    said = builda.fails(*args)
+    assert "no such image: busibox" in said
+    assert f"hint: did you mean {base}?" in said
+
+
+def test_inspect_looks_for_both(builda: Builda, container: str) -> None:
+    said = builda.fails("inspect", "builder-2")
+    assert said == f"builda: no such container or image: builder-2\nhint: did you mean {container}?\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["images", "-q", "--format", "x"], "--quiet cannot be used with --format"),
+        (["images", "-a", "x"], "--all cannot be used with a name"),
+        (["images", "--filter", "colour=red"], "unsupported image filter: colour"),
+        (["images", "--filter", "dangling=maybe"], "filter dangling is true or false: maybe"),
+        (["images", "--filter", "dangling"], "invalid filter, which is written key=value: dangling"),
+        (["containers", "-q", "--format", "x"], "--quiet cannot be used with --format"),
+        (["containers", "--filter", "colour=red"], "invalid filter: colour=red"),
+        (["rm", "--all", "x"], "--all cannot be used with names of containers"),
+        (["rm"], "no container to be removed was named"),
+        (["rmi", "--all", "x"], "exclude each other"),
+        (["rmi"], "no image to be removed was named"),
+        (["umount"], "no container to be unmounted was named"),
+        (["inspect", "--type", "box", "x"], "unknown type: box"),
+        (["from", "--pull=often", "scratch"], "unknown pull policy: often"),
+        (["from", "--format", "zip", "scratch"], "unknown image format: zip"),
+        (["from", "--isolation", "vm", "scratch"], "unknown isolation: vm"),
+        (["from", "--platform", "linux/arm64", "--arch", "arm", "scratch"], "--platform cannot be used with"),
+        (["from", "--network=none", "--dns=1.1.1.1", "scratch"], "--dns cannot be used with --network=none"),
+        (["from", "--memory", "lots", "scratch"], "not a size: lots"),
+        (["from", "--creds", "me", "scratch"], "--creds has no password"),
+        (["from", "--name", "a b", "scratch"], "invalid container name"),
+        (["login", "--password-stdin", "r.example"], "--password-stdin needs --username"),
+        (["logout"], "name one registry, or use --all"),
+        (["info", "--format", "x"], "invalid format provided: x"),
+        (["completion", "tcsh"], "invalid value for SHELL"),
+    ],
+)
+def test_options_that_mean_nothing_together_are_refused(builda: Builda, args: list[str], message: str) -> None:
+    assert message in builda.fails(*args)
+    assert builda("containers", "-q") == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--decryption-key", "k"),
+        ("--signature-policy", "p"),
+        ("--blob-cache", "d"),
+        ("--userns-uid-map", "0:1:2"),
+        ("--userns", "auto"),
+        ("--cdi-config-dir", "d"),
+        ("--imagestore", "d"),
+        ("--cgroup-manager", "systemd"),
+    ],
+)
+def test_what_builda_does_not_do_is_refused_with_a_reason(builda: Builda, option: str, value: str) -> None:
+    said = builda.fails("from", option, value, "scratch")
+    assert said.startswith(f"builda: {option} is not supported: ")
+    assert builda("containers", "-q") == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--entrypoint", '["a", '], "--entrypoint is not a valid JSON array"),
+        (["--cmd", '["a"'], "--cmd is not a valid JSON array"),
+        (["--cmd", "a 'b"], "--cmd cannot be split into words"),
+        (["--healthcheck", "curl"], "health check is written NONE"),
+        (["--annotation", "a"], "annotation is written NAME=VALUE"),
+        (["--env", "=x"], "variable has no name"),
+        (["--healthcheck-interval", "soon", "--healthcheck", "CMD x"], "not a duration: soon"),
+    ],
+)
+def test_config_of_what_cannot_be_changes_nothing(
+    builda: Builda, container: str, args: list[str], message: str
+) -> None:
+    before = builda("inspect", container)
+    assert message in builda.fails("config", "--label", "x=y", *args, container)
+    assert builda("inspect", container) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--timestamp", "1", "--source-date-epoch", "1"], "--timestamp cannot be used with --source-date-epoch"),
+        (["--compression-format", "lz4"], "compression format is not supported: lz4"),
+        (["--compression-level", "12"], "--compression-level of gzip is 1 to 9: 12"),
+        (["--sign-by", "me"], "--sign-by is not supported"),
+        (["--encryption-key", "me"], "--encryption-key is not supported"),
+        (["--sbom", "syft"], "--sbom is not supported"),
+        (["--cw", "x"], "--cw is not supported"),
+        (["--config", "/no/such"], "no such file or directory: /no/such"),
+        (["--annotation", "a"], "annotation is written NAME=VALUE"),
+        (["--format", "zip"], "unknown image format: zip"),
+    ],
+)
+def test_commit_of_what_cannot_be_makes_no_image(builda: Builda, container: str, args: list[str], message: str) -> None:
+    assert message in builda.fails("commit", *args, container, "x")
+    assert builda("images", "-q") == ""
+
+
+@pytest.mark.parametrize("name", ["UPPER", "a b", "x@sha256:1", "a//b", ":tag"])
+def test_a_name_that_is_none_is_refused_by_tag(builda: Builda, base: str, name: str) -> None:
+    before = builda("images", "--json", "--no-trunc")
+    builda.fails("tag", base, name)
+    assert builda("images", "--json", "--no-trunc") == before
+
+
+def test_rm_goes_on_after_what_is_not_there(builda: Builda, container: str) -> None:
+    result = builda.run("rm", "nope", container, "neither", check=False)
+    assert result.returncode == 125
+    assert len(result.stdout) == 65
+    assert "no such container: nope" in result.stderr
+    assert "no such container: neither" in result.stderr
+    assert builda("containers", "-q") == ""
+
+
+def test_rename_refuses_the_same_name_and_a_taken_one(builda: Builda, container: str) -> None:
+    other = builda("from", "scratch")
+    assert "same name" in builda.fails("rename", container, container)
+    assert "name is in use" in builda.fails("rename", container, other)
+
+
+def test_an_unknown_field_is_named(builda: Builda, container: str) -> None:
+    said = builda.fails("inspect", "--format", "{{.Bogus}}", container)
+    assert "no such field: .Bogus" in said
+    assert ".FromImage " in said
+    assert "no such field: .Bogus" in builda.fails("containers", "--format", "{{.Bogus}}")
+
+
+def test_run_without_a_command(builda: Builda, container: str) -> None:
+    assert "command must be specified" in builda.fails("run", container)
+    assert "command must be specified" in builda.fails("run", container, "--")
+
+
+def test_run_takes_no_secret_mount(builda: Builda, container: str) -> None:
+    said = builda.fails("run", "--mount", "type=secret,id=x,target=/y", container, "true")
+    assert "unsupported mount type 'secret'" in said
+
+
+def test_an_option_after_the_container_is_explained(builda: Builda, container: str) -> None:
+    for args in (
+        ["config", container, "--env", "A=1"],
+        ["commit", container, "-q"],
+        ["copy", container, "--chown=1", "x"],
+    ):
+        assert "can be specified after the image or container name" in builda.fails(*args)
+
+
+def test_a_file_that_cannot_be_written_is_named(builda: Builda, container: str, tmp_path: Path) -> None:
+    assert "no such file or directory: /no/such/dir/iid" in builda.fails(
+        "commit", "--iidfile", "/no/such/dir/iid", container, "x"
+    )
+
+
+def test_a_mode_that_is_not_octal(builda: Builda, container: str) -> None:
+    assert "mode is not octal: rwx" in builda.fails("copy", "--chmod", "rwx", container, "/etc/hostname", "/")
+
+
+def test_an_ignore_file_needs_a_context(builda: Builda, container: str) -> None:
+    said = builda.fails("copy", "--ignorefile", "/etc/hostname", container, "/etc/hostname", "/")
+    assert "--ignorefile needs --contextdir" in said

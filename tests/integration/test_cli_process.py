@@ -1,0 +1,149 @@
+"""builda as a process: start-up, signals, pipes, completion, and what a verb may import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda, clean_environ
+
+# What a light verb must not load: each costs milliseconds that the promises of start-up do not have.
+HEAVY = frozenset({"urllib3", "pyroute2", "tqdm", "zstandard", "isal", "filelock", "subprocess", "tempfile", "asyncio"})
+
+
+def imported(builda: Builda, *args: str) -> frozenset[str]:
+    """The modules that a command line loads."""
+    code = "import sys; from builda.cli.main import status_of; status_of(sys.argv[1:])"
+    code += "; print(*sys.modules, file=sys.stderr)"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *builda.command[1:], *args],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=clean_environ(),
+    )
+    return frozenset(result.stderr.splitlines()[-1].split())
+
+
+def test_version_loads_next_to_nothing(builda: Builda) -> None:
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "builda", "--version"], capture_output=True, text=True
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert not loaded & {"click", "typing", "dataclasses", "json", "builda.store"}
+    assert result.stdout.startswith("builda version ")
+
+
+@pytest.mark.parametrize(
+    "args", [["images"], ["containers"], ["inspect", "x"], ["config", "x"], ["tag", "x", "y"], ["rmi", "x"]]
+)
+def test_light_verbs_load_nothing_heavy(builda: Builda, args: list[str]) -> None:
+    loaded = {name.partition(".")[0] for name in imported(builda, *args)}
+    assert not loaded & HEAVY
+    assert "click" in loaded
+
+
+def test_images_loads_no_other_verb(builda: Builda) -> None:
+    loaded = imported(builda, "images")
+    assert "builda.cli.images" in loaded
+    assert not loaded & {"builda.cli.run", "builda.cli.config", "builda.builder.builder", "builda.plan", "dataclasses"}
+
+
+def test_module_and_script_are_the_same(builda: Builda) -> None:
+    module = subprocess.run([sys.executable, "-m", "builda", "--version"], capture_output=True, text=True)
+    assert module.stdout.rstrip("\n") == builda("--version")
+
+
+def test_a_closed_pipe_ends_quietly(builda: Builda) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:
+        result = subprocess.run([*builda.command, "--help"], stdout=pipe, stderr=subprocess.PIPE)
+    assert result.returncode == 141
+    assert result.stderr == b""
+
+
+def test_a_full_disk_under_stdout_is_an_error(builda: Builda) -> None:
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([*builda.command, "images"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 125
+    assert "no space left on device" in result.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_waiting_command(builda: Builda, number: signal.Signals, status: int, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(
+        [*builda.command, "commit", "--config", str(pipe), builda("from", "scratch")], stderr=subprocess.PIPE, text=True
+    ) as process:
+        with open(pipe, "wb"):  # opened when builda has opened its end, and is about to read
+            process.send_signal(number)
+            process.wait(timeout=20)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert said == ""
+
+
+@pytest.mark.root
+def test_a_signal_to_run_ends_the_command_and_builda(builda: Builda, base: str) -> None:
+    container = builda("from", base)
+    with subprocess.Popen(
+        [
+            *builda.command,
+            "run",
+            container,
+            "sh",
+            "-c",
+            "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.1; done",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
+    assert out == "got\n"
+    assert process.returncode in (9, 143)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(builda: Builda, shell: str) -> None:
+    script = builda("completion", shell)
+    assert "_BUILDA_COMPLETE" in script
+    assert builda("completion", SHELL=f"/usr/bin/{shell}") == script
+
+
+def completed(builda: Builda, words: str) -> list[str]:
+    """What a bash that completes the last of `words` is offered."""
+    environ = {"_BUILDA_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    places = {"BUILDA_ROOT": str(builda.root), "BUILDA_RUNROOT": str(builda.runroot)}
+    result = subprocess.run(
+        builda.command[:1], capture_output=True, text=True, env={**clean_environ(), **places, **environ}
+    )
+    assert result.stderr == ""
+    return [line.partition(",")[2] for line in result.stdout.splitlines()]
+
+
+def test_verbs_and_options_complete(builda: Builda) -> None:
+    assert completed(builda, "builda comm") == ["commit"]
+    assert "--squash" in completed(builda, "builda commit --sq")
+    assert "--encryption-key" not in completed(builda, "builda commit --en")
+
+
+@pytest.mark.root
+def test_containers_and_images_complete(builda: Builda, base: str) -> None:
+    container = builda("from", base)
+    assert completed(builda, "builda run busy") == [container]
+    assert completed(builda, "builda run -e A=1 --tty busy") == [container]
+    assert base in completed(builda, "builda from localhost/")
+    assert "busybox:latest" in completed(builda, "builda push busy")
+    assert completed(builda, "builda inspect busy") == [container, "busybox:latest"]
