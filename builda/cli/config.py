@@ -88,9 +88,10 @@ class Change(NamedTuple):
     example="""builda config --entrypoint '["lua","main.lua"]' --env MODE=prod --port 8080 $c""",
 )
 def config(session: Session, *, container: str, **values: Any) -> None:
-    """Change what the image will say of itself: its command, variables, labels, ports and so on.
+    """Change what the image will say of itself.
 
-    No file is touched, and nothing is printed. The entrypoint is set before the command.
+    That is its command, variables, labels, ports and so on. No file is touched, and nothing is printed. The
+    entrypoint is set before the command.
     """
     target = session.container(container)
     changes = tuple(changes_of(values, target.config, session.emit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from builda.cli import complete
@@ -47,7 +47,8 @@ def containers(session: Session, *, everything: bool, filters: str | None, json:
     """List working containers with the images they were made from."""
     if values["quiet"] and values["template"] is not None:
         raise InvalidValue("--quiet cannot be used with --format")
-    found = [one for one in session.store.iter_containers() if _passes(one, filters)]
+    conditions = _conditions(filters)
+    found = [one for one in session.store.iter_containers() if all(meets(one) for meets in conditions)]
     if json:
         print_json([_as_json(one) for one in found] or None)
     elif values["template"] is not None:
@@ -98,19 +99,21 @@ def _print_table(found: Iterable[WorkingContainer], *, heading: bool, truncate: 
         print_line(line.format(identity, builder, image_id, image, name))
 
 
-def _passes(container: WorkingContainer, filters: str | None) -> bool:
-    return all(_passes_one(container, part) for part in (filters or "").split(",") if part)
+def _conditions(filters: str | None) -> tuple[Callable[[WorkingContainer], bool], ...]:
+    return tuple(_condition(part) for part in (filters or "").split(",") if part)
 
 
-def _passes_one(container: WorkingContainer, part: str) -> bool:
+def _condition(part: str) -> Callable[[WorkingContainer], bool]:
     key, equals, value = part.partition("=")
     match key if equals else "":
         case "id":
-            return container.id.startswith(value)
+            return lambda container: container.id.startswith(value)
         case "name":
-            return value in container.name
+            return lambda container: value in container.name
         case "ancestor":
-            return bool(value) and (_image_id(container).startswith(value) or _is_named(_image_name(container), value))
+            return lambda container: (
+                bool(value) and (_image_id(container).startswith(value) or _is_named(_image_name(container), value))
+            )
         case _:
             raise InvalidValue(f"invalid filter: {part}", hint="there are id=, name= and ancestor=")
 
@@ -125,7 +128,9 @@ def _is_named(image: str, name: str) -> bool:
     example="builda rm $c",
 )
 def rm(session: Session, *, containers: tuple[str, ...], everything: bool) -> None:
-    """Remove working containers, and print their IDs. What can be removed is, whatever becomes of the others."""
+    """Remove working containers, and print their IDs.
+
+    What can be removed is, whatever becomes of the others."""
     chosen: Iterable[Any] = _chosen(session, containers, everything, "removed")
 
     def remove(name: str) -> None:
@@ -165,7 +170,7 @@ def rename(session: Session, *, old: str, new: str) -> None:
     example="m=$(builda mount $c)",
 )
 def mount(session: Session, *, containers: tuple[str, ...], json: bool, notruncate: bool) -> None:
-    """Mount the root file systems of working containers, and print where.
+    """Mount working containers, and print where.
 
     They stay mounted until umount, rm or a reboot. Without a name, list what is mounted.
     """
@@ -189,7 +194,7 @@ def mount(session: Session, *, containers: tuple[str, ...], json: bool, notrunca
     example="builda umount $c",
 )
 def umount(session: Session, *, containers: tuple[str, ...], everything: bool) -> None:
-    """Undo mount, and print the IDs of the working containers that were mounted."""
+    """Undo mount, and print the IDs of what was mounted."""
     chosen = _chosen(session, containers, everything, "unmounted")
 
     def unmount(name: str) -> None:

@@ -51,7 +51,9 @@ _OPTIONS: Params = (
     example="builda copy --chown 1000:1000 $c app/ /srv/app/",
 )
 def copy(session: Session, **values: Any) -> None:
-    """Copy files, directories and URLs into a working container; print the digest of their content.
+    """Copy files into a working container, and print their digest.
+
+    Sources are files, directories and URLs; the digest is that of their content.
 
     The last path is the destination when there are two or more; otherwise files go to the working directory.
     A destination that ends in / is a directory. Of a directory its content is copied.
@@ -61,7 +63,9 @@ def copy(session: Session, **values: Any) -> None:
 
 @verb(_OPTIONS, example="builda add $c https://example.org/tool.tar.gz /opt/")
 def add(session: Session, **values: Any) -> None:
-    """Copy files, directories and URLs into a working container, and unpack local archives.
+    """Copy files into a working container, and unpack archives.
+
+    Sources are files, directories and URLs; the digest of their content is printed.
 
     The last path is the destination when there are two or more; otherwise files go to the working directory.
     tar archives, also compressed with gzip, bzip2, xz or zstd, are unpacked unless they come from a URL.

@@ -47,10 +47,11 @@ if TYPE_CHECKING:
     example="c=$(builda from --pull=newer docker.io/library/debian:bookworm)",
 )
 def from_(session: Session, *, image: str, name: str | None, cidfile: str | None, quiet: bool, **values: Any) -> None:
-    """Make a working container on an image, or on nothing (scratch), and print its name.
+    """Make a working container, and print its name.
 
-    IMAGE is a name, an ID, a digest, or a transport with its argument (docker://, oci:, oci-archive:, docker-archive:,
-    dir:). What is said here of isolation, namespaces, limits, volumes and hosts holds for each later run in it.
+    IMAGE is scratch, which is empty, or a name, an ID, a digest, or a transport with its argument (docker://,
+    oci:, oci-archive:, docker-archive:, dir:). What is said here of isolation, namespaces, limits, volumes and
+    hosts holds for each later run in it.
     """
     from builda.builder.options import FromOptions, PullOptions
 

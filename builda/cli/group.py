@@ -132,10 +132,17 @@ def in_our_words(error: click.ClickException) -> InvalidValue:
             name = error.param.make_metavar(ctx) if error.param is not None and ctx is not None else ""
             return InvalidValue(f"missing argument: {name.strip('[].')}", hint=hint)
         case click.BadParameter():
-            name = max(error.param.opts, key=len) if error.param is not None else ""
+            name = _name_of(error.param)
             return InvalidValue(f"invalid value for {name}: {_sentence(error.message)}", hint=hint)
         case _:
             return InvalidValue(_sentence(error.format_message()), hint=hint)
+
+
+def _name_of(param: click.Parameter | None) -> str:
+    """What the user calls it: the long name of an option, an argument in capitals."""
+    if param is None:
+        return ""
+    return max(param.opts, key=len) if isinstance(param, click.Option) else (param.name or "").upper()
 
 
 def _sentence(message: str) -> str:

@@ -180,7 +180,9 @@ def _moment(seconds: float) -> str:
     example="builda tag app:1 registry.example.org/app:1 registry.example.org/app:latest",
 )
 def tag(session: Session, *, image: str, names: tuple[str, ...]) -> None:
-    """Give an image further names. A name without a registry is localhost's, one without a tag gets latest."""
+    """Give an image further names.
+
+    A name without a registry is localhost's, one without a tag gets latest."""
     from builda.oci.reference import LOCAL_REGISTRY, Reference
 
     found = session.store.image(image)
@@ -198,7 +200,9 @@ def tag(session: Session, *, image: str, names: tuple[str, ...]) -> None:
     example="builda rmi registry.example.org/app:1",
 )
 def rmi(session: Session, *, images: tuple[str, ...], everything: bool, force: bool, prune: bool) -> None:
-    """Take names off images, and remove the images that have none left. An ID means all names of its image."""
+    """Take names off images, and remove those that have none left.
+
+    An ID means all names of its image. Names that were taken off are printed, then the IDs of removed images."""
     if sum((bool(images), everything, prune)) > 1:
         raise InvalidValue("names of images, --all and --prune exclude each other")
     if not (images or everything or prune):
@@ -247,7 +251,9 @@ def _print_removal(untagged: Iterable[str], deleted: Iterable[str]) -> None:
     example="builda prune --all",
 )
 def prune(session: Session, *, everything: bool, force: bool) -> None:
-    """Remove what nothing needs: images without a name, caches, and whatever killed commands left behind."""
+    """Remove what nothing needs.
+
+    That is images without a name, caches, and whatever killed commands left behind."""
     if force:
         for name in tuple(_removable(session.store, unnamed_only=not everything, used_too=True)):
             _remove_containers(session, name)

@@ -68,7 +68,7 @@ def pull(session: Session, *, image: str, policy: str, quiet: bool, **values: An
     example="builda push --digestfile digest app:1 registry.example.org/app:1",
 )
 def push(session: Session, *, image: str, destination: str | None, digestfile: str | None, **values: Any) -> None:
-    """Copy an image from the store to a registry, a layout or an archive.
+    """Copy an image to a registry, a layout or an archive.
 
     DESTINATION is the image's own name when left out; without a transport it is a registry's. What is pushed is what is
     stored, byte for byte, unless --format or a compression asks for something else.

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     example="builda run --env DEBIAN_FRONTEND=noninteractive $c -- apt-get install -y curl",
 )
 def run(session: Session, *, container: str, command: tuple[str, ...], **values: Any) -> None:
-    """Run COMMAND in a working container; the image's entrypoint and command play no part.
+    """Run a command in a working container.
 
-    Input and output are the command's own, and so is the exit status. What the command writes stays in the container;
-    no process of it outlives the command.
+    The image's entrypoint and command play no part. Input and output are the command's own, and so is the exit
+    status. What the command writes stays in the container; no process of it outlives the command.
     """
     from builda.builder.options import Inputs
     from builda.plan import Run

@@ -41,7 +41,7 @@ def version_option() -> click.Option:
     example="builda version --json",
 )
 def version(session: Session, *, json: bool) -> None:
-    """Print the versions of builda, its Python, and the specifications it follows."""
+    """Print the versions of builda and of what it follows."""
     facts = _versions()
     if json:
         print_json(facts)
@@ -80,7 +80,7 @@ def _versions() -> Mapping[str, str]:
     example="builda info --format '{{.store.GraphRoot}}'",
 )
 def info(session: Session, *, debug: bool, template: str | None) -> None:
-    """Print what builda found on this machine, and where its store is."""
+    """Print facts about this machine and the store."""
     from builda.cli.info import facts
 
     found: Mapping[str, Any] = facts(session, debug=debug)
@@ -96,8 +96,9 @@ def info(session: Session, *, debug: bool, template: str | None) -> None:
     example='eval "$(builda completion bash)"     # in ~/.bashrc; zsh and fish work alike',
 )
 def completion(session: Session, *, shell: str | None) -> None:
-    """Print the script that makes a shell complete verbs, options, containers and images.
+    """Print the script that makes a shell complete.
 
+    It completes verbs, options, containers and images.
     Without SHELL it is for the shell that SHELL names in the environment.
     """
     from click.shell_completion import get_completion_class

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     example="""builda unshare --mount ROOT=$c -- sh -c 'cp motd "$ROOT/etc/"'""",
 )
 def unshare(session: Session, *, command: tuple[str, ...], mount: tuple[str, ...]) -> None:
-    """Run a command where builda builds: as root that is here, with the working containers of --mount mounted.
+    """Run a command where builda builds.
 
-    Without COMMAND it is the shell that SHELL names. Its exit status is the command's; the mounts end with it.
+    As root that is here; the working containers of --mount are mounted for it. Without COMMAND it is the shell
+    that SHELL names. Its exit status is the command's; the mounts end with it.
     """
     if os.geteuid() != 0:
         raise Unsupported(

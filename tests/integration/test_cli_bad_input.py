@@ -81,7 +81,7 @@ def test_inspect_looks_for_both(builda: Builda, container: str) -> None:
         (["login", "--password-stdin", "r.example"], "--password-stdin needs --username"),
         (["logout"], "name one registry, or use --all"),
         (["info", "--format", "x"], "invalid format provided: x"),
-        (["completion", "tcsh"], "invalid value for SHELL"),
+        (["completion", "tcsh"], "invalid value for SHELL: 'tcsh' is not one of"),
     ],
 )
 def test_options_that_mean_nothing_together_are_refused(builda: Builda, args: list[str], message: str) -> None:
