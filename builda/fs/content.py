@@ -104,7 +104,7 @@ def _copy_large(source: int, target: int | None, info: os.stat_result, hasher: h
     from builda.fs.pipeline import Stage
 
     cloned = target is not None and _clone(source, target)
-    stage = Stage(hasher.update, "builda-content")
+    stage: Stage[bytes] = Stage(hasher.update, "builda-content")
     try:
         at = 0
         for start, length in data_ranges(source, info):
@@ -133,7 +133,7 @@ def _chunks(fd: int, start: int, length: int) -> Iterator[tuple[int, bytes]]:
         at += len(data)
 
 
-def _put_zeros(stage: Stage, count: int) -> None:
+def _put_zeros(stage: Stage[bytes], count: int) -> None:
     while count > 0:
         stage.put(ZEROS if count >= CHUNK else ZEROS[:count])
         count -= CHUNK

@@ -19,6 +19,7 @@ from builda.linux import syscalls
 Path: TypeAlias = str | bytes
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # the kernel's own limit
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
@@ -196,6 +197,40 @@ def _make_directory(parent: int, name: bytes, mode: int, uid: int, gid: int, mti
     return True
 
 
+class Descent:
+    """Where a walk below a directory is, with one open descriptor however deep: trees may be deeper than RLIMIT_NOFILE.
+
+    Going up opens `..` and checks that it is where the walk came from.
+    """
+
+    def __init__(self, directory: int) -> None:
+        self.fd = os.open(".", _LIST, dir_fd=directory)
+        self._above: list[tuple[int, int]] = []
+
+    def __enter__(self) -> Descent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    def enter(self, name: Path) -> None:
+        """Go into the directory `name`, which is not followed if it is a link."""
+        here = os.fstat(self.fd)
+        self._move(os.open(name, _LIST, dir_fd=self.fd))
+        self._above.append((here.st_dev, here.st_ino))
+
+    def leave(self) -> None:
+        """Go back up."""
+        self._move(os.open("..", _LIST, dir_fd=self.fd))
+        here = os.fstat(self.fd)
+        if (here.st_dev, here.st_ino) != self._above.pop():
+            raise OSError(errno.ESTALE, "directory was moved during a walk")
+
+    def _move(self, fd: int) -> None:
+        os.close(self.fd)
+        self.fd = fd
+
+
 def remove_tree(parent: int, name: Path) -> None:
     """Remove `name` in the directory `parent` with all below it, following nothing; what is not there is no error."""
     try:
@@ -206,7 +241,7 @@ def remove_tree(parent: int, name: Path) -> None:
     except (IsADirectoryError, PermissionError):
         pass
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        fd = os.open(name, _LIST, dir_fd=parent)
     except FileNotFoundError:
         return
     try:
@@ -218,10 +253,26 @@ def remove_tree(parent: int, name: Path) -> None:
 
 def empty(directory: int) -> None:
     """Remove everything in `directory`."""
+    with Descent(directory) as at:
+        stack: list[tuple[bytes, list[bytes]]] = [(b"", _unlink_files(at.fd))]
+        while stack:
+            name, directories = stack[-1]
+            if directories:
+                child = directories.pop()
+                at.enter(child)
+                stack.append((child, _unlink_files(at.fd)))
+                continue
+            stack.pop()
+            if stack:
+                at.leave()
+                os.rmdir(name, dir_fd=at.fd)
+
+
+def _unlink_files(directory: int) -> list[bytes]:
+    """Remove all but directories, which are returned."""
     with os.scandir(directory) as entries:
         names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in names:
-        if is_directory:
-            remove_tree(directory, name)
-        else:
+        if not is_directory:
             os.unlink(name, dir_fd=directory)
+    return [os.fsencode(name) for name, is_directory in names if is_directory]

@@ -1,23 +1,28 @@
 """Tar bytes to a stored layer on several threads: hash, compress, hash, write.
 
-Hashing, compressing and writing release the GIL, so a layer takes about as long as its slowest stage. Whatever sizes
-the producer writes, each stage sees blocks of BLOCK bytes, so the result depends on the bytes alone.
+Hashing, compressing and writing release the GIL, and blocks are compressed side by side, so a layer takes about as long
+as its work divided by the processors. Whatever sizes the producer writes, each stage sees blocks of BLOCK bytes in
+their order, so the result depends on the bytes alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import queue
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Generic, NamedTuple, TypeVar
 
 from builda.fs.compress import BLOCK, compressor
+from builda.fs.tar import ZERO_BLOCK
 from builda.oci.digest import Digest
 
 if TYPE_CHECKING:
+    from builda.fs.compress import Buffer
     from builda.fs.tar import Writable
+    from builda.oci.digest import Readable
     from builda.oci.mediatype import Compression
 
 DEPTH = 4
@@ -34,21 +39,24 @@ class WrittenLayer(NamedTuple):
     compression: Compression
 
 
-class Stage:
-    """A thread that takes blocks in order. The first error of `consume` comes out of `put` or `close`."""
+Item = TypeVar("Item")
 
-    def __init__(self, consume: Callable[[bytes], object], name: str) -> None:
+
+class Stage(Generic[Item]):
+    """A thread that takes items in order. The first error of `consume` comes out of `put` or `close`."""
+
+    def __init__(self, consume: Callable[[Item], object], name: str) -> None:
         self._consume = consume
-        self._queue: queue.Queue[bytes | None] = queue.Queue(DEPTH)
+        self._queue: queue.Queue[Item | None] = queue.Queue(DEPTH)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, block: bytes) -> None:
-        """Hand over a block; waits while DEPTH of them are waiting."""
+    def put(self, item: Item) -> None:
+        """Hand over an item; waits while DEPTH of them are waiting."""
         if self._error is not None:
             raise self._error
-        self._queue.put(block)
+        self._queue.put(item)
 
     def close(self) -> None:
         """Wait until everything is consumed; raises what went wrong."""
@@ -63,11 +71,11 @@ class Stage:
             self._thread.join()
 
     def _work(self) -> None:
-        while (block := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None:
             if self._error is not None:
                 continue  # keep taking, so that the producer never waits for a dead stage
             try:
-                self._consume(block)
+                self._consume(item)
             except BaseException as error:  # handed to the producer, whoever it is
                 self._error = error
 
@@ -84,18 +92,40 @@ def write_layer(
         return layer.finish()
 
 
+class _Job:
+    """A block and, once a compressing thread is done with it, what it became."""
+
+    __slots__ = ("block", "done", "result")
+
+    def __init__(self, block: Buffer) -> None:
+        self.block = block
+        self.result: bytes | BaseException = b""
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
 class _Layer:
+    """The producer's side. Blocks go to the compressing threads, the hashing one, and the writer, which keeps order."""
+
     def __init__(self, out: BinaryIO, compression: Compression, level: int | None) -> None:
         self._compression = compression
         self._compressor = compressor(compression, level)
         self._out = out
         self._plain, self._stored = hashlib.sha256(), hashlib.sha256()
         self._plain_size = self._stored_size = 0
-        self._parts: list[bytes] = []
+        self._parts: list[Buffer] = []
         self._held = 0
-        self._write_stage = Stage(self._write_out, "builda-write")
-        self._hash_stage = Stage(self._plain.update, "builda-diff-id")
-        self._compress_stage = Stage(self._compress, "builda-compress")
+        self._zeros: bytes | None = None  # what a block of zeros becomes: sparse files are full of them
+        self._writing: Stage[_Job] = Stage(self._write_job, "builda-write")
+        self._hashing: Stage[Buffer] = Stage(self._hash, "builda-diff-id")
+        workers = 0 if compression == "none" else min(4, len(os.sched_getaffinity(0)))
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(DEPTH)
+        self._workers = [
+            threading.Thread(target=self._work, name="builda-compress", daemon=True) for _ in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+        self._write_out(self._compressor.header())
 
     def __enter__(self) -> _Layer:
         return self
@@ -103,13 +133,16 @@ class _Layer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for stage in (self._compress_stage, self._hash_stage, self._write_stage):
-            stage.stop()
+        self._stop_workers()
+        self._hashing.stop()
+        self._writing.stop()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Take tar bytes in any sizes."""
-        self._plain_size += len(data)
-        self._parts.append(data)
+        if len(data) == BLOCK and not self._held:
+            self._put(data)
+            return
+        self._parts.append(bytes(data))
         self._held += len(data)
         if self._held < BLOCK:
             return
@@ -124,27 +157,62 @@ class _Layer:
         """Everything written and hashed."""
         if self._held:
             self._put(b"".join(self._parts))
-        self._hash_stage.close()
-        self._compress_stage.close()
-        self._write_stage.put(self._compressor.flush())
-        self._write_stage.close()
+        self._stop_workers()
+        self._hashing.close()
+        self._writing.close()
+        self._write_out(self._compressor.trailer())
+        stored = self._plain if self._compression == "none" else self._stored
         return WrittenLayer(
             diff_id=Digest("sha256", self._plain.hexdigest()),
-            digest=Digest("sha256", self._stored.hexdigest()),
+            digest=Digest("sha256", stored.hexdigest()),
             size=self._stored_size,
             uncompressed_size=self._plain_size,
             compression=self._compression,
         )
 
-    def _put(self, block: bytes) -> None:
-        self._hash_stage.put(block)
-        self._compress_stage.put(block)
+    def _put(self, block: Buffer) -> None:
+        self._plain_size += len(block)
+        self._hashing.put(block)
+        job = _Job(block)
+        if block is ZERO_BLOCK and self._zeros is not None:
+            job.result = self._zeros
+            job.done.release()
+        elif self._workers:
+            self._jobs.put(job)
+        else:
+            job.done.release()
+        self._writing.put(job)
 
-    def _compress(self, block: bytes) -> None:
-        self._write_stage.put(self._compressor.compress(block))
+    def _hash(self, block: Buffer) -> None:
+        self._plain.update(block)
+        self._compressor.checked(block)
 
-    def _write_out(self, data: bytes) -> None:
-        self._stored.update(data)
+    def _stop_workers(self) -> None:
+        for _ in self._workers:
+            self._jobs.put(None)
+        for worker in self._workers:
+            worker.join()
+        self._workers = []
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job.result = self._compressor.block(job.block)
+                if job.block is ZERO_BLOCK:
+                    self._zeros = job.result
+            except BaseException as error:  # handed on by the writer
+                job.result = error
+            job.done.release()
+
+    def _write_job(self, job: _Job) -> None:
+        job.done.acquire()
+        if isinstance(job.result, BaseException):
+            raise job.result
+        self._write_out(job.block if self._compression == "none" else job.result)
+
+    def _write_out(self, data: Buffer) -> None:
+        if self._compression != "none":
+            self._stored.update(data)
         self._stored_size += len(data)
         view = memoryview(data)
         while view:
@@ -154,10 +222,10 @@ class _Layer:
 class Hashing:
     """A reader that hashes what passes, on a thread of its own."""
 
-    def __init__(self, source: _Reads) -> None:
+    def __init__(self, source: Readable) -> None:
         self._source = source
         self._hash = hashlib.sha256()
-        self._stage = Stage(self._hash.update, "builda-diff-id")
+        self._stage: Stage[bytes] = Stage(self._hash.update, "builda-diff-id")
 
     def read(self, size: int = -1, /) -> bytes:
         """What the source gives."""
@@ -179,7 +247,7 @@ class Hashing:
 class Ahead:
     """A reader that reads its source on a thread of its own, DEPTH blocks ahead."""
 
-    def __init__(self, source: _Reads) -> None:
+    def __init__(self, source: Readable) -> None:
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(DEPTH)
         self._stopped = threading.Event()
         self._rest = b""
@@ -212,7 +280,7 @@ class Ahead:
                 continue
         self._thread.join()
 
-    def _work(self, source: _Reads) -> None:
+    def _work(self, source: Readable) -> None:
         try:
             while not self._stopped.is_set():
                 data = source.read(BLOCK)
@@ -221,7 +289,3 @@ class Ahead:
                     return
         except BaseException as error:  # handed to the reader
             self._queue.put(error)
-
-
-if TYPE_CHECKING:
-    from builda.oci.digest import Readable as _Reads

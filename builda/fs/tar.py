@@ -7,15 +7,20 @@ Format: POSIX.1-2008 pax, "ustar Interchange Format" and "pax Header Block"; GNU
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from builda.errors import CorruptContent
-from builda.oci.digest import Readable
+
+if TYPE_CHECKING:
+    from builda.oci.digest import Readable
 
 RECORD = 512
 FLUSH = 1 << 20
 ZEROS = bytes(RECORD)
+ZERO_BLOCK = bytes(FLUSH)
 NAME_LIMIT = 100
 OCTAL_LIMIT_8 = 0o7777777
 OCTAL_LIMIT_12 = 0o77777777777
@@ -27,9 +32,9 @@ XATTR = "SCHILY.xattr."
 
 
 class Writable(Protocol):
-    """Anything with a `write` that takes all it is given."""
+    """Anything with a `write` that takes all it is given, and does not keep a bytearray to change it."""
 
-    def write(self, data: bytes, /) -> object: ...
+    def write(self, data: bytes | bytearray | memoryview, /) -> object: ...
 
 
 class TarEntry(NamedTuple):
@@ -50,42 +55,74 @@ class TarEntry(NamedTuple):
 
 
 class TarWriter:
-    """Writes entries and contents to `sink`, in pieces of about FLUSH bytes."""
+    """Writes entries and contents to `sink`, in pieces of exactly FLUSH bytes but the last.
+
+    File contents are read right into the piece that is handed over, so that no byte is copied twice.
+    """
 
     def __init__(self, sink: Writable) -> None:
         self._sink = sink
-        self._parts: list[bytes] = []
-        self._buffered = 0
+        self._block = bytearray(FLUSH)
+        self._view = memoryview(self._block)
+        self._at = 0
 
     def add(self, entry: TarEntry) -> None:
-        """The header of `entry`; a regular file's `size` bytes must follow by `data`, then `pad`."""
-        self._put(header_of(entry))
+        """The header of `entry`; a regular file's `size` bytes must follow by `file`, or by `data` and `pad`."""
+        self.data(header_of(entry))
 
     def data(self, content: bytes) -> None:
         """Bytes of the entry's content."""
-        self._put(content)
+        end = self._at + len(content)
+        if end < FLUSH:
+            self._block[self._at : end] = content
+            self._at = end
+            return
+        rest = memoryview(content)
+        while rest:
+            count = min(len(rest), FLUSH - self._at)
+            self._view[self._at : self._at + count] = rest[:count]
+            self._advance(count)
+            rest = rest[count:]
 
     def pad(self, size: int) -> None:
         """Fill the last record of content of `size` bytes."""
-        if size % RECORD:
-            self._put(ZEROS[size % RECORD :])
+        self._advance(-size % RECORD)
+
+    def zeros(self, count: int) -> None:
+        """Content that is a hole."""
+        while count:
+            if not self._at and count >= FLUSH:
+                self._sink.write(ZERO_BLOCK)  # always the same object: later stages know it
+                count -= FLUSH
+                continue
+            step = min(count, FLUSH - self._at)
+            self._advance(step)
+            count -= step
+
+    def read_from(self, fd: int, count: int) -> int:
+        """Content from the file `fd`; fewer than `count` bytes when the file ends before."""
+        left = count
+        while left:
+            got = os.readv(fd, (self._view[self._at : self._at + left],))
+            if not got:
+                break
+            self._advance(got)
+            left -= got
+        return count - left
 
     def close(self) -> None:
         """The two zero records that end an archive, and everything still held back."""
-        self._put(ZEROS + ZEROS)
-        self._flush()
+        self.zeros(2 * RECORD)
+        if self._at:
+            self._sink.write(self._view[: self._at])
 
-    def _put(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._buffered += len(data)
-        if self._buffered >= FLUSH:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._parts:
-            self._sink.write(b"".join(self._parts))
-            self._parts.clear()
-            self._buffered = 0
+    def _advance(self, count: int) -> None:
+        self._at += count
+        if self._at == FLUSH:
+            self._sink.write(self._block)
+            self._block = bytearray(FLUSH)
+            self._view = memoryview(self._block)
+            self._at = 0
 
 
 def header_of(entry: TarEntry) -> bytes:
@@ -117,7 +154,7 @@ def header_of(entry: TarEntry) -> bytes:
     if not records:
         return main
     body = b"".join(_pax_record(key, records[key]) for key in sorted(records))
-    head = _record(b"PaxHeaders/" + name[:80], 0o644, 0, 0, len(body), 0, b"x", b"", 0, 0, b"")
+    head = _record(b"PaxHeaders/" + name[:80].rstrip(b"/"), 0o644, 0, 0, len(body), 0, b"x", b"", 0, 0, b"")
     return head + body + ZEROS[: -len(body) % RECORD] + main
 
 
@@ -143,12 +180,24 @@ def _record(
     minor: int,
     prefix: bytes,
 ) -> bytes:
-    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, mtime)
+    numbers = (name.ljust(NAME_LIMIT, b"\0"), mode, uid, gid, size, mtime)
+    head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % numbers
+    if kind == REGULAR and not prefix:
+        tail, tail_sum = _REGULAR_TAIL, _REGULAR_SUM
+    else:
+        tail = _tail(kind, link, major, minor, prefix)
+        tail_sum = sum(tail)
+    return b"%b%06o\0 %b" % (head, sum(head) + 256 + tail_sum, tail)  # 256: the checksum's field counts as 8 blanks
+
+
+def _tail(kind: bytes, link: bytes, major: int, minor: int, prefix: bytes) -> bytes:
+    """A header behind its checksum."""
     devices = b"%07o\0%07o\0" % (major, minor) if kind in (CHARACTER, BLOCK) else b"0000000\x000000000\0"
-    tail = kind + link.ljust(100, b"\0") + b"ustar\x0000" + bytes(64) + devices + prefix.ljust(167, b"\0")
-    head = name.ljust(100, b"\0") + numbers
-    checksum = sum(head) + 256 + sum(tail)  # 256: the checksum's own field counts as eight blanks
-    return b"%b%06o\0 %b" % (head, checksum, tail)
+    return kind + link.ljust(NAME_LIMIT, b"\0") + b"ustar\x0000" + bytes(64) + devices + prefix.ljust(167, b"\0")
+
+
+_REGULAR_TAIL = _tail(REGULAR, b"", 0, 0, b"")
+_REGULAR_SUM = sum(_REGULAR_TAIL)
 
 
 def _pax_record(key: str, value: bytes) -> bytes:
@@ -167,24 +216,30 @@ class Limits(NamedTuple):
     total_bytes: int = 1 << 44
 
 
+NO_LIMITS = Limits()
+
+
 class Member(NamedTuple):
-    """An entry and, for a regular file, its content: pieces of (offset, data reader length) for sparse files."""
+    """An entry and, for a regular file, its content."""
 
     entry: TarEntry
     content: Content
 
 
 class Content:
-    """The bytes of the current member; reading past the end gives b"". Skipped when the next member is asked for."""
+    """The stored bytes of the current member, skipped when the next member is asked for.
+
+    `sparse` are the (offset, length) of the pieces that are stored of a sparse file, None when everything is.
+    """
 
     def __init__(self, stream: _Stream, size: int, sparse: tuple[tuple[int, int], ...] | None = None) -> None:
         self._stream = stream
         self.remaining = size
         self._padding = -size % RECORD
-        self.sparse = sparse  # (offset, length) of each piece that is stored, None when all is
+        self.sparse = sparse
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` stored bytes."""
+        """Up to `size` stored bytes, b"" at the end."""
         wanted = self.remaining if size < 0 else min(size, self.remaining)
         if not wanted:
             return b""
@@ -221,9 +276,10 @@ class _Stream:
 
     def exactly(self, count: int) -> bytes:
         """`count` bytes; CorruptContent when there are fewer."""
-        if self._at + count <= len(self._buffer):
-            data = self._buffer[self._at : self._at + count]
-            self._at += count
+        end = self._at + count
+        if end <= len(self._buffer):
+            data = self._buffer[self._at : end]
+            self._at = end
             return data
         parts = []
         while count:
@@ -245,7 +301,7 @@ class _Stream:
             pass
 
 
-def iter_members(source: Readable, limits: Limits = Limits()) -> Iterator[Member]:  # noqa: B008  # an immutable value
+def iter_members(source: Readable, limits: Limits = NO_LIMITS) -> Iterator[Member]:
     """The members of an archive in order; each one's content must be read before the next is asked for.
 
     `source` is read to its very end. Raises CorruptContent for anything malformed or over a limit.
@@ -254,36 +310,64 @@ def iter_members(source: Readable, limits: Limits = Limits()) -> Iterator[Member
     shared: dict[str, bytes] = {}
     count = total = 0
     while (found := _next_member(stream, shared)) is not None:
+        entry, content = found
         count += 1
-        total += found.entry.size
+        total += entry.size
         if count > limits.entries:
             raise CorruptContent(f"archive has more than {limits.entries} entries")
         if total > limits.total_bytes:
             raise CorruptContent(f"archive unpacks to more than {limits.total_bytes} bytes")
-        if len(found.entry.name) > limits.name_bytes or len(found.entry.link) > limits.name_bytes:
-            raise CorruptContent(f"name is longer than {limits.name_bytes} bytes: {found.entry.name[:80]!r}…")
+        if len(entry.name) > limits.name_bytes or len(entry.link) > limits.name_bytes:
+            raise CorruptContent(f"name is longer than {limits.name_bytes} bytes: {shown(entry.name[:80])}…")
         yield found
-        found.content.skip()
+        content.skip()
     stream.drain()
 
 
+def is_header(record: bytes) -> bool:
+    """Whether the first 512 bytes of a file begin a tar archive, be it as old as the format."""
+    if len(record) < RECORD or record == ZEROS:
+        return False
+    try:
+        _check(record)
+    except CorruptContent:
+        return False
+    return True
+
+
+def shown(name: bytes) -> str:
+    """A name from an archive as messages show it."""
+    return repr(os.fsdecode(name))
+
+
+_HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s6s2s32s32s8s8s155s12s")
+_PLAIN_TYPES = {b"0": REGULAR, b"\0": REGULAR, b"7": REGULAR, b"S": REGULAR, b"D": DIRECTORY}
+_HEADER_ONLY = frozenset({HARD_LINK, SYMBOLIC_LINK, CHARACTER, BLOCK, DIRECTORY, FIFO})
+_DEVICES = frozenset({CHARACTER, BLOCK})
+_VOLUME_LABEL = b"V"
+_ID_LIMIT = (1 << 32) - 1  # the last one means "leave it alone" to chown(2)
+_TIME_LIMIT = (1 << 55) * 10**9
+
+
 def _next_member(stream: _Stream, shared: dict[str, bytes]) -> Member | None:
-    records: dict[str, bytes] = dict(shared)
+    records: dict[str, bytes] = dict(shared) if shared else {}
     long_name = long_link = None
     while True:
         record = stream.record()
         if record is None or record == ZEROS:
             return None
         kind = record[156:157]
-        if kind in (b"x", b"g"):
+        if kind == b"x" or kind == b"X":  # X: Solaris
             _parse_pax(_extension(stream, record), records)
-            if kind == b"g":
-                shared.clear()
-                shared.update(records)
+        elif kind == b"g":
+            _parse_pax(_extension(stream, record), shared)
+            records = dict(shared)
         elif kind == b"L":
             long_name = _extension(stream, record).rstrip(b"\0")
         elif kind == b"K":
             long_link = _extension(stream, record).rstrip(b"\0")
+        elif kind == _VOLUME_LABEL:
+            _extension(stream, record)
         else:
             return _member(stream, record, records, long_name, long_link)
 
@@ -291,7 +375,7 @@ def _next_member(stream: _Stream, shared: dict[str, bytes]) -> Member | None:
 def _extension(stream: _Stream, record: bytes) -> bytes:
     _check(record)
     size = _number(record[124:136])
-    if size > HEADER_LIMIT:
+    if not 0 <= size <= HEADER_LIMIT:
         raise CorruptContent(f"extended header has {size} bytes, more than the limit of {HEADER_LIMIT}")
     data = stream.exactly(size)
     stream.exactly(-size % RECORD)
@@ -299,8 +383,20 @@ def _extension(stream: _Stream, record: bytes) -> bytes:
 
 
 def _parse_pax(data: bytes, records: dict[str, bytes]) -> None:
+    pieces: list[bytes] = []  # GNU.sparse 0.0 repeats its keys
+    for key, value in _pax_pairs(data):
+        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+            pieces.append(value)
+        elif value or key.startswith(XATTR.encode()):
+            records[key.decode("utf-8", "surrogateescape")] = value
+        else:  # an empty value takes back what a global header said
+            records.pop(key.decode("utf-8", "surrogateescape"), None)
+    if pieces:
+        records["GNU.sparse.map"] = b",".join(pieces)
+
+
+def _pax_pairs(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 0
-    pairs: list[tuple[bytes, bytes]] = []
     while at < len(data) and data[at]:
         blank = data.find(b" ", at, at + 20)
         length = data[at:blank]
@@ -310,36 +406,29 @@ def _parse_pax(data: bytes, records: dict[str, bytes]) -> None:
         equals = data.find(b"=", blank, end)
         if equals < 0 or end > len(data) or data[end - 1 : end] != b"\n":
             raise CorruptContent("pax header has a malformed record")
-        pairs.append((data[blank + 1 : equals], data[equals + 1 : end - 1]))
+        yield data[blank + 1 : equals], data[equals + 1 : end - 1]
         at = end
-    pieces: list[bytes] = []  # GNU.sparse 0.0 repeats its keys
-    for key, value in pairs:
-        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
-            pieces.append(value)
-        elif value:
-            records[key.decode("utf-8", "surrogateescape")] = value
-        else:
-            records.pop(key.decode("utf-8", "surrogateescape"), None)
-    if pieces:
-        records["GNU.sparse.map"] = b",".join(pieces)
 
 
 def _check(record: bytes) -> None:
     stored = _number(record[148:156])
-    unsigned = sum(record[:148]) + 256 + sum(record[156:])
-    if stored != unsigned:
-        signed = 256 + sum(byte - 256 if byte > 127 else byte for byte in record[:148] + record[156:])
-        if stored != signed:
-            raise CorruptContent("tar header has a wrong checksum")
+    if stored == sum(record) - sum(record[148:156]) + 256:
+        return
+    signed = 256 + sum(byte - 256 if byte > 127 else byte for byte in record[:148] + record[156:])
+    if stored != signed:  # some old programs added signed bytes
+        raise CorruptContent("tar header has a wrong checksum")
 
 
 def _number(field: bytes) -> int:
     """An octal number, or GNU's base-256."""
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big") & ~(0x80 << (8 * (len(field) - 1)))
-        if field[0] == 0xFF:
-            value = int.from_bytes(field, "big", signed=True)
-        return value
+    try:
+        return int(field.rstrip(b"\0 ") or b"0", 8)  # the usual case in one step
+    except ValueError:
+        pass
+    if field[0] == 0xFF:
+        return int.from_bytes(field, "big", signed=True)
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
     text = field.split(b"\0", 1)[0].strip()
     try:
         return int(text, 8) if text else 0
@@ -351,66 +440,99 @@ def _member(
     stream: _Stream, record: bytes, records: Mapping[str, bytes], long_name: bytes | None, long_link: bytes | None
 ) -> Member:
     _check(record)
-    kind = record[156:157]
-    stored = _decimal(records, "size", _number(record[124:136]))
-    name = records.get("GNU.sparse.name") or records.get("path") or long_name or _name(record)
-    if kind in (b"0", b"\0", b"7", b"S"):
-        kind = DIRECTORY if name.endswith(b"/") and kind != b"S" else REGULAR if kind != b"S" else b"S"
-    if kind not in (REGULAR, b"S"):
-        stored = stored if kind not in (HARD_LINK, SYMBOLIC_LINK, CHARACTER, BLOCK, DIRECTORY, FIFO) else 0
-    sparse, size, stored = _sparse(stream, record, records, kind, stored)
-    if stored < 0 or size < 0:
-        raise CorruptContent(f"tar entry has a negative size: {name!r}")
+    parts = _HEADER.unpack(record)
+    raw_kind = parts[7]
+    name = long_name or _name(parts)
+    link = long_link or parts[8].split(b"\0", 1)[0]
+    kind = _PLAIN_TYPES.get(raw_kind, raw_kind)
+    stored, mtime = _number(parts[4]), _number(parts[5]) * 10**9
+    uid, gid = _number(parts[2]), _number(parts[3])
+    if records:
+        name = records.get("GNU.sparse.name") or records.get("path") or name
+        link = records.get("linkpath") or link
+        stored, mtime = _decimal(records, "size", stored), _mtime(records, mtime)
+        uid, gid = _decimal(records, "uid", uid), _decimal(records, "gid", gid)
+    if kind == REGULAR and raw_kind != b"S" and name.endswith(b"/"):
+        kind = DIRECTORY  # before POSIX directories were files with a slash
+    if kind in _HEADER_ONLY:
+        stored = 0
+    size, sparse = stored, None
+    if raw_kind == b"S" or (records and kind == REGULAR):
+        sparse, size, stored = _sparse(stream, record, records, raw_kind, stored)
+    if b"\0" in name or b"\0" in link:
+        raise CorruptContent(f"name holds a NUL byte: {shown(name)}")
+    if (
+        stored < 0
+        or size < 0
+        or not (0 <= uid < _ID_LIMIT and 0 <= gid < _ID_LIMIT)
+        or abs(mtime) > _TIME_LIMIT * 10**9
+    ):
+        raise CorruptContent(f"size, owner or time of a tar entry is out of range: {shown(name)}")
     entry = TarEntry(
-        name=_without_nul(name),
-        type=REGULAR if kind == b"S" else kind,
-        size=size,
-        mode=_number(record[100:108]) & 0o7777,
-        uid=_decimal(records, "uid", _number(record[108:116])),
-        gid=_decimal(records, "gid", _number(record[116:124])),
-        mtime=(mtime := _mtime(records, record)) // 10**9,
-        link=_without_nul(records.get("linkpath") or long_link or record[157:257].split(b"\0", 1)[0]),
-        major=_number(record[329:337]) if kind in (CHARACTER, BLOCK) else 0,
-        minor=_number(record[337:345]) if kind in (CHARACTER, BLOCK) else 0,
-        xattrs={key[len(XATTR) :]: value for key, value in records.items() if key.startswith(XATTR)},
-        mtime_ns=mtime,
+        name,
+        kind,
+        size,
+        _number(parts[1]) & 0o7777,
+        uid,
+        gid,
+        mtime // 10**9,
+        link,
+        *(_device(parts, name) if kind in _DEVICES else (0, 0)),
+        _xattrs(records) if records else {},
+        mtime,
     )
     return Member(entry, Content(stream, stored, sparse))
 
 
-def _without_nul(name: bytes) -> bytes:
-    if b"\0" in name:
-        raise CorruptContent(f"name holds a NUL byte: {name!r}")
+def _name(parts: tuple[bytes, ...]) -> bytes:
+    name = parts[0].split(b"\0", 1)[0]
+    if parts[9] == b"ustar\0" and parts[15][0]:
+        prefix = parts[15]
+        if parts[16].endswith(b"tar\0"):  # star keeps two times behind a shorter prefix
+            prefix = prefix[:131]
+        if prefix := prefix.split(b"\0", 1)[0]:
+            return prefix + b"/" + name
     return name
 
 
-def _name(record: bytes) -> bytes:
-    name = record[:100].split(b"\0", 1)[0]
-    if record[257:263] == b"ustar\0" and (prefix := record[345:500].split(b"\0", 1)[0]):
-        return prefix + b"/" + name
-    return name
+def _device(parts: tuple[bytes, ...], name: bytes) -> tuple[int, int]:
+    major, minor = _number(parts[13]), _number(parts[14])
+    if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
+        raise CorruptContent(f"device number of a tar entry is out of range: {shown(name)}")
+    return major, minor
+
+
+def _xattrs(records: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {key[len(XATTR) :]: value for key, value in records.items() if key.startswith(XATTR)}
 
 
 def _decimal(records: Mapping[str, bytes], key: str, default: int) -> int:
     if key not in records:
         return default
+    text = records[key]
+    if len(text) > 40:
+        raise CorruptContent(f"pax record {key} is out of range")
     try:
-        return int(records[key])
+        return int(text)
     except ValueError:
-        raise CorruptContent(f"pax record {key} is no number: {records[key]!r}") from None
+        raise CorruptContent(f"pax record {key} is no number: {text!r}") from None
 
 
-def _mtime(records: Mapping[str, bytes], record: bytes) -> int:
+def _mtime(records: Mapping[str, bytes], default: int) -> int:
     """Nanoseconds since the epoch."""
     if "mtime" not in records:
-        return _number(record[136:148]) * 10**9
-    whole, _, fraction = records["mtime"].partition(b".")
+        return default
+    whole, _, fraction = records["mtime"][:60].partition(b".")
     try:
         seconds = int(whole or b"0")
         part = int(fraction[:9].ljust(9, b"0")) if fraction else 0
     except ValueError:
-        raise CorruptContent(f"pax record mtime is no number: {records['mtime']!r}") from None
+        raise CorruptContent(f"pax record mtime is no number: {records['mtime'][:60]!r}") from None
     return seconds * 10**9 + (-part if whole.startswith(b"-") else part)
+
+
+_SPARSE_LIMIT = 1 << 22
+"""Bytes that the map of a sparse file may have."""
 
 
 def _sparse(
@@ -418,12 +540,8 @@ def _sparse(
 ) -> tuple[tuple[tuple[int, int], ...] | None, int, int]:
     """The map of a sparse file, its real size, and the stored bytes that are left after the map."""
     if kind == b"S":
-        numbers, more = _old_sparse(record[386:482], 4), record[482:483]
-        size = _number(record[483:495])
-        while more not in (b"\0", b""):
-            extension = stream.exactly(RECORD)
-            numbers += _old_sparse(extension, 21)
-            more = extension[504:505]
+        size = _decimal(records, "GNU.sparse.realsize", _number(record[483:495]))
+        numbers = _old_sparse_map(stream, record)
     elif records.get("GNU.sparse.major") == b"1":
         size = _decimal(records, "GNU.sparse.realsize", stored)
         numbers, used = _sparse_map(stream)
@@ -436,34 +554,47 @@ def _sparse(
     return _checked_pieces(numbers, size, stored), size, stored
 
 
-def _old_sparse(field: bytes, count: int) -> list[int]:
+def _old_sparse_map(stream: _Stream, record: bytes) -> list[int]:
+    """The old GNU format: four pairs in the header, and as many records of 21 as needed."""
+    numbers, more = _sparse_fields(record[386:482]), record[482]
+    while more:
+        if len(numbers) * 12 > _SPARSE_LIMIT:
+            raise CorruptContent("sparse map is longer than the limit")
+        extension = stream.exactly(RECORD)
+        numbers += _sparse_fields(extension[:504])
+        more = extension[504]
+    return numbers
+
+
+def _sparse_fields(field: bytes) -> list[int]:
     numbers = []
-    for at in range(0, count * 24, 24):
-        if field[at : at + 1] == b"\0":
+    for at in range(0, len(field), 24):
+        if not field[at]:
             break
         numbers += [_number(field[at : at + 12]), _number(field[at + 12 : at + 24])]
     return numbers
 
 
 def _sparse_map(stream: _Stream) -> tuple[list[int], int]:
-    """GNU sparse 1.0: decimal lines in front of the data, padded to a record."""
-    data = stream.exactly(RECORD)
-    used = RECORD
-    while True:
-        lines = data.split(b"\n")
-        if lines[0].isdigit() and len(lines) > 1 and len(lines) - 1 >= 2 * int(lines[0]) + 1:
-            return _numbers(lines[1 : 2 * int(lines[0]) + 1]), used
-        if used > HEADER_LIMIT:
+    """GNU sparse 1.0: decimal lines in front of the data, padded to a record; and the bytes they take."""
+    parts = [stream.exactly(RECORD)]
+    first, line_end, _ = parts[0].partition(b"\n")
+    count = _numbers([first])[0] if line_end else -1
+    if not 0 <= count <= _SPARSE_LIMIT // 4:
+        raise CorruptContent("sparse map has no length, or one over the limit")
+    lines = parts[0].count(b"\n")
+    while lines < 2 * count + 1:
+        if len(parts) * RECORD > _SPARSE_LIMIT * 10:
             raise CorruptContent("sparse map is longer than the limit")
-        data += stream.exactly(RECORD)
-        used += RECORD
+        parts.append(stream.exactly(RECORD))
+        lines += parts[-1].count(b"\n")
+    return _numbers(b"".join(parts).split(b"\n")[1 : 2 * count + 1]), len(parts) * RECORD
 
 
 def _numbers(texts: list[bytes]) -> list[int]:
-    try:
-        return [int(text) for text in texts]
-    except ValueError:
-        raise CorruptContent("sparse map holds something other than numbers") from None
+    if not all(text.isdigit() and len(text) < 20 for text in texts):
+        raise CorruptContent("sparse map holds something other than numbers")
+    return [int(text) for text in texts]
 
 
 def _checked_pieces(numbers: list[int], size: int, stored: int) -> tuple[tuple[int, int], ...]:

@@ -1,0 +1,576 @@
+"""A layer, or an archive, to a tree. What is in it is hostile: all is done by descriptor, nothing leaves the root.
+
+Directories on the way to an entry are resolved by the kernel inside the root; the entry itself is never followed.
+Order within a layer does not matter for whiteouts: they hide what is below the layer, never what it holds itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from builda.errors import BuildaError, CorruptContent, Unsupported
+from builda.fs import paths, xattrs
+from builda.fs.content import HOLE, write_all, write_sparse
+from builda.fs.diff import OPAQUE, WHITEOUT
+from builda.fs.tar import (
+    BLOCK,
+    CHARACTER,
+    DIRECTORY,
+    FIFO,
+    FLUSH,
+    HARD_LINK,
+    NO_LIMITS,
+    REGULAR,
+    SYMBOLIC_LINK,
+    Content,
+    Limits,
+    TarEntry,
+    iter_members,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from builda.oci.digest import Readable
+
+Whiteouts: TypeAlias = Literal["overlay", "plain"]
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLLOW_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MACHINE = frozenset(
+    [
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTSUP, errno.ENOSYS),
+    ]
+)
+"""What is wrong with the machine, not with the archive."""
+
+
+class Applied(NamedTuple):
+    """What unpacking did: entries and content bytes.
+
+    `implied` are directories that the archive uses and does not list (see `inherit_directories`), `skipped` the names
+    of extended attributes that could not be kept here.
+    """
+
+    entries: int
+    bytes: int
+    implied: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def apply(
+    source: Readable, root: int, *, whiteouts: Whiteouts, userxattr: bool = False, limits: Limits = NO_LIMITS
+) -> Applied:
+    """Unpack an uncompressed layer into the directory `root`, reading `source` to its end.
+
+    `overlay`: `root` is this layer's own directory, and deletions become overlay's. `plain`: `root` holds the layers
+    below, and deletions are done. CorruptContent, naming the entry, for what is malformed or leads out of the root;
+    what was unpacked until then stays.
+    """
+    if whiteouts == "plain":
+        return _unpack(source, _Flat(root, b""), limits)
+    return _unpack(
+        source, _Overlay(root, b"", "user.overlay.opaque" if userxattr else "trusted.overlay.opaque"), limits
+    )
+
+
+def extract(
+    source: Readable,
+    root: int,
+    directory: paths.Path = b"",
+    *,
+    owner: tuple[int, int] | None = None,
+    timestamp: int | None = None,
+    limits: Limits = NO_LIMITS,
+) -> Applied:
+    """Unpack an ordinary archive into `directory`, which exists inside `root`, as ADD does.
+
+    `.wh.` names mean nothing special, and links to directories that are there already are kept and followed inside the
+    root. `owner` and `timestamp` replace what is recorded.
+    """
+    time_ns = None if timestamp is None else timestamp * 10**9
+    return _unpack(source, _Extracting(root, os.fsencode(directory).strip(b"/"), owner, time_ns), limits)
+
+
+def inherit_directories(root: int, lowers: Sequence[int], implied: Sequence[str]) -> None:
+    """Make the directories that a layer did not list look as in the layers below, the topmost first in `lowers`.
+
+    Without that a layer that holds only `root/x` would make /root readable by all. Needed once all lower layers are
+    unpacked; for a flat tree never.
+    """
+    for path in sorted(implied, reverse=True):
+        for lower in lowers:
+            info = paths.lstat_in_root(lower, path)
+            if info is not None and stat.S_ISDIR(info.st_mode):
+                _look_like(root, lower, path)
+                break
+            if info is not None:  # something else, or a whiteout: what is further below does not show
+                break
+
+
+def _look_like(root: int, lower: int, path: str) -> None:
+    here = paths.lstat_in_root(root, path)
+    if here is None or not stat.S_ISDIR(here.st_mode):
+        return  # replaced later in the layer
+    model = paths.open_in_root(lower, path, _OPEN_DIRECTORY)
+    try:
+        fd = paths.open_in_root(root, path, _OPEN_DIRECTORY)
+        try:
+            info = os.fstat(model)
+            os.fchown(fd, info.st_uid, info.st_gid)
+            os.fchmod(fd, info.st_mode & 0o7777)
+            xattrs.write(fd, xattrs.recorded(model))
+            os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
+        finally:
+            os.close(fd)
+    finally:
+        os.close(model)
+
+
+def _unpack(source: Readable, unpacker: _Unpacker, limits: Limits) -> Applied:
+    count = total = 0
+    try:
+        for entry, content in iter_members(source, limits):
+            count += 1
+            total += entry.size
+            unpacker.member(entry, content)
+        unpacker.finish()
+    finally:
+        unpacker.close()
+    implied = tuple(os.fsdecode(path) for path in sorted(unpacker.implied))
+    return Applied(count, total, implied, tuple(sorted(unpacker.skipped)))
+
+
+class _Unpacker:
+    """Makes the entries of one archive. The last parent directory stays open, as entries come sorted."""
+
+    def __init__(self, root: int, base: bytes) -> None:
+        self.root = root
+        self.base = base  # where in the root entries go, "" or a path
+        self.parent_path: bytes | None = None
+        self.parent = -1
+        self.times: dict[bytes, int] = {}  # directories get theirs last: their entries change them
+        self.implied: set[bytes] = set()
+        self.skipped: set[str] = set()
+
+    def close(self) -> None:
+        if self.parent >= 0:
+            os.close(self.parent)
+        self.parent, self.parent_path = -1, None
+
+    def member(self, entry: TarEntry, content: Content) -> None:
+        path = self.located(_clean(entry.name))
+        try:
+            if path == self.base:
+                self.top(entry)
+                return
+            head, _, name = path.rpartition(b"/")
+            parent = self.open_parent(head)
+            if not self.marker(parent, head, name):
+                self.make(parent, name, path, entry, content)
+                self.made(path)
+        except OSError as error:
+            if error.errno in _MACHINE:
+                raise
+            raise _failure(entry, error) from error
+
+    def located(self, path: bytes) -> bytes:
+        return path if not self.base else self.base + b"/" + path if path else self.base
+
+    def marker(self, parent: int, head: bytes, name: bytes) -> bool:
+        """Whether the entry was a whiteout, and is done."""
+        return False
+
+    def made(self, path: bytes) -> None:
+        """The archive holds `path`."""
+
+    def top(self, entry: TarEntry) -> None:
+        """The archive's own root."""
+        if entry.type == DIRECTORY:
+            fd = paths.open_in_root(self.root, self.base, _FOLLOW_DIRECTORY)
+            try:
+                self.directory_attributes(fd, entry, self.base)
+            finally:
+                os.close(fd)
+
+    def finish(self) -> None:
+        """The times of directories, deepest first."""
+        self.close()
+        for path in sorted(self.times, reverse=True):
+            try:
+                fd = paths.open_in_root(self.root, path, _OPEN_DIRECTORY if path else _FOLLOW_DIRECTORY)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # replaced later in the archive
+                    continue
+                raise
+            try:
+                os.utime(fd, ns=(self.times[path], self.times[path]))
+            finally:
+                os.close(fd)
+
+    def open_parent(self, head: bytes) -> int:
+        if head == self.parent_path:
+            return self.parent
+        self.close()
+        try:
+            self.parent = paths.open_in_root(self.root, head, _FOLLOW_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            self.make_parents(head)
+            self.parent = paths.open_in_root(self.root, head, _FOLLOW_DIRECTORY)
+        self.parent_path = head
+        self.parent_opened(head)
+        return self.parent
+
+    def parent_opened(self, head: bytes) -> None:
+        """A directory is about to be changed."""
+
+    def make_parents(self, head: bytes) -> None:
+        """Directories that the archive forgot to list; a file in the way gives way."""
+        done = b""
+        for part in head.split(b"/"):
+            done += b"/" + part
+            info = paths.stat_in_root(self.root, done)
+            if info is not None and stat.S_ISDIR(info.st_mode):
+                continue
+            with paths.parent_of(self.root, done) as (parent, name):
+                paths.remove_tree(parent, name)
+                os.mkdir(name, 0o755, dir_fd=parent)
+                os.chmod(name, 0o755, dir_fd=parent)
+            self.implied.add(done[1:])
+            self.times[done[1:]] = 0  # not now: equal layers make equal trees
+            self.made(done[1:])
+
+    def make(self, parent: int, name: bytes, path: bytes, entry: TarEntry, content: Content) -> None:
+        if entry.type == REGULAR:
+            self.regular(parent, name, entry, content)
+        elif entry.type == DIRECTORY:
+            self.directory(parent, name, path, entry)
+        elif entry.type == HARD_LINK:
+            self.hard_link(parent, name, entry)
+        else:
+            self.special(parent, name, entry)
+
+    def make_way(self, parent: int, name: bytes) -> None:
+        """Remove what an entry replaces."""
+        paths.remove_tree(parent, name)
+
+    def directory(self, parent: int, name: bytes, path: bytes, entry: TarEntry) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+            fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+        except FileExistsError:
+            fd = self.existing_directory(parent, name, path)
+        try:
+            self.implied.discard(path)
+            self.directory_attributes(fd, entry, path)
+        finally:
+            os.close(fd)
+
+    def existing_directory(self, parent: int, name: bytes, path: bytes) -> int:
+        """The directory `name`, merged with what it holds; anything else gives way."""
+        try:
+            return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+        os.unlink(name, dir_fd=parent)
+        os.mkdir(name, 0o700, dir_fd=parent)
+        return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+
+    def directory_attributes(self, fd: int, entry: TarEntry, path: bytes) -> None:
+        self.attributes(fd, entry)
+        self.times[path] = self.time_of(entry)
+
+    def regular(self, parent: int, name: bytes, entry: TarEntry, content: Content) -> None:
+        try:
+            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        except FileExistsError:
+            self.make_way(parent, name)
+            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        try:
+            _write_content(fd, entry.size, content)
+            self.attributes(fd, entry)
+            time = self.time_of(entry)
+            os.utime(fd, ns=(time, time))
+        finally:
+            os.close(fd)
+
+    def hard_link(self, parent: int, name: bytes, entry: TarEntry) -> None:
+        target = self.located(_clean(entry.link))
+        try:
+            directory, old = paths.open_parent(self.root, target)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self.no_target(entry) from error
+        try:
+            info = _lstat(directory, old)
+            if info is None or stat.S_ISDIR(info.st_mode) or _is_whiteout(info):
+                raise self.no_target(entry)
+            there = _lstat(parent, name)
+            if there is not None and (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino):
+                return
+            if there is not None:
+                self.make_way(parent, name)
+            os.link(old, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(directory)
+
+    def no_target(self, entry: TarEntry) -> CorruptContent:
+        return CorruptContent(f"hard link {shown(entry.name)} to what is not there: {shown(entry.link)}")
+
+    def special(self, parent: int, name: bytes, entry: TarEntry) -> None:
+        try:
+            self.make_special(parent, name, entry)
+        except FileExistsError:
+            self.make_way(parent, name)
+            self.make_special(parent, name, entry)
+        os.chown(name, *self.owner_of(entry), dir_fd=parent, follow_symlinks=False)
+        if entry.type != SYMBOLIC_LINK:
+            os.chmod(name, entry.mode, dir_fd=parent)
+        if entry.xattrs:
+            self.skipped.update(xattrs.write(xattrs.place_of(parent, name), entry.xattrs))
+        time = self.time_of(entry)
+        os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
+
+    def make_special(self, parent: int, name: bytes, entry: TarEntry) -> None:
+        if entry.type == SYMBOLIC_LINK:
+            if not entry.link:
+                raise CorruptContent(f"symbolic link without a target: {shown(entry.name)}")
+            os.symlink(entry.link, name, dir_fd=parent)
+        elif entry.type == FIFO:
+            os.mkfifo(name, 0o600, dir_fd=parent)
+        elif entry.type in (CHARACTER, BLOCK):
+            kind = stat.S_IFCHR if entry.type == CHARACTER else stat.S_IFBLK
+            os.mknod(name, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
+        else:
+            raise CorruptContent(f"tar entry of unknown type {entry.type!r}: {shown(entry.name)}")
+
+    def attributes(self, fd: int, entry: TarEntry) -> None:
+        """Owner first: chown(2) clears set-id bits and capabilities."""
+        os.fchown(fd, *self.owner_of(entry))
+        os.fchmod(fd, entry.mode)
+        if entry.xattrs:
+            self.skipped.update(xattrs.write(fd, entry.xattrs))
+
+    def owner_of(self, entry: TarEntry) -> tuple[int, int]:
+        return entry.uid, entry.gid
+
+    def time_of(self, entry: TarEntry) -> int:
+        return entry.mtime_ns
+
+
+class _Overlay(_Unpacker):
+    """A layer in a directory of its own, for overlay: what is there, is this layer's."""
+
+    def __init__(self, root: int, base: bytes, opaque: str) -> None:
+        super().__init__(root, base)
+        self.opaque = opaque
+
+    def marker(self, parent: int, head: bytes, name: bytes) -> bool:
+        hidden = _hidden_by(head, name)
+        if hidden is None:
+            return False
+        if hidden == OPAQUE:
+            if head:  # nothing is below a root
+                os.setxattr(parent, self.opaque, b"y")
+        elif hidden and not self.made_opaque(parent, hidden):
+            os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
+        return True
+
+    def made_opaque(self, parent: int, name: bytes) -> bool:
+        """Whether the layer holds `name` itself: as a directory it then hides the one below, a file does anyhow."""
+        info = _lstat(parent, name)
+        if info is None:
+            return False
+        if stat.S_ISDIR(info.st_mode):
+            fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+            try:
+                os.setxattr(fd, self.opaque, b"y")
+            finally:
+                os.close(fd)
+        return True
+
+    def existing_directory(self, parent: int, name: bytes, path: bytes) -> int:
+        replaced = _lstat(parent, name)
+        fd = super().existing_directory(parent, name, path)
+        if replaced is not None and _is_whiteout(replaced):
+            os.setxattr(fd, self.opaque, b"y")
+        return fd
+
+    def make_parents(self, head: bytes) -> None:
+        hidden = self.whiteouts_above(head)
+        super().make_parents(head)
+        for path in hidden:
+            fd = paths.open_in_root(self.root, path, _FOLLOW_DIRECTORY)
+            try:
+                os.setxattr(fd, self.opaque, b"y")
+            finally:
+                os.close(fd)
+
+    def whiteouts_above(self, head: bytes) -> list[bytes]:
+        parts = head.split(b"/")
+        steps = [b"/".join(parts[: count + 1]) for count in range(len(parts))]
+        found = [(step, paths.lstat_in_root(self.root, step)) for step in steps]
+        return [step for step, info in found if info is not None and _is_whiteout(info)]
+
+    def make_special(self, parent: int, name: bytes, entry: TarEntry) -> None:
+        if entry.type == CHARACTER and entry.major == entry.minor == 0:
+            raise CorruptContent(f"character device 0:0, which is overlay's whiteout: {shown(entry.name)}")
+        super().make_special(parent, name, entry)
+
+
+class _Flat(_Unpacker):
+    """A layer over the layers below it in one tree."""
+
+    def __init__(self, root: int, base: bytes) -> None:
+        super().__init__(root, base)
+        self.own: dict[bytes, set[bytes]] = {}  # by directory, the names that the layer holds, listed or implied
+
+    def made(self, path: bytes) -> None:
+        while path:
+            head, _, name = path.rpartition(b"/")
+            names = self.own.setdefault(head, set())
+            if name in names:
+                return
+            names.add(name)
+            path = head
+
+    def parent_opened(self, head: bytes) -> None:
+        """A directory that the layer does not list keeps its time, as it would under overlay."""
+        if head not in self.times:
+            self.times[head] = os.fstat(self.parent).st_mtime_ns
+
+    def marker(self, parent: int, head: bytes, name: bytes) -> bool:
+        hidden = _hidden_by(head, name)
+        if hidden is None:
+            return False
+        if hidden == OPAQUE:
+            self.purge(parent, head)
+        elif hidden:
+            self.remove(parent, head + b"/" + hidden if head else hidden, hidden)
+        return True
+
+    def remove(self, parent: int, path: bytes, name: bytes) -> None:
+        """Remove `name` as far as it comes from the layers below."""
+        if name not in self.own.get(path.rpartition(b"/")[0], ()):
+            paths.remove_tree(parent, name)
+            return
+        info = _lstat(parent, name)
+        if info is None or not stat.S_ISDIR(info.st_mode):
+            return
+        fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+        try:
+            self.purge(fd, path)
+        finally:
+            os.close(fd)
+
+    def purge(self, fd: int, path: bytes) -> None:
+        prefix = path + b"/" if path else b""
+        for name in map(os.fsencode, os.listdir(fd)):
+            self.remove(fd, prefix + name, name)
+
+
+class _Extracting(_Unpacker):
+    """An ordinary archive into a tree that may have links to directories."""
+
+    def __init__(self, root: int, base: bytes, owner: tuple[int, int] | None, time_ns: int | None) -> None:
+        super().__init__(root, base)
+        self.owner = owner
+        self.time_ns = time_ns
+
+    def existing_directory(self, parent: int, name: bytes, path: bytes) -> int:
+        info = paths.stat_in_root(self.root, path)
+        if info is not None and stat.S_ISDIR(info.st_mode):
+            return paths.open_in_root(self.root, path, _FOLLOW_DIRECTORY)
+        return super().existing_directory(parent, name, path)
+
+    def owner_of(self, entry: TarEntry) -> tuple[int, int]:
+        return self.owner or (entry.uid, entry.gid)
+
+    def time_of(self, entry: TarEntry) -> int:
+        return entry.mtime_ns if self.time_ns is None else self.time_ns
+
+    def make_parents(self, head: bytes) -> None:
+        super().make_parents(head)
+        if self.owner is not None or self.time_ns is not None:
+            for path in self.implied:
+                self.times[path] = self.time_ns or 0
+
+
+def _hidden_by(head: bytes, name: bytes) -> bytes | None:
+    """What a whiteout hides: a name, OPAQUE for everything, b"" for nothing; None when it is no whiteout."""
+    if not name.startswith(WHITEOUT):
+        return None
+    if name == OPAQUE:
+        return OPAQUE
+    if name.startswith(b".wh..wh."):
+        return b""  # AUFS's own bookkeeping, which layer.md tells to ignore
+    hidden = name[len(WHITEOUT) :]
+    if hidden in (b"", b".", b".."):
+        raise CorruptContent(f"whiteout of no file: {shown(head + b'/' + name)}")
+    return hidden
+
+
+def _is_whiteout(info: os.stat_result) -> bool:
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
+
+
+def _clean(name: bytes) -> bytes:
+    """The path without a leading slash or dots; CorruptContent when it climbs out."""
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise CorruptContent(f"archive entry leads out of its root: {shown(name)}")
+            parts.pop()
+        elif part not in (b"", b"."):
+            if len(part) > 255:
+                raise CorruptContent(f"file name is longer than 255 bytes: {shown(part[:60])}…")
+            parts.append(part)
+    return b"/".join(parts)
+
+
+def _lstat(parent: int, name: bytes) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _failure(entry: TarEntry, error: OSError) -> BuildaError:
+    text = f"cannot unpack {shown(entry.name)}: {error.strerror}"
+    if error.errno == errno.EPERM:
+        if entry.type in (CHARACTER, BLOCK):
+            return Unsupported(text, hint="device nodes need CAP_MKNOD in the initial user namespace")
+        return Unsupported(text, hint="keeping owners and attributes needs root, or a user namespace with its ids")
+    if error.errno == errno.EINVAL:
+        owner = f"{entry.uid}:{entry.gid}"
+        return CorruptContent(text, hint=f"owner {owner} may have no place in the id map of this user namespace")
+    return CorruptContent(text)
+
+
+def _write_content(fd: int, size: int, content: Content) -> None:
+    """The file's bytes; long zeros become holes."""
+    if content.sparse is None:
+        if size < HOLE:
+            while data := content.read(FLUSH):
+                write_all(fd, data)
+            return
+        pieces: tuple[tuple[int, int], ...] = ((0, size),)
+        has_hole = False
+    else:
+        pieces, has_hole = content.sparse, True
+    for offset, length in pieces:
+        if offset:
+            os.lseek(fd, offset, os.SEEK_SET)
+        while length:
+            data = content.read(min(length, FLUSH))
+            length -= len(data)
+            has_hole |= write_sparse(fd, data)
+    if has_hole:
+        os.ftruncate(fd, size)

@@ -1,0 +1,348 @@
+"""A tree to a layer: one walk in the order of path bytes, by descriptor, into a deterministic tar.
+
+A layer is a function of the tree alone. Directories are named, and sorted, with the slash at their end, which puts each
+parent in front of what it holds and everything in the order of the bytes of its name in the archive.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from builda.errors import InUse, Unsupported
+from builda.fs import paths, xattrs
+from builda.fs.content import data_ranges
+from builda.fs.tar import (
+    BLOCK,
+    CHARACTER,
+    DIRECTORY,
+    FIFO,
+    HARD_LINK,
+    REGULAR,
+    SYMBOLIC_LINK,
+    TarEntry,
+    TarWriter,
+)
+
+if TYPE_CHECKING:
+    from builda.fs.tar import Writable
+
+WHITEOUT = b".wh."
+OPAQUE = b".wh..wh..opq"
+OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NONE: Mapping[str, bytes] = {}
+
+
+class Clamp(NamedTuple):
+    """What times a layer records: none later than `latest`, or all `exact`; None means as they are."""
+
+    latest: int | None = None
+    exact: int | None = None
+
+    def __call__(self, seconds: int) -> int:
+        if self.exact is not None:
+            return self.exact
+        return seconds if self.latest is None else min(seconds, self.latest)
+
+
+AS_IS = Clamp()
+
+_Found: TypeAlias = tuple[bytes, bytes, os.stat_result]
+"""The name in the archive, the name in the directory ("" for a whiteout of nothing there), and what it is."""
+
+
+def diff(upper: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collection[str] = ()) -> tuple[str, ...]:
+    """Write the changes that an overlay's upper directory holds; paths of sockets, which no layer can hold.
+
+    `drop` names paths to leave out with all below them, absolute inside the root; the directories that hold them are
+    recorded as they are. Unsupported for a file that is called like a whiteout.
+    """
+    return _Walk(TarWriter(sink), clamp, drop, overlay=True).run(upper)
+
+
+def write_tree(root: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collection[str] = ()) -> tuple[str, ...]:
+    """Write a whole tree as one layer; paths of sockets, which no layer can hold."""
+    return _Walk(TarWriter(sink), clamp, drop, overlay=False).run(root)
+
+
+class Fingerprint(NamedTuple):
+    """What tells whether a path of a flat tree was changed since it was recorded."""
+
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    ino: int
+
+
+def fingerprints(root: int) -> dict[bytes, Fingerprint]:
+    """Every path below `root`, without a leading slash, and what tells of its changes."""
+    return {path: _fingerprint(info) for path, info in _iter_tree(root)}
+
+
+def diff_trees(
+    before: Mapping[bytes, Fingerprint],
+    root: int,
+    sink: Writable,
+    *,
+    clamp: Clamp = AS_IS,
+    drop: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Write what changed in a flat tree since `before` was recorded, deletions as whiteouts; paths of sockets.
+
+    Directories above a change are recorded too, as overlay would have copied them up.
+    """
+    return _Changes(TarWriter(sink), clamp, drop, before).run(root)
+
+
+class _Walk:
+    """One pass over a tree into a tar."""
+
+    def __init__(self, tar: TarWriter, clamp: Clamp, drop: Collection[str], *, overlay: bool) -> None:
+        self.tar = tar
+        self.clamp = clamp
+        self.drop = frozenset(os.fsencode(path).strip(b"/") for path in drop)
+        self.overlay = overlay
+        self.links: dict[tuple[int, int], bytes] = {}
+        self.sockets: list[str] = []
+
+    def run(self, root: int) -> tuple[str, ...]:
+        self.root(root)
+        self.below(root)
+        self.tar.close()
+        return tuple(self.sockets)
+
+    def below(self, root: int) -> None:
+        """Everything below the root. The stack is ours: trees may be deeper than Python recurses."""
+        with paths.Descent(root) as at:
+            stack = [(b"", iter(self.sorted_entries(at.fd, b"")))]
+            while stack:
+                prefix, entries = stack[-1]
+                for key, name, info in entries:
+                    if name and key.endswith(b"/"):
+                        at.enter(name)
+                        self.enter(at.fd, prefix + key, info)
+                        stack.append((prefix + key, iter(self.sorted_entries(at.fd, prefix + key))))
+                        break
+                    self.entry(at.fd, name, prefix + key, info)
+                else:
+                    stack.pop()
+                    if stack:
+                        self.leave(prefix)
+                        at.leave()
+
+    def root(self, fd: int) -> None:
+        """The root itself is recorded only when it does not look as roots do."""
+        info, values = os.fstat(fd), xattrs.recorded(fd)
+        if values or (info.st_mode & 0o7777, info.st_uid, info.st_gid) != (0o755, 0, 0):
+            self.tar.add(self.header(b"./", DIRECTORY, info, xattrs=values))
+
+    def enter(self, fd: int, path: bytes, info: os.stat_result) -> None:
+        """A directory begins."""
+        self.tar.add(self.header(path, DIRECTORY, info, xattrs=xattrs.recorded(fd)))
+
+    def leave(self, path: bytes) -> None:
+        """A directory ends."""
+
+    def sorted_entries(self, fd: int, prefix: bytes) -> list[_Found]:
+        """What the directory holds and the layer records, in the order of the archive."""
+        entries = self.listed(fd, prefix)
+        if self.overlay and prefix and _is_opaque(fd):
+            entries.append((OPAQUE, b"", os.fstat(fd)))
+        entries.sort(key=_archive_order)
+        return entries
+
+    def listed(self, fd: int, prefix: bytes) -> list[_Found]:
+        """What the directory holds and the layer records, under the names that it has in the archive."""
+        with os.scandir(fd) as found:
+            entries = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
+        return [
+            (self.archive_name(name, info, prefix), name, info)
+            for name, info in entries
+            if not self.drop or prefix + name not in self.drop
+        ]
+
+    def archive_name(self, name: bytes, info: os.stat_result, prefix: bytes) -> bytes:
+        if stat.S_ISDIR(info.st_mode):
+            return name + b"/"
+        if self.overlay and stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
+            return WHITEOUT + name
+        if name.startswith(WHITEOUT):
+            raise Unsupported(
+                f"a file whose name begins with .wh. cannot be in a layer: /{os.fsdecode(prefix + name)}",
+                hint="layers mark deleted files by such names; remove or rename it",
+            )
+        return name
+
+    def entry(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:
+        kind = stat.S_IFMT(info.st_mode)
+        if kind == stat.S_IFREG:
+            self.regular(parent, name, path, info)
+        elif not name or (kind == stat.S_IFCHR and info.st_rdev == 0 and self.overlay):
+            self.tar.add(TarEntry(path, REGULAR, mode=0o600, mtime=self.clamp(0)))
+        elif kind == stat.S_IFSOCK:
+            self.sockets.append("/" + os.fsdecode(path))
+        elif info.st_nlink < 2 or not self.linked(path, info):
+            self.special(parent, name, path, info, kind)
+
+    def special(self, parent: int, name: bytes, path: bytes, info: os.stat_result, kind: int) -> None:
+        values = xattrs.recorded(xattrs.place_of(parent, name))
+        if kind == stat.S_IFLNK:
+            link = os.readlink(name, dir_fd=parent)
+            self.tar.add(self.header(path, SYMBOLIC_LINK, info, link=link, xattrs=values, mode=0o777))
+        elif kind == stat.S_IFIFO:
+            self.tar.add(self.header(path, FIFO, info, xattrs=values))
+        else:
+            number = CHARACTER if kind == stat.S_IFCHR else BLOCK
+            device = (os.major(info.st_rdev), os.minor(info.st_rdev))
+            self.tar.add(self.header(path, number, info, device=device, xattrs=values))
+
+    def regular(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:
+        if info.st_nlink > 1 and self.linked(path, info):
+            return
+        fd = os.open(name, _OPEN_FILE, dir_fd=parent)
+        try:
+            size = info.st_size
+            self.tar.add(self.header(path, REGULAR, info, size=size, xattrs=xattrs.recorded(fd)))
+            self.content(fd, path, info)
+            self.tar.pad(size)
+        finally:
+            os.close(fd)
+
+    def content(self, fd: int, path: bytes, info: os.stat_result) -> None:
+        at = 0
+        for start, length in data_ranges(fd, info):
+            if start != at:
+                self.tar.zeros(start - at)
+                os.lseek(fd, start, os.SEEK_SET)
+            if self.tar.read_from(fd, length) != length:
+                raise InUse(f"file became shorter while it was read: /{os.fsdecode(path)}")
+            at = start + length
+        self.tar.zeros(info.st_size - at)
+
+    def linked(self, path: bytes, info: os.stat_result) -> bool:
+        """Write a hard link when this inode has been written already."""
+        first = self.links.setdefault((info.st_dev, info.st_ino), path)
+        if first == path:
+            return False
+        self.tar.add(self.header(path, HARD_LINK, info, link=first))
+        return True
+
+    def header(
+        self,
+        path: bytes,
+        kind: bytes,
+        info: os.stat_result,
+        *,
+        size: int = 0,
+        link: bytes = b"",
+        device: tuple[int, int] = (0, 0),
+        xattrs: Mapping[str, bytes] = _NONE,
+        mode: int | None = None,
+    ) -> TarEntry:
+        return TarEntry(
+            path,
+            kind,
+            size,
+            info.st_mode & 0o7777 if mode is None else mode,
+            info.st_uid,
+            info.st_gid,
+            self.clamp(info.st_mtime_ns // 10**9),
+            link,
+            *device,
+            xattrs,
+        )
+
+
+def _archive_order(found: _Found) -> bytes:
+    return found[0]
+
+
+def _is_opaque(fd: int) -> bool:
+    for name in OPAQUE_XATTRS:
+        try:
+            if os.getxattr(fd, name) == b"y":
+                return True
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.ENOTSUP, errno.EPERM):
+                raise
+    return False
+
+
+def _fingerprint(info: os.stat_result) -> Fingerprint:
+    size = 0 if stat.S_ISDIR(info.st_mode) else info.st_size
+    return Fingerprint(info.st_mode, info.st_uid, info.st_gid, size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
+
+
+def _iter_tree(root: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    with paths.Descent(root) as at:
+        stack = [(b"", _stats(at.fd))]
+        while stack:
+            prefix, entries = stack[-1]
+            for name, info in entries:
+                yield prefix + name, info
+                if stat.S_ISDIR(info.st_mode):
+                    at.enter(name)
+                    stack.append((prefix + name + b"/", _stats(at.fd)))
+                    break
+            else:
+                stack.pop()
+                if stack:
+                    at.leave()
+
+
+def _stats(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    with os.scandir(fd) as found:
+        return iter([(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found])
+
+
+class _Changes(_Walk):
+    """A walk that writes only what differs from `before`, and the directories above it."""
+
+    def __init__(
+        self, tar: TarWriter, clamp: Clamp, drop: Collection[str], before: Mapping[bytes, Fingerprint]
+    ) -> None:
+        super().__init__(tar, clamp, drop, overlay=False)
+        self.before = before
+        self.children: dict[bytes, set[bytes]] = {}
+        self.pending: list[TarEntry] = []  # unchanged directories down to here, of which none is written yet
+        for path in before:
+            head, _, tail = path.rpartition(b"/")
+            self.children.setdefault(head, set()).add(tail)
+
+    def root(self, fd: int) -> None:
+        """The root's looks cannot be compared, as it is not recorded."""
+
+    def listed(self, fd: int, prefix: bytes) -> list[_Found]:
+        entries = super().listed(fd, prefix)
+        gone = self.children.get(prefix.rstrip(b"/"), set()) - {name for _, name, _ in entries}
+        here = os.fstat(fd)
+        entries += [(WHITEOUT + name, b"", here) for name in gone if prefix + name not in self.drop]
+        return entries
+
+    def entry(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:
+        if not name or self.before.get(path) != _fingerprint(info):
+            self.write_parents()
+            super().entry(parent, name, path, info)
+
+    def enter(self, fd: int, path: bytes, info: os.stat_result) -> None:
+        self.pending.append(self.header(path, DIRECTORY, info, xattrs=xattrs.recorded(fd)))
+        if self.before.get(path.rstrip(b"/")) != _fingerprint(info):
+            self.write_parents()
+
+    def leave(self, path: bytes) -> None:
+        if self.pending and self.pending[-1].name == path:
+            self.pending.pop()
+
+    def write_parents(self) -> None:
+        """Something is about to be written: the directories above it come first."""
+        for entry in self.pending:
+            self.tar.add(entry)
+        self.pending.clear()
