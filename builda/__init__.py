@@ -1,3 +1,124 @@
-"""builda builds container images without a daemon."""
+"""builda builds container images without a daemon.
+
+    import builda
+
+    with builda.open_builder() as builder:
+        container = builder.from_image("docker.io/library/alpine")
+        builder.run(container, builda.Run(args=("apk", "add", "curl")))
+        builder.commit(container, builda.CommitOptions(destination="app:1", remove=True))
+
+Names are imported when they are first used: `import builda` alone costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from builda.api import open_builder
+    from builda.builder.builder import Builder
+    from builda.builder.options import (
+        CommitOptions,
+        FromOptions,
+        Inputs,
+        PullOptions,
+        PushOptions,
+        RegistryAccess,
+    )
+    from builda.errors import BuildaError, CommandFailed
+    from builda.oci.descriptor import Descriptor, Platform
+    from builda.oci.digest import Digest
+    from builda.plan import (
+        Configure,
+        Context,
+        Copy,
+        FromContainer,
+        FromImage,
+        MakeDirectory,
+        NamedContext,
+        Run,
+        RunMount,
+        RunOptions,
+    )
+    from builda.store.store import Image, Store, WorkingContainer
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BuildaError",
+    "Builder",
+    "CommandFailed",
+    "CommitOptions",
+    "Configure",
+    "Context",
+    "Copy",
+    "Descriptor",
+    "Digest",
+    "FromContainer",
+    "FromImage",
+    "FromOptions",
+    "Image",
+    "Inputs",
+    "MakeDirectory",
+    "NamedContext",
+    "Platform",
+    "PullOptions",
+    "PushOptions",
+    "RegistryAccess",
+    "Run",
+    "RunMount",
+    "RunOptions",
+    "Store",
+    "WorkingContainer",
+    "__version__",
+    "edits",
+    "errors",
+    "events",
+    "open_builder",
+]
+
+_MODULES = {"edits": "builda.oci.edits", "errors": "builda.errors", "events": "builda.events"}
+_PLACES = {
+    "builda.api": ("open_builder",),
+    "builda.builder.builder": ("Builder",),
+    "builda.builder.options": (
+        "CommitOptions",
+        "FromOptions",
+        "Inputs",
+        "PullOptions",
+        "PushOptions",
+        "RegistryAccess",
+    ),
+    "builda.errors": ("BuildaError", "CommandFailed"),
+    "builda.oci.descriptor": ("Descriptor", "Platform"),
+    "builda.oci.digest": ("Digest",),
+    "builda.plan": (
+        "Configure",
+        "Context",
+        "Copy",
+        "FromContainer",
+        "FromImage",
+        "MakeDirectory",
+        "NamedContext",
+        "Run",
+        "RunMount",
+        "RunOptions",
+    ),
+    "builda.store.store": ("Image", "Store", "WorkingContainer"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """A public name, from the module that has it."""
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(_MODULES[name])
+    for module, names in _PLACES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'builda' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

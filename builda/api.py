@@ -2,6 +2,8 @@
 
 with builda.open_builder() as builder:
     container = builder.from_image("docker.io/library/debian:bookworm")
+    builder.run(container, Run(args=("apt-get", "update")))
+    image = builder.commit(container, CommitOptions(destination="app:1", remove=True))
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ def open_builder(
     environ: Mapping[str, str] | None = None,
     registries_conf: str | None = None,
 ) -> Iterator[Builder]:
-    """A builder over the store at `root`, by default root's or the user's own; closed at the end of the block."""
+    """A builder over the store at `root`, by default root's or the user's own; closed at the end of the block.
+
+    `emit` is called, perhaps by other threads, with what happens. This process is not changed in any way: where mounts
+    need a namespace of their own, enter one before (as `builda unshare` does).
+    """
     from builda.store.layout import default_places
     from builda.store.store import Store
 
@@ -53,7 +59,7 @@ def open_builder(
 def builder_over(
     store: Store, *, emit: Emit = ignore, environ: Mapping[str, str], registries_conf: str | None = None
 ) -> Iterator[Builder]:
-    """A builder over an open store; its connections are closed at the end of the block."""
+    """A builder over an open store; its connections and threads end with the block."""
     from builda.builder.builder import Builder
 
     runroot = Path(store.layout.runroot)
@@ -66,7 +72,8 @@ def builder_over(
 
     remote = Registries(emit=emit, environ=environ, registries_conf=registries_conf)
     try:
-        yield Builder(store, remote=remote, isolation=isolation, emit=emit, now=store.now, environ=environ)
+        with Builder(store, remote=remote, isolation=isolation, emit=emit, now=store.now, environ=environ) as builder:
+            yield builder
     finally:
         remote.close()
 

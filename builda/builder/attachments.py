@@ -161,7 +161,10 @@ class _Work:
                 container = self.builder.store.container(name)
                 return subtree(self.builder.rootfs(container), path, target, name=name)
             case FromImage(name):
-                return subtree(self.builder.image_view(name, self.inputs), path, target, name=name)
+                from builda.builder.options import PullOptions
+
+                image = self.builder.pull(name, PullOptions(access=self.inputs.access))
+                return subtree(self.stack.enter_context(self.builder.view(image)), path, target, name=name)
 
     def local(self, context: Path | None, path: str, target: str) -> Mount:
         """Inside the context; without one a path of the caller's shell."""

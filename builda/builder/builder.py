@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,10 @@ from builda.events import ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from typing import Self
 
+    from builda.builder.layers import LayerOptions, Layers
     from builda.builder.remote import Remote
     from builda.events import Emit
     from builda.isolation.spec import Isolation
@@ -35,7 +39,10 @@ _SUCCESS = frozenset({0})
 
 
 class Builder:
-    """The primitives over one store. Threads may share it; two that use one working container wait for each other."""
+    """The primitives over one store; a context manager that ends its threads.
+
+    Threads may share it; two that use one working container wait for each other.
+    """
 
     version = __version__
 
@@ -57,6 +64,13 @@ class Builder:
         self.now = now
         self.environ = environ
         self.cwd = Path.cwd() if cwd is None else cwd
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if "layers" in self.__dict__:
+            self.layers.close()
 
     def pull(self, name: str, options: PullOptions = _PULL) -> Image:
         """The image that `name` means (name, ID, digest, or transport and argument), fetched as the policy says."""
@@ -106,9 +120,11 @@ class Builder:
 
         return rootfs(self, container)
 
-    def view(self, image: Image) -> tuple[Mount, ...]:
-        """How to mount an image, read-only; it is unpacked when it was not."""
-        return self.store.view(self.store.unpack(image, self.emit))
+    def view(self, image: Image) -> AbstractContextManager[tuple[Mount, ...]]:
+        """How to mount an image read-only, for the time of a `with`; it is unpacked when it was not."""
+        from builda.builder.mounting import viewed
+
+        return viewed(self, image)
 
     def run(
         self,
@@ -152,12 +168,28 @@ class Builder:
         return configure(self, container, step)
 
     def freeze(
-        self, container: WorkingContainer, *, created_by: str | None, comment: str | None = None
+        self,
+        container: WorkingContainer,
+        *,
+        created_by: str | None = None,
+        comment: str | None = None,
+        options: LayerOptions | None = None,
     ) -> WorkingContainer:
-        """Close what was changed so far as a layer of its own, whose bytes commit makes (or a thread, before that)."""
-        from builda.builder.freezing import freeze
+        """Close what was changed so far as a layer of its own; threads make its bytes while work goes on.
 
-        return freeze(self, container, created_by, comment)
+        `options` are those of the commit to come: a commit with others makes the bytes again.
+        """
+        from builda.builder.freezing import freeze
+        from builda.builder.layers import LayerOptions
+
+        return freeze(self, container, created_by, comment, options or LayerOptions())
+
+    @cached_property
+    def layers(self) -> Layers:
+        """The frozen layers that threads are storing."""
+        from builda.builder.layers import Layers
+
+        return Layers(self.store, self.emit)
 
     def commit(self, container: WorkingContainer, options: CommitOptions = _COMMIT) -> Image:
         """Make an image of the working container. Its name points at it only when it is whole."""

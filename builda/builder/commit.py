@@ -1,261 +1,328 @@
-"""commit: a working container to an image.
+"""`commit`: a working container to an image.
 
-Every layer's bytes are made once, compressed, and are what is pushed later. What is decided (configuration, history,
-manifest) are pure functions; the image appears when the store is given its manifest, its name last.
+Every layer's bytes are made once, compressed, and are what is pushed later. What the image says of itself (`compose`)
+is pure; the image appears when the store is given its manifest, its names after that.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda import __version__
-from builda.errors import InvalidValue, NotFound, Unsupported
+from builda.builder import layers
+from builda.builder.layers import LayerOptions, StoredLayer
+from builda.builder.push import local_name, write_to
+from builda.builder.records import timestamp
+from builda.builder.run import settle
+from builda.errors import InvalidValue, NotFound
+from builda.events import Warned
 from builda.oci import edits, mediatype
 from builda.oci.config import History, ImageConfig, chain_ids, dump_config
 from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest
 from builda.oci.manifest import Index, Manifest
+from builda.transfer.locate import parse_location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from builda.builder.options import CommitOptions, ImageFormat
-    from builda.events import Emit
-    from builda.fs.layer import Clamp
-    from builda.fs.pipeline import WrittenLayer
+    from builda.builder.builder import Builder
+    from builda.builder.options import CommitOptions
     from builda.fs.tar import Writable
-    from builda.oci.digest import Digest
-    from builda.store.containers import FrozenLayer
     from builda.store.store import Image, Store, WorkingContainer
+    from builda.transfer.locate import Location
 
 IDENTITY_LABEL = "io.builda.version"
 CREATED = "org.opencontainers.image.created"
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
+DEFAULT_HISTORY = "/bin/sh"
+"""What Buildah writes for a layer that nobody said anything about."""
 
 
-class Made(NamedTuple):
-    """A layer of the new image: its blob, its DiffID and what history says of it; no blob means only history."""
+class Part(NamedTuple):
+    """One entry of the new image's history, and its layer if it has one."""
 
     history: History
-    blob: Descriptor | None = None
-    diff_id: Digest | None = None
+    layer: StoredLayer = StoredLayer(None, None)
 
 
-def write_image(store: Store, container: WorkingContainer, options: CommitOptions, *, now: float, emit: Emit) -> Image:
-    """The image of `container`, in the store and without a name.
+def commit(builder: Builder, container: WorkingContainer, options: CommitOptions) -> Image:
+    """The image; with `remove` the container is gone afterwards, and its tree has become the image's unpacked layer."""
+    location, names = _targets(options)
+    builder.store.lease()
+    with builder.store.locked(container) as current, builder.store.running(current):
+        settle(builder, current)
+        parts = _parts(builder, current, options)
+        config, manifest = compose(
+            current, parts, _base(builder.store, current), options, builder.version, builder.now()
+        )
+        if location is not None:
+            image = _published(builder.store, config, manifest, ())
+            write_to(builder, image, location, options.access)
+        image = _published(builder.store, config, manifest, names)
+        if options.manifest is not None:
+            append_to_index(builder.store, local_name(options.manifest), image)
+        elif location is not None and not image.names:
+            builder.store.images.delete(image.digest)  # it went elsewhere, and nobody asked to have it here too
+        _keep_frozen(builder, current, parts, image, options)
+        if options.remove:
+            _retire(builder, current, parts, image, options)
+        return image
 
-    Nothing of it is visible before it is whole; on any error the store is as before, and what was written is garbage.
-    """
-    store.lease()
+
+def _targets(options: CommitOptions) -> tuple[Location | None, tuple[str, ...]]:
+    """Where the image goes besides the store, and its names in it."""
+    further = tuple(map(local_name, options.names))
+    if options.destination is None:
+        return None, further
+    location = parse_location(options.destination)
+    if location is None:
+        return None, (local_name(options.destination), *further)
+    if location.transport == "store":
+        return None, (local_name(location.where), *further)
+    return location, further
+
+
+def compose(
+    container: WorkingContainer,
+    parts: tuple[Part, ...],
+    base: Manifest | None,
+    options: CommitOptions,
+    version: str,
+    now: float,
+) -> tuple[ImageConfig, Manifest]:
+    """What the image says of itself. The manifest's configuration descriptor is yet to be put in."""
     moment = timestamp(now if options.epoch is None else options.epoch)
-    base = None if container.image_digest is None else store.image(str(container.image_digest))
-    layers = _squashed(store, container, options) if options.squash else _layers(store, container, options, emit)
-    if options.add_files:
-        layers = (*layers, _added_files(store, options))
-    image_format = options.format or container.format
-    config = _config(container, options, layers, moment)
-    inherited = () if base is None or options.squash else base.manifest.layers
-    blobs = tuple(layer.blob for layer in layers if layer.blob is not None)
-    kind = mediatype.DOCKER_CONFIG if image_format == "docker" else mediatype.CONFIG
+    config = _config(container, parts, options, moment, version)
+    docker = (options.format or container.format) == "docker"
+    inherited = () if base is None or options.squash else base.layers
+    added = tuple(part.layer.blob for part in parts if part.layer.blob is not None)
+    data = dump_config(config)
+    kind = mediatype.DOCKER_CONFIG if docker else mediatype.CONFIG
     manifest = Manifest(
-        media_type=mediatype.DOCKER_MANIFEST if image_format == "docker" else mediatype.MANIFEST,
-        config=store.put_bytes(dump_config(config), kind),
-        layers=tuple(_typed(layer, image_format) for layer in (*inherited, *blobs)),
-        annotations={} if image_format == "docker" else _annotations(container, options, moment),
+        media_type=mediatype.DOCKER_MANIFEST if docker else mediatype.MANIFEST,
+        config=Descriptor(media_type=kind, digest=Digest.of(data), size=len(data)),
+        layers=tuple(_typed(layer, docker=docker) for layer in (*inherited, *added)),
+        annotations={} if docker else _annotations(container, options, moment),
     )
-    return store.put_image(store.put_bytes(manifest.dump(), manifest.media_type))
+    return config, manifest
 
 
-def keep_unpacked(store: Store, container: WorkingContainer, image: Image) -> bool:
-    """Give the container's own tree to the image as its unpacked layer, by rename; whether that was possible.
-
-    The container has no tree afterwards: only for one that is removed next.
-    """
-    chains = chain_ids(image.config.diff_ids)
-    below = 0 if container.image_digest is None else len(store.image(str(container.image_digest)).config.diff_ids)
-    if (
-        store.driver != "overlay"
-        or container.layers
-        or len(chains) != below + 1
-        or store.snapshots.find_chain(chains[-1])
-    ):
-        return False
-    if container.mount_point is not None or (below and store.snapshots.find_chain(chains[-2]) != container.base):
-        return False
-    store.bind_chain(chains[-1], store.freeze(container.snapshot))
-    return True
-
-
-def append_to_index(store: Store, name: str, image: Image) -> Image:
-    """The index called `name` lists the image as well, in place of one for the same platform."""
-    known = store.find_image(name)
-    entries: tuple[Descriptor, ...] = ()
-    if known is not None:
-        if not known.is_index or not isinstance(known.document, Index):
-            raise InvalidValue(f"not an index, so nothing can be added to it: {name}")
-        entries = known.document.manifests
-    added = replace(image.descriptor, platform=image.config.platform)
-    kept = tuple(entry for entry in entries if entry.platform != added.platform)
-    index = Index(manifests=(*kept, added))
-    return store.put_image(store.put_bytes(index.dump(), index.media_type), names=(name,))
-
-
-def timestamp(seconds: float) -> str:
-    """RFC 3339, UTC, with as many digits as it takes."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="microseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
-
-
-def _config(container: WorkingContainer, options: CommitOptions, layers: tuple[Made, ...], moment: str) -> ImageConfig:
-    from builda.builder.changes import change, merge_config
-
-    config = container.config
-    if options.config is not None:
-        config = merge_config(config, options.config)
-    config = reduce(change, options.changes, config)
-    for name in options.unset_env:
-        config = edits.apply(config, edits.UnsetEnv(name))
-    for name in options.unset_labels:
-        config = edits.apply(config, edits.UnsetLabel(name))
+def _config(
+    container: WorkingContainer, parts: tuple[Part, ...], options: CommitOptions, moment: str, version: str
+) -> ImageConfig:
+    config = _changed(container.config, options)
     if options.identity_label and options.epoch is None:
-        config = edits.apply(config, edits.SetLabel(IDENTITY_LABEL, __version__))
-    diff_ids = tuple(layer.diff_id for layer in layers if layer.diff_id is not None)
-    history = tuple(
-        replace(layer.history, created=moment, empty_layer=layer.blob is None)
-        if options.epoch is not None or layer.history.created is None
-        else replace(layer.history, empty_layer=layer.blob is None)
-        for layer in layers
-    )
-    base_history, base_diff_ids = ((), ()) if options.squash else (config.history, config.diff_ids)
+        config = edits.apply(config, edits.SetLabel(IDENTITY_LABEL, version))
+    else:
+        config = edits.apply(config, edits.UnsetLabel(IDENTITY_LABEL))
+    diff_ids = tuple(part.layer.diff_id for part in parts if part.layer.diff_id is not None)
+    history = tuple(_dated(part, options, moment) for part in parts)
+    before = ((), ()) if options.squash else (config.diff_ids, config.history)
     return replace(
         config,
         created=moment,
-        diff_ids=(*base_diff_ids, *diff_ids),
-        history=() if options.omit_history else (*base_history, *history),
+        diff_ids=(*before[0], *diff_ids),
+        history=() if options.omit_history else (*before[1], *history),
     )
 
 
+def _changed(config: ImageConfig, options: CommitOptions) -> ImageConfig:
+    from builda.builder.changes import change, merge_config
+
+    if options.config is not None:
+        config = merge_config(config, options.config)
+    config = reduce(change, options.changes, config)
+    unset: list[edits.ConfigEdit] = [edits.UnsetEnv(name) for name in options.unset_env]
+    unset += [edits.UnsetLabel(name) for name in options.unset_labels]
+    return reduce(edits.apply, unset, config)
+
+
+def _dated(part: Part, options: CommitOptions, moment: str) -> History:
+    created = part.history.created if options.epoch is None and part.history.created else moment
+    return replace(part.history, created=created, empty_layer=part.layer.blob is None)
+
+
+def _typed(layer: Descriptor, *, docker: bool) -> Descriptor:
+    """The layer with the media type that it has in such a manifest; its bytes stay, builda's own notes do not."""
+    kind = mediatype.layer_media_type("docker" if docker else "oci", mediatype.compression_of(layer.media_type))
+    notes = {name: value for name, value in layer.annotations.items() if name != layers.TIMES}
+    return replace(layer, media_type=kind, annotations=notes)
+
+
 def _annotations(container: WorkingContainer, options: CommitOptions, moment: str) -> Mapping[str, str]:
-    annotations = dict(container.annotations)
-    if container.image and container.image_digest is not None and options.identity_label:
-        annotations.setdefault(BASE_NAME, container.image)
+    annotations = {name: value for name, value in container.annotations.items() if name != CREATED}
+    if container.image_digest is not None:
+        annotations[BASE_NAME] = container.image
         annotations[BASE_DIGEST] = str(container.image_digest)
     if options.created_annotation:
         annotations[CREATED] = moment
-    annotations.update(options.annotations)
-    return {name: value for name, value in annotations.items() if name not in options.unset_annotations}
+    for name in options.unset_annotations:
+        annotations.pop(name, None)
+    return {**annotations, **dict(options.annotations)}
 
 
-def _typed(layer: Descriptor, image_format: ImageFormat) -> Descriptor:
-    """The layer with the media type that it has in a manifest of this format; its bytes stay."""
-    kind = mediatype.layer_media_type(image_format, mediatype.compression_of(layer.media_type))
-    return replace(layer, media_type=kind)
+def _parts(builder: Builder, container: WorkingContainer, options: CommitOptions) -> tuple[Part, ...]:
+    """The frozen layers, the history since, and what was changed since; or all of it squashed into one layer."""
+    how = LayerOptions.of(options)
+    own = History(
+        created_by=container.created_by or DEFAULT_HISTORY, comment=container.comment, author=container.config.author
+    )
+    pending = tuple(Part(entry) for entry in container.history)
+    if options.squash:
+        return (*pending, Part(own, _own_layer(builder, container, options, how)))
+    futures = [(layer.history, builder.layers.result(layer, how)) for layer in container.layers]
+    frozen = tuple(Part(history, layer) for history, layer in futures)
+    last = _own_layer(builder, container, options, how)
+    if last.blob is None and container.layers and container.created_by is None:
+        return (*frozen, *pending)
+    return (*frozen, *pending, Part(own, last))
 
 
-def _clamp(options: CommitOptions) -> Clamp:
-    from builda.fs.layer import Clamp
+def _own_layer(builder: Builder, container: WorkingContainer, options: CommitOptions, how: LayerOptions) -> StoredLayer:
+    """The layer of what no frozen layer has: the changes, or the whole tree; and the host's files to add."""
 
-    return Clamp(latest=options.clamp, exact=options.timestamp)
+    def tree(sink: Writable) -> tuple[str, ...]:
+        if not options.squash:
+            return builder.store.snapshots.write_changes(container.snapshot, sink, clamp=how.clamp)
+        from builda.fs.layer import write_tree
+        from builda.linux.mount import mounted
 
+        with mounted(builder.rootfs(container)) as root:
+            return write_tree(root, sink, clamp=how.clamp)
 
-def _layers(store: Store, container: WorkingContainer, options: CommitOptions, emit: Emit) -> tuple[Made, ...]:
-    """The frozen layers, then the pending history, then what was changed since."""
-    frozen = tuple(_frozen(store, layer, options) for layer in container.layers)
-    pending = tuple(Made(entry) for entry in container.history)
-    created_by = container.created_by or "/bin/sh"
-    history = History(created_by=created_by, comment=container.comment, author=container.config.author)
-    own = _stored(store, lambda sink: _changes(store, container.snapshot, sink, options), options)
-    return (*frozen, *pending, Made(history, *own))
-
-
-def _changes(store: Store, snapshot: str, sink: Writable, options: CommitOptions) -> None:
-    store.snapshots.write_changes(snapshot, sink, clamp=_clamp(options))
-
-
-def _frozen(store: Store, layer: FrozenLayer, options: CommitOptions) -> Made:
-    if layer.empty:
-        return Made(layer.history)
-    if layer.blob is not None and layer.diff_id is not None and store.has_blob(layer.blob.digest):
-        return Made(layer.history, layer.blob, layer.diff_id)
-    return Made(layer.history, *_stored(store, lambda sink: _changes(store, layer.snapshot, sink, options), options))
+    produce = _with_files(tree, options.add_files, how) if options.add_files else tree
+    stored = layers.write(builder.store, produce, how)
+    for path in stored.skipped:
+        builder.emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
+    return stored
 
 
-def _squashed(store: Store, container: WorkingContainer, options: CommitOptions) -> tuple[Made, ...]:
-    from builda.fs.layer import write_tree
-    from builda.linux.mount import mounted
+def _with_files(
+    produce: Callable[[Writable], tuple[str, ...]], texts: tuple[str, ...], how: LayerOptions
+) -> Callable[[Writable], tuple[str, ...]]:
+    """The tar that `produce` writes, and behind its entries the files that `--add-file source[:destination]` names."""
+    from builda.fs.tar import TarWriter
 
-    def produce(sink: Writable) -> None:
-        with mounted(store.rootfs(container.snapshot)) as root:
-            write_tree(root, sink, clamp=_clamp(options))
+    files = sorted((_destination(text), text.partition(":")[0]) for text in texts)
+    for _, source in files:
+        if not os.path.isfile(source):
+            raise NotFound(f"no such file to add: {source}", hint="add-file takes files; builda copy takes directories")
 
-    history = History(created_by=container.created_by or "/bin/sh", comment=container.comment)
-    return (Made(history, *_stored(store, produce, options)),)
-
-
-def _stored(
-    store: Store, produce: Callable[[Writable], object], options: CommitOptions
-) -> tuple[Descriptor | None, Digest | None]:
-    """Write a layer's tar into the store; no blob when it holds no entry."""
-    from builda.fs.pipeline import write_layer
-
-    with store.new_blob() as blob:
-        written = write_layer(
-            produce,
-            blob.file,
-            compression=options.compression,
-            level=options.compression_level,
-        )
-        if written.uncompressed_size <= 1024:  # the two records that end an archive
-            return None, None
-        blob.publish(written.digest)
-    return descriptor_of(written), written.diff_id
-
-
-def descriptor_of(written: WrittenLayer) -> Descriptor:
-    """The descriptor of a layer that was written."""
-    kind = mediatype.layer_media_type("oci", written.compression)
-    return Descriptor(media_type=kind, digest=written.digest, size=written.size)
-
-
-def _added_files(store: Store, options: CommitOptions) -> Made:
-    """A layer of the host's files that `--add-file` names: root's, mode 0644, or as executable as they are."""
-
-    def produce(sink: Writable) -> None:
-        from builda.fs.tar import TarWriter
-
+    def both(sink: Writable) -> tuple[str, ...]:
+        open_end = _WithoutEnd(sink)
+        skipped = produce(open_end)
         tar = TarWriter(sink)
-        for text in sorted(options.add_files, key=lambda item: _destination(item).encode()):
-            _add_file(tar, text, options)
+        for destination, source in files:
+            _add_file(tar, source, destination, how)
         tar.close()
+        return skipped
 
-    history = History(created_by=f"/bin/sh -c #(nop) ADD {' '.join(options.add_files)}")
-    return Made(history, *_stored(store, produce, options))
+    return both
 
 
-def _destination(text: str) -> str:
+class _WithoutEnd:
+    """Passes a tar on without the two zero records that end it."""
+
+    SIZE = 1024
+
+    def __init__(self, sink: Writable) -> None:
+        self._sink = sink
+        self._held = b""
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Pass on all but the last records."""
+        joined = self._held + bytes(data)
+        self._held = joined[-self.SIZE :]
+        self._sink.write(joined[: -self.SIZE])
+
+
+def _destination(text: str) -> bytes:
     source, _, destination = text.partition(":")
-    return (destination or source).lstrip("/")
+    path = os.path.normpath(f"/{destination or source}")
+    if destination.endswith("/"):
+        path = os.path.join(path, os.path.basename(source))
+    return os.fsencode(path.lstrip("/"))
 
 
-def _add_file(tar: object, text: str, options: CommitOptions) -> None:
+def _add_file(tar: object, source: str, destination: bytes, how: LayerOptions) -> None:
+    from builda.errors import CorruptContent
     from builda.fs.tar import REGULAR, TarEntry, TarWriter
 
     assert isinstance(tar, TarWriter)
-    source = text.partition(":")[0]
-    try:
-        with open(source, "rb") as file:
-            info = os.fstat(file.fileno())
-            mtime = _clamp(options)(int(info.st_mtime))
-            mode = 0o755 if info.st_mode & 0o111 else 0o644
-            tar.add(TarEntry(_destination(text).encode(), REGULAR, size=info.st_size, mode=mode, mtime=mtime))
-            while data := file.read(1 << 20):
-                tar.data(data)
-            tar.pad(info.st_size)
-    except FileNotFoundError as error:
-        raise NotFound(f"no such file to add: {source}") from error
-    except IsADirectoryError as error:
-        raise Unsupported(f"a directory cannot be added: {source}", hint="use builda copy before the commit") from error
+    with open(source, "rb", buffering=0) as file:
+        info = os.fstat(file.fileno())
+        mtime = how.clamp(int(info.st_mtime))
+        tar.add(TarEntry(destination, REGULAR, size=info.st_size, mode=0o644, mtime=mtime))
+        if tar.read_from(file.fileno(), info.st_size) != info.st_size:
+            raise CorruptContent(f"file changed while it was added: {source}")
+        tar.pad(info.st_size)
+
+
+def _base(store: Store, container: WorkingContainer) -> Manifest | None:
+    """The manifest of the base, whose layers the image has too. The container keeps it from being swept."""
+    if container.image_digest is None:
+        return None
+    from builda.oci.manifest import parse
+
+    document = parse(store.blobs.read(container.image_digest))
+    assert isinstance(document, Manifest)
+    return document
+
+
+def _published(store: Store, config: ImageConfig, manifest: Manifest, names: tuple[str, ...]) -> Image:
+    """The image in the store; the names point at it when all of it is there."""
+    store.put_bytes(dump_config(config), manifest.config.media_type)
+    return store.put_image(store.put_bytes(manifest.dump(), manifest.media_type), names=names)
+
+
+def append_to_index(store: Store, name: str, image: Image) -> Image:
+    """The index called `name` lists the image too, in place of an older one for the same platform."""
+    from builda.store import locks
+
+    platform = image.config.platform
+    lock = locks.bucket(store.layout.path("locks"), Digest.of(name.encode()).encoded)
+    with locks.exclusive(lock):
+        known = store.images.names().get(name)
+        present = store.image(name) if known is not None else None
+        if present is not None and not isinstance(present.document, Index):
+            raise InvalidValue(f"not an index, so no image can be added to it: {name}", hint="choose another name")
+        index = present.document if present is not None else Index(manifests=())
+        assert isinstance(index, Index)
+        kept = tuple(entry for entry in index.manifests if entry.platform != platform)
+        added = replace(image.descriptor, platform=platform)
+        data = replace(index, manifests=(*kept, added)).dump()
+        return store.put_image(store.put_bytes(data, index.media_type), names=(name,))
+
+
+def _keep_frozen(
+    builder: Builder, container: WorkingContainer, parts: tuple[Part, ...], image: Image, options: CommitOptions
+) -> None:
+    """The frozen trees are found under the image's ChainIDs, so that the next `from` unpacks nothing."""
+    if options.squash or not LayerOptions.of(options).keeps_times or builder.store.driver != "overlay":
+        return
+    chains = chain_ids(image.config.diff_ids)[len(container.config.diff_ids) :]
+    frozen = [layer for layer, part in zip(container.layers, parts, strict=False) if part.layer.blob is not None]
+    for layer, chain in zip(frozen, chains, strict=False):
+        builder.store.bind_chain(chain, layer.snapshot)
+
+
+def _retire(
+    builder: Builder, container: WorkingContainer, parts: tuple[Part, ...], image: Image, options: CommitOptions
+) -> None:
+    """Remove the container; its tree becomes the unpacked top layer of the image where it is just that."""
+    store = builder.store
+    last = parts[-1].layer if parts else StoredLayer(None, None)
+    is_layer = last.blob is not None and not last.skipped and not (options.squash or options.add_files)
+    keeps = is_layer and store.driver == "overlay" and LayerOptions.of(options).keeps_times
+    if not keeps or container.mount_point is not None:
+        builder.remove(container)
+        return
+    # The record goes first: a kill in between leaves a tree that nobody works in, for the next prune.
+    store.containers.delete(container)
+    chain = chain_ids(image.config.diff_ids)[-1]
+    if store.bind_chain(chain, store.freeze(container.snapshot)) != container.snapshot:
+        store.remove_snapshot(container.snapshot)

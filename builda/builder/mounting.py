@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from builda.builder.builder import Builder
-    from builda.store.store import WorkingContainer
+    from builda.store.store import Image, WorkingContainer
 
 
 def rootfs(builder: Builder, container: WorkingContainer) -> tuple[Mount, ...]:
@@ -22,6 +22,31 @@ def rootfs(builder: Builder, container: WorkingContainer) -> tuple[Mount, ...]:
     if container.mount_point is not None and is_mounted(container.mount_point):
         return (Mount("bind", container.mount_point, "/"),)
     return builder.store.rootfs(container.snapshot)
+
+
+def reading(builder: Builder, container: WorkingContainer) -> tuple[Mount, ...]:
+    """The working tree's mounts for looking at it without its lock: nothing is written beside who has the lock."""
+    (tree,) = rootfs(builder, container)
+    if tree.type != "overlay":
+        return (tree._replace(options=(*tree.options, "ro")),)
+    upper = builder.store.snapshots.upper(container.snapshot)
+    options = tuple(word for word in tree.options if not word.startswith(("upperdir=", "workdir=")))
+    return (tree._replace(options=("ro", *options), lower=(upper, *tree.lower)),)
+
+
+@contextmanager
+def viewed(builder: Builder, image: Image) -> Iterator[tuple[Mount, ...]]:
+    """An image's mounts, read-only, for the time of the block."""
+    store = builder.store
+    store.lease()
+    if store.driver != "plain":
+        yield store.view(store.unpack(image, builder.emit))
+        return
+    _, key = store.prepare_for(image, builder.emit)
+    try:
+        yield store.rootfs(key)
+    finally:
+        store.remove_snapshot(key)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PullPolicy: TypeAlias = Literal["missing", "always", "never", "newer"]
 ImageFormat: TypeAlias = Literal["oci", "docker"]
 
+_NOTHING_SAID = RunOptions()
 _POLICIES: dict[str, PullPolicy] = {
     "missing": "missing",
     "ifmissing": "missing",
@@ -79,7 +80,7 @@ class FromOptions:
     suffix: str = "working-container"
     format: ImageFormat = "oci"
     pull: PullOptions = PullOptions()
-    run: RunOptions = RunOptions()
+    run: RunOptions = _NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from builda.builder.options import RegistryAccess
@@ -17,11 +16,18 @@ if TYPE_CHECKING:
 
 
 class Download(Protocol):
-    """The body of a fetched URL; `headers` has lower-case keys."""
+    """A file behind a URL, read once. `filename` is what the server or the URL calls it, never a path."""
+
+    filename: str | None
 
     @property
-    def headers(self) -> Mapping[str, str]: ...
-    def read(self, size: int = -1, /) -> bytes: ...
+    def last_modified(self) -> float | None:
+        """When it last changed, in seconds since the epoch, if the server says so."""
+        ...
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, b"" at the end."""
+        ...
 
 
 class Remote(Protocol):

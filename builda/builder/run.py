@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.options import Inputs
-    from builda.isolation.spec import User
+    from builda.isolation.spec import Process, User
     from builda.linux.mount import Mount
     from builda.plan import Run, RunOptions
     from builda.store.store import WorkingContainer
@@ -59,7 +59,7 @@ def _perform(
     rootfs: tuple[Mount, ...],
     attachments: Attachments,
     place: str,
-    command: process.Process,
+    command: Process,
 ) -> int:
     isolation = builder.isolation(options)
 
@@ -170,7 +170,7 @@ def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:
 
 def _is_mere_copy(here: str, below: str) -> bool:
     """Whether an empty directory of the upper layer says nothing that the one below does not say."""
-    from builda.fs.layer import xattrs_of
+    from builda.fs.xattrs import recorded
 
     try:
         mine, other = os.lstat(here), os.lstat(below)
@@ -181,4 +181,4 @@ def _is_mere_copy(here: str, below: str) -> bool:
     if any(name.endswith("overlay.opaque") for name in os.listxattr(here)):
         return False
     same = all(getattr(mine, key) == getattr(other, key) for key in ("st_mode", "st_uid", "st_gid", "st_mtime_ns"))
-    return same and xattrs_of(here) == xattrs_of(below)
+    return same and recorded(here) == recorded(below)

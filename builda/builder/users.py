@@ -6,7 +6,7 @@ from builda.isolation.users import resolve_user
 
 
 def owner(root: int, text: str) -> tuple[int, int]:
-    """The owner that `--chown user[:group]` means in the tree `root`: a bare number is both, a bare name brings its group.
+    """The owner that `--chown user[:group]` means in `root`: a bare number is both, a bare name brings its group.
 
     NotFound when the tree does not know a name; a number never needs to be known.
     """

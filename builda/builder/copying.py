@@ -1,0 +1,156 @@
+"""`copy`, `add` and the directory that WORKDIR makes: files into a working container, by descriptor, never by path."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from builda.builder.mounting import opened
+from builda.builder.records import remembered
+from builda.builder.sources import Gathered, gather, is_archive
+from builda.builder.users import owner
+from builda.errors import InvalidValue, Unsupported
+from builda.fs import paths
+from builda.fs.modes import parse_mode
+from builda.fs.sources import resolve
+from builda.fs.tree import CopyRequest, Source, copy_tree
+from builda.isolation.users import resolve_user
+from builda.oci.digest import Digest
+
+if TYPE_CHECKING:
+    from builda.builder.builder import Builder
+    from builda.builder.options import Inputs
+    from builda.fs.sources import Top
+    from builda.oci.digest import Readable
+    from builda.plan import Copy, MakeDirectory
+    from builda.store.store import WorkingContainer
+
+
+def copy(
+    builder: Builder, container: WorkingContainer, step: Copy, inputs: Inputs
+) -> tuple[WorkingContainer, Digest | None]:
+    """Copy what the step names; the digest of the content, None when it named nothing."""
+    with ExitStack() as stack:
+        root, current = stack.enter_context(opened(builder, container))
+        gathered = gather(builder, current, root, step, inputs, stack)
+        plain = _request(step, gathered, root, target_of(current, step))
+        request, archives = _without_archives(plain, step, gathered) if step.extract else (plain, ())
+        digests = [] if not request.sources else [copy_tree(request, root).digest]
+        digests += [_unpack(top, request, root, step) for top in archives]
+        return remembered(builder, current, step.created_by), _joined(digests)
+
+
+def make_directory(builder: Builder, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
+    """Make the directory and what is missing above it."""
+    with opened(builder, container) as (root, current):
+        user = resolve_user(root, step.user or "")
+        path = posixpath.join("/", current.config.working_dir, step.path)
+        try:
+            paths.make_directories(root, path, uid=user.uid, gid=user.gid)
+        except NotADirectoryError as error:
+            raise InvalidValue(f"not a directory in the container: {path}") from error
+        return remembered(builder, current, step.created_by)
+
+
+def target_of(container: WorkingContainer, step: Copy) -> str:
+    """The destination as an absolute path, with a slash at its end where it must be a directory."""
+    path = posixpath.join("/", container.config.working_dir, step.destination)
+    is_directory = path.endswith("/") or posixpath.basename(path) in (".", "..") or not step.destination
+    clean = posixpath.normpath(path)
+    return f"{clean.rstrip('/')}/" if is_directory else clean
+
+
+def _request(step: Copy, gathered: Gathered, root: int, destination: str) -> CopyRequest:
+    if step.chown is not None:
+        owners: tuple[int, int] | None = owner(root, step.chown)
+    else:
+        owners = None if gathered.keeps_owners else (0, 0)
+    return CopyRequest(
+        sources=gathered.sources,
+        destination=destination,
+        owner=owners,
+        mode=None if step.chmod is None else parse_mode(step.chmod),
+        timestamp=step.timestamp,
+        excludes=step.excludes,
+        parents=step.parents,
+        link=step.link,
+        follow_symlinks=step.follow_symlinks,
+        wildcards=step.allow_wildcard,
+        allow_empty_wildcard=step.allow_empty_wildcard,
+    )
+
+
+def _without_archives(request: CopyRequest, step: Copy, gathered: Gathered) -> tuple[CopyRequest, tuple[Top, ...]]:
+    """The request without the archives among its sources, and those: ADD unpacks them instead.
+
+    A URL's file is only unpacked when the step says so.
+    """
+    if step.unpack is False:
+        return request, ()
+    tops = resolve(request.sources, request.rules)
+    candidates = [top for top in tops if step.unpack or top.source.root not in gathered.downloads]
+    archives = tuple(top for top in candidates if is_archive(top))
+    if not archives:
+        return request, ()
+    others = tuple(
+        Source(top.source.root, top.path or ".", top.source.name, top.source.ignore)
+        for top in tops
+        if top not in archives
+    )
+    destination = request.destination if len(tops) == 1 else f"{request.destination.rstrip('/')}/"
+    return request._replace(sources=others, destination=destination, wildcards=False), archives
+
+
+def _unpack(top: Top, request: CopyRequest, root: int, step: Copy) -> Digest:
+    """Unpack an archive into the destination directory; the digest of its bytes."""
+    from builda.fs.compress import decompressing, sniff
+    from builda.fs.layer import extract
+
+    if step.chmod is not None:
+        raise Unsupported(
+            f"chmod does not reach into an archive: {top.name}", hint="set modes in the archive, or unpack it with run"
+        )
+    owners = request.owner if step.chown is not None else None
+    uid, gid = owners or (0, 0)
+    with ExitStack() as stack:
+        fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
+        file = stack.enter_context(open(fd, "rb", buffering=0))
+        compression = sniff(file.read(8))
+        file.seek(0)
+        try:
+            paths.make_directories(root, request.destination, uid=uid, gid=gid)
+        except NotADirectoryError as error:
+            raise InvalidValue(f"archives are unpacked into directories: {request.destination}") from error
+        reader = _Hashing(file)
+        extract(decompressing(reader, compression), root, request.destination, owner=owners, timestamp=step.timestamp)
+        return reader.digest()
+
+
+class _Hashing:
+    """A reader that hashes what passes."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._hash.update(data)
+        return data
+
+    def digest(self) -> Digest:
+        """Of the whole source, whatever was not read yet included."""
+        while self.read(1 << 20):
+            pass
+        return Digest("sha256", self._hash.hexdigest())
+
+
+def _joined(digests: list[Digest]) -> Digest | None:
+    """One digest for all that was added."""
+    found = [digest for digest in digests if digest != Digest.of(b"")]
+    if len(found) < 2:
+        return found[0] if found else None
+    return Digest.of("\n".join(map(str, found)).encode())

@@ -1,0 +1,141 @@
+"""Layers as stored: a changed tree to a compressed blob, at once or by threads in the background.
+
+How a blob was made (compression, times) is noted in its descriptor, so that it is only reused where the same is asked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.events import Warned
+from builda.oci import mediatype
+from builda.oci.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from builda.builder.options import CommitOptions
+    from builda.events import Emit
+    from builda.fs.layer import Clamp
+    from builda.fs.tar import Writable
+    from builda.oci.digest import Digest
+    from builda.oci.mediatype import Compression
+    from builda.store.containers import FrozenLayer
+    from builda.store.store import Store
+
+TIMES = "io.builda.layer.times"
+"""Annotation of a stored layer's descriptor: what was made of its times. It is in no manifest."""
+_NO_ENTRY = 1024
+"""Bytes of a tar without any entry: the two records that end it."""
+
+
+class LayerOptions(NamedTuple):
+    """What a layer's bytes depend on besides the tree it records."""
+
+    compression: Compression = "gzip"
+    level: int | None = None
+    latest: int | None = None  # no time is later than this
+    exact: int | None = None  # all times are this
+
+    @classmethod
+    def of(cls, options: CommitOptions) -> LayerOptions:
+        """Those of a commit."""
+        return cls(options.compression, options.compression_level, options.clamp, options.timestamp)
+
+    @property
+    def clamp(self) -> Clamp:
+        """What times the layer records."""
+        from builda.fs.layer import Clamp
+
+        return Clamp(self.latest, self.exact)
+
+    @property
+    def keeps_times(self) -> bool:
+        """Whether files keep the times they have, so that the layer unpacks to the tree it was made of."""
+        return self.latest is None and self.exact is None
+
+    def made(self, blob: Descriptor) -> bool:
+        """Whether a stored layer is what these options would make."""
+        same = mediatype.compression_of(blob.media_type) == self.compression
+        return same and self.level is None and blob.annotations.get(TIMES, "") == self._times()
+
+    def _times(self) -> str:
+        return "" if self.keeps_times else f"{self.latest}:{self.exact}"
+
+    def descriptor(self, digest: Digest, size: int) -> Descriptor:
+        """Of a layer made with these options."""
+        kind = mediatype.layer_media_type("oci", self.compression)
+        notes = {} if self.keeps_times else {TIMES: self._times()}
+        return Descriptor(media_type=kind, digest=digest, size=size, annotations=notes)
+
+
+class StoredLayer(NamedTuple):
+    """Both identities of a layer in the store; None when there was nothing to record. `skipped`: sockets."""
+
+    blob: Descriptor | None
+    diff_id: Digest | None
+    skipped: tuple[str, ...] = ()
+
+
+def write(store: Store, produce: Callable[[Writable], tuple[str, ...]], options: LayerOptions) -> StoredLayer:
+    """Store the tar that `produce` writes (and returns the paths it had to skip of) as a layer."""
+    from builda.fs.pipeline import write_layer
+
+    skipped: list[str] = []
+    with store.new_blob() as blob:
+        written = write_layer(
+            lambda sink: skipped.extend(produce(sink)),
+            blob.file,
+            compression=options.compression,
+            level=options.level,
+        )
+        if written.uncompressed_size <= _NO_ENTRY:
+            return StoredLayer(None, None, tuple(skipped))
+        blob.publish(written.digest)
+    return StoredLayer(options.descriptor(written.digest, written.size), written.diff_id, tuple(skipped))
+
+
+class Layers:
+    """Frozen layers being stored by two threads while work goes on. Leaving its `with` drops what is not wanted."""
+
+    def __init__(self, store: Store, emit: Emit) -> None:
+        self._store = store
+        self._emit = emit
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._futures: dict[tuple[str, LayerOptions], Future[StoredLayer]] = {}
+
+    def close(self) -> None:
+        """End the threads; layers that nobody waited for are not stored."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            self._futures.clear()
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+    def start(self, snapshot: str, options: LayerOptions) -> Future[StoredLayer]:
+        """The layer of a frozen snapshot, being stored."""
+        with self._lock:
+            key = snapshot, options
+            if key not in self._futures:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(2, thread_name_prefix="builda-layer")
+                self._futures[key] = self._pool.submit(self.write, snapshot, options)
+            return self._futures[key]
+
+    def result(self, layer: FrozenLayer, options: LayerOptions) -> StoredLayer:
+        """The stored layer of a frozen one; waits for a thread that is at it."""
+        if layer.empty:
+            return StoredLayer(None, None)
+        if layer.blob is not None and options.made(layer.blob) and self._store.has_blob(layer.blob.digest):
+            return StoredLayer(layer.blob, layer.diff_id)
+        return self.start(layer.snapshot, options).result()
+
+    def write(self, snapshot: str, options: LayerOptions) -> StoredLayer:
+        """Store what was changed in a snapshot."""
+        snapshots = self._store.snapshots
+        stored = write(self._store, lambda sink: snapshots.write_changes(snapshot, sink, clamp=options.clamp), options)
+        for path in stored.skipped:
+            self._emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
+        return stored

@@ -1,0 +1,305 @@
+"""Where the sources of a copy come from: the caller's files, a context, an image, a container, a URL, a repository.
+
+Everything becomes a root directory's descriptor and a path inside it; `fs.tree` knows nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.errors import BuildaError, CorruptContent, InvalidValue, NotFound, Unsupported
+from builda.fs import paths
+from builda.fs.ignore import Matcher
+from builda.fs.patterns import has_wildcards
+from builda.fs.tree import Source
+from builda.linux.mount import mounted
+from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from builda.builder.builder import Builder
+    from builda.builder.options import Inputs
+    from builda.builder.remote import Download
+    from builda.fs.sources import Top
+    from builda.oci.digest import Digest
+    from builda.plan import Copy
+    from builda.store.store import WorkingContainer
+
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_GIT = re.compile(r"(git://|ssh://|git@[^/]+:|https?://[^#?]+\.git(#|$))")
+_GIT_URL = re.compile(r"(?P<url>[^#]+)(?:#(?P<ref>[^:]*)(?::(?P<subdir>.*))?)?")
+
+
+class Gathered(NamedTuple):
+    """Sources that can be read now. `downloads` are the roots of those that came from URLs."""
+
+    sources: tuple[Source, ...]
+    keeps_owners: bool = False
+    downloads: frozenset[int] = frozenset()
+
+
+def gather(
+    builder: Builder, container: WorkingContainer, root: int, step: Copy, inputs: Inputs, stack: ExitStack
+) -> Gathered:
+    """The sources of the step, opened until `stack` ends. `root` is the container's own root."""
+    local: list[Source] = []
+    remote: list[Source] = []
+    is_local = isinstance(step.source, Context | NamedContext)
+    opener = None
+    for path in step.sources:
+        if is_local and _GIT.match(path):
+            remote.append(_repository(builder, path, step, stack))
+        elif is_local and _URL.match(path):
+            remote.append(_download(builder, path, step, inputs, stack))
+        else:
+            opener = opener or _Opener(builder, container, root, step, inputs, stack)
+            local.append(opener.source(path))
+    if step.checksum is not None and (local or len(remote) != 1):
+        raise InvalidValue("checksum needs exactly one source, a URL or a git repository")
+    inline = _inline(builder, step, stack)
+    return Gathered(
+        (*local, *remote, *inline),
+        keeps_owners=not is_local,
+        downloads=frozenset(source.root for source in remote),
+    )
+
+
+class _Opener:
+    """The root that a step's paths start in, opened once."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        container: WorkingContainer,
+        root: int,
+        step: Copy,
+        inputs: Inputs,
+        stack: ExitStack,
+    ) -> None:
+        self.builder = builder
+        self.step = step
+        self.inputs = inputs
+        self.stack = stack
+        self.ignore = Matcher(())
+        self.shell = isinstance(step.source, Context) and inputs.context is None
+        self.root = -1 if self.shell else self._open(container, root)
+
+    def source(self, path: str) -> Source:
+        """The source that a path of the step names."""
+        return self._of_shell(path) if self.shell else Source(self.root, path, ignore=self.ignore)
+
+    def _open(self, container: WorkingContainer, own: int) -> int:
+        match self.step.source:
+            case Context():
+                assert self.inputs.context is not None
+                if self.inputs.ignore_file is not None:
+                    self.ignore = Matcher.parse(self.inputs.ignore_file.read_text("utf-8", "surrogateescape"))
+                return open_directory(self.inputs.context, self.stack)
+            case NamedContext(name):
+                if name not in self.inputs.named:
+                    raise NotFound(f"no such build context: {name}")
+                return open_directory(self.inputs.named[name], self.stack)
+            case FromStage(index):
+                return self._of_container(self.inputs.stages[index], container, own)
+            case FromContainer(name):
+                return self._of_container(self.builder.store.container(name), container, own)
+            case FromImage(name):
+                from builda.builder.options import PullOptions
+
+                image = self.builder.pull(name, PullOptions(access=self.inputs.access))
+                return self.stack.enter_context(mounted(self.stack.enter_context(self.builder.view(image))))
+
+    def _of_container(self, other: WorkingContainer, container: WorkingContainer, own: int) -> int:
+        from builda.builder.mounting import reading
+
+        if other.id == container.id:
+            return own
+        return self.stack.enter_context(mounted(reading(self.builder, other)))
+
+    def _of_shell(self, path: str) -> Source:
+        """A path as the caller's shell means it: links may lead anywhere on the host."""
+        here = str(self.builder.cwd)
+        if path.startswith("/"):
+            return Source(open_directory("/", self.stack), path)
+        if has_wildcards(here):  # names, not patterns: so they stay out of the path
+            return Source(open_directory(self.builder.cwd, self.stack), path)
+        pivot = "/./" if self.step.parents and "/./" not in path else "/"
+        return Source(open_directory("/", self.stack), f"{here}{pivot}{path}")
+
+
+def open_directory(path: Path | str, stack: ExitStack) -> int:
+    """A descriptor of a directory of the host, closed with `stack`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFound(f"no such directory: {path}") from error
+    except NotADirectoryError as error:
+        raise InvalidValue(f"not a directory: {path}") from error
+    stack.callback(os.close, fd)
+    return fd
+
+
+def is_archive(top: Top) -> bool:
+    """Whether it is a regular file that holds a tar archive, compressed or not, by its content."""
+    import stat
+
+    from builda.fs.compress import decompressing, sniff
+    from builda.fs.tar import RECORD, is_header
+
+    if not stat.S_ISREG(top.info.st_mode) or not top.info.st_size:
+        return False
+    fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        compression = sniff(file.peek(8)[:8])
+        reader = decompressing(file, compression)
+        head = b""
+        try:
+            while len(head) < RECORD and (data := reader.read(RECORD - len(head))):
+                head += data
+        except CorruptContent:
+            return False
+        return is_header(head)
+
+
+def _inline(builder: Builder, step: Copy, stack: ExitStack) -> tuple[Source, ...]:
+    """Heredocs as files; ignore rules do not reach them."""
+    if not step.inline:
+        return ()
+    directory = stack.enter_context(downloads(builder))
+    for number, file in enumerate(step.inline):
+        with open(os.open(str(number), os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=directory), "wb") as out:
+            os.fchmod(out.fileno(), 0o644)
+            out.write(file.data)
+    return tuple(Source(directory, str(number), name=file.name) for number, file in enumerate(step.inline))
+
+
+def downloads(builder: Builder) -> _Temporary:
+    """A temporary directory of the store, on disk rather than in memory; a descriptor of it."""
+    return _Temporary(builder)
+
+
+class _Temporary:
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+
+    def __enter__(self) -> int:
+        from builda.store import layout
+
+        self._path = layout.temporary(self._builder.store.layout)
+        with layout.translated(self._builder.store.root):
+            os.mkdir(self._path, 0o700)
+        self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        import shutil
+
+        os.close(self._fd)
+        shutil.rmtree(self._path, ignore_errors=True)
+
+    @property
+    def path(self) -> str:
+        """Where it is, for programs that want a path."""
+        return self._path
+
+
+def _download(builder: Builder, url: str, step: Copy, inputs: Inputs, stack: ExitStack) -> Source:
+    """The file behind a URL: mode 0600 and, when the server says when it changed, that time."""
+    directory = stack.enter_context(downloads(builder))
+    with builder.remote.fetch(url, inputs.access) as response:
+        name = response.filename
+        if name is None and step.destination.endswith("/"):
+            raise InvalidValue(f"URL says no file name: {url}", hint="write a destination that is a file")
+        name = name or posixpath.basename(step.destination)
+        fd = os.open("file", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
+        with open(fd, "wb") as file:
+            digest = _receive(response, file.write, step.checksum)
+        changed = int(response.last_modified or 0)
+        os.utime("file", (changed, changed), dir_fd=directory)
+    _check(step.checksum, digest, url)
+    return Source(directory, "file", name=name)
+
+
+def _receive(response: Download, write: Callable[[bytes], object], checksum: str | None) -> Digest | None:
+    import hashlib
+
+    from builda.oci.digest import Digest
+
+    wanted = None if checksum is None else _digest(checksum)
+    hasher = None if wanted is None else hashlib.new(wanted.algorithm)
+    while data := response.read(1 << 20):
+        write(data)
+        if hasher is not None:
+            hasher.update(data)
+    return None if hasher is None or wanted is None else Digest(wanted.algorithm, hasher.hexdigest())
+
+
+def _digest(text: str) -> Digest:
+    from builda.oci.digest import Digest
+
+    try:
+        return Digest.parse(text)
+    except InvalidValue as error:
+        raise InvalidValue(f"checksum is {error}", hint="write it as sha256:…") from error
+
+
+def _check(wanted: str | None, found: Digest | None, url: str) -> None:
+    if found is not None and str(found) != wanted:
+        raise CorruptContent(f"checksum does not match, {url} has: {found}")
+
+
+def _repository(builder: Builder, text: str, step: Copy, stack: ExitStack) -> Source:
+    """The tree of a git repository at `#ref:subdirectory`, fetched by git."""
+    match = _GIT_URL.fullmatch(text)
+    assert match is not None
+    temporary = downloads(builder)
+    directory = stack.enter_context(temporary)
+    head = _fetch_repository(temporary.path, match["url"], match["ref"] or "HEAD")
+    if step.checksum is not None and not head.startswith(step.checksum):
+        raise CorruptContent(f"commit does not match the checksum, {text} has: {head}")
+    if not step.keep_git_dir:
+        paths.remove_tree(directory, ".git")
+    return Source(directory, match["subdir"] or ".")
+
+
+def _fetch_repository(path: str, url: str, ref: str) -> str:
+    """The commit that was checked out at `path`."""
+    import shutil
+
+    if shutil.which("git") is None:
+        raise Unsupported(f"git is not installed, and it is needed for: {url}", hint="install git")
+    if ref.startswith("-") or url.startswith("-"):
+        raise InvalidValue(f"not a git reference: {ref}")
+    _git(path, "init", "--quiet", ".")
+    try:
+        _git(path, "fetch", "--quiet", "--depth=1", "--", url, ref)
+    except BuildaError:  # servers may refuse a commit by its digest, or a shallow fetch
+        _git(path, "fetch", "--quiet", "--tags", "--", url, "+refs/heads/*:refs/remotes/origin/*")
+        _git(path, "checkout", "--quiet", "--detach", ref)
+    else:
+        _git(path, "checkout", "--quiet", "--detach", "FETCH_HEAD")
+    _git(path, "submodule", "update", "--init", "--recursive", "--depth=1", "--quiet")
+    return _git(path, "rev-parse", "HEAD").strip()
+
+
+def _git(path: str, *arguments: str) -> str:
+    import subprocess
+
+    done = subprocess.run(
+        ["git", "-c", "advice.detachedHead=false", "-C", path, *arguments],
+        env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise NotFound(f"git {arguments[0]} failed: {said[-1] if said else done.returncode}")
+    return done.stdout
