@@ -336,9 +336,7 @@ def _seconds(created: str | None) -> float:
     from datetime import UTC, datetime
 
     try:
-        moment = datetime.fromisoformat(
-            created.replace("Z", "+00:00") if len(created) < 27 else created[:19] + "+00:00"
-        )
+        moment = datetime.fromisoformat(created)  # which cuts nanoseconds to microseconds
     except ValueError:
         return 0.0
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
