@@ -12,8 +12,7 @@ Names are imported when they are first used: `import builda` alone costs nothing
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing takes three milliseconds, which `builda --version` need not pay
 if TYPE_CHECKING:
     from builda.api import open_builder
     from builda.builder.builder import Builder
