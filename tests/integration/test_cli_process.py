@@ -146,4 +146,4 @@ def test_containers_and_images_complete(builda: Builda, base: str) -> None:
     assert completed(builda, "builda run -e A=1 --tty busy") == [container]
     assert base in completed(builda, "builda from localhost/")
     assert "busybox:latest" in completed(builda, "builda push busy")
-    assert completed(builda, "builda inspect busy") == [container, "busybox:latest"]
+    assert {container, "busybox:latest"} <= set(completed(builda, "builda inspect busy"))
