@@ -24,9 +24,11 @@ ALLOWED: dict[str, frozenset[str]] = {
     "store": BASE | {"linux", "fs", "plan", "runoptions"},
     "transfer": BASE | {"fs", "store"},
     "builder": BASE | {"linux", "fs", "plan", "mounts", "store", "isolation", "transfer"},
+    "containerfile": BASE | {"plan", "frontend", "builder"},
     "api": BASE
-    | {"linux", "fs", "plan", "mounts", "store", "isolation", "transfer", "builder", "frontend", "registry"},
-    "cli": BASE | {"api", "builder", "store", "transfer", "registry", "plan", "runoptions", "mounts", "linux"},
+    | {"linux", "fs", "plan", "mounts", "store", "isolation", "transfer", "builder", "containerfile", "registry"},
+    "cli": BASE
+    | {"api", "containerfile", "builder", "store", "transfer", "registry", "plan", "runoptions", "mounts", "linux"},
 }
 
 

@@ -70,7 +70,7 @@ def commit(
     target = session.container(container)
     made = session.builder.commit(target, _options(session, image, values))
     if metadata_file is not None:
-        write_file(metadata_file, _metadata(made))
+        write_file(metadata_file, metadata(made))
     if iidfile is not None:
         write_file(iidfile, str(made.id))
     else:
@@ -96,7 +96,7 @@ def _options(session: Session, image: str | None, values: dict[str, Any]) -> Com
         changes=values.pop("change"),
         config=_bytes_of(values.pop("config")),
         add_files=values.pop("add_file"),
-        annotations=tuple(map(_annotation, values.pop("annotation"))),
+        annotations=tuple(map(annotation, values.pop("annotation"))),
         unset_annotations=values.pop("unsetannotation"),
         unset_env=values.pop("unsetenv"),
         omit_history=values.pop("omit_history"),
@@ -121,7 +121,8 @@ def _timestamp(values: dict[str, Any]) -> int | None:
     return said
 
 
-def _annotation(item: str) -> tuple[str, str]:
+def annotation(item: str) -> tuple[str, str]:
+    """Name and value of `NAME=VALUE`."""
     name, equals, value = item.partition("=")
     if not name or not equals:
         raise InvalidValue(f"annotation is written NAME=VALUE: {item}")
@@ -135,7 +136,8 @@ def _bytes_of(path: str | None) -> bytes | None:
         return file.read()
 
 
-def _metadata(image: Image) -> str:
+def metadata(image: Image) -> str:
+    """What --metadata-file holds."""
     import json
 
     return json.dumps(

@@ -12,6 +12,7 @@ from builda.errors import BuildaError, InvalidValue
 
 VERBS: Mapping[str, str] = {
     "add": "copy:add",
+    "build": "build:build",
     "commit": "commit:commit",
     "completion": "system:completion",
     "config": "config:config",
@@ -37,6 +38,8 @@ VERBS: Mapping[str, str] = {
     "version": "system:version",
 }
 ALIASES: Mapping[str, str] = {
+    "bud": "build",
+    "build-using-dockerfile": "build",
     "delete": "rm",
     "list": "containers",
     "ls": "containers",

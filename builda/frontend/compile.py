@@ -75,7 +75,8 @@ class CompileOptions:
     build_platform: Platform
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
-    contexts: frozenset[str] = frozenset()  # names of --build-context
+    contexts: frozenset[str] = frozenset()  # names of --build-context that are directories
+    images: Mapping[str, str] = field(default_factory=dict)  # and those that stand for images
     base: str | None = None  # --from: replaces the image of the first FROM
     env: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -239,6 +240,7 @@ class _Compiler:
             name = self.options.base
         if not name:
             fail(head.at, f"base name is empty: {head.image}", "give the ARG a default, or --build-arg a value")
+        name = self.options.images.get(name, name)
         if name in self.options.contexts:
             return NamedContext(name), _State(ImageConfig(platform=platform), platform)
         if name == "scratch":
@@ -385,6 +387,8 @@ class _Compiler:
 
     def _source(self, index: int, name: str, at: Location) -> Source:
         """What `--from=name` means: a named context, an earlier stage, else an image."""
+        if name in self.options.images:
+            return FromImage(self.options.images[name])
         if name in self.options.contexts:
             return NamedContext(name)
         earlier = self._stage_named(name, index)
@@ -467,8 +471,12 @@ class _Compiler:
                 path = _destination(value, state.working_dir)
                 path = posixpath.normpath(path)
                 path = "/" + path.lstrip("/")
-                state.steps.append(MakeDirectory(path=path, user=state.config.user or None, at=item.at))
-                self._configure(state, (edits.SetText("working_dir", path),), text, item.at, f"WORKDIR {path}")
+                made_by = f"{NOP}WORKDIR {path}"
+                user = state.config.user or None
+                state.steps.append(MakeDirectory(path=path, user=user, created_by=made_by, at=item.at))
+                edit = edits.SetText("working_dir", path)
+                state.config = edits.apply(state.config, edit)
+                state.steps.append(Configure(edits=(edit,), text=text, at=item.at))
 
     def _health(self, state: _State, item: Health) -> None:
         if item.command is None:

@@ -52,9 +52,23 @@ class Steps:
         value = {**result._asdict(), "diff_id": None if result.diff_id is None else str(result.diff_id)}
         layout.publish(self._layout, self._layout.path("steps", key.encoded), json.dumps(value).encode())
 
+    def put_image(self, key: Digest, manifest: Digest) -> None:
+        """The image that a whole build led to is remembered under `key`."""
+        layout.publish(self._layout, self._layout.path("steps", f"image-{key.encoded}"), str(manifest).encode())
+
+    def find_image(self, key: Digest) -> Digest | None:
+        """The manifest digest of the image remembered under `key`; it may be gone."""
+        try:
+            with open(self._layout.path("steps", f"image-{key.encoded}"), encoding="ascii") as file:
+                return Digest.parse(file.read())
+        except FileNotFoundError:
+            return None
+
     def iter(self) -> Iterator[tuple[Digest, StepResult]]:
         """Every remembered step."""
         for name in layout.iter_names(self._layout.path("steps")):
+            if name.startswith("image-"):
+                continue
             with suppress(FileNotFoundError):
                 value = layout.read_json(self._layout.path("steps", name))
                 diff_id = value["diff_id"]

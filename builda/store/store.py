@@ -273,6 +273,7 @@ class Store:
 
         `detach` unmounts a path.
         """
+        container = self.containers.load(container.id)  # as it is now: a primitive may have frozen its tree meanwhile
         if container.mount_point is not None:
             if (pids := self.containers.runners(container)) and os.getpid() not in pids:
                 raise InUse(f"container is running, process {pids[0]}: {container.name}", hint="end it first")

@@ -1,0 +1,609 @@
+"""execute: a Plan to primitives, stage by stage, with every step's result remembered under its key.
+
+The cached prefix of a stage costs nothing: no container, no mount, no unpacking. At the first step that is not
+remembered a working container is made on what was found, and from there each step is performed, frozen and remembered;
+its layer is written and compressed on another thread while the next steps run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from builda.builder.keys import explained, step_key
+from builda.builder.layers import LayerOptions, StoredLayer
+from builda.builder.options import CommitOptions, Inputs, PullOptions
+from builda.builder.pull import machine_platform
+from builda.builder.records import timestamp
+from builda.errors import BuildaError, CommandFailed, ContainerfileError, NotFound, StepFailed
+from builda.events import StepFinished, StepStarted
+from builda.oci import edits
+from builda.oci.config import History, ImageConfig
+from builda.oci.digest import Digest
+from builda.plan import (
+    Configure,
+    Context,
+    Copy,
+    FromContainer,
+    FromImage,
+    FromStage,
+    Location,
+    MakeDirectory,
+    NamedContext,
+    Plan,
+    Run,
+    RunOptions,
+    Source,
+    Stage,
+    Step,
+    stages_used,
+)
+from builda.store.containers import FrozenLayer, WorkingContainer, new_id
+from builda.store.steps import StepResult
+
+if TYPE_CHECKING:
+    from builda.builder.builder import Builder
+    from builda.builder.options import ImageFormat
+    from builda.store.store import Image
+
+_INPUTS, _PULL, _RUN, _COMMIT = Inputs(), PullOptions(), RunOptions(), CommitOptions()
+_UNCACHED = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecuteOptions:
+    """How a plan is performed."""
+
+    inputs: Inputs = _INPUTS
+    pull: PullOptions = _PULL
+    run: RunOptions = _RUN
+    format: ImageFormat = "oci"
+    layers: bool = True  # a layer for each step that changes files; False: one for the whole stage
+    cache: bool = True  # look for remembered steps; they are remembered anyway
+    cache_ttl: float | None = None  # seconds; older results count as forgotten
+    commit: CommitOptions = _COMMIT  # its clamp decides what layers record, so it is part of every key
+    jobs: int = 1  # stages at a time
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Miss:
+    """Why a step was not found: what differs from the nearest remembered one."""
+
+    text: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Tip:
+    """Where a stage stands: what is below, what is pending, and the key of it all."""
+
+    image: Image | None
+    key: Digest
+    config: ImageConfig
+    layers: tuple[FrozenLayer, ...] = ()
+    history: tuple[History, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    base: str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """The target stage's image, whether it was there already, and why steps were missed."""
+
+    image: Image
+    cached: bool
+    misses: tuple[Miss, ...]
+
+
+def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
+    """Perform the plan and commit its target; StepFailed with the place of the step that fails.
+
+    All working containers that it makes are gone afterwards, whatever happens.
+    """
+    with ExitStack() as stack:
+        work = stack.enter_context(_Execution(builder, plan, options))
+        work.stages()
+        return work.commit()
+
+
+class _Execution:
+    def __init__(self, builder: Builder, plan: Plan, options: ExecuteOptions) -> None:
+        self.builder = builder
+        self.store = builder.store
+        self.plan = plan
+        self.options = options
+        self.tips: dict[int, Tip] = {}
+        self.containers: dict[int, WorkingContainer] = {}
+        self.misses: list[Miss] = []
+        self.kept = _lineage(plan)  # stages whose layers the target has
+        self.lock = threading.RLock()
+        self.remembered: dict[tuple[int, int, int, int, int], bytes] = {}
+
+    def __enter__(self) -> _Execution:
+        self.store.lease()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for container in self.containers.values():
+            self.builder.remove(container)
+
+    # Stages
+
+    def stages(self) -> None:
+        """Perform the needed stages, those that do not wait for each other side by side."""
+        needed = self.plan.needed()
+        if self.options.jobs == 1 or len(needed) == 1:
+            for index in needed:
+                self.stage(index)
+            return
+        with ThreadPoolExecutor(self.options.jobs or len(needed), "builda-stage") as pool:
+            waiting: dict[int, Future[None]] = {}
+            for index in needed:
+                waiting[index] = pool.submit(self.stage_after, index, {i: waiting[i] for i in self.below(index)})
+            for future in waiting.values():
+                future.result()
+
+    def below(self, index: int) -> tuple[int, ...]:
+        return stages_used(self.plan.stages[index])
+
+    def stage_after(self, index: int, others: Mapping[int, Future[None]]) -> None:
+        for other in others.values():
+            other.result()
+        self.stage(index)
+
+    def stage(self, index: int) -> None:
+        stage = self.plan.stages[index]
+        name = self.label(index)
+        texts = sum(1 for step in stage.steps if step.text) + 1
+        self.announce(1, texts, self.from_text(stage), name, stage.at)
+        began = time.monotonic()
+        tip = self.tips[index] = self.start(index, stage)
+        self.builder.emit(StepFinished(index=1, total=texts, cached=True, seconds=time.monotonic() - began, stage=name))
+        number = 1
+        started = False
+        for step in stage.steps:
+            began = time.monotonic()
+            if not started and (step.text or not isinstance(step, Configure)):
+                number += 1
+                text = step.text or _following(stage.steps, step)
+                self.announce(number, texts, text, name, step.at)
+                started = True
+            cached = self.step(index, stage, tip, step)
+            if step.text:
+                started = False
+                seconds = time.monotonic() - began
+                self.builder.emit(StepFinished(index=number, total=texts, cached=cached, seconds=seconds, stage=name))
+
+    def announce(self, number: int, total: int, text: str, stage: str | None, at: Location | None) -> None:
+        file, line = (None, None) if at is None else (at.file, at.line)
+        self.builder.emit(StepStarted(index=number, total=total, text=text, stage=stage, file=file, line=line))
+
+    def label(self, index: int) -> str | None:
+        """What tells the stages apart; None when there is one only."""
+        needed = self.plan.needed()
+        if len(needed) == 1:
+            return None
+        return f"{needed.index(index) + 1}/{len(needed)}"
+
+    def from_text(self, stage: Stage) -> str:
+        base = "scratch"
+        if isinstance(stage.base, FromStage):
+            base = self.plan.stages[stage.base.index].name or str(stage.base.index)
+        elif stage.base is not None:
+            base = stage.base.name
+        return f"FROM {base}" + (f" AS {stage.name}" if stage.name else "")
+
+    def start(self, index: int, stage: Stage) -> Tip:
+        """The tip of a stage before its first step."""
+        if isinstance(stage.base, FromStage):
+            parent = self.tips[stage.base.index]
+            with self.lock:
+                if self.containers.get(stage.base.index) is not None and not self.options.layers:
+                    raise AssertionError("a stage without layers cannot be built upon")
+            return replace(parent)
+        settings = {
+            "run": _identity(self.options.run),
+            "clamp": str(self.options.commit.clamp),
+            "exact": str(self.options.commit.timestamp),
+            "compression": f"{self.options.commit.compression} {self.options.commit.compression_level}",
+            "driver": self.store.driver,
+        }
+        image: Image | None = None
+        name = ""
+        if isinstance(stage.base, FromImage):
+            name = stage.base.name
+            pull = replace(self.options.pull, platform=stage.platform or self.options.pull.platform)
+            image = self.builder.pull(name, pull)
+        config = ImageConfig(platform=stage.platform or machine_platform()) if image is None else image.config
+        base = {"base": "scratch" if image is None else str(image.digest), "platform": str(config.platform)}
+        key = step_key(None, Configure(), {**settings, **base})
+        annotations = {} if image is None else dict(image.manifest.annotations)
+        if isinstance(stage.base, NamedContext):
+            return self.from_context(stage.base.name, key, config)
+        return Tip(image=image, key=key, config=config, name=name, annotations=annotations)
+
+    def from_context(self, name: str, key: Digest, config: ImageConfig) -> Tip:
+        raise ContainerfileError(
+            f"a directory cannot be a base: {name}", file="Containerfile", line=1, hint="COPY --from= it instead"
+        )
+
+    # Steps
+
+    def step(self, index: int, stage: Stage, tip: Tip, step: Step) -> bool:
+        """Perform one step, or find it; whether it was found."""
+        try:
+            if isinstance(step, Configure):
+                self.configure(index, tip, step)
+                return self.containers.get(index) is None
+            return self.change(index, tip, step)
+        except (ContainerfileError, StepFailed):
+            raise
+        except BuildaError as error:
+            raise _failed(step, error) from error
+
+    def configure(self, index: int, tip: Tip, step: Configure) -> None:
+        tip.config = reduce(edits.apply, step.edits, tip.config)
+        tip.key = step_key(tip.key, step, {})
+        if step.created_by is not None:
+            entry = History(created=self.moment(), created_by=step.created_by, empty_layer=True)
+            tip.history = (*tip.history, entry)
+        container = self.containers.get(index)
+        if container is not None:
+            with self.store.locked(container) as current:
+                updated = replace(current, config=tip.config, history=tip.history)
+                self.containers[index] = self.store.update(updated)
+
+    def moment(self) -> str:
+        epoch = self.options.commit.epoch
+        return timestamp(self.builder.now() if epoch is None else epoch)
+
+    def change(self, index: int, tip: Tip, step: Run | Copy | MakeDirectory) -> bool:
+        """A step that may change files."""
+        inputs = self.inputs_of(index, step)
+        keyed = _keyed(step)
+        key = None if inputs is None else step_key(tip.key, keyed, inputs)
+        if key is not None and self.options.cache and self.options.layers and index not in self.containers:
+            found = self.store.steps.find(key)
+            if found is not None and not self.is_stale(found):
+                tip.layers = (*tip.layers, *_pending(tip), _layer_of(found, step))
+                tip.history = ()
+                tip.key = key
+                return True
+            self.note_miss(step, tip.key, keyed, inputs or {})
+        container = self.container(index)
+        self.perform(index, container, step)
+        if self.options.layers:
+            self.freeze(index, tip, step, key, keyed, inputs)
+        elif step.created_by is not None:
+            entry = History(created=self.moment(), created_by=step.created_by, empty_layer=True)
+            tip.history = (*tip.history, entry)
+            self.update(index, history=tip.history)
+        tip.key = key if key is not None else Digest.of(str(tip.key).encode() + new_id().encode())
+        return False
+
+    def is_stale(self, found: StepResult) -> bool:
+        ttl = self.options.cache_ttl
+        return ttl is not None and self.builder.now() - found.created > ttl
+
+    def note_miss(self, step: Step, parent: Digest, keyed: Step, inputs: Mapping[str, str]) -> None:
+        if self.options.explain:
+            reason = explain_miss(self.builder, explained(parent, keyed, inputs))
+            self.misses.append(Miss(text=step.text or step.created_by or "", reason=reason))
+
+    def perform(self, index: int, container: WorkingContainer, step: Run | Copy | MakeDirectory) -> None:
+        inputs = replace(self.options.inputs, stages=_Lazily(self))
+        plain = replace(step, created_by=None)
+        match plain:
+            case Run():
+                capture = self.options.jobs != 1
+                self.builder.run(container, plain, inputs=inputs, capture=capture, stage=self.label(index))
+            case Copy():
+                self.builder.copy(container, plain, inputs=inputs)
+            case MakeDirectory():
+                self.builder.make_directory(container, plain)
+
+    def container(self, index: int) -> WorkingContainer:
+        """The stage's working container, made when first needed."""
+        with self.lock:
+            if index not in self.containers:
+                self.containers[index] = self.make_container(self.tips[index])
+            return self.containers[index]
+
+    def make_container(self, tip: Tip) -> WorkingContainer:
+        if tip.layers:
+            base, key = tip.base, self.store.prepare(tip.layers[-1].snapshot)
+        else:
+            base, key = self.store.prepare_for(tip.image, self.builder.emit)
+            tip.base = base
+        made = WorkingContainer(
+            id=new_id(),
+            name="",
+            image=tip.name,
+            image_id=None if tip.image is None else tip.image.id,
+            image_digest=None if tip.image is None else tip.image.digest,
+            base=base,
+            snapshot=key,
+            config=tip.config,
+            layers=tip.layers,
+            history=tip.history,
+            annotations=tip.annotations,
+            options=self.options.run,
+            format=self.options.format,
+            created=self.builder.now(),
+        )
+        return self.store.create_container(made, name=None, prefix="build-working-container")
+
+    def update(self, index: int, *, history: tuple[History, ...]) -> None:
+        with self.store.locked(self.containers[index]) as current:
+            self.containers[index] = self.store.update(replace(current, history=history))
+
+    def freeze(
+        self,
+        index: int,
+        tip: Tip,
+        step: Run | Copy | MakeDirectory,
+        key: Digest | None,
+        keyed: Step,
+        inputs: Mapping[str, str] | None,
+    ) -> None:
+        """Close what the step changed as a layer, remember it, and begin to write it."""
+        import os
+
+        with self.store.locked(self.containers[index]) as current:
+            snapshot = current.snapshot
+            empty = not os.listdir(self.store.snapshots.upper(snapshot))
+            history = History(created=self.moment(), created_by=step.created_by, empty_layer=empty)
+            below = tip.layers[-1].snapshot if tip.layers else tip.base
+            if not empty or below is None:
+                self.store.freeze(snapshot)
+                fresh = self.store.prepare(snapshot)
+                below = snapshot
+            else:
+                fresh = snapshot
+            own = (
+                ()
+                if step.created_by is None and empty
+                else (FrozenLayer(snapshot=below, history=history, empty=empty),)
+            )
+            tip.layers = (*tip.layers, *_pending(tip, below if empty else None), *own)
+            tip.history = ()
+            updated = replace(current, snapshot=fresh, layers=tip.layers, history=())
+            self.containers[index] = self.store.update(updated)
+        if key is not None:
+            self.remember(key, tip.key, keyed, inputs or {}, below, empty)
+        if not empty and index in self.kept:
+            self.write(key, below)
+
+    def remember(
+        self, key: Digest, parent: Digest, keyed: Step, inputs: Mapping[str, str], snapshot: str, empty: bool
+    ) -> None:
+        readable = explained(parent, keyed, inputs).decode("utf-8", "surrogateescape")
+        result = StepResult(snapshot, None, None, empty, readable, self.builder.now())
+        self.store.steps.put(key, result)
+
+    def write(self, key: Digest | None, snapshot: str) -> None:
+        """Begin to store a frozen layer of the target, and note it with the remembered step when that is done."""
+        future = self.builder.layers.start(snapshot, LayerOptions.of(self.options.commit))
+
+        def note(done: Future[StoredLayer]) -> None:
+            if key is None or done.cancelled() or done.exception() is not None:
+                return
+            stored, found = done.result(), self.store.steps.find(key)
+            if found is not None and stored.blob is not None:
+                self.store.steps.put(key, found._replace(blob=stored.blob.to_json(), diff_id=stored.diff_id))
+
+        future.add_done_callback(note)
+
+    # Keys
+
+    def inputs_of(self, index: int, step: Run | Copy | MakeDirectory) -> Mapping[str, str] | None:
+        """What the step reads, by digest; None when that cannot be told before it is done."""
+        match step:
+            case MakeDirectory():
+                return {}
+            case Run():
+                return self.run_inputs(step)
+            case Copy():
+                return self.copy_inputs(step)
+
+    def run_inputs(self, step: Run) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        for mount in step.mounts:
+            if mount.type == "bind" or mount.from_ != Context():
+                found[f"mount {mount.target}"] = self.source_digest(mount.from_, (mount.source or ".",))
+        return found
+
+    def copy_inputs(self, step: Copy) -> Mapping[str, str] | None:
+        remote = [source for source in step.sources if "://" in source or source.startswith("git@")]
+        if remote and step.checksum is None:
+            return None
+        local = tuple(source for source in step.sources if source not in remote)
+        found = {"content": self.source_digest(step.source, local, step)} if local else {}
+        return {**found, **{f"remote {url}": step.checksum or "" for url in remote}}
+
+    def source_digest(self, source: Source, names: tuple[str, ...], step: Copy | None = None) -> str:
+        match source:
+            case FromStage(index):
+                return f"stage {self.tips[index].key}"
+            case FromImage(name):
+                return f"image {self.builder.pull(name, self.options.pull).digest}"
+            case FromContainer(name):
+                return f"container {name} {new_id()}"
+            case NamedContext(name):
+                if name not in self.options.inputs.named:
+                    raise NotFound(f"no such build context: {name}")
+                return str(self.directory_digest(str(self.options.inputs.named[name]), names, step, own=False))
+            case Context():
+                context = self.options.inputs.context
+                if context is None:
+                    raise NotFound("there is no build context")
+                return str(self.directory_digest(str(context), names, step, own=True))
+
+    def directory_digest(self, path: str, names: tuple[str, ...], step: Copy | None, *, own: bool) -> Digest:
+        import os
+
+        from builda.fs.ignore import Matcher
+        from builda.fs.tree import CopyRequest, Source, content_digest
+
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            file = self.options.inputs.ignore_file if own else None
+            ignore = Matcher.parse("" if file is None else file.read_text("utf-8", "surrogateescape"))
+            request = CopyRequest(
+                sources=tuple(Source(root, name, ignore=ignore) for name in names),
+                destination="/",
+                owner=(0, 0),
+                excludes=() if step is None else step.excludes,
+                parents=step is not None and step.parents,
+                wildcards=step is not None and step.allow_wildcard,
+                allow_empty_wildcard=step is not None and step.allow_empty_wildcard,
+            )
+            return content_digest(request, remembered=self.remembered)
+        finally:
+            os.close(root)
+
+    # Commit
+
+    def commit(self) -> Built:
+        """The target's image: the one of an earlier build when nothing differs, else a new one."""
+        target = self.plan.target
+        tip = self.tips[target]
+        known = None if target in self.containers else self.known_image(tip)
+        if known is not None:
+            return Built(image=known, cached=True, misses=tuple(self.misses))
+        container = self.container(target)
+        with self.store.locked(container) as current:
+            container = self.store.update(replace(current, layers=tip.layers, config=tip.config))
+        image = self.builder.commit(container, replace(self.options.commit, destination=None))
+        self.store.steps.put_image(self.image_key(tip), image.digest)
+        return Built(image=image, cached=False, misses=tuple(self.misses))
+
+    def image_key(self, tip: Tip) -> Digest:
+        """What the image follows from: the last step, and what the commit adds."""
+        options = self.options.commit
+        said = {
+            "format": self.options.format,
+            "squash": str(options.squash),
+            "layers": str(self.options.layers),
+            "annotations": repr(options.annotations),
+            "unset": repr((options.unset_annotations, options.unset_env, options.unset_labels)),
+            "omit": str(options.omit_history),
+            "identity": str(options.identity_label),
+            "epoch": str(options.epoch),
+        }
+        return step_key(tip.key, Configure(), said)
+
+    def known_image(self, tip: Tip) -> Image | None:
+        if not self.options.cache:
+            return None
+        digest = self.store.steps.find_image(self.image_key(tip))
+        return None if digest is None else self.store.find_image(str(digest))
+
+
+class _Lazily(Mapping[int, WorkingContainer]):
+    """The stages' working containers, each made when something is copied from it."""
+
+    def __init__(self, execution: _Execution) -> None:
+        self._execution = execution
+
+    def __getitem__(self, index: int) -> WorkingContainer:
+        if index not in self._execution.tips:
+            raise KeyError(index)
+        return self._execution.container(index)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._execution.tips)
+
+    def __len__(self) -> int:
+        return len(self._execution.tips)
+
+
+def explain_miss(builder: Builder, wanted: bytes) -> str:
+    """In words, what differs between the key of a step and the nearest remembered one of the same kind."""
+    import json
+
+    mine = _flat(json.loads(wanted))
+    best: tuple[int, str] | None = None
+    for _, result in builder.store.steps.iter():
+        other = _flat(json.loads(result.explained))
+        if other.get("step.type") != mine.get("step.type"):
+            continue
+        differing = sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name))
+        text = "; ".join(f"{name} was {other.get(name)}, is {mine.get(name)}" for name in differing)
+        if best is None or len(differing) < best[0]:
+            best = (len(differing), text)
+    if best is None:
+        return "no step of this kind was remembered"
+    return best[1] or "the remembered result was removed"
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, str]:
+    if isinstance(value, dict):
+        items = ((f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items())
+        return {name: text for path, item in items for name, text in _flat(item, path).items()}
+    if isinstance(value, list):
+        return {name: text for i, item in enumerate(value) for name, text in _flat(item, f"{prefix}[{i}]").items()}
+    return {prefix: str(value)}
+
+
+def _keyed(step: Run | Copy | MakeDirectory) -> Step:
+    """The step as it counts: without what only history shows, and without proxies."""
+    plain = replace(step, created_by=None)
+    if isinstance(plain, Run):
+        return replace(plain, env=tuple(pair for pair in plain.env if pair[0].upper() not in _UNCACHED))
+    return plain
+
+
+def _pending(tip: Tip, snapshot: str | None = None) -> tuple[FrozenLayer, ...]:
+    """History without layers since the last one, as entries among the layers."""
+    below = snapshot or (tip.layers[-1].snapshot if tip.layers else tip.base or "")
+    return tuple(FrozenLayer(snapshot=below, history=entry, empty=True) for entry in tip.history)
+
+
+def _layer_of(found: StepResult, step: Step) -> FrozenLayer:
+    from builda.oci.descriptor import Descriptor
+
+    return FrozenLayer(
+        snapshot=found.snapshot,
+        history=History(created=timestamp(found.created), created_by=step.created_by, empty_layer=found.empty),
+        diff_id=found.diff_id,
+        blob=None if found.blob is None else Descriptor.from_json(found.blob, where="remembered step"),
+        empty=found.empty,
+    )
+
+
+def _following(steps: tuple[Step, ...], step: Step) -> str:
+    """The text of the instruction that `step` is the first part of."""
+    index = steps.index(step)
+    return next((other.text for other in steps[index:] if other.text), "")
+
+
+def _identity(options: RunOptions) -> str:
+    """What of the options may change what a command does to files."""
+    return repr(replace(options, isolation=None, runtime=None, runtime_flags=(), terminal=None, cgroup_parent=None))
+
+
+def _failed(step: Step, error: BuildaError) -> BuildaError:
+    if step.at is None:
+        return StepFailed(str(error), cause=error)
+    if isinstance(error, CommandFailed):
+        return StepFailed(f"{step.at.file}:{step.at.line}: {step.text}: {error}", cause=error)
+    return ContainerfileError(f"{error}", file=step.at.file, line=step.at.line, hint=error.hint)
+
+
+def _lineage(plan: Plan) -> frozenset[int]:
+    """The target and the stages that it begins with, one on the other."""
+    found = {plan.target}
+    base = plan.stages[plan.target].base
+    while isinstance(base, FromStage):
+        found.add(base.index)
+        base = plan.stages[base.index].base
+    return frozenset(found)

@@ -1,0 +1,460 @@
+"""`build` (`bud`): a Containerfile to an image, with the lines on stdout that scripts know from Buildah."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from builda.cli import groups
+from builda.cli.commit import annotation
+from builda.cli.options import Duration, argument, listed, many, number, refused, switch, text
+from builda.cli.output import print_line, write_file
+from builda.cli.verb import verb
+from builda.errors import InvalidValue, NotFound, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from builda.builder.execute import Built, ExecuteOptions
+    from builda.cli.session import Session
+    from builda.containerfile import BuildRequest
+    from builda.events import Event
+
+_LATER = "not supported yet"
+_CONTEXTS = ("docker://", "docker-image://", "container-image://")
+
+
+@verb(
+    argument("context", required=False),
+    listed("--file", "-f", metavar="FILE", help="The Containerfile; - is standard input. Several are one text."),
+    many("--tag", "-t", metavar="NAME", help="Name the image; the first may carry a transport."),
+    many("--build-arg", metavar="NAME[=VALUE]", help="Set a build argument; a bare name takes the caller's variable."),
+    many("--build-arg-file", metavar="FILE", help="Set the build arguments in the lines of this file."),
+    many("--build-context", metavar="NAME=DIR|docker-image://IMAGE", help="Give a name to a further context."),
+    text("--target", metavar="STAGE", help="Build this stage, by name or number, instead of the last."),
+    text("--from", "from_", metavar="IMAGE", help="Replace the image of the first FROM."),
+    text("--ignorefile", metavar="FILE", help="The ignore file of the context."),
+    many("--label", metavar="NAME=VALUE", help="Add a label."),
+    many("--annotation", metavar="NAME=VALUE", help="Set an annotation of the manifest."),
+    many("--env", metavar="NAME[=VALUE]", help="Set a variable in every stage."),
+    listed("--unsetenv", metavar="NAME,…", help="Drop variables from the result."),
+    listed("--unsetlabel", metavar="NAME,…", help="Drop labels from the result."),
+    listed("--unsetannotation", metavar="NAME,…", help="Drop annotations of the base."),
+    switch("--identity-label", default=True, help="Write the label io.builda.version (default)."),
+    switch("--omit-history", help="Write no history."),
+    text("--format", metavar="FORMAT", help="oci or docker.  [env: BUILDA_FORMAT, BUILDAH_FORMAT]"),
+    switch("--layers", default=None, help="A layer, and a remembered result, for each step (default)."),
+    switch("--no-cache", help="Look for no remembered steps."),
+    text("--cache-ttl", metavar="DURATION", type=Duration(), help="Look for no remembered steps older than this."),
+    switch("--explain-cache", help="Say for each step that was not remembered what differs."),
+    switch("--rm", default=None, help="Remove working containers (always done; accepted for scripts)."),
+    switch("--force-rm", default=None, help="The same when the build fails (always done; accepted for scripts)."),
+    switch("--squash", help="Make one layer of everything, the base included."),
+    number("--jobs", default=1, help="Build so many stages at a time; 0 is no limit.  [default: 1]"),
+    many("--output", "-o", metavar="type=local|tar,dest=PATH", help="Also write the root file system there."),
+    text("--iidfile", metavar="FILE", help="Write the image ID into this file instead of printing it."),
+    text("--iidfile-raw", "--raw-iidfile", metavar="FILE", help="The same without sha256:."),
+    text("--metadata-file", metavar="FILE", help="Write the digests as JSON into this file."),
+    text("--manifest", metavar="LIST", help="Append the image to this list, which is made when missing."),
+    text("--pull", metavar="POLICY", default="missing", bare="true", help="missing (default), always, never or newer."),
+    switch("--quiet", "-q", help="Print the image ID only."),
+    many("--secret", metavar="id=ID[,src=FILE|,env=NAME]", help="A secret for RUN --mount=type=secret."),
+    many("--ssh", metavar="default|ID[=SOCKET]", help="An agent for RUN --mount=type=ssh."),
+    many("--allow", metavar="security.insecure", help="Let RUN --security=insecure have every right."),
+    many("--cpp-flag", metavar="FLAG", help="-DNAME[=VALUE], -UNAME or -IDIR for .in files."),
+    switch("--preprocess", help="Preprocess the Containerfile whatever its name."),
+    switch("--print-plan", help="Print the steps as JSON, and build nothing."),
+    switch("--check", help="Print the build checks' warnings, and build nothing."),
+    switch("--compress", hidden=True, help="Accepted and without meaning, as in Buildah."),
+    switch("--disable-content-trust", hidden=True, help="Accepted and without meaning, as in Buildah."),
+    *(
+        refused(name, reason=_LATER)
+        for name in (
+            "--cache-from",
+            "--cache-to",
+            "--layer-label",
+            "--logfile",
+            "--mount",
+            "--source-policy-file",
+            "--os-feature",
+            "--os-version",
+            "--hooks-dir",
+        )
+    ),
+    *(
+        refused(name, reason=_LATER, takes_value=False)
+        for name in (
+            "--all-platforms",
+            "--save-stages",
+            "--stage-labels",
+            "--logsplit",
+            "--compat-volumes",
+            "--stdin",
+            "--print-script",
+        )
+    ),
+    refused("--sign-by", reason="builda does not sign images; sign what was pushed, by its digest"),
+    groups.COMPRESSION,
+    groups.TIME,
+    groups.PULL_FLAGS,
+    groups.REGISTRY,
+    groups.RETRY,
+    groups.PLATFORM,
+    groups.NAMESPACES,
+    groups.USERNS,
+    groups.RESOURCES,
+    groups.HOST,
+    groups.PROCESS,
+    groups.SECURITY,
+    groups.DECRYPTION,
+    groups.CONFIDENTIAL,
+    groups.SBOM,
+    groups.HIDDEN,
+    name="build",
+    example="builda bud -t app:1 -f Containerfile .",
+)
+def build(session: Session, *, context: str | None, quiet: bool, **values: Any) -> None:
+    """Build an image from a Containerfile and print its ID.
+
+    CONTEXT is the directory that COPY and ADD take files from, by default the current one. A name that ends in .in is
+    preprocessed. Steps are remembered and not done again while nothing that they read differs.
+    """
+    from builda import containerfile
+
+    session.quiet = quiet
+    printer = _Printer(session, quiet=quiet)
+    builder = session.builder
+    builder.emit = printer.show
+    request = _request(session, context, values)
+    if values.pop("check"):
+        _print_findings(containerfile.check(builder, request))
+        return
+    if values.pop("print_plan"):
+        _print_plan(containerfile.compile_plan(builder, request).plan)
+        return
+    _check_rest(values)
+    options = _execute_options(session, request, values)
+    built = containerfile.build(builder, request, options)
+    _publish(session, built, options, values, printer)
+
+
+class _Printer:
+    """Steps on stdout as Buildah prints them; everything else as elsewhere."""
+
+    def __init__(self, session: Session, *, quiet: bool) -> None:
+        self._session = session
+        self.quiet = quiet
+
+    def show(self, event: Event) -> None:
+        """One event; from any thread."""
+        from builda.events import CommandOutput, StepFinished, StepStarted
+
+        match event:
+            case StepStarted():
+                prefix = f"[{event.stage}] " if event.stage else ""
+                self.line(f"{prefix}STEP {event.index}/{event.total}: {event.text}")
+            case StepFinished(cached=True) if event.index > 1:
+                prefix = f"[{event.stage}] " if event.stage else ""
+                self.line(f"{prefix}--> Using cache")
+            case StepFinished():
+                pass
+            case CommandOutput():
+                if not self.quiet or event.stream == "stderr":
+                    stream = sys.stdout if event.stream == "stdout" else sys.stderr
+                    stream.flush()
+                    os.write(stream.fileno(), event.data)
+            case _:
+                self._session.emit(event)
+
+    def line(self, text_: str) -> None:
+        """One line, unless quiet."""
+        if not self.quiet:
+            sys.stdout.write(text_ + "\n")
+            sys.stdout.flush()
+
+
+def _request(session: Session, context: str | None, values: dict[str, Any]) -> BuildRequest:
+    from builda.containerfile import BuildRequest, find_containerfile
+
+    directory, files = _context(context, values.pop("file"))
+    if not files:
+        files = ((os.path.relpath(find_containerfile(directory)), None),)
+    named, images = _contexts(values.pop("build_context"))
+    allowed = values.pop("allow")
+    if any(item != "security.insecure" for item in allowed):
+        raise Unsupported(f"unknown permission: {' '.join(allowed)}", hint="there is security.insecure")
+    return BuildRequest(
+        files=tuple((name, _read(name) if data is None else data) for name, data in files),
+        context=directory,
+        preprocess=values.pop("preprocess"),
+        cpp_flags=values.pop("cpp_flag"),
+        build_args=_build_args(values.pop("build_arg_file"), values.pop("build_arg"), session.environ),
+        target=values.pop("target"),
+        named_contexts=named,
+        named_images=images,
+        base=values.pop("from_"),
+        env=tuple(_variables(values.pop("env"), session.environ).items()),
+        labels=tuple(annotation(item) if "=" in item else (item, "") for item in values.pop("label")),
+        platform=groups.platform(values),
+        allow_insecure=bool(allowed),
+    )
+
+
+def _context(context: str | None, files: tuple[str, ...]) -> tuple[Path, tuple[tuple[str, bytes | None], ...]]:
+    """The context directory, and the Containerfiles named or meant; a file as context is the Containerfile."""
+    from pathlib import Path
+
+    where = context or "."
+    if "://" in where or where.startswith("git@") or (where.startswith("github.com/") and not os.path.exists(where)):
+        raise Unsupported(f"remote contexts are {_LATER}: {where}", hint="fetch it first, and name the directory")
+    if where == "-":
+        raise Unsupported(f"a context on standard input is {_LATER}", hint="use -f - and a directory")
+    directory = Path(where)
+    if not directory.exists():
+        raise NotFound(f"no such context: {where}")
+    if directory.is_file():
+        return directory.parent, tuple((name, None) for name in (*files, where))
+    return directory, tuple(_named_file(directory, name) for name in files)
+
+
+def _named_file(context: Path, name: str) -> tuple[str, bytes | None]:
+    """As given, else inside the context."""
+    if name == "-":
+        return "<stdin>", sys.stdin.buffer.read()
+    if not os.path.exists(name) and (context / name).exists():
+        return str(context / name), None
+    return name, None
+
+
+def _read(name: str) -> bytes:
+    from builda.containerfile import SIZE_LIMIT
+
+    try:
+        with open(name, "rb") as file:
+            return file.read(SIZE_LIMIT + 1)
+    except FileNotFoundError as error:
+        raise NotFound(f"no such Containerfile: {name}") from error
+    except IsADirectoryError as error:
+        raise InvalidValue(f"Containerfile is a directory: {name}", hint="name the file in it") from error
+
+
+def _contexts(items: tuple[str, ...]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Named contexts that are directories, and those that stand for images."""
+    from pathlib import Path
+
+    named: dict[str, Path] = {}
+    images: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value:
+            raise InvalidValue(f"build context is written NAME=DIR: {item}")
+        prefix = next((prefix for prefix in _CONTEXTS if value.startswith(prefix)), None)
+        if prefix is not None:
+            images[name] = value.removeprefix(prefix)
+        elif "://" in value:
+            raise Unsupported(f"remote contexts are {_LATER}: {value}", hint="fetch it first, and name the directory")
+        elif not os.path.isdir(value):
+            raise NotFound(f"no such directory for the build context {name}: {value}")
+        else:
+            named[name] = Path(value)
+    return named, images
+
+
+def _build_args(files: tuple[str, ...], items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
+    lines: list[str] = []
+    for path in files:
+        with open(path, encoding="utf-8") as file:
+            lines += [line.strip() for line in file if line.strip() and not line.lstrip().startswith("#")]
+    return _variables((*lines, *items), environ)
+
+
+def _variables(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
+    """`K=V`, or `K` of the caller's environment when it is set there."""
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not name:
+            raise InvalidValue(f"argument has no name: {item!r}")
+        if equals:
+            found[name] = value
+        elif name in environ:
+            found[name] = environ[name]
+        else:
+            found.pop(name, None)
+    return found
+
+
+def _check_rest(values: dict[str, Any]) -> None:
+    for name in ("rm", "force_rm", "compress", "disable_content_trust"):
+        values.pop(name)
+    if values["iidfile"] and values["iidfile_raw"]:
+        raise InvalidValue("--iidfile cannot be used with --iidfile-raw")
+    if values["jobs"] < 0:
+        raise InvalidValue(f"--jobs is 0 or more: {values['jobs']}")
+
+
+def _execute_options(session: Session, request: BuildRequest, values: dict[str, Any]) -> ExecuteOptions:
+    from pathlib import Path
+
+    from builda.builder.execute import ExecuteOptions
+    from builda.builder.options import CommitOptions, Inputs, PullOptions
+
+    timestamp = values.pop("timestamp")
+    kind, level = groups.compression(values)
+    image_format = groups.image_format(values.pop("format"), session.environ) or "oci"
+    layers = values.pop("layers")
+    if layers is None:
+        layers = (session.environ.get("BUILDAH_LAYERS") or "true").lower() not in ("0", "false")
+    policy = groups.pull_policy(values, values.pop("pull"))
+    run = groups.run_options(values, session.environ)
+    ttl, ignore_file = values.pop("cache_ttl"), values.pop("ignorefile")
+    commit = CommitOptions(
+        format=image_format,
+        squash=values.pop("squash"),
+        timestamp=timestamp,
+        source_date_epoch=groups.epoch(values.pop("source_date_epoch"), timestamp, session.environ),
+        rewrite_timestamp=values.pop("rewrite_timestamp"),
+        created_annotation=values.pop("created_annotation"),
+        identity_label=values.pop("identity_label"),
+        annotations=tuple(map(annotation, values.pop("annotation"))),
+        unset_annotations=values.pop("unsetannotation"),
+        unset_env=values.pop("unsetenv"),
+        unset_labels=values.pop("unsetlabel"),
+        omit_history=values.pop("omit_history"),
+        compression=kind or "gzip",
+        compression_level=level,
+    )
+    access = groups.registry_access(values, session.environ)
+    return ExecuteOptions(
+        inputs=Inputs(
+            context=request.context,
+            ignore_file=Path(ignore_file) if ignore_file is not None else _own_ignore_file(request),
+            named=request.named_contexts,
+            secrets=_secrets(values.pop("secret"), session.environ),
+            ssh=_agents(values.pop("ssh"), session.environ),
+            discard_writes=True,
+            access=access,
+        ),
+        pull=PullOptions(policy=policy, platform=request.platform, access=access),
+        run=run,
+        format=image_format,
+        layers=layers and not commit.squash and session.store.driver == "overlay",
+        cache=not values.pop("no_cache") and ttl != 0,
+        cache_ttl=None if ttl is None else ttl / 10**9,
+        commit=commit,
+        jobs=values.pop("jobs"),
+        explain=values.pop("explain_cache"),
+    )
+
+
+def _own_ignore_file(request: BuildRequest) -> Path | None:
+    from builda.containerfile import find_ignore_file
+
+    return None if request.context is None else find_ignore_file(request.context, request.files[0][0])
+
+
+def _secrets(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for item in items:
+        parts = dict(part.partition("=")[::2] for part in item.split(","))
+        name = parts.get("id", "")
+        if not name:
+            raise InvalidValue("secret has no id", hint="write --secret id=NAME,src=FILE")
+        source = parts.get("src") or parts.get("source")
+        variable = parts.get("env") or (name if source is None and parts.get("type") != "file" else None)
+        if source is not None:
+            try:
+                with open(os.path.expanduser(source), "rb") as file:
+                    found[name] = file.read()
+            except FileNotFoundError as error:
+                raise NotFound(f"no such file for the secret {name}: {source}") from error
+        elif variable is not None and variable in environ:
+            found[name] = environ[variable].encode()
+        else:
+            raise NotFound(f"variable of the secret {name} is not set: {variable}")
+    return found
+
+
+def _agents(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in items:
+        name, _, path = item.partition("=")
+        socket = path or environ.get("SSH_AUTH_SOCK", "")
+        if not socket:
+            raise NotFound(f"no agent for --ssh {name}", hint="start ssh-agent, or name its socket")
+        found[name] = socket
+    return found
+
+
+def _publish(
+    session: Session, built: Built, options: ExecuteOptions, values: dict[str, Any], printer: _Printer
+) -> None:
+    """Names, lists, files and the last lines on stdout."""
+    from builda.builder.push import local_name, write_to
+    from builda.transfer.locate import parse_location
+
+    image, store = built.image, session.store
+    for miss in built.misses:
+        printer.line(f"--> not remembered: {miss.text}: {miss.reason}")
+    tags = values.pop("tag")
+    if tags:
+        printer.line(f"COMMIT {tags[0]}")
+    printer.line(f"--> {image.id.encoded[:12]}")
+    for tag in tags:
+        location = parse_location(tag)
+        if location is not None and location.transport != "store":
+            write_to(session.builder, image, location, options.inputs.access)
+            continue
+        name = local_name(tag if location is None else location.where)
+        store.tag(image, name)
+        printer.line(f"Successfully tagged {name}")
+    if (manifest := values.pop("manifest")) is not None:
+        from builda.builder.commit import append_to_index
+
+        append_to_index(store, local_name(manifest), image)
+    for item in values.pop("output"):
+        _export(session, built, item)
+    _write_ids(built, values)
+
+
+def _write_ids(built: Built, values: dict[str, Any]) -> None:
+    from builda.cli.commit import metadata
+
+    if values["metadata_file"] is not None:
+        write_file(values["metadata_file"], metadata(built.image))
+    if values["iidfile"] is not None:
+        write_file(values["iidfile"], str(built.image.id))
+    elif values["iidfile_raw"] is not None:
+        write_file(values["iidfile_raw"], built.image.id.encoded)
+    else:
+        print_line(built.image.id.encoded)
+
+
+def _export(session: Session, built: Built, item: str) -> None:
+    """The root file system of the image as a directory or a tar file; `-` is a tar on stdout."""
+    from builda.builder.export import export
+
+    parts = dict(part.partition("=")[::2] for part in item.split(",")) if "=" in item else {"dest": item}
+    kind = parts.get("type") or ("tar" if parts.get("dest") == "-" else "local")
+    destination = parts.get("dest")
+    if kind not in ("local", "tar") or not destination:
+        raise InvalidValue(f"invalid --output: {item}", hint="write a directory, or type=tar,dest=FILE")
+    export(session.builder, built.image, kind, destination)
+
+
+def _print_findings(findings: Any) -> None:
+    for finding in findings:
+        print_line(f"{finding.at.file}:{finding.at.line}: {finding.check}: {finding.message}")
+    if findings:
+        raise InvalidValue(f"{len(findings)} warning{'s' * (len(findings) > 1)}", hint="# check=skip=NAME skips one")
+
+
+def _print_plan(plan: Any) -> None:
+    import json
+
+    from builda.builder.keys import canonical
+    from builda.cli.output import print_json
+
+    print_json(json.loads(canonical(plan)))

@@ -1,0 +1,161 @@
+"""build: a Containerfile to an image. The frontend compiles it, the builder performs the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builda.builder.options import PullOptions
+from builda.builder.pull import machine_platform
+from builda.errors import ContainerfileError, NotFound
+from builda.events import Warned
+from builda.frontend.source import SIZE_LIMIT, SourceText, decode
+from builda.plan import Location
+
+if TYPE_CHECKING:
+    from builda.builder.builder import Builder
+    from builda.builder.execute import Built, ExecuteOptions
+    from builda.frontend.checks import Finding
+    from builda.frontend.compile import Compiled
+    from builda.oci.config import ImageConfig
+    from builda.oci.descriptor import Platform
+
+__all__ = ["SIZE_LIMIT", "BuildRequest", "build", "check", "compile_plan", "find_containerfile", "find_ignore_file"]
+
+IGNORE_FILES = (".containerignore", ".dockerignore")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What `build` is given: a Containerfile (or several, one below the other) and how to compile it."""
+
+    files: tuple[tuple[str, bytes], ...]  # names as shown in errors, and their bytes
+    context: Path | None = None
+    preprocess: bool = False  # also files that do not end in .in
+    cpp_flags: tuple[str, ...] = ()
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    target: str | None = None
+    named_contexts: Mapping[str, Path] = field(default_factory=dict)
+    named_images: Mapping[str, str] = field(default_factory=dict)
+    base: str | None = None  # replaces the image of the first FROM
+    env: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    platform: Platform | None = None
+    allow_insecure: bool = False
+
+
+def build(builder: Builder, request: BuildRequest, options: ExecuteOptions | None = None) -> Built:
+    """The image that a Containerfile describes, in the store and without a name.
+
+    Raises ContainerfileError with the place and an excerpt for what cannot be built, StepFailed for a step that fails.
+    """
+    from builda.builder.execute import ExecuteOptions, execute
+
+    chosen = options or ExecuteOptions()
+    source = read(builder, request)
+    with _excerpts(source):
+        compiled = _compiled(builder, request, source, chosen.pull)
+        pull = replace(chosen.pull, platform=request.platform or chosen.pull.platform)
+        return execute(builder, compiled.plan, replace(chosen, pull=pull))
+
+
+def compile_plan(builder: Builder, request: BuildRequest, pull: PullOptions | None = None) -> Compiled:
+    """The plan of a Containerfile; base images are pulled for their configurations, and nothing is built."""
+    source = read(builder, request)
+    with _excerpts(source):
+        return _compiled(builder, request, source, pull or PullOptions())
+
+
+def check(builder: Builder, request: BuildRequest) -> tuple[Finding, ...]:
+    """What the build checks say of a Containerfile; nothing is built."""
+    from builda.frontend.checks import check
+    from builda.frontend.parse import parse
+
+    source = read(builder, request)
+    with _excerpts(source):
+        return check(parse(source))
+
+
+def read(builder: Builder, request: BuildRequest) -> SourceText:
+    """The text of the request's files, preprocessed where they ask for it."""
+    source = SourceText((), ())
+    for name, data in request.files:
+        if request.preprocess or name.endswith(".in"):
+            source = source + _preprocessed(builder, request, name, data)
+        else:
+            source = source + SourceText.of(decode(data, name), name)
+    return source
+
+
+def _preprocessed(builder: Builder, request: BuildRequest, name: str, data: bytes) -> SourceText:
+    from builda.frontend.preprocess import parse_flags, preprocess
+
+    flags = parse_flags(builder.environ.get("BUILDAH_CPPFLAGS", ""), request.cpp_flags)
+    done = preprocess(data, name, context=None if request.context is None else str(request.context), flags=flags)
+    for at, message in done.warnings:
+        builder.emit(Warned(message=f"{at.file}:{at.line}: {message}"))
+    return done.source
+
+
+def _compiled(builder: Builder, request: BuildRequest, source: SourceText, pull: PullOptions) -> Compiled:
+    from builda.frontend.compile import CompileOptions, to_plan
+    from builda.frontend.parse import parse
+
+    def config_of(name: str, platform: Platform) -> ImageConfig:
+        return builder.pull(name, replace(pull, platform=platform)).config
+
+    options = CompileOptions(
+        platform=request.platform or machine_platform(),
+        build_platform=machine_platform(),
+        build_args=request.build_args,
+        target=request.target,
+        contexts=frozenset(request.named_contexts),
+        images=request.named_images,
+        base=request.base,
+        env=request.env,
+        labels=request.labels,
+        allow_insecure=request.allow_insecure,
+    )
+    compiled = to_plan(parse(source), options, config_of)
+    if compiled.unused_args:
+        names = " ".join(compiled.unused_args)
+        builder.emit(Warned(message=f"one or more build args were not consumed: [{names}]"))
+    return compiled
+
+
+@contextmanager
+def _excerpts(source: SourceText) -> Iterator[None]:
+    """Shows the lines around the place of an error."""
+    from builda.frontend.parse import excerpt
+
+    try:
+        yield
+    except ContainerfileError as error:
+        if error.excerpt is None:
+            error.excerpt = excerpt(source, Location(error.file, error.line))
+        raise
+
+
+def find_containerfile(context: Path) -> Path:
+    """`Containerfile`, else `Dockerfile`, in a context; their `.in` forms where neither is there."""
+    for name in ("Containerfile", "Dockerfile", "Containerfile.in", "Dockerfile.in"):
+        if (context / name).is_file():
+            return context / name
+    raise NotFound(f"no Containerfile or Dockerfile in the context: {context}", hint="name one with -f")
+
+
+def find_ignore_file(context: Path, containerfile: str) -> Path | None:
+    """The ignore file of a context: one beside the Containerfile and named after it, else the context's own.
+
+    One that is a link out of the context does not count.
+    """
+    for beside in (Path(f"{containerfile}{name}") for name in IGNORE_FILES):
+        if beside.is_file():
+            return beside
+    for own in (context / name for name in IGNORE_FILES):
+        if own.is_file() and own.resolve().is_relative_to(context.resolve()):
+            return own
+    return None
