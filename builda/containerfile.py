@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from builda.errors import ContainerfileError, NotFound
 from builda.events import Warned
 from builda.frontend.source import SIZE_LIMIT, SourceText, decode
 from builda.plan import Location
+from builda.values import dataclass
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from builda.oci.digest import Digest
+from builda.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

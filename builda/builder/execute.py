@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from builda.builder.records import timestamp
 from builda.errors import BuildaError, CommandFailed, ContainerfileError, NotFound, StepFailed
 from builda.events import StepFinished, StepStarted
 from builda.oci import edits
-from builda.oci.config import History, ImageConfig
+from builda.oci.config import History, ImageConfig, empty_config
 from builda.oci.digest import Digest
 from builda.plan import (
     Configure,
@@ -46,6 +46,7 @@ from builda.plan import (
 )
 from builda.store.containers import FrozenLayer, WorkingContainer, new_id
 from builda.store.steps import StepResult
+from builda.values import dataclass
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
@@ -70,6 +71,7 @@ class ExecuteOptions:
     commit: CommitOptions = _COMMIT  # its clamp decides what layers record, so it is part of every key
     jobs: int = 1  # stages at a time
     explain: bool = False
+    capture: bool = False  # commands' output goes to `emit`, as it does with several jobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +224,7 @@ class _Execution:
             name = stage.base.name
             pull = replace(self.options.pull, platform=stage.platform or self.options.pull.platform)
             image = self.builder.pull(name, pull)
-        config = ImageConfig(platform=stage.platform or machine_platform()) if image is None else image.config
+        config = empty_config(stage.platform or machine_platform()) if image is None else image.config
         base = {"base": "scratch" if image is None else str(image.digest), "platform": str(config.platform)}
         key = step_key(None, Configure(), {**settings, **base})
         annotations = {} if image is None else dict(image.manifest.annotations)
@@ -303,7 +305,7 @@ class _Execution:
         plain = replace(step, created_by=None)
         match plain:
             case Run():
-                capture = self.options.jobs != 1
+                capture = self.options.capture or self.options.jobs != 1
                 self.builder.run(container, plain, inputs=inputs, capture=capture, stage=self.label(index))
             case Copy():
                 self.builder.copy(container, plain, inputs=inputs)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from builda.errors import InvalidValue
 from builda.plan import RunOptions
+from builda.values import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from builda.builder.rootfiles import files
 from builda.builder.security import Security, capabilities, rlimits, security
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.isolation.spec import Device, Process, Sandbox
+from builda.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,7 +11,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import reduce
 from typing import TypeAlias
 
@@ -35,7 +35,7 @@ from builda.frontend.instructions import (
 from builda.frontend.parse import Heredoc, Parsed, parse_line
 from builda.mounts import parse_mount
 from builda.oci import edits
-from builda.oci.config import Healthcheck, ImageConfig
+from builda.oci.config import Healthcheck, ImageConfig, empty_config
 from builda.oci.descriptor import Platform
 from builda.plan import (
     Configure,
@@ -54,6 +54,7 @@ from builda.plan import (
     Stage,
     Step,
 )
+from builda.values import dataclass
 
 ConfigOf: TypeAlias = Callable[[str, Platform], ImageConfig]
 
@@ -244,7 +245,7 @@ class _Compiler:
         if name in self.options.contexts:
             return NamedContext(name), _State(ImageConfig(platform=platform), platform)
         if name == "scratch":
-            return None, _State(ImageConfig(platform=platform), platform)
+            return None, _State(empty_config(platform), platform)
         earlier = self._stage_named(name, index, numbers=False)
         if earlier is not None:
             parent = self.stage(earlier)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeAlias
 
 from builda.errors import ContainerfileError
 from builda.frontend import heredoc
 from builda.frontend.parse import Heredoc, Instruction, parse_line
 from builda.plan import Location
+from builda.values import dataclass
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 

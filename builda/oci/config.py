@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Any
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.oci.descriptor import Platform, string_map, string_tuple
 from builda.oci.digest import Digest
+from builda.values import dataclass
 
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CONFIG_LIMIT = 8 << 20
 """Bytes that an image configuration may have."""
 
@@ -84,6 +86,11 @@ class ImageConfig:
     def environ(self) -> dict[str, str]:
         """`env` as a mapping."""
         return dict(self.env)
+
+
+def empty_config(platform: Platform) -> ImageConfig:
+    """What FROM scratch begins with: BuildKit and Buildah both give it a PATH."""
+    return ImageConfig(platform=platform, env=(("PATH", DEFAULT_PATH),))
 
 
 def chain_ids(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:

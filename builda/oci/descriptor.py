@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.oci.digest import Digest
+from builda.values import dataclass
 
 # What `uname -m` calls an architecture, and the ways users spell it, to GOARCH (image-spec, image-index.md).
 _ARCHITECTURES = {

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeAlias
 
 from builda.oci.config import Healthcheck, ImageConfig
 from builda.oci.descriptor import Platform
+from builda.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from builda.errors import CorruptContent, NotFound, Unsupported
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor, Platform, string_map
+from builda.values import dataclass
 
 MANIFEST_LIMIT = 8 << 20
 """Bytes that a manifest or index may have (registries allow 4 MiB by the distribution-spec's advice)."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError, Unsupported
 from builda.oci.reference import DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ShortReference, parse_short
 from builda.registry.places import Places
+from builda.values import dataclass
 
 PullFrom: TypeAlias = Literal["all", "digest-only", "tag-only"]
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import AlreadyExists, InUse, InvalidValue, NotFound, StoreUnavailable
@@ -16,6 +16,7 @@ from builda.oci.digest import Digest
 from builda.runoptions import NO_OPTIONS, RunOptions
 from builda.store import layout, locks
 from builda.store.layout import Layout
+from builda.values import dataclass
 
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor

@@ -1,0 +1,146 @@
+"""Our dataclasses behave as the standard library's."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from dataclasses import FrozenInstanceError, field, replace
+from typing import Any
+
+import pytest
+
+from builda.values import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """By keyword only."""
+
+    a: int
+    b: str = "b"
+    c: tuple[int, ...] = ()
+    d: dict[str, int] = field(default_factory=dict, compare=False)
+    secret: str = field(default="s", repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Standard:
+    """What `Named` is to be like."""
+
+    a: int
+    b: str = "b"
+    c: tuple[int, ...] = ()
+    d: dict[str, int] = field(default_factory=dict, compare=False)
+    secret: str = field(default="s", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """By position."""
+
+    x: int
+    y: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """The same fields as `Pair`, another meaning."""
+
+    x: int
+    y: int = 2
+
+
+@dataclass(slots=True)
+class Mutable:
+    """May change."""
+
+    x: int
+    items: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Looks at itself."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ValueError(self.n)
+
+
+def test_values_have_defaults_of_their_own() -> None:
+    made = Named(a=1)
+    assert (made.a, made.b, made.c, made.d) == (1, "b", (), {})
+    assert Named(a=1).d is not made.d
+
+
+def test_equal_and_hash_look_at_compared_fields_of_one_class() -> None:
+    assert Named(a=1, d={"x": 1}) == Named(a=1)
+    assert hash(Named(a=1)) == hash(Named(a=1))
+    assert Named(a=1) != Named(a=2)
+    assert Pair(1) != Other(1)
+    assert Pair(1) != (1, 2)
+    with pytest.raises(TypeError):
+        hash(Mutable(1))
+
+
+def test_the_text_is_the_standard_one() -> None:
+    assert repr(Named(a=1)) == repr(Standard(a=1)).replace("Standard", "Named")
+
+
+def test_nothing_changes_a_frozen_value() -> None:
+    value: Any = Pair(1)
+    with pytest.raises(FrozenInstanceError):
+        value.x = 3
+    with pytest.raises(FrozenInstanceError):
+        del value.x
+    with pytest.raises((FrozenInstanceError, AttributeError)):
+        value.z = 3
+    assert not hasattr(value, "__dict__")
+
+
+def test_the_rest_of_dataclasses_works() -> None:
+    assert replace(Pair(1), y=5) == Pair(1, 5)
+    assert [item.name for item in dataclasses.fields(Named)] == ["a", "b", "c", "d", "secret"]
+    assert dataclasses.is_dataclass(Pair(1))
+    assert dataclasses.asdict(Pair(1)) == {"x": 1, "y": 2}
+    match Pair(3, 4):
+        case Pair(x, y):
+            assert (x, y) == (3, 4)
+
+
+def test_values_are_copied_and_pickled() -> None:
+    assert copy.deepcopy(Named(a=1, d={"x": 1})).d == {"x": 1}
+    assert pickle.loads(pickle.dumps(Pair(1))) == Pair(1)
+
+
+def test_a_mutable_one_changes() -> None:
+    value = Mutable(1)
+    value.x = 2
+    value.items.append(3)
+    assert value == Mutable(2, [3])
+    assert Mutable(1).items == []
+
+
+def test_a_value_may_check_itself() -> None:
+    assert Checked(n=1).n == 1
+    with pytest.raises(ValueError, match="-1"):
+        Checked(n=-1)
+
+
+@pytest.mark.parametrize(
+    ("args", "given"),
+    [((), {}), ((1, 2, 3), {}), ((1,), {"x": 1}), ((1,), {"z": 1})],
+    ids=["none", "many", "twice", "unknown"],
+)
+def test_wrong_arguments_are_refused(args: tuple[int, ...], given: dict[str, int]) -> None:
+    with pytest.raises(TypeError, match=r"Pair\(\)"):
+        Pair(*args, **given)
+
+
+def test_keyword_only_means_it() -> None:
+    made: Any = Named
+    with pytest.raises(TypeError, match="positional"):
+        made(1)
