@@ -70,7 +70,7 @@ def _perform(
             rootfs,
             attachments,
             network=network,
-            scratch=place,
+            scratch=_inner(place),
             stubs=builder.store.containers.path(container.id, "stubs"),
             version=builder.version,
         )
@@ -113,6 +113,13 @@ def _failure(step: Run, status: int) -> CommandFailed:
         return CommandFailed(f"command succeeded, and 0 is not among the valid exit codes: {shown}", status=125)
     what = f"was ended by signal {status - 128}" if 128 < status < 160 else f"failed with status {status}"
     return CommandFailed(f"command {what}: {shown}", status=status)
+
+
+def _inner(place: str) -> str:
+    """Isolation's own part of the scratch directory: it may mount over it, and our files must stay in sight."""
+    path = os.path.join(place, "sandbox")
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return path
 
 
 @contextmanager

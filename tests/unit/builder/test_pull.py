@@ -1,0 +1,175 @@
+"""What a name means, and when it is fetched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builda.builder.options import CommitOptions, FromOptions, PullOptions
+from builda.errors import AlreadyExists, NotFound, RegistryError
+from builda.events import Warned
+from builda.oci.descriptor import Platform
+from builda.oci.edits import AddOnbuild, SetLabel, SetPlatform
+from builda.plan import Configure
+from builda.store.store import Image, WorkingContainer
+from tests.unit.builder.conftest import Bench
+
+pytestmark = pytest.mark.root
+NAME = "registry.test/app:1"
+
+
+@pytest.fixture
+def remote_image(bench: Bench, box: Image) -> Image:
+    """busybox as NAME in the registry, and not in the store by that name."""
+    bench.builder.push("box", f"docker://{NAME}")
+    return box
+
+
+def relabelled(bench: Bench, container: WorkingContainer, value: str) -> Image:
+    """Another version of the image, pushed to NAME; the store has it under no name of its own."""
+    bench.builder.config(container, Configure(edits=(SetLabel("version", value),)))
+    image = bench.builder.commit(container, CommitOptions(destination="next"))
+    bench.builder.push("next", f"docker://{NAME}")
+    bench.store.untag("localhost/next:latest")
+    return image
+
+
+def test_a_missing_image_is_pulled_once(bench: Bench, remote_image: Image) -> None:
+    assert bench.builder.pull(NAME).id == remote_image.id
+    assert bench.builder.pull(NAME).names == ("localhost/box:latest", NAME)
+    assert bench.remote.asked == [NAME]
+
+
+def test_never_is_an_error_for_a_missing_image(bench: Bench, remote_image: Image) -> None:
+    with pytest.raises(NotFound, match="not to be pulled"):
+        bench.builder.pull(NAME, PullOptions(policy="never"))
+    assert bench.remote.asked == []
+
+
+def test_always_and_newer_take_a_changed_image(bench: Bench, remote_image: Image, container: WorkingContainer) -> None:
+    bench.builder.pull(NAME)
+    changed = relabelled(bench, container, "2")
+    assert bench.builder.pull(NAME).id == remote_image.id
+    assert bench.builder.pull(NAME, PullOptions(policy="newer")).id == changed.id
+    again = relabelled(bench, container, "3")
+    assert bench.builder.pull(NAME, PullOptions(policy="always")).id == again.id
+
+
+def test_newer_is_content_with_what_is_there_when_the_registry_is_not(bench: Bench, remote_image: Image) -> None:
+    bench.builder.pull(NAME)
+    bench.remote.images.clear()
+    assert bench.builder.pull(NAME, PullOptions(policy="newer")).id == remote_image.id
+    assert any(isinstance(event, Warned) for event in bench.events)
+    with pytest.raises(RegistryError):
+        bench.builder.pull(NAME, PullOptions(policy="always"))
+
+
+def test_an_id_is_never_looked_for_elsewhere(bench: Bench, box: Image) -> None:
+    assert bench.builder.pull(box.id.encoded[:12], PullOptions(policy="always")).id == box.id
+    assert bench.builder.pull(str(box.id), PullOptions(policy="always")).id == box.id
+    assert bench.remote.asked == []
+
+
+def test_a_digest_is_found_without_asking(bench: Bench, remote_image: Image) -> None:
+    name = f"registry.test/app@{remote_image.digest}"
+    bench.remote.images[name] = bench.remote.images[NAME]
+    assert bench.builder.pull(name).id == remote_image.id
+    assert bench.remote.asked == []
+
+
+def test_a_short_name_is_tried_at_each_registry(bench: Bench, remote_image: Image) -> None:
+    bench.remote.search = ("one.test", "registry.test")
+    assert bench.builder.pull("app:1").id == remote_image.id
+    assert bench.remote.asked == ["one.test/app:1", NAME]
+
+
+def test_a_name_that_no_registry_has_says_where_it_was_looked_for(bench: Bench) -> None:
+    bench.remote.search = ("one.test", "two.test")
+    with pytest.raises(NotFound, match="one.test/alpin.*two.test/alpin"):
+        bench.builder.pull("alpin")
+
+
+def test_a_failed_pull_leaves_no_name(bench: Bench) -> None:
+    with pytest.raises(RegistryError):
+        bench.builder.pull("registry.test/none")
+    assert bench.store.names() == {}
+
+
+def test_another_platform_is_not_what_was_asked_for(
+    bench: Bench, remote_image: Image, container: WorkingContainer
+) -> None:
+    bench.builder.config(container, Configure(edits=(SetPlatform(Platform(os="linux", architecture="s390x")),)))
+    bench.builder.commit(container, CommitOptions(destination=NAME))
+    own = Platform.parse("linux/amd64") if remote_image.config.platform.architecture == "amd64" else None
+    assert bench.builder.pull(NAME, PullOptions(platform=own)).id == remote_image.id
+
+
+@pytest.mark.parametrize(
+    "transport", ["oci:{}/there:box", "oci-archive:{}/a.tar:box:1", "docker-archive:{}/d.tar:box:1"]
+)
+def test_images_in_files(bench: Bench, box: Image, tmp_path: Path, transport: str) -> None:
+    place = transport.format(tmp_path)
+    bench.builder.push("box", place)
+    bench.store.untag("localhost/box:latest")
+    found = bench.builder.pull(place)
+    assert found.config.diff_ids == box.config.diff_ids
+    assert found.names
+    container = bench.builder.from_image(place)
+    assert bench.shell(container, "echo works") == "works\n"
+
+
+def test_a_directory_is_a_place_for_an_image(bench: Bench, box: Image, tmp_path: Path) -> None:
+    bench.builder.push("box", f"dir:{tmp_path}/image")
+    assert bench.builder.pull(f"dir:{tmp_path}/image").id == box.id
+
+
+def test_from_names_the_container_after_the_image(bench: Bench, box: Image) -> None:
+    names = [bench.builder.from_image("box").name for _ in range(2)]
+    names.append(bench.builder.from_image(box.id.encoded).name)
+    names.append(bench.builder.from_image("scratch").name)
+    names.append(bench.builder.from_image("box", FromOptions(suffix="x")).name)
+    assert names == [
+        "box-working-container",
+        "box-working-container-1",
+        f"{box.id.encoded[:12]}-working-container",
+        "working-container",
+        "box-x",
+    ]
+
+
+def test_from_records_what_the_container_stands_on(bench: Bench, box: Image) -> None:
+    container = bench.store.container(bench.builder.from_image("box", FromOptions(format="docker")).id)
+    assert (container.image, container.image_id, container.image_digest) == (
+        "localhost/box:latest",
+        box.id,
+        box.digest,
+    )
+    assert container.format == "docker"
+    assert container.config == box.config
+
+
+def test_a_taken_name_leaves_nothing(bench: Bench, box: Image) -> None:
+    bench.builder.from_image("box", FromOptions(name="mine"))
+    before = sorted(Path(bench.store.root, "snapshots").iterdir())
+    with pytest.raises(AlreadyExists):
+        bench.builder.from_image("box", FromOptions(name="mine"))
+    assert sorted(Path(bench.store.root, "snapshots").iterdir()) == before
+
+
+def test_onbuild_triggers_are_announced(bench: Bench, container: WorkingContainer) -> None:
+    bench.builder.config(container, Configure(edits=(AddOnbuild("RUN make"),)))
+    bench.builder.commit(container, CommitOptions(destination="trigger"))
+    bench.events.clear()
+    bench.builder.from_image("trigger")
+    assert [event.message for event in bench.events if isinstance(event, Warned)] == [
+        "1 ONBUILD instruction of the image only act in a build"
+    ]
+
+
+def test_the_platform_of_scratch_can_be_chosen(bench: Bench) -> None:
+    wanted = Platform.parse("linux/arm64")
+    container = bench.builder.from_image("scratch", FromOptions(pull=PullOptions(platform=wanted)))
+    assert container.config.platform == wanted
+    assert replace(container.config, platform=wanted) == container.config
