@@ -11,6 +11,7 @@ from builda.builder.rootfiles import files
 from builda.builder.security import Security, capabilities, rlimits, security
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.isolation.spec import Device, Process, Sandbox
+from builda.oci.config import DEFAULT_PATH
 from builda.values import dataclass
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from builda.plan import Run, RunOptions
     from builda.store.store import WorkingContainer
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHM_SIZE = 64 << 20
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _NAMESPACES = ("pid", "ipc", "uts", "cgroup")

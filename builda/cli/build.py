@@ -346,6 +346,7 @@ def _execute_options(session: Session, request: BuildRequest, values: dict[str, 
         commit=commit,
         jobs=values.pop("jobs"),
         explain=values.pop("explain_cache"),
+        capture=session.quiet,
     )
 
 

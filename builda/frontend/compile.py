@@ -444,13 +444,14 @@ class _Compiler:
         return InlineFile(heredoc.name, body.encode())
 
     def _words(self, state: _State, item: Words) -> None:
-        expanded = tuple(word for text in item.words for word in words.split(text, state.lookup, self.escape))
         text = f"{item.keyword} {' '.join(item.words)}"
         if item.keyword == "VOLUME":
-            if not all(expanded):
+            paths = tuple(self._expand(state, word) for word in item.words)
+            if not all(paths):
                 fail(item.at, "VOLUME path is empty")
-            self._configure(state, tuple(edits.AddVolume(path) for path in expanded), text, item.at)
+            self._configure(state, tuple(edits.AddVolume(path) for path in paths), text, item.at)
             return
+        expanded = tuple(word for text in item.words for word in words.split(text, state.lookup, self.escape))
         ports = tuple(port for word in expanded for port in _ports(word, item.at))
         self._configure(state, tuple(edits.AddPort(port) for port in ports), text, item.at)
 

@@ -48,7 +48,7 @@ _SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
 
 
 def _download_settings() -> list[Path]:
-    """This machine's own settings of how packages are fetched (proxies, mirrors that lag), which the image needs too."""
+    """This machine's settings of how packages are fetched (proxies, mirrors that lag); the image needs them too."""
     found = sorted(Path("/etc/apt/apt.conf.d").iterdir())
     return [path for path in found if "Acquire::" in path.read_text(errors="replace") and "docker" not in path.name]
 

@@ -1,0 +1,226 @@
+"""Containerfiles built for real: the corpus, the cache, errors, and what Debian's buildah makes of the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda
+from tests.support.corpus import CASES, Case
+
+pytestmark = pytest.mark.root
+
+
+def make_context(case: Case, directory: Path, base: str) -> Path:
+    directory.mkdir()
+    for name, content in case.files.items():
+        path = directory / name
+        if name.endswith("/"):
+            path.mkdir(parents=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    (directory / "Containerfile").write_text(case.text.replace("BASE", base))
+    return directory
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_corpus_builds_and_is_cached(builda: Builda, base: str, tmp_path: Path, case: Case) -> None:
+    context = make_context(case, tmp_path / "context", base)
+    first = builda("bud", "-q", *case.args, context)
+    assert builda("bud", "-q", *case.args, context) == first
+    assert builda("containers", "-q") == ""
+
+
+def tree_of(tar: bytes) -> dict[str, tuple[object, ...]]:
+    """What a root file system holds: type, mode, owner, size or link, content of small files."""
+    found: dict[str, tuple[object, ...]] = {}
+    with tarfile.open(fileobj=BytesIO(tar)) as archive:
+        links: dict[str, str] = {}
+        for member in archive:
+            name = member.name.strip("./").rstrip("/")
+            if member.islnk():
+                links[name] = member.linkname.strip("./")
+                continue
+            file = archive.extractfile(member) if member.isreg() else None
+            content = file.read() if file is not None and member.size < 4096 else member.size
+            link = member.linkname if member.issym() else ""
+            found[name] = (member.type, member.mode, member.uid, member.gid, link, content)
+        for name, target in links.items():
+            found[name] = found.get(target, ("link",))
+    found.pop("", None)
+    return found
+
+
+def peer_build(case: Case, context: Path, archive: Path, root: Path) -> tuple[bytes, dict[str, object]]:
+    """The root file system and configuration that Debian's buildah builds."""
+    buildah = ["buildah", "--root", str(root / "s"), "--runroot", str(root / "r"), "--storage-driver", "vfs"]
+    os.environ["BUILDAH_ISOLATION"] = "chroot"  # also for the ONBUILD instructions that its `from` runs
+    name = subprocess.check_output([*buildah, "pull", "-q", f"oci-archive:{archive}:busybox"], text=True).strip()
+    subprocess.run([*buildah, "tag", name, "localhost/busybox:latest"], check=True)
+    subprocess.run(
+        [*buildah, "bud", "-q", "--format", "docker", "-t", "localhost/case", *case.args, str(context)],
+        check=True,
+        capture_output=True,
+    )
+    container = subprocess.check_output([*buildah, "from", "localhost/case"], text=True).split()[-1]
+    mount = subprocess.check_output([*buildah, "mount", container], text=True).strip()
+    tar = subprocess.check_output(["tar", "-C", mount, "--numeric-owner", "-cf", "-", "."])
+    subprocess.run([*buildah, "umount", container], check=True, capture_output=True)
+    config = subprocess.check_output([*buildah, "inspect", "--type", "image", "localhost/case"], text=True)
+    return tar, json.loads(config)["Docker"]["config"]
+
+
+# What differs on purpose, or because of the peer's age; docs/containerfile.md says why.
+DIFFERENT_TREES = {"workdir-user", "copy-chown-name", "expose-volume", "run-bind-mount", "run-bind-stage"}
+IGNORED_PATHS = ("dev", "proc", "sys", "run", "etc/hosts", "etc/resolv.conf", "etc/hostname")
+COMPARED = ("User", "Env", "Cmd", "Entrypoint", "WorkingDir", "StopSignal", "ExposedPorts", "Volumes", "OnBuild")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.peer], ids=lambda case: case.name)
+def test_corpus_agrees_with_buildah(builda: Builda, base: str, busybox: Path, tmp_path: Path, case: Case) -> None:
+    if shutil.which("buildah") is None:
+        pytest.skip("buildah is not installed")
+    context = make_context(case, tmp_path / "context", base)
+    out = tmp_path / "out.tar"
+    builda("bud", "-q", "--format", "docker", "-t", "case", *case.args, "-o", f"type=tar,dest={out}", context)
+    theirs, config = peer_build(case, context, busybox, tmp_path / "peer")
+    mine, other = tree_of(out.read_bytes()), tree_of(theirs)
+    for tree in (mine, other):
+        for path in [path for path in tree if path.startswith(IGNORED_PATHS)]:
+            tree.pop(path)
+    if case.name not in DIFFERENT_TREES:
+        assert mine == other
+    ours = json.loads(builda("inspect", "--type", "image", "case"))["Docker"]["config"]
+    for key in COMPARED:
+        assert (ours.get(key) or None) == (config.get(key) or None), key
+
+
+def test_a_changed_file_misses_only_from_its_step_on(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    (context / "a").write_text("1")
+    (context / "Containerfile").write_text(f"FROM {base}\nRUN echo first > /f\nCOPY a /a\nRUN cat /a > /b\n")
+    builda("bud", context)
+    (context / "a").write_text("2")
+    lines = builda("bud", "--explain-cache", context).splitlines()
+    assert lines[lines.index("STEP 2/4: RUN echo first > /f") + 1] == "--> Using cache"
+    assert lines[lines.index("STEP 3/4: COPY a /a") + 1].startswith("STEP 4/4")
+    assert any("not remembered: COPY a /a: inputs.content was" in line for line in lines)
+
+
+def test_times_alone_do_not_miss(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    (context / "a").write_text("1")
+    (context / "Containerfile").write_text(f"FROM {base}\nCOPY a /a\n")
+    first = builda("bud", "-q", context)
+    (context / "a").write_text("1")
+    assert builda("bud", "-q", context) == first
+
+
+def test_no_cache_does_everything_again(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    (context / "Containerfile").write_text(f"FROM {base}\nRUN cat /proc/sys/kernel/random/uuid > /uuid\n")
+    assert builda("bud", "-q", context) != builda("bud", "-q", "--no-cache", context)
+
+
+def test_layers_false_makes_one_layer(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    (context / "Containerfile").write_text(f"FROM {base}\nRUN echo 1 > /1\nRUN echo 2 > /2\n")
+    builda("bud", "-q", "--layers=false", "-t", "one", context)
+    layers = json.loads(builda("inspect", "--type", "image", "one"))["OCIv1"]["rootfs"]["diff_ids"]
+    assert len(layers) == 2
+
+
+def test_the_same_epoch_gives_the_same_image_on_two_stores(busybox: Path, tmp_path: Path) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    (context / "a").write_text("1")
+    (context / "Containerfile").write_text("FROM localhost/busybox\nRUN echo x > /x\nCOPY a /a\nWORKDIR /w\n")
+    found = set()
+    for number in (1, 2):
+        made = Builda(tmp_path / f"s{number}", tmp_path / f"r{number}")
+        image = made("pull", f"oci-archive:{busybox}:busybox")
+        made("tag", image, "localhost/busybox")
+        made("bud", "-q", "-t", "same", context, SOURCE_DATE_EPOCH="1700000000")
+        found.add(made("inspect", "--type", "image", "--format", "{{.FromImageDigest}}", "same"))
+    assert len(found) == 1
+
+
+def test_independent_stages_run_side_by_side(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    text = f"FROM {base} AS a\nRUN echo from-a; echo a > /a\nFROM {base} AS b\nRUN echo b > /b\n"
+    (context / "Containerfile").write_text(text + f"FROM {base}\nCOPY --from=a /a /\nCOPY --from=b /b /\n")
+    assert "from-a" in builda("bud", "--jobs", "2", context)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        ("FROM BASE\nRUN exit 7\n", 7, "Containerfile:2"),
+        ("FROM BASE\nCOPPY a b\n", 125, "unknown instruction: COPPY"),
+        ("FROM BASE\nCOPY nope /\n", 125, "nope"),
+        ("FROM BASE\nRUN --bad x\n", 125, "unknown flag of RUN: --bad"),
+        ('FROM BASE\nENV A="${X:?set me}"\n', 125, "X: set me"),
+        ("FROM BASE AS a\nCOPY --from=b /a /\nFROM BASE AS b\nFROM a\n", 125, "stage is defined below"),
+        ("FROM BASE\nRUN --mount=type=secret,id=s,required=true true\n", 125, "s"),
+        ("RUN x\n", 125, "no build stage"),
+        ("FROM BASE\nRUN kill -9 $$\n", 137, "signal 9"),
+        ("FROM BASE\nCOPY ../../etc/passwd /\n", 125, "passwd"),
+    ],
+)
+def test_errors_name_place_and_cause_and_leave_nothing(
+    builda: Builda, base: str, tmp_path: Path, text: str, status: int, message: str
+) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    (context / "Containerfile").write_text(text.replace("BASE", base))
+    before = builda("images", "-q")
+    error = builda.fails("bud", "-t", "bad", context, status=status)
+    assert message in error
+    assert "Traceback" not in error
+    assert builda("images", "-q") == before
+    assert builda("containers", "-q") == ""
+
+
+def test_secrets_and_build_args_stay_out(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    (context / "secret").write_text("hunter2")
+    line = 'RUN --mount=type=secret,id=s test "$(wc -c < /run/secrets/s)" = 7\n'
+    (context / "Containerfile").write_text(f"FROM {base}\n{line}")
+    builda("bud", "-t", "kept", "--secret", f"id=s,src={context / 'secret'}", context)
+    for path in builda.root.rglob("*"):
+        if path.is_file():
+            assert b"hunter2" not in path.read_bytes(), path
+
+
+def test_the_example_builds(builda: Builda, base: str, tmp_path: Path) -> None:
+    examples = Path(__file__).parents[2] / "examples"
+    builda("bud", "-t", "greeter", "-f", examples / "Containerfile.in", "--cpp-flag", f"-DBASE={base}", examples)
+    container = builda("from", "greeter")
+    assert builda("run", container, "--", "/usr/local/bin/greet").startswith("hello from")
+    config = json.loads(builda("inspect", "--type", "image", "greeter"))["OCIv1"]["config"]
+    assert config["User"] == "greeter"
+    assert config["Labels"]["org.opencontainers.image.title"] == "greeter"
+
+
+def test_check_prints_warnings_with_their_places(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    (context / "Containerfile").write_text(f"FROM {base} as x\nMAINTAINER me\n")
+    result = builda.run("bud", "--check", context, check=False)
+    assert result.returncode == 125
+    assert "Containerfile:1: FromAsCasing" in result.stdout
+    assert "Containerfile:2: MaintainerDeprecated" in result.stdout
