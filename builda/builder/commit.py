@@ -15,7 +15,7 @@ from builda.builder import layers
 from builda.builder.layers import LayerOptions, StoredLayer
 from builda.builder.push import local_name, write_to
 from builda.builder.records import timestamp
-from builda.builder.run import settle
+from builda.builder.settling import settle
 from builda.errors import InvalidValue, NotFound
 from builda.events import Warned
 from builda.oci import edits, mediatype

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.records import timestamp
-from builda.builder.run import settle
+from builda.builder.settling import settle
 from builda.oci.config import History
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.events import Warned
@@ -15,6 +14,8 @@ from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from builda.builder.options import CommitOptions
     from builda.events import Emit
     from builda.fs.layer import Clamp
@@ -120,6 +121,8 @@ class Layers:
             key = snapshot, options
             if key not in self._futures:
                 if self._pool is None:
+                    from concurrent.futures import ThreadPoolExecutor  # brings logging
+
                     self._pool = ThreadPoolExecutor(2, thread_name_prefix="builda-layer")
                 self._futures[key] = self._pool.submit(self.write, snapshot, options)
             return self._futures[key]

@@ -52,7 +52,7 @@ def viewed(builder: Builder, image: Image) -> Iterator[tuple[Mount, ...]]:
 @contextmanager
 def opened(builder: Builder, container: WorkingContainer) -> Iterator[tuple[int, WorkingContainer]]:
     """The working tree's root, and the record as it is now, changed by nobody else during the block."""
-    from builda.builder.run import settle
+    from builda.builder.settling import settle
 
     with builder.store.locked(container) as current:
         settle(builder, current)
@@ -62,7 +62,7 @@ def opened(builder: Builder, container: WorkingContainer) -> Iterator[tuple[int,
 
 def mount(builder: Builder, container: WorkingContainer) -> Path:
     """Mount the working tree at a path of its own."""
-    from builda.builder.run import settle
+    from builda.builder.settling import settle
 
     with builder.store.locked(container) as current:
         place = builder.store.layout.mount_point(current.id)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from builda.builder import process
 from builda.builder.attachments import Attachments, attached
 from builda.builder.records import remembered
+from builda.builder.settling import settle
 from builda.errors import CommandFailed, InvalidValue
 from builda.fs import paths
 from builda.isolation.users import home_directory, resolve_user
@@ -140,52 +140,3 @@ def scratch(builder: Builder) -> Iterator[str]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def settle(builder: Builder, container: WorkingContainer) -> None:
-    """Take away the mount points that a run, perhaps a killed one, had to make in the root file system."""
-    from builda.isolation.stubs import parse_stubs, remove_stubs
-
-    record = builder.store.containers.path(container.id, "stubs")
-    try:
-        with open(record, "rb") as file:
-            stubs = parse_stubs(file.read())
-    except FileNotFoundError:
-        return
-    rootfs = builder.rootfs(container)
-    with mounted(rootfs) as root:
-        remove_stubs(root, record)
-    (tree,) = rootfs
-    if tree.type == "overlay":  # nobody has it mounted now, so its upper directory may be changed
-        for parent in sorted({os.path.dirname(stub.path) for stub in stubs}, key=len, reverse=True):
-            _forget_copy(builder.store.snapshots.upper(container.snapshot), tree.lower, parent.strip("/"))
-
-
-def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:
-    """Remove directories that are in the upper layer only because a stub was once made in them."""
-    while path:
-        here = os.path.join(upper, path)
-        below = next((there for layer in lower if os.path.lexists(there := os.path.join(layer, path))), None)
-        if below is None or not _is_mere_copy(here, below):
-            return
-        parent = os.path.dirname(here)
-        times = os.stat(parent)
-        os.rmdir(here)
-        os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))
-        path = os.path.dirname(path)
-
-
-def _is_mere_copy(here: str, below: str) -> bool:
-    """Whether an empty directory of the upper layer says nothing that the one below does not say."""
-    from builda.fs.xattrs import recorded
-
-    try:
-        mine, other = os.lstat(here), os.lstat(below)
-    except FileNotFoundError:
-        return False
-    if not (stat.S_ISDIR(mine.st_mode) and stat.S_ISDIR(other.st_mode)) or os.listdir(here):
-        return False
-    if any(name.endswith("overlay.opaque") for name in os.listxattr(here)):
-        return False
-    same = all(getattr(mine, key) == getattr(other, key) for key in ("st_mode", "st_uid", "st_gid", "st_mtime_ns"))
-    return same and recorded(here) == recorded(below)
