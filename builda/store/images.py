@@ -81,7 +81,7 @@ class Image:
     @property
     def raw_config(self) -> bytes:
         """The configuration's bytes."""
-        return self._blobs.read(self.manifest.config.digest)
+        return self._blobs.read(self.manifest.config.digest if self.is_index else self.id)
 
 
 class Removal(NamedTuple):
