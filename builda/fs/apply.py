@@ -231,20 +231,20 @@ class _Unpacker:
         """A directory is about to be changed."""
 
     def make_parents(self, head: bytes) -> None:
-        """Directories that the archive forgot to list; a file in the way gives way."""
+        """Directories that the archive forgot to list, where links lead to them; a file in the way gives way."""
         done = b""
-        for part in head.split(b"/"):
-            done += b"/" + part
-            info = paths.stat_in_root(self.root, done)
+        for part in paths.resolved(self.root, head).split(b"/"):
+            done = done + b"/" + part if done else part
+            info = paths.lstat_in_root(self.root, done)
             if info is not None and stat.S_ISDIR(info.st_mode):
                 continue
             with paths.parent_of(self.root, done) as (parent, name):
                 paths.remove_tree(parent, name)
                 os.mkdir(name, 0o755, dir_fd=parent)
                 os.chmod(name, 0o755, dir_fd=parent)
-            self.implied.add(done[1:])
-            self.times[done[1:]] = 0  # not now: equal layers make equal trees
-            self.made(done[1:])
+            self.implied.add(done)
+            self.times[done] = 0  # not now: equal layers make equal trees
+            self.made(done)
 
     def make(self, parent: int, name: bytes, path: bytes, entry: TarEntry, content: Content) -> None:
         if entry.type == REGULAR:
@@ -413,7 +413,7 @@ class _Overlay(_Unpacker):
                 os.close(fd)
 
     def whiteouts_above(self, head: bytes) -> list[bytes]:
-        parts = head.split(b"/")
+        parts = paths.resolved(self.root, head).split(b"/")
         steps = [b"/".join(parts[: count + 1]) for count in range(len(parts))]
         found = [(step, paths.lstat_in_root(self.root, step)) for step in steps]
         return [step for step, info in found if info is not None and _is_whiteout(info)]

@@ -25,7 +25,10 @@ _FICLONE = 0x40049409
 
 
 def data_ranges(fd: int, info: os.stat_result) -> Iterator[tuple[int, int]]:
-    """The (offset, length) of what is stored of a file, in order; all of it where the file system knows no holes."""
+    """The (offset, length) of what is stored of a file, in order; all of it where the file system knows no holes.
+
+    The descriptor, which was at the beginning, stands at the offset.
+    """
     size = info.st_size
     if info.st_blocks * 512 >= size:
         if size:
@@ -38,11 +41,13 @@ def data_ranges(fd: int, info: os.stat_result) -> Iterator[tuple[int, int]]:
         except OSError as error:
             if error.errno == errno.ENXIO:  # nothing but a hole is left
                 return
+            os.lseek(fd, at, os.SEEK_SET)
             yield at, size - at
             return
         if start >= size:
             return
         at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        os.lseek(fd, start, os.SEEK_SET)
         yield start, at - start
 
 

@@ -219,9 +219,7 @@ class _Walk:
     def content(self, fd: int, path: bytes, info: os.stat_result) -> None:
         at = 0
         for start, length in data_ranges(fd, info):
-            if start != at:
-                self.tar.zeros(start - at)
-                os.lseek(fd, start, os.SEEK_SET)
+            self.tar.zeros(start - at)
             if self.tar.read_from(fd, length) != length:
                 raise InUse(f"file became shorter while it was read: /{os.fsdecode(path)}")
             at = start + length

@@ -125,6 +125,38 @@ def stat_in_root(root: int, path: Path) -> os.stat_result | None:
         os.close(fd)
 
 
+def resolved(root: int, path: Path) -> bytes:
+    """`path` inside `root` without links and dots, be it that what they lead to is missing; relative, b"" the root."""
+    done: list[bytes] = []
+    pending = list(reversed(os.fsencode(path).split(b"/")))
+    links = 0
+    while pending:
+        part = pending.pop()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            done = done[:-1]
+            continue
+        target = _link_in_root(root, b"/".join((*done, part)))
+        if target is None:
+            done.append(part)
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
+        done = [] if target.startswith(b"/") else done
+        pending += reversed(target.split(b"/"))
+    return b"/".join(done)
+
+
+def _link_in_root(root: int, path: bytes) -> bytes | None:
+    try:
+        with parent_of(root, path) as (parent, name):
+            return _link_target(parent, name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def read_file(root: int, path: Path, limit: int = 16 << 20) -> bytes:
     """The bytes of a regular file inside `root`, at most `limit`; OSError when it is none."""
     fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
