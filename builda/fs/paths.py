@@ -32,7 +32,9 @@ def open_in_root(root: int, path: Path, flags: int, mode: int = 0) -> int:
     try:
         return syscalls.openat2(root, name, flags, mode, _RESOLVE)
     except OSError as error:
-        if error.errno != errno.ENOSYS:  # some pods filter the call
+        # ENOSYS: some pods filter the call. EAGAIN that stays: `..` at the root behind an absolute link, in an overlay
+        # that is attached nowhere (seen with Linux 6.18).
+        if error.errno not in (errno.ENOSYS, errno.EAGAIN):
             raise
     return walk_in_root(root, name, flags, mode)
 
@@ -42,6 +44,8 @@ def walk_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
     opened = [os.dup(root)]  # the directories from the root down to where we are
     pending = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
     links = 0
+    if path.endswith((b"/", b"/.")):
+        flags = flags & ~os.O_NOFOLLOW | os.O_DIRECTORY
     try:
         while pending:
             part = pending.pop()
@@ -57,6 +61,8 @@ def walk_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
                 continue
             if last and flags & os.O_NOFOLLOW:
                 return os.open(part, flags | os.O_CLOEXEC, mode, dir_fd=opened[-1])
+            if last and target.endswith((b"/", b"/.")):
+                flags |= os.O_DIRECTORY
             links += 1
             if links > _MAX_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
@@ -160,10 +166,13 @@ def _link_in_root(root: int, path: bytes) -> bytes | None:
 def read_file(root: int, path: Path, limit: int = 16 << 20) -> bytes:
     """The bytes of a regular file inside `root`, at most `limit`; OSError when it is none."""
     fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(22, "not a regular file", os.fsdecode(path))
-        return file.read(limit)
+            raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(fd)
 
 
 def make_directories(

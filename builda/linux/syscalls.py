@@ -215,7 +215,7 @@ def mount_setattr(
 def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
     """Open `path` below `dir_fd` under the RESOLVE_… rules."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    attempts = 2000  # EAGAIN: a rename or mount anywhere made the kernel unsure whether `..` left the root
+    attempts = 32  # EAGAIN: a rename somewhere made the kernel unsure whether `..` left the root
     while True:
         try:
             return _call("openat2", SYS_OPENAT2, dir_fd, _text(path), ctypes.byref(how), ctypes.sizeof(how), path=path)
@@ -223,7 +223,6 @@ def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: 
             attempts -= 1
             if not attempts:
                 raise
-            os.sched_yield()
 
 
 def prctl(option: int, *arguments: int) -> int:
