@@ -75,7 +75,7 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take out the global options that stand before the verb."""
-        return super().parse_args(ctx, normalised(args, ctx, self.get_params(ctx), interspersed=False) if args else [])
+        return super().parse_args(ctx, normalised(args, ctx, self.get_params(ctx), interspersed=False))
 
 
 def _unknown_verb(name: str) -> BuildaError:
@@ -104,10 +104,8 @@ def invoke(args: Sequence[str]) -> int:
     """Run one command line; its exit status. Complaints of click come as InvalidValue."""
     group = make_group()
     try:
-        with group.make_context("builda", list(args)) as ctx:
+        with group.make_context("builda", list(args) or ["--help"]) as ctx:
             group.invoke(ctx)
-    except click.exceptions.NoArgsIsHelpError as shown:
-        click.echo(shown.format_message())
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except click.ClickException as error:
@@ -132,8 +130,7 @@ def in_our_words(error: click.ClickException) -> InvalidValue:
                 hint = f"did you mean {error.possibilities[0]}?"
             return InvalidValue(f"unknown flag: {error.option_name}", hint=hint)
         case click.MissingParameter():
-            name = error.param.make_metavar(ctx) if error.param is not None and ctx is not None else ""
-            return InvalidValue(f"missing argument: {name.strip('[].')}", hint=hint)
+            return InvalidValue(f"missing argument: {_name_of(error.param)}", hint=hint)
         case click.BadParameter():
             name = _name_of(error.param)
             return InvalidValue(f"invalid value for {name}: {_sentence(error.message)}", hint=hint)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from builda.errors import InvalidValue
+
+if TYPE_CHECKING:
+    _IntType: TypeAlias = click.ParamType[int]
+else:
+    _IntType = click.ParamType  # a generic class for type checkers, but not at run time in every click
 
 Params: TypeAlias = tuple[click.Parameter, ...]
 
@@ -77,7 +82,7 @@ def argument(name: str, *, complete: Callable[..., Any] | None = None, **more: A
     return click.Argument([name], shell_complete=complete, **more)
 
 
-class Size(click.ParamType[int]):
+class Size(_IntType):
     """`64m`, `1g`, `100`: bytes, in units of 1024."""
 
     name = "size"
@@ -89,7 +94,7 @@ class Size(click.ParamType[int]):
         return parse_size(value) if isinstance(value, str) else int(value)
 
 
-class Duration(click.ParamType[int]):
+class Duration(_IntType):
     """`1h30m`, `2.5s`, `300ms`: nanoseconds, in Go's syntax."""
 
     name = "duration"

@@ -71,19 +71,14 @@ def environment(environ: Mapping[str, str], *names: str) -> str | None:
 
 
 def _driver(name: str | None, options: str | None) -> str | None:
-    """The store's driver; `overlay.mount_program` is the only storage option that has a meaning here."""
-    driver = {"overlay2": "overlay", "vfs": "plain"}.get(name or "", name)
+    """The store's driver by its own name; Unsupported for any storage option, as no driver has one."""
     for option in (options or "").split(","):
-        key, _, value = option.strip().partition("=")
-        if key.removeprefix("overlay.").removeprefix(".") == "mount_program" and value.endswith("fuse-overlayfs"):
-            driver = "fuse-overlayfs"
-        elif key:
+        if option.strip():
             raise Unsupported(
                 f"storage option is not supported: {option.strip()}",
-                hint="builda's drivers have no options; overlay.mount_program=fuse-overlayfs is --storage-driver "
-                "fuse-overlayfs",
+                hint="builda's drivers have no options; where overlay cannot be mounted, use --storage-driver plain",
             )
-    return driver
+    return {"overlay2": "overlay", "vfs": "plain"}.get(name or "", name)
 
 
 def _descriptor(value: str | None) -> int | None:

@@ -27,12 +27,12 @@ GLOBAL_OPTIONS: Params = (
     text(
         "--storage-driver",
         metavar="DRIVER",
-        help="overlay, fuse-overlayfs or plain.  [env: BUILDA_STORAGE_DRIVER, STORAGE_DRIVER]",
+        help="overlay (default) or plain, which vfs means too.  [env: BUILDA_STORAGE_DRIVER, STORAGE_DRIVER]",
     ),
     listed(
         "--storage-opt",
         metavar="OPTION,…",
-        help="overlay.mount_program=…/fuse-overlayfs is --storage-driver fuse-overlayfs; there are no others.",
+        help="Refused unless empty: builda's drivers have no options.  [env: BUILDA_STORAGE_OPTS, STORAGE_OPTS]",
     ),
     text("--log-level", metavar="LEVEL", help="trace, debug, info, warn (default), error, fatal or panic."),
     switch("--debug", hidden=True),

@@ -30,11 +30,11 @@ def test_buildas_own_variable_beats_the_ecosystems() -> None:
     assert settings({}, {"STORAGE_DRIVER": "vfs"}, 0).driver == "plain"
 
 
-def test_the_mount_program_is_the_one_storage_option() -> None:
-    given = {"storage_opt": ("overlay.mount_program=/usr/bin/fuse-overlayfs",)}
-    assert settings(given, {}, 0).driver == "fuse-overlayfs"
-    with pytest.raises(Unsupported, match="storage option is not supported"):
-        settings({}, {"STORAGE_OPTS": "overlay.size=1g"}, 0)
+def test_storage_options_are_refused() -> None:
+    assert settings({"storage_opt": ("",)}, {"STORAGE_OPTS": ""}, 0).driver is None
+    for given, environ in (({"storage_opt": ("overlay.size=1g",)}, {}), ({}, {"STORAGE_OPTS": "overlay.size=1g"})):
+        with pytest.raises(Unsupported, match="storage option is not supported"):
+            settings(given, environ, 0)
 
 
 def test_log_levels_decide_what_is_said() -> None:
