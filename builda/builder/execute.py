@@ -7,6 +7,7 @@ its layer is written and compressed on another thread while the next steps run.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,9 @@ from builda.plan import (
     Step,
     stages_used,
 )
+from builda.store import digests as file_digests
 from builda.store.containers import FrozenLayer, WorkingContainer, new_id
+from builda.store.digests import FileKey
 from builda.store.steps import StepResult
 from builda.values import dataclass
 
@@ -127,7 +130,8 @@ class _Execution:
         self.misses: list[Miss] = []
         self.kept = _lineage(plan)  # stages whose layers the target has
         self.lock = threading.RLock()
-        self.remembered: dict[tuple[int, int, int, int, int], bytes] = {}
+        self.digests: dict[str, dict[FileKey, bytes]] = {}  # of context files, by context
+        self.known: dict[str, int] = {}  # how many of them were remembered
 
     def __enter__(self) -> _Execution:
         self.store.lease()
@@ -136,6 +140,9 @@ class _Execution:
     def __exit__(self, *_: object) -> None:
         for container in self.containers.values():
             self.builder.remove(container)
+        for context, found in self.digests.items():
+            if len(found) != self.known[context]:
+                file_digests.save(self.store.layout, context, found, self.builder.now())
 
     # Stages
 
@@ -357,8 +364,6 @@ class _Execution:
         inputs: Mapping[str, str] | None,
     ) -> None:
         """Close what the step changed as a layer, remember it, and begin to write it."""
-        import os
-
         with self.store.locked(self.containers[index]) as current:
             snapshot = current.snapshot
             empty = not os.listdir(self.store.snapshots.upper(snapshot))
@@ -450,8 +455,6 @@ class _Execution:
                 return str(self.directory_digest(str(context), names, step, own=True))
 
     def directory_digest(self, path: str, names: tuple[str, ...], step: Copy | None, *, own: bool) -> Digest:
-        import os
-
         from builda.fs.ignore import Matcher
         from builda.fs.tree import CopyRequest, Source, content_digest
 
@@ -468,9 +471,18 @@ class _Execution:
                 wildcards=step is not None and step.allow_wildcard,
                 allow_empty_wildcard=step is not None and step.allow_empty_wildcard,
             )
-            return content_digest(request, remembered=self.remembered)
+            return content_digest(request, remembered=self.digests_of(path))
         finally:
             os.close(root)
+
+    def digests_of(self, context: str) -> dict[FileKey, bytes]:
+        """The digests of a context's files that earlier builds took, and this one adds to."""
+        place = os.path.realpath(context)
+        with self.lock:
+            if place not in self.digests:
+                self.digests[place] = file_digests.load(self.store.layout, place)
+                self.known[place] = len(self.digests[place])
+            return self.digests[place]
 
     # Commit
 

@@ -220,6 +220,8 @@ class _Walk:
             return
         if top.info.st_nlink > 1 and self.is_link(label, place.parent, place.name, top.info):
             return
+        if self.is_known(label, top.info):
+            return
         fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             self.regular(fd, label, place.parent, place.name, os.fstat(fd))
@@ -284,14 +286,20 @@ class _Walk:
     def file(self, parent: int, name: bytes, label: bytes, target: int, info: os.stat_result) -> None:
         if info.st_nlink > 1 and self.is_link(label, target, name, info):
             return
-        if not self.target.reads_all and (known := self.remembered.get(file_key(info))) is not None:
-            self.recorded_file(label, info, known)
+        if self.is_known(label, info):
             return
         fd = os.open(name, _READ, dir_fd=parent)
         try:
             self.regular(fd, label, target, name, info)
         finally:
             os.close(fd)
+
+    def is_known(self, label: bytes, info: os.stat_result) -> bool:
+        """Record a file whose digest is remembered, when nothing but the digest is wanted."""
+        known = None if self.target.reads_all else self.remembered.get(file_key(info))
+        if known is not None:
+            self.recorded_file(label, info, known)
+        return known is not None
 
     def regular(self, fd: int, label: bytes, target: int, name: bytes, info: os.stat_result) -> None:
         values = xattrs.recorded(fd)

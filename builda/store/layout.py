@@ -31,6 +31,7 @@ DIRECTORIES = (
     "leases",
     "locks",
     "cache",
+    "digests",
     "empty",
 )
 NAME_LIMIT = 180

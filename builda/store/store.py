@@ -332,6 +332,9 @@ class Store:
             with suppress(InUse):
                 removed.append(self._remove_whole(image, force=force, detach=detach))
         self.steps.forget()
+        for name in layout.iter_names(self.layout.path("digests")):
+            with suppress(FileNotFoundError):
+                os.unlink(self.layout.path("digests", name))
         self._forget_cache_mounts()
         self.sweep()
         return Removal(
