@@ -16,6 +16,8 @@ def glob(root: int, pattern: str) -> tuple[str, ...]:
     Links to directories are followed inside the root, except by `**`. InvalidValue for a malformed pattern.
     """
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    while parts and parts[0] == "..":
+        del parts[0]  # stops at the root
     for part in parts:
         compiled(part)
     found = {""}
