@@ -5,7 +5,6 @@ Unknown keys survive in `extra` (top level) and `extra_config` (inside `config`)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import field, replace
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from typing import Any
 from builda.errors import CorruptContent, InvalidValue
 from builda.oci.descriptor import Platform, string_map, string_tuple
 from builda.oci.digest import Digest
+from builda.oci.document import decode, encode
 from builda.values import dataclass
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -30,6 +30,7 @@ class History:
     author: str | None = None
     comment: str | None = None
     empty_layer: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The spec's object, empty fields left out."""
@@ -39,6 +40,7 @@ class History:
                 value[key] = getattr(self, key)
         if self.empty_layer:
             value["empty_layer"] = True
+        value.update(sorted(self.extra.items()))
         return value
 
 
@@ -112,14 +114,7 @@ def append_layer(config: ImageConfig, diff_id: Digest, history: History) -> Imag
 
 def parse_config(data: bytes) -> ImageConfig:
     """The configuration in `data`; CorruptContent when it is not one."""
-    if len(data) > CONFIG_LIMIT:
-        raise CorruptContent(f"image configuration has {len(data)} bytes, more than the limit of {CONFIG_LIMIT}")
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CorruptContent(f"image configuration is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CorruptContent("image configuration is not a JSON object")
+    value = decode(data, "image configuration", CONFIG_LIMIT)
     inner = value.get("config")
     if inner is None:
         inner = {}
@@ -135,7 +130,7 @@ def parse_config(data: bytes) -> ImageConfig:
         ),
         created=_text(value, "created") or None,
         author=_text(value, "author") or None,
-        env=_env(inner.get("Env")),
+        env=_env(_strings(inner, "Env")),
         entrypoint=_argv(inner, "Entrypoint"),
         cmd=_argv(inner, "Cmd"),
         user=_text(inner, "User"),
@@ -147,7 +142,7 @@ def parse_config(data: bytes) -> ImageConfig:
         diff_ids=_diff_ids(value.get("rootfs")),
         history=_history(value.get("history")),
         shell=_argv(inner, "Shell"),
-        onbuild=string_tuple(inner.get("OnBuild"), where="config.OnBuild"),
+        onbuild=_strings(inner, "OnBuild"),
         healthcheck=_healthcheck(inner.get("Healthcheck")),
         args_escaped=inner.get("ArgsEscaped") is True,
         hostname=_text(inner, "Hostname"),
@@ -160,7 +155,7 @@ def parse_config(data: bytes) -> ImageConfig:
 
 def dump_config(config: ImageConfig) -> bytes:
     """The canonical bytes of an OCI image configuration that also carries Docker's extensions when set."""
-    return json.dumps(config_to_json(config), separators=(",", ":"), ensure_ascii=False).encode()
+    return encode(config_to_json(config))
 
 
 def config_to_json(config: ImageConfig) -> dict[str, Any]:
@@ -169,10 +164,10 @@ def config_to_json(config: ImageConfig) -> dict[str, Any]:
     _put(value, "created", config.created)
     _put(value, "author", config.author)
     value["architecture"] = config.platform.architecture
-    _put(value, "variant", config.platform.variant)
     value["os"] = config.platform.os
     _put(value, "os.version", config.platform.os_version)
     _put(value, "os.features", list(config.platform.os_features))
+    _put(value, "variant", config.platform.variant)
     _put(value, "comment", config.comment)
     value["config"] = _inner_to_json(config)
     value["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in config.diff_ids]}
@@ -233,16 +228,26 @@ def _text(value: Mapping[str, Any], key: str) -> str:
         return ""
     if not isinstance(item, str):
         raise CorruptContent(f"{key} of the image configuration is not text")
-    return item
+    return _checked(item, key)
+
+
+def _checked(text: str, where: str) -> str:
+    if "\0" in text:  # it would end the text early wherever the kernel reads it
+        raise CorruptContent(f"{where} of the image configuration holds a NUL character")
+    return text
+
+
+def _strings(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(_checked(item, key) for item in string_tuple(value.get(key), where=f"config.{key}"))
 
 
 def _argv(value: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
-    return None if value.get(key) is None else string_tuple(value[key], where=f"config.{key}")
+    return None if value.get(key) is None else _strings(value, key)
 
 
-def _env(value: object) -> tuple[tuple[str, str], ...]:
+def _env(items: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     pairs: dict[str, str] = {}
-    for item in string_tuple(value, where="config.Env"):
+    for item in items:
         name, _, text = item.partition("=")
         pairs[name] = text
     return tuple(pairs.items())
@@ -260,6 +265,8 @@ def _keys(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
 def _diff_ids(rootfs: object) -> tuple[Digest, ...]:
     if not isinstance(rootfs, dict):
         raise CorruptContent("image configuration has no rootfs")
+    if rootfs.get("type", "layers") != "layers":  # config.md: an unknown value must be an error
+        raise CorruptContent(f"rootfs of the image configuration is not made of layers: {rootfs['type']!r}")
     try:
         return tuple(Digest.parse(text) for text in string_tuple(rootfs.get("diff_ids"), where="rootfs.diff_ids"))
     except InvalidValue as error:
@@ -278,9 +285,13 @@ def _history(value: object) -> tuple[History, ...]:
             author=_text(item, "author") or None,
             comment=_text(item, "comment") or None,
             empty_layer=item.get("empty_layer") is True,
+            extra=MappingProxyType({key: unknown for key, unknown in item.items() if key not in _KNOWN_HISTORY}),
         )
         for item in value
     )
+
+
+_KNOWN_HISTORY = frozenset({"created", "created_by", "author", "comment", "empty_layer"})
 
 
 def _healthcheck(value: object) -> Healthcheck | None:
@@ -291,7 +302,7 @@ def _healthcheck(value: object) -> Healthcheck | None:
     times = {field_name: value.get(key) or 0 for key, field_name in _HEALTHCHECK_TIMES.items()}
     if not all(isinstance(item, int) for item in times.values()):
         raise CorruptContent("config.Healthcheck holds a time that is not a number")
-    return Healthcheck(test=string_tuple(value.get("Test"), where="config.Healthcheck.Test"), **times)
+    return Healthcheck(test=_strings(value, "Test"), **times)
 
 
 def _healthcheck_to_json(check: Healthcheck) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Platform:
     variant: str | None = None
     os_version: str | None = None
     os_features: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Platform:
@@ -59,12 +60,33 @@ class Platform:
 
     def runs(self, other: Platform) -> bool:
         """Whether an image for `other` is what a user who asks for this platform means."""
+        return self.fit(other) is not None
+
+    def fit(self, other: Platform) -> int | None:
+        """How far an image for `other` is from the best one for this platform: 0 is best, None does not run.
+
+        Processors run what was made for their predecessors: an arm/v7 one also arm/v6, an amd64/v3 one also amd64.
+        """
+        if (self.os, self.architecture) != (other.os, other.architecture):
+            return None
         mine, theirs = _implied_variant(self), _implied_variant(other)
-        return (self.os, self.architecture) == (other.os, other.architecture) and (mine is None or mine == theirs)
+        order = _PREDECESSORS.get(self.architecture, ())
+        if mine in order and theirs in order:
+            distance = order.index(theirs) - order.index(mine)
+            return distance if distance >= 0 else None
+        return 0 if mine is None or mine == theirs else None
+
+
+_PREDECESSORS: dict[str, tuple[str | None, ...]] = {
+    "amd64": ("v4", "v3", "v2", "v1"),
+    "arm": ("v8", "v7", "v6", "v5"),
+    "arm64": ("v9", "v8"),
+}
+_IMPLIED_VARIANTS = {"amd64": "v1", "arm": "v7", "arm64": "v8"}
 
 
 def _implied_variant(platform: Platform) -> str | None:
-    return {"arm64": "v8", "arm": "v7"}.get(platform.architecture) if platform.variant is None else platform.variant
+    return platform.variant or _IMPLIED_VARIANTS.get(platform.architecture)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +114,9 @@ class Descriptor:
             raise CorruptContent(f"{where} has no valid size: {size!r}")
         if not isinstance(digest, str):
             raise CorruptContent(f"{where} has no digest")
+        artifact_type = value.get("artifactType")
+        if not isinstance(artifact_type, str | None):
+            raise CorruptContent(f"{where}.artifactType is not text")
         try:
             parsed = Digest.parse(digest)
         except InvalidValue as error:
@@ -104,7 +129,7 @@ class Descriptor:
             platform=_platform_from_json(value.get("platform"), where=where),
             annotations=string_map(value.get("annotations"), where=f"{where}.annotations"),
             urls=string_tuple(value.get("urls"), where=f"{where}.urls"),
-            artifact_type=value.get("artifactType") if isinstance(value.get("artifactType"), str) else None,
+            artifact_type=artifact_type,
             extra=MappingProxyType({key: item for key, item in value.items() if key not in known}),
         )
 
@@ -132,6 +157,7 @@ def platform_to_json(platform: Platform) -> dict[str, Any]:
         value["os.features"] = list(platform.os_features)
     if platform.variant:
         value["variant"] = platform.variant
+    value.update(sorted(platform.extra.items()))
     return value
 
 
@@ -140,7 +166,7 @@ def _platform_from_json(value: object, *, where: str) -> Platform | None:
         return None
     if not isinstance(value, dict):
         raise CorruptContent(f"{where}.platform is not an object")
-    text = {key: value.get(key) for key in ("os", "architecture", "variant", "os.version")}
+    text = {key: value.get(key) for key in _PLATFORM_TEXT}
     if not all(item is None or isinstance(item, str) for item in text.values()):
         raise CorruptContent(f"{where}.platform holds something other than text")
     return Platform(
@@ -149,7 +175,13 @@ def _platform_from_json(value: object, *, where: str) -> Platform | None:
         variant=text["variant"] or None,
         os_version=text["os.version"] or None,
         os_features=string_tuple(value.get("os.features"), where=f"{where}.platform.os.features"),
+        extra=MappingProxyType(
+            {key: item for key, item in value.items() if key not in _PLATFORM_TEXT and key != "os.features"}
+        ),
     )
+
+
+_PLATFORM_TEXT = ("os", "architecture", "variant", "os.version")
 
 
 def string_map(value: object, *, where: str) -> Mapping[str, str]:

@@ -5,7 +5,6 @@ What builda did not create is never re-encoded: keep the bytes that `parse` was 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import field
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from typing import Any, TypeAlias
 from builda.errors import CorruptContent, NotFound, Unsupported
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor, Platform, string_map
+from builda.oci.document import decode, encode
 from builda.values import dataclass
 
 MANIFEST_LIMIT = 8 << 20
@@ -76,14 +76,7 @@ def parse(data: bytes, media_type: str | None = None) -> Document:
 
     Raises Unsupported for Docker schema 1 and CorruptContent for anything malformed or over the limits.
     """
-    if len(data) > MANIFEST_LIMIT:
-        raise CorruptContent(f"manifest has {len(data)} bytes, more than the limit of {MANIFEST_LIMIT}")
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CorruptContent(f"manifest is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CorruptContent("manifest is not a JSON object")
+    value = decode(data, "manifest", MANIFEST_LIMIT)
     _refuse_schema1(value, media_type)
     kind = _media_type_of(value, media_type)
     if kind in mediatype.INDEXES:
@@ -92,22 +85,27 @@ def parse(data: bytes, media_type: str | None = None) -> Document:
 
 
 def choose(index: Index, platform: Platform) -> Descriptor:
-    """The entry of `index` for `platform`; NotFound with the platforms there are."""
-    exact = [entry for entry in index.manifests if entry.platform == platform]
-    fitting = exact or [entry for entry in index.manifests if entry.platform and platform.runs(entry.platform)]
-    if platform.variant is None:  # no variant asked for: the plainest entry, then the first one
-        fitting = fitting or [
-            entry
-            for entry in index.manifests
-            if entry.platform
-            and (entry.platform.os, entry.platform.architecture) == (platform.os, platform.architecture)
-        ]
+    """The entry of `index` that is best for `platform`; NotFound with the platforms there are.
+
+    Where none fits, an entry of another variant will do for who asked for none, and then one without any platform.
+    """
+    images = [entry for entry in index.manifests if entry.media_type in _KINDS]
+    fits = [(entry, platform.fit(entry.platform)) for entry in images if entry.platform]
+    fitting = [(fit, entry.platform != platform, entry) for entry, fit in fits if fit is not None]
     if fitting:
-        return fitting[0]
-    there = ", ".join(
-        str(entry.platform) for entry in index.manifests if entry.platform and entry.platform.os != "unknown"
-    )
+        return min(fitting, key=lambda item: item[:2])[2]
+    kin = [entry for entry in images if platform.variant is None and _is_kin(entry.platform, platform)]
+    if others := kin or [entry for entry in images if entry.platform is None]:
+        return others[0]
+    there = ", ".join(str(entry.platform) for entry in images if entry.platform and entry.platform.os != "unknown")
     raise NotFound(f"no image for platform {platform}", hint=f"the index has: {there}" if there else None)
+
+
+_KINDS = mediatype.MANIFESTS | mediatype.INDEXES
+
+
+def _is_kin(there: Platform | None, platform: Platform) -> bool:
+    return there is not None and (there.os, there.architecture) == (platform.os, platform.architecture)
 
 
 def _refuse_schema1(value: dict[str, Any], media_type: str | None) -> None:
@@ -122,16 +120,17 @@ def _refuse_schema1(value: dict[str, Any], media_type: str | None) -> None:
 
 def _media_type_of(value: dict[str, Any], hint: str | None) -> str:
     stated = value.get("mediaType")
+    if not isinstance(stated, str | None):
+        raise CorruptContent(f"mediaType of the manifest is not text: {stated!r}")
     has_manifests, has_layers = "manifests" in value, "layers" in value
     if has_manifests and has_layers:  # CVE-2021-41190: one document must not be read as two kinds
         raise CorruptContent("manifest has both layers and manifests")
-    known = mediatype.MANIFESTS | mediatype.INDEXES
-    kind = stated if isinstance(stated, str) and stated else hint if hint in known else None
+    kind = stated or (hint if hint in _KINDS else None)
     if kind is None:
         kind = mediatype.INDEX if has_manifests else mediatype.MANIFEST
-    if kind not in known:
+    if kind not in _KINDS:
         raise Unsupported(f"not an image manifest: {kind}")
-    if hint in known and hint != kind:
+    if hint in _KINDS and hint != kind:
         raise CorruptContent(f"manifest calls itself {kind}, but was announced as {hint}")
     if (kind in mediatype.INDEXES) != has_manifests:
         raise CorruptContent(f"manifest of type {kind} has no {'manifests' if kind in mediatype.INDEXES else 'layers'}")
@@ -142,7 +141,7 @@ def _manifest(value: dict[str, Any], media_type: str) -> Manifest:
     return Manifest(
         media_type=media_type,
         config=Descriptor.from_json(value.get("config"), where="config"),
-        layers=_descriptors(value.get("layers"), "layers"),
+        layers=_descriptors(value, "layers"),
         **_common(value, {"config", "layers"}),
     )
 
@@ -150,7 +149,7 @@ def _manifest(value: dict[str, Any], media_type: str) -> Manifest:
 def _index(value: dict[str, Any], media_type: str) -> Index:
     return Index(
         media_type=media_type,
-        manifests=_descriptors(value.get("manifests"), "manifests"),
+        manifests=_descriptors(value, "manifests"),
         **_common(value, {"manifests"}),
     )
 
@@ -159,24 +158,29 @@ def _common(value: dict[str, Any], own: set[str]) -> dict[str, Any]:
     known = own | {"schemaVersion", "mediaType", "annotations", "artifactType", "subject"}
     subject = value.get("subject")
     artifact_type = value.get("artifactType")
+    if not isinstance(artifact_type, str | None):
+        raise CorruptContent("artifactType of the manifest is not text")
     return {
         "annotations": string_map(value.get("annotations"), where="annotations"),
-        "artifact_type": artifact_type if isinstance(artifact_type, str) else None,
+        "artifact_type": artifact_type,
         "subject": None if subject is None else Descriptor.from_json(subject, where="subject"),
         "extra": MappingProxyType({key: item for key, item in value.items() if key not in known}),
     }
 
 
-def _descriptors(value: object, where: str) -> tuple[Descriptor, ...]:
-    if not isinstance(value, list):
+def _descriptors(value: Mapping[str, Any], where: str) -> tuple[Descriptor, ...]:
+    items = value.get(where)
+    if items is None and where in value:  # how Go writes an empty list
+        items = []
+    if not isinstance(items, list):
         raise CorruptContent(f"manifest has no {where}")
-    if len(value) > ENTRY_LIMIT:
-        raise CorruptContent(f"manifest lists {len(value)} {where}, more than the limit of {ENTRY_LIMIT}")
-    return tuple(Descriptor.from_json(item, where=f"{where}[{i}]") for i, item in enumerate(value))
+    if len(items) > ENTRY_LIMIT:
+        raise CorruptContent(f"manifest lists {len(items)} {where}, more than the limit of {ENTRY_LIMIT}")
+    return tuple(Descriptor.from_json(item, where=f"{where}[{i}]") for i, item in enumerate(items))
 
 
 def _dump(value: dict[str, Any], annotations: Mapping[str, str], extra: Mapping[str, Any]) -> bytes:
     if annotations:
         value["annotations"] = dict(sorted(annotations.items()))
     value.update(sorted(extra.items()))
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return encode(value)

@@ -34,7 +34,6 @@ _COMPRESSION: dict[str, Compression] = {
     LAYER_GZIP: "gzip",
     LAYER_ZSTD: "zstd",
     DOCKER_LAYER: "none",
-    "application/vnd.docker.image.rootfs.diff.tar": "none",
     DOCKER_LAYER_GZIP: "gzip",
     DOCKER_LAYER_ZSTD: "zstd",
 }

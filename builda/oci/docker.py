@@ -1,0 +1,121 @@
+"""Docker schema 2 and OCI: the same images in two sets of words, turned into each other here and nowhere else.
+
+Only manifest and configuration change; layers' bytes, and so their digests, stay. Format: Docker's
+"Image Manifest Version 2, Schema 2" and "Docker Image Specification v1.3".
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from builda.oci import mediatype
+from builda.oci.config import config_to_json, dump_config
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest
+from builda.oci.document import encode
+from builda.oci.manifest import Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from builda.oci.config import ImageConfig
+
+
+def to_docker(manifest: Manifest, config: ImageConfig) -> tuple[bytes, bytes]:
+    """The image as Docker writes it: the bytes of its manifest and of its configuration.
+
+    Annotations, subject and artifact type are lost: schema 2 has no place for them. Unsupported for layers that have
+    no Docker media type.
+    """
+    data = dump_docker_config(config)
+    return _manifest("docker", manifest, data).dump(), data
+
+
+def from_docker(manifest: Manifest, config: ImageConfig) -> tuple[bytes, bytes]:
+    """The image as OCI writes it: the bytes of its manifest and of its configuration.
+
+    What Docker notes of the container that an image was made in is lost. Its extensions that matter to a run (health
+    check, shell, triggers) stay, as all readers allow.
+    """
+    data = dump_config(without_bookkeeping(config))
+    return _manifest("oci", manifest, data).dump(), data
+
+
+def dump_docker_config(config: ImageConfig) -> bytes:
+    """The canonical bytes of a Docker image configuration: all fields of the container's configuration are there."""
+    plain = config_to_json(without_bookkeeping(config))
+    inner = {key: plain["config"].pop(key, default) for key, default in _INNER.items()}
+    inner = {key: item for key, item in inner.items() if item is not None or key in _NULLED} | plain.pop("config")
+    head = tuple((key, plain.pop(key)) for key in ("comment", "created") if key in plain)
+    return encode({**dict(head), "container_config": inner, "config": inner, **plain})
+
+
+def without_bookkeeping(config: ImageConfig) -> ImageConfig:
+    """`config` without what Docker says of the container and the parent that it was made of."""
+    return replace(
+        config,
+        extra=_without(config.extra, _BOOKKEEPING),
+        extra_config=MappingProxyType(
+            {key: item for key, item in config.extra_config.items() if key != "Image" and not _is_default(key, item)}
+        ),
+    )
+
+
+_BOOKKEEPING = frozenset({"id", "parent", "container", "container_config", "throwaway", "Size", "layer_id"})
+# Docker's order of fields, and what it writes where there is nothing.
+_INNER: dict[str, Any] = {
+    "Hostname": "",
+    "Domainname": "",
+    "User": "",
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "AttachStderr": False,
+    "ExposedPorts": None,
+    "Tty": False,
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Env": None,
+    "Cmd": None,
+    "Healthcheck": None,
+    "ArgsEscaped": None,
+    "Image": "",
+    "Volumes": None,
+    "WorkingDir": "",
+    "Entrypoint": None,
+    "OnBuild": None,
+    "Labels": None,
+    "StopSignal": None,
+    "Shell": None,
+}
+_NULLED = frozenset({"Env", "Cmd", "Volumes", "Entrypoint", "OnBuild", "Labels"})
+
+
+def _is_default(key: str, item: object) -> bool:
+    return key in _INNER and item == _INNER[key]
+
+
+def _manifest(kind: Literal["oci", "docker"], manifest: Manifest, config: bytes) -> Manifest:
+    docker = kind == "docker"
+    return Manifest(
+        media_type=mediatype.DOCKER_MANIFEST if docker else mediatype.MANIFEST,
+        config=Descriptor(
+            media_type=mediatype.DOCKER_CONFIG if docker else mediatype.CONFIG,
+            digest=Digest.of(config),
+            size=len(config),
+        ),
+        layers=tuple(_layer(kind, layer) for layer in manifest.layers),
+        annotations={} if docker else manifest.annotations,
+        subject=None if docker else manifest.subject,
+    )
+
+
+def _layer(kind: Literal["oci", "docker"], layer: Descriptor) -> Descriptor:
+    media_type = mediatype.layer_media_type(kind, mediatype.compression_of(layer.media_type))
+    annotations = {} if kind == "docker" else layer.annotations
+    return Descriptor(media_type=media_type, digest=layer.digest, size=layer.size, annotations=annotations)
+
+
+def _without(mapping: Mapping[str, Any], keys: frozenset[str]) -> Mapping[str, Any]:
+    return MappingProxyType({key: item for key, item in mapping.items() if key not in keys})

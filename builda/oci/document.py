@@ -1,0 +1,50 @@
+"""JSON documents of images: decoded strictly, because readers that disagree about a document can be played off against
+each other (CVE-2021-41190), and encoded canonically.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from builda.errors import CorruptContent
+
+
+def decode(data: bytes, what: str, limit: int) -> dict[str, Any]:
+    """The JSON object in `data`; CorruptContent naming `what` for anything else and for more than `limit` bytes."""
+    if len(data) > limit:
+        raise CorruptContent(f"{what} has {len(data)} bytes, more than the limit of {limit}")
+    value = decode_any(data, what)
+    if not isinstance(value, dict):
+        raise CorruptContent(f"{what} is not a JSON object")
+    return value
+
+
+def decode_any(data: bytes, what: str) -> Any:
+    """The JSON value in `data`, which is UTF-8 and holds no numbers that JSON does not have."""
+    try:
+        return json.loads(data.decode(), parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise CorruptContent(f"{what} is not JSON: {error}") from error
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """The canonical bytes: no spaces, text as UTF-8, keys in the order they have."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # halves of surrogate pairs, or bytes of an argument that is not UTF-8
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"number is too large: {text[:20]}")
+    return number
