@@ -11,7 +11,7 @@ import shlex
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from builda.errors import CorruptContent, InvalidValue, Unsupported
+from builda.errors import InvalidValue, Unsupported
 from builda.oci import edits
 from builda.oci.config import Healthcheck, ImageConfig, dump_config, parse_config
 from builda.oci.edits import ConfigEdit, apply
@@ -19,6 +19,8 @@ from builda.oci.edits import ConfigEdit, apply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_OWN = ("rootfs", "history", "config")
+"""Keys that say what the image holds: a merge leaves them alone."""
 _SHELL = ("/bin/sh", "-c")
 _HEALTH_TIMES = {"interval", "timeout", "start-period", "start-interval"}
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
@@ -41,13 +43,12 @@ def merge_config(config: ImageConfig, data: bytes) -> ImageConfig:
     """`config` with the fields that the JSON `data` says laid over it; both an image configuration and its bare
     `config` object are understood. Layers and history stay as they are."""
     value = _json_object(data)
-    inner = value.get("config", value if "rootfs" not in value else {})
+    inner = value.get("config", {key: item for key, item in value.items() if key[:1].isupper()})
     if not isinstance(inner, dict):
-        raise CorruptContent("config of the configuration to merge is not an object")
+        raise InvalidValue("config of the configuration to merge is not an object")
     mine: dict[str, Any] = json.loads(dump_config(config))
-    top = {key: item for key, item in value.items() if key not in ("rootfs", "history", "config")}
-    merged = mine if inner is value else {**mine, **top}
-    merged["config"] = {**mine["config"], **_joined(mine["config"], inner)}
+    top = {key: item for key, item in value.items() if key[:1].islower() and key not in _OWN}
+    merged = {**mine, **top, "config": {**mine["config"], **_joined(mine["config"], inner)}}
     return parse_config(json.dumps(merged).encode())
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import posixpath
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from builda.builder.mounting import opened
@@ -19,8 +20,11 @@ from builda.fs.sources import resolve
 from builda.fs.tree import CopyRequest, Source, copy_tree
 from builda.isolation.users import resolve_user
 from builda.oci.digest import Digest
+from builda.store import layout
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from builda.builder.builder import Builder
     from builda.builder.options import Inputs
     from builda.fs.sources import Top
@@ -34,6 +38,7 @@ def copy(
 ) -> tuple[WorkingContainer, Digest | None]:
     """Copy what the step names; the digest of the content, None when it named nothing."""
     with ExitStack() as stack:
+        stack.enter_context(_full_disk(builder))
         root, current = stack.enter_context(opened(builder, container))
         gathered = gather(builder, current, root, step, inputs, stack)
         plain = _request(step, gathered, root, target_of(current, step))
@@ -41,6 +46,17 @@ def copy(
         digests = [] if not request.sources else [copy_tree(request, root).digest]
         digests += [_unpack(top, request, root, step) for top in archives]
         return remembered(builder, current, step.created_by), _joined(digests)
+
+
+@contextmanager
+def _full_disk(builder: Builder) -> Iterator[None]:
+    """A full disk is the store's; whatever else fails is about the files copied."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise layout.unavailable(error, builder.store.root) from error
+        raise
 
 
 def make_directory(builder: Builder, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
