@@ -133,7 +133,7 @@ def _chunks(fd: int, start: int, length: int) -> Iterator[tuple[int, bytes]]:
     while at < end:
         data = os.pread(fd, min(CHUNK, end - at), at)
         if not data:
-            raise InUse("file became shorter while it was read")
+            raise InUse(f"file became shorter while it was read: {os.readlink(f'/proc/self/fd/{fd}')}")
         yield at, data
         at += len(data)
 

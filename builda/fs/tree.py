@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from builda.errors import AlreadyExists, InvalidValue
@@ -139,6 +139,32 @@ class _Place(NamedTuple):
     path: bytes
 
 
+class _Level(NamedTuple):
+    """A directory on the way down: what is left of it, and its counterpart; `info` is None for the top."""
+
+    prefix: bytes
+    relative: str
+    target: int
+    entries: Iterator[tuple[bytes, str, os.stat_result]]
+    info: os.stat_result | None
+    values: Mapping[str, bytes]
+
+    def close(self) -> None:
+        if self.target != NOWHERE:
+            os.close(self.target)
+
+
+def _listed(fd: int) -> Iterator[tuple[bytes, str, os.stat_result]]:
+    with os.scandir(fd) as found:
+        entries = [(os.fsencode(entry.name), entry.name, entry.stat(follow_symlinks=False)) for entry in found]
+    entries.sort(key=_name)
+    return iter(entries)
+
+
+def _name(entry: tuple[bytes, str, os.stat_result]) -> bytes:
+    return entry[0]
+
+
 class _Target(Protocol):
     """What is done with what the walk meets. Descriptors of directories that `enter` gives are closed by the walk."""
 
@@ -210,7 +236,7 @@ class _Walk:
                 here = os.fstat(place.parent)
                 self.avoid = (here.st_dev, here.st_ino)
             self.record(b"d", prefix, top.info, xattrs.recorded(fd))
-            self.directory(fd, prefix, "", place.parent)
+            self.directory(fd, prefix, place.parent)
         finally:
             os.close(fd)
 
@@ -228,40 +254,46 @@ class _Walk:
         finally:
             os.close(fd)
 
-    def directory(self, fd: int, prefix: bytes, relative: str, target: int) -> None:
-        """What the directory `fd` holds. `prefix` is its name in the digest, `relative` its path below the top."""
-        with os.scandir(fd) as found:
-            entries = sorted(
-                (os.fsencode(entry.name), entry.name, entry.stat(follow_symlinks=False)) for entry in found
-            )
-        for name, text, info in entries:
-            if self.filtering and self.is_left_out(fd, relative + text, text, info):
+    def directory(self, fd: int, prefix: bytes, target: int) -> None:
+        """What the directory `fd` holds; `prefix` is its name in the digest. The stack is ours: trees may be deep."""
+        stack = [_Level(prefix, "", target, _listed(fd), None, {})]
+        try:
+            with paths.Descent(fd) as at:
+                while stack:
+                    if (inner := self.entries(at, stack[-1])) is not None:
+                        stack.append(inner)
+                        continue
+                    level = stack[-1]
+                    if level.info is not None:
+                        self.target.leave(level.target, level.info, level.values)
+                        at.leave()
+                        level.close()
+                    stack.pop()
+        finally:
+            for level in stack[1:]:
+                level.close()
+
+    def entries(self, at: paths.Descent, level: _Level) -> _Level | None:
+        """What is left of a directory: the next one inside, gone into, or None when it is done."""
+        for name, text, info in level.entries:
+            if self.filtering and self.is_left_out(at.fd, level.relative + text, text, info):
                 continue
             if stat.S_ISREG(info.st_mode):
-                self.file(fd, name, prefix + name, target, info)
-            elif stat.S_ISDIR(info.st_mode):
-                self.subdirectory(fd, name, prefix + name, relative + text, target, info)
-            else:
-                self.other(fd, name, prefix + name, target, name, info)
+                self.file(at.fd, name, level.prefix + name, level.target, info)
+            elif not stat.S_ISDIR(info.st_mode):
+                self.other(at.fd, name, level.prefix + name, level.target, name, info)
+            elif (info.st_dev, info.st_ino) != self.avoid:  # a destination inside the source is not copied into itself
+                return self.entered(at, level, name, text, info)
+        return None
 
-    def subdirectory(
-        self, parent: int, name: bytes, label: bytes, relative: str, target: int, info: os.stat_result
-    ) -> None:
-        if (info.st_dev, info.st_ino) == self.avoid:
-            return  # the destination lies inside the source: it is not copied into itself
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
-        try:
-            values = xattrs.recorded(fd)
-            self.record(b"d", label + b"/", info, values)
-            inside = self.target.enter(target, name)
-            try:
-                self.directory(fd, label + b"/", relative + "/", inside)
-                self.target.leave(inside, info, values)
-            finally:
-                if inside != NOWHERE:
-                    os.close(inside)
-        finally:
-            os.close(fd)
+    def entered(self, at: paths.Descent, level: _Level, name: bytes, text: str, info: os.stat_result) -> _Level:
+        at.enter(name)
+        prefix = level.prefix + name + b"/"
+        values = xattrs.recorded(at.fd)
+        self.record(b"d", prefix, info, values)
+        entries = _listed(at.fd)
+        target = self.target.enter(level.target, name)
+        return _Level(prefix, f"{level.relative}{text}/", target, entries, info, values)
 
     def is_left_out(self, parent: int, relative: str, name: str, info: os.stat_result) -> bool:
         whole = self.root_prefix + relative
