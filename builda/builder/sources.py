@@ -149,22 +149,13 @@ def is_archive(top: Top) -> bool:
     """Whether it is a regular file that holds a tar archive, compressed or not, by its content."""
     import stat
 
-    from builda.fs.compress import decompressing, sniff
-    from builda.fs.tar import RECORD, is_header
+    from builda.fs.archive import archive_compression
 
     if not stat.S_ISREG(top.info.st_mode) or not top.info.st_size:
         return False
     fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
     with open(fd, "rb") as file:
-        compression = sniff(file.peek(8)[:8])
-        reader = decompressing(file, compression)
-        head = b""
-        try:
-            while len(head) < RECORD and (data := reader.read(RECORD - len(head))):
-                head += data
-        except CorruptContent:
-            return False
-        return is_header(head)
+        return archive_compression(file) is not None
 
 
 def _inline(builder: Builder, step: Copy, stack: ExitStack) -> tuple[Source, ...]:
