@@ -114,9 +114,9 @@ class Registries:
         """The image that `reference` names in its registry."""
         return self._client(access).source(reference)
 
-    def sink(self, reference: Reference, access: RegistryAccess) -> ImageSink:
+    def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         """Where an image becomes `reference` in its registry."""
-        return self._client(access).sink(reference)
+        return self._client(access).sink(reference, mount_from=mount_from)
 
     def fetch(self, url: str, access: RegistryAccess) -> AbstractContextManager[Download]:
         """The body of `url`."""

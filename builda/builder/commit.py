@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder import layers
 from builda.builder.layers import LayerOptions, StoredLayer
-from builda.builder.push import local_name, write_to
+from builda.builder.push import BASE_NAME, local_name, write_to
 from builda.builder.records import timestamp
 from builda.builder.settling import settle
 from builda.errors import InvalidValue, NotFound
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 IDENTITY_LABEL = "io.builda.version"
 CREATED = "org.opencontainers.image.created"
-BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 DEFAULT_HISTORY = "/bin/sh"
 """What Buildah writes for a layer that nobody said anything about."""

@@ -8,6 +8,8 @@ from builda.errors import InvalidReference, InvalidValue
 from builda.oci.reference import Reference, parse_short
 from builda.transfer.locate import Location, parse_location
 
+BASE_NAME = "org.opencontainers.image.base.name"
+
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.builder.options import PushOptions, RegistryAccess
@@ -25,7 +27,9 @@ def push(builder: Builder, name: str, destination: str | None, options: PushOpti
     location = _destination(image, name, destination)
     builder.store.lease()
     source = source_of(builder, image, options)
-    return copy_image(source, _sink(builder, location, options.access), all_platforms=options.all, emit=builder.emit)
+    return copy_image(
+        source, _sink(builder, image, location, options.access), all_platforms=options.all, emit=builder.emit
+    )
 
 
 def write_to(builder: Builder, image: Image, location: Location, access: RegistryAccess) -> Descriptor:
@@ -33,13 +37,13 @@ def write_to(builder: Builder, image: Image, location: Location, access: Registr
     from builda.transfer.copy import copy_image
     from builda.transfer.stored import StoreSource
 
-    return copy_image(StoreSource(builder.store, image), _sink(builder, location, access), emit=builder.emit)
+    return copy_image(StoreSource(builder.store, image), _sink(builder, image, location, access), emit=builder.emit)
 
 
-def _sink(builder: Builder, location: Location, access: RegistryAccess) -> ImageSink:
+def _sink(builder: Builder, image: Image, location: Location, access: RegistryAccess) -> ImageSink:
     match location.transport:
         case "registry":
-            return builder.remote.sink(Reference.parse(location.where), access)
+            return builder.remote.sink(Reference.parse(location.where), access, _relatives(image))
         case "store":
             from builda.transfer.stored import StoreSink
 
@@ -48,6 +52,18 @@ def _sink(builder: Builder, location: Location, access: RegistryAccess) -> Image
             from builda.transfer.locate import open_sink
 
             return open_sink(location)
+
+
+def _relatives(image: Image) -> tuple[Reference, ...]:
+    """Other names that a registry may have this image's layers under: its own, and its base's."""
+    base = () if image.is_index else (image.manifest.annotations.get(BASE_NAME, ""),)
+    found = []
+    for name in (*image.names, *base):
+        try:
+            found.append(Reference.parse(name))
+        except InvalidReference:
+            continue
+    return tuple(found)
 
 
 def local_name(text: str) -> str:

@@ -41,8 +41,8 @@ class Remote(Protocol):
         """The image that `reference` names in its registry."""
         ...
 
-    def sink(self, reference: Reference, access: RegistryAccess) -> ImageSink:
-        """Where an image becomes `reference` in its registry."""
+    def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
+        """Where an image becomes `reference` in its registry, which may have its layers under `mount_from` already."""
         ...
 
     def fetch(self, url: str, access: RegistryAccess) -> AbstractContextManager[Download]:

@@ -47,7 +47,7 @@ class FakeRemote:
             raise RegistryError(f"no such image in the registry: {reference}", status=404)
         return LayoutSource(str(self.directory), self.images[str(reference)])
 
-    def sink(self, reference: Reference, access: RegistryAccess) -> ImageSink:
+    def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         self.images[str(reference)] = str(len(self.images))
         return LayoutSink(str(self.directory), self.images[str(reference)])
 

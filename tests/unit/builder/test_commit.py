@@ -18,9 +18,9 @@ from builda.errors import InvalidReference, InvalidValue, NotFound, Unsupported
 from builda.events import Warned
 from builda.oci import mediatype
 from builda.oci.config import chain_ids
+from builda.oci.descriptor import Platform
 from builda.oci.digest import Digest
 from builda.oci.edits import SetEnv, SetLabel, SetPlatform
-from builda.oci.descriptor import Platform
 from builda.oci.manifest import Index
 from builda.plan import Configure, Copy, FromImage, InlineFile
 from builda.store.store import Image, WorkingContainer

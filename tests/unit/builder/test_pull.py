@@ -87,7 +87,7 @@ def test_a_short_name_is_tried_at_each_registry(bench: Bench, remote_image: Imag
 
 def test_a_name_that_no_registry_has_says_where_it_was_looked_for(bench: Bench) -> None:
     bench.remote.search = ("one.test", "two.test")
-    with pytest.raises(NotFound, match="one.test/alpin.*two.test/alpin"):
+    with pytest.raises(NotFound, match=r"one\.test/alpin.*two\.test/alpin"):
         bench.builder.pull("alpin")
 
 

@@ -17,6 +17,7 @@ from builda.store.store import Image, WorkingContainer
 from tests.unit.builder.conftest import Bench, FakeIsolation
 
 pytestmark = pytest.mark.root
+NO_INPUTS = Inputs()
 
 
 def test_only_what_the_command_changed_is_in_the_layer(bench: Bench, container: WorkingContainer) -> None:
@@ -160,7 +161,7 @@ def test_volumes_that_mean_nothing(
         bench.shell(container, "true", volumes=(volume,))
 
 
-def run(bench: Bench, container: WorkingContainer, script: str, *mounts: RunMount, inputs: Inputs = Inputs()) -> str:
+def run(bench: Bench, container: WorkingContainer, script: str, *mounts: RunMount, inputs: Inputs = NO_INPUTS) -> str:
     bench.events.clear()
     bench.builder.run(container, Run(args=("sh", "-ec", script), mounts=mounts), inputs=inputs, capture=True)
     return bench.output

@@ -1,0 +1,221 @@
+"""The public names, and everything wired together against a real registry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import builda
+from builda import edits
+from builda.oci.digest import Digest
+from builda.oci.manifest import parse
+from tests.support.base_images import busybox_tree
+from tests.support.registry import PROGRAM, Registry, registry
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/python/build_app.py"
+
+
+def test_all_names_can_be_had() -> None:
+    for name in builda.__all__:
+        assert getattr(builda, name) is not None
+    assert set(builda.__all__) <= set(dir(builda))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        builda.nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_importing_builda_imports_nothing_of_it() -> None:
+    script = "import sys, builda; print(*[name for name in sys.modules if name.startswith('builda.')])"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == ""
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "builder.config(container, Configure(edits=(SetEnv('A', '1'),)))",
+        "builder.store.tag(image, 'localhost/other:1')",
+        "list(builder.store.iter_images())",
+        "builder.store.image('box').config",
+    ],
+)
+@pytest.mark.root
+def test_light_verbs_import_no_heavy_package(base: Path, tmp_path: Path, verb: str) -> None:
+    script = f"""
+import sys
+import builda
+from builda import Configure
+
+with builda.open_builder({str(tmp_path / "store")!r}, {str(tmp_path / "run")!r}) as builder:
+    image = builder.pull("oci:{base}:box")
+    builder.store.tag(image, "localhost/box:latest")
+    container = builder.from_image("scratch")
+    for name in [name for name in sys.modules if name.startswith("builda.")]:
+        del sys.modules[name]
+with builda.open_builder({str(tmp_path / "store")!r}, {str(tmp_path / "run")!r}) as builder:
+    from builda import Configure
+    from builda.oci.edits import SetEnv
+    image = builder.store.image("box")
+    container = builder.store.container("working-container")
+    {verb}
+heavy = ("builda.fs", "builda.isolation", "builda.registry", "builda.linux.mount")
+print(*sorted(name for name in sys.modules if name.startswith(heavy)))
+"""
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() in ("", "builda.linux.mount")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image layout with busybox in it, called box."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root's right to mount")
+    work = tmp_path_factory.mktemp("api")
+    tree = busybox_tree(work / "tree")
+    with builda.open_builder(work / "store", work / "run") as builder:
+        container = builder.from_image("scratch")
+        builder.copy(container, builda.Copy(sources=(str(tree),), destination="/"))
+        builder.commit(container, builda.CommitOptions(destination=f"oci:{work}/layout:box"))
+    return work / "layout"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Registry]:
+    if PROGRAM is None:
+        pytest.skip("docker-registry is not installed")
+    with registry() as started:
+        yield started
+
+
+ACCESS = builda.RegistryAccess(tls_verify=False)
+
+
+@pytest.mark.root
+@pytest.mark.network
+def test_the_whole_way(base: Path, server: Registry, tmp_path: Path) -> None:
+    name = server.name("base:1")
+    with builda.open_builder(tmp_path / "seed", tmp_path / "run") as builder:
+        image = builder.pull(f"oci:{base}:box")
+        builder.push(str(image.id), f"docker://{name}", builda.PushOptions(access=ACCESS))
+    with builda.open_builder(tmp_path / "store", tmp_path / "run") as builder:
+        pull = builda.PullOptions(access=ACCESS)
+        container = builder.from_image(name, builda.FromOptions(pull=pull))
+        builder.run(container, builda.Run(args=("sh", "-c", "mkdir -p /srv && id -u > /srv/who")))
+        (tmp_path / "main.sh").write_text("#!/bin/sh\ncat /srv/who\n")
+        step = builda.Copy(sources=(str(tmp_path / "main.sh"),), destination="/srv/", chmod="755")
+        builder.copy(container, step)
+        changes = (edits.SetEnv("MODE", "prod"), edits.SetText("working_dir", "/srv"), edits.SetCmd(("./main.sh",)))
+        builder.config(container, builda.Configure(edits=changes))
+        made = builder.commit(container, builda.CommitOptions(destination=server.name("app:1"), remove=True))
+        written = builder.push(server.name("app:1"), options=builda.PushOptions(access=ACCESS))
+        assert written.digest == made.digest
+        assert not list(builder.store.iter_containers())
+    with builda.open_builder(tmp_path / "other", tmp_path / "run") as builder:
+        found = builder.pull(server.name("app:1"), pull)
+        assert (found.digest, found.id) == (made.digest, made.id)
+        assert len(parse(found.raw).layers) == 2  # type: ignore[union-attr]  # it is an image
+        again = builder.from_image(server.name("app:1"))
+        output: list[bytes] = []
+        builder.emit = lambda event: output.append(getattr(event, "data", b""))
+        builder.run(again, builda.Run(args=("./main.sh",)), capture=True)
+        assert b"".join(output) == b"0\n"
+
+
+@pytest.mark.root
+@pytest.mark.network
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+def test_the_registry_names_the_digest_that_was_committed(base: Path, server: Registry, tmp_path: Path) -> None:
+    with builda.open_builder(tmp_path / "store", tmp_path / "run") as builder:
+        container = builder.from_image(f"oci:{base}:box")
+        options = builda.CommitOptions(destination=f"docker://{server.name('direct:1')}", access=ACCESS)
+        made = builder.commit(container, options)
+    command = ["skopeo", "inspect", "--tls-verify=false", "--format={{.Digest}}", f"docker://{server.name('direct:1')}"]
+    assert Digest.parse(subprocess.check_output(command, text=True).strip()) == made.digest
+
+
+@pytest.mark.root
+def test_the_example_builds_an_image_that_runs(base: Path, tmp_path: Path) -> None:
+    environ = {**os.environ, "BUILDA_ROOT": str(tmp_path / "store"), "BUILDA_RUNROOT": str(tmp_path / "run")}
+    command = [sys.executable, str(EXAMPLE), f"oci:{base}:box", "app:1"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    greeting, image_id = done.stdout.split("\n", 1)
+    assert greeting == "hello from a test, built by builda"
+    with builda.open_builder(tmp_path / "store", tmp_path / "run") as builder:
+        assert builder.store.image("app:1").id.encoded == image_id.strip()
+        assert builder.store.image("app:1").config.user == "1000:1000"
+        assert not list(builder.store.iter_containers())
+
+
+@pytest.mark.root
+def test_the_example_says_what_went_wrong(tmp_path: Path) -> None:
+    environ = {**os.environ, "BUILDA_ROOT": str(tmp_path / "store"), "BUILDA_RUNROOT": str(tmp_path / "run")}
+    command = [sys.executable, str(EXAMPLE), f"oci:{tmp_path}/none:box", "app:1"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 125
+    assert done.stderr.startswith("error: ")
+
+
+KILLED = """
+import sys
+import builda
+from builda import CommitOptions, Copy, Run
+with builda.open_builder(sys.argv[1], sys.argv[2]) as builder:
+    print("ready", flush=True)
+    for number in range(1000):
+        container = builder.from_image("box")
+        builder.run(container, Run(args=("sh", "-c", f"echo {number} > /number")))
+        builder.copy(container, Copy(sources=("/bin/true",), destination="/copied"))
+        container = builder.freeze(container)
+        builder.run(container, Run(args=("true",)))
+        builder.commit(container, CommitOptions(destination="made", remove=number % 2 == 0))
+        if number % 2:
+            builder.remove(container)
+"""
+
+
+@pytest.mark.root
+def test_killed_at_any_moment_everything_works_and_nothing_is_left(base: Path, tmp_path: Path) -> None:
+    store, run = tmp_path / "store", tmp_path / "run"
+    with builda.open_builder(store, run) as builder:
+        image = builder.pull(f"oci:{base}:box")
+        builder.store.tag(image, "localhost/box:latest")
+        builder.remove(builder.from_image("box"))
+        builder.store.untag(image.names[0])
+        builder.store.prune()
+    before = inventory(store)
+    for moment in range(12):
+        with subprocess.Popen([sys.executable, "-c", KILLED, str(store), str(run)], stdout=subprocess.PIPE) as victim:
+            assert victim.stdout is not None
+            assert victim.stdout.readline() == b"ready\n"
+            time.sleep(0.02 + 0.037 * moment)
+            victim.send_signal(signal.SIGKILL)
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    with builda.open_builder(store, run) as builder:
+        if builder.store.find_image("made") is not None:
+            check = builder.from_image("made")
+            builder.run(check, builda.Run(args=("cat", "/number", "/copied")), capture=True)
+        for container in tuple(builder.store.iter_containers()):
+            builder.run(container, builda.Run(args=("true",)))
+            builder.commit(container, builda.CommitOptions(destination="again"))
+            builder.remove(container)
+        for name in ("made", "again"):
+            if builder.store.find_image(name) is not None:
+                builder.store.remove_image(name)
+    with builda.open_builder(store, run) as builder:
+        builder.store.prune()
+        assert builder.store.fsck() == ()
+    assert inventory(store) == before
+
+
+def inventory(store: Path) -> dict[str, int]:
+    """How many entries each directory of the store has, the files of snapshots among them."""
+    return {
+        path.name: sum(1 for _ in path.rglob("*")) for path in store.iterdir() if path.is_dir() and path.name != "locks"
+    }
