@@ -251,7 +251,7 @@ class _Execution:
         try:
             if isinstance(step, Configure):
                 self.configure(index, tip, step)
-                return self.containers.get(index) is None
+                return False  # nothing was looked up, and nothing done that would be worth it
             return self.change(index, tip, step)
         except (ContainerfileError, StepFailed):
             raise
