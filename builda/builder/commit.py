@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder import layers
 from builda.builder.layers import LayerOptions, StoredLayer
+from builda.builder.mounting import occupied
 from builda.builder.push import BASE_NAME, local_name, write_to
 from builda.builder.records import timestamp
 from builda.builder.settling import settle
@@ -52,7 +53,7 @@ def commit(builder: Builder, container: WorkingContainer, options: CommitOptions
     """The image; with `remove` the container is gone afterwards, and its tree has become the image's unpacked layer."""
     location, names = _targets(options)
     builder.store.lease()
-    with builder.store.locked(container) as current, builder.store.running(current):
+    with occupied(builder, container) as current, builder.store.running(current):
         settle(builder, current)
         parts = _parts(builder, current, options)
         config, manifest = compose(

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from builda.builder.mounting import occupied
 from builda.builder.records import timestamp
 from builda.builder.settling import settle
 from builda.oci.config import History
@@ -26,7 +27,7 @@ def freeze(
     """
     from builda.store.containers import FrozenLayer
 
-    with builder.store.locked(container) as current:
+    with occupied(builder, container), builder.store.locked(container) as current:
         settle(builder, current)
         text = created_by or current.created_by or "/bin/sh"
         history = History(created=timestamp(builder.now()), created_by=text, comment=comment or current.comment)

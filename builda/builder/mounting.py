@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builda.errors import NotFound
+from builda.events import Warned
 from builda.linux.mount import Mount, attach, detach, is_mounted, mounted
 
 if TYPE_CHECKING:
@@ -50,11 +52,31 @@ def viewed(builder: Builder, image: Image) -> Iterator[tuple[Mount, ...]]:
 
 
 @contextmanager
+def occupied(builder: Builder, container: WorkingContainer) -> Iterator[WorkingContainer]:
+    """Nobody else works in the container's tree during the block; its record as it is at the beginning.
+
+    The record itself is not locked: `config` need not wait for a command that runs for an hour.
+    """
+    from builda.store import locks
+
+    containers = builder.store.containers
+    others = [pid for pid in containers.runners(container) if pid != os.getpid()]
+    if others:
+        builder.emit(Warned(message=f"waiting for process {others[0]}, which runs a command in {container.name}"))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locks.brief(containers.path(container.id, "tree.lock")))
+        except FileNotFoundError as error:
+            raise NotFound(f"no such container: {container.name}") from error
+        yield containers.load(container.id)
+
+
+@contextmanager
 def opened(builder: Builder, container: WorkingContainer) -> Iterator[tuple[int, WorkingContainer]]:
-    """The working tree's root, and the record as it is now, changed by nobody else during the block."""
+    """The working tree's root, changed by nobody else during the block, and the record as it is at its beginning."""
     from builda.builder.settling import settle
 
-    with builder.store.locked(container) as current:
+    with occupied(builder, container) as current:
         settle(builder, current)
         with mounted(rootfs(builder, current)) as root:
             yield root, current
@@ -64,25 +86,30 @@ def mount(builder: Builder, container: WorkingContainer) -> Path:
     """Mount the working tree at a path of its own."""
     from builda.builder.settling import settle
 
-    with builder.store.locked(container) as current:
+    with occupied(builder, container) as current:
         place = builder.store.layout.mount_point(current.id)
         if not is_mounted(place):
             settle(builder, current)
             os.makedirs(place, mode=0o700, exist_ok=True)
             attach(builder.store.rootfs(current.snapshot), place)
         if current.mount_point != place:
-            builder.store.update(replace(current, mount_point=place))
+            _note(builder, current, place)
         return Path(place)
 
 
 def umount(builder: Builder, container: WorkingContainer) -> bool:
     """Unmount it; whether it was mounted."""
-    with builder.store.locked(container) as current:
+    with occupied(builder, container) as current:
         if current.mount_point is None:
             return False
         was_mounted = is_mounted(current.mount_point)
         detach(current.mount_point)
         with suppress(OSError):  # a directory that somebody stands in goes with the next prune
             os.rmdir(current.mount_point)
-        builder.store.update(replace(current, mount_point=None))
+        _note(builder, current, None)
         return was_mounted
+
+
+def _note(builder: Builder, container: WorkingContainer, place: str | None) -> None:
+    with builder.store.locked(container) as current:
+        builder.store.update(replace(current, mount_point=place))

@@ -29,10 +29,11 @@ def timestamp(seconds: float) -> str:
 def remembered(
     builder: Builder, container: WorkingContainer, created_by: str | None, comment: str | None = None
 ) -> WorkingContainer:
-    """The container with one more history entry, when there is something to say; the caller holds its lock."""
+    """The container as recorded now, with one more history entry when there is something to say."""
     if created_by is None:
-        return container
-    return builder.store.update(noted(container, created_by, comment, builder.now()))
+        return builder.store.containers.load(container.id)
+    with builder.store.locked(container) as current:
+        return builder.store.update(noted(current, created_by, comment, builder.now()))
 
 
 def noted(container: WorkingContainer, created_by: str, comment: str | None, now: float) -> WorkingContainer:

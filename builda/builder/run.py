@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from builda.builder import process
 from builda.builder.attachments import Attachments, attached
+from builda.builder.mounting import occupied
 from builda.builder.records import remembered
 from builda.builder.settling import settle
 from builda.errors import CommandFailed, InvalidValue
@@ -36,7 +37,7 @@ def run(
     around: process.Surroundings,
 ) -> WorkingContainer:
     """Run the step; CommandFailed when its status is none of `valid_statuses`."""
-    with builder.store.locked(container) as current, builder.store.running(current):
+    with occupied(builder, container) as current, builder.store.running(current):
         settle(builder, current)
         options = step.options.over(current.options)
         rootfs = builder.rootfs(current)

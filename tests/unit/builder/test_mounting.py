@@ -13,7 +13,7 @@ from builda.errors import InUse, NotFound
 from builda.linux.mount import is_mounted
 from builda.oci.config import History
 from builda.oci.edits import SetCmd, SetEnv, UnsetEnv
-from builda.plan import Configure, Run
+from builda.plan import Configure, Run, RunOptions
 from builda.store.store import WorkingContainer
 from tests.unit.builder.conftest import NOW, Bench
 
@@ -117,3 +117,21 @@ def test_an_old_record_does_not_undo_a_newer_one(bench: Bench, container: Workin
     bench.builder.config(container, Configure(edits=(SetEnv("B", "2"),)))
     env = bench.store.container(container.id).config.environ()
     assert (env["A"], env["B"]) == ("1", "2")
+
+
+def test_config_does_not_wait_for_a_command(bench: Bench, container: WorkingContainer) -> None:
+    fifo = bench.path / "shared/go"
+    fifo.parent.mkdir()
+    os.mkfifo(fifo)
+    options = RunOptions(volumes=(f"{fifo.parent}:/shared",))
+    step = Run(args=("sh", "-c", "cat /shared/go > /said"), options=options, created_by="RUN cat")
+    command = threading.Thread(target=lambda: bench.builder.run(container, step))
+    command.start()
+    with fifo.open("w") as go:  # the command has opened its end
+        bench.builder.config(container, Configure(edits=(SetEnv("A", "1"),)))
+        go.write("go")
+    command.join(60)
+    after = bench.store.container(container.id)
+    assert after.config.environ()["A"] == "1"
+    assert [entry.created_by for entry in after.history] == ["RUN cat"]
+    assert bench.shell(container, "cat /said") == "go"
