@@ -106,6 +106,9 @@ def _identity(image: Image, whole: bool) -> str:
 def _rows(found: Iterable[Image]) -> Iterator[Row]:
     for image in found:
         for name in image.names or (NO_NAME,):
+            if "@" in name:  # pulled by its digest
+                yield Row(image, name.partition("@")[0], NO_NAME)
+                continue
             repository, colon, tag = name.rpartition(":")
             named = bool(colon) and "/" not in tag
             yield Row(image, repository if named else name, tag if named else NO_NAME)
