@@ -55,13 +55,15 @@ class Applied(NamedTuple):
     """What unpacking did: entries and content bytes.
 
     `implied` are directories that the archive uses and does not list (see `inherit_directories`), `skipped` the names
-    of extended attributes that could not be kept here.
+    of extended attributes that could not be kept here. `hides_all` says that the layer hides every layer below it,
+    which overlay has no word for: the caller leaves those out.
     """
 
     entries: int
     bytes: int
     implied: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    hides_all: bool = False
 
 
 def apply(
@@ -144,7 +146,7 @@ def _unpack(source: Readable, unpacker: _Unpacker, limits: Limits) -> Applied:
     finally:
         unpacker.close()
     implied = tuple(os.fsdecode(path) for path in sorted(unpacker.implied))
-    return Applied(count, total, implied, tuple(sorted(unpacker.skipped)))
+    return Applied(count, total, implied, tuple(sorted(unpacker.skipped)), unpacker.hides_all)
 
 
 class _Unpacker:
@@ -158,6 +160,7 @@ class _Unpacker:
         self.times: dict[bytes, int] = {}  # directories get theirs last: their entries change them
         self.implied: set[bytes] = set()
         self.skipped: set[str] = set()
+        self.hides_all = False
 
     def close(self) -> None:
         if self.parent >= 0:
@@ -376,8 +379,10 @@ class _Overlay(_Unpacker):
         if hidden is None:
             return False
         if hidden == OPAQUE:
-            if head:  # nothing is below a root
+            if head:
                 os.setxattr(parent, self.opaque, b"y")
+            else:
+                self.hides_all = True
         elif hidden and not self.made_opaque(parent, hidden):
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
         return True

@@ -66,7 +66,10 @@ def diff(upper: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collection[s
 
 
 def write_tree(root: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collection[str] = ()) -> tuple[str, ...]:
-    """Write a whole tree as one layer; paths of sockets, which no layer can hold."""
+    """Write a whole tree as one layer; paths of sockets, which no layer can hold.
+
+    The root itself is an entry only when it does not look as roots do (0755, 0:0, no attributes).
+    """
     return _Walk(TarWriter(sink), clamp, drop, overlay=False).run(root)
 
 

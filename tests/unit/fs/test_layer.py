@@ -250,6 +250,17 @@ def test_in_a_flat_tree_an_opaque_directory_keeps_only_its_own(tree: Path, turn:
     assert sorted(picture(tree)) == ["d", "d/new", "d/sub", "d/sub/new"]
 
 
+@BOTH_ORDERS
+@pytest.mark.parametrize("whiteouts", ["plain", pytest.param("overlay", marks=pytest.mark.root)])
+def test_an_opaque_root_hides_all_layers_below(tree: Path, whiteouts: str, turn: int) -> None:
+    (tree / "old").write_bytes(b"")
+    result = applied(archive(*[file(".wh..wh..opq"), file("own")][::turn]), tree, whiteouts)
+    if whiteouts == "overlay":
+        assert result.hides_all
+    else:
+        assert sorted(picture(tree)) == ["own"]
+
+
 @pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh...", "d/.wh.."])
 def test_whiteouts_of_no_file_are_corrupt(tree: Path, name: str) -> None:
     (tree / "d").mkdir()
