@@ -63,24 +63,20 @@ def _perform(
     command: Process,
 ) -> int:
     isolation = builder.isolation(options)
-
-    def attempt(network: str) -> int:
-        sandbox = process.sandbox_of(
-            container,
-            options,
-            rootfs,
-            attachments,
-            network=network,
-            scratch=_inner(place),
-            stubs=builder.store.containers.path(container.id, "stubs"),
-            version=builder.version,
-        )
-        return isolation.run(command, sandbox, builder.emit)
-
     asked = process.network_name(options)
     if isolation.name == "chroot" and asked not in (None, "host"):
         raise InvalidValue(f"isolation chroot has the host's network only: {asked}")
-    return attempt(asked or "host")
+    sandbox = process.sandbox_of(
+        container,
+        options,
+        rootfs,
+        attachments,
+        network=asked or process.DEFAULT_NETWORK,
+        scratch=_inner(place),
+        stubs=builder.store.containers.path(container.id, "stubs"),
+        version=builder.version,
+    )
+    return isolation.run(command, sandbox, builder.emit)
 
 
 def _identity(

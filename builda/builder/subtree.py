@@ -59,10 +59,13 @@ def _resolved(rootfs: tuple[Mount, ...], path: str, name: str) -> str:
 def _iter_layers(root: Mount, path: str) -> Iterator[str]:
     """The layers' own `path`, topmost first, down to the one that hides what is below it."""
     upper = next((word.partition("=")[2] for word in root.options if word.startswith("upperdir=")), None)
+    covered = False  # by a directory of a higher layer, which hides a file
     for layer in (*((upper,) if upper else ()), *root.lower):
         found, ends = _in_layer(layer, path)
-        if found:
-            yield _below(layer, path)
+        here = _below(layer, path)
+        if found and not (covered and not os.path.isdir(here)):
+            yield here
+            covered = True
         if ends:
             return
 
@@ -74,6 +77,7 @@ def _in_layer(layer: str, path: str) -> tuple[bool, bool]:
     """
     here = layer
     ends = False
+    whole = _below(layer, path)
     for part in filter(None, path.split("/")):
         here = f"{here}/{part}"
         try:
@@ -83,7 +87,7 @@ def _in_layer(layer: str, path: str) -> tuple[bool, bool]:
         if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
             return False, True
         if not stat.S_ISDIR(info.st_mode):
-            return True, True
+            return here == whole, True
         ends = ends or _is_opaque(here)
     return True, ends
 

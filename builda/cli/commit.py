@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     listed("--unsetannotation", metavar="NAME,…", help="Drop annotations of the base."),
     listed("--unsetenv", metavar="NAME,…", help="Drop variables."),
     switch("--omit-history", help="Write no history."),
-    switch("--identity-label", default=True, help="Write the label io.buildah.version (default)."),
+    switch("--identity-label", default=True, help="Write the label io.builda.version (default)."),
     switch("--omit-timestamp", hidden=True, help="As --timestamp 0."),
     text("--reference-time", metavar="FILE", hidden=True, help="As --timestamp with the time of this file."),
     refused(

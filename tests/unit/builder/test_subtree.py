@@ -1,0 +1,106 @@
+"""A part of an overlay as a mount of its own is what the whole overlay shows there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from builda.builder.subtree import subtree, writable
+from builda.errors import NotFound
+from builda.linux.mount import Mount, mounted
+
+pytestmark = pytest.mark.root
+
+# What one layer has at a path: a directory (perhaps opaque), a file, a deletion.
+KINDS = st.sampled_from(["directory", "opaque", "file", "whiteout"])
+PATHS = st.sampled_from(["a", "a/b", "a/b/c", "a/x", "d"])
+LAYERS = st.lists(st.dictionaries(PATHS, KINDS, max_size=4), min_size=1, max_size=4)
+
+
+def make_layer(root: Path, entries: dict[str, str]) -> None:
+    root.mkdir()
+    for path, kind in sorted(entries.items()):
+        place = root / path
+        if any(parent.exists() and not parent.is_dir() for parent in place.parents):
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            continue
+        if kind == "whiteout":
+            os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(0, 0))
+        elif kind == "file":
+            place.write_text(str(root))
+        else:
+            place.mkdir()
+            (place / f"in-{root.name}").touch()
+            if kind == "opaque":
+                os.setxattr(place, "trusted.overlay.opaque", b"y")
+
+
+def listing(root: int, path: str) -> object:
+    """What is at a path: names of a directory and of all below it, or the content of a file."""
+    fd = os.open(path, os.O_RDONLY, dir_fd=root)
+    try:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            return os.read(fd, 1000)
+        return sorted(
+            os.path.join(os.path.relpath(head, f"/proc/self/fd/{fd}"), name)
+            for head, directories, names in os.walk(f"/proc/self/fd/{fd}")
+            for name in (*directories, *names)
+        )
+    finally:
+        os.close(fd)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(layers=LAYERS, path=PATHS)
+def test_it_shows_what_the_whole_shows(tmp_path: Path, layers: list[dict[str, str]], path: str) -> None:
+    base = tmp_path / os.urandom(6).hex()
+    base.mkdir()
+    for number, entries in enumerate(layers):
+        make_layer(base / str(number), entries)
+    lower = tuple(str(base / str(number)) for number in range(len(layers)))
+    if len(lower) == 1:  # as the store describes it
+        whole = (Mount("bind", lower[0], "/", ("ro",)),)
+    else:
+        whole = (Mount("overlay", "overlay", "/", ("index=off", "metacopy=off", "redirect_dir=off"), lower),)
+    with mounted(whole) as root:
+        try:
+            info = os.stat(path, dir_fd=root)
+        except (FileNotFoundError, NotADirectoryError):
+            with pytest.raises(NotFound, match="in the image"):
+                subtree(whole, path, "/m", name="the image")
+            return
+        if stat.S_ISCHR(info.st_mode):
+            return  # a single layer shows its whiteouts
+        expected = listing(root, path)
+    part = subtree(whole, path, "/m", name="the image")
+    assert part.target == "/m"
+    if stat.S_ISDIR(info.st_mode):
+        with mounted((part._replace(target="/"),)) as root:
+            if len(lower) > 1:
+                assert listing(root, ".") == expected
+    else:
+        assert Path(part.source).read_bytes() == expected
+
+
+def test_writes_go_nowhere(tmp_path: Path) -> None:
+    for name in ("source", "upper", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "source/file").write_text("x")
+    mount = writable(Mount("rbind", f"{tmp_path}/source", "/", ("ro",)), f"{tmp_path}/upper", f"{tmp_path}/work")
+    with mounted((mount,)) as root:
+        os.unlink("file", dir_fd=root)
+        os.mkdir("new", dir_fd=root)
+    assert os.listdir(tmp_path / "source") == ["file"]
+
+
+def test_a_file_stays_read_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    mount = Mount("bind", f"{tmp_path}/file", "/f", ("ro",))
+    assert writable(mount, "", "") == mount
