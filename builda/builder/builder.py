@@ -63,7 +63,7 @@ class Builder:
         self.emit = emit
         self.now = now
         self.environ = environ
-        self.cwd = Path.cwd() if cwd is None else cwd
+        self._cwd = cwd
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +71,11 @@ class Builder:
     def __exit__(self, *_: object) -> None:
         if "layers" in self.__dict__:
             self.layers.close()
+
+    @property
+    def cwd(self) -> Path:
+        """Where relative paths of a script start; asked for when one comes, as a directory may be gone by then."""
+        return Path.cwd() if self._cwd is None else self._cwd
 
     def pull(self, name: str, options: PullOptions = _PULL) -> Image:
         """The image that `name` means (name, ID, digest, or transport and argument), fetched as the policy says."""

@@ -110,6 +110,10 @@ class Bench:
     def output(self) -> str:
         return b"".join(event.data for event in self.events if isinstance(event, CommandOutput)).decode()
 
+    def enter(self, directory: Path) -> None:
+        """Relative paths start at `directory` from now on."""
+        self.builder._cwd = directory
+
     def upper(self, container: WorkingContainer) -> list[str]:
         """Every path that the container's own layer has, relative and sorted."""
         top = Path(self.store.snapshots.upper(self.store.container(container.id).snapshot))

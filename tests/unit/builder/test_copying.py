@@ -47,7 +47,7 @@ def tree(bench: Bench, container: WorkingContainer, path: str) -> list[str]:
 
 
 def test_relative_paths_start_where_the_caller_is(bench: Bench, container: WorkingContainer, context: Path) -> None:
-    bench.builder.cwd = context / "app"
+    bench.enter(context / "app")
     bench.builder.copy(container, Copy(sources=("main.sh", "../one"), destination="/srv/"))
     assert tree(bench, container, "/srv") == [".", "./main.sh", "./one"]
 
@@ -57,7 +57,7 @@ def test_a_script_may_follow_links_anywhere(
 ) -> None:
     (tmp_path / "outside").write_text("out")
     (context / "link").symlink_to(tmp_path / "outside")
-    bench.builder.cwd = context
+    bench.enter(context)
     bench.builder.copy(container, Copy(sources=("link",), destination="/x"))
     assert bench.shell(container, "cat /x") == "out"
 
@@ -76,7 +76,7 @@ def test_patterns_in_the_callers_directory_are_names(bench: Bench, container: Wo
     odd.mkdir()
     (odd / "f1").write_text("")
     (odd / "f2").write_text("")
-    bench.builder.cwd = odd
+    bench.enter(odd)
     bench.builder.copy(container, Copy(sources=("f*",), destination="/srv/"))
     assert tree(bench, container, "/srv") == [".", "./f1", "./f2"]
 
@@ -85,7 +85,7 @@ def test_the_destination_starts_at_the_working_directory(
     bench: Bench, container: WorkingContainer, context: Path
 ) -> None:
     bench.builder.config(container, Configure(edits=(SetText("working_dir", "/srv/app"),)))
-    bench.builder.cwd = context
+    bench.enter(context)
     bench.builder.copy(container, Copy(sources=("one",), destination="."))
     bench.builder.copy(container, Copy(sources=("one",), destination="two"))
     bench.builder.copy(container, Copy(sources=("one",), destination="../"))
@@ -95,7 +95,7 @@ def test_the_destination_starts_at_the_working_directory(
 def test_owners_and_modes(bench: Bench, container: WorkingContainer, context: Path) -> None:
     bench.shell(container, "echo bob:x:7:8::/:/bin/sh >> /etc/passwd; echo staff:x:50: >> /etc/group")
     os.chown(context / "one", 1234, 1234)
-    bench.builder.cwd = context
+    bench.enter(context)
     step = Copy(sources=("one",), destination="/")
     seen = []
     for chown, chmod in ((None, None), ("bob", "0600"), ("bob:staff", "u=rwx,go="), ("5", None), ("5:6", None)):
@@ -105,7 +105,7 @@ def test_owners_and_modes(bench: Bench, container: WorkingContainer, context: Pa
 
 
 def test_an_unknown_owner_copies_nothing(bench: Bench, container: WorkingContainer, context: Path) -> None:
-    bench.builder.cwd = context
+    bench.enter(context)
     with pytest.raises(NotFound, match="no such user"):
         bench.builder.copy(container, Copy(sources=("one",), destination="/x", chown="nobodie"))
     assert bench.upper(container) == []
@@ -128,7 +128,7 @@ def test_excludes_and_ignore_file(bench: Bench, container: WorkingContainer, con
 
 
 def test_parents_keep_the_path_that_was_written(bench: Bench, container: WorkingContainer, context: Path) -> None:
-    bench.builder.cwd = context
+    bench.enter(context)
     bench.builder.copy(container, Copy(sources=("app/lib/util.sh",), destination="/a/", parents=True))
     bench.builder.copy(container, Copy(sources=("app/./lib/util.sh",), destination="/b/", parents=True))
     assert tree(bench, container, "/a") == [".", "./app", "./app/lib", "./app/lib/util.sh"]
@@ -136,13 +136,13 @@ def test_parents_keep_the_path_that_was_written(bench: Bench, container: Working
 
 
 def test_timestamps(bench: Bench, container: WorkingContainer, context: Path) -> None:
-    bench.builder.cwd = context
+    bench.enter(context)
     bench.builder.copy(container, Copy(sources=("app",), destination="/a", timestamp=12345))
     assert set(bench.shell(container, "stat -c %Y /a/main.sh /a/lib").split()) == {"12345"}
 
 
 def test_the_digest_is_of_the_content(bench: Bench, container: WorkingContainer, context: Path) -> None:
-    bench.builder.cwd = context
+    bench.enter(context)
     step = Copy(sources=("app",), destination="/a")
     first = bench.builder.copy(container, step)[1]
     os.utime(context / "app/main.sh", (1, 1))
