@@ -19,6 +19,7 @@ VERBS: Mapping[str, str] = {
     "containers": "containers:containers",
     "copy": "copy:copy",
     "from": "create:from_",
+    "fsck": "fsck:fsck",
     "images": "images:images",
     "info": "system:info",
     "inspect": "inspect:inspect",

@@ -13,6 +13,7 @@ from builda.cli.output import print_json, print_line, print_rows
 from builda.cli.table import human_age, human_size
 from builda.cli.verb import verb
 from builda.errors import InvalidValue
+from builda.oci.reference import LOCAL_REGISTRY
 
 if TYPE_CHECKING:
     from builda.cli.gofuncs import Struct
@@ -90,8 +91,18 @@ def images(
         _print_table(found, whole, **{key: values[key] for key in ("digests", "history", "noheading")})
 
 
+def _named(store: Store, name: str) -> tuple[Image, ...]:
+    """The images of a repository, whatever their tags, when NAME is one; else the image that it means."""
+    repository = tuple(
+        image
+        for image in store.iter_images()
+        if any(known.rpartition(":")[0] in (name, f"{LOCAL_REGISTRY}/{name}") for known in image.names)
+    )
+    return repository or (store.image(name),)
+
+
 def _selected(store: Store, name: str | None, filters: tuple[str, ...]) -> Iterator[Image]:
-    found = store.iter_images() if name is None else (store.image(name),)
+    found = store.iter_images() if name is None else _named(store, name)
     if not filters:
         return iter(found)
     from builda.cli.filters import condition

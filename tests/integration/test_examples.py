@@ -1,0 +1,93 @@
+"""Every example is run, and its image is what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY, Builda, clean_environ
+
+pytestmark = pytest.mark.root
+
+EXAMPLES = REPOSITORY / "examples"
+
+
+def example(builda: Builda, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of examples/bash on the store of `builda`."""
+    environ = {
+        **clean_environ(),
+        "PATH": f"{Path(builda.command[0]).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+        "BUILDA_ROOT": str(builda.root),
+        "BUILDA_RUNROOT": str(builda.runroot),
+    }
+    script = EXAMPLES / "bash" / name
+    return subprocess.run([script, *arguments], env=environ, capture_output=True, text=True, timeout=240)
+
+
+def config_of(builda: Builda, name: str) -> dict[str, Any]:
+    image: dict[str, Any] = json.loads(builda("inspect", "--type", "image", name))["OCIv1"]["config"]
+    return image
+
+
+def output_of(builda: Builda, image: str, *command: str) -> str:
+    container = builda("from", image)
+    return builda("run", container, "--", *command)
+
+
+def test_scratch_busybox(builda: Builda) -> None:
+    result = example(builda, "scratch-busybox.sh", "localhost/bb:1")
+    assert result.returncode == 0, result.stderr
+    assert config_of(builda, "bb:1")["Labels"]["org.example.from"] == "scratch"
+    assert output_of(builda, "bb:1", "cat", "/etc/passwd") == "root:x:0:0:root:/root:/bin/sh"
+
+
+def test_debian_mmdebstrap(builda: Builda) -> None:
+    sources = next(p for p in ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list") if os.path.exists(p))
+    result = example(builda, "debian-mmdebstrap.sh", "localhost/debian:x", "bookworm", sources)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert output_of(builda, "debian:x", "cat", "/etc/debian_version").startswith("12")
+
+
+def test_install_by_mount(builda: Builda, base: str) -> None:
+    result = example(builda, "install-by-mount.sh", base)
+    assert result.returncode == 0, result.stderr
+    assert output_of(builda, "installed", "cat", "/usr/share/hello/greeting") == "hello from a package"
+
+
+def test_multi_container(builda: Builda, base: str) -> None:
+    result = example(builda, "multi-container.sh", base)
+    assert result.returncode == 0, result.stderr
+    assert output_of(builda, "app", "/usr/bin/app") == "built"
+    assert "/out" not in output_of(builda, "app", "ls", "-d", "/usr")
+
+
+def test_config_only(builda: Builda, base: str) -> None:
+    result = example(builda, "config-only.sh", base)
+    assert result.returncode == 0, result.stderr
+    config = config_of(builda, "configured")
+    assert (config["User"], config["WorkingDir"], config["Entrypoint"]) == ("1000", "/srv", ["sh", "-c"])
+    assert "MODE=prod" in config["Env"]
+    assert list(config["ExposedPorts"]) == ["8080"]
+
+
+@pytest.mark.parametrize(("command", "status"), [("exit 3", 3), ("true", 0)])
+def test_leave_nothing(builda: Builda, base: str, command: str, status: int) -> None:
+    before = builda("images", "-q").splitlines()
+    result = example(builda, "leave-nothing.sh", base, command)
+    assert result.returncode == status, result.stderr
+    assert builda("containers", "-q") == ""
+    assert len(builda("images", "-q").splitlines()) == len(before) + (status == 0)
+
+
+def test_python_example_runs(builda: Builda, base: str) -> None:
+    environ = {**clean_environ(), "BUILDA_ROOT": str(builda.root), "BUILDA_RUNROOT": str(builda.runroot)}
+    command = [sys.executable, EXAMPLES / "python/build_app.py", base, "localhost/from-python"]
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert builda("images", "-q", "localhost/from-python") != ""
