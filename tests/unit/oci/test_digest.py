@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import hashlib
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builda.errors import CorruptContent, InvalidValue
+from builda.oci.digest import Digest, VerifyingReader
+
+
+def reader(data: bytes, *, digest: Digest | None = None, size: int | None = None) -> VerifyingReader:
+    return VerifyingReader(io.BytesIO(data), digest or Digest.of(data), len(data) if size is None else size)
+
+
+@given(st.binary())
+def test_a_digest_survives_its_text(data: bytes) -> None:
+    digest = Digest.of(data)
+    assert Digest.parse(str(digest)) == digest
+    assert digest.encoded == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "sha256",
+        "sha256:",
+        "sha256:" + "a" * 63,
+        "sha256:" + "a" * 65,
+        "sha256:" + "A" * 64,
+        "sha256:" + "g" * 64,
+        "sha256:" + "a" * 63 + "\n",
+        "sha256:" + "a" * 64 + "\n",
+        "sha256:" + "٣" * 64,
+        "sha256:../../../etc/passwd" + "a" * 41,
+        "md5:" + "a" * 32,
+        "../x:" + "a" * 64,
+        "SHA256:" + "a" * 64,
+        "sha512:" + "a" * 64,
+    ],
+)
+def test_what_is_no_digest_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValue):
+        Digest.parse(text)
+
+
+@given(st.binary(), st.integers(1, 10))
+def test_a_verifying_reader_gives_what_is_right(data: bytes, piece: int) -> None:
+    source = reader(data)
+    assert b"".join(iter(lambda: source.read(piece), b"")) == data
+    assert source.read(piece) == b""
+
+
+def test_a_verifying_reader_takes_sha512() -> None:
+    digest = Digest("sha512", hashlib.sha512(b"x").hexdigest())
+    assert reader(b"x", digest=digest).read() == b"x"
+
+
+def test_content_that_is_too_long_fails_at_once() -> None:
+    source = reader(b"abcdef", size=3)
+    with pytest.raises(CorruptContent, match="longer than the 3 bytes"):
+        source.read(4)
+
+
+def test_content_that_ends_early_fails_at_its_end() -> None:
+    source = reader(b"abc", size=4)
+    assert source.read(10) == b"abc"
+    with pytest.raises(CorruptContent, match="ends after 3 of 4 bytes"):
+        source.read(10)
+
+
+def test_other_content_fails_at_its_end() -> None:
+    source = reader(b"abc", digest=Digest.of(b"abd"))
+    assert source.read(3) == b"abc"
+    with pytest.raises(CorruptContent, match="does not match"):
+        source.read(3)
+
+
+def test_reading_everything_verifies_without_another_read() -> None:
+    with pytest.raises(CorruptContent):
+        reader(b"abc", digest=Digest.of(b"abd")).read()
