@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from builda.errors import CorruptContent
 
@@ -301,6 +301,42 @@ class _Stream:
             pass
 
 
+class _Seeking(_Stream):
+    """Exact reads from a file, which leave out what is skipped."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(_Window(file))
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    @property
+    def position(self) -> int:
+        """Where in the file the next byte lies."""
+        return self._file.tell() - (len(self._buffer) - self._at)
+
+    def skip(self, count: int) -> None:
+        """Leave out `count` bytes."""
+        if count <= len(self._buffer) - self._at:
+            self._at += count
+            return
+        target = self.position + count
+        if target > self._size:
+            raise CorruptContent("tar archive is truncated")
+        self._buffer, self._at = b"", 0
+        self._file.seek(target)
+
+
+class _Window:
+    """Reads a little at a time: what follows a header is mostly skipped."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._file.read(16 * RECORD)
+
+
 def iter_members(source: Readable, limits: Limits = NO_LIMITS) -> Iterator[Member]:
     """The members of an archive in order; each one's content must be read before the next is asked for.
 
@@ -313,15 +349,35 @@ def iter_members(source: Readable, limits: Limits = NO_LIMITS) -> Iterator[Membe
         entry, content = found
         count += 1
         total += entry.size
-        if count > limits.entries:
-            raise CorruptContent(f"archive has more than {limits.entries} entries")
-        if total > limits.total_bytes:
-            raise CorruptContent(f"archive unpacks to more than {limits.total_bytes} bytes")
-        if len(entry.name) > limits.name_bytes or len(entry.link) > limits.name_bytes:
-            raise CorruptContent(f"name is longer than {limits.name_bytes} bytes: {shown(entry.name[:80])}…")
+        _check_limits(entry, count, total, limits)
         yield found
         content.skip()
     stream.drain()
+
+
+def _check_limits(entry: TarEntry, count: int, total: int, limits: Limits) -> None:
+    if count > limits.entries:
+        raise CorruptContent(f"archive has more than {limits.entries} entries")
+    if total > limits.total_bytes:
+        raise CorruptContent(f"archive unpacks to more than {limits.total_bytes} bytes")
+    if len(entry.name) > limits.name_bytes or len(entry.link) > limits.name_bytes:
+        raise CorruptContent(f"name is longer than {limits.name_bytes} bytes: {shown(entry.name[:80])}…")
+
+
+def iter_offsets(file: BinaryIO, limits: Limits = NO_LIMITS) -> Iterator[tuple[TarEntry, int | None]]:
+    """The entries of an archive in a file that can seek, and where each one's content lies; None for a sparse one.
+
+    Content is skipped unread. Raises CorruptContent as `iter_members` does, and when content ends behind the file.
+    """
+    stream = _Seeking(file)
+    shared: dict[str, bytes] = {}
+    count = 0
+    while (found := _next_member(stream, shared)) is not None:
+        entry, content = found
+        count += 1
+        _check_limits(entry, count, 0, limits)
+        yield entry, stream.position if content.sparse is None else None
+        stream.skip(content.remaining + -content.remaining % RECORD)
 
 
 def is_header(record: bytes) -> bool:
