@@ -1,34 +1,38 @@
 """copy_image: from any source to any sink, verified on the way.
 
-N sources and M sinks, no N times M code. Whatever a manifest lists is checked before anything is moved; blobs go first
+N sources and M sinks, no N times M code. What a manifest lists is checked before any of it is moved; layers go first
 and side by side, the configuration after them, the manifest last.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from builda.errors import CorruptContent
-from builda.events import BlobProgress, Emit, ignore
+from builda.events import BlobProgress, Emit, Warned, ignore
 from builda.oci import mediatype
-from builda.oci.config import CONFIG_LIMIT, parse_config
+from builda.oci.config import CONFIG_LIMIT, ImageConfig, parse_config
+from builda.oci.digest import VerifyingReader
 from builda.oci.manifest import MANIFEST_LIMIT, Index, Manifest, choose, parse
 
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor, Platform
-    from builda.oci.digest import Readable
+    from builda.oci.digest import Digest, Readable
 
 DEPTH = 4
 """Indexes inside indexes that are followed."""
+PIECE = 1 << 20
 
 
 class ImageSource(Protocol):
-    """A place that has one image or index."""
+    """A place that has one image or index. Its methods may be called by several threads."""
 
     def manifest(self) -> tuple[Descriptor, bytes]:
         """What the name points to, verified against its descriptor."""
@@ -43,19 +47,23 @@ class ImageSource(Protocol):
         ...
 
     def local_path(self, descriptor: Descriptor) -> Path | None:
-        """A file that holds exactly the blob, if there is one."""
+        """A file that should hold exactly the blob, if there is one; whoever reads it verifies it."""
         ...
 
 
 class ImageSink(Protocol):
-    """A place that takes one image or index."""
+    """A place that takes one image or index. Its methods for blobs may be called by several threads."""
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether the content is there already."""
         ...
 
     def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
-        """The content is there, verified; `progress` is told of bytes as they move."""
+        """The content is there, verified, at the latest when the top manifest is.
+
+        `progress` is told of all its bytes as they move. It raises what stops the copy when another blob failed, which
+        is to be let through.
+        """
         ...
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
@@ -69,112 +77,224 @@ def copy_image(
     *,
     platform: Platform | None = None,
     all_platforms: bool = False,
+    action: Literal["pull", "push"] = "pull",
     emit: Emit = ignore,
     jobs: int = 4,
 ) -> Descriptor:
     """Copy what `source` names; the descriptor of what `sink` was given.
 
     Of an index the image for `platform` is taken; with `all_platforms`, or without a platform, the index whole.
-    Raises CorruptContent, Unsupported for layers that cannot be had, NotFound when no image fits.
+    `action` is what events call it. Nothing is published on failure: CorruptContent, Unsupported for layers that
+    cannot be had, NotFound when no image fits, and whatever the two places raise.
     """
     descriptor, data = source.manifest()
-    document = parse(data, descriptor.media_type)
-    depth = 0
+    document = parse(_checked(descriptor, data), descriptor.media_type)
+    chosen, depth = platform is None, 0
     while isinstance(document, Index) and platform is not None and not all_platforms:
+        chosen, depth = True, _deeper(depth, descriptor)
         descriptor = choose(document, platform)
-        data = source.child(descriptor)
+        data = child_of(source, descriptor)
         document = parse(data, descriptor.media_type)
-        depth += 1
-        if depth > DEPTH:
-            raise CorruptContent(f"indexes are nested more than {DEPTH} deep: {descriptor.digest}")
-    _Copy(source, sink, emit, jobs).document(descriptor, data, top=True)
-    return descriptor
+    copy = _Copy(source, sink, action, emit, jobs, None if chosen else platform)
+    return copy.document(descriptor, data, top=True)
 
 
-class _Copy:
-    def __init__(self, source: ImageSource, sink: ImageSink, emit: Emit, jobs: int) -> None:
-        self.source = source
-        self.sink = sink
-        self.emit = emit
-        self.jobs = jobs
-
-    def document(self, descriptor: Descriptor, data: bytes, *, top: bool, depth: int = 0) -> None:
-        document = parse(data, descriptor.media_type)
-        if isinstance(document, Manifest):
-            self.image(document)
-        elif depth > DEPTH:
-            raise CorruptContent(f"indexes are nested more than {DEPTH} deep: {descriptor.digest}")
-        else:
-            for child in document.manifests:
-                self.document(child, self.source.child(child), top=False, depth=depth + 1)
-        self.sink.put_manifest(descriptor, data, top=top)
-
-    def image(self, manifest: Manifest) -> None:
-        """Move everything a manifest lists."""
-        if manifest.config.media_type in mediatype.CONFIGS:
-            for layer in manifest.layers:
-                mediatype.compression_of(layer.media_type)
-            self.check_config(manifest)
-        unique = {part.digest: part for part in manifest.layers}
-        with ThreadPoolExecutor(max(1, min(self.jobs, len(unique)))) as pool:
-            futures = [pool.submit(self.blob, layer) for layer in unique.values()]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        self.blob(manifest.config)
-
-    def check_config(self, manifest: Manifest) -> None:
-        if manifest.config.size > CONFIG_LIMIT:
-            raise CorruptContent(f"image configuration has {manifest.config.size} bytes, more than {CONFIG_LIMIT}")
-        config = parse_config(read_blob(self.source, manifest.config, CONFIG_LIMIT))
-        if len(config.diff_ids) != len(manifest.layers):
-            raise CorruptContent(
-                f"manifest lists {len(manifest.layers)} layers, its configuration {len(config.diff_ids)} diff_ids"
-            )
-
-    def blob(self, descriptor: Descriptor) -> None:
-        """Move one blob unless it is there."""
-        if self.sink.has_blob(descriptor):
-            self.progress(descriptor, descriptor.size, done=True, reused=True)
-            return
-        offset = 0
-        lock = threading.Lock()
-
-        def moved(count: int) -> None:
-            nonlocal offset
-            with lock:
-                offset += count
-                self.progress(descriptor, offset)
-
-        self.sink.put_blob(descriptor, self.source, moved)
-        self.progress(descriptor, descriptor.size, done=True)
-
-    def progress(self, descriptor: Descriptor, offset: int, *, done: bool = False, reused: bool = False) -> None:
-        action = "push" if getattr(self.sink, "is_remote", False) else "pull"
-        self.emit(
-            BlobProgress(
-                action="push" if action == "push" else "pull",
-                digest=descriptor.digest,
-                offset=offset,
-                total=descriptor.size,
-                done=done,
-                reused=reused,
-            )
+def child_of(source: ImageSource, descriptor: Descriptor) -> bytes:
+    """The manifest that an index lists, verified whatever the source did; CorruptContent when it is over the limit."""
+    if descriptor.size > MANIFEST_LIMIT:
+        raise CorruptContent(
+            f"manifest has {descriptor.size} bytes, more than the limit of {MANIFEST_LIMIT}: {descriptor.digest}"
         )
+    return _checked(descriptor, source.child(descriptor))
 
 
 def read_blob(source: ImageSource, descriptor: Descriptor, limit: int = MANIFEST_LIMIT) -> bytes:
     """A small blob whole, verified; CorruptContent when it is larger than `limit`."""
-    from builda.oci.digest import VerifyingReader
-
     if descriptor.size > limit:
         raise CorruptContent(f"{descriptor.digest} has {descriptor.size} bytes, more than the limit of {limit}")
-    parts = []
     with source.open_blob(descriptor) as raw:
         reader = VerifyingReader(raw, descriptor.digest, descriptor.size)
-        while data := reader.read(1 << 20):
-            parts.append(data)
-    return b"".join(parts)
+        return b"".join(iter(lambda: reader.read(PIECE), b""))
+
+
+class _Copy:
+    """One run of copy_image. `platform` is what a lone image should be for, None when that was seen to."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        sink: ImageSink,
+        action: Literal["pull", "push"],
+        emit: Emit,
+        jobs: int,
+        platform: Platform | None,
+    ) -> None:
+        self.source = source
+        self.sink = sink
+        self.action = action
+        self.emit = emit
+        self.jobs = jobs
+        self.platform = platform
+        self.stop = threading.Event()
+        self.blobs: list[_Progress] = []
+        self.manifests: set[Digest] = set()
+
+    def document(self, descriptor: Descriptor, data: bytes, *, top: bool, depth: int = 0) -> Descriptor:
+        """Put a manifest or index, after everything it lists; its descriptor, without what an index said of it."""
+        document = parse(data, descriptor.media_type)
+        if isinstance(document, Manifest):
+            self.image(document, is_artifact=_is_attestation(descriptor))
+        else:
+            depth = _deeper(depth, descriptor)
+            for child in document.manifests:
+                if child.digest not in self.manifests:  # or a small index that lists itself again would never end
+                    self.document(child, child_of(self.source, child), top=False, depth=depth)
+        self.manifests.add(descriptor.digest)
+        plain = replace(descriptor, media_type=document.media_type, annotations={}, urls=(), extra={})
+        self.sink.put_manifest(plain, data, top=top)
+        if top:
+            for blob in self.blobs:
+                blob.ended()
+        return plain
+
+    def image(self, manifest: Manifest, *, is_artifact: bool) -> None:
+        """Move everything a manifest lists."""
+        config_source = self.source
+        if manifest.config.media_type in mediatype.CONFIGS:
+            if not is_artifact:
+                for layer in manifest.layers:
+                    mediatype.compression_of(layer.media_type)
+            config = read_blob(self.source, manifest.config, CONFIG_LIMIT)
+            self.check(manifest, parse_config(config))
+            config_source = _InMemory(config)
+        self.layers(_distinct(manifest))
+        self.blob(manifest.config, config_source)
+
+    def check(self, manifest: Manifest, config: ImageConfig) -> None:
+        if len(config.diff_ids) != len(manifest.layers):
+            raise CorruptContent(
+                f"manifest lists {len(manifest.layers)} layers, its configuration {len(config.diff_ids)} diff_ids"
+            )
+        if self.platform and config.platform.architecture and not self.platform.runs(config.platform):
+            self.emit(Warned(message=f"image is for {config.platform}, not for {self.platform}"))
+
+    def layers(self, layers: tuple[Descriptor, ...]) -> None:
+        """Move the layers side by side; when one fails, the others are stopped where they are."""
+        if not layers:
+            return
+        with ThreadPoolExecutor(min(self.jobs, len(layers)), thread_name_prefix="builda-copy") as pool:
+            futures = [pool.submit(self.blob, layer, self.source) for layer in layers]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                _raise_first(futures)
+            except BaseException:
+                self.stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def blob(self, descriptor: Descriptor, source: ImageSource) -> None:
+        """Move one blob unless it is there."""
+        if self.sink.has_blob(descriptor):
+            self.tell(descriptor, descriptor.size, done=True, reused=True)
+            return
+        progress = _Progress(self, descriptor)
+        self.blobs.append(progress)
+        self.sink.put_blob(descriptor, source, progress)
+        progress.returned()
+
+    def tell(self, descriptor: Descriptor, offset: int, *, done: bool = False, reused: bool = False) -> None:
+        event = BlobProgress(
+            action=self.action,
+            digest=descriptor.digest,
+            offset=offset,
+            total=descriptor.size,
+            done=done,
+            reused=reused,
+        )
+        self.emit(event)
+
+
+class _Progress:
+    """What moved of one blob. It is done when put_blob has returned and all bytes were told of, in either order."""
+
+    def __init__(self, copy: _Copy, descriptor: Descriptor) -> None:
+        self._copy = copy
+        self._descriptor = descriptor
+        self._offset = 0
+        self._returned = self._done = False
+
+    def __call__(self, count: int) -> None:
+        if self._copy.stop.is_set():
+            raise _Stopped
+        self._offset += count
+        if self._offset < self._descriptor.size or not self._returned:
+            self._copy.tell(self._descriptor, self._offset)
+        else:
+            self.ended()
+
+    def returned(self) -> None:
+        self._returned = True
+        if self._offset >= self._descriptor.size:
+            self.ended()
+
+    def ended(self) -> None:
+        if not self._done:
+            self._done = True
+            self._copy.tell(self._descriptor, self._descriptor.size, done=True)
+
+
+class _Stopped(Exception):
+    """Another blob failed, so this one is not wanted any more."""
+
+
+class _InMemory:
+    """One small blob that was read already, so that it is not fetched twice."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def manifest(self) -> tuple[Descriptor, bytes]:
+        raise AssertionError("only a blob")
+
+    def child(self, descriptor: Descriptor) -> bytes:
+        raise AssertionError("only a blob")
+
+    @contextmanager
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
+        yield BytesIO(self._data[offset:])
+
+    def local_path(self, descriptor: Descriptor) -> Path | None:
+        return None
+
+
+def _raise_first(futures: list[Future[None]]) -> None:
+    errors = [error for future in futures if future.done() and (error := future.exception())]
+    if errors:
+        raise errors[0]
+
+
+def _distinct(manifest: Manifest) -> tuple[Descriptor, ...]:
+    parts: dict[Digest, Descriptor] = {}
+    for layer in manifest.layers:
+        if parts.setdefault(layer.digest, layer).size != layer.size:
+            raise CorruptContent(f"manifest lists a layer with two sizes: {layer.digest}")
+    return tuple(parts.values())
+
+
+def _is_attestation(descriptor: Descriptor) -> bool:
+    """Whether an index lists this manifest not as an image: so BuildKit marks its attestations, which have no tars."""
+    platform = descriptor.platform
+    return platform is not None and (platform.os, platform.architecture) == ("unknown", "unknown")
+
+
+def _deeper(depth: int, descriptor: Descriptor) -> int:
+    if depth >= DEPTH:
+        raise CorruptContent(f"indexes are nested more than {DEPTH} deep: {descriptor.digest}")
+    return depth + 1
+
+
+def _checked(descriptor: Descriptor, data: bytes) -> bytes:
+    if len(data) > MANIFEST_LIMIT:
+        raise CorruptContent(f"manifest has {len(data)} bytes, more than the limit of {MANIFEST_LIMIT}")
+    with VerifyingReader(BytesIO(data), descriptor.digest, descriptor.size) as reader:
+        return reader.read()

@@ -45,7 +45,7 @@ def parse_location(text: str) -> Location | None:
     if prefix in _REFUSED:
         raise Unsupported(f"transport is not supported: {prefix}", hint=_REFUSED[prefix])
     if prefix == "containers-storage":
-        return Location("store", _required(rest.rpartition("]")[2], text))
+        return _store_location(rest, text)
     for transport in _FILES:
         if prefix == transport:
             return _file_location(transport, rest, text)
@@ -60,11 +60,11 @@ def open_source(location: Location) -> ImageSource:
 
             return LayoutSource(location.where, location.name)
         case "oci-archive":
-            from builda.transfer.archive import oci_archive_source
+            from builda.transfer.archive import OciArchiveSource
 
-            return oci_archive_source(location.where, location.name)
+            return OciArchiveSource(location.where, location.name)
         case "docker-archive":
-            from builda.transfer.archive import DockerArchiveSource
+            from builda.transfer.dockerarchive import DockerArchiveSource
 
             return DockerArchiveSource(location.where, location.name)
         case "dir":
@@ -87,7 +87,7 @@ def open_sink(location: Location) -> ImageSink:
 
             return OciArchiveSink(location.where, location.name)
         case "docker-archive":
-            from builda.transfer.archive import DockerArchiveSink
+            from builda.transfer.dockerarchive import DockerArchiveSink
 
             return DockerArchiveSink(location.where, location.name)
         case "dir":
@@ -96,6 +96,12 @@ def open_sink(location: Location) -> ImageSink:
             return DirectorySink(location.where)
         case "registry" | "store":
             raise AssertionError(location)
+
+
+def _store_location(rest: str, text: str) -> Location:
+    if rest.startswith("["):
+        raise Unsupported(f"another store cannot be named in an image name: {text}", hint="use --root and --runroot")
+    return Location("store", _required(rest.removeprefix("@"), text))
 
 
 def _file_location(transport: Transport, rest: str, text: str) -> Location:

@@ -1,0 +1,191 @@
+"""`docker-archive:PATH[:name:tag]`: what `docker save` writes and `docker load` and `podman load` read.
+
+`manifest.json` lists the images of the archive, each with the members that are its configuration and its layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builda.errors import AlreadyExists, CorruptContent, InvalidReference, NotFound, Unsupported
+from builda.oci import mediatype
+from builda.oci.config import CONFIG_LIMIT, parse_config
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest
+from builda.oci.document import decode_any, encode
+from builda.oci.manifest import ENTRY_LIMIT, MANIFEST_LIMIT, Manifest, parse
+from builda.oci.reference import Reference
+from builda.transfer.archive import PIECE, ArchiveSink, add_member, is_special
+from builda.transfer.members import Members
+
+if TYPE_CHECKING:
+    from builda.fs.tar import TarWriter
+    from builda.oci.digest import Readable
+
+_SUFFIXES = {"none": ".tar", "gzip": ".tar.gz", "zstd": ".tar.zst"}
+_TYPES = {
+    "none": mediatype.DOCKER_LAYER,
+    "gzip": mediatype.DOCKER_LAYER_GZIP,
+    "zstd": mediatype.DOCKER_LAYER_ZSTD,
+}
+
+
+class DockerArchiveSource:
+    """The image called `name`, or at `@N`, in an archive; without a name the only one there. `names` are all its names.
+
+    Such an archive has no manifest. One is made of what it lists, with the layers as they lie there.
+    """
+
+    def __init__(self, path: str, name: str | None) -> None:
+        self._members = Members(path)
+        self._path = path
+        if "manifest.json" not in self._members:
+            other = "use oci-archive:" if "index.json" in self._members else "it has no manifest.json"
+            raise NotFound(f"not an archive of docker save: {path}", hint=other)
+        entry = self._chosen(name)
+        self.names = _tags(entry)
+        self._layers = _texts(entry.get("Layers"), f"Layers in manifest.json of {path}")
+        if not isinstance(entry.get("Config"), str):
+            raise CorruptContent(f"manifest.json names no Config: {path}")
+        self._config = self._members.read(entry["Config"], CONFIG_LIMIT)
+        self._config_digest = Digest.of(self._config)
+        self._diff_ids = parse_config(self._config).diff_ids
+        if len(self._diff_ids) != len(self._layers):
+            raise CorruptContent(
+                f"archive lists {len(self._layers)} layers, its configuration {len(self._diff_ids)} diff_ids: {path}"
+            )
+
+    def _chosen(self, name: str | None) -> dict[str, Any]:
+        entries = self._entries()
+        if name is None:
+            found = entries
+        elif name.startswith("@") and name[1:].isdecimal():
+            found = entries[int(name[1:]) :][:1]
+        else:
+            wanted = str(Reference.parse(name))
+            found = [entry for entry in entries if any(_is_called(tag, wanted) for tag in _tags(entry))]
+        if len(found) == 1:
+            return found[0]
+        tags = ", ".join(tag for entry in entries for tag in _tags(entry))
+        hint = f"it has: {tags}" if tags else "its images have no names; use @0, @1 …"
+        if not found:
+            raise NotFound(f"no image {name or ''} in: {self._path}".replace("  ", " "), hint=hint)
+        raise NotFound(f"{len(found)} images to choose from in: {self._path}", hint=hint)
+
+    def _entries(self) -> list[dict[str, Any]]:
+        what = f"manifest.json of {self._path}"
+        entries = decode_any(self._members.read("manifest.json", MANIFEST_LIMIT), what)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise CorruptContent(f"{what} is not a list of images")
+        return entries
+
+    @cached_property
+    def _blobs(self) -> tuple[tuple[str, Descriptor], ...]:
+        """Each layer's member and descriptor."""
+        return tuple(
+            (name, self._described(name, diff_id)) for name, diff_id in zip(self._layers, self._diff_ids, strict=True)
+        )
+
+    def _described(self, name: str, diff_id: Digest) -> Descriptor:
+        import hashlib
+
+        from builda.fs.compress import sniff
+
+        size = self._members.size(name)
+        with self._members.open(name) as file:
+            head = file.read(PIECE)
+            kind = sniff(head)
+            if kind == "none":  # its digest must be the diff_id, which is verified when it is read
+                return Descriptor(media_type=_TYPES[kind], digest=diff_id, size=size)
+            if kind not in _TYPES:
+                raise Unsupported(f"layer {name} is compressed with {kind}: {self._path}")
+            hasher = hashlib.sha256(head)
+            while data := file.read(PIECE):
+                hasher.update(data)
+        return Descriptor(media_type=_TYPES[kind], digest=Digest("sha256", hasher.hexdigest()), size=size)
+
+    def manifest(self) -> tuple[Descriptor, bytes]:
+        """The manifest made of what the archive lists."""
+        config = Descriptor(media_type=mediatype.DOCKER_CONFIG, digest=self._config_digest, size=len(self._config))
+        layers = tuple(descriptor for _, descriptor in self._blobs)
+        data = Manifest(media_type=mediatype.DOCKER_MANIFEST, config=config, layers=layers).dump()
+        return Descriptor(media_type=mediatype.DOCKER_MANIFEST, digest=Digest.of(data), size=len(data)), data
+
+    def child(self, descriptor: Descriptor) -> bytes:
+        """None is ever listed."""
+        raise NotFound(f"no such manifest in the archive: {descriptor.digest}")
+
+    @contextmanager
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
+        """The configuration, or a layer, from `offset` on."""
+        if descriptor.digest == self._config_digest:
+            yield BytesIO(self._config[offset:])
+            return
+        for name, layer in self._blobs:
+            if layer.digest == descriptor.digest:
+                with self._members.open(name, offset) as file:
+                    yield file
+                return
+        raise NotFound(f"no such blob in the archive: {descriptor.digest}")
+
+    def local_path(self, descriptor: Descriptor) -> Path | None:
+        """None: the archive is one file."""
+        return None
+
+
+class DockerArchiveSink(ArchiveSink):
+    """An archive with one image under `name`, with its layers as they are. AlreadyExists when there is a file."""
+
+    def __init__(self, path: str, name: str | None) -> None:
+        super().__init__(path)
+        self._tags = [] if name is None else [str(Reference.parse(name)._replace(digest=None))]
+        if self.path.exists() and not is_special(self.path) and self.path.stat().st_size:
+            raise AlreadyExists(f"docker-archive cannot be added to: {path}", hint="remove it first")
+
+    def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
+        """As for any archive; Unsupported for an index before anything is written."""
+        if not top or not isinstance(parse(data, descriptor.media_type), Manifest):
+            raise Unsupported("a docker-archive holds single images, not an index", hint="use oci-archive:")
+        super().put_manifest(descriptor, data, top=top)
+
+    def write(self, tar: TarWriter, descriptor: Descriptor, data: bytes) -> None:
+        """The configuration and the layers by name, then `manifest.json`."""
+        manifest = parse(data, descriptor.media_type)
+        assert isinstance(manifest, Manifest), "seen above"
+        layers = [
+            layer.digest.encoded + _SUFFIXES[mediatype.compression_of(layer.media_type)] for layer in manifest.layers
+        ]
+        config = f"{manifest.config.digest.encoded}.json"
+        members = {config: manifest.config.digest} | {
+            name: layer.digest for name, layer in zip(layers, manifest.layers, strict=True)
+        }
+        for name in sorted(members):
+            self.add_blob(tar, name, members[name])
+        body = encode({"Config": config, "RepoTags": self._tags, "Layers": layers})
+        add_member(tar, "manifest.json", b"[" + body + b"]")
+
+
+def _tags(entry: dict[str, Any]) -> tuple[str, ...]:
+    return _texts(entry.get("RepoTags"), "RepoTags of manifest.json")
+
+
+def _texts(value: object, what: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise CorruptContent(f"not a list of texts: {what}")
+    if len(value) > ENTRY_LIMIT:
+        raise CorruptContent(f"more than {ENTRY_LIMIT} texts: {what}")
+    return tuple(value)
+
+
+def _is_called(tag: str, wanted: str) -> bool:
+    try:
+        return str(Reference.parse(tag)) == wanted
+    except InvalidReference:  # some other image's name, which nobody can ask for
+        return False

@@ -1,0 +1,147 @@
+"""validate: recompute everything that an image promises, and say all that does not hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from builda.errors import BuildaError, CorruptContent
+from builda.fs.compress import decompressing
+from builda.fs.tar import iter_members
+from builda.oci import mediatype
+from builda.oci.config import CONFIG_LIMIT, parse_config
+from builda.oci.digest import VerifyingReader
+from builda.oci.manifest import Index, choose, parse
+from builda.oci.validate import disagreements
+from builda.transfer.copy import DEPTH, child_of, read_blob
+
+if TYPE_CHECKING:
+    from builda.oci.descriptor import Descriptor, Platform
+    from builda.oci.digest import Digest, Readable
+    from builda.oci.manifest import Manifest
+    from builda.transfer.copy import ImageSource
+
+PIECE = 1 << 20
+
+
+def validate(source: ImageSource, *, platform: Platform | None = None) -> tuple[str, ...]:
+    """All that is wrong with the image, in words; () when every digest, size, diff_id and history entry is right.
+
+    Of an index the image for `platform` is looked at, without a platform all of them. Reads everything once.
+    """
+    try:
+        descriptor, data = source.manifest()
+    except BuildaError as error:
+        return (f"manifest: {error}",)
+    return tuple(_document(source, descriptor, data, platform, 0))
+
+
+def _document(
+    source: ImageSource, descriptor: Descriptor, data: bytes, platform: Platform | None, depth: int
+) -> Iterator[str]:
+    where = f"manifest {descriptor.digest}"
+    try:
+        with VerifyingReader(BytesIO(data), descriptor.digest, descriptor.size) as reader:
+            reader.read()
+        document = parse(data, descriptor.media_type)
+        if not isinstance(document, Index):
+            yield from _image(source, document)
+            return
+        if depth >= DEPTH:
+            yield f"{where}: indexes are nested more than {DEPTH} deep"
+            return
+        children = document.manifests if platform is None else (choose(document, platform),)
+    except BuildaError as error:
+        yield f"{where}: {error}"
+        return
+    for child in children:
+        try:
+            content = child_of(source, child)
+        except BuildaError as error:
+            yield f"manifest {child.digest}: {error}"
+            continue
+        yield from _document(source, child, content, platform, depth + 1)
+
+
+def _image(source: ImageSource, manifest: Manifest) -> Iterator[str]:
+    if manifest.config.media_type not in mediatype.CONFIGS:
+        yield from _raw(source, manifest.config)
+        for layer in manifest.layers:
+            yield from _raw(source, layer)
+        return
+    diff_ids: tuple[Digest, ...] = ()
+    try:
+        config = parse_config(read_blob(source, manifest.config, CONFIG_LIMIT))
+        diff_ids = config.diff_ids
+        yield from disagreements(manifest, config)
+    except BuildaError as error:
+        yield f"configuration {manifest.config.digest}: {error}"
+    for number, layer in enumerate(manifest.layers):
+        diff_id = diff_ids[number] if number < len(diff_ids) else None
+        for problem in _layer(source, layer, diff_id):
+            yield f"layer {number}, {layer.digest}: {problem}"
+
+
+def _raw(source: ImageSource, descriptor: Descriptor) -> Iterator[str]:
+    try:
+        with source.open_blob(descriptor) as raw:
+            reader = VerifyingReader(raw, descriptor.digest, descriptor.size)
+            while reader.read(PIECE):
+                pass
+    except BuildaError as error:
+        yield f"blob {descriptor.digest}: {error}"
+
+
+def _layer(source: ImageSource, layer: Descriptor, diff_id: Digest | None) -> Iterator[str]:
+    try:
+        compression = mediatype.compression_of(layer.media_type)
+        with source.open_blob(layer) as raw:
+            stored = _Hashing(raw, layer.digest.algorithm)
+            plain = _Hashing(decompressing(stored, compression), diff_id.algorithm if diff_id else "sha256")
+            whole = yield from _tar(plain)
+            while stored.read(PIECE):
+                pass
+    except BuildaError as error:
+        yield str(error)
+        return
+    if stored.count != layer.size:
+        yield f"has {stored.count} bytes, its descriptor says {layer.size}"
+    if stored.hexdigest() != layer.digest.encoded:
+        yield f"content has digest {layer.digest.algorithm}:{stored.hexdigest()}"
+    if whole and diff_id is not None and plain.hexdigest() != diff_id.encoded:
+        yield f"unpacks to {diff_id.algorithm}:{plain.hexdigest()}, the configuration says {diff_id}"
+
+
+def _tar(plain: _Hashing) -> Generator[str, None, bool]:
+    """Read the tar to its end, whether it is one or not; returns whether its end was reached."""
+    try:
+        for _ in iter_members(plain):
+            pass
+    except CorruptContent as error:
+        yield str(error)
+    try:
+        while plain.read(PIECE):
+            pass
+    except CorruptContent:  # the decompressor's, which was said already
+        return False
+    return True
+
+
+class _Hashing:
+    """A reader that counts and hashes what passes."""
+
+    def __init__(self, source: Readable, algorithm: str) -> None:
+        self._source = source
+        self._hash = hashlib.new(algorithm)
+        self.count = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._hash.update(data)
+        self.count += len(data)
+        return data
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
