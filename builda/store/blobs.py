@@ -22,7 +22,7 @@ PIECE = 1 << 20
 
 
 class Blobs:
-    """The blobs of one store. `unsynced` are those this process published and no sync has reached yet."""
+    """The blobs of one store. `unsynced` are those this process published or found, and no sync has reached yet."""
 
     def __init__(self, where: Layout) -> None:
         self._layout = where
@@ -34,9 +34,16 @@ class Blobs:
             raise CorruptContent(f"the store keeps sha256 content only: {digest}")
         return self._layout.blob(digest.encoded)
 
-    def has(self, digest: Digest) -> bool:
-        """Whether the content is here; then no sweep takes it while this process holds a lease."""
-        return layout.touch(self.path(digest))
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the content is here; then no sweep takes it while this process holds a lease.
+
+        A blob that has not its `size` is not: a power cut may leave one that nobody synced shorter than it was.
+        """
+        path = self.path(digest)
+        if not layout.touch(path) or (size is not None and os.stat(path).st_size != size):
+            return False
+        self.unsynced.add(path)  # whoever made it may be killed before syncing it
+        return True
 
     def open(self, digest: Digest) -> BinaryIO:
         """The blob's bytes; NotFound when it is not here."""
@@ -56,7 +63,7 @@ class Blobs:
     def put_bytes(self, data: bytes) -> Digest:
         """`data` is in the store under the digest returned."""
         digest = Digest.of(data)
-        if not self.has(digest):
+        if not self.has(digest, len(data)):
             layout.publish(self._layout, self.path(digest), data)
             self.unsynced.add(self.path(digest))
         return digest
@@ -75,12 +82,14 @@ class Blobs:
         """
         from builda.store import locks
 
-        if self.has(descriptor.digest):
+        if self.has(descriptor.digest, descriptor.size):
             progress(descriptor.size)
             return
         path = self._layout.path("ingest", f"blob-{descriptor.digest.encoded}")
         with locks.exclusive(locks.bucket(self._layout.path("locks"), descriptor.digest.encoded)):
-            if not self.has(descriptor.digest):
+            if self.has(descriptor.digest, descriptor.size):
+                progress(descriptor.size)
+            else:
                 self._fetch(path, descriptor, open_from, progress)
 
     def _fetch(
@@ -89,8 +98,10 @@ class Blobs:
         import hashlib
 
         with layout.translated(self._layout.root), open(path, "a+b", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size > descriptor.size:  # fetched for a descriptor that lied
+                file.truncate(0)
             hasher = hashlib.new(descriptor.digest.algorithm)
-            size = _rehash(file, hasher, descriptor.size)
+            size = _rehash(file, hasher)
             progress(size)
             source = open_from(size) if size < descriptor.size or descriptor.size == 0 else None
             while source is not None and (data := source.read(PIECE)):
@@ -112,7 +123,7 @@ class Blobs:
         raise CorruptContent(message)
 
     def sync(self) -> None:
-        """What this process published survives a power cut."""
+        """What this process published or relies on survives a power cut."""
         for path in sorted(self.unsynced):
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -147,27 +158,25 @@ class BlobWriter:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
         if isinstance(error, OSError):
-            raise layout.unavailable(error, self._blobs._layout.root) from error
+            said = layout.unavailable(error, self._blobs._layout.root)
+            if said is not error:
+                raise said from error
 
     def publish(self, digest: Digest) -> None:
         """The content is in the store under `digest`, which the caller computed while writing."""
         path = self._blobs.path(digest)
-        if not self._blobs.has(digest):
+        if not self._blobs.has(digest, os.fstat(self.file.fileno()).st_size):
             os.rename(self._path, path)
             self._blobs.unsynced.add(path)
 
 
-def _rehash(file: BinaryIO, hasher: object, limit: int) -> int:
-    """Hash what a partial download holds already; its size. One that is too long starts over."""
+def _rehash(file: BinaryIO, hasher: object) -> int:
+    """Hash what a partial download holds already; its size."""
     file.seek(0)
     size = 0
     while data := file.read(PIECE):
         size += len(data)
         hasher.update(data)  # type: ignore[attr-defined]  # hashlib's objects have no public type
-    if size > limit:
-        raise CorruptContent(
-            f"partial download is longer than the content: {file.name}", hint="builda prune removes it"
-        )
     return size
 
 

@@ -125,11 +125,16 @@ def _remove(where: Layout, path: str) -> None:
 
 
 def _sweep_containers(store: Store, horizon: float) -> None:
-    """Directories that a killed process left without a record."""
+    """Directories that a killed process left without a record, and notes that it runs something."""
     where = store.layout
     for name in layout.iter_names(where.path("containers")):
         if not os.path.exists(where.path("containers", name, "container.json")):
             _take(where, where.path("containers", name), horizon)
+            continue
+        for note in layout.iter_names(where.path("containers", name)):
+            if note.startswith("run-") and layout.owner_is_alive(note) is False:
+                with suppress(FileNotFoundError):
+                    os.unlink(where.path("containers", name, note))
 
 
 def _sweep_chains(where: Layout) -> None:

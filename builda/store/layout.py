@@ -101,11 +101,16 @@ def translated(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise unavailable(error, path) from error
+        said = unavailable(error, path)
+        if said is error:
+            raise
+        raise said from error
 
 
 def unavailable(error: OSError, path: str) -> StoreUnavailable | OSError:
     """What an OSError under the store means for its user; the error itself when it means nothing special."""
+    if isinstance(error.filename, str) and os.path.isabs(error.filename) and not error.filename.startswith(path):
+        return error  # of a file that came from, or goes, elsewhere
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return StoreUnavailable(f"no space left in the store: {path}", hint="free some with: builda prune --all")
@@ -128,24 +133,12 @@ def publish(layout: Layout, path: str, data: bytes, *, durable: bool = False, ex
 
     `exclusive` raises FileExistsError when `path` is there already.
     """
-    temp = temporary(layout)
     with translated(layout.root):
-        try:
-            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:  # the store is being made
-            os.makedirs(layout.path("ingest"), exist_ok=True)
-            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            if durable:
-                os.fsync(fd)
-        except OSError:
-            os.unlink(temp)
-            raise
-        finally:
-            os.close(fd)
+        _publish(layout, path, data, durable=durable, exclusive=exclusive)
+
+
+def _publish(layout: Layout, path: str, data: bytes, *, durable: bool, exclusive: bool) -> None:
+    temp = _written(layout, data, durable=durable)
     try:
         if exclusive:
             os.link(temp, path)
@@ -157,6 +150,28 @@ def publish(layout: Layout, path: str, data: bytes, *, durable: bool = False, ex
         raise
     if durable:
         sync_directory(os.path.dirname(path))
+
+
+def _written(layout: Layout, data: bytes, *, durable: bool) -> str:
+    """A new temporary file that holds `data`; there is none on failure."""
+    temp = temporary(layout)
+    try:
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:  # the store is being made
+        os.makedirs(layout.path("ingest"), exist_ok=True)
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        if durable:
+            os.fsync(fd)
+    except OSError:
+        os.unlink(temp)
+        raise
+    finally:
+        os.close(fd)
+    return temp
 
 
 def sync_directory(path: str) -> None:

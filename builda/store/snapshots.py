@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import CorruptContent, NotFound, Unsupported
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from builda.events import Emit
-    from builda.fs.layer import Clamp
+    from builda.fs.layer import Applied, Clamp
     from builda.fs.tar import Writable
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
@@ -226,11 +227,13 @@ class Snapshots:
             parent = known[index] or self._adopt(chain, fresh[index], parent)
         return parent
 
-    def _unpack_all(self, image: Image, chains: tuple[Digest, ...], missing: list[int], emit: Emit) -> dict[int, str]:
+    def _unpack_all(
+        self, image: Image, chains: tuple[Digest, ...], missing: list[int], emit: Emit
+    ) -> dict[int, tuple[str, Applied | None]]:
         """Unpack these layers; by index the directory of each, a snapshot already if another process made it."""
         from concurrent.futures import ThreadPoolExecutor
 
-        def one(index: int) -> tuple[int, str]:
+        def one(index: int) -> tuple[int, tuple[str, Applied | None]]:
             layer, diff_id = image.manifest.layers[index], image.config.diff_ids[index]
             return index, self._unpack_layer(layer, diff_id, chains[index], emit)
 
@@ -240,7 +243,10 @@ class Snapshots:
             futures = [pool.submit(one, index) for index in missing]
             return dict(future.result() for future in futures)
 
-    def _unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, emit: Emit) -> str:
+    def _unpack_layer(
+        self, layer: Descriptor, diff_id: Digest, chain: Digest, emit: Emit
+    ) -> tuple[str, Applied | None]:
+        """The directory with the layer's own files, and what unpacking met; None when it is a snapshot already."""
         from builda.fs.layer import unpack_blob
         from builda.oci.digest import VerifyingReader
         from builda.oci.mediatype import compression_of
@@ -250,7 +256,7 @@ class Snapshots:
         lock = locks.exclusive(locks.bucket(self._layout.path("locks"), chain.encoded))
         with lock, layout.translated(self._layout.root):
             if (known := self.find_chain(chain)) is not None:
-                return known
+                return known, None
             key = os.urandom(16).hex()
             os.mkdir(self.path(key), 0o700)
             os.mkdir(self.path(key, "fs"))
@@ -259,7 +265,7 @@ class Snapshots:
             try:
                 with self._blobs.open(layer.digest) as file:
                     reader = VerifyingReader(file, layer.digest, layer.size)
-                    unpack_blob(
+                    applied = unpack_blob(
                         reader, compression, root, diff_id=diff_id, whiteouts="overlay", userxattr=self._userxattr
                     )
             except BaseException:
@@ -267,21 +273,40 @@ class Snapshots:
                 raise
             finally:
                 os.close(root)
-        from builda.events import BlobProgress
+        from builda.events import BlobProgress, Warned
 
         emit(BlobProgress(action="unpack", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
-        return key
+        if applied.skipped:
+            names = ", ".join(sorted(set(applied.skipped)))
+            emit(Warned(message=f"attributes that the store's file system cannot keep: {names}"))
+        return key, applied
 
-    def _adopt(self, chain: Digest, key: str, parent: str | None) -> str:
+    def _adopt(self, chain: Digest, unpacked: tuple[str, Applied | None], parent: str | None) -> str:
         """Make a directory that was unpacked a committed snapshot, unless another process was faster."""
-        if os.path.exists(self.path(key, "info.json")):
+        key, applied = unpacked
+        if applied is None:
             return key
+        if applied.hides_all:
+            parent = None
+        elif applied.implied and parent is not None:
+            self._inherit(key, parent, applied.implied)
         entries, size = _count(self.path(key, "fs"))
         self._write_info(key, Info(parent, True, str(chain), _boot_id(), entries, size))
         found = self._link_chain(chain, key)
         if found != key:
             self.remove(key)
         return found
+
+    def _inherit(self, key: str, parent: str, implied: tuple[str, ...]) -> None:
+        """Directories that the layer uses and does not list look as they do below it."""
+        from builda.fs.layer import inherit_directories
+
+        with ExitStack() as stack:
+            fds = []
+            for snapshot in (key, *self.lineage(parent)):
+                fds.append(os.open(self.path(snapshot, "fs"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                stack.callback(os.close, fds[-1])
+            inherit_directories(fds[0], fds[1:], implied)
 
 
 class PlainSnapshots(Snapshots):
