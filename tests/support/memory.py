@@ -46,7 +46,8 @@ class MemoryImage:
     @property
     def descriptor(self) -> Descriptor:
         """What the image is."""
-        assert self.top is not None, "nothing was copied here"
+        if self.top is None:
+            raise NotFound("nothing was copied here")
         return self.top
 
     @property
