@@ -43,7 +43,7 @@ def copy(
         gathered = gather(builder, current, root, step, inputs, stack)
         plain = _request(step, gathered, root, target_of(current, step))
         request, archives = _without_archives(plain, step, gathered) if step.extract else (plain, ())
-        digests = [] if not request.sources else [copy_tree(request, root).digest]
+        digests = [] if not request.sources else [copy_tree(request, root, remembered=inputs.remembered).digest]
         digests += [_unpack(top, request, root, step) for top in archives]
         return remembered(builder, current, step.created_by), _joined(digests)
 

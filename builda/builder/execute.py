@@ -276,10 +276,12 @@ class _Execution:
 
     def change(self, index: int, tip: Tip, step: Run | Copy | MakeDirectory) -> bool:
         """A step that may change files."""
-        inputs = self.inputs_of(index, step)
+        looking = self.options.cache and self.options.layers and index not in self.containers
+        late = not looking and _tells_its_content(step)  # the copy hashes anyhow; nobody needs the key before
+        inputs = None if late else self.inputs_of(index, step)
         keyed = _keyed(step)
         key = None if inputs is None else step_key(tip.key, keyed, inputs)
-        if key is not None and self.options.cache and self.options.layers and index not in self.containers:
+        if key is not None and looking:
             found = self.store.steps.find(key)
             if found is not None and not self.is_stale(found):
                 tip.layers = (*tip.layers, *_pending(tip), _layer_of(found, step))
@@ -288,7 +290,10 @@ class _Execution:
                 return True
             self.note_miss(step, tip.key, keyed, inputs or {})
         container = self.container(index)
-        self.perform(index, container, step)
+        content = self.perform(index, container, step)
+        if late:
+            inputs = {"content": str(content)}
+            key = step_key(tip.key, keyed, inputs)
         if self.options.layers:
             self.freeze(index, tip, step, key, keyed, inputs)
         elif step.created_by is not None:
@@ -307,7 +312,8 @@ class _Execution:
             reason = explain_miss(self.builder, explained(parent, keyed, inputs))
             self.misses.append(Miss(text=step.text or step.created_by or "", reason=reason))
 
-    def perform(self, index: int, container: WorkingContainer, step: Run | Copy | MakeDirectory) -> None:
+    def perform(self, index: int, container: WorkingContainer, step: Run | Copy | MakeDirectory) -> Digest | None:
+        """Perform a step; the digest of what a copy copied."""
         inputs = replace(self.options.inputs, stages=_Lazily(self))
         plain = replace(step, created_by=None)
         match plain:
@@ -315,9 +321,12 @@ class _Execution:
                 capture = self.options.capture or self.options.jobs != 1
                 self.builder.run(container, plain, inputs=inputs, capture=capture, stage=self.label(index))
             case Copy():
-                self.builder.copy(container, plain, inputs=inputs)
+                if isinstance(plain.source, Context) and inputs.context is not None:
+                    inputs = replace(inputs, remembered=self.digests_of(str(inputs.context)))
+                return self.builder.copy(container, plain, inputs=inputs)[1]
             case MakeDirectory():
                 self.builder.make_directory(container, plain)
+        return None
 
     def container(self, index: int) -> WorkingContainer:
         """The stage's working container, made when first needed."""
@@ -369,12 +378,9 @@ class _Execution:
             empty = not os.listdir(self.store.snapshots.upper(snapshot))
             history = History(created=self.moment(), created_by=step.created_by, empty_layer=empty)
             below = tip.layers[-1].snapshot if tip.layers else tip.base
+            fresh = snapshot
             if not empty or below is None:
-                self.store.freeze(snapshot)
-                fresh = self.store.prepare(snapshot)
-                below = snapshot
-            else:
-                fresh = snapshot
+                fresh, below = self.store.prepare(snapshot), snapshot
             own = (
                 ()
                 if step.created_by is None and empty
@@ -384,6 +390,8 @@ class _Execution:
             tip.history = ()
             updated = replace(current, snapshot=fresh, layers=tip.layers, history=())
             self.containers[index] = self.store.update(updated)
+            if fresh != snapshot:  # last: a kill before leaves a layer that is not marked, never a working tree that is
+                self.store.freeze(snapshot)
         if key is not None:
             self.remember(key, tip.key, keyed, inputs or {}, below, empty)
         if not empty and index in self.kept:
@@ -574,6 +582,13 @@ def _keyed(step: Run | Copy | MakeDirectory) -> Step:
     if isinstance(plain, Run):
         return replace(plain, env=tuple(pair for pair in plain.env if pair[0].upper() not in _UNCACHED))
     return plain
+
+
+def _tells_its_content(step: Step) -> bool:
+    """Whether the digest that a copy returns is the one that its key is made of."""
+    if not isinstance(step, Copy) or step.extract or step.inline:
+        return False
+    return isinstance(step.source, Context | NamedContext)
 
 
 def _pending(tip: Tip, snapshot: str | None = None) -> tuple[FrozenLayer, ...]:

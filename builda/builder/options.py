@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -155,5 +155,8 @@ class Inputs:
     stages: Mapping[int, WorkingContainer] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)  # id -> the agent's socket
+    remembered: MutableMapping[tuple[int, int, int, int, int], bytes] | None = (
+        None  # digests of files; copies add theirs
+    )
     discard_writes: bool = False  # writes to a bound context are dropped: what a build promises
     access: RegistryAccess = RegistryAccess()
