@@ -140,7 +140,7 @@ def parse_config(data: bytes) -> ImageConfig:
         exposed_ports=_keys(inner, "ExposedPorts"),
         stop_signal=_text(inner, "StopSignal"),
         diff_ids=_diff_ids(value.get("rootfs")),
-        history=_history(value.get("history")),
+        history=parse_history(value.get("history")),
         shell=_argv(inner, "Shell"),
         onbuild=_strings(inner, "OnBuild"),
         healthcheck=_healthcheck(inner.get("Healthcheck")),
@@ -273,7 +273,8 @@ def _diff_ids(rootfs: object) -> tuple[Digest, ...]:
         raise CorruptContent(f"rootfs.diff_ids: {error}") from error
 
 
-def _history(value: object) -> tuple[History, ...]:
+def parse_history(value: object) -> tuple[History, ...]:
+    """The entries of a decoded `history` (null means none); CorruptContent when it is no such thing."""
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):

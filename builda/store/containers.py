@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import AlreadyExists, InUse, InvalidValue, NotFound, StoreUnavailable
 from builda.linux.process import is_alive, process_identity
-from builda.oci.config import History, ImageConfig, config_to_json, parse_config
+from builda.oci.config import History, ImageConfig, config_to_json, parse_config, parse_history
 from builda.oci.digest import Digest
 from builda.runoptions import NO_OPTIONS, RunOptions
 from builda.store import layout, locks
@@ -19,6 +20,8 @@ from builda.store.layout import Layout
 from builda.values import dataclass
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from builda.oci.descriptor import Descriptor
 
 VERSION = 1
@@ -63,6 +66,7 @@ class Containers:
 
     def __init__(self, where: Layout) -> None:
         self._layout = where
+        self._held: set[str] = set()  # containers whose lock this process holds
 
     def path(self, container_id: str, *parts: str) -> str:
         """A path in a container's directory."""
@@ -80,7 +84,8 @@ class Containers:
                 os.mkdir(self.path(made.id), 0o700)
             self._write(made)
         except BaseException:
-            self._release(named)
+            self._remove_directory(made.id)
+            self._release(named, made.id)
             raise
         return made
 
@@ -108,32 +113,55 @@ class Containers:
 
     def _reclaim(self, path: str, container_id: str) -> bool:
         """Take over a name whose container a killed process never made, or half removed."""
-        try:
-            with open(path, encoding="ascii") as file:
-                owner = file.read()
-            age = os.stat(path).st_mtime
-        except FileNotFoundError:
-            return False
         from builda.store.leases import horizon
 
-        if os.path.exists(self.path(owner, "container.json")) or age >= horizon(self._layout, age) - 1:
-            return False
-        layout.publish(self._layout, path, container_id.encode())
-        return True
+        with self.names_locked(), suppress(FileNotFoundError):
+            made = os.stat(path).st_mtime
+            if made < horizon(self._layout, time.time()) and not self._is_container(_read_name(path)):
+                layout.publish(self._layout, path, container_id.encode())
+                return True
+        return False
 
-    def _release(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(self._layout.path("names", layout.quote(name)))
+    def _release(self, name: str, container_id: str) -> None:
+        """The name is free, unless another container has got it meanwhile."""
+        path = self._layout.path("names", layout.quote(name))
+        with self.names_locked(), suppress(FileNotFoundError):
+            if _read_name(path) == container_id:
+                os.unlink(path)
+
+    def release_stale(self, horizon: float) -> None:
+        """Names whose containers are gone, or called something else, and that nobody is about to use are free."""
+        for name in layout.iter_names(self._layout.path("names")):
+            path = self._layout.path("names", name)
+            with self.names_locked(), suppress(FileNotFoundError):
+                if os.stat(path).st_mtime < horizon and not self._is_called(_read_name(path), name):
+                    os.unlink(path)
+
+    def _is_called(self, container_id: str, quoted: str) -> bool:
+        try:
+            return layout.quote(self.load(container_id).name) == quoted
+        except NotFound:
+            return False
+
+    def _is_container(self, container_id: str) -> bool:
+        return os.path.exists(self.path(container_id, "container.json"))
+
+    def names_locked(self) -> AbstractContextManager[None]:
+        """Who takes a name from somebody does it alone; who makes a new one needs no lock."""
+        return locks.brief(self._layout.path("locks", "names.lock"))
 
     def _write(self, container: WorkingContainer) -> None:
         layout.publish(self._layout, self.path(container.id, "container.json"), _dump(container))
 
     def update(self, container: WorkingContainer) -> WorkingContainer:
         """The record is as given."""
-        if not os.path.exists(self.path(container.id, "container.json")):
-            raise NotFound(f"no such container: {container.name}", hint="it was removed meanwhile")
-        self._write(container)
-        return container
+        try:
+            if self._is_container(container.id):
+                self._write(container)
+                return container
+        except FileNotFoundError:
+            pass
+        raise NotFound(f"no such container: {container.name}", hint="it was removed meanwhile")
 
     @contextmanager
     def locked(self, container: WorkingContainer) -> Iterator[WorkingContainer]:
@@ -141,7 +169,12 @@ class Containers:
         try:
             lock = locks.brief(self.path(container.id, "lock"))
             with lock:
-                yield self.load(container.id)
+                current = self.load(container.id)
+                self._held.add(container.id)
+                try:
+                    yield current
+                finally:
+                    self._held.discard(container.id)
         except FileNotFoundError as error:
             if os.path.exists(self.path(container.id)):
                 raise
@@ -162,7 +195,9 @@ class Containers:
         found = [name for name in layout.iter_names(self._layout.path("containers")) if name.startswith(text)]
         if len(found) > 1:
             raise NotFound(f"container ID is ambiguous: {text}", hint="give more of its digits")
-        return self.load(found[0]) if found else None
+        with suppress(NotFound):  # half removed
+            return self.load(found[0]) if found else None
+        return None
 
     def get(self, text: str) -> WorkingContainer:
         """As `find`; NotFound with the nearest name when there is none."""
@@ -179,8 +214,7 @@ class Containers:
         if not name or "\0" in name:
             return None
         try:
-            with open(self._layout.path("names", layout.quote(name)), encoding="ascii") as file:
-                return self.load(file.read())
+            return self.load(_read_name(self._layout.path("names", layout.quote(name))))
         except (FileNotFoundError, NotFound):
             return None
 
@@ -197,9 +231,13 @@ class Containers:
         _check_name(name)
         if name == container.name or not self._claim(name, container.id):
             raise AlreadyExists(f"container name is in use: {name}")
-        with self.locked(container) as current:
-            renamed = self.update(replace(current, name=name))
-        self._release(container.name)
+        try:
+            with self.locked(container) as current:
+                renamed = self.update(replace(current, name=name))
+        except BaseException:
+            self._release(name, container.id)
+            raise
+        self._release(current.name, container.id)
         return renamed
 
     @contextmanager
@@ -227,21 +265,37 @@ class Containers:
         return tuple(found)
 
     def delete(self, container: WorkingContainer) -> None:
-        """The record and the name are gone; InUse while something runs in it. The record goes first."""
+        """The record and the name are gone; InUse while something runs in it. The record goes first.
+
+        Whoever changes the record at this moment finishes that first, or it would come back.
+        """
         if (pids := self.runners(container)) and os.getpid() not in pids:
             raise InUse(f"container is running, process {pids[0]}: {container.name}", hint="end it first")
-        with suppress(FileNotFoundError):
-            os.unlink(self.path(container.id, "container.json"))
-        self._release(container.name)
-        with suppress(FileNotFoundError):
-            import shutil
+        with ExitStack() as stack:
+            if container.id not in self._held:
+                with suppress(NotFound):
+                    container = stack.enter_context(self.locked(container))
+            with suppress(FileNotFoundError):
+                os.unlink(self.path(container.id, "container.json"))
+        self._release(container.name, container.id)
+        self._remove_directory(container.id)
 
-            shutil.rmtree(self.path(container.id))
+    def _remove_directory(self, container_id: str) -> None:
+        import shutil
+
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path(container_id))
 
 
 def new_id() -> str:
     """A container ID."""
     return os.urandom(32).hex()
+
+
+def _read_name(path: str) -> str:
+    """The container ID that a name's file holds."""
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 def _check_name(name: str) -> None:
@@ -301,7 +355,7 @@ def _parse(value: dict[str, Any]) -> WorkingContainer:
             "image_digest": _digest(value["image_digest"]),
             "config": parse_config(json.dumps(value["config"]).encode()),
             "layers": tuple(_layer(item) for item in value["layers"]),
-            "history": tuple(_history(item) for item in value["history"]),
+            "history": parse_history(value["history"]),
             "options": RunOptions(**options),
         }
     )
@@ -311,16 +365,12 @@ def _digest(text: str | None) -> Digest | None:
     return None if text is None else Digest.parse(text)
 
 
-def _history(value: dict[str, Any]) -> History:
-    return History(**value)
-
-
 def _layer(value: dict[str, Any]) -> FrozenLayer:
     from builda.oci.descriptor import Descriptor
 
     return FrozenLayer(
         snapshot=value["snapshot"],
-        history=_history(value["history"]),
+        history=parse_history([value["history"]])[0],
         diff_id=_digest(value["diff_id"]),
         blob=None if value["blob"] is None else Descriptor.from_json(value["blob"], where="frozen layer"),
         empty=value["empty"],

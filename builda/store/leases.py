@@ -41,5 +41,6 @@ def horizon(store: Layout, now: float) -> float:
         if layout.owner_is_alive(name):
             oldest = min(oldest, began)
         else:
-            os.unlink(path)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
     return oldest

@@ -266,6 +266,7 @@ class Store:
 
     def rename(self, container: WorkingContainer, name: str) -> WorkingContainer:
         """The container is called `name`."""
+        self.lease()
         return self.containers.rename(container, name)
 
     def remove_container(self, container: WorkingContainer, *, detach: Callable[[str], None] | None = None) -> None:
