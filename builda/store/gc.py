@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.errors import NotFound
+from builda.errors import CorruptContent, NotFound, Unsupported
 from builda.oci.digest import Digest
 from builda.store import layout, leases, locks
 from builda.store.layout import Layout
@@ -25,7 +25,6 @@ class Marked(NamedTuple):
 
     blobs: frozenset[str]
     snapshots: frozenset[str]
-    containers: frozenset[str]
 
 
 def sweep(store: Store) -> None:
@@ -35,11 +34,13 @@ def sweep(store: Store) -> None:
         horizon = leases.horizon(where, time.time())
         _sweep_containers(store, horizon)
         marked = mark(store)
-        _sweep_directory(where, "snapshots", marked.snapshots, horizon)
+        _sweep_snapshots(store, marked.snapshots, horizon)
         _sweep_chains(where)
-        _sweep_directory(where, "blobs/sha256", marked.blobs, horizon)
-        _sweep_names(where, marked.containers, horizon)
+        _sweep_blobs(where, marked.blobs, horizon)
+        store.containers.release_stale(horizon)
+        _sweep_references(store, horizon)
         _sweep_ingest(where, horizon)
+        store.images.refresh_index()
 
 
 def mark(store: Store) -> Marked:
@@ -49,8 +50,7 @@ def mark(store: Store) -> Marked:
     chains: set[str] = set()
     for image in store.iter_images():
         _mark_manifest(store, image.digest, image.media_type, blobs, chains)
-    containers = tuple(store.iter_containers())
-    for container in containers:
+    for container in store.iter_containers():
         for snapshot in (container.snapshot, container.base, *(layer.snapshot for layer in container.layers)):
             _mark_lineage(store, snapshot, snapshots)
         blobs.update(layer.blob.digest.encoded for layer in container.layers if layer.blob is not None)
@@ -63,24 +63,26 @@ def mark(store: Store) -> Marked:
     for chain in chains:
         with suppress(FileNotFoundError):
             _mark_lineage(store, os.readlink(store.layout.path("chains", chain)), snapshots)
-    return Marked(frozenset(blobs), frozenset(snapshots), frozenset(container.id for container in containers))
+    return Marked(frozenset(blobs), frozenset(snapshots))
 
 
 def _mark_manifest(store: Store, digest: Digest, media_type: str | None, blobs: set[str], chains: set[str]) -> None:
     from builda.oci.config import chain_ids, parse_config
     from builda.oci.manifest import Index, parse
 
-    try:
-        document = parse(store.blobs.read(digest), media_type)
-    except NotFound:
+    if not os.path.exists(store.blobs.path(digest)):
         return
     blobs.add(digest.encoded)
+    try:
+        document = parse(store.blobs.read(digest), media_type)
+    except (NotFound, CorruptContent, Unsupported):  # a damaged image has no other content to speak of
+        return
     if isinstance(document, Index):
         for child in document.manifests:
             _mark_manifest(store, child.digest, child.media_type, blobs, chains)
         return
     blobs.update(part.digest.encoded for part in (document.config, *document.layers))
-    with suppress(NotFound):
+    with suppress(NotFound, CorruptContent):
         chains.update(
             chain.encoded for chain in chain_ids(parse_config(store.blobs.read(document.config.digest)).diff_ids)
         )
@@ -95,23 +97,39 @@ def _mark_lineage(store: Store, snapshot: str | None, snapshots: set[str]) -> No
             return
 
 
-def _sweep_directory(where: Layout, name: str, marked: frozenset[str], horizon: float) -> None:
-    for entry in layout.iter_names(where.path(name)):
-        if entry not in marked:
-            _take(where, where.path(name, entry), horizon)
+def _sweep_blobs(where: Layout, marked: frozenset[str], horizon: float) -> None:
+    for name in layout.iter_names(where.path("blobs/sha256")):
+        if name not in marked:
+            _take(where, where.blob(name), horizon)
 
 
-def _take(where: Layout, path: str, horizon: float) -> None:
-    """Remove an object unless a living process may have made or touched it."""
+def _sweep_snapshots(store: Store, marked: frozenset[str], horizon: float) -> None:
+    """Upper ones go before those they stand on, and one that is spared spares all below it."""
+    spared = set(marked)
+    going = [name for name in layout.iter_names(store.layout.path("snapshots")) if name not in marked]
+    for name in sorted(going, key=lambda name: _depth(store, name), reverse=True):
+        if name not in spared and not _take(store.layout, store.layout.path("snapshots", name), horizon):
+            _mark_lineage(store, name, spared)
+
+
+def _depth(store: Store, snapshot: str) -> int:
+    below: set[str] = set()
+    _mark_lineage(store, snapshot, below)
+    return len(below)
+
+
+def _take(where: Layout, path: str, horizon: float) -> bool:
+    """Remove an object unless a living process may have made or touched it; whether it is gone."""
     trash = layout.temporary(where)
     with suppress(FileNotFoundError):
         if os.stat(path, follow_symlinks=False).st_mtime >= horizon:
-            return
+            return False
         os.rename(path, trash)
         if os.stat(trash, follow_symlinks=False).st_mtime >= horizon:
             os.rename(trash, path)
-            return
+            return False
         _remove(where, trash)
+    return True
 
 
 def _remove(where: Layout, path: str) -> None:
@@ -144,24 +162,32 @@ def _sweep_chains(where: Layout) -> None:
                 os.unlink(where.path("chains", name))
 
 
-def _sweep_names(where: Layout, containers: frozenset[str], horizon: float) -> None:
-    for name in layout.iter_names(where.path("names")):
-        path = where.path("names", name)
+def _sweep_references(store: Store, horizon: float) -> None:
+    """Names that point at no image, which is what is left when an image is tagged while it is removed."""
+    where = store.layout
+    for name in layout.iter_names(where.path("refs")):
         with suppress(FileNotFoundError):
-            with open(path, encoding="ascii") as file:
-                owner = file.read()
-            if owner not in containers and not os.path.exists(where.path("containers", owner, "container.json")):
-                _take(where, path, horizon)
+            target = Digest.parse(layout.read_json(where.path("refs", name))["manifest"])
+            if not os.path.exists(where.path("images", f"{target.encoded}.json")):
+                _take(where, where.path("refs", name), horizon)
 
 
 def _sweep_ingest(where: Layout, horizon: float) -> None:
     """Temporaries of dead processes, and partial downloads that nobody continues."""
+    from filelock import FileLock, Timeout
+
     for name in layout.iter_names(where.path("ingest")):
         path = where.path("ingest", name)
-        alive = layout.owner_is_alive(name)
         with suppress(FileNotFoundError):
-            if alive is False or (alive is None and os.stat(path, follow_symlinks=False).st_mtime < horizon):
+            if name.startswith("blob-"):
+                # Whoever continues one holds its lock, whatever the file's time says.
+                lock = locks.bucket(where.path("locks"), name.removeprefix("blob-"))
+                with suppress(Timeout), FileLock(lock, timeout=0, thread_local=False):
+                    _take(where, path, horizon)
+            elif (alive := layout.owner_is_alive(name)) is False:
                 _remove(where, path)
+            elif alive is None:
+                _take(where, path, horizon)
 
 
 def fsck(store: Store) -> tuple[str, ...]:
@@ -171,16 +197,18 @@ def fsck(store: Store) -> tuple[str, ...]:
     where = store.layout
     found: list[str] = []
     for name in layout.iter_names(where.path("blobs/sha256")):
-        with open(where.blob(name), "rb") as file:
+        with suppress(FileNotFoundError), open(where.blob(name), "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != name:
                 found.append(f"blob does not match its digest: sha256:{name}")
     for image in store.iter_images():
         for digest in _missing(store, image.digest):
             found.append(f"image {image.id.encoded[:12]} misses a blob: {digest}")
     for container in store.iter_containers():
-        for snapshot in (container.base, container.snapshot):
-            if snapshot is not None and not store.snapshots.exists(snapshot):
-                found.append(f"container {container.name} misses a snapshot: {snapshot}")
+        for snapshot in {container.base, container.snapshot, *(layer.snapshot for layer in container.layers)}:
+            try:
+                store.snapshots.lineage(snapshot)
+            except NotFound as error:
+                found.append(f"container {container.name}: {error}")
     for reference, target in store.names().items():
         if not os.path.exists(where.path("images", f"{Digest.parse(target).encoded}.json")):
             found.append(f"name points at no image: {reference}")

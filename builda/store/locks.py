@@ -32,6 +32,6 @@ def brief(path: str) -> Iterator[None]:
         os.close(fd)
 
 
-def bucket(directory: str, name: str) -> str:
-    """The lock file of an object called `name`, a hexadecimal digest."""
-    return f"{directory}/{int(name[:8], 16) % BUCKETS:02x}.lock"
+def bucket(directory: str, name: str, kind: str = "") -> str:
+    """The lock file of an object called `name`, a hexadecimal digest; those of each `kind` are for themselves."""
+    return f"{directory}/{kind}{int(name[:8], 16) % BUCKETS:02x}.lock"

@@ -79,8 +79,12 @@ class Snapshots:
         key = os.urandom(16).hex()
         with layout.translated(self._layout.root):
             os.mkdir(self.path(key), 0o700)
-            self._make(key, parent)
-            self._write_info(key, Info(parent, committed=False))
+            try:
+                self._make(key, parent)
+                self._write_info(key, Info(parent, committed=False))
+            except BaseException:
+                self.remove(key)
+                raise
         return key
 
     def _make(self, key: str, parent: str | None) -> None:
@@ -218,14 +222,42 @@ class Snapshots:
         if len(chains) != len(layers):
             raise CorruptContent(f"image has {len(layers)} layers and {len(chains)} diff_ids: {image.digest}")
         known = [self.find_chain(chain) for chain in chains]
-        missing = [index for index, snapshot in enumerate(known) if snapshot is None]
-        if not missing:
+        if None not in known and (not known or self._is_whole(known[-1])):
             return known[-1] if known else None
-        fresh = self._unpack_all(image, chains, missing, emit)
+        from builda.store import locks
+
+        with locks.exclusive(locks.bucket(self._layout.path("locks"), chains[-1].encoded, "unpack-")):
+            return self._complete(image, chains, emit)
+
+    def _complete(self, image: Image, chains: tuple[Digest, ...], emit: Emit) -> str | None:
+        """Unpack what is missing now, and set each layer on the one below it."""
+        known = [self.find_chain(chain) for chain in chains]
+        fresh = self._unpack_all(
+            image, chains, [index for index, snapshot in enumerate(known) if snapshot is None], emit
+        )
         parent: str | None = None
         for index, chain in enumerate(chains):
-            parent = known[index] or self._adopt(chain, fresh[index], parent)
+            here = known[index]
+            if here is None:
+                parent = self._adopt(chain, fresh[index], parent)
+            else:
+                self._set_on(here, parent, is_new=index - 1 in fresh)
+                parent = here
         return parent
+
+    def _set_on(self, snapshot: str, parent: str | None, *, is_new: bool) -> None:
+        """A layer whose lower neighbour was damaged or gone stands on the new one, which holds the same."""
+        info = self.info(snapshot)
+        if info.parent not in (None, parent) and (is_new or not self._is_whole(info.parent)):
+            self._write_info(snapshot, info._replace(parent=parent))
+
+    def _is_whole(self, snapshot: str | None) -> bool:
+        """Whether it and all below it are there."""
+        try:
+            self.lineage(snapshot)
+        except NotFound:
+            return False
+        return True
 
     def _unpack_all(
         self, image: Image, chains: tuple[Digest, ...], missing: list[int], emit: Emit
@@ -237,11 +269,18 @@ class Snapshots:
             layer, diff_id = image.manifest.layers[index], image.config.diff_ids[index]
             return index, self._unpack_layer(layer, diff_id, chains[index], emit)
 
-        if len(missing) == 1:
-            return dict([one(missing[0])])
+        if len(missing) < 2:
+            return dict(one(index) for index in missing)
         with ThreadPoolExecutor(2) as pool:
             futures = [pool.submit(one, index) for index in missing]
-            return dict(future.result() for future in futures)
+        failed = [error for future in futures if (error := future.exception())]
+        unpacked = dict(future.result() for future in futures if not future.exception())
+        if failed:
+            for key, applied in unpacked.values():
+                if applied is not None:
+                    self.remove(key)
+            raise failed[0]
+        return unpacked
 
     def _unpack_layer(
         self, layer: Descriptor, diff_id: Digest, chain: Digest, emit: Emit
@@ -337,9 +376,13 @@ class PlainSnapshots(Snapshots):
             raise
         finally:
             os.close(root)
-        layout.publish(
-            self._layout, self.path(key, "before.json"), json.dumps(before).encode("utf-8", "surrogateescape")
-        )
+        try:
+            layout.publish(
+                self._layout, self.path(key, "before.json"), json.dumps(before).encode("utf-8", "surrogateescape")
+            )
+        except BaseException:
+            self.remove(key)
+            raise
         return key
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:

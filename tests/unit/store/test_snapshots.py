@@ -1,0 +1,229 @@
+"""Snapshots: unpacked layers under working trees, found again by ChainID."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from builda.errors import CorruptContent, NotFound, Unsupported
+from builda.oci import mediatype
+from builda.oci.config import chain_ids
+from builda.oci.digest import Digest
+from builda.store.store import Store
+from tests.support import images
+from tests.support.stores import container, files
+
+pytestmark = pytest.mark.root
+
+
+def chain_of(store: Store, digest: Digest) -> str:
+    return os.readlink(store.layout.path("chains", digest.encoded))
+
+
+def test_unpacked_image_is_a_lineage_of_its_layers(store: Store) -> None:
+    image = images.put(store, images.simple(7, layers=3))
+    top = store.unpack(image)
+    lineage = store.snapshots.lineage(top)
+    assert len(lineage) == 3
+    for number, snapshot in enumerate(reversed(lineage)):
+        assert Path(store.snapshots.path(snapshot, f"fs/etc/file{number}")).read_text().startswith(f"7.{number}\n")
+        assert store.snapshots.info(snapshot).committed
+
+
+def test_unpacking_again_finds_what_is_there(store: Store) -> None:
+    image = images.put(store, images.simple())
+    top = store.unpack(image)
+    before = files(store)
+    assert store.unpack(image) == top
+    assert files(store) == before
+
+
+def test_image_without_layers_has_no_snapshot(store: Store) -> None:
+    image = images.put(store, images.image())
+    assert store.unpack(image) is None
+    assert store.rootfs(store.prepare(None))[0].lower == (store.layout.path("empty"),)
+
+
+def test_images_share_the_layers_they_have_in_common(store: Store) -> None:
+    shared = images.layer({"shared": b"x"})
+    one = store.unpack(images.put(store, images.image(shared, images.layer({"a": b"a"}))))
+    other = store.unpack(images.put(store, images.image(shared, images.layer({"b": b"b"}), compression="zstd")))
+    assert store.snapshots.lineage(one)[1] == store.snapshots.lineage(other)[1]
+
+
+@pytest.mark.parametrize("what", ["digest", "diff_id", "not a tar"])
+def test_layer_that_is_not_what_it_says_leaves_nothing(store: Store, what: str) -> None:
+    made = images.simple(1)
+    image = images.put(store, made)
+    path = Path(store.blob_path(made.layer_digests[1]))
+    if what == "digest":
+        path.write_bytes(images.pack(images.layer({"other": b"x"}), "gzip"))
+    elif what == "diff_id":
+        config = json.loads(made.blobs[made.config_digest])
+        config["rootfs"]["diff_ids"][1] = str(Digest.of(b"other"))
+        raw = json.dumps(config).encode()
+        manifest = {**made.value, "config": images.described(mediatype.CONFIG, raw)}
+        image = images.put(store, images.made(manifest, raw, *made.blobs.values()))
+    else:
+        junk = images.image(b"junk" * 1000)
+        image = images.put(store, junk)
+    before = files(store)
+    with pytest.raises(CorruptContent):
+        store.unpack(image)
+    assert files(store) == before
+
+
+def test_layers_and_diff_ids_must_agree(store: Store) -> None:
+    made = images.simple(1)
+    manifest = {**made.value, "layers": made.value["layers"][:1]}
+    image = images.put(store, images.made(manifest, *made.blobs.values()))
+    with pytest.raises(CorruptContent, match="1 layers and 2 diff_ids"):
+        store.unpack(image)
+
+
+def test_working_tree_takes_its_roots_attributes_from_below(store: Store) -> None:
+    base = store.prepare(None)
+    os.chmod(store.snapshots.upper(base), 0o751)
+    os.chown(store.snapshots.upper(base), 7, 8)
+    top = store.prepare(store.freeze(base))
+    status = os.stat(store.snapshots.upper(top))
+    assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o751, 7, 8)
+
+
+def test_frozen_snapshot_keeps_its_id_and_can_be_built_upon(store: Store) -> None:
+    key = store.prepare(None)
+    Path(store.snapshots.upper(key), "file").write_text("x")
+    assert store.freeze(key) == key
+    assert store.snapshots.info(key).committed
+    assert not os.path.exists(store.snapshots.path(key, "work"))
+    assert store.snapshots.lineage(store.prepare(key))[1] == key
+
+
+def test_nothing_is_prepared_on_a_snapshot_that_is_not_there(store: Store) -> None:
+    before = files(store)
+    with pytest.raises(NotFound):
+        store.prepare("0" * 32)
+    assert files(store) == before
+
+
+def test_mounts_have_the_top_first_and_the_options_that_keep_diffs_true(store: Store) -> None:
+    image = images.put(store, images.simple(layers=3))
+    top = store.unpack(image)
+    (mount,) = store.rootfs(store.prepare(top))
+    assert mount.lower == tuple(store.snapshots.path(one, "fs") for one in store.snapshots.lineage(top))
+    assert {"redirect_dir=off", "metacopy=off", "index=off"} <= set(mount.options)
+
+
+def test_views_are_read_only_whatever_the_number_of_layers(store: Store) -> None:
+    for layers in (0, 1, 3):
+        (mount,) = store.view(store.unpack(images.put(store, images.simple(layers=layers))))
+        assert "ro" in mount.options
+        assert mount.type == ("overlay" if layers == 3 else "bind")
+
+
+def test_chain_that_was_there_first_stays(store: Store) -> None:
+    image = images.put(store, images.simple(layers=1))
+    first = store.unpack(image)
+    assert first is not None
+    chain = chain_ids(image.config.diff_ids)[0]
+    second = store.freeze(store.prepare(None))
+    assert store.bind_chain(chain, second) == first
+
+
+def test_frozen_tree_is_found_under_the_chain_it_was_bound_to(store: Store) -> None:
+    frozen = store.prepare(None)
+    Path(store.snapshots.upper(frozen), "x").write_text("x")
+    chain = Digest.of(b"chain")
+    assert store.bind_chain(chain, store.freeze(frozen)) == frozen
+    assert store.snapshots.find_chain(chain) == frozen
+
+
+def test_snapshot_of_an_earlier_boot_is_trusted_only_when_it_is_whole(store: Store) -> None:
+    image = images.put(store, images.simple(layers=1))
+    top = store.unpack(image)
+    assert top is not None
+    record = Path(store.snapshots.path(top, "info.json"))
+
+    def reboot() -> None:
+        record.write_text(json.dumps({**json.loads(record.read_text()), "boot": "earlier"}))
+
+    reboot()
+    assert store.unpack(image) == top
+    reboot()
+    Path(store.snapshots.path(top, "fs/etc/file0")).write_bytes(b"")  # as a power cut leaves it
+    fresh = store.unpack(image)
+    assert fresh not in (None, top)
+
+
+def test_layer_on_a_damaged_one_stands_on_its_successor(store: Store) -> None:
+    image = images.put(store, images.simple(layers=3))
+    bottom = store.snapshots.lineage(store.unpack(image))[2]
+    record = Path(store.snapshots.path(bottom, "info.json"))
+    record.write_text(json.dumps({**json.loads(record.read_text()), "boot": "earlier"}))
+    Path(store.snapshots.path(bottom, "fs/etc/file0")).unlink()
+    top = store.unpack(image)
+    lineage = store.snapshots.lineage(top)
+    assert len(lineage) == 3
+    assert bottom not in lineage
+    assert os.path.exists(store.snapshots.path(lineage[2], "fs/etc/file0"))
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_missing_layer_is_unpacked_anew_under_those_that_are_there(store: Store, gone: int) -> None:
+    image = images.put(store, images.simple(layers=3))
+    store.snapshots.remove(store.snapshots.lineage(store.unpack(image))[gone])
+    top = store.unpack(image)
+    lineage = store.snapshots.lineage(top)
+    assert [len(os.listdir(store.snapshots.path(one, "fs"))) for one in lineage] == [1, 1, 1]
+    assert store.rootfs(store.prepare(top))
+
+
+def test_removing_is_done_when_it_is_not_there(store: Store) -> None:
+    key = store.prepare(None)
+    store.remove_snapshot(key)
+    store.remove_snapshot(key)
+    assert not os.path.exists(store.snapshots.path(key))
+    with pytest.raises(NotFound):
+        store.snapshots.info(key)
+
+
+def test_snapshot_without_its_record_is_not_there(store: Store) -> None:
+    key = store.prepare(None)
+    os.unlink(store.snapshots.path(key, "info.json"))
+    assert not store.snapshots.exists(key)
+    with pytest.raises(NotFound):
+        store.rootfs(key)
+
+
+def test_plain_driver_makes_one_tree_of_all_layers(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store", tmp_path / "run", driver="plain") as store:
+        image = images.put(store, images.simple(3, layers=3))
+        made = container(store, image)
+        assert made.base is None
+        assert sorted(os.listdir(store.snapshots.path(made.snapshot, "fs/etc"))) == ["file0", "file1", "file2"]
+        with pytest.raises(Unsupported, match="cannot freeze"):
+            store.freeze(made.snapshot)
+
+
+def test_plain_driver_leaves_nothing_of_an_image_that_cannot_be_unpacked(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store", tmp_path / "run", driver="plain") as store:
+        made = images.simple()
+        image = images.put(store, made)
+        Path(store.blob_path(made.layer_digests[1])).write_bytes(b"?")
+        before = files(store)
+        with pytest.raises(CorruptContent):
+            store.prepare_for(image)
+        assert files(store) == before
+
+
+def test_store_can_be_moved(store: Store, tmp_path: Path) -> None:
+    image = images.put(store, images.simple(), "localhost/x:latest")
+    top = store.unpack(image)
+    store.close()
+    shutil.move(store.root, tmp_path / "moved")
+    moved = Store.open(tmp_path / "moved", tmp_path / "run")
+    assert moved.unpack(moved.image("x")) == top
