@@ -12,7 +12,7 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from builda.errors import CorruptContent, InUse, NotFound
+from builda.errors import CorruptContent, InUse, NotFound, StoreUnavailable
 from builda.oci.digest import Digest
 from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
 from builda.store import layout
@@ -131,17 +131,19 @@ class Images:
 
     def _manifest_record(self, manifest: Manifest, plain: dict[str, Any]) -> dict[str, Any]:
         from builda.oci.config import parse_config
+        from builda.oci.mediatype import CONFIGS
 
-        missing = [part for part in (manifest.config, *manifest.layers) if not self._blobs.has(part.digest)]
+        missing = [part for part in (manifest.config, *manifest.layers) if not self._blobs.has(part.digest, part.size)]
         if missing:
             raise NotFound(f"image is incomplete, the store has no {missing[0].digest}")
-        config = parse_config(self._blobs.read(manifest.config.digest))
+        is_image = manifest.config.media_type in CONFIGS  # an index may list signatures and the like
+        created = parse_config(self._blobs.read(manifest.config.digest)).created if is_image else None
         return {
             "manifest": plain,
             "id": str(manifest.config.digest),
             "index": False,
             "size": plain["size"] + manifest.config.size + sum(layer.size for layer in manifest.layers),
-            "created": _seconds(config.created),
+            "created": _seconds(created),
         }
 
     def _blobs_time(self, digest: Digest) -> float:
@@ -248,7 +250,10 @@ class Images:
             encoded = name.removesuffix(".json")
             if encoded == prefix:
                 return f"sha256:{encoded}"
-            record = layout.read_json(self._layout.path("images", name))
+            try:
+                record = layout.read_json(self._layout.path("images", name))
+            except FileNotFoundError:
+                continue
             if record["id"].startswith(f"sha256:{prefix}"):
                 by_id[record["id"]] = f"sha256:{encoded}"
         if len(by_id) > 1:
@@ -304,6 +309,15 @@ class Images:
             return None
         wanted = text if ":" in text.rpartition("/")[2] else f"{text}:latest"
         return next((name for name in image.names if name == wanted or name.endswith(f"/{wanted}")), None)
+
+    def refresh_index(self) -> None:
+        """`index.json` says what records and names do, even if a writer was killed before it did."""
+        try:
+            found = layout.read_json(self._layout.path("index.json")).get("manifests")
+        except (FileNotFoundError, StoreUnavailable):
+            found = None
+        if found != self._index_entries():
+            self._write_index()
 
     def _write_index(self) -> None:
         while True:

@@ -53,7 +53,7 @@ class StoreSink:
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether the blob is in the store."""
-        return self._store.has_blob(descriptor.digest)
+        return self._store.blobs.has(descriptor.digest, descriptor.size)
 
     def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
         """Fetch the blob, going on where an earlier attempt ended."""
