@@ -157,7 +157,9 @@ def _written(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_special(path: Path) -> bool:
-    """Whether there is something other than a regular file at `path`."""
+    """Whether `path` is no regular file, or one that somebody has opened already: what a script's stdout goes to."""
+    if str(path) in ("/dev/stdout", "/dev/stderr") or str(path).startswith(("/dev/fd/", "/proc/")):
+        return True
     try:
         return not stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:

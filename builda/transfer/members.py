@@ -49,7 +49,7 @@ class Members:
                     self._add(_normal(os.fsdecode(entry.name)), entry.type, os.fsdecode(entry.link), offset, entry.size)
             except CorruptContent as error:
                 raise CorruptContent(f"{error}: {self._path}") from error
-        if not self._found:
+        if not (self._found or self._links or self._sparse):
             raise CorruptContent(f"not a tar archive: {self._path}")
 
     def _add(self, name: str, kind: bytes, link: str, offset: int | None, size: int) -> None:
