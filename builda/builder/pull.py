@@ -47,6 +47,8 @@ def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
         if local is None:
             builder.store.image(name)  # says what was meant, when something near it exists
         raise
+    if local is None and references and all(reference.registry == LOCAL_REGISTRY for reference in references):
+        return builder.store.image(name)  # NotFound: localhost is what images of the store are called, no registry
     return _by_policy(builder, name, local, references, options)
 
 

@@ -173,3 +173,8 @@ def test_the_platform_of_scratch_can_be_chosen(bench: Bench) -> None:
     container = bench.builder.from_image("scratch", FromOptions(pull=PullOptions(platform=wanted)))
     assert container.config.platform == wanted
     assert replace(container.config, platform=wanted) == container.config
+
+
+def test_a_name_on_localhost_is_the_stores_and_no_registrys(bench: Bench) -> None:
+    with pytest.raises(NotFound, match="no such image: localhost/nothing"):
+        bench.builder.pull("localhost/nothing")
