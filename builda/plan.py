@@ -168,7 +168,7 @@ class Stage:
     """One FROM and the steps below it; `base` is an image, an earlier stage or None for scratch."""
 
     name: str | None
-    base: FromImage | FromStage | NamedContext | None
+    base: FromImage | FromStage | None
     steps: tuple[Step, ...]
     platform: Platform | None = None
     at: Location | None = field(default=None, compare=False)

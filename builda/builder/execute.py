@@ -235,14 +235,7 @@ class _Execution:
         base = {"base": "scratch" if image is None else str(image.digest), "platform": str(config.platform)}
         key = step_key(None, Configure(), {**settings, **base})
         annotations = {} if image is None else dict(image.manifest.annotations)
-        if isinstance(stage.base, NamedContext):
-            return self.from_context(stage.base.name, key, config)
         return Tip(image=image, key=key, config=config, name=name, annotations=annotations)
-
-    def from_context(self, name: str, key: Digest, config: ImageConfig) -> Tip:
-        raise ContainerfileError(
-            f"a directory cannot be a base: {name}", file="Containerfile", line=1, hint="COPY --from= it instead"
-        )
 
     # Steps
 

@@ -233,9 +233,7 @@ class _Compiler:
         text = words.expand(head.platform, self._global, self.escape)
         return Platform.parse(text) if text else self.options.platform
 
-    def _base(
-        self, index: int, head: From, platform: Platform
-    ) -> tuple[FromImage | FromStage | NamedContext | None, _State]:
+    def _base(self, index: int, head: From, platform: Platform) -> tuple[FromImage | FromStage | None, _State]:
         name = words.expand(head.image, self._global, self.escape)
         if index == 0 and self.options.base is not None:
             name = self.options.base
@@ -243,7 +241,7 @@ class _Compiler:
             fail(head.at, f"base name is empty: {head.image}", "give the ARG a default, or --build-arg a value")
         name = self.options.images.get(name, name)
         if name in self.options.contexts:
-            return NamedContext(name), _State(ImageConfig(platform=platform), platform)
+            fail(head.at, f"a directory cannot be a base image: {name}", "start FROM scratch and COPY --from= it")
         if name == "scratch":
             return None, _State(empty_config(platform), platform)
         earlier = self._stage_named(name, index, numbers=False)

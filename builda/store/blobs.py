@@ -86,7 +86,8 @@ class Blobs:
             progress(descriptor.size)
             return
         path = self._layout.path("ingest", f"blob-{descriptor.digest.encoded}")
-        with locks.exclusive(locks.bucket(self._layout.path("locks"), descriptor.digest.encoded)):
+        lock = locks.exclusive(locks.bucket(self._layout.path("locks"), descriptor.digest.encoded))
+        with layout.translated(self._layout.root), lock:
             if self.has(descriptor.digest, descriptor.size):
                 progress(descriptor.size)
             else:

@@ -30,7 +30,7 @@ class Marked(NamedTuple):
 def sweep(store: Store) -> None:
     """Remove everything that nothing refers to. Two sweeps never run at once; everything else may."""
     where = store.layout
-    with locks.exclusive(where.path("locks", "gc.lock")), leases.lease(where):
+    with layout.translated(where.root), locks.exclusive(where.path("locks", "gc.lock")), leases.lease(where):
         horizon = leases.horizon(where, time.time())
         _sweep_containers(store, horizon)
         marked = mark(store)

@@ -6,7 +6,6 @@ change meanwhile writes again, so that the last one always leaves it right.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from functools import cached_property
@@ -160,17 +159,14 @@ class Images:
 
     def untag(self, name: str) -> bool:
         """Nothing is called `name` any more; whether something was."""
-        try:
-            os.unlink(self._layout.path("refs", layout.quote(name)))
-        except FileNotFoundError:
+        if not layout.unlink(self._layout, self._layout.path("refs", layout.quote(name))):
             return False
         self._write_index()
         return True
 
     def delete(self, digest: Digest) -> None:
         """The record of an image is gone; its content goes with the next sweep."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._layout.path("images", f"{digest.encoded}.json"))
+        layout.unlink(self._layout, self._layout.path("images", f"{digest.encoded}.json"))
         self._write_index()
 
     def names(self) -> dict[str, str]:

@@ -70,12 +70,12 @@ def default_places(environ: Mapping[str, str], uid: int) -> tuple[str, str]:
 
 def create(layout: Layout) -> None:
     """Make the store's directories and marker files; a store that is already there is checked and left alone."""
-    try:
-        marker = read_json(layout.path("builda.json"))
-    except FileNotFoundError:
-        with translated(layout.root):
+    with translated(layout.root):
+        try:
+            marker = read_json(layout.path("builda.json"))
+        except FileNotFoundError:
             _make(layout)
-        return
+            return
     if marker.get("format") != FORMAT:
         raise StoreUnavailable(
             f"store has format {marker.get('format')}, this builda reads {FORMAT}: {layout.root}",
@@ -217,13 +217,28 @@ def owner_is_alive(file_name: str) -> bool | None:
 
 
 def touch(path: str) -> bool:
-    """Mark an object as used now, so that no sweep that began earlier takes it; False when it is not there."""
+    """Mark an object as used now, so that no sweep that began earlier takes it; False when it is not there.
+
+    In a store that can only be read there are no sweeps either.
+    """
     try:
         os.utime(path)
     except FileNotFoundError:
         return False
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EROFS):
+            raise
         return os.path.exists(path)
+    return True
+
+
+def unlink(layout: Layout, path: str) -> bool:
+    """Nothing is at `path` any more; whether something was."""
+    with translated(layout.root):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
     return True
 
 

@@ -226,7 +226,8 @@ class Snapshots:
             return known[-1] if known else None
         from builda.store import locks
 
-        with locks.exclusive(locks.bucket(self._layout.path("locks"), chains[-1].encoded, "unpack-")):
+        lock = locks.exclusive(locks.bucket(self._layout.path("locks"), chains[-1].encoded, "unpack-"))
+        with layout.translated(self._layout.root), lock:
             return self._complete(image, chains, emit)
 
     def _complete(self, image: Image, chains: tuple[Digest, ...], emit: Emit) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,5 +77,4 @@ class Steps:
     def forget(self) -> None:
         """No step is remembered any more."""
         for name in layout.iter_names(self._layout.path("steps")):
-            with suppress(FileNotFoundError):
-                os.unlink(self._layout.path("steps", name))
+            layout.unlink(self._layout, self._layout.path("steps", name))

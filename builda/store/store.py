@@ -307,10 +307,10 @@ class Store:
         with ExitStack() as stack:
             path = self.layout.path("cache", name)
             if sharing == "locked":
-                os.makedirs(self.layout.path("cache"), exist_ok=True)
                 stack.enter_context(locks.exclusive(f"{path}.lock"))
             elif sharing == "private":
                 path = stack.enter_context(_first_free(path))
+            stack.enter_context(locks.shared(f"{path}.users"))
             with layout.translated(self.root):
                 os.makedirs(path, exist_ok=True)
             yield path
@@ -334,8 +334,7 @@ class Store:
                 removed.append(self._remove_whole(image, force=force, detach=detach))
         self.steps.forget()
         for name in layout.iter_names(self.layout.path("digests")):
-            with suppress(FileNotFoundError):
-                os.unlink(self.layout.path("digests", name))
+            layout.unlink(self.layout, self.layout.path("digests", name))
         self._forget_cache_mounts()
         self.sweep()
         return Removal(
@@ -357,13 +356,13 @@ class Store:
     def _forget_cache_mounts(self) -> None:
         import shutil
 
-        from filelock import FileLock, Timeout
+        from builda.store import locks
 
         for name in layout.iter_names(self.layout.path("cache")):
-            if name.endswith(".lock"):
+            if name.endswith((".lock", ".users")):
                 continue
             path = self.layout.path("cache", name)
-            with suppress(Timeout), FileLock(f"{path}.lock", timeout=0):
+            with suppress(BlockingIOError), locks.alone(f"{path}.users"):
                 shutil.rmtree(path, ignore_errors=True)
 
     def fsck(self) -> tuple[str, ...]:
