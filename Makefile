@@ -17,7 +17,7 @@ test-long:
 
 bench:
 	tools/install bench
-	$(PYTHON) bench/run.py
+	$(PYTHON) -m bench.run
 
 lint:
 	tools/install lint
