@@ -23,6 +23,7 @@ from builda.oci import edits, mediatype
 from builda.oci.config import History, ImageConfig, chain_ids, dump_config
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
+from builda.oci.docker import dump_docker_config
 from builda.oci.manifest import Index, Manifest
 from builda.transfer.locate import parse_location
 
@@ -100,8 +101,8 @@ def compose(
     docker = (options.format or container.format) == "docker"
     inherited = () if base is None or options.squash else base.layers
     added = tuple(part.layer.blob for part in parts if part.layer.blob is not None)
-    data = dump_config(config)
     kind = mediatype.DOCKER_CONFIG if docker else mediatype.CONFIG
+    data = _config_bytes(config, kind)
     manifest = Manifest(
         media_type=mediatype.DOCKER_MANIFEST if docker else mediatype.MANIFEST,
         config=Descriptor(media_type=kind, digest=Digest.of(data), size=len(data)),
@@ -275,8 +276,13 @@ def _base(store: Store, container: WorkingContainer) -> Manifest | None:
 
 def _published(store: Store, config: ImageConfig, manifest: Manifest, names: tuple[str, ...]) -> Image:
     """The image in the store; the names point at it when all of it is there."""
-    store.put_bytes(dump_config(config), manifest.config.media_type)
+    kind = manifest.config.media_type
+    store.put_bytes(_config_bytes(config, kind), kind)
     return store.put_image(store.put_bytes(manifest.dump(), manifest.media_type), names=names)
+
+
+def _config_bytes(config: ImageConfig, media_type: str) -> bytes:
+    return dump_docker_config(config) if media_type == mediatype.DOCKER_CONFIG else dump_config(config)
 
 
 def append_to_index(store: Store, name: str, image: Image) -> Image:

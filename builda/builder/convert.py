@@ -9,6 +9,7 @@ from builda.errors import Unsupported
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
+from builda.oci.docker import retyped
 from builda.transfer.stored import StoreSource
 
 if TYPE_CHECKING:
@@ -42,16 +43,8 @@ def source_of(builder: Builder, image: Image, options: PushOptions) -> StoreSour
             hint="push its images one by one, or leave --format and --compression-format out",
         )
     manifest = image.manifest
-    wanted: ImageFormat = options.format or _format_of(manifest)
-    layers = tuple(_layer(builder, layer, wanted, options) for layer in manifest.layers)
-    docker = wanted == "docker"
-    changed = replace(
-        manifest,
-        media_type=mediatype.DOCKER_MANIFEST if docker else mediatype.MANIFEST,
-        config=replace(manifest.config, media_type=mediatype.DOCKER_CONFIG if docker else mediatype.CONFIG),
-        layers=layers,
-        annotations={} if docker else manifest.annotations,
-    )
+    layers = tuple(_layer(builder, layer, options) for layer in manifest.layers)
+    changed = retyped(replace(manifest, layers=layers), options.format or _format_of(manifest))
     return ConvertedSource(builder.store, image, changed.dump(), changed.media_type)
 
 
@@ -73,13 +66,13 @@ def _format_of(manifest: Manifest) -> ImageFormat:
     return "docker" if manifest.media_type == mediatype.DOCKER_MANIFEST else "oci"
 
 
-def _layer(builder: Builder, layer: Descriptor, wanted: ImageFormat, options: PushOptions) -> Descriptor:
+def _layer(builder: Builder, layer: Descriptor, options: PushOptions) -> Descriptor:
     present = mediatype.compression_of(layer.media_type)
     compression = options.compression or present
     if compression == present and not options.force_compression:
-        return replace(layer, media_type=mediatype.layer_media_type(wanted, present))
+        return layer
     digest, size = recompressed(builder.store, layer, compression, options.compression_level)
-    return replace(layer, media_type=mediatype.layer_media_type(wanted, compression), digest=digest, size=size)
+    return replace(layer, media_type=mediatype.layer_media_type("oci", compression), digest=digest, size=size)
 
 
 def recompressed(

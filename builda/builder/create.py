@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.pull import container_prefix, machine_platform, pull
 from builda.events import Warned
 from builda.oci.config import ImageConfig
+from builda.oci.docker import without_bookkeeping
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
@@ -67,7 +67,4 @@ def _image_name(name: str, image: Image | None) -> str:
 def _config(image: Image | None, options: FromOptions) -> ImageConfig:
     if image is None:
         return ImageConfig(platform=options.pull.platform or machine_platform())
-    config = image.config
-    # What Docker wrote of the container that an image came from is not the image's.
-    extra = {key: value for key, value in config.extra.items() if key not in ("container", "container_config")}
-    return replace(config, extra=extra)
+    return without_bookkeeping(image.config)

@@ -159,7 +159,18 @@ def copied(builder: Builder, source: ImageSource, names: tuple[str, ...], platfo
 def _from_file(builder: Builder, location: Location, options: PullOptions) -> Image:
     from builda.transfer.locate import open_source
 
-    return copied(builder, open_source(location), _names_of_file(location), options.platform)
+    source = open_source(location)
+    return copied(builder, source, _names_in(source, location) or _names_of_file(location), options.platform)
+
+
+def _names_in(source: ImageSource, location: Location) -> tuple[str, ...]:
+    """The names that an archive gives the image itself, when the user gave none."""
+    if location.transport != "docker-archive" or location.name is not None:
+        return ()
+    from builda.transfer.dockerarchive import DockerArchiveSource
+
+    assert isinstance(source, DockerArchiveSource)
+    return tuple(map(str, source.references()))
 
 
 def _names_of_file(location: Location) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.errors import InvalidReference, InvalidValue
@@ -26,18 +27,26 @@ def push(builder: Builder, name: str, destination: str | None, options: PushOpti
     image = builder.store.image(name)
     location = _destination(image, name, destination)
     builder.store.lease()
-    source = source_of(builder, image, options)
-    return copy_image(
-        source, _sink(builder, image, location, options.access), all_platforms=options.all, emit=builder.emit
-    )
+    source = source_of(builder, image, _fitting(location, image, options))
+    sink = _sink(builder, image, location, options.access)
+    return copy_image(source, sink, all_platforms=options.all, action="push", emit=builder.emit)
 
 
 def write_to(builder: Builder, image: Image, location: Location, access: RegistryAccess) -> Descriptor:
     """Copy the image as it is to `location`."""
+    from builda.builder.convert import source_of
+    from builda.builder.options import PushOptions
     from builda.transfer.copy import copy_image
-    from builda.transfer.stored import StoreSource
 
-    return copy_image(StoreSource(builder.store, image), _sink(builder, image, location, access), emit=builder.emit)
+    source = source_of(builder, image, _fitting(location, image, PushOptions()))
+    return copy_image(source, _sink(builder, image, location, access), action="push", emit=builder.emit)
+
+
+def _fitting(location: Location, image: Image, options: PushOptions) -> PushOptions:
+    """`options` with the OCI format for image layouts: others find no Docker manifest in them, as Buildah knows."""
+    if location.transport in ("oci", "oci-archive") and options.format is None and not image.is_index:
+        return replace(options, format="oci")
+    return options
 
 
 def _sink(builder: Builder, image: Image, location: Location, access: RegistryAccess) -> ImageSink:

@@ -30,7 +30,7 @@ def to_docker(manifest: Manifest, config: ImageConfig) -> tuple[bytes, bytes]:
     no Docker media type.
     """
     data = dump_docker_config(config)
-    return _manifest("docker", manifest, data).dump(), data
+    return replace(retyped(manifest, "docker"), config=_config(mediatype.DOCKER_CONFIG, data)).dump(), data
 
 
 def from_docker(manifest: Manifest, config: ImageConfig) -> tuple[bytes, bytes]:
@@ -40,7 +40,27 @@ def from_docker(manifest: Manifest, config: ImageConfig) -> tuple[bytes, bytes]:
     check, shell, triggers) stay, as all readers allow.
     """
     data = dump_config(without_bookkeeping(config))
-    return _manifest("oci", manifest, data).dump(), data
+    return replace(retyped(manifest, "oci"), config=_config(mediatype.CONFIG, data)).dump(), data
+
+
+def retyped(manifest: Manifest, image_format: Literal["oci", "docker"]) -> Manifest:
+    """The manifest in the words of a format, its blobs and so the image ID unchanged: each reads the other's.
+
+    In Docker's it loses what schema 2 has no place for.
+    """
+    docker = image_format == "docker"
+    config = Descriptor(
+        media_type=mediatype.DOCKER_CONFIG if docker else mediatype.CONFIG,
+        digest=manifest.config.digest,
+        size=manifest.config.size,
+    )
+    return Manifest(
+        media_type=mediatype.DOCKER_MANIFEST if docker else mediatype.MANIFEST,
+        config=config,
+        layers=tuple(_layer(image_format, layer) for layer in manifest.layers),
+        annotations={} if docker else manifest.annotations,
+        subject=None if docker else manifest.subject,
+    )
 
 
 def dump_docker_config(config: ImageConfig) -> bytes:
@@ -96,19 +116,8 @@ def _is_default(key: str, item: object) -> bool:
     return key in _INNER and item == _INNER[key]
 
 
-def _manifest(kind: Literal["oci", "docker"], manifest: Manifest, config: bytes) -> Manifest:
-    docker = kind == "docker"
-    return Manifest(
-        media_type=mediatype.DOCKER_MANIFEST if docker else mediatype.MANIFEST,
-        config=Descriptor(
-            media_type=mediatype.DOCKER_CONFIG if docker else mediatype.CONFIG,
-            digest=Digest.of(config),
-            size=len(config),
-        ),
-        layers=tuple(_layer(kind, layer) for layer in manifest.layers),
-        annotations={} if docker else manifest.annotations,
-        subject=None if docker else manifest.subject,
-    )
+def _config(media_type: str, data: bytes) -> Descriptor:
+    return Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
 
 
 def _layer(kind: Literal["oci", "docker"], layer: Descriptor) -> Descriptor:

@@ -109,6 +109,10 @@ class DockerArchiveSource:
                 hasher.update(data)
         return Descriptor(media_type=_TYPES[kind], digest=Digest("sha256", hasher.hexdigest()), size=size)
 
+    def references(self) -> tuple[Reference, ...]:
+        """Those of the image's names in the archive that are names."""
+        return tuple(reference for tag in self.names if (reference := _reference(tag)) is not None)
+
     def manifest(self) -> tuple[Descriptor, bytes]:
         """The manifest made of what the archive lists."""
         config = Descriptor(media_type=mediatype.DOCKER_CONFIG, digest=self._config_digest, size=len(self._config))
@@ -185,7 +189,11 @@ def _texts(value: object, what: str) -> tuple[str, ...]:
 
 
 def _is_called(tag: str, wanted: str) -> bool:
+    return str(_reference(tag)) == wanted
+
+
+def _reference(tag: str) -> Reference | None:
     try:
-        return str(Reference.parse(tag)) == wanted
-    except InvalidReference:  # some other image's name, which nobody can ask for
-        return False
+        return Reference.parse(tag)
+    except InvalidReference:  # nobody can ask for it
+        return None

@@ -16,6 +16,7 @@ from builda.oci.manifest import Manifest, parse
 from builda.transfer.copy import ImageSource, copy_image
 from builda.transfer.locate import open_sink, open_source, parse_location
 from builda.transfer.validate import validate
+from tests.conftest import Builda
 from tests.support.memory import ARM64, MemoryImage, image_of, index_of, random_image
 
 SKOPEO = shutil.which("skopeo")
@@ -138,6 +139,42 @@ def test_podman_loads_what_we_write_and_we_read_what_it_saves(tmp_path: Path, po
     found = source(f"{kind}:{tmp_path / 'theirs.tar'}")
     assert validate(found) == ()
     assert config_of(found) == str(image.image.config.digest)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", KINDS)
+def test_skopeo_reads_a_docker_image_that_we_push_or_commit(
+    builda: Builda, base: str, tmp_path: Path, kind: str
+) -> None:
+    container = builda("from", base)
+    builda("config", "--healthcheck", "CMD true", container)
+    text = place(kind, tmp_path / "committed")
+    builda("commit", "--format", "docker", container, text)
+    builda("commit", "--format", "docker", container, "localhost/a:1")
+    builda("push", "localhost/a:1", place(kind, tmp_path / "pushed"))
+    for there in (text, place(kind, tmp_path / "pushed")):
+        config = json.loads(skopeo("inspect", "--config", "--raw", there))
+        assert config["config"] == config["container_config"]
+        assert config["config"]["Healthcheck"]["Test"]
+        assert validate(source(there)) == ()
+
+
+@pytest.mark.root
+def test_an_archive_without_a_name_given_keeps_its_own(builda: Builda, base: str, tmp_path: Path) -> None:
+    builda("push", base, f"docker-archive:{tmp_path / 'a.tar'}:quay.io/x/y:z")
+    builda("pull", f"docker-archive:{tmp_path / 'a.tar'}")
+    assert "quay.io/x/y:z" in builda("images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
+
+
+@pytest.mark.root
+def test_archives_pass_through_a_pipe(builda: Builda, base: str, tmp_path: Path) -> None:
+    builda_command = " ".join(builda.command)
+    script = (
+        f"set -o pipefail; {builda_command} push -q {base} oci-archive:/dev/stdout:quay.io/x/y:z"
+        f" | gzip | {builda_command} pull -q oci-archive:/dev/stdin:quay.io/x/y:z"
+    )
+    assert output("bash", "-c", script).strip()
+    assert "quay.io/x/y:z" in builda("images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
 
 
 def test_members_of_an_archive_are_listed_by_any_tar(tmp_path: Path) -> None:
