@@ -19,6 +19,7 @@ from builda.store.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Descriptor
@@ -104,12 +105,21 @@ class Images:
         """
         record = self._record_of(descriptor)
         self._blobs.sync()
-        path = self._layout.path("images", f"{descriptor.digest.encoded}.json")
-        layout.publish(self._layout, path, json.dumps(record).encode(), durable=True)
-        for name in names:
-            self._point(name, descriptor.digest)
+        with layout.translated(self._layout.root), self._locked():
+            layout.publish(self._layout, self._path(descriptor.digest), json.dumps(record).encode(), durable=True)
+            for name in names:
+                self._point(name, descriptor.digest)
         self._write_index()
         return Image(self._blobs, record, self.names_of(descriptor.digest))
+
+    def _path(self, digest: Digest) -> str:
+        return self._layout.path("images", f"{digest.encoded}.json")
+
+    def _locked(self) -> AbstractContextManager[None]:
+        """No name comes to an image that goes meanwhile."""
+        from builda.store import locks
+
+        return locks.brief(self._layout.path("locks", "images.lock"))
 
     def _record_of(self, descriptor: Descriptor) -> dict[str, Any]:
         from builda.oci.manifest import Manifest, parse
@@ -153,8 +163,11 @@ class Images:
         layout.publish(self._layout, self._layout.path("refs", layout.quote(name)), body, durable=True)
 
     def tag(self, image: Image, name: str) -> None:
-        """`name` points at the image."""
-        self._point(name, image.digest)
+        """`name` points at the image; NotFound when it was removed meanwhile."""
+        with layout.translated(self._layout.root), self._locked():
+            if not layout.touch(self._path(image.digest)):
+                raise NotFound(f"no such image: {image.id}", hint="it was removed meanwhile")
+            self._point(name, image.digest)
         self._write_index()
 
     def untag(self, name: str) -> bool:
@@ -166,8 +179,25 @@ class Images:
 
     def delete(self, digest: Digest) -> None:
         """The record of an image is gone; its content goes with the next sweep."""
-        layout.unlink(self._layout, self._layout.path("images", f"{digest.encoded}.json"))
+        layout.unlink(self._layout, self._path(digest))
         self._write_index()
+
+    def discard(self, digest: Digest, *, named: bool, horizon: float) -> tuple[str, ...] | None:
+        """Remove an image with all its names; those names. None, and nothing done, when it has names but may not be
+        removed with them (`named`), or when somebody made or named it after `horizon`.
+        """
+        with layout.translated(self._layout.root), self._locked():
+            names = self.names_of(digest)
+            try:
+                if (names and not named) or os.stat(self._path(digest)).st_mtime >= horizon:
+                    return None
+            except FileNotFoundError:
+                return None
+            for name in names:
+                layout.unlink(self._layout, self._layout.path("refs", layout.quote(name)))
+            layout.unlink(self._layout, self._path(digest))
+        self._write_index()
+        return names
 
     def names(self) -> dict[str, str]:
         """All names, sorted, and the manifest digests they point at."""
@@ -289,10 +319,12 @@ class Images:
                 f"image is used by working container {in_use[str(image.digest)]}: {text}",
                 hint="remove the container first, or use --force",
             )
-        for gone in going:
-            self.untag(gone)
-        if last:
-            self.delete(image.digest)
+        with layout.translated(self._layout.root), self._locked():
+            for gone in going:
+                layout.unlink(self._layout, self._layout.path("refs", layout.quote(gone)))
+            if last := not self.names_of(image.digest):
+                layout.unlink(self._layout, self._path(image.digest))
+        self._write_index()
         return Removal(tuple(going), (image.id.encoded,) if last else ())
 
     def _name_meant(self, text: str, image: Image) -> str | None:

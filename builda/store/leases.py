@@ -29,9 +29,13 @@ def lease(store: Layout) -> Iterator[None]:
             os.unlink(path)
 
 
-def horizon(store: Layout, now: float) -> float:
-    """When the oldest living lease began, `now` when there is none; leases of dead processes are removed."""
+def horizon(store: Layout, now: float, *, mine: bool = True) -> float:
+    """When the oldest living lease began, `now` when there is none; leases of dead processes are removed.
+
+    Without `mine` this process's own leases do not count.
+    """
     oldest = now
+    own = "lease-{}-{}-".format(*process_identity())
     for name in layout.iter_names(store.path("leases")):
         path = store.path("leases", name)
         try:
@@ -39,7 +43,8 @@ def horizon(store: Layout, now: float) -> float:
         except FileNotFoundError:
             continue
         if layout.owner_is_alive(name):
-            oldest = min(oldest, began)
+            if mine or not name.startswith(own):
+                oldest = min(oldest, began)
         else:
             with suppress(FileNotFoundError):
                 os.unlink(path)

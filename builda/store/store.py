@@ -161,7 +161,7 @@ class Store:
         return self.images.names()
 
     def tag(self, image: Image, name: str) -> None:
-        """`name` points at the image."""
+        """`name` points at the image; NotFound when it was removed meanwhile."""
         self.images.tag(image, name)
 
     def untag(self, name: str) -> bool:
@@ -326,12 +326,15 @@ class Store:
     ) -> Removal:
         """Remove images without a name (all that no container uses with `all_images`), remembered steps, cache mounts
         and everything that killed commands left. With `force` working containers on those images go first."""
+        from builda.store import leases
+
+        horizon = leases.horizon(self.layout, time.time(), mine=False)
         removed: list[Removal] = []
         for image in tuple(self.iter_images()):
             if image.names and not all_images:
                 continue
             with suppress(InUse):
-                removed.append(self._remove_whole(image, force=force, detach=detach))
+                removed.append(self._remove_whole(image, all_images, horizon, force=force, detach=detach))
         self.steps.forget()
         for name in layout.iter_names(self.layout.path("digests")):
             layout.unlink(self.layout, self.layout.path("digests", name))
@@ -342,16 +345,18 @@ class Store:
             tuple(image_id for removal in removed for image_id in removal.deleted),
         )
 
-    def _remove_whole(self, image: Image, *, force: bool, detach: Callable[[str], None] | None) -> Removal:
+    def _remove_whole(
+        self, image: Image, named: bool, horizon: float, *, force: bool, detach: Callable[[str], None] | None
+    ) -> Removal:
         users = [container for container in self.iter_containers() if container.image_digest == image.digest]
         if users and not force:
             raise InUse(f"image is used by working container {users[0].name}: {image.id}")
         for container in users:
             self.remove_container(container, detach=detach)
-        for name in image.names:
-            self.images.untag(name)
-        self.images.delete(image.digest)
-        return Removal(image.names, (image.id.encoded,))
+        names = self.images.discard(image.digest, named=named, horizon=horizon)
+        if names is None:
+            raise InUse(f"image is just being made or named: {image.id}")
+        return Removal(names, (image.id.encoded,))
 
     def _forget_cache_mounts(self) -> None:
         import shutil
