@@ -45,6 +45,14 @@ def archive(path: Path, members: Mapping[str, Member], form: int = tarfile.PAX_F
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An archive with nothing wrong."""
+    path = tmp_path_factory.mktemp("good") / "a.tar"
+    copy_image(random_image(size=100), OciArchiveSink(str(path), "a:1"))
+    return path.read_bytes()
+
+
 def docker_members(image: MemoryImage, *, layer: str = "{}/layer.tar") -> dict[str, Member]:
     """What `docker save` writes of an image."""
     names = [layer.format(item.digest.encoded) for item in image.image.layers]
@@ -237,6 +245,16 @@ def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
         Members(str(tmp_path / "a.tar")).read("sparse", 1 << 21)
 
 
+def test_an_archive_that_ends_early_is_not_even_opened(tmp_path: Path, good: bytes) -> None:
+    header = good.rindex(b"oci-layout")
+    for size in (header // 2, header + 100, header + 512, header + 700):
+        (tmp_path / "a.tar").write_bytes(good[:size])
+        with pytest.raises(CorruptContent, match="truncated"):
+            OciArchiveSource(str(tmp_path / "a.tar"), None)
+    (tmp_path / "a.tar").write_bytes(good[: header + 1024])  # only the end mark is missing, as some programs have it
+    assert OciArchiveSource(str(tmp_path / "a.tar"), None).names == ("a:1",)
+
+
 @pytest.mark.parametrize("source", [OciArchiveSource, DockerArchiveSource])
 def test_what_is_no_archive_is_named(tmp_path: Path, source: Any) -> None:
     with pytest.raises(NotFound, match="no such archive"):
@@ -258,14 +276,6 @@ def test_the_other_kind_of_archive_is_recognised(tmp_path: Path) -> None:
     with pytest.raises(NotFound) as caught:
         DockerArchiveSource(str(tmp_path / "b.tar"), None)
     assert caught.value.hint == "use oci-archive:"
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An archive with nothing wrong."""
-    path = tmp_path_factory.mktemp("good") / "a.tar"
-    copy_image(random_image(size=100), OciArchiveSink(str(path), "a:1"))
-    return path.read_bytes()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
