@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builda.errors import Unsupported
 from builda.oci.descriptor import Descriptor
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class StoreSink:
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
         """Keep the manifest; the top one becomes an image with its names."""
+        if descriptor.digest.algorithm != "sha256":
+            raise Unsupported(f"the store keeps sha256 content only: {descriptor.digest}")
         stored = self._store.put_bytes(data, descriptor.media_type)
         if top:
             self.image = self._store.put_image(stored, names=self._names)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builda.errors import BuildaError, CorruptContent
@@ -78,6 +78,7 @@ configs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(configs)
 def test_a_configuration_survives_its_bytes(config: ImageConfig) -> None:
     data = dump_config(config)
@@ -90,6 +91,7 @@ def document(**changes: Any) -> bytes:
     return json.dumps({**value, **changes}).encode()
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["config", "rootfs", "history", "os", "created"]), st.integers() | st.text()))
 def test_values_of_wrong_types_are_refused_in_our_own_words(changes: dict[str, Any]) -> None:
     try:

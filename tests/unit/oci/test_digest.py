@@ -4,7 +4,7 @@ import hashlib
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builda.errors import CorruptContent, InvalidValue
@@ -15,6 +15,7 @@ def reader(data: bytes, *, digest: Digest | None = None, size: int | None = None
     return VerifyingReader(io.BytesIO(data), digest or Digest.of(data), len(data) if size is None else size)
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_a_digest_survives_its_text(data: bytes) -> None:
     digest = Digest.of(data)
@@ -47,6 +48,7 @@ def test_what_is_no_digest_is_refused(text: str) -> None:
         Digest.parse(text)
 
 
+@settings(deadline=None)
 @given(st.binary(), st.integers(1, 10))
 def test_a_verifying_reader_gives_what_is_right(data: bytes, piece: int) -> None:
     source = reader(data)

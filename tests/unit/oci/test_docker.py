@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from builda.errors import Unsupported
 from builda.oci import mediatype
@@ -47,6 +47,7 @@ def test_there_and_back_is_the_same_image() -> None:
     assert from_docker(manifest_of(data), parse_config(config_data)) == (manifest.dump(), dump_config(config))
 
 
+@settings(deadline=None)
 @given(configs)
 def test_a_configuration_survives_docker(config: ImageConfig) -> None:
     data = dump_docker_config(config)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builda.errors import BuildaError, CorruptContent, NotFound, Unsupported
@@ -63,6 +63,7 @@ indexes = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(manifests | indexes)
 def test_a_document_survives_its_bytes(document: Manifest | Index) -> None:
     data = document.dump()
@@ -71,11 +72,13 @@ def test_a_document_survives_its_bytes(document: Manifest | Index) -> None:
     assert parse(data, document.media_type) == document
 
 
+@settings(deadline=None)
 @given(st.dictionaries(text, json_values, max_size=4) | json_values)
 def test_anything_is_a_document_or_refused_in_our_own_words(value: Any) -> None:
     is_parsed(json.dumps(value).encode())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_document_or_refused_in_our_own_words(data: bytes) -> None:
     is_parsed(data)

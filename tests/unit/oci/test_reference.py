@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builda.errors import InvalidReference
@@ -88,11 +88,13 @@ references = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(references)
 def test_a_reference_survives_its_text(reference: Reference) -> None:
     assert Reference.parse(str(reference)) == reference
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_any_text_is_a_name_or_refused_in_our_own_words(text: str) -> None:
     try:
