@@ -216,8 +216,6 @@ class RegistrySource:
 class RegistrySink:
     """A repository to push to. Blobs may come from several threads; manifests come after them."""
 
-    is_remote = True
-
     def __init__(self, reference: Reference, repository: Repository, mount_from: tuple[str, ...], chunk: int) -> None:
         self.reference = reference
         self._repository = repository
