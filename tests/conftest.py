@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ import pytest
 from tests.support.base_images import busybox_tree, debian_tar
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    """Undo what a shell does to jobs in the background: an ignored SIGINT stays ignored in every child."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +62,7 @@ class Builda:
         self,
         *arguments: str | Path,
         check: bool = True,
-        input: str | None = None,
+        given: str | None = None,
         cwd: Path | None = None,
         **environ: str,
     ) -> subprocess.CompletedProcess[str]:
@@ -64,8 +71,8 @@ class Builda:
             [*self.command, *map(str, arguments)],
             capture_output=True,
             text=True,
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
             cwd=cwd,
             env={**clean_environ(), **self.environ, **environ},
             timeout=240,

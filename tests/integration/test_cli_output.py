@@ -76,7 +76,7 @@ def test_run_passes_output_status_and_dashes_on(builda: Builda, container: str) 
 
 
 def test_run_reads_its_input(builda: Builda, container: str) -> None:
-    assert builda("run", container, "cat", input="hello") == "hello"
+    assert builda("run", container, "cat", given="hello") == "hello"
 
 
 def test_valid_exit_codes_are_no_failure(builda: Builda, container: str) -> None:

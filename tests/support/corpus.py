@@ -132,7 +132,7 @@ CASES: tuple[Case, ...] = (
     Case("owners", "FROM BASE\nRUN touch /f && chown 12:34 /f && mkdir /d && chown 56 /d\n"),
     Case(
         "add-archive",
-        "FROM BASE\nRUN mkdir /t && cd /t && echo x > x && tar -cf /a.tar x\nFROM BASE\nCOPY --from=0 /a.tar /a.tar\n",
+        "FROM BASE\nRUN mkdir /t && cd /t && echo x > x && touch -d '2020-01-01 00:00:00' x && tar -cf /a.tar x\nFROM BASE\nCOPY --from=0 /a.tar /a.tar\n",
     ),
     Case("add-file", "FROM BASE\nADD VERSION /srv/\nADD app /srv/app\n", APP),
     Case("shell", 'FROM BASE\nSHELL ["/bin/sh", "-ec"]\nRUN echo $- > /flags\n'),
