@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builda.errors import NotFound
 from builda.events import Warned
 from builda.linux.mount import Mount, attach, detach, is_mounted, mounted
 
@@ -57,17 +56,12 @@ def occupied(builder: Builder, container: WorkingContainer) -> Iterator[WorkingC
 
     The record itself is not locked: `config` need not wait for a command that runs for an hour.
     """
-    from builda.store import locks
 
     containers = builder.store.containers
     others = [pid for pid in containers.runners(container) if pid != os.getpid()]
     if others:
         builder.emit(Warned(message=f"waiting for process {others[0]}, which runs a command in {container.name}"))
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locks.brief(containers.path(container.id, "tree.lock")))
-        except FileNotFoundError as error:
-            raise NotFound(f"no such container: {container.name}") from error
+    with containers.lock(container, "tree.lock"):
         yield containers.load(container.id)
 
 

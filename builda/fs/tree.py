@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from builda.errors import AlreadyExists, InvalidValue
@@ -468,6 +469,10 @@ class _Copying:
         try:
             digest = content.copy_hashed(source, fd, info)
             self.attributes(fd, info, values)
+        except BaseException:
+            with suppress(OSError):  # the first error counts
+                os.unlink(name, dir_fd=parent)  # half a file would look like a whole one
+            raise
         finally:
             os.close(fd)
         return digest

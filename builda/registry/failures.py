@@ -117,7 +117,7 @@ def connection_failure(error: HTTPError, url: str) -> Transient | RegistryError:
         case exceptions.ReadTimeoutError():
             return Transient(RegistryError(f"no answer in time: {where}"))
         case exceptions.ProtocolError() if any(isinstance(e, http.client.IncompleteRead) for e in _chain(error)):
-            return Transient(RegistryError(f"connection broke before the end of the content: {where}"))
+            return Transient(RegistryError(f"connection broke before the end of the content: {shown(url)}"))
         case exceptions.ProtocolError():
             return Transient(RegistryError(f"connection broke ({_words(error)}): {where}"))
         case exceptions.LocationValueError():

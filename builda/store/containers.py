@@ -167,8 +167,7 @@ class Containers:
     def locked(self, container: WorkingContainer) -> Iterator[WorkingContainer]:
         """The record as it is now; nobody else who locks it changes it during the block."""
         try:
-            lock = locks.brief(self.path(container.id, "lock"))
-            with lock:
+            with self.lock(container, "lock"):
                 current = self.load(container.id)
                 self._held.add(container.id)
                 try:
@@ -180,10 +179,22 @@ class Containers:
                 raise
             raise NotFound(f"no such container: {container.name}") from error
 
+    @contextmanager
+    def lock(self, container: WorkingContainer, name: str) -> Iterator[None]:
+        """Nobody else holds this lock file of the container during the block; NotFound when the container is gone."""
+        with ExitStack() as stack:
+            try:
+                with layout.translated(self._layout.root):
+                    stack.enter_context(locks.brief(self.path(container.id, name)))
+            except FileNotFoundError as error:
+                raise NotFound(f"no such container: {container.name}") from error
+            yield
+
     def load(self, container_id: str) -> WorkingContainer:
         """The record of this full ID; NotFound."""
         try:
-            return _parse(layout.read_json(self.path(container_id, "container.json")))
+            with layout.translated(self._layout.root):
+                return _parse(layout.read_json(self.path(container_id, "container.json")))
         except FileNotFoundError as error:
             raise NotFound(f"no such container: {container_id}") from error
 
@@ -246,7 +257,8 @@ class Containers:
         pid, start = process_identity()
         path = self.path(container.id, f"run-{pid}-{start}-{os.urandom(4).hex()}")
         try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            with layout.translated(self._layout.root):
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except FileNotFoundError as error:
             raise NotFound(f"no such container: {container.name}") from error
         try:

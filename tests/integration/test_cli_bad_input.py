@@ -150,9 +150,9 @@ def test_commit_of_what_cannot_be_makes_no_image(builda: Builda, container: str,
 
 @pytest.mark.parametrize("name", ["UPPER", "a b", "x@sha256:1", "a//b", ":tag"])
 def test_a_name_that_is_none_is_refused_by_tag(builda: Builda, base: str, name: str) -> None:
-    before = builda("images", "--json", "--no-trunc")
+    before = builda("images", "--no-trunc", "--format", "{{.ID}} {{.Name}}:{{.Tag}}")
     builda.fails("tag", base, name)
-    assert builda("images", "--json", "--no-trunc") == before
+    assert builda("images", "--no-trunc", "--format", "{{.ID}} {{.Name}}:{{.Tag}}") == before
 
 
 def test_rm_goes_on_after_what_is_not_there(builda: Builda, container: str) -> None:
