@@ -41,7 +41,7 @@ def login(builda: Builda, server: support.Registry, *args: str, password: str = 
         "--password-stdin",
         *args,
         server.address,
-        input=password + "\n",
+        given=password + "\n",
     )
 
 
