@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from builda.builder.options import PullOptions
 from builda.builder.pull import machine_platform
-from builda.errors import ContainerfileError, NotFound
+from builda.errors import ContainerfileError, NotFound, StepFailed
 from builda.events import Warned
 from builda.frontend.source import SIZE_LIMIT, SourceText, decode
 from builda.plan import Location
@@ -134,8 +134,8 @@ def _excerpts(source: SourceText) -> Iterator[None]:
 
     try:
         yield
-    except ContainerfileError as error:
-        if error.excerpt is None:
+    except (ContainerfileError, StepFailed) as error:
+        if error.excerpt is None and error.file is not None:
             error.excerpt = excerpt(source, Location(error.file, error.line))
         raise
 

@@ -91,18 +91,45 @@ class IsolationUnavailable(BuildaError):
 
 
 class StepFailed(BuildaError):
-    """A step of a build failed; its exit status is its cause's."""
+    """A step of a build failed: where it was written, and the last lines of its output if nobody saw them.
 
-    def __init__(self, message: str, *, cause: BuildaError, hint: str | None = None) -> None:
+    The exit status is its cause's.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        cause: BuildaError,
+        file: str | None = None,
+        line: int = 0,
+        output: tuple[str, ...] = (),
+        hint: str | None = None,
+    ) -> None:
         super().__init__(message, hint=hint if hint is not None else cause.hint)
         self.cause = cause
+        self.file = file
+        self.line = line
+        self.excerpt: str | None = None
+        self.output = output
         self.exit_status = cause.exit_status
 
 
 class CommandFailed(BuildaError):
-    """The user's command ended with `status` (128 + N when signal N ended it)."""
+    """The user's command ended with `status` (128 + N when signal N ended it); `what` says how, without naming it."""
 
-    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, status: int, hint: str | None = None, command: tuple[str, ...] | None = None
+    ) -> None:
+        super().__init__(message if command is None else f"{message}: {_joined(command)}", hint=hint)
+        self.what = message
+        self.names_command = command is not None
         self.status = status
         self.exit_status = status
+
+
+def _joined(command: tuple[str, ...]) -> str:
+    import shlex
+
+    text = shlex.join(command)
+    return text if len(text) <= 200 else f"{text[:200]}…"

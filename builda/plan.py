@@ -24,6 +24,7 @@ class Location:
 
     file: str
     line: int
+    origin: str = field(default="", compare=False)  # what the line stands for: an ONBUILD trigger of its image
 
 
 @dataclass(frozen=True, slots=True)

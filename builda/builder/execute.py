@@ -11,18 +11,20 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import field, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from builda.builder.failures import step_failed
 from builda.builder.keys import explained, step_key
 from builda.builder.layers import LayerOptions, StoredLayer
 from builda.builder.options import CommitOptions, Inputs, PullOptions
 from builda.builder.pull import machine_platform
 from builda.builder.records import timestamp
-from builda.errors import BuildaError, CommandFailed, ContainerfileError, NotFound, StepFailed
+from builda.builder.tails import Tails
+from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed
 from builda.events import StepFinished, StepStarted
 from builda.oci import edits
 from builda.oci.config import History, ImageConfig, empty_config
@@ -75,6 +77,7 @@ class ExecuteOptions:
     jobs: int = 1  # stages at a time
     explain: bool = False
     capture: bool = False  # commands' output goes to `emit`, as it does with several jobs
+    hidden: frozenset[str] = frozenset()  # of "stdout" and "stderr", what `emit` does not show of it: errors repeat it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,15 +132,20 @@ class _Execution:
         self.containers: dict[int, WorkingContainer] = {}
         self.misses: list[Miss] = []
         self.kept = _lineage(plan)  # stages whose layers the target has
+        self.emit = builder.emit
+        self.tails = Tails(builder.emit, hidden=options.hidden)
+        self.stopping = False  # a stage failed: those beside it end with the step that they are at
         self.lock = threading.RLock()
         self.digests: dict[str, dict[FileKey, bytes]] = {}  # of context files, by context
         self.known: dict[str, int] = {}  # how many of them were remembered
 
     def __enter__(self) -> _Execution:
         self.store.lease()
+        self.builder.emit = self.tails.show
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.builder.emit = self.emit
         for container in self.containers.values():
             self.builder.remove(container)
         for context, found in self.digests.items():
@@ -157,7 +165,9 @@ class _Execution:
             waiting: dict[int, Future[None]] = {}
             for index in needed:
                 waiting[index] = pool.submit(self.stage_after, index, {i: waiting[i] for i in self.below(index)})
-            for future in waiting.values():
+            wait(waiting.values(), return_when=FIRST_EXCEPTION)
+            self.stopping = any(future.done() and future.exception() for future in waiting.values())
+            for future in sorted(waiting.values(), key=lambda future: not future.done()):
                 future.result()
 
     def below(self, index: int) -> tuple[int, ...]:
@@ -179,6 +189,8 @@ class _Execution:
         number = 1
         started = False
         for step in stage.steps:
+            if self.stopping:
+                return
             began = time.monotonic()
             if not started and (step.text or not isinstance(step, Configure)):
                 number += 1
@@ -249,7 +261,7 @@ class _Execution:
         except (ContainerfileError, StepFailed):
             raise
         except BuildaError as error:
-            raise _failed(step, error) from error
+            raise step_failed(step, error, self.tails.of(self.label(index))) from error
 
     def configure(self, index: int, tip: Tip, step: Configure) -> None:
         tip.config = reduce(edits.apply, step.edits, tip.config)
@@ -611,14 +623,6 @@ def _following(steps: tuple[Step, ...], step: Step) -> str:
 def _identity(options: RunOptions) -> str:
     """What of the options may change what a command does to files."""
     return repr(replace(options, isolation=None, runtime=None, runtime_flags=(), terminal=None, cgroup_parent=None))
-
-
-def _failed(step: Step, error: BuildaError) -> BuildaError:
-    if step.at is None:
-        return StepFailed(str(error), cause=error)
-    if isinstance(error, CommandFailed):
-        return StepFailed(f"{step.at.file}:{step.at.line}: {step.text}: {error}", cause=error)
-    return ContainerfileError(f"{error}", file=step.at.file, line=step.at.line, hint=error.hint)
 
 
 def _lineage(plan: Plan) -> frozenset[int]:

@@ -46,6 +46,10 @@ def run(
             command = process.process_of(current, step, options, user, home, attachments, around)
             try:
                 status = _perform(builder, current, options, rootfs, attachments, place, command)
+            except CommandFailed as error:
+                if error.status not in valid_statuses:
+                    raise
+                status = error.status
             finally:
                 settle(builder, current)
         if status not in valid_statuses:
@@ -102,14 +106,22 @@ def _group_names(options: RunOptions) -> tuple[str, ...]:
 
 
 def _failure(step: Run, status: int) -> CommandFailed:
-    import shlex
-
-    text = shlex.join(step.args)
-    shown = text if len(text) <= 200 else f"{text[:200]}…"
     if status == 0:
-        return CommandFailed(f"command succeeded, and 0 is not among the valid exit codes: {shown}", status=125)
-    what = f"was ended by signal {status - 128}" if 128 < status < 160 else f"failed with status {status}"
-    return CommandFailed(f"command {what}: {shown}", status=status)
+        what = "command succeeded, and 0 is not among the valid exit codes"
+        return CommandFailed(what, status=125, command=step.args)
+    return CommandFailed(f"command {ending(status)}", status=status, command=step.args)
+
+
+def ending(status: int) -> str:
+    """How a command ended, in words: its status, or the signal that it means by the shells' convention."""
+    if not 128 < status < 160:
+        return f"failed with status {status}"
+    import signal
+    from contextlib import suppress
+
+    with suppress(ValueError):
+        return f"was ended by signal {status - 128} ({signal.Signals(status - 128).name})"
+    return f"was ended by signal {status - 128}"
 
 
 def _inner(place: str) -> str:

@@ -180,7 +180,7 @@ def _request(session: Session, context: str | None, values: dict[str, Any]) -> B
 
     directory, files = _context(context, values.pop("file"))
     if not files:
-        files = ((os.path.relpath(find_containerfile(directory)), None),)
+        files = ((str(find_containerfile(directory)), None),)
     named, images = _contexts(values.pop("build_context"))
     allowed = values.pop("allow")
     if any(item != "security.insecure" for item in allowed):
@@ -347,6 +347,7 @@ def _execute_options(session: Session, request: BuildRequest, values: dict[str, 
         jobs=values.pop("jobs"),
         explain=values.pop("explain_cache"),
         capture=session.quiet,
+        hidden=frozenset({"stdout"} if session.quiet else ()),
     )
 
 

@@ -119,14 +119,14 @@ def _report(error: BuildaError) -> int:
 
 
 def report_of(error: BuildaError) -> str:
-    """What the user reads of `error`: where it is (in a Containerfile), what it is, and a way out."""
-    place = error.cause if isinstance(error, StepFailed) else error
-    where = ""
-    if isinstance(place, ContainerfileError):
-        where = f"{place.file}:{place.line}: "
-        if place.excerpt:
-            return f"builda: {where}{error}\n{place.excerpt.rstrip()}\n{_hint(error)}"
-    return f"builda: {where}{error}\n{_hint(error)}"
+    """What the user reads of `error`: where it is (in a Containerfile), what it is, its last words, and a way out."""
+    text = f"builda: {error}\n"
+    if isinstance(error, ContainerfileError | StepFailed) and error.file is not None:
+        excerpt = f"{error.excerpt.rstrip()}\n" if error.excerpt else ""
+        text = f"builda: {error.file}:{error.line}: {error}\n{excerpt}"
+    if isinstance(error, StepFailed) and error.output:
+        text += "the last lines of its output:\n" + "".join(f"  {line}\n" for line in error.output)
+    return text + _hint(error)
 
 
 def _hint(error: BuildaError) -> str:

@@ -264,8 +264,9 @@ class _Compiler:
         state.config = replace(state.config, onbuild=())
         state.steps.append(Configure(edits=(edits.ClearOnbuild(),), at=head.at))
         for trigger in triggers:
+            at = replace(head.at, origin=f"ONBUILD of {head.image}")
             try:
-                self._instruction(index, state, _typed_trigger(trigger, head.at))
+                self._instruction(index, state, _typed_trigger(trigger, at))
             except ContainerfileError as error:
                 fail(head.at, f"{error} (in ONBUILD {trigger} of {head.image})", error.hint)
 

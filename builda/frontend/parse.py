@@ -20,6 +20,10 @@ KEYWORDS = (
     "VOLUME WORKDIR"
 ).split()
 
+_LONGEST = 12
+"""Lines of an instruction that an excerpt shows."""
+_WIDEST = 200
+
 
 class Heredoc(NamedTuple):
     """The body of a `<<NAME`, tabs already stripped where `<<-` asks for it; ends with a line feed unless empty."""
@@ -79,13 +83,22 @@ def parse_line(text: str, at: Location, heredocs: tuple[Heredoc, ...] = (), esca
 
 
 def excerpt(source: SourceText, at: Location, around: int = 2) -> str | None:
-    """The lines around `at` with a marker before the one it names, as a compiler shows them."""
-    indexes = [i for i, place in enumerate(source.places) if place == at]
-    if not indexes:
+    """The instruction at `at`, each line of it marked, with the lines around it, as a compiler shows them."""
+    start = next((i for i, place in enumerate(source.places) if place == at), None)
+    if start is None:
         return None
-    first, last = max(0, indexes[0] - around), min(len(source.lines), indexes[0] + around + 1)
-    rows = [i for i in range(first, last) if source.places[i].file == at.file]
-    return "\n".join(f"{'>' if i == indexes[0] else ' '} {source.places[i].line:4} | {source.lines[i]}" for i in rows)
+    logical = heredoc.iter_logical(source.lines, heredoc.escape_of(source.lines))
+    end = next((item.end for item in logical if item.first <= start < item.end), start + 1)
+    shown_end = min(end, start + _LONGEST)
+    rows = range(max(0, start - around), min(len(source.lines), shown_end + around))
+    texts = [_row(source, i, start <= i < shown_end) for i in rows if source.places[i].file == at.file]
+    return "\n".join(texts)
+
+
+def _row(source: SourceText, index: int, marked: bool) -> str:
+    line = source.lines[index].expandtabs(4)
+    shown = line if len(line) <= _WIDEST else f"{line[:_WIDEST]}…"
+    return f"{'>' if marked else ' '} {source.places[index].line:4} | {shown}".rstrip()
 
 
 def _instructions(source: SourceText, logical: tuple[heredoc.Logical, ...], escape: str) -> list[Instruction]:

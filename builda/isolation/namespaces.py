@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable, Unsupported
-from builda.isolation import rlimits
+from builda.isolation import oom, rlimits
 from builda.linux import caps, process
 from builda.linux import syscalls as sys_
 
@@ -95,6 +95,7 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
     forward = process.can_forward()
     # Off the main thread no signal can be passed on: the command stays in our process group and gets ^C with us.
     wire["session"] = wire["terminal"] or forward
+    kills = oom.Kills(wire["cgroup"])
     with ExitStack() as stack:
         streams = stack.enter_context(Streams(command, emit))
         wire["give"] = streams.owned if wire["uid"] else ()
@@ -108,6 +109,8 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
             status: int = wait()
     if failure is not None:
         raise failure
+    if status and kills.happened():
+        raise CommandFailed(oom.described(status), status=status, hint=kills.way_out(), command=command.args)
     return status
 
 

@@ -176,7 +176,7 @@ def test_independent_stages_run_side_by_side(builda: Builda, base: str, tmp_path
         ("FROM BASE AS a\nCOPY --from=b /a /\nFROM BASE AS b\nFROM a\n", 125, "stage is defined below"),
         ("FROM BASE\nRUN --mount=type=secret,id=s,required=true true\n", 125, "s"),
         ("RUN x\n", 125, "no build stage"),
-        ("FROM BASE\nRUN kill -9 $$\n", 137, "signal 9"),
+        ("FROM BASE\nRUN kill -9 $$\n", 137, "signal 9 (SIGKILL)"),
         ("FROM BASE\nCOPY ../../etc/passwd /\n", 125, "passwd"),
     ],
 )
