@@ -57,9 +57,17 @@ def open_builder(
 
 @contextmanager
 def builder_over(
-    store: Store, *, emit: Emit = ignore, environ: Mapping[str, str], registries_conf: str | None = None
+    store: Store,
+    *,
+    emit: Emit = ignore,
+    environ: Mapping[str, str],
+    registries_conf: str | None = None,
+    uid: int | None = None,
 ) -> Iterator[Builder]:
-    """A builder over an open store; its connections and threads end with the block."""
+    """A builder over an open store; its connections and threads end with the block.
+
+    `uid` is whose credentials are used: in a user namespace that is not this process's own.
+    """
     from builda.builder.builder import Builder
 
     runroot = Path(store.layout.runroot)
@@ -70,7 +78,7 @@ def builder_over(
         name = options.isolation or "native"
         return isolation_for(name, state=runroot, runtime=options.runtime, runtime_flags=options.runtime_flags)
 
-    remote = Registries(emit=emit, environ=environ, registries_conf=registries_conf)
+    remote = Registries(emit=emit, environ=environ, registries_conf=registries_conf, uid=uid)
     try:
         with Builder(store, remote=remote, isolation=isolation, emit=emit, now=store.now, environ=environ) as builder:
             yield builder
@@ -78,24 +86,16 @@ def builder_over(
         remote.close()
 
 
-def mode() -> str | None:
-    """How builda can run commands here, None when it cannot."""
-    from builda.errors import IsolationUnavailable
-    from builda.linux.probe import probe_mode
-
-    try:
-        return probe_mode()
-    except IsolationUnavailable:
-        return None
-
-
 class Registries:
     """The builder's `Remote`: a registry client for each way to reach registries, made when first needed."""
 
-    def __init__(self, *, emit: Emit, environ: Mapping[str, str], registries_conf: str | None) -> None:
+    def __init__(
+        self, *, emit: Emit, environ: Mapping[str, str], registries_conf: str | None, uid: int | None = None
+    ) -> None:
         self._emit = emit
         self._environ = environ
         self._registries_conf = registries_conf
+        self._uid = uid
         self._clients: dict[RegistryAccess, RegistryClient] = {}
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class Registries:
                 retry_delay=access.retry_delay,
                 registries_conf=_path(self._registries_conf),
             )
-            self._clients[access] = RegistryClient(options, self._emit, environ=self._environ)
+            self._clients[access] = RegistryClient(options, self._emit, environ=self._environ, uid=self._uid)
         return self._clients[access]
 
 

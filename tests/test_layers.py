@@ -18,6 +18,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "events": frozenset({"oci"}),
     "oci": frozenset({"errors"}),
     "linux": frozenset({"errors"}),
+    "modes": frozenset({"errors", "linux"}),
     "runoptions": frozenset(),
     "plan": frozenset({"oci", "runoptions"}),
     "mounts": frozenset({"errors", "plan"}),
@@ -30,7 +31,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "builder": BASE | {"linux", "fs", "plan", "store", "isolation", "transfer"},
     "containerfile": BASE | {"plan", "frontend", "builder"},
     "api": BASE | {"linux", "plan", "store", "isolation", "transfer", "registry", "builder"},
-    "cli": BASE | {"plan", "runoptions", "mounts", "store", "transfer", "registry", "builder", "containerfile", "api"},
+    "cli": BASE
+    | {"modes", "plan", "runoptions", "mounts", "store", "transfer", "registry", "builder", "containerfile", "api"},
 }
 
 

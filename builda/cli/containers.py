@@ -172,9 +172,11 @@ def rename(session: Session, *, old: str, new: str) -> None:
 def mount(session: Session, *, containers: tuple[str, ...], json: bool, notruncate: bool) -> None:
     """Mount working containers, and print where.
 
-    They stay mounted until umount, rm or a reboot. Without a name, list what is mounted.
+    They stay mounted until umount, rm or a reboot. Without a name, list what is mounted. Who is not root mounts
+    inside `builda unshare` only, and until its end.
     """
     if containers:
+        _check_can_stay(session)
         targets = [session.container(name) for name in containers]
         mounted = [(one.name, str(session.builder.mount(one))) for one in targets]
     else:
@@ -186,6 +188,18 @@ def mount(session: Session, *, containers: tuple[str, ...], json: bool, notrunca
         return
     for name, path in mounted:
         print_line(path if single else f"{name} {path}")
+
+
+def _check_can_stay(session: Session) -> None:
+    """Unsupported where a mount would end with this very command."""
+    if session.mode == "direct":
+        return
+    from builda.errors import Unsupported
+
+    raise Unsupported(
+        f"mode {session.mode} can show a mount only inside builda unshare",
+        hint="""as in: builda unshare sh -c 'm=$(builda mount CONTAINER) && ls "$m"'""",
+    )
 
 
 @verb(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def facts(session: Session, *, debug: bool) -> Mapping[str, Any]:
     """The blocks `host` and `store`, with `debug` a third one; keys are sorted, as Buildah's are."""
-    found: dict[str, Any] = {"host": _host(), "store": _store(session)}
+    found: dict[str, Any] = {"host": _host(session), "store": _store(session)}
     if debug:
         from builda import __version__
         from builda.cli.versions import IMAGE_SPEC, RUNTIME_SPEC
@@ -35,7 +35,7 @@ def facts(session: Session, *, debug: bool) -> Mapping[str, Any]:
     return found
 
 
-def _host() -> Mapping[str, Any]:
+def _host(session: Session) -> Mapping[str, Any]:
     machine = os.uname()
     platform = Platform.of_machine(machine.machine)
     memory = _memory()
@@ -51,19 +51,12 @@ def _host() -> Mapping[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "hostname": machine.nodename,
         "kernel": machine.release,
-        "mode": _mode(),
+        "mode": session.mode,
         "os": platform.os,
-        "rootless": os.geteuid() != 0,
+        "rootless": session.settings.uid != 0,
         "uptime": _uptime(time.clock_gettime(time.CLOCK_BOOTTIME)),
         "variant": platform.variant or "",
     }
-
-
-def _mode() -> str:
-    """How builda can run commands here; "none" when it cannot."""
-    from builda.api import mode
-
-    return mode() or "none"
 
 
 def _store(session: Session) -> Mapping[str, Any]:

@@ -94,11 +94,9 @@ def logout(session: Session, *, registry: str | None, everything: bool, **values
 
 
 def _places(session: Session) -> Places:
-    import os
-
     from builda.registry.places import Places
 
-    return Places(session.environ, os.getuid())
+    return Places(session.environ, session.settings.uid)
 
 
 def _file(places: Places, values: dict[str, str | None] | dict[str, str | bool | None]) -> Path | None:

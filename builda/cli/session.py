@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from builda.cli.progress import Observer
     from builda.cli.settings import Settings
     from builda.events import Event
+    from builda.modes import Mode
     from builda.store.store import Store, WorkingContainer
 
 
@@ -43,6 +44,19 @@ class Session:
     ) -> None:
         self._stack.__exit__(kind, error, traceback)
 
+    def enter(self) -> None:
+        """This process is where its mode builds; before anything else is opened, as it must have one thread."""
+        from builda.modes import enter
+
+        self.mode = enter(self.settings.mode, self.settings.runroot)
+
+    @cached_property
+    def mode(self) -> Mode:
+        """The mode that this command line works in, entered or not."""
+        from builda.modes import decide
+
+        return decide(self.settings.mode, self.settings.runroot)
+
     @cached_property
     def store(self) -> Store:
         """The store alone: enough for verbs that run, mount and fetch nothing."""
@@ -59,7 +73,11 @@ class Session:
 
         return self._stack.enter_context(
             builder_over(
-                self.store, emit=self.emit, environ=self.environ, registries_conf=self.settings.registries_conf
+                self.store,
+                emit=self.emit,
+                environ=self.environ,
+                registries_conf=self.settings.registries_conf,
+                uid=self.settings.uid,
             )
         )
 

@@ -6,10 +6,13 @@ Nothing here needs click: `Settings` is what the rest of the command line asks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InvalidValue, Unsupported
 from builda.store.layout import default_places
+
+if TYPE_CHECKING:
+    from builda.modes import Mode
 
 LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
 _ENVIRONMENT = {
@@ -18,7 +21,10 @@ _ENVIRONMENT = {
     "log_level": ("BUILDA_LOG_LEVEL",),
     "registries_conf": ("BUILDA_REGISTRIES_CONF",),
     "events": ("BUILDA_EVENTS",),
+    "mode": ("BUILDA_MODE",),
 }
+_CALLER = "BUILDA_CALLER_UID"
+"""What `unshare` tells the commands in its namespace, where their own uid is 0."""
 
 
 class Settings(NamedTuple):
@@ -30,6 +36,8 @@ class Settings(NamedTuple):
     log_level: str
     registries_conf: str | None
     events: int | None
+    mode: Mode | None = None
+    uid: int = 0
 
     @property
     def verbose(self) -> bool:
@@ -62,7 +70,20 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
         log_level=level,
         registries_conf=said("registries_conf"),
         events=_descriptor(said("events")),
+        mode=_mode(said("mode")),
+        uid=uid,
     )
+
+
+def caller(environ: Mapping[str, str], uid: int) -> int:
+    """The user who builds: `uid`, unless this is a command inside `builda unshare`."""
+    said = environ.get(_CALLER, "")
+    return int(said) if uid == 0 and said.isdecimal() else uid
+
+
+def for_inside(settings: Settings) -> dict[str, str]:
+    """The variables by which commands in a namespace of builda's find the store and the user they belong to."""
+    return {"BUILDA_ROOT": settings.root, "BUILDA_RUNROOT": settings.runroot, _CALLER: str(settings.uid)}
 
 
 def environment(environ: Mapping[str, str], *names: str) -> str | None:
@@ -87,3 +108,11 @@ def _descriptor(value: str | None) -> int | None:
     if not value.isdecimal():
         raise InvalidValue(f"--events wants the number of an open file descriptor: {value}")
     return int(value)
+
+
+def _mode(name: str | None) -> Mode | None:
+    if name in (None, "", "auto"):
+        return None
+    from builda.modes import parse_mode
+
+    return parse_mode(name)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from builda.cli.options import argument, listed
+from builda.cli.settings import for_inside
 from builda.cli.verb import verb
-from builda.errors import CommandFailed, InvalidValue, Unsupported
+from builda.errors import CommandFailed, InvalidValue
 
 if TYPE_CHECKING:
     import subprocess
@@ -26,13 +26,10 @@ if TYPE_CHECKING:
 def unshare(session: Session, *, command: tuple[str, ...], mount: tuple[str, ...]) -> None:
     """Run a command where builda builds.
 
-    As root that is here; the working containers of --mount are mounted for it. Without COMMAND it is the shell
-    that SHELL names. Its exit status is the command's; the mounts end with it.
+    As root that is here; for others it is a user namespace in which they are root, and the only place where `builda
+    mount` can show them a working container. Those of --mount are mounted for the command. Without COMMAND it is the
+    shell that SHELL names. Its exit status is the command's; the mounts end with it.
     """
-    if os.geteuid() != 0:
-        raise Unsupported(
-            "unshare is not supported without root: builda makes no user namespace yet", hint="run it as root"
-        )
     args = command[1:] if command[:1] == ("--",) else command
     shell = session.environ.get("SHELL")
     if not args and not shell:
@@ -46,7 +43,9 @@ def unshare(session: Session, *, command: tuple[str, ...], mount: tuple[str, ...
                 if not variable:
                     raise InvalidValue(f"--mount is written [NAME=]CONTAINER: {item}")
                 paths[variable] = path
-        status = _run(args or (str(shell),), {**session.environ, **paths})
+        _ = session.store  # made here when it is not there, so that it is this user's rather than the namespace's
+        environ = {**session.environ, **for_inside(session.settings), **paths}
+        status = _run(args or (str(shell),), environ)
     if status:
         raise SystemExit(status)
 

@@ -18,6 +18,10 @@ from builda.errors import InvalidValue, Unsupported
 if TYPE_CHECKING:
     from builda.cli.session import Session
 
+ENTERING = frozenset(
+    "add build commit copy from fsck prune rm rmi run umount unshare".split(),
+)
+"""The verbs that work in trees, so where their mode does; the others only read and write records and blobs."""
 _CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run says another one"
 _USERNS = "user namespaces are chosen by the mode that `builda info` shows"
 
@@ -42,6 +46,11 @@ GLOBAL_OPTIONS: Params = (
         help="Use this registries.conf.  [env: BUILDA_REGISTRIES_CONF, CONTAINERS_REGISTRIES_CONF]",
     ),
     text("--events", metavar="FD", help="Write what happens as lines of JSON to this file descriptor."),
+    text(
+        "--mode",
+        metavar="MODE",
+        help="Work in this mode: auto (default), direct, userns, subid, single, chroot or traced.  [env: BUILDA_MODE]",
+    ),
     refused("--imagestore", reason="images and working containers share one store"),
     refused("--transient-store", reason="--runroot is the only volatile directory", takes_value=False),
     refused("--registries-conf-dir", reason="write what the directory adds into the file of --registries-conf"),
@@ -93,11 +102,16 @@ def verb(
     flat = [one for param in params for one in ([param] if isinstance(param, click.Parameter) else param)]
 
     def decorated(function: Callable[..., None]) -> Verb:
+        called = name or function.__name__.rstrip("_")
+
         def callback(**values: Any) -> None:
-            function(session_of(click.get_current_context()), **values)
+            session = session_of(click.get_current_context())
+            if called in ENTERING:
+                session.enter()
+            function(session, **values)
 
         command = Verb(
-            name or function.__name__.rstrip("_"),
+            called,
             callback=callback,
             params=list(flat),
             help=function.__doc__,
@@ -118,10 +132,12 @@ def session_of(ctx: click.Context) -> Session:
         import os
 
         from builda.cli.session import Session
-        from builda.cli.settings import settings
+        from builda.cli.settings import caller, settings
 
         given = ctx.meta.get(GIVEN, {})
-        root.obj = root.with_resource(Session(settings(given, os.environ, os.geteuid()), os.environ))
+        root.obj = root.with_resource(
+            Session(settings(given, os.environ, caller(os.environ, os.geteuid())), os.environ)
+        )
     session: Session = root.obj
     return session
 

@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import BuildaError, CorruptContent, Unsupported
-from builda.fs import paths, xattrs
+from builda.fs import paths, standin, xattrs
 from builda.fs.content import HOLE, write_all, write_sparse
 from builda.fs.diff import OPAQUE, WHITEOUT
 from builda.fs.tar import (
@@ -349,7 +349,10 @@ class _Unpacker:
             os.mkfifo(name, 0o600, dir_fd=parent)
         elif entry.type in (CHARACTER, BLOCK):
             kind = stat.S_IFCHR if entry.type == CHARACTER else stat.S_IFBLK
-            os.mknod(name, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
+            try:
+                os.mknod(name, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
+            except PermissionError:
+                standin.make(parent, name, kind, (entry.major, entry.minor), self.owner_of(entry), entry.mode)
         else:
             raise CorruptContent(f"tar entry of unknown type {entry.type!r}: {shown(entry.name)}")
 
@@ -550,8 +553,6 @@ def _lstat(parent: int, name: bytes) -> os.stat_result | None:
 def _failure(entry: TarEntry, error: OSError) -> BuildaError:
     text = f"cannot unpack {shown(entry.name)}: {error.strerror}"
     if error.errno == errno.EPERM:
-        if entry.type in (CHARACTER, BLOCK):
-            return Unsupported(text, hint="device nodes need CAP_MKNOD in the initial user namespace")
         return Unsupported(text, hint="keeping owners and attributes needs root, or a user namespace with its ids")
     if error.errno == errno.EINVAL:
         owner = f"{entry.uid}:{entry.gid}"

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from builda.errors import InUse, Unsupported
-from builda.fs import paths, xattrs
+from builda.fs import paths, standin, xattrs
 from builda.fs.content import data_ranges
 from builda.fs.tar import (
     BLOCK,
@@ -213,11 +213,23 @@ class _Walk:
         fd = os.open(name, _OPEN_FILE, dir_fd=parent)
         try:
             size = info.st_size
-            self.tar.add(self.header(path, REGULAR, info, size=size, xattrs=xattrs.recorded(fd)))
+            values = xattrs.recorded(fd)
+            if standin.XATTR in values and self.stands_in(path, info, values):
+                return
+            self.tar.add(self.header(path, REGULAR, info, size=size, xattrs=values))
             self.content(fd, path, info)
             self.tar.pad(size)
         finally:
             os.close(fd)
+
+    def stands_in(self, path: bytes, info: os.stat_result, values: Mapping[str, bytes]) -> bool:
+        """Write the device that this file stands in for; False when it is a file like any other."""
+        found = standin.device_of(values)
+        if found is None or info.st_size:
+            return False
+        kind = CHARACTER if found[0] == stat.S_IFCHR else BLOCK
+        self.tar.add(self.header(path, kind, info, device=found[1], xattrs=standin.without(values)))
+        return True
 
     def content(self, fd: int, path: bytes, info: os.stat_result) -> None:
         at = 0

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from builda.errors import CorruptContent
+from builda.fs import standin
 
 if TYPE_CHECKING:
     from builda.oci.digest import Readable
@@ -559,7 +560,7 @@ def _device(parts: tuple[bytes, ...], name: bytes) -> tuple[int, int]:
 
 
 def _xattrs(records: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {key[len(XATTR) :]: value for key, value in records.items() if key.startswith(XATTR)}
+    return standin.without({key[len(XATTR) :]: value for key, value in records.items() if key.startswith(XATTR)})
 
 
 def _decimal(records: Mapping[str, bytes], key: str, default: int) -> int:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from builda.errors import AlreadyExists, InvalidValue
-from builda.fs import content, paths, xattrs
+from builda.fs import content, paths, standin, xattrs
 from builda.fs.glob import glob
 from builda.fs.ignore import Matcher
 from builda.fs.modes import parse_mode
@@ -509,7 +509,13 @@ class _Copying:
         if link:
             os.symlink(link, name, dir_fd=parent)
         else:
-            os.mknod(name, stat.S_IFMT(info.st_mode) | 0o600, info.st_rdev, dir_fd=parent)
+            kind, device = stat.S_IFMT(info.st_mode), (os.major(info.st_rdev), os.minor(info.st_rdev))
+            try:
+                os.mknod(name, kind | 0o600, info.st_rdev, dir_fd=parent)
+            except PermissionError:
+                if kind not in (stat.S_IFCHR, stat.S_IFBLK):
+                    raise
+                standin.make(parent, name, kind, device, (info.st_uid, info.st_gid), info.st_mode)
 
     def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> None:
         with paths.parent_of(self.root, self.first[inode]) as (directory, old):

@@ -1,80 +1,94 @@
-"""What this process may do, found by trying it in a forked child; never guessed from the environment.
+"""What this process may do, found by trying it in forked children; never guessed from the environment.
 
-Only the first rung of the ladder of modes is probed so far: `direct`.
+`decisive` tries what the mode depends on and stops at the first mode that works; `details` tries the rest, for people.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 from builda.errors import IsolationUnavailable
-from builda.linux import syscalls as sys_
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Mode: TypeAlias = Literal["direct"]
+    from builda.linux.userns import Maps
+
+Mode: TypeAlias = Literal["direct", "userns", "subid", "single", "chroot", "traced"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+UNTRIED = "not tried"
+
+_SETGID, _SETUID, _SYS_CHROOT, _SYS_ADMIN = 6, 7, 18, 21
 
 
 class Abilities(NamedTuple):
-    """What was tried; None for what worked, else what the kernel said."""
+    """What was tried, in the order of the modes; None for what worked, else what the kernel or a helper said."""
 
-    unshare_mount: str | None
-    mount_tmpfs: str | None
-    mount_overlay: str | None
-    unshare_pid: str | None
-    mount_proc: str | None
-    unshare_network: str | None
-
-
-def probe() -> Abilities:
-    """Try each ability in a child of its own; nothing changes for this process."""
-    return Abilities(
-        unshare_mount=_attempt(_private_mounts),
-        mount_tmpfs=_attempt(_tmpfs),
-        mount_overlay=_attempt(_overlay),
-        unshare_pid=_attempt(lambda: sys_.unshare(sys_.CLONE_NEWPID)),
-        mount_proc=_attempt(_proc),
-        unshare_network=_attempt(lambda: sys_.unshare(sys_.CLONE_NEWNET)),
-    )
+    private_mounts: str | None = UNTRIED  # mount namespace and a mount in it, as this process is
+    user_namespace: str | None = UNTRIED
+    identity_map: str | None = UNTRIED  # written by this process's own rights
+    subordinate_map: str | None = UNTRIED  # by newuidmap and newgidmap
+    change_root: str | None = UNTRIED
 
 
-def probe_mode() -> Mode:
-    """The mode that this process can build in; IsolationUnavailable names what is missing."""
-    refused = _attempt(_private_mounts) or _attempt(_tmpfs)
-    if refused is None:
+def decisive() -> Abilities:
+    """Try what decides the mode, best mode first, until one is found; nothing changes for this process."""
+    from builda.linux import syscalls as sys_
+
+    effective = sys_.capget()[0]
+    mounts = attempt(_tmpfs) if effective >> _SYS_ADMIN & 1 else "CAP_SYS_ADMIN is missing"
+    if mounts is None:
+        return Abilities(private_mounts=None)
+    namespace = attempt(lambda: sys_.unshare(sys_.CLONE_NEWUSER))
+    by_hand: str | None = "no user namespace"
+    by_tools: str | None = by_hand
+    if namespace is None:
+        by_hand = _identity_map(effective)
+        by_tools = attempt(lambda: _enter(subordinate())) if by_hand is not None else UNTRIED
+    root = attempt(lambda: os.chroot("/")) if effective >> _SYS_CHROOT & 1 else "CAP_SYS_CHROOT is missing"
+    return Abilities(mounts, namespace, by_hand, by_tools, root)
+
+
+def choose_mode(abilities: Abilities) -> Mode:
+    """The best mode that these abilities allow; `traced` needs none of them."""
+    if abilities.private_mounts is None:
         return "direct"
-    raise IsolationUnavailable(
-        f"this process may not make mounts: {refused}",
-        hint="run builda as root; in a pod add SYS_ADMIN to capabilities (best with hostUsers: false)",
-    )
+    if abilities.user_namespace is None:
+        if abilities.identity_map is None:
+            return "userns"
+        return "subid" if abilities.subordinate_map is None else "single"
+    return "chroot" if abilities.change_root is None else "traced"
 
 
-def _private_mounts() -> None:
-    sys_.unshare(sys_.CLONE_NEWNS)
-    sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
+def subordinate(etc: str = "/etc") -> Maps:
+    """The maps of mode `subid`; IsolationUnavailable says what is missing."""
+    from builda.linux.subids import find_tool, subordinate_map
+    from builda.linux.userns import Maps
+
+    tools = find_tool("newuidmap"), find_tool("newgidmap")
+    if tools[0] is None or tools[1] is None:
+        raise IsolationUnavailable(
+            f"no such program: {'newgidmap' if tools[0] else 'newuidmap'}",
+            hint="Debian has them in the package uidmap, Fedora in shadow-utils",
+        )
+    user = os.geteuid()
+    uids = subordinate_map("uid", user, user, etc=etc)
+    return Maps(uids, subordinate_map("gid", os.getegid(), user, etc=etc), (tools[0], tools[1]))
 
 
-def _tmpfs() -> None:
-    _private_mounts()
-    sys_.mount("tmpfs", "/proc", "tmpfs", 0)
+def details(maps: Maps | None) -> dict[str, str | None]:
+    """What works in the namespaces of a mode (`maps` None: as this process is), by name; None is yes."""
+    from builda.linux import attempts
+
+    def inside(action: Callable[[], None]) -> str | None:
+        return attempt(lambda: _entered(maps, action))
+
+    return {name: inside(action) for name, action in attempts.ALL.items()}
 
 
-def _overlay() -> None:
-    _tmpfs()
-    for name in ("lower", "upper", "work"):
-        os.mkdir(f"/proc/{name}")
-    sys_.mount("overlay", "/proc/lower", "overlay", 0, "lowerdir=/proc/lower,upperdir=/proc/upper,workdir=/proc/work")
-
-
-def _proc() -> None:
-    _private_mounts()
-    sys_.mount("proc", "/proc", "proc", 0)
-
-
-def _attempt(action: Callable[[], None]) -> str | None:
-    """None when `action` works in a forked child, else the error's text."""
+def attempt(action: Callable[[], None]) -> str | None:
+    """None when `action` works in a forked child, else what it said."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -82,6 +96,10 @@ def _attempt(action: Callable[[], None]) -> str | None:
             action()
         except OSError as error:
             os.write(writer, str(error.strerror).encode())
+        except IsolationUnavailable as error:
+            os.write(writer, str(error).encode())
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
         finally:
             os._exit(0)
     os.close(writer)
@@ -89,3 +107,36 @@ def _attempt(action: Callable[[], None]) -> str | None:
         said = pipe.read().decode()
     os.waitpid(pid, 0)
     return said or None
+
+
+def _identity_map(effective: int) -> str | None:
+    if not (effective >> _SETUID & 1 and effective >> _SETGID & 1):
+        return "CAP_SETUID or CAP_SETGID is missing"
+    from builda.linux.userns import identity
+
+    return attempt(lambda: _enter(identity()))
+
+
+def _enter(maps: Maps) -> None:
+    from builda.linux.userns import enter
+
+    enter(maps)
+
+
+def _entered(maps: Maps | None, action: Callable[[], None]) -> None:
+    from builda.linux import syscalls as sys_
+
+    if maps is None:
+        sys_.unshare(sys_.CLONE_NEWNS)
+        sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
+    else:
+        _enter(maps)
+    action()
+
+
+def _tmpfs() -> None:
+    from builda.linux import syscalls as sys_
+
+    sys_.unshare(sys_.CLONE_NEWNS)
+    sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
+    sys_.mount("tmpfs", "/proc", "tmpfs", 0)

@@ -1,13 +1,143 @@
-"""User namespaces: only the question whether this process is in one; making them comes with rootless builds."""
+"""User namespaces: whether this process is in one, and entering one of its own.
+
+`enter` unshares in place, while this process has one thread. A forked helper stays behind in the old namespace to write
+the maps: by itself when this process has the rights (container root), else by newuidmap and newgidmap.
+"""
 
 from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from builda.errors import IsolationUnavailable
+
+if TYPE_CHECKING:
+    from builda.linux.subids import IdMap
+
+_WHOLE = (0, 0, 0xFFFFFFFF)
+
+
+class Maps(NamedTuple):
+    """Who is who in the namespace; `tools` are newuidmap and newgidmap where they have to write it."""
+
+    uids: IdMap
+    gids: IdMap
+    tools: tuple[str, str] | None = None
+
+
+def id_map(kind: str = "uid") -> IdMap:
+    """The rows of this process's own map; the whole range on a kernel without user namespaces."""
+    try:
+        with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+            rows = tuple(tuple(map(int, line.split())) for line in file)
+    except FileNotFoundError:
+        return (_WHOLE,)
+    return tuple((row[0], row[1], row[2]) for row in rows)
 
 
 def in_user_namespace() -> bool:
     """Whether this process's ids are mapped, that is, whether its root is not the machine's root."""
+    return id_map() != (_WHOLE,)
+
+
+def identity() -> Maps:
+    """Every id that this process knows stays what it is."""
+    uids = tuple((inside, inside, size) for inside, _, size in id_map("uid"))
+    gids = tuple((inside, inside, size) for inside, _, size in id_map("gid"))
+    return Maps(uids, gids)
+
+
+def enter(maps: Maps) -> None:
+    """This process is root of a new user namespace, with a mount namespace of its own.
+
+    IsolationUnavailable when the kernel refuses it, or the helpers do, with their words. After that of the helpers,
+    this process is in a namespace without a map, and good for nothing.
+    """
+    from builda.linux import syscalls as sys_
+
+    go, told = os.pipe(), os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        os.close(go[1])
+        _write_maps(os.getppid(), maps, go[0], told[1])
+    os.close(go[0])
+    os.close(told[1])
+    refused = None
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as file:
-            rows = [tuple(map(int, line.split())) for line in file]
-    except FileNotFoundError:  # a kernel without user namespaces
-        return False
-    return rows != [(0, 0, 0xFFFFFFFF)]
+        sys_.unshare(sys_.CLONE_NEWUSER | sys_.CLONE_NEWNS)
+        os.write(go[1], b"g")
+    except OSError as error:
+        refused = error
+    os.close(go[1])
+    with open(told[0], encoding="utf-8", errors="replace") as pipe:
+        said = pipe.read()
+    os.waitpid(helper, 0)
+    if refused is not None:
+        raise _no_namespace(refused) from refused
+    if said:
+        raise IsolationUnavailable(f"cannot map the ids of a user namespace: {said}", hint=_advice(said, maps))
+
+
+def _no_namespace(error: OSError) -> IsolationUnavailable:
+    hint = "in a pod, seccomp RuntimeDefault forbids it: seccompProfile Unconfined allows it"
+    if error.errno in (errno.ENOSPC, errno.EUSERS):
+        hint = "raise the limit: sysctl user.max_user_namespaces=15000"
+    elif error.errno == errno.EINVAL:
+        hint = "this process has other threads already"
+    return IsolationUnavailable(f"cannot make a user namespace: {error.strerror}", hint=hint)
+
+
+def _advice(said: str, maps: Maps) -> str:
+    if maps.tools is None:
+        return "container root needs the capabilities SETUID, SETGID and SETFCAP for it"
+    if "perm" in said.lower() and "write" in said:
+        return (
+            "newuidmap and newgidmap need file capabilities in a pod: "
+            "chmod 755 them, setcap cap_setuid+ep newuidmap, setcap cap_setgid+ep newgidmap"
+        )
+    return "newuidmap and newgidmap need their set-uid bit or file capabilities, and no_new_privs off"
+
+
+def _write_maps(target: int, maps: Maps, go: int, told: int) -> NoReturn:
+    """The helper's work: what went wrong goes into `told`; never returns."""
+    try:
+        if os.read(go, 1):
+            said = _maps_by_tools(target, maps) if maps.tools else _maps_by_hand(target, maps)
+            os.write(told, said.encode())
+    finally:
+        os._exit(0)
+
+
+def _maps_by_hand(target: int, maps: Maps) -> str:
+    for kind, rows in (("gid", maps.gids), ("uid", maps.uids)):
+        try:
+            fd = os.open(f"/proc/{target}/{kind}_map", os.O_WRONLY)
+            os.write(fd, "\n".join(" ".join(map(str, row)) for row in rows).encode())
+            os.close(fd)
+        except OSError as error:
+            return f"{kind}_map: {error.strerror}"
+    return ""
+
+
+def _maps_by_tools(target: int, maps: Maps) -> str:
+    """Both at once: each takes as long as a process takes to start."""
+    assert maps.tools is not None
+    running = []
+    for tool, rows in zip(maps.tools, (maps.uids, maps.gids), strict=True):
+        words = [str(number) for row in rows for number in row]
+        reader, writer = os.pipe()
+        actions = [(os.POSIX_SPAWN_DUP2, writer, 2), (os.POSIX_SPAWN_DUP2, writer, 1)]
+        try:
+            pid = os.posix_spawn(tool, [tool, str(target), *words], dict(os.environ), file_actions=actions)
+        except OSError as error:
+            return f"{tool}: {error.strerror}"
+        os.close(writer)
+        running.append((tool, pid, reader))
+    said = []
+    for tool, pid, reader in running:
+        with open(reader, encoding="utf-8", errors="replace") as pipe:
+            words_said = " ".join(pipe.read().split())
+        if os.waitpid(pid, 0)[1]:
+            said.append(words_said or f"{tool} failed")
+    return "; ".join(said)

@@ -58,12 +58,13 @@ class RegistryClient:
         emit: Emit = ignore,
         *,
         environ: Mapping[str, str] = os.environ,
+        uid: int | None = None,
         system: Path = Path("/"),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._options = options or RegistryOptions()
         self._emit = emit
-        self._places = Places(environ, os.getuid(), system)
+        self._places = Places(environ, os.getuid() if uid is None else uid, system)
         self._creds = parse_creds(self._options.creds) if self._options.creds is not None else None
         self._certificates = Certificates(self._places, self._options.cert_dir)
         self._http = Http(

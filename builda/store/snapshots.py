@@ -35,6 +35,9 @@ Driver: TypeAlias = Literal["overlay", "plain"]
 OVERLAY_OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
 """Whatever the machine's defaults: with one of these on, an upper directory is not the difference it seems to be."""
 
+USERXATTR_OPTIONS = ("userxattr", "redirect_dir=nofollow", "metacopy=off", "index=off")
+"""The same in a user namespace, where the marks are user.* attributes: the kernel takes no other redirect_dir there."""
+
 
 class Info(NamedTuple):
     """What is known of a snapshot: the one below it, and whether it is frozen."""
@@ -128,7 +131,7 @@ class Snapshots:
         return (Mount("overlay", "overlay", "/", (*self._options(), "ro"), lower),)
 
     def _options(self) -> tuple[str, ...]:
-        return (*OVERLAY_OPTIONS, "userxattr") if self._userxattr else OVERLAY_OPTIONS
+        return USERXATTR_OPTIONS if self._userxattr else OVERLAY_OPTIONS
 
     def upper(self, key: str) -> str:
         """The directory that holds what was changed in an active snapshot."""

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from builda.linux import probe, process, userns
+from builda.linux import process, userns
 from builda.linux.syscalls import CLONE_NEWUSER, unshare
 
 
@@ -71,13 +71,6 @@ def test_signals_are_forwarded_and_handlers_come_back() -> None:
     assert signal.getsignal(signal.SIGUSR1) is before
     os.close(reader)
     os.close(writer)
-
-
-@pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_root_builds_in_direct_mode() -> None:
-    assert probe.probe_mode() == "direct"
-    assert set(probe.probe()) == {None}
 
 
 def test_a_user_namespace_is_noticed() -> None:

@@ -1,0 +1,40 @@
+"""Files that stand in for device nodes where a process may make none, as in every user namespace.
+
+An empty regular file holds the node's owner, mode and number in the attribute that other rootless tools use for it. A
+layer made of the tree records the node. No image can bring such a file: an archive's own attributes of this sort are
+not taken.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+
+from builda.fs import xattrs
+
+XATTR = "user.containers.override_stat"
+_VALUE = re.compile(rb"\d+:\d+:[0-7]+:(char|block)-(\d{1,10})-(\d{1,10})")
+
+
+def make(parent: int, name: bytes, kind: int, device: tuple[int, int], owner: tuple[int, int], mode: int) -> None:
+    """A new file `name` that stands in for a device of `kind` (S_IFCHR or S_IFBLK)."""
+    word = "char" if kind == stat.S_IFCHR else "block"
+    value = f"{owner[0]}:{owner[1]}:{mode & 0o7777:04o}:{word}-{device[0]}-{device[1]}".encode()
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent))
+    os.setxattr(xattrs.place_of(parent, name), XATTR, value, follow_symlinks=False)
+
+
+def device_of(values: Mapping[str, bytes]) -> tuple[int, tuple[int, int]] | None:
+    """Kind and number of the device that a file with these attributes stands in for; None for any other file."""
+    found = _VALUE.fullmatch(values.get(XATTR, b""))
+    if found is None:
+        return None
+    kind = stat.S_IFCHR if found[1] == b"char" else stat.S_IFBLK
+    return kind, (int(found[2]), int(found[3]))
+
+
+def without(values: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The attributes that an image may bring, or a layer records."""
+    return {name: value for name, value in values.items() if name != XATTR or not _VALUE.fullmatch(value)}
