@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field, replace
 from pathlib import Path
@@ -19,8 +19,9 @@ from builda.values import dataclass
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.builder.execute import Built, ExecuteOptions
-    from builda.frontend.checks import Finding
+    from builda.frontend.checks import Facts, Finding
     from builda.frontend.compile import Compiled
+    from builda.frontend.parse import Parsed
     from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Platform
 
@@ -54,30 +55,69 @@ def build(builder: Builder, request: BuildRequest, options: ExecuteOptions | Non
     Raises ContainerfileError with the place and an excerpt for what cannot be built, StepFailed for a step that fails.
     """
     from builda.builder.execute import ExecuteOptions, execute
+    from builda.frontend.parse import parse
 
     chosen = options or ExecuteOptions()
     source = read(builder, request)
     with _excerpts(source):
-        compiled = _compiled(builder, request, source, chosen.pull)
+        parsed = parse(source)
+        configs: dict[str, ImageConfig] = {}
+        compiled = _compiled(builder, request, parsed, chosen.pull, configs)
+        _warn(builder, parsed, _facts(request, chosen.inputs.ignore_file, configs.get), request)
         pull = replace(chosen.pull, platform=request.platform or chosen.pull.platform)
         return execute(builder, compiled.plan, replace(chosen, pull=pull))
 
 
 def compile_plan(builder: Builder, request: BuildRequest, pull: PullOptions | None = None) -> Compiled:
     """The plan of a Containerfile; base images are pulled for their configurations, and nothing is built."""
-    source = read(builder, request)
-    with _excerpts(source):
-        return _compiled(builder, request, source, pull or PullOptions())
-
-
-def check(builder: Builder, request: BuildRequest) -> tuple[Finding, ...]:
-    """What the build checks say of a Containerfile; nothing is built."""
-    from builda.frontend.checks import check
     from builda.frontend.parse import parse
 
     source = read(builder, request)
     with _excerpts(source):
-        return check(parse(source))
+        return _compiled(builder, request, parse(source), pull or PullOptions(), {})
+
+
+def check(builder: Builder, request: BuildRequest, ignore_file: Path | None = None) -> tuple[Finding, ...]:
+    """What the build checks say of a Containerfile. Nothing is built or fetched: base images count if stored."""
+    from builda.frontend.checks import check
+    from builda.frontend.parse import parse
+
+    def stored(name: str) -> ImageConfig | None:
+        image = builder.store.find_image(name)
+        return None if image is None else image.config
+
+    source = read(builder, request)
+    with _excerpts(source):
+        return check(parse(source), _facts(request, ignore_file, stored))
+
+
+def _facts(request: BuildRequest, ignore_file: Path | None, config_of: Callable[[str], ImageConfig | None]) -> Facts:
+    from builda.builder.ignored import ignored_by
+    from builda.frontend.checks import Facts
+
+    return Facts(
+        platform=request.platform or machine_platform(),
+        build_platform=machine_platform(),
+        build_args=request.build_args,
+        ignored=ignored_by(ignore_file),
+        config_of=config_of,
+    )
+
+
+def _warn(builder: Builder, parsed: Parsed, facts: Facts, request: BuildRequest) -> None:
+    """Tell what the checks find; a ContainerfileError where they are to fail the build."""
+    from builda.frontend.check_settings import settings_of
+    from builda.frontend.checks import check
+
+    found = check(parsed, facts)
+    for finding in found:
+        at = finding.at
+        builder.emit(Warned(message=finding.message, check=finding.check, file=at.file, line=at.line))
+    if found and settings_of(parsed, request.build_args).error:
+        names = " ".join(dict.fromkeys(finding.check for finding in found))
+        at = found[0].at
+        hint = "the checks are set to error=true; skip=NAME leaves one out"
+        raise ContainerfileError(f"build checks failed: {names}", file=at.file, line=at.line, hint=hint)
 
 
 def read(builder: Builder, request: BuildRequest) -> SourceText:
@@ -101,12 +141,16 @@ def _preprocessed(builder: Builder, request: BuildRequest, name: str, data: byte
     return done.source
 
 
-def _compiled(builder: Builder, request: BuildRequest, source: SourceText, pull: PullOptions) -> Compiled:
+def _compiled(
+    builder: Builder, request: BuildRequest, parsed: Parsed, pull: PullOptions, configs: dict[str, ImageConfig]
+) -> Compiled:
+    """The plan; `configs` gets those of the base images, by name."""
+    from builda.frontend.check_settings import ARGUMENT
     from builda.frontend.compile import CompileOptions, to_plan
-    from builda.frontend.parse import parse
 
     def config_of(name: str, platform: Platform) -> ImageConfig:
-        return builder.pull(name, replace(pull, platform=platform)).config
+        configs[name] = builder.pull(name, replace(pull, platform=platform)).config
+        return configs[name]
 
     options = CompileOptions(
         platform=request.platform or machine_platform(),
@@ -120,9 +164,9 @@ def _compiled(builder: Builder, request: BuildRequest, source: SourceText, pull:
         labels=request.labels,
         allow_insecure=request.allow_insecure,
     )
-    compiled = to_plan(parse(source), options, config_of)
-    if compiled.unused_args:
-        names = " ".join(compiled.unused_args)
+    compiled = to_plan(parsed, options, config_of)
+    if unused := [name for name in compiled.unused_args if name != ARGUMENT]:
+        names = " ".join(unused)
         builder.emit(Warned(message=f"one or more build args were not consumed: [{names}]"))
     return compiled
 

@@ -62,6 +62,9 @@ class Warned:
 
     message: str
     hint: str | None = None
+    check: str | None = None  # the build check that found it, in a Containerfile at:
+    file: str | None = None
+    line: int | None = None
 
 
 Event: TypeAlias = StepStarted | StepFinished | CommandOutput | BlobProgress | Warned

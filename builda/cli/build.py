@@ -129,7 +129,7 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     builder.emit = printer.show
     request = _request(session, context, values)
     if values.pop("check"):
-        _print_findings(containerfile.check(builder, request))
+        _print_findings(containerfile.check(builder, request, _ignore_file(request, values["ignorefile"])))
         return
     if values.pop("print_plan"):
         _print_plan(containerfile.compile_plan(builder, request).plan)
@@ -296,8 +296,6 @@ def _check_rest(values: dict[str, Any]) -> None:
 
 
 def _execute_options(session: Session, request: BuildRequest, values: dict[str, Any]) -> ExecuteOptions:
-    from pathlib import Path
-
     from builda.builder.execute import ExecuteOptions
     from builda.builder.options import CommitOptions, Inputs, PullOptions
 
@@ -330,7 +328,7 @@ def _execute_options(session: Session, request: BuildRequest, values: dict[str, 
     return ExecuteOptions(
         inputs=Inputs(
             context=request.context,
-            ignore_file=Path(ignore_file) if ignore_file is not None else _own_ignore_file(request),
+            ignore_file=_ignore_file(request, ignore_file),
             named=request.named_contexts,
             secrets=_secrets(values.pop("secret"), session.environ),
             ssh=_agents(values.pop("ssh"), session.environ),
@@ -351,9 +349,14 @@ def _execute_options(session: Session, request: BuildRequest, values: dict[str, 
     )
 
 
-def _own_ignore_file(request: BuildRequest) -> Path | None:
+def _ignore_file(request: BuildRequest, named: str | None) -> Path | None:
+    """The one named, else the context's own."""
+    from pathlib import Path
+
     from builda.containerfile import find_ignore_file
 
+    if named is not None:
+        return Path(named)
     return None if request.context is None else find_ignore_file(request.context, request.files[0][0])
 
 

@@ -37,7 +37,7 @@ def observer(
     with ExitStack() as stack:
         shown: list[Observer] = []
         if warnings:
-            shown.append(Warnings(stream, colour=stream.isatty() and not environ.get("NO_COLOR")))
+            shown.append(Warnings(stream, colour=stream.isatty() and not environ.get("NO_COLOR"), quiet=quiet))
         if not quiet and stream.isatty():
             shown.append(stack.enter_context(_bars(stream, colour=not environ.get("NO_COLOR"))))
         elif not quiet:
@@ -61,20 +61,27 @@ class _Together:
 
 
 class Warnings:
-    """Prints warnings, each once."""
+    """Prints warnings, each once; when `quiet`, none of the build checks'."""
 
-    def __init__(self, stream: TextIO, *, colour: bool) -> None:
+    def __init__(self, stream: TextIO, *, colour: bool, quiet: bool) -> None:
+        self._quiet = quiet
         self._stream = stream
         self._word = "\033[33mwarning\033[0m" if colour else "warning"
-        self._said: set[str] = set()
+        self._said: set[object] = set()
 
     def show(self, event: Event) -> None:
         """Print `event` when it is a warning that was not printed before."""
-        if isinstance(event, Warned) and event.message not in self._said:
-            self._said.add(event.message)
-            hint = f"\nhint: {event.hint}" if event.hint else ""
-            self._stream.write(f"{self._word}: {event.message}{hint}\n")
+        key = (event.message, event.file, event.line) if isinstance(event, Warned) else None
+        if isinstance(event, Warned) and key not in self._said and not (event.check and self._quiet):
+            self._said.add(key)
+            self._stream.write(self._text(event))
             self._stream.flush()
+
+    def _text(self, event: Warned) -> str:
+        if event.check is not None:
+            return f"{event.file}:{event.line}: {event.check}: {event.message}\n"
+        hint = f"\nhint: {event.hint}" if event.hint else ""
+        return f"{self._word}: {event.message}{hint}\n"
 
 
 class Lines:

@@ -5,20 +5,25 @@ Each check is a small generator over instructions; none stops a build unless `# 
 
 from __future__ import annotations
 
+import difflib
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field
 from typing import NamedTuple
 
-from builda.errors import ContainerfileError, InvalidReference
+from builda.errors import InvalidReference, InvalidValue
 from builda.frontend import words
+from builda.frontend.check_settings import settings_of
 from builda.frontend.compile import PROXIES, global_platforms
 from builda.frontend.heredoc import split_raw
 from builda.frontend.instructions import Arg, Assign, Command, From, Text, Transfer, Typed, Words, typed
 from builda.frontend.parse import Instruction, Parsed
+from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform
 from builda.oci.reference import parse_short
 from builda.plan import Location
+from builda.values import dataclass
 
 
 class Finding(NamedTuple):
@@ -29,13 +34,6 @@ class Finding(NamedTuple):
     at: Location
 
 
-class Settings(NamedTuple):
-    """What the `# check=` directive says."""
-
-    skip: frozenset[str] = frozenset()
-    error: bool = False
-
-
 _SECRET = re.compile(r"(^|_)(apikey|auth|credentials?|key|password|pword|passwd|secret|token)(_|$)", re.IGNORECASE)
 _PUBLIC = re.compile(r"public|_keyring|key_?(id|name|file|path)$", re.IGNORECASE)
 _VARIABLE = re.compile(r"\\.|\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(.?)|([A-Za-z_][A-Za-z0-9_]*))")
@@ -43,50 +41,34 @@ _BUILTIN = frozenset({"PATH", "HOME", "HOSTNAME", "TERM", "SOURCE_DATE_EPOCH", *
 _PLATFORM_ARGS = frozenset(global_platforms(Platform(os="", architecture=""), Platform(os="", architecture="")))
 
 
-def settings_of(parsed: Parsed) -> Settings:
-    """The `# check=skip=A,B;error=true` directive; ContainerfileError for a key that is none."""
-    skip: frozenset[str] = frozenset()
-    error = False
-    for key, value, at in parsed.directives:
-        if key != "check":
-            continue
-        for part in filter(None, (part.strip() for part in value.split(";"))):
-            name, _, text = part.partition("=")
-            match name.strip().lower():
-                case "skip":
-                    skip = frozenset(item.strip().lower() for item in text.split(","))
-                case "error":
-                    error = text.strip().lower() == "true"
-                case "experimental":
-                    pass
-                case other:
-                    raise ContainerfileError(f"unknown setting of # check: {other}", file=at.file, line=at.line)
-    return Settings(skip, error)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a Containerfile alone does not say. Where something is not known, what depends on it is not checked."""
+
+    platform: Platform | None = None  # that the build is for
+    build_platform: Platform | None = None  # of the machine
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    ignored: Callable[[str], bool] = lambda path: False  # whether an ignore file hides a path of the context
+    config_of: Callable[[str], ImageConfig | None] = lambda name: None  # of a base image
 
 
-def check(
-    parsed: Parsed,
-    *,
-    ignored: Callable[[str], bool] = lambda path: False,
-    env_of: Callable[[str], frozenset[str]] | None = None,
-) -> tuple[Finding, ...]:
-    """Everything that looks wrong, in the order of the file, without what `# check=skip` names.
-
-    `ignored` tells whether an ignore file hides a path of the context; `env_of` gives the variables that a base image
-    sets, and without it only stages from scratch are checked for undefined variables.
-    """
-    settings = settings_of(parsed)
+def check(parsed: Parsed, facts: Facts | None = None) -> tuple[Finding, ...]:
+    """Everything that looks wrong, in the order of the file, without what the settings of the checks skip."""
+    known = facts or Facts()
+    settings = settings_of(parsed, known.build_args)
     if "all" in settings.skip:
         return ()
     listed = [(instruction, typed(instruction, parsed.escape)) for instruction in parsed.instructions]
     found = [
         *_text_checks(parsed),
         *_stage_checks(listed),
-        *_instruction_checks(listed, ignored),
-        *_variables(listed, env_of),
+        *_instruction_checks(listed, known.ignored),
+        *_variables(listed, known),
+        *_base_platforms(listed, known),
+        *_descriptions(parsed, listed),
     ]
     order = {instruction.at: index for index, (instruction, _) in enumerate(listed)}
-    kept = [finding for finding in dict.fromkeys(found) if finding.check.lower() not in settings.skip]
+    kept = [finding for finding in dict.fromkeys(found) if settings.wants(finding.check)]
     return tuple(sorted(kept, key=lambda finding: order.get(finding.at, -1)))
 
 
@@ -212,9 +194,68 @@ def _ignored(item: Transfer, ignored: Callable[[str], bool]) -> Iterator[Finding
             yield Finding("CopyIgnoredFile", f"an ignore file excludes this source: {source}", item.at)
 
 
-def _variables(
-    listed: list[tuple[Instruction, Typed]], env_of: Callable[[str], frozenset[str]] | None
-) -> Iterator[Finding]:
+def _base_platforms(listed: list[tuple[Instruction, Typed]], facts: Facts) -> Iterator[Finding]:
+    """InvalidBaseImagePlatform: an image that is for another platform than its stage."""
+    top = _top_values(listed, facts)
+    names: set[str] = set()
+    for _, item in listed:
+        if not isinstance(item, From):
+            continue
+        wanted = _platform(item, top, facts)
+        image = _expanded(item.image, top)
+        if wanted is not None and image is not None and image.lower() not in names | {"scratch"}:
+            config = facts.config_of(image)
+            if config is not None and not wanted.runs(config.platform):
+                message = f"base image is for {config.platform}, and the stage for {wanted}: {image}"
+                yield Finding("InvalidBaseImagePlatform", message, item.at)
+        names |= {item.name} if item.name else set()
+
+
+def _top_values(listed: list[tuple[Instruction, Typed]], facts: Facts) -> dict[str, str | None]:
+    """The ARGs above the first FROM, and the platform args."""
+    target = facts.platform
+    found: dict[str, str | None] = (
+        {} if target is None else dict(global_platforms(target, facts.build_platform or target))
+    )
+    for _, item in listed:
+        if isinstance(item, From):
+            break
+        if isinstance(item, Arg):
+            found.update((name, facts.build_args.get(name, default)) for name, default in item.pairs)
+    return found
+
+
+def _platform(item: From, top: Mapping[str, str | None], facts: Facts) -> Platform | None:
+    if item.platform is None:
+        return facts.platform
+    text = _expanded(item.platform, top)
+    try:
+        return Platform.parse(text) if text else facts.platform
+    except InvalidValue:
+        return None  # the compiler says so
+
+
+def _expanded(text: str, values: Mapping[str, str | None]) -> str | None:
+    try:
+        return words.expand(text, values.get)
+    except InvalidValue:
+        return None
+
+
+def _descriptions(parsed: Parsed, listed: list[tuple[Instruction, Typed]]) -> Iterator[Finding]:
+    """InvalidDefinitionDescription: a comment right above an ARG or a named FROM describes it, its name first."""
+    for instruction, item in listed:
+        comment = parsed.comments.get(instruction.at)
+        names = [pair[0] for pair in item.pairs] if isinstance(item, Arg) else []
+        if isinstance(item, From) and item.name is not None:
+            names = [instruction.value.split()[-1], item.name]
+        if comment is None or not names or comment.partition(" ")[0] in names:
+            continue
+        message = f"comment above {instruction.keyword} should begin with its name: # {names[0]} DESCRIPTION"
+        yield Finding("InvalidDefinitionDescription", message, item.at)
+
+
+def _variables(listed: list[tuple[Instruction, Typed]], facts: Facts) -> Iterator[Finding]:
     """UndefinedVar, UndefinedArgInFrom and InvalidDefaultArgInFrom."""
     top: dict[str, str | None] = {}
     known: set[str] | None = None
@@ -223,7 +264,7 @@ def _variables(
     for instruction, item in listed:
         if isinstance(item, From):
             yield from _from_variables(item, top)
-            known = _inherited(item, stages, env_of)
+            known = _inherited(item, stages, _expanded(item.image, _top_values(listed, facts)), facts)
             name = item.name
         elif isinstance(item, Arg) and not stages and known is None and name is None:
             top.update(item.pairs)
@@ -236,16 +277,15 @@ def _variables(
             stages[name] = known
 
 
-def _inherited(
-    item: From, stages: dict[str, set[str] | None], env_of: Callable[[str], frozenset[str]] | None
-) -> set[str] | None:
+def _inherited(item: From, stages: dict[str, set[str] | None], image: str | None, facts: Facts) -> set[str] | None:
     """The variables a stage starts with; None when they cannot be known."""
     if item.image == "scratch":
         return set(_BUILTIN)
     if item.image.lower() in stages:
         parent = stages[item.image.lower()]
         return None if parent is None else set(parent)
-    return None if env_of is None or "$" in item.image else set(_BUILTIN | env_of(item.image))
+    config = None if image is None else facts.config_of(image)
+    return None if config is None else set(_BUILTIN | config.environ().keys())
 
 
 def _from_variables(item: From, top: dict[str, str | None]) -> Iterator[Finding]:
@@ -269,7 +309,9 @@ def _undefined(instruction: Instruction, item: Typed, known: set[str]) -> Iterat
     plain = " ".join(word if '"' in word else re.sub("'[^']*'", "", word) for word in words_)
     for name in _referenced(plain):
         if name not in known and name not in _PLATFORM_ARGS:
-            yield Finding("UndefinedVar", f"variable is never defined: {name}", item.at)
+            near = difflib.get_close_matches(name, known - _BUILTIN, 1)
+            meant = f" (did you mean ${near[0]}?)" if near else ""
+            yield Finding("UndefinedVar", f"variable is never defined: ${name}{meant}", item.at)
 
 
 def _referenced(text: str) -> list[str]:

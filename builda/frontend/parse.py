@@ -7,6 +7,7 @@ stand inside an instruction before it, so it only ever sees the lines of instruc
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from io import BytesIO
 from typing import NamedTuple
 
@@ -52,6 +53,7 @@ class Parsed(NamedTuple):
     escape: str
     directives: tuple[tuple[str, str, Location], ...]
     empty_continuations: tuple[Location, ...]
+    comments: Mapping[Location, str]  # the comment line right above an instruction, without its #
 
 
 def parse(source: SourceText) -> Parsed:
@@ -69,6 +71,7 @@ def parse(source: SourceText) -> Parsed:
         empty_continuations=tuple(
             source.places[i] for item in logical for i in item.skipped if not source.lines[i].strip()
         ),
+        comments=_comments(source, logical),
     )
 
 
@@ -99,6 +102,19 @@ def _row(source: SourceText, index: int, marked: bool) -> str:
     line = source.lines[index].expandtabs(4)
     shown = line if len(line) <= _WIDEST else f"{line[:_WIDEST]}…"
     return f"{'>' if marked else ' '} {source.places[index].line:4} | {shown}".rstrip()
+
+
+def _comments(source: SourceText, logical: tuple[heredoc.Logical, ...]) -> dict[Location, str]:
+    directives = {index for _, _, index in heredoc.directives(source.lines)}
+    found: dict[Location, str] = {}
+    ended = 0
+    for item in logical:
+        above = item.first - 1
+        text = source.lines[above].strip() if above >= ended and above not in directives else ""
+        if text.startswith("#"):
+            found[source.places[item.first]] = text[1:].strip()
+        ended = item.end
+    return found
 
 
 def _instructions(source: SourceText, logical: tuple[heredoc.Logical, ...], escape: str) -> list[Instruction]:

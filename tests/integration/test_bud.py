@@ -219,8 +219,40 @@ def test_the_example_builds(builda: Builda, base: str, tmp_path: Path) -> None:
 def test_check_prints_warnings_with_their_places(builda: Builda, base: str, tmp_path: Path) -> None:
     context = tmp_path / "c"
     context.mkdir()
-    (context / "Containerfile").write_text(f"FROM {base} as x\nMAINTAINER me\n")
+    (context / ".dockerignore").write_text("hidden\n")
+    (context / "Containerfile").write_text(f"FROM {base} as x\nMAINTAINER me\nCOPY hidden /\nUSER $PAHT\n")
     result = builda.run("bud", "--check", context, check=False)
     assert result.returncode == 125
-    assert "Containerfile:1: FromAsCasing" in result.stdout
-    assert "Containerfile:2: MaintainerDeprecated" in result.stdout
+    assert "4 warnings" in result.stderr
+    assert [line.removeprefix(f"{context}/").split(": ")[:2] for line in result.stdout.splitlines()] == [
+        ["Containerfile:1", "FromAsCasing"],
+        ["Containerfile:2", "MaintainerDeprecated"],
+        ["Containerfile:3", "CopyIgnoredFile"],
+        ["Containerfile:4", "UndefinedVar"],
+    ]
+    (context / "Containerfile").write_text(f"FROM {base}\nRUN false\n")
+    assert builda("bud", "--check", context) == ""
+
+
+def test_a_build_tells_each_warning_once_on_stderr(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    (context / "Containerfile").write_text(f"FROM {base}\nMAINTAINER me\n")
+    line = f"{context}/Containerfile:2: MaintainerDeprecated: MAINTAINER is deprecated; use a label\n"
+    said = builda.run("bud", context)
+    assert said.stderr.count(line) == 1
+    assert "Maintainer" not in said.stdout.replace("MAINTAINER me", "")
+    assert builda.run("bud", "-q", context).stderr == ""
+    skipped = builda.run("bud", "--build-arg", "BUILDKIT_DOCKERFILE_CHECK=skip=MaintainerDeprecated", context)
+    assert skipped.stderr == ""
+
+
+def test_warnings_may_fail_the_build(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = tmp_path / "c"
+    context.mkdir()
+    (context / "Containerfile").write_text(f"# check=error=true\nFROM {base}\nMAINTAINER me\nRUN echo no\n")
+    result = builda.run("bud", "-t", "bad", context, check=False)
+    assert result.returncode == 125
+    assert "STEP" not in result.stdout
+    assert f"{context}/Containerfile:3: build checks failed: MaintainerDeprecated\n" in result.stderr
+    assert "bad" not in builda("images")

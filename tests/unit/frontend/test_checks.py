@@ -1,66 +1,138 @@
-"""Each build check fires on what it is for, at its line, and on nothing else."""
+"""Each build check fires on what it is for, at its line, and not on what only looks like it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from builda.frontend.checks import check, settings_of
+from builda.errors import BuildaError
+from builda.frontend.check_settings import ARGUMENT, settings_of
+from builda.frontend.checks import Facts, check
 from builda.frontend.parse import parse
 from builda.frontend.source import SourceText
+from builda.oci.config import empty_config
+from builda.oci.descriptor import Platform
+
+AMD64 = Platform.parse("linux/amd64")
+ARM64 = Platform.parse("linux/arm64")
+FACTS = Facts(
+    platform=AMD64,
+    build_platform=AMD64,
+    ignored=lambda path: path == "secret.txt",
+    config_of={"local": replace(empty_config(AMD64), env=(("SET", "1"),)), "arm": empty_config(ARM64)}.get,
+)
+DESCRIBED = "# check=experimental=all\n"
 
 
-def found(text: str, **options: object) -> list[tuple[str, int]]:
+def found(text: str, facts: Facts = FACTS) -> list[tuple[str, int]]:
     parsed = parse(SourceText.of(text, "f"))
-    return [(finding.check, finding.at.line) for finding in check(parsed, **options)]  # type: ignore[arg-type]
+    return [(finding.check, finding.at.line) for finding in check(parsed, facts)]
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "line"),
+    ("name", "wrong", "line", "right"),
     [
-        ("FROM a AS Build\n", "StageNameCasing", 1),
-        ("FROM a as b\n", "FromAsCasing", 1),
-        ("FROM a\nRUN x \\\n\n y\n", "NoEmptyContinuation", 3),
-        ("FROM a\nrun x\n", "ConsistentInstructionCasing", 2),
-        ("FROM a AS b\nFROM c AS b\n", "DuplicateStageName", 2),
-        ("FROM a AS scratch\n", "ReservedStageName", 1),
-        ("FROM a\nCMD echo hi\n", "JSONArgsRecommended", 2),
-        ("FROM a\nMAINTAINER me\n", "MaintainerDeprecated", 2),
-        ("FROM $X\n", "UndefinedArgInFrom", 1),
-        ("FROM scratch\nENV a=$b\n", "UndefinedVar", 2),
-        ("FROM a\nWORKDIR srv\n", "WorkdirRelativePath", 2),
-        ('FROM a\nCMD ["a"]\nCMD ["b"]\n', "MultipleInstructionsDisallowed", 2),
-        ("FROM a\nENV a b\n", "LegacyKeyValueFormat", 2),
-        ("FROM --platform=$TARGETPLATFORM a\n", "RedundantTargetPlatform", 1),
-        ("FROM --platform=linux/amd64 a\n", "FromPlatformFlagConstDisallowed", 1),
-        ("FROM a\nARG DB_PASSWORD\n", "SecretsUsedInArgOrEnv", 2),
-        ("ARG V\nFROM a:$V\n", "InvalidDefaultArgInFrom", 2),
-        ("FROM a\nEXPOSE 80/TCP\n", "ExposeProtoCasing", 2),
-        ("FROM a\nEXPOSE 80:80\n", "ExposeInvalidFormat", 2),
+        ("StageNameCasing", "FROM a AS Build\n", 1, "FROM a AS build-2\n"),
+        ("FromAsCasing", "FROM a as b\n", 1, "from a as b\n"),
+        ("NoEmptyContinuation", "FROM a\nRUN x \\\n\n y\n", 3, "FROM a\nRUN x \\\n# why\n y\n"),
+        ("ConsistentInstructionCasing", "FROM a\nrun x\n", 2, "from a\nrun x\n"),
+        ("ConsistentInstructionCasing", "FROM a\nRUN x\nRun y\n", 3, "FROM a\nRUN x\n\nRUN y\n"),
+        ("DuplicateStageName", "FROM a AS b\nFROM c AS b\n", 2, "FROM a AS b\nFROM c AS d\n"),
+        ("ReservedStageName", "FROM a AS scratch\n", 1, "FROM scratch AS a\n"),
+        ("ReservedStageName", "FROM a AS context\n", 1, "FROM a AS contexts\n"),
+        ("JSONArgsRecommended", "FROM a\nCMD echo hi\n", 2, 'FROM a\nCMD ["echo", "hi"]\n'),
+        ("JSONArgsRecommended", "FROM a\nENTRYPOINT run\n", 2, 'FROM a\nENTRYPOINT ["run"]\nRUN x y\n'),
+        ("MaintainerDeprecated", "FROM a\nMAINTAINER me\n", 2, "FROM a\nLABEL maintainer=me\n"),
+        ("UndefinedArgInFrom", "FROM $X\n", 1, "ARG X=a\nFROM $X\n"),
+        ("UndefinedArgInFrom", "FROM --platform=$P a\n", 1, "FROM --platform=$BUILDPLATFORM a\n"),
+        ("UndefinedVar", "FROM scratch\nENV a=$b\n", 2, "FROM scratch\nARG b\nENV a=$b c=${d:-x} e='$f' g=\\$h\n"),
+        ("UndefinedVar", "FROM local\nUSER $UNSET\n", 2, "FROM local\nUSER $SET\n"),
+        ("UndefinedVar", "FROM local AS x\nFROM x\nUSER $UNSET\n", 3, "FROM unknown\nUSER $UNSET\n"),
+        ("WorkdirRelativePath", "FROM a\nWORKDIR srv\n", 2, "FROM a AS b\nFROM b\nWORKDIR /x\nWORKDIR y\n"),
+        (
+            "MultipleInstructionsDisallowed",
+            'FROM a\nCMD ["a"]\nCMD ["b"]\n',
+            2,
+            'FROM a\nCMD ["a"]\nFROM b\nCMD ["b"]\n',
+        ),
+        (
+            "MultipleInstructionsDisallowed",
+            "FROM a\nHEALTHCHECK CMD x\nHEALTHCHECK NONE\n",
+            2,
+            "FROM a\nHEALTHCHECK NONE\n",
+        ),
+        ("LegacyKeyValueFormat", "FROM a\nENV a b\n", 2, "FROM a\nENV a=b\n"),
+        ("LegacyKeyValueFormat", "FROM a\nLABEL a b\n", 2, 'FROM a\nLABEL a="b c"\n'),
+        ("InvalidBaseImagePlatform", "FROM arm\n", 1, "FROM local\n"),
+        ("InvalidBaseImagePlatform", "ARG B=arm\nFROM $B\n", 2, "ARG B=local\nFROM $B\n"),
+        ("RedundantTargetPlatform", "FROM --platform=$TARGETPLATFORM a\n", 1, "FROM --platform=$BUILDPLATFORM a\n"),
+        ("FromPlatformFlagConstDisallowed", "FROM --platform=linux/amd64 a\n", 1, "ARG P\nFROM --platform=$P a\n"),
+        ("SecretsUsedInArgOrEnv", "FROM a\nARG DB_PASSWORD\n", 2, "FROM a\nARG DB_NAME\n"),
+        ("SecretsUsedInArgOrEnv", "FROM a\nENV API_TOKEN=x\n", 2, "FROM a\nENV SIGNING_KEY_ID=1 PUBLIC_KEY=x\n"),
+        ("InvalidDefaultArgInFrom", "ARG V\nFROM a:$V\n", 2, "ARG V=1\nFROM a:$V\n"),
+        ("CopyIgnoredFile", "FROM a\nCOPY secret.txt kept.txt /x/\n", 2, "FROM a AS b\nCOPY --from=b secret.txt /\n"),
+        (
+            "InvalidDefinitionDescription",
+            f"{DESCRIBED}# what it is\nFROM a AS b\n",
+            3,
+            f"{DESCRIBED}# b is it\nFROM a AS b\n",
+        ),
+        (
+            "InvalidDefinitionDescription",
+            f"{DESCRIBED}FROM a\n# why\nARG V\n",
+            4,
+            f"{DESCRIBED}# why\n\nARG V=1\nFROM a:$V\n",
+        ),
+        ("ExposeProtoCasing", "FROM a\nEXPOSE 80/TCP\n", 2, "FROM a\nEXPOSE 80/tcp 81\n"),
+        ("ExposeInvalidFormat", "FROM a\nEXPOSE 80:80\n", 2, "FROM a\nEXPOSE 80-90\n"),
     ],
 )
-def test_check_fires_at_its_line(text: str, name: str, line: int) -> None:
-    assert found(text) == [(name, line)]
+def test_a_check_fires_at_its_line_and_on_nothing_else(name: str, wrong: str, line: int, right: str) -> None:
+    assert found(wrong) == [(name, line)]
+    assert name not in [check for check, _ in found(right)]
 
 
-def test_an_ignored_source_is_found() -> None:
-    text = "FROM a\nCOPY secret.txt kept.txt /x/\n"
-    assert found(text, ignored=lambda path: path == "secret.txt") == [("CopyIgnoredFile", 2)]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "FROM scratch\nARG b\nENV a=$b c=${d:-x} e='$f' g=\\$h\n",
-        "FROM a AS b\nFROM b\nWORKDIR /x\nWORKDIR y\n",
-        "FROM a\nENV SIGNING_KEY_ID=1 PUBLIC_KEY=x\n",
-        "ARG V=1\nFROM a:$V\nUSER $unknown\n",
-    ],
-)
-def test_nothing_to_find(text: str) -> None:
+def test_a_description_is_asked_for_only_when_the_experiment_is_on() -> None:
+    text = "# about\nFROM a AS b\n"
     assert found(text) == []
+    on = "InvalidDefinitionDescription"
+    assert found(text, replace(FACTS, build_args={ARGUMENT: f"experimental={on}"})) == [(on, 2)]
+
+
+def test_an_undefined_variable_comes_with_the_nearest() -> None:
+    parsed = parse(SourceText.of("FROM scratch\nARG VERSION\nLABEL v=$VERSOIN\n", "f"))
+    assert [finding.message for finding in check(parsed)] == [
+        "variable is never defined: $VERSOIN (did you mean $VERSION?)"
+    ]
+
+
+def test_build_args_decide_what_a_base_is() -> None:
+    assert found("ARG B=local\nFROM $B\n", replace(FACTS, build_args={"B": "arm"})) == [("InvalidBaseImagePlatform", 2)]
+
+
+@pytest.mark.parametrize("platform", ["linux/arm64", "$WANTED"])
+def test_a_stage_may_ask_for_the_platform_of_its_base(platform: str) -> None:
+    names = [name for name, _ in found(f"ARG WANTED=linux/arm64\nFROM --platform={platform} arm\n")]
+    assert "InvalidBaseImagePlatform" not in names
 
 
 def test_the_directive_skips_checks() -> None:
     assert found("# check=skip=MaintainerDeprecated\nFROM a\nMAINTAINER me\n") == []
     assert found("# check=skip=all\nFROM a as b\nMAINTAINER me\n") == []
-    assert settings_of(parse(SourceText.of("# check=error=true;skip=X\nFROM a\n", "f"))).error
+    assert settings_of(parse(SourceText.of("# check=error=true;skip=X\nFROM a\n", "f")), {}).error
+
+
+def test_the_build_arg_takes_the_place_of_the_directive() -> None:
+    text = "# check=skip=all;error=true\nFROM a as b\nMAINTAINER me\n"
+    args = {ARGUMENT: "skip=FromAsCasing"}
+    assert found(text, replace(FACTS, build_args=args)) == [("MaintainerDeprecated", 3)]
+    assert not settings_of(parse(SourceText.of(text, "f")), args).error
+
+
+@pytest.mark.parametrize("value", ["skp=X", "error=perhaps"])
+def test_a_setting_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(BuildaError):
+        found(f"# check={value}\nFROM a\n")
+    with pytest.raises(BuildaError, match=ARGUMENT):
+        found("FROM a\n", replace(FACTS, build_args={ARGUMENT: value}))

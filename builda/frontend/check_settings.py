@@ -1,0 +1,63 @@
+"""Which build checks are wanted: the `# check=` directive, or the build argument that takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from builda.errors import BuildaError, ContainerfileError, InvalidValue
+from builda.frontend.parse import Parsed
+
+ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
+"""The build argument whose value is used instead of the directive's; BuildKit gave it its name."""
+EXPERIMENTAL = frozenset({"invaliddefinitiondescription"})
+"""Checks that run only where `experimental=NAME` or `experimental=all` asks for them."""
+
+_BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
+
+
+class Settings(NamedTuple):
+    """Names in lower case; "all" stands for every one."""
+
+    skip: frozenset[str] = frozenset()
+    error: bool = False
+    experimental: frozenset[str] = frozenset()
+
+    def wants(self, check: str) -> bool:
+        """Whether what this check finds is told."""
+        name = check.lower()
+        asked = name not in EXPERIMENTAL or bool({name, "all"} & self.experimental)
+        return asked and not {name, "all"} & self.skip
+
+
+def settings_of(parsed: Parsed, build_args: Mapping[str, str]) -> Settings:
+    """The settings of a build; an error, with its place if it is the directive's, for what is none."""
+    if ARGUMENT in build_args:
+        return _settings(build_args[ARGUMENT], lambda message: InvalidValue(f"{message} in {ARGUMENT}"))
+    written = next(((value, at) for key, value, at in parsed.directives if key == "check"), None)
+    if written is None:
+        return Settings()
+    value, at = written
+    return _settings(value, lambda message: ContainerfileError(message, file=at.file, line=at.line))
+
+
+def _settings(text: str, refused: Callable[[str], BuildaError]) -> Settings:
+    found = Settings()
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, _, value = part.partition("=")
+        match name.strip().lower():
+            case "skip":
+                found = found._replace(skip=_names(value))
+            case "experimental":
+                found = found._replace(experimental=_names(value))
+            case "error" if value.strip().lower() in _BOOLEANS:
+                found = found._replace(error=_BOOLEANS[value.strip().lower()])
+            case "error":
+                raise refused(f"not true or false: error={value.strip()}")
+            case other:
+                raise refused(f"unknown setting of the build checks: {other}")
+    return found
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(item.strip().lower() for item in text.split(",") if item.strip())
