@@ -7,15 +7,17 @@ process's rights, the machine's boot and builda's version are the same.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from builda.errors import InvalidValue, IsolationUnavailable, Unsupported
+from builda.errors import BuildaError, InvalidValue, IsolationUnavailable, Unsupported
 from builda.linux.probe import MODES, Abilities, Mode, choose_mode, decisive, subordinate
+from builda.linux.userns import mapping_refused
 
 if TYPE_CHECKING:
+    from builda.linux.subids import IdMap
     from builda.linux.userns import Maps
 
-__all__ = ["Mode", "abilities", "decide", "enter", "maps_of", "missing", "parse_mode"]
+__all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "parse_mode"]
 
 _NOT_BUILT = {
     "single": "mode single, one id in a user namespace, is not built yet",
@@ -59,14 +61,24 @@ def maps_of(mode: Mode) -> Maps | None:
     return subordinate() if mode == "subid" else None
 
 
-def enter(asked: Mode | None, runroot: str) -> Mode:
-    """This process is where its mode works: in namespaces of its own for `userns` and `subid`. The mode.
+class Place(NamedTuple):
+    """Where a process works: the mode, and how it sees ids there.
+
+    `ids` are the views of ids that a store may have been made in, the one of a new store first; "" is as they are.
+    """
+
+    mode: Mode
+    ids: tuple[str, ...]
+
+
+def enter(asked: Mode | None, runroot: str) -> Place:
+    """This process is where its mode works: in namespaces of its own for `userns` and `subid`.
 
     Must be called while this process has one thread. IsolationUnavailable or Unsupported when there is no way.
     """
     mode = decide(asked, runroot)
     if mode in _NOT_BUILT:
-        raise Unsupported(_NOT_BUILT[mode], hint=missing(abilities(runroot)))
+        raise _not_built(mode, abilities(runroot))
     if mode == "direct" and asked is not None:
         _check_direct(runroot)
     maps = maps_of(mode)
@@ -74,14 +86,37 @@ def enter(asked: Mode | None, runroot: str) -> Mode:
         from builda.linux.userns import enter as enter_namespace
 
         enter_namespace(maps)
-    return mode
+    return Place(mode, _views(mode, maps))
 
 
-def missing(found: Abilities) -> str:
-    """What would give a mode that works, in one line."""
-    if found.user_namespace is None:
-        return f"builda needs a range of ids: {found.subordinate_map}"
-    return f"user namespaces are refused ({found.user_namespace}): in a pod, set seccompProfile to Unconfined"
+def _views(mode: Mode, maps: Maps | None) -> tuple[str, ...]:
+    """Without a namespace of our own we may be in one that `unshare` made: then its map tells which."""
+    from builda.linux.userns import id_map
+
+    if mode == "subid" and maps is not None:
+        return (_as_text(maps.uids),)
+    return ("", _as_text(id_map())) if maps is None else ("",)
+
+
+def _as_text(rows: IdMap) -> str:
+    return ",".join(":".join(map(str, row)) for row in rows)
+
+
+def _not_built(mode: Mode, found: Abilities) -> BuildaError:
+    """What keeps this process from a mode that works."""
+    best = choose_mode(found)
+    if best not in _NOT_BUILT:
+        return Unsupported(_NOT_BUILT[mode], hint=f"mode {best} works here")
+    if found.user_namespace is not None:
+        return IsolationUnavailable(
+            f"this process may make no user namespace, nor change its root: {found.user_namespace}",
+            hint="in a pod, set seccompProfile to Unconfined, or run as root with the default capabilities",
+        )
+    try:
+        subordinate()
+    except IsolationUnavailable as error:
+        return error
+    return mapping_refused(found.subordinate_map or "", by_tools=True)
 
 
 def _check_direct(runroot: str) -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from builda.cli.progress import Observer
     from builda.cli.settings import Settings
     from builda.events import Event
-    from builda.modes import Mode
+    from builda.modes import Mode, Place
+    from builda.store.claim import Claim
     from builda.store.store import Store, WorkingContainer
 
 
@@ -28,6 +29,7 @@ class Session:
         self.settings = settings
         self.environ = environ
         self.quiet = False
+        self._place: Place | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -48,7 +50,8 @@ class Session:
         """This process is where its mode builds; before anything else is opened, as it must have one thread."""
         from builda.modes import enter
 
-        self.mode = enter(self.settings.mode, self.settings.runroot)
+        self._place = enter(self.settings.mode, self.settings.runroot)
+        self.mode = self._place.mode
 
     @cached_property
     def mode(self) -> Mode:
@@ -63,8 +66,16 @@ class Session:
         from builda.store.store import Store
 
         return self._stack.enter_context(
-            Store.open(self.settings.root, self.settings.runroot, driver=self.settings.driver)
+            Store.open(self.settings.root, self.settings.runroot, driver=self.settings.driver, claim=self._claim())
         )
+
+    def _claim(self) -> Claim | None:
+        """How this process sees the ids of trees; None before it entered the place where it works in them."""
+        if self._place is None:
+            return None
+        from builda.store.claim import Claim
+
+        return Claim(mode=self._place.mode, ids=self._place.ids)
 
     @cached_property
     def builder(self) -> Builder:

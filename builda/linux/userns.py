@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from builda.linux.subids import IdMap
 
 _WHOLE = (0, 0, 0xFFFFFFFF)
+_NOT_MAPPED = "cannot map the ids of a user namespace: "
 
 
 class Maps(NamedTuple):
@@ -76,7 +77,7 @@ def enter(maps: Maps) -> None:
     if refused is not None:
         raise _no_namespace(refused) from refused
     if said:
-        raise IsolationUnavailable(f"cannot map the ids of a user namespace: {said}", hint=_advice(said, maps))
+        raise mapping_refused(said, by_tools=maps.tools is not None)
 
 
 def _no_namespace(error: OSError) -> IsolationUnavailable:
@@ -88,15 +89,18 @@ def _no_namespace(error: OSError) -> IsolationUnavailable:
     return IsolationUnavailable(f"cannot make a user namespace: {error.strerror}", hint=hint)
 
 
-def _advice(said: str, maps: Maps) -> str:
-    if maps.tools is None:
-        return "container root needs the capabilities SETUID, SETGID and SETFCAP for it"
-    if "perm" in said.lower() and "write" in said:
-        return (
+def mapping_refused(said: str, *, by_tools: bool) -> IsolationUnavailable:
+    """The error for an id map that could not be written, with the way out that fits."""
+    said = said.removeprefix(_NOT_MAPPED)
+    hint = "newuidmap and newgidmap need their set-uid bit or file capabilities, and no_new_privs off"
+    if not by_tools:
+        hint = "container root needs the capabilities SETUID, SETGID and SETFCAP for it"
+    elif "write to" in said:  # set-uid, and the bounding set lacks SYS_ADMIN
+        hint = (
             "newuidmap and newgidmap need file capabilities in a pod: "
             "chmod 755 them, setcap cap_setuid+ep newuidmap, setcap cap_setgid+ep newgidmap"
         )
-    return "newuidmap and newgidmap need their set-uid bit or file capabilities, and no_new_privs off"
+    return IsolationUnavailable(_NOT_MAPPED + said, hint=hint)
 
 
 def _write_maps(target: int, maps: Maps, go: int, told: int) -> NoReturn:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from builda.errors import StoreUnavailable
@@ -59,13 +60,38 @@ class Layout(NamedTuple):
 
 def default_places(environ: Mapping[str, str], uid: int) -> tuple[str, str]:
     """The store's root and its volatile companion when the caller names none: root's, or the user's own."""
+    root, runroot = environ.get("BUILDA_ROOT"), environ.get("BUILDA_RUNROOT")
     if uid == 0:
-        root, runroot = "/var/lib/builda", "/run/builda"
-    else:
-        home = environ.get("HOME") or f"/tmp/builda-{uid}"
-        root = f"{environ.get('XDG_DATA_HOME') or f'{home}/.local/share'}/builda"
-        runroot = f"{environ.get('XDG_RUNTIME_DIR') or f'/tmp/builda-run-{uid}'}/builda"
-    return environ.get("BUILDA_ROOT") or root, environ.get("BUILDA_RUNROOT") or runroot
+        return root or "/var/lib/builda", runroot or "/run/builda"
+    home = (environ.get("HOME") or f"/tmp/builda-{uid}").rstrip("/")
+    data = environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
+    return root or f"{data}/builda", runroot or f"{_runtime_directory(environ, uid)}/builda"
+
+
+def _runtime_directory(environ: Mapping[str, str], uid: int) -> str:
+    """XDG_RUNTIME_DIR if it is this user's (after `su` it is not), else one in /tmp that nobody else can have made."""
+    named = environ.get("XDG_RUNTIME_DIR")
+    private = f"/tmp/builda-run-{uid}"
+    if uid != os.geteuid():  # of somebody else nothing can be checked
+        return named or private
+    if named and _is_ours(named, uid):
+        return named
+    with suppress(OSError):  # it is there, or whatever needs it says that it cannot be
+        os.mkdir(private, 0o700)
+    if os.path.lexists(private) and not _is_ours(private, uid):
+        raise StoreUnavailable(
+            f"directory for volatile files is not private: {private}",
+            hint="remove it, set XDG_RUNTIME_DIR, or name another with --runroot",
+        )
+    return private
+
+
+def _is_ours(path: str, uid: int) -> bool:
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o022
 
 
 def create(layout: Layout) -> None:
@@ -109,7 +135,8 @@ def translated(path: str) -> Iterator[None]:
 
 def unavailable(error: OSError, path: str) -> StoreUnavailable | OSError:
     """What an OSError under the store means for its user; the error itself when it means nothing special."""
-    if isinstance(error.filename, str) and os.path.isabs(error.filename) and not error.filename.startswith(path):
+    named = error.filename
+    if isinstance(named, str) and os.path.isabs(named) and not named.startswith(path) and not _is_above(named, path):
         return error  # of a file that came from, or goes, elsewhere
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
@@ -120,6 +147,10 @@ def unavailable(error: OSError, path: str) -> StoreUnavailable | OSError:
             return StoreUnavailable(f"no permission in the store: {path}", hint="choose another with --root")
         case _:
             return error
+
+
+def _is_above(directory: str, path: str) -> bool:
+    return path.startswith(f"{directory.rstrip('/')}/")
 
 
 def temporary(layout: Layout, suffix: str = "") -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest, Readable
     from builda.store.blobs import BlobWriter
+    from builda.store.claim import Claim
     from builda.store.containers import Containers, WorkingContainer
     from builda.store.steps import Steps
 
@@ -65,11 +66,18 @@ class Store:
 
     @classmethod
     def open(
-        cls, root: Path | str, runroot: Path | str, *, driver: str | None = None, now: Callable[[], float] = time.time
+        cls,
+        root: Path | str,
+        runroot: Path | str,
+        *,
+        driver: str | None = None,
+        claim: Claim | None = None,
+        now: Callable[[], float] = time.time,
     ) -> Store:
         """The store at `root`, made when it is not there. `driver` is overlay or plain.
 
-        Raises StoreUnavailable when it cannot be made or was made by another version.
+        `claim` is how this process sees the ids of trees, if it works in them. Raises StoreUnavailable when the store
+        cannot be made, was made by another version, or belongs to another user or mode.
         """
         chosen = driver or "overlay"
         if chosen not in DRIVERS:
@@ -77,8 +85,14 @@ class Store:
         where = Layout(os.path.abspath(root), os.path.abspath(runroot))
         layout.create(where)
         from builda.linux.userns import in_user_namespace
+        from builda.store import claim as claims
 
-        return cls(where, chosen, in_user_namespace(), now)
+        claims.check_owner(where)
+        inside = in_user_namespace()
+        if claim is not None:
+            marks = {"overlay": "user" if inside else "trusted"}.get(chosen)
+            claims.check(where, claim._replace(marks=marks))
+        return cls(where, chosen, inside, now)
 
     def __enter__(self) -> Store:
         return self

@@ -1,0 +1,192 @@
+"""builda as an unprivileged user with a range of ids: the same images as root's, and words where something lacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda
+from tests.support.rootless import LONELY, Rootless, rootless
+
+pytestmark = [
+    pytest.mark.root,  # to become somebody else
+    pytest.mark.skipif(shutil.which("newuidmap") is None, reason="newuidmap is not installed"),
+]
+EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
+CONTAINERFILE = """\
+FROM localhost/debian:debian
+COPY --chown=1000:0 hello /srv/
+SHELL ["bash", "-c"]
+RUN useradd -m x && mkdir -p /srv/d && chown -R x:x /srv/d && su x -c 'id && touch /srv/d/mine' && chmod 4755 /srv/d
+RUN --mount=type=cache,target=/c touch /c/x && rm -rf /var/log && mkdir /var/log && chown 65534:5 /var/log
+RUN cat <(echo substituted) > /srv/substituted && ln /srv/hello /srv/again
+ENV A=b
+CMD ["bash"]
+"""
+
+
+@pytest.fixture
+def user() -> Iterator[Rootless]:
+    with rootless() as made:
+        yield made
+
+
+def readable(archive: Path, user: Rootless) -> Path:
+    """A copy of an archive that the user may read."""
+    copy = user.home / archive.name
+    shutil.copyfile(archive, copy)
+    return copy
+
+
+def with_image(builda: Builda, archive: Path, name: str) -> None:
+    builda("pull", "-q", f"oci-archive:{archive}:{name}")
+
+
+def digest(builda: Builda, name: str) -> str:
+    found: str = json.loads(builda("inspect", "--type", "image", name))["FromImageDigest"]
+    return found
+
+
+def context(directory: Path) -> Path:
+    directory.mkdir()
+    (directory / "Containerfile").write_text(CONTAINERFILE)
+    (directory / "hello").write_text("hello\n")
+    os.utime(directory / "hello", (1600000000, 1600000000))
+    return directory
+
+
+def test_a_containerfile_gives_the_image_that_root_builds(user: Rootless, builda: Builda, debian: Path) -> None:
+    for made, archive, place in (
+        (builda, debian, builda.root.parent / "context"),
+        (user, readable(debian, user), user.home / "context"),
+    ):
+        with_image(made, archive, "debian")
+        made("bud", "-q", "-t", "built", context(place), **EPOCH)
+    assert digest(user, "built") == digest(builda, "built")
+
+
+def test_a_script_gives_the_image_that_root_makes(user: Rootless, builda: Builda, busybox: Path) -> None:
+    for made, archive in ((builda, busybox), (user, readable(busybox, user))):
+        with_image(made, archive, "busybox")
+        container = made("from", "localhost/busybox:busybox")
+        made("run", container, "sh", "-c", "mkdir -p /a/b && chown 33:44 /a && chmod 2750 /a && rm -r /var")
+        made("config", "--env", "A=b", "--user", "33", container)
+        made(
+            "run",
+            "--user",
+            "0",
+            container,
+            "sh",
+            "-c",
+            "mkdir /var && touch -d '2020-01-01 10:00:00' /var/x && mkfifo /a/pipe",
+        )
+        made("commit", "-q", container, "made", **EPOCH)
+        made("commit", "-q", "--squash", container, "squashed", **EPOCH)
+    assert digest(user, "made") == digest(builda, "made")
+    assert digest(user, "squashed") == digest(builda, "squashed")
+
+
+def test_devices_of_a_base_image_are_kept_when_it_is_squashed(user: Rootless, builda: Builda, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir(mode=0o755)
+    os.mknod(tree / "node", 0o020640, os.makedev(1, 3))
+    os.chown(tree / "node", 0, 5)
+    container = builda("from", "scratch")
+    builda("copy", "-q", container, tree, "/")
+    builda("commit", "-q", container, f"oci-archive:{tmp_path}/nodes.tar:nodes")
+    for made, archive in ((builda, tmp_path / "nodes.tar"), (user, readable(tmp_path / "nodes.tar", user))):
+        with_image(made, archive, "nodes")
+        made("commit", "-q", "--squash", made("from", "localhost/nodes:nodes"), "squashed", **EPOCH)
+    assert digest(user, "squashed") == digest(builda, "squashed")
+
+
+def test_the_command_is_root_of_its_own_with_a_proc_of_its_own(user: Rootless, busybox: Path) -> None:
+    with_image(user, readable(busybox, user), "busybox")
+    container = user("from", "localhost/busybox:busybox")
+    said = user("run", container, "sh", "-c", "id -u; ls -d /proc/[0-9]* | wc -l; echo x > /dev/null && echo written")
+    assert said.split() == ["0", "4", "written"]
+
+
+def test_light_verbs_enter_no_namespace(user: Rootless, busybox: Path) -> None:
+    with_image(user, readable(busybox, user), "busybox")
+    container = user("from", "localhost/busybox:busybox")
+    nowhere = {"BUILDA_MODE": "single"}  # which verbs that must enter refuse
+    assert "not built yet" in user.fails("run", container, "true", **nowhere)
+    user("config", "--label", "a=b", container, **nowhere)
+    user("tag", "localhost/busybox:busybox", "other", **nowhere)
+    assert "other" in user("images", **nowhere)
+    assert user("inspect", "--format", "{{.FromImage}}", container, **nowhere) == "localhost/busybox:busybox"
+    user("push", "-q", "other", f"oci-archive:{user.home}/pushed.tar", **nowhere)
+
+
+def test_mount_works_inside_unshare_and_says_so_outside(user: Rootless, busybox: Path) -> None:
+    with_image(user, readable(busybox, user), "busybox")
+    container = user("from", "localhost/busybox:busybox")
+    assert "builda unshare" in user.fails("mount", container)
+    inner = " ".join(user.command[len(user.command) - 3 :])
+    script = f'm=$({inner} mount {container}) && echo here > "$m/note" && chown 7:8 "$m/note" && {inner} info'
+    assert json.loads(user("unshare", "sh", "-c", script))["host"]["rootless"] is True
+    assert user("run", container, "sh", "-c", "cat /note; stat -c %u:%g /note").split() == ["here", "7:8"]
+    seen = user("unshare", "--mount", f"ROOT={container}", "--", "sh", "-c", 'id -u; cat "$ROOT/note"')
+    assert seen.split() == ["0", "here"]
+
+
+def test_nothing_is_left_of_a_build_after_prune(user: Rootless, debian: Path) -> None:
+    with_image(user, readable(debian, user), "debian")
+    user("bud", "-q", "-t", "built", context(user.home / "context"))
+    user("rm", "--all")
+    user("prune", "--all", "--force")
+    store = user.home / ".local/share/builda"
+    assert os.listdir(store / "snapshots") == []
+    assert os.listdir(store / "ingest") == []
+
+
+def test_a_user_without_ranges_is_told_what_to_write(busybox: Path) -> None:
+    with rootless(LONELY) as lonely:
+        with_image(lonely, readable(busybox, lonely), "busybox")
+        said = lonely.fails("from", "localhost/busybox:busybox")
+        assert "no range of uids for user" in said
+        assert f"{LONELY}:100000:65536 in /etc/subuid" in said
+        assert "busybox" in lonely("images")
+
+
+def test_another_users_store_is_refused(user: Rootless, builda: Builda, busybox: Path) -> None:
+    with_image(user, readable(busybox, user), "busybox")
+    store = user.home / ".local/share/builda"
+    assert f"store belongs to another user: {store}" in builda.fails("--root", store, "images")
+    os.chmod(builda.root.parent, 0o755)
+    root = Path(subprocess.check_output(["mktemp", "-d", "-p", "/var/tmp"], text=True).strip())
+    try:
+        root.chmod(0o755)
+        builda("--root", root, "images")
+        said = user.fails("--root", root, "from", "scratch")
+        assert f"store belongs to another user: {root}" in said
+    finally:
+        shutil.rmtree(root)
+
+
+def test_a_store_of_another_mode_is_refused(user: Rootless) -> None:
+    user("from", "scratch")
+    marker = user.home / ".local/share/builda/builda.json"
+    made = json.loads(marker.read_text())
+    assert made["mode"] == "subid"
+    marker.write_text(json.dumps({**made, "mode": "single", "ids": "0:1000:1"}))
+    said = user.fails("from", "scratch")
+    assert "store was made in mode single, this is mode subid" in said
+    assert "--root" in said
+
+
+def test_a_home_that_cannot_be_written_is_named(user: Rootless) -> None:
+    said = user.fails("images", HOME="/")
+    assert "no permission in the store: /.local/share/builda" in said
+    assert "--root" in said
+
+
+def test_a_runtime_directory_of_somebody_else_is_not_used(user: Rootless) -> None:
+    assert json.loads(user("info", XDG_RUNTIME_DIR="/run"))["store"]["RunRoot"].startswith("/tmp/builda-run-")
