@@ -6,6 +6,7 @@ Root file systems are kept in `.work/` as tar files, so that only the first run 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -33,24 +34,48 @@ def debian_tar() -> Path:
     path = WORK / "debian-bookworm.tar"
     if not path.exists():
         WORK.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        command = [_required("mmdebstrap"), "--variant=minbase", "--format=tar", "--include=ca-certificates"]
-        for extra in _download_settings():
-            command.append(f"--customize-hook=copy-in {extra} /etc/apt/apt.conf.d")
-        sources = next((p for p in map(Path, _SOURCES) if p.exists()), None)
-        arguments = ["bookworm", str(partial)] + ([str(sources)] if sources else [])
-        subprocess.run([*command, *arguments], check=True, capture_output=True)
+        partial = WORK / f"debian-bookworm.{os.getpid()}"
+        options = ["--variant=minbase", "--format=tar", "--include=ca-certificates", *_hooks()]
+        command = [_required("mmdebstrap"), *options, "bookworm", str(partial), *mmdebstrap_arguments()]
+        made = subprocess.run(command, capture_output=True, text=True)
+        if made.returncode != 0:
+            raise RuntimeError(f"mmdebstrap made no Debian: {made.stderr}")
         partial.rename(path)
     return path
 
 
-_SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
+def mmdebstrap_arguments() -> list[str]:
+    """What mmdebstrap must be told to fetch packages as this machine does: its sources, proxies and exceptions."""
+    settings = [path for path in _files("/etc/apt/apt.conf.d") if "Acquire::" in path.read_text(errors="replace")]
+    settings = [path for path in settings if "docker" not in path.name]
+    sources = _sources()
+    return [*([str(sources)] if sources else []), *(f"--aptopt={path}" for path in settings)]
 
 
-def _download_settings() -> list[Path]:
-    """This machine's settings of how packages are fetched (proxies, mirrors that lag); the image needs them too."""
-    found = sorted(Path("/etc/apt/apt.conf.d").iterdir())
-    return [path for path in found if "Acquire::" in path.read_text(errors="replace") and "docker" not in path.name]
+def _sources() -> Path | None:
+    """This machine's list of Debian's own packages."""
+    usual = [Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")]
+    for path in (*usual, *_files("/etc/apt/sources.list.d")):
+        text = path.read_text() if path.exists() else ""
+        if re.search(r"^[^#\n]*\bbookworm\b", text, re.MULTILINE) and re.search(
+            r"^[^#\n]*\bmain\b", text, re.MULTILINE
+        ):
+            return path
+    return None
+
+
+def _hooks() -> list[str]:
+    """What else apt-get needs inside the image: this machine's authorities, and keys that are not Debian's."""
+    sources = _sources()
+    keys = re.findall(r"[Ss]igned-[Bb]y[=:]\s*(/[^\s\]]+)", sources.read_text()) if sources else []
+    wanted = ["/etc/ssl/certs/ca-certificates.crt", "/etc/apt/apt.conf", *keys]
+    found = sorted({path for path in map(Path, wanted) if path.is_file()})
+    copies = [f"mkdir -p $1{path.parent} && cp {path} $1{path}" for path in found]
+    return [f"--customize-hook={command}" for command in copies]
+
+
+def _files(directory: str) -> list[Path]:
+    return sorted(path for path in Path(directory).iterdir() if path.is_file()) if Path(directory).is_dir() else []
 
 
 def _required(command: str) -> str:
