@@ -90,6 +90,10 @@ class IsolationUnavailable(BuildaError):
     """The kernel or the pod does not allow what a run needs."""
 
 
+class NetworkUnavailable(IsolationUnavailable):
+    """A network of its own cannot be made for a command; that of the caller is always there."""
+
+
 class StepFailed(BuildaError):
     """A step of a build failed: where it was written, and the last lines of its output if nobody saw them.
 

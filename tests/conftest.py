@@ -12,15 +12,22 @@ from pathlib import Path
 
 import pytest
 
+from builda.linux import syscalls
 from tests.support.base_images import busybox_tree, debian_tar
 
 REPOSITORY = Path(__file__).parents[1]
 
 
 def pytest_configure() -> None:
-    """Undo what a shell does to jobs in the background: an ignored SIGINT stays ignored in every child."""
+    """Undo what a shell does to jobs in the background: an ignored SIGINT stays ignored in every child.
+
+    As root, have a mount namespace: two test runs do not see each other's mounts, and none outlives its run.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.geteuid() == 0:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -103,7 +110,10 @@ def builda(tmp_path: Path) -> Iterator[Builda]:
     """builda on an empty store."""
     made = Builda(tmp_path / "store", tmp_path / "run")
     yield made
-    subprocess.run(f"grep -o '{tmp_path}[^ ]*' /proc/self/mounts | sort -r | xargs -r -n1 umount -l", shell=True)
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in reversed(places):
+        if place.startswith(f"{tmp_path}/"):
+            subprocess.run(["umount", "-l", place], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from builda import __version__
 from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions
 from builda.events import ignore
+from builda.linux.userns import in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest
     from builda.plan import Configure, Copy, MakeDirectory, Run, RunOptions
+    from builda.store.images import Removal
     from builda.store.store import Image, Store, WorkingContainer
 
 _FROM, _COMMIT, _PULL, _PUSH = FromOptions(), CommitOptions(), PullOptions(), PushOptions()
@@ -64,6 +66,7 @@ class Builder:
         self.now = now
         self.environ = environ
         self._cwd = cwd
+        self.private_network = not in_user_namespace()  # what a command gets that asks for none; the host's elsewhere
 
     def __enter__(self) -> Self:
         return self
@@ -205,6 +208,18 @@ class Builder:
     def remove(self, container: WorkingContainer) -> None:
         """Remove the working container and its mount; InUse when something runs in it."""
         self.store.remove_container(container, detach=_detach)
+
+    def prune(self, *, all_images: bool = False) -> Removal:
+        """Remove what nothing needs, and what killed commands left, on disk and elsewhere on the machine.
+
+        Images without a name go, and with `all_images` those with names that no working container uses.
+        """
+        from builda.isolation import remove_leftovers
+
+        removal = self.store.prune(all_images=all_images)
+        if os.geteuid() == 0 and self.private_network:
+            remove_leftovers()
+        return removal
 
 
 def _detach(path: str) -> None:

@@ -12,7 +12,8 @@ from builda.builder.attachments import Attachments, attached
 from builda.builder.mounting import occupied
 from builda.builder.records import remembered
 from builda.builder.settling import settle
-from builda.errors import CommandFailed, InvalidValue
+from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable
+from builda.events import Warned
 from builda.fs import paths
 from builda.isolation.users import home_directory, resolve_user
 from builda.linux.mount import mounted
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.options import Inputs
-    from builda.isolation.spec import Process, User
+    from builda.isolation.spec import Process, Sandbox, User
     from builda.linux.mount import Mount
     from builda.plan import Run, RunOptions
     from builda.store.store import WorkingContainer
@@ -70,17 +71,27 @@ def _perform(
     asked = process.network_name(options)
     if isolation.name == "chroot" and asked not in (None, "host"):
         raise InvalidValue(f"isolation chroot has the host's network only: {asked}")
-    sandbox = process.sandbox_of(
-        container,
-        options,
-        rootfs,
-        attachments,
-        network=asked or process.DEFAULT_NETWORK,
-        scratch=_inner(place),
-        stubs=builder.store.containers.path(container.id, "stubs"),
-        version=builder.version,
-    )
-    return isolation.run(command, sandbox, builder.emit)
+
+    def sandbox(network: str) -> Sandbox:
+        return process.sandbox_of(
+            container,
+            options,
+            rootfs,
+            attachments,
+            network=network,
+            scratch=_inner(place),
+            stubs=builder.store.containers.path(container.id, "stubs"),
+            version=builder.version,
+        )
+
+    if asked is not None or isolation.name == "chroot" or not builder.private_network:
+        return isolation.run(command, sandbox(asked or "host"), builder.emit)
+    try:
+        return isolation.run(command, sandbox("private"), builder.emit)
+    except NetworkUnavailable as error:  # before the command was started
+        builder.private_network = False
+        builder.emit(Warned(message=f"commands have the host's network: {error}", hint="--network host says so"))
+    return isolation.run(command, sandbox("host"), builder.emit)
 
 
 def _identity(

@@ -71,7 +71,7 @@ NAMESPACES: Params = (
         "--network",
         "--net",
         metavar="MODE",
-        help="host, none, private, or ns:PATH of a network namespace.  [default: host]",
+        help="private (default for root), host, none, or ns:PATH of a network namespace.",
     ),
     text("--pid", metavar="MODE", help="private, host, or the path of a namespace."),
     text("--ipc", metavar="MODE", help="private, host, or the path of a namespace."),

@@ -271,5 +271,5 @@ def prune(session: Session, *, everything: bool, force: bool) -> None:
     if force:
         for name in tuple(_removable(session.store, unnamed_only=not everything, used_too=True)):
             _remove_containers(session, name)
-    removal = session.store.prune(all_images=everything, force=False)
+    removal = session.builder.prune(all_images=everything)
     _print_removal(removal.untagged, removal.deleted)

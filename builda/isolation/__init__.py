@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from builda.isolation.spec import Isolation
 
 
+def remove_leftovers() -> None:
+    """Remove what runs share or killed runs left outside the store: unused networks, and cgroups of ended runs."""
+    from builda.isolation.network import remove_unused
+    from builda.isolation.oci import sweep_cgroups
+
+    sweep_cgroups()
+    remove_unused()
+
+
 def isolation_for(
     name: str, *, state: Path | None = None, runtime: str | None = None, runtime_flags: tuple[str, ...] = ()
 ) -> Isolation:

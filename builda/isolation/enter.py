@@ -93,8 +93,10 @@ def _outer(spec: Spec) -> int:
     _enter_namespaces(spec["namespaces"])
     if spec["wait_for_network"]:
         report(("network",))
-        if os.read(GO, 1) != b"g":
+        connection = os.read(GO, 64)
+        if not connection:
             os._exit(125)  # the parent has said why
+        _connect(connection)
     alive, keep = os.pipe()
     init = os.fork()
     if init == 0:
@@ -103,6 +105,13 @@ def _outer(spec: Spec) -> int:
     os.close(REPORT)
     _forward(init, group=False)
     return _wait_for(init)
+
+
+def _connect(connection: bytes) -> None:
+    """Set up eth0 as the parent says: address, netmask and gateway."""
+    from builda.linux import netlink
+
+    netlink.configure("eth0", address=connection[:4], netmask=connection[4:8], gateway=connection[8:])
 
 
 def _init(spec: Spec, sources: Sources, alive: int, private_pid: bool) -> None:

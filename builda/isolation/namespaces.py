@@ -180,10 +180,9 @@ def _follow(reader: int, pid: int, go: int, stack: ExitStack) -> BuildaError | N
         if message == ("ready",):
             ready = True
         elif message == ("network",):
-            from builda.isolation.network import connected
+            from builda.isolation.network import connect
 
-            stack.enter_context(connected(pid))
-            os.write(go, b"g")
+            os.write(go, b"".join(connect(pid)))
         else:
             failure = _error(*message)
     if failure is None and not ready:

@@ -147,3 +147,20 @@ def test_containers_and_images_complete(builda: Builda, base: str) -> None:
     assert base in completed(builda, "builda from localhost/")
     assert "busybox:latest" in completed(builda, "builda push busy")
     assert {container, "busybox:latest"} <= set(completed(builda, "builda inspect busy"))
+
+
+@pytest.mark.root
+def test_without_the_right_to_a_network_commands_have_the_hosts_and_builda_says_so(builda: Builda, base: str) -> None:
+    container = builda("from", base)
+    limited = ["setpriv", "--bounding-set=-net_admin", *builda.command]
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [*limited, "run", *options, container, "--", "readlink", "/proc/self/ns/net"]
+        return subprocess.run(command, capture_output=True, text=True, env=clean_environ())
+
+    default, private = run(), run("--network", "private")
+    assert default.stdout.strip() == os.readlink("/proc/self/ns/net")
+    assert default.stderr.count("host's network") == 1
+    assert private.returncode == 125
+    assert "cannot make a private network: Operation not permitted" in private.stderr
+    assert builda("run", container, "--", "readlink", "/proc/self/ns/net") != os.readlink("/proc/self/ns/net")

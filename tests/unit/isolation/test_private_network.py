@@ -22,6 +22,22 @@ def links() -> set[str]:
     return {entry.name for entry in Path("/sys/class/net").iterdir()}
 
 
+@pytest.fixture(autouse=True)
+def no_bridge() -> Iterator[None]:
+    """Each test starts without one, and leaves none."""
+    take_away()
+    yield
+    take_away()
+
+
+def take_away() -> bool:
+    """Remove bridge and table, once the kernel has taken the last ended run's veth away."""
+    from tests.unit.isolation.test_native import until
+
+    until(lambda: not any(name.startswith("builda-") for name in links()))
+    return network.remove_unused()
+
+
 @pytest.fixture
 def server() -> Iterator[int]:
     """A TCP server on all addresses of this machine; the answer is the peer's address."""
@@ -66,6 +82,7 @@ def firewall(request: pytest.FixtureRequest) -> Iterator[None]:
     )
     subprocess.run(["nft", chain], check=True)
     yield
+    take_away()
     rules = subprocess.run(["nft", "list", "table", "ip", "buildatest"], check=True, capture_output=True, text=True)
     subprocess.run(["nft", "delete", "table", "ip", "buildatest"], check=True)
     assert "builda0" not in rules.stdout
@@ -101,19 +118,46 @@ def _connect_world(pid: int) -> None:
     subprocess.run([*enter, "link", "set", "eth0", "up"], check=True)
 
 
-def test_the_last_run_takes_bridge_and_table_away(box: Any) -> None:
-    before = links()
+def test_bridge_and_table_stay_for_the_next_run_until_they_are_removed(box: Any) -> None:
     box.shell("true", network="private")
-    assert links() == before
+    assert network.BRIDGE in links()
+    assert take_away()
+    assert network.BRIDGE not in links()
     with network._nftables() as nft:
         assert network.TABLE not in {table.get_attr("NFTA_TABLE_NAME") for table in nft.get_tables()}
+    assert not network.remove_unused()
+
+
+def test_a_bridge_in_use_is_not_removed(box: Any, tmp_path: Path) -> None:
+    from tests.unit.isolation.test_native import runner
+
+    with runner(box, tmp_path, "sh", "-c", "echo up; sleep 60", network="private") as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == b"up\n"
+        assert not network.remove_unused()
+        caller.kill()
+    assert take_away()
+
+
+@pytest.mark.parametrize("lost", ["table", "chain", "address"])
+def test_what_somebody_took_away_is_made_again(box: Any, server: int, lost: str) -> None:
+    box.shell("true", network="private")
+    if lost == "address":
+        subprocess.run(["ip", "addr", "flush", "dev", network.BRIDGE], check=True)
+    else:
+        name = [network.TABLE] if lost == "table" else [network.TABLE, "complete"]
+        subprocess.run(["nft", "delete", lost, "ip", *name], check=True)
+    assert box.shell(f"nc {GATEWAY} {server} < /dev/null", network="private").startswith("10.207.")
+    rules = subprocess.run(["nft", "list", "table", "ip", network.TABLE], check=True, capture_output=True, text=True)
+    assert rules.stdout.count("masquerade") == 1
 
 
 def test_runs_side_by_side_have_different_addresses(new_box: Callable[[str], Any], tmp_path: Path) -> None:
     boxes = [new_box("native") for _ in range(3)]
     meeting = tmp_path / "meeting"
     meeting.mkdir()
-    script = "touch /meeting/$0; while [ $(ls /meeting | wc -l) -lt 3 ]; do sleep 0.02; done; ip -4 addr show eth0"
+    wait = "until [ $(ls /meeting | wc -l) = 3 ]; do i=$((i + 1)); [ $i -lt 500 ]; sleep 0.02; done"
+    script = f"touch /meeting/$0; i=0; {wait}; ip -4 addr show eth0"
     mounts = (Mount("bind", str(meeting), "/meeting"),)
     results: list[str] = []
 
@@ -127,21 +171,6 @@ def test_runs_side_by_side_have_different_addresses(new_box: Callable[[str], Any
     for thread in threads:
         thread.join(60)
     assert len(set(results)) == 3
-    assert network.BRIDGE not in links()
-
-
-def test_what_a_killed_run_left_is_removed_by_the_next(box: Any, tmp_path: Path) -> None:
-    from tests.unit.isolation.test_native import runner, until
-
-    with runner(box, tmp_path, "sh", "-c", "echo up; sleep 60", network="private") as caller:
-        assert caller.stdout is not None
-        assert caller.stdout.readline() == b"up\n"
-        caller.kill()
-    until(lambda: not any(name.startswith("builda-") for name in links()))
-    assert network.BRIDGE in links()
-    assert network.remove_unused()
-    assert network.BRIDGE not in links()
-    assert not network.remove_unused()
 
 
 def test_the_subnet_overlaps_no_route(box: Any) -> None:
