@@ -110,6 +110,10 @@ class Registries:
 
         return self._client(RegistryAccess()).candidates(name)
 
+    def tags(self, reference: Reference, access: RegistryAccess) -> tuple[str, ...]:
+        """All tags of the repository that `reference` names."""
+        return self._client(access).tags(reference)
+
     def source(self, reference: Reference, access: RegistryAccess) -> ImageSource:
         """The image that `reference` names in its registry."""
         return self._client(access).source(reference)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builda import __version__
-from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions
+from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions, RegistryAccess
 from builda.events import ignore
 from builda.linux.userns import in_user_namespace
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from builda.store.store import Image, Store, WorkingContainer
 
 _FROM, _COMMIT, _PULL, _PUSH = FromOptions(), CommitOptions(), PullOptions(), PushOptions()
+_ACCESS = RegistryAccess()
 _INPUTS = Inputs()
 _SUCCESS = frozenset({0})
 
@@ -85,6 +86,12 @@ class Builder:
         from builda.builder.pull import pull
 
         return pull(self, name, options)
+
+    def tagged(self, name: str, access: RegistryAccess = _ACCESS) -> tuple[str, ...]:
+        """The full names of all tags of the repository that `name`, which has no tag of its own, means."""
+        from builda.builder.pull import tagged
+
+        return tagged(self, name, access)
 
     def push(self, image: str, destination: str | None = None, options: PushOptions = _PUSH) -> Descriptor:
         """Copy a stored image to `destination` (default: its own name's registry); what was written, by digest.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from builda.errors import BuildaError, InvalidReference, NotFound, RegistryError
+from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound, RegistryError
 from builda.events import Warned
 from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
 from builda.transfer.locate import Location, parse_location
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
-    from builda.builder.options import PullOptions
+    from builda.builder.options import PullOptions, RegistryAccess
     from builda.oci.descriptor import Platform
     from builda.store.store import Image
     from builda.transfer.copy import ImageSource
@@ -35,6 +35,18 @@ def pull(builder: Builder, name: str, options: PullOptions) -> Image:
             return _by_policy(builder, name, local, (reference,), options)
         case _:
             return _from_file(builder, location, options)
+
+
+def tagged(builder: Builder, name: str, access: RegistryAccess) -> tuple[str, ...]:
+    """The full names of all tags of a repository; InvalidValue for a name with a tag or of another transport."""
+    location = parse_location(name)
+    if location is not None and location.transport != "registry":
+        raise InvalidValue(f"only a repository has tags: {name}")
+    text = name if location is None else location.where
+    if (short := parse_short(text)).tag or short.digest:
+        raise InvalidValue(f"a name with a tag means one image: {name}", hint="leave out the tag, or --all-tags")
+    reference = builder.remote.candidates(text)[0]
+    return tuple(f"{reference.registry}/{reference.repository}:{tag}" for tag in builder.remote.tags(reference, access))
 
 
 def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:

@@ -37,6 +37,10 @@ class Remote(Protocol):
         """The references that `name` may mean, best first: one for a full name, several for a short one."""
         ...
 
+    def tags(self, reference: Reference, access: RegistryAccess) -> tuple[str, ...]:
+        """All tags of the repository that `reference` names."""
+        ...
+
     def source(self, reference: Reference, access: RegistryAccess) -> ImageSource:
         """The image that `reference` names in its registry."""
         ...

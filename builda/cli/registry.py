@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from builda.cli import complete, groups
-from builda.cli.options import argument, refused, switch, text
+from builda.cli.options import argument, switch, text
 from builda.cli.output import print_line, write_file
 from builda.cli.verb import verb
 from builda.errors import Unsupported
@@ -18,12 +18,7 @@ if TYPE_CHECKING:
     argument("image"),
     text("--policy", metavar="POLICY", default="missing", help="missing (default), always, never or newer."),
     switch("--quiet", "-q", help="Show no progress."),
-    refused(
-        "--all-tags",
-        "-a",
-        reason="a repository may hold thousands of images; pull the tags you need",
-        takes_value=False,
-    ),
+    switch("--all-tags", "-a", help="Fetch every tag of the repository, and print the ID of each image."),
     groups.PLATFORM,
     groups.PULL_FLAGS,
     groups.REGISTRY,
@@ -33,7 +28,7 @@ if TYPE_CHECKING:
     groups.HIDDEN,
     example="builda pull --platform linux/arm64 docker.io/library/alpine:3.20",
 )
-def pull(session: Session, *, image: str, policy: str, quiet: bool, **values: Any) -> None:
+def pull(session: Session, *, image: str, policy: str, all_tags: bool, quiet: bool, **values: Any) -> None:
     """Fetch an image into the store, and print its ID.
 
     IMAGE is a name, or a transport with its argument: docker://, oci:, oci-archive:, docker-archive:, dir:.
@@ -46,7 +41,9 @@ def pull(session: Session, *, image: str, policy: str, quiet: bool, **values: An
         platform=groups.platform(values),
         access=groups.registry_access(values, session.environ),
     )
-    print_line(session.builder.pull(image, options).id.encoded)
+    names = session.builder.tagged(image, options.access) if all_tags else (image,)
+    for name in names:
+        print_line(session.builder.pull(name, options).id.encoded)
 
 
 @verb(

@@ -58,12 +58,14 @@ class Registries:
     search: tuple[str, ...] | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     credential_helpers: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()  # where not empty, the registries that may be reached at all
 
     @classmethod
     def load(cls, places: Places, path: Path | None = None, *, aliases: Path | None = None) -> Registries:
         """The configuration of this machine and user, or of `path` alone (as $CONTAINERS_REGISTRIES_CONF).
 
-        $CONTAINERS_REGISTRIES_CONF_OVERRIDE comes last; `aliases` replaces the cache of learned short names.
+        $CONTAINERS_REGISTRIES_CONF_OVERRIDE comes last, then the limits of $BUILD_REGISTRY_SOURCES; `aliases` replaces
+        the cache of learned short names.
         """
         result = cls()
         for file in _files(places, path):
@@ -71,7 +73,7 @@ class Registries:
         cache = aliases or places.short_name_aliases()
         if cache.is_file():
             result = _merge(result, {"aliases": _read(cache).get("aliases", {})}, cache)
-        return result
+        return _limited(result, places.environ.get("BUILD_REGISTRY_SOURCES") or "{}")
 
     def candidates(self, text: str) -> tuple[Reference, ...]:
         """What `text` may mean, best first: itself when qualified, its alias, or one name for each search registry.
@@ -118,7 +120,12 @@ class Registries:
         if entry is not None and entry.blocked:
             raise RegistryError(
                 f"registry is blocked by {entry.file}: {reference}",
-                hint=f"remove blocked = true from the [[registry]] table with prefix {entry.prefix}",
+                hint=f"it is the entry for {entry.prefix} that says so",
+            )
+        if self.only and reference.registry not in self.only:
+            raise RegistryError(
+                f"registry is none of the allowedRegistries of BUILD_REGISTRY_SOURCES: {reference}",
+                hint=f"it allows {', '.join(self.only)}",
             )
         return entry
 
@@ -126,6 +133,27 @@ class Registries:
         """Whether the configuration allows plain HTTP and unknown certificates for `reference`."""
         entry = self.registry_of(reference)
         return entry is not None and entry.insecure
+
+
+def _limited(base: Registries, text: str) -> Registries:
+    """`base` with what $BUILD_REGISTRY_SOURCES, a JSON object of three lists of hosts, adds to it."""
+    import json
+
+    variable = Path("$BUILD_REGISTRY_SOURCES")
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InvalidValue(f"BUILD_REGISTRY_SOURCES is not JSON: {error}") from error
+    names = ("insecureRegistries", "blockedRegistries", "allowedRegistries")
+    if not isinstance(value, dict) or value.keys() - set(names):
+        raise InvalidValue(f"BUILD_REGISTRY_SOURCES is not an object of {', '.join(names)}: {text}")
+    insecure, blocked, only = (_strings(value.get(name) or [], name, variable) for name in names)
+    tables = {entry.prefix: entry for entry in base.registries}
+    for host in insecure:
+        tables[host] = replace(tables.get(host, Registry(prefix=host, location=host)), insecure=True)
+    for host in blocked:
+        tables[host] = replace(tables.get(host, Registry(prefix=host, location=host)), blocked=True, file=variable)
+    return replace(base, registries=tuple(tables.values()), only=only)
 
 
 def _files(places: Places, path: Path | None) -> Iterable[Path]:

@@ -116,3 +116,19 @@ def test_podman_reads_an_image_of_the_store(builda: Builda, base: str, tmp_path:
         pulled = subprocess.check_output([*podman, "pull", "-q", f"oci:{builda.root}:localhost/made:1"], text=True)
         config = json.loads(subprocess.check_output([*podman, "inspect", pulled.strip()]))[0]["Config"]
     assert config["Cmd"] == ["sh"]
+
+
+def test_all_tags_of_a_repository_are_pulled(builda: Builda, base: str, running: Registry) -> None:
+    name = f"{running.address}/many"
+    for number in ("1", "2"):
+        container = builda("from", base)
+        builda("config", "--label", f"number={number}", container)
+        builda("commit", "--quiet", "--rm", container, f"{name}:{number}")
+        builda("push", "--quiet", "--tls-verify=false", f"{name}:{number}")
+        builda("rmi", f"{name}:{number}")
+    pulled = builda("pull", "--quiet", "--tls-verify=false", "--all-tags", name).split()
+    listed = {builda("images", "--format", "{{.ID}}", "--no-trunc", f"{name}:{number}") for number in ("1", "2")}
+    assert {f"sha256:{image}" for image in pulled} == listed
+    refused = builda.run("pull", "--tls-verify=false", "--all-tags", f"{name}:1", check=False)
+    assert refused.returncode == 125
+    assert "a name with a tag means one image" in refused.stderr

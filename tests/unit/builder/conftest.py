@@ -41,6 +41,10 @@ class FakeRemote:
     def candidates(self, name: str) -> tuple[Reference, ...]:
         return tuple(dict.fromkeys(Reference.parse(name, default_registry=registry) for registry in self.search))
 
+    def tags(self, reference: Reference, access: RegistryAccess) -> tuple[str, ...]:
+        name = f"{reference.registry}/{reference.repository}:"
+        return tuple(key.removeprefix(name) for key in self.images if key.startswith(name))
+
     def source(self, reference: Reference, access: RegistryAccess) -> ImageSource:
         self.asked.append(str(reference))
         if str(reference) not in self.images:

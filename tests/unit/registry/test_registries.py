@@ -197,3 +197,35 @@ def test_nonsense_is_refused_with_the_file_named(tmp_path: Path, text: str, erro
 def test_a_missing_named_file_is_an_error(places: Places) -> None:
     with pytest.raises(NotFound, match=r"/no/such\.conf"):
         Registries.load(places, Path("/no/such.conf"))
+
+
+SOURCES = (
+    '{"insecureRegistries": ["a.example"], "blockedRegistries": ["b.example"], "allowedRegistries": ["a.example"]}'
+)
+
+
+def limited(tmp_path: Path, text: str, conf: str = "") -> Registries:
+    environ = {"HOME": "/nonexistent", "BUILD_REGISTRY_SOURCES": text}
+    return Registries.load(Places(environ, 1000, tmp_path), write(tmp_path / "r.conf", conf))
+
+
+def test_build_registry_sources_limit_what_is_reached(tmp_path: Path) -> None:
+    registries = limited(tmp_path, SOURCES)
+    assert pulled(registries, "a.example/x:1") == [("a.example/x:1", True)]
+    with pytest.raises(RegistryError, match=r"blocked by .BUILD_REGISTRY_SOURCES: b\.example"):
+        registries.allowed(Reference.parse("b.example/x:1"))
+    with pytest.raises(RegistryError, match="none of the allowedRegistries") as caught:
+        registries.allowed(Reference.parse("c.example/x:1"))
+    assert caught.value.hint == "it allows a.example"
+
+
+def test_build_registry_sources_keep_the_mirrors_of_registries_conf(tmp_path: Path) -> None:
+    conf = '[[registry]]\nlocation = "a.example"\n[[registry.mirror]]\nlocation = "m.example"\n'
+    registries = limited(tmp_path, '{"insecureRegistries": ["a.example"]}', conf)
+    assert pulled(registries, "a.example/x:1") == [("m.example/x:1", False), ("a.example/x:1", True)]
+
+
+@pytest.mark.parametrize("text", ["no", "[]", '{"allowed": []}', '{"blockedRegistries": "b.example"}'])
+def test_build_registry_sources_that_cannot_be_read_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidValue, match="BUILD_REGISTRY_SOURCES"):
+        limited(tmp_path, text)
