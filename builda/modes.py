@@ -6,6 +6,7 @@ process's rights, the machine's boot and builda's version are the same.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from builda.linux.subids import IdMap
     from builda.linux.userns import Maps
 
-__all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "parse_mode"]
+__all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "overlay_refused", "parse_mode"]
 
 _NOT_BUILT = {
     "single": "mode single, one id in a user namespace, is not built yet",
@@ -172,3 +173,17 @@ def _remember(path: str, key: str, found: Abilities) -> None:
         os.rename(temporary, path)
     except OSError:
         return  # a run root that cannot be written costs the next command the same 10 ms
+
+
+def overlay_refused(place: str) -> str | None:
+    """Why no overlay can be written in the empty directory `place`; None when one can. Leaves it filled."""
+    from builda.linux.attempts import overlay_in
+    from builda.linux.userns import in_user_namespace
+
+    try:
+        overlay_in(place, *(("userxattr",) if in_user_namespace() else ()))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise  # of the place as it is now, not of what it can ever hold
+        return str(error.strerror)
+    return None

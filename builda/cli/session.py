@@ -65,17 +65,21 @@ class Session:
         """The store alone: enough for verbs that run, mount and fetch nothing."""
         from builda.store.store import Store
 
-        return self._stack.enter_context(
-            Store.open(self.settings.root, self.settings.runroot, driver=self.settings.driver, claim=self._claim())
-        )
+        driver = self.settings.driver or ("plain" if self._place and self._place.mode == "chroot" else None)
+        store = Store.open(self.settings.root, self.settings.runroot, driver=driver, claim=self._claim())
+        self._stack.enter_context(store)
+        if store.no_overlay is not None:
+            self.emit(_copying(store))
+        return store
 
     def _claim(self) -> Claim | None:
         """How this process sees the ids of trees; None before it entered the place where it works in them."""
         if self._place is None:
             return None
+        from builda.modes import overlay_refused
         from builda.store.claim import Claim
 
-        return Claim(mode=self._place.mode, ids=self._place.ids)
+        return Claim(mode=self._place.mode, ids=self._place.ids, overlay_refused=overlay_refused)
 
     @cached_property
     def builder(self) -> Builder:
@@ -113,3 +117,12 @@ class Session:
                 environ=self.environ,
             )
         )
+
+
+def _copying(store: Store) -> Event:
+    from builda.events import Warned
+
+    return Warned(
+        message="every working tree in this store is a copy, as overlay cannot be written in it: "
+        f"{store.no_overlay}; a store on a volume (--root, BUILDA_ROOT) is faster and smaller"
+    )

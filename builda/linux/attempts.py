@@ -12,16 +12,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+def overlay_in(place: str, *options: str) -> None:
+    """Mount an overlay whose directories are made in `place`, attached nowhere, and make a directory opaque in it."""
+    for name in ("lower", "upper", "work", "lower/directory"):
+        os.mkdir(f"{place}/{name}")
+    settings = (f"upperdir={place}/upper", f"workdir={place}/work", *options)
+    mount = detached.clone_overlay((f"{place}/lower",), settings)
+    try:
+        os.rmdir("directory", dir_fd=mount)
+        os.mkdir("directory", dir_fd=mount)  # opaque now, which takes an extended attribute
+    finally:
+        os.close(mount)
+
+
 def _overlay(*options: str) -> None:
     sys_.mount("tmpfs", "/proc", "tmpfs", 0)
-    for name in ("lower", "upper", "work", "lower/directory"):
-        os.mkdir(f"/proc/{name}")
-    settings = ("upperdir=/proc/upper", "workdir=/proc/work", *options)
-    fd = os.open("/proc", os.O_PATH)
-    mount = detached.clone_overlay(("/proc/lower",), settings)
-    sys_.move_mount(mount, "", fd, "lower", sys_.MOVE_MOUNT_F_EMPTY_PATH)
-    os.rmdir("/proc/lower/directory")
-    os.mkdir("/proc/lower/directory")  # opaque now, which takes an extended attribute
+    overlay_in("/proc", *options)
 
 
 def _fresh(kind: str, namespace: int) -> None:

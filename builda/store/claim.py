@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from builda.errors import StoreUnavailable
@@ -15,15 +16,22 @@ from builda.store.layout import Layout
 
 
 class Claim(NamedTuple):
-    """How a process sees the ids of a store's trees.
+    """How a process sees the ids of a store's trees, and what it can do with them.
 
     `ids` are the views that it may take the store for, that of a new store first: "" is the ids as they are, else rows
-    of an id map. `marks` is whose extended attributes overlay's marks are, for stores that have any.
+    of an id map. `overlay_refused` tries an overlay in an empty directory and says why there can be none.
     """
 
     mode: str
     ids: tuple[str, ...] = ("",)
-    marks: str | None = None
+    overlay_refused: Callable[[str], str | None] = lambda _: None
+
+
+class Chosen(NamedTuple):
+    """The driver of a store, and why it is not overlay if that was decided just now."""
+
+    driver: str
+    reason: str | None = None
 
 
 def check_owner(where: Layout) -> None:
@@ -35,22 +43,50 @@ def check_owner(where: Layout) -> None:
         )
 
 
-def check(where: Layout, claim: Claim) -> None:
-    """StoreUnavailable when the store's trees are another user's, or were made in another mode."""
+def driver_of(where: Layout) -> str:
+    """The driver that was chosen for a store, by what its file system can do; overlay until that is known."""
+    driver = layout.read_json(where.path("builda.json")).get("driver")
+    return driver if isinstance(driver, str) else "overlay"
+
+
+def take(where: Layout, claim: Claim, driver: str | None, *, inside: bool) -> Chosen:
+    """The driver for this claim, `driver` if one is asked for; what was not known of the store is written down.
+
+    StoreUnavailable when the store's trees are another user's, or were made in another mode. `inside`: in a user
+    namespace, where overlay's marks are other attributes.
+    """
     path = where.path("builda.json")
-    owner = os.stat(path).st_uid
-    if owner != os.geteuid():
+    if os.stat(path).st_uid != os.geteuid():
         raise StoreUnavailable(f"store belongs to another user: {where.root}", hint="use another --root")
     marker = layout.read_json(path)
-    ids, marks = marker.get("ids"), marker.get("marks")
-    fits = (ids is None or ids in claim.ids) and (marks is None or claim.marks in (None, marks))
-    if not fits:
+    known = {**marker}
+    known.setdefault("mode", claim.mode)
+    known.setdefault("ids", claim.ids[0])
+    chosen = Chosen(driver or known.get("driver", "")) if driver or "driver" in known else _try(where, claim)
+    if driver is None:
+        known["driver"] = chosen.driver
+    marks = "user" if inside else "trusted"
+    if chosen.driver == "overlay":
+        known.setdefault("marks", marks)
+    if known["ids"] not in claim.ids or (chosen.driver == "overlay" and known["marks"] != marks):
         raise StoreUnavailable(
-            f"store was made in mode {marker.get('mode')}, this is mode {claim.mode}: {where.root}",
-            hint=f"use another --root, or --mode {marker.get('mode')} where that works",
+            f"store was made in mode {known['mode']}, this is mode {claim.mode}: {where.root}",
+            hint=f"use another --root, or --mode {known['mode']} where that works",
         )
-    if ids is None or (marks is None and claim.marks is not None):
-        named = claim.mode if ids is None else marker.get("mode")
-        view = claim.ids[0] if ids is None else ids
-        changed = {**marker, "mode": named, "ids": view, "marks": claim.marks or marks}
-        layout.publish(where, path, json.dumps(changed).encode())
+    if known != marker:
+        layout.publish(where, path, json.dumps(known).encode())
+    return chosen
+
+
+def _try(where: Layout, claim: Claim) -> Chosen:
+    from builda.fs.paths import remove_tree
+
+    place = layout.temporary(where)
+    os.makedirs(place, mode=0o700)
+    refused = claim.overlay_refused(place)
+    parent = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(parent, os.path.basename(place))
+    finally:
+        os.close(parent)
+    return Chosen("overlay") if refused is None else Chosen("plain", refused.replace(place, where.root))

@@ -63,6 +63,8 @@ class Store:
         self._steps: Steps | None = None
         self._stack = ExitStack()
         self._leased = False
+        self.no_overlay: str | None = None
+        """Why the store's driver is not overlay, when opening it found that out."""
 
     @classmethod
     def open(
@@ -74,14 +76,13 @@ class Store:
         claim: Claim | None = None,
         now: Callable[[], float] = time.time,
     ) -> Store:
-        """The store at `root`, made when it is not there. `driver` is overlay or plain.
+        """The store at `root`, made when it is not there. `driver` is overlay or plain, by default what works there.
 
         `claim` is how this process sees the ids of trees, if it works in them. Raises StoreUnavailable when the store
         cannot be made, was made by another version, or belongs to another user or mode.
         """
-        chosen = driver or "overlay"
-        if chosen not in DRIVERS:
-            raise InvalidValue(f"unknown storage driver: {chosen}", hint=f"builda has {' and '.join(DRIVERS)}")
+        if driver is not None and driver not in DRIVERS:
+            raise InvalidValue(f"unknown storage driver: {driver}", hint=f"builda has {' and '.join(DRIVERS)}")
         where = Layout(os.path.abspath(root), os.path.abspath(runroot))
         layout.create(where)
         from builda.linux.userns import in_user_namespace
@@ -89,10 +90,12 @@ class Store:
 
         claims.check_owner(where)
         inside = in_user_namespace()
-        if claim is not None:
-            marks = {"overlay": "user" if inside else "trusted"}.get(chosen)
-            claims.check(where, claim._replace(marks=marks))
-        return cls(where, chosen, inside, now)
+        if claim is None:
+            return cls(where, driver or claims.driver_of(where), inside, now)
+        chosen = claims.take(where, claim, driver, inside=inside)
+        store = cls(where, chosen.driver, inside, now)
+        store.no_overlay = chosen.reason
+        return store
 
     def __enter__(self) -> Store:
         return self

@@ -1,0 +1,144 @@
+"""One Containerfile and one script in each kind of Kubernetes pod: the image that root builds, or a clear refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda
+from tests.support.pods import VOLUME, in_pod, runtime_is_there
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed"),
+]
+EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
+MODES = {
+    "privileged-root": "direct",
+    "root-default-unconfined": "userns",
+    "rootless-setuid": "subid",
+    "userns-pod": "userns",
+    "userns-pod-unmasked": "userns",
+    "userns-pod-admin": "direct",
+    "userns-pod-admin-unmasked": "direct",
+    "userns-rootless": "subid",
+}
+REFUSED = {
+    "rootless-nosetuid": ("single", "newuidmap"),
+    "restricted": ("traced", "user namespace"),
+    "restricted-ro": ("traced", "user namespace"),
+}
+FRESH_PROC = {name for name in MODES if "unmasked" in name or "admin" in name} | {"privileged-root", "userns-rootless"}
+CONTAINERFILE = """\
+FROM localhost/debian:debian
+COPY --chown=1000:0 hello /srv/
+SHELL ["bash", "-c"]
+RUN useradd -m x && chown x:x /srv/hello && chmod 4755 /srv/hello && su x -c 'touch ~/mine && test $(id -u) = 1000'
+RUN --mount=type=cache,target=/c --mount=type=secret,id=s touch /c/x && grep -q word /run/secrets/s
+RUN rm -rf /var/log && mkdir /var/log && chown 33:42 /var/log && cat <(echo substituted) > /dev/null
+CMD ["bash"]
+"""
+BUILD = """
+builda info | grep '"mode"' >&2
+builda pull -q oci-archive:/given/debian.tar:debian >&2
+builda bud -q --secret id=s,src=/given/secret -t built /given >&2
+builda inspect --type image --format '{{.FromImageDigest}}' built && echo
+c=$(builda from built)
+builda run $c bash -c 'useradd y; ls -d /proc/[0-9]* | wc -l; : > /dev/null; ls /dev/pts/ptmx /dev/shm > /dev/null'
+builda commit -q --rm $c again >&2
+builda prune -af >&2
+"""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
+    """What pods are given: a base image and a build context with a secret."""
+    path = tmp_path_factory.mktemp("given")
+    path.chmod(0o755)
+    shutil.copy(debian, path)
+    (path / "Containerfile").write_text(CONTAINERFILE)
+    (path / "hello").write_text("hello\n")
+    os.utime(path / "hello", (1600000000, 1600000000))
+    (path / "secret").write_text("word\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def by_root(tmp_path_factory: pytest.TempPathFactory, given: Path) -> str:
+    """The digest of the image as root builds it."""
+    builda = Builda(tmp_path_factory.mktemp("root") / "store", tmp_path_factory.mktemp("run") / "run")
+    builda("pull", "-q", f"oci-archive:{given}/debian.tar:debian")
+    builda("bud", "-q", "--secret", f"id=s,src={given}/secret", "-t", "built", given, **EPOCH)
+    found: str = json.loads(builda("inspect", "--type", "image", "built"))["FromImageDigest"]
+    return found
+
+
+@pytest.mark.parametrize("profile", MODES)
+def test_a_pod_builds_what_root_builds(profile: str, given: Path, by_root: str) -> None:
+    done = in_pod(profile, BUILD, given=given, environ=EPOCH)
+    assert done.returncode == 0, done.stderr
+    assert f'"mode": "{MODES[profile]}"' in done.stderr
+    digest, processes = done.stdout.split()
+    assert digest == by_root
+    assert (int(processes) <= 4) is (profile in FRESH_PROC), processes
+
+
+@pytest.mark.parametrize("profile", REFUSED)
+def test_a_pod_that_allows_too_little_is_told_what_it_lacks(profile: str, given: Path) -> None:
+    mode, lacking = REFUSED[profile]
+    script = "builda info | grep '\"mode\"'; builda from scratch"
+    done = in_pod(profile, script, given=given)
+    assert f'"mode": "{mode}"' in done.stdout
+    assert done.returncode == 125
+    assert lacking in done.stderr
+    assert "hint: " in done.stderr
+
+
+def test_newuidmap_without_file_capabilities_is_explained(given: Path) -> None:
+    done = in_pod("rootless-setuid", "builda from scratch", "--idmap-tools", "setuid", given=given)
+    assert done.returncode == 125
+    assert "setcap cap_setuid+ep newuidmap" in done.stderr
+
+
+@pytest.mark.parametrize("profile", ["privileged-root", "userns-pod", "userns-pod-admin", "rootless-setuid"])
+def test_a_store_on_the_pods_own_file_system_holds_copies_and_says_so(profile: str, given: Path) -> None:
+    script = """
+    builda pull -q oci-archive:/given/debian.tar:debian
+    c=$(builda from localhost/debian:debian)
+    builda run $c bash -c 'useradd x && rm -rf /var/log && mkdir /var/log'
+    builda commit -q $c made
+    builda info
+    """
+    done = in_pod(profile, script, given=given, environ={"BUILDA_ROOT": "/home/build/store"})
+    assert done.returncode == 0, done.stderr
+    assert '"GraphDriverName": "plain"' in done.stdout
+    assert done.stderr.count("overlay cannot be written in it") == 1
+
+
+def test_a_store_that_another_kind_of_pod_made_is_refused(given: Path, tmp_path: Path) -> None:
+    shared = ("--bind", f"{tmp_path}:/shared")
+    environ = {"BUILDA_ROOT": "/shared/store"}
+    first = in_pod("privileged-root", "builda from scratch", *shared, given=given, environ=environ)
+    assert first.returncode == 0, first.stderr
+    second = in_pod("root-default-unconfined", "builda from scratch", *shared, given=given, environ=environ)
+    assert second.returncode == 125
+    assert "store was made in mode direct, this is mode userns" in second.stderr
+
+
+def test_mounts_live_inside_unshare(given: Path) -> None:
+    script = """
+    builda pull -q oci-archive:/given/debian.tar:debian
+    c=$(builda from localhost/debian:debian)
+    builda mount $c || echo refused
+    export -f builda
+    builda unshare bash -c "m=\\$(builda mount $c) && chown 5:6 \\$m/srv"
+    builda run $c stat -c %u:%g /srv
+    """
+    done = in_pod("userns-pod", script, given=given, environ={"VOLUME": VOLUME})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-2:] == ["refused", "5:6"]
+    assert "builda unshare" in done.stderr

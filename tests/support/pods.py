@@ -1,0 +1,43 @@
+"""builda in what the kernel shows of a Kubernetes pod: `tests/podsim/podsim` with our own code bound in."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.rootless import REPOSITORY, interpreter
+
+PODSIM = REPOSITORY / "tests/podsim/podsim"
+VOLUME = "/vol"
+"""Where an empty volume is mounted."""
+
+
+def runtime_is_there() -> bool:
+    """Whether an OCI runtime is installed, which podsim needs."""
+    return any(shutil.which(name, path="/usr/bin:/usr/sbin:/bin:/sbin") for name in ("crun", "runc"))
+
+
+def in_pod(
+    profile: str, script: str, *options: str, given: Path, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a bash script in a pod; `builda` is a function of it, `given` is there as /given, a volume at VOLUME."""
+    variables = {"PYTHONPATH": "/app:/packages", "BUILDA_ROOT": f"{VOLUME}/store", **(environ or {})}
+    prelude = f'set -e\nbuilda() {{ {interpreter()[0]} -m builda "$@"; }}\n'
+    return subprocess.run(
+        [
+            str(PODSIM),
+            profile,
+            *("--emptydir", VOLUME, "--bind", f"{given}:/given:ro", "--timeout", "200"),
+            *("--bind", f"{REPOSITORY}:/app:ro", "--bind", f"{sysconfig.get_path('purelib')}:/packages:ro"),
+            *(word for name, value in variables.items() for word in ("--env", f"{name}={value}")),
+            *options,
+            *("--", "bash", "-c", prelude + script),
+        ],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=240,
+    )
