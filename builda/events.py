@@ -26,12 +26,31 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFinished:
-    """A step ended well; `cached` when its result was found and nothing was done."""
+    """A step ended well; `cached` when its result was found and nothing was done.
+
+    With `pending`, a thread is storing what the step changed, and LayerStored follows; `digest` and `bytes` are those
+    of the layer where they are known already.
+    """
 
     index: int
     total: int
     cached: bool
     seconds: float
+    stage: str | None = None
+    pending: bool = False
+    digest: Digest | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerStored:
+    """What step `index` of a stage changed is stored, as a blob of this digest and size; none when it was nothing."""
+
+    index: int
+    total: int
+    digest: Digest | None
+    bytes: int
+    diff_id: Digest | None = None
     stage: str | None = None
 
 
@@ -67,7 +86,7 @@ class Warned:
     line: int | None = None
 
 
-Event: TypeAlias = StepStarted | StepFinished | CommandOutput | BlobProgress | Warned
+Event: TypeAlias = StepStarted | StepFinished | LayerStored | CommandOutput | BlobProgress | Warned
 Emit: TypeAlias = Callable[[Event], None]
 
 

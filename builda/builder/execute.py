@@ -25,7 +25,7 @@ from builda.builder.pull import machine_platform
 from builda.builder.records import timestamp
 from builda.builder.tails import Tails
 from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed
-from builda.events import StepFinished, StepStarted
+from builda.events import LayerStored, StepFinished, StepStarted
 from builda.oci import edits
 from builda.oci.config import History, ImageConfig, empty_config
 from builda.oci.digest import Digest
@@ -56,6 +56,7 @@ from builda.values import dataclass
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.builder.options import ImageFormat
+    from builda.oci.descriptor import Descriptor
     from builda.store.store import Image
 
 _INPUTS, _PULL, _RUN, _COMMIT = Inputs(), PullOptions(), RunOptions(), CommitOptions()
@@ -102,6 +103,17 @@ class Tip:
     name: str = ""
 
 
+@dataclass(slots=True)
+class _Mark:
+    """The instruction that a stage is at: its number, when it began, and what is known of its layer."""
+
+    number: int
+    total: int
+    began: float = field(default_factory=time.monotonic)
+    pending: bool = False
+    blob: Descriptor | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
     """The target stage's image, whether it was there already, and why steps were missed."""
@@ -109,6 +121,7 @@ class Built:
     image: Image
     cached: bool
     misses: tuple[Miss, ...]
+    stage: str | None = None  # what events call the target, where there are several stages
 
 
 def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
@@ -130,6 +143,7 @@ class _Execution:
         self.options = options
         self.tips: dict[int, Tip] = {}
         self.containers: dict[int, WorkingContainer] = {}
+        self.marks: dict[int, _Mark] = {}
         self.misses: list[Miss] = []
         self.kept = _lineage(plan)  # stages whose layers the target has
         self.emit = builder.emit
@@ -180,39 +194,50 @@ class _Execution:
 
     def stage(self, index: int) -> None:
         stage = self.plan.stages[index]
-        name = self.label(index)
         texts = sum(1 for step in stage.steps if step.text) + 1
-        self.announce(1, texts, self.from_text(stage), name, stage.at)
-        began = time.monotonic()
+        mark = self.marks[index] = _Mark(1, texts)
+        self.announce(mark, self.from_text(stage), index, stage.at)
         tip = self.tips[index] = self.start(index, stage)
-        self.builder.emit(StepFinished(index=1, total=texts, cached=True, seconds=time.monotonic() - began, stage=name))
-        number = 1
+        self.finished(mark, index, cached=True)
         started = False
         for step in stage.steps:
             if self.stopping:
                 return
-            began = time.monotonic()
             if not started and (step.text or not isinstance(step, Configure)):
-                number += 1
-                text = step.text or _following(stage.steps, step)
-                self.announce(number, texts, text, name, step.at)
+                mark = self.marks[index] = _Mark(mark.number + 1, texts)
+                self.announce(mark, step.text or _following(stage.steps, step), index, step.at)
                 started = True
             cached = self.step(index, stage, tip, step)
             if step.text:
                 started = False
-                seconds = time.monotonic() - began
-                self.builder.emit(StepFinished(index=number, total=texts, cached=cached, seconds=seconds, stage=name))
+                self.finished(mark, index, cached=cached)
 
-    def announce(self, number: int, total: int, text: str, stage: str | None, at: Location | None) -> None:
+    def announce(self, mark: _Mark, text: str, index: int, at: Location | None) -> None:
         file, line = (None, None) if at is None else (at.file, at.line)
-        self.builder.emit(StepStarted(index=number, total=total, text=text, stage=stage, file=file, line=line))
+        stage = self.label(index)
+        self.builder.emit(
+            StepStarted(index=mark.number, total=mark.total, text=text, stage=stage, file=file, line=line)
+        )
+
+    def finished(self, mark: _Mark, index: int, *, cached: bool) -> None:
+        seconds, blob = time.monotonic() - mark.began, mark.blob
+        self.builder.emit(
+            StepFinished(
+                index=mark.number,
+                total=mark.total,
+                cached=cached,
+                seconds=seconds,
+                stage=self.label(index),
+                pending=mark.pending,
+                digest=None if blob is None else blob.digest,
+                bytes=None if blob is None else blob.size,
+            )
+        )
 
     def label(self, index: int) -> str | None:
-        """What tells the stages apart; None when there is one only."""
-        needed = self.plan.needed()
-        if len(needed) == 1:
-            return None
-        return f"{needed.index(index) + 1}/{len(needed)}"
+        """What tells the stages apart: the position among all of the file; None when there is one only."""
+        count = len(self.plan.stages)
+        return f"{index + 1}/{count}" if count > 1 else None
 
     def from_text(self, stage: Stage) -> str:
         base = "scratch"
@@ -290,6 +315,7 @@ class _Execution:
             found = self.store.steps.find(key)
             if found is not None and not self.is_stale(found):
                 tip.layers = (*tip.layers, *_pending(tip), _layer_of(found, step))
+                self.marks[index].blob = tip.layers[-1].blob
                 tip.history = ()
                 tip.key = key
                 return True
@@ -400,7 +426,7 @@ class _Execution:
         if key is not None:
             self.remember(key, tip.key, keyed, inputs or {}, below, empty)
         if not empty and index in self.kept:
-            self.write(key, below)
+            self.write(index, key, below)
 
     def remember(
         self, key: Digest, parent: Digest, keyed: Step, inputs: Mapping[str, str], snapshot: str, empty: bool
@@ -409,18 +435,29 @@ class _Execution:
         result = StepResult(snapshot, None, None, empty, readable, self.builder.now())
         self.store.steps.put(key, result)
 
-    def write(self, key: Digest | None, snapshot: str) -> None:
+    def write(self, index: int, key: Digest | None, snapshot: str) -> None:
         """Begin to store a frozen layer of the target, and note it with the remembered step when that is done."""
-        future = self.builder.layers.start(snapshot, LayerOptions.of(self.options.commit))
+        mark, stage = self.marks[index], self.label(index)
+        mark.pending = True
 
-        def note(done: Future[StoredLayer]) -> None:
-            if key is None or done.cancelled() or done.exception() is not None:
-                return
-            stored, found = done.result(), self.store.steps.find(key)
-            if found is not None and stored.blob is not None:
-                self.store.steps.put(key, found._replace(blob=stored.blob.to_json(), diff_id=stored.diff_id))
+        def note(stored: StoredLayer) -> None:
+            blob = stored.blob
+            digest, size = (None, 0) if blob is None else (blob.digest, blob.size)
+            self.tails.show(
+                LayerStored(
+                    index=mark.number,
+                    total=mark.total,
+                    digest=digest,
+                    bytes=size,
+                    diff_id=stored.diff_id,
+                    stage=stage,
+                )
+            )
+            found = None if key is None else self.store.steps.find(key)
+            if key is not None and found is not None and blob is not None:
+                self.store.steps.put(key, found._replace(blob=blob.to_json(), diff_id=stored.diff_id))
 
-        future.add_done_callback(note)
+        self.builder.layers.start(snapshot, LayerOptions.of(self.options.commit), note)
 
     # Keys
 
@@ -505,13 +542,13 @@ class _Execution:
         tip = self.tips[target]
         known = None if target in self.containers else self.known_image(tip)
         if known is not None:
-            return Built(image=known, cached=True, misses=tuple(self.misses))
+            return Built(image=known, cached=True, misses=tuple(self.misses), stage=self.label(target))
         container = self.container(target)
         with self.store.locked(container) as current:
             container = self.store.update(replace(current, layers=tip.layers, config=tip.config))
         image = self.builder.commit(container, replace(self.options.commit, destination=None))
         self.store.steps.put_image(self.image_key(tip), image.digest)
-        return Built(image=image, cached=False, misses=tuple(self.misses))
+        return Built(image=image, cached=False, misses=tuple(self.misses), stage=self.label(target))
 
     def image_key(self, tip: Tip) -> Digest:
         """What the image follows from: the last step, and what the commit adds."""

@@ -115,8 +115,10 @@ class Layers:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
 
-    def start(self, snapshot: str, options: LayerOptions) -> Future[StoredLayer]:
-        """The layer of a frozen snapshot, being stored."""
+    def start(
+        self, snapshot: str, options: LayerOptions, tell: Callable[[StoredLayer], None] | None = None
+    ) -> Future[StoredLayer]:
+        """The layer of a frozen snapshot, being stored; `tell` is called by its thread, before others know."""
         with self._lock:
             key = snapshot, options
             if key not in self._futures:
@@ -124,7 +126,7 @@ class Layers:
                     from concurrent.futures import ThreadPoolExecutor  # brings logging
 
                     self._pool = ThreadPoolExecutor(2, thread_name_prefix="builda-layer")
-                self._futures[key] = self._pool.submit(self.write, snapshot, options)
+                self._futures[key] = self._pool.submit(self._write, snapshot, options, tell)
             return self._futures[key]
 
     def result(self, layer: FrozenLayer, options: LayerOptions) -> StoredLayer:
@@ -134,6 +136,12 @@ class Layers:
         if layer.blob is not None and options.made(layer.blob) and self._store.has_blob(layer.blob.digest):
             return StoredLayer(layer.blob, layer.diff_id)
         return self.start(layer.snapshot, options).result()
+
+    def _write(self, snapshot: str, options: LayerOptions, tell: Callable[[StoredLayer], None] | None) -> StoredLayer:
+        stored = self.write(snapshot, options)
+        if tell is not None:
+            tell(stored)
+        return stored
 
     def write(self, snapshot: str, options: LayerOptions) -> StoredLayer:
         """Store what was changed in a snapshot."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from builda.cli import groups
+from builda.cli.buildview import build_view, wants_live
 from builda.cli.commit import annotation
 from builda.cli.options import Duration, argument, listed, many, number, refused, switch, text
 from builda.cli.output import print_line, write_file
@@ -14,13 +16,14 @@ from builda.cli.verb import verb
 from builda.errors import InvalidValue, NotFound, Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from builda.builder.execute import Built, ExecuteOptions
+    from builda.cli.buildview import BuildView
+    from builda.cli.progress import Observer
     from builda.cli.session import Session
     from builda.containerfile import BuildRequest
-    from builda.events import Event
 
 _LATER = "not supported yet"
 _CONTEXTS = ("docker://", "docker-image://", "container-image://")
@@ -60,6 +63,11 @@ _CONTEXTS = ("docker://", "docker-image://", "container-image://")
     text("--manifest", metavar="LIST", help="Append the image to this list, which is made when missing."),
     text("--pull", metavar="POLICY", default="missing", bare="true", help="missing (default), always, never or newer."),
     switch("--quiet", "-q", help="Print the image ID only."),
+    text(
+        "--progress",
+        metavar="HOW",
+        help="auto (default): a live view where stderr is a terminal; plain: lines; tty.  [env: BUILDA_PROGRESS]",
+    ),
     many("--secret", metavar="id=ID[,src=FILE|,env=NAME]", help="A secret for RUN --mount=type=secret."),
     many("--ssh", metavar="default|ID[=SOCKET]", help="An agent for RUN --mount=type=ssh."),
     many("--allow", metavar="security.insecure", help="Let RUN --security=insecure have every right."),
@@ -124,55 +132,50 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     from builda import containerfile
 
     session.quiet = quiet
-    printer = _Printer(session, quiet=quiet)
-    builder = session.builder
-    builder.emit = printer.show
     request = _request(session, context, values)
     if values.pop("check"):
-        _print_findings(containerfile.check(builder, request, _ignore_file(request, values["ignorefile"])))
+        _print_findings(containerfile.check(session.builder, request, _ignore_file(request, values["ignorefile"])))
         return
     if values.pop("print_plan"):
-        _print_plan(containerfile.compile_plan(builder, request).plan)
+        _print_plan(containerfile.compile_plan(session.builder, request).plan)
         return
+    progress = values.pop("progress") or session.environ.get("BUILDA_PROGRESS") or "auto"
+    live = wants_live(progress, sys.stderr, session.environ, quiet=quiet)
     _check_rest(values)
-    options = _execute_options(session, request, values)
-    built = containerfile.build(builder, request, options)
-    _publish(session, built, options, values, printer)
+    options = _execute_options(session, request, values, live=live)
+    with _watched(session, live=live):
+        built = containerfile.build(session.builder, request, options)
+    _publish(session, built, options, values)
 
 
-class _Printer:
-    """Steps on stdout as Buildah prints them; everything else as elsewhere."""
+@contextmanager
+def _watched(session: Session, *, live: bool) -> Iterator[None]:
+    """Shows the build that goes on inside."""
+    views: list[BuildView] = []
 
-    def __init__(self, session: Session, *, quiet: bool) -> None:
-        self._session = session
-        self.quiet = quiet
+    def make(others: Observer) -> BuildView:
+        views.append(
+            build_view(
+                others,
+                live=live,
+                quiet=session.quiet,
+                warnings=session.settings.warnings,
+                environ=session.environ,
+            )
+        )
+        return views[0]
 
-    def show(self, event: Event) -> None:
-        """One event; from any thread."""
-        from builda.events import CommandOutput, StepFinished, StepStarted
+    session.watch(make)
+    try:
+        yield
+    finally:
+        views[0].close()
 
-        match event:
-            case StepStarted():
-                prefix = f"[{event.stage}] " if event.stage else ""
-                self.line(f"{prefix}STEP {event.index}/{event.total}: {event.text}")
-            case StepFinished(cached=True) if event.index > 1:
-                prefix = f"[{event.stage}] " if event.stage else ""
-                self.line(f"{prefix}--> Using cache")
-            case StepFinished():
-                pass
-            case CommandOutput():
-                if not self.quiet or event.stream == "stderr":
-                    stream = sys.stdout if event.stream == "stdout" else sys.stderr
-                    stream.flush()
-                    os.write(stream.fileno(), event.data)
-            case _:
-                self._session.emit(event)
 
-    def line(self, text_: str) -> None:
-        """One line, unless quiet."""
-        if not self.quiet:
-            sys.stdout.write(text_ + "\n")
-            sys.stdout.flush()
+def _line(session: Session, text_: str) -> None:
+    """One of Buildah's lines, unless quiet."""
+    if not session.quiet:
+        print_line(text_)
 
 
 def _request(session: Session, context: str | None, values: dict[str, Any]) -> BuildRequest:
@@ -295,7 +298,7 @@ def _check_rest(values: dict[str, Any]) -> None:
         raise InvalidValue(f"--jobs is 0 or more: {values['jobs']}")
 
 
-def _execute_options(session: Session, request: BuildRequest, values: dict[str, Any]) -> ExecuteOptions:
+def _execute_options(session: Session, request: BuildRequest, values: dict[str, Any], *, live: bool) -> ExecuteOptions:
     from builda.builder.execute import ExecuteOptions
     from builda.builder.options import CommitOptions, Inputs, PullOptions
 
@@ -344,8 +347,8 @@ def _execute_options(session: Session, request: BuildRequest, values: dict[str, 
         commit=commit,
         jobs=values.pop("jobs"),
         explain=values.pop("explain_cache"),
-        capture=session.quiet,
-        hidden=frozenset({"stdout"} if session.quiet else ()),
+        capture=session.quiet or live,
+        hidden=frozenset(("stdout", "stderr") if live else ("stdout",) if session.quiet else ()),
     )
 
 
@@ -393,20 +396,18 @@ def _agents(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str
     return found
 
 
-def _publish(
-    session: Session, built: Built, options: ExecuteOptions, values: dict[str, Any], printer: _Printer
-) -> None:
+def _publish(session: Session, built: Built, options: ExecuteOptions, values: dict[str, Any]) -> None:
     """Names, lists, files and the last lines on stdout."""
     from builda.builder.push import local_name, write_to
     from builda.transfer.locate import parse_location
 
     image, store = built.image, session.store
     for miss in built.misses:
-        printer.line(f"--> not remembered: {miss.text}: {miss.reason}")
+        _line(session, f"--> not remembered: {miss.text}: {miss.reason}")
     tags = values.pop("tag")
-    if tags:
-        printer.line(f"COMMIT {tags[0]}")
-    printer.line(f"--> {image.id.encoded[:12]}")
+    prefix = f"[{built.stage}] " if built.stage else ""
+    _line(session, f"{prefix}COMMIT {tags[0] if tags else ''}".rstrip())
+    _line(session, f"--> {image.id.encoded[:12]}")
     for tag in tags:
         location = parse_location(tag)
         if location is not None and location.transport != "store":
@@ -414,7 +415,7 @@ def _publish(
             continue
         name = local_name(tag if location is None else location.where)
         store.tag(image, name)
-        printer.line(f"Successfully tagged {name}")
+        _line(session, f"Successfully tagged {name}")
     if (manifest := values.pop("manifest")) is not None:
         from builda.builder.commit import append_to_index
 

@@ -29,10 +29,22 @@ class Observer(Protocol):
         ...
 
 
+class Writable(Protocol):
+    """Where text goes."""
+
+    def write(self, text: str, /) -> object:
+        """Take `text`."""
+        ...
+
+    def flush(self) -> None:
+        """Let what was taken be seen."""
+        ...
+
+
 @contextmanager
 def observer(
     stream: TextIO, *, quiet: bool, warnings: bool, events: int | None, environ: Mapping[str, str]
-) -> Iterator[Observer]:
+) -> Iterator[Together]:
     """The observer that this stream, these options and this environment ask for; safe for many threads."""
     with ExitStack() as stack:
         shown: list[Observer] = []
@@ -42,28 +54,34 @@ def observer(
             shown.append(stack.enter_context(_bars(stream, colour=not environ.get("NO_COLOR"))))
         elif not quiet:
             shown.append(Lines(stream))
-        if events is not None:
-            shown.append(JsonLines(events))
-        yield _Together(shown)
+        yield Together(shown, None if events is None else JsonLines(events))
 
 
-class _Together:
-    """Several observers as one; one event at a time."""
+class Together:
+    """Several observers as one; one event at a time. `replace` puts another in the place of those for people."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
+    def __init__(self, people: Sequence[Observer], programs: Observer | None) -> None:
+        self._people = tuple(people)
+        self._programs = programs
         self._lock = Lock()
 
     def show(self, event: Event) -> None:
+        """Show one event to all."""
         with self._lock:
-            for one in self._observers:
+            for one in self._people:
                 one.show(event)
+            if self._programs is not None:
+                self._programs.show(event)
+
+    def replace(self, make: Callable[[Observer], Observer]) -> None:
+        """Let people see events through the observer that `make` makes of what they saw them through."""
+        self._people = (make(Together(self._people, None)),)
 
 
 class Warnings:
     """Prints warnings, each once; when `quiet`, none of the build checks'."""
 
-    def __init__(self, stream: TextIO, *, colour: bool, quiet: bool) -> None:
+    def __init__(self, stream: Writable, *, colour: bool, quiet: bool) -> None:
         self._quiet = quiet
         self._stream = stream
         self._word = "\033[33mwarning\033[0m" if colour else "warning"
@@ -106,7 +124,7 @@ class Lines:
                 self._say(f"{stage}{event.index}/{event.total} done: {what}")
             case CommandOutput():
                 _pass_on(event, self._stream)
-            case Warned():
+            case _:
                 pass
 
     def _blob(self, event: BlobProgress) -> None:

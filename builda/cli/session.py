@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
     from builda.builder.builder import Builder
-    from builda.cli.progress import Observer
+    from builda.cli.progress import Observer, Together
     from builda.cli.settings import Settings
     from builda.events import Event
     from builda.modes import Mode, Place
@@ -104,8 +104,12 @@ class Session:
         """Show what happens; safe to call from any thread."""
         self._observer.show(event)
 
+    def watch(self, make: Callable[[Observer], Observer]) -> None:
+        """Show events to people through what `make` makes of the observer that they had."""
+        self._observer.replace(make)
+
     @cached_property
-    def _observer(self) -> Observer:
+    def _observer(self) -> Together:
         from builda.cli.progress import observer
 
         return self._stack.enter_context(

@@ -96,22 +96,30 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
     # Off the main thread no signal can be passed on: the command stays in our process group and gets ^C with us.
     wire["session"] = wire["terminal"] or forward
     kills = oom.Kills(wire["cgroup"])
+    received: set[int] = set()
     with ExitStack() as stack:
         streams = stack.enter_context(Streams(command, emit))
         wire["give"] = streams.owned if wire["uid"] else ()
         reader, pid, go = _start(stack, wire, streams)
         with _ended(pid) as wait:
             if forward:
-                stack.enter_context(process.forwarding(pid, streams.resize))
+                stack.enter_context(process.forwarding(pid, lambda number: _noted(number, received, streams)))
             failure = _follow(reader, pid, go, stack)
             if failure is None:
                 streams.relay()
             status: int = wait()
     if failure is not None:
         raise failure
+    if status == 128 + signal.SIGINT and signal.SIGINT in received:
+        raise KeyboardInterrupt  # the user's wish, not a failure of the command
     if status and kills.happened():
         raise CommandFailed(oom.described(status), status=status, hint=kills.way_out(), command=command.args)
     return status
+
+
+def _noted(number: int, received: set[int], streams: Any) -> None:
+    received.add(number)
+    streams.resize(number)
 
 
 def _start(stack: ExitStack, wire: dict[str, Any], streams: Any) -> tuple[int, int, int]:

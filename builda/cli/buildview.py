@@ -1,0 +1,118 @@
+"""A build as it is watched: Buildah's lines on stdout; on stderr a line for each finished step, or the live view."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TextIO
+
+from builda.cli.finished import Ledger
+from builda.errors import InvalidValue
+from builda.events import BlobProgress, CommandOutput, Event, LayerStored, StepFinished, StepStarted, Warned
+
+if TYPE_CHECKING:
+    from builda.cli.live import Live
+    from builda.cli.progress import Observer
+
+PROGRESS = ("auto", "plain", "tty")
+
+
+def wants_live(progress: str, stream: TextIO, environ: Mapping[str, str], *, quiet: bool) -> bool:
+    """Whether a build is shown live on `stream`; InvalidValue when that is asked for and cannot be."""
+    if progress not in PROGRESS:
+        raise InvalidValue(f"unknown --progress: {progress}", hint=f"it is {', '.join(PROGRESS)}")
+    able = stream.isatty() and environ.get("TERM", "dumb") != "dumb"
+    if progress == "tty" and not able:
+        raise InvalidValue("--progress=tty needs a terminal on standard error", hint="auto and plain need none")
+    return able and not quiet and progress != "plain"
+
+
+class BuildView:
+    """Shows the events of one build; `close` ends the live view, after which blobs and warnings go on being shown."""
+
+    def __init__(self, lines: Lines | None, live: Live | None, others: Observer) -> None:
+        self._lines = lines
+        self._live = live
+        self._others = others
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        if self._lines is not None:
+            self._lines.show(event)
+        if self._live is not None:
+            self._live.show(event)
+        elif isinstance(event, BlobProgress | Warned):
+            self._others.show(event)
+
+    def close(self) -> None:
+        """The build is over: nothing moves any more."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.close()
+        if self._lines is not None:
+            self._lines.close()
+
+
+def build_view(others: Observer, *, live: bool, quiet: bool, warnings: bool, environ: Mapping[str, str]) -> BuildView:
+    """The view of one build, to be closed; `others` shows blobs and warnings where the live view does not."""
+    if not live:
+        return BuildView(Lines(sys.stdout, sys.stderr, quiet=quiet), None, others)
+    from builda.cli.live import Live
+
+    lines = None if sys.stdout.isatty() else Lines(sys.stdout, None, quiet=False, passes=("stdout",))
+    return BuildView(lines, Live(sys.stderr, colour=not environ.get("NO_COLOR"), warnings=warnings), others)
+
+
+class Lines:
+    """Buildah's lines on `out`, what finished steps took on `err` (None: told elsewhere)."""
+
+    def __init__(
+        self, out: TextIO, err: TextIO | None, *, quiet: bool, passes: tuple[str, ...] = ("stdout", "stderr")
+    ) -> None:
+        self._out = out
+        self._err = err
+        self._quiet = quiet
+        self._passes = passes
+        self._ledger = Ledger()
+
+    def show(self, event: Event) -> None:
+        """Print what `event` says."""
+        match event:
+            case StepStarted() if not self._quiet:
+                prefix = f"[{event.stage}] " if event.stage else ""
+                self._print(f"{prefix}STEP {event.index}/{event.total}: {event.text}")
+            case StepFinished(cached=True) if event.index > 1 and not self._quiet:
+                self._print("--> Using cache")
+            case CommandOutput() if event.stream in self._passes and not (self._quiet and event.stream == "stdout"):
+                _pass_on(event, sys.stdout if event.stream == "stdout" else sys.stderr)
+            case _:
+                pass
+        if isinstance(event, StepStarted | StepFinished | LayerStored):
+            self._tell(event)
+
+    def close(self) -> None:
+        """Tell of the steps whose layers nobody waited for."""
+        for done in self._ledger.rest():
+            self._say(f"{done.head} done: {done.cost}")
+
+    def _tell(self, event: Event) -> None:
+        for done in self._ledger.note(event):
+            if done.works and not done.cached:
+                self._say(f"{done.head} done: {done.cost}")
+
+    def _say(self, line: str) -> None:
+        if self._err is not None and not self._quiet:
+            self._err.write(line + "\n")
+            self._err.flush()
+
+    def _print(self, line: str) -> None:
+        self._out.write(line + "\n")
+        self._out.flush()
+
+
+def _pass_on(event: CommandOutput, stream: TextIO) -> None:
+    stream.flush()
+    left = event.data
+    while left:
+        left = left[os.write(stream.fileno(), left) :]

@@ -1,0 +1,186 @@
+"""The live view of a build, on a real terminal; and what is printed where there is none."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import struct
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda
+from tests.support.screen import Screen, on_terminal
+
+pytestmark = pytest.mark.root
+
+Write = Callable[[str], Path]
+
+SLOW = "i=0; while [ $i -lt 30 ]; do echo line-$i; i=$((i+1)); sleep 0.03; done"
+
+
+@pytest.fixture
+def write(builda: Builda, base: str, tmp_path: Path) -> Write:
+    """Makes a context whose Containerfile has this text, BASE being a busybox image that is unpacked already."""
+    context = tmp_path / "c"
+    context.mkdir()
+    builda("rm", builda("from", base))
+
+    def written(text: str) -> Path:
+        (context / "Containerfile").write_text(text.replace("BASE", base))
+        return context
+
+    return written
+
+
+def test_finished_steps_stay_with_their_seconds_and_bytes(builda: Builda, write: Write) -> None:
+    context = write(f"FROM BASE\nENV A=b\nRUN {SLOW}; head -c 100000 /dev/urandom > /f\nWORKDIR /w\n")
+    shown = on_terminal([*builda.command, "bud", "-t", "made", str(context)])
+    assert shown.status == 0
+    lines = shown.screen().text.splitlines()
+    assert lines[0] == "1/4 FROM localhost/busybox:latest"
+    assert lines[1] == "2/4 ENV A=b"
+    assert re.fullmatch(r"3/4 RUN i=0; while .*…  1\.\d\ds, 100 KB", lines[2])
+    assert re.fullmatch(r"4/4 WORKDIR /w  \d\.\d\ds, \d+ B", lines[3])
+    assert lines[4] == "COMMIT made"
+    assert lines[5].startswith("--> ")
+    assert lines[6] == "Successfully tagged localhost/made:latest"
+    assert len(lines[7]) == 64
+    assert len(lines) == 8
+    again = on_terminal([*builda.command, "bud", str(context)]).screen().text
+    assert re.search(r"3/4 RUN .*  cached\n", again)
+
+
+def test_the_running_step_shows_its_time_and_last_lines_and_is_drawn_seldom(builda: Builda, write: Write) -> None:
+    shown = on_terminal([*builda.command, "bud", str(write(f"FROM BASE\nRUN {SLOW}\n"))])
+    frames = [(at, text) for at, text in shown.pieces if re.search(r"2/2 RUN .* \d\.\ds\r\n", text)]
+    assert any(re.search(r"0\.5s\r\n(\S*    line-\d+\S*\r\n){5}$", text) for _, text in frames)
+    assert len(frames) <= 10 * (frames[-1][0] - frames[0][0]) + 2
+    assert not re.search(r"line-\d", shown.screen().text)
+
+
+def test_stages_side_by_side_each_have_a_place(builda: Builda, write: Write) -> None:
+    context = write(
+        "FROM BASE AS a\nRUN sleep 0.5; echo from-a; sleep 0.5\nFROM BASE AS b\nRUN sleep 0.5; echo from-b; sleep 0.5\n"
+        "FROM BASE\nCOPY --from=a /etc/passwd /a\nCOPY --from=b /etc/passwd /b\n"
+    )
+    shown = on_terminal([*builda.command, "bud", "--jobs", "2", str(context)])
+    assert shown.status == 0
+    together = [text for _, text in shown.pieces if "from-a" in text and "from-b" in text]
+    assert together
+    assert "[1/3] 2/2 RUN" in together[0]
+    assert "[2/3] 2/2 RUN" in together[0]
+    assert "[3/3] COMMIT" in shown.screen().text
+
+
+def test_a_failure_takes_the_view_down_and_shows_the_output_once(builda: Builda, write: Write) -> None:
+    context = write("FROM BASE\nRUN sleep 0.3; echo out; echo err >&2; exit 7\n")
+    shown = on_terminal([*builda.command, "bud", str(context)])
+    assert shown.status == 7
+    lines = shown.screen(200).text.splitlines()
+    assert lines[0] == "1/2 FROM localhost/busybox:latest"
+    assert "Containerfile:2: command failed with status 7: RUN sleep" in lines[1]
+    assert lines[-3:] == ["the last lines of its output:", "  out", "  err"]
+    assert sum(line.strip() == "out" for line in lines) == 1
+
+
+def test_an_interrupt_takes_the_view_down(builda: Builda, write: Write) -> None:
+    sent: list[int] = []
+
+    def interrupt(pid: int, terminal: int, text: str) -> None:
+        if "line-3" in text and not sent:
+            sent.append(pid)
+            os.write(terminal, b"\x03")
+
+    shown = on_terminal([*builda.command, "bud", str(write(f"FROM BASE\nRUN {SLOW}; sleep 20\n"))], act=interrupt)
+    assert shown.status in (130, -signal.SIGINT)
+    assert shown.screen().text.replace("^C", "").splitlines() == ["1/2 FROM localhost/busybox:latest"]
+    assert builda("containers", "-q") == ""
+
+
+def test_narrow_and_small_terminals_wrap_nothing(builda: Builda, write: Write) -> None:
+    context = write(f"FROM BASE\nRUN {SLOW}; echo 日本語日本語日本語日本語日本語日本語\n")
+    for size in ((24, 30), (3, 12), (24, 5)):
+        shown = on_terminal([*builda.command, "bud", "--no-cache", str(context)], size=size)
+        assert shown.status == 0
+        live, final = shown.text.split("COMMIT")
+        screen = Screen(size[1])
+        screen.feed(live)
+        assert len(screen.rows) - 1 == 2, screen.rows
+        assert "-->" in final
+
+
+def test_a_terminal_that_becomes_narrower_keeps_nothing_of_the_view(builda: Builda, write: Write) -> None:
+    resized: list[int] = []
+
+    def resize(pid: int, terminal: int, text: str) -> None:
+        if "line-5" in text and not resized:
+            resized.append(len(text))
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+
+    shown = on_terminal([*builda.command, "bud", str(write(f"FROM BASE\nRUN {SLOW}\n"))], act=resize)
+    before, after = shown.text[: resized[0]], shown.text[resized[0] :]
+    screen = Screen(80)
+    screen.feed(before)
+    narrow = Screen(40)
+    narrow.feed("\r\n".join(screen.rows))  # what a terminal that rewraps its lines makes of them
+    narrow.feed(after)
+    assert [line for line in narrow.text.splitlines() if "line-" in line or re.search(r" \d\.\ds$", line)] == []
+
+
+@pytest.mark.parametrize(
+    ("args", "environ"),
+    [(["--progress=plain"], {}), (["-q"], {}), ([], {"TERM": "dumb"}), ([], {"BUILDA_PROGRESS": "plain"})],
+)
+def test_the_view_can_be_done_without(builda: Builda, write: Write, args: list[str], environ: dict[str, str]) -> None:
+    context = write("FROM BASE\nRUN echo printed; sleep 0.3\n")
+    shown = on_terminal([*builda.command, "bud", *args, str(context)], **environ)
+    assert shown.status == 0
+    assert "\x1b" not in shown.text
+    assert ("printed\r\n" in shown.text) == ("-q" not in args)
+    assert ("STEP 2/2: RUN" in shown.text) == ("-q" not in args)
+
+
+def test_no_color_means_no_colours(builda: Builda, write: Write) -> None:
+    context = write("FROM BASE\nRUN sleep 0.3\n")
+    assert on_terminal([*builda.command, "bud", str(context)], NO_COLOR="1").screen().colours == 0
+    assert on_terminal([*builda.command, "bud", "--no-cache", str(context)]).screen().colours > 0
+
+
+def test_a_program_that_reads_stdout_gets_all_lines(builda: Builda, write: Write, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    context = write("FROM BASE\nRUN echo printed; sleep 0.3\n")
+    shown = on_terminal([*builda.command, "bud", str(context)], stdout=out)
+    lines = out.read_text().splitlines()
+    assert lines[:3] == ["STEP 1/2: FROM localhost/busybox:latest", "STEP 2/2: RUN echo printed; sleep 0.3", "printed"]
+    assert lines[3] == "COMMIT"
+    assert "\x1b" not in out.read_text()
+    assert "2/2 RUN echo printed" in shown.screen().text
+
+
+def test_tty_is_refused_without_a_terminal(builda: Builda, write: Write) -> None:
+    context = write("FROM BASE\n")
+    assert "--progress=tty needs a terminal" in builda.fails("bud", "--progress=tty", context)
+    assert "unknown --progress: fancy" in builda.fails("bud", "--progress=fancy", context)
+
+
+def test_without_a_terminal_finished_steps_have_a_line_on_stderr(builda: Builda, write: Write) -> None:
+    context = write("FROM BASE AS a\nENV A=b\nRUN head -c 100000 /dev/urandom > /f\nFROM a\nRUN true\n")
+    result = builda.run("bud", "-t", "made", context)
+    assert [line for line in result.stdout.splitlines() if len(line) != 64 and not line.startswith("--> ")] == [
+        "[1/2] STEP 1/3: FROM localhost/busybox:latest AS a",
+        "[1/2] STEP 2/3: ENV A=b",
+        "[1/2] STEP 3/3: RUN head -c 100000 /dev/urandom > /f",
+        "[2/2] STEP 1/2: FROM a",
+        "[2/2] STEP 2/2: RUN true",
+        "[2/2] COMMIT made",
+        "Successfully tagged localhost/made:latest",
+    ]
+    first, second = sorted(result.stderr.splitlines())
+    assert re.fullmatch(r"\[1/2\] 3/3 done: \d\.\d\ds, 100 KB", first)
+    assert re.fullmatch(r"\[2/2\] 2/2 done: \d\.\d\ds", second)
+    assert builda.run("bud", context).stderr == ""
