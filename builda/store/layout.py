@@ -215,9 +215,14 @@ def sync_directory(path: str) -> None:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """The JSON object in a file of the store; FileNotFoundError, or StoreUnavailable when it is damaged."""
+    """The JSON object in a file of the store; FileNotFoundError, or StoreUnavailable when it is damaged.
+
+    An empty file counts as none: a power cut makes them of those that nobody synced, and nothing else does.
+    """
     with open(path, "rb") as file:
         data = file.read()
+    if not data:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     try:
         value = json.loads(data)
     except ValueError as error:

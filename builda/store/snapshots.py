@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from builda.errors import CorruptContent, NotFound, Unsupported
+from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
 from builda.store import layout
 from builda.store.layout import Layout
 
@@ -150,7 +150,7 @@ class Snapshots:
     def freeze(self, key: str) -> str:
         """The active snapshot becomes a committed one, in place; the same ID. Nothing is copied."""
         info = self.info(key)
-        self._write_info(key, info._replace(committed=True))
+        self._write_info(key, info._replace(committed=True, boot=_boot_id()))
         from builda.fs.paths import remove_tree
 
         directory = os.open(self.path(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -180,13 +180,19 @@ class Snapshots:
             snapshot = os.readlink(self._layout.path("chains", chain.encoded))
         except FileNotFoundError:
             return None
-        if not self.exists(snapshot) or not self._is_trusted(snapshot):
-            return None
-        return snapshot
+        return snapshot if self.is_trusted(snapshot) else None
 
-    def _is_trusted(self, snapshot: str) -> bool:
-        """Unpacked layers are not synced: one of an earlier boot must still hold what it did, else it is made anew."""
-        info = self.info(snapshot)
+    def is_trusted(self, snapshot: str) -> bool:
+        """Whether it is there and whole; then no sweep takes it while this process holds a lease.
+
+        Snapshots are not synced: one of an earlier boot must still hold what it did, else it is made anew.
+        """
+        if not self.exists(snapshot):
+            return False
+        try:
+            info = self.info(snapshot)
+        except (StoreUnavailable, NotFound):  # emptied by a power cut; or removed just now
+            return False
         if info.boot == _boot_id():
             return True
         if info.entries < 0 or _count(self.path(snapshot, "fs")) != (info.entries, info.size):

@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from builda.errors import InvalidValue, StoreUnavailable
 from builda.oci.digest import Digest
 from builda.store import layout
 from builda.store.layout import Layout
@@ -35,12 +36,12 @@ class Steps:
         self._snapshots = snapshots
 
     def find(self, key: Digest) -> StepResult | None:
-        """The result under `key` when all of it is still there."""
+        """The result under `key` when all of it is still there and whole."""
         try:
             value = layout.read_json(self._layout.path("steps", key.encoded))
-        except FileNotFoundError:
+        except (FileNotFoundError, StoreUnavailable):  # never written, or emptied by a power cut: nothing syncs a cache
             return None
-        if not self._snapshots.exists(value["snapshot"]):
+        if not self._snapshots.is_trusted(value["snapshot"]):
             return None
         layout.touch(self._layout.path("steps", key.encoded))
         diff_id = value["diff_id"]
@@ -60,7 +61,7 @@ class Steps:
         try:
             with open(self._layout.path("steps", f"image-{key.encoded}"), encoding="ascii") as file:
                 return Digest.parse(file.read())
-        except FileNotFoundError:
+        except (FileNotFoundError, InvalidValue):  # as for steps
             return None
 
     def iter(self) -> Iterator[tuple[Digest, StepResult]]:
@@ -68,7 +69,7 @@ class Steps:
         for name in layout.iter_names(self._layout.path("steps")):
             if name.startswith("image-"):
                 continue
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, StoreUnavailable):
                 value = layout.read_json(self._layout.path("steps", name))
                 diff_id = value["diff_id"]
                 result = StepResult(**{**value, "diff_id": None if diff_id is None else Digest.parse(diff_id)})
