@@ -54,7 +54,7 @@ def test_store_of_another_format_is_refused_and_left_alone(store: Store) -> None
     assert files(store) == before
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+@pytest.mark.parametrize("damage", [b"{", b"[]", b"\xff\xfe", b"null"])
 def test_damaged_marker_is_a_store_that_cannot_be_used(store: Store, damage: bytes) -> None:
     Path(store.layout.path("builda.json")).write_bytes(damage)
     with pytest.raises(StoreUnavailable, match="damaged"):
@@ -69,6 +69,7 @@ def test_unknown_driver_is_refused_before_anything_is_made(tmp_path: Path) -> No
 
 def test_half_made_store_is_completed(tmp_path: Path) -> None:
     (tmp_path / "store/blobs").mkdir(parents=True)
+    (tmp_path / "store/builda.json").touch()  # as a power cut may leave it
     Store.open(tmp_path / "store", tmp_path / "run").put_bytes(b"x", "text/plain")
 
 
