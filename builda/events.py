@@ -1,4 +1,4 @@
-"""What happens while builda works, as values handed to an observer.
+"""What happens while builda works, as values handed to an observer. docs/events.md says how they look as JSON.
 
 `Emit` is an argument of everything that takes time; its default is `ignore`. Events flow upwards only.
 """
@@ -14,12 +14,16 @@ from builda.values import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStarted:
-    """Step `index` of `total` (both from 1) of a stage begins; `text` is what the user wrote."""
+    """Step `index` of `total` (both from 1) of a stage begins; `text` is what the user wrote.
+
+    `stage` is the stage's position among all, as in 1/3, None where there is one only; `stage_name` is what AS says.
+    """
 
     index: int
     total: int
     text: str
     stage: str | None = None
+    stage_name: str | None = None
     file: str | None = None
     line: int | None = None
 
@@ -37,6 +41,8 @@ class StepFinished:
     cached: bool
     seconds: float
     stage: str | None = None
+    file: str | None = None
+    line: int | None = None
     pending: bool = False
     digest: Digest | None = None
     bytes: int | None = None
@@ -86,7 +92,32 @@ class Warned:
     line: int | None = None
 
 
-Event: TypeAlias = StepStarted | StepFinished | LayerStored | CommandOutput | BlobProgress | Warned
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageBuilt:
+    """A build ended well: the image's ID, its manifest's digest, its names; `cached` when nothing had to be done."""
+
+    id: Digest
+    digest: Digest
+    names: tuple[str, ...]
+    cached: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildFailed:
+    """A build ended with an error, which builda exits with `status` for."""
+
+    message: str
+    status: int
+    seconds: float
+    hint: str | None = None
+    file: str | None = None
+    line: int | None = None
+
+
+Event: TypeAlias = (
+    StepStarted | StepFinished | LayerStored | CommandOutput | BlobProgress | Warned | ImageBuilt | BuildFailed
+)
 Emit: TypeAlias = Callable[[Event], None]
 
 

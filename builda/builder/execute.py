@@ -109,9 +109,15 @@ class _Mark:
 
     number: int
     total: int
+    at: Location | None
     began: float = field(default_factory=time.monotonic)
     pending: bool = False
     blob: Descriptor | None = None
+
+    @property
+    def place(self) -> tuple[str | None, int | None]:
+        """File and line."""
+        return (None, None) if self.at is None else (self.at.file, self.at.line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +201,8 @@ class _Execution:
     def stage(self, index: int) -> None:
         stage = self.plan.stages[index]
         texts = sum(1 for step in stage.steps if step.text) + 1
-        mark = self.marks[index] = _Mark(1, texts)
-        self.announce(mark, self.from_text(stage), index, stage.at)
+        mark = self.marks[index] = _Mark(1, texts, stage.at)
+        self.announce(mark, self.from_text(stage), index)
         tip = self.tips[index] = self.start(index, stage)
         self.finished(mark, index, cached=True)
         started = False
@@ -204,23 +210,31 @@ class _Execution:
             if self.stopping:
                 return
             if not started and (step.text or not isinstance(step, Configure)):
-                mark = self.marks[index] = _Mark(mark.number + 1, texts)
-                self.announce(mark, step.text or _following(stage.steps, step), index, step.at)
+                mark = self.marks[index] = _Mark(mark.number + 1, texts, step.at)
+                self.announce(mark, step.text or _following(stage.steps, step), index)
                 started = True
             cached = self.step(index, stage, tip, step)
             if step.text:
                 started = False
                 self.finished(mark, index, cached=cached)
 
-    def announce(self, mark: _Mark, text: str, index: int, at: Location | None) -> None:
-        file, line = (None, None) if at is None else (at.file, at.line)
-        stage = self.label(index)
+    def announce(self, mark: _Mark, text: str, index: int) -> None:
+        file, line = mark.place
         self.builder.emit(
-            StepStarted(index=mark.number, total=mark.total, text=text, stage=stage, file=file, line=line)
+            StepStarted(
+                index=mark.number,
+                total=mark.total,
+                text=text,
+                stage=self.label(index),
+                stage_name=self.plan.stages[index].name,
+                file=file,
+                line=line,
+            )
         )
 
     def finished(self, mark: _Mark, index: int, *, cached: bool) -> None:
         seconds, blob = time.monotonic() - mark.began, mark.blob
+        file, line = mark.place
         self.builder.emit(
             StepFinished(
                 index=mark.number,
@@ -228,6 +242,8 @@ class _Execution:
                 cached=cached,
                 seconds=seconds,
                 stage=self.label(index),
+                file=file,
+                line=line,
                 pending=mark.pending,
                 digest=None if blob is None else blob.digest,
                 bytes=None if blob is None else blob.size,

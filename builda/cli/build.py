@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from builda.cli import groups
-from builda.cli.buildview import build_view, wants_live
+from builda.cli.buildview import build_view, ended, failed, wants_live
 from builda.cli.commit import annotation
 from builda.cli.options import Duration, argument, listed, many, number, refused, switch, text
 from builda.cli.output import print_line, write_file
 from builda.cli.verb import verb
-from builda.errors import InvalidValue, NotFound, Unsupported
+from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -129,9 +129,14 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     CONTEXT is the directory that COPY and ADD take files from, by default the current one. A name that ends in .in is
     preprocessed. Steps are remembered and not done again while nothing that they read differs.
     """
+    session.quiet = quiet
+    with _reported(session) as began:
+        _build(session, context, values, began)
+
+
+def _build(session: Session, context: str | None, values: dict[str, Any], began: float) -> None:
     from builda import containerfile
 
-    session.quiet = quiet
     request = _request(session, context, values)
     if values.pop("check"):
         _print_findings(containerfile.check(session.builder, request, _ignore_file(request, values["ignorefile"])))
@@ -140,12 +145,26 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
         _print_plan(containerfile.compile_plan(session.builder, request).plan)
         return
     progress = values.pop("progress") or session.environ.get("BUILDA_PROGRESS") or "auto"
-    live = wants_live(progress, sys.stderr, session.environ, quiet=quiet)
+    live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet)
     _check_rest(values)
     options = _execute_options(session, request, values, live=live)
     with _watched(session, live=live):
         built = containerfile.build(session.builder, request, options)
-    _publish(session, built, options, values)
+    names = _publish(session, built, options, values)
+    session.emit(ended(built, names, began))
+
+
+@contextmanager
+def _reported(session: Session) -> Iterator[float]:
+    """Tells whoever reads events of a failure; gives the time at which the build began."""
+    import time
+
+    began = time.monotonic()
+    try:
+        yield began
+    except BuildaError as error:
+        session.emit(failed(error, began))
+        raise
 
 
 @contextmanager
@@ -347,7 +366,7 @@ def _execute_options(session: Session, request: BuildRequest, values: dict[str, 
         commit=commit,
         jobs=values.pop("jobs"),
         explain=values.pop("explain_cache"),
-        capture=session.quiet or live,
+        capture=session.quiet or live or session.settings.events is not None,
         hidden=frozenset(("stdout", "stderr") if live else ("stdout",) if session.quiet else ()),
     )
 
@@ -396,12 +415,13 @@ def _agents(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str
     return found
 
 
-def _publish(session: Session, built: Built, options: ExecuteOptions, values: dict[str, Any]) -> None:
-    """Names, lists, files and the last lines on stdout."""
+def _publish(session: Session, built: Built, options: ExecuteOptions, values: dict[str, Any]) -> tuple[str, ...]:
+    """Names (which are returned), lists, files and the last lines on stdout."""
     from builda.builder.push import local_name, write_to
     from builda.transfer.locate import parse_location
 
     image, store = built.image, session.store
+    names: list[str] = []
     for miss in built.misses:
         _line(session, f"--> not remembered: {miss.text}: {miss.reason}")
     tags = values.pop("tag")
@@ -412,9 +432,11 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
         location = parse_location(tag)
         if location is not None and location.transport != "store":
             write_to(session.builder, image, location, options.inputs.access)
+            names.append(tag)
             continue
         name = local_name(tag if location is None else location.where)
         store.tag(image, name)
+        names.append(name)
         _line(session, f"Successfully tagged {name}")
     if (manifest := values.pop("manifest")) is not None:
         from builda.builder.commit import append_to_index
@@ -423,6 +445,7 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
     for item in values.pop("output"):
         _export(session, built, item)
     _write_ids(built, values)
+    return tuple(names)
 
 
 def _write_ids(built: Built, values: dict[str, Any]) -> None:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from builda.cli.finished import Ledger
-from builda.errors import InvalidValue
-from builda.events import BlobProgress, CommandOutput, Event, LayerStored, StepFinished, StepStarted, Warned
+from builda.errors import BuildaError, ContainerfileError, InvalidValue, StepFailed
+from builda.events import (
+    BlobProgress,
+    BuildFailed,
+    CommandOutput,
+    Event,
+    ImageBuilt,
+    LayerStored,
+    StepFinished,
+    StepStarted,
+    Warned,
+)
 
 if TYPE_CHECKING:
+    from builda.builder.execute import Built
     from builda.cli.live import Live
     from builda.cli.progress import Observer
 
@@ -26,6 +38,26 @@ def wants_live(progress: str, stream: TextIO, environ: Mapping[str, str], *, qui
     if progress == "tty" and not able:
         raise InvalidValue("--progress=tty needs a terminal on standard error", hint="auto and plain need none")
     return able and not quiet and progress != "plain"
+
+
+def ended(built: Built, names: tuple[str, ...], began: float) -> ImageBuilt:
+    """The event of a build that ended well."""
+    image = built.image
+    seconds = time.monotonic() - began
+    return ImageBuilt(id=image.id, digest=image.digest, names=names, cached=built.cached, seconds=seconds)
+
+
+def failed(error: BuildaError, began: float) -> BuildFailed:
+    """The event of a build that ended with `error`."""
+    placed = isinstance(error, ContainerfileError | StepFailed) and error.file is not None
+    return BuildFailed(
+        message=str(error),
+        status=error.exit_status,
+        seconds=time.monotonic() - began,
+        hint=error.hint,
+        file=getattr(error, "file", None) if placed else None,
+        line=getattr(error, "line", None) if placed else None,
+    )
 
 
 class BuildView:

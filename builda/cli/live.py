@@ -19,7 +19,7 @@ from builda.cli.finished import Done, Ledger, heading
 from builda.cli.progress import Warnings
 from builda.cli.table import human_size
 from builda.cli.termtext import cells, cut, plain
-from builda.events import BlobProgress, CommandOutput, Event, LayerStored, StepFinished, StepStarted, Warned
+from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted
 
 PERIOD = 0.1
 """Seconds between two drawings at least."""
@@ -71,7 +71,7 @@ class Screen:
                 self._running[event.stage].add(event.data)
             case BlobProgress():
                 self._move(event)
-            case CommandOutput() | LayerStored() | Warned():
+            case _:
                 pass
         return self._ledger.note(event)
 

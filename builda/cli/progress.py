@@ -9,9 +9,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from fcntl import F_GETFL, fcntl
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any, Protocol, TextIO
 
+from builda.errors import InvalidValue
 from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted, Warned
 
 if TYPE_CHECKING:
@@ -199,10 +201,21 @@ def _bars(stream: TextIO, *, colour: bool) -> Iterator[Bars]:
 
 
 class JsonLines:
-    """Every event as one JSON object per line, with the kind of the event under "event"."""
+    """Every event as one JSON object per line, with its kind under "event" and the seconds since 1970 under "time".
+
+    InvalidValue when the descriptor cannot be written to. Commands that run do not inherit it.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
+        try:
+            writable = fcntl(descriptor, F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+            os.set_inheritable(descriptor, False)
+        except OSError:
+            writable = False
+        if not writable:
+            hint = f"open one in the shell, as in: builda --events {descriptor} … {descriptor}>events.json"
+            raise InvalidValue(f"--events names no descriptor that is open for writing: {descriptor}", hint=hint)
 
     def show(self, event: Event) -> None:
         """Write one line; a reader that went away is told nothing more."""
@@ -221,12 +234,16 @@ def _json_of(event: Event) -> str:
 
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
     values = {field.name: _json_value(getattr(event, field.name)) for field in fields(event)}
-    return json.dumps({"event": kind, **values}, separators=(",", ":"))
+    return json.dumps({"event": kind, "time": round(time.time(), 3), **values}, separators=(",", ":"))
 
 
 def _json_value(value: object) -> object:
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
+    if type(value) is tuple:  # a digest is one too, of its own type
+        return [_json_value(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 6)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

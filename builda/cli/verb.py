@@ -45,7 +45,11 @@ GLOBAL_OPTIONS: Params = (
         metavar="FILE",
         help="Use this registries.conf.  [env: BUILDA_REGISTRIES_CONF, CONTAINERS_REGISTRIES_CONF]",
     ),
-    text("--events", metavar="FD", help="Write what happens as lines of JSON to this file descriptor."),
+    text(
+        "--events",
+        metavar="FD",
+        help="Write what happens as lines of JSON to this file descriptor.  [env: BUILDA_EVENTS]",
+    ),
     text(
         "--mode",
         metavar="MODE",
