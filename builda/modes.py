@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from builda.linux.subids import IdMap
     from builda.linux.userns import Maps
 
-__all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "overlay_refused", "parse_mode"]
+__all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "overlay_refused", "parse_mode", "report"]
 
 _NOT_BUILT = {
     "single": "mode single, one id in a user namespace, is not built yet",
@@ -173,6 +173,26 @@ def _remember(path: str, key: str, found: Abilities) -> None:
         os.rename(temporary, path)
     except OSError:
         return  # a run root that cannot be written costs the next command the same 10 ms
+
+
+def report(mode: Mode, runroot: str) -> dict[str, str]:
+    """What this process may do and what helps it, by name: "yes", "not tried", or why not; a program's path."""
+    from builda.linux.probe import details
+    from builda.linux.subids import find_tool
+
+    names = {
+        "private_mounts": "mount namespace",
+        "user_namespace": "user namespace",
+        "identity_map": "identity map",
+        "subordinate_map": "subordinate ids",
+        "change_root": "chroot",
+    }
+    found: dict[str, str | None] = {names[key]: answer for key, answer in abilities(runroot)._asdict().items()}
+    if mode in ("direct", "userns", "subid"):
+        found |= details(maps_of(mode))
+    answers = {name: "yes" if answer is None else answer for name, answer in found.items()}
+    tools = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "fuse-overlayfs", "crun", "runc")
+    return answers | {name: find_tool(name) or "not installed" for name in tools}
 
 
 def overlay_refused(place: str) -> str | None:

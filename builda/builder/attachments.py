@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.subtree import subtree, writable
 from builda.errors import InvalidValue, NotFound, Unsupported
-from builda.fs import paths
+from builda.fs import owners, paths
 from builda.linux.mount import Mount, mounted
 from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
 
@@ -85,7 +85,7 @@ class _Work:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(fd, "wb") as file:
             file.write(data)
-            os.fchown(fd, *owner)
+            owners.fchown(fd, *owner)
             os.fchmod(fd, mode)
         return Mount("bind", path, target, ("ro",))
 
@@ -203,7 +203,7 @@ class _Work:
             if not os.path.isdir((found.lower or (found.source,))[0]):
                 raise InvalidValue(f"a cache starts from a directory: {mount.source}")
             _copy_content(found, path)
-        os.chown(path, *owner)
+        owners.chown(path, *owner)
         os.chmod(path, 0o755 if mount.mode is None else mount.mode)
 
     def secret(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
@@ -252,7 +252,7 @@ def _copy_content(source: Mount, path: str) -> None:
 
 def _chown_tree(path: str, uid: int, gid: int) -> None:
     """`U`: the host's directory belongs to the container's user, links themselves and never what they lead to."""
-    os.chown(path, uid, gid, follow_symlinks=False)
+    owners.chown(path, uid, gid)
     for _, directories, files, fd in os.fwalk(path, follow_symlinks=False):
         for name in (*directories, *files):
-            os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+            owners.chown(name, uid, gid, dir_fd=fd)

@@ -12,11 +12,12 @@ from builda.builder.attachments import Attachments, attached
 from builda.builder.mounting import occupied
 from builda.builder.records import remembered
 from builda.builder.settling import settle
-from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable
+from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsupported
 from builda.events import Warned
-from builda.fs import paths
+from builda.fs import owners, paths
 from builda.isolation.users import home_directory, resolve_user
 from builda.linux.mount import mounted
+from builda.linux.userns import in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,15 +102,29 @@ def _identity(
     directory = process.working_dir(container, step)
     with mounted(rootfs) as root:
         user = resolve_user(root, step.user or container.config.user, _group_names(options))
-        if options.group_add and "keep-groups" in options.group_add:
-            from dataclasses import replace
-
-            user = replace(user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *os.getgroups()))))
+        if in_user_namespace():
+            for gid in (user.gid, *user.additional_gids):
+                owners.check(user.uid, gid, f"cannot run as {user.uid}:{gid}")
+        if "keep-groups" in options.group_add:
+            user = _with_our_groups(user, options)
         try:
             paths.make_directories(root, directory, uid=user.uid, gid=user.gid)
         except NotADirectoryError as error:
             raise InvalidValue(f"working directory is not a directory in the container: {directory}") from error
         return user, home_directory(root, user.uid)
+
+
+def _with_our_groups(user: User, options: RunOptions) -> User:
+    """In a user namespace most of our groups have no number to be set by: the command keeps them, and only them."""
+    from dataclasses import replace
+
+    if not in_user_namespace():
+        return replace(user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *os.getgroups()))))
+    if _group_names(options):
+        raise InvalidValue(f"--group-add keep-groups excludes other groups here: {','.join(_group_names(options))}")
+    if options.isolation == "oci":
+        raise Unsupported("--group-add keep-groups needs native isolation in a user namespace")
+    return replace(user, additional_gids=(), keep_groups=True)
 
 
 def _group_names(options: RunOptions) -> tuple[str, ...]:

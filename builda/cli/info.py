@@ -36,6 +36,8 @@ def facts(session: Session, *, debug: bool) -> Mapping[str, Any]:
 
 
 def _host(session: Session) -> Mapping[str, Any]:
+    from builda.modes import report
+
     machine = os.uname()
     platform = Platform.of_machine(machine.machine)
     memory = _memory()
@@ -47,6 +49,7 @@ def _host(session: Session) -> Mapping[str, Any]:
         "OCIRuntime": next((name for name in ("crun", "runc") if shutil.which(name)), ""),
         "SwapFree": memory.get("SwapFree", 0),
         "SwapTotal": memory.get("SwapTotal", 0),
+        "abilities": report(session.mode, session.settings.runroot),
         "arch": platform.architecture,
         "cpus": len(os.sched_getaffinity(0)),
         "hostname": machine.nodename,

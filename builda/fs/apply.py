@@ -31,6 +31,7 @@ from builda.fs.tar import (
     iter_members,
     shown,
 )
+from builda.linux.userns import unmapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -555,8 +556,9 @@ def _failure(entry: TarEntry, error: OSError) -> BuildaError:
     if error.errno == errno.EPERM:
         return Unsupported(text, hint="keeping owners and attributes needs root, or a user namespace with its ids")
     if error.errno == errno.EINVAL:
-        owner = f"{entry.uid}:{entry.gid}"
-        return CorruptContent(text, hint=f"owner {owner} may have no place in the id map of this user namespace")
+        lacking = unmapped(entry.uid, entry.gid)
+        if lacking is not None:
+            return Unsupported(text, hint=lacking)
     return CorruptContent(text)
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeAlias
 
+from builda.fs import owners
 from builda.linux import syscalls
 
 Path: TypeAlias = str | bytes
@@ -229,7 +230,7 @@ def _make_directory(parent: int, name: bytes, mode: int, uid: int, gid: int, mti
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(name)) from None
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
-        os.fchown(fd, uid, gid)
+        owners.fchown(fd, uid, gid)
         os.fchmod(fd, mode)
         if mtime is not None:
             os.utime(fd, (mtime, mtime))

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from builda.errors import AlreadyExists, InvalidValue
-from builda.fs import content, paths, standin, xattrs
+from builda.fs import content, owners, paths, standin, xattrs
 from builda.fs.glob import glob
 from builda.fs.ignore import Matcher
 from builda.fs.modes import parse_mode
@@ -480,7 +480,7 @@ class _Copying:
     def attributes(self, fd: int, info: os.stat_result, values: Mapping[str, bytes]) -> None:
         """Owner first: chown(2) clears set-id bits and capabilities. Times last."""
         mode = info.st_mode & 0o7777
-        os.fchown(fd, *(self.owner or (info.st_uid, info.st_gid)))
+        owners.fchown(fd, *(self.owner or (info.st_uid, info.st_gid)))
         os.fchmod(fd, mode if self.mode is None else self.mode(mode, stat.S_ISDIR(info.st_mode)))
         if values:
             xattrs.write(fd, self.kept(values))
@@ -496,7 +496,7 @@ class _Copying:
         except FileExistsError:
             self.make_way(parent, name)
             self.make_special(parent, name, info, link)
-        os.chown(name, *(self.owner or (info.st_uid, info.st_gid)), dir_fd=parent, follow_symlinks=False)
+        owners.chown(name, *(self.owner or (info.st_uid, info.st_gid)), dir_fd=parent)
         mode = info.st_mode & 0o7777
         if not link:
             os.chmod(name, mode if self.mode is None else self.mode(mode, False), dir_fd=parent)

@@ -75,7 +75,8 @@ def _limit_bounding_set(wanted: int) -> int:
 def _change_user(spec: Spec) -> None:
     sys_.prctl(sys_.PR_SET_KEEPCAPS, 1)
     try:
-        os.setgroups(spec["groups"])
+        if spec["groups"] is not None:
+            os.setgroups(spec["groups"])
     except PermissionError as error:
         if spec["groups"]:
             raise refused("set the groups of the command", error) from error

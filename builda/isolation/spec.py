@@ -40,6 +40,7 @@ class User:
     uid: int
     gid: int
     additional_gids: tuple[int, ...] = ()
+    keep_groups: bool = False  # the caller's groups stay, also those that have no number in a user namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

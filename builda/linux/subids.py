@@ -123,7 +123,7 @@ def _from_library(kind: Kind, user: int, etc: str) -> tuple[IdRange, ...]:
 
 
 def find_tool(name: str) -> str | None:
-    """The path of newuidmap or newgidmap, which distributions keep in an sbin at times; None when missing."""
+    """The path of a program, which distributions keep in an sbin at times; None when missing."""
     for directory in (*os.environ.get("PATH", "").split(":"), "/usr/bin", "/usr/sbin", "/bin", "/sbin"):
         path = f"{directory}/{name}"
         if directory and os.access(path, os.X_OK):

@@ -46,6 +46,16 @@ def in_user_namespace() -> bool:
         return False
 
 
+def unmapped(uid: int, gid: int) -> str | None:
+    """What of an owner has no place in this process's id maps, with the range that would do; None when all has."""
+    for kind, wanted in (("uid", uid), ("gid", gid)):
+        rows = id_map(kind)
+        if not any(first <= wanted < first + size for first, _, size in rows):
+            held = ", ".join(f"{first}-{first + size - 1}" for first, _, size in rows)
+            return f"{kind} {wanted} is not in this user namespace, which has {held}; a range of {wanted} ids would do"
+    return None
+
+
 def identity() -> Maps:
     """Every id that this process knows stays what it is."""
     uids = tuple((inside, inside, size) for inside, _, size in id_map("uid"))

@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Builda
+from tests.conftest import Builda, clean_environ
 from tests.support.rootless import LONELY, Rootless, rootless
 
 pytestmark = [
@@ -190,3 +191,42 @@ def test_a_home_that_cannot_be_written_is_named(user: Rootless) -> None:
 
 def test_a_runtime_directory_of_somebody_else_is_not_used(user: Rootless) -> None:
     assert json.loads(user("info", XDG_RUNTIME_DIR="/run"))["store"]["RunRoot"].startswith("/tmp/builda-run-")
+
+
+def test_ids_without_a_place_are_named_with_the_range_that_would_do(user: Rootless, busybox: Path) -> None:
+    with_image(user, readable(busybox, user), "busybox")
+    container = user("from", "localhost/busybox:busybox")
+    (user.home / "file").write_text("x")
+    words = "uid 70000 is not in this user namespace, which has 0-0, 1-65536; a range of 70000 ids would do"
+    assert words in user.fails("copy", "--chown", "70000:0", container, user.home / "file", "/file")
+    assert words in user.fails("run", "--user", "70000", container, "true")
+    tar = user.home / "layer.tar"
+    script = (
+        "import sys, tarfile\nt = tarfile.open(sys.argv[1], 'w')\ni = tarfile.TarInfo('x')\ni.uid = 70000\nt.addfile(i)"
+    )
+    subprocess.run([sys.executable, "-c", script, tar], check=True)
+    assert words in user.fails("add", container, tar, "/tmp/")
+
+
+def test_keep_groups_keeps_what_has_no_number_inside(user: Rootless, busybox: Path) -> None:
+    with_image(user, readable(busybox, user), "busybox")
+    keeping = user("from", "--group-add", "keep-groups", "localhost/busybox:busybox")
+    other = user("from", "localhost/busybox:busybox")
+    secret = user.home / "secret"
+    secret.write_text("of a group\n")
+    os.chown(secret, 0, 54321)
+    secret.chmod(0o040)
+    command = [*user.command]
+    command[command.index("--init-groups")] = "--groups=54321"
+    environ = {**clean_environ(), **user.environ}
+    for container, said in ((keeping, "of a group\n"), (other, "")):
+        run = [*command, "run", "-v", f"{secret}:/secret", container, "cat", "/secret"]
+        assert subprocess.run(run, env=environ, capture_output=True, text=True).stdout == said
+
+
+def test_info_tells_what_this_user_may_do(user: Rootless) -> None:
+    told = json.loads(user("info"))["host"]["abilities"]
+    assert told["mount namespace"] == "CAP_SYS_ADMIN is missing"
+    assert (told["subordinate ids"], told["overlay userxattr"], told["fresh proc"]) == ("yes", "yes", "yes")
+    assert told["device nodes"] == "Operation not permitted"
+    assert told["newuidmap"].endswith("/newuidmap")
