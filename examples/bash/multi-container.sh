@@ -9,5 +9,5 @@ final=$(builda from "$base")
 trap 'builda rm "$build" "$final" >/dev/null 2>&1 || true' EXIT
 builda run "$build" -- sh -c 'mkdir -p /out/bin && printf "#!/bin/sh\necho built\n" >/out/bin/app && chmod 755 /out/bin/app'
 builda copy --quiet --from "$build" --chown 0:0 "$final" /out/bin/app /usr/bin/app
-builda config --entrypoint '["/usr/bin/app"]' "$final"
+builda config --entrypoint '["/usr/bin/app"]' --cmd '' "$final"
 builda commit "$final" "$name"
