@@ -60,7 +60,7 @@ def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
             builder.store.image(name)  # says what was meant, when something near it exists
         raise
     if local is None and references and all(reference.registry == LOCAL_REGISTRY for reference in references):
-        return builder.store.image(name)  # NotFound: localhost is what images of the store are called, no registry
+        raise _unfit(builder, name, options)  # localhost is what images of the store are called, no registry
     return _by_policy(builder, name, local, references, options)
 
 
@@ -69,6 +69,8 @@ def _by_policy(
 ) -> Image:
     match options.policy:
         case "never":
+            if local is None and builder.store.find_image(name) is not None:
+                raise _unfit(builder, name, options)
             if local is None:
                 raise NotFound(f"no such image, and it is not to be pulled: {name}", hint="pull it first, or --pull")
             return local
@@ -102,6 +104,18 @@ def _fitting(builder: Builder, name: str, options: PullOptions) -> Image | None:
     if options.platform is not None and not options.platform.runs(image.config.platform):
         return None
     return image
+
+
+def _unfit(builder: Builder, name: str, options: PullOptions) -> NotFound:
+    """What is wrong with the stored image of this name: not there, or for another platform."""
+    wanted = options.platform or machine_platform()
+    try:
+        image = builder.store.image(name)
+    except NotFound as error:
+        return error
+    if image.is_index:
+        return NotFound(f"list names no stored image for {wanted}: {name}")
+    return NotFound(f"image is for {image.config.platform}, not for {wanted}: {name}")
 
 
 def _for_platform(builder: Builder, image: Image, options: PullOptions) -> Image:

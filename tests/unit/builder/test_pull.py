@@ -178,3 +178,11 @@ def test_the_platform_of_scratch_can_be_chosen(bench: Bench) -> None:
 def test_a_name_on_localhost_is_the_stores_and_no_registrys(bench: Bench) -> None:
     with pytest.raises(NotFound, match="no such image: localhost/nothing"):
         bench.builder.pull("localhost/nothing")
+
+
+def test_a_stored_image_for_another_platform_is_refused_by_name(bench: Bench, container: WorkingContainer) -> None:
+    bench.builder.commit(container, CommitOptions(destination="localhost/own"))
+    arm = PullOptions(platform=Platform(os="linux", architecture="s390x"))
+    for options in (arm, replace(arm, policy="never")):
+        with pytest.raises(NotFound, match=r"is for linux/\w+, not for linux/s390x: localhost/own"):
+            bench.builder.pull("localhost/own", options)
