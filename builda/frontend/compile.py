@@ -15,7 +15,7 @@ from dataclasses import field, replace
 from functools import reduce
 from typing import TypeAlias
 
-from builda.errors import ContainerfileError, InvalidValue
+from builda.errors import BuildaError, ContainerfileError
 from builda.frontend import words
 from builda.frontend.instructions import (
     Arg,
@@ -506,7 +506,9 @@ def _placed(at: Location) -> Iterator[None]:
     """Gives errors that know no place this one."""
     try:
         yield
-    except InvalidValue as error:
+    except ContainerfileError:
+        raise
+    except BuildaError as error:  # a value, or an image that is not there
         raise ContainerfileError(str(error), file=at.file, line=at.line, hint=error.hint) from error
 
 
