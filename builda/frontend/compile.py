@@ -494,8 +494,9 @@ class _Compiler:
             start_interval=item.start_interval,
             retries=item.retries,
         )
-        shown = "NONE" if item.command is None else f"CMD {item.command.text}"
-        self._configure(state, (edits.SetHealthcheck(check),), f"HEALTHCHECK {shown}", item.at)
+        said = [f"--{name}={value}" for name, value in item.flags]
+        said.append("NONE" if item.command is None else f"CMD {item.command.text}")
+        self._configure(state, (edits.SetHealthcheck(check),), f"HEALTHCHECK {' '.join(said)}", item.at)
 
 
 _BOOLEAN_FLAGS = frozenset({"link", "parents", "keep-git-dir", "unpack"})

@@ -101,6 +101,7 @@ class Health:
     start_period: int
     start_interval: int
     retries: int
+    flags: Pairs
     at: Location
 
 
@@ -331,6 +332,7 @@ def _health(instruction: Instruction, flags: Pairs) -> Health:
         start_period=times["start-period"],
         start_interval=times["start-interval"],
         retries=int(retries),
+        flags=flags,
         at=instruction.at,
     )
 
