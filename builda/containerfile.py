@@ -123,6 +123,10 @@ def _warn(builder: Builder, parsed: Parsed, facts: Facts, request: BuildRequest)
 def read(builder: Builder, request: BuildRequest) -> SourceText:
     """The text of the request's files, preprocessed where they ask for it."""
     source = SourceText((), ())
+    if request.cpp_flags:
+        from builda.frontend.preprocess import parse_flags
+
+        parse_flags("", request.cpp_flags)  # a wrong one is wrong where no file is preprocessed, too
     for name, data in request.files:
         if request.preprocess or name.endswith(".in"):
             source = source + _preprocessed(builder, request, name, data)
@@ -135,10 +139,27 @@ def _preprocessed(builder: Builder, request: BuildRequest, name: str, data: byte
     from builda.frontend.preprocess import parse_flags, preprocess
 
     flags = parse_flags(builder.environ.get("BUILDAH_CPPFLAGS", ""), request.cpp_flags)
-    done = preprocess(data, name, context=None if request.context is None else str(request.context), flags=flags)
+    try:
+        done = preprocess(data, name, context=None if request.context is None else str(request.context), flags=flags)
+    except ContainerfileError as error:
+        error.excerpt = _written(error, name, data)
+        raise
     for at, message in done.warnings:
         builder.emit(Warned(message=f"{at.file}:{at.line}: {message}"))
     return done.source
+
+
+def _written(error: ContainerfileError, name: str, data: bytes) -> str | None:
+    """The lines around an error as they stand in the file, be it this one or one that it includes."""
+    from builda.frontend.parse import excerpt
+
+    if error.file != name:
+        data = Path(error.file).read_bytes()
+    try:
+        source = SourceText.of(decode(data, error.file), error.file)
+    except ContainerfileError:  # no text, which is the error then
+        return None
+    return excerpt(source, Location(error.file, error.line))
 
 
 def _compiled(

@@ -31,6 +31,15 @@ class BuildaError(Exception):
         self.hint = hint
 
 
+def of_system(error: OSError) -> BuildaError:
+    """What the kernel refused, in the form of builda's own errors."""
+    import os
+
+    words = (error.strerror or str(error)).lower()
+    named = error.filename if error.filename is not None else error.filename2
+    return BuildaError(f"{words}: {os.fsdecode(named)}" if isinstance(named, str | bytes) else words)
+
+
 class InvalidValue(BuildaError):
     """An option, argument, file or setting that cannot mean anything."""
 

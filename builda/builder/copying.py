@@ -14,6 +14,7 @@ from builda.builder.records import remembered
 from builda.builder.sources import Gathered, gather, is_archive
 from builda.builder.users import owner
 from builda.errors import InvalidValue, Unsupported
+from builda.events import Warned
 from builda.fs import paths
 from builda.fs.modes import parse_mode
 from builda.fs.sources import resolve
@@ -43,9 +44,16 @@ def copy(
         gathered = gather(builder, current, root, step, inputs, stack)
         plain = _request(step, gathered, root, target_of(current, step))
         request, archives = _without_archives(plain, step, gathered) if step.extract else (plain, ())
-        digests = [] if not request.sources else [copy_tree(request, root, remembered=inputs.remembered).digest]
+        digests = [_copied(builder, request, root, inputs)] if request.sources else []
         digests += [_unpack(top, request, root, step) for top in archives]
         return remembered(builder, current, step.created_by), _joined(digests)
+
+
+def _copied(builder: Builder, request: CopyRequest, root: int, inputs: Inputs) -> Digest:
+    result = copy_tree(request, root, remembered=inputs.remembered)
+    for path in result.skipped:
+        builder.emit(Warned(message=f"socket is not copied: {path}"))
+    return result.digest
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from builda.builder.options import CommitOptions, Inputs, PullOptions
 from builda.builder.pull import machine_platform
 from builda.builder.records import timestamp
 from builda.builder.tails import Tails
-from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed
+from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, of_system
 from builda.events import LayerStored, StepFinished, StepStarted
 from builda.oci import edits
 from builda.oci.config import History, ImageConfig, empty_config
@@ -301,8 +301,9 @@ class _Execution:
             return self.change(index, tip, step)
         except (ContainerfileError, StepFailed):
             raise
-        except BuildaError as error:
-            raise step_failed(step, error, self.tails.of(self.label(index))) from error
+        except (BuildaError, OSError) as error:
+            cause = of_system(error) if isinstance(error, OSError) else error
+            raise step_failed(step, cause, self.tails.of(self.label(index))) from error
 
     def configure(self, index: int, tip: Tip, step: Configure) -> None:
         tip.config = reduce(edits.apply, step.edits, tip.config)
@@ -521,15 +522,15 @@ class _Execution:
                 return str(self.directory_digest(str(context), names, step, own=True))
 
     def directory_digest(self, path: str, names: tuple[str, ...], step: Copy | None, *, own: bool) -> Digest:
-        from builda.fs.ignore import Matcher
+        from builda.builder.ignored import rules_of
         from builda.fs.tree import CopyRequest, Source, content_digest
 
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             file = self.options.inputs.ignore_file if own else None
-            ignore = Matcher.parse("" if file is None else file.read_text("utf-8", "surrogateescape"))
+            ignore, within = rules_of(file), "the context" if own else "the build context"
             request = CopyRequest(
-                sources=tuple(Source(root, name, ignore=ignore) for name in names),
+                sources=tuple(Source(root, name, None, ignore, within) for name in names),
                 destination="/",
                 owner=(0, 0),
                 excludes=() if step is None else step.excludes,

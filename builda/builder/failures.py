@@ -39,6 +39,8 @@ def _first_line(text: str) -> str:
 
 
 def _hint(step: Step, error: CommandFailed) -> str | None:
+    if isinstance(step, Run) and _EXEC_FORM.match(step.text) and step.args[-1].startswith("["):
+        return "this is no JSON array of strings, so a shell got it as it stands: strings have double quotes"
     if not isinstance(step, Run) or error.names_command:
         return _MEANINGS.get(error.status)
     shell = not _EXEC_FORM.match(step.text)

@@ -55,10 +55,13 @@ def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
         return local
     try:
         references = () if options.policy == "never" else builder.remote.candidates(name)
-    except InvalidReference:
-        if local is None:
-            builder.store.image(name)  # says what was meant, when something near it exists
-        raise
+    except InvalidReference as error:
+        if local is not None:
+            raise
+        try:
+            return builder.store.image(name)
+        except NotFound as missing:  # its hint says what was meant, when something near it exists
+            raise NotFound(str(missing), hint=missing.hint or str(error)) from error
     if local is None and references and all(reference.registry == LOCAL_REGISTRY for reference in references):
         raise _unfit(builder, name, options)  # localhost is what images of the store are called, no registry
     return _by_policy(builder, name, local, references, options)

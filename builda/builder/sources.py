@@ -10,6 +10,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from builda.builder.ignored import rules_of
 from builda.errors import BuildaError, CorruptContent, InvalidValue, NotFound, Unsupported
 from builda.fs import paths
 from builda.fs.ignore import Matcher
@@ -92,14 +93,27 @@ class _Opener:
 
     def source(self, path: str) -> Source:
         """The source that a path of the step names."""
-        return self._of_shell(path) if self.shell else Source(self.root, path, ignore=self.ignore)
+        return self._of_shell(path) if self.shell else Source(self.root, path, None, self.ignore, self._within())
+
+    def _within(self) -> str:
+        """What the root is, for errors."""
+        match self.step.source:
+            case Context():
+                return "the context"
+            case NamedContext(name):
+                return f"the build context {name}"
+            case FromStage():
+                return "the stage"
+            case FromContainer(name):
+                return f"the container {name}"
+            case FromImage(name):
+                return f"the image {name}"
 
     def _open(self, container: WorkingContainer, own: int) -> int:
         match self.step.source:
             case Context():
                 assert self.inputs.context is not None
-                if self.inputs.ignore_file is not None:
-                    self.ignore = Matcher.parse(self.inputs.ignore_file.read_text("utf-8", "surrogateescape"))
+                self.ignore = rules_of(self.inputs.ignore_file)
                 return open_directory(self.inputs.context, self.stack)
             case NamedContext(name):
                 if name not in self.inputs.named:

@@ -218,10 +218,17 @@ def _request(session: Session, context: str | None, values: dict[str, Any]) -> B
         named_images=images,
         base=values.pop("from_"),
         env=tuple(_variables(values.pop("env"), session.environ).items()),
-        labels=tuple(annotation(item) if "=" in item else (item, "") for item in values.pop("label")),
+        labels=tuple(_label(item) for item in values.pop("label")),
         platform=groups.platform(values),
         allow_insecure=bool(allowed),
     )
+
+
+def _label(item: str) -> tuple[str, str]:
+    name, _, value = item.partition("=")
+    if not name:
+        raise InvalidValue(f"label has no name: {item!r}")
+    return name, value
 
 
 def _context(context: str | None, files: tuple[str, ...]) -> tuple[Path, tuple[tuple[str, bytes | None], ...]]:
@@ -315,6 +322,18 @@ def _check_rest(values: dict[str, Any]) -> None:
         raise InvalidValue("--iidfile cannot be used with --iidfile-raw")
     if values["jobs"] < 0:
         raise InvalidValue(f"--jobs is 0 or more: {values['jobs']}")
+    _check_names((*values["tag"], *filter(None, (values["manifest"],))))
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Refuse, before anything is built, names that its image could not have."""
+    from builda.builder.push import local_name
+    from builda.transfer.locate import parse_location
+
+    for name in names:
+        location = parse_location(name)
+        if location is None or location.transport == "store":
+            local_name(name if location is None else location.where)
 
 
 def _execute_options(session: Session, request: BuildRequest, values: dict[str, Any], *, live: bool) -> ExecuteOptions:
@@ -387,8 +406,10 @@ def _secrets(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, by
     for item in items:
         parts = dict(part.partition("=")[::2] for part in item.split(","))
         name = parts.get("id", "")
-        if not name:
-            raise InvalidValue("secret has no id", hint="write --secret id=NAME,src=FILE")
+        unknown = parts.keys() - {"id", "src", "source", "env", "type"}
+        if not name or unknown:
+            what = f"secret has an unknown key {min(unknown)}" if unknown else "secret has no id"
+            raise InvalidValue(f"{what}: {item}", hint="write --secret id=NAME,src=FILE or id=NAME,env=VARIABLE")
         source = parts.get("src") or parts.get("source")
         variable = parts.get("env") or (name if source is None and parts.get("type") != "file" else None)
         if source is not None:

@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 
-from builda.errors import BuildaError, ContainerfileError, StepFailed
+from builda.errors import BuildaError, ContainerfileError, StepFailed, of_system
 
 TYPE_CHECKING = False  # typing takes two milliseconds, which --version need not pay
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         status = BROKEN_PIPE
     except OSError as error:
-        status = _report(_of_system(error))
+        status = _report(of_system(error))
     if _threads_run():
         sys.exit(status)
     os._exit(status)
@@ -56,7 +56,7 @@ def status_of(args: Sequence[str]) -> int:
         _forget_output()
         return BROKEN_PIPE
     except OSError as error:
-        return _report(_of_system(error))
+        return _report(of_system(error))
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
 
@@ -101,12 +101,6 @@ def _forget_output() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
-
-
-def _of_system(error: OSError) -> BuildaError:
-    words = (error.strerror or str(error)).lower()
-    named = error.filename if error.filename is not None else error.filename2
-    return BuildaError(f"{words}: {os.fsdecode(named)}" if isinstance(named, str | bytes) else words)
 
 
 def _report(error: BuildaError) -> int:

@@ -150,6 +150,8 @@ def _command_checks(item: Command | Text, single: dict[str, Location]) -> Iterat
         return
     if item.args is None and item.text:
         message = f"JSON arguments are recommended for {item.keyword}: a shell does not pass signals on"
+        if item.text.startswith("["):
+            message = f"{item.keyword} is no JSON array of strings, so a shell gets it as it stands: {item.text[:80]}"
         yield Finding("JSONArgsRecommended", message, item.at)
     yield from _repeated(item.keyword, item.at, single)
 

@@ -248,7 +248,29 @@ class _Compiler:
         if earlier is not None:
             parent = self.stage(earlier)
             return FromStage(earlier), _State(parent.config, parent.platform, args=dict(parent.args))
-        return FromImage(name), _State(self.config_of(name, platform), platform)
+        return FromImage(name), _State(self._config(index, name, platform, head.at), platform)
+
+    def _config(self, index: int, name: str, platform: Platform, at: Location) -> ImageConfig:
+        """The configuration of an image; the error for one that cannot be had says what else may have been meant."""
+        try:
+            return self.config_of(name, platform)
+        except ContainerfileError:
+            raise
+        except BuildaError as error:
+            message = str(error) if str(error).endswith(name) else f"cannot get the image {name}: {error}"
+            hint = self._meant(index, name) or error.hint
+            raise ContainerfileError(message, file=at.file, line=at.line, hint=hint) from error
+
+    def _meant(self, index: int, name: str) -> str | None:
+        """A stage that a name may have been meant for."""
+        heads = [head for head, _ in self.stages.bodies]
+        for head in heads[index:]:
+            if head.name == name.lower():
+                where = "this stage itself" if head is heads[index] else f"the stage in line {head.at.line}"
+                return f"{where} is called {head.name}, and a stage can use only those above it"
+        known = [head.name for head in heads[:index] if head.name] + [*self.options.contexts, *self.options.images]
+        near = difflib.get_close_matches(name.lower(), known, 1, cutoff=0.7)
+        return f"did you mean {near[0]}?" if near else None
 
     def _stage_named(self, name: str, before: int, *, numbers: bool = True) -> int | None:
         """The last earlier stage of this name; a number names it by position."""
@@ -402,6 +424,7 @@ class _Compiler:
             fail(at, f"stage is defined below: {name}", "a stage can use only those above it")
         if name.isdigit():
             fail(at, f"no such stage: {name}", f"stages above this one: 0 to {index - 1}" if index else None)
+        self._config(index, name, self.options.platform, at)  # a typing error is better found now than steps later
         return FromImage(name)
 
     def _transfer(self, index: int, state: _State, item: Transfer) -> None:

@@ -7,6 +7,7 @@ stand inside an instruction before it, so it only ever sees the lines of instruc
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from io import BytesIO
 from typing import NamedTuple
@@ -24,6 +25,7 @@ KEYWORDS = (
 _LONGEST = 12
 """Lines of an instruction that an excerpt shows."""
 _WIDEST = 200
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Heredoc(NamedTuple):
@@ -99,7 +101,7 @@ def excerpt(source: SourceText, at: Location, around: int = 2) -> str | None:
 
 
 def _row(source: SourceText, index: int, marked: bool) -> str:
-    line = source.lines[index].expandtabs(4)
+    line = _CONTROL.sub("\ufffd", source.lines[index].expandtabs(4))
     shown = line if len(line) <= _WIDEST else f"{line[:_WIDEST]}…"
     return f"{'>' if marked else ' '} {source.places[index].line:4} | {shown}".rstrip()
 

@@ -142,7 +142,6 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
             self.names = {os.path.abspath(file): file}
             self.stack: list[str] = []
             self.auto_pragma_once_enabled = False
-            self.rewrite_paths: list[tuple[str, str]] = []
             for name in ("__DATE__", "__TIME__", "__PCPP__"):  # the first two would make builds differ
                 self.undef(name)
             for name, value in flags.macros:
@@ -152,6 +151,7 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
                     self.define(f"{name} {value}")
             for directory in ([context] if context else []) + list(flags.include_dirs):
                 self.add_path(directory)
+            self.rewrite_paths: list[tuple[str, str]] = []  # add_path made some; `shown` says how files are called
             self.system_path = [os.path.abspath(directory) for directory in flags.include_dirs]
             self.allowed = [os.path.dirname(os.path.abspath(file)), *map(os.path.abspath, self.path)]
 
@@ -175,7 +175,9 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
             return True
 
         def on_error(self, source: str, line: int, message: str) -> None:
-            raise ContainerfileError(message[:1].lower() + message[1:], file=self.shown(source), line=line)
+            text = message[:1].lower() + message[1:].rstrip()
+            hint = "the file ends before its #endif" if text.startswith("unterminated") else None
+            raise ContainerfileError(text, file=self.shown(source), line=line, hint=hint)
 
         def on_directive_handle(self, directive: Any, tokens: Any, ifpassthru: bool, preceding: Any) -> bool:
             if directive.value in _NEEDS_ARGUMENT and not tokens:

@@ -24,7 +24,7 @@ class SourceText(NamedTuple):
     def of(cls, text: str, file: str) -> SourceText:
         """`text` as it stands in `file`, lines counted from 1."""
         lines = tuple(text.split("\n"))
-        if lines[-1] == "":
+        if lines[-1] == "" and len(lines) > 1:  # an empty file keeps one line, which knows its name
             lines = lines[:-1]
         return cls(lines, tuple(Location(file, number) for number in range(1, len(lines) + 1)))
 
@@ -44,9 +44,7 @@ def decode(data: bytes, file: str) -> str:
         return ContainerfileError(message, file=file, line=1, hint=hint)
 
     if len(data) > SIZE_LIMIT:
-        raise refused(
-            f"Containerfile has {len(data)} bytes, more than the limit of {SIZE_LIMIT}", "is this the file you meant?"
-        )
+        raise refused(f"Containerfile has more bytes than the limit: {SIZE_LIMIT}", "is this the file you meant?")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise refused("Containerfile is UTF-16", "save it as UTF-8")
     if b"\0" in data:
@@ -56,4 +54,6 @@ def decode(data: bytes, file: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ContainerfileError("Containerfile is not UTF-8", file=file, line=line, hint="save it as UTF-8") from error
+    if "\r" in text and "\n" not in text:
+        raise refused("lines of the Containerfile end in carriage returns", "end them in line feeds: tr '\\r' '\\n'")
     return text.replace("\r\n", "\n")

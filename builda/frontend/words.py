@@ -30,6 +30,14 @@ def keep_quotes(text: str, lookup: Lookup, escape: str = "\\") -> str:
     return _Lexer(text, lookup, escape, heredoc=True).run()[0]
 
 
+_QUOTE = "a quote that is meant as a character has a backslash before it"
+_OPERATORS = "after the name comes one of :- - :+ + :? ? # ## % %% / //"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
 class _Lexer:
     """One pass over one text. `result` is the word, `words` the same split at white space."""
 
@@ -39,6 +47,7 @@ class _Lexer:
         self.lookup = lookup
         self.escape = escape
         self.heredoc = heredoc
+        self.opened = 0  # where the innermost substitution begins
 
     def run(self) -> tuple[str, list[str]]:
         words = _Words()
@@ -77,7 +86,7 @@ class _Lexer:
                 words.add(part)
             result += part
         if stop:
-            raise InvalidValue(f"unexpected end of statement while looking for matching {stop}")
+            raise InvalidValue(f"substitution lacks its {stop}: {_short(self.text[self.opened :])}")
         return result
 
     def _escaped(self, *, raw: bool) -> str:
@@ -92,12 +101,13 @@ class _Lexer:
     def _single(self, *, raw: bool) -> str:
         end = self.text.find("'", self.at + 1)
         if end < 0:
-            raise InvalidValue("unexpected end of statement while looking for matching single-quote")
+            raise InvalidValue(f"quote is not closed: {_short(self.text[self.at :])}", hint=_QUOTE)
         inner = self.text[self.at + 1 : end]
         self.at = end + 1
         return re.sub(r"([*?\\])", r"\\\1", inner) if raw else inner
 
     def _double(self, *, raw: bool) -> str:
+        opened = self.at
         self.at += 1
         result = ""
         while self.at < len(self.text):
@@ -115,20 +125,23 @@ class _Lexer:
                 result += char + following if raw else kept + following
             else:
                 result += char
-        raise InvalidValue("unexpected end of statement while looking for matching double-quote")
+        raise InvalidValue(f"quote is not closed: {_short(self.text[opened:])}", hint=_QUOTE)
 
     def _dollar(self) -> str:
+        opened = self.opened = self.at
         self.at += 1
         if self._peek() != "{":
             name = self._name()
             return (self.lookup(name) or "") if name else "$"
         self.at += 1
         if self._peek() in ("{", "}", ":") or not self._peek():
-            raise InvalidValue("bad substitution: ${ needs a name")
+            raise InvalidValue(f"bad substitution, it needs a name: {_short(self.text[opened:])}")
         name = self._name()
         char = self._next()
         if char == "}":
             return self.lookup(name) or ""
+        if not char:
+            raise InvalidValue(f"substitution lacks its }}: {_short(self.text[opened:])}")
         if char in ("#", "%"):
             return self._strip(name, char)
         if char == "/":
@@ -136,9 +149,8 @@ class _Lexer:
         empty_counts = char != ":"
         operator = self._next() if char == ":" else char
         if not operator or operator not in "-+?":
-            raise InvalidValue(
-                f"unsupported modifier ({char + operator if char == ':' else char}) in substitution of {name}"
-            )
+            shown = _short(self.text[opened:])
+            raise InvalidValue(f"unsupported modifier in a substitution: {shown}", hint=_OPERATORS)
         word = self._until("}", _Words(), raw=False)
         return self._default(name, operator, word, empty_counts=empty_counts)
 

@@ -25,6 +25,7 @@ class _Rule(NamedTuple):
     pattern: str  # cleaned, without `!`
     takes_back: bool
     expression: str
+    place: str = ""  # file:line
 
 
 class Matcher:
@@ -37,12 +38,13 @@ class Matcher:
         self._runs = _runs(rules)
 
     @classmethod
-    def parse(cls, text: str) -> Matcher:
+    def parse(cls, text: str, file: str = "") -> Matcher:
         """The rules of an ignore file: one pattern a line, `#` in the first column begins a comment.
 
-        InvalidValue for a malformed pattern.
+        InvalidValue for a malformed pattern, with its place in `file`.
         """
-        return cls(tuple(rule for line in text.removeprefix("\ufeff").splitlines() if (rule := _line(line))))
+        lines = enumerate(text.removeprefix("\ufeff").splitlines(), 1)
+        return cls(tuple(rule for number, line in lines if (rule := _placed(line, f"{file}:{number}" if file else ""))))
 
     @classmethod
     def of(cls, patterns: Iterable[str]) -> Matcher:
@@ -66,11 +68,22 @@ class Matcher:
 
     def rule_for(self, *names: str) -> str | None:
         """The pattern that leaves a path out, as it was written; None when it is kept."""
-        found = None
+        found = self._rule_for(*names)
+        return None if found is None else found.text
+
+    def blame(self, path: str) -> str:
+        """Who leaves a path out, in words."""
+        rule = self._rule_for(path)
+        if rule is None or not rule.place:
+            return f"the ignore file leaves it out by the rule {'' if rule is None else rule.text}".rstrip()
+        return f"{rule.place} leaves it out: {rule.text}"
+
+    def _rule_for(self, *names: str) -> _Rule | None:
+        found: _Rule | None = None
         for rule in self._rules:
             matches = re.compile(f"(?:{rule.expression})(?:/|\\Z)", re.DOTALL).match
             if rule.takes_back == (found is not None) and any(matches(name) for name in names):
-                found = None if rule.takes_back else rule.text
+                found = None if rule.takes_back else rule
         return found
 
     def reaches_into(self, *names: str) -> bool:
@@ -87,6 +100,14 @@ def _runs(rules: tuple[_Rule, ...]) -> tuple[tuple[bool, _Match], ...]:
         either = "|".join(rule.expression for rule in group)
         runs.append((takes_back, re.compile(f"(?:{either})(?:/|\\Z)", re.DOTALL).match))
     return tuple(runs)
+
+
+def _placed(line: str, place: str) -> _Rule | None:
+    try:
+        rule = _line(line)
+    except InvalidValue as error:
+        raise InvalidValue(f"{place}: {error}" if place else str(error), hint=error.hint) from error
+    return None if rule is None else rule._replace(place=place)
 
 
 def _line(line: str) -> _Rule | None:

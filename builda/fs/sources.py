@@ -29,6 +29,12 @@ class Source(NamedTuple):
     path: str
     name: str | None = None
     ignore: Matcher = NOTHING
+    within: str = ""  # what the root is, for errors: "the context"
+
+    @property
+    def missing(self) -> str:
+        """The beginning of an error about something that is not there."""
+        return f"no such file in {self.within}" if self.within else "no such file"
 
 
 class Top(NamedTuple):
@@ -99,9 +105,10 @@ def _top(source: Source, path: str, pivot: str, rules: Rules) -> Top:
     if info is not None and stat.S_ISLNK(info.st_mode) and rules.follow_symlinks:
         info = paths.stat_in_root(source.root, path)
         if info is None:
-            raise NotFound(f"no such file, but a link that leads nowhere: {source.path}")
+            hint = _about_link(source, path)
+            raise NotFound(f"{source.missing}, but a link that leads nowhere: {source.path}", hint=hint)
     if info is None:
-        raise NotFound(f"no such file: {source.path}", hint=_near_miss(source.root, path))
+        raise NotFound(f"{source.missing}: {source.path}", hint=_near_miss(source, path) or _inside(source, path))
     if path and not _is_let_through(source, path):
         raise _hidden(source, path)
     return Top(source, path, info, _kept(path, pivot) if rules.parents else "")
@@ -112,10 +119,10 @@ def _kept(path: str, pivot: str) -> str:
 
 
 def _hidden(source: Source, path: str) -> NotFound:
-    rule = source.ignore.rule_for(path)
+    what = "it" if path == clean(source.path) else path
     return NotFound(
-        f"no such file in the context: {source.path}",
-        hint=f"it exists, but the ignore file leaves it out by the rule {rule}",
+        f"no such file in {source.within or 'the context'}: {source.path}",
+        hint=f"{what} exists, but {source.ignore.blame(path)}",
     )
 
 
@@ -125,26 +132,43 @@ def _no_match(source: Source, path: str) -> NotFound:
         return _hidden(source, hidden[0])
     head = path.rpartition("/")[0]
     if not has_wildcards(head) and paths.stat_in_root(source.root, head) is None:
-        return NotFound(f"no file matches: {source.path}", hint=_near_miss(source.root, head))
+        return NotFound(f"no file matches: {source.path}", hint=_near_miss(source, head))
     literal = path.replace("\\", "")
     if paths.lstat_in_root(source.root, literal) is not None:
         return NotFound(f"no file matches: {source.path}", hint=r"brackets in a name are written [[] or \[")
     return NotFound(f"no file matches: {source.path}")
 
 
-def _near_miss(root: int, path: str) -> str | None:
+def _near_miss(source: Source, path: str) -> str | None:
     """A name that may have been meant, in the deepest directory of `path` that exists."""
     from difflib import get_close_matches
 
     done = ""
     for part in path.split("/"):
         step = posixpath.join(done, part)
-        if paths.stat_in_root(root, step) is not None:
+        if paths.stat_in_root(source.root, step) is not None:
             done = step
             continue
-        names = [name for name in _names(root, done)]
+        if paths.lstat_in_root(source.root, step) is not None:
+            return _about_link(source, step)
+        names = _names(source.root, done)
         close = get_close_matches(part, names, 1) or [name for name in names if name.lower() == part.lower()]
         return f"did you mean {posixpath.join(done, close[0])}?" if close else None
+    return None
+
+
+def _about_link(source: Source, path: str) -> str:
+    with paths.parent_of(source.root, path) as (parent, name):
+        target = os.fsdecode(os.readlink(name, dir_fd=parent))
+    return f"{path} is a link to {target}, and links are followed inside {source.within or 'the directory'} only"
+
+
+def _inside(source: Source, path: str) -> str | None:
+    """For who meant another place: where a path that is no relative one was looked for."""
+    if path == posixpath.normpath(source.path) or not source.within:
+        return None
+    if source.within.startswith(("the context", "the build context")):
+        return f"sources are paths inside {source.within}: it was looked for as {path}"
     return None
 
 

@@ -321,7 +321,12 @@ class _Walk:
             return
         if self.is_known(label, info):
             return
-        fd = os.open(name, _READ, dir_fd=parent)
+        try:
+            fd = os.open(name, _READ, dir_fd=parent)
+        except OSError as error:
+            shown = os.fsdecode(label).removeprefix(self.root_prefix)  # --parents has it in front
+            error.filename = self.root_prefix + shown  # the whole way, not the last name alone
+            raise
         try:
             self.regular(fd, label, target, name, info)
         finally:

@@ -113,7 +113,7 @@ def test_an_unknown_owner_copies_nothing(bench: Bench, container: WorkingContain
 
 def test_a_missing_source_copies_nothing_and_hints(bench: Bench, container: WorkingContainer, context: Path) -> None:
     inputs = Inputs(context=context)
-    with pytest.raises(NotFound, match=r"no such file: app/mian\.sh") as caught:
+    with pytest.raises(NotFound, match=r"no such file in the context: app/mian\.sh") as caught:
         bench.builder.copy(container, Copy(sources=("one", "app/mian.sh"), destination="/x/"), inputs=inputs)
     assert caught.value.hint == "did you mean app/main.sh?"
     assert bench.upper(container) == []

@@ -95,7 +95,7 @@ def test_excerpts_mark_the_line() -> None:
         (b"\x7fELF\0\0", "binary"),
         (b"\xff\xfeF\0R\0", "UTF-16"),
         (b"FROM a\nRUN \xff\n", "not UTF-8"),
-        (b"x" * (SIZE_LIMIT + 1), "more than the limit"),
+        (b"x" * (SIZE_LIMIT + 1), "more bytes than the limit"),
     ],
 )
 def test_bytes_that_are_no_containerfile_are_refused(data: bytes, message: str) -> None:
