@@ -128,6 +128,10 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
 
     CONTEXT is the directory that COPY and ADD take files from, by default the current one. A name that ends in .in is
     preprocessed. Steps are remembered and not done again while nothing that they read differs.
+
+    Standard output has Buildah's lines, the ID being the last; what steps took, warnings of the build checks and the
+    live view of a terminal go to standard error. A command that fails ends the build with its own status, and nothing
+    is named then.
     """
     session.quiet = quiet
     with _reported(session) as began:

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from builda.cli.verb import GLOBAL_OPTIONS, Verb, normalised
+from builda.cli.verb import GLOBAL_OPTIONS, Verb, normalised, write_surroundings
 from builda.errors import BuildaError, InvalidValue
 
 VERBS: Mapping[str, str] = {
@@ -20,6 +20,7 @@ VERBS: Mapping[str, str] = {
     "copy": "copy:copy",
     "from": "create:from_",
     "fsck": "fsck:fsck",
+    "help": "help:help_",
     "images": "images:images",
     "info": "system:info",
     "inspect": "inspect:inspect",
@@ -78,6 +79,11 @@ class Group(click.Group):
         """Take out the global options that stand before the verb."""
         return super().parse_args(ctx, normalised(args, ctx, self.get_params(ctx), interspersed=False))
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What else decides how builda works."""
+        write_surroundings(formatter)
+        super().format_epilog(ctx, formatter)
+
 
 def _unknown_verb(name: str) -> BuildaError:
     from difflib import get_close_matches
@@ -96,7 +102,7 @@ def make_group() -> Group:
         "builda",
         params=[*GLOBAL_OPTIONS, version_option()],
         help="Build OCI and Docker images without a daemon, from scripts and Containerfiles.",
-        epilog="builda VERB --help tells more of a verb.",
+        epilog="builda VERB --help, or builda help VERB, tells more of a verb.",
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
     )
 

@@ -84,15 +84,38 @@ class Verb(click.Command):
             _check_order(positional)
         return super().parse_args(ctx, options)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options, those that belong together under one heading."""
+        from builda.cli.pages import sections
+
+        for title, params in sections(self.get_params(ctx)):
+            records = [record for param in params if (record := param.get_help_record(ctx)) is not None]
+            with formatter.section(title):
+                formatter.write_dl(records)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The example, then which of Buildah's options builda refuses."""
-        if self.epilog:
-            with formatter.section("Example"):
-                formatter.write_text("\b\n" + self.epilog)
+        """Examples, what else decides, statuses; then which of Buildah's options builda refuses."""
+        from builda.cli import pages
+
+        examples = pages.EXAMPLES.get(self.name or "", (self.epilog,) if self.epilog else ())
+        if examples:
+            with formatter.section("Examples" if len(examples) > 1 else "Example"):
+                formatter.write_text("\b\n" + "\n".join(examples))
+        if self.name in pages.PAGES:
+            write_surroundings(formatter)
         names = [param.opts[0] for param in self.params if isinstance(param, Option) and param.refusal]
         if names:
             with formatter.section("Options of Buildah that are refused (using one says why)"):
                 formatter.write_text(" ".join(names))
+
+
+def write_surroundings(formatter: click.HelpFormatter) -> None:
+    """Exit statuses, environment and files."""
+    from builda.cli import pages
+
+    for title, rows in (("Exit status", pages.STATUSES), ("Environment", pages.ENVIRONMENT), ("Files", pages.FILES)):
+        with formatter.section(title):
+            formatter.write_dl(list(rows.items()))
 
 
 def verb(
