@@ -152,7 +152,7 @@ def _build(session: Session, context: str | None, values: dict[str, Any], began:
     live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet)
     _check_rest(values)
     options = _execute_options(session, request, values, live=live)
-    with _watched(session, live=live):
+    with _watched(session, live=live, mixed=options.jobs != 1):
         built = containerfile.build(session.builder, request, options)
     names = _publish(session, built, options, values)
     session.emit(ended(built, names, began))
@@ -172,7 +172,7 @@ def _reported(session: Session) -> Iterator[float]:
 
 
 @contextmanager
-def _watched(session: Session, *, live: bool) -> Iterator[None]:
+def _watched(session: Session, *, live: bool, mixed: bool) -> Iterator[None]:
     """Shows the build that goes on inside."""
     views: list[BuildView] = []
 
@@ -182,6 +182,7 @@ def _watched(session: Session, *, live: bool) -> Iterator[None]:
                 others,
                 live=live,
                 quiet=session.quiet,
+                mixed=mixed,
                 warnings=session.settings.warnings,
                 environ=session.environ,
             )

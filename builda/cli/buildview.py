@@ -86,22 +86,38 @@ class BuildView:
             self._lines.close()
 
 
-def build_view(others: Observer, *, live: bool, quiet: bool, warnings: bool, environ: Mapping[str, str]) -> BuildView:
-    """The view of one build, to be closed; `others` shows blobs and warnings where the live view does not."""
+def build_view(
+    others: Observer, *, live: bool, quiet: bool, mixed: bool, warnings: bool, environ: Mapping[str, str]
+) -> BuildView:
+    """The view of one build, to be closed; `others` shows blobs and warnings where the live view does not.
+
+    `mixed`: stages may run side by side.
+    """
     if not live:
-        return BuildView(Lines(sys.stdout, sys.stderr, quiet=quiet), None, others)
+        return BuildView(Lines(sys.stdout, sys.stderr, quiet=quiet, mixed=mixed), None, others)
     from builda.cli.live import Live
 
-    lines = None if sys.stdout.isatty() else Lines(sys.stdout, None, quiet=False, passes=("stdout",))
+    lines = None if sys.stdout.isatty() else Lines(sys.stdout, None, quiet=False, mixed=mixed, passes=("stdout",))
     return BuildView(lines, Live(sys.stderr, colour=not environ.get("NO_COLOR"), warnings=warnings), others)
 
 
 class Lines:
-    """Buildah's lines on `out`, what finished steps took on `err` (None: told elsewhere)."""
+    """Buildah's lines on `out`, what finished steps took on `err` (None: told elsewhere).
+
+    Where stages are `mixed`, their commands' output comes in whole lines, each with its stage in front.
+    """
 
     def __init__(
-        self, out: TextIO, err: TextIO | None, *, quiet: bool, passes: tuple[str, ...] = ("stdout", "stderr")
+        self,
+        out: TextIO,
+        err: TextIO | None,
+        *,
+        quiet: bool,
+        mixed: bool = False,
+        passes: tuple[str, ...] = ("stdout", "stderr"),
     ) -> None:
+        self._mixed = mixed
+        self._begun: dict[tuple[str | None, str], bytes] = {}  # lines without an end, by stage and stream
         self._out = out
         self._err = err
         self._quiet = quiet
@@ -117,16 +133,34 @@ class Lines:
             case StepFinished(cached=True) if event.index > 1 and not self._quiet:
                 self._print("--> Using cache")
             case CommandOutput() if event.stream in self._passes and not (self._quiet and event.stream == "stdout"):
-                _pass_on(event, sys.stdout if event.stream == "stdout" else sys.stderr)
+                self._pass_on(event)
             case _:
                 pass
+        if isinstance(event, StepFinished):
+            self._end_lines(event.stage)
         if isinstance(event, StepStarted | StepFinished | LayerStored):
             self._tell(event)
 
     def close(self) -> None:
-        """Tell of the steps whose layers nobody waited for."""
+        """Tell of the steps whose layers nobody waited for, and what their commands left without a line's end."""
+        for stage, _ in list(self._begun):
+            self._end_lines(stage)
         for done in self._ledger.rest():
             self._say(f"{done.head} done: {done.cost}")
+
+    def _pass_on(self, event: CommandOutput) -> None:
+        if not self._mixed or event.stage is None:
+            _write(event.stream, event.data)
+            return
+        key = event.stage, event.stream
+        *lines, self._begun[key] = (self._begun.get(key, b"") + event.data).split(b"\n")
+        if lines:
+            _write(event.stream, b"".join(b"[%b] %b\n" % (event.stage.encode(), line) for line in lines))
+
+    def _end_lines(self, stage: str | None) -> None:
+        for key in [key for key in self._begun if key[0] == stage]:
+            if line := self._begun.pop(key):
+                _write(key[1], b"[%b] %b\n" % (str(stage).encode(), line))
 
     def _tell(self, event: Event) -> None:
         for done in self._ledger.note(event):
@@ -143,8 +177,8 @@ class Lines:
         self._out.flush()
 
 
-def _pass_on(event: CommandOutput, stream: TextIO) -> None:
-    stream.flush()
-    left = event.data
-    while left:
-        left = left[os.write(stream.fileno(), left) :]
+def _write(stream: str, data: bytes) -> None:
+    file = sys.stdout if stream == "stdout" else sys.stderr
+    file.flush()
+    while data:
+        data = data[os.write(file.fileno(), data) :]

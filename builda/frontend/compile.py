@@ -342,7 +342,9 @@ class _Compiler:
         pairs = [(self._expand(state, name), self._expand(state, value)) for name, value in item.pairs]
         make = edits.SetEnv if item.keyword == "ENV" else edits.SetLabel
         text = " ".join(f"{name}={_shown(value)}" for name, value in pairs)
-        self._configure(state, tuple(make(name, value) for name, value in pairs), f"{item.keyword} {text}", item.at)
+        raw = " ".join(f"{name}{' ' if item.legacy else '='}{value}" for name, value in item.pairs)
+        changes = tuple(make(name, value) for name, value in pairs)
+        self._configure(state, changes, f"{item.keyword} {raw}", item.at, history=f"{item.keyword} {text}")
 
     def _shell(self, state: _State) -> tuple[str, ...]:
         return state.config.shell or DEFAULT_SHELL
