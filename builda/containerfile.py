@@ -201,7 +201,9 @@ def _excerpts(source: SourceText) -> Iterator[None]:
         yield
     except (ContainerfileError, StepFailed) as error:
         if error.excerpt is None and error.file is not None:
-            error.excerpt = excerpt(source, Location(error.file, error.line))
+            shown = [excerpt(source, Location(error.file, error.line)) or ""]
+            shown += [f"included in {at.file}:{at.line}" for at in source.includers(error.file)]
+            error.excerpt = "\n".join(filter(None, shown))
         raise
 
 

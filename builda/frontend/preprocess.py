@@ -126,7 +126,7 @@ def _collect(engine: Any) -> SourceText:
             raise ContainerfileError(
                 f"preprocessing gives more than {OUTPUT_LINES} lines", file=places[-1].file, line=places[-1].line
             )
-    return SourceText(tuple(lines), tuple(places))
+    return SourceText(tuple(lines), tuple(places), tuple(dict.fromkeys(engine.included)))
 
 
 def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], bytes]) -> Any:
@@ -138,6 +138,7 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
             super().__init__()
             self.files: list[str] = []
             self.warnings: list[tuple[Location, str]] = []
+            self.included: list[tuple[str, Location]] = []
             self.kept: list[str] = []
             self.names = {os.path.abspath(file): file}
             self.stack: list[str] = []
@@ -216,6 +217,7 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
                 )
             shown = os.path.relpath(path) if not os.path.isabs(file) else path
             self.names[path] = shown
+            self.included.append((shown, Location(self.shown(self.place.source), self.place.lineno)))
             self.files.append(path)
             return StringIO(self.encode(decode(data, shown), shown))
 

@@ -15,10 +15,11 @@ SIZE_LIMIT = 8 << 20
 
 
 class SourceText(NamedTuple):
-    """Lines without their ends, and as many places."""
+    """Lines without their ends, and as many places; `included` says of a file where it was included first."""
 
     lines: tuple[str, ...]
     places: tuple[Location, ...]
+    included: tuple[tuple[str, Location], ...] = ()
 
     @classmethod
     def of(cls, text: str, file: str) -> SourceText:
@@ -31,7 +32,16 @@ class SourceText(NamedTuple):
     def __add__(self, other: object) -> SourceText:
         """This text with another below it: what several `-f` mean."""
         assert isinstance(other, SourceText)
-        return SourceText(self.lines + other.lines, self.places + other.places)
+        return SourceText(self.lines + other.lines, self.places + other.places, self.included + other.included)
+
+    def includers(self, file: str) -> tuple[Location, ...]:
+        """Where `file` was included, and where the file that did so was, up to the one that nobody includes."""
+        first = dict(reversed(self.included))
+        found: list[Location] = []
+        while file in first and first[file] not in found:
+            found.append(first[file])
+            file = found[-1].file
+        return tuple(found)
 
 
 def decode(data: bytes, file: str) -> str:

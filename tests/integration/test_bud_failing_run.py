@@ -91,10 +91,12 @@ def test_a_failure_ends_the_stages_beside_it_after_their_step(builda: Builda, wr
 
 def test_the_place_is_that_of_the_included_file(builda: Builda, write: Write) -> None:
     write("FROM BASE\nRUN <<END\necho hi\nfalse\nEND\n", "base.in")
-    context = write('#include "base.in"\nRUN true\n', "Containerfile.in")
+    write('# via\n#include "base.in"\n', "middle.in")
+    context = write('#include "middle.in"\nRUN true\n', "Containerfile.in")
     said = builda.fails("bud", context, status=1)
     assert f"{context}/base.in:2: command failed with status 1: RUN <<END" in said
-    assert ">    2 | RUN <<END\n>    3 | echo hi\n>    4 | false\n>    5 | END\n" in said
+    shown = ">    2 | RUN <<END\n>    3 | echo hi\n>    4 | false\n>    5 | END\n"
+    assert f"{shown}included in {context}/middle.in:2\nincluded in {context}/Containerfile.in:1\n" in said
 
 
 def test_a_trigger_of_the_base_is_named(builda: Builda, write: Write) -> None:
