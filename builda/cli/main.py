@@ -108,8 +108,28 @@ def _report(error: BuildaError) -> int:
     from contextlib import suppress
 
     with suppress(BrokenPipeError):
-        sys.stderr.write(report_of(error))
+        text = report_of(error)
+        sys.stderr.write(_coloured(text) if _takes_colours() else text)
     return error.exit_status
+
+
+def _takes_colours() -> bool:
+    dumb = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("NO_COLOR")
+    return not dumb and sys.stderr is not None and sys.stderr.isatty()
+
+
+def _coloured(text: str) -> str:
+    """The first word red, marked lines bold, the hint's word in another colour."""
+    lines = []
+    for number, line in enumerate(text.split("\n")):
+        if number == 0:
+            line = line.replace("builda:", "\033[1;31mbuilda:\033[0m", 1)
+        elif line.startswith(">"):
+            line = f"\033[1m{line}\033[0m"
+        elif line.startswith("hint:"):
+            line = line.replace("hint:", "\033[36mhint:\033[0m", 1)
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def report_of(error: BuildaError) -> str:

@@ -145,6 +145,18 @@ def test_the_view_can_be_done_without(builda: Builda, write: Write, args: list[s
     assert ("STEP 2/2: RUN" in shown.text) == ("-q" not in args)
 
 
+def test_an_error_has_colours_on_a_terminal_that_takes_them(builda: Builda, write: Write) -> None:
+    command = [*builda.command, "bud", str(write("FROM BASE\nRUNN x\n"))]
+    shown = on_terminal(command)
+    assert "\x1b[1;31mbuilda:\x1b[0m " in shown.text
+    assert "\x1b[1m>    2 | RUNN x\x1b[0m" in shown.text
+    assert "\x1b[36mhint:\x1b[0m did you mean RUN?" in shown.text
+    plain = on_terminal(command, NO_COLOR="1").text
+    assert plain == on_terminal(command, TERM="dumb").text
+    assert "\x1b" not in plain
+    assert shown.screen(200).text == plain.replace("\r\n", "\n").rstrip()
+
+
 def test_no_color_means_no_colours(builda: Builda, write: Write) -> None:
     context = write("FROM BASE\nRUN sleep 0.3\n")
     assert on_terminal([*builda.command, "bud", str(context)], NO_COLOR="1").screen().colours == 0
