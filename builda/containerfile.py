@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SIZE_LIMIT", "BuildRequest", "build", "check", "compile_plan", "find_containerfile", "find_ignore_file"]
 
+CONTAINERFILES = ("Containerfile", "Dockerfile", "Containerfile.in", "Dockerfile.in")
 IGNORE_FILES = (".containerignore", ".dockerignore")
 
 
@@ -36,6 +37,7 @@ class BuildRequest:
 
     files: tuple[tuple[str, bytes], ...]  # names as shown in errors, and their bytes
     context: Path | None = None
+    fetched: bool = False  # the context is a copy: places are told relative to it
     preprocess: bool = False  # also files that do not end in .in
     cpp_flags: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
@@ -121,18 +123,32 @@ def _warn(builder: Builder, parsed: Parsed, facts: Facts, request: BuildRequest)
 
 
 def read(builder: Builder, request: BuildRequest) -> SourceText:
-    """The text of the request's files, preprocessed where they ask for it."""
+    """The text of the request's files, preprocessed where they ask for it; places in a copy are relative to it."""
     source = SourceText((), ())
     if request.cpp_flags:
         from builda.frontend.preprocess import parse_flags
 
         parse_flags("", request.cpp_flags)  # a wrong one is wrong where no file is preprocessed, too
-    for name, data in request.files:
-        if request.preprocess or name.endswith(".in"):
-            source = source + _preprocessed(builder, request, name, data)
-        else:
-            source = source + SourceText.of(decode(data, name), name)
-    return source
+    prefix = f"{request.context}/" if request.fetched else ""
+    with _relative_to(prefix):
+        for name, data in request.files:
+            if request.preprocess or name.endswith(".in"):
+                source = source + _preprocessed(builder, request, name, data)
+            else:
+                source = source + SourceText.of(decode(data, name), name)
+    if not prefix:
+        return source
+    return source._replace(places=tuple(replace(at, file=at.file.removeprefix(prefix)) for at in source.places))
+
+
+@contextmanager
+def _relative_to(prefix: str) -> Iterator[None]:
+    """Errors tell of places below `prefix` without it."""
+    try:
+        yield
+    except ContainerfileError as error:
+        error.file = None if error.file is None else error.file.removeprefix(prefix)
+        raise
 
 
 def _preprocessed(builder: Builder, request: BuildRequest, name: str, data: bytes) -> SourceText:
@@ -209,7 +225,7 @@ def _excerpts(source: SourceText) -> Iterator[None]:
 
 def find_containerfile(context: Path) -> Path:
     """`Containerfile`, else `Dockerfile`, in a context; their `.in` forms where neither is there."""
-    for name in ("Containerfile", "Dockerfile", "Containerfile.in", "Dockerfile.in"):
+    for name in CONTAINERFILES:
         if (context / name).is_file():
             return context / name
     raise NotFound(f"no Containerfile or Dockerfile in the context: {context}", hint="name one with -f")

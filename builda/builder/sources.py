@@ -10,8 +10,9 @@ import posixpath
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from builda.builder.git import parse_repository
 from builda.builder.ignored import rules_of
-from builda.errors import BuildaError, CorruptContent, InvalidValue, NotFound, Unsupported
+from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.fs import paths
 from builda.fs.ignore import Matcher
 from builda.fs.patterns import has_wildcards
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.builder.builder import Builder
+    from builda.builder.git import Repository
     from builda.builder.options import Inputs
     from builda.builder.remote import Download
     from builda.fs.sources import Top
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from builda.store.store import WorkingContainer
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
-_GIT = re.compile(r"(git://|ssh://|git@[^/]+:|https?://[^#?]+\.git(#|$))")
-_GIT_URL = re.compile(r"(?P<url>[^#]+)(?:#(?P<ref>[^:]*)(?::(?P<subdir>.*))?)?")
 
 
 class Gathered(NamedTuple):
@@ -54,8 +54,8 @@ def gather(
     is_local = isinstance(step.source, Context | NamedContext)
     opener = None
     for path in step.sources:
-        if is_local and _GIT.match(path):
-            remote.append(_repository(builder, path, step, stack))
+        if is_local and (repository := parse_repository(path)) is not None:
+            remote.append(_repository(builder, repository, step, stack))
         elif is_local and _URL.match(path):
             remote.append(_download(builder, path, step, inputs, stack))
         else:
@@ -259,52 +259,13 @@ def _check(wanted: str | None, found: Digest | None, url: str) -> None:
         raise CorruptContent(f"checksum does not match, {url} has: {found}")
 
 
-def _repository(builder: Builder, text: str, step: Copy, stack: ExitStack) -> Source:
-    """The tree of a git repository at `#ref:subdirectory`, fetched by git."""
-    match = _GIT_URL.fullmatch(text)
-    assert match is not None
+def _repository(builder: Builder, source: Repository, step: Copy, stack: ExitStack) -> Source:
+    """The tree of one commit, fetched by git."""
+    from builda.builder.git import fetch_repository
+
     temporary = downloads(builder)
     directory = stack.enter_context(temporary)
-    head = _fetch_repository(temporary.path, match["url"], match["ref"] or "HEAD")
-    if step.checksum is not None and not head.startswith(step.checksum):
-        raise CorruptContent(f"commit does not match the checksum, {text} has: {head}")
-    if not step.keep_git_dir:
-        paths.remove_tree(directory, ".git")
-    return Source(directory, match["subdir"] or ".")
-
-
-def _fetch_repository(path: str, url: str, ref: str) -> str:
-    """The commit that was checked out at `path`."""
-    import shutil
-
-    if shutil.which("git") is None:
-        raise Unsupported(f"git is not installed, and it is needed for: {url}", hint="install git")
-    if ref.startswith("-") or url.startswith("-"):
-        raise InvalidValue(f"not a git reference: {ref}")
-    _git(path, "init", "--quiet", ".")
-    try:
-        _git(path, "fetch", "--quiet", "--depth=1", "--", url, ref)
-    except BuildaError:  # servers may refuse a commit by its digest, or a shallow fetch
-        _git(path, "fetch", "--quiet", "--tags", "--", url, "+refs/heads/*:refs/remotes/origin/*")
-        _git(path, "checkout", "--quiet", "--detach", ref)
-    else:
-        _git(path, "checkout", "--quiet", "--detach", "FETCH_HEAD")
-    _git(path, "submodule", "update", "--init", "--recursive", "--depth=1", "--quiet")
-    return _git(path, "rev-parse", "HEAD").strip()
-
-
-def _git(path: str, *arguments: str) -> str:
-    import subprocess
-
-    done = subprocess.run(
-        ["git", "-c", "advice.detachedHead=false", "-C", path, *arguments],
-        env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise NotFound(f"git {arguments[0]} failed: {said[-1] if said else done.returncode}")
-    return done.stdout
+    checksum = step.checksum or source.checksum
+    keep = step.keep_git_dir or source.keep_git_dir
+    fetch_repository(source._replace(checksum=checksum, keep_git_dir=keep), temporary.path)
+    return Source(directory, source.subdirectory)

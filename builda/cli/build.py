@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from builda.cli import groups
 from builda.cli.buildview import build_view, ended, failed, wants_live
 from builda.cli.commit import annotation
+from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_named
 from builda.cli.options import Duration, argument, listed, many, number, refused, switch, text
 from builda.cli.output import print_line, write_file
 from builda.cli.verb import verb
@@ -17,16 +18,15 @@ from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from builda.builder.execute import Built, ExecuteOptions
+    from builda.builder.options import Inputs, RegistryAccess
     from builda.cli.buildview import BuildView
     from builda.cli.progress import Observer
     from builda.cli.session import Session
     from builda.containerfile import BuildRequest
 
 _LATER = "not supported yet"
-_CONTEXTS = ("docker://", "docker-image://", "container-image://")
 
 
 @verb(
@@ -35,7 +35,11 @@ _CONTEXTS = ("docker://", "docker-image://", "container-image://")
     many("--tag", "-t", metavar="NAME", help="Name the image; the first may carry a transport."),
     many("--build-arg", metavar="NAME[=VALUE]", help="Set a build argument; a bare name takes the caller's variable."),
     many("--build-arg-file", metavar="FILE", help="Set the build arguments in the lines of this file."),
-    many("--build-context", metavar="NAME=DIR|docker-image://IMAGE", help="Give a name to a further context."),
+    many(
+        "--build-context",
+        metavar="NAME=WHERE",
+        help="A further context: a directory, a URL, docker-image://IMAGE, oci-layout://PATH.",
+    ),
     text("--target", metavar="STAGE", help="Build this stage, by name or number, instead of the last."),
     text("--from", "from_", metavar="IMAGE", help="Replace the image of the first FROM."),
     text("--ignorefile", metavar="FILE", help="The ignore file of the context."),
@@ -126,24 +130,29 @@ _CONTEXTS = ("docker://", "docker-image://", "container-image://")
 def build(session: Session, *, context: str | None, quiet: bool, **values: Any) -> None:
     """Build an image from a Containerfile and print its ID.
 
-    CONTEXT is the directory that COPY and ADD take files from, by default the current one. A name that ends in .in is
-    preprocessed. Steps are remembered and not done again while nothing that they read differs.
+    CONTEXT is what COPY and ADD take files from: a directory, by default the current one, a git repository
+    (URL#ref:subdirectory), an archive behind an http URL, or - for an archive or a Containerfile on standard input. A
+    Containerfile whose name ends in .in is preprocessed. Steps are remembered and not done again while nothing that
+    they read differs.
 
     Standard output has Buildah's lines, the ID being the last; what steps took, warnings of the build checks and the
     live view of a terminal go to standard error. A command that fails ends the build with its own status, and nothing
     is named then.
     """
     session.quiet = quiet
-    with _reported(session) as began:
-        _build(session, context, values, began)
+    with _reported(session) as began, ExitStack() as stack:
+        access = groups.registry_access(values, session.environ)
+        opened = open_context(session.builder, context, values.pop("file"), values.pop("ignorefile"), access, stack)
+        named = open_named(session.builder, values.pop("build_context"), access, stack)
+        request = _request(session, opened, named, values)
+        _build(session, request, _inputs(session, opened, named, access, values), values, began)
 
 
-def _build(session: Session, context: str | None, values: dict[str, Any], began: float) -> None:
+def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], began: float) -> None:
     from builda import containerfile
 
-    request = _request(session, context, values)
     if values.pop("check"):
-        _print_findings(containerfile.check(session.builder, request, _ignore_file(request, values["ignorefile"])))
+        _print_findings(containerfile.check(session.builder, request, inputs.ignore_file))
         return
     if values.pop("print_plan"):
         _print_plan(containerfile.compile_plan(session.builder, request).plan)
@@ -151,7 +160,7 @@ def _build(session: Session, context: str | None, values: dict[str, Any], began:
     progress = values.pop("progress") or session.environ.get("BUILDA_PROGRESS") or "auto"
     live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet)
     _check_rest(values)
-    options = _execute_options(session, request, values, live=live)
+    options = _execute_options(session, request, inputs, values, live=live)
     with _watched(session, live=live, mixed=options.jobs != 1):
         built = containerfile.build(session.builder, request, options)
     names = _publish(session, built, options, values)
@@ -202,25 +211,22 @@ def _line(session: Session, text_: str) -> None:
         print_line(text_)
 
 
-def _request(session: Session, context: str | None, values: dict[str, Any]) -> BuildRequest:
-    from builda.containerfile import BuildRequest, find_containerfile
+def _request(session: Session, context: BuildContext, named: NamedContexts, values: dict[str, Any]) -> BuildRequest:
+    from builda.containerfile import BuildRequest
 
-    directory, files = _context(context, values.pop("file"))
-    if not files:
-        files = ((str(find_containerfile(directory)), None),)
-    named, images = _contexts(values.pop("build_context"))
     allowed = values.pop("allow")
     if any(item != "security.insecure" for item in allowed):
         raise Unsupported(f"unknown permission: {' '.join(allowed)}", hint="there is security.insecure")
     return BuildRequest(
-        files=tuple((name, _read(name) if data is None else data) for name, data in files),
-        context=directory,
+        files=context.files,
+        context=context.directory,
+        fetched=context.fetched,
         preprocess=values.pop("preprocess"),
         cpp_flags=values.pop("cpp_flag"),
         build_args=_build_args(values.pop("build_arg_file"), values.pop("build_arg"), session.environ),
         target=values.pop("target"),
-        named_contexts=named,
-        named_images=images,
+        named_contexts=named.directories,
+        named_images=named.images,
         base=values.pop("from_"),
         env=tuple(_variables(values.pop("env"), session.environ).items()),
         labels=tuple(_label(item) for item in values.pop("label")),
@@ -234,66 +240,6 @@ def _label(item: str) -> tuple[str, str]:
     if not name:
         raise InvalidValue(f"label has no name: {item!r}")
     return name, value
-
-
-def _context(context: str | None, files: tuple[str, ...]) -> tuple[Path, tuple[tuple[str, bytes | None], ...]]:
-    """The context directory, and the Containerfiles named or meant; a file as context is the Containerfile."""
-    from pathlib import Path
-
-    where = context or "."
-    if "://" in where or where.startswith("git@") or (where.startswith("github.com/") and not os.path.exists(where)):
-        raise Unsupported(f"remote contexts are {_LATER}: {where}", hint="fetch it first, and name the directory")
-    if where == "-":
-        raise Unsupported(f"a context on standard input is {_LATER}", hint="use -f - and a directory")
-    directory = Path(where)
-    if not directory.exists():
-        raise NotFound(f"no such context: {where}")
-    if directory.is_file():
-        return directory.parent, tuple((name, None) for name in (*files, where))
-    return directory, tuple(_named_file(directory, name) for name in files)
-
-
-def _named_file(context: Path, name: str) -> tuple[str, bytes | None]:
-    """As given, else inside the context."""
-    if name == "-":
-        return "<stdin>", sys.stdin.buffer.read()
-    if not os.path.exists(name) and (context / name).exists():
-        return str(context / name), None
-    return name, None
-
-
-def _read(name: str) -> bytes:
-    from builda.containerfile import SIZE_LIMIT
-
-    try:
-        with open(name, "rb") as file:
-            return file.read(SIZE_LIMIT + 1)
-    except FileNotFoundError as error:
-        raise NotFound(f"no such Containerfile: {name}") from error
-    except IsADirectoryError as error:
-        raise InvalidValue(f"Containerfile is a directory: {name}", hint="name the file in it") from error
-
-
-def _contexts(items: tuple[str, ...]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Named contexts that are directories, and those that stand for images."""
-    from pathlib import Path
-
-    named: dict[str, Path] = {}
-    images: dict[str, str] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals or not name or not value:
-            raise InvalidValue(f"build context is written NAME=DIR: {item}")
-        prefix = next((prefix for prefix in _CONTEXTS if value.startswith(prefix)), None)
-        if prefix is not None:
-            images[name] = value.removeprefix(prefix)
-        elif "://" in value:
-            raise Unsupported(f"remote contexts are {_LATER}: {value}", hint="fetch it first, and name the directory")
-        elif not os.path.isdir(value):
-            raise NotFound(f"no such directory for the build context {name}: {value}")
-        else:
-            named[name] = Path(value)
-    return named, images
 
 
 def _build_args(files: tuple[str, ...], items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
@@ -341,9 +287,27 @@ def _check_names(names: tuple[str, ...]) -> None:
             local_name(name if location is None else location.where)
 
 
-def _execute_options(session: Session, request: BuildRequest, values: dict[str, Any], *, live: bool) -> ExecuteOptions:
+def _inputs(
+    session: Session, context: BuildContext, named: NamedContexts, access: RegistryAccess, values: dict[str, Any]
+) -> Inputs:
+    from builda.builder.options import Inputs
+
+    return Inputs(
+        context=context.directory,
+        ignore_file=context.ignore_file,
+        named=named.directories,
+        secrets=_secrets(values.pop("secret"), session.environ),
+        ssh=_agents(values.pop("ssh"), session.environ),
+        discard_writes=True,
+        access=access,
+    )
+
+
+def _execute_options(
+    session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], *, live: bool
+) -> ExecuteOptions:
     from builda.builder.execute import ExecuteOptions
-    from builda.builder.options import CommitOptions, Inputs, PullOptions
+    from builda.builder.options import CommitOptions, PullOptions
 
     timestamp = values.pop("timestamp")
     kind, level = groups.compression(values)
@@ -353,7 +317,7 @@ def _execute_options(session: Session, request: BuildRequest, values: dict[str, 
         layers = (session.environ.get("BUILDAH_LAYERS") or "true").lower() not in ("0", "false")
     policy = groups.pull_policy(values, values.pop("pull"))
     run = groups.run_options(values, session.environ)
-    ttl, ignore_file = values.pop("cache_ttl"), values.pop("ignorefile")
+    ttl = values.pop("cache_ttl")
     commit = CommitOptions(
         format=image_format,
         squash=values.pop("squash"),
@@ -370,18 +334,9 @@ def _execute_options(session: Session, request: BuildRequest, values: dict[str, 
         compression=kind or "gzip",
         compression_level=level,
     )
-    access = groups.registry_access(values, session.environ)
     return ExecuteOptions(
-        inputs=Inputs(
-            context=request.context,
-            ignore_file=_ignore_file(request, ignore_file),
-            named=request.named_contexts,
-            secrets=_secrets(values.pop("secret"), session.environ),
-            ssh=_agents(values.pop("ssh"), session.environ),
-            discard_writes=True,
-            access=access,
-        ),
-        pull=PullOptions(policy=policy, platform=request.platform, access=access),
+        inputs=inputs,
+        pull=PullOptions(policy=policy, platform=request.platform, access=inputs.access),
         run=run,
         format=image_format,
         layers=layers and not commit.squash and session.store.driver == "overlay",
@@ -393,17 +348,6 @@ def _execute_options(session: Session, request: BuildRequest, values: dict[str, 
         capture=session.quiet or live or session.settings.events is not None,
         hidden=frozenset(("stdout", "stderr") if live else ("stdout",) if session.quiet else ()),
     )
-
-
-def _ignore_file(request: BuildRequest, named: str | None) -> Path | None:
-    """The one named, else the context's own."""
-    from pathlib import Path
-
-    from builda.containerfile import find_ignore_file
-
-    if named is not None:
-        return Path(named)
-    return None if request.context is None else find_ignore_file(request.context, request.files[0][0])
 
 
 def _secrets(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, bytes]:

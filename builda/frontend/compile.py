@@ -241,7 +241,7 @@ class _Compiler:
             fail(head.at, f"base name is empty: {head.image}", "give the ARG a default, or --build-arg a value")
         name = self.options.images.get(name, name)
         if name in self.options.contexts:
-            fail(head.at, f"a directory cannot be a base image: {name}", "start FROM scratch and COPY --from= it")
+            return None, self._of_directory(name, platform, head)
         if name == "scratch":
             return None, _State(empty_config(platform), platform)
         earlier = self._stage_named(name, index, numbers=False)
@@ -271,6 +271,16 @@ class _Compiler:
         known = [head.name for head in heads[:index] if head.name] + [*self.options.contexts, *self.options.images]
         near = difflib.get_close_matches(name.lower(), known, 1, cutoff=0.7)
         return f"did you mean {near[0]}?" if near else None
+
+    def _of_directory(self, name: str, platform: Platform, head: From) -> _State:
+        """A base that is a named context: its files, and an empty configuration."""
+        state = _State(empty_config(platform), platform)
+        text = f"COPY --from={name} . /"
+        files = Copy(
+            sources=(".",), destination="/", source=NamedContext(name), created_by=NOP + text, text=text, at=head.at
+        )
+        state.steps.append(files)
+        return state
 
     def _stage_named(self, name: str, before: int, *, numbers: bool = True) -> int | None:
         """The last earlier stage of this name; a number names it by position."""

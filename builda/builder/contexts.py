@@ -1,0 +1,135 @@
+"""Build contexts that are not directories of this machine: repositories, archives behind URLs or on standard input.
+
+Each becomes a directory of its own in the store's `ingest/`, where `prune` finds what a killed build left.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from builda.builder.git import fetch_repository, parse_repository
+from builda.builder.sources import downloads
+from builda.errors import InvalidValue, NotFound
+from builda.fs import paths
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from builda.builder.builder import Builder
+    from builda.builder.git import Repository
+    from builda.builder.options import RegistryAccess
+
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_HUB = "github.com/"  # Docker takes it for a repository without a scheme
+
+
+class Fetched(NamedTuple):
+    """A context that was fetched: where it is, or the Containerfile that was in its place, with no files."""
+
+    directory: Path
+    containerfile: bytes | None = None
+
+
+def is_remote(text: str) -> bool:
+    """Whether `text` names a context to be fetched, rather than a directory or file of this machine."""
+    hub = text.startswith(_HUB) and not os.path.exists(text)
+    return hub or _URL.match(text) is not None or parse_repository(text) is not None
+
+
+def fetch_context(builder: Builder, text: str, access: RegistryAccess, stack: ExitStack, limit: int) -> Fetched:
+    """The context behind a URL or in a repository; its directory is gone when `stack` ends.
+
+    Of a Containerfile in its place, `limit` bytes and one are read.
+
+    NotFound, RegistryError or CorruptContent when it cannot be had; InvalidValue for a subdirectory that leads nowhere.
+    """
+    repository = parse_repository(f"https://{text}.git" if text.startswith(_HUB) and ".git" not in text else _url(text))
+    if repository is not None:
+        return Fetched(_checked_out(builder, repository, stack))
+    temporary = downloads(builder)
+    stack.enter_context(temporary)
+    where = os.path.join(temporary.path, "download")
+    with open(where, "w+b") as file:
+        with builder.remote.fetch(text, access) as response:
+            while data := response.read(1 << 20):
+                file.write(data)
+        return _unpacked(file, text, temporary.path, limit)
+
+
+def read_context(builder: Builder, stdin: BinaryIO, stack: ExitStack, limit: int) -> Fetched:
+    """The context on standard input: an archive of it, or a Containerfile that needs none."""
+    import shutil
+
+    temporary = downloads(builder)
+    stack.enter_context(temporary)
+    with open(os.path.join(temporary.path, "download"), "w+b") as file:
+        shutil.copyfileobj(stdin, file, 1 << 20)
+        return _unpacked(file, "standard input", temporary.path, limit)
+
+
+def _url(text: str) -> str:
+    return f"https://{text}" if text.startswith(_HUB) else text
+
+
+def _checked_out(builder: Builder, repository: Repository, stack: ExitStack) -> Path:
+    temporary = downloads(builder)
+    root = stack.enter_context(temporary)
+    fetch_repository(repository, temporary.path)
+    return inside(root, repository.subdirectory, repository.url)
+
+
+def inside(root: int, path: str, what: str) -> Path:
+    """The directory that `path` means inside `root`, links followed there; InvalidValue when there is none."""
+    try:
+        fd = paths.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InvalidValue(f"no such directory in {what}: {path}") from error
+    try:
+        return Path(os.readlink(f"/proc/self/fd/{fd}"))
+    finally:
+        os.close(fd)
+
+
+def read_inside(directory: Path, path: str, limit: int) -> bytes | None:
+    """The first `limit` bytes of a file inside a fetched context, which links do not leave; None when there is none."""
+    root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = paths.open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    finally:
+        os.close(root)
+    with open(fd, "rb") as file:
+        return file.read(limit)
+
+
+def _unpacked(file: BinaryIO, what: str, place: str, limit: int) -> Fetched:
+    """An archive's content; what is no archive is a Containerfile."""
+    from builda.fs.apply import extract
+    from builda.fs.archive import archive_compression
+    from builda.fs.compress import decompressing
+
+    file.flush()
+    directory = Path(place) / "context"
+    directory.mkdir()
+    size = file.tell()
+    compression = archive_compression(file)
+    if compression is None:
+        file.seek(0)
+        text = file.read(limit + 1)
+        if not size:
+            raise NotFound(f"context is empty: {what}")
+        if b"\0" in text[:8192]:
+            raise InvalidValue(f"context is neither an archive nor a Containerfile: {what}")
+        return Fetched(directory, text)
+    file.seek(0)
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        extract(decompressing(file, compression), root, owner=(os.geteuid(), os.getegid()))
+    finally:
+        os.close(root)
+    os.unlink(file.name)
+    return Fetched(directory)

@@ -1,0 +1,166 @@
+"""Git repositories as sources: the forms of their URLs, and fetching one commit of them by the git program.
+
+The forms are those of ADD and of build contexts in the Dockerfile reference: `URL#ref:subdirectory`, and
+`URL?ref=…&subdir=…`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.errors import CorruptContent, InvalidValue, NotFound, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_REPOSITORY = re.compile(r"(git://|ssh://|git@[^/:]+:|https?://[^#?]+\.git/?([#?]|$))")
+_QUERY = frozenset({"ref", "branch", "tag", "commit", "checksum", "subdir", "keep-git-dir", "submodules"})
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+
+
+class Repository(NamedTuple):
+    """One commit of a repository. `ref` None is its default branch; `checksum` is how the commit's digest begins."""
+
+    url: str
+    ref: str | None = None
+    subdirectory: str = "."
+    checksum: str | None = None
+    keep_git_dir: bool = False
+    submodules: bool = True
+
+
+def parse_repository(text: str) -> Repository | None:
+    """The repository that `text` names; None when it names something else. InvalidValue for what git would not take."""
+    if _REPOSITORY.match(text) is None:
+        return None
+    body, _, fragment = text.partition("#")
+    url, _, query = body.partition("?")
+    ref, _, subdirectory = fragment.partition(":")
+    found = Repository(url, ref or None, subdirectory or ".")
+    if query:
+        found = _with_query(found, text, query)
+    if url.startswith("-") or (found.ref or "").startswith("-"):
+        raise InvalidValue(f"not a git reference: {found.ref or url}")
+    return found
+
+
+def _with_query(base: Repository, text: str, query: str) -> Repository:
+    from urllib.parse import parse_qsl
+
+    values = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := values.keys() - _QUERY:
+        raise InvalidValue(
+            f"git URL asks for what is not known: {min(unknown)}", hint=f"known: {' '.join(sorted(_QUERY))}"
+        )
+    refs = [prefix + values[key] for key, prefix in _REFS.items() if values.get(key)]
+    if len(refs) + (base.ref is not None) > 1:
+        raise InvalidValue(f"git URL names more than one reference: {text}")
+    checksum = values.get("checksum") or values.get("commit")
+    if checksum is not None and _COMMIT.fullmatch(checksum) is None:
+        raise InvalidValue(f"not the digest of a commit: {checksum}")
+    subdirectory = values.get("subdir") or base.subdirectory
+    if values.get("subdir") and base.subdirectory != ".":
+        raise InvalidValue(f"git URL names more than one subdirectory: {text}")
+    ref = refs[0] if refs else base.ref
+    return Repository(
+        base.url,
+        ref if ref is not None or checksum is None else checksum,
+        subdirectory,
+        checksum,
+        _flag(values, "keep-git-dir", default=False),
+        _flag(values, "submodules", default=True),
+    )
+
+
+_REFS = {"ref": "", "branch": "refs/heads/", "tag": "refs/tags/"}
+
+
+def _flag(values: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = values.get(name)
+    if value is None:
+        return default
+    if value.lower() in ("", "1", "true"):
+        return True
+    if value.lower() in ("0", "false"):
+        return False
+    raise InvalidValue(f"{name} of a git URL is true or false: {value}")
+
+
+def fetch_repository(source: Repository, directory: str) -> str:
+    """Check the commit out at `directory`, which is empty, without its .git unless asked for; the commit's digest.
+
+    NotFound with git's words when it cannot be had, CorruptContent when it is not what the checksum says, Unsupported
+    where git is not installed.
+    """
+    import shutil
+
+    if shutil.which("git") is None:
+        raise Unsupported(f"git is not installed, and it is needed for: {source.url}", hint="install git")
+    _git(source, directory, "init", "--quiet", ".")
+    head = _check_out(source, directory)
+    if source.checksum is not None and not head.startswith(source.checksum):
+        raise CorruptContent(f"commit does not match the checksum, {source.url} has: {head}")
+    if source.submodules:
+        _git(source, directory, "submodule", "update", "--init", "--recursive", "--depth=1", "--quiet")
+    if not source.keep_git_dir:
+        shutil.rmtree(os.path.join(directory, ".git"))
+    return head
+
+
+def _check_out(source: Repository, directory: str) -> str:
+    try:
+        _git(source, directory, "fetch", "--quiet", "--depth=1", "--", source.url, source.ref or "HEAD")
+        found = "FETCH_HEAD"
+    except NotFound:  # servers may refuse a commit by its digest, or a shallow fetch
+        everything = ("+HEAD:refs/remotes/origin/HEAD", "+refs/heads/*:refs/remotes/origin/*")
+        _git(source, directory, "fetch", "--quiet", "--tags", "--", source.url, *everything)
+        found = _found(source, directory)
+    _git(source, directory, "checkout", "--quiet", "--detach", found, "--")
+    return _git(source, directory, "rev-parse", "HEAD").strip()
+
+
+def _found(source: Repository, directory: str) -> str:
+    """The commit that the reference means among all that were fetched; tags go before branches, as in git."""
+    ref = source.ref or "HEAD"
+    short = ref.removeprefix("refs/heads/")
+    for name in (ref, f"refs/tags/{ref}", f"refs/remotes/origin/{short}"):
+        with suppress(NotFound):
+            return _git(
+                source, directory, "rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}"
+            ).strip()
+    raise NotFound(f"no such reference in the repository {source.url}: {ref}")
+
+
+def _git(source: Repository, directory: str, *arguments: str) -> str:
+    import subprocess
+
+    done = subprocess.run(
+        ["git", "-c", "advice.detachedHead=false", "-C", directory, *arguments],
+        env={"GIT_SSH_COMMAND": "ssh -o BatchMode=yes", **_environment(), "GIT_TERMINAL_PROMPT": "0"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        what = f"git {arguments[0]} failed" if arguments[0] != "fetch" else f"cannot fetch {source.ref or 'HEAD'}"
+        hint = (
+            "private repositories need credentials that git finds by itself"
+            if "could not read" in done.stderr
+            else None
+        )
+        raise NotFound(f"{what} ({said[-1] if said else done.returncode}): {source.url}", hint=hint)
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """The caller's, without what would lead git to another repository than the one it is told."""
+    return {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+
+
+_MISLEADING = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"})

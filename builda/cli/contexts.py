@@ -1,0 +1,187 @@
+"""What the context arguments of `build` mean: directories, repositories, URLs, standard input, images."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.errors import InvalidValue, NotFound
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from builda.builder.builder import Builder
+    from builda.builder.contexts import Fetched
+    from builda.builder.options import RegistryAccess
+
+STDIN = "<stdin>"
+_IMAGES = ("docker://", "docker-image://", "container-image://")
+_LAYOUT = "oci-layout://"
+
+
+class BuildContext(NamedTuple):
+    """A context, the Containerfiles with the names that errors give them, and its ignore file.
+
+    `fetched`: it is not this machine's own, and errors name places relative to it.
+    """
+
+    directory: Path
+    files: tuple[tuple[str, bytes], ...]
+    ignore_file: Path | None
+    fetched: bool = False
+
+
+def open_context(
+    builder: Builder,
+    where: str | None,
+    files: tuple[str, ...],
+    ignore_file: str | None,
+    access: RegistryAccess,
+    stack: ExitStack,
+) -> BuildContext:
+    """The context that `where` means (default: the current directory); what is fetched is gone when `stack` ends."""
+    where = where or "."
+    if where == "-":
+        if "-" in files:
+            raise InvalidValue("standard input cannot be the context and the Containerfile", hint="name one of them")
+        from builda.builder.contexts import read_context
+
+        return _of_fetched(read_context(builder, sys.stdin.buffer, stack, _limit()), STDIN, files, ignore_file)
+    if _may_be_remote(where):
+        from builda.builder.contexts import fetch_context, is_remote
+
+        if is_remote(where):
+            return _of_fetched(fetch_context(builder, where, access, stack, _limit()), where, files, ignore_file)
+    return _of_directory(where, files, ignore_file)
+
+
+class NamedContexts(NamedTuple):
+    """The named contexts that are directories, and those that stand for images."""
+
+    directories: dict[str, Path]
+    images: dict[str, str]
+
+
+def open_named(builder: Builder, items: tuple[str, ...], access: RegistryAccess, stack: ExitStack) -> NamedContexts:
+    """What the `NAME=VALUE` items mean; what is fetched is gone when `stack` ends."""
+    named: dict[str, Path] = {}
+    images: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value:
+            raise InvalidValue(f"build context is written NAME=DIR: {item}")
+        prefix = next((prefix for prefix in _IMAGES if value.startswith(prefix)), None)
+        if prefix is not None:
+            images[name] = value.removeprefix(prefix)
+        elif value.startswith(_LAYOUT):
+            images[name] = _layout_image(value.removeprefix(_LAYOUT))
+        else:
+            named[name] = _named_directory(builder, name, value, access, stack)
+    return NamedContexts(named, images)
+
+
+def _named_directory(builder: Builder, name: str, value: str, access: RegistryAccess, stack: ExitStack) -> Path:
+    if _may_be_remote(value):
+        from builda.builder.contexts import fetch_context, is_remote
+
+        if is_remote(value):
+            return fetch_context(builder, value, access, stack, _limit()).directory
+    if "://" in value:
+        raise InvalidValue(
+            f"unknown kind of build context {name}: {value}",
+            hint=f"there are directories, git and http URLs, {_LAYOUT}, {', '.join(_IMAGES)}",
+        )
+    if not os.path.isdir(value):
+        raise NotFound(f"no such directory for the build context {name}: {value}")
+    return Path(value)
+
+
+def _layout_image(text: str) -> str:
+    """An image of a layout by the transport that `from` knows: `oci:PATH[:tag|@digest]`."""
+    return f"oci:{text}"
+
+
+def _may_be_remote(text: str) -> bool:
+    """Whether it is worth the import that tells."""
+    return ":" in text or text.startswith("github.com/")
+
+
+def _limit() -> int:
+    from builda.containerfile import SIZE_LIMIT
+
+    return SIZE_LIMIT
+
+
+def _of_fetched(fetched: Fetched, what: str, files: tuple[str, ...], ignore_file: str | None) -> BuildContext:
+    from builda.containerfile import find_ignore_file
+
+    directory = fetched.directory
+    if fetched.containerfile is not None:
+        if files:
+            raise InvalidValue(f"context is a Containerfile itself, and -f names another: {what}")
+        return BuildContext(directory, ((what, fetched.containerfile),), _given(ignore_file))
+    found = tuple(_file_inside(directory, name, what) for name in files) or (_default_inside(directory, what),)
+    ignored = _given(ignore_file) or find_ignore_file(directory, found[0][0])
+    return BuildContext(directory, found, ignored, fetched=True)
+
+
+def _file_inside(directory: Path, name: str, what: str) -> tuple[str, bytes]:
+    """A Containerfile of a fetched context, which is never one of this machine."""
+    from builda.builder.contexts import read_inside
+
+    if name == "-":
+        return STDIN, sys.stdin.buffer.read(_limit() + 1)
+    data = read_inside(directory, name, _limit() + 1)
+    if data is None:
+        raise NotFound(f"no such Containerfile in {what}: {name}")
+    return str(directory / name.lstrip("/")), data
+
+
+def _default_inside(directory: Path, what: str) -> tuple[str, bytes]:
+    from builda.builder.contexts import read_inside
+    from builda.containerfile import CONTAINERFILES
+
+    for name in CONTAINERFILES:
+        if (data := read_inside(directory, name, _limit() + 1)) is not None:
+            return str(directory / name), data
+    raise NotFound(f"no Containerfile or Dockerfile in the context: {what}", hint="name one with -f")
+
+
+def _of_directory(where: str, files: tuple[str, ...], ignore_file: str | None) -> BuildContext:
+    """A context of this machine; a file in its place is the Containerfile, and its directory the context."""
+    from builda.containerfile import find_containerfile, find_ignore_file
+
+    directory = Path(where)
+    if not directory.exists():
+        raise NotFound(f"no such context: {where}")
+    if directory.is_file():
+        directory, names = directory.parent, (*files, where)
+    else:
+        names = tuple(_beside(directory, name) for name in files) or (str(find_containerfile(directory)),)
+    found = tuple((STDIN if name == "-" else name, _read(name)) for name in names)
+    return BuildContext(directory, found, _given(ignore_file) or find_ignore_file(directory, found[0][0]))
+
+
+def _given(ignore_file: str | None) -> Path | None:
+    return None if ignore_file is None else Path(ignore_file)
+
+
+def _beside(context: Path, name: str) -> str:
+    """As given, else inside the context."""
+    if name != "-" and not os.path.exists(name) and (context / name).exists():
+        return str(context / name)
+    return name
+
+
+def _read(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read(_limit() + 1)
+    try:
+        with open(name, "rb") as file:
+            return file.read(_limit() + 1)
+    except FileNotFoundError as error:
+        raise NotFound(f"no such Containerfile: {name}") from error
+    except IsADirectoryError as error:
+        raise InvalidValue(f"Containerfile is a directory: {name}", hint="name the file in it") from error
