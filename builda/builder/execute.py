@@ -17,6 +17,8 @@ from dataclasses import field, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from builda.builder.cachefrom import ELSEWHERE, ImportedSteps, LayerLost, fetched
+from builda.builder.cacheto import Export, Remembered
 from builda.builder.failures import step_failed
 from builda.builder.keys import explained, step_key
 from builda.builder.layers import LayerOptions, StoredLayer
@@ -25,7 +27,7 @@ from builda.builder.pull import machine_platform
 from builda.builder.records import timestamp
 from builda.builder.tails import Tails
 from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, of_system
-from builda.events import LayerStored, StepFinished, StepStarted
+from builda.events import LayerStored, StepFinished, StepStarted, Warned
 from builda.oci import edits
 from builda.oci.config import History, ImageConfig, empty_config
 from builda.oci.digest import Digest
@@ -55,6 +57,7 @@ from builda.values import dataclass
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
+    from builda.builder.cachefrom import CachePlace
     from builda.builder.options import ImageFormat
     from builda.oci.descriptor import Descriptor
     from builda.store.store import Image
@@ -74,6 +77,8 @@ class ExecuteOptions:
     layers: bool = True  # a layer for each step that changes files; False: one for the whole stage
     cache: bool = True  # look for remembered steps; they are remembered anyway
     cache_ttl: float | None = None  # seconds; older results count as forgotten
+    cache_from: tuple[CachePlace, ...] = ()  # where steps are looked for that this store does not remember
+    export: bool = False  # the result says what every step led to, for `cacheto`
     commit: CommitOptions = _COMMIT  # its clamp decides what layers record, so it is part of every key
     jobs: int = 1  # stages at a time
     explain: bool = False
@@ -128,6 +133,7 @@ class Built:
     cached: bool
     misses: tuple[Miss, ...]
     stage: str | None = None  # what events call the target, where there are several stages
+    export: Export | None = None  # what every step led to, if that was asked for
 
 
 def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
@@ -135,15 +141,42 @@ def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
 
     All working containers that it makes are gone afterwards, whatever happens.
     """
+    imported = _imported(builder, plan, options)
+    try:
+        return _execute(builder, plan, options, imported)
+    except LayerLost as lost:
+        builder.emit(Warned(message=f"{lost}; going on without it"))
+        imported.drop()
+        return _execute(builder, plan, options, imported)
+
+
+def _imported(builder: Builder, plan: Plan, options: ExecuteOptions) -> ImportedSteps:
+    places = options.cache_from if options.cache and options.layers else ()
+    target = _cache_target(plan, options)
+    return ImportedSteps(builder, tuple(place.reference(target) for place in places), options.inputs.access)
+
+
+def _cache_target(plan: Plan, options: ExecuteOptions) -> str:
+    """What the tag of a cache is derived from: the platform, and the target where it has a name."""
+    platform, name = options.pull.platform or machine_platform(), plan.stages[plan.target].name
+    words = [platform.os, platform.architecture, platform.variant, name]
+    return "-".join(word for word in words if word)[:100]
+
+
+def _execute(builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps) -> Built:
     with ExitStack() as stack:
-        work = stack.enter_context(_Execution(builder, plan, options))
+        work = stack.enter_context(_Execution(builder, plan, options, imported))
         work.stages()
-        return work.commit()
+        built = work.commit()
+        return replace(built, export=work.export()) if options.export else built
 
 
 class _Execution:
-    def __init__(self, builder: Builder, plan: Plan, options: ExecuteOptions) -> None:
+    def __init__(self, builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps) -> None:
         self.builder = builder
+        self.imported = imported
+        self.done: list[Remembered] = []
+        self.fetching: dict[Digest, StepResult] = {}  # found in a registry; remembered here once its layer is
         self.store = builder.store
         self.plan = plan
         self.options = options
@@ -151,7 +184,8 @@ class _Execution:
         self.containers: dict[int, WorkingContainer] = {}
         self.marks: dict[int, _Mark] = {}
         self.misses: list[Miss] = []
-        self.kept = _lineage(plan)  # stages whose layers the target has
+        # Stages whose layers are stored: those that the target has, or all where others shall find them.
+        self.kept = frozenset(plan.needed()) if options.export else _lineage(plan)
         self.emit = builder.emit
         self.tails = Tails(builder.emit, hidden=options.hidden)
         self.stopping = False  # a stage failed: those beside it end with the step that they are at
@@ -329,12 +363,13 @@ class _Execution:
         keyed = _keyed(step)
         key = None if inputs is None else step_key(tip.key, keyed, inputs)
         if key is not None and looking:
-            found = self.store.steps.find(key)
-            if found is not None and not self.is_stale(found):
+            found = self.find(key, tip, explained(tip.key, keyed, inputs or {}))
+            if found is not None:
                 tip.layers = (*tip.layers, *_pending(tip), _layer_of(found, step))
                 self.marks[index].blob = tip.layers[-1].blob
                 tip.history = ()
                 tip.key = key
+                self.note_done(key, found.created, tip)
                 return True
             self.note_miss(step, tip.key, keyed, inputs or {})
         container = self.container(index)
@@ -348,8 +383,37 @@ class _Execution:
             entry = History(created=self.moment(), created_by=step.created_by, empty_layer=True)
             tip.history = (*tip.history, entry)
             self.update(index, history=tip.history)
+        if key is not None and self.options.layers:
+            self.note_done(key, self.builder.now(), tip)
         tip.key = key if key is not None else Digest.of(str(tip.key).encode() + new_id().encode())
         return False
+
+    def find(self, key: Digest, tip: Tip, explanation: bytes) -> StepResult | None:
+        """What is remembered of a step, here or in a registry."""
+        above = next((layer for layer in reversed(tip.layers) if not layer.empty), None)
+        if above is None or above.snapshot != ELSEWHERE:  # nothing of this store stands on a layer that it lacks
+            found = self.store.steps.find(key)
+            if found is not None and not self.is_stale(found):
+                return found
+        ttl = self.options.cache_ttl
+        step = self.imported.find(key, _diff_ids(tip), 0 if ttl is None else self.builder.now() - ttl)
+        if step is None:
+            return None
+        below = ELSEWHERE if step.layer is not None or above is None else above.snapshot
+        readable = explanation.decode("utf-8", "surrogateescape")
+        blob = None if step.layer is None else step.layer.to_json()
+        result = StepResult(below, step.diff_id, blob, step.layer is None, readable, step.created)
+        self.fetching[key] = result
+        return result
+
+    def note_done(self, key: Digest, created: float, tip: Tip) -> None:
+        if self.options.export:
+            self.done.append(Remembered(key, created, tip.layers, _base_diff_ids(tip)))
+
+    def export(self) -> Export:
+        """All that the steps led to."""
+        target, how = _cache_target(self.plan, self.options), LayerOptions.of(self.options.commit)
+        return Export(target, tuple(self.done), how, self.imported)
 
     def is_stale(self, found: StepResult) -> bool:
         ttl = self.options.cache_ttl
@@ -383,9 +447,23 @@ class _Execution:
                 self.containers[index] = self.make_container(self.tips[index])
             return self.containers[index]
 
+    def fetch(self, tip: Tip) -> None:
+        """Have the layers here that a registry has: something stands on them now."""
+        if all(layer.snapshot != ELSEWHERE for layer in tip.layers):
+            return
+        base = None if tip.image is None else self.store.unpack(tip.image, self.builder.emit)
+        wanted = {layer.blob.digest for layer in tip.layers if layer.blob and layer.snapshot == ELSEWHERE}
+        tip.layers = fetched(self.builder, self.imported, tip.layers, base, _base_diff_ids(tip))
+        here = {layer.blob.digest: layer.snapshot for layer in tip.layers if layer.blob is not None}
+        for key, result in self.fetching.items():
+            digest = None if result.blob is None else Digest.parse(result.blob["digest"])
+            if digest in wanted:
+                self.store.steps.put(key, result._replace(snapshot=here[digest]))
+
     def make_container(self, tip: Tip) -> WorkingContainer:
+        self.fetch(tip)
         if tip.layers:
-            base, key = tip.base, self.store.prepare(tip.layers[-1].snapshot)
+            base, key = tip.base, self.store.prepare(tip.layers[-1].snapshot or None)
         else:
             base, key = self.store.prepare_for(tip.image, self.builder.emit)
             tip.base = base
@@ -425,7 +503,7 @@ class _Execution:
             snapshot = current.snapshot
             empty = not os.listdir(self.store.snapshots.upper(snapshot))
             history = History(created=self.moment(), created_by=step.created_by, empty_layer=empty)
-            below = tip.layers[-1].snapshot if tip.layers else tip.base
+            below = (tip.layers[-1].snapshot if tip.layers else tip.base) or None
             fresh = snapshot
             if not empty or below is None:
                 fresh, below = self.store.prepare(snapshot), snapshot
@@ -677,6 +755,17 @@ def _following(steps: tuple[Step, ...], step: Step) -> str:
 def _identity(options: RunOptions) -> str:
     """What of the options may change what a command does to files."""
     return repr(replace(options, isolation=None, runtime=None, runtime_flags=(), terminal=None, cgroup_parent=None))
+
+
+def _base_diff_ids(tip: Tip) -> tuple[Digest, ...]:
+    return () if tip.image is None else tip.image.config.diff_ids
+
+
+def _diff_ids(tip: Tip) -> tuple[Digest, ...] | None:
+    """Those of all layers below; None when one is not computed."""
+    own = tuple(layer.diff_id for layer in tip.layers if not layer.empty)
+    known = tuple(diff_id for diff_id in own if diff_id is not None)
+    return (*_base_diff_ids(tip), *known) if len(known) == len(own) else None
 
 
 def _lineage(plan: Plan) -> frozenset[int]:

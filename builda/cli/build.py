@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from builda.cli import groups
+from builda.cli import buildcache, groups
 from builda.cli.buildview import build_view, ended, failed, wants_live
 from builda.cli.commit import annotation
 from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_named
@@ -55,6 +55,8 @@ _LATER = "not supported yet"
     switch("--layers", default=None, help="A layer, and a remembered result, for each step (default)."),
     switch("--no-cache", help="Look for no remembered steps."),
     text("--cache-ttl", metavar="DURATION", type=Duration(), help="Look for no remembered steps older than this."),
+    many("--cache-from", metavar="REPO", help="Look for steps there that this store does not remember."),
+    many("--cache-to", metavar="REPO", help="Push the remembered steps there after the build."),
     switch("--explain-cache", help="Say for each step that was not remembered what differs."),
     switch("--rm", default=None, help="Remove working containers (always done; accepted for scripts)."),
     switch("--force-rm", default=None, help="The same when the build fails (always done; accepted for scripts)."),
@@ -84,8 +86,6 @@ _LATER = "not supported yet"
     *(
         refused(name, reason=_LATER)
         for name in (
-            "--cache-from",
-            "--cache-to",
             "--layer-label",
             "--logfile",
             "--mount",
@@ -313,6 +313,8 @@ def _execute_options(
     kind, level = groups.compression(values)
     image_format = groups.image_format(values.pop("format"), session.environ) or "oci"
     layers = values.pop("layers")
+    cache_from = buildcache.places(values.pop("cache_from"), "--cache-from")
+    cache_to = buildcache.places(values["cache_to"], "--cache-to")
     if layers is None:
         layers = (session.environ.get("BUILDAH_LAYERS") or "true").lower() not in ("0", "false")
     policy = groups.pull_policy(values, values.pop("pull"))
@@ -334,12 +336,16 @@ def _execute_options(
         compression=kind or "gzip",
         compression_level=level,
     )
+    layers = layers and not commit.squash and session.store.driver == "overlay"
+    buildcache.check_layers(session, cache_from, cache_to, layers=layers)
     return ExecuteOptions(
         inputs=inputs,
         pull=PullOptions(policy=policy, platform=request.platform, access=inputs.access),
         run=run,
         format=image_format,
-        layers=layers and not commit.squash and session.store.driver == "overlay",
+        layers=layers,
+        cache_from=cache_from,
+        export=bool(cache_to),
         cache=not values.pop("no_cache") and ttl != 0,
         cache_ttl=None if ttl is None else ttl / 10**9,
         commit=commit,
@@ -412,6 +418,7 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
         from builda.builder.commit import append_to_index
 
         append_to_index(store, local_name(manifest), image)
+    buildcache.push(session, built, values.pop("cache_to"), options.inputs.access)
     for item in values.pop("output"):
         _export(session, built, item)
     _write_ids(built, values)

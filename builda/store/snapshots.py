@@ -239,6 +239,13 @@ class Snapshots:
         with layout.translated(self._layout.root), lock:
             return self._complete(image, chains, emit)
 
+    def unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, parent: str | None, emit: Emit) -> str:
+        """The committed snapshot of one layer on `parent`, which together are `chain`; unpacked when missing."""
+        with layout.translated(self._layout.root):
+            found = self._adopt(chain, self._unpack_layer(layer, diff_id, chain, emit), parent)
+            self._set_on(found, parent, is_new=False)
+        return found
+
     def _complete(self, image: Image, chains: tuple[Digest, ...], emit: Emit) -> str | None:
         """Unpack what is missing now, and set each layer on the one below it."""
         known = [self.find_chain(chain) for chain in chains]

@@ -16,16 +16,15 @@ if TYPE_CHECKING:
     from builda.transfer.copy import ImageSource
 
 
-class StoreSource:
-    """An image of the store."""
+class BlobsSource:
+    """The blobs of the store, of whatever image they are."""
 
-    def __init__(self, store: Store, image: Image) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._image = image
 
     def manifest(self) -> tuple[Descriptor, bytes]:
-        """Its manifest or index."""
-        return self._image.descriptor, self._image.raw
+        """Only an image has one."""
+        raise AssertionError("only blobs")
 
     def child(self, descriptor: Descriptor) -> bytes:
         """A manifest that the index lists."""
@@ -41,6 +40,18 @@ class StoreSource:
     def local_path(self, descriptor: Descriptor) -> Path | None:
         """The blob's file."""
         return Path(self._store.blob_path(descriptor.digest))
+
+
+class StoreSource(BlobsSource):
+    """An image of the store."""
+
+    def __init__(self, store: Store, image: Image) -> None:
+        super().__init__(store)
+        self._image = image
+
+    def manifest(self) -> tuple[Descriptor, bytes]:
+        """Its manifest or index."""
+        return self._image.descriptor, self._image.raw
 
 
 class StoreSink:

@@ -1,0 +1,171 @@
+"""Remembered steps of other stores, which a registry holds: looked up in one request, their layers fetched when used.
+
+Whatever is wrong with such a cache is a warning: the build goes on as if it did not exist. What it says is checked like
+an image is: sizes, digests, and the DiffID when a layer is unpacked. Who may write it decides what builds contain, as
+who may push a base image does.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from builda.errors import BuildaError, CorruptContent, RegistryError, Unsupported
+from builda.events import BlobProgress, Warned
+from builda.oci.config import chain_ids
+from builda.oci.stepcache import from_manifest
+from builda.values import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from builda.builder.builder import Builder
+    from builda.builder.options import RegistryAccess
+    from builda.oci.descriptor import Descriptor
+    from builda.oci.digest import Digest
+    from builda.oci.reference import Reference
+    from builda.oci.stepcache import CachedStep
+    from builda.store.containers import FrozenLayer
+    from builda.transfer.copy import ImageSource
+
+ELSEWHERE = ""
+"""The snapshot of a layer that a registry has and this store does not, or not yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePlace:
+    """A repository for remembered steps; without a tag it is derived from the target."""
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    ignore_error: bool = False  # of --cache-to: a failing push is a warning
+
+    def reference(self, target: str) -> Reference:
+        """Where the steps of builds of `target` are."""
+        from builda.oci.reference import Reference
+
+        return Reference(self.registry, self.repository, self.tag or f"builda-cache-{target}")
+
+
+class LayerLost(Exception):
+    """A layer that a cache promised cannot be had: the build is begun again without that cache."""
+
+
+class ImportedSteps:
+    """The steps that the registries know. Threads may share it; nothing is asked before the first look-up."""
+
+    def __init__(self, builder: Builder, references: tuple[Reference, ...], access: RegistryAccess) -> None:
+        self._builder = builder
+        self.references = references
+        self._access = access
+        self._lock = threading.Lock()
+        self._steps: dict[Digest, list[CachedStep]] | None = None
+        self._sources: dict[Digest, ImageSource] = {}
+
+    def find(self, key: Digest, below: tuple[Digest, ...] | None, oldest: float) -> CachedStep | None:
+        """What is known of `key` where the layers `below` (their DiffIDs; None: not all known) lie under it.
+
+        A layer that was made on other layers is none: what it holds is only the difference from those.
+        """
+        for step in self._known().get(key, ()):
+            if step.created < oldest:
+                continue
+            if step.layer is None:
+                return step
+            if below is not None and step.diff_id is not None and step.chain == chain_ids((*below, step.diff_id))[-1]:
+                return step
+        return None
+
+    def source(self, layer: Descriptor) -> ImageSource:
+        """Where the layer of a step that was found is fetched from."""
+        return self._sources[layer.digest]
+
+    def drop(self) -> None:
+        """Nothing is found any more."""
+        with self._lock:
+            self._steps = {}
+
+    def _known(self) -> Mapping[Digest, list[CachedStep]]:
+        with self._lock:
+            if self._steps is None:
+                self._steps = {}
+                for reference in self.references:
+                    self._load(reference, self._steps)
+            return self._steps
+
+    def _load(self, reference: Reference, known: dict[Digest, list[CachedStep]]) -> None:
+        source = self._builder.remote.source(reference, self._access)
+        try:
+            steps = read_steps(source)
+        except BuildaError as error:
+            missing = isinstance(error, RegistryError) and error.status == 404
+            what = f"no build cache there yet: {reference}" if missing else f"build cache cannot be used: {error}"
+            self._builder.emit(Warned(message=what, hint=None if missing else error.hint))
+            return
+        for step in steps:
+            known.setdefault(step.key, []).append(step)
+            if step.layer is not None:
+                self._sources.setdefault(step.layer.digest, source)
+
+
+def read_steps(source: ImageSource) -> tuple[CachedStep, ...]:
+    """The steps of the cache that `source` names; CorruptContent when it is none."""
+    from builda.oci.manifest import parse
+
+    descriptor, data = source.manifest()
+    try:
+        return from_manifest(parse(data, descriptor.media_type))
+    except Unsupported as error:
+        raise CorruptContent(str(error)) from error
+
+
+def fetched(
+    builder: Builder, steps: ImportedSteps, layers: tuple[FrozenLayer, ...], base: str | None, below: tuple[Digest, ...]
+) -> tuple[FrozenLayer, ...]:
+    """The layers, each with its snapshot: those that are elsewhere are fetched and unpacked.
+
+    `base` is the snapshot under them all and `below` its DiffIDs. LayerLost when one is not to be had as promised.
+    """
+    done: list[FrozenLayer] = []
+    for layer in layers:
+        if layer.empty:
+            done.append(replace(layer, snapshot=layer.snapshot or base or ELSEWHERE))
+            continue
+        if layer.diff_id is not None:
+            below = (*below, layer.diff_id)
+        if layer.snapshot == ELSEWHERE:
+            layer = replace(layer, snapshot=_unpacked(builder, steps, layer, chain_ids(below)[-1], base))
+        base = layer.snapshot
+        done.append(layer)
+    return tuple(done)
+
+
+def _unpacked(builder: Builder, steps: ImportedSteps, layer: FrozenLayer, chain: Digest, parent: str | None) -> str:
+    assert layer.blob is not None, "what is elsewhere was found with its digests"
+    assert layer.diff_id is not None
+    store = builder.store
+    try:
+        _fetch(builder, layer.blob, steps.source(layer.blob))
+        return store.snapshots.unpack_layer(layer.blob, layer.diff_id, chain, parent, builder.emit)
+    except (RegistryError, CorruptContent) as error:
+        raise LayerLost(f"layer of the build cache cannot be used: {error}") from error
+
+
+def _fetch(builder: Builder, layer: Descriptor, source: ImageSource) -> None:
+    from builda.transfer.stored import StoreSink
+
+    StoreSink(builder.store).put_blob(layer, source, _progress(builder, layer))
+    builder.emit(BlobProgress(action="pull", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
+
+
+def _progress(builder: Builder, layer: Descriptor) -> Callable[[int], None]:
+    moved = 0
+
+    def progress(count: int) -> None:
+        nonlocal moved
+        moved += count
+        builder.emit(BlobProgress(action="pull", digest=layer.digest, offset=moved, total=layer.size))
+
+    return progress

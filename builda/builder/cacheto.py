@@ -1,0 +1,147 @@
+"""`--cache-to`: what a build's steps led to, pushed to a registry for other stores, beside what is there already.
+
+Steps of every stage go, as a store that finds only those of the last one would run the others again. Of two builds that
+push at once the later one wins, and the steps of the other are merely done once more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.builder.cachefrom import ELSEWHERE, read_steps
+from builda.errors import BuildaError, CorruptContent, NotFound, RegistryError
+from builda.events import BlobProgress, Warned
+from builda.oci.config import chain_ids
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest
+from builda.oci.stepcache import CachedStep, to_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from builda.builder.builder import Builder
+    from builda.builder.cachefrom import CachePlace, ImportedSteps
+    from builda.builder.layers import LayerOptions
+    from builda.builder.options import RegistryAccess
+    from builda.oci.reference import Reference
+    from builda.store.containers import FrozenLayer
+    from builda.transfer.copy import ImageSink, ImageSource
+
+
+class Remembered(NamedTuple):
+    """A step that a build did or found: all layers up to its own, above a base with the DiffIDs `below`."""
+
+    key: Digest
+    created: float
+    layers: tuple[FrozenLayer, ...]
+    below: tuple[Digest, ...]
+
+
+class Export(NamedTuple):
+    """All that is to be pushed after a build."""
+
+    target: str  # what the tag is derived from
+    steps: tuple[Remembered, ...]
+    how: LayerOptions
+    imported: ImportedSteps
+
+
+def push_cache(builder: Builder, export: Export, place: CachePlace, access: RegistryAccess) -> None:
+    """The steps can be found at `place`; RegistryError when it does not take them, unless that is to be ignored."""
+    reference = place.reference(export.target)
+    try:
+        _push(builder, export, reference, access)
+    except BuildaError as error:
+        if not place.ignore_error:
+            raise
+        builder.emit(Warned(message=f"build cache was not pushed: {error}", hint=error.hint))
+
+
+def _push(builder: Builder, export: Export, reference: Reference, access: RegistryAccess) -> None:
+    own = _cached_steps(builder, export)
+    there = _present(builder, reference, access)
+    if all(key in there and there[key]._replace(created=step.created) == step for key, step in own.items()):
+        return
+    sink = builder.remote.sink(reference, access, export.imported.references)
+    for layer in {step.layer.digest: step.layer for step in own.values() if step.layer is not None}.values():
+        _put_layer(builder, export, sink, layer)
+    try:
+        _put_manifest(builder, sink, {**there, **own}.values())
+    except RegistryError as error:
+        if not there or error.status not in (400, 404):
+            raise
+        _put_manifest(builder, sink, own.values())  # layers of the old steps are gone, which no manifest may list
+
+
+def _cached_steps(builder: Builder, export: Export) -> dict[Digest, CachedStep]:
+    """The steps as others shall find them; waits for the threads that make their layers."""
+    found: dict[Digest, CachedStep] = {}
+    for step in export.steps:
+        below = step.below
+        layer, diff_id, chain = None, None, None
+        for frozen in step.layers:
+            stored = _stored(builder, export, frozen)
+            layer, diff_id = stored
+            if diff_id is not None:
+                below = (*below, diff_id)
+        if layer is not None:
+            chain = chain_ids(below)[-1]
+        found[step.key] = CachedStep(step.key, int(step.created), chain, diff_id, layer)
+    return found
+
+
+def _stored(builder: Builder, export: Export, frozen: FrozenLayer) -> tuple[Descriptor | None, Digest | None]:
+    if frozen.snapshot == ELSEWHERE and not frozen.empty:
+        return frozen.blob, frozen.diff_id
+    stored = builder.layers.result(frozen, export.how)
+    return stored.blob, stored.diff_id
+
+
+def _present(builder: Builder, reference: Reference, access: RegistryAccess) -> dict[Digest, CachedStep]:
+    """The steps that are there already; those of a damaged cache are replaced."""
+    try:
+        return {step.key: step for step in read_steps(builder.remote.source(reference, access))}
+    except NotFound:
+        return {}
+    except RegistryError as error:
+        if error.status != 404:
+            raise
+        return {}
+    except CorruptContent as error:
+        builder.emit(Warned(message=f"build cache is replaced: {error}"))
+        return {}
+
+
+def _put_layer(builder: Builder, export: Export, sink: ImageSink, layer: Descriptor) -> None:
+    if sink.has_blob(layer):
+        return
+    moved = 0
+
+    def progress(count: int) -> None:
+        nonlocal moved
+        moved += count
+        builder.emit(BlobProgress(action="push", digest=layer.digest, offset=moved, total=layer.size))
+
+    sink.put_blob(layer, _source_of(builder, export, layer), progress)
+    builder.emit(BlobProgress(action="push", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
+
+
+def _source_of(builder: Builder, export: Export, layer: Descriptor) -> ImageSource:
+    """The store, or where the layer was found: on the same registry it is mounted from there and never sent."""
+    if builder.store.has_blob(layer.digest):
+        from builda.transfer.stored import BlobsSource
+
+        return BlobsSource(builder.store)
+    return export.imported.source(layer)
+
+
+def _put_manifest(builder: Builder, sink: ImageSink, steps: Iterable[CachedStep]) -> None:
+    from builda.transfer.stored import BlobsSource
+
+    manifest, config = to_manifest(steps)
+    described = builder.store.put_bytes(config, manifest.config.media_type)
+    if not sink.has_blob(described):
+        sink.put_blob(described, BlobsSource(builder.store), lambda count: None)
+    data = manifest.dump()
+    top = Descriptor(media_type=manifest.media_type, digest=Digest.of(data), size=len(data))
+    sink.put_manifest(top, data, top=True)
