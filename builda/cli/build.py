@@ -274,6 +274,9 @@ def _check_rest(values: dict[str, Any]) -> None:
     if values["jobs"] < 0:
         raise InvalidValue(f"--jobs is 0 or more: {values['jobs']}")
     _check_names((*values["tag"], *filter(None, (values["manifest"],))))
+    for path in filter(None, (values["iidfile"], values["iidfile_raw"], values["metadata_file"])):
+        if not os.path.isdir(os.path.dirname(path) or "."):  # found out afterwards, the image would have its names
+            raise NotFound(f"no such file or directory: {path}")
 
 
 def _check_names(names: tuple[str, ...]) -> None:

@@ -215,6 +215,8 @@ def test_stages_that_need_each_other_are_refused(builda: Builda, base: str, cont
         (("--ignorefile", "/nope"), "no such file or directory: /nope", None),
         (("--tag", "UPPER"), "invalid image name: 'UPPER'", "image names are lower case: upper"),
         (("--manifest", "a b"), "invalid image name: 'a b'", None),
+        (("--iidfile", "/nope/iid"), "no such file or directory: /nope/iid", None),
+        (("--metadata-file", "/nope/m"), "no such file or directory: /nope/m", None),
         (("--iidfile", "a", "--iidfile-raw", "b"), "--iidfile cannot be used with --iidfile-raw", None),
     ],
 )
