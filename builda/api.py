@@ -41,7 +41,7 @@ def open_builder(
     """A builder over the store at `root`, by default root's or the user's own; closed at the end of the block.
 
     `emit` is called, perhaps by other threads, with what happens. This process is not changed in any way: where mounts
-    need a namespace of their own, enter one before (as `builda unshare` does).
+    need a namespace of their own, run the program in `builda unshare`.
     """
     from builda.store.layout import default_places
     from builda.store.store import Store

@@ -67,6 +67,7 @@ class Builder:
         self.now = now
         self.environ = environ
         self._cwd = cwd
+        self.relay_failed = False  # whether it was found, and said, that no private network can be made here
         self.private_network = not in_user_namespace()  # what a command gets that asks for none; the host's elsewhere
 
     def __enter__(self) -> Self:

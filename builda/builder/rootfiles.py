@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InvalidValue, Unsupported
+from builda.linux.userns import in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,7 @@ class Host(NamedTuple):
 
     resolv_conf: str = "/etc/resolv.conf"
     upstream: str = _UPSTREAM
+    relayed: bool = False  # private networks are, by a program that is their name server too
 
 
 def files(
@@ -41,7 +43,7 @@ def files(
         found["/etc/hosts"] = hosts(options.add_hosts, hostname, container.name).encode()
     if not options.no_hostname:
         found["/etc/hostname"] = f"{hostname}\n".encode()
-    resolver = resolv_conf(options, network, host or Host())
+    resolver = resolv_conf(options, network, host or Host(relayed=in_user_namespace()))
     if resolver is not None:
         found["/etc/resolv.conf"] = resolver.encode()
     return found
@@ -93,7 +95,7 @@ def resolv_conf(options: RunOptions, network: str, host: Host) -> str | None:
         return None
     if network == "none":
         return ""
-    lines = _host_lines(host, loopback=network == "host")
+    lines = _host_lines(host, network)
     servers = [f"nameserver {_address(server, server)}" for server in asked]
     servers = servers or [line for line in lines if line.startswith("nameserver")]
     search = [f"search {' '.join(name for name in options.dns_search if name != '.')}".strip()]
@@ -105,11 +107,15 @@ def resolv_conf(options: RunOptions, network: str, host: Host) -> str | None:
     return "".join(f"{line}\n" for line in (*search, *servers, *settings) if line != "search")
 
 
-def _host_lines(host: Host, *, loopback: bool) -> list[str]:
+def _host_lines(host: Host, network: str) -> list[str]:
     """The host's settings; behind a network of its own, without servers on the host's loopback."""
     lines = _lines(host.resolv_conf)
-    if loopback:
+    if network == "host":
         return lines
+    if network == "private" and host.relayed:
+        from builda.isolation.relay import RESOLVER
+
+        return [*(line for line in lines if not line.startswith("nameserver")), f"nameserver {RESOLVER}"]
     reachable = [line for line in lines if not _is_loopback(line)]
     if any(line.startswith("nameserver") for line in reachable):
         return reachable

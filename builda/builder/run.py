@@ -85,12 +85,15 @@ def _perform(
             version=builder.version,
         )
 
-    if asked is not None or isolation.name == "chroot" or not builder.private_network:
-        return isolation.run(command, sandbox(asked or "host"), builder.emit)
+    network = asked or ("private" if builder.private_network and isolation.name != "chroot" else "host")
+    if network != "private" or not (asked is None or in_user_namespace()):
+        return isolation.run(command, sandbox(network), builder.emit)
+    if asked is not None and builder.relay_failed:
+        return isolation.run(command, sandbox("host"), builder.emit)
     try:
         return isolation.run(command, sandbox("private"), builder.emit)
     except NetworkUnavailable as error:  # before the command was started
-        builder.private_network = False
+        builder.private_network, builder.relay_failed = False, True
         builder.emit(Warned(message=f"commands have the host's network: {error}", hint="--network host says so"))
     return isolation.run(command, sandbox("host"), builder.emit)
 

@@ -23,7 +23,7 @@ _SIGNING = "builda does not sign images; sign what was pushed, by its digest, wi
 _POLICY = "builda does not verify signatures yet; skopeo can copy an image under a policy first"
 _SBOM = "builda runs no scanner; run one on the directory that `builda mount` prints"
 _CDI = "CDI devices are not supported; name device nodes with --device"
-_USERNS = "user namespaces are chosen by the mode that `builda info` shows"
+_USERNS = "the ids of a store's trees are those of the mode that `builda info` shows, so a command has no others"
 _CW = "confidential workloads are not supported"
 
 REGISTRY: Params = (

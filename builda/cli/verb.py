@@ -23,7 +23,7 @@ ENTERING = frozenset(
 )
 """The verbs that work in trees, so where their mode does; the others only read and write records and blobs."""
 _CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run says another one"
-_USERNS = "user namespaces are chosen by the mode that `builda info` shows"
+_USERNS = "the ids of a store's trees are those of the mode that `builda info` shows, so a command has no others"
 
 GLOBAL_OPTIONS: Params = (
     text("--root", metavar="DIR", help="Keep images and working containers here.  [env: BUILDA_ROOT]"),

@@ -31,6 +31,7 @@ class ChrootIsolation:
         wire = to_wire(process, sandbox, self._cache)
         wire["namespaces"] = dict.fromkeys(("pid", "ipc", "uts", "cgroup", "network"), "host")
         wire["wait_for_network"] = False
+        wire["relay"] = None
         wire["fresh"] = False
         wire["pivot"] = False
         return run_child(wire, process, emit)

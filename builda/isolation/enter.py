@@ -27,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from builda.isolation.relay import Relay
+
     Spec = dict[str, Any]
 
 SPEC, REPORT, GO, CONSOLE = 3, 4, 5, 6
@@ -90,7 +92,10 @@ def _outer(spec: Spec) -> int:
     if spec["cgroup"]:
         _enter_cgroup(spec["cgroup"])
     sources = Sources(spec)
+    relay = _relay(spec["relay"])
     _enter_namespaces(spec["namespaces"])
+    if relay is not None:
+        relay.connect()
     if spec["wait_for_network"]:
         report(("network",))
         connection = os.read(GO, 64)
@@ -105,6 +110,16 @@ def _outer(spec: Spec) -> int:
     os.close(REPORT)
     _forward(init, group=False)
     return _wait_for(init)
+
+
+def _relay(argv: tuple[str, ...] | None) -> Relay | None:
+    if argv is None:
+        return None
+    from builda.isolation.relay import Relay, unavailable
+
+    if not argv:
+        raise unavailable()
+    return Relay(argv)
 
 
 def _connect(connection: bytes) -> None:

@@ -47,14 +47,17 @@ class NativeIsolation:
 def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str, Any]:
     """Everything the child needs, as values that marshal can carry."""
     from builda.linux.seccomp import filter_program
+    from builda.linux.userns import in_user_namespace
 
+    inside = in_user_namespace()
     namespaces = {kind: sandbox.namespaces.get(kind, "private") for kind in ("pid", "ipc", "uts", "cgroup")}
     namespaces["network"] = "private" if sandbox.network == "none" else sandbox.network
     return {
         "parent": os.getpid(),
         "runtime": None,  # the argument list of an OCI runtime, which is started instead of the command
         "namespaces": namespaces,
-        "wait_for_network": sandbox.network == "private",
+        "wait_for_network": sandbox.network == "private" and not inside,
+        "relay": _relay() if sandbox.network == "private" and inside else None,
         "rootfs": tuple(map(tuple, sandbox.rootfs)),
         "scratch": sandbox.scratch,
         "fresh": True,
@@ -86,6 +89,13 @@ def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str,
         "give": (),
         "mask": tuple(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
     }
+
+
+def _relay() -> tuple[str, ...]:
+    """The program for a private network where we have no rights on the caller's; empty when there is none."""
+    from builda.isolation.relay import command
+
+    return command() or ()
 
 
 def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -142,3 +143,43 @@ def test_mounts_live_inside_unshare(given: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-2:] == ["refused", "5:6"]
     assert "builda unshare" in done.stderr
+
+
+def interfaces(proc_net_dev: str) -> list[str]:
+    return re.findall(r"^ *([^ :]+): ", proc_net_dev, re.MULTILINE)
+
+
+@pytest.mark.parametrize("without", ["slirp4netns", "pasta"])
+def test_a_private_network_is_relayed_and_has_an_interface_of_its_own(
+    without: str, given: Path, tmp_path: Path
+) -> None:
+    program = {"slirp4netns": "pasta", "pasta": "slirp4netns"}[without]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    script = f"""
+    rm -f /usr/bin/{without}
+    builda pull -q oci-archive:/given/debian.tar:debian >&2
+    c=$(builda from localhost/debian:debian)
+    builda run --network private $c bash -c 'cat /proc/net/dev /etc/resolv.conf'
+    builda run --network none $c cat /proc/net/dev
+    builda run $c cat /proc/net/dev
+    pgrep {program} || echo no relay is left
+    """
+    done = in_pod("root-default-unconfined", script, "--device", "/dev/net/tun", given=given)
+    assert done.returncode == 0, done.stderr
+    private, none, host = done.stdout.split("Inter-")[1:]
+    assert "nameserver 10.0.2.3" in private
+    assert (len(interfaces(private)), interfaces(none)) == (2, ["lo"])
+    assert "no relay is left" in host
+    assert "network" not in done.stderr
+
+
+def test_a_private_network_that_cannot_be_had_is_said_once(given: Path) -> None:
+    (given / "Networked").write_text("FROM localhost/debian:debian\nRUN true\nRUN touch /x\n")
+    script = """
+    builda pull -q oci-archive:/given/debian.tar:debian >&2
+    builda bud --network private -t x -f /given/Networked /given
+    """
+    done = in_pod("userns-pod", script, given=given)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("commands have the host's network: cannot make a private network") == 1

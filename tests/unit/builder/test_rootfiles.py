@@ -44,6 +44,14 @@ def test_in_a_network_of_its_own_the_loopback_resolver_cannot_be_reached(host: H
     assert resolv_conf(RunOptions(), "private", host) == "search example.org\nnameserver 192.0.2.7\n"
 
 
+def test_a_relayed_network_has_the_relays_name_server(tmp_path: Path) -> None:
+    (tmp_path / "resolv.conf").write_text("search example.org\nnameserver 192.0.2.7\noptions rotate\n")
+    host = Host(str(tmp_path / "resolv.conf"), relayed=True)
+    lines = "search example.org\nnameserver {}\noptions rotate\n"
+    assert resolv_conf(RunOptions(), "private", host) == lines.format("10.0.2.3")
+    assert resolv_conf(RunOptions(), "host", host) == lines.format("192.0.2.7")
+
+
 def test_dns_options_replace_the_hosts(host: Host) -> None:
     options = RunOptions(dns=("192.0.2.9",), dns_search=(".",), dns_options=("rotate",))
     assert resolv_conf(options, "host", host) == "nameserver 192.0.2.9\noptions rotate\n"

@@ -1,0 +1,92 @@
+"""Private networks without rights on the caller's network: pasta or slirp4netns relays a command's connections.
+
+The child starts the program before it leaves the caller's network, and tells it the namespace once there is one. The
+program dies with the child. This module's first half belongs to the parent, `Relay` to the child: standard library
+only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from builda.isolation.failure import Failure
+from builda.linux import syscalls as sys_
+
+RESOLVER = "10.0.2.3"
+"""The name server that both programs have for the command: it asks the caller's."""
+
+_HINT = "install passt or slirp4netns, and let /dev/net/tun be opened; or use --network host or --network none"
+_PASTA = (
+    "--foreground --stderr --quiet --config-net --no-netns-quit --runas 0:0 --tcp-ports none --udp-ports none "
+    f"--tcp-ns none --udp-ns none --no-map-gw --dns-forward {RESOLVER} --pid /proc/self/fd/READY "
+    "--netns /proc/self/fd/NETNS"
+)
+_SLIRP4NETNS = (
+    "--configure --mtu=65520 --disable-host-loopback --ready-fd=READY --netns-type=path /proc/self/fd/NETNS tap0"
+)
+_KILL = 9
+
+
+def command() -> tuple[str, ...] | None:
+    """What relays connections here, with READY and NETNS for the descriptors it is to have; None: not installed."""
+    from builda.linux.subids import find_tool
+
+    for name, words in (("pasta", _PASTA), ("slirp4netns", _SLIRP4NETNS)):
+        path = find_tool(name)
+        if path is not None:
+            return (path, *words.split())
+    return None
+
+
+class Relay:
+    """The program, forked in the caller's namespaces and waiting for the command's."""
+
+    def __init__(self, argv: tuple[str, ...]) -> None:
+        self._name = os.path.basename(argv[0])
+        self._said = os.memfd_create("builda-relay")
+        start, self._go = os.pipe()
+        self._ready, ready = os.pipe()
+        parent = os.getpid()
+        if os.fork() == 0:
+            os.close(self._go)
+            _become(argv, parent, start, ready, self._said)
+        os.close(start)
+        os.close(ready)
+
+    def connect(self) -> None:
+        """This process is in the command's namespace now; the relay works when this returns."""
+        os.write(self._go, b"g")
+        if not os.read(self._ready, 64):
+            os.lseek(self._said, 0, os.SEEK_SET)
+            lines = os.read(self._said, 65536).decode("utf-8", "replace").splitlines()
+            words = [line.strip() for line in lines if line.strip() and "syslog" not in line]
+            why = words[-1] if words else "it ended"
+            raise Failure("NetworkUnavailable", f"cannot make a private network: {self._name}: {why}", _HINT)
+
+
+def unavailable() -> Failure:
+    """There is no program to do it."""
+    return Failure("NetworkUnavailable", "cannot make a private network: neither pasta nor slirp4netns is here", _HINT)
+
+
+def _become(argv: tuple[str, ...], parent: int, start: int, ready: int, said: int) -> None:
+    """Never returns. The namespace is opened here: pasta drops the right to look it up by the process."""
+    try:
+        sys_.prctl(sys_.PR_SET_PDEATHSIG, _KILL)
+        if os.getppid() != parent or not os.read(start, 1):
+            os._exit(1)
+        netns = os.open(f"/proc/{parent}/ns/net", os.O_RDONLY)
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1):
+            os.dup2(null, fd)
+        os.dup2(said, 2)
+        for fd in (netns, ready):
+            os.set_inheritable(fd, True)
+        words = [word.replace("READY", str(ready)).replace("NETNS", str(netns)) for word in argv]
+        os.execve(argv[0], words, {"PATH": os.environ.get("PATH", "/usr/bin:/bin")})
+    except OSError as error:
+        os.write(said, f"{error.strerror}\n".encode())
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    os._exit(1)
