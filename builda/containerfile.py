@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from builda.frontend.parse import Parsed
     from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Platform
+    from builda.plan import Plan
 
 __all__ = ["SIZE_LIMIT", "BuildRequest", "build", "check", "compile_plan", "find_containerfile", "find_ignore_file"]
 
@@ -77,6 +78,15 @@ def compile_plan(builder: Builder, request: BuildRequest, pull: PullOptions | No
     source = read(builder, request)
     with _excerpts(source):
         return _compiled(builder, request, parse(source), pull or PullOptions(), {})
+
+
+def checked(builder: Builder, request: BuildRequest, pull: PullOptions, look: Callable[[Plan], None]) -> None:
+    """`look` has seen the plan; a ContainerfileError of it gets the lines around its place."""
+    from builda.frontend.parse import parse
+
+    source = read(builder, request)
+    with _excerpts(source):
+        look(_compiled(builder, request, parse(source), pull, {}).plan)
 
 
 def check(builder: Builder, request: BuildRequest, ignore_file: Path | None = None) -> tuple[Finding, ...]:

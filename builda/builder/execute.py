@@ -23,6 +23,7 @@ from builda.builder.failures import step_failed
 from builda.builder.keys import explained, step_key
 from builda.builder.layers import LayerOptions, StoredLayer
 from builda.builder.options import CommitOptions, Inputs, PullOptions
+from builda.builder.platforms import check_runs
 from builda.builder.pull import machine_platform
 from builda.builder.records import timestamp
 from builda.builder.tails import Tails
@@ -82,6 +83,7 @@ class ExecuteOptions:
     commit: CommitOptions = _COMMIT  # its clamp decides what layers record, so it is part of every key
     jobs: int = 1  # stages at a time
     explain: bool = False
+    platform_label: str | None = None  # the platform, where several are built
     capture: bool = False  # commands' output goes to `emit`, as it does with several jobs
     hidden: frozenset[str] = frozenset()  # of "stdout" and "stderr", what `emit` does not show of it: errors repeat it
 
@@ -141,6 +143,7 @@ def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
 
     All working containers that it makes are gone afterwards, whatever happens.
     """
+    check_runs(plan)
     imported = _imported(builder, plan, options)
     try:
         return _execute(builder, plan, options, imported)
@@ -285,9 +288,10 @@ class _Execution:
         )
 
     def label(self, index: int) -> str | None:
-        """What tells the stages apart: the position among all of the file; None when there is one only."""
+        """What tells the stages apart: platform and position among all of the file, where there are several."""
         count = len(self.plan.stages)
-        return f"{index + 1}/{count}" if count > 1 else None
+        words = (self.options.platform_label, f"{index + 1}/{count}" if count > 1 else None)
+        return " ".join(word for word in words if word) or None
 
     def from_text(self, stage: Stage) -> str:
         base = "scratch"

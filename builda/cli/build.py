@@ -7,8 +7,8 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from builda.cli import buildcache, groups
-from builda.cli.buildview import build_view, ended, failed, wants_live
+from builda.cli import buildcache, groups, multiplatform
+from builda.cli.buildview import build_view, ended, failed, stage_prefix, wants_live
 from builda.cli.commit import annotation
 from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_named
 from builda.cli.options import Duration, argument, listed, many, number, refused, switch, text
@@ -61,6 +61,7 @@ _LATER = "not supported yet"
     switch("--rm", default=None, help="Remove working containers (always done; accepted for scripts)."),
     switch("--force-rm", default=None, help="The same when the build fails (always done; accepted for scripts)."),
     switch("--squash", help="Make one layer of everything, the base included."),
+    switch("--all-platforms", help="Build for every platform that all base images have."),
     number("--jobs", default=1, help="Build so many stages at a time; 0 is no limit.  [default: 1]"),
     many("--output", "-o", metavar="type=local|tar,dest=PATH", help="Also write the root file system there."),
     text("--iidfile", metavar="FILE", help="Write the image ID into this file instead of printing it."),
@@ -98,7 +99,6 @@ _LATER = "not supported yet"
     *(
         refused(name, reason=_LATER, takes_value=False)
         for name in (
-            "--all-platforms",
             "--save-stages",
             "--stage-labels",
             "--logsplit",
@@ -149,18 +149,31 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
 
 
 def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], began: float) -> None:
+    from dataclasses import replace
+
     from builda import containerfile
 
+    wanted = values.pop("platforms")
     if values.pop("check"):
         _print_findings(containerfile.check(session.builder, request, inputs.ignore_file))
         return
     if values.pop("print_plan"):
+        multiplatform.check_one(wanted, "--print-plan")
         _print_plan(containerfile.compile_plan(session.builder, request).plan)
         return
     progress = values.pop("progress") or session.environ.get("BUILDA_PROGRESS") or "auto"
     live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet)
     _check_rest(values)
     options = _execute_options(session, request, inputs, values, live=live)
+    if values.pop("all_platforms"):
+        wanted = multiplatform.all_of(session, request, options, wanted)
+    if len(wanted) > 1:
+        multiplatform.check(values)
+        with _watched(session, live=live, mixed=options.jobs != 1):
+            each = multiplatform.build(session, request, options, wanted)
+        multiplatform.publish(session, each, options, values, began)
+        return
+    request = replace(request, platform=wanted[0])
     with _watched(session, live=live, mixed=options.jobs != 1):
         built = containerfile.build(session.builder, request, options)
     names = _publish(session, built, options, values)
@@ -217,6 +230,7 @@ def _request(session: Session, context: BuildContext, named: NamedContexts, valu
     allowed = values.pop("allow")
     if any(item != "security.insecure" for item in allowed):
         raise Unsupported(f"unknown permission: {' '.join(allowed)}", hint="there is security.insecure")
+    values["platforms"] = groups.platforms(values)
     return BuildRequest(
         files=context.files,
         context=context.directory,
@@ -230,7 +244,7 @@ def _request(session: Session, context: BuildContext, named: NamedContexts, valu
         base=values.pop("from_"),
         env=tuple(_variables(values.pop("env"), session.environ).items()),
         labels=tuple(_label(item) for item in values.pop("label")),
-        platform=groups.platform(values),
+        platform=values["platforms"][0],
         allow_insecure=bool(allowed),
     )
 
@@ -404,8 +418,7 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
     for miss in built.misses:
         _line(session, f"--> not remembered: {miss.text}: {miss.reason}")
     tags = values.pop("tag")
-    prefix = f"[{built.stage}] " if built.stage else ""
-    _line(session, f"{prefix}COMMIT {tags[0] if tags else ''}".rstrip())
+    _line(session, f"{stage_prefix(built.stage)}COMMIT {tags[0] if tags else ''}".rstrip())
     _line(session, f"--> {image.id.encoded[:12]}")
     for tag in tags:
         location = parse_location(tag)

@@ -101,6 +101,11 @@ def build_view(
     return BuildView(lines, Live(sys.stderr, colour=not environ.get("NO_COLOR"), warnings=warnings), others)
 
 
+def stage_prefix(stage: str | None) -> str:
+    """Platform and stage as Buildah puts them in front of a line: `[linux/amd64] [1/2] `."""
+    return "".join(f"[{word}] " for word in (stage or "").split())
+
+
 class Lines:
     """Buildah's lines on `out`, what finished steps took on `err` (None: told elsewhere).
 
@@ -128,8 +133,7 @@ class Lines:
         """Print what `event` says."""
         match event:
             case StepStarted() if not self._quiet:
-                prefix = f"[{event.stage}] " if event.stage else ""
-                self._print(f"{prefix}STEP {event.index}/{event.total}: {event.text}")
+                self._print(f"{stage_prefix(event.stage)}STEP {event.index}/{event.total}: {event.text}")
             case StepFinished(cached=True) if event.index > 1 and not self._quiet:
                 self._print("--> Using cache")
             case CommandOutput() if event.stream in self._passes and not (self._quiet and event.stream == "stdout"):

@@ -191,6 +191,22 @@ def platform(values: Values) -> Platform | None:
     return _platform(named[0] if named else None, *parts)
 
 
+def platforms(values: Values) -> tuple[Platform | None, ...]:
+    """Those that the options PLATFORM in `values` (which they leave) name, each once; (None,) for this machine's."""
+    named: tuple[str, ...] = values.get("platform", ())
+    if len(named) < 2:
+        return (platform(values),)
+    return tuple(dict.fromkeys(platform({**values, "platform": (name,)}) for name in _popped(values, named)))
+
+
+def _popped(values: Values, named: tuple[str, ...]) -> tuple[str, ...]:
+    parts = [values.pop(key, None) for key in ("os", "arch", "variant")]
+    values.pop("platform")
+    if any(parts):
+        raise InvalidValue("--platform cannot be used with --os, --arch or --variant")
+    return named
+
+
 def _platform(named: str | None, system: str | None, architecture: str | None, variant: str | None) -> Platform | None:
     import os
     from dataclasses import replace
