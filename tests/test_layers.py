@@ -19,6 +19,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "oci": frozenset({"errors"}),
     "linux": frozenset({"errors"}),
     "modes": frozenset({"errors", "linux"}),
+    "doctor": frozenset({"errors", "linux", "modes"}),
+    "podmanifest": frozenset({"errors", "linux"}),
     "runoptions": frozenset(),
     "plan": frozenset({"oci", "runoptions"}),
     "mounts": frozenset({"errors", "plan"}),
@@ -32,7 +34,20 @@ ALLOWED: dict[str, frozenset[str]] = {
     "containerfile": BASE | {"plan", "frontend", "builder"},
     "api": BASE | {"linux", "plan", "store", "isolation", "transfer", "registry", "builder"},
     "cli": BASE
-    | {"modes", "plan", "runoptions", "mounts", "store", "transfer", "registry", "builder", "containerfile", "api"},
+    | {
+        "modes",
+        "doctor",
+        "podmanifest",
+        "plan",
+        "runoptions",
+        "mounts",
+        "store",
+        "transfer",
+        "registry",
+        "builder",
+        "containerfile",
+        "api",
+    },
 }
 
 

@@ -18,6 +18,7 @@ VERBS: Mapping[str, str] = {
     "config": "config:config",
     "containers": "containers:containers",
     "copy": "copy:copy",
+    "doctor": "doctor:doctor",
     "from": "create:from_",
     "fsck": "fsck:fsck",
     "help": "help:help_",

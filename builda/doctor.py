@@ -1,0 +1,408 @@
+"""What keeps builda from a better mode here, in words, with the smallest change that would help.
+
+`examine` looks and tries, changing nothing; `findings` is pure: facts to sentences.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from builda.errors import BuildaError
+from builda.linux.probe import Abilities, Mode, choose_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from builda.linux.userns import Maps
+
+Kind: TypeAlias = Literal["good", "note", "lack", "wrong"]
+"""`lack`: something better is possible; `wrong`: commands fail of it."""
+
+Helper: TypeAlias = Literal["missing", "plain", "set-uid", "file capabilities"]
+
+RUNS: frozenset[Mode] = frozenset({"direct", "userns", "subid", "chroot"})
+"""The modes that run commands."""
+
+_SETGID, _SETUID, _NET_ADMIN, _SYS_ADMIN = 6, 7, 12, 21
+_LITTLE_SPACE, _FEW_INODES = 2 << 30, 100_000
+
+
+class Facts(NamedTuple):
+    """What was seen; None where a kernel or a file system does not say."""
+
+    mode: Mode
+    abilities: Abilities
+    uid: int
+    effective: int  # capabilities, as bits
+    bounding: int
+    no_new_privileges: bool
+    seccomp: bool
+    user_namespace: bool  # whether this is one already
+    namespaces_limit: int | None  # user.max_user_namespaces
+    apparmor_restricts: bool  # kernel.apparmor_restrict_unprivileged_userns
+    unprivileged_allowed: bool  # Debian's kernel.unprivileged_userns_clone
+    helpers: Helper  # newuidmap and newgidmap, the worse of both
+    ranges: str | None  # what is wrong with /etc/subuid and /etc/subgid
+    ranges_hint: str | None
+    fresh_proc: str | None
+    overlay: str | None  # why the store cannot have one
+    store: str
+    store_problem: str | None  # why the store cannot be written
+    file_system: str
+    mount_flags: frozenset[str]
+    free_bytes: int
+    free_inodes: int | None
+    private_network: str | None  # how a command gets a network of its own here
+
+
+class Finding(NamedTuple):
+    """One sentence, its cause in another, and what to change: lines to be copied, and the mode that they give."""
+
+    kind: Kind
+    text: str
+    cause: str = ""
+    change: tuple[str, ...] = ()
+    gives: Mode | None = None
+
+
+def findings(facts: Facts) -> tuple[Finding, ...]:
+    """What there is to say, the mode first."""
+    return tuple(_iter_findings(facts))
+
+
+def _iter_findings(facts: Facts) -> Iterator[Finding]:
+    yield _mode(facts)
+    if facts.mode != "direct":
+        yield from _better(facts)
+    yield from _isolation(facts)
+    yield from _store(facts)
+    network = facts.private_network
+    if facts.mode in RUNS and network is None:
+        yield Finding("note", "commands share this process's network", "nothing here can make them one of their own")
+    elif network is not None:
+        yield Finding("good", f"commands have a network of their own, by {network}")
+
+
+_MODES: dict[Mode, str] = {
+    "direct": "namespaces and overlays are made as this process is",
+    "userns": "builds in a user namespace of its own, with every id of this one",
+    "subid": "builds in a user namespace, with the ids of /etc/subuid",
+    "chroot": "commands run by chroot on a plain tree, and nothing confines them",
+    "single": "only this user's own id could be mapped; builda does not run commands with one id yet",
+    "traced": "no namespace, no mount and no chroot; builda does not run commands here yet",
+}
+
+
+def _mode(facts: Facts) -> Finding:
+    return Finding("good" if facts.mode in RUNS else "wrong", f"mode {facts.mode}: {_MODES[facts.mode]}")
+
+
+def _better(facts: Facts) -> Iterator[Finding]:
+    """Why the mode is not a better one."""
+    found = facts.abilities
+    if found.user_namespace is not None:
+        yield _no_namespace(facts)
+        return
+    if found.identity_map is not None and facts.uid == 0:
+        missing = [name for name, bit in (("SETUID", _SETUID), ("SETGID", _SETGID)) if not facts.effective >> bit & 1]
+        if missing:
+            yield Finding(
+                "lack",
+                "root's ids cannot be mapped",
+                f"the capabilities {' and '.join(missing)} are missing",
+                _context("capabilities:", "  add: [SETUID, SETGID]"),
+                "userns",
+            )
+    if facts.mode in ("single", "traced", "chroot") and facts.uid != 0:
+        yield from _no_range(facts)
+
+
+def _no_namespace(facts: Facts) -> Finding:
+    text = "no user namespace can be made"
+    plain = facts.uid != 0
+    if facts.namespaces_limit == 0:
+        cause, change = "the limit user.max_user_namespaces is 0", _sysctl("user.max_user_namespaces=15000")
+    elif facts.apparmor_restricts and plain:
+        cause = "AppArmor keeps them from unprivileged processes"
+        unconfined = _context("appArmorProfile:", "  type: Unconfined")
+        change = (*_sysctl("kernel.apparmor_restrict_unprivileged_userns=0"), *unconfined)
+    elif not facts.unprivileged_allowed and plain:
+        cause, change = "kernel.unprivileged_userns_clone is 0", _sysctl("kernel.unprivileged_userns_clone=1")
+    else:
+        return _forbidden(facts, text)
+    return Finding("lack", text, cause, change, "subid" if plain else "userns")
+
+
+def _forbidden(facts: Facts, text: str) -> Finding:
+    cause = f"the kernel says: {facts.abilities.user_namespace}"
+    if facts.seccomp:
+        cause = "the container runtime's seccomp profile allows unshare and mount with CAP_SYS_ADMIN only"
+    if facts.uid != 0:
+        return Finding("lack", text, cause, _rootless_pod(), "subid")
+    host_users = () if facts.user_namespace else ("spec:", "  hostUsers: false")
+    return Finding("lack", text, cause, (*host_users, *_context("capabilities:", "  add: [SYS_ADMIN]")), "direct")
+
+
+def _sysctl(setting: str) -> tuple[str, ...]:
+    return (f"on the node: sysctl -w {setting}",)
+
+
+def _no_range(facts: Facts) -> Iterator[Finding]:
+    """A plain user whose user namespace has one id."""
+    text = "only one id can be mapped"
+    if facts.helpers == "missing":
+        yield Finding("lack", text, "newuidmap and newgidmap are not installed", ("apt-get install uidmap",), "subid")
+    elif facts.ranges is not None:
+        yield Finding("lack", text, facts.ranges, (facts.ranges_hint,) if facts.ranges_hint else (), "subid")
+    elif facts.no_new_privileges:
+        cause = "no_new_privs is set: newuidmap and newgidmap get no rights from their files"
+        yield Finding("lack", text, cause, _rootless_pod(), "subid")
+    elif not (facts.bounding >> _SETUID & 1 and facts.bounding >> _SETGID & 1):
+        cause = "SETUID and SETGID are not in the bounding set: newuidmap and newgidmap cannot have them"
+        yield Finding("lack", text, cause, _rootless_pod(), "subid")
+    elif facts.helpers == "plain":
+        cause = "newuidmap and newgidmap have neither a set-uid bit nor file capabilities: a copied image may lose them"
+        yield Finding("lack", text, cause, _FILE_CAPABILITIES, "subid")
+    elif facts.helpers == "set-uid" and not facts.bounding >> _SYS_ADMIN & 1:
+        cause = "newuidmap with the set-uid bit needs CAP_SYS_ADMIN in the bounding set, which pods do not have"
+        yield Finding("lack", text, cause, _FILE_CAPABILITIES, "subid")
+    elif facts.abilities.subordinate_map is not None:
+        yield Finding("lack", text, str(facts.abilities.subordinate_map))
+
+
+_FILE_CAPABILITIES = (
+    "chmod 755 /usr/bin/newuidmap /usr/bin/newgidmap",
+    "setcap cap_setuid+ep /usr/bin/newuidmap",
+    "setcap cap_setgid+ep /usr/bin/newgidmap",
+)
+
+
+def _rootless_pod() -> tuple[str, ...]:
+    return _context(
+        "allowPrivilegeEscalation: true",
+        "capabilities:",
+        "  drop: [ALL]",
+        "  add: [SETUID, SETGID]",
+        "seccompProfile:",
+        "  type: Unconfined",
+    )
+
+
+def _context(*lines: str) -> tuple[str, ...]:
+    return ("securityContext:", *(f"  {line}" for line in lines))
+
+
+def _isolation(facts: Facts) -> Iterator[Finding]:
+    if facts.mode in ("userns", "subid") and facts.fresh_proc is not None:
+        yield Finding(
+            "note",
+            "commands see the processes of this pod in /proc",
+            "parts of /proc are masked, and then the kernel gives no new one",
+            ("spec:", "  hostUsers: false", *_context("procMount: Unmasked")),
+        )
+    if facts.mode == "chroot":
+        cause = "a chroot does not hold root: commands may reach what this pod may"
+        yield Finding("note", "commands are not isolated", cause, ("spec:", "  automountServiceAccountToken: false"))
+
+
+def _store(facts: Facts) -> Iterator[Finding]:
+    where = f"{facts.store} ({facts.file_system})"
+    if facts.store_problem is not None:
+        change = ("builda --root DIRECTORY, or BUILDA_ROOT", *_VOLUME)
+        yield Finding("wrong", f"the store cannot be written: {where}", facts.store_problem, change)
+        return
+    if facts.mode in ("direct", "userns", "subid"):
+        yield _overlay(facts, where)
+    for flag in ("noexec", "nosuid", "nodev"):
+        if flag in facts.mount_flags and flag != "nodev":
+            cause = f"its file system is mounted {flag}"
+            what = "commands cannot be executed" if flag == "noexec" else "set-uid programs have no effect in commands"
+            yield Finding("wrong" if flag == "noexec" else "note", f"{what}: {where}", cause, _VOLUME)
+    if facts.free_bytes < _LITTLE_SPACE:
+        yield Finding("note", f"{facts.free_bytes >> 20} MiB are free: {where}", "an image is unpacked there")
+    if facts.free_inodes is not None and facts.free_inodes < _FEW_INODES:
+        yield Finding("note", f"{facts.free_inodes} inodes are free: {where}", "each file of an image takes one")
+
+
+def _overlay(facts: Facts, where: str) -> Finding:
+    if facts.overlay is None:
+        return Finding("good", f"layers are overlays: {where}")
+    cause = facts.overlay
+    if facts.file_system == "overlay":
+        cause = "an overlay cannot be written on another overlay, the container's own file system"
+    return Finding("lack", f"layers are copied, which is slower: {where}", cause, _VOLUME)
+
+
+_VOLUME = (
+    "volumeMounts:",
+    "- {name: store, mountPath: /var/lib/builda}",
+    "volumes:",
+    "- {name: store, emptyDir: {}}",
+)
+
+
+def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
+    """Look at this process, its machine and the place of the store; `mode` is one that was asked for."""
+    from builda import modes
+    from builda.linux import syscalls as sys_
+    from builda.linux.userns import in_user_namespace
+
+    found = modes.abilities(runroot)
+    chosen = mode or choose_mode(found)
+    status = _status()
+    there = _existing(root)
+    room = os.statvfs(there)
+    ranges, hint = _ranges()
+    effective = sys_.capget()[0]
+    return Facts(
+        mode=chosen,
+        abilities=found,
+        uid=os.geteuid(),
+        effective=effective,
+        bounding=int(status.get("CapBnd", "0"), 16),
+        no_new_privileges=status.get("NoNewPrivs") == "1",
+        seccomp=status.get("Seccomp", "0") != "0",
+        user_namespace=in_user_namespace(),
+        namespaces_limit=_number("/proc/sys/user/max_user_namespaces"),
+        apparmor_restricts=_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1,
+        unprivileged_allowed=_number("/proc/sys/kernel/unprivileged_userns_clone") != 0,
+        helpers=_helpers(),
+        ranges=ranges,
+        ranges_hint=hint,
+        fresh_proc=_inside(chosen, "fresh proc"),
+        overlay=_overlay_in(chosen, there),
+        store=root,
+        store_problem=_unwritable(there),
+        file_system=_mounted(there)[0],
+        mount_flags=_mounted(there)[1],
+        free_bytes=room.f_bavail * room.f_frsize,
+        free_inodes=room.f_favail if room.f_files else None,
+        private_network=_network(chosen, effective),
+    )
+
+
+def _status() -> dict[str, str]:
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+        return dict(line.rstrip("\n").replace("\t", "").split(":", 1) for line in file if ":" in line)
+
+
+def _number(path: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _existing(path: str) -> str:
+    """`path`, or the nearest directory above it that is there."""
+    path = os.path.abspath(path)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _unwritable(path: str) -> str | None:
+    if os.access(path, os.W_OK | os.X_OK):
+        return None
+    return "it is on a read-only file system" if "ro" in _mounted(path)[1] else f"{path} belongs to somebody else"
+
+
+def _mounted(path: str) -> tuple[str, frozenset[str]]:
+    """The type and flags of the file system that `path` is on."""
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        rows = [line.split() for line in file]
+    fitting = [row for row in rows if row[2] == number and _is_below(path, row[4])]
+    if not fitting:
+        return "unknown", frozenset()
+    row = max(fitting, key=lambda row: len(row[4]))
+    return row[row.index("-") + 1], frozenset(row[5].split(","))
+
+
+def _is_below(path: str, mount: str) -> bool:
+    return mount == "/" or path == mount or path.startswith(f"{mount}/")
+
+
+def _ranges() -> tuple[str | None, str | None]:
+    from builda.linux.subids import subordinate_map
+
+    try:
+        subordinate_map("uid", os.geteuid(), os.geteuid())
+        subordinate_map("gid", os.getegid(), os.geteuid())
+    except BuildaError as error:
+        return str(error), error.hint
+    return None, None
+
+
+_WORST: tuple[Helper, ...] = ("missing", "plain", "set-uid", "file capabilities")
+
+
+def _helpers() -> Helper:
+    from builda.linux.subids import find_tool
+
+    return min((_helper(find_tool(name)) for name in ("newuidmap", "newgidmap")), key=_WORST.index)
+
+
+def _helper(path: str | None) -> Helper:
+    if path is None:
+        return "missing"
+    try:
+        os.getxattr(path, "security.capability")
+    except OSError:  # it has none, or they cannot be had here
+        return "set-uid" if os.stat(path).st_mode & (stat.S_ISUID | stat.S_ISGID) else "plain"
+    return "file capabilities"
+
+
+def _inside(mode: Mode, name: str) -> str | None:
+    """What `modes.report` tries under this name in the mode's namespaces."""
+    from builda.linux.probe import details
+
+    return _in_namespace(mode, lambda maps: details(maps)[name])
+
+
+def _overlay_in(mode: Mode, place: str) -> str | None:
+    """Why there is no overlay in `place`, tried in a directory that is gone again."""
+    if not os.access(place, os.W_OK):
+        return "it cannot be written"
+    from builda.linux.probe import attempt
+
+    return _in_namespace(mode, lambda maps: attempt(lambda: _try_overlay(maps, place)))
+
+
+def _in_namespace(mode: Mode, ask: Callable[[Maps | None], str | None]) -> str | None:
+    from builda.modes import maps_of
+
+    if mode not in ("direct", "userns", "subid"):
+        return "this mode has none"
+    try:
+        return ask(maps_of(mode))
+    except BuildaError as error:
+        return str(error)
+
+
+def _try_overlay(maps: Maps | None, place: str) -> None:
+    import shutil
+    import tempfile
+
+    from builda.linux.attempts import overlay_in
+    from builda.linux.userns import enter, in_user_namespace
+
+    if maps is not None:
+        enter(maps)
+    directory = tempfile.mkdtemp(prefix=".builda-doctor-", dir=place)
+    try:
+        overlay_in(directory, *(("userxattr",) if in_user_namespace() else ()))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _network(mode: Mode, effective: int) -> str | None:
+    from builda.linux.userns import in_user_namespace
+
+    if mode == "direct" and not in_user_namespace() and effective >> _NET_ADMIN & 1:
+        return "a bridge"
+    return None

@@ -1,0 +1,102 @@
+"""What doctor says: pure, from facts to sentences."""
+
+from __future__ import annotations
+
+import pytest
+
+from builda.doctor import Facts, findings
+from builda.linux.probe import Abilities
+
+DEFAULT = 0xA80425FB  # the capabilities of a container's root
+DENIED = "Operation not permitted"
+NO_NAMESPACE = Abilities(DENIED, DENIED, "no user namespace", "no user namespace", None)
+ONE_ID = Abilities(DENIED, None, "CAP_SETUID or CAP_SETGID is missing", DENIED, DENIED)
+FACTS = Facts(
+    mode="direct",
+    abilities=Abilities(None),
+    uid=0,
+    effective=(1 << 41) - 1,
+    bounding=(1 << 41) - 1,
+    no_new_privileges=False,
+    seccomp=False,
+    user_namespace=False,
+    namespaces_limit=10000,
+    apparmor_restricts=False,
+    unprivileged_allowed=True,
+    helpers="file capabilities",
+    ranges=None,
+    ranges_hint=None,
+    fresh_proc=None,
+    overlay=None,
+    store="/var/lib/builda",
+    store_problem=None,
+    file_system="ext4",
+    mount_flags=frozenset({"rw", "relatime"}),
+    free_bytes=1 << 40,
+    free_inodes=1 << 20,
+    private_network="a bridge",
+)
+ROOT_POD = FACTS._replace(
+    mode="chroot",
+    abilities=NO_NAMESPACE,
+    effective=DEFAULT,
+    bounding=DEFAULT,
+    seccomp=True,
+    overlay="this mode has none",
+    private_network=None,
+)
+USER = FACTS._replace(mode="single", abilities=ONE_ID, uid=1000, effective=0, bounding=DEFAULT, private_network=None)
+RESTRICTED = USER._replace(
+    mode="traced", abilities=NO_NAMESPACE, bounding=0, no_new_privileges=True, seccomp=True, user_namespace=False
+)
+
+
+def test_nothing_is_wanting_for_root() -> None:
+    assert {finding.kind for finding in findings(FACTS)} == {"good"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "cause", "change", "gives"),
+    [
+        (ROOT_POD, "seccomp profile", "hostUsers: false", "direct"),
+        (ROOT_POD._replace(user_namespace=True), "seccomp profile", "add: [SYS_ADMIN]", "direct"),
+        (ROOT_POD._replace(namespaces_limit=0), "max_user_namespaces is 0", "user.max_user_namespaces=", "userns"),
+        (RESTRICTED, "seccomp profile", "type: Unconfined", "subid"),
+        (RESTRICTED._replace(apparmor_restricts=True), "AppArmor", "apparmor_restrict", "subid"),
+        (RESTRICTED._replace(unprivileged_allowed=False), "userns_clone is 0", "userns_clone=1", "subid"),
+        (USER._replace(helpers="missing"), "not installed", "apt-get install uidmap", "subid"),
+        (USER._replace(ranges="no range for user x", ranges_hint="add x"), "no range for user x", "add x", "subid"),
+        (USER._replace(no_new_privileges=True), "no_new_privs", "allowPrivilegeEscalation: true", "subid"),
+        (USER._replace(bounding=0), "bounding set", "add: [SETUID, SETGID]", "subid"),
+        (USER._replace(helpers="plain"), "a copied image may lose them", "setcap cap_setuid+ep", "subid"),
+        (USER._replace(helpers="set-uid"), "CAP_SYS_ADMIN in the bounding set", "setcap cap_setgid+ep", "subid"),
+    ],
+)
+def test_the_cause_and_the_change_are_named(facts: Facts, cause: str, change: str, gives: str) -> None:
+    lacks = [finding for finding in findings(facts) if finding.kind == "lack"]
+    assert cause in lacks[0].cause
+    assert change in "\n".join(lacks[0].change)
+    assert lacks[0].gives == gives
+
+
+def test_a_set_uid_helper_is_good_outside_of_pods() -> None:
+    whole = USER._replace(helpers="set-uid", bounding=(1 << 41) - 1)
+    assert all("set-uid" not in finding.cause for finding in findings(whole))
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind", "text"),
+    [
+        (FACTS._replace(overlay="Invalid argument", file_system="overlay"), "lack", "layers are copied"),
+        (FACTS._replace(mount_flags=frozenset({"noexec"})), "wrong", "commands cannot be executed"),
+        (FACTS._replace(mount_flags=frozenset({"nosuid"})), "note", "set-uid programs have no effect"),
+        (FACTS._replace(store_problem="it is read-only"), "wrong", "the store cannot be written"),
+        (FACTS._replace(free_bytes=1 << 20), "note", "1 MiB are free"),
+        (FACTS._replace(free_inodes=10), "note", "10 inodes are free"),
+        (ROOT_POD, "note", "commands are not isolated"),
+        (FACTS._replace(mode="userns", fresh_proc=DENIED), "note", "processes of this pod"),
+        (RESTRICTED, "wrong", "mode traced"),
+    ],
+)
+def test_what_is_wrong_with_the_place_is_said(facts: Facts, kind: str, text: str) -> None:
+    assert any(finding.kind == kind and text in finding.text for finding in findings(facts))
