@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from builda.cli import buildcache, groups, multiplatform
+from builda.cli import buildcache, groups, multiplatform, outputs
 from builda.cli.buildview import build_view, ended, failed, stage_prefix, wants_live
 from builda.cli.commit import annotation
 from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_named
@@ -63,7 +63,12 @@ _LATER = "not supported yet"
     switch("--squash", help="Make one layer of everything, the base included."),
     switch("--all-platforms", help="Build for every platform that all base images have."),
     number("--jobs", default=1, help="Build so many stages at a time; 0 is no limit.  [default: 1]"),
-    many("--output", "-o", metavar="type=local|tar,dest=PATH", help="Also write the root file system there."),
+    many(
+        "--output",
+        "-o",
+        metavar="DIR|type=TYPE,…",
+        help="Also write the root file system (local, tar), an archive (oci, docker) or an image (image, registry).",
+    ),
     text("--iidfile", metavar="FILE", help="Write the image ID into this file instead of printing it."),
     text("--iidfile-raw", "--raw-iidfile", metavar="FILE", help="The same without sha256:."),
     text("--metadata-file", metavar="FILE", help="Write the digests as JSON into this file."),
@@ -139,7 +144,7 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     live view of a terminal go to standard error. A command that fails ends the build with its own status, and nothing
     is named then.
     """
-    session.quiet = quiet
+    session.quiet = quiet or outputs.to_stdout(values["output"])
     with _reported(session) as began, ExitStack() as stack:
         access = groups.registry_access(values, session.environ)
         opened = open_context(session.builder, context, values.pop("file"), values.pop("ignorefile"), access, stack)
@@ -435,8 +440,8 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
 
         append_to_index(store, local_name(manifest), image)
     buildcache.push(session, built, values.pop("cache_to"), options.inputs.access)
-    for item in values.pop("output"):
-        _export(session, built, item)
+    for output in outputs.parse(values["output"]):
+        outputs.write(session, image, output, names[0] if names else None, options.inputs.access)
     _write_ids(built, values)
     return tuple(names)
 
@@ -450,20 +455,8 @@ def _write_ids(built: Built, values: dict[str, Any]) -> None:
         write_file(values["iidfile"], str(built.image.id))
     elif values["iidfile_raw"] is not None:
         write_file(values["iidfile_raw"], built.image.id.encoded)
-    else:
+    elif not outputs.to_stdout(values["output"]):
         print_line(built.image.id.encoded)
-
-
-def _export(session: Session, built: Built, item: str) -> None:
-    """The root file system of the image as a directory or a tar file; `-` is a tar on stdout."""
-    from builda.builder.export import export
-
-    parts = dict(part.partition("=")[::2] for part in item.split(",")) if "=" in item else {"dest": item}
-    kind = parts.get("type") or ("tar" if parts.get("dest") == "-" else "local")
-    destination = parts.get("dest")
-    if kind not in ("local", "tar") or not destination:
-        raise InvalidValue(f"invalid --output: {item}", hint="write a directory, or type=tar,dest=FILE")
-    export(session.builder, built.image, kind, destination)
 
 
 def _print_findings(findings: Any) -> None:
