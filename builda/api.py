@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from builda.builder.options import RegistryAccess
     from builda.builder.remote import Download
     from builda.isolation.spec import Isolation
+    from builda.modes import Place
     from builda.oci.reference import Reference
     from builda.plan import RunOptions
     from builda.registry.client import RegistryClient
@@ -37,22 +38,44 @@ def open_builder(
     emit: Emit = ignore,
     environ: Mapping[str, str] | None = None,
     registries_conf: str | None = None,
+    mode: str | None = None,
 ) -> Iterator[Builder]:
     """A builder over the store at `root`, by default root's or the user's own; closed at the end of the block.
 
-    `emit` is called, perhaps by other threads, with what happens. This process is not changed in any way: where mounts
-    need a namespace of their own, run the program in `builda unshare`.
+    `emit` is called, perhaps by other threads, with what happens. Without `mode` this process is not changed, and it
+    needs root, or to be run in `builda unshare`. With `auto`, or the name of a mode, it goes where that mode works,
+    for good, which may be a user namespace; it must have one thread then.
     """
     from builda.store.layout import default_places
-    from builda.store.store import Store
 
     env = os.environ if environ is None else environ
-    places = default_places(env, os.geteuid())
+    uid = os.geteuid()
+    places = default_places(env, uid)
+    where, volatile = Path(root or places[0]), Path(runroot or places[1])
+    place = None
+    if mode is not None:
+        from builda.modes import enter, parse_mode
+
+        place = enter(parse_mode(mode), str(volatile))
     with (
-        Store.open(Path(root or places[0]), Path(runroot or places[1]), driver=driver) as store,
-        builder_over(store, emit=emit, environ=env, registries_conf=registries_conf) as builder,
+        open_store(where, volatile, driver=driver, place=place) as store,
+        builder_over(store, emit=emit, environ=env, registries_conf=registries_conf, uid=uid) as builder,
     ):
         yield builder
+
+
+def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, place: Place | None) -> Store:
+    """The store as a process that works in `place` has it; None for one that never asked."""
+    from builda.modes import overlay_refused
+    from builda.store.claim import Claim
+    from builda.store.store import Store
+
+    if place is None:
+        return Store.open(root, runroot, driver=driver)
+
+    chosen = driver or ("plain" if place.mode == "chroot" else None)
+    claim = Claim(mode=place.mode, ids=place.ids, overlay_refused=overlay_refused)
+    return Store.open(root, runroot, driver=chosen, claim=claim)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "transfer": BASE | {"fs", "store"},
     "builder": BASE | {"linux", "fs", "plan", "store", "isolation", "transfer"},
     "containerfile": BASE | {"plan", "frontend", "builder"},
-    "api": BASE | {"linux", "plan", "store", "isolation", "transfer", "registry", "builder"},
+    "api": BASE | {"linux", "modes", "plan", "store", "isolation", "transfer", "registry", "builder"},
     "cli": BASE
     | {
         "modes",

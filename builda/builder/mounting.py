@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.store.store import Image, WorkingContainer
 
+__all__ = ["is_mounted", "mount", "mounted", "occupied", "opened", "reading", "rootfs", "umount", "viewed"]
+
 
 def rootfs(builder: Builder, container: WorkingContainer) -> tuple[Mount, ...]:
     """The working tree's mounts. A second overlay on one upper directory is undefined: a mounted tree is bound."""

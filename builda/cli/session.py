@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from builda.cli.settings import Settings
     from builda.events import Event
     from builda.modes import Mode, Place
-    from builda.store.claim import Claim
     from builda.store.store import Store, WorkingContainer
 
 
@@ -63,23 +62,19 @@ class Session:
     @cached_property
     def store(self) -> Store:
         """The store alone: enough for verbs that run, mount and fetch nothing."""
-        from builda.store.store import Store
+        settings = self.settings
+        if self._place is None:
+            from builda.store.store import Store
 
-        driver = self.settings.driver or ("plain" if self._place and self._place.mode == "chroot" else None)
-        store = Store.open(self.settings.root, self.settings.runroot, driver=driver, claim=self._claim())
+            store = Store.open(settings.root, settings.runroot, driver=settings.driver)
+        else:
+            from builda.api import open_store
+
+            store = open_store(settings.root, settings.runroot, driver=settings.driver, place=self._place)
         self._stack.enter_context(store)
         if store.no_overlay is not None:
             self.emit(_copying(store))
         return store
-
-    def _claim(self) -> Claim | None:
-        """How this process sees the ids of trees; None before it entered the place where it works in them."""
-        if self._place is None:
-            return None
-        from builda.modes import overlay_refused
-        from builda.store.claim import Claim
-
-        return Claim(mode=self._place.mode, ids=self._place.ids, overlay_refused=overlay_refused)
 
     @cached_property
     def builder(self) -> Builder:

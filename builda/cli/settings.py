@@ -82,8 +82,16 @@ def caller(environ: Mapping[str, str], uid: int) -> int:
 
 
 def for_inside(settings: Settings) -> dict[str, str]:
-    """The variables by which commands in a namespace of builda's find the store and the user they belong to."""
-    return {"BUILDA_ROOT": settings.root, "BUILDA_RUNROOT": settings.runroot, _CALLER: str(settings.uid)}
+    """The variables by which commands in a namespace of builda's find the store and the user they belong to.
+
+    They find out their mode anew: the one that led here would lead into another namespace.
+    """
+    return {
+        "BUILDA_ROOT": settings.root,
+        "BUILDA_RUNROOT": settings.runroot,
+        "BUILDA_MODE": "auto",
+        _CALLER: str(settings.uid),
+    }
 
 
 def environment(environ: Mapping[str, str], *names: str) -> str | None:

@@ -132,8 +132,9 @@ def test_mount_works_inside_unshare_and_says_so_outside(user: Rootless, busybox:
     assert "builda unshare" in user.fails("mount", container)
     inner = " ".join(user.command[len(user.command) - 3 :])
     script = f'm=$({inner} mount {container}) && echo here > "$m/note" && chown 7:8 "$m/note" && {inner} info'
-    assert json.loads(user("unshare", "sh", "-c", script))["host"]["rootless"] is True
+    assert json.loads(user("unshare", "sh", "-c", script, BUILDA_MODE="subid"))["host"]["rootless"] is True
     assert user("run", container, "sh", "-c", "cat /note; stat -c %u:%g /note").split() == ["here", "7:8"]
+    assert user("mount") == ""
     seen = user("unshare", "--mount", f"ROOT={container}", "--", "sh", "-c", 'id -u; cat "$ROOT/note"')
     assert seen.split() == ["0", "here"]
 
@@ -230,3 +231,29 @@ def test_info_tells_what_this_user_may_do(user: Rootless) -> None:
     assert (told["subordinate ids"], told["overlay userxattr"], told["fresh proc"]) == ("yes", "yes", "yes")
     assert told["device nodes"] == "Operation not permitted"
     assert told["newuidmap"].endswith("/newuidmap")
+
+
+def test_user_namespaces_that_are_forbidden_are_explained(user: Rootless, builda: Builda) -> None:
+    """In a namespace that allows no further ones: what the machine's own limit does, without touching it."""
+    environ = " ".join(f"{name}={value}" for name, value in {**user.environ, "PATH": os.environ["PATH"]}.items())
+    command = f"env -i {environ} {' '.join(user.command)} --mode subid from scratch"
+    script = f"echo 0 > /proc/sys/user/max_user_namespaces && {command}"
+    said = builda.fails("--mode", "userns", "unshare", "sh", "-c", script)
+    assert "cannot make a user namespace: unshare: No space left on device" in said
+    assert "user.max_user_namespaces" in said
+
+
+@pytest.mark.parametrize("options", ["noexec", "nosuid,nodev"])
+def test_a_store_on_a_file_system_without_exec_or_devices_works(user: Rootless, busybox: Path, options: str) -> None:
+    store = user.home / "store"
+    store.mkdir()
+    account = user.home.stat()
+    words = f"{options},mode=755,uid={account.st_uid},gid={account.st_gid}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", words, "tmpfs", store], check=True)
+    try:
+        with_image(user, readable(busybox, user), "busybox")
+        user("--root", store, "pull", "-q", f"oci-archive:{user.home}/busybox.tar:busybox")
+        container = user("--root", store, "from", "localhost/busybox:busybox")
+        assert user("--root", store, "run", container, "sh", "-c", "echo ran") == "ran"
+    finally:
+        subprocess.run(["umount", "-l", store], check=True)

@@ -219,3 +219,16 @@ def inventory(store: Path) -> dict[str, int]:
     return {
         path.name: sum(1 for _ in path.rglob("*")) for path in store.iterdir() if path.is_dir() and path.name != "locks"
     }
+
+
+@pytest.mark.root
+def test_a_builder_can_go_where_its_mode_works(tmp_path: Path) -> None:
+    script = f"""
+import builda, os
+with builda.open_builder({str(tmp_path / "store")!r}, {str(tmp_path / "run")!r}, mode="userns") as builder:
+    container = builder.from_image("scratch")
+    print(os.stat("/proc/self/ns/user").st_ino != 0xEFFFFFFD, builder.mount(container))
+"""
+    said = subprocess.check_output([sys.executable, "-c", script], text=True).split()
+    assert said[0] == "True"
+    assert not os.path.ismount(said[1])
