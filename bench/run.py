@@ -365,6 +365,14 @@ def bud_large(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
     return _bud(tool, inputs.large, f"FROM {BASE}\nCOPY . /srv/\n", stack)
 
 
+def bud_stages(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
+    """Two stages that wait two seconds each and a third that takes something from both, two at a time."""
+    waiting = "".join(f"FROM {BASE} AS {name}\nRUN sleep 2; echo {name} > /{name}\n" for name in ("one", "two"))
+    text = f"{waiting}FROM {BASE}\nCOPY --from=one /one /\nCOPY --from=two /two /\n"
+    command = list(_bud(tool, _context(tool, stack), text, stack))
+    return [*command[:-1], "--jobs", "2", command[-1]]
+
+
 def again(prepare: Prepare) -> Prepare:
     """The same build a second time, when every step of it is remembered."""
 
@@ -414,6 +422,7 @@ BENCHMARKS = (
     Benchmark("bud: 10x ENV, COPY, RUN, all cached", 0.15, 3, again(bud_steps)),
     Benchmark("bud: COPY 20,000 files, RUN", 1.5, 3, bud_tree),
     Benchmark("bud: COPY 20,000 files, RUN, all cached", 0.30, 3, again(bud_tree)),
+    Benchmark("bud: two stages that wait 2 s, --jobs 2", 2.5, 3, bud_stages),
     Benchmark("bud: COPY one random file of 512 MB", 2.0, 3, bud_large),
 )
 

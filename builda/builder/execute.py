@@ -44,6 +44,7 @@ from builda.plan import (
     NamedContext,
     Plan,
     Run,
+    RunMount,
     RunOptions,
     Source,
     Stage,
@@ -74,6 +75,8 @@ class ExecuteOptions:
     inputs: Inputs = _INPUTS
     pull: PullOptions = _PULL
     run: RunOptions = _RUN
+    mounts: tuple[RunMount, ...] = ()  # for every Run, before its own
+    stdin: bool = False  # commands read the caller's standard input; else an empty one
     format: ImageFormat = "oci"
     layers: bool = True  # a layer for each step that changes files; False: one for the whole stage
     cache: bool = True  # look for remembered steps; they are remembered anyway
@@ -246,6 +249,8 @@ class _Execution:
         for step in stage.steps:
             if self.stopping:
                 return
+            if isinstance(step, Run) and self.options.mounts:
+                step = replace(step, mounts=(*self.options.mounts, *step.mounts))
             if not started and (step.text or not isinstance(step, Configure)):
                 mark = self.marks[index] = _Mark(mark.number + 1, texts, step.at)
                 self.announce(mark, step.text or _following(stage.steps, step), index)
@@ -434,6 +439,8 @@ class _Execution:
         plain = replace(step, created_by=None)
         match plain:
             case Run():
+                if plain.stdin is None and not self.options.stdin:
+                    plain = replace(plain, stdin=b"", options=replace(plain.options, terminal=False))
                 capture = self.options.capture or self.options.jobs != 1
                 self.builder.run(container, plain, inputs=inputs, capture=capture, stage=self.label(index))
             case Copy():

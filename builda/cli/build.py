@@ -7,10 +7,11 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from builda.cli import buildcache, groups, multiplatform, outputs
+from builda.cli import buildcache, buildmounts, groups, multiplatform, outputs
 from builda.cli.buildview import build_view, ended, failed, stage_prefix, wants_live
 from builda.cli.commit import annotation
 from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_named
+from builda.cli.logfile import logging_to
 from builda.cli.options import Duration, argument, listed, many, number, refused, switch, text
 from builda.cli.output import print_line, write_file
 from builda.cli.verb import verb
@@ -89,29 +90,23 @@ _LATER = "not supported yet"
     switch("--check", help="Print the build checks' warnings, and build nothing."),
     switch("--compress", hidden=True, help="Accepted and without meaning, as in Buildah."),
     switch("--disable-content-trust", hidden=True, help="Accepted and without meaning, as in Buildah."),
-    *(
-        refused(name, reason=_LATER)
-        for name in (
-            "--layer-label",
-            "--logfile",
-            "--mount",
-            "--source-policy-file",
-            "--os-feature",
-            "--os-version",
-            "--hooks-dir",
-        )
+    many("--mount", metavar="type=TYPE,…", help="Mount this for every RUN: bind (of the host), cache or tmpfs."),
+    switch("--stdin", help="Let commands read standard input, which is empty for them otherwise."),
+    text("--logfile", metavar="FILE", help="Print to this file, mode 0600, instead of stdout and stderr."),
+    refused("--logsplit", reason="the log names each line's platform", takes_value=False),
+    refused("--layer-label", reason="steps leave no images that could have labels; --label labels the result"),
+    refused("--save-stages", reason="stages leave no images; build one with --target", takes_value=False),
+    refused("--stage-labels", reason="stages leave no images that could have labels", takes_value=False),
+    refused(
+        "--compat-volumes",
+        reason="what RUN changes below a VOLUME stays; mount --mount type=tmpfs there to lose it",
+        takes_value=False,
     ),
-    *(
-        refused(name, reason=_LATER, takes_value=False)
-        for name in (
-            "--save-stages",
-            "--stage-labels",
-            "--logsplit",
-            "--compat-volumes",
-            "--stdin",
-            "--print-script",
-        )
-    ),
+    refused("--os-version", reason="only images of Windows need one, and builda builds none"),
+    refused("--os-feature", reason="only images of Windows need one, and builda builds none"),
+    refused("--source-policy-file", reason="images are pinned by digests in FROM, or --build-context NAME=…"),
+    refused("--hooks-dir", reason="builda runs no hooks; do what they do in a RUN, or with --volume and --device"),
+    refused("--print-script", reason=_LATER, takes_value=False),
     refused("--sign-by", reason="builda does not sign images; sign what was pushed, by its digest"),
     groups.COMPRESSION,
     groups.TIME,
@@ -145,7 +140,10 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     is named then.
     """
     session.quiet = quiet or outputs.to_stdout(values["output"])
-    with _reported(session) as began, ExitStack() as stack:
+    logfile = values.pop("logfile")
+    if logfile is not None and outputs.to_stdout(values["output"]):
+        raise InvalidValue("--logfile cannot be used with an --output to standard output")
+    with logging_to(logfile), _reported(session) as began, ExitStack() as stack:
         access = groups.registry_access(values, session.environ)
         opened = open_context(session.builder, context, values.pop("file"), values.pop("ignorefile"), access, stack)
         named = open_named(session.builder, values.pop("build_context"), access, stack)
@@ -340,7 +338,9 @@ def _execute_options(
     if layers is None:
         layers = (session.environ.get("BUILDAH_LAYERS") or "true").lower() not in ("0", "false")
     policy = groups.pull_policy(values, values.pop("pull"))
-    run = groups.run_options(values, session.environ)
+    run, mounts = buildmounts.split(
+        groups.run_options(values, session.environ), buildmounts.mounts(values.pop("mount"))
+    )
     ttl = values.pop("cache_ttl")
     commit = CommitOptions(
         format=image_format,
@@ -366,6 +366,8 @@ def _execute_options(
         run=run,
         format=image_format,
         layers=layers,
+        mounts=mounts,
+        stdin=values.pop("stdin"),
         cache_from=cache_from,
         export=bool(cache_to),
         cache=not values.pop("no_cache") and ttl != 0,
