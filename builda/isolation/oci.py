@@ -17,6 +17,7 @@ from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
 from builda.isolation import rlimits
 from builda.isolation.namespaces import run_child, to_wire
 from builda.linux.process import is_alive, process_identity
+from builda.linux.userns import in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +50,8 @@ class OciIsolation:
         identifier = "-".join(("builda", *map(str, process_identity()), os.urandom(4).hex()))
         wire = self._wire(process, sandbox, identifier)
         config = bundle_config(process, sandbox, f"/{identifier}", files=_write_files(sandbox, scratch))
+        if in_user_namespace():  # runc does without a cgroup that it may not make, unless one is named
+            del config["linux"]["cgroupsPath"]
         (scratch / "config.json").write_text(json.dumps(config), encoding="utf-8", errors="surrogateescape")
         sweep_cgroups()
         with ExitStack() as stack:
@@ -76,6 +79,7 @@ class OciIsolation:
             self._runtime,
             *("--root", f"{sandbox.scratch}/state", "--log", f"file:{log}" if crun else log, "--log-format", "json"),
             *manager,
+            *(("--rootless=true",) if not crun and in_user_namespace() else ()),
             *self._flags,
             "run",
             *("--bundle", sandbox.scratch),
@@ -178,12 +182,14 @@ def _namespaces(wanted: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _system_mounts(sandbox: Sandbox) -> list[dict[str, Any]]:
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+    # A new sysfs shows a network namespace, which must then be of the same user namespace.
+    bound = in_user_namespace() and sandbox.network == "host"
     rows = [
         ("/proc", "proc", "proc", _INERT),
         ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
         ("/dev/pts", "devpts", "devpts", pts),
         ("/dev/shm", "tmpfs", "shm", [*_INERT, "mode=1777", f"size={sandbox.shm_size}"]),
-        ("/sys", "sysfs", "sysfs", [*_INERT, "ro"]),
+        ("/sys", "bind", "/sys", ["rbind", *_INERT, "ro"]) if bound else ("/sys", "sysfs", "sysfs", [*_INERT, "ro"]),
     ]
     if sandbox.namespaces.get("ipc", "private") == "private":
         rows.append(("/dev/mqueue", "mqueue", "mqueue", _INERT))

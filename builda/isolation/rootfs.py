@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Spec = dict[str, Any]  # what namespaces.to_wire made
 
 _INERT = ("nosuid", "nodev", "noexec")
+_UNIFIED = "/sys/fs/cgroup/unified"  # where machines with both kinds of cgroups have the second
 _NODES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEV_LINKS = (
     ("/proc/self/fd", "fd"),
@@ -62,7 +63,13 @@ class Tree:
         if spec["namespaces"]["pid"] == "private":
             sys_.mount("proc", "/proc", "proc", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
         if spec["cgroup2"]:
-            sys_.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
+            try:
+                sys_.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
+            except (
+                PermissionError
+            ):  # in a user namespace, where the runtime leaves cgroups alone but wants to see one kind
+                if os.path.isdir(_UNIFIED):
+                    sys_.mount(_UNIFIED, "/sys/fs/cgroup", None, sys_.MS_BIND)
 
     def mount_system(self, spec: Spec, sources: Sources) -> None:
         """proc, sys, dev and the cgroup view."""

@@ -257,3 +257,15 @@ def test_a_store_on_a_file_system_without_exec_or_devices_works(user: Rootless, 
         assert user("--root", store, "run", container, "sh", "-c", "echo ran") == "ran"
     finally:
         subprocess.run(["umount", "-l", store], check=True)
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_an_oci_runtime_runs_commands_too(user: Rootless, busybox: Path, runtime: str) -> None:
+    if shutil.which(runtime, path="/usr/bin:/usr/sbin") is None:
+        pytest.skip(f"{runtime} is not installed")
+    with_image(user, readable(busybox, user), "busybox")
+    container = user("from", "localhost/busybox:busybox")
+    script = "touch /file && chown 5:6 /file && stat -c %u:%g /file && ls -d /proc/[0-9]* | wc -l"
+    said = user("run", "--isolation", "oci", "--runtime", runtime, container, "sh", "-c", script)
+    assert said.split()[0] == "5:6"
+    assert int(said.split()[1]) <= 4
