@@ -16,11 +16,11 @@ pytestmark = pytest.mark.root
 BUD = ("bud", "--tls-verify=false")
 TEXT = """
 FROM localhost/busybox AS tools
-RUN head -c 100000 /dev/urandom > /tool; date +%s%N > /made
+RUN head -c 100000 /dev/urandom > /tool; cat /proc/sys/kernel/random/uuid > /made
 FROM localhost/busybox
 WORKDIR /app
 COPY given .
-RUN cat given given > twice; date +%s%N > /when
+RUN cat given given > twice; cat /proc/sys/kernel/random/uuid > /when
 ENV X=1
 COPY --from=tools /made /made
 RUN true
@@ -115,13 +115,30 @@ def test_a_layer_made_on_others_is_not_taken(
     builda: Builda, base: str, other: Builda, context: Path, server: Registry
 ) -> None:
     repository = server.name("mixed/cache")
+    first = "FROM localhost/busybox\nRUN cat /proc/sys/kernel/random/uuid > /a\n"
+    (context / "Containerfile").write_text(first)
+    other(*BUD, context)
+    (context / "Containerfile").write_text(f"{first}RUN cp /a /b\n")
     builda(*BUD, "-t", "app", "--cache-to", repository, context)
-    (context / "Containerfile").write_text(TEXT.partition("ENV")[0].rpartition("RUN")[0])
-    other(*BUD, "-t", "begin", context)
-    (context / "Containerfile").write_text(TEXT)
-    other(*BUD, "-t", "app", "--cache-from", repository, context)
-    assert other("fsck") == ""
-    assert when(other, "app", "/app/given") == "some text"
+    done = other(*BUD, "-t", "app", "--cache-from", repository, context)
+    assert done.count("Using cache") == 1  # its own
+    assert when(other, "app", "/b") == when(other, "app", "/a")
+
+
+def test_what_a_registry_has_goes_to_another_repository_without_being_fetched(
+    builda: Builda, base: str, other: Builda, busybox: Path, tmp_path: Path, context: Path, server: Registry
+) -> None:
+    here, there = server.name("from/cache"), server.name("to/cache")
+    builda(*BUD, "--cache-to", here, context)
+    other(*BUD, "--cache-from", here, "--cache-to", there, context)
+    mounted = [
+        line for line in server.log().splitlines() if "/v2/to/cache/blobs/uploads/?" in line and "mount=" in line
+    ]
+    assert any("from=from%2Fcache" in line or "from=from/cache" in line for line in mounted)
+    third = store(busybox, tmp_path / "third")
+    done = third(*BUD, "-t", "app", "--cache-from", there, context)
+    assert done.count("Using cache") == 5
+    assert len(blobs_asked(server, "GET", "from/cache")) == 4  # what the image has, and not the layer of the tools
 
 
 @pytest.mark.parametrize(
