@@ -1,7 +1,7 @@
 # make demo: build images and show them.   make test: run every test.   Both install what is missing.
 PYTHON := .venv/bin/python
 
-.PHONY: demo test test-long bench lint clean
+.PHONY: demo test test-long bench pods lint clean
 
 demo:
 	tools/install demo
@@ -18,6 +18,10 @@ test-long:
 bench:
 	tools/install bench
 	$(PYTHON) -m bench.run
+
+pods:
+	tools/install test
+	$(PYTHON) -m bench.pods
 
 lint:
 	tools/install lint

@@ -25,6 +25,9 @@ Helper: TypeAlias = Literal["missing", "plain", "set-uid", "file capabilities"]
 RUNS: frozenset[Mode] = frozenset({"direct", "userns", "subid", "chroot"})
 """The modes that run commands."""
 
+BRIDGE = "a bridge"
+"""What gives commands a network of their own without being asked."""
+
 _SETGID, _SETUID, _NET_ADMIN, _SYS_ADMIN = 6, 7, 12, 21
 _LITTLE_SPACE, _FEW_INODES = 2 << 30, 100_000
 
@@ -78,11 +81,24 @@ def _iter_findings(facts: Facts) -> Iterator[Finding]:
         yield from _better(facts)
     yield from _isolation(facts)
     yield from _store(facts)
-    network = facts.private_network
-    if facts.mode in RUNS and network is None:
-        yield Finding("note", "commands share this process's network", "nothing here can make them one of their own")
-    elif network is not None:
-        yield Finding("good", f"commands have a network of their own, by {network}")
+    if facts.mode in RUNS:
+        yield _network_finding(facts)
+
+
+def _network_finding(facts: Facts) -> Finding:
+    relay = facts.private_network
+    if relay == BRIDGE:
+        return Finding("good", f"commands have a network of their own, by {relay}")
+    if relay is not None:
+        return Finding(
+            "good", f"commands share this process's network; --network private gives them their own, by {relay}"
+        )
+    return Finding(
+        "note",
+        "commands share this process's network",
+        "nothing here can make them one of their own",
+        () if facts.mode in ("direct", "chroot") else ("apt-get install passt",),
+    )
 
 
 _MODES: dict[Mode, str] = {
@@ -401,8 +417,11 @@ def _try_overlay(maps: Maps | None, place: str) -> None:
 
 
 def _network(mode: Mode, effective: int) -> str | None:
+    from builda.linux.subids import find_tool
     from builda.linux.userns import in_user_namespace
 
-    if mode == "direct" and not in_user_namespace() and effective >> _NET_ADMIN & 1:
-        return "a bridge"
-    return None
+    if mode == "direct":
+        return BRIDGE if not in_user_namespace() and effective >> _NET_ADMIN & 1 else None
+    if mode == "chroot":
+        return None
+    return next((name for name in ("pasta", "slirp4netns") if find_tool(name)), None)
