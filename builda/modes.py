@@ -22,6 +22,7 @@ __all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "overlay_
 
 _NOT_BUILT = {
     "single": "mode single, one id in a user namespace, is not built yet",
+    "chroot": "mode chroot, without any mount, is not built yet",
     "traced": "mode traced, without any namespace, is not built yet",
 }
 
@@ -110,9 +111,11 @@ def _not_built(mode: Mode, found: Abilities) -> BuildaError:
         return Unsupported(_NOT_BUILT[mode], hint=f"mode {best} works here")
     if found.user_namespace is not None:
         return IsolationUnavailable(
-            f"this process may make no user namespace, nor change its root: {found.user_namespace}",
-            hint="in a pod, set seccompProfile to Unconfined, or run as root with the default capabilities",
+            f"this process may make no user namespace: {found.user_namespace}; {_NOT_BUILT[mode]}",
+            hint="in a pod, set seccompProfile to Unconfined, or add SYS_ADMIN to capabilities with hostUsers: false",
         )
+    if os.geteuid() == 0 and found.identity_map is not None:
+        return mapping_refused(found.identity_map, by_tools=False)
     try:
         subordinate()
     except IsolationUnavailable as error:

@@ -29,6 +29,8 @@ MODES = {
     "userns-rootless": "subid",
 }
 REFUSED = {
+    "root-default": ("chroot", "user namespace"),
+    "userns-pod-seccomp": ("chroot", "user namespace"),
     "rootless-nosetuid": ("single", "newuidmap"),
     "restricted": ("traced", "user namespace"),
     "restricted-ro": ("traced", "user namespace"),
