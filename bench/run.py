@@ -373,6 +373,14 @@ def bud_stages(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
     return [*command[:-1], "--jobs", "2", command[-1]]
 
 
+def plan_thousand(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
+    """Parsing and planning a file of 1,000 lines with variables in all of them; nothing is built."""
+    each = 'ENV V{0}=x{0} W{0}=$V{1}\nLABEL l{0}="v ${{V{0}:-d}}"\nRUN echo {0} $V{0}\n'
+    text = f"FROM {BASE}\n" + "".join(each.format(number, max(number - 1, 0)) for number in range(333))
+    command = list(_bud(tool, _context(tool, stack), text, stack))
+    return [*command[:-1], "--print-plan", command[-1]]
+
+
 def again(prepare: Prepare) -> Prepare:
     """The same build a second time, when every step of it is remembered."""
 
@@ -423,6 +431,7 @@ BENCHMARKS = (
     Benchmark("bud: COPY 20,000 files, RUN", 1.5, 3, bud_tree),
     Benchmark("bud: COPY 20,000 files, RUN, all cached", 0.30, 3, again(bud_tree)),
     Benchmark("bud: two stages that wait 2 s, --jobs 2", 2.5, 3, bud_stages),
+    Benchmark("bud: plan of 1,000 lines", 0.15, 5, plan_thousand, peer=False),
     Benchmark("bud: COPY one random file of 512 MB", 2.0, 3, bud_large),
 )
 

@@ -19,6 +19,7 @@ from builda.values import dataclass
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.builder.execute import Built, ExecuteOptions
+    from builda.events import Emit
     from builda.frontend.checks import Facts, Finding
     from builda.frontend.compile import Compiled
     from builda.frontend.parse import Parsed
@@ -162,16 +163,23 @@ def _relative_to(prefix: str) -> Iterator[None]:
 
 
 def _preprocessed(builder: Builder, request: BuildRequest, name: str, data: bytes) -> SourceText:
+    return preprocessed(data, name, request.context, request.cpp_flags, builder.environ, builder.emit)
+
+
+def preprocessed(
+    data: bytes, name: str, context: Path | None, flags: tuple[str, ...], environ: Mapping[str, str], emit: Emit
+) -> SourceText:
+    """The plain text of a `.in` file, each line with its place; ContainerfileError where it cannot be had."""
     from builda.frontend.preprocess import parse_flags, preprocess
 
-    flags = parse_flags(builder.environ.get("BUILDAH_CPPFLAGS", ""), request.cpp_flags)
+    chosen = parse_flags(environ.get("BUILDAH_CPPFLAGS", ""), flags)
     try:
-        done = preprocess(data, name, context=None if request.context is None else str(request.context), flags=flags)
+        done = preprocess(data, name, context=None if context is None else str(context), flags=chosen)
     except ContainerfileError as error:
         error.excerpt = _written(error, name, data)
         raise
     for at, message in done.warnings:
-        builder.emit(Warned(message=f"{at.file}:{at.line}: {message}"))
+        emit(Warned(message=f"{at.file}:{at.line}: {message}"))
     return done.source
 
 

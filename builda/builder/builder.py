@@ -190,15 +190,17 @@ class Builder:
         created_by: str | None = None,
         comment: str | None = None,
         options: LayerOptions | None = None,
+        background: bool = True,
     ) -> WorkingContainer:
         """Close what was changed so far as a layer of its own; threads make its bytes while work goes on.
 
-        `options` are those of the commit to come: a commit with others makes the bytes again.
+        `options` are those of the commit to come: a commit with others makes the bytes again. With `background=False`
+        they are left to the commit: right for a process that ends before it.
         """
         from builda.builder.freezing import freeze
         from builda.builder.layers import LayerOptions
 
-        return freeze(self, container, created_by, comment, options or LayerOptions())
+        return freeze(self, container, created_by, comment, (options or LayerOptions()) if background else None)
 
     @cached_property
     def layers(self) -> Layers:

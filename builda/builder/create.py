@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.pull import container_prefix, machine_platform, pull
+from builda.errors import InvalidValue, Unsupported
 from builda.events import Warned
 from builda.oci.config import ImageConfig
 from builda.oci.docker import without_bookkeeping
@@ -15,11 +18,15 @@ if TYPE_CHECKING:
     from builda.store.store import Image, WorkingContainer
 
 SCRATCH = "scratch"
+CONTAINER = "container:"
+"""What stands before the name of a working container that a new one begins as a copy of."""
 
 
 def from_image(builder: Builder, name: str, options: FromOptions) -> WorkingContainer:
     """A new working container; nothing of it is left when it cannot be made."""
     builder.store.lease()
+    if name.startswith(CONTAINER):
+        return _from_container(builder, builder.store.container(name.removeprefix(CONTAINER)), options)
     image = None if name == SCRATCH else pull(builder, name, options.pull)
     if image is not None and image.config.onbuild:
         count = len(image.config.onbuild)
@@ -34,15 +41,55 @@ def from_image(builder: Builder, name: str, options: FromOptions) -> WorkingCont
         raise
 
 
+def _from_container(builder: Builder, other: WorkingContainer, options: FromOptions) -> WorkingContainer:
+    """A container that stands where `other` does: base, frozen layers, configuration and history."""
+    from builda.builder.mounting import occupied
+    from builda.builder.settling import settle
+
+    if builder.store.driver != "overlay":
+        raise Unsupported(f"a container can begin as a copy of another with the overlay driver only: {other.name}")
+    with occupied(builder, other) as current:
+        settle(builder, current)
+        if os.listdir(builder.store.snapshots.upper(current.snapshot)):
+            raise InvalidValue(
+                f"working container has changes that are no layer yet: {other.name}",
+                hint="run, copy and add make layers with --layer",
+            )
+    frozen = [layer.snapshot for layer in current.layers if not layer.empty]
+    key = builder.store.prepare(frozen[-1] if frozen else current.base)
+    made = replace(
+        current,
+        id=new_container_id(),
+        name="",
+        snapshot=key,
+        options=options.run.over(current.options),
+        created=builder.now(),
+        mount_point=None,
+    )
+    try:
+        prefix = f"{other.name.removesuffix(f'-{options.suffix}')}-{options.suffix}"
+        return builder.store.create_container(made, name=options.name, prefix=prefix)
+    except BaseException:
+        builder.store.remove_snapshot(key)
+        raise
+
+
+def new_container_id() -> str:
+    """An ID that no other container has."""
+    from builda.store.containers import new_id
+
+    return new_id()
+
+
 def _record(
     builder: Builder, name: str, image: Image | None, options: FromOptions, base: str | None, key: str
 ) -> WorkingContainer:
-    from builda.store.containers import WorkingContainer, new_id
+    from builda.store.containers import WorkingContainer
 
     return WorkingContainer(
-        id=new_id(),
+        id=new_container_id(),
         name="",
-        image=_image_name(name, image),
+        image=image_name(name, image),
         image_id=None if image is None else image.id,
         image_digest=None if image is None else image.digest,
         base=base,
@@ -55,7 +102,7 @@ def _record(
     )
 
 
-def _image_name(name: str, image: Image | None) -> str:
+def image_name(name: str, image: Image | None) -> str:
     """As Buildah records it: the image's full name when it has one, what the user wrote otherwise."""
     if image is None:
         return ""

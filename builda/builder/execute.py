@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from builda.builder.cachefrom import ELSEWHERE, ImportedSteps, LayerLost, fetched
 from builda.builder.cacheto import Export, Remembered
+from builda.builder.create import image_name
 from builda.builder.failures import step_failed
 from builda.builder.keys import explained, step_key
 from builda.builder.layers import LayerOptions, StoredLayer
@@ -32,6 +33,7 @@ from builda.events import LayerStored, StepFinished, StepStarted, Warned
 from builda.oci import edits
 from builda.oci.config import History, ImageConfig, empty_config
 from builda.oci.digest import Digest
+from builda.oci.docker import without_bookkeeping
 from builda.plan import (
     Configure,
     Context,
@@ -327,7 +329,9 @@ class _Execution:
             name = stage.base.name
             pull = replace(self.options.pull, platform=stage.platform or self.options.pull.platform)
             image = self.builder.pull(name, pull)
-        config = empty_config(stage.platform or machine_platform()) if image is None else image.config
+            name = image_name(name, image)
+        start = empty_config(stage.platform or machine_platform())
+        config = start if image is None else without_bookkeeping(image.config)
         base = {"base": "scratch" if image is None else str(image.digest), "platform": str(config.platform)}
         key = step_key(None, Configure(), {**settings, **base})
         annotations = {} if image is None else dict(image.manifest.annotations)

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 
 def freeze(
-    builder: Builder, container: WorkingContainer, created_by: str | None, comment: str | None, options: LayerOptions
+    builder: Builder,
+    container: WorkingContainer,
+    created_by: str | None,
+    comment: str | None,
+    options: LayerOptions | None,
 ) -> WorkingContainer:
     """The container with one frozen layer more, and a new, empty working tree on it.
 
-    Where nothing was changed the layer is only a history entry, and the working tree stays.
+    Where nothing was changed the layer is only a history entry, and the working tree stays. Without `options` nobody
+    begins to make the layer's bytes.
     """
     from builda.store.containers import FrozenLayer
 
@@ -42,7 +47,8 @@ def freeze(
         # not marked as committed, and never a working tree that is.
         done = builder.store.update(replace(done, snapshot=builder.store.prepare(current.snapshot)))
         builder.store.freeze(current.snapshot)
-    builder.layers.start(layer.snapshot, options)
+    if options is not None:
+        builder.layers.start(layer.snapshot, options)
     return done
 
 

@@ -14,6 +14,7 @@ from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_
 from builda.cli.logfile import logging_to
 from builda.cli.options import Duration, argument, listed, many, number, refused, switch, text
 from builda.cli.output import print_line, write_file
+from builda.cli.secrets import agents_of, secrets_of
 from builda.cli.verb import verb
 from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from builda.cli.progress import Observer
     from builda.cli.session import Session
     from builda.containerfile import BuildRequest
-
-_LATER = "not supported yet"
 
 
 @verb(
@@ -86,7 +85,8 @@ _LATER = "not supported yet"
     many("--allow", metavar="security.insecure", help="Let RUN --security=insecure have every right."),
     many("--cpp-flag", metavar="FLAG", help="-DNAME[=VALUE], -UNAME or -IDIR for .in files."),
     switch("--preprocess", help="Preprocess the Containerfile whatever its name."),
-    switch("--print-plan", help="Print the steps as JSON, and build nothing."),
+    text("--print-plan", metavar="FORMAT", bare="text", help="Print the steps as text or json, and build nothing."),
+    switch("--print-script", help="Print a bash script that builds the same image, and build nothing."),
     switch("--check", help="Print the build checks' warnings, and build nothing."),
     switch("--compress", hidden=True, help="Accepted and without meaning, as in Buildah."),
     switch("--disable-content-trust", hidden=True, help="Accepted and without meaning, as in Buildah."),
@@ -106,7 +106,6 @@ _LATER = "not supported yet"
     refused("--os-feature", reason="only images of Windows need one, and builda builds none"),
     refused("--source-policy-file", reason="images are pinned by digests in FROM, or --build-context NAME=…"),
     refused("--hooks-dir", reason="builda runs no hooks; do what they do in a RUN, or with --volume and --device"),
-    refused("--print-script", reason=_LATER, takes_value=False),
     refused("--sign-by", reason="builda does not sign images; sign what was pushed, by its digest"),
     groups.COMPRESSION,
     groups.TIME,
@@ -160,9 +159,14 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
     if values.pop("check"):
         _print_findings(containerfile.check(session.builder, request, inputs.ignore_file))
         return
-    if values.pop("print_plan"):
+    plan_format, wants_script = values.pop("print_plan"), values.pop("print_script")
+    if plan_format is not None:
         multiplatform.check_one(wanted, "--print-plan")
-        _print_plan(containerfile.compile_plan(session.builder, request).plan)
+        _print_plan(containerfile.compile_plan(session.builder, request).plan, plan_format)
+        return
+    if wants_script:
+        multiplatform.check_one(wanted, "--print-script")
+        _print_script(session, replace(request, platform=wanted[0]), inputs, values)
         return
     progress = values.pop("progress") or session.environ.get("BUILDA_PROGRESS") or "auto"
     live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet)
@@ -316,8 +320,8 @@ def _inputs(
         context=context.directory,
         ignore_file=context.ignore_file,
         named=named.directories,
-        secrets=_secrets(values.pop("secret"), session.environ),
-        ssh=_agents(values.pop("ssh"), session.environ),
+        secrets=secrets_of(values["secret"], session.environ),
+        ssh=agents_of(values["ssh"], session.environ),
         discard_writes=True,
         access=access,
     )
@@ -380,41 +384,6 @@ def _execute_options(
     )
 
 
-def _secrets(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for item in items:
-        parts = dict(part.partition("=")[::2] for part in item.split(","))
-        name = parts.get("id", "")
-        unknown = parts.keys() - {"id", "src", "source", "env", "type"}
-        if not name or unknown:
-            what = f"secret has an unknown key {min(unknown)}" if unknown else "secret has no id"
-            raise InvalidValue(f"{what}: {item}", hint="write --secret id=NAME,src=FILE or id=NAME,env=VARIABLE")
-        source = parts.get("src") or parts.get("source")
-        variable = parts.get("env") or (name if source is None and parts.get("type") != "file" else None)
-        if source is not None:
-            try:
-                with open(os.path.expanduser(source), "rb") as file:
-                    found[name] = file.read()
-            except FileNotFoundError as error:
-                raise NotFound(f"no such file for the secret {name}: {source}") from error
-        elif variable is not None and variable in environ:
-            found[name] = environ[variable].encode()
-        else:
-            raise NotFound(f"variable of the secret {name} is not set: {variable}")
-    return found
-
-
-def _agents(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for item in items:
-        name, _, path = item.partition("=")
-        socket = path or environ.get("SSH_AUTH_SOCK", "")
-        if not socket:
-            raise NotFound(f"no agent for --ssh {name}", hint="start ssh-agent, or name its socket")
-        found[name] = socket
-    return found
-
-
 def _publish(session: Session, built: Built, options: ExecuteOptions, values: dict[str, Any]) -> tuple[str, ...]:
     """Names (which are returned), lists, files and the last lines on stdout."""
     from builda.builder.push import local_name, write_to
@@ -468,7 +437,37 @@ def _print_findings(findings: Any) -> None:
         raise InvalidValue(f"{len(findings)} warning{'s' * (len(findings) > 1)}", hint="# check=skip=NAME skips one")
 
 
-def _print_plan(plan: Any) -> None:
+def _print_script(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any]) -> None:
+    from builda import containerfile
+    from builda.builder.script import ScriptRequest, script
+
+    if request.fetched:
+        raise Unsupported("a script needs a context that stays", hint="fetch it, and name the directory")
+    taken = {name: values[name] for name in ("secret", "ssh", "tag", "output", "manifest")}
+    for name in ("output", "manifest"):
+        if taken[name]:
+            raise Unsupported(f"--{name} cannot be used with --print-script", hint="do it with the script's image")
+    options = _execute_options(session, request, inputs, values, live=False)
+    plan = containerfile.compile_plan(session.builder, request, options.pull).plan
+    written = ScriptRequest(
+        context=str(request.context),
+        ignore_file=None if inputs.ignore_file is None else str(inputs.ignore_file),
+        named={name: str(path) for name, path in request.named_contexts.items()},
+        secrets=taken["secret"],
+        agents=taken["ssh"],
+        tags=taken["tag"],
+    )
+    print_line(script(plan, options, written).rstrip("\n"))
+
+
+def _print_plan(plan: Any, plan_format: str) -> None:
+    if plan_format == "text":
+        from builda.builder.plantext import plan_text
+
+        print_line(plan_text(plan))
+        return
+    if plan_format != "json":
+        raise InvalidValue(f"unknown format of a plan: {plan_format}", hint="it is text or json")
     import json
 
     from builda.builder.keys import canonical

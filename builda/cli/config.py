@@ -53,7 +53,7 @@ class Change(NamedTuple):
     listed("--volume", "-v", metavar="PATH,…", help="Declare volumes; PATH- removes one, - all."),
     text("--shell", metavar="COMMAND", help="The shell of shell-form instructions (docker format)."),
     text("--stop-signal", metavar="SIGNAL", help="The signal that stops a container."),
-    listed("--onbuild", metavar="INSTRUCTION,…", help="Run this when the image is a base (docker format)."),
+    listed("--onbuild", metavar="INSTRUCTION,…", help="Run this when the image is a base; - drops all."),
     text("--healthcheck", metavar="TEST", help="NONE, CMD … or CMD-SHELL …; empty removes it (docker format)."),
     text("--healthcheck-interval", metavar="DURATION", type=Duration(), help="The time between two checks."),
     text("--healthcheck-timeout", metavar="DURATION", type=Duration(), help="How long a check may take."),
@@ -84,6 +84,8 @@ class Change(NamedTuple):
     ),
     listed("--unsetlabel", metavar="NAME,…", help="Drop labels of the base."),
     listed("--unsetannotation", metavar="NAME,…", help="Drop annotations of the base."),
+    switch("--empty-layer", help="Record the changes as one entry of the history, with the text of --created-by."),
+    switch("--literal", help="Take values as they are: $ names nothing, and a - at the end drops nothing."),
     switch("--add-history", default=None, help="Record each change in the history.  [env: BUILDA_HISTORY]"),
     example="""builda config --entrypoint '["lua","main.lua"]' --env MODE=prod --port 8080 $c""",
 )
@@ -96,6 +98,10 @@ def config(session: Session, *, container: str, **values: Any) -> None:
     target = session.container(container)
     changes = tuple(changes_of(values, target.config, session.emit))
     created_by, comment = values["created_by"], values["history_comment"]
+    if values["empty_layer"]:
+        shown = created_by or f"/bin/sh -c #(nop) {' '.join(change.history for change in changes)}".rstrip()
+        session.builder.config(target, _configure(changes, shown, comment))
+        return
     if groups.adds_history(values["add_history"], session.environ):
         for change in changes:
             session.builder.config(target, _configure((change,), f"/bin/sh -c #(nop) {change.history}", comment))
@@ -130,12 +136,13 @@ def changes_of(values: Values, before: ImageConfig, emit: Emit) -> Iterator[Chan
     if values["shell"] is not None:
         yield Change((edits.SetShell(_command(values["shell"], "--shell")),), f"SHELL {values['shell']}")
     yield from _texts(values, ("stop_signal", "STOPSIGNAL", "stop_signal"))
-    yield from _entries(values["port"], "EXPOSE", edits.AddPort, edits.RemovePort)
-    yield from _environment(values["env"], before, emit)
+    literal = values.get("literal", False)
+    yield from _entries(values["port"], "EXPOSE", edits.AddPort, edits.RemovePort, literal=literal)
+    yield from _environment(values["env"], before, emit, literal=literal)
     yield from _entrypoint(values, before, emit)
     if values["cmd"] is not None:
         yield Change((edits.SetCmd(_command(values["cmd"], "--cmd")),), f"CMD {values['cmd']}")
-    yield from _entries(values["volume"], "VOLUME", edits.AddVolume, edits.RemoveVolume)
+    yield from _entries(values["volume"], "VOLUME", edits.AddVolume, edits.RemoveVolume, literal=literal)
     yield from _labels(values)
     yield from _texts(
         values,
@@ -145,7 +152,8 @@ def changes_of(values: Values, before: ImageConfig, emit: Emit) -> Iterator[Chan
         ("hostname", "HOSTNAME", "hostname"),
     )
     for instruction in values["onbuild"]:
-        yield Change((edits.AddOnbuild(instruction),), f"ONBUILD {instruction}")
+        trigger = edits.ClearOnbuild() if instruction == "-" else edits.AddOnbuild(instruction)
+        yield Change((trigger,), f"ONBUILD {instruction}")
     yield from _annotations(values)
     yield from _healthcheck(values, before)
 
@@ -230,15 +238,15 @@ def _entries(
     keyword: str,
     add: Callable[[str], edits.ConfigEdit],
     remove: Callable[[str | None], edits.ConfigEdit],
+    *,
+    literal: bool,
 ) -> Iterator[Change]:
-    made = tuple(
-        remove(None) if item == "-" else remove(item[:-1]) if item.endswith("-") else add(item) for item in written
-    )
+    made = tuple(add(item) if literal or not item.endswith("-") else remove(item[:-1] or None) for item in written)
     if made:
         yield Change(made, f"{keyword} {' '.join(written)}")
 
 
-def _environment(written: tuple[str, ...], before: ImageConfig, emit: Emit) -> Iterator[Change]:
+def _environment(written: tuple[str, ...], before: ImageConfig, emit: Emit, *, literal: bool) -> Iterator[Change]:
     import os
 
     if not written:
@@ -253,7 +261,10 @@ def _environment(written: tuple[str, ...], before: ImageConfig, emit: Emit) -> I
             known = {} if name == "-" else {key: text_ for key, text_ in known.items() if key != name[:-1]}
             made.append(edits.UnsetEnv(name[:-1] or None))
             continue
-        known[name] = _expanded(value, known, emit) if equals else os.environ.get(name, "")
+        if literal and equals:
+            known[name] = value
+        else:
+            known[name] = _expanded(value, known, emit) if equals else os.environ.get(name, "")
         made.append(edits.SetEnv(name, known[name]))
     yield Change(tuple(made), f"ENV {' '.join(written)}")
 

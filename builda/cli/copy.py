@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from builda.cli import complete, groups
-from builda.cli.options import Params, argument, listed, number, switch, text
+from builda.cli.options import Params, argument, listed, many, number, switch, text
 from builda.cli.output import print_line
 from builda.cli.verb import verb
 from builda.errors import InvalidValue
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.cli.session import Session
-    from builda.plan import Source
+    from builda.plan import InlineFile, Source
 
 _HERE = "./"
 """The destination when none is given: the working directory, as a directory."""
@@ -25,7 +24,7 @@ _OPTIONS: Params = (
     argument("paths", nargs=-1, required=True),
     text("--from", "from_", metavar="CONTAINER|IMAGE", help="Take the sources from there instead of from the host."),
     text("--chown", metavar="USER[:GROUP]", help="The owner of what is copied (default 0:0; kept with --from)."),
-    text("--chmod", metavar="MODE", help="The mode of what is copied, in octal."),
+    text("--chmod", metavar="MODE", help="The mode of what is copied, as in chmod(1)."),
     text("--contextdir", metavar="DIR", help="Sources start in this directory and never leave it."),
     text("--ignorefile", metavar="FILE", help="Skip what this file lists; needs --contextdir."),
     listed("--exclude", metavar="PATTERN,…", help="Skip what matches."),
@@ -35,6 +34,10 @@ _OPTIONS: Params = (
     switch("--no-follow-symlinks", help="Copy a source that is a symbolic link as a link."),
     switch("--allow-wildcard", default=True, help="Take *, ? and [] in sources for patterns (default)."),
     switch("--allow-empty-wildcard", help="A pattern that matches nothing is no failure."),
+    switch("--parents", help="Keep the directories of the sources; /./ says where they begin."),
+    many("--inline", metavar="NAME=TEXT", help="Copy this text too, as a file of that name."),
+    switch("--layer", help="Make a layer of what is copied, as a build does."),
+    text("--created-by", metavar="TEXT", help="What the history says of the copy."),
     switch("--quiet", "-q", help="Do not print the digest."),
     switch("--add-history", default=None, help="Record the copy in the history.  [env: BUILDA_HISTORY]"),
     *groups.REGISTRY,
@@ -47,7 +50,6 @@ _OPTIONS: Params = (
 
 @verb(
     _OPTIONS,
-    switch("--parents", help="Keep the directories of the sources; /./ says where they begin."),
     example="builda copy --chown 1000:1000 $c app/ /srv/app/",
 )
 def copy(session: Session, **values: Any) -> None:
@@ -61,7 +63,12 @@ def copy(session: Session, **values: Any) -> None:
     _copy(session, extract=False, values=values)
 
 
-@verb(_OPTIONS, example="builda add $c https://example.org/tool.tar.gz /opt/")
+@verb(
+    _OPTIONS,
+    switch("--unpack", default=None, help="Unpack archives from URLs too; --unpack=false unpacks none."),
+    switch("--keep-git-dir", help="Keep .git of a repository."),
+    example="builda add $c https://example.org/tool.tar.gz /opt/",
+)
 def add(session: Session, **values: Any) -> None:
     """Copy files into a working container, and unpack archives.
 
@@ -81,7 +88,8 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
 
     session.quiet = values.pop("quiet")
     container = session.container(values.pop("container"))
-    *sources, destination = _paths(values.pop("paths"))
+    inline = _inline(values.pop("inline"))
+    *sources, destination = _paths(values.pop("paths"), bool(inline))
     context, ignore_file = _path(values.pop("contextdir")), _path(values.pop("ignorefile"))
     if ignore_file is not None and context is None:
         raise InvalidValue("--ignorefile needs --contextdir")
@@ -89,9 +97,12 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
     step = Copy(
         sources=tuple(sources),
         destination=destination,
+        inline=inline,
         source=_source(session, values.pop("from_")),
         chown=values.pop("chown"),
-        chmod=_mode(values.pop("chmod")),
+        chmod=values.pop("chmod"),
+        unpack=values.pop("unpack", None),
+        keep_git_dir=values.pop("keep_git_dir", False),
         excludes=values.pop("exclude"),
         checksum=values.pop("checksum"),
         link=values.pop("link"),
@@ -99,20 +110,32 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
         follow_symlinks=not values.pop("no_follow_symlinks"),
         allow_wildcard=values.pop("allow_wildcard"),
         allow_empty_wildcard=values.pop("allow_empty_wildcard"),
-        parents=values.pop("parents", False),
+        parents=values.pop("parents"),
         extract=extract,
     )
-    if groups.adds_history(values.pop("add_history"), session.environ):
-        step = replace(
-            step, created_by=f"/bin/sh -c #(nop) {'ADD' if extract else 'COPY'} {' '.join(sources)} in {destination}"
-        )
+    layer, created_by = values.pop("layer"), values.pop("created_by")
+    if created_by is None and (groups.adds_history(values.pop("add_history"), session.environ) or layer):
+        created_by = f"/bin/sh -c #(nop) {'ADD' if extract else 'COPY'} {' '.join(sources)} in {destination}"
+    if not layer:
+        step = replace(step, created_by=created_by)
     _, digest = session.builder.copy(container, step, inputs=inputs)
+    if layer:
+        session.builder.freeze(container, created_by=created_by, background=False)
     if digest is not None and not session.quiet:
         print_line(digest.encoded)
 
 
-def _paths(paths: tuple[str, ...]) -> tuple[str, ...]:
-    return paths if len(paths) > 1 else (*paths, _HERE)
+def _paths(paths: tuple[str, ...], inline: bool) -> tuple[str, ...]:
+    return paths if len(paths) > 1 or inline else (*paths, _HERE)
+
+
+def _inline(items: tuple[str, ...]) -> tuple[InlineFile, ...]:
+    from builda.plan import InlineFile
+
+    pairs = [item.partition("=") for item in items]
+    if wrong := [item for item, (name, equals, _) in zip(items, pairs, strict=True) if not name or not equals]:
+        raise InvalidValue(f"inline file is written NAME=TEXT: {wrong[0]}")
+    return tuple(InlineFile(name, content.encode("utf-8", "surrogateescape")) for name, _, content in pairs)
 
 
 def _source(session: Session, name: str | None) -> Source:
@@ -121,12 +144,6 @@ def _source(session: Session, name: str | None) -> Source:
     if name is None:
         return Context()
     return FromContainer(name) if session.store.find_container(name) is not None else FromImage(name)
-
-
-def _mode(text_: str | None) -> str | None:
-    if text_ is not None and not re.fullmatch(r"0?[0-7]{1,4}", text_):
-        raise InvalidValue(f"mode is not octal: {text_}", hint="write it as in --chmod 0755")
-    return text_
 
 
 def _path(text_: str | None) -> Path | None:

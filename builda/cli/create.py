@@ -50,7 +50,8 @@ def from_(session: Session, *, image: str, name: str | None, cidfile: str | None
     """Make a working container, and print its name.
 
     IMAGE is scratch, which is empty, or a name, an ID, a digest, or a transport with its argument (docker://,
-    oci:, oci-archive:, docker-archive:, dir:). What is said here of isolation, namespaces, limits, volumes and
+    oci:, oci-archive:, docker-archive:, dir:). container:NAME begins where a working container stands, all of whose
+    changes are layers (--layer of run, copy and add). What is said here of isolation, namespaces, limits, volumes and
     hosts holds for each later run in it.
     """
     from builda.builder.options import FromOptions, PullOptions

@@ -28,6 +28,7 @@ VERBS: Mapping[str, str] = {
     "login": "login:login",
     "logout": "login:logout",
     "mount": "containers:mount",
+    "preprocess": "preprocess:preprocess",
     "prune": "images:prune",
     "pull": "registry:pull",
     "push": "registry:push",
@@ -39,6 +40,7 @@ VERBS: Mapping[str, str] = {
     "umount": "containers:umount",
     "unshare": "unshare:unshare",
     "version": "system:version",
+    "workdir": "workdir:workdir",
 }
 ALIASES: Mapping[str, str] = {
     "bud": "build",

@@ -12,6 +12,9 @@ from builda.cli.verb import verb
 from builda.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builda.builder.options import Inputs
     from builda.cli.session import Session
     from builda.plan import RunMount
     from builda.store.store import WorkingContainer
@@ -23,13 +26,20 @@ if TYPE_CHECKING:
     many("--env", "-e", metavar="NAME[=VALUE]", help="Set a variable; NAME alone, NAME* and * copy from the caller's."),
     text("--user", metavar="USER[:GROUP]", help="Run as this user."),
     text("--workingdir", metavar="PATH", help="Run in this directory."),
-    many("--mount", metavar="type=…,…", help="Mount a bind, cache or tmpfs for the command."),
-    text("--contextdir", metavar="DIR", help="Where relative sources of bind mounts start."),
+    many("--mount", metavar="type=…,…", help="Mount a bind, cache, tmpfs, secret or ssh agent."),
+    text("--contextdir", metavar="DIR", help="Sources of bind mounts start here and never leave it."),
+    many("--build-context", metavar="NAME=DIR", help="Give a directory a name, for from=NAME in --mount."),
+    many("--secret", metavar="id=ID[,src=FILE|,env=NAME]", help="A secret for --mount type=secret."),
+    many("--ssh", metavar="default|ID[=SOCKET]", help="An agent for --mount type=ssh."),
+    text("--script", help="Run this text: it becomes a file, whose path follows the words of the command."),
+    switch("--layer", help="Make a layer of what changes, as a build does; bind mounts drop what is written to them."),
+    text("--created-by", metavar="TEXT", help="What the history says of the command."),
     listed("--valid-exit-codes", metavar="N,…", help="Statuses that are no failure.  [default: 0]"),
     switch("--add-history", default=None, help="Record the command in the history.  [env: BUILDA_HISTORY]"),
     groups.OF_RUN,
     groups.NAMESPACES,
     groups.PROCESS,
+    groups.SECURITY,
     checks_order=False,
     example="builda run --env DEBIAN_FRONTEND=noninteractive $c -- apt-get install -y curl",
 )
@@ -39,27 +49,54 @@ def run(session: Session, *, container: str, command: tuple[str, ...], **values:
     The image's entrypoint and command play no part. Input and output are the command's own, and so is the exit
     status. What the command writes stays in the container; no process of it outlives the command.
     """
-    from builda.builder.options import Inputs
     from builda.plan import Run
 
     args = command[1:] if command[:1] == ("--",) else command
     if not args:
         raise InvalidValue("command must be specified", hint=f"as in: builda run {container} -- ls -l")
     target = session.container(container)
-    context = values.pop("contextdir")
-    history = groups.adds_history(values.pop("add_history"), session.environ)
+    layer, created_by = values.pop("layer"), values.pop("created_by")
+    if created_by is None and (groups.adds_history(values.pop("add_history"), session.environ) or layer):
+        created_by = f"/bin/sh -c {shlex.join(args)}"
+    inputs = _inputs(session, values, layer=layer)
+    script = values.pop("script")
     step = Run(
         args=args,
         env=tuple(variables(values.pop("env"), session.environ)),
         user=values.pop("user"),
         working_dir=values.pop("workingdir"),
-        mounts=tuple(_mounts(session, target, values.pop("mount"))),
-        created_by=f"/bin/sh -c {shlex.join(args)}" if history else None,
+        mounts=tuple(_mounts(session, target, values.pop("mount"), inputs)),
+        script=None if script is None else script.encode("utf-8", "surrogateescape"),
+        created_by=None if layer else created_by,
         text=shlex.join(args),
         options=groups.run_options(values_without(values, "valid_exit_codes"), session.environ),
     )
     valid = statuses(values["valid_exit_codes"])
-    session.builder.run(target, step, inputs=Inputs(context=_path(context)), valid_statuses=valid)
+    session.builder.run(target, step, inputs=inputs, valid_statuses=valid)
+    if layer:
+        session.builder.freeze(target, created_by=created_by, background=False)
+
+
+def _inputs(session: Session, values: dict[str, Any], *, layer: bool) -> Inputs:
+    from builda.builder.options import Inputs
+    from builda.cli.secrets import agents_of, secrets_of
+
+    return Inputs(
+        context=_path(values.pop("contextdir")),
+        named=_named(values.pop("build_context")),
+        secrets=secrets_of(values.pop("secret"), session.environ),
+        ssh=agents_of(values.pop("ssh"), session.environ),
+        discard_writes=layer,
+    )
+
+
+def _named(items: Sequence[str]) -> dict[str, Path]:
+    from pathlib import Path
+
+    pairs = [item.partition("=") for item in items]
+    if wrong := [item for item, pair in zip(items, pairs, strict=True) if not all(pair)]:
+        raise InvalidValue(f"build context is written NAME=DIR: {wrong[0]}")
+    return {name: Path(value) for name, _, value in pairs}
 
 
 def values_without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -89,27 +126,29 @@ def statuses(written: Sequence[str]) -> frozenset[int]:
         raise InvalidValue(f"exit codes are numbers: {','.join(written)}") from None
 
 
-def _mounts(session: Session, container: WorkingContainer, written: Sequence[str]) -> Iterator[RunMount]:
+def _mounts(
+    session: Session, container: WorkingContainer, written: Sequence[str], inputs: Inputs
+) -> Iterator[RunMount]:
     """One mount for each `--mount`; one without a type has the type of the one before it."""
     if not written:
         return
     from builda.mounts import parse_mount
-    from builda.plan import FromContainer, FromImage, Source
+    from builda.plan import FromContainer, FromImage, NamedContext, Source
 
     def source_of(name: str) -> Source:
+        if name in inputs.named:
+            return NamedContext(name)
         return FromContainer(name) if session.store.find_container(name) is not None else FromImage(name)
 
     kind = "bind"
     for item in written:
         types = [part[5:] for part in item.split(",") if part.startswith("type=")]
         kind = types[-1] if types else kind
-        if kind not in ("bind", "cache", "tmpfs"):
-            raise InvalidValue(f"unsupported mount type {kind!r}: {item}", hint="run takes bind, cache and tmpfs")
         text_ = item if types else f"type={kind},{item}"
         yield parse_mount(text_, source_of, container.config.working_dir or "/")
 
 
-def _path(text_: str | None) -> Any:
+def _path(text_: str | None) -> Path | None:
     from pathlib import Path
 
     return None if text_ is None else Path(text_)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from builda.cli.session import Session
 
 ENTERING = frozenset(
-    "add build commit copy from fsck prune rm rmi run umount unshare".split(),
+    "add build commit copy from fsck prune rm rmi run umount unshare workdir".split(),
 )
 """The verbs that work in trees, so where their mode does; the others only read and write records and blobs."""
 _CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run says another one"
