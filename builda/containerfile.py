@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field, replace
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["SIZE_LIMIT", "BuildRequest", "build", "check", "compile_plan", "find_containerfile", "find_ignore_file"]
 
 CONTAINERFILES = ("Containerfile", "Dockerfile", "Containerfile.in", "Dockerfile.in")
+_DOCKERFILE = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)")
+"""The frontend whose language builda reads."""
 IGNORE_FILES = (".containerignore", ".dockerignore")
 
 
@@ -122,6 +125,10 @@ def _warn(builder: Builder, parsed: Parsed, facts: Facts, request: BuildRequest)
     from builda.frontend.check_settings import settings_of
     from builda.frontend.checks import check
 
+    for key, value, at in parsed.directives:
+        if key == "syntax" and _DOCKERFILE.match(value) is None:
+            message = f"frontend is not loaded, builda reads the file itself: {value}"
+            builder.emit(Warned(message=message, file=at.file, line=at.line))
     found = check(parsed, facts)
     for finding in found:
         at = finding.at

@@ -258,3 +258,10 @@ def test_warnings_may_fail_the_build(builda: Builda, base: str, tmp_path: Path) 
     assert "STEP" not in result.stdout
     assert f"{context}/Containerfile:3: build checks failed: MaintainerDeprecated\n" in result.stderr
     assert "bad" not in builda("images")
+
+
+def test_a_frontend_of_another_language_is_reported(builda: Builda, base: str, tmp_path: Path) -> None:
+    for syntax, reported in (("docker/dockerfile:1.7", False), ("example.org/own/frontend:2", True)):
+        (tmp_path / "Containerfile").write_text(f"# syntax={syntax}\nFROM {base}\n")
+        said = builda.run("bud", tmp_path).stderr
+        assert ("Containerfile:1: frontend is not loaded, builda reads the file itself" in said) is reported
