@@ -127,8 +127,8 @@ def _warn(builder: Builder, parsed: Parsed, facts: Facts, request: BuildRequest)
 
     for key, value, at in parsed.directives:
         if key == "syntax" and _DOCKERFILE.match(value) is None:
-            message = f"frontend is not loaded, builda reads the file itself: {value}"
-            builder.emit(Warned(message=message, file=at.file, line=at.line))
+            message = f"{at.file}:{at.line}: frontend is not loaded, builda reads the file itself: {value}"
+            builder.emit(Warned(message=message))
     found = check(parsed, facts)
     for finding in found:
         at = finding.at
