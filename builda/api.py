@@ -56,7 +56,7 @@ def open_builder(
     if mode is not None:
         from builda.modes import enter, parse_mode
 
-        place = enter(parse_mode(mode), str(volatile))
+        place = enter(parse_mode(mode), str(volatile), composing=True)
     with (
         open_store(where, volatile, driver=driver, place=place) as store,
         builder_over(store, emit=emit, environ=env, registries_conf=registries_conf, uid=uid) as builder,
@@ -73,9 +73,11 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
     if place is None:
         return Store.open(root, runroot, driver=driver)
 
-    chosen = driver or ("plain" if place.mode == "chroot" else None)
+    chosen = driver if place.no_run is None else "composed"
     claim = Claim(mode=place.mode, ids=place.ids, overlay_refused=overlay_refused)
-    return Store.open(root, runroot, driver=chosen, claim=claim)
+    store = Store.open(root, runroot, driver=chosen, claim=claim)
+    store.no_run = place.no_run
+    return store
 
 
 @contextmanager

@@ -71,16 +71,21 @@ class Place(NamedTuple):
 
     mode: Mode
     ids: tuple[str, ...]
+    no_run: BuildaError | None = None  # why no command can be run and nothing mounted
 
 
-def enter(asked: Mode | None, runroot: str) -> Place:
+def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place:
     """This process is where its mode works: in namespaces of its own for `userns` and `subid`.
 
-    Must be called while this process has one thread. IsolationUnavailable or Unsupported when there is no way.
+    Must be called while this process has one thread. IsolationUnavailable or Unsupported when there is no way; where
+    `composing` is enough, which takes no right at all, there always is one, and the place says what it lacks.
     """
     mode = decide(asked, runroot)
     if mode in _NOT_BUILT:
-        raise _not_built(mode, abilities(runroot))
+        lacking = _not_built(mode, abilities(runroot))
+        if composing:
+            return Place(mode, _views(mode, None), lacking)
+        raise lacking
     if mode == "direct" and asked is not None:
         _check_direct(runroot)
     maps = maps_of(mode)

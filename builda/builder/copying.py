@@ -38,15 +38,19 @@ def copy(
     builder: Builder, container: WorkingContainer, step: Copy, inputs: Inputs
 ) -> tuple[WorkingContainer, Digest | None]:
     """Copy what the step names; the digest of the content, None when it named nothing."""
+    if builder.store.driver == "composed":
+        from builda.builder import composing
+
+        return composing.copy(builder, container, step, inputs)
     with ExitStack() as stack:
         stack.enter_context(_full_disk(builder))
         root, current = stack.enter_context(opened(builder, container))
         gathered = gather(builder, current, root, step, inputs, stack)
-        plain = _request(step, gathered, root, target_of(current, step))
-        request, archives = _without_archives(plain, step, gathered) if step.extract else (plain, ())
+        plain = request_of(step, gathered, root, target_of(current, step))
+        request, archives = without_archives(plain, step, gathered) if step.extract else (plain, ())
         digests = [_copied(builder, request, root, inputs)] if request.sources else []
         digests += [_unpack(top, request, root, step) for top in archives]
-        return remembered(builder, current, step.created_by), _joined(digests)
+        return remembered(builder, current, step.created_by), joined(digests)
 
 
 def _copied(builder: Builder, request: CopyRequest, root: int, inputs: Inputs) -> Digest:
@@ -69,6 +73,10 @@ def _full_disk(builder: Builder) -> Iterator[None]:
 
 def make_directory(builder: Builder, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
     """Make the directory and what is missing above it."""
+    if builder.store.driver == "composed":
+        from builda.builder import composing
+
+        return composing.make_directory(builder, container, step)
     with opened(builder, container) as (root, current):
         user = resolve_user(root, step.user or "")
         path = posixpath.join("/", current.config.working_dir, step.path)
@@ -87,7 +95,7 @@ def target_of(container: WorkingContainer, step: Copy) -> str:
     return f"{clean.rstrip('/')}/" if is_directory else clean
 
 
-def _request(step: Copy, gathered: Gathered, root: int, destination: str) -> CopyRequest:
+def request_of(step: Copy, gathered: Gathered, root: int, destination: str) -> CopyRequest:
     if step.chown is not None:
         owners: tuple[int, int] | None = owner(root, step.chown)
     else:
@@ -107,7 +115,7 @@ def _request(step: Copy, gathered: Gathered, root: int, destination: str) -> Cop
     )
 
 
-def _without_archives(request: CopyRequest, step: Copy, gathered: Gathered) -> tuple[CopyRequest, tuple[Top, ...]]:
+def without_archives(request: CopyRequest, step: Copy, gathered: Gathered) -> tuple[CopyRequest, tuple[Top, ...]]:
     """The request without the archives among its sources, and those: ADD unpacks them instead.
 
     A URL's file is only unpacked when the step says so.
@@ -172,7 +180,7 @@ class _Hashing:
         return Digest("sha256", self._hash.hexdigest())
 
 
-def _joined(digests: list[Digest]) -> Digest | None:
+def joined(digests: list[Digest]) -> Digest | None:
     """One digest for all that was added."""
     found = [digest for digest in digests if digest != Digest.of(b"")]
     if len(found) < 2:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from builda.builder.cachefrom import ELSEWHERE, ImportedSteps, LayerLost, fetched
 from builda.builder.cacheto import Export, Remembered
+from builda.builder.composing import check_no_runs
 from builda.builder.create import image_name
 from builda.builder.failures import step_failed
 from builda.builder.keys import explained, step_key
@@ -149,6 +150,7 @@ def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
     All working containers that it makes are gone afterwards, whatever happens.
     """
     check_runs(plan)
+    check_no_runs(builder, plan)
     imported = _imported(builder, plan, options)
     try:
         return _execute(builder, plan, options, imported)

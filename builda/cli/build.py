@@ -362,7 +362,7 @@ def _execute_options(
         compression=kind or "gzip",
         compression_level=level,
     )
-    layers = layers and not commit.squash and session.store.driver == "overlay"
+    layers = layers and not commit.squash and session.store.driver != "plain"
     buildcache.check_layers(session, cache_from, cache_to, layers=layers)
     return ExecuteOptions(
         inputs=inputs,

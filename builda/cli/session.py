@@ -45,11 +45,11 @@ class Session:
     ) -> None:
         self._stack.__exit__(kind, error, traceback)
 
-    def enter(self) -> None:
+    def enter(self, *, composing: bool = False) -> None:
         """This process is where its mode builds; before anything else is opened, as it must have one thread."""
         from builda.modes import enter
 
-        self._place = enter(self.settings.mode, self.settings.runroot)
+        self._place = enter(self.settings.mode, self.settings.runroot, composing=composing)
         self.mode = self._place.mode
 
     @cached_property

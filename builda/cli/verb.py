@@ -22,6 +22,8 @@ ENTERING = frozenset(
     "add build commit copy from fsck prune rm rmi run umount unshare workdir".split(),
 )
 """The verbs that work in trees, so where their mode does; the others only read and write records and blobs."""
+COMPOSING = ENTERING - frozenset("run umount unshare".split())
+"""Those of them that have something to do where no tree can be, too."""
 _CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run says another one"
 _USERNS = "the ids of a store's trees are those of the mode that `builda info` shows, so a command has no others"
 
@@ -134,7 +136,7 @@ def verb(
         def callback(**values: Any) -> None:
             session = session_of(click.get_current_context())
             if called in ENTERING:
-                session.enter()
+                session.enter(composing=called in COMPOSING)
             function(session, **values)
 
         command = Verb(

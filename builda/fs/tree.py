@@ -94,9 +94,9 @@ def copy_tree(
     `remembered` gets the digests of the files, for `content_digest`.
     """
     tops = resolve(request.sources, request.rules)
-    placer = _Placer(request, root, several=len(tops) > 1)
+    placer = Placer(request, root, several=len(tops) > 1)
     copying = _Copying(request, root)
-    walk = _Walk(request, copying, {} if remembered is None else remembered)
+    walk = Walk(request, copying, {} if remembered is None else remembered)
     for top in tops:
         place = placer.place(top)
         try:
@@ -114,7 +114,7 @@ def content_digest(request: CopyRequest, *, remembered: MutableMapping[FileKey, 
     It covers names, types, modes, links, attributes and contents, and owners if they are kept; never times, nor what
     --chown and --chmod make of it. Files found in `remembered` are not opened; those read are added to it.
     """
-    walk = _Walk(request, _Hashing(), {} if remembered is None else remembered)
+    walk = Walk(request, _Hashing(), {} if remembered is None else remembered)
     for top in resolve(request.sources, request.rules):
         walk.top(top, _Place(NOWHERE, b"", b""))
     return walk.digest()
@@ -126,7 +126,7 @@ def file_key(info: os.stat_result) -> FileKey:
 
 
 NOWHERE = -1
-"""In place of a directory descriptor where nothing is written."""
+"""In place of a directory descriptor where nothing is written. Lower numbers are directories of `fs.compose`."""
 
 
 class _Place(NamedTuple):
@@ -151,7 +151,7 @@ class _Level(NamedTuple):
     values: Mapping[str, bytes]
 
     def close(self) -> None:
-        if self.target != NOWHERE:
+        if self.target >= 0:
             os.close(self.target)
 
 
@@ -182,7 +182,7 @@ class _Target(Protocol):
     def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> None: ...
 
 
-class _Walk:
+class Walk:
     """One pass over the sources, sorted, that feeds a digest and a target."""
 
     def __init__(self, request: CopyRequest, target: _Target, remembered: MutableMapping[FileKey, bytes]) -> None:
@@ -233,7 +233,7 @@ class _Walk:
     def top_directory(self, top: Top, prefix: bytes, place: _Place) -> None:
         fd = paths.open_in_root(top.source.root, top.path, _OPEN)
         try:
-            if place.parent != NOWHERE:
+            if place.parent >= 0:
                 here = os.fstat(place.parent)
                 self.avoid = (here.st_dev, here.st_ino)
             self.record(b"d", prefix, top.info, xattrs.recorded(fd))
@@ -456,7 +456,7 @@ class _Copying:
         try:
             return paths.open_in_root(self.root, path, _OPEN)
         except (NotADirectoryError, FileNotFoundError) as error:
-            raise _in_the_way(path, "directory", "file") from error
+            raise in_the_way(path, "directory", "file") from error
 
     def leave(self, fd: int, info: os.stat_result, values: Mapping[str, bytes]) -> None:
         self.attributes(fd, info, values)
@@ -538,10 +538,10 @@ class _Copying:
         elif self.link:
             paths.remove_tree(parent, name)
         else:
-            raise _in_the_way(self.where[parent] + b"/" + name, "file", "directory")
+            raise in_the_way(self.where[parent] + b"/" + name, "file", "directory")
 
 
-def _in_the_way(path: bytes, new: str, old: str) -> AlreadyExists:
+def in_the_way(path: bytes, new: str, old: str) -> AlreadyExists:
     return AlreadyExists(f"cannot replace a {old} with a {new}: /{os.fsdecode(path).lstrip('/')}")
 
 
@@ -552,7 +552,7 @@ def parents_of(top: Top) -> list[tuple[str, str]]:
     return [(base + "/".join(parts[:count]), "/".join(parts[:count])) for count in range(1, len(parts) + 1)]
 
 
-class _Placer:
+class Placer:
     """Finds where tops go, and makes the directories they need.
 
     BuildKit's rules: what has to be made above a copy belongs to --chown's owner; a directory made to take another's
@@ -584,7 +584,10 @@ class _Placer:
         if top.is_directory:
             pairs.append((top.path, directory))
         self.like.update({path: (top.source.root, source) for source, path in pairs if path in new})
-        return _Place(paths.open_in_root(self.root, directory, _OPEN), os.fsencode(name), os.fsencode(directory))
+        return _Place(self.open(directory), os.fsencode(name), os.fsencode(directory))
+
+    def open(self, directory: str) -> int:
+        return paths.open_in_root(self.root, directory, _OPEN)
 
     def split(self, top: Top) -> tuple[str, str]:
         """The directory and the name in it, "" for a directory's contents."""

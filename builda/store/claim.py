@@ -14,6 +14,9 @@ from builda.errors import StoreUnavailable
 from builda.store import layout
 from builda.store.layout import Layout
 
+COMPOSED = "composed"
+"""The driver whose snapshots are no trees."""
+
 
 class Claim(NamedTuple):
     """How a process sees the ids of a store's trees, and what it can do with them.
@@ -63,7 +66,8 @@ def take(where: Layout, claim: Claim, driver: str | None, *, inside: bool) -> Ch
     known.setdefault("mode", claim.mode)
     known.setdefault("ids", claim.ids[0])
     chosen = Chosen(driver or known.get("driver", "")) if driver or "driver" in known else _try(where, claim)
-    if driver is None:
+    _check_kind(where, marker.get("driver"), chosen.driver)
+    if driver in (None, COMPOSED):
         known["driver"] = chosen.driver
     marks = "user" if inside else "trusted"
     if chosen.driver == "overlay":
@@ -76,6 +80,19 @@ def take(where: Layout, claim: Claim, driver: str | None, *, inside: bool) -> Ch
     if known != marker:
         layout.publish(where, path, json.dumps(known).encode())
     return chosen
+
+
+def _check_kind(where: Layout, known: object, driver: str) -> None:
+    """StoreUnavailable where one driver's snapshots are trees and the other's are lists of files."""
+    if known is None:
+        mixed = driver == COMPOSED and next(layout.iter_names(where.path("snapshots")), None) is not None
+    else:
+        mixed = driver != known and COMPOSED in (driver, known)
+    if mixed:
+        raise StoreUnavailable(
+            f"store was made with driver {known or 'overlay'}, this is {driver}: {where.root}",
+            hint="use another --root, or the mode that made it",
+        )
 
 
 def _try(where: Layout, claim: Claim) -> Chosen:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from builda.store.blobs import Blobs
     from builda.store.images import Image
 
-Driver: TypeAlias = Literal["overlay", "plain"]
+Driver: TypeAlias = Literal["overlay", "plain", "composed"]
 
 OVERLAY_OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
 """Whatever the machine's defaults: with one of these on, an upper directory is not the difference it seems to be."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO
 
+    from builda.errors import BuildaError
     from builda.events import Emit, Event
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
 
-DRIVERS = ("overlay", "plain")
+DRIVERS = ("overlay", "plain", "composed")
 
 
 def __getattr__(name: str) -> object:
@@ -57,14 +58,15 @@ class Store:
         self.now = now
         self.blobs = Blobs(where)
         self.images = Images(where, self.blobs)
-        kind = PlainSnapshots if driver == "plain" else Snapshots
-        self.snapshots = kind(where, self.blobs, userxattr=userxattr)
+        self.snapshots = _kind_of(driver)(where, self.blobs, userxattr=userxattr)
         self._containers: Containers | None = None
         self._steps: Steps | None = None
         self._stack = ExitStack()
         self._leased = False
         self.no_overlay: str | None = None
         """Why the store's driver is not overlay, when opening it found that out."""
+        self.no_run: BuildaError | None = None
+        """Why no command can be run here, when opening it found that out."""
 
     @classmethod
     def open(
@@ -82,7 +84,7 @@ class Store:
         cannot be made, was made by another version, or belongs to another user or mode.
         """
         if driver is not None and driver not in DRIVERS:
-            raise InvalidValue(f"unknown storage driver: {driver}", hint=f"builda has {' and '.join(DRIVERS)}")
+            raise InvalidValue(f"unknown storage driver: {driver}", hint=f"builda has {', '.join(DRIVERS)}")
         where = Layout(os.path.abspath(root), os.path.abspath(runroot))
         layout.create(where)
         from builda.linux.userns import in_user_namespace
@@ -392,6 +394,14 @@ class Store:
         from builda.store import gc
 
         return gc.fsck(self)
+
+
+def _kind_of(driver: str) -> type[Snapshots]:
+    if driver == "composed":
+        from builda.store.composed import ComposedSnapshots
+
+        return ComposedSnapshots
+    return PlainSnapshots if driver == "plain" else Snapshots
 
 
 @contextmanager

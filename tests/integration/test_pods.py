@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed"),
 ]
+TMP = {"TMP": VOLUME, "SOURCE_DATE_EPOCH": "0"}
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 MODES = {
     "privileged-root": "direct",
@@ -93,7 +94,7 @@ def test_a_pod_builds_what_root_builds(profile: str, given: Path, by_root: str) 
 @pytest.mark.parametrize("profile", REFUSED)
 def test_a_pod_that_allows_too_little_is_told_what_it_lacks(profile: str, given: Path) -> None:
     mode, lacking = REFUSED[profile]
-    script = "builda info | grep '\"mode\"'; builda from scratch"
+    script = "builda info | grep '\"mode\"'; c=$(builda from scratch); builda run $c true"
     done = in_pod(profile, script, given=given)
     assert f'"mode": "{mode}"' in done.stdout
     assert done.returncode == 125
@@ -101,8 +102,44 @@ def test_a_pod_that_allows_too_little_is_told_what_it_lacks(profile: str, given:
     assert "hint: " in done.stderr
 
 
+WITHOUT_RUN = """
+builda pull -q oci-archive:/given/debian.tar:debian >&2
+! builda bud -q --secret id=s,src=/given/secret /given >&2 || exit 9
+cd /given
+printf 'FROM localhost/debian:debian\nWORKDIR /srv/app\nCOPY --chown=games hello bin/\n' > $TMP/Containerfile
+builda bud -q -f $TMP/Containerfile -t built /given >&2
+c=$(builda from built)
+builda copy -q --chown 5:6 --chmod 4711 $c secret /etc/ >&2
+builda config --cmd bash $c
+builda commit -q --rm $c again >&2
+for image in built again; do builda inspect --type image --format '{{.FromImageDigest}}' $image; echo; done
+builda push -q again oci-archive:$TMP/pushed.tar >&2
+builda prune -af >&2
+"""
+
+
+@pytest.fixture(scope="module")
+def composed_by_root(tmp_path_factory: pytest.TempPathFactory, given: Path) -> list[str]:
+    """The digests of the images that a script without commands makes as root, in trees."""
+    done = in_pod("privileged-root", WITHOUT_RUN.replace("!", "", 1).replace("|| exit 9", ""), given=given, environ=TMP)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("profile", REFUSED)
+def test_a_pod_that_runs_nothing_builds_without_commands_what_root_builds(
+    profile: str, given: Path, composed_by_root: list[str]
+) -> None:
+    done = in_pod(profile, WITHOUT_RUN, given=given, environ=TMP)
+    assert done.returncode == 0, done.stderr
+    assert "/given/Containerfile:4: no command can be run here: " in done.stderr
+    assert REFUSED[profile][1] in done.stderr
+    assert done.stdout.split() == composed_by_root
+
+
 def test_newuidmap_without_file_capabilities_is_explained(given: Path) -> None:
-    done = in_pod("rootless-setuid", "builda from scratch", "--idmap-tools", "setuid", given=given)
+    script = "c=$(builda from scratch); builda run $c true"
+    done = in_pod("rootless-setuid", script, "--idmap-tools", "setuid", given=given)
     assert done.returncode == 125
     assert "setcap cap_setuid+ep newuidmap" in done.stderr
 

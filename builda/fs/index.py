@@ -1,0 +1,243 @@
+"""Trees that are known and not there: what layers hold, by path, without unpacking them.
+
+A layer is a list of rows in the order of its archive. `Tree` is what such lists are together: deletions and opaque
+directories honoured, links followed inside the root. Names of the same file are one `Node` under several names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.errors import CorruptContent, InvalidValue
+from builda.fs.tar import DIRECTORY, HARD_LINK, REGULAR, SYMBOLIC_LINK, shown
+
+if TYPE_CHECKING:
+    from builda.fs.tar import Member, TarEntry
+
+WHITEOUT, OPAQUE = b".wh.", b".wh..wh..opq"
+_LINKS = 40
+
+
+class Row(NamedTuple):
+    """One entry of a layer. `path` is as in the archive; `file` holds the content from `at` on, "": the layer does."""
+
+    path: bytes
+    kind: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    link: bytes = b""
+    major: int = 0
+    minor: int = 0
+    size: int = 0
+    file: str = ""
+    at: int = 0
+    xattrs: Mapping[str, bytes] = {}
+
+    def to_json(self) -> list[object]:
+        """As JSON has it: bytes as Latin-1."""
+        values = {name: value.decode("latin-1") for name, value in self.xattrs.items()}
+        texts = self.path.decode("latin-1"), self.kind.decode("latin-1")
+        return [*texts, *self[2:6], self.link.decode("latin-1"), *self[7:12], values]
+
+    @classmethod
+    def from_json(cls, found: list[object]) -> Row:
+        """What `to_json` wrote."""
+        path, kind, link, values = found[0], found[1], found[6], found[12]
+        assert isinstance(path, str)
+        assert isinstance(kind, str)
+        assert isinstance(link, str)
+        assert isinstance(values, dict)
+        mapped = {name: value.encode("latin-1") for name, value in values.items()}
+        fields = (path.encode("latin-1"), kind.encode("latin-1"), *found[2:6], link.encode("latin-1"), *found[7:12])
+        return cls(*fields, mapped)  # type: ignore[call-arg, arg-type]  # the numbers are what to_json took
+
+
+class Node:
+    """A file or directory. `place` says which layer holds its content; `changed`: the layer being made records it."""
+
+    __slots__ = ("changed", "children", "opaque", "parent", "place", "row")
+
+    def __init__(self, row: Row, parent: Node | None = None, place: str = "", *, changed: bool = False) -> None:
+        self.row = row
+        self.children: dict[bytes, Node] = {}
+        self.parent = parent
+        self.place = place
+        self.changed = changed
+        self.opaque = False
+
+    @property
+    def is_directory(self) -> bool:
+        return self.row.kind == DIRECTORY
+
+
+def directory_row(mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int = 0) -> Row:
+    """A directory that nobody named yet."""
+    return Row(b"", DIRECTORY, mode, uid, gid, mtime)
+
+
+class Tree:
+    """The files of layers that lie one upon the other. Paths are bytes, with or without a leading slash."""
+
+    def __init__(self) -> None:
+        self.root = Node(directory_row())
+
+    def add(self, rows: Iterable[Row], place: str, *, changed: bool = False) -> None:
+        """Put a layer on top. What it deletes is what lies below it, wherever in it the deletion stands."""
+        known = tuple(rows)
+        for row in known:
+            self._hide(row.path)
+        first: dict[bytes, Node] = {}
+        for row in known:
+            if not row.path.rpartition(b"/")[2].startswith(WHITEOUT):
+                self._put(row, place, first, changed)
+        if changed and known:
+            self.root.changed = True
+            for row in known:
+                if row.path.rpartition(b"/")[2] == OPAQUE and (above := self.find(row.path.rpartition(b"/")[0])):
+                    above.opaque = True
+
+    def _hide(self, path: bytes) -> None:
+        head, _, name = path.rpartition(b"/")
+        if not name.startswith(WHITEOUT):
+            return
+        above = self.find(head, follow=False)
+        if above is None:
+            return
+        if name == OPAQUE:
+            above.children.clear()
+        else:
+            above.children.pop(name[len(WHITEOUT) :], None)
+
+    def _put(self, row: Row, place: str, first: dict[bytes, Node], changed: bool) -> None:
+        path = row.path.strip(b"/")
+        if path in (b"", b"."):
+            self.root.row = row
+            return
+        head, _, name = path.rpartition(b"/")
+        above = self._parents(head)
+        there = above.children.get(name)
+        if row.kind == HARD_LINK:
+            target = first.get(row.link) or self.find(row.link, follow=False)
+            if target is None or target.is_directory:
+                raise CorruptContent(f"hard link {shown(row.path)} to what is not there: {shown(row.link)}")
+            above.children[name] = target
+        elif there is not None and there.is_directory and row.kind == DIRECTORY:
+            there.row, there.changed = row, changed
+        else:
+            above.children[name] = first[path] = Node(row, above, place, changed=changed)
+
+    def _parents(self, head: bytes) -> Node:
+        """The directory `head`; what a layer did not list is made, and what is in the way gives way."""
+        node = self.root
+        for part in filter(None, head.split(b"/")):
+            inner = node.children.get(part)
+            if inner is None or not inner.is_directory:
+                inner = node.children[part] = Node(directory_row(), node)
+            node = inner
+        return node
+
+    def find(self, path: bytes, *, follow: bool = True) -> Node | None:
+        """What is at `path`, links on the way followed, and at its end too if `follow`; None when nothing is."""
+        node, pending, links = self.root, list(reversed(path.split(b"/"))), 0
+        while pending:
+            part = pending.pop()
+            if not node.is_directory:
+                return None
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                node = node.parent or self.root
+                continue
+            inner = node.children.get(part)
+            if inner is None:
+                return None
+            if inner.row.kind == SYMBOLIC_LINK and (follow or any(pending)):
+                links += 1
+                if links > _LINKS:
+                    return None
+                node = self.root if inner.row.link.startswith(b"/") else node
+                pending += reversed(inner.row.link.split(b"/"))
+                continue
+            node = inner
+        return node
+
+    def rows(self) -> Iterator[Row]:
+        """What the layer being made records, in the order of its archive."""
+        top = self.root.row
+        if not self.root.changed:
+            return
+        if top.xattrs or (top.mode, top.uid, top.gid) != (0o755, 0, 0):
+            yield top._replace(path=b"./", kind=DIRECTORY)
+        first: dict[int, bytes] = {}
+        stack = [(b"", iter(_in_order(self.root)))]
+        while stack:
+            prefix, entries = stack[-1]
+            for key, node in entries:
+                path = prefix + key
+                if node is None:
+                    yield Row(path, REGULAR, 0o600, 0, 0, 0)
+                elif node.is_directory:
+                    yield node.row._replace(path=path)
+                    stack.append((path, iter(_in_order(node))))
+                    break
+                else:
+                    yield _named(node, path, first)
+            else:
+                stack.pop()
+
+
+def _named(node: Node, path: bytes, first: dict[int, bytes]) -> Row:
+    """The file, or a link to the name that it was given before."""
+    before = first.setdefault(id(node), path)
+    if before == path:
+        return node.row._replace(path=path)
+    return node.row._replace(path=path, kind=HARD_LINK, link=before, size=0, file="", xattrs={})
+
+
+def _in_order(node: Node) -> list[tuple[bytes, Node | None]]:
+    found: list[tuple[bytes, Node | None]] = [
+        (name + b"/" if inner.is_directory else name, inner) for name, inner in node.children.items() if inner.changed
+    ]
+    if node.opaque:
+        found.append((OPAQUE, None))
+    found.sort(key=lambda entry: entry[0])
+    return found
+
+
+def clean(name: bytes) -> bytes:
+    """The path of an entry without a leading slash or dots; CorruptContent when it climbs out."""
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise CorruptContent(f"archive entry leads out of its root: {shown(name)}")
+            parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
+
+
+def row_of(entry: TarEntry) -> Row:
+    """A layer's own entry, whose content stays in the layer."""
+    link = clean(entry.link) if entry.type == HARD_LINK else entry.link
+    head = (clean(entry.name), entry.type, entry.mode, entry.uid, entry.gid, entry.mtime, link)
+    return Row(*head, entry.major, entry.minor, entry.size, "", 0, entry.xattrs)
+
+
+def read_rows(members: Iterable[Member], keep: Callable[[Member], tuple[str, int] | None]) -> Iterator[Row]:
+    """The rows of a layer's archive. `keep` may put a content elsewhere, and says where."""
+    for member in members:
+        row = row_of(member.entry)
+        place = keep(member) if row.kind == REGULAR else None
+        yield row if place is None else row._replace(file=place[0], at=place[1])
+
+
+def require_directory(node: Node | None, path: bytes) -> Node:
+    """The directory at `path`; InvalidValue when it is none."""
+    if node is None or not node.is_directory:
+        raise InvalidValue(f"not a directory in the container: /{os.fsdecode(path).strip('/')}")
+    return node
