@@ -1,0 +1,94 @@
+"""The image of builda itself: built by builda from the example, and building in pods."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda
+from tests.support.pods import PODSIM, runtime_is_there
+from tests.support.rootless import REPOSITORY
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.network,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed"),
+]
+IN_POD = """set -e
+builda pull -q oci-archive:/given/debian.tar:debian >&2
+builda bud -q -t built /given >&2
+builda inspect --type image --format '{{.FromImageDigest}}' built
+"""
+PROFILES = {
+    "privileged-root": "direct",
+    "root-default-unconfined": "userns",
+    "rootless-setuid": "subid",
+    "userns-pod-admin": "direct",
+    "userns-rootless": "subid",
+}
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
+    """The root file system of the image that `examples/kubernetes/Containerfile` describes."""
+    work = tmp_path_factory.mktemp("own")
+    builda = Builda(work / "store", work / "run")
+    builda("pull", "--quiet", f"oci-archive:{debian}:debian")
+    context = work / "context"
+    context.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, context)
+    shutil.copytree(REPOSITORY / "builda", context / "builda", ignore=shutil.ignore_patterns("__pycache__"))
+    own = REPOSITORY / "examples/kubernetes/Containerfile"
+    options = ["-f", own, "--build-arg", "BASE=localhost/debian:debian"]
+    builda("bud", "--quiet", *options, "--output", f"type=tar,dest={work}/image.tar", context)
+    (work / "rootfs").mkdir()
+    subprocess.run(
+        ["tar", "-C", work / "rootfs", "--xattrs", "--xattrs-include=*", "-xpf", work / "image.tar"], check=True
+    )
+    return work / "rootfs"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
+    path = tmp_path_factory.mktemp("given")
+    path.chmod(0o755)
+    (path / "debian.tar").write_bytes(debian.read_bytes())
+    (path / "Containerfile").write_text(
+        "FROM localhost/debian:debian\nRUN useradd -m x && chown x:x /srv && chmod 2750 /srv\n"
+    )
+    return path
+
+
+def built(profile: str, image: Path, given: Path) -> str:
+    """The digest that a build in this pod gives."""
+    options = ["--rootfs", image, "--emptydir", "/vol", "--bind", f"{given}:/given:ro", "--timeout", "200"]
+    variables = ["--env", "BUILDA_ROOT=/vol/store", "--env", "SOURCE_DATE_EPOCH=1700000000"]
+    done = subprocess.run(
+        [PODSIM, profile, *options, *variables, "--", "bash", "-c", IN_POD],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_image_holds_what_its_modes_need(image: Path) -> None:
+    found = subprocess.run(
+        ["getcap", image / "usr/bin/newuidmap", image / "usr/bin/newgidmap"], capture_output=True, text=True, check=True
+    )
+    assert "newuidmap cap_setuid=ep" in found.stdout
+    assert "newgidmap cap_setgid=ep" in found.stdout
+    assert not (image / "usr/bin/newuidmap").stat().st_mode & 0o4000
+    assert not (image / "wheels").exists()
+    assert not list((image / "var/lib/apt/lists").glob("*Packages*"))
+
+
+def test_the_image_builds_the_same_in_every_pod(image: Path, given: Path) -> None:
+    digests = {profile: built(profile, image, given) for profile in PROFILES}
+    assert len(set(digests.values())) == 1, digests
