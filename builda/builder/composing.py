@@ -14,7 +14,7 @@ from builda.builder.sources import downloads, gather
 from builda.errors import ContainerfileError, InvalidValue, Unsupported
 from builda.events import Warned
 from builda.fs import paths
-from builda.fs.compose import Changer, Spool, Unpacking, compose_tree
+from builda.fs.compose import Changer, Known, Spool, Unpacking, compose_tree
 from builda.fs.index import directory_row
 from builda.isolation.users import resolve_user
 from builda.oci.digest import Digest
@@ -65,7 +65,9 @@ def copy(
         digests = []
         now = int(builder.now())
         if request.sources:
-            result = compose_tree(request, tree, spool, now, remembered=inputs.remembered)
+            snapshots = _snapshots(builder)
+            known = Known(gathered.known, snapshots.content_file, snapshots.layer)
+            result = compose_tree(request, tree, spool, now, known, remembered=None if known else inputs.remembered)
             for path in result.skipped:
                 builder.emit(Warned(message=f"socket is not copied: {path}"))
             digests.append(result.digest)
@@ -92,13 +94,18 @@ def make_directory(builder: Builder, container: WorkingContainer, step: MakeDire
 @contextmanager
 def _changed(builder: Builder, container: WorkingContainer) -> Iterator[tuple[Tree, Spool, WorkingContainer]]:
     """The container's tree, which is saved when the block ends well."""
-    snapshots = builder.store.snapshots
-    assert isinstance(snapshots, ComposedSnapshots)
+    snapshots = _snapshots(builder)
     with occupied(builder, container) as current:
         tree = snapshots.tree(current.snapshot)
         with Spool(snapshots.upper(current.snapshot)) as spool:
             yield tree, spool, current
         snapshots.save(current.snapshot, tree)
+
+
+def _snapshots(builder: Builder) -> ComposedSnapshots:
+    snapshots = builder.store.snapshots
+    assert isinstance(snapshots, ComposedSnapshots)
+    return snapshots
 
 
 @contextmanager

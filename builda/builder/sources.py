@@ -21,7 +21,7 @@ from builda.linux.mount import mounted
 from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from builda.builder.git import Repository
     from builda.builder.options import Inputs
     from builda.builder.remote import Download
+    from builda.fs.index import Node
     from builda.fs.sources import Top
     from builda.oci.digest import Digest
     from builda.plan import Copy
@@ -38,11 +39,15 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 class Gathered(NamedTuple):
-    """Sources that can be read now. `downloads` are the roots of those that came from URLs."""
+    """Sources that can be read now. `downloads` are the roots of those that came from URLs.
+
+    `known` is what the files of a shadow stand for, by device and inode (`builder.shadows`).
+    """
 
     sources: tuple[Source, ...]
     keeps_owners: bool = False
     downloads: frozenset[int] = frozenset()
+    known: Mapping[tuple[int, int], Node] = {}
 
 
 def gather(
@@ -68,6 +73,7 @@ def gather(
         (*local, *remote, *inline),
         keeps_owners=not is_local,
         downloads=frozenset(source.root for source in remote),
+        known={} if opener is None else opener.known,
     )
 
 
@@ -88,6 +94,7 @@ class _Opener:
         self.inputs = inputs
         self.stack = stack
         self.ignore = Matcher(())
+        self.known: dict[tuple[int, int], Node] = {}
         self.shell = isinstance(step.source, Context) and inputs.context is None
         self.root = -1 if self.shell else self._open(container, root)
 
@@ -127,14 +134,23 @@ class _Opener:
                 from builda.builder.options import PullOptions
 
                 image = self.builder.pull(name, PullOptions(access=self.inputs.access))
+                if self.builder.store.driver == "composed":
+                    return self._shadow(self.builder.store.unpack(image, self.builder.emit))
                 return self.stack.enter_context(mounted(self.stack.enter_context(self.builder.view(image))))
 
     def _of_container(self, other: WorkingContainer, container: WorkingContainer, own: int) -> int:
         from builda.builder.mounting import reading
 
+        if self.builder.store.driver == "composed":
+            return self._shadow(other.snapshot)
         if other.id == container.id:
             return own
         return self.stack.enter_context(mounted(reading(self.builder, other)))
+
+    def _shadow(self, snapshot: str | None) -> int:
+        from builda.builder.shadows import shadow
+
+        return shadow(self.builder, snapshot, self.known, self.stack)
 
     def _of_shell(self, path: str) -> Source:
         """A path as the caller's shell means it: links may lead anywhere on the host."""

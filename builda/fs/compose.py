@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import AlreadyExists, CorruptContent, InvalidValue
 from builda.fs import content, paths, standin, xattrs
@@ -33,6 +33,7 @@ from builda.fs.tree import NOWHERE, CopyRequest, CopyResult, FileKey, Placer, Wa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, MutableMapping
+    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
 
@@ -74,6 +75,17 @@ class Spool:
             return name, 0, content.copy_hashed(source, fd, info)
         finally:
             os.close(fd)
+
+    def again(self, fd: int, row: Row) -> tuple[str, int]:
+        """Where the content is now that another layer has in the file `fd`."""
+        if row.file != CONTENT:
+            file, at, _ = self.copied(fd, os.fstat(fd))
+            return file, at
+        at, end = self._open(), row.at + row.size
+        for start in range(row.at, end, FLUSH):
+            content.write_all(self._fd, os.pread(fd, min(FLUSH, end - start), start))
+        self._at += row.size
+        return CONTENT, at
 
     def put(self, data: bytes) -> tuple[str, int]:
         """Where `data` is now."""
@@ -144,17 +156,38 @@ def _from_file(tar: TarWriter, fd: int, row: Row) -> bool:
     return info.st_size == row.size
 
 
+class Known(NamedTuple):
+    """Sources that are not what they seem: what the files of a shadow stand for, by device and inode.
+
+    `content_file` tells where the contents are that a layer keeps in files, `layer` opens the archive of another one.
+    """
+
+    nodes: Mapping[tuple[int, int], Node]
+    content_file: Callable[[str, str], str]
+    layer: Callable[[str], AbstractContextManager[Readable]]
+
+    def __bool__(self) -> bool:
+        return bool(self.nodes)
+
+
 def compose_tree(
-    request: CopyRequest, tree: Tree, spool: Spool, now: int, *, remembered: MutableMapping[FileKey, bytes] | None
+    request: CopyRequest,
+    tree: Tree,
+    spool: Spool,
+    now: int,
+    known: Known,
+    *,
+    remembered: MutableMapping[FileKey, bytes] | None,
 ) -> CopyResult:
-    """As `fs.tree.copy_tree`, into a tree that is only known."""
+    """As `fs.tree.copy_tree`, into a tree that is only known; what is copied may be, too."""
     tops = resolve(request.sources, request.rules)
-    target = _Composing(request, tree, spool, now)
+    target = _Composing(request, tree, spool, now, known)
     placer = _TreePlacer(request, target, several=len(tops) > 1)
     walk = Walk(request, target, {} if remembered is None else remembered)
     for top in tops:
         walk.top(top, placer.place(top))
     placer.look()
+    target.fetch()
     return CopyResult(walk.digest(), walk.files, walk.bytes, tuple(placer.made), tuple(walk.skipped))
 
 
@@ -216,8 +249,10 @@ class _Composing(Changer):
 
     reads_all = True
 
-    def __init__(self, request: CopyRequest, tree: Tree, spool: Spool, now: int) -> None:
+    def __init__(self, request: CopyRequest, tree: Tree, spool: Spool, now: int, known: Known) -> None:
         super().__init__(tree, now)
+        self.known = known
+        self.wanted: dict[str, dict[bytes, list[Node]]] = {}  # contents to be fetched, by layer and path in it
         self.request = request
         self.owner = request.owner
         self.mode = request.mode
@@ -255,25 +290,31 @@ class _Composing(Changer):
         directory.row = self.row(DIRECTORY, info, values)
 
     def row(self, kind: bytes, info: os.stat_result, values: Mapping[str, bytes], link: bytes = b"") -> Row:
-        mode = info.st_mode & 0o7777
+        mode, owner, seconds = info.st_mode & 0o7777, (info.st_uid, info.st_gid), info.st_mtime_ns // 10**9
+        model = self.known.nodes.get((info.st_dev, info.st_ino)) if self.known else None
+        if model is not None:
+            mode, owner, seconds = model.row.mode, (model.row.uid, model.row.gid), model.row.mtime
+            values = model.row.xattrs
         if kind == SYMBOLIC_LINK:
             mode = 0o777
         elif self.mode is not None:
             mode = self.mode(mode, kind == DIRECTORY)
-        uid, gid = self.owner or (info.st_uid, info.st_gid)
+        uid, gid = self.owner or owner
         time = self.request.timestamp
         kept = {
             name: value
             for name, value in values.items()
             if xattrs.is_settable(name) and (self.mode is None or name not in xattrs.ACLS)
         }
-        seconds = info.st_mtime_ns // 10**9 if time is None else time
-        return Row(b"", kind, mode, uid, gid, seconds, link, xattrs=kept)
+        return Row(b"", kind, mode, uid, gid, seconds if time is None else time, link, xattrs=kept)
 
     def regular(
         self, source: int, parent: int, name: bytes, info: os.stat_result, values: Mapping[str, bytes]
     ) -> bytes:
         directory = self.way(parent, name)
+        model = self.known.nodes.get((info.st_dev, info.st_ino)) if self.known else None
+        if model is not None:
+            return self.stood_for(model, directory, name, info)
         file, at, digest = self.spool.copied(source, info)
         row = self.row(REGULAR, info, values)._replace(size=info.st_size, file=file, at=at)
         node = Node(row, directory, changed=True)
@@ -281,6 +322,42 @@ class _Composing(Changer):
         if info.st_nlink > 1:
             self.first[info.st_dev, info.st_ino] = node
         return digest
+
+    def stood_for(self, model: Node, directory: Node, name: bytes, info: os.stat_result) -> bytes:
+        """Put what a file of a shadow stands for; in place of a digest, what tells it from others."""
+        kind, old = model.row.kind, model.row
+        row = self.row(kind, info, {})._replace(major=old.major, minor=old.minor, size=old.size)
+        node = Node(row, directory, changed=True)
+        if kind == REGULAR and old.file:
+            fd = os.open(self.known.content_file(model.place, old.file), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                file, at = self.spool.again(fd, old)
+            finally:
+                os.close(fd)
+            node.row = row._replace(file=file, at=at)
+        elif kind == REGULAR and old.size:
+            self.wanted.setdefault(model.place, {}).setdefault(old.path, []).append(node)
+        self.put(directory, name, node)
+        if info.st_nlink > 1:
+            self.first[info.st_dev, info.st_ino] = node
+        return b"%b %b" % (model.place.encode(), old.path)
+
+    def fetch(self) -> None:
+        """Read the contents that are in layers, each layer once."""
+        for place, wanted in self.wanted.items():
+            with self.known.layer(place) as archive:
+                for member in iter_members(archive):
+                    if member.entry.type == REGULAR and (nodes := wanted.pop(clean(member.entry.name), None)):
+                        self.fetched(nodes, member)
+            if wanted:
+                raise CorruptContent(f"layer in the store lacks a file: {shown(next(iter(wanted)))}")
+
+    def fetched(self, nodes: list[Node], member: Member) -> None:
+        if member.content.sparse is not None:
+            raise InvalidValue(f"sparse file, which needs a tree to be copied: {shown(member.entry.name)}")
+        file, at = self.spool.taken(member.content)
+        for node in nodes:
+            node.row = node.row._replace(size=member.entry.size, file=file, at=at)
 
     def special(self, parent: int, name: bytes, info: os.stat_result, link: bytes, values: Mapping[str, bytes]) -> None:
         directory = self.way(parent, name)

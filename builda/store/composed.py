@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from builda.errors import IsolationUnavailable
@@ -17,14 +18,14 @@ from builda.store import layout
 from builda.store.snapshots import Driver, Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from builda.events import Emit
     from builda.fs.layer import Applied, Clamp
     from builda.fs.tar import Writable
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
-    from builda.oci.digest import Digest
+    from builda.oci.digest import Digest, Readable
 
 ACCOUNTS = frozenset((b"etc/passwd", b"etc/group"))
 """What of a base image is looked up in, so that its contents are kept at hand."""
@@ -53,6 +54,28 @@ class ComposedSnapshots(Snapshots):
                 return tuple(map(Row.from_json, json.load(file)))
         except FileNotFoundError:
             return ()
+
+    def content_file(self, snapshot: str, file: str) -> str:
+        """The path of a file with contents that were copied into the snapshot."""
+        return self.path(snapshot, "fs", file)
+
+    @contextmanager
+    def layer(self, snapshot: str) -> Iterator[Readable]:
+        """The archive of a base image's layer, decompressed and verified if it is read to its end."""
+        from builda.fs.compress import decompressing
+        from builda.fs.pipeline import Ahead
+        from builda.oci.descriptor import Descriptor
+        from builda.oci.digest import VerifyingReader
+        from builda.oci.mediatype import compression_of
+
+        blob = Descriptor.from_json(layout.read_json(self.path(snapshot, "fs", "blob")), where="snapshot")
+        with self._blobs.open(blob.digest) as file:
+            reader = VerifyingReader(file, blob.digest, blob.size)
+            ahead = Ahead(decompressing(reader, compression_of(blob.media_type)))
+            try:
+                yield ahead
+            finally:
+                ahead.stop()
 
     def save(self, key: str, tree: Tree) -> None:
         """The active snapshot records what was changed in `tree`; nothing when nothing was."""
@@ -86,6 +109,8 @@ class ComposedSnapshots(Snapshots):
             os.mkdir(self.path(key, "fs"), 0o700)
             try:
                 rows = self._read(key, layer, diff_id)
+                blob = json.dumps(layer.to_json()).encode()
+                layout.publish(self._layout, self.path(key, "fs", "blob"), blob)
                 layout.publish(self._layout, self.path(key, "fs", "rows"), _dumped(rows))
             except BaseException:
                 self.remove(key)

@@ -34,6 +34,15 @@ OWN = (
     Case("workdir-deep", "FROM BASE\nUSER nobody\nWORKDIR /a/b\nWORKDIR c\nCOPY . .\n", FILES),
     Case("linked-files", "FROM BASE\nCOPY linked /srv\n", FILES),
     Case("special", "FROM BASE\nCOPY special /srv\nCOPY app/main.sh /srv/lnk\n", FILES),
+    Case(
+        "from-stage-all",
+        "FROM BASE AS a\nCOPY --chown=3:4 app /a\nCOPY linked special large sparse /b/\n"
+        "FROM BASE\nCOPY --from=a / /all\nCOPY --from=a --chown=9 /a/*.sh /b/null /b/fifo /tmp/\n"
+        "COPY --from=a --parents --exclude=*.md /a /p/\n",
+        FILES,
+    ),
+    Case("from-image", "FROM scratch\nCOPY --from=BASE /bin /bin\nCOPY --from=BASE /etc/passwd /bin/ls /\n", FILES),
+    Case("from-scratch-stage", "FROM scratch AS a\nCOPY large /l\nFROM BASE\nCOPY --from=a / /x/\n", FILES),
     Case("large", "FROM BASE\nCOPY large sparse /srv/\n", FILES),
 )
 WITHOUT_RUN = tuple(case for case in CASES if "RUN" not in case.text.upper().replace("ONBUILD RUN", ""))

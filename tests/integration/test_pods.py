@@ -106,7 +106,13 @@ WITHOUT_RUN = """
 builda pull -q oci-archive:/given/debian.tar:debian >&2
 ! builda bud -q --secret id=s,src=/given/secret /given >&2 || exit 9
 cd /given
-printf 'FROM localhost/debian:debian\nWORKDIR /srv/app\nCOPY --chown=games hello bin/\n' > $TMP/Containerfile
+cat > $TMP/Containerfile << END
+FROM localhost/debian:debian
+WORKDIR /srv/app
+COPY --chown=games hello bin/
+COPY --from=localhost/debian:debian /etc /all/
+COPY --from=localhost/debian:debian /usr/bin /bins/
+END
 builda bud -q -f $TMP/Containerfile -t built /given >&2
 c=$(builda from built)
 builda copy -q --chown 5:6 --chmod 4711 $c secret /etc/ >&2

@@ -1,0 +1,73 @@
+"""Trees that are only known, as sources of a copy: a shadow of each on disk, and what its files really are.
+
+A shadow has the names, links and sizes of a tree and none of its contents or owners, so that wildcards, links and rules
+are read as they always are. Whoever copies from it finds by device and inode what a file of it stands for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from builda.builder.sources import downloads
+from builda.fs.tar import SYMBOLIC_LINK
+from builda.store.composed import ComposedSnapshots
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from contextlib import ExitStack
+
+    from builda.builder.builder import Builder
+    from builda.fs.index import Node
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def shadow(
+    builder: Builder, snapshot: str | None, known: MutableMapping[tuple[int, int], Node], stack: ExitStack
+) -> int:
+    """A descriptor of a shadow's root, which is gone after `stack`; `known` gets what its files stand for."""
+    snapshots = builder.store.snapshots
+    assert isinstance(snapshots, ComposedSnapshots)
+    root = stack.enter_context(downloads(builder))
+    if snapshot is not None:
+        _fill(root, snapshots.tree(snapshot).root, known)
+    return root
+
+
+def _fill(root: int, top: Node, known: MutableMapping[tuple[int, int], Node]) -> None:
+    """The stack is ours: trees may be deeper than Python recurses."""
+    first: dict[int, bytes] = {}
+    pending = [(b"", top)]
+    while pending:
+        prefix, directory = pending.pop()
+        fd = os.open(prefix or b".", _DIRECTORY, dir_fd=root)
+        try:
+            _note(known, os.fstat(fd), directory)
+            for name, node in directory.children.items():
+                if node.is_directory:
+                    os.mkdir(name, 0o700, dir_fd=fd)
+                    pending.append((prefix + name + b"/", node))
+                elif (before := first.setdefault(id(node), prefix + name)) != prefix + name:
+                    os.link(before, name, src_dir_fd=root, dst_dir_fd=fd, follow_symlinks=False)
+                else:
+                    _make(fd, name, node, known)
+        finally:
+            os.close(fd)
+
+
+def _make(parent: int, name: bytes, node: Node, known: MutableMapping[tuple[int, int], Node]) -> None:
+    if node.row.kind == SYMBOLIC_LINK:
+        os.symlink(node.row.link, name, dir_fd=parent)
+        _note(known, os.stat(name, dir_fd=parent, follow_symlinks=False), node)
+        return
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        os.ftruncate(fd, node.row.size)
+        _note(known, os.fstat(fd), node)
+    finally:
+        os.close(fd)
+
+
+def _note(known: MutableMapping[tuple[int, int], Node], info: os.stat_result, node: Node) -> None:
+    known[info.st_dev, info.st_ino] = node
