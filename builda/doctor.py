@@ -22,7 +22,7 @@ Kind: TypeAlias = Literal["good", "note", "lack", "wrong"]
 
 Helper: TypeAlias = Literal["missing", "plain", "set-uid", "file capabilities"]
 
-RUNS: frozenset[Mode] = frozenset({"direct", "userns", "subid", "chroot"})
+RUNS: frozenset[Mode] = frozenset({"direct", "userns", "subid"})
 """The modes that run commands."""
 
 BRIDGE = "a bridge"
@@ -97,7 +97,7 @@ def _network_finding(facts: Facts) -> Finding:
         "note",
         "commands share this process's network",
         "nothing here can make them one of their own",
-        () if facts.mode in ("direct", "chroot") else ("apt-get install passt",),
+        () if facts.mode == "direct" else ("apt-get install passt",),
     )
 
 
@@ -105,9 +105,9 @@ _MODES: dict[Mode, str] = {
     "direct": "namespaces and overlays are made as this process is",
     "userns": "builds in a user namespace of its own, with every id of this one",
     "subid": "builds in a user namespace, with the ids of /etc/subuid",
-    "chroot": "commands run by chroot on a plain tree, and nothing confines them",
-    "single": "only this user's own id could be mapped; builda does not run commands with one id yet",
-    "traced": "no namespace, no mount and no chroot; builda does not run commands here yet",
+    "chroot": "no namespace can be made; builds without RUN work, and commands cannot be run",
+    "single": "only this user's own id can be mapped; builds without RUN work, and commands cannot be run",
+    "traced": "no namespace, no mount and no chroot; builds without RUN work, and commands cannot be run",
 }
 
 
@@ -218,9 +218,6 @@ def _isolation(facts: Facts) -> Iterator[Finding]:
             "parts of /proc are masked, and then the kernel gives no new one",
             ("spec:", "  hostUsers: false", *_context("procMount: Unmasked")),
         )
-    if facts.mode == "chroot":
-        cause = "a chroot does not hold root: commands may reach what this pod may"
-        yield Finding("note", "commands are not isolated", cause, ("spec:", "  automountServiceAccountToken: false"))
 
 
 def _store(facts: Facts) -> Iterator[Finding]:
@@ -422,6 +419,4 @@ def _network(mode: Mode, effective: int) -> str | None:
 
     if mode == "direct":
         return BRIDGE if not in_user_namespace() and effective >> _NET_ADMIN & 1 else None
-    if mode == "chroot":
-        return None
     return next((name for name in ("pasta", "slirp4netns") if find_tool(name)), None)

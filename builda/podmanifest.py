@@ -17,7 +17,7 @@ class _Pod(NamedTuple):
     store: str = "/var/lib/builda"
 
 
-BEST_FIRST: tuple[Mode, ...] = ("direct", "userns", "subid", "chroot")
+BEST_FIRST: tuple[Mode, ...] = ("direct", "userns", "subid", "chroot", "traced")
 
 _PODS: dict[Mode, _Pod] = {
     "direct": _Pod(
@@ -60,9 +60,24 @@ _PODS: dict[Mode, _Pod] = {
         "/home/build/.local/share/builda",
     ),
     "chroot": _Pod(
-        ("Any pod whose root has the default capabilities. RUN is not isolated from the pod: one build in each.",),
+        ("Root with the default capabilities, as most clusters let it be: for Containerfiles without RUN.",),
         True,
         ("seccompProfile:", "  type: RuntimeDefault"),
+    ),
+    "traced": _Pod(
+        ("PodSecurity restricted: for Containerfiles without RUN, and scripts without run and mount.",),
+        True,
+        (
+            "runAsUser: 1000",
+            "runAsGroup: 1000",
+            "runAsNonRoot: true",
+            "allowPrivilegeEscalation: false",
+            "capabilities:",
+            "  drop: [ALL]",
+            "seccompProfile:",
+            "  type: RuntimeDefault",
+        ),
+        "/home/build/.local/share/builda",
     ),
 }
 

@@ -43,7 +43,7 @@ def doctor(session: Session, *, as_json: bool, pod: bool) -> None:
         for finding in found:
             _print(finding)
     if facts.mode not in RUNS:
-        error = BuildaError(f"no command can be run here: mode {facts.mode}")
+        error = BuildaError(f"no command can be run here, only builds without RUN work: mode {facts.mode}")
         error.exit_status = 1
         raise error
 

@@ -26,11 +26,11 @@ def diagnosed(profile: str, given: Path, *options: str) -> tuple[dict[str, objec
     ("profile", "mode", "status"),
     [
         ("privileged-root", "direct", 0),
-        ("root-default", "chroot", 0),
+        ("root-default", "chroot", 1),
         ("root-default-unconfined", "userns", 0),
         ("rootless-setuid", "subid", 0),
         ("rootless-nosetuid", "single", 1),
-        ("userns-pod-seccomp", "chroot", 0),
+        ("userns-pod-seccomp", "chroot", 1),
         ("restricted", "traced", 1),
     ],
 )
@@ -104,4 +104,4 @@ def test_manifests_are_valid(path: Path) -> None:
 
 
 def test_there_is_no_pod_for_a_mode_that_needs_none(builda: Builda) -> None:
-    assert "no pod is made for mode traced" in builda.fails("--mode", "traced", "doctor", "--pod")
+    assert "no pod is made for mode single" in builda.fails("--mode", "single", "doctor", "--pod")
