@@ -227,7 +227,11 @@ class _Work:
         target = mount.target or f"/run/buildkit/ssh_agent.{self.agents}"
         variables = (("SSH_AUTH_SOCK", target),) if self.agents == 0 else ()
         self.agents += 1
-        return (Mount("bind", socket, target, ("rw",)),), variables
+        from builda.builder.agent import relayed
+
+        mode, owner = 0o600 if mount.mode is None else mount.mode, (mount.uid or 0, mount.gid or 0)
+        own = self.stack.enter_context(relayed(socket, self.directory("agent"), owner=owner, mode=mode))
+        return (Mount("bind", own, target, ("rw",)),), variables
 
 
 def _tmpfs(mount: RunMount) -> Mount:

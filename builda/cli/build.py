@@ -81,7 +81,7 @@ if TYPE_CHECKING:
         help="auto (default): a live view where stderr is a terminal; plain: lines; tty.  [env: BUILDA_PROGRESS]",
     ),
     many("--secret", metavar="id=ID[,src=FILE|,env=NAME]", help="A secret for RUN --mount=type=secret."),
-    many("--ssh", metavar="default|ID[=SOCKET]", help="An agent for RUN --mount=type=ssh."),
+    many("--ssh", metavar="default|ID[=SOCKET|KEY]", help="An agent, or key files for one, for RUN --mount=type=ssh."),
     many("--allow", metavar="security.insecure", help="Let RUN --security=insecure have every right."),
     many("--cpp-flag", metavar="FLAG", help="-DNAME[=VALUE], -UNAME or -IDIR for .in files."),
     switch("--preprocess", help="Preprocess the Containerfile whatever its name."),
@@ -147,7 +147,7 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
         opened = open_context(session.builder, context, values.pop("file"), values.pop("ignorefile"), access, stack)
         named = open_named(session.builder, values.pop("build_context"), access, stack)
         request = _request(session, opened, named, values)
-        _build(session, request, _inputs(session, opened, named, access, values), values, began)
+        _build(session, request, _inputs(session, opened, named, access, values, stack), values, began)
 
 
 def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], began: float) -> None:
@@ -312,7 +312,12 @@ def _check_names(names: tuple[str, ...]) -> None:
 
 
 def _inputs(
-    session: Session, context: BuildContext, named: NamedContexts, access: RegistryAccess, values: dict[str, Any]
+    session: Session,
+    context: BuildContext,
+    named: NamedContexts,
+    access: RegistryAccess,
+    values: dict[str, Any],
+    stack: ExitStack,
 ) -> Inputs:
     from builda.builder.options import Inputs
 
@@ -321,7 +326,7 @@ def _inputs(
         ignore_file=context.ignore_file,
         named=named.directories,
         secrets=secrets_of(values["secret"], session.environ),
-        ssh=agents_of(values["ssh"], session.environ),
+        ssh=agents_of(values["ssh"], session.environ, stack),
         discard_writes=True,
         access=access,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from builda.cli import complete, groups
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     text("--contextdir", metavar="DIR", help="Sources of bind mounts start here and never leave it."),
     many("--build-context", metavar="NAME=DIR", help="Give a directory a name, for from=NAME in --mount."),
     many("--secret", metavar="id=ID[,src=FILE|,env=NAME]", help="A secret for --mount type=secret."),
-    many("--ssh", metavar="default|ID[=SOCKET]", help="An agent for --mount type=ssh."),
+    many("--ssh", metavar="default|ID[=SOCKET|KEY]", help="An agent, or key files for one, for --mount type=ssh."),
     text("--script", help="Run this text: it becomes a file, whose path follows the words of the command."),
     switch("--layer", help="Make a layer of what changes, as a build does; bind mounts drop what is written to them."),
     text("--created-by", metavar="TEXT", help="What the history says of the command."),
@@ -49,8 +50,6 @@ def run(session: Session, *, container: str, command: tuple[str, ...], **values:
     The image's entrypoint and command play no part. Input and output are the command's own, and so is the exit
     status. What the command writes stays in the container; no process of it outlives the command.
     """
-    from builda.plan import Run
-
     args = command[1:] if command[:1] == ("--",) else command
     if not args:
         raise InvalidValue("command must be specified", hint=f"as in: builda run {container} -- ls -l")
@@ -58,7 +57,22 @@ def run(session: Session, *, container: str, command: tuple[str, ...], **values:
     layer, created_by = values.pop("layer"), values.pop("created_by")
     if created_by is None and (groups.adds_history(values.pop("add_history"), session.environ) or layer):
         created_by = f"/bin/sh -c {shlex.join(args)}"
-    inputs = _inputs(session, values, layer=layer)
+    with ExitStack() as stack:
+        _run(session, target, args, _inputs(session, values, stack, layer=layer), created_by, values, layer=layer)
+
+
+def _run(
+    session: Session,
+    target: WorkingContainer,
+    args: tuple[str, ...],
+    inputs: Inputs,
+    created_by: str | None,
+    values: dict[str, Any],
+    *,
+    layer: bool,
+) -> None:
+    from builda.plan import Run
+
     script = values.pop("script")
     step = Run(
         args=args,
@@ -77,7 +91,7 @@ def run(session: Session, *, container: str, command: tuple[str, ...], **values:
         session.builder.freeze(target, created_by=created_by, background=False)
 
 
-def _inputs(session: Session, values: dict[str, Any], *, layer: bool) -> Inputs:
+def _inputs(session: Session, values: dict[str, Any], stack: ExitStack, *, layer: bool) -> Inputs:
     from builda.builder.options import Inputs
     from builda.cli.secrets import agents_of, secrets_of
 
@@ -85,7 +99,7 @@ def _inputs(session: Session, values: dict[str, Any], *, layer: bool) -> Inputs:
         context=_path(values.pop("contextdir")),
         named=_named(values.pop("build_context")),
         secrets=secrets_of(values.pop("secret"), session.environ),
-        ssh=agents_of(values.pop("ssh"), session.environ),
+        ssh=agents_of(values.pop("ssh"), session.environ, stack),
         discard_writes=layer,
     )
 
