@@ -182,9 +182,11 @@ def test_run_without_a_command(builda: Builda, container: str) -> None:
     assert "command must be specified" in builda.fails("run", container, "--")
 
 
-def test_run_takes_no_secret_mount(builda: Builda, container: str) -> None:
-    said = builda.fails("run", "--mount", "type=secret,id=x,target=/y", container, "true")
-    assert "unsupported mount type 'secret'" in said
+def test_a_mount_of_run_that_cannot_be_had_is_named(builda: Builda, container: str) -> None:
+    said = builda.fails("run", "--mount", "type=secret,id=x,target=/y,required=true", container, "true")
+    assert "no such secret: x" in said
+    said = builda.fails("run", "--mount", "type=secrets,id=x", container, "true")
+    assert "unsupported mount type 'secrets'" in said
 
 
 def test_an_option_after_the_container_is_explained(builda: Builda, container: str) -> None:
@@ -202,8 +204,8 @@ def test_a_file_that_cannot_be_written_is_named(builda: Builda, container: str, 
     )
 
 
-def test_a_mode_that_is_not_octal(builda: Builda, container: str) -> None:
-    assert "mode is not octal: rwx" in builda.fails("copy", "--chmod", "rwx", container, "/etc/hostname", "/")
+def test_a_mode_that_is_none(builda: Builda, container: str) -> None:
+    assert "not a mode: rwx" in builda.fails("copy", "--chmod", "rwx", container, "/etc/hostname", "/")
 
 
 def test_an_ignore_file_needs_a_context(builda: Builda, container: str) -> None:
