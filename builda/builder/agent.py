@@ -1,4 +1,4 @@
-"""A socket of a command's own that leads to an ssh agent: with its owner and mode, and gone with the command."""
+"""ssh agents for commands: a socket of a command's own that leads to one, and one that is started for key files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from builda.errors import NotFound
+from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import owners
 
 _CHUNK = 1 << 16
@@ -73,3 +73,52 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
         while data := source.recv(_CHUNK):
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def agent_with(keys: tuple[str, ...]) -> Iterator[str]:
+    """The socket of an ssh-agent that knows these key files, and ends with the block or with this process.
+
+    InvalidValue for a file that ssh-add does not take, Unsupported where ssh-agent is not installed.
+    """
+    import shutil
+    import signal
+    import subprocess
+    import tempfile
+
+    from builda.linux import syscalls as sys_
+
+    if shutil.which("ssh-agent") is None or shutil.which("ssh-add") is None:
+        raise Unsupported(
+            "key files need ssh-agent and ssh-add", hint="install openssh-client, or name an agent's socket"
+        )
+    with tempfile.TemporaryDirectory(prefix="builda-ssh-") as directory:
+        place = f"{directory}/agent"
+        agent = subprocess.Popen(
+            ["ssh-agent", "-D", "-a", place],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGTERM),
+        )
+        assert agent.stdout is not None
+        with agent.stdout:
+            try:
+                agent.stdout.readline()  # it has said where it listens
+                for key in keys:
+                    _add(key, place)
+                yield place
+            finally:
+                agent.terminate()
+                agent.wait()
+
+
+def _add(key: str, agent: str) -> None:
+    import subprocess
+
+    environ = {**os.environ, "SSH_AUTH_SOCK": agent, "SSH_ASKPASS_REQUIRE": "never"}
+    done = subprocess.run(
+        ["ssh-add", "-q", key], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        raise InvalidValue(f"ssh-add does not take the key file ({said}): {key}", hint="keys must need no passphrase")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from builda.errors import InvalidValue, NotFound, Unsupported
+from builda.errors import InvalidValue, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from contextlib import ExitStack
 
 
@@ -53,51 +52,7 @@ def agents_of(items: tuple[str, ...], environ: Mapping[str, str], stack: ExitSta
         if len(paths) == 1 and stat.S_ISSOCK(os.stat(paths[0]).st_mode):
             found[name] = paths[0]
         else:
-            found[name] = stack.enter_context(_agent_with(tuple(paths)))
+            from builda.builder.agent import agent_with
+
+            found[name] = stack.enter_context(agent_with(tuple(paths)))
     return found
-
-
-@contextmanager
-def _agent_with(keys: tuple[str, ...]) -> Iterator[str]:
-    """The socket of an ssh-agent that knows these keys, and ends with the block or with this process."""
-    import shutil
-    import signal
-    import subprocess
-    import tempfile
-
-    from builda.linux import syscalls as sys_
-
-    if shutil.which("ssh-agent") is None or shutil.which("ssh-add") is None:
-        raise Unsupported(
-            "key files need ssh-agent and ssh-add", hint="install openssh-client, or name an agent's socket"
-        )
-    with tempfile.TemporaryDirectory(prefix="builda-ssh-") as directory:
-        place = f"{directory}/agent"
-        agent = subprocess.Popen(
-            ["ssh-agent", "-D", "-a", place],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            preexec_fn=lambda: sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGTERM),
-        )
-        assert agent.stdout is not None
-        with agent.stdout:
-            try:
-                agent.stdout.readline()  # it has said where it listens
-                for key in keys:
-                    _add(key, place)
-                yield place
-            finally:
-                agent.terminate()
-                agent.wait()
-
-
-def _add(key: str, agent: str) -> None:
-    import subprocess
-
-    environ = {**os.environ, "SSH_AUTH_SOCK": agent, "SSH_ASKPASS_REQUIRE": "never"}
-    done = subprocess.run(
-        ["ssh-add", "-q", key], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-    )
-    if done.returncode:
-        said = " ".join(done.stderr.split()) or f"status {done.returncode}"
-        raise InvalidValue(f"ssh-add does not take the key file ({said}): {key}", hint="keys must need no passphrase")

@@ -152,7 +152,8 @@ def test_nothing_is_left_of_a_build_after_prune(user: Rootless, debian: Path) ->
 def test_a_user_without_ranges_is_told_what_to_write(busybox: Path) -> None:
     with rootless(LONELY) as lonely:
         with_image(lonely, readable(busybox, lonely), "busybox")
-        said = lonely.fails("from", "localhost/busybox:busybox")
+        container = lonely("from", "localhost/busybox:busybox")  # which needs no ids of others yet
+        said = lonely.fails("run", container, "true")
         assert "no range of uids for user" in said
         assert f"{LONELY}:100000:65536 in /etc/subuid" in said
         assert "busybox" in lonely("images")
