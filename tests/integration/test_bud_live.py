@@ -44,7 +44,7 @@ def test_finished_steps_stay_with_their_seconds_and_bytes(builda: Builda, write:
     lines = shown.screen().text.splitlines()
     assert lines[0] == "1/4 FROM localhost/busybox:latest"
     assert lines[1] == "2/4 ENV A=b"
-    assert re.fullmatch(r"3/4 RUN i=0; while .*…  1\.\d\ds, 100 KB", lines[2])
+    assert re.fullmatch(r"3/4 RUN i=0; while .*…  \d+\.\d\ds, 100 KB", lines[2])
     assert re.fullmatch(r"4/4 WORKDIR /w  \d\.\d\ds, \d+ B", lines[3])
     assert lines[4] == "COMMIT made"
     assert lines[5].startswith("--> ")
@@ -58,7 +58,7 @@ def test_finished_steps_stay_with_their_seconds_and_bytes(builda: Builda, write:
 def test_the_running_step_shows_its_time_and_last_lines_and_is_drawn_seldom(builda: Builda, write: Write) -> None:
     shown = on_terminal([*builda.command, "bud", str(write(f"FROM BASE\nRUN {SLOW}\n"))])
     frames = [(at, text) for at, text in shown.pieces if re.search(r"2/2 RUN .* \d\.\ds\r\n", text)]
-    assert any(re.search(r"0\.5s\r\n(\S*    line-\d+\S*\r\n){5}$", text) for _, text in frames)
+    assert any(re.search(r"\d\.\ds\r\n(\S*    line-\d+\S*\r\n){5}$", text) for _, text in frames)
     assert len(frames) <= 10 * (frames[-1][0] - frames[0][0]) + 2
     assert not re.search(r"line-\d", shown.screen().text)
 
