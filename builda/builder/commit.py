@@ -327,7 +327,9 @@ def _retire(
     if not keeps or container.mount_point is not None:
         builder.remove(container)
         return
-    # The record goes first: a kill in between leaves a tree that nobody works in, for the next prune.
+    # The record goes first: a kill in between leaves a tree that nobody works in, for the next prune. A prune of this
+    # moment leaves it alone, since it was just touched.
+    store.snapshots.exists(container.snapshot)
     store.containers.delete(container)
     chain = chain_ids(image.config.diff_ids)[-1]
     if store.bind_chain(chain, store.freeze(container.snapshot)) != container.snapshot:

@@ -83,21 +83,30 @@ class Places:
         try:
             if _exists(fd, name):
                 return
-            recorded = self._stubs is not None and self._in_rootfs(parent)
-            if recorded:
-                self._note(path, directory, fd)
-            if directory:
-                os.mkdir(name, 0o755, dir_fd=fd)
+            if self._stubs is not None and self._in_rootfs(parent):
+                self._make_recorded(fd, path, name, directory)
             else:
-                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=fd))
-            if recorded:
-                self._note(path, directory, fd, made=True)
+                _make(fd, name, directory)
         except OSError as error:
             raise Failure(
                 "BuildaError", f"cannot make a mount point in the container: /{path}: {error.strerror}"
             ) from error
         finally:
             os.close(fd)
+
+    def _make_recorded(self, parent: int, path: str, name: str, directory: bool) -> None:
+        """Two runs in one container want the same ones: each is made and recorded by one of them alone."""
+        if self._record < 0:
+            assert self._stubs is not None
+            self._record = os.open(self._stubs, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        _lock(self._record, os.F_LOCK)
+        try:
+            if not _exists(parent, name):
+                self._note(path, directory, parent)
+                _make(parent, name, directory)
+                self._note(path, directory, parent, made=True)
+        finally:
+            _lock(self._record, os.F_ULOCK)
 
     def _in_rootfs(self, parent: str) -> bool:
         """Whether no mount lies between: what is made in a volume is the volume's, not the rootfs's."""
@@ -112,9 +121,6 @@ class Places:
 
     def _note(self, path: str, directory: bool, parent: int, made: bool = False) -> None:
         """Append one JSON line; before the stub is made, and after with its parent's new time (see `stubs`)."""
-        if self._record < 0:
-            assert self._stubs is not None
-            self._record = os.open(self._stubs, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         mtime = os.fstat(parent).st_mtime_ns
         words = (
             f'"path":{quote(path)}',
@@ -143,6 +149,23 @@ def quote(text: str) -> str:
 
 def _json(value: bool) -> str:
     return "true" if value else "false"
+
+
+def _make(parent: int, name: str, directory: bool) -> None:
+    """Make it, unless somebody who works in the same tree was faster."""
+    try:
+        if directory:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        else:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=parent))
+    except FileExistsError:
+        return
+
+
+def _lock(fd: int, command: int) -> None:
+    """lockf(3) of the whole file; it counts from where the file is written next. fcntl would be one more import."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.lockf(fd, command, 0)
 
 
 def _exists(parent: int, name: str) -> bool:

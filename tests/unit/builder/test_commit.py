@@ -23,6 +23,7 @@ from builda.oci.digest import Digest
 from builda.oci.edits import SetEnv, SetLabel, SetPlatform
 from builda.oci.manifest import Index
 from builda.plan import Configure, Copy, FromImage, InlineFile
+from builda.store.containers import Containers
 from builda.store.store import Image, WorkingContainer
 from tests.unit.builder.conftest import NOW, Bench, make_bench
 
@@ -112,6 +113,22 @@ def test_a_removed_container_leaves_its_tree_to_the_image(bench: Bench, containe
     assert bench.shell(again, "cat /one") == "data"
     bench.store.sweep()
     assert bench.shell(again, "cat /one") == "data"
+
+
+def test_a_prune_of_the_wrong_moment_takes_no_tree_from_a_removed_container(
+    bench: Bench, container: WorkingContainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(bench, container, "/one")
+    os.utime(bench.store.snapshots.path(container.snapshot), (1, 1))  # made by a command that ended long ago
+    delete = Containers.delete
+
+    def swept(containers: Containers, gone: WorkingContainer) -> None:
+        delete(containers, gone)
+        bench.store.sweep()
+
+    monkeypatch.setattr(Containers, "delete", swept)
+    commit(bench, container, remove=True)
+    assert bench.shell(bench.builder.from_image("out"), "cat /one") == "data"
 
 
 def test_a_tree_with_other_times_than_its_layer_is_not_kept(bench: Bench, container: WorkingContainer) -> None:

@@ -51,6 +51,30 @@ def test_the_record_is_written_before_the_stub_is_made(root: int, tmp_path: Path
     assert [(row["path"], row["made"]) for row in rows] == [("a", False), ("a", True), ("a/b", False), ("a/b", True)]
 
 
+def test_many_runs_in_one_tree_make_and_record_each_once(root: int, tmp_path: Path) -> None:
+    paths = [f"/d{number}/e" for number in range(200)]
+    start = tmp_path / "start"
+    children = []
+    for _ in range(4):
+        if (child := os.fork()) == 0:
+            while not start.exists():
+                pass
+            try:
+                make(root, tmp_path, *paths)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    start.touch()
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0, 0]
+    rows = [json.loads(line) for line in (tmp_path / "stubs").read_text().splitlines()]
+    assert len(rows) == 2 * 2 * 200
+    before = [stub.before for stub in parse_stubs((tmp_path / "stubs").read_bytes()) if stub.path.startswith("d0")]
+    assert len(remove_stubs(root, tmp_path / "stubs")) == 2 * 200
+    assert os.listdir(tmp_path / "root") == ["etc"]
+    assert before[0] == os.stat(tmp_path / "root").st_mtime_ns
+
+
 def test_what_was_put_into_a_stub_keeps_it(root: int, tmp_path: Path) -> None:
     make(root, tmp_path, "/a/b", "/c")
     make(root, tmp_path, "/etc/file", "/etc/other", directory=False)
