@@ -51,7 +51,8 @@ def _resolved(rootfs: tuple[Mount, ...], path: str, name: str) -> str:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFound(f"no such file or directory in {name}: {path}") from error
         try:
-            return os.readlink(f"/proc/self/fd/{fd}")
+            top = os.readlink(f"/proc/self/fd/{root}")  # "/" where it is a mount of its own
+            return os.readlink(f"/proc/self/fd/{fd}").removeprefix(top.rstrip("/")) or "/"
         finally:
             os.close(fd)
 

@@ -34,8 +34,10 @@ def clone_tree(mounts: tuple[Mount, ...]) -> int:
     """A directory descriptor of a detached mount of the tree described; the first mount is its root, others lie in it.
 
     It is attached nowhere, so no process sees it by path, and the mount ends when the descriptor is closed or the
-    process dies.
+    process dies. A tree that is one directory as it is needs no mount, nor the right to make one.
     """
+    if len(mounts) == 1 and mounts[0].type == "bind":
+        return os.open(mounts[0].source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fd = detached_tree(mounts)
     try:  # the mount's own descriptor is an O_PATH one, which cannot list the directory
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)

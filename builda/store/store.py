@@ -67,6 +67,8 @@ class Store:
         """Why the store's driver is not overlay, when opening it found that out."""
         self.no_run: BuildaError | None = None
         """Why no command can be run here, when opening it found that out."""
+        self.can_mount = True
+        """Whether commands get their trees by mounts; otherwise all that they see is put into the tree itself."""
 
     @classmethod
     def open(
