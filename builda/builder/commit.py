@@ -188,7 +188,7 @@ def _own_layer(builder: Builder, container: WorkingContainer, options: CommitOpt
 
     def tree(sink: Writable) -> tuple[str, ...]:
         if not options.squash:
-            return builder.store.snapshots.write_changes(container.snapshot, sink, clamp=how.clamp)
+            return builder.store.snapshots.write_changes(container.snapshot, sink, clamp=how.clamp, below=container.top)
         from builda.fs.layer import write_tree
         from builda.linux.mount import mounted
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.pull import container_prefix, machine_platform, pull
-from builda.errors import InvalidValue, Unsupported
+from builda.errors import InvalidValue
 from builda.events import Warned
 from builda.oci.config import ImageConfig
 from builda.oci.docker import without_bookkeeping
@@ -46,17 +45,15 @@ def _from_container(builder: Builder, other: WorkingContainer, options: FromOpti
     from builda.builder.mounting import occupied
     from builda.builder.settling import settle
 
-    if builder.store.driver != "overlay":
-        raise Unsupported(f"a container can begin as a copy of another with the overlay driver only: {other.name}")
     with occupied(builder, other) as current:
         settle(builder, current)
-        if os.listdir(builder.store.snapshots.upper(current.snapshot)):
+        if builder.store.snapshots.is_changed(current.snapshot, current.top):
             raise InvalidValue(
                 f"working container has changes that are no layer yet: {other.name}",
                 hint="run, copy and add make layers with --layer",
             )
-    frozen = [layer.snapshot for layer in current.layers if not layer.empty]
-    key = builder.store.prepare(frozen[-1] if frozen else current.base)
+    image = None if current.image_digest is None else builder.store.image(str(current.image_digest))
+    key = builder.store.prepare_on(image, current.top)
     made = replace(
         current,
         id=new_container_id(),

@@ -126,6 +126,7 @@ class _Mark:
     began: float = field(default_factory=time.monotonic)
     pending: bool = False
     blob: Descriptor | None = None
+    found: bool | None = None  # whether all of it was remembered; None where nothing was looked up
 
     @property
     def place(self) -> tuple[str | None, int | None]:
@@ -259,10 +260,11 @@ class _Execution:
                 mark = self.marks[index] = _Mark(mark.number + 1, texts, step.at)
                 self.announce(mark, step.text or _following(stage.steps, step), index)
                 started = True
-            cached = self.step(index, stage, tip, step)
+            found = self.step(index, stage, tip, step)
+            mark.found = mark.found if found is None else found and mark.found is not False
             if step.text:
                 started = False
-                self.finished(mark, index, cached=cached)
+                self.finished(mark, index, cached=bool(mark.found))
 
     def announce(self, mark: _Mark, text: str, index: int) -> None:
         file, line = mark.place
@@ -341,12 +343,12 @@ class _Execution:
 
     # Steps
 
-    def step(self, index: int, stage: Stage, tip: Tip, step: Step) -> bool:
-        """Perform one step, or find it; whether it was found."""
+    def step(self, index: int, stage: Stage, tip: Tip, step: Step) -> bool | None:
+        """Perform one step, or find it; whether it was found, None where nothing was looked up."""
         try:
             if isinstance(step, Configure):
                 self.configure(index, tip, step)
-                return False  # nothing was looked up, and nothing done that would be worth it
+                return None
             return self.change(index, tip, step)
         except (ContainerfileError, StepFailed):
             raise
@@ -480,7 +482,7 @@ class _Execution:
     def make_container(self, tip: Tip) -> WorkingContainer:
         self.fetch(tip)
         if tip.layers:
-            base, key = tip.base, self.store.prepare(tip.layers[-1].snapshot or None)
+            base, key = tip.base, self.store.prepare_on(tip.image, tip.layers[-1].snapshot or None)
         else:
             base, key = self.store.prepare_for(tip.image, self.builder.emit)
             tip.base = base
@@ -517,13 +519,10 @@ class _Execution:
     ) -> None:
         """Close what the step changed as a layer, remember it, and begin to write it."""
         with self.store.locked(self.containers[index]) as current:
-            snapshot = current.snapshot
-            empty = not os.listdir(self.store.snapshots.upper(snapshot))
+            before = (tip.layers[-1].snapshot if tip.layers else tip.base) or None
+            cut = self.store.cut(current.snapshot, before, even_empty=before is None)
+            below, empty = cut.layer or before or "", cut.empty
             history = History(created=self.moment(), created_by=step.created_by, empty_layer=empty)
-            below = (tip.layers[-1].snapshot if tip.layers else tip.base) or None
-            fresh = snapshot
-            if not empty or below is None:
-                fresh, below = self.store.prepare(snapshot), snapshot
             own = (
                 ()
                 if step.created_by is None and empty
@@ -531,10 +530,10 @@ class _Execution:
             )
             tip.layers = (*tip.layers, *_pending(tip, below if empty else None), *own)
             tip.history = ()
-            updated = replace(current, snapshot=fresh, layers=tip.layers, history=())
+            updated = replace(current, snapshot=cut.fresh, layers=tip.layers, history=())
             self.containers[index] = self.store.update(updated)
-            if fresh != snapshot:  # last: a kill before leaves a layer that is not marked, never a working tree that is
-                self.store.freeze(snapshot)
+            if cut.layer is not None:
+                self.store.freeze(cut.layer)
         if key is not None:
             self.remember(key, tip.key, keyed, inputs or {}, below, empty)
         if not empty and index in self.kept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -36,17 +35,24 @@ def freeze(
         settle(builder, current)
         text = created_by or current.created_by or "/bin/sh"
         history = History(created=timestamp(builder.now()), created_by=text, comment=comment or current.comment)
-        unchanged = not os.listdir(builder.store.snapshots.upper(current.snapshot))
-        layer = FrozenLayer(snapshot=current.snapshot, history=replace(history, empty_layer=unchanged), empty=unchanged)
-        done = replace(
-            current, layers=(*current.layers, *_pending(current), layer), history=(), created_by=None, comment=None
+        below = current.top
+        cut = builder.store.cut(current.snapshot, below)
+        layer = FrozenLayer(
+            snapshot=cut.layer or below or "", history=replace(history, empty_layer=cut.empty), empty=cut.empty
         )
-        if unchanged:
-            return builder.store.update(done)
-        # The record names the new tree before the old one is closed: a kill between leaves a layer that is merely
-        # not marked as committed, and never a working tree that is.
-        done = builder.store.update(replace(done, snapshot=builder.store.prepare(current.snapshot)))
-        builder.store.freeze(current.snapshot)
+        done = builder.store.update(
+            replace(
+                current,
+                snapshot=cut.fresh,
+                layers=(*current.layers, *_pending(current), layer),
+                history=(),
+                created_by=None,
+                comment=None,
+            )
+        )
+        if cut.layer is None:
+            return done
+        builder.store.freeze(cut.layer)
     if options is not None:
         builder.layers.start(layer.snapshot, options)
     return done
@@ -56,4 +62,5 @@ def _pending(container: WorkingContainer) -> tuple[FrozenLayer, ...]:
     """The history entries that have no layer, in their place among those that have."""
     from builda.store.containers import FrozenLayer
 
-    return tuple(FrozenLayer(snapshot=container.snapshot, history=entry, empty=True) for entry in container.history)
+    below = container.top or ""
+    return tuple(FrozenLayer(snapshot=below, history=entry, empty=True) for entry in container.history)

@@ -367,7 +367,7 @@ def _execute_options(
         compression=kind or "gzip",
         compression_level=level,
     )
-    layers = layers and not commit.squash and session.store.driver != "plain"
+    layers = layers and not commit.squash
     buildcache.check_layers(session, cache_from, cache_to, layers=layers)
     return ExecuteOptions(
         inputs=inputs,

@@ -20,15 +20,18 @@ from builda.fs.tar import (
     CHARACTER,
     DIRECTORY,
     FIFO,
+    FLUSH,
     HARD_LINK,
     REGULAR,
     SYMBOLIC_LINK,
     TarEntry,
     TarWriter,
+    iter_members,
 )
 
 if TYPE_CHECKING:
     from builda.fs.tar import Writable
+    from builda.oci.digest import Readable
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -73,8 +76,23 @@ def write_tree(root: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collect
     return _Walk(TarWriter(sink), clamp, drop, overlay=False).run(root)
 
 
+def with_times(layer: Readable, sink: Writable, clamp: Clamp) -> None:
+    """Write the layer that the tar `layer`, one of ours, is, with other times."""
+    tar = TarWriter(sink)
+    for entry, content in iter_members(layer):
+        tar.add(entry._replace(mtime=clamp(entry.mtime)))
+        while data := content.read(FLUSH):
+            tar.data(data)
+        tar.pad(entry.size)
+    tar.close()
+
+
 class Fingerprint(NamedTuple):
-    """What tells whether a path of a flat tree was changed since it was recorded."""
+    """What tells whether a path of a flat tree was changed since it was recorded.
+
+    What is put into a directory and taken out again changes its ctime for good, so a directory's attributes stand for
+    it: `ctime_ns` is a number made of them.
+    """
 
     mode: int
     uid: int
@@ -87,7 +105,7 @@ class Fingerprint(NamedTuple):
 
 def fingerprints(root: int) -> dict[bytes, Fingerprint]:
     """Every path below `root`, without a leading slash, and what tells of its changes."""
-    return {path: _fingerprint(info) for path, info in _iter_tree(root)}
+    return dict(_iter_fingerprints(root))
 
 
 def diff_trees(
@@ -97,12 +115,14 @@ def diff_trees(
     *,
     clamp: Clamp = AS_IS,
     drop: Collection[str] = (),
+    after: dict[bytes, Fingerprint] | None = None,
 ) -> tuple[str, ...]:
     """Write what changed in a flat tree since `before` was recorded, deletions as whiteouts; paths of sockets.
 
-    Directories above a change are recorded too, as overlay would have copied them up.
+    Directories above a change are recorded too, as overlay would have copied them up. `after` gets what
+    `fingerprints` would find now.
     """
-    return _Changes(TarWriter(sink), clamp, drop, before).run(root)
+    return _Changes(TarWriter(sink), clamp, drop, before, {} if after is None else after).run(root)
 
 
 class _Walk:
@@ -290,21 +310,35 @@ def _is_opaque(fd: int) -> bool:
 
 
 def _fingerprint(info: os.stat_result) -> Fingerprint:
-    size = 0 if stat.S_ISDIR(info.st_mode) else info.st_size
-    return Fingerprint(info.st_mode, info.st_uid, info.st_gid, size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
+    """Of anything but a directory."""
+    return Fingerprint(
+        info.st_mode, info.st_uid, info.st_gid, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino
+    )
 
 
-def _iter_tree(root: int) -> Iterator[tuple[bytes, os.stat_result]]:
+def _fingerprint_of_directory(info: os.stat_result, values: Mapping[str, bytes]) -> Fingerprint:
+    number = 0
+    if values:
+        import hashlib
+
+        digest = hashlib.sha256(repr(sorted(values.items())).encode()).digest()
+        number = int.from_bytes(digest[:6], "little")
+    return Fingerprint(info.st_mode, info.st_uid, info.st_gid, 0, info.st_mtime_ns, number, info.st_ino)
+
+
+def _iter_fingerprints(root: int) -> Iterator[tuple[bytes, Fingerprint]]:
     with paths.Descent(root) as at:
         stack = [(b"", _stats(at.fd))]
         while stack:
             prefix, entries = stack[-1]
             for name, info in entries:
-                yield prefix + name, info
-                if stat.S_ISDIR(info.st_mode):
-                    at.enter(name)
-                    stack.append((prefix + name + b"/", _stats(at.fd)))
-                    break
+                if not stat.S_ISDIR(info.st_mode):
+                    yield prefix + name, _fingerprint(info)
+                    continue
+                at.enter(name)
+                yield prefix + name, _fingerprint_of_directory(info, xattrs.recorded(at.fd))
+                stack.append((prefix + name + b"/", _stats(at.fd)))
+                break
             else:
                 stack.pop()
                 if stack:
@@ -320,18 +354,21 @@ class _Changes(_Walk):
     """A walk that writes only what differs from `before`, and the directories above it."""
 
     def __init__(
-        self, tar: TarWriter, clamp: Clamp, drop: Collection[str], before: Mapping[bytes, Fingerprint]
+        self,
+        tar: TarWriter,
+        clamp: Clamp,
+        drop: Collection[str],
+        before: Mapping[bytes, Fingerprint],
+        after: dict[bytes, Fingerprint],
     ) -> None:
         super().__init__(tar, clamp, drop, overlay=False)
         self.before = before
+        self.after = after
         self.children: dict[bytes, set[bytes]] = {}
         self.pending: list[TarEntry] = []  # unchanged directories down to here, of which none is written yet
         for path in before:
             head, _, tail = path.rpartition(b"/")
             self.children.setdefault(head, set()).add(tail)
-
-    def root(self, fd: int) -> None:
-        """The root's looks cannot be compared, as it is not recorded."""
 
     def listed(self, fd: int, prefix: bytes) -> list[_Found]:
         entries = super().listed(fd, prefix)
@@ -341,14 +378,19 @@ class _Changes(_Walk):
         return entries
 
     def entry(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:
-        if not name or self.before.get(path) != _fingerprint(info):
+        if not name or self.is_new(path, _fingerprint(info)):
             self.write_parents()
             super().entry(parent, name, path, info)
 
     def enter(self, fd: int, path: bytes, info: os.stat_result) -> None:
-        self.pending.append(self.header(path, DIRECTORY, info, xattrs=xattrs.recorded(fd)))
-        if self.before.get(path.rstrip(b"/")) != _fingerprint(info):
+        values = xattrs.recorded(fd)
+        self.pending.append(self.header(path, DIRECTORY, info, xattrs=values))
+        if self.is_new(path.rstrip(b"/"), _fingerprint_of_directory(info, values)):
             self.write_parents()
+
+    def is_new(self, path: bytes, found: Fingerprint) -> bool:
+        self.after[path] = found
+        return self.before.get(path) != found
 
     def leave(self, path: bytes) -> None:
         if self.pending and self.pending[-1].name == path:

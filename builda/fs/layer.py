@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent
 from builda.fs.apply import Applied, Whiteouts, apply, extract, inherit_directories
-from builda.fs.diff import AS_IS, Clamp, Fingerprint, diff, diff_trees, fingerprints, write_tree
+from builda.fs.diff import AS_IS, Clamp, Fingerprint, diff, diff_trees, fingerprints, with_times, write_tree
 from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
 from builda.fs.tar import NO_LIMITS, Limits
 
@@ -35,6 +35,7 @@ __all__ = [
     "fingerprints",
     "inherit_directories",
     "unpack_blob",
+    "with_times",
     "write_layer",
     "write_tree",
 ]

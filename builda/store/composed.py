@@ -18,7 +18,7 @@ from builda.store import layout
 from builda.store.snapshots import Driver, Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from builda.events import Emit
     from builda.fs.layer import Applied, Clamp
@@ -83,8 +83,7 @@ class ComposedSnapshots(Snapshots):
         if rows:
             layout.publish(self._layout, self.path(key, "fs", "rows"), _dumped(rows))
 
-    def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, drop: Collection[str] = ()) -> tuple[str, ...]:
-        assert not drop  # that is for what a command left behind
+    def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, below: str | None = None) -> tuple[str, ...]:
         write_rows(self.rows(key), self.path(key, "fs"), sink, clamp)
         return ()
 

@@ -60,6 +60,11 @@ class WorkingContainer:
     created_by: str | None = None  # history text of the next layer (`config --created-by`)
     comment: str | None = None  # comment of the next layer's history
 
+    @property
+    def top(self) -> str | None:
+        """The snapshot right under the working tree: the topmost frozen layer, the base's when there is none."""
+        return (self.layers[-1].snapshot if self.layers else self.base) or None
+
 
 class Containers:
     """The working containers of one store."""

@@ -14,13 +14,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
+from builda.errors import CorruptContent, NotFound, StoreUnavailable
 from builda.store import layout
 from builda.store.layout import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from builda.events import Emit
     from builda.fs.layer import Applied, Clamp
     from builda.fs.tar import Writable
@@ -48,6 +46,14 @@ class Info(NamedTuple):
     boot: str | None = None
     entries: int = -1
     size: int = -1
+
+
+class Cut(NamedTuple):
+    """A working tree divided in two: the layer of what was changed, None without one, and where work goes on."""
+
+    layer: str | None
+    fresh: str
+    empty: bool
 
 
 class Snapshots:
@@ -89,6 +95,15 @@ class Snapshots:
                 self.remove(key)
                 raise
         return key
+
+    def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
+        """The committed snapshot of an image's layers, None where there is none, and a new active one on it."""
+        base = None if image is None else self.unpack(image, emit)
+        return base, self.prepare(base)
+
+    def prepare_on(self, image: Image | None, top: str | None) -> str:
+        """A new active snapshot on `top`, the topmost of the layers that were frozen on an image; its key."""
+        return self.prepare(top)
 
     def _make(self, key: str, parent: str | None) -> None:
         os.mkdir(self.path(key, "work"), 0o700)
@@ -137,20 +152,38 @@ class Snapshots:
         """The directory that holds what was changed in an active snapshot."""
         return self.path(key, "fs")
 
-    def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, drop: Collection[str] = ()) -> tuple[str, ...]:
-        """Write the layer tar of what was changed; paths of sockets, which it cannot hold."""
+    def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, below: str | None = None) -> tuple[str, ...]:
+        """Write the layer tar of what a snapshot changed; paths of sockets, which it cannot hold.
+
+        `below` is the topmost frozen layer under an active one, for drivers to which that is not where it stands.
+        """
         from builda.fs.layer import diff
 
         root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return diff(root, sink, clamp=clamp, drop=drop)
+            return diff(root, sink, clamp=clamp)
         finally:
             os.close(root)
+
+    def is_changed(self, key: str, below: str | None) -> bool:
+        """Whether anything was changed in an active snapshot since `below` was frozen under it."""
+        return bool(os.listdir(self.upper(key)))
+
+    def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
+        """What was changed in an active snapshot since `below` was frozen under it, as a layer of its own.
+
+        The caller records what comes back, and calls `freeze` with the layer after that: a kill between leaves a layer
+        that is merely not marked as committed, and never a working tree that is.
+        """
+        empty = not self.is_changed(key, below)
+        if empty and not even_empty:
+            return Cut(None, key, empty)
+        return Cut(key, self.prepare(key), empty)
 
     def freeze(self, key: str) -> str:
         """The active snapshot becomes a committed one, in place; the same ID. Nothing is copied."""
         info = self.info(key)
-        self._write_info(key, info._replace(committed=True, boot=_boot_id()))
+        self._write_info(key, info._replace(committed=True, boot=boot_id()))
         from builda.fs.paths import remove_tree
 
         directory = os.open(self.path(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -193,19 +226,23 @@ class Snapshots:
             info = self.info(snapshot)
         except (StoreUnavailable, NotFound):  # emptied by a power cut; or removed just now
             return False
-        if info.boot == _boot_id():
+        if info.boot == boot_id():
             return True
-        if info.entries < 0 or _count(self.path(snapshot, "fs")) != (info.entries, info.size):
+        if info.entries < 0 or self._measure(snapshot) != (info.entries, info.size):
             return False
-        self._write_info(snapshot, info._replace(boot=_boot_id()))
+        self._write_info(snapshot, info._replace(boot=boot_id()))
         return True
+
+    def _measure(self, snapshot: str) -> tuple[int, int]:
+        """Entries and bytes of what a committed snapshot holds."""
+        return _count(self.path(snapshot, "fs"))
 
     def bind_chain(self, chain: Digest, snapshot: str) -> str:
         """The committed snapshot of `chain` is `snapshot`, or the one that another process was faster to give it."""
         info = self.info(snapshot)
-        entries, size = _count(self.path(snapshot, "fs"))
+        entries, size = self._measure(snapshot)
         self._write_info(
-            snapshot, info._replace(committed=True, chain=str(chain), boot=_boot_id(), entries=entries, size=size)
+            snapshot, info._replace(committed=True, chain=str(chain), boot=boot_id(), entries=entries, size=size)
         )
         return self._link_chain(chain, snapshot)
 
@@ -346,8 +383,8 @@ class Snapshots:
             parent = None
         elif applied.implied and parent is not None:
             self._inherit(key, parent, applied.implied)
-        entries, size = _count(self.path(key, "fs"))
-        self._write_info(key, Info(parent, True, str(chain), _boot_id(), entries, size))
+        entries, size = self._measure(key)
+        self._write_info(key, Info(parent, True, str(chain), boot_id(), entries, size))
         found = self._link_chain(chain, key)
         if found != key:
             self.remove(key)
@@ -365,64 +402,8 @@ class Snapshots:
             inherit_directories(fds[0], fds[1:], implied)
 
 
-class PlainSnapshots(Snapshots):
-    """The driver for places where nothing can be mounted: one flat tree for each working container."""
-
-    driver: Driver = "plain"
-
-    def _make(self, key: str, parent: str | None) -> None:
-        os.mkdir(self.path(key, "fs"))
-        os.chmod(self.path(key, "fs"), 0o755)
-
-    def prepare_image(self, image: Image | None) -> str:
-        """A new working tree with all layers of the image in it, and a record of what it held at first."""
-        from builda.fs.layer import fingerprints, unpack_blob
-        from builda.oci.digest import VerifyingReader
-        from builda.oci.mediatype import compression_of
-
-        key = self.prepare(None)
-        root = os.open(self.path(key, "fs"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True) if image else ():
-                with self._blobs.open(layer.digest) as file:
-                    reader = VerifyingReader(file, layer.digest, layer.size)
-                    unpack_blob(reader, compression_of(layer.media_type), root, diff_id=diff_id, whiteouts="plain")
-            before = {os.fsdecode(path): list(known) for path, known in fingerprints(root).items()}
-        except BaseException:
-            self.remove(key)
-            raise
-        finally:
-            os.close(root)
-        try:
-            layout.publish(
-                self._layout, self.path(key, "before.json"), json.dumps(before).encode("utf-8", "surrogateescape")
-            )
-        except BaseException:
-            self.remove(key)
-            raise
-        return key
-
-    def rootfs(self, key: str) -> tuple[Mount, ...]:
-        from builda.linux.mount import Mount  # which brings ctypes
-
-        return (Mount("bind", self.path(key, "fs"), "/"),)
-
-    def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, drop: Collection[str] = ()) -> tuple[str, ...]:
-        from builda.fs.layer import Fingerprint, diff_trees
-
-        with open(self.path(key, "before.json"), encoding="utf-8", errors="surrogateescape") as file:
-            before = {os.fsencode(path): Fingerprint(*known) for path, known in json.load(file).items()}
-        root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return diff_trees(before, root, sink, clamp=clamp, drop=drop)
-        finally:
-            os.close(root)
-
-    def freeze(self, key: str) -> str:
-        raise Unsupported("the plain driver has one tree and cannot freeze it", hint="use --layers=false")
-
-
-def _boot_id() -> str:
+def boot_id() -> str:
+    """What the kernel calls this boot of the machine."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 

@@ -16,7 +16,7 @@ from builda.store import layout
 from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
 from builda.store.layout import Layout
-from builda.store.snapshots import PlainSnapshots, Snapshots
+from builda.store.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from builda.store.blobs import BlobWriter
     from builda.store.claim import Claim
     from builda.store.containers import Containers, WorkingContainer
+    from builda.store.snapshots import Cut
     from builda.store.steps import Steps
 
 __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
@@ -219,10 +220,12 @@ class Store:
     def prepare_for(self, image: Image | None, emit: Emit | None = None) -> tuple[str | None, str]:
         """The base snapshot of an image and a new active snapshot on it, as the driver does it."""
         self.lease()
-        if isinstance(self.snapshots, PlainSnapshots):
-            return None, self.snapshots.prepare_image(image)
-        base = None if image is None else self.snapshots.unpack(image, emit or _unseen)
-        return base, self.snapshots.prepare(base)
+        return self.snapshots.prepare_for(image, emit or _unseen)
+
+    def prepare_on(self, image: Image | None, top: str | None) -> str:
+        """A new active snapshot on the topmost of the layers that were frozen on an image."""
+        self.lease()
+        return self.snapshots.prepare_on(image, top)
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:
         """How to mount an active snapshot."""
@@ -231,6 +234,11 @@ class Store:
     def view(self, snapshot: str | None) -> tuple[Mount, ...]:
         """How to mount a committed snapshot, read-only."""
         return self.snapshots.view(snapshot)
+
+    def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
+        """What was changed in an active snapshot as a layer, to be recorded and then given to `freeze`."""
+        self.lease()
+        return self.snapshots.cut(key, below, even_empty=even_empty)
 
     def freeze(self, key: str) -> str:
         """The active snapshot becomes a committed one of the same ID."""
@@ -403,7 +411,11 @@ def _kind_of(driver: str) -> type[Snapshots]:
         from builda.store.composed import ComposedSnapshots
 
         return ComposedSnapshots
-    return PlainSnapshots if driver == "plain" else Snapshots
+    if driver == "plain":
+        from builda.store.plain import PlainSnapshots
+
+        return PlainSnapshots
+    return Snapshots
 
 
 @contextmanager

@@ -6,9 +6,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tarfile
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
+
+from tests.conftest import Builda
 
 
 class Case(NamedTuple):
@@ -162,3 +168,80 @@ CASES: tuple[Case, ...] = (
         "FROM BASE AS a\nRUN echo a > /a\nFROM BASE AS b\nCOPY --from=a /a /b\nFROM BASE\nCOPY --from=b /b /c\nCOPY --from=a /a /a\n",
     ),
 )
+
+OWN: tuple[Case, ...] = (
+    Case("into-root-home", "FROM BASE\nCOPY VERSION /root/deep/er/\n", APP),
+    Case("replaces-a-file", "FROM BASE\nCOPY VERSION /etc/passwd\nCOPY --chown=1 app /etc\n", APP),
+    Case("replaces-a-link", "FROM BASE\nCOPY VERSION /bin/ls\n", APP),
+    Case("parents", "FROM BASE\nCOPY --parents app/lib/util.sh /srv/\n", APP),
+    Case("exclude", "FROM BASE\nCOPY --exclude=*.md app /srv/\n", APP),
+    Case("link", "FROM BASE\nCOPY --link app /etc/app\nCOPY --link VERSION /etc/app/VERSION\n", APP),
+    Case("names", "FROM BASE\nCOPY --chown=nobody:nogroup app /tmp/app\n", APP),
+    Case("modes", "FROM BASE\nCOPY --chmod=u=rwX,go= app /tmp/app\n", APP),
+    Case("over-stage", "FROM BASE AS a\nCOPY app /a\nFROM a\nCOPY VERSION /a/lib/\nCOPY app/lib /a\n", APP),
+    Case("add-tar", "FROM BASE\nADD given.tar /srv/\nADD given.tar /\n", APP),
+    Case("add-tar-owned", "FROM BASE\nADD --chown=7:8 given.tar /new/place/\n", APP),
+    Case("workdir-deep", "FROM BASE\nUSER nobody\nWORKDIR /a/b\nWORKDIR c\nCOPY . .\n", APP),
+    Case("linked-files", "FROM BASE\nCOPY linked /srv\n", APP),
+    Case("special", "FROM BASE\nCOPY special /srv\nCOPY app/main.sh /srv/lnk\n", APP),
+    Case(
+        "from-stage-all",
+        "FROM BASE AS a\nCOPY --chown=3:4 app /a\nCOPY linked special large sparse /b/\n"
+        "FROM BASE\nCOPY --from=a / /all\nCOPY --from=a --chown=9 /a/*.sh /b/null /b/fifo /tmp/\n"
+        "COPY --from=a --parents --exclude=*.md /a /p/\n",
+        APP,
+    ),
+    Case("from-image", "FROM scratch\nCOPY --from=BASE /bin /bin\nCOPY --from=BASE /etc/passwd /bin/ls /\n", APP),
+    Case("from-scratch-stage", "FROM scratch AS a\nCOPY large /l\nFROM BASE\nCOPY --from=a / /x/\n", APP),
+    Case("large", "FROM BASE\nCOPY large sparse /srv/\n", APP),
+)
+"""Cases with files of every kind in the context (`context_of`)."""
+
+
+def context_of(case: Case, path: Path) -> Path:
+    for name, text in case.files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            (path / name).mkdir(exist_ok=True)
+        else:
+            (path / name).write_text(text)
+    (path / "Containerfile").write_text(case.text.replace("BASE", "localhost/busybox"))
+    if case in OWN:
+        special_files(path)
+    return path
+
+
+def special_files(path: Path) -> None:
+    with tarfile.open(path / "given.tar", "w") as archive:
+        archive.add(path / "app", "app")
+        archive.add(path / "VERSION", "etc/deep/VERSION")
+        link = tarfile.TarInfo("etc/hard")
+        link.type, link.linkname = tarfile.LNKTYPE, "etc/deep/VERSION"
+        archive.addfile(link)
+    (path / "linked/z").mkdir(parents=True)
+    (path / "linked/z/b").write_text("same")
+    os.link(path / "linked/z/b", path / "linked/a")
+    (path / "special").mkdir()
+    (path / "special/lnk").symlink_to("/nowhere")
+    os.mkfifo(path / "special/fifo", 0o640)
+    os.mknod(path / "special/null", 0o20666, os.makedev(1, 3))
+    (path / "large").write_bytes(os.urandom(3 << 20))
+    with open(path / "sparse", "wb") as file:
+        file.seek(5 << 20)
+        file.write(b"end")
+    os.setxattr(path / "large", "user.note", b"\xff\x00")
+
+
+def both(
+    tmp_path: Path, busybox: Path, other: str, context: Path, *options: str
+) -> tuple[dict[str, object], dict[str, object]]:
+    """What the image is when root builds it with overlay, and with the `other` driver."""
+    found = []
+    for driver in ("overlay", other):
+        builda = Builda(tmp_path / driver, tmp_path / f"{driver}-run")
+        chosen = ("--storage-driver", driver)
+        builda(*chosen, "pull", "-q", f"oci-archive:{busybox}:busybox")
+        builda("tag", builda("images", "-q").split()[0], "localhost/busybox")
+        builda(*chosen, "bud", "-q", "--timestamp", "0", "-t", "built", *options, context)
+        found.append(json.loads(builda("inspect", "--type", "image", "built")))
+    return found[0], found[1]

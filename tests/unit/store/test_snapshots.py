@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.errors import CorruptContent, NotFound, Unsupported
+from builda.errors import CorruptContent, NotFound
 from builda.oci import mediatype
 from builda.oci.config import chain_ids
 from builda.oci.digest import Digest
@@ -205,8 +205,6 @@ def test_plain_driver_makes_one_tree_of_all_layers(tmp_path: Path) -> None:
         made = container(store, image)
         assert made.base is None
         assert sorted(os.listdir(store.snapshots.path(made.snapshot, "fs/etc"))) == ["file0", "file1", "file2"]
-        with pytest.raises(Unsupported, match="cannot freeze"):
-            store.freeze(made.snapshot)
 
 
 def test_plain_driver_leaves_nothing_of_an_image_that_cannot_be_unpacked(tmp_path: Path) -> None:

@@ -1,0 +1,243 @@
+"""The driver for places where nothing can be mounted: one flat tree for each working container.
+
+A frozen layer is the archive of what was changed since the one below it; the tree that it was made of stays where it
+is, and work goes on in it. What the tree was like when a layer was frozen is in `KEY/before-LAYER`: which of these
+counts is said by the container's record, whose topmost frozen layer it is. So the record divides what a layer has from
+what is still to be frozen, and a kill at any moment leaves nothing in both or in neither.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+from builda.errors import CorruptContent, NotFound, StoreUnavailable
+from builda.oci.digest import Digest
+from builda.store import layout
+from builda.store.snapshots import Cut, Driver, Info, Snapshots, boot_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import BinaryIO
+
+    from builda.events import Emit
+    from builda.fs.layer import Clamp, Fingerprint
+    from builda.fs.pipeline import Ahead
+    from builda.fs.tar import Writable
+    from builda.linux.mount import Mount
+    from builda.oci.descriptor import Descriptor
+    from builda.store.images import Image
+
+_NO_ENTRY = 1024
+"""Bytes of a tar without any entry: the two records that end it."""
+_CLOCK_REALTIME_COARSE = 5
+"""The clock that file times are taken from (linux/time.h); it goes in steps of up to 10 ms."""
+
+
+class PlainSnapshots(Snapshots):
+    """Snapshots that are whole trees, and frozen ones that are archives."""
+
+    driver: Driver = "plain"
+
+    def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
+        return None, self.prepare_on(image, None)
+
+    def prepare_on(self, image: Image | None, top: str | None) -> str:
+        from builda.fs.layer import apply, fingerprints, unpack_blob
+        from builda.oci.digest import VerifyingReader
+        from builda.oci.mediatype import compression_of
+
+        key = self.prepare(None)
+        root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True) if image else ():
+                with self._blobs.open(layer.digest) as file:
+                    reader = VerifyingReader(file, layer.digest, layer.size)
+                    unpack_blob(reader, compression_of(layer.media_type), root, diff_id=diff_id, whiteouts="plain")
+            for snapshot in reversed(self.lineage(top)):
+                with self._layer(snapshot) as file:
+                    apply(file, root, whiteouts="plain")
+            self._save(key, top, fingerprints(root))
+        except BaseException:
+            self.remove(key)
+            raise
+        finally:
+            os.close(root)
+        return key
+
+    def _make(self, key: str, parent: str | None) -> None:
+        os.mkdir(self.path(key, "fs"))
+        os.chmod(self.path(key, "fs"), 0o755)
+
+    def rootfs(self, key: str) -> tuple[Mount, ...]:
+        from builda.linux.mount import Mount  # which brings ctypes
+
+        return (Mount("bind", self.path(key, "fs"), "/"),)
+
+    def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, below: str | None = None) -> tuple[str, ...]:
+        from builda.fs.layer import AS_IS, with_times
+
+        if not self.info(key).committed:
+            return self._diff(key, below, sink, clamp, {})
+        with self._layer(key) as file:
+            if clamp != AS_IS:
+                with_times(file, sink, clamp)
+            else:
+                while data := file.read(1 << 20):
+                    sink.write(data)
+        return self._skipped(key)
+
+    def is_changed(self, key: str, below: str | None) -> bool:
+        from builda.fs.layer import AS_IS
+
+        size = _Size()
+        self._diff(key, below, size, AS_IS, {})
+        return size.bytes > _NO_ENTRY
+
+    def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
+        from builda.fs.layer import AS_IS
+
+        layer = os.urandom(16).hex()
+        with layout.translated(self._layout.root):
+            os.mkdir(self.path(layer), 0o700)
+            try:
+                after: dict[bytes, Fingerprint] = {}
+                with open(self.path(layer, "layer.tar"), "xb", buffering=0) as file:
+                    skipped = self._diff(key, below, file, AS_IS, after)
+                    size = file.tell()
+                empty = size <= _NO_ENTRY
+                if empty and not even_empty:
+                    self.remove(layer)
+                    return Cut(None, key, empty)
+                if skipped:
+                    layout.publish(self._layout, self.path(layer, "skipped"), json.dumps(skipped).encode())
+                self._write_info(layer, Info(below, committed=True, boot=boot_id(), entries=1, size=size))
+                self._save(key, layer, after)
+            except BaseException:
+                self.remove(layer)
+                raise
+        return Cut(layer, key, empty)
+
+    def freeze(self, key: str) -> str:
+        """A layer that was cut is committed already; what the tree was like before it is not asked for any more."""
+        return key
+
+    def unpack(self, image: Image, emit: Emit) -> str | None:
+        """None: trees stand on nothing."""
+        return None
+
+    def unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, parent: str | None, emit: Emit) -> str:
+        from builda.fs.compress import decompressing
+        from builda.fs.pipeline import Ahead
+        from builda.oci.digest import VerifyingReader
+        from builda.oci.mediatype import compression_of
+
+        key = os.urandom(16).hex()
+        with layout.translated(self._layout.root):
+            os.mkdir(self.path(key), 0o700)
+            try:
+                with self._blobs.open(layer.digest) as file, open(self.path(key, "layer.tar"), "xb") as out:
+                    reader = VerifyingReader(file, layer.digest, layer.size)
+                    size = _copy(Ahead(decompressing(reader, compression_of(layer.media_type))), out, diff_id)
+                self._write_info(key, Info(parent, committed=True, boot=boot_id(), entries=1, size=size))
+            except BaseException:
+                self.remove(key)
+                raise
+        return key
+
+    def _measure(self, snapshot: str) -> tuple[int, int]:
+        try:
+            return 1, os.stat(self.path(snapshot, "layer.tar")).st_size
+        except FileNotFoundError:
+            return 0, 0
+
+    def _layer(self, snapshot: str) -> BinaryIO:
+        try:
+            return open(self.path(snapshot, "layer.tar"), "rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"no such snapshot: {snapshot}") from error
+
+    def _skipped(self, snapshot: str) -> tuple[str, ...]:
+        try:
+            return tuple(layout.read_json(self.path(snapshot, "skipped")))
+        except FileNotFoundError:
+            return ()
+
+    def _diff(
+        self, key: str, below: str | None, sink: Writable, clamp: Clamp, after: dict[bytes, Fingerprint]
+    ) -> tuple[str, ...]:
+        """Write what was changed since `below` was frozen; `after` gets what the tree is like now."""
+        from builda.fs.layer import diff_trees
+
+        root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return diff_trees(self._before(key, below), root, sink, clamp=clamp, after=after)
+        finally:
+            os.close(root)
+
+    def _before(self, key: str, below: str | None) -> dict[bytes, Fingerprint]:
+        from builda.fs.layer import Fingerprint
+
+        path = self.path(key, _name(below))
+        try:
+            known = {os.fsencode(path): Fingerprint(*found) for path, found in layout.read_json(path).items()}
+        except FileNotFoundError as error:
+            raise StoreUnavailable(
+                f"the working tree has no record of its beginning: {path}", hint="remove the container"
+            ) from error
+        self._amend(key, known)
+        return known
+
+    def _amend(self, key: str, known: dict[bytes, Fingerprint]) -> None:
+        """A file that was put aside for a command, and back after it, has another ctime and is what it was."""
+        try:
+            with open(self.path(key, "amended"), encoding="ascii") as file:
+                rows = [json.loads(line) for line in file if line.endswith("\n")]
+        except FileNotFoundError:
+            return
+        for row in rows:
+            path = os.fsencode(row["path"])
+            found = known.get(path)
+            if found is not None and found.ctime_ns == row["before"]:
+                known[path] = found._replace(ctime_ns=row["after"])
+
+    def _save(self, key: str, below: str | None, found: Mapping[bytes, Fingerprint]) -> None:
+        """`found` is what the tree was like when `below` was frozen. Whatever is changed after this shows."""
+        value = {os.fsdecode(path): list(known) for path, known in found.items()}
+        layout.publish(self._layout, self.path(key, _name(below)), json.dumps(value).encode("ascii"))
+        latest = max((known.ctime_ns for known in found.values()), default=0)
+        while latest < time.time_ns() and time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) <= latest:
+            time.sleep(0.001)
+
+
+class _Size:
+    """Counts what is written to it."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Count it."""
+        self.bytes += len(data)
+
+
+def _name(below: str | None) -> str:
+    return "before" if below is None else f"before-{below}"
+
+
+def _copy(source: Ahead, out: BinaryIO, diff_id: Digest) -> int:
+    """Write an archive whose digest must be `diff_id`; its size."""
+    import hashlib
+
+    digest, size = hashlib.sha256(), 0
+    try:
+        while data := source.read(1 << 20):
+            digest.update(data)
+            size += out.write(data)
+    finally:
+        source.stop()
+    if Digest("sha256", digest.hexdigest()) != diff_id:
+        raise CorruptContent(f"layer unpacks to sha256:{digest.hexdigest()}, but its step promises {diff_id}")
+    return size
