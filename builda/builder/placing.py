@@ -1,0 +1,377 @@
+"""What a sandbox would mount, put into the tree itself, for places where nothing can be mounted.
+
+Everything is made beside the tree and renamed into it, and what is in its place is renamed away; `store.placed` undoes
+it. What is copied is as it was when the command began, and what the command makes of it is thrown away, except in cache
+mounts, which are in the tree themselves for that time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from builda.errors import InvalidValue, NotFound, Unsupported
+from builda.fs import owners, paths, xattrs
+from builda.store import placed as journal
+from builda.store.placed import take_out
+
+if TYPE_CHECKING:
+    from builda.isolation.spec import Sandbox
+    from builda.linux.mount import Mount
+
+__all__ = ["placed", "take_out"]
+
+_NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+_DIRECTORIES = {"shm": 0o1777, "pts": 0o755, "mqueue": 0o755}
+_BIND = ("bind", "rbind")
+
+
+class File(NamedTuple):
+    """A fresh file of root's."""
+
+    target: str
+    data: bytes
+
+
+class Copy(NamedTuple):
+    """A file or directory as it is now, to be thrown away."""
+
+    target: str
+    source: str
+
+
+class Moved(NamedTuple):
+    """A socket, to be thrown away."""
+
+    target: str
+    source: str
+
+
+class Cache(NamedTuple):
+    """A directory of the store's that the command shall change."""
+
+    target: str
+    home: str
+
+
+class Empty(NamedTuple):
+    """An empty directory, to be thrown away with all that the command puts there."""
+
+    target: str
+    mode: int
+
+
+class Devices(NamedTuple):
+    """What every command finds in /dev."""
+
+    target: str
+
+
+Item: TypeAlias = File | Copy | Moved | Cache | Empty | Devices
+
+
+@contextmanager
+def placed(tree: str, aside: str, sandbox: Sandbox, *, caches: str) -> Iterator[Sandbox]:
+    """What the sandbox would mount is in the tree for the time of the block; the sandbox without it.
+
+    `aside` is a path of ours beside the tree, on its file system; cache mounts are directories in `caches`, each used
+    by nobody else meanwhile. Unsupported, before anything is changed, for what would have to be written on the host.
+    """
+    from dataclasses import replace
+
+    items = items_of(sandbox, caches)
+    take_out(tree, aside)
+    try:
+        with _opened(tree, aside) as placing:
+            for item in items:
+                placing.place(item)
+            placing.finish()
+        yield replace(sandbox, files={}, devices=(), mounts=())
+    finally:
+        take_out(tree, aside)
+
+
+def items_of(sandbox: Sandbox, caches: str) -> tuple[Item, ...]:
+    """What has to be placed, in this order; nothing is changed."""
+    for device in sandbox.devices:
+        if device.target != device.source or device.target not in [f"/dev/{name}" for name in _NODES]:
+            raise Unsupported(
+                f"no device but the standard ones can be given to a command without mounts: {device.source}",
+                hint="leave out --device, or run where builda can mount",
+            )
+    return (
+        Empty("/proc", 0o555),
+        Empty("/sys", 0o555),
+        Devices("/dev"),
+        *(File(path, data) for path, data in sandbox.files.items()),
+        *(_item(mount, caches) for mount in sandbox.mounts),
+    )
+
+
+def _item(mount: Mount, caches: str) -> Item:
+    if mount.type == "tmpfs":
+        words = dict(word.partition("=")[::2] for word in mount.options)
+        return Empty(mount.target, int(words.get("mode", "1777"), 8))
+    if mount.type == "overlay" and len(mount.lower) == 1:
+        return Copy(mount.target, mount.lower[0])
+    if mount.type not in _BIND:
+        raise Unsupported(f"cannot be had without mounts: {mount.type} at {mount.target}")
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(mount.source).st_mode)
+    except FileNotFoundError as error:
+        raise NotFound(f"no such file or directory to mount: {mount.source}") from error
+    if is_socket:
+        return Moved(mount.target, mount.source)
+    if "ro" in mount.options:
+        return Copy(mount.target, mount.source)
+    if os.path.dirname(mount.source) == caches:
+        return Cache(mount.target, mount.source)
+    raise Unsupported(
+        f"without mounts a command cannot write to the host: {mount.source} at {mount.target}",
+        hint="make it read-only (ro), or copy it into the image",
+    )
+
+
+@contextmanager
+def _opened(tree: str, aside: str) -> Iterator[_Placing]:
+    os.makedirs(aside, mode=0o700, exist_ok=True)
+    root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    here = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        journal.note(aside, do="begin")
+        yield _Placing(root, here, aside)
+    finally:
+        os.close(here)
+        os.close(root)
+
+
+class _Placing:
+    """Items on their way into the tree at `root`; `here` is the directory they are made in."""
+
+    def __init__(self, root: int, here: int, aside: str) -> None:
+        self.root = root
+        self.here = here
+        self.aside = aside
+        self.count = 0
+        self.timed: set[str] = set()
+
+    def place(self, item: Item) -> None:
+        """Make it, and exchange it for what is at its target."""
+        path = self.resolved(item.target)
+        self.count += 1
+        is_directory = self.make(item, str(self.count))
+        self.check(path, item.target, is_directory)
+        above, _, name = path.rpartition("/")
+        self.make_parents(above, item.target)
+        parent = journal.open_directory(self.root, above)
+        try:
+            self.exchange(parent, name, path, str(self.count))
+        finally:
+            os.close(parent)
+
+    def finish(self) -> None:
+        """From now on a directory's new time is the command's doing."""
+        journal.note(self.aside, do="ready", times=journal.mtimes(self.root, iter(self.timed)))
+
+    def resolved(self, target: str) -> str:
+        """The path inside the tree without links."""
+        try:
+            path = os.fsdecode(paths.resolved(self.root, target))
+        except OSError as error:
+            raise InvalidValue(f"too many levels of symbolic links in the container: {target}") from error
+        if not path:
+            raise InvalidValue(f"cannot mount over the root of the container: {target}")
+        return path
+
+    def check(self, path: str, target: str, is_directory: bool) -> None:
+        there = paths.lstat_in_root(self.root, path)
+        if there is not None and stat.S_ISDIR(there.st_mode) != is_directory:
+            kinds = ("a directory", "not a directory") if is_directory else ("a file", "a directory")
+            raise InvalidValue(f"cannot mount {kinds[0]} on what is {kinds[1]} in the container: {target}")
+
+    def make(self, item: Item, name: str) -> bool:
+        """Make the item in the directory aside; whether it is a directory."""
+        match item:
+            case File(_, data):
+                _write(self.here, name, data)
+                return False
+            case Copy(_, source):
+                return _copy(source, self.here, name)
+            case Moved(target, source):
+                _move_socket(source, self.here, name, target)
+                return False
+            case Cache(_, home):
+                journal.note(self.aside, do="cache", number=self.count, home=home)
+                os.rename(home, name, dst_dir_fd=self.here)
+            case Empty(_, mode):
+                _make_directory(self.here, name, mode)
+            case Devices():
+                _make_devices(self.here, name)
+        return True
+
+    def make_parents(self, path: str, target: str) -> None:
+        """The directory is there; what of it was made goes when the command is done, if it is empty then."""
+        done = ""
+        for name in path.split("/") if path else ():
+            above, done = done, f"{done}/{name}" if done else name
+            parent = journal.open_directory(self.root, above)
+            try:
+                self.make_parent(parent, name, above, done, target)
+            finally:
+                os.close(parent)
+
+    def make_parent(self, parent: int, name: str, above: str, path: str, target: str) -> None:
+        try:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                raise InvalidValue(f"cannot mount below what is not a directory in the container: {target}")
+        except FileNotFoundError:
+            self.keep_time(parent, above)
+            journal.note(self.aside, do="make", path=path)
+            _make_directory(parent, name, 0o755)
+
+    def keep_time(self, directory: int, path: str) -> None:
+        if path not in self.timed:
+            self.timed.add(path)
+            journal.note(self.aside, do="time", path=path, mtime=os.fstat(directory).st_mtime_ns)
+
+    def exchange(self, parent: int, name: str, path: str, number: str) -> None:
+        try:
+            info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            original = None
+        else:
+            is_directory = stat.S_ISDIR(info.st_mode)
+            original = {"ino": info.st_ino, "ctime": info.st_ctime_ns, "directory": is_directory}
+        self.keep_time(parent, path.rpartition("/")[0])
+        journal.note(self.aside, do="place", path=path, number=self.count, original=original)
+        if original is not None:
+            os.rename(name, f"{number}-original", src_dir_fd=parent, dst_dir_fd=self.here)
+            info = os.stat(f"{number}-original", dir_fd=self.here, follow_symlinks=False)
+            journal.note(self.aside, do="moved", number=self.count, ctime=info.st_ctime_ns)
+        os.rename(number, name, src_dir_fd=self.here, dst_dir_fd=parent)
+
+
+def _write(parent: int, name: str, data: bytes) -> None:
+    with _created(parent, name) as fd, open(fd, "wb", closefd=False) as file:
+        file.write(data)
+        owners.fchown(fd, 0, 0)
+        os.fchmod(fd, 0o644)
+
+
+def _make_directory(parent: int, name: str, mode: int) -> None:
+    os.mkdir(name, 0o700, dir_fd=parent)
+    owners.chown(name, 0, 0, dir_fd=parent)
+    os.chmod(name, mode, dir_fd=parent)  # whatever the umask
+
+
+def _make_devices(parent: int, name: str) -> None:
+    os.mkdir(name, 0o700, dir_fd=parent)
+    here = journal.open_directory(parent, name)
+    try:
+        node: Callable[[int, str], None] = _make_node if _opens_nodes(here) else _make_stand_in
+        for each in _NODES:
+            node(here, each)
+        for each, target in _LINKS.items():
+            os.symlink(target, each, dir_fd=here)
+        for each, mode in _DIRECTORIES.items():
+            _make_directory(here, each, mode)
+        owners.fchown(here, 0, 0)
+        os.fchmod(here, 0o755)
+    finally:
+        os.close(here)
+
+
+def _opens_nodes(parent: int) -> bool:
+    """Whether a node can be made here and opens its device: not in a user namespace, and not on a nodev mount."""
+    try:
+        _make_node(parent, "null")
+    except PermissionError:
+        return False
+    try:
+        os.close(os.open("null", os.O_RDWR, dir_fd=parent))
+        return True
+    except PermissionError:
+        return False
+    finally:
+        os.unlink("null", dir_fd=parent)
+
+
+def _make_node(parent: int, name: str) -> None:
+    os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(*_NODES[name]), dir_fd=parent)
+    os.chmod(name, 0o666, dir_fd=parent)
+
+
+def _make_stand_in(parent: int, name: str) -> None:
+    """Where there can be no node, isolation answers for what is opened here."""
+    with _created(parent, name) as fd:
+        os.fchmod(fd, 0o666)
+
+
+@contextmanager
+def _created(parent: int, name: str) -> Iterator[int]:
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _move_socket(source: str, parent: int, name: str, target: str) -> None:
+    """A socket is reached by its inode: whoever listens at it does so wherever it is."""
+    try:
+        os.rename(source, name, dst_dir_fd=parent)
+    except OSError as error:
+        raise Unsupported(f"a socket cannot be had without mounts ({error.strerror}): {source} at {target}") from error
+
+
+def _copy(source: str, parent: int, name: str) -> bool:
+    """A copy that looks as the source does: owners, modes, times, attributes and hard links; whether of a directory."""
+    fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            _copy_directory(fd, parent, name)
+        elif stat.S_ISREG(mode):
+            _copy_file(fd, parent, name)
+        else:
+            raise Unsupported(f"neither a file nor a directory, which cannot be had without mounts: {source}")
+        return stat.S_ISDIR(mode)
+    finally:
+        os.close(fd)
+
+
+def _copy_directory(source: int, parent: int, name: str) -> None:
+    from builda.fs.tree import CopyRequest, Source, copy_tree
+
+    os.mkdir(name, 0o700, dir_fd=parent)
+    here = journal.open_directory(parent, name)
+    try:
+        copy_tree(CopyRequest((Source(source, "."),), "/"), here)
+        _look_like(here, source)
+    finally:
+        os.close(here)
+
+
+def _copy_file(source: int, parent: int, name: str) -> None:
+    with _created(parent, name) as fd, open(source, "rb", closefd=False) as file, open(fd, "wb", closefd=False) as copy:
+        while data := file.read(1 << 20):
+            copy.write(data)
+        copy.flush()
+        _look_like(fd, source)
+
+
+def _look_like(fd: int, model: int) -> None:
+    info = os.fstat(model)
+    owners.fchown(fd, info.st_uid, info.st_gid)
+    os.fchmod(fd, stat.S_IMODE(info.st_mode))
+    xattrs.write(fd, xattrs.recorded(model))
+    os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))

@@ -1,0 +1,248 @@
+"""What was put into a tree for the time of a command, on record in a journal, and how it is taken out again.
+
+The journal is written before each step and read backwards to undo it. Every step of the undoing can be told from the
+state of the disk alone, so that it may be broken off anywhere, by a kill too, and begun again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias
+
+from builda.errors import CorruptContent
+from builda.fs import paths
+
+Entry: TypeAlias = dict[str, Any]
+
+_STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def is_placed(aside: str) -> bool:
+    """Whether a run, perhaps a killed one, has left something in the tree that `aside` belongs to."""
+    return os.path.exists(f"{aside}/journal")
+
+
+def take_out(tree: str, aside: str) -> None:
+    """Nothing that a run, perhaps a killed one, placed is in `tree` any more, and what was there before is back.
+
+    May be repeated after a crash at any point. Originals that are no directories get a line in the file `amended`
+    beside `aside`, which tells what taking them away and back did to their ctime; not when the command changed them.
+    """
+    try:
+        here = os.open(aside, _OPEN)
+    except FileNotFoundError:
+        return
+    root = os.open(tree, _OPEN)
+    try:
+        _Undoing(root, here, aside).run()
+        for name in os.listdir(here):
+            if name != "journal":
+                paths.remove_tree(here, name)
+        with suppress(FileNotFoundError):
+            os.unlink("journal", dir_fd=here)
+    finally:
+        os.close(root)
+        os.close(here)
+    os.rmdir(aside)
+
+
+def note(aside: str, **entry: object) -> None:
+    """Append one line to the journal."""
+    _append(f"{aside}/journal", entry)
+
+
+def open_directory(root: int, path: str) -> int:
+    """A descriptor of the directory at `path`, in which no link is followed, not even the last."""
+    fd = os.open(".", _OPEN, dir_fd=root)
+    for name in path.split("/") if path else ():
+        try:
+            inner = os.open(name, _STEP, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = inner
+    try:
+        return os.open(".", _OPEN, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def mtimes(root: int, directories: Iterator[str]) -> dict[str, int]:
+    """The times, in nanoseconds, of those directories that are there."""
+    found = {}
+    for path in directories:
+        with _at(root, path) as fd:
+            if fd is not None:
+                found[path] = os.fstat(fd).st_mtime_ns
+    return found
+
+
+def _append(path: str, entry: dict[str, Any]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(entry).encode() + b"\n")
+    finally:
+        os.close(fd)
+
+
+class _Undoing:
+    """One journal, read backwards. `here` is the directory of what was set aside."""
+
+    def __init__(self, root: int, here: int, aside: str) -> None:
+        self.root = root
+        self.here = here
+        self.aside = aside
+        self.entries = _entries(here)
+        self.moved: dict[int, int] = self.last("moved", "number", "ctime")
+        self.back: dict[int, bool] = self.last("back", "number", "amend")
+
+    def last(self, kind: str, key: str, value: str) -> dict[Any, Any]:
+        return {entry[key]: entry[value] for entry in self.entries if entry["do"] == kind}
+
+    def run(self) -> None:
+        if not self.entries:
+            return
+        times = self.times()
+        for entry in reversed(self.entries):
+            match entry["do"]:
+                case "time":
+                    self.set_time(entry["path"], times)
+                case "make":
+                    self.remove_made(entry["path"])
+                case "place":
+                    self.take_back(entry)
+                case "cache":
+                    self.send_home(str(entry["number"]), entry["home"])
+                case _:  # says how far the run had come
+                    pass
+
+    def times(self) -> dict[str, int]:
+        """What the directories' times shall be; decided once, as undoing changes them itself."""
+        for entry in reversed(self.entries):
+            if entry["do"] == "undo":
+                decided: dict[str, int] = entry["times"]
+                return decided
+        before: dict[str, int] = {}
+        after: dict[str, int] = {}
+        for entry in self.entries:
+            if entry["do"] == "time":
+                before[entry["path"]] = entry["mtime"]
+            elif entry["do"] == "ready":
+                after = entry["times"]
+        now = mtimes(self.root, iter(before))
+        times = {path: before[path] if now[path] == after.get(path, now[path]) else now[path] for path in now}
+        note(self.aside, do="undo", times=times)
+        return times
+
+    def set_time(self, path: str, times: dict[str, int]) -> None:
+        with _at(self.root, path) as fd:
+            if fd is not None and path in times:
+                os.utime(fd, ns=(os.fstat(fd).st_atime_ns, times[path]))
+
+    def remove_made(self, path: str) -> None:
+        """What the command put into it stays, and it too."""
+        above, _, name = path.rpartition("/")
+        with _at(self.root, above) as parent:
+            if parent is not None:
+                with suppress(OSError):
+                    os.rmdir(name, dir_fd=parent)
+
+    def take_back(self, entry: Entry) -> None:
+        """What is at the place now goes, whatever it is, as a mount there would have swallowed it."""
+        above, _, name = entry["path"].rpartition("/")
+        number, original = entry["number"], entry["original"]
+        with _at(self.root, above) as parent:
+            if parent is None:  # the command removed the directory, and its original with it
+                return
+            if original is None:
+                if not _exists(self.here, str(number)):
+                    self.throw_away(parent, name, number)
+                return
+            if _exists(self.here, f"{number}-original"):
+                self.throw_away(parent, name, number)
+                self.put_back(parent, name, number, original)
+            if self.back.get(number) and _inode(parent, name) == original["ino"]:
+                self.amend(parent, entry)
+
+    def throw_away(self, parent: int, name: str, number: int) -> None:
+        if _exists(self.here, f"{number}-gone"):
+            return
+        with suppress(FileNotFoundError):
+            os.rename(name, f"{number}-gone", src_dir_fd=parent, dst_dir_fd=self.here)
+
+    def put_back(self, parent: int, name: str, number: int, original: Entry) -> None:
+        info = os.stat(f"{number}-original", dir_fd=self.here, follow_symlinks=False)
+        same = info.st_ctime_ns == self.moved.get(number, info.st_ctime_ns)  # else changed by another name it has
+        self.back[number] = same and not original["directory"]
+        note(self.aside, do="back", number=number, amend=self.back[number])
+        os.rename(f"{number}-original", name, src_dir_fd=self.here, dst_dir_fd=parent)
+
+    def amend(self, parent: int, entry: Entry) -> None:
+        path, before = entry["path"], entry["original"]["ctime"]
+        after = os.stat(path.rpartition("/")[2], dir_fd=parent, follow_symlinks=False).st_ctime_ns
+        _append(f"{os.path.dirname(self.aside)}/amended", {"path": path, "before": before, "after": after})
+
+    def send_home(self, number: str, home: str) -> None:
+        """The cache is where it lives, as the command left it; dropped when another one lives there by now."""
+        name = next((name for name in (f"{number}-gone", number) if _is_directory(self.here, name)), None)
+        if name is None:  # it is there already, or the command made something else of it
+            return
+        try:
+            os.rename(name, home, src_dir_fd=self.here)  # over an empty directory too
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _entries(here: int) -> list[Entry]:
+    """The journal's lines; one that a kill cut short is cut off, as what it announces was not begun."""
+    try:
+        fd = os.open("journal", os.O_RDWR | os.O_CLOEXEC, dir_fd=here)
+    except FileNotFoundError:
+        return []
+    with open(fd, "r+b") as file:
+        data = file.read()
+        whole = data.rfind(b"\n") + 1
+        if whole != len(data):
+            file.truncate(whole)
+    try:
+        return [json.loads(line) for line in data[:whole].splitlines()]
+    except ValueError as error:
+        raise CorruptContent("damaged journal of what a command was given", hint="remove the container") from error
+
+
+@contextmanager
+def _at(root: int, path: str) -> Iterator[int | None]:
+    """A descriptor of a directory for the time of the block; None when none is there."""
+    try:
+        fd = open_directory(root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _inode(parent: int, name: str) -> int | None:
+    try:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _exists(parent: int, name: str) -> bool:
+    return _inode(parent, name) is not None
+
+
+def _is_directory(parent: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
