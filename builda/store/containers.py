@@ -11,7 +11,7 @@ from dataclasses import field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import AlreadyExists, InUse, InvalidValue, NotFound, StoreUnavailable
-from builda.linux.process import is_alive, process_identity
+from builda.linux.process import process_identity
 from builda.oci.config import History, ImageConfig, config_to_json, parse_config, parse_history
 from builda.oci.digest import Digest
 from builda.runoptions import NO_OPTIONS, RunOptions
@@ -263,7 +263,7 @@ class Containers:
         path = self.path(container.id, f"run-{pid}-{start}-{os.urandom(4).hex()}")
         try:
             with layout.translated(self._layout.root):
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                fd = locks.hold(path)
         except FileNotFoundError as error:
             raise NotFound(f"no such container: {container.name}") from error
         try:
@@ -271,14 +271,14 @@ class Containers:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(path)
+            os.close(fd)
 
     def runners(self, container: WorkingContainer) -> tuple[int, ...]:
-        """Process IDs of live processes that run something in it."""
+        """Process IDs of live processes that run something in it, each as its own pid namespace has it."""
         found = []
         for name in layout.iter_names(self.path(container.id)):
-            parts = name.split("-")
-            if parts[0] == "run" and is_alive(int(parts[1]), int(parts[2])):
-                found.append(int(parts[1]))
+            if name.startswith("run-") and locks.is_held(self.path(container.id, name)):
+                found.append(int(name.split("-")[1]))
         return tuple(found)
 
     def delete(self, container: WorkingContainer) -> None:

@@ -31,6 +31,7 @@ def sweep(store: Store) -> None:
     """Remove everything that nothing refers to. Two sweeps never run at once; everything else may."""
     where = store.layout
     with layout.translated(where.root), locks.exclusive(where.path("locks", "gc.lock")), leases.lease(where):
+        leases.remove_dead(where)
         horizon = leases.horizon(where, time.time())
         _sweep_containers(store, horizon)
         marked = mark(store)
@@ -132,6 +133,13 @@ def _take(where: Layout, path: str, horizon: float) -> bool:
     return True
 
 
+def _is_older(path: str, horizon: float) -> bool:
+    try:
+        return os.stat(path, follow_symlinks=False).st_mtime < horizon
+    except FileNotFoundError:
+        return False
+
+
 def _remove(where: Layout, path: str) -> None:
     from builda.fs.paths import remove_tree
 
@@ -150,9 +158,10 @@ def _sweep_containers(store: Store, horizon: float) -> None:
             _take(where, where.path("containers", name), horizon)
             continue
         for note in layout.iter_names(where.path("containers", name)):
-            if note.startswith("run-") and layout.owner_is_alive(note) is False:
+            path = where.path("containers", name, note)
+            if note.startswith("run-") and not locks.is_held(path):
                 with suppress(FileNotFoundError):
-                    os.unlink(where.path("containers", name, note))
+                    os.unlink(path)
 
 
 def _sweep_chains(where: Layout) -> None:
@@ -184,9 +193,7 @@ def _sweep_ingest(where: Layout, horizon: float) -> None:
                 lock = locks.bucket(where.path("locks"), name.removeprefix("blob-"))
                 with suppress(Timeout), FileLock(lock, timeout=0, thread_local=False):
                     _take(where, path, horizon)
-            elif (alive := layout.owner_is_alive(name)) is False:
-                _remove(where, path)
-            elif alive is None:
+            elif not layout.owner_is_alive(name):  # as far as this pid namespace knows
                 _take(where, path, horizon)
 
 
@@ -212,8 +219,9 @@ def fsck(store: Store) -> tuple[str, ...]:
     for reference, target in store.names().items():
         if not os.path.exists(where.path("images", f"{Digest.parse(target).encoded}.json")):
             found.append(f"name points at no image: {reference}")
+    horizon = leases.horizon(where, time.time())
     for name in layout.iter_names(where.path("ingest")):
-        if layout.owner_is_alive(name) is False:
+        if layout.owner_is_alive(name) is False and _is_older(where.path("ingest", name), horizon):
             found.append(f"left by a dead process: ingest/{name}")
     return tuple(found)
 

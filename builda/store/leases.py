@@ -1,7 +1,7 @@
 """Leases: which live process works in the store, and since when.
 
-A process that may make or reuse objects has a file `leases/lease-PID-START-RANDOM`. The sweep spares everything that is
-younger than the oldest living lease, so whatever a process made or touched since it began is safe until it ends.
+A process that may make or reuse objects holds a file `leases/lease-PID-START-RANDOM`. The sweep spares all that is
+younger than the oldest lease that is held, so whatever a process made or touched since it began is safe until it ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from builda.linux.process import process_identity
-from builda.store import layout
+from builda.store import layout, locks
 from builda.store.layout import Layout
 
 
@@ -21,16 +21,17 @@ def lease(store: Layout) -> Iterator[None]:
     pid, start = process_identity()
     path = store.path("leases", f"lease-{pid}-{start}-{os.urandom(8).hex()}")
     with layout.translated(store.root):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        fd = locks.hold(path)
     try:
         yield
     finally:
         with suppress(FileNotFoundError):
             os.unlink(path)
+        os.close(fd)
 
 
 def horizon(store: Layout, now: float, *, mine: bool = True) -> float:
-    """When the oldest living lease began, `now` when there is none; leases of dead processes are removed.
+    """When the oldest living lease began, `now` when there is none.
 
     Without `mine` this process's own leases do not count.
     """
@@ -38,14 +39,19 @@ def horizon(store: Layout, now: float, *, mine: bool = True) -> float:
     own = "lease-{}-{}-".format(*process_identity())
     for name in layout.iter_names(store.path("leases")):
         path = store.path("leases", name)
-        try:
-            began = os.stat(path).st_mtime
-        except FileNotFoundError:
+        if name.startswith(own) and not mine:
             continue
-        if layout.owner_is_alive(name):
-            if mine or not name.startswith(own):
-                oldest = min(oldest, began)
-        else:
+        with suppress(FileNotFoundError):
+            began = os.stat(path).st_mtime
+            if began < oldest and locks.is_held(path):
+                oldest = began
+    return oldest
+
+
+def remove_dead(store: Layout) -> None:
+    """Leases that no living process holds are gone."""
+    for name in layout.iter_names(store.path("leases")):
+        path = store.path("leases", name)
+        if not locks.is_held(path):
             with suppress(FileNotFoundError):
                 os.unlink(path)
-    return oldest

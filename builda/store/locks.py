@@ -42,6 +42,38 @@ def alone(path: str) -> AbstractContextManager[None]:
     return brief(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def hold(path: str) -> int:
+    """The descriptor of a file that is there and `is_held` for as long as this process lives and keeps it open.
+
+    Unlike a process ID this also tells processes of another pid namespace: another pod that has the same volume.
+    """
+    while True:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:  # else somebody found it before it was held, and removed it
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def is_held(path: str) -> bool:
+    """Whether a living process holds this file; False when it is not there."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def bucket(directory: str, name: str, kind: str = "") -> str:
     """The lock file of an object called `name`, a hexadecimal digest; those of each `kind` are for themselves."""
     return f"{directory}/{kind}{int(name[:8], 16) % BUCKETS:02x}.lock"

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from builda.errors import AlreadyExists, InUse, InvalidValue, NotFound, StoreUnavailable
-from builda.linux.process import process_identity
 from builda.oci.config import Healthcheck, History, ImageConfig
 from builda.oci.descriptor import Descriptor, Platform
 from builda.oci.digest import Digest
@@ -265,11 +264,18 @@ class Sleeper:
 
 
 def runs(store: Store, made: WorkingContainer) -> Sleeper:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    pid, start = process_identity(process.pid)
-    mark = Path(store.containers.path(made.id, f"run-{pid}-{start}-0"))
-    mark.touch()
-    return Sleeper(process, mark)
+    script = """if True:
+        import os, sys
+        from builda.store import locks
+        locks.hold(f"{sys.argv[1]}/run-{os.getpid()}-1-0")
+        os.write(1, b".")
+        sys.stdin.read()
+    """
+    command = [sys.executable, "-c", script, store.containers.path(made.id)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.read(1) == b"."
+    return Sleeper(process, Path(store.containers.path(made.id, f"run-{process.pid}-1-0")))
 
 
 def test_container_in_which_another_process_runs_is_not_removed(store: Store) -> None:

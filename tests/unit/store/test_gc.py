@@ -28,17 +28,21 @@ pytestmark = pytest.mark.root
 DEAD = "tmp-1-999999999-dead"
 
 
+HOLDING = "import os, sys; from builda.store import locks; locks.hold(sys.argv[1]); os.write(1, b'.'); sys.stdin.read()"
+
+
 @contextmanager
-def living_process(store: Store) -> Iterator[None]:
+def living_process(store: Store, *prefix: str) -> Iterator[None]:
     """Another process that has a lease."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    pid, start = process_identity(process.pid)
-    Path(store.layout.path("leases", f"lease-{pid}-{start}-0")).touch()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.communicate()
+    path = store.layout.path("leases", "lease-1-1-0")
+    command = [*prefix, sys.executable, "-c", HOLDING, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"."
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def sweep(store: Store) -> None:
@@ -130,6 +134,20 @@ def test_object_touched_between_look_and_removal_is_put_back(store: Store) -> No
     horizon = os.stat(store.blob_path(blob)).st_mtime
     assert not gc._take(store.layout, store.blob_path(blob), horizon)
     assert os.path.exists(store.blob_path(blob))
+
+
+def test_a_process_of_another_pid_namespace_is_known_to_live(store: Store) -> None:
+    with living_process(store, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"):
+        blob = store.put_bytes(b"x", "m").digest
+        made = Path(store.layout.path("ingest", DEAD))
+        made.write_text("written by a process that is known there only")
+        store.close()
+        another(store).sweep()
+        assert os.path.exists(store.blob_path(blob))
+        assert made.exists()
+    sweep(store)
+    assert not os.path.exists(store.blob_path(blob))
+    assert not made.exists()
 
 
 def test_leases_of_the_dead_do_not_count(store: Store) -> None:
