@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shutil
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,6 +48,8 @@ def attached(
     """
     with ExitStack() as stack:
         work = _Work(builder, inputs, user, scratch, stack)
+        if not builder.store.can_mount:
+            work.take_caches(step.mounts)
         mounts = [work.volume(text) for text in options.volumes]
         env: list[tuple[str, str]] = []
         for mount in step.mounts:
@@ -69,6 +72,7 @@ class _Work:
         self.stack = stack
         self.count = 0
         self.agents = 0
+        self.caches: dict[str, str] = {}
 
     def place(self, name: str) -> str:
         """A new path in the scratch directory."""
@@ -188,11 +192,29 @@ class _Work:
     def cache(self, mount: RunMount) -> Mount:
         """A directory that lives on between runs: the same one for the same id and owner, as in Buildah."""
         owner = (mount.uid or 0, mount.gid or 0)
-        name = mount.id or posixpath.normpath(mount.target)
-        identity = f"{name}\0{owner[0]}\0{owner[1]}"
-        path = self.stack.enter_context(self.builder.store.cache_mount(identity, mount.sharing))
+        path = self.cache_directory(mount)
         self.fill(path, mount, owner)
         return Mount("bind", path, mount.target, ("ro",) if mount.read_only else ("rw",))
+
+    def cache_directory(self, mount: RunMount) -> str:
+        store, identity = self.builder.store, _cache_identity(mount)
+        if store.can_mount or mount.sharing == "private":
+            return self.stack.enter_context(store.cache_mount(identity, mount.sharing))
+        if identity not in self.caches:
+            raise Unsupported(
+                f"a cache can be at one place only where nothing can be mounted: {mount.target}",
+                hint="sharing=private gives it a directory of its own",
+            )
+        return self.caches.pop(identity)
+
+    def take_caches(self, mounts: tuple[RunMount, ...]) -> None:
+        """Caches that are moved to where they are used have one user at a time, whatever `sharing` says.
+
+        All take them in the same order, so that nobody waits for somebody who waits for him.
+        """
+        shared = {_cache_identity(mount) for mount in mounts if mount.type == "cache" and mount.sharing != "private"}
+        for identity in sorted(shared):
+            self.caches[identity] = self.stack.enter_context(self.builder.store.cache_mount(identity, "locked"))
 
     def fill(self, path: str, mount: RunMount, owner: tuple[int, int]) -> None:
         """Give a cache directory its owner and mode, and what it holds at first, the first time it is used."""
@@ -230,8 +252,26 @@ class _Work:
         from builda.builder.agent import relayed
 
         mode, owner = 0o600 if mount.mode is None else mount.mode, (mount.uid or 0, mount.gid or 0)
-        own = self.stack.enter_context(relayed(socket, self.directory("agent"), owner=owner, mode=mode))
+        own = self.stack.enter_context(relayed(socket, self.socket_directory(), owner=owner, mode=mode))
         return (Mount("bind", own, target, ("rw",)),), variables
+
+    def socket_directory(self) -> str:
+        """Where nothing can be mounted a socket is moved into the tree, and so has to be on its file system."""
+        store = self.builder.store
+        if store.can_mount:
+            return self.directory("agent")
+        from builda.store.layout import temporary
+
+        path = temporary(store.layout)
+        os.mkdir(path, 0o700)
+        self.stack.callback(shutil.rmtree, path, ignore_errors=True)
+        return path
+
+
+def _cache_identity(mount: RunMount) -> str:
+    """One cache for each id, which is the target by default, and owner."""
+    name = mount.id or posixpath.normpath(mount.target)
+    return f"{name}\0{mount.uid or 0}\0{mount.gid or 0}"
 
 
 def _tmpfs(mount: RunMount) -> Mount:

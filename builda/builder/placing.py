@@ -162,7 +162,7 @@ class _Placing:
         self.here = here
         self.aside = aside
         self.count = 0
-        self.timed: set[str] = set()
+        self.times: dict[str, int] = {}
 
     def place(self, item: Item) -> None:
         """Make it, and exchange it for what is at its target."""
@@ -179,8 +179,12 @@ class _Placing:
             os.close(parent)
 
     def finish(self) -> None:
-        """From now on a directory's new time is the command's doing."""
-        journal.note(self.aside, do="ready", times=journal.mtimes(self.root, iter(self.timed)))
+        """Directories look as before, so that the command sees no other time, and one that it changes shows."""
+        for path, mtime in self.times.items():
+            with journal.directory_at(self.root, path) as directory:
+                if directory is not None:
+                    os.utime(directory, ns=(os.fstat(directory).st_atime_ns, mtime))
+        journal.note(self.aside, do="ready")
 
     def resolved(self, target: str) -> str:
         """The path inside the tree without links."""
@@ -239,9 +243,9 @@ class _Placing:
             _make_directory(parent, name, 0o755)
 
     def keep_time(self, directory: int, path: str) -> None:
-        if path not in self.timed:
-            self.timed.add(path)
-            journal.note(self.aside, do="time", path=path, mtime=os.fstat(directory).st_mtime_ns)
+        if path not in self.times:
+            self.times[path] = os.fstat(directory).st_mtime_ns
+            journal.note(self.aside, do="time", path=path, mtime=self.times[path])
 
     def exchange(self, parent: int, name: str, path: str, number: str) -> None:
         try:

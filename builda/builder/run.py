@@ -85,17 +85,27 @@ def _perform(
             version=builder.version,
         )
 
+    def perform(network: str) -> int:
+        if builder.store.can_mount:
+            return isolation.run(command, sandbox(network), builder.emit)
+        from builda.builder.placing import placed
+
+        snapshots = builder.store.snapshots
+        tree, aside = snapshots.upper(container.snapshot), snapshots.path(container.snapshot, "placed")
+        with placed(tree, aside, sandbox(network), caches=builder.store.layout.path("cache")) as inner:
+            return isolation.run(command, inner, builder.emit)
+
     network = asked or ("private" if builder.private_network and isolation.name != "chroot" else "host")
     if network != "private" or not (asked is None or in_user_namespace()):
-        return isolation.run(command, sandbox(network), builder.emit)
+        return perform(network)
     if asked is not None and builder.relay_failed:
-        return isolation.run(command, sandbox("host"), builder.emit)
+        return perform("host")
     try:
-        return isolation.run(command, sandbox("private"), builder.emit)
+        return perform("private")
     except NetworkUnavailable as error:  # before the command was started
         builder.private_network, builder.relay_failed = False, True
         builder.emit(Warned(message=f"commands have the host's network: {error}", hint="--network host says so"))
-    return isolation.run(command, sandbox("host"), builder.emit)
+    return perform("host")
 
 
 def _identity(

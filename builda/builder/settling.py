@@ -1,4 +1,4 @@
-"""Mount points that a run had to make in the root file system, taken away again: nothing of them reaches an image."""
+"""What a run had to put into the root file system, taken away again: nothing of it reaches an image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 
 def settle(builder: Builder, container: WorkingContainer) -> None:
-    """Take away the mount points that a run, perhaps a killed one, had to make in the root file system."""
+    """Take away the mount points that a run, perhaps a killed one, had to make in the root file system.
+
+    Where nothing is mounted it is all that the run was given.
+    """
     from builda.isolation.stubs import parse_stubs, remove_stubs
 
+    builder.store.take_out(container.snapshot)
     record = builder.store.containers.path(container.id, "stubs")
     try:
         with open(record, "rb") as file:

@@ -23,11 +23,6 @@ _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def is_placed(aside: str) -> bool:
-    """Whether a run, perhaps a killed one, has left something in the tree that `aside` belongs to."""
-    return os.path.exists(f"{aside}/journal")
-
-
 def take_out(tree: str, aside: str) -> None:
     """Nothing that a run, perhaps a killed one, placed is in `tree` any more, and what was there before is back.
 
@@ -72,20 +67,28 @@ def open_directory(root: int, path: str) -> int:
         os.close(fd)
 
 
-def mtimes(root: int, directories: Iterator[str]) -> dict[str, int]:
-    """The times, in nanoseconds, of those directories that are there."""
-    found = {}
-    for path in directories:
-        with _at(root, path) as fd:
-            if fd is not None:
-                found[path] = os.fstat(fd).st_mtime_ns
-    return found
+@contextmanager
+def directory_at(root: int, path: str) -> Iterator[int | None]:
+    """A descriptor of a directory for the time of the block; None when none is there."""
+    try:
+        fd = open_directory(root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _append(path: str, entry: dict[str, Any]) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    line = json.dumps(entry).encode() + b"\n"
     try:
-        os.write(fd, json.dumps(entry).encode() + b"\n")
+        size = os.fstat(fd).st_size
+        if os.write(fd, line) != len(line):
+            os.ftruncate(fd, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:
         os.close(fd)
 
@@ -127,27 +130,26 @@ class _Undoing:
             if entry["do"] == "undo":
                 decided: dict[str, int] = entry["times"]
                 return decided
-        before: dict[str, int] = {}
-        after: dict[str, int] = {}
-        for entry in self.entries:
-            if entry["do"] == "time":
-                before[entry["path"]] = entry["mtime"]
-            elif entry["do"] == "ready":
-                after = entry["times"]
-        now = mtimes(self.root, iter(before))
-        times = {path: before[path] if now[path] == after.get(path, now[path]) else now[path] for path in now}
+        times = {entry["path"]: entry["mtime"] for entry in self.entries if entry["do"] == "time"}
+        if any(entry["do"] == "ready" for entry in self.entries):  # they looked as before when the command began
+            times = {path: self.time_of(path, before) for path, before in times.items()}
         note(self.aside, do="undo", times=times)
         return times
 
+    def time_of(self, path: str, before: int) -> int:
+        """As it is now, `before` for what lies below another place."""
+        with directory_at(self.root, path) as fd:
+            return before if fd is None else os.fstat(fd).st_mtime_ns
+
     def set_time(self, path: str, times: dict[str, int]) -> None:
-        with _at(self.root, path) as fd:
+        with directory_at(self.root, path) as fd:
             if fd is not None and path in times:
                 os.utime(fd, ns=(os.fstat(fd).st_atime_ns, times[path]))
 
     def remove_made(self, path: str) -> None:
         """What the command put into it stays, and it too."""
         above, _, name = path.rpartition("/")
-        with _at(self.root, above) as parent:
+        with directory_at(self.root, above) as parent:
             if parent is not None:
                 with suppress(OSError):
                     os.rmdir(name, dir_fd=parent)
@@ -156,7 +158,7 @@ class _Undoing:
         """What is at the place now goes, whatever it is, as a mount there would have swallowed it."""
         above, _, name = entry["path"].rpartition("/")
         number, original = entry["number"], entry["original"]
-        with _at(self.root, above) as parent:
+        with directory_at(self.root, above) as parent:
             if parent is None:  # the command removed the directory, and its original with it
                 return
             if original is None:
@@ -214,20 +216,6 @@ def _entries(here: int) -> list[Entry]:
         return [json.loads(line) for line in data[:whole].splitlines()]
     except ValueError as error:
         raise CorruptContent("damaged journal of what a command was given", hint="remove the container") from error
-
-
-@contextmanager
-def _at(root: int, path: str) -> Iterator[int | None]:
-    """A descriptor of a directory for the time of the block; None when none is there."""
-    try:
-        fd = open_directory(root, path)
-    except (FileNotFoundError, NotADirectoryError):
-        yield None
-        return
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _inode(parent: int, name: str) -> int | None:

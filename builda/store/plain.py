@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent, NotFound, StoreUnavailable
@@ -70,6 +71,19 @@ class PlainSnapshots(Snapshots):
     def _make(self, key: str, parent: str | None) -> None:
         os.mkdir(self.path(key, "fs"))
         os.chmod(self.path(key, "fs"), 0o755)
+
+    def take_out(self, key: str) -> None:
+        aside = self.path(key, "placed")
+        if os.path.exists(aside):
+            from builda.store.placed import take_out
+
+            with layout.translated(self._layout.root):
+                take_out(self.upper(key), aside)
+
+    def remove(self, snapshot: str) -> None:
+        with suppress(CorruptContent, OSError):  # for the sake of caches; everything else goes in any case
+            self.take_out(snapshot)
+        super().remove(snapshot)
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:
         from builda.linux.mount import Mount  # which brings ctypes

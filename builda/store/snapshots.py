@@ -207,6 +207,9 @@ class Snapshots:
         finally:
             os.close(directory)
 
+    def take_out(self, key: str) -> None:
+        """What a command that was killed was given is not in an active snapshot; where mounts are made it never is."""
+
     def find_chain(self, chain: Digest) -> str | None:
         """The committed snapshot of this ChainID; None when there is none, or none to be trusted."""
         try:

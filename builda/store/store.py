@@ -235,6 +235,10 @@ class Store:
         """How to mount a committed snapshot, read-only."""
         return self.snapshots.view(snapshot)
 
+    def take_out(self, key: str) -> None:
+        """What a command that was killed was given is not in an active snapshot any more."""
+        self.snapshots.take_out(key)
+
     def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
         """What was changed in an active snapshot as a layer, to be recorded and then given to `freeze`."""
         self.lease()
