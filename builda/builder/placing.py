@@ -90,14 +90,17 @@ def placed(tree: str, aside: str, sandbox: Sandbox, *, caches: str) -> Iterator[
 
     items = items_of(sandbox, caches)
     take_out(tree, aside)
+    held: dict[str, int] = {}
     try:
-        with _opened(tree, aside) as placing:
+        with _opened(tree, aside, held) as placing:
             for item in items:
                 placing.place(item)
             placing.finish()
         yield replace(sandbox, files={}, devices=(), mounts=())
     finally:
-        take_out(tree, aside)
+        take_out(tree, aside, held=held)
+        for fd in held.values():
+            os.close(fd)
 
 
 def items_of(sandbox: Sandbox, caches: str) -> tuple[Item, ...]:
@@ -142,25 +145,29 @@ def _item(mount: Mount, caches: str) -> Item:
 
 
 @contextmanager
-def _opened(tree: str, aside: str) -> Iterator[_Placing]:
+def _opened(tree: str, aside: str, held: dict[str, int]) -> Iterator[_Placing]:
     os.makedirs(aside, mode=0o700, exist_ok=True)
     root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     here = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         journal.note(aside, do="begin")
-        yield _Placing(root, here, aside)
+        yield _Placing(root, here, aside, held)
     finally:
         os.close(here)
         os.close(root)
 
 
 class _Placing:
-    """Items on their way into the tree at `root`; `here` is the directory they are made in."""
+    """Items on their way into the tree at `root`; `here` is the directory they are made in.
 
-    def __init__(self, root: int, here: int, aside: str) -> None:
+    `held` gets a descriptor of each directory that is changed.
+    """
+
+    def __init__(self, root: int, here: int, aside: str, held: dict[str, int]) -> None:
         self.root = root
         self.here = here
         self.aside = aside
+        self.held = held
         self.count = 0
         self.times: dict[str, int] = {}
 
@@ -181,9 +188,7 @@ class _Placing:
     def finish(self) -> None:
         """Directories look as before, so that the command sees no other time, and one that it changes shows."""
         for path, mtime in self.times.items():
-            with journal.directory_at(self.root, path) as directory:
-                if directory is not None:
-                    os.utime(directory, ns=(os.fstat(directory).st_atime_ns, mtime))
+            os.utime(self.held[path], ns=(os.fstat(self.held[path]).st_atime_ns, mtime))
         journal.note(self.aside, do="ready")
 
     def resolved(self, target: str) -> str:
@@ -244,8 +249,9 @@ class _Placing:
 
     def keep_time(self, directory: int, path: str) -> None:
         if path not in self.times:
-            self.times[path] = os.fstat(directory).st_mtime_ns
-            journal.note(self.aside, do="time", path=path, mtime=self.times[path])
+            info = os.fstat(directory)
+            self.held[path], self.times[path] = os.dup(directory), info.st_mtime_ns
+            journal.note(self.aside, do="time", path=path, mtime=info.st_mtime_ns, ino=info.st_ino)
 
     def exchange(self, parent: int, name: str, path: str, number: str) -> None:
         try:

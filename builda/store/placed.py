@@ -7,11 +7,13 @@ state of the disk alone, so that it may be broken off anywhere, by a kill too, a
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from builda.errors import CorruptContent
@@ -23,28 +25,35 @@ _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def take_out(tree: str, aside: str) -> None:
+def take_out(
+    tree: str, aside: str, *, held: Mapping[str, int] = MappingProxyType({}), cache: str | None = None
+) -> None:
     """Nothing that a run, perhaps a killed one, placed is in `tree` any more, and what was there before is back.
 
     May be repeated after a crash at any point. Originals that are no directories get a line in the file `amended`
     beside `aside`, which tells what taking them away and back did to their ctime; not when the command changed them.
+    `held` are open directories by their path when things were placed in them: they are found wherever they are now.
+    With `cache` nothing is done unless that is among what was placed; the caller has its lock, so the run is dead.
     """
     try:
         here = os.open(aside, _OPEN)
     except FileNotFoundError:
         return
-    root = os.open(tree, _OPEN)
     try:
-        _Undoing(root, here, aside).run()
+        fcntl.flock(here, fcntl.LOCK_EX)  # who looks for a cache has no lock of the tree
+        entries = _entries(here)
+        if cache is not None and not any(entry["do"] == "cache" and entry["home"] == cache for entry in entries):
+            return
+        with _opened(tree) as root:
+            _Undoing(root, here, aside, entries, held).run()
         for name in os.listdir(here):
             if name != "journal":
                 paths.remove_tree(here, name)
+        paths.remove_tree(here, "journal")
         with suppress(FileNotFoundError):
-            os.unlink("journal", dir_fd=here)
+            os.rmdir(aside)
     finally:
-        os.close(root)
         os.close(here)
-    os.rmdir(aside)
 
 
 def note(aside: str, **entry: object) -> None:
@@ -63,6 +72,15 @@ def open_directory(root: int, path: str) -> int:
         fd = inner
     try:
         return os.open(".", _OPEN, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    fd = os.open(path, _OPEN)
+    try:
+        yield fd
     finally:
         os.close(fd)
 
@@ -96,11 +114,12 @@ def _append(path: str, entry: dict[str, Any]) -> None:
 class _Undoing:
     """One journal, read backwards. `here` is the directory of what was set aside."""
 
-    def __init__(self, root: int, here: int, aside: str) -> None:
+    def __init__(self, root: int, here: int, aside: str, entries: list[Entry], held: Mapping[str, int]) -> None:
         self.root = root
         self.here = here
         self.aside = aside
-        self.entries = _entries(here)
+        self.entries = entries
+        self.held = held
         self.moved: dict[int, int] = self.last("moved", "number", "ctime")
         self.back: dict[int, bool] = self.last("back", "number", "amend")
 
@@ -124,6 +143,16 @@ class _Undoing:
                 case _:  # says how far the run had come
                     pass
 
+    @contextmanager
+    def directory(self, path: str) -> Iterator[int | None]:
+        """`directory_at`, or where the command moved it to."""
+        if path not in self.held:
+            with directory_at(self.root, path) as fd:
+                yield fd
+        else:
+            fd = self.held[path]
+            yield fd if os.fstat(fd).st_nlink else None
+
     def times(self) -> dict[str, int]:
         """What the directories' times shall be; decided once, as undoing changes them itself."""
         for entry in reversed(self.entries):
@@ -132,24 +161,26 @@ class _Undoing:
                 return decided
         times = {entry["path"]: entry["mtime"] for entry in self.entries if entry["do"] == "time"}
         if any(entry["do"] == "ready" for entry in self.entries):  # they looked as before when the command began
-            times = {path: self.time_of(path, before) for path, before in times.items()}
+            inodes = {entry["path"]: entry["ino"] for entry in self.entries if entry["do"] == "time"}
+            times = {path: self.time_of(path, inodes[path], before) for path, before in times.items()}
         note(self.aside, do="undo", times=times)
         return times
 
-    def time_of(self, path: str, before: int) -> int:
+    def time_of(self, path: str, inode: int, before: int) -> int:
         """As it is now, `before` for what lies below another place."""
-        with directory_at(self.root, path) as fd:
-            return before if fd is None else os.fstat(fd).st_mtime_ns
+        with self.directory(path) as fd:
+            info = None if fd is None else os.fstat(fd)
+        return before if info is None or info.st_ino != inode else info.st_mtime_ns
 
     def set_time(self, path: str, times: dict[str, int]) -> None:
-        with directory_at(self.root, path) as fd:
+        with self.directory(path) as fd:
             if fd is not None and path in times:
                 os.utime(fd, ns=(os.fstat(fd).st_atime_ns, times[path]))
 
     def remove_made(self, path: str) -> None:
         """What the command put into it stays, and it too."""
         above, _, name = path.rpartition("/")
-        with directory_at(self.root, above) as parent:
+        with self.directory(above) as parent:
             if parent is not None:
                 with suppress(OSError):
                     os.rmdir(name, dir_fd=parent)
@@ -158,7 +189,7 @@ class _Undoing:
         """What is at the place now goes, whatever it is, as a mount there would have swallowed it."""
         above, _, name = entry["path"].rpartition("/")
         number, original = entry["number"], entry["original"]
-        with directory_at(self.root, above) as parent:
+        with self.directory(above) as parent:
             if parent is None:  # the command removed the directory, and its original with it
                 return
             if original is None:

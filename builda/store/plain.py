@@ -80,6 +80,15 @@ class PlainSnapshots(Snapshots):
             with layout.translated(self._layout.root):
                 take_out(self.upper(key), aside)
 
+    def bring_home(self, cache: str) -> None:
+        for key in layout.iter_names(self._layout.path("snapshots")):
+            aside = self.path(key, "placed")
+            if os.path.exists(aside):
+                from builda.store.placed import take_out
+
+                with layout.translated(self._layout.root):
+                    take_out(self.upper(key), aside, cache=cache)
+
     def remove(self, snapshot: str) -> None:
         with suppress(CorruptContent, OSError):  # for the sake of caches; everything else goes in any case
             self.take_out(snapshot)

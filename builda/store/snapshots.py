@@ -210,6 +210,9 @@ class Snapshots:
     def take_out(self, key: str) -> None:
         """What a command that was killed was given is not in an active snapshot; where mounts are made it never is."""
 
+    def bring_home(self, cache: str) -> None:
+        """The directory of a cache mount is not in the tree of a command that was killed. The caller has its lock."""
+
     def find_chain(self, chain: Digest) -> str | None:
         """The committed snapshot of this ChainID; None when there is none, or none to be trusted."""
         try:

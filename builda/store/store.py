@@ -344,6 +344,8 @@ class Store:
             elif sharing == "private":
                 path = stack.enter_context(_first_free(path))
             stack.enter_context(locks.shared(f"{path}.users"))
+            if not self.can_mount and not os.path.exists(path):
+                self.snapshots.bring_home(path)
             with layout.translated(self.root):
                 os.makedirs(path, exist_ok=True)
             yield path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -142,10 +143,12 @@ def everything(snapshot: Snapshot) -> tuple[tuple[Mount, ...], dict[str, bytes]]
     mounts = (
         Mount("bind", str(snapshot.caches / "pip"), "/root/.cache/pip", ("rw",)),
         Mount("bind", snapshot.file("token", b"secret"), "/run/secrets/token", ("ro",)),
+        Mount("bind", snapshot.file("covered", b"covered"), "/usr/bin/covered", ("ro",)),
         Mount("bind", snapshot.file("inner", b"inner"), "/root/.cache/pip/conf/inner", ("ro",)),
         Mount("bind", str(stage), "/var/cache", ("ro",)),
         Mount("overlay", "overlay", "/stage", ("upperdir=u", "workdir=w"), (str(stage),)),
         Mount("tmpfs", "tmpfs", "/tmp", ("nosuid", "mode=1777")),
+        Mount("tmpfs", "tmpfs", "/usr", ()),
     )
     return mounts, {"/etc/hosts": b"ours", "/etc/resolv.conf": b"nameserver"}
 
@@ -454,21 +457,46 @@ def test_links_lead_nowhere_outside(snapshot: Snapshot, tmp_path: Path, outside:
     assert snapshot.seen() == before
 
 
-def test_a_directory_that_the_command_made_a_link_is_not_followed(snapshot: Snapshot, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["/outside", "usr"])
+def test_a_directory_that_the_command_moved_is_found(snapshot: Snapshot, tmp_path: Path, target: str) -> None:
     there = tmp_path / "outside"
     there.mkdir()
     (there / "hosts").write_bytes(b"outside")
-    inside = snapshot.tree / "usr/hosts"
-    inside.write_bytes(b"inside")
-    for target in (str(there), "usr"):
-        (snapshot.tree / "etc/hosts").touch()
+    (snapshot.tree / "usr/hosts").write_bytes(b"inside")
+    before = snapshot.seen()
+    with snapshot.placed(files={"/etc/hosts": b"ours"}):
+        (snapshot.tree / "etc").rename(snapshot.tree / "moved")
+        (snapshot.tree / "etc").symlink_to(str(there) if target == "/outside" else target)
+    assert (there / "hosts").read_bytes() == b"outside"
+    after = snapshot.seen()
+    assert after["usr/hosts"] == before["usr/hosts"]
+    assert after["moved/hosts"].content == HOSTS
+    assert after["moved"] == before["etc"]
+
+
+@pytest.mark.parametrize("target", ["/outside", "usr"])
+def test_a_link_in_its_stead_is_not_followed_after_a_kill(snapshot: Snapshot, tmp_path: Path, target: str) -> None:
+    there = tmp_path / "outside"
+    there.mkdir()
+    (there / "hosts").write_bytes(b"outside")
+    (snapshot.tree / "usr/hosts").write_bytes(b"inside")
+
+    def work() -> None:
         with snapshot.placed(files={"/etc/hosts": b"ours"}):
             (snapshot.tree / "etc").rename(snapshot.tree / "moved")
-            (snapshot.tree / "etc").symlink_to(target)
-        assert (there / "hosts").read_bytes() == b"outside"
-        assert inside.read_bytes() == b"inside"
-        (snapshot.tree / "etc").unlink()
-        (snapshot.tree / "moved").rename(snapshot.tree / "etc")
+            (snapshot.tree / "etc").symlink_to(str(there) if target == "/outside" else target)
+            os._exit(9)
+
+    assert killed_after(10**9, work)
+    snapshot.take_out()
+    assert (there / "hosts").read_bytes() == b"outside"
+    assert (snapshot.tree / "usr/hosts").read_bytes() == b"inside"
+
+
+def test_a_directory_that_the_command_removed_stays_removed(snapshot: Snapshot) -> None:
+    with snapshot.placed(files={"/etc/hosts": b"ours"}):
+        shutil.rmtree(snapshot.tree / "etc")
+    assert not (snapshot.tree / "etc").exists()
 
 
 def test_a_place_that_the_command_made_a_link_is_not_followed(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -156,7 +156,10 @@ def test_what_a_killed_run_left_is_taken_out_by_the_next(bench: Bench, container
     assert shell(bench, container, "cat /cache/file", cache) == "kept\n"
 
 
-def test_a_container_that_was_killed_gives_its_cache_back(bench: Bench, container: WorkingContainer) -> None:
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_cache_in_a_container_that_was_killed_comes_back(
+    bench: Bench, container: WorkingContainer, removed: bool
+) -> None:
     cache = RunMount(type="cache", target="/cache")
     child = os.fork()
     if child == 0:
@@ -165,5 +168,6 @@ def test_a_container_that_was_killed_gives_its_cache_back(bench: Bench, containe
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    bench.store.remove_container(container)
+    if removed:
+        bench.store.remove_container(container)
     assert shell(bench, bench.builder.from_image("box"), "cat /cache/file", cache) == "kept\n"
