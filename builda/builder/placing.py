@@ -261,6 +261,7 @@ class _Placing:
         else:
             is_directory = stat.S_ISDIR(info.st_mode)
             original = {"ino": info.st_ino, "ctime": info.st_ctime_ns, "directory": is_directory}
+            original["linked"] = info.st_nlink > 1
         self.keep_time(parent, path.rpartition("/")[0])
         journal.note(self.aside, do="place", path=path, number=self.count, original=original)
         if original is not None:

@@ -216,9 +216,12 @@ class _Undoing:
         os.rename(f"{number}-original", name, src_dir_fd=self.here, dst_dir_fd=parent)
 
     def amend(self, parent: int, entry: Entry) -> None:
-        path, before = entry["path"], entry["original"]["ctime"]
+        path, original = entry["path"], entry["original"]
         after = os.stat(path.rpartition("/")[2], dir_fd=parent, follow_symlinks=False).st_ctime_ns
-        _append(f"{os.path.dirname(self.aside)}/amended", {"path": path, "before": before, "after": after})
+        row = {"path": path, "before": original["ctime"], "after": after}
+        if original["linked"]:
+            row["ino"] = original["ino"]
+        _append(f"{os.path.dirname(self.aside)}/amended", row)
 
     def send_home(self, number: str, home: str) -> None:
         """The cache is where it lives, as the command left it; dropped when another one lives there by now."""

@@ -221,10 +221,13 @@ class PlainSnapshots(Snapshots):
         except FileNotFoundError:
             return
         for row in rows:
-            path = os.fsencode(row["path"])
-            found = known.get(path)
-            if found is not None and found.ctime_ns == row["before"]:
-                known[path] = found._replace(ctime_ns=row["after"])
+            names = [os.fsencode(row["path"])]
+            if "ino" in row:  # the file's other names have the same ctime
+                names = [path for path, found in known.items() if found.ino == row["ino"]]
+            for path in names:
+                found = known.get(path)
+                if found is not None and found.ctime_ns == row["before"]:
+                    known[path] = found._replace(ctime_ns=row["after"])
 
     def _save(self, key: str, below: str | None, found: Mapping[bytes, Fingerprint]) -> None:
         """`found` is what the tree was like when `below` was frozen. Whatever is changed after this shows."""

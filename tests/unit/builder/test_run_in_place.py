@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ import pytest
 from builda.builder.options import CommitOptions, Inputs
 from builda.errors import CommandFailed, Unsupported
 from builda.events import CommandOutput, Emit
+from builda.fs.layer import AS_IS
 from builda.isolation.spec import Process, Sandbox
 from builda.plan import Run, RunMount, RunOptions
 from builda.store.store import WorkingContainer
@@ -61,16 +64,13 @@ def shell(bench: Bench, container: WorkingContainer, script: str, *mounts: RunMo
 
 def layer(bench: Bench, container: WorkingContainer) -> list[str]:
     """The paths of the layer that a commit makes."""
-    import io
-    import tarfile
-
     data = io.BytesIO()
-    bench.builder.store.take_out(container.snapshot)
-    from builda.fs.layer import AS_IS
-
-    bench.store.snapshots.write_changes(bench.store.container(container.id).snapshot, data, clamp=AS_IS)
+    now = bench.store.container(container.id)
+    bench.store.take_out(now.snapshot)
+    bench.store.snapshots.write_changes(now.snapshot, data, clamp=AS_IS, below=now.top)
     data.seek(0)
-    return tarfile.open(fileobj=data).getnames()
+    with tarfile.open(fileobj=data) as archive:
+        return archive.getnames()
 
 
 def test_only_what_the_command_changed_is_in_the_layer(bench: Bench, container: WorkingContainer) -> None:
@@ -83,6 +83,16 @@ def test_a_command_that_changes_nothing_leaves_nothing(bench: Bench, container: 
     for _ in range(3):
         shell(bench, container, "true")
     assert layer(bench, container) == []
+
+
+def test_a_file_of_two_names_is_not_changed(bench: Bench, container: WorkingContainer) -> None:
+    shell(bench, container, "ln /etc/passwd /etc/other; ln /etc/group /etc/more")
+    bench.builder.freeze(container)
+    secret = RunMount(type="secret", id="x", target="/etc/passwd")
+    shell(bench, container, "cat /etc/passwd", secret, secrets={"x": b"hidden"})
+    assert layer(bench, container) == []
+    shell(bench, container, "touch /etc/other", secret, secrets={"x": b"hidden"})
+    assert [name for name in layer(bench, container) if name != "etc"] == ["etc/other", "etc/passwd"]
 
 
 def test_a_secret_is_read_and_gone(bench: Bench, container: WorkingContainer) -> None:
