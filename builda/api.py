@@ -77,6 +77,7 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
     claim = Claim(mode=place.mode, ids=place.ids, overlay_refused=overlay_refused)
     store = Store.open(root, runroot, driver=chosen, claim=claim)
     store.no_run = place.no_run
+    store.can_mount = place.mode != "chroot"
     return store
 
 
@@ -98,8 +99,10 @@ def builder_over(
     runroot = Path(store.layout.runroot)
 
     def isolation(options: RunOptions) -> Isolation:
-        from builda.isolation import isolation_for
+        from builda.isolation import in_tree, isolation_for
 
+        if not store.can_mount:
+            return in_tree(options.isolation, state=runroot)
         name = options.isolation or "native"
         return isolation_for(name, state=runroot, runtime=options.runtime, runtime_flags=options.runtime_flags)
 

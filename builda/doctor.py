@@ -22,7 +22,7 @@ Kind: TypeAlias = Literal["good", "note", "lack", "wrong"]
 
 Helper: TypeAlias = Literal["missing", "plain", "set-uid", "file capabilities"]
 
-RUNS: frozenset[Mode] = frozenset({"direct", "userns", "subid"})
+RUNS: frozenset[Mode] = frozenset({"direct", "userns", "subid", "chroot"})
 """The modes that run commands."""
 
 BRIDGE = "a bridge"
@@ -97,7 +97,7 @@ def _network_finding(facts: Facts) -> Finding:
         "note",
         "commands share this process's network",
         "nothing here can make them one of their own",
-        () if facts.mode == "direct" else ("apt-get install passt",),
+        () if facts.mode in ("direct", "chroot") else ("apt-get install passt",),
     )
 
 
@@ -105,14 +105,15 @@ _MODES: dict[Mode, str] = {
     "direct": "namespaces and overlays are made as this process is",
     "userns": "builds in a user namespace of its own, with every id of this one",
     "subid": "builds in a user namespace, with the ids of /etc/subuid",
-    "chroot": "no namespace can be made; builds without RUN work, and commands cannot be run",
+    "chroot": "commands run by chroot in one tree for each container, and are not kept from what else is in this place",
     "single": "only this user's own id can be mapped; builds without RUN work, and commands cannot be run",
     "traced": "no namespace, no mount and no chroot; builds without RUN work, and commands cannot be run",
 }
 
 
 def _mode(facts: Facts) -> Finding:
-    return Finding("good" if facts.mode in RUNS else "wrong", f"mode {facts.mode}: {_MODES[facts.mode]}")
+    kind: Kind = "note" if facts.mode == "chroot" else "good" if facts.mode in RUNS else "wrong"
+    return Finding(kind, f"mode {facts.mode}: {_MODES[facts.mode]}")
 
 
 def _better(facts: Facts) -> Iterator[Finding]:
@@ -419,4 +420,6 @@ def _network(mode: Mode, effective: int) -> str | None:
 
     if mode == "direct":
         return BRIDGE if not in_user_namespace() and effective >> _NET_ADMIN & 1 else None
+    if mode == "chroot":
+        return None
     return next((name for name in ("pasta", "slirp4netns") if find_tool(name)), None)

@@ -22,7 +22,6 @@ __all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "overlay_
 
 _NOT_BUILT = {
     "single": "mode single, one id in a user namespace, is not built yet",
-    "chroot": "mode chroot, without any mount, is not built yet",
     "traced": "mode traced, without any namespace, is not built yet",
 }
 

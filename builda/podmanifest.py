@@ -60,7 +60,7 @@ _PODS: dict[Mode, _Pod] = {
         "/home/build/.local/share/builda",
     ),
     "chroot": _Pod(
-        ("Root with the default capabilities, as most clusters let it be: for Containerfiles without RUN.",),
+        ("Root with the default capabilities, as most clusters let it be. Nothing keeps a RUN from what else is in the pod.",),
         True,
         ("seccompProfile:", "  type: RuntimeDefault"),
     ),

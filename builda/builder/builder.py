@@ -227,7 +227,7 @@ class Builder:
         from builda.isolation import remove_leftovers
 
         removal = self.store.prune(all_images=all_images)
-        if os.geteuid() == 0 and self.private_network:
+        if os.geteuid() == 0 and self.private_network and self.store.can_mount and self.store.no_run is None:
             remove_leftovers()
         return removal
 

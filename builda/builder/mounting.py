@@ -79,10 +79,14 @@ def opened(builder: Builder, container: WorkingContainer) -> Iterator[tuple[int,
 
 
 def mount(builder: Builder, container: WorkingContainer) -> Path:
-    """Mount the working tree at a path of its own."""
+    """Mount the working tree at a path of its own; where nothing can be mounted it is the tree's own path."""
     from builda.builder.settling import settle
 
     with occupied(builder, container) as current:
+        if not builder.store.can_mount:
+            settle(builder, current)
+            (tree,) = builder.store.rootfs(current.snapshot)
+            return Path(tree.source)
         place = builder.store.layout.mount_point(current.id)
         if not is_mounted(place):
             settle(builder, current)

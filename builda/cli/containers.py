@@ -203,6 +203,9 @@ def _check_can_stay(session: Session) -> None:
     """Unsupported where a mount would end with this very command."""
     if session.mode == "direct":
         return
+    if session.mode == "chroot":  # nothing is mounted: it is the tree's own path
+        session.enter()
+        return
     from builda.errors import Unsupported
 
     raise Unsupported(

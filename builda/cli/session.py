@@ -121,6 +121,12 @@ class Session:
 def _copying(store: Store) -> Event:
     from builda.events import Warned
 
+    if not store.can_mount:
+        return Warned(
+            message="nothing can be mounted here: a command runs by chroot in its container's one tree, and is not "
+            "kept from what else this process may read",
+            hint="`builda doctor` says what a better way needs",
+        )
     return Warned(
         message="every working tree in this store is a copy, as overlay cannot be written in it: "
         f"{store.no_overlay}; a store on a volume (--root, BUILDA_ROOT) is faster and smaller"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from builda.errors import InvalidValue
+from builda.errors import InvalidValue, IsolationUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +45,18 @@ def isolation_for(
 
         return OciIsolation(runtime=runtime, flags=runtime_flags, cache=state / "cache")
     raise InvalidValue(f"no such isolation: {name}", hint="there are native, oci and chroot")
+
+
+def in_tree(name: str | None, *, state: Path) -> Isolation:
+    """The one way to run something where nothing can be mounted, called chroot; IsolationUnavailable for others."""
+    if name not in (None, "chroot", "rootless", "default"):
+        raise IsolationUnavailable(
+            f"isolation {name} needs mounts, which this process may not make",
+            hint="leave --isolation out, or set it to chroot; `builda doctor` says what mounts need",
+        )
+    from builda.isolation.tree import TreeIsolation
+
+    return TreeIsolation(cache=state / "cache")
 
 
 def _default_state() -> Path:

@@ -27,7 +27,7 @@ class ChrootIsolation:
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`. Limits, networks and host names of its own are refused, never ignored."""
-        _check(process, sandbox)
+        check_confinement(sandbox)
         wire = to_wire(process, sandbox, self._cache)
         wire["namespaces"] = dict.fromkeys(("pid", "ipc", "uts", "cgroup", "network"), "host")
         wire["wait_for_network"] = False
@@ -37,7 +37,8 @@ class ChrootIsolation:
         return run_child(wire, process, emit)
 
 
-def _check(process: Process, sandbox: Sandbox) -> None:
+def check_confinement(sandbox: Sandbox) -> None:
+    """IsolationUnavailable for what takes a namespace or a cgroup of the command's own."""
     if sandbox.network == "none" or sandbox.network.startswith("ns:"):
         raise IsolationUnavailable(
             f"chroot isolation has the caller's network: {sandbox.network}", hint="use --network host"

@@ -91,9 +91,10 @@ def _outer(spec: Spec) -> int:
         os.setsid()
     if spec["cgroup"]:
         _enter_cgroup(spec["cgroup"])
-    sources = Sources(spec)
+    sources = Sources(spec) if spec["tree"] is None else None
     relay = _relay(spec["relay"])
-    _enter_namespaces(spec["namespaces"])
+    if sources is not None:
+        _enter_namespaces(spec["namespaces"])
     if relay is not None:
         relay.connect()
     if spec["wait_for_network"]:
@@ -129,13 +130,15 @@ def _connect(connection: bytes) -> None:
     netlink.configure("eth0", address=connection[:4], netmask=connection[4:8], gateway=connection[8:])
 
 
-def _init(spec: Spec, sources: Sources, alive: int, private_pid: bool) -> None:
+def _init(spec: Spec, sources: Sources | None, alive: int, private_pid: bool) -> None:
     """Never returns."""
     try:
         _die_with_parent(_signal.SIGKILL if private_pid else _PARENT_DIED)
         _check_alive(alive)
         sys_.prctl(sys_.PR_SET_DUMPABLE, 0)  # the command may not look into this process
         sys_.set_process_name("builda-init")
+        if sources is None:
+            os._exit(_run_in_tree(spec))
         sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
         tree = Tree(spec, sources)
         terminal = _build(spec, tree, sources)
@@ -168,10 +171,61 @@ def _build(spec: Spec, tree: Tree, sources: Sources) -> int | None:
     return terminal
 
 
+def _run_in_tree(spec: Spec) -> int:
+    """Run the command in a plain directory, and answer its calls about /proc and /dev until it ends."""
+    import _socket
+
+    from builda.isolation.serving import Supervisor, received
+
+    root = os.open(spec["tree"], os.O_RDONLY | os.O_DIRECTORY)
+    terminal = _open_terminal(spec, None) if spec["terminal"] else None
+    children = _open_children(None, spec)
+    _adopt_descendants(children)
+    wake, notice = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    _signal.set_wakeup_fd(notice, warn_on_full_buffer=False)
+    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    ours, theirs = _socket.socketpair()
+    command = os.fork()
+    if command == 0:
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        sys.path.clear()  # an import from now on would take its module from the container
+        spec["enter"], spec["theirs"] = root, theirs.fileno()
+        _become_command(spec, terminal)
+    theirs.close()
+    os.close(REPORT)
+    if terminal is not None:
+        os.close(terminal)
+    _forward(command, group=spec["session"])
+    listener = received(ours)
+    if listener is None:  # the command has reported why
+        return _wait_for(command)
+    statuses: list[int] = []
+    Supervisor(listener, root).run(wake, lambda: _reaped(command, statuses))
+    _end_descendants(children)
+    return statuses[0]
+
+
+def _reaped(wanted: int, statuses: list[int]) -> bool:
+    """Reap all that has ended; whether `wanted` was among them, whose exit status is noted."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == wanted:
+            statuses.append(_code(status))
+            return True
+        if pid == 0:
+            return False
+
+
+def _adopt_descendants(children: int) -> None:
+    """Whatever the command leaves behind is ours to end."""
+    sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
+    _signal.signal(_PARENT_DIED, lambda *_: os._exit(_end_descendants(children) or 137))
+
+
 def _run(spec: Spec, terminal: int | None, children: int | None) -> int:
     if children is not None:
-        sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
-        _signal.signal(_PARENT_DIED, lambda *_: os._exit(_end_descendants(children) or 137))
+        _adopt_descendants(children)
     command = os.fork()
     if command == 0:
         _become_command(spec, terminal)
@@ -201,6 +255,8 @@ def _become_command(spec: Spec, terminal: int | None) -> None:
         for fd in spec["give"]:
             os.fchown(fd, spec["uid"], spec["gid"])
         _signal.pthread_sigmask(_signal.SIG_SETMASK, spec["mask"])
+        if spec["tree"] is not None:
+            _enter_tree(spec["enter"])
         if spec["runtime"] is not None:
             report(("ready",))
             os.execve(spec["runtime"][0], spec["runtime"], dict(spec["runtime_env"]))
@@ -211,6 +267,14 @@ def _become_command(spec: Spec, terminal: int | None) -> None:
     except OSError as error:
         report(refused("start the command", error).fields)
     os._exit(125)
+
+
+def _enter_tree(root: int) -> None:
+    os.fchdir(root)
+    try:
+        os.chroot(".")
+    except OSError as error:
+        raise refused("change the root directory", error, "it needs CAP_SYS_CHROOT") from error
 
 
 def _die_with_parent(number: int) -> None:
@@ -262,14 +326,15 @@ def _open_namespace(path: str) -> int:
         raise Failure("NotFound", f"cannot open the namespace: {path}: {error.strerror}") from error
 
 
-def _open_terminal(spec: Spec, tree: Tree) -> int:
+def _open_terminal(spec: Spec, tree: Tree | None) -> int:
     """A pseudo terminal of the container's own devpts: its master goes to the parent, its slave to /dev/console.
 
-    An OCI runtime gets one of the machine's, and joins it to one in the container.
+    An OCI runtime gets one of the machine's, and joins it to one in the container; so does a command without mounts.
     """
     import _socket
 
-    name, directory = ("ptmx", tree.devpts) if spec["runtime"] is None else ("/dev/ptmx", None)
+    own = tree is not None and spec["runtime"] is None
+    name, directory = ("ptmx", tree.devpts) if tree is not None and own else ("/dev/ptmx", None)
     master = os.open(name, os.O_RDWR | os.O_NOCTTY, dir_fd=directory)
     sys_.ioctl(master, _TIOCSPTLCK, bytes(4))
     number = int.from_bytes(sys_.ioctl(master, _TIOCGPTN, bytes(4))[1], "little")
@@ -279,7 +344,7 @@ def _open_terminal(spec: Spec, tree: Tree) -> int:
     parent = _socket.socket(fileno=CONSOLE)
     parent.sendmsg([b"t"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, master.to_bytes(4, sys.byteorder))])
     os.close(master)
-    if spec["runtime"] is None:
+    if tree is not None and own:
         console = sys_.open_tree(tree.devpts, str(number), sys_.OPEN_TREE_CLONE)
         tree.attach(console, "/dev/console", directory=False)
     return slave
@@ -312,15 +377,20 @@ def _wait_for(wanted: int) -> int:
     while True:
         pid, status = os.wait()
         if pid == wanted:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            return _code(status)
 
 
-def _open_children(tree: Tree, spec: Spec) -> int:
+def _code(status: int) -> int:
+    """An exit status as shells have it."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _open_children(tree: Tree | None, spec: Spec) -> int:
     pid = os.getpid()
     path = f"proc/{pid}/task/{pid}/children"
     try:
-        if spec["runtime"] is not None:
+        if tree is None or spec["runtime"] is not None:
             return os.open("/" + path, os.O_RDONLY)
         return sys_.openat2(tree.root, path, os.O_RDONLY)
     except OSError as error:

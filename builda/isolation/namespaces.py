@@ -58,6 +58,8 @@ def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str,
         "namespaces": namespaces,
         "wait_for_network": sandbox.network == "private" and not inside,
         "relay": _relay() if sandbox.network == "private" and inside else None,
+        "tree": None,  # the directory that is the root, where nothing can be mounted
+        "listener": b"",  # and the filter that hands over calls about /proc and /dev
         "rootfs": tuple(map(tuple, sandbox.rootfs)),
         "scratch": sandbox.scratch,
         "fresh": True,

@@ -7,6 +7,7 @@ Paths are str or bytes; descriptors are plain ints that the caller closes; all a
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 AT_FDCWD = -100
@@ -87,6 +88,9 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _UNLIMITED = 2**64 - 1
 SECCOMP_MODE_FILTER = 2
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 32
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 # Calls younger than the asm-generic table have one number on every architecture that builda runs on.
@@ -102,6 +106,10 @@ SYS_MOUNT_SETATTR = 442
 SYS_PIDFD_SEND_SIGNAL = 424
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
+SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
+SYS_LANDLOCK_CREATE_RULESET = 444
+SYS_LANDLOCK_ADD_RULE = 445
+SYS_LANDLOCK_RESTRICT_SELF = 446
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -161,28 +169,28 @@ def umount2(target: str | bytes, flags: int = 0) -> None:
 
 def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
     """Make `new_root` the root mount of this namespace and hang the old one at `put_old`."""
-    _call("pivot_root", SYS_PIVOT_ROOT[os.uname().machine], _text(new_root), _text(put_old))
+    call("pivot_root", SYS_PIVOT_ROOT[os.uname().machine], _text(new_root), _text(put_old))
 
 
 def open_tree(dir_fd: int, path: str | bytes, flags: int) -> int:
     """A descriptor of a mount; with OPEN_TREE_CLONE of a detached copy of it."""
-    return _call("open_tree", SYS_OPEN_TREE, dir_fd, _text(path), flags | os.O_CLOEXEC, path=path)
+    return call("open_tree", SYS_OPEN_TREE, dir_fd, _text(path), flags | os.O_CLOEXEC, path=path)
 
 
 def move_mount(from_fd: int, from_path: str | bytes, to_fd: int, to_path: str | bytes, flags: int) -> None:
     """Attach (or move) the mount `from` at `to`; empty paths need the MOVE_MOUNT_…_EMPTY_PATH flags."""
-    _call("move_mount", SYS_MOVE_MOUNT, from_fd, _text(from_path), to_fd, _text(to_path), flags, path=to_path or None)
+    call("move_mount", SYS_MOVE_MOUNT, from_fd, _text(from_path), to_fd, _text(to_path), flags, path=to_path or None)
 
 
 def fsopen(kind: str) -> int:
     """A descriptor on which a new file system of this kind is configured."""
-    return _call("fsopen", SYS_FSOPEN, _text(kind), 1, path=kind)
+    return call("fsopen", SYS_FSOPEN, _text(kind), 1, path=kind)
 
 
 def fsconfig(fd: int, command: int, key: str | None = None, value: str | bytes | None = None, number: int = 0) -> None:
     """One step of configuring what `fsopen` began; the kernel's own words about a failure are in the OSError."""
     try:
-        _call("fsconfig", SYS_FSCONFIG, fd, command, _text(key), _text(value), number)
+        call("fsconfig", SYS_FSCONFIG, fd, command, _text(key), _text(value), number)
     except OSError as error:
         said = _kernel_message(fd)
         what = f"{key}={os.fsdecode(value)}" if key and value is not None else key
@@ -191,7 +199,7 @@ def fsconfig(fd: int, command: int, key: str | None = None, value: str | bytes |
 
 def fsmount(fd: int, attributes: int = 0) -> int:
     """A descriptor of the detached mount of what was configured; `attributes` are MOUNT_ATTR_…."""
-    return _call("fsmount", SYS_FSMOUNT, fd, 1, attributes)
+    return call("fsmount", SYS_FSMOUNT, fd, 1, attributes)
 
 
 def mount_setattr(
@@ -200,7 +208,7 @@ def mount_setattr(
     """Change attributes of a mount, with AT_RECURSIVE of all mounts below it (Linux 5.12)."""
     attributes = _MountAttr(attr_set, attr_clr, propagation, 0)
     size = ctypes.sizeof(attributes)
-    _call(
+    call(
         "mount_setattr",
         SYS_MOUNT_SETATTR,
         dir_fd,
@@ -218,7 +226,7 @@ def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: 
     attempts = 32  # EAGAIN: a rename somewhere made the kernel unsure whether `..` left the root
     while True:
         try:
-            return _call("openat2", SYS_OPENAT2, dir_fd, _text(path), ctypes.byref(how), ctypes.sizeof(how), path=path)
+            return call("openat2", SYS_OPENAT2, dir_fd, _text(path), ctypes.byref(how), ctypes.sizeof(how), path=path)
         except BlockingIOError:
             attempts -= 1
             if not attempts:
@@ -245,6 +253,37 @@ def set_seccomp_filter(program: bytes) -> None:
     fprog = _FilterProgram(len(program) // 8, program)
     if _libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(fprog), 0, 0) < 0:
         raise _failure("prctl(PR_SET_SECCOMP)")
+
+
+def seccomp_listener(program: bytes) -> int:
+    """Install a BPF program on this thread; the descriptor of whoever answers the calls that it hands over.
+
+    Needs what `set_seccomp_filter` needs (seccomp_unotify(2)). Where the kernel can (Linux 5.19), a call that waits for
+    its answer is not interrupted by signals that its process survives.
+    """
+    fprog = _FilterProgram(len(program) // 8, program)
+    waiting = SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+    number = SYS_SECCOMP[os.uname().machine]
+    try:
+        return call("seccomp", number, SECCOMP_SET_MODE_FILTER, waiting, ctypes.byref(fprog))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return call("seccomp", number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, ctypes.byref(fprog))
+
+
+def set_file_ids(uid: int, gid: int) -> None:
+    """As whom this thread opens files from now on (setfsuid(2)); of root it takes root's rights on files away too."""
+    _libc.setfsgid(ctypes.c_int(gid))
+    _libc.setfsuid(ctypes.c_int(uid))
+
+
+def file_status(number: int, path: bytes, before: tuple[int, ...], after: tuple[int, ...], size: int) -> bytes:
+    """What a call of the stat family, by its number, writes into its buffer of `size` bytes; the arguments between the
+    path and the buffer, and those behind it."""
+    buffer = ctypes.create_string_buffer(size)
+    call("stat", number, AT_FDCWD, path, *before, buffer, *after)
+    return buffer.raw
 
 
 def capget() -> tuple[int, int, int]:
@@ -287,12 +326,12 @@ def sethostname(name: str) -> None:
 
 def pidfd_open(pid: int) -> int:
     """A descriptor of a process; readable once it ended."""
-    return _call("pidfd_open", SYS_PIDFD_OPEN, pid, 0)
+    return call("pidfd_open", SYS_PIDFD_OPEN, pid, 0)
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
     """Close all descriptors from `first` to `last`."""
-    _call("close_range", SYS_CLOSE_RANGE, first, last, flags)
+    call("close_range", SYS_CLOSE_RANGE, first, last, flags)
 
 
 def join_session_keyring() -> bool:
@@ -326,7 +365,8 @@ def raise_interface(name: str) -> None:
         os.close(fd)
 
 
-def _call(name: str, number: int, *arguments: object, path: str | bytes | None = None) -> int:
+def call(name: str, number: int, *arguments: object, path: str | bytes | None = None) -> int:
+    """A system call that has no function here; OSError, naming it, for a negative result."""
     # libc.syscall() is variadic: an int that is not widened leaves the upper half of its register undefined.
     words = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
     result: int = _libc.syscall(ctypes.c_long(number), *words)

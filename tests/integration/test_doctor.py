@@ -26,11 +26,11 @@ def diagnosed(profile: str, given: Path, *options: str) -> tuple[dict[str, objec
     ("profile", "mode", "status"),
     [
         ("privileged-root", "direct", 0),
-        ("root-default", "chroot", 1),
+        ("root-default", "chroot", 0),
         ("root-default-unconfined", "userns", 0),
         ("rootless-setuid", "subid", 0),
         ("rootless-nosetuid", "single", 1),
-        ("userns-pod-seccomp", "chroot", 1),
+        ("userns-pod-seccomp", "chroot", 0),
         ("restricted", "traced", 1),
     ],
 )

@@ -29,9 +29,8 @@ MODES = {
     "userns-pod-admin-unmasked": "direct",
     "userns-rootless": "subid",
 }
+WITHOUT_MOUNTS = ("root-default", "userns-pod-seccomp")
 REFUSED = {
-    "root-default": ("chroot", "user namespace"),
-    "userns-pod-seccomp": ("chroot", "user namespace"),
     "rootless-nosetuid": ("single", "newuidmap"),
     "restricted": ("traced", "user namespace"),
     "restricted-ro": ("traced", "user namespace"),
@@ -89,6 +88,30 @@ def test_a_pod_builds_what_root_builds(profile: str, given: Path, by_root: str) 
     digest, processes = done.stdout.split()
     assert digest == by_root
     assert (int(processes) <= 4) is (profile in FRESH_PROC), processes
+
+
+FILES_OF_BUILT = """
+builda pull -q oci-archive:/given/debian.tar:debian >&2
+builda bud -q --secret id=s,src=/given/secret -t built /given >&2
+c=$(builda from built)
+builda run $c find / -xdev -regextype egrep -regex '/(proc|sys|dev|run|etc/(hosts|hostname|resolv.conf)).*' -prune \\
+  -o -type d -printf '%p %M %U:%G\\n' -o -printf '%p %M %U:%G %s %n %l\\n' | sort
+"""
+
+
+@pytest.mark.parametrize("profile", WITHOUT_MOUNTS)
+def test_a_pod_without_mounts_builds_the_same_files(profile: str, given: Path, by_root: str) -> None:
+    script = BUILD.replace("ls /dev/pts/ptmx /dev/shm", "ls /dev/shm")
+    done = in_pod(profile, script, given=given, environ=EPOCH)
+    assert done.returncode == 0, done.stderr
+    assert '"mode": "chroot"' in done.stderr
+    assert done.stderr.count("nothing can be mounted here") == 1
+    assert done.stdout.split()[0] != by_root  # see test_plain: layers say the same in other words
+    listing = FILES_OF_BUILT
+    there, here = (in_pod(name, listing, given=given, environ=EPOCH) for name in (profile, "privileged-root"))
+    assert there.returncode == here.returncode == 0, there.stderr + here.stderr
+    assert there.stdout.splitlines() == here.stdout.splitlines()
+    assert there.stdout.count("\n") > 5000
 
 
 @pytest.mark.parametrize("profile", REFUSED)

@@ -93,7 +93,7 @@ def test_a_set_uid_helper_is_good_outside_of_pods() -> None:
         (FACTS._replace(store_problem="it is read-only"), "wrong", "the store cannot be written"),
         (FACTS._replace(free_bytes=1 << 20), "note", "1 MiB are free"),
         (FACTS._replace(free_inodes=10), "note", "10 inodes are free"),
-        (ROOT_POD, "wrong", "commands cannot be run"),
+        (ROOT_POD, "note", "mode chroot: commands run by chroot"),
         (FACTS._replace(mode="userns", fresh_proc=DENIED), "note", "processes of this pod"),
         (RESTRICTED, "wrong", "mode traced"),
     ],

@@ -1,0 +1,46 @@
+"""Isolation in a plain directory, for places where nothing can be mounted: chroot(2), with /proc and /dev served.
+
+All that a command shall see lies in the tree already. It shares the caller's processes, network, ipc and host name, and
+can read whatever the caller can; writes are confined to the tree where the kernel has Landlock. Calls can be served by
+whoever may not mount only if the command gives up rights that setuid files would give (no_new_privs).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from builda.errors import IsolationUnavailable
+from builda.isolation.chroot import check_confinement
+from builda.isolation.namespaces import run_child, to_wire
+from builda.isolation.serving import filter_program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builda.events import Emit
+    from builda.isolation.spec import Process, Sandbox
+
+
+class TreeIsolation:
+    """chroot(2) and a supervisor that answers calls that name something in /proc or /dev."""
+
+    name: Literal["chroot"] = "chroot"
+
+    def __init__(self, *, cache: Path | None = None) -> None:
+        self._cache = cache
+
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+        """See `Isolation.run`. What the sandbox would mount must be in the tree already."""
+        check_confinement(sandbox)
+        if sandbox.mounts or sandbox.files or sandbox.devices:
+            raise IsolationUnavailable("nothing can be mounted here", hint="what a command needs is put into its tree")
+        (root,) = sandbox.rootfs
+        wire = to_wire(replace(process, no_new_privileges=True), sandbox, self._cache)
+        wire["namespaces"] = dict.fromkeys(("pid", "ipc", "uts", "cgroup", "network"), "host")
+        wire["wait_for_network"] = False
+        wire["relay"] = None
+        wire["tree"] = root.source
+        wire["listener"] = filter_program(os.uname().machine)
+        return run_child(wire, process, emit)
