@@ -60,7 +60,9 @@ _PODS: dict[Mode, _Pod] = {
         "/home/build/.local/share/builda",
     ),
     "chroot": _Pod(
-        ("Root with the default capabilities, as most clusters let it be. Nothing keeps a RUN from what else is in the pod.",),
+        (
+            "Root with the default capabilities, as most clusters let it be. Nothing keeps a RUN from the rest of the pod.",
+        ),
         True,
         ("seccompProfile:", "  type: RuntimeDefault"),
     ),
