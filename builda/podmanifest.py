@@ -61,7 +61,8 @@ _PODS: dict[Mode, _Pod] = {
     ),
     "chroot": _Pod(
         (
-            "Root with the default capabilities, as most clusters let it be. Nothing keeps a RUN from the rest of the pod.",
+            "Root with the default capabilities, as most clusters let it be.",
+            "Nothing keeps a RUN from the rest of the pod.",
         ),
         True,
         ("seccompProfile:", "  type: RuntimeDefault"),
