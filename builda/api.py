@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builda.errors import StoreUnavailable
 from builda.events import Emit, ignore
 
 if TYPE_CHECKING:
@@ -74,11 +75,23 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
         return Store.open(root, runroot, driver=driver)
 
     chosen = driver if place.no_run is None else "composed"
-    claim = Claim(mode=place.mode, ids=place.ids, overlay_refused=overlay_refused)
-    store = Store.open(root, runroot, driver=chosen, claim=claim)
+    can_mount = place.mode != "chroot"
+    refused = overlay_refused if can_mount else _mounts_nothing
+    store = Store.open(
+        root, runroot, driver=chosen, claim=Claim(mode=place.mode, ids=place.ids, overlay_refused=refused)
+    )
     store.no_run = place.no_run
-    store.can_mount = place.mode != "chroot"
+    store.can_mount = can_mount
+    if store.driver == "overlay" and not can_mount:
+        raise StoreUnavailable(
+            f"store has driver overlay, and mode {place.mode} mounts nothing: {store.root}",
+            hint="use another --root, or --mode direct where that works",
+        )
     return store
+
+
+def _mounts_nothing(_: str) -> str:
+    return "mode chroot mounts nothing"
 
 
 @contextmanager

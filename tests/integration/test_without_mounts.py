@@ -1,0 +1,89 @@
+"""Mode chroot, end to end: what commands find that nothing could mount, and what kills leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Builda, clean_environ
+
+pytestmark = pytest.mark.root
+
+CONTAINERFILE = """
+FROM localhost/busybox AS one
+RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=token --mount=type=bind,target=/src \\
+    cat /run/secrets/token > /root/.cache/token; cp /src/file /copied
+FROM localhost/busybox
+RUN --mount=from=one,target=/one --mount=type=cache,target=/root/.cache --mount=type=tmpfs,target=/tmp/x \\
+    cp /one/copied /root/.cache/token /tmp/x; cat /tmp/x/* > /both; grep -q localhost /etc/hosts; echo > /dev/null
+"""
+
+
+class InMode:
+    """builda in one mode, on a store of its own, with a busybox image."""
+
+    def __init__(self, place: Path, mode: str, image: Path) -> None:
+        self.builda = Builda(place / mode, place / f"run-{mode}", {"BUILDA_MODE": mode})
+        self("pull", "-q", f"oci-archive:{image}:busybox")
+        self("tag", self("images", "-q").split()[0], "localhost/busybox")
+
+    def __call__(self, *arguments: str | Path, **options: Any) -> str:
+        return self.builda(*arguments, **options)
+
+    def build(self, context: Path) -> str:
+        options = ("-q", "--layers=false", "--timestamp", "1700000000", "--secret", f"id=token,src={context}/token")
+        return self("bud", *options, "-f", "-", context, given=CONTAINERFILE)
+
+
+@pytest.fixture
+def chroot(tmp_path: Path, busybox: Path) -> InMode:
+    return InMode(tmp_path, "chroot", busybox)
+
+
+def test_the_image_is_the_one_that_is_built_with_mounts(chroot: InMode, tmp_path: Path, busybox: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "file").write_text("content\n")
+    (context / "token").write_text("secret\n")
+    image = chroot.build(context)
+    assert image == InMode(tmp_path, "direct", busybox).build(context)
+    assert chroot("run", chroot("from", image), "--", "cat", "/both") == "content\nsecret"
+
+
+def test_a_killed_command_leaves_no_trace_and_its_cache(chroot: InMode) -> None:
+    container = chroot("from", "localhost/busybox")
+    cache = "type=cache,target=/cache"
+    command = ["run", "--mount", cache, container, "--", "sh", "-c", "echo kept > /cache/file; echo ready; sleep 100"]
+    with subprocess.Popen(
+        [*chroot.builda.command, *command],
+        env={**clean_environ(), **chroot.builda.environ},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        os.killpg(running.pid, signal.SIGKILL)
+    other = chroot("from", "localhost/busybox")
+    assert chroot("run", "--mount", cache, other, "--", "cat", "/cache/file") == "kept"
+    image = chroot("commit", "-q", container)
+    assert chroot("run", chroot("from", image), "--", "sh", "-c", "ls -d /cache || echo none").endswith("none")
+
+
+def test_a_volume_to_write_to_is_refused(chroot: InMode, tmp_path: Path) -> None:
+    container = chroot("from", "localhost/busybox")
+    (tmp_path / "file").write_text("content")
+    error = chroot.builda.fails("run", "-v", f"{tmp_path}:/v", container, "--", "true")
+    assert f"cannot write to the host: {tmp_path} at /v" in error
+    assert chroot("run", "-v", f"{tmp_path}:/v:ro", container, "--", "cat", "/v/file") == "content"
+
+
+def test_a_store_of_overlays_is_refused(tmp_path: Path, busybox: Path) -> None:
+    direct = InMode(tmp_path, "direct", busybox)
+    direct("--storage-driver", "overlay", "from", "localhost/busybox")
+    error = direct.builda.fails("--mode", "chroot", "--storage-driver", "overlay", "from", "localhost/busybox")
+    assert "mode chroot mounts nothing" in error
