@@ -22,7 +22,7 @@ Kind: TypeAlias = Literal["good", "note", "lack", "wrong"]
 
 Helper: TypeAlias = Literal["missing", "plain", "set-uid", "file capabilities"]
 
-RUNS: frozenset[Mode] = frozenset({"direct", "userns", "subid", "chroot"})
+RUNS: frozenset[Mode] = frozenset({"direct", "userns", "subid", "single", "chroot"})
 """The modes that run commands."""
 
 BRIDGE = "a bridge"
@@ -106,13 +106,13 @@ _MODES: dict[Mode, str] = {
     "userns": "builds in a user namespace of its own, with every id of this one",
     "subid": "builds in a user namespace, with the ids of /etc/subuid",
     "chroot": "commands run by chroot in one tree for each container, and are not kept from what else is in this place",
-    "single": "only this user's own id can be mapped; builds without RUN work, and commands cannot be run",
+    "single": "builds in a user namespace of this user's id alone; commands run as root, and can give files to nobody",
     "traced": "no namespace, no mount and no chroot; builds without RUN work, and commands cannot be run",
 }
 
 
 def _mode(facts: Facts) -> Finding:
-    kind: Kind = "note" if facts.mode == "chroot" else "good" if facts.mode in RUNS else "wrong"
+    kind: Kind = "note" if facts.mode in ("single", "chroot") else "good" if facts.mode in RUNS else "wrong"
     return Finding(kind, f"mode {facts.mode}: {_MODES[facts.mode]}")
 
 
@@ -212,7 +212,7 @@ def _context(*lines: str) -> tuple[str, ...]:
 
 
 def _isolation(facts: Facts) -> Iterator[Finding]:
-    if facts.mode in ("userns", "subid") and facts.fresh_proc is not None:
+    if facts.mode in ("userns", "subid", "single") and facts.fresh_proc is not None:
         yield Finding(
             "note",
             "commands see the processes of this pod in /proc",
@@ -227,7 +227,7 @@ def _store(facts: Facts) -> Iterator[Finding]:
         change = ("builda --root DIRECTORY, or BUILDA_ROOT", *_VOLUME)
         yield Finding("wrong", f"the store cannot be written: {where}", facts.store_problem, change)
         return
-    if facts.mode in ("direct", "userns", "subid"):
+    if facts.mode in ("direct", "userns", "subid", "single"):
         yield _overlay(facts, where)
     for flag in ("noexec", "nosuid", "nodev"):
         if flag in facts.mount_flags and flag != "nodev":
@@ -390,7 +390,7 @@ def _overlay_in(mode: Mode, place: str) -> str | None:
 def _in_namespace(mode: Mode, ask: Callable[[Maps | None], str | None]) -> str | None:
     from builda.modes import maps_of
 
-    if mode not in ("direct", "userns", "subid"):
+    if mode not in ("direct", "userns", "subid", "single"):
         return "this mode has none"
     try:
         return ask(maps_of(mode))

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "overlay_refused", "parse_mode", "report"]
 
 _NOT_BUILT = {
-    "single": "mode single, one id in a user namespace, is not built yet",
     "traced": "mode traced, without any namespace, is not built yet",
 }
 
@@ -59,6 +58,8 @@ def maps_of(mode: Mode) -> Maps | None:
 
     if mode == "userns":
         return userns.identity()
+    if mode == "single":
+        return userns.only()
     return subordinate() if mode == "subid" else None
 
 
@@ -71,10 +72,11 @@ class Place(NamedTuple):
     mode: Mode
     ids: tuple[str, ...]
     no_run: BuildaError | None = None  # why no command can be run and nothing mounted
+    no_others: BuildaError | None = None  # why there is one id only
 
 
 def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place:
-    """This process is where its mode works: in namespaces of its own for `userns` and `subid`.
+    """This process is where its mode works: in namespaces of its own for `userns`, `subid` and `single`.
 
     Must be called while this process has one thread. IsolationUnavailable or Unsupported when there is no way; where
     `composing` is enough, which takes no right at all, there always is one, and the place says what it lacks.
@@ -88,18 +90,19 @@ def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place
     if mode == "direct" and asked is not None:
         _check_direct(runroot)
     maps = maps_of(mode)
+    no_others = _no_range(abilities(runroot)) if mode == "single" else None
     if maps is not None:
         from builda.linux.userns import enter as enter_namespace
 
         enter_namespace(maps)
-    return Place(mode, _views(mode, maps))
+    return Place(mode, _views(mode, maps), no_others=no_others)
 
 
 def _views(mode: Mode, maps: Maps | None) -> tuple[str, ...]:
     """Without a namespace of our own we may be in one that `unshare` made: then its map tells which."""
     from builda.linux.userns import id_map
 
-    if mode == "subid" and maps is not None:
+    if mode in ("subid", "single") and maps is not None:
         return (_as_text(maps.uids),)
     return ("", _as_text(id_map())) if maps is None else ("",)
 
@@ -118,6 +121,11 @@ def _not_built(mode: Mode, found: Abilities) -> BuildaError:
             f"this process may make no user namespace: {found.user_namespace}; {_NOT_BUILT[mode]}",
             hint="in a pod, set seccompProfile to Unconfined, or add SYS_ADMIN to capabilities with hostUsers: false",
         )
+    return _no_range(found)
+
+
+def _no_range(found: Abilities) -> BuildaError:
+    """What keeps this process from mapping more than its own id."""
     if os.geteuid() == 0 and found.identity_map is not None:
         return mapping_refused(found.identity_map, by_tools=False)
     try:
@@ -195,7 +203,7 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
         "change_root": "chroot",
     }
     found: dict[str, str | None] = {names[key]: answer for key, answer in abilities(runroot)._asdict().items()}
-    if mode in ("direct", "userns", "subid"):
+    if mode in ("direct", "userns", "subid", "single"):
         found |= details(maps_of(mode))
     answers = {name: "yes" if answer is None else answer for name, answer in found.items()}
     tools = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "fuse-overlayfs", "crun", "runc")

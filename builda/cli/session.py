@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.cli.progress import Observer, Together
     from builda.cli.settings import Settings
+    from builda.errors import BuildaError
     from builda.events import Event
     from builda.modes import Mode, Place
     from builda.store.store import Store, WorkingContainer
@@ -74,6 +75,8 @@ class Session:
         self._stack.enter_context(store)
         if store.no_overlay is not None:
             self.emit(_copying(store))
+        if store.is_first and self._place is not None and self._place.no_others is not None:
+            self.emit(_alone(self._place.no_others))
         return store
 
     @cached_property
@@ -116,6 +119,16 @@ class Session:
                 environ=self.environ,
             )
         )
+
+
+def _alone(lacking: BuildaError) -> Event:
+    from builda.events import Warned
+
+    return Warned(
+        message="commands here have one id: they can become no other user and give files to nobody, while owners "
+        f"that images and COPY bring are kept: {lacking}",
+        hint=lacking.hint,
+    )
 
 
 def _copying(store: Store) -> Event:

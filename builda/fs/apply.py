@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import BuildaError, CorruptContent, Unsupported
-from builda.fs import paths, standin, xattrs
+from builda.fs import owners, paths, standin, xattrs
 from builda.fs.content import HOLE, write_all, write_sparse
 from builda.fs.diff import OPAQUE, WHITEOUT
 from builda.fs.tar import (
@@ -126,9 +126,11 @@ def _look_like(root: int, lower: int, path: str) -> None:
         fd = paths.open_in_root(root, path, _OPEN_DIRECTORY)
         try:
             info = os.fstat(model)
-            os.fchown(fd, info.st_uid, info.st_gid)
+            owners.give(fd, info.st_uid, info.st_gid)
             os.fchmod(fd, info.st_mode & 0o7777)
-            xattrs.write(fd, xattrs.recorded(model))
+            values = xattrs.recorded(model)  # an owner that is kept aside among them
+            values.pop(owners.NAMED, None)
+            xattrs.write(fd, values)
             os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
         finally:
             os.close(fd)
@@ -270,6 +272,7 @@ class _Unpacker:
             fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
         except FileExistsError:
             fd = self.existing_directory(parent, name, path)
+            owners.own(fd)
         try:
             self.implied.discard(path)
             self.directory_attributes(fd, entry, path)
@@ -333,7 +336,7 @@ class _Unpacker:
         except FileExistsError:
             self.make_way(parent, name)
             self.make_special(parent, name, entry)
-        os.chown(name, *self.owner_of(entry), dir_fd=parent, follow_symlinks=False)
+        owners.give_at(name, *self.owner_of(entry), dir_fd=parent)
         if entry.type != SYMBOLIC_LINK:
             os.chmod(name, entry.mode, dir_fd=parent)
         if entry.xattrs:
@@ -359,7 +362,7 @@ class _Unpacker:
 
     def attributes(self, fd: int, entry: TarEntry) -> None:
         """Owner first: chown(2) clears set-id bits and capabilities."""
-        os.fchown(fd, *self.owner_of(entry))
+        owners.give(fd, *self.owner_of(entry))
         os.fchmod(fd, entry.mode)
         if entry.xattrs:
             self.skipped.update(xattrs.write(fd, entry.xattrs))

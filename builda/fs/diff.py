@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from builda.errors import InUse, Unsupported
-from builda.fs import paths, standin, xattrs
+from builda.fs import owners, paths, standin, xattrs
 from builda.fs.content import data_ranges
 from builda.fs.tar import (
     BLOCK,
@@ -133,6 +133,7 @@ class _Walk:
         self.clamp = clamp
         self.drop = frozenset(os.fsencode(path).strip(b"/") for path in drop)
         self.overlay = overlay
+        self.aside = owners.keeps_aside()
         self.links: dict[tuple[int, int], bytes] = {}
         self.sockets: list[str] = []
 
@@ -164,8 +165,9 @@ class _Walk:
     def root(self, fd: int) -> None:
         """The root itself is recorded only when it does not look as roots do."""
         info, values = os.fstat(fd), xattrs.recorded(fd)
-        if values or (info.st_mode & 0o7777, info.st_uid, info.st_gid) != (0o755, 0, 0):
-            self.tar.add(self.header(b"./", DIRECTORY, info, xattrs=values))
+        entry = self.header(b"./", DIRECTORY, info, xattrs=values)
+        if entry.xattrs or (entry.mode, entry.uid, entry.gid) != (0o755, 0, 0):
+            self.tar.add(entry)
 
     def enter(self, fd: int, path: bytes, info: os.stat_result) -> None:
         """A directory begins."""
@@ -216,7 +218,7 @@ class _Walk:
             self.special(parent, name, path, info, kind)
 
     def special(self, parent: int, name: bytes, path: bytes, info: os.stat_result, kind: int) -> None:
-        values = xattrs.recorded(xattrs.place_of(parent, name))
+        values = owners.values_of(parent, name) if self.aside else xattrs.recorded(xattrs.place_of(parent, name))
         if kind == stat.S_IFLNK:
             link = os.readlink(name, dir_fd=parent)
             self.tar.add(self.header(path, SYMBOLIC_LINK, info, link=link, xattrs=values, mode=0o777))
@@ -248,7 +250,8 @@ class _Walk:
         if found is None or info.st_size:
             return False
         kind = CHARACTER if found[0] == stat.S_IFCHR else BLOCK
-        self.tar.add(self.header(path, kind, info, device=found[1], xattrs=standin.without(values)))
+        rest = values if self.aside else standin.without(values)
+        self.tar.add(self.header(path, kind, info, device=found[1], xattrs=rest))
         return True
 
     def content(self, fd: int, path: bytes, info: os.stat_result) -> None:
@@ -280,13 +283,16 @@ class _Walk:
         xattrs: Mapping[str, bytes] = _NONE,
         mode: int | None = None,
     ) -> TarEntry:
+        uid, gid = info.st_uid, info.st_gid
+        if self.aside and xattrs:
+            (uid, gid), xattrs = owners.seen(info, xattrs), owners.without(xattrs)
         return TarEntry(
             path,
             kind,
             size,
             info.st_mode & 0o7777 if mode is None else mode,
-            info.st_uid,
-            info.st_gid,
+            uid,
+            gid,
             self.clamp(info.st_mtime_ns // 10**9),
             link,
             *device,

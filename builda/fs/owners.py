@@ -1,18 +1,35 @@
-"""Changing owners, with words for the ids that a user namespace does not have."""
+"""Changing owners, with words for the ids that a user namespace does not have.
+
+A namespace of one id can give nothing away. There an owner is kept aside: in the attribute of files that `standin` has,
+and for what can have no attribute of users (links, FIFOs) in one of the directory that holds it.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
+import zlib
+from collections.abc import Mapping
 
 from builda.errors import Unsupported
-from builda.linux.userns import unmapped
+from builda.fs import standin, xattrs
+from builda.linux.userns import id_map, unmapped
+
+NAMED = "user.builda.owners"
+"""Of a directory: owners of links and FIFOs in it. Rows of three numbers: CRC-32 of the name, uid, gid."""
+_HINT = "a larger range in /etc/subuid and /etc/subgid, or another owner"
+
+
+def keeps_aside() -> bool:
+    """Whether this process has one id only, so that all other owners are kept aside."""
+    return sum(size for _, _, size in id_map()) == 1
 
 
 def fchown(fd: int, uid: int, gid: int) -> None:
     """fchown(2); Unsupported when an id has no place in this user namespace."""
     try:
-        os.fchown(fd, uid, gid)
+        give(fd, uid, gid)
     except OSError as error:
         _explain(error, uid, gid)
         raise
@@ -21,10 +38,66 @@ def fchown(fd: int, uid: int, gid: int) -> None:
 def chown(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None) -> None:
     """fchownat(2), following no link; Unsupported when an id has no place in this user namespace."""
     try:
-        os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+        give_at(name, uid, gid, dir_fd=dir_fd)
     except OSError as error:
         _explain(error, uid, gid)
         raise
+
+
+def give(fd: int, uid: int, gid: int) -> None:
+    """fchown(2); the owner is kept aside where this process has one id only."""
+    try:
+        os.fchown(fd, uid, gid)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not keeps_aside():
+            raise
+        _keep(fd, uid, gid)
+
+
+def give_at(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None) -> None:
+    """fchownat(2), following no link; the owner is kept aside where this process has one id only."""
+    try:
+        os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not keeps_aside():
+            raise
+        info = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode):
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+            try:
+                _keep(fd, uid, gid)
+            finally:
+                os.close(fd)
+        elif dir_fd is not None:
+            _note(dir_fd, os.fsencode(name), uid, gid)
+        else:
+            raise
+
+
+def own(fd: int) -> None:
+    """An existing directory's owner is its own again: nothing is kept aside of it."""
+    try:
+        os.removexattr(fd, standin.XATTR)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP, errno.EPERM):
+            raise
+
+
+def values_of(parent: int, name: bytes) -> dict[str, bytes]:
+    """The attributes of a link or FIFO, with the owner that is kept aside of it as a file has it."""
+    values = xattrs.recorded(xattrs.place_of(parent, name))
+    found = _noted(parent).get(zlib.crc32(name))
+    return values if found is None else {**values, standin.XATTR: b"%d:%d:0777" % found}
+
+
+def seen(info: os.stat_result, values: Mapping[str, bytes]) -> tuple[int, int]:
+    """The owner that something should have, where `keeps_aside`."""
+    return standin.owner_of(values) or (info.st_uid, info.st_gid)
+
+
+def without(values: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The attributes without those in which owners are kept."""
+    return {name: value for name, value in values.items() if name not in (standin.XATTR, NAMED)}
 
 
 def check(uid: int, gid: int, what: str) -> None:
@@ -34,11 +107,44 @@ def check(uid: int, gid: int, what: str) -> None:
         raise Unsupported(f"{what}: {lacking}", hint=_HINT)
 
 
+def _keep(fd: int, uid: int, gid: int) -> None:
+    try:
+        value = os.getxattr(fd, standin.XATTR)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        value = b""
+    os.setxattr(fd, standin.XATTR, standin.owned(value, uid, gid, os.fstat(fd).st_mode))
+
+
+def _noted(directory: int) -> dict[int, tuple[int, int]]:
+    try:
+        data = os.getxattr(directory, NAMED)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return {}
+        raise
+    numbers = memoryview(data[: len(data) // 12 * 12]).cast("I").tolist()
+    return {numbers[at]: (numbers[at + 1], numbers[at + 2]) for at in range(0, len(numbers), 3)}
+
+
+def _note(directory: int, name: bytes, uid: int, gid: int) -> None:
+    rows = _noted(directory)
+    rows[zlib.crc32(name)] = (uid, gid)
+    data = b"".join(number.to_bytes(4, "little") for key, owner in rows.items() for number in (key, *owner))
+    try:
+        os.setxattr(directory, NAMED, data)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.E2BIG):
+            raise Unsupported(
+                f"too many links of other owners in one directory for this file system: {len(rows)}",
+                hint="a range of ids in /etc/subuid needs no such notes",
+            ) from error
+        raise
+
+
 def _explain(error: OSError, uid: int, gid: int) -> None:
     if error.errno == errno.EINVAL:
         lacking = unmapped(uid, gid)
         if lacking is not None:
             raise Unsupported(f"cannot give a file to {uid}:{gid}: {lacking}", hint=_HINT) from error
-
-
-_HINT = "a larger range in /etc/subuid and /etc/subgid, or another owner"

@@ -193,6 +193,7 @@ class Walk:
         self.hasher = hashlib.sha256()
         self.links: dict[tuple[int, int], bytes] = {}
         self.skipped: list[str] = []
+        self.aside = owners.keeps_aside()
         self.files = self.bytes = 0
         self.ignore = NOTHING
         self.root_prefix = ""
@@ -368,7 +369,8 @@ class Walk:
             self.skipped.append(os.fsdecode(label))
             return
         link = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(info.st_mode) else b""
-        self.special(label, target, new_name, info, link, xattrs.recorded(xattrs.place_of(parent, name)))
+        values = owners.values_of(parent, name) if self.aside else xattrs.recorded(xattrs.place_of(parent, name))
+        self.special(label, target, new_name, info, link, values)
 
     def special(
         self,
@@ -427,6 +429,7 @@ class _Copying:
     def __init__(self, request: CopyRequest, root: int) -> None:
         self.root = root
         self.owner = request.owner
+        self.aside = owners.keeps_aside()
         self.mode = request.mode
         self.link = request.link
         self.time = None if request.timestamp is None else (request.timestamp * 10**9,) * 2
@@ -485,14 +488,24 @@ class _Copying:
     def attributes(self, fd: int, info: os.stat_result, values: Mapping[str, bytes]) -> None:
         """Owner first: chown(2) clears set-id bits and capabilities. Times last."""
         mode = info.st_mode & 0o7777
-        owners.fchown(fd, *(self.owner or (info.st_uid, info.st_gid)))
+        owner = self.owner_of(info, values)
+        owners.fchown(fd, *owner)
         os.fchmod(fd, mode if self.mode is None else self.mode(mode, stat.S_ISDIR(info.st_mode)))
         if values:
             xattrs.write(fd, self.kept(values))
+            if self.aside and standin.device_of(values) is not None:
+                os.setxattr(fd, standin.XATTR, standin.owned(values[standin.XATTR], *owner, mode))
         os.utime(fd, ns=self.time or (info.st_mtime_ns, info.st_mtime_ns))
+
+    def owner_of(self, info: os.stat_result, values: Mapping[str, bytes]) -> tuple[int, int]:
+        if self.owner is not None:
+            return self.owner
+        return owners.seen(info, values) if self.aside else (info.st_uid, info.st_gid)
 
     def kept(self, values: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """An access ACL says the mode again, so that --chmod replaces it."""
+        if self.aside:
+            values = owners.without(values)
         return values if self.mode is None else {name: values[name] for name in values if name not in xattrs.ACLS}
 
     def special(self, parent: int, name: bytes, info: os.stat_result, link: bytes, values: Mapping[str, bytes]) -> None:
@@ -501,7 +514,7 @@ class _Copying:
         except FileExistsError:
             self.make_way(parent, name)
             self.make_special(parent, name, info, link)
-        owners.chown(name, *(self.owner or (info.st_uid, info.st_gid)), dir_fd=parent)
+        owners.chown(name, *self.owner_of(info, values), dir_fd=parent)
         mode = info.st_mode & 0o7777
         if not link:
             os.chmod(name, mode if self.mode is None else self.mode(mode, False), dir_fd=parent)

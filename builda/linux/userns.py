@@ -26,6 +26,7 @@ class Maps(NamedTuple):
     uids: IdMap
     gids: IdMap
     tools: tuple[str, str] | None = None
+    denies_groups: bool = False  # setgroups(2) is given up, without which a plain user may map no group
 
 
 def id_map(kind: str = "uid") -> IdMap:
@@ -61,6 +62,11 @@ def identity() -> Maps:
     uids = tuple((inside, inside, size) for inside, _, size in id_map("uid"))
     gids = tuple((inside, inside, size) for inside, _, size in id_map("gid"))
     return Maps(uids, gids)
+
+
+def only() -> Maps:
+    """This process's own user and group are 0, and there is nobody else."""
+    return Maps(((0, os.geteuid(), 1),), ((0, os.getegid(), 1),), denies_groups=True)
 
 
 def enter(maps: Maps) -> None:
@@ -128,14 +134,21 @@ def _write_maps(target: int, maps: Maps, go: int, told: int) -> NoReturn:
 
 
 def _maps_by_hand(target: int, maps: Maps) -> str:
-    for kind, rows in (("gid", maps.gids), ("uid", maps.uids)):
+    texts = {f"{kind}_map": _as_rows(rows) for kind, rows in (("gid", maps.gids), ("uid", maps.uids))}
+    if maps.denies_groups:
+        texts = {"setgroups": "deny", **texts}
+    for name, text in texts.items():
         try:
-            fd = os.open(f"/proc/{target}/{kind}_map", os.O_WRONLY)
-            os.write(fd, "\n".join(" ".join(map(str, row)) for row in rows).encode())
+            fd = os.open(f"/proc/{target}/{name}", os.O_WRONLY)
+            os.write(fd, text.encode())
             os.close(fd)
         except OSError as error:
-            return f"{kind}_map: {error.strerror}"
+            return f"{name}: {error.strerror}"
     return ""
+
+
+def _as_rows(rows: IdMap) -> str:
+    return "\n".join(" ".join(map(str, row)) for row in rows)
 
 
 def _maps_by_tools(target: int, maps: Maps) -> str:

@@ -31,10 +31,11 @@ class Claim(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The driver of a store, and why it is not overlay if that was decided just now."""
+    """The driver of a store, why it is not overlay if that was decided just now, and whether all of it was."""
 
     driver: str
     reason: str | None = None
+    is_first: bool = False
 
 
 def check_owner(where: Layout) -> None:
@@ -79,7 +80,7 @@ def take(where: Layout, claim: Claim, driver: str | None, *, inside: bool) -> Ch
         )
     if known != marker:
         layout.publish(where, path, json.dumps(known).encode())
-    return chosen
+    return chosen._replace(is_first="mode" not in marker)
 
 
 def _check_kind(where: Layout, known: object, driver: str) -> None:

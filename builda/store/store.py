@@ -68,6 +68,8 @@ class Store:
         """Why the store's driver is not overlay, when opening it found that out."""
         self.no_run: BuildaError | None = None
         """Why no command can be run here, when opening it found that out."""
+        self.is_first = False
+        """Whether trees are worked with for the first time in this store."""
         self.can_mount = True
         """Whether commands get their trees by mounts; otherwise all that they see is put into the tree itself."""
 
@@ -100,6 +102,7 @@ class Store:
         chosen = claims.take(where, claim, driver, inside=inside)
         store = cls(where, chosen.driver, inside, now)
         store.no_overlay = chosen.reason
+        store.is_first = chosen.is_first
         return store
 
     def __enter__(self) -> Store:

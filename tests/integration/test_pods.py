@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,6 @@ MODES = {
 }
 WITHOUT_MOUNTS = ("root-default", "userns-pod-seccomp")
 REFUSED = {
-    "rootless-nosetuid": ("single", "newuidmap"),
     "restricted": ("traced", "user namespace"),
     "restricted-ro": ("traced", "user namespace"),
 }
@@ -112,6 +112,74 @@ def test_a_pod_without_mounts_builds_the_same_files(profile: str, given: Path, b
     assert there.returncode == here.returncode == 0, there.stderr + here.stderr
     assert there.stdout.splitlines() == here.stdout.splitlines()
     assert there.stdout.count("\n") > 5000
+
+
+ONE_ID = """\
+FROM localhost/debian:debian AS first
+COPY --chown=1000:0 hello /srv/
+COPY --chown=games:games links /srv/links
+ADD --chown=7:8 tree.tar /srv/tree/
+WORKDIR /srv/app
+SHELL ["bash", "-c"]
+RUN echo x >> /etc/motd && chmod 4755 /srv/hello && rm -rf /var/log && mkdir /var/log && cat <(echo y) > made
+RUN --mount=type=cache,target=/c --mount=type=secret,id=s touch /c/x && grep -q word /run/secrets/s
+FROM localhost/debian:debian
+COPY --from=first /srv /srv
+COPY --from=first /etc /all/etc/
+COPY --from=first /usr/bin /all/bin/
+RUN mv /srv/links /srv/moved && touch /srv/tree/more
+"""
+IN_ONE_ID = """
+builda info | grep '"mode"' >&2
+builda pull -q oci-archive:/given/debian.tar:debian >&2
+for how in "" --squash; do
+  builda bud -q $how --secret id=s,src=/given/secret -t built -f /given/OneId /given >&2
+  builda inspect --type image --format '{{.FromImageDigest}}' built && echo
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def given_owners(given: Path) -> Path:
+    """A context with links and fifos, which can have no attributes of users, and an archive of several owners."""
+    (given / "links").mkdir()
+    for number in range(40):
+        (given / f"links/{number}").symlink_to("../hello")
+    os.mkfifo(given / "links/fifo")
+    os.link(given / "hello", given / "links/hard")
+    (given / "OneId").write_text(ONE_ID)
+    with tarfile.open(given / "tree.tar", "w") as archive:
+        for name, kind, uid in (("d", tarfile.DIRTYPE, 3), ("d/l", tarfile.SYMTYPE, 4), ("d/c", tarfile.CHRTYPE, 5)):
+            member = tarfile.TarInfo(name)
+            member.type, member.uid, member.gid, member.mode, member.linkname = kind, uid, uid, 0o755, "there"
+            archive.addfile(member)
+    return given
+
+
+def test_a_pod_with_one_id_keeps_owners_aside_and_builds_what_root_builds(given_owners: Path) -> None:
+    one, root = (
+        in_pod(profile, IN_ONE_ID, given=given_owners, environ=EPOCH)
+        for profile in ("rootless-nosetuid", "privileged-root")
+    )
+    assert one.returncode == root.returncode == 0, one.stderr + root.stderr
+    assert '"mode": "single"' in one.stderr
+    assert len(one.stdout.split()) == 2
+    assert one.stdout == root.stdout
+
+
+def test_what_one_id_cannot_do_is_named(given: Path) -> None:
+    script = """
+    builda pull -q oci-archive:/given/debian.tar:debian >&2
+    printf 'FROM localhost/debian:debian\\nUSER games\\nRUN id\\n' > $BUILDA_ROOT/File
+    ! builda bud -f $BUILDA_ROOT/File /given || exit 9
+    c=$(builda from localhost/debian:debian)
+    builda run $c chown 5 /etc/motd
+    """
+    done = in_pod("rootless-nosetuid", script, given=given)
+    assert done.returncode == 1
+    assert "File:3: cannot run as 5:60: uid 5 is not in this user namespace, which has 0-0" in done.stderr
+    assert "/etc/subuid" in done.stderr
+    assert "chown: changing ownership of '/etc/motd': Invalid argument" in done.stderr
 
 
 @pytest.mark.parametrize("profile", REFUSED)

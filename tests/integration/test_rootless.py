@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def test_the_command_is_root_of_its_own_with_a_proc_of_its_own(user: Rootless, b
 def test_light_verbs_enter_no_namespace(user: Rootless, busybox: Path) -> None:
     with_image(user, readable(busybox, user), "busybox")
     container = user("from", "localhost/busybox:busybox")
-    nowhere = {"BUILDA_MODE": "single"}  # which verbs that must enter refuse
+    nowhere = {"BUILDA_MODE": "traced"}  # which verbs that must enter refuse
     assert "not built yet" in user.fails("run", container, "true", **nowhere)
     user("config", "--label", "a=b", container, **nowhere)
     user("tag", "localhost/busybox:busybox", "other", **nowhere)
@@ -149,14 +150,25 @@ def test_nothing_is_left_of_a_build_after_prune(user: Rootless, debian: Path) ->
     assert os.listdir(store / "ingest") == []
 
 
-def test_a_user_without_ranges_is_told_what_to_write(busybox: Path) -> None:
+def test_a_user_without_ranges_builds_alone_and_is_told_what_to_write(busybox: Path) -> None:
     with rootless(LONELY) as lonely:
         with_image(lonely, readable(busybox, lonely), "busybox")
-        container = lonely("from", "localhost/busybox:busybox")  # which needs no ids of others yet
-        said = lonely.fails("run", container, "true")
-        assert "no range of uids for user" in said
-        assert f"{LONELY}:100000:65536 in /etc/subuid" in said
+        done = lonely.run("from", "localhost/busybox:busybox")
+        assert "no range of uids for user" in done.stderr
+        assert f"{LONELY}:100000:65536 in /etc/subuid" in done.stderr
+        container = done.stdout.strip()
+        again = lonely.run("run", container, "--", "sh", "-c", "id -u; echo x > /etc/x")
+        assert (again.stdout, again.stderr) == ("0\n", "")
+        lonely("copy", "--chown", "7:8", container, "/etc/hostname", "/h")
+        lonely("commit", container, "made")
+        lonely("push", "made", f"docker-archive:{lonely.home}/made.tar")
+        with tarfile.open(lonely.home / "made.tar") as archive:
+            manifest = json.load(archive.extractfile("manifest.json") or pytest.fail("no manifest"))
+            with tarfile.open(fileobj=archive.extractfile(manifest[0]["Layers"][-1])) as layer:
+                owners = {member.name: (member.uid, member.gid) for member in layer}
+        assert owners == {"etc": (0, 0), "etc/x": (0, 0), "h": (7, 8)}
         assert "busybox" in lonely("images")
+        assert "cannot run as 1:1" in lonely.fails("run", "--user", "1:1", container, "true")
 
 
 def test_another_users_store_is_refused(user: Rootless, builda: Builda, busybox: Path) -> None:
