@@ -192,7 +192,7 @@ def _remember(path: str, key: str, found: Abilities) -> None:
 
 def report(mode: Mode, runroot: str) -> dict[str, str]:
     """What this process may do and what helps it, by name: "yes", "not tried", or why not; a program's path."""
-    from builda.linux.probe import details
+    from builda.linux.probe import details, everywhere
     from builda.linux.subids import find_tool
 
     names = {
@@ -205,6 +205,7 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
     found: dict[str, str | None] = {names[key]: answer for key, answer in abilities(runroot)._asdict().items()}
     if mode in ("direct", "userns", "subid", "single"):
         found |= details(maps_of(mode))
+    found |= everywhere()
     answers = {name: "yes" if answer is None else answer for name, answer in found.items()}
     tools = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "fuse-overlayfs", "crun", "runc")
     return answers | {name: find_tool(name) or "not installed" for name in tools}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -63,10 +64,52 @@ def _fuse() -> None:
     sys_.mount("probe", "/proc", "fuse", 0, f"fd={fd},rootmode=40000,user_id=0,group_id=0")
 
 
+_ALLOW_ALL = b"\x06\0\0\0\0\0\xff\x7f"
+
+
 def _filter() -> None:
-    allow_all = b"\x06\0\0\0\0\0\xff\x7f"
     sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
-    sys_.set_seccomp_filter(allow_all)
+    sys_.set_seccomp_filter(_ALLOW_ALL)
+
+
+def _listener() -> None:
+    sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
+    os.close(sys_.seccomp_listener(_ALLOW_ALL))
+
+
+def _landlock() -> None:
+    from builda.linux.landlock import confine_writes
+
+    sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
+    if not confine_writes(os.open("/", os.O_PATH)):
+        raise OSError(errno.ENOSYS, "this kernel has none, or its first version")
+
+
+def _ptrace() -> None:
+    traceme = 0
+    sys_.call("ptrace", sys_.SYS_PTRACE[os.uname().machine], traceme, 0, 0, 0)
+
+
+def _cgroup() -> None:
+    with open("/proc/self/cgroup", encoding="ascii") as file:
+        mine = next((line[3:].strip() for line in file if line.startswith("0::")), None)
+    if mine is None or not os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+        raise OSError(errno.ENOSYS, "there is no cgroup of version 2")
+    made = f"/sys/fs/cgroup{mine.rstrip('/')}/builda-probe-{os.getpid()}"
+    os.mkdir(made)
+    os.rmdir(made)
+
+
+def reflink(place: str) -> None:
+    """Copy a file in `place` by sharing its blocks."""
+    import fcntl
+    import tempfile
+
+    ficlone = 0x40049409
+    with tempfile.TemporaryFile(dir=place) as source, tempfile.TemporaryFile(dir=place) as copy:
+        source.write(bytes(4096))
+        source.flush()
+        fcntl.ioctl(copy, ficlone, source.fileno())
 
 
 ALL: Mapping[str, Callable[[], None]] = {
@@ -79,5 +122,13 @@ ALL: Mapping[str, Callable[[], None]] = {
     "fresh sysfs": lambda: _fresh("sysfs", sys_.CLONE_NEWNET),
     "pivot_root": _pivot_root,
     "device nodes": _device_node,
-    "seccomp filter": _filter,
 }
+
+ANYWHERE: Mapping[str, Callable[[], None]] = {
+    "seccomp filter": _filter,
+    "seccomp listener": _listener,
+    "landlock": _landlock,
+    "ptrace": _ptrace,
+    "cgroups": _cgroup,
+}
+"""What needs no mounts of one's own."""

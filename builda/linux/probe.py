@@ -87,6 +87,13 @@ def details(maps: Maps | None) -> dict[str, str | None]:
     return {name: inside(action) for name, action in attempts.ALL.items()}
 
 
+def everywhere() -> dict[str, str | None]:
+    """What works in any place, by name; None is yes."""
+    from builda.linux import attempts
+
+    return {name: attempt(action) for name, action in attempts.ANYWHERE.items()}
+
+
 def attempt(action: Callable[[], None]) -> str | None:
     """None when `action` works in a forked child, else what it said."""
     reader, writer = os.pipe()
