@@ -211,6 +211,16 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
     return answers | {name: find_tool(name) or "not installed" for name in tools}
 
 
+def room(place: str) -> dict[str, int | str]:
+    """What the file system of a directory has left, and whether files can share blocks there."""
+    from builda.linux.attempts import reflink
+    from builda.linux.probe import attempt
+
+    left = os.statvfs(place)
+    shares = attempt(lambda: reflink(place)) or "yes"
+    return {"free bytes": left.f_bavail * left.f_frsize, "free inodes": left.f_favail, "reflink": shares}
+
+
 def overlay_refused(place: str) -> str | None:
     """Why no overlay can be written in the empty directory `place`; None when one can. Leaves it filled."""
     from builda.linux.attempts import overlay_in

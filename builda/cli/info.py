@@ -63,22 +63,16 @@ def _host(session: Session) -> Mapping[str, Any]:
 
 
 def _store(session: Session) -> Mapping[str, Any]:
-    from builda.linux.attempts import reflink
-    from builda.linux.probe import attempt
+    from builda.modes import room
 
     store = session.store
-    room = os.statvfs(store.root)
     return {
         "ContainerStore": {"number": sum(1 for _ in store.iter_containers())},
         "GraphDriverName": store.driver,
         "GraphImageStore": "",
         "GraphOptions": [],
         "GraphRoot": store.root,
-        "GraphStatus": {
-            "free bytes": room.f_bavail * room.f_frsize,
-            "free inodes": room.f_favail,
-            "reflink": attempt(lambda: reflink(store.root)) or "yes",
-        },
+        "GraphStatus": room(store.root),
         "GraphTransientStore": False,
         "ImageStore": {"number": sum(1 for _ in store.iter_images())},
         "RunRoot": os.path.abspath(session.settings.runroot),
