@@ -175,7 +175,7 @@ def _run_in_tree(spec: Spec) -> int:
     """Run the command in a plain directory, and answer its calls about /proc and /dev until it ends."""
     import _socket
 
-    from builda.isolation.serving import Supervisor, received
+    from builda.isolation.serving import Supervisor, be_no_tracer, received
 
     root = os.open(spec["tree"], os.O_RDONLY | os.O_DIRECTORY)
     terminal = _open_terminal(spec, None) if spec["terminal"] else None
@@ -193,6 +193,7 @@ def _run_in_tree(spec: Spec) -> int:
         spec["enter"], spec["theirs"] = root, theirs.fileno()
         _become_command(spec, terminal)
     theirs.close()
+    be_no_tracer(spec["capabilities"])
     os.close(REPORT)
     if terminal is not None:
         os.close(terminal)

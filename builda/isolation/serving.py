@@ -1,8 +1,8 @@
 """/proc and /dev for a command that has neither: its calls that name a path there are answered by this process.
 
 A filter hands the calls over (seccomp_unotify(2)); what they ask of /proc is done on ours and its descriptor put into
-the caller, and every other call goes on as if nobody had looked. This shows, and protects nothing: whoever changes a
-path after we read it fools itself alone. Imported by the child: standard library only.
+the caller, and every other call goes on as if nobody had looked. Landlock binds the command and not us: what it keeps
+from the command we do not open for it either. Imported by the child: standard library only.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ _NOFOLLOW = sys_.AT_SYMLINK_NOFOLLOW
 _PATH_MAX = 4096
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _STATX_SIZE = 256
+_SYS_PTRACE = 1 << 19
+# Of a process in /proc: what shows or leads to more of it than anybody may see (ptrace(2), access mode checking).
+_GUARDED = frozenset(
+    b"auxv clear_refs cwd environ exe fd fdinfo io map_files maps mem ns numa_maps pagemap personality root smaps "
+    b"smaps_rollup stack syscall".split()
+)
 
 DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty")
 _STREAMS = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
@@ -150,7 +156,7 @@ class Supervisor:
     def __init__(self, listener: int, root: int) -> None:
         self.listener = listener
         self.calls = _MACHINES[os.uname().machine]
-        self.root = os.readlink(f"/proc/self/fd/{root}".encode())
+        self.root = os.readlink(b"/proc/self/fd/%d" % root)
         self.devices = frozenset(b"/dev/" + name for name in DEVICES if not _is_device(root, b"dev/" + name))
         self.links = _links_to_proc(root)
         self.buffer = bytearray(_REQUEST.size)
@@ -238,13 +244,14 @@ class Supervisor:
             return None if value is None else (value, 0, 0)
         except OSError as error:
             return (0, -(error.errno or errno.EIO), 0)
+        except (OverflowError, ValueError):  # arguments that no program means
+            return (0, -errno.EINVAL, 0)
         finally:
             os.close(call.memory)
 
     def translated(self, call: Call, path: bytes) -> bytes | None:
         """Where we find what the caller means; None when that is in its tree."""
-        while path[:2] == b"//" or path[:3] == b"/./":
-            path = path[1:] if path[1] == 47 else path[2:]
+        path = _normal(path)
         if path in self.links and not _is_of_link(call):
             path = self.links[path]
         if path[:5] == b"/dev/":
@@ -254,13 +261,13 @@ class Supervisor:
         if b"/.." in path:
             return None
         head, slash, rest = path[6:].partition(b"/")
+        if head not in (b"self", b"thread-self", b"mounts", b"net") or (not slash and _is_of_link(call)):
+            return path
         if head == b"self":
-            return path if not slash and _is_of_link(call) else b"/proc/%d%s%s" % (_tgid(call.pid), slash, rest)
-        if head == b"thread-self" and slash:
-            return b"/proc/%d/task/%d/%s" % (_tgid(call.pid), call.pid, rest)
-        if head in (b"mounts", b"net"):
-            return b"/proc/%d/%s%s%s" % (_tgid(call.pid), head, slash, rest)
-        return path
+            return b"/proc/%d%s%s" % (_tgid(call.pid), slash, rest)
+        if head == b"thread-self":
+            return b"/proc/%d/task/%d%s%s" % (_tgid(call.pid), call.pid, slash, rest)
+        return b"/proc/%d/%s%s%s" % (_tgid(call.pid), head, slash, rest)
 
     def translated_device(self, call: Call, path: bytes) -> bytes | None:
         if path in self.devices:
@@ -277,32 +284,60 @@ class Supervisor:
 
     def open(self, call: Call) -> int | None:
         """open(2) and its relatives."""
-        flags = call.arguments[1] & 0xFFFFFFFF
-        if call.name == "openat2":
-            flags, _, resolve = _HOW.unpack(os.pread(call.memory, _HOW.size, call.arguments[1]))
-            if resolve:
-                raise OSError(errno.EXDEV, "")
-        if flags & _WRITING:
-            self.check_writing(call)
-        fd = _opened(call.path, flags)
+        flags = _flags_of_openat2(call) if call.name == "openat2" else call.arguments[1] & 0x7FFFFFFF
+        if flags & os.O_PATH:  # the kernel injects none of these, and one for reading can do what they can
+            flags &= os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = self.opened(call, flags)
         try:
             return self.inject(call, fd, flags & os.O_CLOEXEC)
         finally:
             os.close(fd)
 
-    def check_writing(self, call: Call) -> None:
-        """PermissionError for what would lead out of the tree, as Landlock has it: we are not bound by it."""
-        parts = call.path.split(b"/")[2:]  # of /proc/PID/what/...
-        if parts[1:2] == [b"task"]:
-            del parts[1:3]
-        what = parts[1] if len(parts) > 1 else b""
-        refused = what in (b"root", b"cwd", b"exe", b"map_files")
-        if what == b"fd" and len(parts) > 2:
-            mine = parts[0] in (b"%d" % call.pid, b"%d" % _tgid(call.pid))
-            link = b"" if mine else os.readlink(call.path)
-            refused = len(parts) > 3 or (link.startswith(b"/") and not link.startswith(self.root + b"/"))
-        if refused:
+    def opened(self, call: Call, flags: int) -> int:
+        """What the caller asks for; PermissionError for what Landlock would keep from it."""
+        if call.path[:6] != b"/proc/":
+            return _opened(call.path, flags)
+        process, *parts = call.path[6:].split(b"/")
+        if parts[:1] == [b"task"]:
+            del parts[:2]
+        what = parts[0] if parts else b""
+        writing = bool(flags & _WRITING)
+        if (writing or what in _GUARDED) and not self.is_inside(call, process):
             raise PermissionError(errno.EACCES, "")
+        if not writing:
+            return _opened(call.path, flags)
+        if what in (b"root", b"cwd", b"exe", b"map_files") or (what == b"fd" and len(parts) != 2):
+            raise PermissionError(errno.EACCES, "")
+        return self.reopened(call.path, flags) if what == b"fd" else _opened(call.path, flags)
+
+    def is_inside(self, call: Call, process: bytes) -> bool:
+        """Whether this is the caller or another process in the tree; what is no process at all is not."""
+        if not process.isdigit():
+            return False
+        if int(process) in (call.pid, _tgid(call.pid)):
+            return True
+        return self.holds(os.readlink(b"/proc/%s/root" % process))
+
+    def holds(self, path: bytes) -> bool:
+        """Whether a path of ours is in the tree."""
+        return path == self.root or path.startswith(self.root + b"/")
+
+    def reopened(self, path: bytes, flags: int) -> int:
+        """What somebody's descriptor is of, for writing: in the tree, no file at all, or open for writing already.
+
+        Held while it is looked at, as its number may mean another file at any moment.
+        """
+        held = os.open(path, os.O_PATH)
+        try:
+            ours = b"/proc/self/fd/%d" % held
+            link = os.readlink(ours)
+            if link.startswith(b"/") and not self.holds(link):
+                mode, file = _description(path)
+                if mode == os.O_RDONLY or file != _description(ours)[1]:
+                    raise PermissionError(errno.EACCES, "")
+            return _opened(ours, flags)
+        finally:
+            os.close(held)
 
     def inject(self, call: Call, fd: int, flags: int) -> int | None:
         """Give the caller a descriptor, whose number is what its call returns."""
@@ -318,8 +353,13 @@ class Supervisor:
 
     def readlink(self, call: Call) -> int | None:
         """readlink(2)."""
-        link = b"%d" % _tgid(call.pid) if call.path == b"/proc/self" else os.readlink(call.path)
-        if link == self.root or link.startswith(self.root + b"/"):
+        if call.path == b"/proc/self":
+            link = b"%d" % _tgid(call.pid)
+        elif call.path == b"/proc/thread-self":
+            link = b"%d/task/%d" % (_tgid(call.pid), call.pid)
+        else:
+            link = os.readlink(call.path)
+        if self.holds(link):
             link = link[len(self.root) :] or b"/"
         return self.write(call, call.arguments[1], link[: call.arguments[2]])
 
@@ -347,7 +387,7 @@ class Supervisor:
         fcntl.ioctl(self.listener, _ID_VALID, _IDENTITY.pack(call.identity))
         try:
             return os.pwrite(call.memory, data, address)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise OSError(errno.EFAULT, "") from error
 
 
@@ -366,6 +406,16 @@ def received(connection: _socket.socket) -> int | None:
     data, ancillary, _, _ = connection.recvmsg(1, _socket.CMSG_SPACE(4))
     connection.close()
     return int.from_bytes(ancillary[0][2], sys.byteorder) if data and ancillary else None
+
+
+def be_no_tracer(wanted: int) -> None:
+    """Give up looking into other users' processes, unless the command (capabilities `wanted`) may do so itself.
+
+    With CAP_SYS_PTRACE we would read the memory of any process as root, and open what its user may not.
+    """
+    effective, permitted, inheritable = sys_.capget()
+    if not wanted & _SYS_PTRACE:
+        sys_.capset(effective & ~_SYS_PTRACE, permitted & ~_SYS_PTRACE, inheritable & ~_SYS_PTRACE)
 
 
 def _wake_up_in_place(listener: int) -> None:
@@ -399,6 +449,37 @@ def _string(memory: int, address: int) -> bytes | None:
     return None if end < 0 else data[:end]
 
 
+def _normal(path: bytes) -> bytes:
+    """An absolute path without the empty parts and dots that a name may hide behind; a slash at its end stays."""
+    if b"//" not in path and b"/." not in path:
+        return path
+    parts = path.split(b"/")
+    end = b"/" if parts[-1] in (b"", b".") else b""
+    return b"/" + b"".join(part + b"/" for part in parts if part not in (b"", b"."))[: None if end else -1]
+
+
+def _flags_of_openat2(call: Call) -> int:
+    try:
+        data = os.pread(call.memory, _HOW.size, call.arguments[1])
+    except (OSError, OverflowError) as error:
+        raise OSError(errno.EFAULT, "") from error
+    if len(data) < _HOW.size:
+        raise OSError(errno.EFAULT, "")
+    flags, _, resolve = _HOW.unpack(data)
+    if resolve:
+        raise OSError(errno.EXDEV, "")
+    if flags > 0x7FFFFFFF:
+        raise OSError(errno.EINVAL, "")
+    return int(flags)
+
+
+def _description(path: bytes) -> tuple[int, tuple[bytes, bytes]]:
+    """How the descriptor at /proc/PID/fd/N is open, and what identifies its file."""
+    with open(path.replace(b"/fd/", b"/fdinfo/", 1), "rb", buffering=0) as file:
+        fields = dict(line.split(b":\t", 1) for line in file.read(512).splitlines() if b":\t" in line)
+    return int(fields[b"flags"], 8) & os.O_ACCMODE, (fields[b"mnt_id"], fields.get(b"ino", b""))
+
+
 def _tgid(pid: int) -> int:
     """The process that a thread belongs to."""
     fd = os.open(f"/proc/{pid}/status", os.O_RDONLY)
@@ -427,7 +508,7 @@ def _opened(path: bytes, flags: int) -> int:
         return os.open(path, flags)
     fd = os.open(path, flags | os.O_NONBLOCK)
     if not flags & os.O_NONBLOCK:
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+        os.set_blocking(fd, True)
     return fd
 
 

@@ -17,6 +17,59 @@ from builda.isolation.tree import TreeIsolation
 from builda.linux.mount import Mount
 
 pytestmark = pytest.mark.root
+HOSTILE = """
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+struct how { unsigned long long flags, mode, resolve; };
+#define TRY(text, call) do { errno = 0; call; printf("%s: %s\\n", text, strerror(errno)); } while (0)
+static char *at(const char *format, const char *process, const char *rest) {
+    static char path[4096];
+    snprintf(path, sizeof path, format, process, rest);
+    return path;
+}
+int main(int count, char **words) {
+    const char *outside = words[1], *file = words[2];
+    char *page = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), number[16];
+    struct how odd = {1ULL << 40, 0, 0};
+    munmap(page + 4096, 4096);
+    TRY("readlink to nowhere", syscall(SYS_readlinkat, AT_FDCWD, "/proc/self/exe", -1L, 10));
+    TRY("stat to nowhere", syscall(SYS_newfstatat, AT_FDCWD, "/proc/stat", -1L, 0));
+    TRY("openat2 from nowhere", syscall(SYS_openat2, AT_FDCWD, "/proc/stat", -1L, 24));
+    TRY("openat2 from an edge", syscall(SYS_openat2, AT_FDCWD, "/proc/stat", page + 4088, 24));
+    TRY("openat2 with odd flags", syscall(SYS_openat2, AT_FDCWD, "/proc/stat", &odd, sizeof odd));
+    TRY("open with odd flags", syscall(SYS_openat, AT_FDCWD, "/proc/stat", 0x80000000L, 0));
+    TRY("path only", open("/proc/self/fd/0", O_PATH));
+    snprintf(number, sizeof number, "%d", getppid());
+    TRY("supervisor's memory", open(at("/proc/%s/mem", number, ""), O_RDWR));
+    TRY("supervisor's memory, to read", open(at("/proc/%s/mem", number, ""), O_RDONLY));
+    TRY("builda's memory", open(at("/proc/%s/mem", outside, ""), O_RDWR));
+    TRY("builda's environment", open(at("/proc/%s/environ", outside, ""), O_RDONLY));
+    TRY("builda's root", open(at("/proc/%s/root%s", outside, file), O_WRONLY));
+    TRY("slashes", open(at("/proc//%s//root%s", outside, file), O_WRONLY));
+    TRY("dots", open(at("/proc/./%s/./root%s", outside, file), O_WRONLY));
+    TRY("kernel", open("/proc/sys/kernel/domainname", O_WRONLY));
+    int memory = open("/proc/./self/mem", O_RDWR);
+    page[0] = 'a';
+    pwrite(memory, "b", 1, (off_t)page);
+    printf("own memory: %c\\n", page[0]);
+    mkdir("/sub", 0755);
+    chroot("/sub");
+    for (int i = 0; i < 64; i++) chdir("..");
+    int found = open(file + 1, O_RDONLY);
+    snprintf(number, sizeof number, "%d", found);
+    TRY("escaped", open(file + 1, O_WRONLY));
+    printf("can read: %d\\n", found >= 0);
+    TRY("own descriptor", open(at("/proc/self/fd/%s", number, ""), O_WRONLY));
+    TRY("cut", open(at("/proc/self/fd/%s", number, ""), O_RDONLY | O_TRUNC));
+    return 0;
+}
+"""
 NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
 C = """
 #include <errno.h>
@@ -69,13 +122,23 @@ def tree(new_box: Callable[[str], Any]) -> Any:
     return box
 
 
+def compiled(path: Path, source: str) -> Path:
+    """A static program."""
+    (path / "probe.c").write_text(source)
+    subprocess.run(["gcc", "-static", "-w", "-D_GNU_SOURCE", "-o", path / "probe", path / "probe.c"], check=True)
+    return path / "probe"
+
+
 @pytest.fixture(scope="session")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A static program that makes calls as no shell does."""
-    path = tmp_path_factory.mktemp("probe")
-    (path / "probe.c").write_text(C)
-    subprocess.run(["gcc", "-static", "-w", "-o", path / "probe", path / "probe.c"], check=True)
-    return path / "probe"
+    """A program that makes calls as no shell does."""
+    return compiled(tmp_path_factory.mktemp("probe"), C)
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that wants the supervisor to fall over, or to write for it where it may not."""
+    return compiled(tmp_path_factory.mktemp("hostile"), HOSTILE)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +151,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("[ $(readlink /proc/self) = $(cut -d ' ' -f 1 /proc/self/stat) ] || echo same", "same\n"),
         ("ls -l /proc/self/exe | sed 's/.* -> //'", "/bin/busybox\n"),
         ("stat -c %F /proc /proc/self /proc/$$", "directory\nsymbolic link\ndirectory\n"),
-        ("ls /proc | grep -cx $$", "1\n"),
+        ("ls /proc 2> /dev/null | grep -cx $$", "1\n"),  # others may end while it looks
         ("ps -o pid,comm | grep -w $$ | awk '{ print $2 }'", "sh\n"),
         ("echo out > /dev/stdout", "out\n"),
         ("echo fd | cat /dev/fd/0 /dev/stdin", "fd\n"),
@@ -142,6 +205,8 @@ def test_another_user_sees_what_is_its_own(tree: Any) -> None:
     )
     assert tree.run("cat", "/proc/1/environ", user=user) == 1
     assert "Permission denied" in tree.output
+    assert tree.run("cat", "/proc/vmallocinfo") == 0
+    assert tree.run("cat", "/proc/vmallocinfo", user=user) == 1, "opened with root's rights"
 
 
 def test_a_command_becomes_another_user_and_goes_on(tree: Any) -> None:
@@ -188,6 +253,44 @@ def test_writes_stay_in_the_tree(tree: Any, tmp_path: Path) -> None:
         os.close(fd)
     assert (outside / "file").read_text() == "before"
     assert os.listdir(outside) == ["file"]
+
+
+def test_the_supervisor_neither_falls_nor_opens_what_landlock_keeps(tree: Any, hostile: Path, tmp_path: Path) -> None:
+    (tree.rootfs / "hostile").write_bytes(hostile.read_bytes())
+    (tree.rootfs / "hostile").chmod(0o755)
+    outside = tmp_path / "outside"
+    outside.write_text("before")
+    assert tree.run("/hostile", str(os.getpid()), str(outside)) == 0, tree.output
+    assert tree.output.splitlines() == [
+        "readlink to nowhere: Bad address",
+        "stat to nowhere: Bad address",
+        "openat2 from nowhere: Bad address",
+        "openat2 from an edge: Bad address",
+        "openat2 with odd flags: Invalid argument",
+        "open with odd flags: Success",
+        "path only: Success",
+        "supervisor's memory: Permission denied",
+        "supervisor's memory, to read: Permission denied",
+        "builda's memory: Permission denied",
+        "builda's environment: Permission denied",
+        "builda's root: Permission denied",
+        "slashes: Permission denied",
+        "dots: Permission denied",
+        "kernel: Permission denied",
+        "own memory: b",
+        "escaped: Permission denied",
+        "can read: 1",
+        "own descriptor: Permission denied",
+        "cut: Permission denied",
+    ]
+    assert outside.read_text() == "before"
+
+
+def test_a_process_reopens_what_it_may_write(tree: Any) -> None:
+    """What it has open for writing already, also outside, and its own files by any descriptor."""
+    assert tree.shell("echo one > /dev/stdout; exec 5< /etc/group; echo two > /proc/self/fd/5; cat /etc/group") == (
+        "one\ntwo\n"
+    )
 
 
 def test_renames_between_directories_work(tree: Any) -> None:
