@@ -4,8 +4,8 @@
 
 Each pod builds a Containerfile with RUN (useradd, chown, a cache mount, a secret), one without, and runs a bash script,
 on a volume, from an archive of Debian's minimal base. A cell is the seconds that the build took in the pod, pulling
-included, with `=` behind it when the image has the digest that root's build on this machine gave, or `refused` when
-builda said so before any work.
+included, with `=` behind it when the image has the digest that root's build on this machine gave, `refused` when builda
+said so before any work, or `fails` when a command failed.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _done(profile: str, script: tuple[str, ...], given: Path) -> tuple[float, st
 def _cell(name: str, profile: str, given: Path, root: Mapping[str, str]) -> str:
     seconds, output, error = _done(profile, WORK[name], given)
     if error:
-        return "refused"
+        return "fails" if "command failed" in error else "refused"
     return output if name == "mode" else f"{seconds:.1f} s{' =' * (output == root[name])}"
 
 
