@@ -66,14 +66,18 @@ def open_builder(
 
 
 def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, place: Place | None) -> Store:
-    """The store as a process that works in `place` has it; None for one that never asked."""
+    """The store as a process that works in `place` has it; None for one that never asked.
+
+    Whoever names no driver does without trees as long as nothing needs one.
+    """
     from builda.modes import overlay_refused
     from builda.store.claim import Claim
     from builda.store.store import Store
 
     if place is None:
-        return Store.open(root, runroot, driver=driver)
-
+        store = Store.open(root, runroot, driver=driver)
+        store.composes = store.composes or driver is None
+        return store
     chosen = driver if place.no_run is None else "composed"
     can_mount = place.mode != "chroot"
     refused = overlay_refused if can_mount else _mounts_nothing
@@ -82,6 +86,7 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
     )
     store.no_run = place.no_run
     store.can_mount = can_mount
+    store.composes = store.composes or driver is None
     if store.driver == "overlay" and not can_mount:
         raise StoreUnavailable(
             f"store has driver overlay, and mode {place.mode} mounts nothing: {store.root}",

@@ -2,7 +2,8 @@
 
     BuildaError                 exit status 125
     ├── InvalidValue            an option, argument or setting cannot mean anything
-    │   └── InvalidReference    … an image name
+    │   ├── InvalidReference    … an image name
+    │   └── TreeNeeded          … where files are only known; a tree would do
     ├── Unsupported             understood, and refused with a reason
     ├── NotFound                no such image, container, blob, file
     ├── AlreadyExists           the name is taken
@@ -46,6 +47,10 @@ class InvalidValue(BuildaError):
 
 class InvalidReference(InvalidValue):
     """An image name that the reference grammar does not allow."""
+
+
+class TreeNeeded(InvalidValue):
+    """What cannot be composed of lists of files: with a tree it can be done."""
 
 
 class Unsupported(BuildaError):

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.subtree import subtree, writable
+from builda.builder.treed import with_tree
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import owners, paths
 from builda.linux.mount import Mount, mounted
@@ -159,10 +160,10 @@ class _Work:
                     raise NotFound(f"no such build context: {name}")
                 return self.local(self.inputs.named[name], path, target)
             case FromStage(index):
-                container = self.inputs.stages[index]
+                container = with_tree(self.builder, self.inputs.stages[index])
                 return subtree(self.builder.rootfs(container), path, target, name=f"stage {index}")
             case FromContainer(name):
-                container = self.builder.store.container(name)
+                container = with_tree(self.builder, self.builder.store.container(name))
                 return subtree(self.builder.rootfs(container), path, target, name=name)
             case FromImage(name):
                 from builda.builder.options import PullOptions

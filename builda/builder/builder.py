@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from builda import __version__
 from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions, RegistryAccess
+from builda.errors import TreeNeeded
 from builda.events import ignore
 from builda.linux.userns import in_user_namespace
+from builda.store.snapshots import COMPOSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -169,7 +171,14 @@ class Builder:
         """Copy files in; with the digest of the content, None when nothing was copied."""
         from builda.builder.copying import copy
 
-        return copy(self, container, step, inputs)
+        try:
+            return copy(self, container, step, inputs)
+        except TreeNeeded:
+            if self.store.driver == COMPOSED:
+                raise
+        from builda.builder.treed import with_tree
+
+        return copy(self, with_tree(self, container), step, inputs)
 
     def make_directory(self, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
         """Make sure that a directory exists; a new one belongs to the step's user."""

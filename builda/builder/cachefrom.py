@@ -122,11 +122,18 @@ def read_steps(source: ImageSource) -> tuple[CachedStep, ...]:
 
 
 def fetched(
-    builder: Builder, steps: ImportedSteps, layers: tuple[FrozenLayer, ...], base: str | None, below: tuple[Digest, ...]
+    builder: Builder,
+    steps: ImportedSteps,
+    layers: tuple[FrozenLayer, ...],
+    base: str | None,
+    below: tuple[Digest, ...],
+    *,
+    as_list: bool,
 ) -> tuple[FrozenLayer, ...]:
     """The layers, each with its snapshot: those that are elsewhere are fetched and unpacked.
 
-    `base` is the snapshot under them all and `below` its DiffIDs. LayerLost when one is not to be had as promised.
+    `base` is the snapshot under them all and `below` its DiffIDs; they become trees, or lists.
+    LayerLost when one is not to be had as promised.
     """
     done: list[FrozenLayer] = []
     for layer in layers:
@@ -136,19 +143,23 @@ def fetched(
         if layer.diff_id is not None:
             below = (*below, layer.diff_id)
         if layer.snapshot == ELSEWHERE:
-            layer = replace(layer, snapshot=_unpacked(builder, steps, layer, chain_ids(below)[-1], base))
+            made = _unpacked(builder, steps, layer, chain_ids(below)[-1], base, as_list=as_list)
+            layer = replace(layer, snapshot=made)
         base = layer.snapshot
         done.append(layer)
     return tuple(done)
 
 
-def _unpacked(builder: Builder, steps: ImportedSteps, layer: FrozenLayer, chain: Digest, parent: str | None) -> str:
+def _unpacked(
+    builder: Builder, steps: ImportedSteps, layer: FrozenLayer, chain: Digest, parent: str | None, *, as_list: bool
+) -> str:
     assert layer.blob is not None, "what is elsewhere was found with its digests"
     assert layer.diff_id is not None
     store = builder.store
     try:
         _fetch(builder, layer.blob, steps.source(layer.blob))
-        return store.snapshots.unpack_layer(layer.blob, layer.diff_id, chain, parent, builder.emit)
+        kind = store.lists if as_list else store.snapshots
+        return kind.unpack_layer(layer.blob, layer.diff_id, chain, parent, builder.emit)
     except (RegistryError, CorruptContent) as error:
         raise LayerLost(f"layer of the build cache cannot be used: {error}") from error
 

@@ -17,6 +17,7 @@ from builda.builder.mounting import occupied
 from builda.builder.push import BASE_NAME, local_name, write_to
 from builda.builder.records import timestamp
 from builda.builder.settling import settle
+from builda.builder.treed import treed
 from builda.errors import InvalidValue, NotFound
 from builda.events import Warned
 from builda.oci import edits, mediatype
@@ -56,6 +57,8 @@ def commit(builder: Builder, container: WorkingContainer, options: CommitOptions
     builder.store.lease()
     with occupied(builder, container) as current, builder.store.running(current):
         settle(builder, current)
+        if options.squash:
+            current = treed(builder, current)
         parts = _parts(builder, current, options)
         config, manifest = compose(
             current, parts, _base(builder.store, current), options, builder.version, builder.now()
@@ -188,7 +191,8 @@ def _own_layer(builder: Builder, container: WorkingContainer, options: CommitOpt
 
     def tree(sink: Writable) -> tuple[str, ...]:
         if not options.squash:
-            return builder.store.snapshots.write_changes(container.snapshot, sink, clamp=how.clamp, below=container.top)
+            snapshots = builder.store.kind_of(container.snapshot)
+            return snapshots.write_changes(container.snapshot, sink, clamp=how.clamp, below=container.top)
         from builda.fs.layer import write_tree
         from builda.linux.mount import mounted
 
@@ -308,12 +312,17 @@ def _keep_frozen(
     builder: Builder, container: WorkingContainer, parts: tuple[Part, ...], image: Image, options: CommitOptions
 ) -> None:
     """The frozen trees are found under the image's ChainIDs, so that the next `from` unpacks nothing."""
-    if options.squash or not LayerOptions.of(options).keeps_times or builder.store.driver != "overlay":
+    if options.squash or not LayerOptions.of(options).keeps_times or not _becomes_layer(builder.store, container):
         return
     chains = chain_ids(image.config.diff_ids)[len(container.config.diff_ids) :]
     frozen = [layer for layer, part in zip(container.layers, parts, strict=False) if part.layer.blob is not None]
     for layer, chain in zip(frozen, chains, strict=False):
         builder.store.bind_chain(chain, layer.snapshot)
+
+
+def _becomes_layer(store: Store, container: WorkingContainer) -> bool:
+    """Whether what was changed in the container is a tree of its own, as those of unpacked layers are."""
+    return store.snapshots.driver == "overlay" and not store.is_list(container.snapshot)
 
 
 def _retire(
@@ -323,7 +332,7 @@ def _retire(
     store = builder.store
     last = parts[-1].layer if parts else StoredLayer(None, None)
     is_layer = last.blob is not None and not last.skipped and not (options.squash or options.add_files)
-    keeps = is_layer and store.driver == "overlay" and LayerOptions.of(options).keeps_times
+    keeps = is_layer and LayerOptions.of(options).keeps_times and _becomes_layer(store, container)
     if not keeps or container.mount_point is not None:
         builder.remove(container)
         return

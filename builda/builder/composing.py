@@ -1,4 +1,4 @@
-"""`copy`, `add` and WORKDIR's directory where there are no trees: layers composed of rows (`store.composed`)."""
+"""`copy`, `add` and WORKDIR's directory in containers without trees: layers composed of rows (`store.composed`)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 import os
 import posixpath
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builda.builder.mounting import occupied
 from builda.builder.records import remembered
 from builda.builder.sources import downloads, gather
 from builda.errors import ContainerfileError, InvalidValue, Unsupported
@@ -19,7 +19,8 @@ from builda.fs.index import directory_row
 from builda.isolation.users import resolve_user
 from builda.oci.digest import Digest
 from builda.plan import Run
-from builda.store.composed import ACCOUNTS, ComposedSnapshots, no_trees
+from builda.store.composed import ACCOUNTS, no_trees
+from builda.store.snapshots import COMPOSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,29 +36,39 @@ if TYPE_CHECKING:
 
 def check_no_runs(builder: Builder, plan: Plan) -> None:
     """ContainerfileError for the first command that a build would run, where the store can run none."""
-    if not isinstance(builder.store.snapshots, ComposedSnapshots):
+    if builder.store.driver != COMPOSED:
         return
+    found = first_run(plan)
+    if found is not None:
+        at = found.at
+        lacking = builder.store.no_run or no_trees()
+        raise ContainerfileError(
+            f"no command can be run here: {lacking}",
+            file="" if at is None else at.file,
+            line=0 if at is None else at.line,
+            hint=lacking.hint,
+        )
+
+
+def first_run(plan: Plan) -> Run | None:
+    """The first command that a build runs, with a place; None when it runs none."""
     for index in plan.needed():
-        for step in plan.stages[index].steps:
+        stage = plan.stages[index]
+        for step in stage.steps:
             if isinstance(step, Run):
-                at = step.at or plan.stages[index].at
-                lacking = builder.store.no_run or no_trees()
-                raise ContainerfileError(
-                    f"no command can be run here: {lacking}",
-                    file="" if at is None else at.file,
-                    line=0 if at is None else at.line,
-                    hint=lacking.hint,
-                )
+                return replace(step, at=step.at or stage.at)
+    return None
 
 
 def copy(
     builder: Builder, container: WorkingContainer, step: Copy, inputs: Inputs
 ) -> tuple[WorkingContainer, Digest | None]:
-    """As `copying.copy`, which calls this."""
+    """As `copying.copy`, which calls this and has the tree's lock."""
     from builda.builder.copying import joined, request_of, target_of, without_archives
 
     with ExitStack() as stack:
         tree, spool, current = stack.enter_context(_changed(builder, container))
+        snapshots = builder.store.lists
         root = stack.enter_context(_accounts(builder, tree))
         gathered = gather(builder, current, root, step, inputs, stack)
         plain = request_of(step, gathered, root, target_of(current, step))
@@ -65,7 +76,6 @@ def copy(
         digests = []
         now = int(builder.now())
         if request.sources:
-            snapshots = _snapshots(builder)
             known = Known(gathered.known, snapshots.content_file, snapshots.layer)
             result = compose_tree(request, tree, spool, now, known, remembered=None if known else inputs.remembered)
             for path in result.skipped:
@@ -77,7 +87,7 @@ def copy(
 
 
 def make_directory(builder: Builder, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
-    """As `copying.make_directory`, which calls this."""
+    """As `copying.make_directory`, which calls this and has the tree's lock."""
     with _changed(builder, container) as (tree, _, current):
         with _accounts(builder, tree) as root:
             user = resolve_user(root, step.user or "")
@@ -94,18 +104,24 @@ def make_directory(builder: Builder, container: WorkingContainer, step: MakeDire
 @contextmanager
 def _changed(builder: Builder, container: WorkingContainer) -> Iterator[tuple[Tree, Spool, WorkingContainer]]:
     """The container's tree, which is saved when the block ends well."""
-    snapshots = _snapshots(builder)
-    with occupied(builder, container) as current:
-        tree = snapshots.tree(current.snapshot)
-        with Spool(snapshots.upper(current.snapshot)) as spool:
-            yield tree, spool, current
-        snapshots.save(current.snapshot, tree)
+    snapshots, current = builder.store.lists, on_base(builder, container)
+    tree = snapshots.tree(current.snapshot)
+    with Spool(snapshots.upper(current.snapshot)) as spool:
+        yield tree, spool, current
+    snapshots.save(current.snapshot, tree)
 
 
-def _snapshots(builder: Builder) -> ComposedSnapshots:
-    snapshots = builder.store.snapshots
-    assert isinstance(snapshots, ComposedSnapshots)
-    return snapshots
+def on_base(builder: Builder, container: WorkingContainer) -> WorkingContainer:
+    """The container standing on the list of its base image, which is read now if it was not."""
+    if container.image_digest is None or container.base is not None:
+        return container
+    store = builder.store
+    store.lease()
+    base = store.lists.stand_on(container.snapshot, store.image(str(container.image_digest)), builder.emit)
+    if base is None:
+        return container
+    with store.locked(container) as current:
+        return store.update(replace(current, base=base))
 
 
 @contextmanager
@@ -117,7 +133,7 @@ def _accounts(builder: Builder, tree: Tree) -> Iterator[int]:
             node = tree.find(path)
             if node is None or not node.row.file:
                 continue
-            where = builder.store.snapshots.path(node.place or "", "fs", node.row.file)
+            where = builder.store.lists.path(node.place or "", "fs", node.row.file)
             with open(where, "rb") as file:
                 file.seek(node.row.at)
                 data = file.read(node.row.size)

@@ -9,7 +9,7 @@ import posixpath
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from builda.builder.mounting import opened
+from builda.builder.mounting import occupied, opened_alone
 from builda.builder.records import remembered
 from builda.builder.sources import Gathered, gather, is_archive
 from builda.builder.users import owner
@@ -37,14 +37,18 @@ if TYPE_CHECKING:
 def copy(
     builder: Builder, container: WorkingContainer, step: Copy, inputs: Inputs
 ) -> tuple[WorkingContainer, Digest | None]:
-    """Copy what the step names; the digest of the content, None when it named nothing."""
-    if builder.store.driver == "composed":
-        from builda.builder import composing
+    """Copy what the step names; the digest of the content, None when it named nothing.
 
-        return composing.copy(builder, container, step, inputs)
+    TreeNeeded, with nothing copied, in a container that was composed so far and cannot take this without a tree.
+    """
     with ExitStack() as stack:
         stack.enter_context(_full_disk(builder))
-        root, current = stack.enter_context(opened(builder, container))
+        current = stack.enter_context(occupied(builder, container))
+        if builder.store.is_list(current.snapshot):
+            from builda.builder import composing
+
+            return composing.copy(builder, current, step, inputs)
+        root, current = stack.enter_context(opened_alone(builder, current))
         gathered = gather(builder, current, root, step, inputs, stack)
         plain = request_of(step, gathered, root, target_of(current, step))
         request, archives = without_archives(plain, step, gathered) if step.extract else (plain, ())
@@ -73,11 +77,13 @@ def _full_disk(builder: Builder) -> Iterator[None]:
 
 def make_directory(builder: Builder, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
     """Make the directory and what is missing above it."""
-    if builder.store.driver == "composed":
-        from builda.builder import composing
+    with ExitStack() as stack:
+        current = stack.enter_context(occupied(builder, container))
+        if builder.store.is_list(current.snapshot):
+            from builda.builder import composing
 
-        return composing.make_directory(builder, container, step)
-    with opened(builder, container) as (root, current):
+            return composing.make_directory(builder, current, step)
+        root, current = stack.enter_context(opened_alone(builder, current))
         user = resolve_user(root, step.user or "")
         path = posixpath.join("/", current.config.working_dir, step.path)
         try:

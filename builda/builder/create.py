@@ -10,11 +10,12 @@ from builda.errors import InvalidValue
 from builda.events import Warned
 from builda.oci.config import ImageConfig
 from builda.oci.docker import without_bookkeeping
+from builda.store.snapshots import COMPOSED
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.builder.options import FromOptions
-    from builda.store.store import Image, WorkingContainer
+    from builda.store.store import Image, Store, WorkingContainer
 
 SCRATCH = "scratch"
 CONTAINER = "container:"
@@ -30,7 +31,7 @@ def from_image(builder: Builder, name: str, options: FromOptions) -> WorkingCont
     if image is not None and image.config.onbuild:
         count = len(image.config.onbuild)
         builder.emit(Warned(message=f"{count} ONBUILD instruction{'s' * (count > 1)} of the image only act in a build"))
-    base, key = builder.store.prepare_for(image, builder.emit)
+    base, key = builder.store.prepare_for(image, builder.emit, as_list=_begins_as_list(builder.store, image))
     try:
         prefix = options.suffix if image is None else f"{container_prefix(name, image)}-{options.suffix}"
         container = _record(builder, name, image, options, base, key)
@@ -40,6 +41,13 @@ def from_image(builder: Builder, name: str, options: FromOptions) -> WorkingCont
         raise
 
 
+def _begins_as_list(store: Store, image: Image | None) -> bool:
+    """Whether the container does without a tree until it needs one: where making one takes unpacking."""
+    if store.driver == COMPOSED:
+        return True
+    return store.composes and image is not None and not store.snapshots.is_unpacked(image)
+
+
 def _from_container(builder: Builder, other: WorkingContainer, options: FromOptions) -> WorkingContainer:
     """A container that stands where `other` does: base, frozen layers, configuration and history."""
     from builda.builder.mounting import occupied
@@ -47,13 +55,13 @@ def _from_container(builder: Builder, other: WorkingContainer, options: FromOpti
 
     with occupied(builder, other) as current:
         settle(builder, current)
-        if builder.store.snapshots.is_changed(current.snapshot, current.top):
+        if builder.store.kind_of(current.snapshot).is_changed(current.snapshot, current.top):
             raise InvalidValue(
                 f"working container has changes that are no layer yet: {other.name}",
                 hint="run, copy and add make layers with --layer",
             )
     image = None if current.image_digest is None else builder.store.image(str(current.image_digest))
-    key = builder.store.prepare_on(image, current.top)
+    key = builder.store.prepare_on(image, current.top, as_list=builder.store.is_list(current.snapshot))
     made = replace(
         current,
         id=new_container_id(),

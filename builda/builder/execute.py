@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from builda.builder.cachefrom import ELSEWHERE, ImportedSteps, LayerLost, fetched
 from builda.builder.cacheto import Export, Remembered
-from builda.builder.composing import check_no_runs
+from builda.builder.composing import check_no_runs, first_run
+from builda.builder.copying import copy
 from builda.builder.create import image_name
 from builda.builder.failures import step_failed
 from builda.builder.keys import explained, step_key
@@ -29,7 +30,7 @@ from builda.builder.platforms import check_runs
 from builda.builder.pull import machine_platform
 from builda.builder.records import timestamp
 from builda.builder.tails import Tails
-from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, of_system
+from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, TreeNeeded, of_system
 from builda.events import LayerStored, StepFinished, StepStarted, Warned
 from builda.oci import edits
 from builda.oci.config import History, ImageConfig, empty_config
@@ -57,6 +58,7 @@ from builda.plan import (
 from builda.store import digests as file_digests
 from builda.store.containers import FrozenLayer, WorkingContainer, new_id
 from builda.store.digests import FileKey
+from builda.store.snapshots import COMPOSED
 from builda.store.steps import StepResult
 from builda.values import dataclass
 
@@ -153,12 +155,28 @@ def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
     check_runs(plan)
     check_no_runs(builder, plan)
     imported = _imported(builder, plan, options)
+    if not _composes(builder, plan, options):
+        return _try(builder, plan, options, imported, as_list=False)
     try:
-        return _execute(builder, plan, options, imported)
+        return _try(builder, plan, options, imported, as_list=True)
+    except TreeNeeded:
+        return _try(builder, plan, options, imported, as_list=False)
+
+
+def _composes(builder: Builder, plan: Plan, options: ExecuteOptions) -> bool:
+    """Whether the build makes its layers without trees: it runs nothing, and nobody wants to see its files."""
+    if builder.store.driver == COMPOSED:
+        return True
+    return builder.store.composes and not options.commit.squash and first_run(plan) is None
+
+
+def _try(builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool) -> Built:
+    try:
+        return _execute(builder, plan, options, imported, as_list=as_list)
     except LayerLost as lost:
         builder.emit(Warned(message=f"{lost}; going on without it"))
         imported.drop()
-        return _execute(builder, plan, options, imported)
+        return _execute(builder, plan, options, imported, as_list=as_list)
 
 
 def _imported(builder: Builder, plan: Plan, options: ExecuteOptions) -> ImportedSteps:
@@ -174,17 +192,20 @@ def _cache_target(plan: Plan, options: ExecuteOptions) -> str:
     return "-".join(word for word in words if word)[:100]
 
 
-def _execute(builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps) -> Built:
+def _execute(builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool) -> Built:
     with ExitStack() as stack:
-        work = stack.enter_context(_Execution(builder, plan, options, imported))
+        work = stack.enter_context(_Execution(builder, plan, options, imported, as_list=as_list))
         work.stages()
         built = work.commit()
         return replace(built, export=work.export()) if options.export else built
 
 
 class _Execution:
-    def __init__(self, builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps) -> None:
+    def __init__(
+        self, builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool
+    ) -> None:
         self.builder = builder
+        self.as_list = as_list
         self.imported = imported
         self.done: list[Remembered] = []
         self.fetching: dict[Digest, StepResult] = {}  # found in a registry; remembered here once its layer is
@@ -325,7 +346,7 @@ class _Execution:
             "clamp": str(self.options.commit.clamp),
             "exact": str(self.options.commit.timestamp),
             "compression": f"{self.options.commit.compression} {self.options.commit.compression_level}",
-            "driver": self.store.driver,
+            "driver": COMPOSED if self.as_list else self.store.driver,
         }
         image: Image | None = None
         name = ""
@@ -352,6 +373,10 @@ class _Execution:
             return self.change(index, tip, step)
         except (ContainerfileError, StepFailed):
             raise
+        except TreeNeeded as error:
+            if self.store.driver != COMPOSED:
+                raise
+            raise step_failed(step, error, self.tails.of(self.label(index))) from error
         except (BuildaError, OSError) as error:
             cause = of_system(error) if isinstance(error, OSError) else error
             raise step_failed(step, cause, self.tails.of(self.label(index))) from error
@@ -454,7 +479,7 @@ class _Execution:
             case Copy():
                 if isinstance(plain.source, Context) and inputs.context is not None:
                     inputs = replace(inputs, remembered=self.digests_of(str(inputs.context)))
-                return self.builder.copy(container, plain, inputs=inputs)[1]
+                return copy(self.builder, container, plain, inputs)[1]
             case MakeDirectory():
                 self.builder.make_directory(container, plain)
         return None
@@ -470,9 +495,10 @@ class _Execution:
         """Have the layers here that a registry has: something stands on them now."""
         if all(layer.snapshot != ELSEWHERE for layer in tip.layers):
             return
-        base = None if tip.image is None else self.store.unpack(tip.image, self.builder.emit)
+        base = None if tip.image is None else self.store.unpack(tip.image, self.builder.emit, as_list=self.as_list)
         wanted = {layer.blob.digest for layer in tip.layers if layer.blob and layer.snapshot == ELSEWHERE}
-        tip.layers = fetched(self.builder, self.imported, tip.layers, base, _base_diff_ids(tip))
+        below = _base_diff_ids(tip)
+        tip.layers = fetched(self.builder, self.imported, tip.layers, base, below, as_list=self.as_list)
         here = {layer.blob.digest: layer.snapshot for layer in tip.layers if layer.blob is not None}
         for key, result in self.fetching.items():
             digest = None if result.blob is None else Digest.parse(result.blob["digest"])
@@ -482,9 +508,10 @@ class _Execution:
     def make_container(self, tip: Tip) -> WorkingContainer:
         self.fetch(tip)
         if tip.layers:
-            base, key = tip.base, self.store.prepare_on(tip.image, tip.layers[-1].snapshot or None)
+            top = tip.layers[-1].snapshot or None
+            base, key = tip.base, self.store.prepare_on(tip.image, top, as_list=self.as_list)
         else:
-            base, key = self.store.prepare_for(tip.image, self.builder.emit)
+            base, key = self.store.prepare_for(tip.image, self.builder.emit, as_list=self.as_list)
             tip.base = base
         made = WorkingContainer(
             id=new_id(),

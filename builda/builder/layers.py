@@ -145,7 +145,7 @@ class Layers:
 
     def write(self, snapshot: str, options: LayerOptions) -> StoredLayer:
         """Store what was changed in a snapshot."""
-        snapshots = self._store.snapshots
+        snapshots = self._store.kind_of(snapshot)
         stored = write(self._store, lambda sink: snapshots.write_changes(snapshot, sink, clamp=options.clamp), options)
         for path in stored.skipped:
             self._emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))

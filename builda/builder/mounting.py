@@ -42,7 +42,7 @@ def viewed(builder: Builder, image: Image) -> Iterator[tuple[Mount, ...]]:
     """An image's mounts, read-only, for the time of the block."""
     store = builder.store
     store.lease()
-    if store.driver != "plain":
+    if store.snapshots.driver != "plain":
         yield store.view(store.unpack(image, builder.emit))
         return
     _, key = store.prepare_for(image, builder.emit)
@@ -70,26 +70,37 @@ def occupied(builder: Builder, container: WorkingContainer) -> Iterator[WorkingC
 @contextmanager
 def opened(builder: Builder, container: WorkingContainer) -> Iterator[tuple[int, WorkingContainer]]:
     """The working tree's root, changed by nobody else during the block, and the record as it is at its beginning."""
-    from builda.builder.settling import settle
+    with occupied(builder, container) as current, opened_alone(builder, current) as found:
+        yield found
 
-    with occupied(builder, container) as current:
-        settle(builder, current)
-        with mounted(rootfs(builder, current)) as root:
-            yield root, current
+
+@contextmanager
+def opened_alone(builder: Builder, container: WorkingContainer) -> Iterator[tuple[int, WorkingContainer]]:
+    """The same for a caller who has the tree's lock."""
+    from builda.builder.settling import settle
+    from builda.builder.treed import treed
+
+    settle(builder, container)
+    current = treed(builder, container)
+    with mounted(rootfs(builder, current)) as root:
+        yield root, current
 
 
 def mount(builder: Builder, container: WorkingContainer) -> Path:
     """Mount the working tree at a path of its own; where nothing can be mounted it is the tree's own path."""
     from builda.builder.settling import settle
+    from builda.builder.treed import treed
 
     with occupied(builder, container) as current:
         if not builder.store.can_mount:
             settle(builder, current)
+            current = treed(builder, current)
             (tree,) = builder.store.rootfs(current.snapshot)
             return Path(tree.source)
         place = builder.store.layout.mount_point(current.id)
         if not is_mounted(place):
             settle(builder, current)
+            current = treed(builder, current)
             os.makedirs(place, mode=0o700, exist_ok=True)
             attach(builder.store.rootfs(current.snapshot), place)
         if current.mount_point != place:

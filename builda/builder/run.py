@@ -12,6 +12,7 @@ from builda.builder.attachments import Attachments, attached
 from builda.builder.mounting import occupied
 from builda.builder.records import remembered
 from builda.builder.settling import settle
+from builda.builder.treed import treed
 from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsupported
 from builda.events import Warned
 from builda.fs import owners, paths
@@ -41,6 +42,7 @@ def run(
     """Run the step; CommandFailed when its status is none of `valid_statuses`."""
     with occupied(builder, container) as current, builder.store.running(current):
         settle(builder, current)
+        current = treed(builder, current)
         options = step.options.over(current.options)
         rootfs = builder.rootfs(current)
         user, home = _identity(rootfs, current, step, options)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from builda.builder.sources import downloads
 from builda.fs.tar import SYMBOLIC_LINK
-from builda.store.composed import ComposedSnapshots
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -27,11 +26,9 @@ def shadow(
     builder: Builder, snapshot: str | None, known: MutableMapping[tuple[int, int], Node], stack: ExitStack
 ) -> int:
     """A descriptor of a shadow's root, which is gone after `stack`; `known` gets what its files stand for."""
-    snapshots = builder.store.snapshots
-    assert isinstance(snapshots, ComposedSnapshots)
     root = stack.enter_context(downloads(builder))
     if snapshot is not None:
-        _fill(root, snapshots.tree(snapshot).root, known)
+        _fill(root, builder.store.lists.tree(snapshot).root, known)
     return root
 
 

@@ -134,18 +134,22 @@ class _Opener:
                 from builda.builder.options import PullOptions
 
                 image = self.builder.pull(name, PullOptions(access=self.inputs.access))
-                if self.builder.store.driver == "composed":
-                    return self._shadow(self.builder.store.unpack(image, self.builder.emit))
+                if self.builder.store.is_list(container.snapshot):
+                    return self._shadow(self.builder.store.unpack(image, self.builder.emit, as_list=True))
                 return self.stack.enter_context(mounted(self.stack.enter_context(self.builder.view(image))))
 
     def _of_container(self, other: WorkingContainer, container: WorkingContainer, own: int) -> int:
         from builda.builder.mounting import reading
+        from builda.builder.treed import with_tree
 
-        if self.builder.store.driver == "composed":
-            return self._shadow(other.snapshot)
+        store = self.builder.store
+        if store.is_list(container.snapshot) and store.is_list(other.snapshot):
+            from builda.builder.composing import on_base
+
+            return self._shadow(on_base(self.builder, other).snapshot)
         if other.id == container.id:
             return own
-        return self.stack.enter_context(mounted(reading(self.builder, other)))
+        return self.stack.enter_context(mounted(reading(self.builder, with_tree(self.builder, other))))
 
     def _shadow(self, snapshot: str | None) -> int:
         from builda.builder.shadows import shadow

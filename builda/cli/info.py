@@ -68,7 +68,7 @@ def _store(session: Session) -> Mapping[str, Any]:
     store = session.store
     return {
         "ContainerStore": {"number": sum(1 for _ in store.iter_containers())},
-        "GraphDriverName": store.driver,
+        "GraphDriverName": "composed" if session.mode == "traced" else store.driver,
         "GraphImageStore": "",
         "GraphOptions": [],
         "GraphRoot": store.root,

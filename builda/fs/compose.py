@@ -11,7 +11,7 @@ import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.errors import AlreadyExists, CorruptContent, InvalidValue
+from builda.errors import AlreadyExists, CorruptContent, TreeNeeded
 from builda.fs import content, paths, standin, xattrs
 from builda.fs.index import Node, Row, Tree, clean, directory_row
 from builda.fs.sources import resolve
@@ -354,7 +354,7 @@ class _Composing(Changer):
 
     def fetched(self, nodes: list[Node], member: Member) -> None:
         if member.content.sparse is not None:
-            raise InvalidValue(f"sparse file, which needs a tree to be copied: {shown(member.entry.name)}")
+            raise TreeNeeded(f"sparse file, which needs a tree to be copied: {shown(member.entry.name)}")
         file, at = self.spool.taken(member.content)
         for node in nodes:
             node.row = node.row._replace(size=member.entry.size, file=file, at=at)
@@ -491,9 +491,7 @@ class Unpacking(Changer):
         if entry.type != REGULAR:
             return found
         if member.content.sparse is not None:
-            raise InvalidValue(
-                f"sparse file in an archive, which is unpacked only where trees are: {shown(entry.name)}"
-            )
+            raise TreeNeeded(f"sparse file in an archive, which is unpacked only where trees are: {shown(entry.name)}")
         file, at = self.spool.taken(member.content)
         return found._replace(size=entry.size, file=file, at=at)
 
@@ -502,7 +500,7 @@ class Unpacking(Changer):
         if target is None or target.is_directory:
             raise CorruptContent(f"hard link {shown(entry.name)} to what is not there: {shown(entry.link)}")
         if not target.changed:
-            raise InvalidValue(f"hard link in an archive to a file of the base image: {shown(entry.link)}")
+            raise TreeNeeded(f"hard link in an archive to a file of the base image: {shown(entry.link)}")
         if parent.children.get(name) is not target:
             self.put(parent, name, target)
 

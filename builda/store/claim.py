@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from builda.errors import StoreUnavailable
 from builda.store import layout
 from builda.store.layout import Layout
-
-COMPOSED = "composed"
-"""The driver whose snapshots are no trees."""
+from builda.store.snapshots import COMPOSED
 
 
 class Claim(NamedTuple):
@@ -31,9 +29,13 @@ class Claim(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The driver of a store, why it is not overlay if that was decided just now, and whether all of it was."""
+    """The driver of a store, and what was decided just now: why it is not overlay, and whether all of it was.
+
+    `trees` is the driver of the store's trees, where `driver` makes none.
+    """
 
     driver: str
+    trees: str
     reason: str | None = None
     is_first: bool = False
 
@@ -66,33 +68,28 @@ def take(where: Layout, claim: Claim, driver: str | None, *, inside: bool) -> Ch
     known = {**marker}
     known.setdefault("mode", claim.mode)
     known.setdefault("ids", claim.ids[0])
-    chosen = Chosen(driver or known.get("driver", "")) if driver or "driver" in known else _try(where, claim)
-    _check_kind(where, marker.get("driver"), chosen.driver)
-    if driver in (None, COMPOSED):
+    if driver == COMPOSED:  # it leaves open what trees will be like
+        trees = known.get("driver", "overlay")
+        _check_ids(where, claim, known)
+        return Chosen(COMPOSED, trees, is_first="mode" not in marker)
+    named = driver or known.get("driver")
+    chosen = _try(where, claim) if named is None else Chosen(named, named)
+    if driver is None:
         known["driver"] = chosen.driver
     marks = "user" if inside else "trusted"
     if chosen.driver == "overlay":
         known.setdefault("marks", marks)
-    if known["ids"] not in claim.ids or (chosen.driver == "overlay" and known["marks"] != marks):
-        raise StoreUnavailable(
-            f"store was made in mode {known['mode']}, this is mode {claim.mode}: {where.root}",
-            hint=f"use another --root, or --mode {known['mode']} where that works",
-        )
+    _check_ids(where, claim, known, marks if chosen.driver == "overlay" else None)
     if known != marker:
         layout.publish(where, path, json.dumps(known).encode())
     return chosen._replace(is_first="mode" not in marker)
 
 
-def _check_kind(where: Layout, known: object, driver: str) -> None:
-    """StoreUnavailable where one driver's snapshots are trees and the other's are lists of files."""
-    if known is None:
-        mixed = driver == COMPOSED and next(layout.iter_names(where.path("snapshots")), None) is not None
-    else:
-        mixed = driver != known and COMPOSED in (driver, known)
-    if mixed:
+def _check_ids(where: Layout, claim: Claim, known: Mapping[str, Any], marks: str | None = None) -> None:
+    if known["ids"] not in claim.ids or (marks is not None and known["marks"] != marks):
         raise StoreUnavailable(
-            f"store was made with driver {known or 'overlay'}, this is {driver}: {where.root}",
-            hint="use another --root, or the mode that made it",
+            f"store was made in mode {known['mode']}, this is mode {claim.mode}: {where.root}",
+            hint=f"use another --root, or --mode {known['mode']} where that works",
         )
 
 
@@ -107,4 +104,6 @@ def _try(where: Layout, claim: Claim) -> Chosen:
         remove_tree(parent, os.path.basename(place))
     finally:
         os.close(parent)
-    return Chosen("overlay") if refused is None else Chosen("plain", refused.replace(place, where.root))
+    if refused is None:
+        return Chosen("overlay", "overlay")
+    return Chosen("plain", "plain", refused.replace(place, where.root))

@@ -1,7 +1,8 @@
-"""The driver for processes that may neither mount nor give files away: layers are lists of files, never trees.
+"""Layers as lists of files, for builds without commands, and for processes that may neither mount nor give files away.
 
 A snapshot's `fs` holds `rows`, what the layer records, in the order of its archive, and beside it the contents of files
-that were copied into it. A base image's layer is read once, for its names; its contents stay in its blob.
+that were copied into it. A base image's layer is read once, for its names, when something is first put upon it; its
+contents stay in its blob. Lists and trees lie side by side in a store: `Info.lists` tells them apart.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from builda.errors import IsolationUnavailable
 from builda.fs.compose import Spool, keeper, write_rows
 from builda.fs.index import OPAQUE, Row, Tree, read_rows
 from builda.store import layout
-from builda.store.snapshots import Driver, Snapshots
+from builda.store.snapshots import LIST, Driver, Info, Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest, Readable
+    from builda.store.images import Image
 
 ACCOUNTS = frozenset((b"etc/passwd", b"etc/group"))
 """What of a base image is looked up in, so that its contents are kept at hand."""
@@ -35,6 +37,24 @@ class ComposedSnapshots(Snapshots):
     """Snapshots that hold lists of files."""
 
     driver: Driver = "composed"
+    chain_suffix = LIST
+
+    def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
+        """Nothing is read of the image before `stand_on`."""
+        return None, self.prepare(None)
+
+    def stand_on(self, key: str, image: Image, emit: Emit) -> str | None:
+        """The image's list, read now if it was not, with all that was made upon the image standing on it."""
+        base = self.unpack(image, emit)
+        bottom = self.lineage(key)[-1]
+        if base not in (None, bottom):
+            info = self.info(bottom)
+            if info.chain is None:  # else it is the image's own lowest layer
+                self._write_info(bottom, info._replace(parent=base))
+        return base
+
+    def _write_info(self, snapshot: str, info: Info) -> None:
+        super()._write_info(snapshot, info._replace(lists=True))
 
     def _make(self, key: str, parent: str | None) -> None:
         os.mkdir(self.path(key, "work"), 0o700)

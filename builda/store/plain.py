@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from builda.events import Emit
-    from builda.fs.layer import Clamp, Fingerprint
+    from builda.fs.layer import Clamp, Fingerprint, Whiteouts
     from builda.fs.pipeline import Ahead
     from builda.fs.tar import Writable
     from builda.linux.mount import Mount
@@ -41,6 +41,7 @@ class PlainSnapshots(Snapshots):
     """Snapshots that are whole trees, and frozen ones that are archives."""
 
     driver: Driver = "plain"
+    whiteouts: Whiteouts = "plain"
 
     def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
         return None, self.prepare_on(image, None)
@@ -56,7 +57,9 @@ class PlainSnapshots(Snapshots):
             for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True) if image else ():
                 with self._blobs.open(layer.digest) as file:
                     reader = VerifyingReader(file, layer.digest, layer.size)
-                    unpack_blob(reader, compression_of(layer.media_type), root, diff_id=diff_id, whiteouts="plain")
+                    unpack_blob(
+                        reader, compression_of(layer.media_type), root, diff_id=diff_id, whiteouts=self.whiteouts
+                    )
             for snapshot in reversed(self.lineage(top)):
                 with self._layer(snapshot) as file:
                     apply(file, root, whiteouts="plain")
@@ -71,6 +74,10 @@ class PlainSnapshots(Snapshots):
     def _make(self, key: str, parent: str | None) -> None:
         os.mkdir(self.path(key, "fs"))
         os.chmod(self.path(key, "fs"), 0o755)
+
+    def is_unpacked(self, image: Image) -> bool:
+        """Each tree is unpacked anew."""
+        return not image.manifest.layers
 
     def take_out(self, key: str) -> None:
         aside = self.path(key, "placed")

@@ -20,21 +20,28 @@ from builda.store.layout import Layout
 
 if TYPE_CHECKING:
     from builda.events import Emit
-    from builda.fs.layer import Applied, Clamp
+    from builda.fs.layer import Applied, Clamp, Whiteouts
     from builda.fs.tar import Writable
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
-    from builda.oci.digest import Digest
+    from builda.oci.digest import Digest, Readable
     from builda.store.blobs import Blobs
     from builda.store.images import Image
 
 Driver: TypeAlias = Literal["overlay", "plain", "composed"]
+
+COMPOSED = "composed"
+"""The driver that makes no trees."""
 
 OVERLAY_OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
 """Whatever the machine's defaults: with one of these on, an upper directory is not the difference it seems to be."""
 
 USERXATTR_OPTIONS = ("userxattr", "redirect_dir=nofollow", "metacopy=off", "index=off")
 """The same in a user namespace, where the marks are user.* attributes: the kernel takes no other redirect_dir there."""
+
+
+LIST = ".list"
+"""What the name of a ChainID ends with where it is that of a list of files."""
 
 
 class Info(NamedTuple):
@@ -46,6 +53,7 @@ class Info(NamedTuple):
     boot: str | None = None
     entries: int = -1
     size: int = -1
+    lists: bool = False  # it holds lists of files instead of a tree (`store.composed`)
 
 
 class Cut(NamedTuple):
@@ -60,6 +68,10 @@ class Snapshots:
     """The snapshots of one store, by the overlay driver."""
 
     driver: Driver = "overlay"
+    whiteouts: Whiteouts = "overlay"
+    """How its trees say what a layer deletes."""
+    chain_suffix = ""
+    """What the names of its ChainIDs end with: the tree and the list of one layer may lie side by side."""
 
     def __init__(self, where: Layout, blobs: Blobs, *, userxattr: bool) -> None:
         self._layout = where
@@ -207,6 +219,16 @@ class Snapshots:
         finally:
             os.close(directory)
 
+    def fill(self, key: str, archive: Readable) -> None:
+        """An active snapshot that nothing was changed in has the changes that a layer's archive records."""
+        from builda.fs.layer import apply
+
+        root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            apply(archive, root, whiteouts=self.whiteouts, userxattr=self._userxattr)
+        finally:
+            os.close(root)
+
     def take_out(self, key: str) -> None:
         """What a command that was killed was given is not in an active snapshot; where mounts are made it never is."""
 
@@ -216,7 +238,7 @@ class Snapshots:
     def find_chain(self, chain: Digest) -> str | None:
         """The committed snapshot of this ChainID; None when there is none, or none to be trusted."""
         try:
-            snapshot = os.readlink(self._layout.path("chains", chain.encoded))
+            snapshot = os.readlink(self._chain(chain))
         except FileNotFoundError:
             return None
         return snapshot if self.is_trusted(snapshot) else None
@@ -258,8 +280,18 @@ class Snapshots:
             return known
         temp = layout.temporary(self._layout)
         os.symlink(snapshot, temp)
-        os.rename(temp, self._layout.path("chains", chain.encoded))
+        os.rename(temp, self._chain(chain))
         return snapshot
+
+    def _chain(self, chain: Digest) -> str:
+        return self._layout.path("chains", f"{chain.encoded}{self.chain_suffix}")
+
+    def is_unpacked(self, image: Image) -> bool:
+        """Whether a working tree on the image takes no unpacking."""
+        from builda.oci.config import chain_ids
+
+        chains = chain_ids(image.config.diff_ids)
+        return not chains or ((top := self.find_chain(chains[-1])) is not None and self._is_whole(top))
 
     def unpack(self, image: Image, emit: Emit) -> str | None:
         """The committed snapshot of the image's topmost layer, unpacking what is missing; None when it has no layers.

@@ -12,9 +12,7 @@ from builda.store import layout
 from builda.store.layout import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from builda.store.snapshots import Snapshots
+    from collections.abc import Callable, Iterator
 
 
 class StepResult(NamedTuple):
@@ -31,9 +29,10 @@ class StepResult(NamedTuple):
 class Steps:
     """The remembered steps of one store."""
 
-    def __init__(self, where: Layout, snapshots: Snapshots) -> None:
+    def __init__(self, where: Layout, is_trusted: Callable[[str], bool]) -> None:
+        """`is_trusted` says whether a snapshot is there and whole."""
         self._layout = where
-        self._snapshots = snapshots
+        self._is_trusted = is_trusted
 
     def find(self, key: Digest) -> StepResult | None:
         """The result under `key` when all of it is still there and whole."""
@@ -41,7 +40,7 @@ class Steps:
             value = layout.read_json(self._layout.path("steps", key.encoded))
         except (FileNotFoundError, StoreUnavailable):  # never written, or emptied by a power cut: nothing syncs a cache
             return None
-        if not self._snapshots.is_trusted(value["snapshot"]):
+        if not self._is_trusted(value["snapshot"]):
             return None
         layout.touch(self._layout.path("steps", key.encoded))
         diff_id = value["diff_id"]

@@ -11,12 +11,12 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from builda.errors import InUse, InvalidValue
+from builda.errors import InUse, InvalidValue, NotFound
 from builda.store import layout
 from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
 from builda.store.layout import Layout
-from builda.store.snapshots import Snapshots
+from builda.store.snapshots import COMPOSED, Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from builda.oci.digest import Digest, Readable
     from builda.store.blobs import BlobWriter
     from builda.store.claim import Claim
+    from builda.store.composed import ComposedSnapshots
     from builda.store.containers import Containers, WorkingContainer
     from builda.store.snapshots import Cut
     from builda.store.steps import Steps
 
 __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
 
-DRIVERS = ("overlay", "plain", "composed")
+DRIVERS = ("overlay", "plain", COMPOSED)
 
 
 def __getattr__(name: str) -> object:
@@ -53,13 +54,14 @@ def __getattr__(name: str) -> object:
 class Store:
     """One store. Use as a context manager: leaving it ends its lease."""
 
-    def __init__(self, where: Layout, driver: str, userxattr: bool, now: Callable[[], float]) -> None:
+    def __init__(self, where: Layout, driver: str, userxattr: bool, now: Callable[[], float], trees: str) -> None:
         self.layout = where
         self.driver = driver
         self.now = now
         self.blobs = Blobs(where)
         self.images = Images(where, self.blobs)
-        self.snapshots = _kind_of(driver)(where, self.blobs, userxattr=userxattr)
+        self.snapshots = _trees_of(trees)(where, self.blobs, userxattr=userxattr)
+        self._lists: ComposedSnapshots | None = None
         self._containers: Containers | None = None
         self._steps: Steps | None = None
         self._stack = ExitStack()
@@ -72,6 +74,8 @@ class Store:
         """Whether trees are worked with for the first time in this store."""
         self.can_mount = True
         """Whether commands get their trees by mounts; otherwise all that they see is put into the tree itself."""
+        self.composes = driver == COMPOSED
+        """Whether layers are composed, of lists of files, as long as nothing needs a tree."""
 
     @classmethod
     def open(
@@ -83,7 +87,8 @@ class Store:
         claim: Claim | None = None,
         now: Callable[[], float] = time.time,
     ) -> Store:
-        """The store at `root`, made when it is not there. `driver` is overlay or plain, by default what works there.
+        """The store at `root`, made when it is not there. `driver` is overlay or plain, by default what works there;
+        or composed, which makes no trees.
 
         `claim` is how this process sees the ids of trees, if it works in them. Raises StoreUnavailable when the store
         cannot be made, was made by another version, or belongs to another user or mode.
@@ -98,9 +103,10 @@ class Store:
         claims.check_owner(where)
         inside = in_user_namespace()
         if claim is None:
-            return cls(where, driver or claims.driver_of(where), inside, now)
+            known = claims.driver_of(where)
+            return cls(where, driver or known, inside, now, known if driver in (None, COMPOSED) else driver)
         chosen = claims.take(where, claim, driver, inside=inside)
-        store = cls(where, chosen.driver, inside, now)
+        store = cls(where, chosen.driver, inside, now, chosen.trees)
         store.no_overlay = chosen.reason
         store.is_first = chosen.is_first
         return store
@@ -210,29 +216,51 @@ class Store:
 
     # Snapshots
 
-    def unpack(self, image: Image, emit: Emit | None = None) -> str | None:
-        """The committed snapshot of the image's topmost layer, unpacked when missing."""
+    @property
+    def lists(self) -> ComposedSnapshots:
+        """The snapshots that are lists of files."""
+        if self._lists is None:
+            from builda.store.composed import ComposedSnapshots
+
+            self._lists = ComposedSnapshots(self.layout, self.blobs, userxattr=False)
+        return self._lists
+
+    def is_list(self, snapshot: str) -> bool:
+        """Whether it is a list of files; False where there is none."""
+        try:
+            return self.snapshots.info(snapshot).lists
+        except NotFound:
+            return False
+
+    def kind_of(self, snapshot: str) -> Snapshots:
+        """The snapshots that this one is of: lists, or the trees of the store's driver."""
+        return self.lists if self.is_list(snapshot) else self.snapshots
+
+    def unpack(self, image: Image, emit: Emit | None = None, *, as_list: bool = False) -> str | None:
+        """The committed snapshot of the image's topmost layer, unpacked when missing; or read, to be a list."""
         self.lease()
-        return self.snapshots.unpack(image, emit or _unseen)
+        return (self.lists if as_list else self.snapshots).unpack(image, emit or _unseen)
 
     def prepare(self, parent: str | None) -> str:
         """A new active snapshot on a committed one."""
         self.lease()
         return self.snapshots.prepare(parent)
 
-    def prepare_for(self, image: Image | None, emit: Emit | None = None) -> tuple[str | None, str]:
+    def prepare_for(
+        self, image: Image | None, emit: Emit | None = None, *, as_list: bool = False
+    ) -> tuple[str | None, str]:
         """The base snapshot of an image and a new active snapshot on it, as the driver does it."""
         self.lease()
-        return self.snapshots.prepare_for(image, emit or _unseen)
+        return (self.lists if as_list else self.snapshots).prepare_for(image, emit or _unseen)
 
-    def prepare_on(self, image: Image | None, top: str | None) -> str:
+    def prepare_on(self, image: Image | None, top: str | None, *, as_list: bool = False) -> str:
         """A new active snapshot on the topmost of the layers that were frozen on an image."""
         self.lease()
-        return self.snapshots.prepare_on(image, top)
+        return (self.lists if as_list else self.snapshots).prepare_on(image, top)
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:
         """How to mount an active snapshot."""
-        return self.snapshots.rootfs(key)
+        return self.kind_of(key).rootfs(key)
 
     def view(self, snapshot: str | None) -> tuple[Mount, ...]:
         """How to mount a committed snapshot, read-only."""
@@ -240,17 +268,17 @@ class Store:
 
     def take_out(self, key: str) -> None:
         """What a command that was killed was given is not in an active snapshot any more."""
-        self.snapshots.take_out(key)
+        self.kind_of(key).take_out(key)
 
     def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
         """What was changed in an active snapshot as a layer, to be recorded and then given to `freeze`."""
         self.lease()
-        return self.snapshots.cut(key, below, even_empty=even_empty)
+        return self.kind_of(key).cut(key, below, even_empty=even_empty)
 
     def freeze(self, key: str) -> str:
         """The active snapshot becomes a committed one of the same ID."""
         self.lease()
-        return self.snapshots.freeze(key)
+        return self.kind_of(key).freeze(key)
 
     def bind_chain(self, chain: Digest, snapshot: str) -> str:
         """The committed snapshot of a ChainID is this one, or the one that was there first."""
@@ -258,7 +286,7 @@ class Store:
 
     def remove_snapshot(self, snapshot: str) -> None:
         """The snapshot is gone."""
-        self.snapshots.remove(snapshot)
+        self.kind_of(snapshot).remove(snapshot)
 
     # Working containers
 
@@ -319,7 +347,7 @@ class Store:
             with suppress(OSError):
                 os.rmdir(container.mount_point)
         self.containers.delete(container)
-        self.snapshots.remove(container.snapshot)
+        self.remove_snapshot(container.snapshot)
 
     # Steps, cache mounts, garbage
 
@@ -329,7 +357,7 @@ class Store:
         if self._steps is None:
             from builda.store.steps import Steps
 
-            self._steps = Steps(self.layout, self.snapshots)
+            self._steps = Steps(self.layout, lambda snapshot: self.kind_of(snapshot).is_trusted(snapshot))
         return self._steps
 
     @contextmanager
@@ -415,11 +443,7 @@ class Store:
         return gc.fsck(self)
 
 
-def _kind_of(driver: str) -> type[Snapshots]:
-    if driver == "composed":
-        from builda.store.composed import ComposedSnapshots
-
-        return ComposedSnapshots
+def _trees_of(driver: str) -> type[Snapshots]:
     if driver == "plain":
         from builda.store.plain import PlainSnapshots
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Builda
+from tests.conftest import Builda, clean_environ
 from tests.support.corpus import CASES, OWN, Case, both, context_of
 
 pytestmark = pytest.mark.root
@@ -38,11 +42,92 @@ def test_what_needs_a_tree_is_refused_and_harms_nothing(builda: Builda, tmp_path
     assert os.listdir(builda.root / "snapshots") == []
 
 
-@pytest.mark.parametrize("drivers", [("overlay", "composed"), ("composed", "overlay")])
-def test_trees_and_lists_do_not_mix_in_one_store(builda: Builda, drivers: tuple[str, str]) -> None:
-    builda("--storage-driver", drivers[0], "from", "scratch")
-    told = builda.fails("--storage-driver", drivers[1], "from", "scratch")
-    assert f"store was made with driver {drivers[0]}, this is {drivers[1]}" in told
+def lists_and_trees(builda: Builda) -> tuple[int, int]:
+    """How many snapshots of the store are lists of files, and how many trees."""
+    kinds = [json.loads(path.read_text())["lists"] for path in builda.root.glob("snapshots/*/info.json")]
+    return kinds.count(True), kinds.count(False)
+
+
+def digest(builda: Builda, image: str) -> object:
+    return json.loads(builda("inspect", "--type", "image", image))["FromImageDigest"]
+
+
+SCRIPT = """
+set -e
+c=$(builda from localhost/busybox)
+builda config --env A=b $c
+builda copy -q --chown 5:6 $c file /srv/file
+builda config --cmd sh $c
+builda commit -q --timestamp 0 --rm $c script
+"""
+
+
+def scripted(builda: Builda, directory: Path, **environ: str) -> None:
+    places = {"BUILDA_ROOT": str(builda.root), "BUILDA_RUNROOT": str(builda.runroot)}
+    function = f'builda() {{ {sys.executable} -m builda "$@"; }}'
+    subprocess.run(
+        ["bash", "-c", f"{function}\n{SCRIPT}"], cwd=directory, env={**clean_environ(), **places, **environ}, check=True
+    )
+
+
+@pytest.mark.parametrize("driver", ["overlay", "plain", None])
+def test_nothing_is_unpacked_where_nothing_is_run(
+    builda: Builda, busybox: Path, tmp_path: Path, driver: str | None
+) -> None:
+    named = {} if driver is None else {"BUILDA_STORAGE_DRIVER": driver}
+    builda("pull", "-q", f"oci-archive:{busybox}:busybox", **named)
+    builda("tag", builda("images", "-q").split()[0], "localhost/busybox")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "Containerfile").write_text("FROM localhost/busybox\nWORKDIR /srv\nCOPY --chown=5:6 file .\n")
+    (tmp_path / "Run").write_text("FROM localhost/busybox\nCOPY file .\nRUN test -s file && rm file\n")
+    builda("bud", "-q", "--timestamp", "0", "-t", "built", tmp_path, **named)
+    scripted(builda, tmp_path, **named)
+    trees = lists_and_trees(builda)[1]
+    assert (trees == 0) is (driver is None)
+    found = {image: digest(builda, image) for image in ("built", "script")}
+    again = Builda(tmp_path / "again", tmp_path / "again-run")
+    again("--storage-driver", "overlay", "pull", "-q", f"oci-archive:{busybox}:busybox")
+    again("tag", again("images", "-q").split()[0], "localhost/busybox")
+    again("--storage-driver", "overlay", "bud", "-q", "--timestamp", "0", "-t", "built", tmp_path)
+    scripted(again, tmp_path, BUILDA_STORAGE_DRIVER="overlay")
+    assert found == {image: digest(again, image) for image in found}
+    builda("bud", "-q", "-f", tmp_path / "Run", "-t", "ran", tmp_path, **named)
+    assert lists_and_trees(builda)[1] > trees
+    builda("rm", "-a")
+    builda("prune", "-af")
+    assert os.listdir(builda.root / "snapshots") == os.listdir(builda.root / "chains") == []
+
+
+def test_what_needs_a_tree_is_built_on_one(builda: Builda, busybox: Path, tmp_path: Path) -> None:
+    builda("pull", "-q", f"oci-archive:{busybox}:busybox")
+    builda("tag", builda("images", "-q").split()[0], "localhost/busybox")
+    with tarfile.open(tmp_path / "links.tar", "w") as archive:
+        member = tarfile.TarInfo("bin/more")
+        member.type, member.linkname = tarfile.LNKTYPE, "bin/busybox"
+        archive.addfile(member)
+    (tmp_path / "Containerfile").write_text("FROM localhost/busybox\nCOPY links.tar /a\nADD links.tar /\n")
+    builda("bud", "-q", "-t", "built", tmp_path)
+    container = builda("from", "localhost/busybox")
+    builda("copy", "-q", container, tmp_path / "links.tar", "/a")
+    builda("add", "-q", container, tmp_path / "links.tar", "/")
+    for made in (builda("from", "built"), container):
+        assert builda("run", made, "sh", "-c", "test /bin/more -ef /bin/busybox && ls /a") == "/a"
+
+
+def test_a_driver_that_is_named_keeps_to_trees_and_lists_lie_beside_them(builda: Builda, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    tree = builda("--storage-driver", "overlay", "from", "scratch")
+    listed = builda("--storage-driver", "composed", "from", "scratch")
+    for container in (tree, listed):
+        builda("copy", "-q", container, tmp_path / "file", "/file")
+    assert lists_and_trees(builda) == (1, 1)
+    assert "lists of files instead of trees" in builda.fails("--storage-driver", "composed", "mount", listed)
+    builda("copy", "-q", "--from", listed, tree, "/file", "/from-list")
+    builda("--storage-driver", "composed", "commit", "-q", tree, "made")
+    made = builda("from", "made")
+    root = Path(builda("mount", made))
+    assert sorted(path.name for path in root.iterdir()) == ["file", "from-list"]
+    builda("umount", made)
 
 
 def test_a_command_is_refused_before_the_build_starts_and_named(builda: Builda, base: str, tmp_path: Path) -> None:

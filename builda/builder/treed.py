@@ -1,0 +1,87 @@
+"""A tree for a working container that was composed so far: the first command, mount or look at its files wants one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from builda.builder.mounting import occupied
+from builda.oci.config import chain_ids
+from builda.store.composed import no_trees
+from builda.store.snapshots import COMPOSED
+
+if TYPE_CHECKING:
+    from builda.builder.builder import Builder
+    from builda.store.containers import FrozenLayer
+    from builda.store.store import Image, Store, WorkingContainer
+
+
+def treed(builder: Builder, container: WorkingContainer) -> WorkingContainer:
+    """The container, whose tree lock the caller has, with a tree; IsolationUnavailable where there can be none."""
+    store = builder.store
+    if not store.is_list(container.snapshot):
+        return container
+    if store.driver == COMPOSED:
+        raise store.no_run or no_trees()
+    image = None if container.image_digest is None else store.image(str(container.image_digest))
+    base = None if image is None else store.unpack(image, builder.emit)
+    layers = _unpacked(builder, image, container.layers, base)
+    top = layers[-1].snapshot if layers else base
+    key = store.prepare_on(image, top or None)
+    try:
+        _fill(store, key, container.snapshot)
+        with store.locked(container) as current:
+            made = store.update(replace(current, base=base, snapshot=key, layers=layers))
+    except BaseException:
+        store.remove_snapshot(key)
+        raise
+    store.remove_snapshot(container.snapshot)
+    return made
+
+
+def with_tree(builder: Builder, container: WorkingContainer) -> WorkingContainer:
+    """The same for a caller who does not have the tree lock."""
+    if not builder.store.is_list(container.snapshot):
+        return container
+    with occupied(builder, container) as current:
+        return treed(builder, current)
+
+
+def _unpacked(
+    builder: Builder, image: Image | None, layers: tuple[FrozenLayer, ...], base: str | None
+) -> tuple[FrozenLayer, ...]:
+    """The frozen layers with trees instead of lists, `base` below them."""
+    from builda.builder.layers import LayerOptions
+
+    diff_ids = () if image is None else image.config.diff_ids
+    done: list[FrozenLayer] = []
+    for layer in layers:
+        stored = builder.layers.result(layer, LayerOptions())
+        if stored.blob is None or stored.diff_id is None:
+            done.append(replace(layer, snapshot=base or ""))
+            continue
+        diff_ids = (*diff_ids, stored.diff_id)
+        snapshots, chain = builder.store.snapshots, chain_ids(diff_ids)[-1]
+        base = snapshots.unpack_layer(stored.blob, stored.diff_id, chain, base, builder.emit)
+        done.append(replace(layer, snapshot=base, diff_id=stored.diff_id, blob=stored.blob))
+    return tuple(done)
+
+
+def _fill(store: Store, key: str, composed: str) -> None:
+    """The tree `key` has the changes that the list `composed` records, by way of their archive."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from builda.fs.layer import AS_IS
+
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        with open(writer, "wb") as sink:
+            store.lists.write_changes(composed, sink, clamp=AS_IS)
+
+    with ThreadPoolExecutor(1, "builda-archive") as pool:
+        with open(reader, "rb") as archive:
+            writing = pool.submit(write)
+            store.snapshots.fill(key, archive)
+        writing.result()
