@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import AlreadyExists, CorruptContent, TreeNeeded
 from builda.fs import content, paths, standin, xattrs
-from builda.fs.index import Node, Row, Tree, clean, directory_row
+from builda.fs.index import NO_XATTRS, Node, Row, Tree, clean, directory_row
 from builda.fs.sources import resolve
 from builda.fs.tar import (
     BLOCK,
@@ -306,7 +306,7 @@ class _Composing(Changer):
             for name, value in values.items()
             if xattrs.is_settable(name) and (self.mode is None or name not in xattrs.ACLS)
         }
-        return Row(b"", kind, mode, uid, gid, seconds if time is None else time, link, xattrs=kept)
+        return Row(b"", kind, mode, uid, gid, seconds if time is None else time, link, xattrs=kept or NO_XATTRS)
 
     def regular(
         self, source: int, parent: int, name: bytes, info: os.stat_result, values: Mapping[str, bytes]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.fs.tar import DIRECTORY, HARD_LINK, REGULAR, SYMBOLIC_LINK, shown
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from builda.fs.tar import Member, TarEntry
 
 WHITEOUT, OPAQUE = b".wh.", b".wh..wh..opq"
+NO_XATTRS: Final[Mapping[str, bytes]] = {}
 _LINKS = 40
 
 
@@ -35,7 +36,7 @@ class Row(NamedTuple):
     size: int = 0
     file: str = ""
     at: int = 0
-    xattrs: Mapping[str, bytes] = {}
+    xattrs: Mapping[str, bytes] = NO_XATTRS
 
     def to_json(self) -> list[object]:
         """As JSON has it: bytes as Latin-1."""
@@ -51,19 +52,24 @@ class Row(NamedTuple):
         assert isinstance(kind, str)
         assert isinstance(link, str)
         assert isinstance(values, dict)
-        mapped = {name: value.encode("latin-1") for name, value in values.items()}
+        mapped = {name: value.encode("latin-1") for name, value in values.items()} if values else NO_XATTRS
         fields = (path.encode("latin-1"), kind.encode("latin-1"), *found[2:6], link.encode("latin-1"), *found[7:12])
         return cls(*fields, mapped)  # type: ignore[call-arg, arg-type]  # the numbers are what to_json took
+
+
+_CHILDLESS: Final[dict[bytes, Node]] = {}
+"""What all files have that are no directories: nobody puts anything into those."""
 
 
 class Node:
     """A file or directory. `place` says which layer holds its content; `changed`: the layer being made records it."""
 
     __slots__ = ("changed", "children", "opaque", "parent", "place", "row")
+    children: dict[bytes, Node]
 
     def __init__(self, row: Row, parent: Node | None = None, place: str = "", *, changed: bool = False) -> None:
         self.row = row
-        self.children: dict[bytes, Node] = {}
+        self.children = {} if row.kind == DIRECTORY else _CHILDLESS
         self.parent = parent
         self.place = place
         self.changed = changed
@@ -195,7 +201,7 @@ def _named(node: Node, path: bytes, first: dict[int, bytes]) -> Row:
     before = first.setdefault(id(node), path)
     if before == path:
         return node.row._replace(path=path)
-    return node.row._replace(path=path, kind=HARD_LINK, link=before, size=0, file="", xattrs={})
+    return node.row._replace(path=path, kind=HARD_LINK, link=before, size=0, file="", xattrs=NO_XATTRS)
 
 
 def _in_order(node: Node) -> list[tuple[bytes, Node | None]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from builda.errors import IsolationUnavailable
@@ -19,7 +19,7 @@ from builda.store import layout
 from builda.store.snapshots import LIST, Driver, Info, Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from builda.events import Emit
     from builda.fs.layer import Applied, Clamp
@@ -67,13 +67,14 @@ class ComposedSnapshots(Snapshots):
             tree.add(self.rows(snapshot), snapshot, changed=snapshot == key)
         return tree
 
-    def rows(self, snapshot: str) -> tuple[Row, ...]:
+    def rows(self, snapshot: str) -> Iterator[Row]:
         """What the snapshot itself records."""
         try:
             with open(self.path(snapshot, "fs", "rows"), encoding="ascii") as file:
-                return tuple(map(Row.from_json, json.load(file)))
+                for line in file:
+                    yield Row.from_json(json.loads(line))
         except FileNotFoundError:
-            return ()
+            return
 
     def content_file(self, snapshot: str, file: str) -> str:
         """The path of a file with contents that were copied into the snapshot."""
@@ -99,9 +100,24 @@ class ComposedSnapshots(Snapshots):
 
     def save(self, key: str, tree: Tree) -> None:
         """The active snapshot records what was changed in `tree`; nothing when nothing was."""
-        rows = list(tree.rows())
-        if rows:
-            layout.publish(self._layout, self.path(key, "fs", "rows"), _dumped(rows))
+        self._write_rows(key, tree.rows())
+
+    def _write_rows(self, key: str, rows: Iterable[Row]) -> int:
+        """Record them, a line of JSON each, if there are any; how many there are."""
+        encode = json.JSONEncoder(separators=(",", ":")).encode
+        count = 0
+        temporary = layout.temporary(self._layout)
+        try:
+            with open(temporary, "x", encoding="ascii") as file:
+                for row in rows:
+                    file.write(encode(row.to_json()) + "\n")
+                    count += 1
+            if count:
+                os.rename(temporary, self.path(key, "fs", "rows"))
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+        return count
 
     def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, below: str | None = None) -> tuple[str, ...]:
         write_rows(self.rows(key), self.path(key, "fs"), sink, clamp)
@@ -127,16 +143,16 @@ class ComposedSnapshots(Snapshots):
             os.mkdir(self.path(key), 0o700)
             os.mkdir(self.path(key, "fs"), 0o700)
             try:
-                rows = self._read(key, layer, diff_id)
+                count, hides_all = self._read(key, layer, diff_id)
                 blob = json.dumps(layer.to_json()).encode()
                 layout.publish(self._layout, self.path(key, "fs", "blob"), blob)
-                layout.publish(self._layout, self.path(key, "fs", "rows"), _dumped(rows))
             except BaseException:
                 self.remove(key)
                 raise
-        return key, Applied(len(rows), 0, hides_all=any(row.path == OPAQUE for row in rows))
+        return key, Applied(count, 0, hides_all=hides_all)
 
-    def _read(self, key: str, layer: Descriptor, diff_id: Digest) -> list[Row]:
+    def _read(self, key: str, layer: Descriptor, diff_id: Digest) -> tuple[int, bool]:
+        """Record what the layer lists: how many entries, and whether it hides all that lies below it."""
         from builda.errors import CorruptContent
         from builda.fs.compress import decompressing
         from builda.fs.pipeline import Ahead, Hashing
@@ -148,19 +164,23 @@ class ComposedSnapshots(Snapshots):
             reader = VerifyingReader(file, layer.digest, layer.size)
             ahead = Ahead(decompressing(reader, compression_of(layer.media_type)))
             hashing = Hashing(ahead)
+            hiding: list[Row] = []
+
+            def noted(rows: Iterable[Row]) -> Iterator[Row]:
+                for row in rows:
+                    if row.path == OPAQUE:
+                        hiding.append(row)
+                    yield row
+
             try:
-                rows = list(read_rows(iter_members(hashing), keeper(spool, ACCOUNTS)))
+                count = self._write_rows(key, noted(read_rows(iter_members(hashing), keeper(spool, ACCOUNTS))))
                 found = hashing.digest()
             finally:
                 hashing.stop()
                 ahead.stop()
         if found != diff_id:
             raise CorruptContent(f"layer unpacks to {found}, but the image configuration promises {diff_id}")
-        return rows
-
-
-def _dumped(rows: list[Row]) -> bytes:
-    return json.dumps([row.to_json() for row in rows], separators=(",", ":")).encode()
+        return count, bool(hiding)
 
 
 def no_trees() -> IsolationUnavailable:

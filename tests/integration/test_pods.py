@@ -218,9 +218,12 @@ def test_a_pod_that_allows_too_little_is_told_what_it_lacks(profile: str, given:
     assert "hint: " in done.stderr
 
 
+REFUSING = """
+! builda bud -q --secret id=s,src=/given/secret /given >&2 || exit 9
+"""
 WITHOUT_RUN = """
 builda pull -q oci-archive:/given/debian.tar:debian >&2
-! builda bud -q --secret id=s,src=/given/secret /given >&2 || exit 9
+REFUSING
 cd /given
 cat > $TMP/Containerfile << END
 FROM localhost/debian:debian
@@ -236,6 +239,7 @@ builda config --cmd bash $c
 builda commit -q --rm $c again >&2
 for image in built again; do builda inspect --type image --format '{{.FromImageDigest}}' $image; echo; done
 builda push -q again oci-archive:$TMP/pushed.tar >&2
+grep -l '"lists": false' $BUILDA_ROOT/snapshots/*/info.json >&2 || echo nothing was unpacked >&2
 builda prune -af >&2
 """
 
@@ -243,16 +247,28 @@ builda prune -af >&2
 @pytest.fixture(scope="module")
 def composed_by_root(tmp_path_factory: pytest.TempPathFactory, given: Path) -> list[str]:
     """The digests of the images that a script without commands makes as root, in trees."""
-    done = in_pod("privileged-root", WITHOUT_RUN.replace("!", "", 1).replace("|| exit 9", ""), given=given, environ=TMP)
+    trees = {**TMP, "BUILDA_STORAGE_DRIVER": "overlay"}
+    done = in_pod("privileged-root", WITHOUT_RUN.replace("REFUSING", ""), given=given, environ=trees)
     assert done.returncode == 0, done.stderr
+    assert "nothing was unpacked" not in done.stderr
     return done.stdout.split()
+
+
+@pytest.mark.parametrize("profile", [*MODES, *WITHOUT_MOUNTS, "rootless-nosetuid"])
+def test_a_pod_unpacks_nothing_for_a_build_without_commands(
+    profile: str, given: Path, composed_by_root: list[str]
+) -> None:
+    done = in_pod(profile, WITHOUT_RUN.replace("REFUSING", ""), given=given, environ=TMP)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was unpacked" in done.stderr
+    assert done.stdout.split() == composed_by_root
 
 
 @pytest.mark.parametrize("profile", REFUSED)
 def test_a_pod_that_runs_nothing_builds_without_commands_what_root_builds(
     profile: str, given: Path, composed_by_root: list[str]
 ) -> None:
-    done = in_pod(profile, WITHOUT_RUN, given=given, environ=TMP)
+    done = in_pod(profile, WITHOUT_RUN.replace("REFUSING", REFUSING), given=given, environ=TMP)
     assert done.returncode == 0, done.stderr
     assert "/given/Containerfile:4: no command can be run here: " in done.stderr
     assert REFUSED[profile][1] in done.stderr
