@@ -95,6 +95,23 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
     return store
 
 
+def keep_in_memory(store: Store) -> bool:
+    """Whether trees that are made from now on are in memory, which they are where the store takes no overlay.
+
+    They end with this process, which must have one thread, and nothing that has a name may stand on them.
+    """
+    from builda.modes import hold_memory
+
+    if store.driver != "plain" or not store.can_mount:
+        return False
+    place = store.layout.path("memory")
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    limit = hold_memory(place)
+    if limit is not None:
+        store.keep_in_memory(place, limit)
+    return limit is not None
+
+
 def _mounts_nothing(_: str) -> str:
     return "mode chroot mounts nothing"
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "overlay_refused", "parse_mode", "report"]
 
+_LEAST_MEMORY = 512 << 20
+"""Bytes of memory below which trees are not kept in it."""
 _NOT_BUILT = {
     "traced": "mode traced, without any namespace, is not built yet",
 }
@@ -219,6 +221,32 @@ def room(place: str) -> dict[str, int | str]:
     left = os.statvfs(place)
     shares = attempt(lambda: reflink(place)) or "yes"
     return {"free bytes": left.f_bavail * left.f_frsize, "free inodes": left.f_favail, "reflink": shares}
+
+
+def hold_memory(place: str) -> int | None:
+    """A tmpfs that only this process and its children see is at the directory `place`: how many bytes it takes.
+
+    None, and nothing is there, where less memory is left than a build is likely to want, or no overlay can be written
+    in such a tmpfs. Must be called while this process has one thread.
+    """
+    from builda.linux import syscalls as sys_
+    from builda.linux.memory import available
+
+    size = available() // 2  # the other half is for what commands do
+    if size < _LEAST_MEMORY:
+        return None
+    sys_.unshare(sys_.CLONE_NEWNS)
+    sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
+    sys_.mount("tmpfs", place, "tmpfs", 0, f"size={size},mode=0700")
+    probe = f"{place}/probe"
+    os.mkdir(probe, 0o700)
+    if overlay_refused(probe) is not None:
+        sys_.umount2(place, sys_.MNT_DETACH)
+        return None
+    import shutil
+
+    shutil.rmtree(probe)
+    return size
 
 
 def overlay_refused(place: str) -> str | None:

@@ -15,6 +15,7 @@ from builda.errors import BuildaError, CorruptContent, RegistryError, Unsupporte
 from builda.events import BlobProgress, Warned
 from builda.oci.config import chain_ids
 from builda.oci.stepcache import from_manifest
+from builda.store.steps import ELSEWHERE
 from builda.values import dataclass
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from builda.oci.stepcache import CachedStep
     from builda.store.containers import FrozenLayer
     from builda.transfer.copy import ImageSource
-
-ELSEWHERE = ""
-"""The snapshot of a layer that a registry has and this store does not, or not yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +61,7 @@ class ImportedSteps:
         self._lock = threading.Lock()
         self._steps: dict[Digest, list[CachedStep]] | None = None
         self._sources: dict[Digest, ImageSource] = {}
+        self.dropped = False
 
     def find(self, key: Digest, below: tuple[Digest, ...] | None, oldest: float) -> CachedStep | None:
         """What is known of `key` where the layers `below` (their DiffIDs; None: not all known) lie under it.
@@ -86,6 +85,7 @@ class ImportedSteps:
         """Nothing is found any more."""
         with self._lock:
             self._steps = {}
+        self.dropped = True
 
     def _known(self) -> Mapping[Digest, list[CachedStep]]:
         with self._lock:
@@ -157,7 +157,8 @@ def _unpacked(
     assert layer.diff_id is not None
     store = builder.store
     try:
-        _fetch(builder, layer.blob, steps.source(layer.blob))
+        if not store.has_blob(layer.blob.digest):
+            _fetch(builder, layer.blob, steps.source(layer.blob))
         kind = store.lists if as_list else store.snapshots
         return kind.unpack_layer(layer.blob, layer.diff_id, chain, parent, builder.emit)
     except (RegistryError, CorruptContent) as error:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.builder.cachefrom import ELSEWHERE, read_steps
+from builda.builder.cachefrom import read_steps
 from builda.errors import BuildaError, CorruptContent, NotFound, RegistryError
 from builda.events import BlobProgress, Warned
 from builda.oci.config import chain_ids
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.stepcache import CachedStep, to_manifest
+from builda.store.steps import ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

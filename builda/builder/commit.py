@@ -322,7 +322,7 @@ def _keep_frozen(
 
 def _becomes_layer(store: Store, container: WorkingContainer) -> bool:
     """Whether what was changed in the container is a tree of its own, as those of unpacked layers are."""
-    return store.snapshots.driver == "overlay" and not store.is_list(container.snapshot)
+    return store.kind_of(container.snapshot).driver == "overlay"
 
 
 def _retire(

@@ -17,7 +17,7 @@ from dataclasses import field, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from builda.builder.cachefrom import ELSEWHERE, ImportedSteps, LayerLost, fetched
+from builda.builder.cachefrom import ImportedSteps, LayerLost, fetched
 from builda.builder.cacheto import Export, Remembered
 from builda.builder.composing import check_no_runs, first_run
 from builda.builder.copying import copy
@@ -59,7 +59,7 @@ from builda.store import digests as file_digests
 from builda.store.containers import FrozenLayer, WorkingContainer, new_id
 from builda.store.digests import FileKey
 from builda.store.snapshots import COMPOSED
-from builda.store.steps import StepResult
+from builda.store.steps import ELSEWHERE, StepResult
 from builda.values import dataclass
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from builda.builder.cachefrom import CachePlace
     from builda.builder.options import ImageFormat
     from builda.oci.descriptor import Descriptor
-    from builda.store.store import Image
+    from builda.store.store import Image, Store
 
 _INPUTS, _PULL, _RUN, _COMMIT = Inputs(), PullOptions(), RunOptions(), CommitOptions()
 _UNCACHED = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -156,6 +156,8 @@ def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
     check_no_runs(builder, plan)
     imported = _imported(builder, plan, options)
     if not _composes(builder, plan, options):
+        if builder.store.memory is not None:
+            builder.emit(_kept_in_memory(builder.store, builder.store.memory))
         return _try(builder, plan, options, imported, as_list=False)
     try:
         return _try(builder, plan, options, imported, as_list=True)
@@ -168,6 +170,14 @@ def _composes(builder: Builder, plan: Plan, options: ExecuteOptions) -> bool:
     if builder.store.driver == COMPOSED:
         return True
     return builder.store.composes and not options.commit.squash and first_run(plan) is None
+
+
+def _kept_in_memory(store: Store, limit: int) -> Warned:
+    return Warned(
+        message=f"what this build writes is kept in memory until it ends, up to {limit >> 20} MiB, as no overlay can "
+        f"be written in the store's file system: {store.root}",
+        hint="a store on a volume (--root, BUILDA_ROOT) needs none; --storage-driver plain copies trees on the disk",
+    )
 
 
 def _try(builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool) -> Built:
@@ -216,8 +226,9 @@ class _Execution:
         self.containers: dict[int, WorkingContainer] = {}
         self.marks: dict[int, _Mark] = {}
         self.misses: list[Miss] = []
-        # Stages whose layers are stored: those that the target has, or all where others shall find them.
-        self.kept = frozenset(plan.needed()) if options.export else _lineage(plan)
+        # Stages whose layers are stored: those that the target has, or all where later builds have nothing else.
+        all_stages = options.export or builder.store.memory is not None
+        self.kept = frozenset(plan.needed()) if all_stages else _lineage(plan)
         self.emit = builder.emit
         self.tails = Tails(builder.emit, hidden=options.hidden)
         self.stopping = False  # a stage failed: those beside it end with the step that they are at
@@ -433,10 +444,9 @@ class _Execution:
     def find(self, key: Digest, tip: Tip, explanation: bytes) -> StepResult | None:
         """What is remembered of a step, here or in a registry."""
         above = next((layer for layer in reversed(tip.layers) if not layer.empty), None)
-        if above is None or above.snapshot != ELSEWHERE:  # nothing of this store stands on a layer that it lacks
-            found = self.store.steps.find(key)
-            if found is not None and not self.is_stale(found):
-                return found
+        found = self.find_here(key, on_tree=above is None or above.snapshot != ELSEWHERE)
+        if found is not None:
+            return found
         ttl = self.options.cache_ttl
         step = self.imported.find(key, _diff_ids(tip), 0 if ttl is None else self.builder.now() - ttl)
         if step is None:
@@ -447,6 +457,20 @@ class _Execution:
         result = StepResult(below, step.diff_id, blob, step.layer is None, readable, step.created)
         self.fetching[key] = result
         return result
+
+    def find_here(self, key: Digest, *, on_tree: bool) -> StepResult | None:
+        """What this store remembers of a step: its tree if what it stands on is one, else the layer's blob."""
+        found = self.store.steps.find(key)
+        if found is None or self.is_stale(found):
+            return None
+        if not on_tree and (found.blob is not None or found.empty):
+            found = found._replace(snapshot=ELSEWHERE)
+        if found.snapshot != ELSEWHERE:
+            return found if on_tree else None
+        if self.imported.dropped and not found.empty:
+            return None
+        self.fetching[key] = found
+        return found
 
     def note_done(self, key: Digest, created: float, tip: Tip) -> None:
         if self.options.export:

@@ -32,7 +32,7 @@ def reading(builder: Builder, container: WorkingContainer) -> tuple[Mount, ...]:
     (tree,) = rootfs(builder, container)
     if tree.type != "overlay":
         return (tree._replace(options=(*tree.options, "ro")),)
-    upper = builder.store.snapshots.upper(container.snapshot)
+    upper = builder.store.kind_of(container.snapshot).upper(container.snapshot)
     options = tuple(word for word in tree.options if not word.startswith(("upperdir=", "workdir=")))
     return (tree._replace(options=("ro", *options), lower=(upper, *tree.lower)),)
 

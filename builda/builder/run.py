@@ -92,7 +92,7 @@ def _perform(
             return isolation.run(command, sandbox(network), builder.emit)
         from builda.builder.placing import placed
 
-        snapshots = builder.store.snapshots
+        snapshots = builder.store.kind_of(container.snapshot)
         tree, aside = snapshots.upper(container.snapshot), snapshots.path(container.snapshot, "placed")
         with placed(tree, aside, sandbox(network), caches=builder.store.layout.path("cache")) as inner:
             return isolation.run(command, inner, builder.emit)

@@ -33,7 +33,9 @@ def settle(builder: Builder, container: WorkingContainer) -> None:
     (tree,) = rootfs
     if tree.type == "overlay":  # nobody has it mounted now, so its upper directory may be changed
         for parent in sorted({os.path.dirname(stub.path) for stub in stubs}, key=len, reverse=True):
-            _forget_copy(builder.store.snapshots.upper(container.snapshot), tree.lower, parent.strip("/"))
+            _forget_copy(
+                builder.store.kind_of(container.snapshot).upper(container.snapshot), tree.lower, parent.strip("/")
+            )
 
 
 def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:

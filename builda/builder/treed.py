@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.mounting import occupied
+from builda.events import BlobProgress
 from builda.oci.config import chain_ids
 from builda.store.composed import no_trees
 from builda.store.snapshots import COMPOSED
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
+    from builda.events import Emit
     from builda.store.containers import FrozenLayer
     from builda.store.store import Image, Store, WorkingContainer
 
@@ -24,11 +26,12 @@ def treed(builder: Builder, container: WorkingContainer) -> WorkingContainer:
         return container
     if store.driver == COMPOSED:
         raise store.no_run or no_trees()
+    store.lease()
     image = None if container.image_digest is None else store.image(str(container.image_digest))
-    base = None if image is None else store.unpack(image, builder.emit)
+    base = None if image is None else store.lasting.unpack(image, _quietly(builder.emit))
     layers = _unpacked(builder, image, container.layers, base)
     top = layers[-1].snapshot if layers else base
-    key = store.prepare_on(image, top or None)
+    key = store.lasting.prepare_on(image, top or None)
     try:
         _fill(store, key, container.snapshot)
         with store.locked(container) as current:
@@ -48,6 +51,11 @@ def with_tree(builder: Builder, container: WorkingContainer) -> WorkingContainer
         return treed(builder, current)
 
 
+def _quietly(emit: Emit) -> Emit:
+    """The same without progress: the caller asked for something else, whose output is its own."""
+    return lambda event: None if isinstance(event, BlobProgress) else emit(event)
+
+
 def _unpacked(
     builder: Builder, image: Image | None, layers: tuple[FrozenLayer, ...], base: str | None
 ) -> tuple[FrozenLayer, ...]:
@@ -62,8 +70,8 @@ def _unpacked(
             done.append(replace(layer, snapshot=base or ""))
             continue
         diff_ids = (*diff_ids, stored.diff_id)
-        snapshots, chain = builder.store.snapshots, chain_ids(diff_ids)[-1]
-        base = snapshots.unpack_layer(stored.blob, stored.diff_id, chain, base, builder.emit)
+        chain = chain_ids(diff_ids)[-1]
+        base = builder.store.lasting.unpack_layer(stored.blob, stored.diff_id, chain, base, _quietly(builder.emit))
         done.append(replace(layer, snapshot=base, diff_id=stored.diff_id, blob=stored.blob))
     return tuple(done)
 
@@ -83,5 +91,5 @@ def _fill(store: Store, key: str, composed: str) -> None:
     with ThreadPoolExecutor(1, "builda-archive") as pool:
         with open(reader, "rb") as archive:
             writing = pool.submit(write)
-            store.snapshots.fill(key, archive)
+            store.lasting.fill(key, archive)
         writing.result()

@@ -138,6 +138,7 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     live view of a terminal go to standard error. A command that fails ends the build with its own status, and nothing
     is named then.
     """
+    session.builds = True
     session.quiet = quiet or outputs.to_stdout(values["output"])
     logfile = values.pop("logfile")
     if logfile is not None and outputs.to_stdout(values["output"]):

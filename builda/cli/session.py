@@ -29,6 +29,8 @@ class Session:
         self.settings = settings
         self.environ = environ
         self.quiet = False
+        self.builds = False
+        """Whether all is done in this process, so that trees may end with it."""
         self._place: Place | None = None
         self._stack = ExitStack()
 
@@ -73,11 +75,19 @@ class Session:
 
             store = open_store(settings.root, settings.runroot, driver=settings.driver, place=self._place)
         self._stack.enter_context(store)
-        if store.no_overlay is not None:
+        in_memory = self.builds and self._keeps_in_memory(store)
+        if store.no_overlay is not None and not in_memory:
             self.emit(_copying(store))
         if store.is_first and self._place is not None and self._place.no_others is not None:
             self.emit(_alone(self._place.no_others))
         return store
+
+    def _keeps_in_memory(self, store: Store) -> bool:
+        if self.settings.driver is not None or self._place is None:
+            return False
+        from builda.api import keep_in_memory
+
+        return keep_in_memory(store)
 
     @cached_property
     def builder(self) -> Builder:

@@ -2,7 +2,7 @@
 
 A snapshot's `fs` holds `rows`, what the layer records, in the order of its archive, and beside it the contents of files
 that were copied into it. A base image's layer is read once, for its names, when something is first put upon it; its
-contents stay in its blob. Lists and trees lie side by side in a store: `Info.lists` tells them apart.
+contents stay in its blob. Lists and trees lie side by side in a store: `Info.driver` tells them apart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from builda.errors import IsolationUnavailable
 from builda.fs.compose import Spool, keeper, write_rows
 from builda.fs.index import OPAQUE, Row, Tree, read_rows
 from builda.store import layout
-from builda.store.snapshots import LIST, Driver, Info, Snapshots
+from builda.store.snapshots import LIST, Driver, Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,9 +52,6 @@ class ComposedSnapshots(Snapshots):
             if info.chain is None:  # else it is the image's own lowest layer
                 self._write_info(bottom, info._replace(parent=base))
         return base
-
-    def _write_info(self, snapshot: str, info: Info) -> None:
-        super()._write_info(snapshot, info._replace(lists=True))
 
     def _make(self, key: str, parent: str | None) -> None:
         os.mkdir(self.path(key, "work"), 0o700)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from builda.store.blobs import Blobs
     from builda.store.images import Image
 
-Driver: TypeAlias = Literal["overlay", "plain", "composed"]
+Driver: TypeAlias = Literal["overlay", "memory", "plain", "composed"]
 
 COMPOSED = "composed"
 """The driver that makes no trees."""
@@ -53,7 +53,7 @@ class Info(NamedTuple):
     boot: str | None = None
     entries: int = -1
     size: int = -1
-    lists: bool = False  # it holds lists of files instead of a tree (`store.composed`)
+    driver: str | None = None  # which made it; that of the store's trees where it is not said
 
 
 class Cut(NamedTuple):
@@ -85,7 +85,7 @@ class Snapshots:
     def info(self, snapshot: str) -> Info:
         """What is known of a snapshot; NotFound when it is not (wholly) there."""
         try:
-            return Info(**layout.read_json(self.path(snapshot, "info.json")))
+            return Info(**layout.read_json(self._layout.path("snapshots", snapshot, "info.json")))
         except FileNotFoundError as error:
             raise NotFound(f"no such snapshot: {snapshot}") from error
 
@@ -128,7 +128,8 @@ class Snapshots:
             os.utime(self.path(key, "fs"), ns=(below.st_atime_ns, below.st_mtime_ns))
 
     def _write_info(self, snapshot: str, info: Info) -> None:
-        layout.publish(self._layout, self.path(snapshot, "info.json"), json.dumps(info._asdict()).encode())
+        value = json.dumps(info._replace(driver=self.driver)._asdict())
+        layout.publish(self._layout, self._layout.path("snapshots", snapshot, "info.json"), value.encode())
 
     def lineage(self, snapshot: str | None) -> tuple[str, ...]:
         """The snapshot and all below it, topmost first."""
@@ -198,7 +199,8 @@ class Snapshots:
         self._write_info(key, info._replace(committed=True, boot=boot_id()))
         from builda.fs.paths import remove_tree
 
-        directory = os.open(self.path(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        place = os.path.dirname(self.path(key, "work"))
+        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             remove_tree(directory, "work")
         finally:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+ELSEWHERE = ""
+"""The snapshot of a layer that has none in this store, or none any more: only its blob, here or in a registry."""
+
+
 class StepResult(NamedTuple):
     """What a step led to: the frozen snapshot, and once it is computed the layer's identities."""
 
@@ -29,22 +33,32 @@ class StepResult(NamedTuple):
 class Steps:
     """The remembered steps of one store."""
 
-    def __init__(self, where: Layout, is_trusted: Callable[[str], bool]) -> None:
-        """`is_trusted` says whether a snapshot is there and whole."""
+    def __init__(
+        self, where: Layout, is_trusted: Callable[[str], bool], has_blob: Callable[[Digest, int], bool]
+    ) -> None:
+        """`is_trusted` says whether a snapshot is there and whole, `has_blob` whether a blob of this size is."""
         self._layout = where
         self._is_trusted = is_trusted
+        self._has_blob = has_blob
 
     def find(self, key: Digest) -> StepResult | None:
-        """The result under `key` when all of it is still there and whole."""
+        """The result under `key` when it is still there and whole; its snapshot ELSEWHERE if only the blob is."""
         try:
             value = layout.read_json(self._layout.path("steps", key.encoded))
         except (FileNotFoundError, StoreUnavailable):  # never written, or emptied by a power cut: nothing syncs a cache
             return None
-        if not self._is_trusted(value["snapshot"]):
-            return None
+        result = _parsed(value)
+        if not self._is_trusted(result.snapshot):
+            if not (result.empty or self._is_stored(result)):
+                return None
+            result = result._replace(snapshot=ELSEWHERE)
         layout.touch(self._layout.path("steps", key.encoded))
-        diff_id = value["diff_id"]
-        return StepResult(**{**value, "diff_id": None if diff_id is None else Digest.parse(diff_id)})
+        return result
+
+    def _is_stored(self, result: StepResult) -> bool:
+        if result.blob is None or result.diff_id is None:
+            return False
+        return self._has_blob(Digest.parse(result.blob["digest"]), int(result.blob["size"]))
 
     def put(self, key: Digest, result: StepResult) -> None:
         """The result is remembered under `key`."""
@@ -69,12 +83,14 @@ class Steps:
             if name.startswith("image-"):
                 continue
             with suppress(FileNotFoundError, StoreUnavailable):
-                value = layout.read_json(self._layout.path("steps", name))
-                diff_id = value["diff_id"]
-                result = StepResult(**{**value, "diff_id": None if diff_id is None else Digest.parse(diff_id)})
-                yield Digest("sha256", name), result
+                yield Digest("sha256", name), _parsed(layout.read_json(self._layout.path("steps", name)))
 
     def forget(self) -> None:
         """No step is remembered any more."""
         for name in layout.iter_names(self._layout.path("steps")):
             layout.unlink(self._layout, self._layout.path("steps", name))
+
+
+def _parsed(value: dict[str, Any]) -> StepResult:
+    diff_id = value["diff_id"]
+    return StepResult(**{**value, "diff_id": None if diff_id is None else Digest.parse(diff_id)})

@@ -60,7 +60,11 @@ class Store:
         self.now = now
         self.blobs = Blobs(where)
         self.images = Images(where, self.blobs)
-        self.snapshots = _trees_of(trees)(where, self.blobs, userxattr=userxattr)
+        self._userxattr = userxattr
+        self.lasting: Snapshots = _trees_of(trees)(where, self.blobs, userxattr=userxattr)
+        """The trees that outlive this process."""
+        self.snapshots = self.lasting
+        """The trees that are made from now on."""
         self._lists: ComposedSnapshots | None = None
         self._containers: Containers | None = None
         self._steps: Steps | None = None
@@ -70,6 +74,8 @@ class Store:
         """Why the store's driver is not overlay, when opening it found that out."""
         self.no_run: BuildaError | None = None
         """Why no command can be run here, when opening it found that out."""
+        self.memory: int | None = None
+        """How many bytes of trees are kept in memory at most, if they are."""
         self.is_first = False
         """Whether trees are worked with for the first time in this store."""
         self.can_mount = True
@@ -227,14 +233,28 @@ class Store:
 
     def is_list(self, snapshot: str) -> bool:
         """Whether it is a list of files; False where there is none."""
-        try:
-            return self.snapshots.info(snapshot).lists
-        except NotFound:
-            return False
+        return self.kind_of(snapshot).driver == COMPOSED
 
     def kind_of(self, snapshot: str) -> Snapshots:
-        """The snapshots that this one is of: lists, or the trees of the store's driver."""
-        return self.lists if self.is_list(snapshot) else self.snapshots
+        """The snapshots that this one is of, by the driver that made it; where there is none, those of new trees."""
+        try:
+            driver = self.snapshots.info(snapshot).driver
+        except NotFound:
+            return self.snapshots
+        for known in (self.snapshots, self.lasting):
+            if driver in (None, known.driver):
+                return known
+        if driver == COMPOSED:
+            return self.lists
+        return _trees_of(driver or "")(self.layout, self.blobs, userxattr=self._userxattr)
+
+    def keep_in_memory(self, place: str, limit: int) -> None:
+        """New trees are made in `place`, a tmpfs of this process for `limit` bytes, and end with it."""
+        from builda.store.memory import MemorySnapshots
+
+        self.snapshots = MemorySnapshots(self.layout, self.blobs, userxattr=self._userxattr, place=place)
+        self.driver = self.snapshots.driver
+        self.memory = limit
 
     def unpack(self, image: Image, emit: Emit | None = None, *, as_list: bool = False) -> str | None:
         """The committed snapshot of the image's topmost layer, unpacked when missing; or read, to be a list."""
@@ -357,7 +377,9 @@ class Store:
         if self._steps is None:
             from builda.store.steps import Steps
 
-            self._steps = Steps(self.layout, lambda snapshot: self.kind_of(snapshot).is_trusted(snapshot))
+            self._steps = Steps(
+                self.layout, lambda snapshot: self.kind_of(snapshot).is_trusted(snapshot), self.blobs.has
+            )
         return self._steps
 
     @contextmanager

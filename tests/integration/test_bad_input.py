@@ -33,8 +33,10 @@ def plain() -> Iterator[Registry]:
 
 @pytest.fixture
 def container(builda: Builda, base: str) -> str:
-    """A working container on busybox."""
-    return builda("from", "--name", "box", base)
+    """A working container on busybox, with a tree."""
+    name = builda("from", "--name", "box", base)
+    builda("run", name, "true")
+    return name
 
 
 @contextmanager
@@ -182,17 +184,20 @@ def test_a_manifest_that_is_none_is_refused(builda: Builda, base: str, tmp_path:
     ],
     ids=["climbs", "climbs deep", "hard link", "device", "long name"],
 )
-def test_a_layer_that_escapes_makes_no_container(
+def test_a_layer_that_escapes_is_not_unpacked(
     builda: Builda, base: str, tmp_path: Path, member: dict[str, object]
 ) -> None:
     made = images.image(_tar_with(member))
     layout = images.write_layout(tmp_path / "layout", made)
     image = builda("pull", f"oci:{layout}:test")
+    container = builda("from", image)
     with unchanged(builda):
-        said = builda.fails("from", image)
+        said = builda.fails("run", container, "true")
+        told = builda.fails("--storage-driver", "overlay", "from", image)
         assert not list(tmp_path.rglob("escaped"))
         builda("prune")
     assert str(member.get("linkname", member["name"]))[:30] in said
+    assert said == told
 
 
 def test_an_archive_that_escapes_adds_nothing(builda: Builda, container: str, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_what_needs_a_tree_is_refused_and_harms_nothing(builda: Builda, tmp_path
 
 def lists_and_trees(builda: Builda) -> tuple[int, int]:
     """How many snapshots of the store are lists of files, and how many trees."""
-    kinds = [json.loads(path.read_text())["lists"] for path in builda.root.glob("snapshots/*/info.json")]
+    kinds = [json.loads(path.read_text())["driver"] == "composed" for path in builda.root.glob("snapshots/*/info.json")]
     return kinds.count(True), kinds.count(False)
 
 

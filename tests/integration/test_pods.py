@@ -239,7 +239,7 @@ builda config --cmd bash $c
 builda commit -q --rm $c again >&2
 for image in built again; do builda inspect --type image --format '{{.FromImageDigest}}' $image; echo; done
 builda push -q again oci-archive:$TMP/pushed.tar >&2
-grep -l '"lists": false' $BUILDA_ROOT/snapshots/*/info.json >&2 || echo nothing was unpacked >&2
+grep -El '"driver": "(overlay|plain|memory)"' $BUILDA_ROOT/snapshots/*/info.json >&2 || echo nothing was unpacked >&2
 builda prune -af >&2
 """
 
@@ -296,6 +296,18 @@ def test_a_store_on_the_pods_own_file_system_holds_copies_and_says_so(profile: s
     assert done.returncode == 0, done.stderr
     assert '"GraphDriverName": "plain"' in done.stdout
     assert done.stderr.count("overlay cannot be written in it") == 1
+
+
+@pytest.mark.parametrize("profile", [*MODES, "rootless-nosetuid"])
+def test_a_build_on_the_pods_own_file_system_keeps_its_trees_in_memory(
+    profile: str, given_owners: Path, by_root: str
+) -> None:
+    script = IN_ONE_ID if profile == "rootless-nosetuid" else BUILD
+    done = in_pod(profile, script, given=given_owners, environ={**EPOCH, "BUILDA_ROOT": "/home/build/store"})
+    assert done.returncode == 0, done.stderr
+    assert "kept in memory until it ends" in done.stderr
+    if profile != "rootless-nosetuid":
+        assert done.stdout.split()[0] == by_root
 
 
 def test_a_store_that_another_kind_of_pod_made_is_refused(given: Path, tmp_path: Path) -> None:

@@ -209,7 +209,8 @@ def test_a_runtime_directory_of_somebody_else_is_not_used(user: Rootless) -> Non
 
 def test_ids_without_a_place_are_named_with_the_range_that_would_do(user: Rootless, busybox: Path) -> None:
     with_image(user, readable(busybox, user), "busybox")
-    container = user("from", "localhost/busybox:busybox")
+    container, listed = (user("from", "localhost/busybox:busybox") for _ in range(2))
+    user("run", container, "true")  # it has a tree, and the other has none as long as nothing is run
     (user.home / "file").write_text("x")
     words = "uid 70000 is not in this user namespace, which has 0-0, 1-65536; a range of 70000 ids would do"
     assert words in user.fails("copy", "--chown", "70000:0", container, user.home / "file", "/file")
@@ -220,6 +221,9 @@ def test_ids_without_a_place_are_named_with_the_range_that_would_do(user: Rootle
     )
     subprocess.run([sys.executable, "-c", script, tar], check=True)
     assert words in user.fails("add", container, tar, "/tmp/")
+    user("copy", "--chown", "70000:0", listed, user.home / "file", "/file")
+    assert words in user.fails("run", listed, "true")
+    user("commit", "-q", listed, "listed")
 
 
 def test_keep_groups_keeps_what_has_no_number_inside(user: Rootless, busybox: Path) -> None:

@@ -1,0 +1,54 @@
+"""How much memory is left: of the machine, and of what the cgroups of this process may use."""
+
+from __future__ import annotations
+
+import os
+
+_UNLIMITED = 1 << 60
+"""What is larger is how version 1 says that there is no limit."""
+
+
+def available(proc: str = "/proc", cgroups: str = "/sys/fs/cgroup") -> int:
+    """Bytes that this process may still use before something must give way (cgroup v2, memory.max; v1 as well)."""
+    with open(f"{proc}/meminfo", encoding="ascii") as file:
+        free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    with open(f"{proc}/self/cgroup", encoding="utf-8", errors="replace") as file:
+        rows = [line.rstrip("\n").split(":", 2) for line in file]
+    for _, controllers, path in rows:
+        if controllers == "":
+            free = min(free, _left(cgroups, path, "memory.max", "memory.current"))
+        elif "memory" in controllers.split(","):
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            free = min(free, _left(f"{cgroups}/memory", path, *names))
+    return free
+
+
+def _left(top: str, path: str, limit: str, usage: str) -> int:
+    """What the cgroup and those above it leave, as far as they are shown here; caches that can go count as free."""
+    left = _UNLIMITED
+    while True:
+        directory = f"{top}{path.rstrip('/')}"
+        most, used = _number(f"{directory}/{limit}"), _number(f"{directory}/{usage}")
+        if most is not None and used is not None and most < _UNLIMITED:
+            left = min(left, max(0, most - used + _inactive(f"{directory}/memory.stat")))
+        if path in ("", "/"):
+            return left
+        path = os.path.dirname(path)
+
+
+def _number(path: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            text = file.read().strip()
+    except OSError:  # no such controller here
+        return None
+    return None if text == "max" else int(text)
+
+
+def _inactive(path: str) -> int:
+    try:
+        with open(path, encoding="ascii") as file:
+            rows = dict(line.split() for line in file)
+    except OSError:
+        return 0
+    return int(rows.get("total_inactive_file", rows.get("inactive_file", "0")))

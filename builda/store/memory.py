@@ -1,0 +1,134 @@
+"""The driver for builds in a store that no overlay can be written in: what commands write is kept in memory.
+
+An image is unpacked once into one tree of the store, which may lie under overlays anywhere. The layers upon it, and the
+working trees, are in a tmpfs of this process and end with it. What lasts of a build are its layers' blobs: a later
+build makes trees of those that its steps stand on.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from builda.store import layout
+from builda.store.snapshots import Driver, Info, Snapshots, boot_id
+
+if TYPE_CHECKING:
+    from builda.events import Emit
+    from builda.oci.descriptor import Descriptor
+    from builda.oci.digest import Digest
+    from builda.store.blobs import Blobs
+    from builda.store.images import Image
+    from builda.store.layout import Layout
+
+
+class MemorySnapshots(Snapshots):
+    """Snapshots in memory, and images unpacked into one tree each."""
+
+    driver: Driver = "memory"
+    chain_suffix = ".flat"
+
+    def __init__(self, where: Layout, blobs: Blobs, *, userxattr: bool, place: str) -> None:
+        super().__init__(where, blobs, userxattr=userxattr)
+        self._place = place
+
+    def path(self, snapshot: str, *parts: str) -> str:
+        """A path in its directory in memory; in the store's for the tree of an image, and what is known of either."""
+        if parts[:1] in (("fs",), ("work",)):
+            kept = f"{self._place}/{snapshot}"
+            if os.path.exists(kept):
+                return "/".join((kept, *parts))
+        return super().path(snapshot, *parts)
+
+    def _make(self, key: str, parent: str | None) -> None:
+        os.mkdir(f"{self._place}/{key}", 0o700)
+        super()._make(key, parent)
+
+    def unpack(self, image: Image, emit: Emit) -> str | None:
+        """The one tree of all of the image's layers; None when it has none."""
+        from builda.oci.config import chain_ids
+        from builda.store import locks
+
+        chains = chain_ids(image.config.diff_ids)
+        if not chains or (found := self.find_chain(chains[-1])) is not None:
+            return found if chains else None
+        lock = locks.exclusive(locks.bucket(self._layout.path("locks"), chains[-1].encoded, "unpack-"))
+        with layout.translated(self._layout.root), lock:
+            return self.find_chain(chains[-1]) or self._flatten(image, chains[-1], emit)
+
+    def _flatten(self, image: Image, chain: Digest, emit: Emit) -> str:
+        from builda.events import BlobProgress
+        from builda.fs.layer import unpack_blob
+        from builda.oci.digest import VerifyingReader
+        from builda.oci.mediatype import compression_of
+
+        key = os.urandom(16).hex()
+        tree = super().path(key, "fs")
+        os.makedirs(tree, 0o755)
+        os.chmod(os.path.dirname(tree), 0o700)
+        root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fchmod(root, 0o755)
+            for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
+                with self._blobs.open(layer.digest) as file:
+                    reader = VerifyingReader(file, layer.digest, layer.size)
+                    kind = compression_of(layer.media_type)
+                    unpack_blob(reader, kind, root, diff_id=diff_id, whiteouts="plain")
+                size = layer.size
+                emit(BlobProgress(action="unpack", digest=layer.digest, offset=size, total=size, done=True))
+            entries, size = self._measure(key)
+            self._write_info(key, Info(None, True, str(chain), boot_id(), entries, size))
+            return self._link_chain(chain, key)
+        except BaseException:
+            self.remove(key)
+            raise
+        finally:
+            os.close(root)
+
+    def unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, parent: str | None, emit: Emit) -> str:
+        from builda.fs.layer import unpack_blob
+        from builda.oci.digest import VerifyingReader
+        from builda.oci.mediatype import compression_of
+
+        key = self.prepare(parent)
+        root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with self._blobs.open(layer.digest) as file:
+                reader = VerifyingReader(file, layer.digest, layer.size)
+                applied = unpack_blob(
+                    reader,
+                    compression_of(layer.media_type),
+                    root,
+                    diff_id=diff_id,
+                    whiteouts=self.whiteouts,
+                    userxattr=self._userxattr,
+                )
+            if applied.hides_all:
+                self._write_info(key, self.info(key)._replace(parent=None))
+            elif applied.implied and parent is not None:
+                self._inherit(key, parent, applied.implied)
+            return self.freeze(key)
+        except BaseException:
+            self.remove(key)
+            raise
+        finally:
+            os.close(root)
+
+    def is_trusted(self, snapshot: str) -> bool:
+        """Whether it is in this process's memory, or the whole tree of an image."""
+        if os.path.exists(f"{self._place}/{snapshot}"):
+            return self.exists(snapshot)
+        return os.path.exists(super().path(snapshot, "fs")) and super().is_trusted(snapshot)
+
+    def remove(self, snapshot: str) -> None:
+        from builda.fs.paths import remove_tree
+
+        super().remove(snapshot)
+        try:
+            directory = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            remove_tree(directory, snapshot)
+        finally:
+            os.close(directory)
