@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from builda.store import layout
-from builda.store.snapshots import Driver, Info, Snapshots, boot_id
+from builda.store.snapshots import FLAT, Driver, Info, Snapshots, boot_id
 
 if TYPE_CHECKING:
     from builda.events import Emit
@@ -26,7 +26,7 @@ class MemorySnapshots(Snapshots):
     """Snapshots in memory, and images unpacked into one tree each."""
 
     driver: Driver = "memory"
-    chain_suffix = ".flat"
+    chain_suffix = FLAT
 
     def __init__(self, where: Layout, blobs: Blobs, *, userxattr: bool, place: str) -> None:
         super().__init__(where, blobs, userxattr=userxattr)

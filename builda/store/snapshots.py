@@ -40,8 +40,8 @@ USERXATTR_OPTIONS = ("userxattr", "redirect_dir=nofollow", "metacopy=off", "inde
 """The same in a user namespace, where the marks are user.* attributes: the kernel takes no other redirect_dir there."""
 
 
-LIST = ".list"
-"""What the name of a ChainID ends with where it is that of a list of files."""
+LIST, FLAT = ".list", ".flat"
+"""What the name of a ChainID ends with where it is that of a list of files, or of one tree of all its layers."""
 
 
 class Info(NamedTuple):

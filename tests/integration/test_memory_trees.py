@@ -73,6 +73,9 @@ def test_the_image_is_the_one_that_overlay_makes_and_steps_are_remembered(
     digest, said = built(on_overlay, context)
     assert digest == wanted
     assert said.count("Using cache") == 7
+    on_overlay("rmi", "built")
+    assert [path.name[64:] for path in (on_overlay.root / "chains").iterdir()] == [".flat"]
+    built(on_overlay, context)
     on_overlay("run", on_overlay("from", "built"), "test", "-e", "/end")
     on_overlay("rm", "-a")
     assert on_overlay("fsck") == ""
