@@ -135,8 +135,9 @@ class Builder:
     def rootfs(self, container: WorkingContainer) -> tuple[Mount, ...]:
         """How to mount the working tree: as its `builda mount` where there is one, never a second time beside it."""
         from builda.builder.mounting import rootfs
+        from builda.builder.treed import with_tree
 
-        return rootfs(self, container)
+        return rootfs(self, with_tree(self, container))
 
     def view(self, image: Image) -> AbstractContextManager[tuple[Mount, ...]]:
         """How to mount an image read-only, for the time of a `with`; it is unpacked when it was not."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.fs.tar import DIRECTORY, HARD_LINK, REGULAR, SYMBOLIC_LINK, shown
@@ -45,16 +45,13 @@ class Row(NamedTuple):
         return [*texts, *self[2:6], self.link.decode("latin-1"), *self[7:12], values]
 
     @classmethod
-    def from_json(cls, found: list[object]) -> Row:
-        """What `to_json` wrote."""
-        path, kind, link, values = found[0], found[1], found[6], found[12]
-        assert isinstance(path, str)
-        assert isinstance(kind, str)
-        assert isinstance(link, str)
-        assert isinstance(values, dict)
-        mapped = {name: value.encode("latin-1") for name, value in values.items()} if values else NO_XATTRS
-        fields = (path.encode("latin-1"), kind.encode("latin-1"), *found[2:6], link.encode("latin-1"), *found[7:12])
-        return cls(*fields, mapped)  # type: ignore[call-arg, arg-type]  # the numbers are what to_json took
+    def from_json(cls, found: list[Any]) -> Row:
+        """What `to_json` wrote. The list becomes the row's: there are as many of them as files in an image."""
+        for index in (0, 1, 6):
+            found[index] = found[index].encode("latin-1")
+        values = found[12]
+        found[12] = {name: value.encode("latin-1") for name, value in values.items()} if values else NO_XATTRS
+        return cls._make(found)
 
 
 _CHILDLESS: Final[dict[bytes, Node]] = {}

@@ -33,6 +33,10 @@ ACCOUNTS = frozenset((b"etc/passwd", b"etc/group"))
 """What of a base image is looked up in, so that its contents are kept at hand."""
 
 
+_IN_LINE = 128
+"""Rows in a line of `rows`: enough for speed, few enough to be in memory at once."""
+
+
 class ComposedSnapshots(Snapshots):
     """Snapshots that hold lists of files."""
 
@@ -69,7 +73,7 @@ class ComposedSnapshots(Snapshots):
         try:
             with open(self.path(snapshot, "fs", "rows"), encoding="ascii") as file:
                 for line in file:
-                    yield Row.from_json(json.loads(line))
+                    yield from map(Row.from_json, json.loads(line))
         except FileNotFoundError:
             return
 
@@ -100,15 +104,18 @@ class ComposedSnapshots(Snapshots):
         self._write_rows(key, tree.rows())
 
     def _write_rows(self, key: str, rows: Iterable[Row]) -> int:
-        """Record them, a line of JSON each, if there are any; how many there are."""
+        """Record them, a few in each line, if there are any; how many there are."""
+        from itertools import islice
+
         encode = json.JSONEncoder(separators=(",", ":")).encode
+        rest = map(Row.to_json, rows)
         count = 0
         temporary = layout.temporary(self._layout)
         try:
             with open(temporary, "x", encoding="ascii") as file:
-                for row in rows:
-                    file.write(encode(row.to_json()) + "\n")
-                    count += 1
+                while some := list(islice(rest, _IN_LINE)):
+                    file.write(encode(some) + "\n")
+                    count += len(some)
             if count:
                 os.rename(temporary, self.path(key, "fs", "rows"))
         finally:
