@@ -48,6 +48,11 @@ class RunOptions:
     no_hosts: bool | None = None
     no_pivot: bool | None = None
     group_add: tuple[str, ...] = ()
+    userns: str | None = None  # host, private, auto[:…], ns:PATH
+    userns_uid_map: str | None = None  # container:host:size,…
+    userns_gid_map: str | None = None
+    userns_uid_map_user: str | None = None  # whose ranges in /etc/subuid
+    userns_gid_map_group: str | None = None
     terminal: bool | None = None  # None: when stdin and stdout are one
 
     def over(self, base: RunOptions) -> RunOptions:

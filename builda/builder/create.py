@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.pull import container_prefix, machine_platform, pull
+from builda.builder.usernamespace import checked
 from builda.errors import InvalidValue
 from builda.events import Warned
 from builda.oci.config import ImageConfig
@@ -25,6 +26,7 @@ CONTAINER = "container:"
 def from_image(builder: Builder, name: str, options: FromOptions) -> WorkingContainer:
     """A new working container; nothing of it is left when it cannot be made."""
     builder.store.lease()
+    checked(builder, options.run)
     if name.startswith(CONTAINER):
         return _from_container(builder, builder.store.container(name.removeprefix(CONTAINER)), options)
     image = None if name == SCRATCH else pull(builder, name, options.pull)

@@ -30,6 +30,7 @@ from builda.builder.platforms import check_runs
 from builda.builder.pull import machine_platform
 from builda.builder.records import timestamp
 from builda.builder.tails import Tails
+from builda.builder.usernamespace import checked
 from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, TreeNeeded, of_system
 from builda.events import LayerStored, StepFinished, StepStarted, Warned
 from builda.oci import edits
@@ -154,6 +155,7 @@ def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
     """
     check_runs(plan)
     check_no_runs(builder, plan)
+    checked(builder, options.run)
     imported = _imported(builder, plan, options)
     if not _composes(builder, plan, options):
         if builder.store.memory is not None:

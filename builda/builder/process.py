@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from builda.builder.rootfiles import files
 from builda.builder.security import Security, capabilities, rlimits, security
+from builda.builder.usernamespace import with_ids
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.isolation.spec import Device, Process, Sandbox
 from builda.oci.config import DEFAULT_PATH
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from builda.builder.attachments import Attachments
+    from builda.builder.usernamespace import Users
     from builda.isolation.spec import User
     from builda.linux.mount import Mount
     from builda.plan import Run, RunOptions
@@ -76,21 +78,24 @@ def sandbox_of(
     rootfs: tuple[Mount, ...],
     attachments: Attachments,
     *,
+    users: Users | None = None,
+    places: tuple[str, ...] = (),
     network: str,
     scratch: str,
     stubs: str,
     version: str,
 ) -> Sandbox:
-    """Where it runs."""
+    """Where it runs; `places` are the directories of builda itself, whose files have their ids as the tree has."""
     confined: Security = security(options.security_opts)
     hostname = hostname_of(container, options)
     return Sandbox(
         rootfs=rootfs,
-        mounts=attachments.mounts,
+        mounts=attachments.mounts if users is None else with_ids(attachments.mounts, places),
         files=files(container, options, network=network, hostname=hostname, version=version),
         devices=tuple(device for text in options.devices for device in devices(text)),
         namespaces=namespaces(options),
         network=network,
+        users=users,
         hostname=hostname if namespaces(options)["uts"] == "private" else None,
         seccomp=confined.seccomp,
         masked_paths=confined.masked,

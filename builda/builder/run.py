@@ -13,6 +13,7 @@ from builda.builder.mounting import occupied
 from builda.builder.records import remembered
 from builda.builder.settling import settle
 from builda.builder.treed import treed
+from builda.builder.usernamespace import check_user, users_for
 from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsupported
 from builda.events import Warned
 from builda.fs import owners, paths
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.options import Inputs
+    from builda.builder.usernamespace import Users
     from builda.isolation.spec import Process, Sandbox, User
     from builda.linux.mount import Mount
     from builda.plan import Run, RunOptions
@@ -45,11 +47,12 @@ def run(
         current = treed(builder, current)
         options = step.options.over(current.options)
         rootfs = builder.rootfs(current)
-        user, home = _identity(rootfs, current, step, options)
+        users = users_for(builder, current, options, rootfs)
+        user, home = _identity(rootfs, current, step, options, users)
         with scratch(builder) as place, attached(builder, step, options, inputs, user, place) as attachments:
             command = process.process_of(current, step, options, user, home, attachments, around)
             try:
-                status = _perform(builder, current, options, rootfs, attachments, place, command)
+                status = _perform(builder, current, options, rootfs, users, attachments, place, command)
             except CommandFailed as error:
                 if error.status not in valid_statuses:
                     raise
@@ -66,6 +69,7 @@ def _perform(
     container: WorkingContainer,
     options: RunOptions,
     rootfs: tuple[Mount, ...],
+    users: Users | None,
     attachments: Attachments,
     place: str,
     command: Process,
@@ -81,6 +85,8 @@ def _perform(
             options,
             rootfs,
             attachments,
+            users=users,
+            places=(builder.store.root, builder.store.layout.runroot),
             network=network,
             scratch=_inner(place),
             stubs=builder.store.containers.path(container.id, "stubs"),
@@ -111,12 +117,14 @@ def _perform(
 
 
 def _identity(
-    rootfs: tuple[Mount, ...], container: WorkingContainer, step: Run, options: RunOptions
+    rootfs: tuple[Mount, ...], container: WorkingContainer, step: Run, options: RunOptions, users: Users | None
 ) -> tuple[User, str]:
     """Who runs, and where they live; the working directory is theirs if it has to be made."""
     directory = process.working_dir(container, step)
     with mounted(rootfs) as root:
         user = resolve_user(root, step.user or container.config.user, _group_names(options))
+        if users is not None:
+            check_user(users, user.uid, (user.gid, *user.additional_gids))
         if in_user_namespace():
             for gid in (user.gid, *user.additional_gids):
                 owners.check(user.uid, gid, f"cannot run as {user.uid}:{gid}")

@@ -23,7 +23,6 @@ _SIGNING = "builda does not sign images; sign what was pushed, by its digest, wi
 _POLICY = "builda does not verify signatures yet; skopeo can copy an image under a policy first"
 _SBOM = "builda runs no scanner; run one on the directory that `builda mount` prints"
 _CDI = "CDI devices are not supported; name device nodes with --device"
-_USERNS = "the ids of a store's trees are those of the mode that `builda info` shows, so a command has no others"
 _CW = "confidential workloads are not supported"
 
 REGISTRY: Params = (
@@ -79,11 +78,15 @@ NAMESPACES: Params = (
     text("--cgroupns", metavar="MODE", help="private or host."),
 )
 USERNS: Params = (
-    text("--userns", metavar="host", help="Only host: the user namespace follows from what builda may do."),
-    refused("--userns-uid-map", reason=_USERNS),
-    refused("--userns-gid-map", reason=_USERNS),
-    refused("--userns-uid-map-user", reason=_USERNS),
-    refused("--userns-gid-map-group", reason=_USERNS),
+    text(
+        "--userns",
+        metavar="MODE",
+        help="The user namespace of commands: host (default), private, auto[:size=N,…], or the path of one.",
+    ),
+    listed("--userns-uid-map", metavar="CONTAINER:HOST:SIZE,…", help="Map these uids in a private user namespace."),
+    listed("--userns-gid-map", metavar="CONTAINER:HOST:SIZE,…", help="Map these gids in it.  [default: as the uids]"),
+    text("--userns-uid-map-user", metavar="NAME", help="Map the uids that /etc/subuid gives to NAME."),
+    text("--userns-gid-map-group", metavar="NAME", help="Map the gids that /etc/subgid gives to NAME."),
     listed("--group-add", metavar="GROUP,…", help="Give commands these groups too."),
 )
 RESOURCES: Params = (
@@ -280,7 +283,6 @@ def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
     """What the options NAMESPACES … SECURITY in `values` (which they leave) say of running commands."""
     from builda.plan import RunOptions
 
-    _refuse_userns(values.pop("userns", None))
     _check_network(values)
     renamed = {
         "device": "devices",
@@ -295,6 +297,8 @@ def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
     for param in (*NAMESPACES, *USERNS, *RESOURCES, *HOST, *PROCESS, *SECURITY, *OF_RUN):
         if param.expose_value and param.name in values:
             taken[renamed.get(param.name, param.name)] = values.pop(param.name)
+    for name in ("userns_uid_map", "userns_gid_map"):
+        taken[name] = ",".join(taken.get(name) or ()) or None
     taken["isolation"] = _isolation(taken.pop("isolation", None), environ)
     taken["runtime"] = taken.pop("runtime", None) or environment(environ, "BUILDA_RUNTIME", "BUILDAH_RUNTIME")
     if environment(environ, "BUILDA_NOPIVOT", "BUILDAH_NOPIVOT"):
@@ -324,11 +328,6 @@ def _isolation(said: str | None, environ: Mapping[str, str]) -> str | None:
     if name not in _ISOLATIONS:
         raise InvalidValue(f"unknown isolation: {name}", hint="it is native, oci, rootless or chroot")
     return _ISOLATIONS[name]
-
-
-def _refuse_userns(said: str | None) -> None:
-    if said not in (None, "", "host"):
-        raise Unsupported(f"--userns is not supported: {_USERNS}", hint="only --userns=host is taken")
 
 
 def _check_network(values: Values) -> None:

@@ -25,7 +25,7 @@ ENTERING = frozenset(
 COMPOSING = ENTERING - frozenset("run umount unshare".split())
 """Those of them that have something to do where no tree can be, too."""
 _CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run says another one"
-_USERNS = "the ids of a store's trees are those of the mode that `builda info` shows, so a command has no others"
+_USERNS = "from and build take it, behind the verb, and what is said to from holds for the container's commands"
 
 GLOBAL_OPTIONS: Params = (
     text("--root", metavar="DIR", help="Keep images and working containers here.  [env: BUILDA_ROOT]"),

@@ -27,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from builda.isolation.mapping import Mapping
     from builda.isolation.relay import Relay
 
     Spec = dict[str, Any]
@@ -91,8 +92,12 @@ def _outer(spec: Spec) -> int:
         os.setsid()
     if spec["cgroup"]:
         _enter_cgroup(spec["cgroup"])
-    sources = Sources(spec) if spec["tree"] is None else None
+    mapping = _mapping(spec)
+    sources = Sources(spec, mapping) if spec["tree"] is None else None
     relay = _relay(spec["relay"])
+    if mapping is not None:
+        mapping.enter()
+        _die_with_parent(_signal.SIGKILL)  # which a change of rights undoes
     if sources is not None:
         _enter_namespaces(spec["namespaces"])
     if relay is not None:
@@ -111,6 +116,24 @@ def _outer(spec: Spec) -> int:
     os.close(REPORT)
     _forward(init, group=False)
     return _wait_for(init)
+
+
+def _mapping(spec: Spec) -> Mapping | None:
+    """The user namespace that the command shall have, if not the caller's."""
+    if spec["users"] is None:
+        return None
+    # What is imported later: who is nobody to the caller's files can import no more of them.
+    import _socket  # noqa: F401
+    import fcntl  # noqa: F401
+    import struct  # noqa: F401
+
+    from builda.isolation.mapping import Mapping
+    from builda.linux import netlink  # noqa: F401
+
+    mapping = Mapping(*spec["users"])
+    mapping.give(tuple(spec["give"]), spec["uid"], spec["gid"])
+    spec["give"] = ()
+    return mapping
 
 
 def _relay(argv: tuple[str, ...] | None) -> Relay | None:

@@ -59,6 +59,7 @@ def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str,
         "wait_for_network": sandbox.network == "private" and not inside,
         "relay": _relay() if sandbox.network == "private" and inside else None,
         "tree": None,  # the directory that is the root, where nothing can be mounted
+        "users": None if sandbox.users is None else tuple(sandbox.users),
         "listener": b"",  # and the filter that hands over calls about /proc and /dev
         "rootfs": tuple(map(tuple, sandbox.rootfs)),
         "scratch": sandbox.scratch,
@@ -111,7 +112,7 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
     received: set[int] = set()
     with ExitStack() as stack:
         streams = stack.enter_context(Streams(command, emit))
-        wire["give"] = streams.owned if wire["uid"] else ()
+        wire["give"] = streams.owned if wire["uid"] or wire["users"] is not None else ()
         reader, pid, go = _start(stack, wire, streams)
         with _ended(pid) as wait:
             if forward:

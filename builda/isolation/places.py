@@ -17,10 +17,10 @@ _MISSING = (errno.ENOENT, errno.ENOTDIR)
 class Places:
     """Paths inside the root that `root` is a descriptor of; what has to be made there is recorded in `stubs` first."""
 
-    def __init__(self, root: int, stubs: str | None) -> None:
+    def __init__(self, root: int, stubs: str | None, record: int = -1) -> None:
         self.root = root
         self._stubs = stubs
-        self._record = -1
+        self._record = record
 
     def find(self, path: str) -> int | None:
         """A descriptor of what is at `path`; None when nothing is, or it cannot be reached."""
@@ -98,7 +98,7 @@ class Places:
         """Two runs in one container want the same ones: each is made and recorded by one of them alone."""
         if self._record < 0:
             assert self._stubs is not None
-            self._record = os.open(self._stubs, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._record = open_record(self._stubs)
         _lock(self._record, os.F_LOCK)
         try:
             if not _exists(parent, name):
@@ -174,6 +174,11 @@ def _exists(parent: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def open_record(stubs: str) -> int:
+    """A descriptor for noting mount points."""
+    return os.open(stubs, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
 def _relative(path: str) -> str:

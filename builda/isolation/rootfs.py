@@ -10,13 +10,15 @@ import errno
 import os
 
 from builda.isolation.failure import Failure, refused
-from builda.isolation.places import Places
+from builda.isolation.places import Places, open_record
 from builda.linux import detached
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False  # typing takes 8 ms to import
 if TYPE_CHECKING:
     from typing import Any
+
+    from builda.isolation.mapping import Mapping
 
     Spec = dict[str, Any]  # what namespaces.to_wire made
 
@@ -38,11 +40,14 @@ _COPY = sys_.OPEN_TREE_CLONE | sys_.AT_EMPTY_PATH
 class Sources:
     """Detached mounts made of what the caller's mount namespace has; for an OCI runtime of the rootfs only."""
 
-    def __init__(self, spec: Spec) -> None:
-        self.rootfs = _clone_rootfs(spec)
+    def __init__(self, spec: Spec, mapping: Mapping | None = None) -> None:
+        self.rootfs = _clone_rootfs(spec, mapping)
+        self.record = -1
+        if mapping is not None and spec["stubs"] is not None:
+            self.record = open_record(spec["stubs"])
         if spec["runtime"] is not None:
             return
-        self.mounts = tuple((mount, _clone_mount(mount, spec["dev"])) for mount in spec["mounts"])
+        self.mounts = tuple((mount, _clone_mount(mount, spec["dev"], mapping)) for mount in spec["mounts"])
         self.devices = tuple((target, _clone_device(source)) for source, target in spec["devices"])
         self.nodes = tuple((name, _clone_device("/dev/" + name)) for name in _NODES)
 
@@ -53,7 +58,7 @@ class Tree:
     def __init__(self, spec: Spec, sources: Sources) -> None:
         self.scratch = _open_scratch(spec)
         self.root = _attach_root(self.scratch, sources.rootfs)
-        self.places = Places(self.root, spec["stubs"])
+        self.places = Places(self.root, spec["stubs"], sources.record)
         self.dev = self.devpts = -1
 
     def prepare_for_runtime(self, spec: Spec) -> None:
@@ -199,10 +204,13 @@ class Tree:
         os.chdir("/")
 
 
-def _clone_rootfs(spec: Spec) -> tuple[tuple[detached.Description, int | None], ...]:
+def _clone_rootfs(spec: Spec, mapping: Mapping | None) -> tuple[tuple[detached.Description, int | None], ...]:
     clones: list[tuple[detached.Description, int | None]] = []
     for mount in spec["rootfs"]:
         described = _with_attributes(mount, spec["dev"])
+        if mapping is not None:
+            clones.append((described, mapping.clone(described)))
+            continue
         try:
             clones.append((described, detached.clone(described)))
         except detached.NoLowerPlus:
@@ -219,9 +227,11 @@ def _clone_new(mount: detached.Description) -> int:
         return _late_overlay(mount)
 
 
-def _clone_mount(mount: detached.Description, dev: bool) -> int | None:
+def _clone_mount(mount: detached.Description, dev: bool, mapping: Mapping | None) -> int | None:
     """The clone of a bind; None for what is a new file system, which belongs to the new namespaces."""
     kind, source, _, options, _ = mount
+    if mapping is not None and (kind == "overlay" or "idmap" in options):
+        return mapping.clone(_with_attributes(mount, dev))
     if kind not in ("bind", "rbind") and "bind" not in options and "rbind" not in options:
         return None
     private = () if any(word.removeprefix("r") in detached.PROPAGATION for word in options) else ("rprivate",)
@@ -261,6 +271,8 @@ def _open_scratch(spec: Spec) -> int:
     path = spec["scratch"]
     if spec["runtime"] is not None:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    if spec["users"] is not None:
+        path = "/dev"  # which is needed no more, and open to the namespace's root as the caller's directory is not
     try:
         fd = detached.clone_filesystem("tmpfs", "tmpfs", ("nosuid", "nodev", "mode=700"))
         sys_.move_mount(fd, "", sys_.AT_FDCWD, path, sys_.MOVE_MOUNT_F_EMPTY_PATH)

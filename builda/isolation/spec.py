@@ -11,6 +11,7 @@ from builda.values import dataclass
 if TYPE_CHECKING:
     from builda.events import Emit
     from builda.linux.mount import Mount
+    from builda.linux.subids import IdMap
 
 
 # What container engines hide of /proc and /sys, and what they let be read only.
@@ -94,6 +95,7 @@ class Sandbox:
     devices: tuple[Device, ...] = ()
     namespaces: Mapping[str, str]  # pid, ipc, uts, cgroup, network → "private", "host" or "ns:PATH"
     network: str  # host, none, private or ns:PATH
+    users: tuple[IdMap, IdMap, str | None] | None = None  # a user namespace: maps of uids and gids, and its path if any
     hostname: str | None
     seccomp: str | None  # None: builda's default filter; "unconfined"; else the path of a profile
     masked_paths: tuple[str, ...]

@@ -38,24 +38,30 @@ PROPAGATION = {
     "unbindable": sys_.MS_UNBINDABLE,
 }
 # Words of mount options that say which kind of mount it is, not how it is.
-KINDS = frozenset({"bind", "rbind", "defaults", ""})
+KINDS = frozenset({"bind", "rbind", "defaults", "idmap", ""})
 
 
-def clone(mount: Description) -> int:
-    """A descriptor of a detached mount of what `mount` describes; closing it ends the mount."""
+def clone(mount: Description, userns: int = -1) -> int:
+    """A descriptor of a detached mount of what `mount` describes; closing it ends the mount.
+
+    `userns`, if given, is a descriptor of the user namespace by which the ids of its directories are mapped.
+    """
     kind, source, _, options, lower = mount
     if kind in ("bind", "rbind", "none") or "bind" in options or "rbind" in options:
-        return clone_bind(source, recursive=kind == "rbind" or "rbind" in options, options=options)
+        return clone_bind(source, recursive=kind == "rbind" or "rbind" in options, options=options, userns=userns)
     if kind == "overlay":
-        return clone_overlay(lower, options)
+        return clone_overlay(lower, options, userns)
     return clone_filesystem(kind, source, options)
 
 
-def clone_bind(source: str, *, recursive: bool, options: tuple[str, ...]) -> int:
+def clone_bind(source: str, *, recursive: bool, options: tuple[str, ...], userns: int = -1) -> int:
     """A detached copy of the mount at `source`, which may be a file; attributes of `options` set on the copy."""
     flags = sys_.OPEN_TREE_CLONE | (sys_.AT_RECURSIVE if recursive else 0)
     fd = sys_.open_tree(sys_.AT_FDCWD, source, flags)
     try:
+        if userns >= 0:
+            deep = sys_.AT_EMPTY_PATH | (sys_.AT_RECURSIVE if recursive else 0)
+            sys_.mount_setattr(fd, "", deep, attr_set=sys_.MOUNT_ATTR_IDMAP, userns=userns)
         set_options(fd, options)
     except BaseException:
         os.close(fd)
@@ -78,7 +84,7 @@ def clone_filesystem(kind: str, source: str, options: tuple[str, ...]) -> int:
         os.close(context)
 
 
-def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...]) -> int:
+def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: int = -1) -> int:
     """A detached overlay of `lower` (topmost first) and the upperdir and workdir of `options`.
 
     One lower directory and no upper is what the kernel refuses to call an overlay: it is a read-only bind instead.
@@ -86,14 +92,43 @@ def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...]) -> int:
     attributes, settings = split_options(options)
     if len(lower) == 1 and not any(setting.startswith("upperdir=") for setting in settings):
         words = tuple(word for word in options if word in ATTRIBUTES)
-        return clone_bind(lower[0], recursive=False, options=(*words, "ro"))
+        return clone_bind(lower[0], recursive=False, options=(*words, "ro"), userns=userns)
+    mapped: list[int] = []
     context = sys_.fsopen("overlay")
     try:
+        if userns >= 0:
+            lower, settings = _mapped_layers(lower, settings, userns, mapped)
         _configure_overlay(context, lower, settings)
         sys_.fsconfig(context, sys_.FSCONFIG_CMD_CREATE)
         return sys_.fsmount(context, attributes)
     finally:
-        os.close(context)
+        for fd in (context, *mapped):
+            os.close(fd)
+
+
+def _mapped_layers(
+    lower: tuple[str, ...], settings: list[str], userns: int, mapped: list[int]
+) -> tuple[tuple[str, ...], list[str]]:
+    """The layers by id-mapped mounts of theirs, whose descriptors `mapped` gets: overlay itself cannot be mapped.
+
+    The upper and the work directory must be of one mount, so it is that of the directory above both.
+    """
+
+    def name(path: str) -> str:
+        mapped.append(clone_bind(path, recursive=False, options=(), userns=userns))
+        return f"/proc/self/fd/{mapped[-1]}"
+
+    below = tuple(map(name, lower))
+    places = dict(word.split("=", 1) for word in settings if word.startswith(("upperdir=", "workdir=")))
+    if not places:
+        return below, settings
+    above = {os.path.dirname(path) for path in places.values()}
+    if len(above) != 1:
+        raise OSError(errno.EXDEV, "upper and work directory have no common parent")
+    (parent,) = above
+    top = name(parent)
+    others = [word for word in settings if word.partition("=")[0] not in places]
+    return below, [*others, *(f"{key}={top}/{os.path.basename(path)}" for key, path in places.items())]
 
 
 class NoLowerPlus(OSError):

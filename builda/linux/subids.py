@@ -42,18 +42,23 @@ def subordinate_map(kind: Kind, own: int, user: int, *, etc: str = "/etc") -> Id
 
 def ranges_of(kind: Kind, user: int, *, etc: str = "/etc") -> tuple[IdRange, ...]:
     """The user's ranges in the order written, by their name or number; () when there are none."""
-    names = {str(user), *_names(user)}
+    return _written(kind, {str(user), *_names(user)}, etc) or _from_library(kind, user, etc)
+
+
+def ranges_named(kind: Kind, name: str, *, etc: str = "/etc") -> tuple[IdRange, ...]:
+    """The ranges that are written for `name`, who need not have an account; () when there are none."""
+    return _written(kind, {name}, etc)
+
+
+def _written(kind: Kind, names: set[str], etc: str) -> tuple[IdRange, ...]:
     path = f"{etc}/sub{kind}"
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
     except FileNotFoundError:
-        lines = []
-    found = []
-    for number, line in enumerate(lines, 1):
-        if line.partition(":")[0] in names:
-            found.append(_parsed(line, f"{path}:{number}"))
-    return tuple(found) or _from_library(kind, user, etc)
+        return ()
+    rows = enumerate(lines, 1)
+    return tuple(_parsed(line, f"{path}:{number}") for number, line in rows if line.partition(":")[0] in names)
 
 
 def advice(kind: Kind, user: int, etc: str = "/etc") -> str:

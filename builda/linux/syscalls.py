@@ -56,6 +56,7 @@ FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
 
 MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
@@ -204,10 +205,20 @@ def fsmount(fd: int, attributes: int = 0) -> int:
 
 
 def mount_setattr(
-    dir_fd: int, path: str | bytes, flags: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0
+    dir_fd: int,
+    path: str | bytes,
+    flags: int,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    userns: int = 0,
 ) -> None:
-    """Change attributes of a mount, with AT_RECURSIVE of all mounts below it (Linux 5.12)."""
-    attributes = _MountAttr(attr_set, attr_clr, propagation, 0)
+    """Change attributes of a mount, with AT_RECURSIVE of all mounts below it (Linux 5.12).
+
+    `userns` is a descriptor of the user namespace for MOUNT_ATTR_IDMAP.
+    """
+    attributes = _MountAttr(attr_set, attr_clr, propagation, userns)
     size = ctypes.sizeof(attributes)
     call(
         "mount_setattr",

@@ -10,9 +10,11 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from builda.errors import IsolationUnavailable
+from builda.errors import InvalidValue, IsolationUnavailable, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from builda.linux.subids import IdMap
 
 _WHOLE = (0, 0, 0xFFFFFFFF)
@@ -47,14 +49,48 @@ def in_user_namespace() -> bool:
         return False
 
 
-def unmapped(uid: int, gid: int) -> str | None:
-    """What of an owner has no place in this process's id maps, with the range that would do; None when all has."""
+def unmapped(uid: int, gid: int, maps: Mapping[str, IdMap] | None = None) -> str | None:
+    """What of an owner has no place in id maps, by default this process's, with the range that would do, else None."""
     for kind, wanted in (("uid", uid), ("gid", gid)):
-        rows = id_map(kind)
+        rows = id_map(kind) if maps is None else maps[kind]
         if not any(first <= wanted < first + size for first, _, size in rows):
             held = ", ".join(f"{first}-{first + size - 1}" for first, _, size in rows)
             return f"{kind} {wanted} is not in this user namespace, which has {held}; a range of {wanted} ids would do"
     return None
+
+
+def maps_at(path: str) -> tuple[IdMap, IdMap]:
+    """The maps of uids and gids of the user namespace at `path`, as seen from here; it must be one below ours."""
+    from builda.linux import syscalls as sys_
+
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise NotFound(f"cannot open the user namespace: {path}: {error.strerror}") from error
+    reader, writer = os.pipe()
+    pid = os.fork()  # who joins it cannot come back
+    if pid == 0:
+        try:
+            sys_.setns(fd, sys_.CLONE_NEWUSER)
+            for kind in ("uid", "gid"):
+                rows = [" ".join(map(str, row)) for row in id_map(kind)]
+                os.write(writer, ",".join(rows).encode() + b"\n")
+        finally:
+            os._exit(0)
+    for end in (fd, writer):
+        os.close(end)
+    with open(reader, encoding="ascii") as pipe:
+        lines = pipe.read().splitlines()
+    os.waitpid(pid, 0)
+    if len(lines) != 2:
+        raise InvalidValue(f"not a user namespace that can be joined: {path}")
+    uids, gids = (tuple(_row(text) for text in line.split(",")) for line in lines)
+    return uids, gids
+
+
+def _row(text: str) -> tuple[int, int, int]:
+    first, outside, size = map(int, text.split())
+    return first, outside, size
 
 
 def identity() -> Maps:

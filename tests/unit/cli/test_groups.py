@@ -91,10 +91,9 @@ def test_buildas_variables_win_over_buildahs_and_options_over_both() -> None:
         run_options(environ={"BUILDA_ISOLATION": "vm"})
 
 
-def test_user_namespaces_are_not_chosen_by_option() -> None:
-    assert run_options("--userns=host") == RunOptions()
-    with pytest.raises(Unsupported, match="--userns is not supported"):
-        run_options("--userns=auto")
+def test_maps_of_user_namespaces_are_taken_as_they_are_said() -> None:
+    found = run_options("--userns-uid-map", "0:1:2,2:9:1", "--userns-uid-map=3:20:1", "--userns=private")
+    assert (found.userns, found.userns_uid_map, found.userns_gid_map) == ("private", "0:1:2,2:9:1,3:20:1", None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,112 @@
+"""Commands with ids of their own (`--userns`): the images are those of commands that have root's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from builda.isolation.mapping import Mapping
+from tests.conftest import Builda
+from tests.support.rootless import Rootless, rootless
+
+pytestmark = pytest.mark.root
+
+MAP = ("--userns-uid-map", "0:700000:65536")
+CONTAINERFILE = """\
+FROM localhost/busybox AS first
+COPY --chown=5:60 file /srv/file
+RUN test $(id -u) = 0 && test "$(stat -c %u:%g /srv/file)" = 5:60 && mkdir /made && chown 7:8 /made
+RUN --mount=type=secret,id=s --mount=type=cache,target=/c grep -q word /run/secrets/s && touch /c/x
+RUN rm -rf /srv && mkdir /srv
+FROM localhost/busybox
+COPY --from=first /made /made
+RUN --mount=from=first,target=/m --mount=target=/context stat -c %u:%g /m/made > /seen && cat /context/file >> /seen
+USER 33
+RUN id -u > /tmp/me && cat /etc/resolv.conf > /dev/null
+"""
+
+
+@pytest.fixture
+def context(builda: Builda, base: str, tmp_path: Path) -> Path:
+    path = tmp_path / "context"
+    path.mkdir()
+    (path / "Containerfile").write_text(CONTAINERFILE)
+    (path / "file").write_text("hello\n")
+    (path / "secret").write_text("word\n")
+    return path
+
+
+def build(builda: Builda, context: Path, *options: str) -> object:
+    secret = f"id=s,src={context}/secret"
+    builda("bud", "-q", "--no-cache", "--timestamp", "0", "--secret", secret, *options, "-t", "built", context)
+    return json.loads(builda("inspect", "--type", "image", "built"))["FromImageDigest"]
+
+
+@pytest.mark.parametrize("driver", ["overlay", "plain"])
+def test_the_image_is_the_one_that_is_built_with_roots_ids(builda: Builda, context: Path, driver: str) -> None:
+    named = ("--storage-driver", driver)
+    assert build(builda, context, *MAP, *named) == build(builda, context, *named)
+    builda("prune", "-af")
+    assert builda("fsck") == ""
+
+
+def test_a_container_keeps_the_map_for_its_commands(builda: Builda, base: str) -> None:
+    container = builda("from", *MAP, "--userns-gid-map", "0:800000:1000", base)
+    assert builda("run", container, "cat", "/proc/self/uid_map").split() == ["0", "700000", "65536"]
+    assert builda("run", container, "cat", "/proc/self/gid_map").split() == ["0", "800000", "1000"]
+    script = (
+        "touch /made && chown 5:6 /made && echo said > /dev/stdout && stat -c %u:%g /proc/self/status /made /etc/hosts"
+    )
+    assert builda("run", container, "sh", "-ec", script).split() == ["said", "0:0", "5:6", "0:0"]
+    tree = Path(builda("mount", container))
+    info = (tree / "made").stat()
+    assert (info.st_uid, info.st_gid) == (5, 6)
+    assert "which fixes the ids of its files" in builda.fails("run", container, "true")
+    builda("umount", container)
+    assert builda("run", "--user", "5:6", container, "id", "-u") == "5"
+    told = builda.fails("run", "--user", "70000", container, "true")
+    assert "uid 70000 is not in this user namespace, which has 0-65535" in told
+    assert "isolation oci makes no user namespace" in builda.fails("run", "--isolation", "oci", container, "true")
+
+
+def test_another_namespace_is_joined(builda: Builda, base: str) -> None:
+    there = Mapping(((0, 720000, 3000),), ((0, 730000, 3000),), None)
+    container = builda("from", "--userns", f"/proc/{os.getpid()}/fd/{there.fd}", base)
+    ours = builda("run", container, "readlink", "/proc/self/ns/user")
+    assert ours == f"user:[{os.fstat(there.fd).st_ino}]"
+    assert builda("run", container, "cat", "/proc/self/uid_map").split() == ["0", "720000", "3000"]
+    os.close(there.fd)
+    assert "cannot open the user namespace" in builda.fails("from", "--userns", "ns:/proc/nothing", base)
+
+
+def test_a_plain_user_is_told_that_it_takes_root(busybox: Path) -> None:
+    with rootless() as user:
+        refused(user, busybox)
+
+
+def refused(user: Rootless, busybox: Path) -> None:
+    readable = user.home / "busybox.tar"
+    readable.write_bytes(busybox.read_bytes())
+    user("pull", "-q", f"oci-archive:{readable}:busybox")
+    told = user.fails("from", *MAP, user("images", "-q").split()[0])
+    assert "only real root can give a command other ids" in told
+    assert user("containers", "-q") == ""
+
+
+@pytest.mark.parametrize("said", ["auto", "private"])
+def test_a_range_is_found_or_the_line_is_said(builda: Builda, base: str, said: str) -> None:
+    if re.search("^containers:", Path("/etc/subuid").read_text(), re.MULTILINE):
+        assert builda("run", builda("from", "--userns", said, base), "id", "-u") == "0"
+    else:
+        assert "no range of uids for containers in /etc/subuid" in builda.fails("from", "--userns", said, base)
+
+
+@pytest.mark.parametrize("said", ["1:2", "0:10:5,3:100:5", "7:8:9"])
+def test_a_map_that_makes_no_sense_changes_nothing(builda: Builda, base: str, context: Path, said: str) -> None:
+    assert "--userns-uid-map" in builda.fails("from", "--userns-uid-map", said, base)
+    assert "--userns-uid-map" in builda.fails("bud", "--userns-uid-map", said, context)
+    assert builda("containers", "-q") == ""
