@@ -85,6 +85,7 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
         root, runroot, driver=chosen, claim=Claim(mode=place.mode, ids=place.ids, overlay_refused=refused)
     )
     store.no_run = place.no_run
+    store.no_others = place.no_others
     store.can_mount = can_mount
     store.composes = store.composes or driver is None
     if store.driver == "overlay" and not can_mount:

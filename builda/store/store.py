@@ -74,6 +74,8 @@ class Store:
         """Why the store's driver is not overlay, when opening it found that out."""
         self.no_run: BuildaError | None = None
         """Why no command can be run here, when opening it found that out."""
+        self.no_others: BuildaError | None = None
+        """Why commands have one id here, when opening it found that out."""
         self.memory: int | None = None
         """How many bytes of trees are kept in memory at most, if they are."""
         self.is_first = False

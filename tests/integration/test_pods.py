@@ -31,6 +31,7 @@ MODES = {
     "userns-pod-admin-unmasked": "direct",
     "userns-rootless": "subid",
 }
+EACH_MODE = ("userns-pod-admin", "root-default-unconfined", "rootless-setuid", "rootless-nosetuid", "root-default")
 WITHOUT_MOUNTS = ("root-default", "userns-pod-seccomp")
 REFUSED = {
     "restricted": ("traced", "user namespace"),
@@ -205,6 +206,7 @@ def test_what_one_id_cannot_do_is_named(given: Path) -> None:
     assert "File:3: cannot run as 5:60: uid 5 is not in this user namespace, which has 0-0" in done.stderr
     assert "/etc/subuid" in done.stderr
     assert "chown: changing ownership of '/etc/motd': Invalid argument" in done.stderr
+    assert "hint: commands have one id here, and can neither become others nor give files to them; " in done.stderr
 
 
 @pytest.mark.parametrize("profile", REFUSED)
@@ -221,6 +223,53 @@ def test_a_pod_that_allows_too_little_is_told_what_it_lacks(profile: str, given:
 REFUSING = """
 ! builda bud -q --secret id=s,src=/given/secret /given >&2 || exit 9
 """
+CAPABILITIES = """\
+FROM localhost/capable AS first
+RUN cp -a /usr/bin/capable /usr/bin/copied
+FROM localhost/capable
+COPY --from=first /usr/bin/copied /usr/bin/capable /here/
+COPY capable /of-context
+RUN cp -a /here/copied /again
+"""
+IN_CAPABLE = """
+builda pull -q oci-archive:/given/capable.tar:capable >&2
+builda tag $(builda images -q) localhost/capable
+for file in Capabilities CapableWithoutRun; do
+  builda bud -q -f /given/$file -t built /given >&2 || continue
+  builda inspect --type image --format '{{.FromImageDigest}}' built && echo
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def capable(tmp_path_factory: pytest.TempPathFactory, given: Path) -> list[str]:
+    """The digests of images with files that have capabilities, as root builds them; `given` gets what they need."""
+    work = tmp_path_factory.mktemp("capable")
+    builda = Builda(work / "store", work / "run")
+    builda("pull", "-q", f"oci-archive:{given}/debian.tar:debian")
+    container = builda("from", builda("images", "-q"))
+    for path in (Path(builda("mount", container)) / "usr/bin/capable", given / "capable"):
+        shutil.copy("/bin/true", path)
+        subprocess.run(["setcap", "cap_net_raw+ep", path], check=True)
+    builda("umount", container)
+    builda("commit", "-q", container, f"oci-archive:{given}/capable.tar:capable")
+    (given / "Capabilities").write_text(CAPABILITIES)
+    (given / "CapableWithoutRun").write_text(
+        "FROM localhost/capable\nCOPY --from=localhost/capable /usr/bin/capable /here/\nCOPY capable /of-context\n"
+    )
+    done = in_pod("privileged-root", IN_CAPABLE, given=given, environ={**EPOCH, "BUILDA_STORAGE_DRIVER": "overlay"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("profile", [*EACH_MODE, "userns-pod-seccomp", "restricted"])
+def test_capabilities_of_files_are_kept_in_every_pod(profile: str, given: Path, capable: list[str]) -> None:
+    assert len(capable) == 2
+    done = in_pod(profile, IN_CAPABLE, given=given, environ=EPOCH)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == (capable[1:] if profile in REFUSED else capable)
+
+
 WITHOUT_RUN = """
 builda pull -q oci-archive:/given/debian.tar:debian >&2
 REFUSING
@@ -298,7 +347,7 @@ def test_a_store_on_the_pods_own_file_system_holds_copies_and_says_so(profile: s
     assert done.stderr.count("overlay cannot be written in it") == 1
 
 
-@pytest.mark.parametrize("profile", [*MODES, "rootless-nosetuid"])
+@pytest.mark.parametrize("profile", [name for name in EACH_MODE if name != "root-default"])
 def test_a_build_on_the_pods_own_file_system_keeps_its_trees_in_memory(
     profile: str, given_owners: Path, by_root: str
 ) -> None:
