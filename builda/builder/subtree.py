@@ -34,14 +34,10 @@ def subtree(rootfs: tuple[Mount, ...], path: str, target: str, *, name: str) -> 
     return Mount("overlay", "overlay", target, ("ro", *options), layers)
 
 
-def writable(mount: Mount, upper: str, work: str) -> Mount:
-    """The directory that `mount` shows with writes going to `upper`, an empty directory; a file stays read-only."""
-    lower = mount.lower or (mount.source,)
-    if not os.path.isdir(lower[0]):
-        return mount
-    options = tuple(word for word in mount.options if word not in ("ro", "bind", "rbind"))
-    places = (f"upperdir={upper}", f"workdir={work}")
-    return Mount("overlay", "overlay", mount.target, (*options, *places), lower)
+def writable(mount: Mount, stacked: Mount) -> Mount:
+    """The directory that `mount` shows, in the way that `stacked` does: with writes that go elsewhere."""
+    kept = tuple(word for word in mount.options if word not in ("ro", "bind", "rbind") and word not in stacked.options)
+    return stacked._replace(target=mount.target, options=(*kept, *stacked.options))
 
 
 def _resolved(rootfs: tuple[Mount, ...], path: str, name: str) -> str:

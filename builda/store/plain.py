@@ -41,6 +41,7 @@ class PlainSnapshots(Snapshots):
     """Snapshots that are whole trees, and frozen ones that are archives."""
 
     driver: Driver = "plain"
+    stacks = False
 
     def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
         return None, self.prepare_on(image, None)

@@ -60,6 +60,8 @@ class Snapshots:
     """The snapshots of one store, by the overlay driver."""
 
     driver: Driver = "overlay"
+    stacks = True
+    """Whether directories of the store can be written over others (`stacked`)."""
 
     def __init__(self, where: Layout, blobs: Blobs, *, userxattr: bool) -> None:
         self._layout = where
@@ -144,6 +146,15 @@ class Snapshots:
         if len(lower) == 1:  # overlay without an upper directory wants two lower ones
             return (Mount("bind", lower[0], "/", ("ro",)),)
         return (Mount("overlay", "overlay", "/", (*self._options(), "ro"), lower),)
+
+    def stacked(self, lower: tuple[str, ...], place: str) -> Mount:
+        """How to mount directories on each other, topmost first, with writes going to `place`, a new directory."""
+        from builda.linux.mount import Mount  # which brings ctypes
+
+        for name in ("upper", "work"):
+            os.mkdir(f"{place}/{name}")
+        options = (f"upperdir={place}/upper", f"workdir={place}/work", *self._options())
+        return Mount("overlay", "overlay", "/", options, lower)
 
     def _options(self) -> tuple[str, ...]:
         return USERXATTR_OPTIONS if self._userxattr else OVERLAY_OPTIONS

@@ -282,6 +282,30 @@ def test_a_store_on_the_pods_own_file_system_holds_copies_and_says_so(profile: s
     assert done.stderr.count("overlay cannot be written in it") == 1
 
 
+@pytest.mark.parametrize("store", [f"{VOLUME}/store", "/home/build/store"])
+@pytest.mark.parametrize("profile", ["privileged-root", "userns-pod", "rootless-setuid"])
+def test_what_is_written_to_a_bind_is_thrown_away(profile: str, store: str, given: Path) -> None:
+    script = """
+    unset BUILDA_RUNROOT
+    builda pull -q oci-archive:/given/debian.tar:debian
+    mkdir -p $TMP/context/d $TMP/shared/d; echo old > $TMP/context/file; echo old > $TMP/shared/file
+    cd $TMP; find . | sort > before
+    change='rm -rf d && mkdir d && echo new > file && touch other && ls && cat file'
+    printf 'FROM localhost/debian:debian AS first\nFROM first\n' > $TMP/File
+    echo "RUN --mount=type=bind,target=/ctx,rw cd /ctx && $change" >> $TMP/File
+    echo "RUN --mount=type=bind,from=first,source=/etc,target=/e,rw cd /e; rm -r apt; mkdir apt; > motd" >> $TMP/File
+    builda bud -q -f $TMP/File context
+    c=$(builda from localhost/debian:debian)
+    builda run -v $TMP/shared:/v:O $c bash -c "cd /v && $change"
+    builda run -v $TMP/shared/file:/v:O $c bash -c "echo x > /v"
+    rm File; find . | sort | diff - before; cat context/file shared/file; ls -A $BUILDA_ROOT/ingest
+    """
+    environ = {"BUILDA_ROOT": store, "TMP": "/home/build/work"}
+    done = in_pod(profile, f"mkdir -p $TMP\n{script}", given=given, environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-6:] == ["d", "file", "other", "new", "old", "old"]
+
+
 def test_a_store_that_another_kind_of_pod_made_is_refused(given: Path, tmp_path: Path) -> None:
     shared = ("--bind", f"{tmp_path}:/shared")
     environ = {"BUILDA_ROOT": "/shared/store"}
