@@ -67,8 +67,8 @@ def open_builder(
 
 def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, place: Place | None) -> Store:
     """The store as a process that works in `place` has it; None for one that never asked."""
-    from builda.modes import overlay_refused
-    from builda.store.claim import Claim
+    from builda.modes import fuse_refused, fuse_refused_in, overlay_refused
+    from builda.store.claim import FUSE, Claim
     from builda.store.store import Store
 
     if place is None:
@@ -77,9 +77,11 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
     chosen = driver if place.no_run is None else "composed"
     can_mount = place.mode != "chroot"
     refused = overlay_refused if can_mount else _mounts_nothing
-    store = Store.open(
-        root, runroot, driver=chosen, claim=Claim(mode=place.mode, ids=place.ids, overlay_refused=refused)
-    )
+    mode = place.mode
+    claim = Claim(mode, place.ids, refused, lambda directory: fuse_refused_in(mode, directory))
+    if chosen == FUSE and (lacking := fuse_refused(mode)) is not None:
+        raise _without_fuse(lacking, root)
+    store = Store.open(root, runroot, driver=chosen, claim=claim)
     store.no_run = place.no_run
     store.can_mount = can_mount
     if store.driver == "overlay" and not can_mount:
@@ -87,7 +89,16 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
             f"store has driver overlay, and mode {place.mode} mounts nothing: {store.root}",
             hint="use another --root, or --mode direct where that works",
         )
+    if store.driver == FUSE and (lacking := fuse_refused(mode)) is not None:
+        raise _without_fuse(lacking, root)
     return store
+
+
+def _without_fuse(lacking: str, root: Path | str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"driver fuse-overlayfs cannot be had for the store, {lacking}: {root}",
+        hint="a pod gets /dev/fuse from a device plugin; a store on a volume needs neither (another --root)",
+    )
 
 
 def _mounts_nothing(_: str) -> str:

@@ -51,6 +51,7 @@ class Facts(NamedTuple):
     ranges_hint: str | None
     fresh_proc: str | None
     overlay: str | None  # why the store cannot have one
+    fuse: str | None  # why fuse-overlayfs cannot make one there
     store: str
     store_problem: str | None  # why the store cannot be written
     file_system: str
@@ -246,6 +247,9 @@ def _overlay(facts: Facts, where: str) -> Finding:
     cause = facts.overlay
     if facts.file_system == "overlay":
         cause = "an overlay cannot be written on another overlay, the container's own file system"
+    if facts.fuse is None:
+        return Finding("lack", f"layers are overlays by fuse-overlayfs, which is slower: {where}", cause, _VOLUME)
+    cause = f"{cause}, nor by fuse-overlayfs: {facts.fuse}"
     return Finding("lack", f"layers are copied, which is slower: {where}", cause, _VOLUME)
 
 
@@ -287,6 +291,7 @@ def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
         ranges_hint=hint,
         fresh_proc=_inside(chosen, "fresh proc"),
         overlay=_overlay_in(chosen, there),
+        fuse=modes.fuse_refused(chosen),
         store=root,
         store_problem=_unwritable(there),
         file_system=_mounted(there)[0],

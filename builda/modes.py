@@ -10,7 +10,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.errors import BuildaError, InvalidValue, IsolationUnavailable, Unsupported
+from builda.errors import BuildaError, InvalidValue, IsolationUnavailable, StoreUnavailable, Unsupported
 from builda.linux.probe import MODES, Abilities, Mode, choose_mode, decisive, subordinate
 from builda.linux.userns import mapping_refused
 
@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from builda.linux.subids import IdMap
     from builda.linux.userns import Maps
 
-__all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "overlay_refused", "parse_mode", "report"]
+__all__ = [
+    "Mode",
+    "Place",
+    "abilities",
+    "decide",
+    "enter",
+    "fuse_refused",
+    "fuse_refused_in",
+    "maps_of",
+    "overlay_refused",
+    "parse_mode",
+    "report",
+]
 
 _NOT_BUILT = {
     "traced": "mode traced, without any namespace, is not built yet",
@@ -232,4 +244,29 @@ def overlay_refused(place: str) -> str | None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise  # of the place as it is now, not of what it can ever hold
         return str(error.strerror)
+    return None
+
+
+def fuse_refused(mode: Mode) -> str | None:
+    """Why fuse-overlayfs cannot be had in a mode at all; None when it may be."""
+    from builda.linux.fuse import lacking
+
+    if mode not in ("direct", "userns", "subid", "single"):
+        return f"mode {mode} mounts nothing"
+    if mode == "single":
+        return "mode single keeps owners in an attribute that fuse-overlayfs takes from nobody"
+    return lacking()
+
+
+def fuse_refused_in(mode: Mode, place: str) -> str | None:
+    """The same for an overlay that is written in the empty directory `place`. Leaves it filled."""
+    from builda.linux.attempts import fuse_overlay_in
+
+    refused = fuse_refused(mode)
+    if refused is not None:
+        return refused
+    try:
+        fuse_overlay_in(place)
+    except (OSError, StoreUnavailable) as error:
+        return str(error)
     return None

@@ -308,7 +308,7 @@ def _keep_frozen(
     builder: Builder, container: WorkingContainer, parts: tuple[Part, ...], image: Image, options: CommitOptions
 ) -> None:
     """The frozen trees are found under the image's ChainIDs, so that the next `from` unpacks nothing."""
-    if options.squash or not LayerOptions.of(options).keeps_times or builder.store.driver != "overlay":
+    if options.squash or not LayerOptions.of(options).keeps_times or not builder.store.snapshots.stacks:
         return
     chains = chain_ids(image.config.diff_ids)[len(container.config.diff_ids) :]
     frozen = [layer for layer, part in zip(container.layers, parts, strict=False) if part.layer.blob is not None]
@@ -323,7 +323,7 @@ def _retire(
     store = builder.store
     last = parts[-1].layer if parts else StoredLayer(None, None)
     is_layer = last.blob is not None and not last.skipped and not (options.squash or options.add_files)
-    keeps = is_layer and store.driver == "overlay" and LayerOptions.of(options).keeps_times
+    keeps = is_layer and store.snapshots.stacks and LayerOptions.of(options).keeps_times
     if not keeps or container.mount_point is not None:
         builder.remove(container)
         return

@@ -140,6 +140,11 @@ def _copying(store: Store) -> Event:
             "kept from what else this process may read",
             hint="`builda doctor` says what a better way needs",
         )
+    if store.driver == "fuse-overlayfs":
+        return Warned(
+            message="working trees in this store are mounted by fuse-overlayfs, as overlay cannot be written in it: "
+            f"{store.no_overlay}; a store on a volume (--root, BUILDA_ROOT) is faster"
+        )
     return Warned(
         message="every working tree in this store is a copy, as overlay cannot be written in it: "
         f"{store.no_overlay}; a store on a volume (--root, BUILDA_ROOT) is faster and smaller"

@@ -26,6 +26,17 @@ def overlay_in(place: str, *options: str) -> None:
         os.close(mount)
 
 
+def fuse_overlay_in(place: str) -> None:
+    """The same by fuse-overlayfs."""
+    from builda.linux.fuse import served
+
+    for name in ("lower", "upper", "work", "lower/directory"):
+        os.mkdir(f"{place}/{name}")
+    with served((f"{place}/lower",), (f"upperdir={place}/upper", f"workdir={place}/work")) as mount:
+        os.rmdir("directory", dir_fd=mount)
+        os.mkdir("directory", dir_fd=mount)
+
+
 def _overlay(*options: str) -> None:
     sys_.mount("tmpfs", "/proc", "tmpfs", 0)
     overlay_in("/proc", *options)

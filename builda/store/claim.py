@@ -16,18 +16,22 @@ from builda.store.layout import Layout
 
 COMPOSED = "composed"
 """The driver whose snapshots are no trees."""
+FUSE = "fuse-overlayfs"
+"""The driver whose snapshots have files for what is deleted."""
 
 
 class Claim(NamedTuple):
     """How a process sees the ids of a store's trees, and what it can do with them.
 
     `ids` are the views that it may take the store for, that of a new store first: "" is the ids as they are, else rows
-    of an id map. `overlay_refused` tries an overlay in an empty directory and says why there can be none.
+    of an id map. `overlay_refused` tries an overlay in an empty directory and says why there can be none, and so does
+    `fuse_refused` with one of fuse-overlayfs.
     """
 
     mode: str
     ids: tuple[str, ...] = ("",)
     overlay_refused: Callable[[str], str | None] = lambda _: None
+    fuse_refused: Callable[[str], str | None] = lambda _: "it was not tried"
 
 
 class Chosen(NamedTuple):
@@ -68,7 +72,7 @@ def take(where: Layout, claim: Claim, driver: str | None, *, inside: bool) -> Ch
     known.setdefault("ids", claim.ids[0])
     chosen = Chosen(driver or known.get("driver", "")) if driver or "driver" in known else _try(where, claim)
     _check_kind(where, marker.get("driver"), chosen.driver)
-    if driver in (None, COMPOSED):
+    if driver in (None, COMPOSED, FUSE):
         known["driver"] = chosen.driver
     marks = "user" if inside else "trusted"
     if chosen.driver == "overlay":
@@ -84,11 +88,12 @@ def take(where: Layout, claim: Claim, driver: str | None, *, inside: bool) -> Ch
 
 
 def _check_kind(where: Layout, known: object, driver: str) -> None:
-    """StoreUnavailable where one driver's snapshots are trees and the other's are lists of files."""
+    """StoreUnavailable where one driver cannot read the other's snapshots."""
+    alone = (COMPOSED, FUSE)
     if known is None:
-        mixed = driver == COMPOSED and next(layout.iter_names(where.path("snapshots")), None) is not None
+        mixed = driver in alone and next(layout.iter_names(where.path("snapshots")), None) is not None
     else:
-        mixed = driver != known and COMPOSED in (driver, known)
+        mixed = driver != known and (driver in alone or known in alone)
     if mixed:
         raise StoreUnavailable(
             f"store was made with driver {known or 'overlay'}, this is {driver}: {where.root}",
@@ -97,14 +102,22 @@ def _check_kind(where: Layout, known: object, driver: str) -> None:
 
 
 def _try(where: Layout, claim: Claim) -> Chosen:
+    """The best driver that works here, and why it is not overlay."""
+    refused = _tried(where, claim.overlay_refused)
+    if refused is None:
+        return Chosen("overlay")
+    return Chosen(FUSE if _tried(where, claim.fuse_refused) is None else "plain", refused)
+
+
+def _tried(where: Layout, refused: Callable[[str], str | None]) -> str | None:
     from builda.fs.paths import remove_tree
 
     place = layout.temporary(where)
     os.makedirs(place, mode=0o700)
-    refused = claim.overlay_refused(place)
+    said = refused(place)
     parent = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         remove_tree(parent, os.path.basename(place))
     finally:
         os.close(parent)
-    return Chosen("overlay") if refused is None else Chosen("plain", refused.replace(place, where.root))
+    return None if said is None else said.replace(place, where.root)

@@ -35,6 +35,7 @@ class ComposedSnapshots(Snapshots):
     """Snapshots that hold lists of files."""
 
     driver: Driver = "composed"
+    stacks = False
 
     def _make(self, key: str, parent: str | None) -> None:
         os.mkdir(self.path(key, "work"), 0o700)

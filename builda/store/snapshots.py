@@ -20,7 +20,7 @@ from builda.store.layout import Layout
 
 if TYPE_CHECKING:
     from builda.events import Emit
-    from builda.fs.layer import Applied, Clamp
+    from builda.fs.layer import Applied, Clamp, Marks
     from builda.fs.tar import Writable
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from builda.store.blobs import Blobs
     from builda.store.images import Image
 
-Driver: TypeAlias = Literal["overlay", "plain", "composed"]
+Driver: TypeAlias = Literal["overlay", "fuse-overlayfs", "plain", "composed"]
 
 OVERLAY_OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
 """Whatever the machine's defaults: with one of these on, an upper directory is not the difference it seems to be."""
@@ -61,7 +61,11 @@ class Snapshots:
 
     driver: Driver = "overlay"
     stacks = True
-    """Whether directories of the store can be written over others (`stacked`)."""
+    """Whether a snapshot is one layer's own files, to be put on others by a mount (`stacked` puts any directories)."""
+    kind = "overlay"
+    """The type of that mount."""
+    marks: Marks = "overlay"
+    """How a snapshot says what is deleted."""
 
     def __init__(self, where: Layout, blobs: Blobs, *, userxattr: bool) -> None:
         self._layout = where
@@ -134,7 +138,7 @@ class Snapshots:
 
         lower = tuple(self.path(below, "fs") for below in self.lineage(self.info(key).parent))
         options = (f"upperdir={self.path(key, 'fs')}", f"workdir={self.path(key, 'work')}", *self._options())
-        return (Mount("overlay", "overlay", "/", options, lower or (self._layout.path("empty"),)),)
+        return (Mount(self.kind, self.kind, "/", options, lower or (self._layout.path("empty"),)),)
 
     def view(self, snapshot: str | None) -> tuple[Mount, ...]:
         """How to mount a committed snapshot (None: the empty one), read-only."""
@@ -143,9 +147,9 @@ class Snapshots:
         lower = tuple(self.path(below, "fs") for below in self.lineage(snapshot))
         if not lower:
             return (Mount("bind", self._layout.path("empty"), "/", ("ro",)),)
-        if len(lower) == 1:  # overlay without an upper directory wants two lower ones
+        if len(lower) == 1 and self.kind == "overlay":  # which without an upper directory wants two lower ones
             return (Mount("bind", lower[0], "/", ("ro",)),)
-        return (Mount("overlay", "overlay", "/", (*self._options(), "ro"), lower),)
+        return (Mount(self.kind, self.kind, "/", (*self._options(), "ro"), lower),)
 
     def stacked(self, lower: tuple[str, ...], place: str) -> Mount:
         """How to mount directories on each other, topmost first, with writes going to `place`, a new directory."""
@@ -154,7 +158,7 @@ class Snapshots:
         for name in ("upper", "work"):
             os.mkdir(f"{place}/{name}")
         options = (f"upperdir={place}/upper", f"workdir={place}/work", *self._options())
-        return Mount("overlay", "overlay", "/", options, lower)
+        return Mount(self.kind, self.kind, "/", options, lower)
 
     def _options(self) -> tuple[str, ...]:
         return USERXATTR_OPTIONS if self._userxattr else OVERLAY_OPTIONS
@@ -172,7 +176,7 @@ class Snapshots:
 
         root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return diff(root, sink, clamp=clamp)
+            return diff(root, sink, clamp=clamp, marks=self.marks)
         finally:
             os.close(root)
 
@@ -376,7 +380,7 @@ class Snapshots:
                 with self._blobs.open(layer.digest) as file:
                     reader = VerifyingReader(file, layer.digest, layer.size)
                     applied = unpack_blob(
-                        reader, compression, root, diff_id=diff_id, whiteouts="overlay", userxattr=self._userxattr
+                        reader, compression, root, diff_id=diff_id, whiteouts=self.marks, userxattr=self._userxattr
                     )
             except BaseException:
                 self.remove(key)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
 
-DRIVERS = ("overlay", "plain", "composed")
+DRIVERS = ("overlay", "fuse-overlayfs", "plain", "composed")
 
 
 def __getattr__(name: str) -> object:
@@ -83,7 +83,7 @@ class Store:
         claim: Claim | None = None,
         now: Callable[[], float] = time.time,
     ) -> Store:
-        """The store at `root`, made when it is not there. `driver` is overlay or plain, by default what works there.
+        """The store at `root`, made when it is not there. `driver` is one of DRIVERS, by default what works there.
 
         `claim` is how this process sees the ids of trees, if it works in them. Raises StoreUnavailable when the store
         cannot be made, was made by another version, or belongs to another user or mode.
@@ -424,6 +424,10 @@ def _kind_of(driver: str) -> type[Snapshots]:
         from builda.store.plain import PlainSnapshots
 
         return PlainSnapshots
+    if driver == "fuse-overlayfs":
+        from builda.store.fuseoverlay import FuseOverlaySnapshots
+
+        return FuseOverlaySnapshots
     return Snapshots
 
 

@@ -28,6 +28,7 @@ FACTS = Facts(
     ranges_hint=None,
     fresh_proc=None,
     overlay=None,
+    fuse="fuse-overlayfs is not installed",
     store="/var/lib/builda",
     store_problem=None,
     file_system="ext4",
@@ -88,6 +89,7 @@ def test_a_set_uid_helper_is_good_outside_of_pods() -> None:
     ("facts", "kind", "text"),
     [
         (FACTS._replace(overlay="Invalid argument", file_system="overlay"), "lack", "layers are copied"),
+        (FACTS._replace(overlay="Invalid argument", fuse=None), "lack", "layers are overlays by fuse-overlayfs"),
         (FACTS._replace(mount_flags=frozenset({"noexec"})), "wrong", "commands cannot be executed"),
         (FACTS._replace(mount_flags=frozenset({"nosuid"})), "note", "set-uid programs have no effect"),
         (FACTS._replace(store_problem="it is read-only"), "wrong", "the store cannot be written"),

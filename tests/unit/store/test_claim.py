@@ -68,6 +68,16 @@ def test_the_driver_is_plain_where_an_overlay_cannot_be_written_and_stays_so(tmp
     assert opened(tmp_path, claim, "overlay").driver == "overlay"
 
 
+def test_fuse_overlayfs_is_taken_where_only_that_works_and_mixes_with_no_other_driver(tmp_path: Path) -> None:
+    claim = Claim(mode="direct", overlay_refused=lambda _: "no", fuse_refused=lambda _: None)
+    store = opened(tmp_path, claim)
+    assert (store.driver, store.no_overlay) == ("fuse-overlayfs", "no")
+    assert opened(tmp_path, Claim(mode="direct")).driver == "fuse-overlayfs"
+    for other in ("overlay", "plain"):
+        with pytest.raises(StoreUnavailable, match=f"made with driver fuse-overlayfs, this is {other}"):
+            opened(tmp_path, claim, other)
+
+
 def test_a_full_disk_says_nothing_of_the_driver(tmp_path: Path) -> None:
     def full(place: str) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
