@@ -250,11 +250,12 @@ def overlay_refused(place: str) -> str | None:
 def fuse_refused(mode: Mode) -> str | None:
     """Why fuse-overlayfs cannot be had in a mode at all; None when it may be."""
     from builda.linux.fuse import lacking
+    from builda.linux.userns import id_map
 
     if mode not in ("direct", "userns", "subid", "single"):
         return f"mode {mode} mounts nothing"
-    if mode == "single":
-        return "mode single keeps owners in an attribute that fuse-overlayfs takes from nobody"
+    if mode == "single" or sum(size for _, _, size in id_map()) == 1:  # `unshare` may have led here
+        return "with one id owners are kept in an attribute that fuse-overlayfs takes from nobody"
     return lacking()
 
 

@@ -12,7 +12,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.errors import StoreUnavailable
+from builda.errors import InUse, StoreUnavailable
 from builda.linux import detached
 from builda.linux import syscalls as sys_
 from builda.linux.subids import find_tool
@@ -165,7 +165,7 @@ def _locked(path: str) -> int:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return fd
             time.sleep(0.001)
-        raise OSError(errno.EBUSY, "is mounted elsewhere, by another fuse-overlayfs", path)
+        raise InUse(f"working tree is mounted elsewhere, by another {KIND}: {path}", hint="unmount it there first")
     except BaseException:
         os.close(fd)
         raise
