@@ -70,8 +70,9 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
 
     Whoever names no driver does without trees as long as nothing needs one.
     """
-    from builda.modes import overlay_refused
+    from builda.modes import fuse_refused, overlay_refused
     from builda.store.claim import Claim
+    from builda.store.snapshots import FUSE
     from builda.store.store import Store
 
     if place is None:
@@ -81,9 +82,11 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
     chosen = driver if place.no_run is None else "composed"
     can_mount = place.mode != "chroot"
     refused = overlay_refused if can_mount else _mounts_nothing
-    store = Store.open(
-        root, runroot, driver=chosen, claim=Claim(mode=place.mode, ids=place.ids, overlay_refused=refused)
-    )
+    mode = place.mode
+    claim = Claim(mode, place.ids, refused)
+    if chosen == FUSE and (lacking := fuse_refused(mode)) is not None:
+        raise _without_fuse(lacking, root)
+    store = Store.open(root, runroot, driver=chosen, claim=claim)
     store.no_run = place.no_run
     store.no_others = place.no_others
     store.can_mount = can_mount
@@ -94,6 +97,13 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
             hint="use another --root, or --mode direct where that works",
         )
     return store
+
+
+def _without_fuse(lacking: str, root: Path | str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"driver fuse-overlayfs cannot be had for the store, {lacking}: {root}",
+        hint="a pod gets /dev/fuse from a device plugin; a store on a volume needs neither (another --root)",
+    )
 
 
 def keep_in_memory(store: Store) -> bool:

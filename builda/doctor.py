@@ -246,7 +246,8 @@ def _overlay(facts: Facts, where: str) -> Finding:
     cause = facts.overlay
     if facts.file_system == "overlay":
         cause = "an overlay cannot be written on another overlay, the container's own file system"
-    return Finding("lack", f"layers are copied, which is slower: {where}", cause, _VOLUME)
+    what = "builds keep their trees in memory as far as it lasts, and scripts copy them, which is slower"
+    return Finding("lack", f"{what}: {where}", cause, _VOLUME)
 
 
 _VOLUME = (

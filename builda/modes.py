@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from builda.linux.subids import IdMap
     from builda.linux.userns import Maps
 
-__all__ = ["Mode", "Place", "abilities", "decide", "enter", "maps_of", "overlay_refused", "parse_mode", "report"]
+__all__ = [
+    "Mode",
+    "Place",
+    "abilities",
+    "decide",
+    "enter",
+    "fuse_refused",
+    "maps_of",
+    "overlay_refused",
+    "parse_mode",
+    "report",
+]
 
 _LEAST_MEMORY = 512 << 20
 """Bytes of memory below which trees are not kept in it."""
@@ -261,3 +272,15 @@ def overlay_refused(place: str) -> str | None:
             raise  # of the place as it is now, not of what it can ever hold
         return str(error.strerror)
     return None
+
+
+def fuse_refused(mode: Mode) -> str | None:
+    """Why fuse-overlayfs cannot be had in a mode at all; None when it may be."""
+    from builda.linux.fuse import lacking
+    from builda.linux.userns import id_map
+
+    if mode not in ("direct", "userns", "subid", "single"):
+        return f"mode {mode} mounts nothing"
+    if mode == "single" or sum(size for _, _, size in id_map()) == 1:  # `unshare` may have led here
+        return "with one id owners are kept in an attribute that fuse-overlayfs takes from nobody"
+    return lacking()

@@ -8,6 +8,7 @@ import shutil
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from builda.builder.duplicate import duplicate, duplicate_directory
 from builda.builder.subtree import subtree, writable
 from builda.builder.treed import with_tree
 from builda.errors import InvalidValue, NotFound, Unsupported
@@ -121,8 +122,39 @@ class _Work:
         return tuple(word for word in words if word in _PLAIN_OPTIONS or word in _PROPAGATIONS)
 
     def over(self, mount: Mount) -> Mount:
-        """The same with writes going nowhere."""
-        return writable(mount, self.directory("upper"), self.directory("work"))
+        """The same to be written to, and what is written is thrown away. The run root may not be able to hold it."""
+        store = self.builder.store
+        source = (mount.lower or (mount.source,))[0]
+        if not store.can_mount:  # what is read-only is put into the tree as a copy
+            return mount if mount.lower else Mount("bind", source, mount.target, ("ro",))
+        place = self.stored()
+        if os.path.isdir(source) and store.snapshots.stacks:
+            return writable(mount, store.snapshots.stacked(mount.lower or (source,), place))
+        return Mount("bind", self.copied(mount, place), mount.target, ("rw", *_limits(mount.options)))
+
+    def copied(self, mount: Mount, place: str) -> str:
+        """The path of a copy, in the directory `place`, of what a mount shows."""
+        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if not mount.lower:
+                duplicate(mount.source, directory, "copy")
+            else:
+                with mounted((mount._replace(target="/"),)) as root:
+                    duplicate_directory(root, directory, "copy")
+        finally:
+            os.close(directory)
+        return f"{place}/copy"
+
+    def stored(self) -> str:
+        """A new private directory on the store's file system, gone after the run."""
+        from builda.store.layout import temporary
+
+        store = self.builder.store
+        store.lease()
+        path = temporary(store.layout)
+        os.mkdir(path, 0o700)
+        self.stack.callback(shutil.rmtree, path, ignore_errors=True)
+        return path
 
     def mount(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
         """The mounts and the variables that one `--mount` brings."""
@@ -258,21 +290,17 @@ class _Work:
 
     def socket_directory(self) -> str:
         """Where nothing can be mounted a socket is moved into the tree, and so has to be on its file system."""
-        store = self.builder.store
-        if store.can_mount:
-            return self.directory("agent")
-        from builda.store.layout import temporary
-
-        path = temporary(store.layout)
-        os.mkdir(path, 0o700)
-        self.stack.callback(shutil.rmtree, path, ignore_errors=True)
-        return path
+        return self.directory("agent") if self.builder.store.can_mount else self.stored()
 
 
 def _cache_identity(mount: RunMount) -> str:
     """One cache for each id, which is the target by default, and owner."""
     name = mount.id or posixpath.normpath(mount.target)
     return f"{name}\0{mount.uid or 0}\0{mount.gid or 0}"
+
+
+def _limits(options: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word in options if word in ("nosuid", "nodev", "noexec"))
 
 
 def _tmpfs(mount: RunMount) -> Mount:

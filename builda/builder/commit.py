@@ -321,8 +321,9 @@ def _keep_frozen(
 
 
 def _becomes_layer(store: Store, container: WorkingContainer) -> bool:
-    """Whether what was changed in the container is a tree of its own, as those of unpacked layers are."""
-    return store.kind_of(container.snapshot).driver == "overlay"
+    """Whether what was changed in the container is a tree of its own, as those of unpacked layers are, and lasts."""
+    kind = store.kind_of(container.snapshot)
+    return kind.stacks and kind.lasts
 
 
 def _retire(

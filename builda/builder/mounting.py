@@ -30,7 +30,7 @@ def rootfs(builder: Builder, container: WorkingContainer) -> tuple[Mount, ...]:
 def reading(builder: Builder, container: WorkingContainer) -> tuple[Mount, ...]:
     """The working tree's mounts for looking at it without its lock: nothing is written beside who has the lock."""
     (tree,) = rootfs(builder, container)
-    if tree.type != "overlay":
+    if tree.type == "bind":
         return (tree._replace(options=(*tree.options, "ro")),)
     upper = builder.store.kind_of(container.snapshot).upper(container.snapshot)
     options = tuple(word for word in tree.options if not word.startswith(("upperdir=", "workdir=")))

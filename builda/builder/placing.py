@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from builda.builder.duplicate import created, duplicate
 from builda.errors import InvalidValue, NotFound, Unsupported
-from builda.fs import owners, paths, xattrs
+from builda.fs import owners, paths
 from builda.store import placed as journal
 from builda.store.placed import take_out
 
@@ -214,7 +215,7 @@ class _Placing:
                 _write(self.here, name, data)
                 return False
             case Copy(_, source):
-                return _copy(source, self.here, name)
+                return duplicate(source, self.here, name)
             case Moved(target, source):
                 _move_socket(source, self.here, name, target)
                 return False
@@ -272,7 +273,7 @@ class _Placing:
 
 
 def _write(parent: int, name: str, data: bytes) -> None:
-    with _created(parent, name) as fd, open(fd, "wb", closefd=False) as file:
+    with created(parent, name) as fd, open(fd, "wb", closefd=False) as file:
         file.write(data)
         owners.fchown(fd, 0, 0)
         os.fchmod(fd, 0o644)
@@ -323,17 +324,8 @@ def _make_node(parent: int, name: str) -> None:
 
 def _make_stand_in(parent: int, name: str) -> None:
     """Where there can be no node, isolation answers for what is opened here."""
-    with _created(parent, name) as fd:
+    with created(parent, name) as fd:
         os.fchmod(fd, 0o666)
-
-
-@contextmanager
-def _created(parent: int, name: str) -> Iterator[int]:
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _move_socket(source: str, parent: int, name: str, target: str) -> None:
@@ -342,47 +334,3 @@ def _move_socket(source: str, parent: int, name: str, target: str) -> None:
         os.rename(source, name, dst_dir_fd=parent)
     except OSError as error:
         raise Unsupported(f"a socket cannot be had without mounts ({error.strerror}): {source} at {target}") from error
-
-
-def _copy(source: str, parent: int, name: str) -> bool:
-    """A copy that looks as the source does: owners, modes, times, attributes and hard links; whether of a directory."""
-    fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISDIR(mode):
-            _copy_directory(fd, parent, name)
-        elif stat.S_ISREG(mode):
-            _copy_file(fd, parent, name)
-        else:
-            raise Unsupported(f"neither a file nor a directory, which cannot be had without mounts: {source}")
-        return stat.S_ISDIR(mode)
-    finally:
-        os.close(fd)
-
-
-def _copy_directory(source: int, parent: int, name: str) -> None:
-    from builda.fs.tree import CopyRequest, Source, copy_tree
-
-    os.mkdir(name, 0o700, dir_fd=parent)
-    here = journal.open_directory(parent, name)
-    try:
-        copy_tree(CopyRequest((Source(source, "."),), "/"), here)
-        _look_like(here, source)
-    finally:
-        os.close(here)
-
-
-def _copy_file(source: int, parent: int, name: str) -> None:
-    with _created(parent, name) as fd, open(source, "rb", closefd=False) as file, open(fd, "wb", closefd=False) as copy:
-        while data := file.read(1 << 20):
-            copy.write(data)
-        copy.flush()
-        _look_like(fd, source)
-
-
-def _look_like(fd: int, model: int) -> None:
-    info = os.fstat(model)
-    owners.fchown(fd, info.st_uid, info.st_gid)
-    os.fchmod(fd, stat.S_IMODE(info.st_mode))
-    xattrs.write(fd, xattrs.recorded(model))
-    os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))

@@ -31,7 +31,7 @@ def settle(builder: Builder, container: WorkingContainer) -> None:
     with mounted(rootfs) as root:
         remove_stubs(root, record)
     (tree,) = rootfs
-    if tree.type == "overlay":  # nobody has it mounted now, so its upper directory may be changed
+    if tree.type != "bind":  # nobody has it mounted now, so its upper directory may be changed
         for parent in sorted({os.path.dirname(stub.path) for stub in stubs}, key=len, reverse=True):
             _forget_copy(
                 builder.store.kind_of(container.snapshot).upper(container.snapshot), tree.lower, parent.strip("/")
@@ -42,7 +42,7 @@ def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:
     """Remove directories that are in the upper layer only because a stub was once made in them."""
     while path:
         here = os.path.join(upper, path)
-        below = next((there for layer in lower if os.path.lexists(there := os.path.join(layer, path))), None)
+        below = next((there for layer in lower if _is_said(there := os.path.join(layer, path))), None)
         if below is None or not _is_mere_copy(here, below):
             return
         parent = os.path.dirname(here)
@@ -50,6 +50,12 @@ def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:
         os.rmdir(here)
         os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))
         path = os.path.dirname(path)
+
+
+def _is_said(path: str) -> bool:
+    """Whether a layer has the path, or a file that says that it is deleted."""
+    head, name = os.path.split(path)
+    return os.path.lexists(path) or os.path.lexists(f"{head}/.wh.{name}")
 
 
 def _is_mere_copy(here: str, below: str) -> bool:

@@ -103,10 +103,10 @@ def _driver(name: str | None, options: str | None) -> str | None:
     """The store's driver by its own name; Unsupported for any storage option, as no driver has one."""
     for option in (options or "").split(","):
         if option.strip():
-            raise Unsupported(
-                f"storage option is not supported: {option.strip()}",
-                hint="builda's drivers have no options; where overlay cannot be mounted, use --storage-driver plain",
-            )
+            hint = "builda's drivers have no options; where overlay cannot be mounted, use --storage-driver plain"
+            if "mount_program" in option:
+                hint = "for fuse-overlayfs use --storage-driver fuse-overlayfs"
+            raise Unsupported(f"storage option is not supported: {option.strip()}", hint=hint)
     return {"overlay2": "overlay", "vfs": "plain"}.get(name or "", name)
 
 

@@ -33,7 +33,8 @@ GLOBAL_OPTIONS: Params = (
     text(
         "--storage-driver",
         metavar="DRIVER",
-        help="overlay (default), plain (or vfs) or composed.  [env: BUILDA_STORAGE_DRIVER, STORAGE_DRIVER]",
+        help="overlay (default), fuse-overlayfs, plain (or vfs) or composed.  "
+        "[env: BUILDA_STORAGE_DRIVER, STORAGE_DRIVER]",
     ),
     listed(
         "--storage-opt",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import BuildaError, CorruptContent, Unsupported
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from builda.oci.digest import Readable
 
-Whiteouts: TypeAlias = Literal["overlay", "plain"]
+Whiteouts: TypeAlias = Literal["overlay", "files", "plain"]
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLLOW_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -72,12 +73,15 @@ def apply(
 ) -> Applied:
     """Unpack an uncompressed layer into the directory `root`, reading `source` to its end.
 
-    `overlay`: `root` is this layer's own directory, and deletions become overlay's. `plain`: `root` holds the layers
-    below, and deletions are done. CorruptContent, naming the entry, for what is malformed or leads out of the root;
-    what was unpacked until then stays.
+    `overlay`: `root` is this layer's own directory, and deletions become overlay's; with `files` they stay the files
+    that an archive has for them, as fuse-overlayfs wants it. `plain`: `root` holds the layers below, and deletions are
+    done. CorruptContent, naming the entry, for what is malformed or leads out of the root; what was unpacked until then
+    stays.
     """
     if whiteouts == "plain":
         return _unpack(source, _Flat(root, b""), limits)
+    if whiteouts == "files":
+        return _unpack(source, _Files(root, b""), limits)
     return _unpack(
         source, _Overlay(root, b"", "user.overlay.opaque" if userxattr else "trusted.overlay.opaque"), limits
     )
@@ -113,8 +117,14 @@ def inherit_directories(root: int, lowers: Sequence[int], implied: Sequence[str]
             if info is not None and stat.S_ISDIR(info.st_mode):
                 _look_like(root, lower, path)
                 break
-            if info is not None:  # something else, or a whiteout: what is further below does not show
+            if info is not None or _is_marked(lower, path):  # what is further below does not show
                 break
+
+
+def _is_marked(layer: int, path: str) -> bool:
+    """Whether the layer says by a file that `path` is deleted."""
+    head, _, name = path.rpartition("/")
+    return paths.lstat_in_root(layer, f"{head}/{os.fsdecode(WHITEOUT)}{name}") is not None
 
 
 def _look_like(root: int, lower: int, path: str) -> None:
@@ -374,12 +384,20 @@ class _Unpacker:
         return entry.mtime_ns
 
 
-class _Overlay(_Unpacker):
-    """A layer in a directory of its own, for overlay: what is there, is this layer's."""
+class _Layer(_Unpacker):
+    """A layer in a directory of its own: what is there, is this layer's."""
 
-    def __init__(self, root: int, base: bytes, opaque: str) -> None:
-        super().__init__(root, base)
-        self.opaque = opaque
+    def hide(self, parent: int, name: bytes) -> None:
+        """What lower layers call `name` is deleted."""
+        raise NotImplementedError
+
+    def is_hidden(self, parent: int, name: bytes) -> bool:
+        """Whether `hide` was said of it."""
+        raise NotImplementedError
+
+    def make_opaque(self, fd: int) -> None:
+        """The directory hides what is below it."""
+        raise NotImplementedError
 
     def marker(self, parent: int, head: bytes, name: bytes) -> bool:
         hidden = _hidden_by(head, name)
@@ -387,11 +405,11 @@ class _Overlay(_Unpacker):
             return False
         if hidden == OPAQUE:
             if head:
-                os.setxattr(parent, self.opaque, b"y")
+                self.make_opaque(parent)
             else:
                 self.hides_all = True
         elif hidden and not self.made_opaque(parent, hidden):
-            os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
+            self.hide(parent, hidden)
         return True
 
     def made_opaque(self, parent: int, name: bytes) -> bool:
@@ -400,40 +418,109 @@ class _Overlay(_Unpacker):
         if info is None:
             return False
         if stat.S_ISDIR(info.st_mode):
-            fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
-            try:
-                os.setxattr(fd, self.opaque, b"y")
-            finally:
-                os.close(fd)
+            self.make_opaque_at(parent, name)
         return True
 
-    def existing_directory(self, parent: int, name: bytes, path: bytes) -> int:
-        replaced = _lstat(parent, name)
-        fd = super().existing_directory(parent, name, path)
-        if replaced is not None and _is_whiteout(replaced):
-            os.setxattr(fd, self.opaque, b"y")
-        return fd
+    def make_opaque_at(self, parent: int, name: bytes) -> None:
+        fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+        try:
+            self.make_opaque(fd)
+        finally:
+            os.close(fd)
 
     def make_parents(self, head: bytes) -> None:
         hidden = self.whiteouts_above(head)
         super().make_parents(head)
         for path in hidden:
-            fd = paths.open_in_root(self.root, path, _FOLLOW_DIRECTORY)
-            try:
-                os.setxattr(fd, self.opaque, b"y")
-            finally:
-                os.close(fd)
+            with paths.parent_of(self.root, path) as (parent, name):
+                self.make_opaque_at(parent, name)
 
     def whiteouts_above(self, head: bytes) -> list[bytes]:
         parts = paths.resolved(self.root, head).split(b"/")
-        steps = [b"/".join(parts[: count + 1]) for count in range(len(parts))]
-        found = [(step, paths.lstat_in_root(self.root, step)) for step in steps]
-        return [step for step, info in found if info is not None and _is_whiteout(info)]
+        found = []
+        for step in (b"/".join(parts[: count + 1]) for count in range(len(parts))):
+            try:
+                with paths.parent_of(self.root, step) as (parent, name):
+                    if self.is_hidden(parent, name):
+                        found.append(step)
+            except (FileNotFoundError, NotADirectoryError):
+                break
+        return found
+
+
+class _Overlay(_Layer):
+    """A layer for the kernel's overlay."""
+
+    def __init__(self, root: int, base: bytes, opaque: str) -> None:
+        super().__init__(root, base)
+        self.opaque = opaque
+
+    def hide(self, parent: int, name: bytes) -> None:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
+
+    def is_hidden(self, parent: int, name: bytes) -> bool:
+        info = _lstat(parent, name)
+        return info is not None and _is_whiteout(info)
+
+    def make_opaque(self, fd: int) -> None:
+        os.setxattr(fd, self.opaque, b"y")
+
+    def existing_directory(self, parent: int, name: bytes, path: bytes) -> int:
+        hidden = self.is_hidden(parent, name)
+        fd = super().existing_directory(parent, name, path)
+        if hidden:
+            self.make_opaque(fd)
+        return fd
 
     def make_special(self, parent: int, name: bytes, entry: TarEntry) -> None:
         if entry.type == CHARACTER and entry.major == entry.minor == 0:
             raise CorruptContent(f"character device 0:0, which is overlay's whiteout: {shown(entry.name)}")
         super().make_special(parent, name, entry)
+
+
+class _Files(_Layer):
+    """A layer for fuse-overlayfs, where no whiteout of overlay's can be made, as on an overlay."""
+
+    def __init__(self, root: int, base: bytes) -> None:
+        super().__init__(root, base)
+        self.hides = False
+
+    def hide(self, parent: int, name: bytes) -> None:
+        _make_mark(parent, WHITEOUT + name)
+        self.hides = True
+
+    def is_hidden(self, parent: int, name: bytes) -> bool:
+        return self.hides and _lstat(parent, WHITEOUT + name) is not None
+
+    def make_opaque(self, fd: int) -> None:
+        _make_mark(fd, OPAQUE)
+
+    def make(self, parent: int, name: bytes, path: bytes, entry: TarEntry, content: Content) -> None:
+        super().make(parent, name, path, entry, content)
+        if self.is_hidden(parent, name):
+            self.reveal(parent, name)
+
+    def make_parents(self, head: bytes) -> None:
+        hidden = self.whiteouts_above(head)
+        super().make_parents(head)
+        for path in hidden:
+            with paths.parent_of(self.root, path) as (parent, name):
+                os.unlink(WHITEOUT + name, dir_fd=parent)
+
+    def reveal(self, parent: int, name: bytes) -> None:
+        """The layer holds `name` after all, in place of what it deletes."""
+        os.unlink(WHITEOUT + name, dir_fd=parent)
+        self.made_opaque(parent, name)
+
+    def make_special(self, parent: int, name: bytes, entry: TarEntry) -> None:
+        if entry.type == CHARACTER and entry.major == entry.minor == 0:
+            raise CorruptContent(f"character device 0:0, which is overlay's whiteout: {shown(entry.name)}")
+        super().make_special(parent, name, entry)
+
+
+def _make_mark(parent: int, name: bytes) -> None:
+    with suppress(FileExistsError):
+        os.close(os.open(name, _CREATE, 0o600, dir_fd=parent))
 
 
 class _Flat(_Unpacker):

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import InUse, Unsupported
 from builda.fs import owners, paths, standin, xattrs
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from builda.fs.tar import Writable
     from builda.oci.digest import Readable
 
+Marks: TypeAlias = Literal["overlay", "files"]
+"""How a directory of changes says what is deleted: as the kernel's overlay does, or by files as fuse-overlayfs does."""
+
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
-OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NONE: Mapping[str, bytes] = {}
@@ -59,13 +61,16 @@ _Found: TypeAlias = tuple[bytes, bytes, os.stat_result]
 """The name in the archive, the name in the directory ("" for a whiteout of nothing there), and what it is."""
 
 
-def diff(upper: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collection[str] = ()) -> tuple[str, ...]:
+def diff(
+    upper: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collection[str] = (), marks: Marks = "overlay"
+) -> tuple[str, ...]:
     """Write the changes that an overlay's upper directory holds; paths of sockets, which no layer can hold.
 
     `drop` names paths to leave out with all below them, absolute inside the root; the directories that hold them are
     recorded as they are. Unsupported for a file that is called like a whiteout.
     """
-    return _Walk(TarWriter(sink), clamp, drop, overlay=True).run(upper)
+    kind = _Walk if marks == "overlay" else _FileMarks
+    return kind(TarWriter(sink), clamp, drop, overlay=True).run(upper)
 
 
 def write_tree(root: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collection[str] = ()) -> tuple[str, ...]:
@@ -179,7 +184,7 @@ class _Walk:
     def sorted_entries(self, fd: int, prefix: bytes) -> list[_Found]:
         """What the directory holds and the layer records, in the order of the archive."""
         entries = self.listed(fd, prefix)
-        if self.overlay and prefix and _is_opaque(fd):
+        if self.overlay and prefix and self.is_opaque(fd):
             entries.append((OPAQUE, b"", os.fstat(fd)))
         entries.sort(key=_archive_order)
         return entries
@@ -193,6 +198,10 @@ class _Walk:
             for name, info in entries
             if not self.drop or prefix + name not in self.drop
         ]
+
+    def is_opaque(self, fd: int) -> bool:
+        """Whether the directory hides what is below it."""
+        return _is_opaque(fd)
 
     def archive_name(self, name: bytes, info: os.stat_result, prefix: bytes) -> bytes:
         if stat.S_ISDIR(info.st_mode):
@@ -208,10 +217,10 @@ class _Walk:
 
     def entry(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:
         kind = stat.S_IFMT(info.st_mode)
-        if kind == stat.S_IFREG:
-            self.regular(parent, name, path, info)
-        elif not name or (kind == stat.S_IFCHR and info.st_rdev == 0 and self.overlay):
+        if not name or (kind == stat.S_IFCHR and info.st_rdev == 0 and self.overlay):
             self.tar.add(TarEntry(path, REGULAR, mode=0o600, mtime=self.clamp(0)))
+        elif kind == stat.S_IFREG:
+            self.regular(parent, name, path, info)
         elif kind == stat.S_IFSOCK:
             self.sockets.append("/" + os.fsdecode(path))
         elif info.st_nlink < 2 or not self.linked(path, info):
@@ -300,12 +309,37 @@ class _Walk:
         )
 
 
+class _FileMarks(_Walk):
+    """A walk over what fuse-overlayfs wrote: it marks deletions by files that are called as in an archive."""
+
+    def listed(self, fd: int, prefix: bytes) -> list[_Found]:
+        with os.scandir(fd) as found:
+            entries = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
+        hidden = {name[len(WHITEOUT) :] for name, _ in entries if name.startswith(WHITEOUT)}
+        return [
+            (name, b"", info) if name.startswith(WHITEOUT) else (self.archive_name(name, info, prefix), name, info)
+            for name, info in entries
+            if name != OPAQUE and name not in hidden and not (self.drop and prefix + name in self.drop)
+        ]
+
+    def is_opaque(self, fd: int) -> bool:
+        return super().is_opaque(fd) or _has(fd, OPAQUE)
+
+
+def _has(directory: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _archive_order(found: _Found) -> bytes:
     return found[0]
 
 
 def _is_opaque(fd: int) -> bool:
-    for name in OPAQUE_XATTRS:
+    for name in xattrs.OPAQUE:
         try:
             if os.getxattr(fd, name) == b"y":
                 return True

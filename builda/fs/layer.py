@@ -1,8 +1,8 @@
 """Layers: a tree to a changeset and back (image-spec, layer.md).
 
 Overlay keeps a deletion as a character device 0:0 and a replaced directory by the xattr `opaque`; a layer says
-`.wh.name` and `.wh..wh..opq`. Both directions are here (fs.diff, fs.apply), and the same for one flat tree that is
-compared with what was unpacked.
+`.wh.name` and `.wh..wh..opq`, and so does fuse-overlayfs. Both directions are here (fs.diff, fs.apply), and the same
+for one flat tree that is compared with what was unpacked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent
 from builda.fs.apply import Applied, Whiteouts, apply, extract, inherit_directories
-from builda.fs.diff import AS_IS, Clamp, Fingerprint, diff, diff_trees, fingerprints, with_times, write_tree
+from builda.fs.diff import AS_IS, Clamp, Fingerprint, Marks, diff, diff_trees, fingerprints, with_times, write_tree
+from builda.fs.fused import restore_set_ids
 from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
 from builda.fs.tar import NO_LIMITS, Limits
 
@@ -26,6 +27,7 @@ __all__ = [
     "Clamp",
     "Fingerprint",
     "Limits",
+    "Marks",
     "Whiteouts",
     "WrittenLayer",
     "apply",
@@ -34,6 +36,7 @@ __all__ = [
     "extract",
     "fingerprints",
     "inherit_directories",
+    "restore_set_ids",
     "unpack_blob",
     "with_times",
     "write_layer",

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from builda.fs import xattrs
 
-XATTR = "user.containers.override_stat"
+XATTR = xattrs.STAND_IN
 _VALUE = re.compile(rb"(\d{1,10}):(\d{1,10}):[0-7]+(?::(char|block)-(\d{1,10})-(\d{1,10}))?")
 
 
@@ -23,7 +23,10 @@ def make(parent: int, name: bytes, kind: int, device: tuple[int, int], owner: tu
     word = "char" if kind == stat.S_IFCHR else "block"
     value = f"{owner[0]}:{owner[1]}:{mode & 0o7777:04o}:{word}-{device[0]}-{device[1]}".encode()
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent))
-    os.setxattr(xattrs.place_of(parent, name), XATTR, value, follow_symlinks=False)
+    try:
+        os.setxattr(xattrs.place_of(parent, name), XATTR, value, follow_symlinks=False)
+    except PermissionError as error:
+        raise xattrs.stands_for_nothing() from error
 
 
 def device_of(values: Mapping[str, bytes]) -> tuple[int, tuple[int, int]] | None:

@@ -10,9 +10,15 @@ import os
 from collections.abc import Mapping
 from typing import TypeAlias
 
-OVERLAY = ("trusted.overlay.", "user.overlay.")
+from builda.errors import Unsupported
+
+OVERLAY = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.")
+OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque")
+"""What says of a directory that it hides what is below it."""
 ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _CAPABILITY = "security.capability"
+STAND_IN = "user.containers.override_stat"
+"""What a file is that stands in for another (`fs.standin`)."""
 _SETTABLE = ("security.", "user.", "trusted.")
 
 Place: TypeAlias = "int | str"
@@ -52,7 +58,7 @@ def is_settable(name: str) -> bool:
 def write(place: Place, values: Mapping[str, bytes]) -> tuple[str, ...]:
     """Set what an image may set; the names of those that this file system, or this process, cannot keep.
 
-    A capability that cannot be set is an error: without it the program would not work.
+    A capability that cannot be set is an error: without it the program would not work. So is what a file stands in for.
     """
     skipped = []
     for name, value in values.items():
@@ -64,10 +70,20 @@ def write(place: Place, values: Mapping[str, bytes]) -> tuple[str, ...]:
             else:
                 os.setxattr(place, name, value, follow_symlinks=False)
         except OSError as error:
+            if name == STAND_IN and error.errno == errno.EPERM:
+                raise stands_for_nothing() from error
             if name == _CAPABILITY or error.errno not in (errno.ENOTSUP, errno.EPERM):
                 raise
             skipped.append(name)
     return tuple(skipped)
+
+
+def stands_for_nothing() -> Unsupported:
+    """The error for a file that is to stand in for a device where its attribute cannot be set."""
+    return Unsupported(
+        "a device node cannot be copied here: fuse-overlayfs takes no file that stands in for one",
+        hint="a store on a volume (--root) needs no fuse-overlayfs",
+    )
 
 
 def _value(place: Place, name: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable, Unsupported
 from builda.isolation import oom, rlimits
-from builda.linux import caps, process
+from builda.linux import caps, detached, process
 from builda.linux import syscalls as sys_
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from builda.isolation.spec import Process, Sandbox
 
 _CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
-_SPEC, _REPORT, _GO, _CONSOLE, _PYTHON = 3, 4, 5, 6, 7  # the child's descriptors
+_SPEC, _REPORT, _GO, _CONSOLE, _PYTHON, _MOUNTS = 3, 4, 5, 6, 7, 8  # the child's descriptors; mounts from the last on
 
 
 class NativeIsolation:
@@ -111,9 +111,10 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
     kills = oom.Kills(wire["cgroup"])
     received: set[int] = set()
     with ExitStack() as stack:
+        mounts = _served(stack, wire)
         streams = stack.enter_context(Streams(command, emit))
         wire["give"] = streams.owned if wire["uid"] or wire["users"] is not None else ()
-        reader, pid, go = _start(stack, wire, streams)
+        reader, pid, go = _start(stack, wire, streams, mounts)
         with _ended(pid) as wait:
             if forward:
                 stack.enter_context(process.forwarding(pid, lambda number: _noted(number, received, streams)))
@@ -130,12 +131,40 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
     return status
 
 
+def _served(stack: ExitStack, wire: dict[str, Any]) -> dict[int, int]:
+    """Mounts that a program of ours serves, by the child's descriptors. The child gets them made: what it started would
+    be in the command's namespaces, or nobody's child."""
+    made: dict[int, int] = {}
+    for key in ("rootfs", "mounts"):
+        for mount in wire[key]:
+            if mount[0] == detached.FUSE:
+                made[_MOUNTS + len(made)] = _serve(stack, mount)
+    numbers = iter(made)
+    for key in ("rootfs", "mounts"):
+        wire[key] = tuple(_handed(mount, numbers) if mount[0] == detached.FUSE else mount for mount in wire[key])
+    return made
+
+
+def _serve(stack: ExitStack, mount: detached.Description) -> int:
+    from builda.linux.fuse import served
+
+    try:
+        return stack.enter_context(served(mount[4], mount[3]))
+    except OSError as error:
+        raise IsolationUnavailable(f"cannot mount the files of the container: {error.strerror}") from error
+
+
+def _handed(mount: detached.Description, numbers: Iterator[int]) -> detached.Description:
+    words = tuple(word for word in mount[3] if word in detached.ATTRIBUTES)
+    return detached.DETACHED, str(next(numbers)), mount[2], words, ()
+
+
 def _noted(number: int, received: set[int], streams: Any) -> None:
     received.add(number)
     streams.resize(number)
 
 
-def _start(stack: ExitStack, wire: dict[str, Any], streams: Any) -> tuple[int, int, int]:
+def _start(stack: ExitStack, wire: dict[str, Any], streams: Any, mounts: dict[int, int]) -> tuple[int, int, int]:
     """(reports, pid, go): the child started, our copies of its descriptors closed."""
     with ExitStack() as theirs:
         spec = _owned(theirs, os.memfd_create("builda-spec"))
@@ -146,7 +175,13 @@ def _start(stack: ExitStack, wire: dict[str, Any], streams: Any) -> tuple[int, i
         _owned(stack, reader)
         waiter, go = os.pipe()
         _owned(stack, go)
-        descriptors = {_SPEC: spec, _REPORT: _owned(theirs, writer), _GO: _owned(theirs, waiter), **streams.theirs}
+        descriptors = {
+            _SPEC: spec,
+            _REPORT: _owned(theirs, writer),
+            _GO: _owned(theirs, waiter),
+            **streams.theirs,
+            **mounts,
+        }
         executable = None
         with suppress(OSError):  # the child will say what is not allowed
             descriptors[_PYTHON] = _owned(theirs, read_only_python())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
 from builda.isolation import rlimits
 from builda.isolation.namespaces import run_child, to_wire
+from builda.linux import detached
 from builda.linux.process import is_alive, process_identity
 from builda.linux.userns import in_user_namespace
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from builda.events import Emit
     from builda.isolation.spec import Process, Sandbox
+    from builda.linux.mount import Mount
 
 _RUNTIMES = ("crun", "runc")
 _INERT = ["nosuid", "noexec", "nodev"]
@@ -117,7 +119,7 @@ def bundle_config(
         "mounts": _system_mounts(sandbox) + [_bind(source, path) for path, source in files],
         "linux": _linux(process, sandbox, cgroups_path),
     }
-    config["mounts"] += [_mount(tuple(mount)) for mount in sandbox.mounts]
+    config["mounts"] += [_mount(_bound(number, mount, sandbox.scratch)) for number, mount in enumerate(sandbox.mounts)]
     if sandbox.hostname is not None and sandbox.namespaces.get("uts", "private") == "private":
         config["hostname"] = sandbox.hostname
     return config
@@ -213,6 +215,14 @@ def _mount(mount: tuple[Any, ...]) -> dict[str, Any]:
     if kind in ("bind", "rbind"):
         words.append(kind)
     return {"destination": target, "type": "bind" if kind == "rbind" else kind, "source": source, "options": words}
+
+
+def _bound(number: int, mount: Mount, scratch: str) -> tuple[Any, ...]:
+    """What a runtime cannot mount is mounted into the bundle by the child (`rootfs.Tree`)."""
+    if mount.type != detached.FUSE:
+        return tuple(mount)
+    words = tuple(word for word in mount.options if word in detached.ATTRIBUTES)
+    return "bind", f"{scratch}/mount-{number}", mount.target, words, ()
 
 
 def _device(source: str, target: str) -> dict[str, Any]:

@@ -65,6 +65,10 @@ class Tree:
         """What an OCI runtime needs around the rootfs: mount points on record, a /proc of ours, one kind of cgroups."""
         for path, directory in spec["points"]:
             os.close(self.places.make(path, directory=directory))
+        for number, mount in enumerate(spec["mounts"]):
+            if mount[0] == detached.DETACHED:
+                os.mkdir(f"mount-{number}", 0o700, dir_fd=self.scratch)
+                _attach_below(detached.clone(mount), self.scratch, f"mount-{number}")
         if spec["namespaces"]["pid"] == "private":
             sys_.mount("proc", "/proc", "proc", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
         if spec["cgroup2"]:

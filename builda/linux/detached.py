@@ -37,6 +37,11 @@ PROPAGATION = {
     "shared": sys_.MS_SHARED,
     "unbindable": sys_.MS_UNBINDABLE,
 }
+FUSE = "fuse-overlayfs"
+"""An overlay by the program of this name (`linux.fuse`)."""
+DETACHED = "detached"
+"""A mount that exists already: its source is the number of a descriptor of this process, which is used up."""
+
 # Words of mount options that say which kind of mount it is, not how it is.
 KINDS = frozenset({"bind", "rbind", "defaults", "idmap", ""})
 
@@ -51,6 +56,13 @@ def clone(mount: Description, userns: int = -1) -> int:
         return clone_bind(source, recursive=kind == "rbind" or "rbind" in options, options=options, userns=userns)
     if kind == "overlay":
         return clone_overlay(lower, options, userns)
+    if kind == FUSE:
+        from builda.linux.fuse import left_alone
+
+        return left_alone(lower, options)
+    if kind == DETACHED:
+        set_options(int(source), options)
+        return int(source)
     return clone_filesystem(kind, source, options)
 
 

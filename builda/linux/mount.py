@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class Mount(NamedTuple):
-    """One mount(2): `type` is overlay, bind, rbind, tmpfs, proc, sysfs, devpts, mqueue, cgroup2 …
+    """One mount(2): `type` is overlay, fuse-overlayfs, bind, rbind, tmpfs, proc, sysfs, devpts, mqueue, cgroup2 …
 
-    For an overlay `lower` lists the lower directories, topmost first; `options` are the rest, `key` or `key=value`.
+    For overlays `lower` lists the lower directories, topmost first; `options` are the rest, `key` or `key=value`.
     """
 
     type: str
@@ -51,6 +51,16 @@ def mounted(mounts: tuple[Mount, ...]) -> AbstractContextManager[int]:
 
     @contextmanager
     def opened() -> Iterator[int]:
+        if len(mounts) == 1 and mounts[0].type == detached.FUSE:
+            from builda.linux.fuse import served
+
+            with served(mounts[0].lower, mounts[0].options) as mount:
+                fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount)
+                try:
+                    yield fd
+                finally:
+                    os.close(fd)
+            return
         fd = clone_tree(mounts)
         try:
             yield fd

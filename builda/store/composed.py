@@ -42,6 +42,7 @@ class ComposedSnapshots(Snapshots):
 
     driver: Driver = "composed"
     chain_suffix = LIST
+    stacks = False
 
     def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
         """Nothing is read of the image before `stand_on`."""

@@ -15,7 +15,7 @@ from builda.errors import CorruptContent, NotFound, Unsupported
 from builda.oci.digest import Digest
 from builda.store import layout, leases, locks
 from builda.store.layout import Layout
-from builda.store.snapshots import FLAT, LIST
+from builda.store.snapshots import FLAT, LIST, MARKED
 
 if TYPE_CHECKING:
     from builda.store.store import Store
@@ -63,7 +63,7 @@ def mark(store: Store) -> Marked:
         if result.blob is not None:
             blobs.add(Digest.parse(result.blob["digest"]).encoded)
     for chain in chains:
-        for name in (chain, f"{chain}{LIST}", f"{chain}{FLAT}"):
+        for name in (f"{chain}{suffix}" for suffix in ("", LIST, FLAT, MARKED)):
             with suppress(FileNotFoundError):
                 _mark_lineage(store, os.readlink(store.layout.path("chains", name)), snapshots)
     return Marked(frozenset(blobs), frozenset(snapshots))

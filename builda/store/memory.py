@@ -15,6 +15,7 @@ from builda.store.snapshots import FLAT, Driver, Info, Snapshots, boot_id
 
 if TYPE_CHECKING:
     from builda.events import Emit
+    from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest
     from builda.store.blobs import Blobs
@@ -26,6 +27,7 @@ class MemorySnapshots(Snapshots):
     """Snapshots in memory, and images unpacked into one tree each."""
 
     driver: Driver = "memory"
+    lasts = False
     chain_suffix = FLAT
 
     def __init__(self, where: Layout, blobs: Blobs, *, userxattr: bool, place: str) -> None:
@@ -39,6 +41,12 @@ class MemorySnapshots(Snapshots):
             if os.path.exists(kept):
                 return "/".join((kept, *parts))
         return super().path(snapshot, *parts)
+
+    def stacked(self, lower: tuple[str, ...], place: str) -> Mount:
+        """In memory too, where an upper directory can be."""
+        kept = f"{self._place}/{os.path.basename(place)}"
+        os.mkdir(kept, 0o700)
+        return super().stacked(lower, kept)
 
     def _make(self, key: str, parent: str | None) -> None:
         os.mkdir(f"{self._place}/{key}", 0o700)

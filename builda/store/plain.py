@@ -42,6 +42,7 @@ class PlainSnapshots(Snapshots):
 
     driver: Driver = "plain"
     whiteouts: Whiteouts = "plain"
+    stacks = False
 
     def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
         return None, self.prepare_on(image, None)

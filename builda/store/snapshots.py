@@ -20,7 +20,7 @@ from builda.store.layout import Layout
 
 if TYPE_CHECKING:
     from builda.events import Emit
-    from builda.fs.layer import Applied, Clamp, Whiteouts
+    from builda.fs.layer import Applied, Clamp, Marks, Whiteouts
     from builda.fs.tar import Writable
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from builda.store.blobs import Blobs
     from builda.store.images import Image
 
-Driver: TypeAlias = Literal["overlay", "memory", "plain", "composed"]
+Driver: TypeAlias = Literal["overlay", "memory", "fuse-overlayfs", "plain", "composed"]
 
-COMPOSED = "composed"
-"""The driver that makes no trees."""
+COMPOSED, FUSE = "composed", "fuse-overlayfs"
+"""The drivers that make no trees, and trees with files for what is deleted."""
 
 OVERLAY_OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
 """Whatever the machine's defaults: with one of these on, an upper directory is not the difference it seems to be."""
@@ -40,8 +40,9 @@ USERXATTR_OPTIONS = ("userxattr", "redirect_dir=nofollow", "metacopy=off", "inde
 """The same in a user namespace, where the marks are user.* attributes: the kernel takes no other redirect_dir there."""
 
 
-LIST, FLAT = ".list", ".flat"
-"""What the name of a ChainID ends with where it is that of a list of files, or of one tree of all its layers."""
+LIST, FLAT, MARKED = ".list", ".flat", ".marked"
+"""What the name of a ChainID ends with where it is that of a list of files, of one tree of all its layers, or of a tree
+with files for what is deleted."""
 
 
 class Info(NamedTuple):
@@ -68,8 +69,16 @@ class Snapshots:
     """The snapshots of one store, by the overlay driver."""
 
     driver: Driver = "overlay"
+    stacks = True
+    """Whether a snapshot is one layer's own files, to be put on others by a mount (`stacked` puts any directories)."""
+    lasts = True
+    """Whether its trees outlive this process."""
+    kind = "overlay"
+    """The type of that mount."""
+    marks: Marks = "overlay"
+    """How a snapshot says what is deleted."""
     whiteouts: Whiteouts = "overlay"
-    """How its trees say what a layer deletes."""
+    """How what a layer deletes is unpacked."""
     chain_suffix = ""
     """What the names of its ChainIDs end with: the tree and the list of one layer may lie side by side."""
 
@@ -145,7 +154,7 @@ class Snapshots:
 
         lower = tuple(self.path(below, "fs") for below in self.lineage(self.info(key).parent))
         options = (f"upperdir={self.path(key, 'fs')}", f"workdir={self.path(key, 'work')}", *self._options())
-        return (Mount("overlay", "overlay", "/", options, lower or (self._layout.path("empty"),)),)
+        return (Mount(self.kind, self.kind, "/", options, lower or (self._layout.path("empty"),)),)
 
     def view(self, snapshot: str | None) -> tuple[Mount, ...]:
         """How to mount a committed snapshot (None: the empty one), read-only."""
@@ -154,9 +163,18 @@ class Snapshots:
         lower = tuple(self.path(below, "fs") for below in self.lineage(snapshot))
         if not lower:
             return (Mount("bind", self._layout.path("empty"), "/", ("ro",)),)
-        if len(lower) == 1:  # overlay without an upper directory wants two lower ones
+        if len(lower) == 1 and self.kind == "overlay":  # which without an upper directory wants two lower ones
             return (Mount("bind", lower[0], "/", ("ro",)),)
-        return (Mount("overlay", "overlay", "/", (*self._options(), "ro"), lower),)
+        return (Mount(self.kind, self.kind, "/", (*self._options(), "ro"), lower),)
+
+    def stacked(self, lower: tuple[str, ...], place: str) -> Mount:
+        """How to mount directories on each other, topmost first, with writes going to `place`, a new directory."""
+        from builda.linux.mount import Mount  # which brings ctypes
+
+        for name in ("upper", "work"):
+            os.mkdir(f"{place}/{name}")
+        options = (f"upperdir={place}/upper", f"workdir={place}/work", *self._options())
+        return Mount(self.kind, self.kind, "/", options, lower)
 
     def _options(self) -> tuple[str, ...]:
         return USERXATTR_OPTIONS if self._userxattr else OVERLAY_OPTIONS
@@ -174,7 +192,7 @@ class Snapshots:
 
         root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return diff(root, sink, clamp=clamp)
+            return diff(root, sink, clamp=clamp, marks=self.marks)
         finally:
             os.close(root)
 
@@ -399,7 +417,7 @@ class Snapshots:
                 with self._blobs.open(layer.digest) as file:
                     reader = VerifyingReader(file, layer.digest, layer.size)
                     applied = unpack_blob(
-                        reader, compression, root, diff_id=diff_id, whiteouts="overlay", userxattr=self._userxattr
+                        reader, compression, root, diff_id=diff_id, whiteouts=self.whiteouts, userxattr=self._userxattr
                     )
             except BaseException:
                 self.remove(key)

@@ -16,7 +16,7 @@ from builda.store import layout
 from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
 from builda.store.layout import Layout
-from builda.store.snapshots import COMPOSED, Snapshots
+from builda.store.snapshots import COMPOSED, FUSE, Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
 
-DRIVERS = ("overlay", "plain", COMPOSED)
+DRIVERS = ("overlay", FUSE, "plain", COMPOSED)
 
 
 def __getattr__(name: str) -> object:
@@ -95,8 +95,7 @@ class Store:
         claim: Claim | None = None,
         now: Callable[[], float] = time.time,
     ) -> Store:
-        """The store at `root`, made when it is not there. `driver` is overlay or plain, by default what works there;
-        or composed, which makes no trees.
+        """The store at `root`, made when it is not there. `driver` is one of DRIVERS, by default what works there.
 
         `claim` is how this process sees the ids of trees, if it works in them. Raises StoreUnavailable when the store
         cannot be made, was made by another version, or belongs to another user or mode.
@@ -304,7 +303,7 @@ class Store:
 
     def bind_chain(self, chain: Digest, snapshot: str) -> str:
         """The committed snapshot of a ChainID is this one, or the one that was there first."""
-        return self.snapshots.bind_chain(chain, snapshot)
+        return self.kind_of(snapshot).bind_chain(chain, snapshot)
 
     def remove_snapshot(self, snapshot: str) -> None:
         """The snapshot is gone."""
@@ -472,6 +471,10 @@ def _trees_of(driver: str) -> type[Snapshots]:
         from builda.store.plain import PlainSnapshots
 
         return PlainSnapshots
+    if driver == FUSE:
+        from builda.store.fuseoverlay import FuseOverlaySnapshots
+
+        return FuseOverlaySnapshots
     return Snapshots
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from builda.linux.fuse import lacking
 from tests.conftest import Builda
 from tests.support.pods import VOLUME, in_pod, runtime_is_there
 
@@ -332,7 +333,7 @@ def test_newuidmap_without_file_capabilities_is_explained(given: Path) -> None:
     assert "setcap cap_setuid+ep newuidmap" in done.stderr
 
 
-@pytest.mark.parametrize("profile", ["privileged-root", "userns-pod", "userns-pod-admin", "rootless-setuid"])
+@pytest.mark.parametrize("profile", ["userns-pod", "userns-pod-admin", "rootless-setuid"])
 def test_a_store_on_the_pods_own_file_system_holds_copies_and_says_so(profile: str, given: Path) -> None:
     script = """
     builda pull -q oci-archive:/given/debian.tar:debian
@@ -357,6 +358,86 @@ def test_a_build_on_the_pods_own_file_system_keeps_its_trees_in_memory(
     assert "kept in memory until it ends" in done.stderr
     if profile != "rootless-nosetuid":
         assert done.stdout.split()[0] == by_root
+
+
+ON_ITS_OWN = {"BUILDA_ROOT": "/home/build/store", **EPOCH}
+BY_FUSE = {**ON_ITS_OWN, "BUILDA_STORAGE_DRIVER": "fuse-overlayfs"}
+needs_fuse = pytest.mark.skipif(lacking() is not None, reason=f"fuse-overlayfs cannot be had: {lacking()}")
+
+
+@needs_fuse
+@pytest.mark.parametrize("profile", ["privileged-root", "userns-pod", "rootless-setuid"])
+def test_a_store_on_the_pods_own_file_system_can_be_mounted_by_fuse_overlayfs(profile: str, given: Path) -> None:
+    script = f"{BUILD}\nbuilda info | grep GraphDriver >&2\n! pgrep fuse-overlayfs\nls $BUILDA_ROOT/ingest"
+    done = in_pod(profile, script, "--fuse", given=given, environ=BY_FUSE)
+    assert done.returncode == 0, done.stderr
+    assert '"GraphDriverName": "fuse-overlayfs"' in done.stderr
+    there = in_pod(profile, FILES_OF_BUILT, "--fuse", given=given, environ=BY_FUSE)
+    here = in_pod("privileged-root", FILES_OF_BUILT, given=given, environ=EPOCH)
+    assert there.returncode == here.returncode == 0, there.stderr + here.stderr
+    assert there.stdout.splitlines() == here.stdout.splitlines()
+    assert there.stdout.count("\n") > 5000
+
+
+@needs_fuse
+def test_what_fuse_overlayfs_does_not_keep_is_kept_or_refused(given: Path) -> None:
+    script = """
+    builda pull -q oci-archive:/given/debian.tar:debian >&2
+    c=$(builda from localhost/debian:debian)
+    builda run $c touch /var/local/x
+    builda commit -q --rm $c touched >&2
+    builda run $(builda from touched) stat -c '%a %u:%g' /var/local
+    builda bud -q --squash --secret id=s,src=/given/secret -t built /given >&2
+    builda inspect --type image --format '{{.FromImageDigest}}' built && echo
+    printf 'FROM localhost/debian:debian\\nCOPY --from=localhost/debian:debian /dev /devices\\n' > $BUILDA_ROOT/File
+    builda bud -f $BUILDA_ROOT/File /given
+    """
+    fuse = in_pod("userns-pod", script, "--fuse", given=given, environ=BY_FUSE)
+    assert fuse.returncode == 125, fuse.stderr
+    assert "File:2: a device node cannot be copied here: fuse-overlayfs" in fuse.stderr
+    root = in_pod("privileged-root", script, given=given, environ=EPOCH)
+    assert root.returncode == 0, root.stderr
+    assert fuse.stdout.splitlines()[0] == "2775 0:50"
+    assert root.stdout.splitlines()[:2] == fuse.stdout.splitlines()[:2]
+
+
+@needs_fuse
+def test_what_fuse_overlayfs_lacks_is_named(given: Path) -> None:
+    script = """
+    builda from scratch || echo refused
+    """
+    done = in_pod("userns-pod", script, given=given, environ=BY_FUSE)
+    assert done.stdout.split() == ["refused"]
+    assert "/dev/fuse: No such file or directory" in done.stderr
+    assert "device plugin" in done.stderr
+    single = in_pod("rootless-nosetuid", script, "--fuse", given=given, environ=BY_FUSE)
+    assert single.stdout.split() == ["refused"]
+    assert "with one id owners are kept in an attribute that fuse-overlayfs takes from nobody" in single.stderr
+
+
+@pytest.mark.parametrize("driver", ["", pytest.param("fuse-overlayfs", marks=needs_fuse)])
+@pytest.mark.parametrize("store", [f"{VOLUME}/store", "/home/build/store"])
+@pytest.mark.parametrize("profile", ["privileged-root", "userns-pod", "rootless-setuid"])
+def test_what_is_written_to_a_bind_is_thrown_away(profile: str, store: str, driver: str, given: Path) -> None:
+    script = """
+    unset BUILDA_RUNROOT
+    builda pull -q oci-archive:/given/debian.tar:debian
+    mkdir -p $TMP/context/d $TMP/shared/d; echo old > $TMP/context/file; echo old > $TMP/shared/file
+    cd $TMP; touch before; find . | sort > before
+    change='rm -rf d && mkdir d && echo new > file && touch other && ls && cat file'
+    printf 'FROM localhost/debian:debian AS first\nFROM first\n' > $TMP/File
+    echo "RUN --mount=type=bind,target=/ctx,rw cd /ctx && $change" >> $TMP/File
+    echo "RUN --mount=type=bind,from=first,source=/etc,target=/e,rw cd /e; rm -r apt; mkdir apt; > motd" >> $TMP/File
+    builda bud -q -f $TMP/File context
+    c=$(builda from localhost/debian:debian)
+    builda run -v $TMP/shared:/v:O $c bash -c "cd /v && $change"
+    builda run -v $TMP/shared/file:/v:O $c bash -c "echo x > /v"
+    rm File; find . | sort | diff - before; cat context/file shared/file; ls -A $BUILDA_ROOT/ingest
+    """
+    environ = {"BUILDA_ROOT": store, "TMP": "/home/build/work", **({"BUILDA_STORAGE_DRIVER": driver} if driver else {})}
+    done = in_pod(profile, f"mkdir -p $TMP\n{script}", *(("--fuse",) if driver else ()), given=given, environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-6:] == ["d", "file", "other", "new", "old", "old"]
 
 
 def test_a_store_that_another_kind_of_pod_made_is_refused(given: Path, tmp_path: Path) -> None:

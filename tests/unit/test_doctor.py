@@ -87,7 +87,11 @@ def test_a_set_uid_helper_is_good_outside_of_pods() -> None:
 @pytest.mark.parametrize(
     ("facts", "kind", "text"),
     [
-        (FACTS._replace(overlay="Invalid argument", file_system="overlay"), "lack", "layers are copied"),
+        (
+            FACTS._replace(overlay="Invalid argument", file_system="overlay"),
+            "lack",
+            "builds keep their trees in memory",
+        ),
         (FACTS._replace(mount_flags=frozenset({"noexec"})), "wrong", "commands cannot be executed"),
         (FACTS._replace(mount_flags=frozenset({"nosuid"})), "note", "set-uid programs have no effect"),
         (FACTS._replace(store_problem="it is read-only"), "wrong", "the store cannot be written"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from builda.oci.config import ImageConfig
 from builda.oci.edits import SetEnv, SetText
 from builda.plan import Configure, Copy, FromContainer, FromImage, Run, RunMount, RunOptions
 from builda.store.store import Image, WorkingContainer
-from tests.unit.builder.conftest import Bench, FakeIsolation
+from tests.unit.builder.conftest import Bench, FakeIsolation, make_bench
 
 pytestmark = pytest.mark.root
 NO_INPUTS = Inputs()
@@ -141,8 +142,23 @@ def test_a_volume_is_the_hosts_directory(bench: Bench, container: WorkingContain
     assert bench.upper(container) == []
     with pytest.raises(CommandFailed):
         bench.shell(container, "echo out > /mnt/here/file", volumes=(f"{shared}:/mnt/here:ro",))
-    bench.shell(container, "echo dropped > /mnt/here/other", volumes=(f"{shared}:/mnt/here:O",))
-    assert not (shared / "other").exists()
+
+
+@pytest.mark.parametrize("driver", ["overlay", "plain"])
+def test_what_is_written_over_a_volume_is_thrown_away(busybox_layout: Path, tmp_path: Path, driver: str) -> None:
+    shared = tmp_path / "shared"
+    (shared / "d").mkdir(parents=True)
+    (shared / "file").write_text("old")
+    os.chown(shared / "file", 7, 8)
+    script = "cd /mnt/here; stat -c %u:%g file; echo x > other; echo x >> file; rm -r d; mkdir d; echo x >> /mnt/file"
+    volumes = (f"{shared}:/mnt/here:O", f"{shared}/file:/mnt/file:O")
+    with ExitStack() as stack:
+        bench = make_bench(tmp_path, stack, driver)
+        container = bench.builder.from_image(f"oci:{busybox_layout}:box")
+        assert bench.shell(container, script, volumes=volumes) == "7:8\n"
+        assert os.listdir(bench.store.layout.path("ingest")) == []
+    assert sorted(os.listdir(shared)) == ["d", "file"]
+    assert (shared / "file").read_text() == "old"
 
 
 def test_a_volume_can_be_given_to_the_user(bench: Bench, container: WorkingContainer, tmp_path: Path) -> None:
@@ -201,6 +217,8 @@ def test_a_part_of_an_image_and_of_a_container(bench: Bench, container: WorkingC
     assert run(bench, other, "touch /m/new; ls /m", writes) == "new\npasswd\n"
     assert bench.shell(container, "ls /etc/passwd") == "/etc/passwd\n"
     file = RunMount(type="bind", target="/m", from_=FromImage("box"), source="/etc/passwd")
+    assert run(bench, other, "grep -c root /m", file) == "1\n"
+    assert run(bench, other, "echo x > /m; cat /m", replace(file, read_only=False)) == "x\n"
     assert run(bench, other, "grep -c root /m", file) == "1\n"
     with pytest.raises(NotFound, match="no such file or directory in box"):
         run(bench, other, "true", replace(file, source="/none"))

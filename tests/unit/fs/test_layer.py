@@ -26,6 +26,7 @@ from builda.fs.layer import (
     diff_trees,
     fingerprints,
     inherit_directories,
+    restore_set_ids,
     unpack_blob,
     write_layer,
     write_tree,
@@ -199,14 +200,67 @@ def test_overlay_deletions_become_whiteouts_and_back(tree: Path, target: Path) -
     assert layer_of(target) == layer
 
 
+BOTH_ORDERS = pytest.mark.parametrize("turn", [1, -1], ids=["first", "last"])
+
+
+def test_files_of_fuse_overlayfs_become_whiteouts_and_back(tree: Path, target: Path) -> None:
+    (tree / "d" / "o").mkdir(parents=True)
+    for name in (".wh.old", "d/.wh.gone", "d/.wh.both", "d/both", "d/o/.wh..wh..opq", "d/o/new"):
+        (tree / name).write_bytes(b"")
+    os.setxattr(tree / "d" / "o" / "new", "user.fuseoverlayfs.origin", b"host")
+    layer = layer_of(tree, marks="files")
+    assert names_of(layer) == [
+        ".wh.old",
+        "d/",
+        "d/.wh.both",
+        "d/.wh.gone",
+        "d/o/",
+        "d/o/.wh..wh..opq",
+        "d/o/new",
+    ]
+    assert not any(member.entry.xattrs for member in members(layer))
+    applied(layer, target, "files")
+    assert sorted(os.listdir(target / "d")) == [".wh.both", ".wh.gone", "o"]
+    assert layer_of(target, marks="files") == layer
+
+
+def test_directories_that_fuse_overlayfs_copied_up_have_their_set_id_bits_again(tmp_path: Path) -> None:
+    upper, middle, lower = (tmp_path / name for name in ("upper", "middle", "lower"))
+    for name in ("mail", "mail/box", "closed", "gone", "new/mail", "hidden"):
+        (upper / name).mkdir(parents=True)
+        (lower / name).mkdir(parents=True)
+        (lower / name).chmod(0o2755)
+    (upper / "closed").chmod(0o700)
+    (upper / "new/.wh..wh..opq").touch()
+    middle.mkdir()
+    (middle / ".wh.hidden").touch()
+    with opened(upper) as top, opened(middle) as below, opened(lower) as bottom:
+        restore_set_ids(top, (below, bottom))
+    found = {str(path.relative_to(upper)) for path in upper.rglob("*") if path.stat().st_mode & 0o2000}
+    assert found == {"mail", "mail/box", "gone"}
+
+
+@BOTH_ORDERS
+def test_for_fuse_overlayfs_a_whiteout_does_not_hide_its_own_layer(tree: Path, turn: int) -> None:
+    entries = [file(".wh.d"), directory("d"), file("d/new"), file(".wh.f"), file("f", b"own")]
+    if turn < 0:
+        entries = [directory("d"), file("d/new"), file("f", b"own"), file(".wh.f"), file(".wh.d")]
+    applied(archive(*entries), tree, "files")
+    assert sorted(os.listdir(tree)) == ["d", "f"]
+    assert sorted(os.listdir(tree / "d")) == [".wh..wh..opq", "new"]
+
+
+def test_for_fuse_overlayfs_a_whiteout_before_entries_below_it_without_their_directory(tree: Path) -> None:
+    applied(archive(file(".wh.d"), file("d/sub/new"), file(".wh.other")), tree, "files")
+    assert sorted(os.listdir(tree)) == [".wh.other", "d"]
+    assert sorted(os.listdir(tree / "d")) == [".wh..wh..opq", "sub"]
+
+
 @pytest.mark.root
 def test_opaque_by_user_xattr(tree: Path) -> None:
     applied(archive(directory("d"), file("d/.wh..wh..opq")), tree, "overlay", userxattr=True)
     assert os.getxattr(tree / "d", "user.overlay.opaque") == b"y"
     assert names_of(layer_of(tree)) == ["d/", "d/.wh..wh..opq"]
-
-
-BOTH_ORDERS = pytest.mark.parametrize("turn", [1, -1], ids=["first", "last"])
 
 
 @pytest.mark.root

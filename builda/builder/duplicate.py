@@ -1,0 +1,71 @@
+"""Copies of files and directories that stand in for their source while a command runs, and are thrown away after it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from builda.errors import Unsupported
+from builda.fs import owners, xattrs
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def duplicate(source: str, parent: int, name: str) -> bool:
+    """`name` in the directory `parent` looks as the source does: owners, modes, times, attributes and hard links.
+
+    Whether it is a directory. Unsupported for what is neither that nor a file.
+    """
+    fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            duplicate_directory(fd, parent, name)
+        elif stat.S_ISREG(mode):
+            _duplicate_file(fd, parent, name)
+        else:
+            raise Unsupported(f"neither a file nor a directory, of which there can be no copy to write to: {source}")
+        return stat.S_ISDIR(mode)
+    finally:
+        os.close(fd)
+
+
+def duplicate_directory(source: int, parent: int, name: str) -> None:
+    """The same of an open directory."""
+    from builda.fs.tree import CopyRequest, Source, copy_tree
+
+    os.mkdir(name, 0o700, dir_fd=parent)
+    here = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        copy_tree(CopyRequest((Source(source, "."),), "/"), here)
+        _look_like(here, source)
+    finally:
+        os.close(here)
+
+
+def _duplicate_file(source: int, parent: int, name: str) -> None:
+    with created(parent, name) as fd, open(source, "rb", closefd=False) as file, open(fd, "wb", closefd=False) as copy:
+        while data := file.read(1 << 20):
+            copy.write(data)
+        copy.flush()
+        _look_like(fd, source)
+
+
+@contextmanager
+def created(parent: int, name: str) -> Iterator[int]:
+    """A descriptor of a new file for the time of the block."""
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _look_like(fd: int, model: int) -> None:
+    info = os.fstat(model)
+    owners.fchown(fd, info.st_uid, info.st_gid)
+    os.fchmod(fd, stat.S_IMODE(info.st_mode))
+    xattrs.write(fd, xattrs.recorded(model))
+    os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))

@@ -1,0 +1,234 @@
+"""Overlays by the program fuse-overlayfs, as detached mounts like any other.
+
+builda makes the mount itself and hands the program the connection: no fusermount, no mount point. The program ends when
+the last reference to the mount does, whoever was killed. It is a child of this process in a session of its own, has
+none of its descriptors, and is waited for, so that the next one on a working directory finds it alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from builda.errors import InUse, StoreUnavailable
+from builda.linux import detached
+from builda.linux import syscalls as sys_
+from builda.linux.subids import find_tool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KIND = detached.FUSE
+"""The type of such a mount, and the name of the program."""
+DEVICE = "/dev/fuse"
+
+_CONNECTION, _LOCK = 3, 4  # the program's descriptors
+_PATIENCE_MS = 10_000
+_SIGNALLED = 128
+_ENVIRONMENT = {"FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT": "1"}  # always .wh. files, as on an overlay: one form is enough
+
+
+class Server(NamedTuple):
+    """A mount, the process that serves it, and what that process has said."""
+
+    mount: int
+    pid: int
+    said: int
+
+
+def lacking() -> str | None:
+    """What is missing for mounts of this kind, in words; None when all is there."""
+    if find_tool(KIND) is None:
+        return f"{KIND} is not installed"
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"{DEVICE}: {error.strerror}"
+    return None
+
+
+@contextmanager
+def served(lower: tuple[str, ...], options: tuple[str, ...]) -> Iterator[int]:
+    """The O_PATH descriptor that owns a detached mount of `lower`, topmost first, and the places of `options`.
+
+    After the block the program has ended. StoreUnavailable when it did so before.
+    """
+    server = _start(lower, options)
+    try:
+        yield server.mount
+        gone = _has_ended(server, patience=0)
+    except BaseException:
+        _end(server)
+        raise
+    words = _said(server)
+    status = _end(server)
+    if gone or status > _SIGNALLED:
+        how = f"was ended by signal {status - _SIGNALLED}" if status > _SIGNALLED else f"failed: {words}"
+        raise StoreUnavailable(
+            f"{KIND}, which showed the files of the container, {how}",
+            hint="what was written last may be lost: begin the step anew",
+        )
+
+
+def left_alone(lower: tuple[str, ...], options: tuple[str, ...]) -> int:
+    """The same for as long as anybody uses the mount, this process or another; the caller closes the descriptor."""
+    server = _start(lower, options)
+    os.close(server.said)
+    return server.mount
+
+
+def _start(lower: tuple[str, ...], options: tuple[str, ...]) -> Server:
+    attributes, settings = detached.split_options(options)
+    _check_paths((*lower, *settings))
+    program = find_tool(KIND)
+    if program is None:
+        raise OSError(errno.ENOENT, "is not installed", KIND)
+    device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        mount = _mount(device, attributes)
+        try:
+            words = ",".join((f"lowerdir={':'.join(lower)}", *settings))
+            argv = [program, "-f", "-o", words, f"/dev/fd/{_CONNECTION}"]
+            with _alone(settings) as lock:
+                pid, said = _spawn(argv, device, lock)
+        except BaseException:
+            os.close(mount)
+            raise
+    finally:
+        os.close(device)  # from now on the program alone holds the connection: when it goes, nobody waits for it
+    server = Server(mount, pid, said)
+    try:
+        os.stat(mount)
+    except OSError as error:
+        words = _said(server)
+        _end(server)
+        raise OSError(error.errno, f"{KIND} does not work: {words or error.strerror}") from error
+    return server
+
+
+@contextmanager
+def unserved(workdir: str) -> Iterator[None]:
+    """No program works on this working directory during the block; one whose mount is gone has finished."""
+    fd = _locked(workdir)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _check_paths(words: tuple[str, ...]) -> None:
+    for word in words:
+        path = word.partition("=")[2] if "=" in word.partition("/")[0] else word
+        if any(character in path for character in ":,\\"):
+            raise OSError(errno.EINVAL, f"{KIND} takes no directory with a colon, a comma or a backslash", path)
+
+
+def _mount(device: int, attributes: int) -> int:
+    context = sys_.fsopen("fuse")
+    try:
+        settings = {"source": KIND, "subtype": KIND, "fd": str(device), "rootmode": "40000"}
+        for key, value in {**settings, "user_id": "0", "group_id": "0"}.items():
+            sys_.fsconfig(context, sys_.FSCONFIG_SET_STRING, key, value)
+        for flag in ("default_permissions", "allow_other"):
+            sys_.fsconfig(context, sys_.FSCONFIG_SET_FLAG, flag)
+        sys_.fsconfig(context, sys_.FSCONFIG_CMD_CREATE)
+        return sys_.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+@contextmanager
+def _alone(settings: list[str]) -> Iterator[int | None]:
+    """A descriptor by which the program has its working directory for itself as long as it lives."""
+    work = next((word.partition("=")[2] for word in settings if word.startswith("workdir=")), None)
+    if work is None:
+        yield None
+        return
+    fd = _locked(work)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _locked(path: str) -> int:
+    """Who served it before needs a moment to end after its mount did."""
+    import fcntl
+    import time
+
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for _ in range(_PATIENCE_MS):
+            with suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fd
+            time.sleep(0.001)
+        raise InUse(f"working tree is mounted elsewhere, by another {KIND}: {path}", hint="unmount it there first")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _spawn(argv: list[str], device: int, lock: int | None) -> tuple[int, int]:
+    """(pid, what it says): the program, which a ^C at the terminal does not reach."""
+    import signal
+
+    said = os.memfd_create("builda-fuse")
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        given = {0: null, 1: null, 2: said, _CONNECTION: device} | ({} if lock is None else {_LOCK: lock})
+        others = [int(name) for name in os.listdir("/proc/self/fd")]
+        spare = dict(zip(given, range(max(others) + 1, max(others) + 1 + len(given)), strict=True))
+        actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, fd, spare[number]) for number, fd in given.items()]
+        actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in others if _is_inherited(fd)]
+        actions += [(os.POSIX_SPAWN_DUP2, spare[number], number) for number in given]
+        actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in spare.values()]
+        environ = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ} | _ENVIRONMENT
+        default = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+        pid = os.posix_spawn(
+            argv[0], argv, environ, file_actions=actions, setsid=True, setsigmask=(), setsigdef=default
+        )
+    except BaseException:
+        os.close(said)
+        raise
+    finally:
+        os.close(null)
+    return pid, said
+
+
+def _is_inherited(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:  # the one that listed them
+        return False
+
+
+def _said(server: Server) -> str:
+    """The last line of what the program said."""
+    os.lseek(server.said, 0, os.SEEK_SET)
+    lines = os.read(server.said, 65536).decode("utf-8", "replace").splitlines()
+    return next((line.strip().removeprefix(f"{KIND}: ") for line in reversed(lines) if line.strip()), "")
+
+
+def _end(server: Server) -> int:
+    """Let go of the mount and wait for the program, unless somebody else still uses the mount; its exit status."""
+    from builda.linux.process import wait
+
+    os.close(server.mount)
+    os.close(server.said)
+    return wait(server.pid) if _has_ended(server, patience=_PATIENCE_MS) else 0
+
+
+def _has_ended(server: Server, *, patience: int) -> bool:
+    """Whether the program ends within so many milliseconds."""
+    import select
+
+    watch = sys_.pidfd_open(server.pid)
+    try:
+        waiting = select.poll()
+        waiting.register(watch, select.POLLIN)
+        return bool(waiting.poll(patience))
+    finally:
+        os.close(watch)

@@ -1,0 +1,52 @@
+"""The driver for places where the kernel's overlay cannot be written: overlays by the program fuse-overlayfs.
+
+Snapshots are those of the overlay driver, except that files say what is deleted, called as in an archive: where there
+can be no overlay there can be no whiteouts of its kind either.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from builda.linux.fuse import KIND, unserved
+from builda.store.snapshots import MARKED, Driver, Snapshots
+
+if TYPE_CHECKING:
+    from builda.fs.layer import Clamp, Marks, Whiteouts
+    from builda.fs.tar import Writable
+
+
+class FuseOverlaySnapshots(Snapshots):
+    """Snapshots that fuse-overlayfs puts on each other."""
+
+    driver: Driver = "fuse-overlayfs"
+    kind = KIND
+    marks: Marks = "files"
+    whiteouts: Whiteouts = "files"
+    chain_suffix = MARKED
+
+    def freeze(self, key: str) -> str:
+        with unserved(self.path(key, "work")):
+            self._restore(key)
+            return super().freeze(key)
+
+    def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, below: str | None = None) -> tuple[str, ...]:
+        if not self.info(key).committed:
+            self._restore(key)
+        return super().write_changes(key, sink, clamp=clamp, below=below)
+
+    def _restore(self, key: str) -> None:
+        """What the program lost of directories is there again."""
+        from builda.fs.layer import restore_set_ids
+
+        with ExitStack() as stack:
+            fds = []
+            for snapshot in self.lineage(key):
+                fds.append(os.open(self.path(snapshot, "fs"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                stack.callback(os.close, fds[-1])
+            restore_set_ids(fds[0], fds[1:])
+
+    def _options(self) -> tuple[str, ...]:
+        return ()
