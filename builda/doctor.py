@@ -57,7 +57,8 @@ class Facts(NamedTuple):
     mount_flags: frozenset[str]
     free_bytes: int
     free_inodes: int | None
-    private_network: str | None  # how a command gets a network of its own here
+    private_network: str | None  # what gives a command a network of its own here
+    tun: str | None  # why /dev/net/tun cannot be opened, which all but a bridge need
 
 
 class Finding(NamedTuple):
@@ -89,16 +90,16 @@ def _network_finding(facts: Facts) -> Finding:
     relay = facts.private_network
     if relay == BRIDGE:
         return Finding("good", f"commands have a network of their own, by {relay}")
-    if relay is not None:
+    if relay is not None and facts.tun is None:
         return Finding(
             "good", f"commands share this process's network; --network private gives them their own, by {relay}"
         )
-    return Finding(
-        "note",
-        "commands share this process's network",
-        "nothing here can make them one of their own",
-        () if facts.mode in ("direct", "chroot") else ("apt-get install passt",),
-    )
+    what = "commands share this process's network"
+    if relay is not None:
+        cause = f"{relay} would make them one of their own, and cannot open /dev/net/tun: {facts.tun}"
+        return Finding("note", what, cause, ("a device plugin that gives pods /dev/net/tun",))
+    change = () if facts.mode in ("direct", "chroot") else ("apt-get install passt",)
+    return Finding("note", what, "nothing here can make them one of their own", change)
 
 
 _MODES: dict[Mode, str] = {
@@ -295,6 +296,7 @@ def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
         free_bytes=room.f_bavail * room.f_frsize,
         free_inodes=room.f_favail if room.f_files else None,
         private_network=_network(chosen, effective),
+        tun=_tun_refused(),
     )
 
 
@@ -419,8 +421,16 @@ def _network(mode: Mode, effective: int) -> str | None:
     from builda.linux.subids import find_tool
     from builda.linux.userns import in_user_namespace
 
-    if mode == "direct":
-        return BRIDGE if not in_user_namespace() and effective >> _NET_ADMIN & 1 else None
+    if mode == "direct" and not in_user_namespace():
+        return BRIDGE if effective >> _NET_ADMIN & 1 else None
     if mode == "chroot":
         return None
     return next((name for name in ("pasta", "slirp4netns") if find_tool(name)), None)
+
+
+def _tun_refused() -> str | None:
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return error.strerror
+    return None

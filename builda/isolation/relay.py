@@ -26,6 +26,7 @@ _SLIRP4NETNS = (
     "--configure --mtu=65520 --disable-host-loopback --ready-fd=READY --netns-type=path /proc/self/fd/NETNS tap0"
 )
 _KILL = 9
+_TUN = "/dev/net/tun"
 
 
 def command() -> tuple[str, ...] | None:
@@ -62,6 +63,8 @@ class Relay:
             lines = os.read(self._said, 65536).decode("utf-8", "replace").splitlines()
             words = [line.strip() for line in lines if line.strip() and "syslog" not in line]
             why = words[-1] if words else "it ended"
+            if not os.path.exists(_TUN):
+                why = f"{why} (there is no {_TUN}, which a pod gets from a device plugin)"
             raise Failure("NetworkUnavailable", f"cannot make a private network: {self._name}: {why}", _HINT)
 
 

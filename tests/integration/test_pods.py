@@ -503,3 +503,8 @@ def test_a_private_network_that_cannot_be_had_is_said_once(given: Path) -> None:
     done = in_pod("userns-pod", script, given=given)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("commands have the host's network: cannot make a private network") == 1
+    assert "there is no /dev/net/tun" in done.stderr
+    assert (
+        "cannot open /dev/net/tun: No such file or directory"
+        in in_pod("userns-pod", "builda doctor", given=given).stdout
+    )

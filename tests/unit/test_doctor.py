@@ -34,6 +34,7 @@ FACTS = Facts(
     mount_flags=frozenset({"rw", "relatime"}),
     free_bytes=1 << 40,
     free_inodes=1 << 20,
+    tun=None,
     private_network="a bridge",
 )
 ROOT_POD = FACTS._replace(
@@ -100,6 +101,8 @@ def test_a_set_uid_helper_is_good_outside_of_pods() -> None:
         (ROOT_POD, "note", "mode chroot: commands run by chroot"),
         (FACTS._replace(mode="userns", fresh_proc=DENIED), "note", "processes of this pod"),
         (RESTRICTED, "wrong", "mode traced"),
+        (FACTS._replace(private_network="pasta"), "good", "--network private gives them their own, by pasta"),
+        (FACTS._replace(private_network="pasta", tun="Nothing"), "note", "commands share this process's network"),
     ],
 )
 def test_what_is_wrong_with_the_place_is_said(facts: Facts, kind: str, text: str) -> None:
