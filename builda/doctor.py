@@ -385,9 +385,9 @@ def _overlay_in(mode: Mode, place: str) -> str | None:
     """Why there is no overlay in `place`, tried in a directory that is gone again."""
     if not os.access(place, os.W_OK):
         return "it cannot be written"
-    from builda.linux.probe import attempt
+    from builda.modes import overlay_at
 
-    return _in_namespace(mode, lambda maps: attempt(lambda: _try_overlay(maps, place)))
+    return _in_namespace(mode, lambda maps: overlay_at(place, ".builda-doctor-", maps))
 
 
 def _in_namespace(mode: Mode, ask: Callable[[Maps | None], str | None]) -> str | None:
@@ -399,22 +399,6 @@ def _in_namespace(mode: Mode, ask: Callable[[Maps | None], str | None]) -> str |
         return ask(maps_of(mode))
     except BuildaError as error:
         return str(error)
-
-
-def _try_overlay(maps: Maps | None, place: str) -> None:
-    import shutil
-    import tempfile
-
-    from builda.linux.attempts import overlay_in
-    from builda.linux.userns import enter, in_user_namespace
-
-    if maps is not None:
-        enter(maps)
-    directory = tempfile.mkdtemp(prefix=".builda-doctor-", dir=place)
-    try:
-        overlay_in(directory, *(("userxattr",) if in_user_namespace() else ()))
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _network(mode: Mode, effective: int) -> str | None:

@@ -224,14 +224,53 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
     return answers | {name: find_tool(name) or "not installed" for name in tools}
 
 
-def room(place: str) -> dict[str, int | str]:
-    """What the file system of a directory has left, and whether files can share blocks there."""
+def room(place: str, mode: Mode) -> dict[str, int | str]:
+    """What the file system of a store's directory for temporary files has left, and what can be done on it."""
     from builda.linux.attempts import reflink
     from builda.linux.probe import attempt
+    from builda.linux.process import process_identity
 
     left = os.statvfs(place)
-    shares = attempt(lambda: reflink(place)) or "yes"
-    return {"free bytes": left.f_bavail * left.f_frsize, "free inodes": left.f_favail, "reflink": shares}
+    found: dict[str, int | str] = {
+        "free bytes": left.f_bavail * left.f_frsize,
+        "free inodes": left.f_favail,
+        "reflink": attempt(lambda: reflink(place)) or "yes",
+    }
+    if mode not in ("direct", "userns", "subid", "single"):
+        return found
+    pid, start = process_identity()
+    for name, options in (("overlay", ()), ("overlay userxattr", ("userxattr",))):
+        found[name] = overlay_at(place, f"tmp-{pid}-{start}-", maps_of(mode), options) or "yes"
+    return found
+
+
+def overlay_at(place: str, prefix: str, maps: Maps | None, options: tuple[str, ...] | None = None) -> str | None:
+    """Why no overlay can be written in a directory below `place`, which is gone again; None when one can.
+
+    `options` are by default those that overlays have in the namespaces of `maps`.
+    """
+    from builda.linux.probe import attempt
+
+    return attempt(lambda: _overlay_at(place, prefix, maps, options))
+
+
+def _overlay_at(place: str, prefix: str, maps: Maps | None, options: tuple[str, ...] | None) -> None:
+    import shutil
+    import tempfile
+
+    from builda.linux.attempts import overlay_in
+    from builda.linux.userns import enter as enter_namespace
+    from builda.linux.userns import in_user_namespace
+
+    if maps is not None:
+        enter_namespace(maps)
+    if options is None:
+        options = ("userxattr",) if in_user_namespace() else ()
+    directory = tempfile.mkdtemp(prefix=prefix, dir=place)
+    try:
+        overlay_in(directory, *options)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def hold_memory(place: str) -> int | None:

@@ -72,7 +72,7 @@ def _store(session: Session) -> Mapping[str, Any]:
         "GraphImageStore": "",
         "GraphOptions": [],
         "GraphRoot": store.root,
-        "GraphStatus": room(store.root),
+        "GraphStatus": room(store.layout.path("ingest"), session.mode),
         "GraphTransientStore": False,
         "ImageStore": {"number": sum(1 for _ in store.iter_images())},
         "RunRoot": os.path.abspath(session.settings.runroot),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 from builda.linux.fuse import lacking
 from tests.conftest import Builda
 from tests.support.pods import VOLUME, in_pod, runtime_is_there
+from tests.support.registry import PASSWORD, USER, registry
 
 pytestmark = [
     pytest.mark.root,
@@ -463,6 +465,27 @@ def test_mounts_live_inside_unshare(given: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-2:] == ["refused", "5:6"]
     assert "builda unshare" in done.stderr
+
+
+@pytest.mark.parametrize("profile", ["restricted", "userns-pod-admin"])
+def test_credentials_of_a_mounted_secret_are_used(profile: str, given: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with registry(basic=True) as server:
+        auths = {"auths": {server.address: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}}}
+        (tmp_path / ".dockerconfigjson").write_text(json.dumps(auths))
+        script = f"""
+        c=$(builda from scratch)
+        builda copy -q $c /given/hello /hello
+        builda commit -q --rm $c {server.address}/made:1
+        builda push -q --tls-verify=false {server.address}/made:1
+        builda rmi -a >&2
+        builda pull -q --tls-verify=false {server.address}/made:1
+        ! env -u REGISTRY_AUTH_FILE python3 -m builda pull -q --policy always --tls-verify=false {server.address}/made:1
+        """
+        secret = ("--bind", f"{tmp_path}:/secret:ro", "--env", "REGISTRY_AUTH_FILE=/secret/.dockerconfigjson")
+        done = in_pod(profile, script, *secret, given=given)
+    assert done.returncode == 0, done.stderr
+    assert "401" in done.stderr or "authentication required" in done.stderr
 
 
 def interfaces(proc_net_dev: str) -> list[str]:

@@ -243,7 +243,10 @@ def test_keep_groups_keeps_what_has_no_number_inside(user: Rootless, busybox: Pa
 
 
 def test_info_tells_what_this_user_may_do(user: Rootless) -> None:
-    told = json.loads(user("info"))["host"]["abilities"]
+    info = json.loads(user("info"))
+    told = info["host"]["abilities"]
+    assert info["store"]["GraphStatus"]["overlay userxattr"] == "yes"
+    assert not any((user.home / ".local/share/builda/ingest").iterdir())
     assert told["mount namespace"] == "CAP_SYS_ADMIN is missing"
     assert (told["subordinate ids"], told["overlay userxattr"], told["fresh proc"]) == ("yes", "yes", "yes")
     assert told["device nodes"] == "Operation not permitted"
