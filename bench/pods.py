@@ -1,11 +1,16 @@
-"""The table of docs/kubernetes.md: what builda does in each kind of pod, by building in it.
+"""The tables of docs/kubernetes.md: what builda does in each kind of pod, by building in it.
 
     python -m bench.pods [PROFILE ...]
+    python -m bench.pods --beside [PROFILE ...]
 
 Each pod builds a Containerfile with RUN (useradd, chown, a cache mount, a secret), one without, and runs a bash script,
 on a volume, from an archive of Debian's minimal base. A cell is the seconds that the build took in the pod, pulling
 included, with `=` behind it when the image has the digest that root's build on this machine gave, `refused` when builda
 said so before any work, or `fails` when a command failed.
+
+With `--beside` a row is the whole life of a pod, its start included, with builda and with Debian's buildah (isolation
+chroot, driver overlay): the base is pulled from a registry on loopback, a Containerfile with COPY and three RUN is
+built, and the image goes to an OCI archive. buildah builds without a cache of layers.
 """
 
 from __future__ import annotations
@@ -13,11 +18,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.base_images import debian_tar
 from tests.support.pods import PODSIM, in_pod
+from tests.support.registry import registry
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
@@ -27,6 +34,22 @@ RUN useradd -m x && chown x:x /srv/hello && chmod 4755 /srv/hello
 RUN --mount=type=cache,target=/c --mount=type=secret,id=s touch /c/x && cat /run/secrets/s > /dev/null
 CMD ["bash"]
 """
+BESIDE = """FROM BASE
+COPY --chown=1000:0 hello /srv/
+RUN useradd -m x && chown x:x /srv/hello && id x
+RUN --mount=type=cache,target=/c touch /c/x
+RUN apt-get --version
+ENV A=b
+CMD ["bash"]
+"""
+BUILDS = {
+    "builda": "builda bud -q --tls-verify=false -f /given/Beside -t built /given >&2; "
+    "builda push -q built oci-archive:/vol/out.tar >&2",
+    "buildah": 'b() { buildah --root /vol/s --runroot /vol/r --storage-driver overlay "$@"; }; '
+    "b bud -q --isolation chroot --tls-verify=false -f /given/Beside -t built /given >&2; "
+    "b push -q built oci-archive:/vol/out.tar:x >&2",
+}
+WORKING = ("privileged-root", "root-default-unconfined", "rootless-setuid", "userns-pod", "userns-pod-admin")
 WITHOUT_RUN = """FROM localhost/debian:debian
 COPY --chown=1000:0 hello /srv/
 WORKDIR /srv/work
@@ -51,6 +74,9 @@ WORK: Mapping[str, tuple[str, ...]] = {
 
 def main() -> None:
     """Print the table, a row at a time."""
+    if sys.argv[1:2] == ["--beside"]:
+        _beside(tuple(sys.argv[2:]) or WORKING)
+        return
     listed = subprocess.run([str(PODSIM), "--list"], capture_output=True, text=True, check=True).stdout
     profiles = sys.argv[1:] or [line.split()[0] for line in listed.splitlines() if line.strip()]
     with tempfile.TemporaryDirectory(prefix="pods-") as directory:
@@ -63,7 +89,30 @@ def main() -> None:
             print(f"| {profile} | " + " | ".join(cells) + " |", flush=True)
 
 
-def _given(directory: Path) -> Path:
+def _beside(profiles: tuple[str, ...]) -> None:
+    """Print the seconds of whole pods, the better of two runs each."""
+    with tempfile.TemporaryDirectory(prefix="pods-") as directory, registry() as server:
+        base = server.name("debian:base")
+        given = _given(Path(directory), base)
+        print("| pod | " + " | ".join(f"{name} s" for name in BUILDS) + " |")
+        print("|---" * (len(BUILDS) + 1) + "|")
+        for profile in profiles:
+            cells = [_whole(profile, script, given) for script in BUILDS.values()]
+            print(f"| {profile} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _whole(profile: str, script: str, given: Path) -> str:
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        done = in_pod(profile, f"{script}; test -s /vol/out.tar", given=given)
+        times.append(time.perf_counter() - start)
+        if done.returncode != 0:
+            return "fails"
+    return f"{min(times):.1f}"
+
+
+def _given(directory: Path, pushed: str | None = None) -> Path:
     directory.chmod(0o755)
     with tempfile.TemporaryDirectory(prefix="store-") as store:
 
@@ -84,6 +133,9 @@ def _given(directory: Path) -> Path:
         builda("add", "--quiet", container, str(debian_tar()), "/")
         builda("config", "--env", PATH, container)
         builda("commit", "--quiet", container, f"oci-archive:{directory}/debian.tar:debian")
+        if pushed is not None:
+            builda("commit", "--quiet", "--tls-verify=false", container, f"docker://{pushed}")
+    (directory / "Beside").write_text(BESIDE.replace("BASE", pushed or ""))
     (directory / "With").write_text(WITH_RUN)
     (directory / "Without").write_text(WITHOUT_RUN)
     (directory / "hello").write_text("hello\n")
