@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -97,11 +98,13 @@ def _network_finding(facts: Facts) -> Finding:
     what = "commands share this process's network"
     if relay is not None:
         cause = f"{relay} would make them one of their own, and cannot open /dev/net/tun: {facts.tun}"
-        return Finding("note", what, cause, ("a device plugin that gives pods /dev/net/tun",))
+        closed = facts.tun == os.strerror(errno.EACCES)
+        return Finding("note", what, cause, ("chmod 0666 /dev/net/tun" if closed else _TUN_PLUGIN,))
     change = () if facts.mode in ("direct", "chroot") else ("apt-get install passt",)
     return Finding("note", what, "nothing here can make them one of their own", change)
 
 
+_TUN_PLUGIN = "a device plugin that gives pods /dev/net/tun"
 _MODES: dict[Mode, str] = {
     "direct": "namespaces and overlays are made as this process is",
     "userns": "builds in a user namespace of its own, with every id of this one",
