@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.builder.options import Inputs
     from builda.builder.usernamespace import Users
-    from builda.errors import BuildaError
     from builda.isolation.spec import Process, Sandbox, User
     from builda.linux.mount import Mount
     from builda.plan import Run, RunOptions
-    from builda.store.store import WorkingContainer
+    from builda.store.store import Store, WorkingContainer
 
 
 def run(
@@ -61,7 +60,7 @@ def run(
             finally:
                 settle(builder, current)
         if status not in valid_statuses:
-            raise _failure(step, status, builder.store.no_others)
+            raise _failure(step, status, builder.store)
         return remembered(builder, current, step.created_by)
 
 
@@ -155,13 +154,18 @@ def _group_names(options: RunOptions) -> tuple[str, ...]:
     return tuple(name for name in options.group_add if name != "keep-groups")
 
 
-def _failure(step: Run, status: int, no_others: BuildaError | None) -> CommandFailed:
+def _failure(step: Run, status: int, store: Store) -> CommandFailed:
     if status == 0:
         what = "command succeeded, and 0 is not among the valid exit codes"
         return CommandFailed(what, status=125, command=step.args)
     hint = None
-    if no_others is not None:  # its own words are the kernel's, such as "Invalid argument" of chown
-        hint = f"commands have one id here, and can neither become others nor give files to them; {no_others.hint}"
+    full = store.full_memory()
+    if full is not None:
+        hint = f"{full}; {full.hint}"
+    elif store.no_others is not None:  # its own words are the kernel's, such as "Invalid argument" of chown
+        hint = (
+            f"commands have one id here, and can neither become others nor give files to them; {store.no_others.hint}"
+        )
     return CommandFailed(f"command {ending(status)}", status=status, command=step.args, hint=hint)
 
 

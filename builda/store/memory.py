@@ -42,6 +42,11 @@ class MemorySnapshots(Snapshots):
                 return "/".join((kept, *parts))
         return super().path(snapshot, *parts)
 
+    def is_full(self) -> bool:
+        """Whether next to nothing is left."""
+        left = os.statvfs(self._place)
+        return left.f_bavail < left.f_blocks // 100 or left.f_favail < 100
+
     def stacked(self, lower: tuple[str, ...], place: str) -> Mount:
         """In memory too, where an upper directory can be."""
         kept = f"{self._place}/{os.path.basename(place)}"

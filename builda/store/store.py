@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from builda.errors import InUse, InvalidValue, NotFound
+from builda.errors import InUse, InvalidValue, NotFound, StoreUnavailable
 from builda.store import layout
 from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
@@ -222,6 +222,17 @@ class Store:
         return {str(container.image_digest): container.name for container in self.iter_containers()}
 
     # Snapshots
+
+    def full_memory(self) -> StoreUnavailable | None:
+        """What to say of a failure when next to nothing fits into the memory for trees any more."""
+        from builda.store.memory import MemorySnapshots
+
+        if not isinstance(self.snapshots, MemorySnapshots) or not self.snapshots.is_full():
+            return None
+        return StoreUnavailable(
+            f"memory for the build's trees is full: {(self.memory or 0) >> 20} MiB",
+            hint="give the store a volume (--root, BUILDA_ROOT), the build more memory, or --storage-driver plain",
+        )
 
     @property
     def lists(self) -> ComposedSnapshots:
