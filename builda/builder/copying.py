@@ -71,7 +71,9 @@ def _full_disk(builder: Builder) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise (builder.store.full_memory() or layout.unavailable(error, builder.store.root)) from error
+            raise (
+                builder.store.full_memory(did_not_fit=True) or layout.unavailable(error, builder.store.root)
+            ) from error
         raise
 
 

@@ -223,11 +223,11 @@ class Store:
 
     # Snapshots
 
-    def full_memory(self) -> StoreUnavailable | None:
-        """What to say of a failure when next to nothing fits into the memory for trees any more."""
+    def full_memory(self, *, did_not_fit: bool = False) -> StoreUnavailable | None:
+        """What to say of a failure where trees are in memory: that it is full, or that something did not fit."""
         from builda.store.memory import MemorySnapshots
 
-        if not isinstance(self.snapshots, MemorySnapshots) or not self.snapshots.is_full():
+        if not isinstance(self.snapshots, MemorySnapshots) or not (did_not_fit or self.snapshots.is_full()):
             return None
         return StoreUnavailable(
             f"memory for the build's trees is full: {(self.memory or 0) >> 20} MiB",
