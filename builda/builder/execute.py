@@ -163,7 +163,8 @@ def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
         return _try(builder, plan, options, imported, as_list=False)
     try:
         return _try(builder, plan, options, imported, as_list=True)
-    except TreeNeeded:
+    except TreeNeeded as error:
+        builder.emit(Warned(message=f"beginning again, with the base image unpacked: {error}"))
         return _try(builder, plan, options, imported, as_list=False)
 
 
