@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.options import Inputs
-    from builda.isolation.spec import User
     from builda.plan import Run, RunMount, RunOptions, Source
 
 SCRIPT = "/run/.builda-script"
@@ -42,14 +41,15 @@ class Attachments(NamedTuple):
 
 @contextmanager
 def attached(
-    builder: Builder, step: Run, options: RunOptions, inputs: Inputs, user: User, scratch: str
+    builder: Builder, step: Run, options: RunOptions, inputs: Inputs, owner: tuple[int, int], scratch: str
 ) -> Iterator[Attachments]:
     """What volumes and mounts the run asks for; locks of cache mounts are held for the time of the block.
 
-    Files with secrets are in `scratch`, which the caller removes.
+    Files with secrets are in `scratch`, which the caller removes. `owner` is the command's user and group as the caller
+    sees them.
     """
     with ExitStack() as stack:
-        work = _Work(builder, inputs, user, scratch, stack)
+        work = _Work(builder, inputs, owner, scratch, stack)
         if not builder.store.can_mount:
             work.take_caches(step.mounts)
         mounts = [work.volume(text) for text in options.volumes]
@@ -66,10 +66,12 @@ def attached(
 class _Work:
     """The mounts of one run, each made ready in turn."""
 
-    def __init__(self, builder: Builder, inputs: Inputs, user: User, scratch: str, stack: ExitStack) -> None:
+    def __init__(
+        self, builder: Builder, inputs: Inputs, owner: tuple[int, int], scratch: str, stack: ExitStack
+    ) -> None:
         self.builder = builder
         self.inputs = inputs
-        self.user = user
+        self.owner = owner
         self.scratch = scratch
         self.stack = stack
         self.count = 0
@@ -118,7 +120,7 @@ class _Work:
             if word not in known:
                 raise InvalidValue(f"unknown volume option: {word} in {text}")
         if "U" in words:
-            _chown_tree(source, self.user.uid, self.user.gid)
+            _chown_tree(source, *self.owner)
         return tuple(word for word in words if word in _PLAIN_OPTIONS or word in _PROPAGATIONS)
 
     def over(self, mount: Mount) -> Mount:

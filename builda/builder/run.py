@@ -49,7 +49,8 @@ def run(
         rootfs = builder.rootfs(current)
         users = users_for(builder, current, options, rootfs)
         user, home = _identity(rootfs, current, step, options, users)
-        with scratch(builder) as place, attached(builder, step, options, inputs, user, place) as attachments:
+        owner = (user.uid, user.gid) if users is None else users.outside(user.uid, user.gid)
+        with scratch(builder) as place, attached(builder, step, options, inputs, owner, place) as attachments:
             command = process.process_of(current, step, options, user, home, attachments, around)
             try:
                 status = _perform(builder, current, options, rootfs, users, attachments, place, command)
@@ -129,7 +130,7 @@ def _identity(
             for gid in (user.gid, *user.additional_gids):
                 owners.check(user.uid, gid, f"cannot run as {user.uid}:{gid}")
         if "keep-groups" in options.group_add:
-            user = _with_our_groups(user, options)
+            user = _with_our_groups(user, options, apart=users is not None or in_user_namespace())
         try:
             paths.make_directories(root, directory, uid=user.uid, gid=user.gid)
         except NotADirectoryError as error:
@@ -137,11 +138,11 @@ def _identity(
         return user, home_directory(root, user.uid)
 
 
-def _with_our_groups(user: User, options: RunOptions) -> User:
-    """In a user namespace most of our groups have no number to be set by: the command keeps them, and only them."""
+def _with_our_groups(user: User, options: RunOptions, *, apart: bool) -> User:
+    """In a user namespace (`apart`) most of our groups have no number to be set by: they are kept, and only they."""
     from dataclasses import replace
 
-    if not in_user_namespace():
+    if not apart:
         return replace(user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *os.getgroups()))))
     if _group_names(options):
         raise InvalidValue(f"--group-add keep-groups excludes other groups here: {','.join(_group_names(options))}")

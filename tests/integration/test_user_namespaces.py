@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from builda.isolation.mapping import Mapping
 from tests.conftest import Builda
-from tests.support.rootless import Rootless, rootless
+from tests.support.rootless import LONELY, USER, Rootless, rootless
 
 pytestmark = pytest.mark.root
 
@@ -97,12 +98,80 @@ def refused(user: Rootless, busybox: Path) -> None:
     assert user("containers", "-q") == ""
 
 
-@pytest.mark.parametrize("said", ["auto", "private"])
-def test_a_range_is_found_or_the_line_is_said(builda: Builda, base: str, said: str) -> None:
+def test_a_range_is_found_or_the_line_is_said(builda: Builda, base: str) -> None:
     if re.search("^containers:", Path("/etc/subuid").read_text(), re.MULTILINE):
-        assert builda("run", builda("from", "--userns", said, base), "id", "-u") == "0"
+        assert builda("run", builda("from", "--userns", "auto", base), "id", "-u") == "0"
     else:
-        assert "no range of uids for containers in /etc/subuid" in builda.fails("from", "--userns", said, base)
+        assert "no range of uids for containers in /etc/subuid" in builda.fails("from", "--userns", "auto", base)
+
+
+def test_a_private_namespace_keeps_every_id(builda: Builda, base: str) -> None:
+    container = builda("from", "--userns", "private", base)
+    assert builda("run", container, "cat", "/proc/self/uid_map").split() == ["0", "0", "4294967295"]
+    assert builda("run", container, "readlink", "/proc/self/ns/user") != os.readlink("/proc/self/ns/user")
+    assert builda("run", container, "sh", "-ec", "touch /x && chown 5:6 /x && stat -c %u:%g /x") == "5:6"
+
+
+@pytest.mark.parametrize("user", [USER, LONELY])
+def test_a_plain_users_command_has_a_namespace_with_the_same_ids(busybox: Path, user: str) -> None:
+    with rootless(user) as plain:
+        readable = plain.home / "busybox.tar"
+        readable.write_bytes(busybox.read_bytes())
+        plain("pull", "-q", f"oci-archive:{readable}:busybox")
+        container = plain("from", "--userns", "private", plain("images", "-q").split()[0])
+        rows = plain("run", container, "cat", "/proc/self/uid_map").split()
+        assert rows[:3] == ["0", "0", "1"]
+        assert rows[3:4] == (["1"] if user == USER else [])
+        assert plain("run", container, "sh", "-c", "touch /x && stat -c %u:%g /x") == "0:0"
+        image = plain("images", "-q").split()[0]
+        if user == USER:
+            container = plain("from", "--userns-uid-map", "0:0:500", image)
+            assert plain("run", container, "cat", "/proc/self/uid_map").split() == ["0", "0", "1", "1", "1", "499"]
+        assert "a user namespace cannot have id 70000" in plain.fails(
+            "from", "--userns-uid-map", "0:0:1,70000:70000:1", image
+        )
+
+
+def test_namespaces_of_others_are_joined_from_within(builda: Builda, base: str) -> None:
+    container = builda("from", *MAP, base)
+    words = ["unshare", "--net", "--ipc", "--uts", "sh", "-c", "echo ready; exec sleep 100"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        there = {kind: f"/proc/{other.pid}/ns/{kind}" for kind in ("net", "ipc", "uts")}
+        options = ("--network", f"ns:{there['net']}", "--ipc", there["ipc"], "--uts", there["uts"])
+        script = "for kind in net ipc uts; do readlink /proc/self/ns/$kind; done"
+        try:
+            seen = builda("run", *options, container, "sh", "-c", script).split()
+            assert seen == [os.readlink(path) for path in there.values()]
+        finally:
+            other.kill()
+
+
+def test_groups_that_are_kept_are_the_callers(builda: Builda, base: str) -> None:
+    container = builda("from", *MAP, "--group-add", "keep-groups", base)
+    command = ["setpriv", "--groups", "44", *builda.command, "run", container, "grep", "Groups", "/proc/self/status"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["Groups:", "65534"]
+    named = builda("from", *MAP, "--group-add", "5,7", base)
+    assert builda("run", named, "grep", "Groups", "/proc/self/status").split() == ["Groups:", "5", "7"]
+
+
+def test_a_volume_is_given_to_the_user_as_the_host_calls_it(builda: Builda, base: str, tmp_path: Path) -> None:
+    container = builda("from", *MAP, base)
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume/file").write_text("x")
+    volume = f"{tmp_path}/volume:/v:U"
+    assert builda("run", "--user", "5:6", "-v", volume, container, "stat", "-c", "%u:%g", "/v/file") == "5:6"
+    owner = (tmp_path / "volume/file").stat()
+    assert (owner.st_uid, owner.st_gid) == (700005, 700006)
+
+
+def test_steps_are_remembered_whatever_the_map(builda: Builda, context: Path) -> None:
+    secret = f"id=s,src={context}/secret"
+    builda("bud", "-q", "--secret", secret, *MAP, "-t", "first", context)
+    said = builda("bud", "--secret", secret, "--explain-cache", "-t", "second", context)
+    assert "not remembered" not in said
 
 
 @pytest.mark.parametrize("said", ["1:2", "0:10:5,3:100:5", "7:8:9"])
