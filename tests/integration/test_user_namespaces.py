@@ -74,6 +74,29 @@ def test_a_container_keeps_the_map_for_its_commands(builda: Builda, base: str) -
     assert "isolation oci makes no user namespace" in builda.fails("run", "--isolation", "oci", container, "true")
 
 
+def test_a_global_map_is_for_those_who_are_told_nothing_else(builda: Builda, base: str) -> None:
+    inside = ("cat", "/proc/self/uid_map")
+    assert builda("run", builda(*MAP, "from", base), *inside).split() == ["0", "700000", "65536"]
+    assert builda("run", builda(*MAP, "from", "--userns", "host", base), *inside).split()[1] == "0"
+    one = builda(*MAP, "from", "--userns-uid-map", "0:800000:10", base)
+    assert builda("run", one, *inside).split() == ["0", "800000", "10"]
+
+
+def test_inspect_shows_what_commands_have(builda: Builda, base: str) -> None:
+    def shown(*options: str) -> tuple[dict[str, object], dict[str, object]]:
+        found = json.loads(builda("inspect", builda("from", *options, base)))
+        (user,) = (row for row in found["NamespaceOptions"] if row["Name"] == "user")
+        return found["IDMappingOptions"], user
+
+    ids, user = shown(*MAP)
+    assert ids["UIDMap"] == ids["GIDMap"] == [{"containerID": 0, "hostID": 700000, "size": 65536}]
+    assert (ids["HostUIDMapping"], user["Host"]) == (False, False)
+    ids, user = shown("--userns", "private")
+    assert (ids["HostUIDMapping"], ids["UIDMap"], user["Host"]) == (True, [], False)
+    ids, user = shown()
+    assert (ids["HostUIDMapping"], user["Host"]) == (True, True)
+
+
 def test_another_namespace_is_joined(builda: Builda, base: str) -> None:
     there = Mapping(((0, 720000, 3000),), ((0, 730000, 3000),), None)
     container = builda("from", "--userns", f"/proc/{os.getpid()}/fd/{there.fd}", base)
