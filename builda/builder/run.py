@@ -13,7 +13,7 @@ from builda.builder.mounting import occupied
 from builda.builder.records import remembered
 from builda.builder.settling import settle
 from builda.builder.treed import treed
-from builda.builder.usernamespace import check_user, users_for
+from builda.builder.usernamespace import check_ids, users_for
 from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsupported
 from builda.events import Warned
 from builda.fs import owners, paths
@@ -49,8 +49,7 @@ def run(
         rootfs = builder.rootfs(current)
         users = users_for(builder, current, options, rootfs)
         user, home = _identity(rootfs, current, step, options, users)
-        owner = (user.uid, user.gid) if users is None else users.outside(user.uid, user.gid)
-        with scratch(builder) as place, attached(builder, step, options, inputs, owner, place) as attachments:
+        with scratch(builder) as place, attached(builder, step, options, inputs, user, users, place) as attachments:
             command = process.process_of(current, step, options, user, home, attachments, around)
             try:
                 status = _perform(builder, current, options, rootfs, users, attachments, place, command)
@@ -87,7 +86,6 @@ def _perform(
             rootfs,
             attachments,
             users=users,
-            places=(builder.store.root, builder.store.layout.runroot),
             network=network,
             scratch=_inner(place),
             stubs=builder.store.containers.path(container.id, "stubs"),
@@ -125,7 +123,8 @@ def _identity(
     with mounted(rootfs) as root:
         user = resolve_user(root, step.user or container.config.user, _group_names(options))
         if users is not None:
-            check_user(users, user.uid, (user.gid, *user.additional_gids))
+            for gid in (user.gid, *user.additional_gids):
+                check_ids(users, user.uid, gid, f"cannot run as {user.uid}:{gid}")
         if in_user_namespace():
             for gid in (user.gid, *user.additional_gids):
                 owners.check(user.uid, gid, f"cannot run as {user.uid}:{gid}")

@@ -153,22 +153,11 @@ def users_of(options: RunOptions, *, etc: str = "/etc") -> Users:
     return users
 
 
-def check_user(users: Users, uid: int, gids: Iterable[int]) -> None:
-    """Unsupported when the command's user or one of its groups has no id in the namespace."""
-    maps = {"uid": users.uids, "gid": users.gids}
-    for gid in gids:
-        lacking = unmapped(uid, gid, maps)
-        if lacking is not None:
-            raise Unsupported(f"cannot run as {uid}:{gid}: {lacking}", hint="--userns-uid-map says which ids there are")
-
-
-def with_ids(mounts: tuple[Mount, ...], places: tuple[str, ...]) -> tuple[Mount, ...]:
-    """The mounts; what is below `places` is builda's own, and has its ids as the command's tree has."""
-    below = tuple(f"{place}/" for place in places)
-    return tuple(
-        mount._replace(options=(*mount.options, "idmap")) if mount.source.startswith(below) else mount
-        for mount in mounts
-    )
+def check_ids(users: Users, uid: int, gid: int, what: str) -> None:
+    """Unsupported, beginning with `what`, when a user or group has no id in the namespace."""
+    lacking = unmapped(uid, gid, {"uid": users.uids, "gid": users.gids})
+    if lacking is not None:
+        raise Unsupported(f"{what}: {lacking}", hint="--userns-uid-map says which ids there are")
 
 
 def _maps(options: RunOptions) -> tuple[str | None, str | None, str | None, str | None]:

@@ -55,6 +55,18 @@ class Mapping:
             sys_.set_file_ids(0, 0)
             sys_.capset(*held)
 
+    def can_map(self, path: str) -> bool:
+        """Whether there is anything to map, and all that is mounted at and below `path` has id-mapped mounts."""
+        if not self._maps_files:
+            return False
+        try:
+            os.close(detached.clone_bind(path, recursive=True, options=(), userns=self.fd))
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EPERM):
+                return False
+            raise
+        return True
+
     def give(self, made: tuple[int, ...], uid: int, gid: int) -> None:
         """Pipes that the command inherits belong to it, so that it can open them again; `made` are those of builda."""
         owner = self.host_ids(uid, gid)

@@ -43,7 +43,7 @@ DETACHED = "detached"
 """A mount that exists already: its source is the number of a descriptor of this process, which is used up."""
 
 # Words of mount options that say which kind of mount it is, not how it is.
-KINDS = frozenset({"bind", "rbind", "defaults", "idmap", ""})
+KINDS = frozenset({"bind", "rbind", "defaults", "idmap", "idmap?", ""})
 
 
 def clone(mount: Description, userns: int = -1) -> int:

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,20 @@ def context(builda: Builda, base: str, tmp_path: Path) -> Path:
     (path / "file").write_text("hello\n")
     (path / "secret").write_text("word\n")
     return path
+
+
+@contextmanager
+def overlay_over(place: Path) -> Iterator[None]:
+    """What lies in `place` is the lower layer of an overlay there."""
+    beside = place.with_name(f"{place.name}-beside")
+    for name in ("upper", "work"):
+        (beside / name).mkdir(parents=True)
+    options = f"lowerdir={place},upperdir={beside}/upper,workdir={beside}/work"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def build(builda: Builda, context: Path, *options: str) -> object:
@@ -188,6 +204,60 @@ def test_a_volume_is_given_to_the_user_as_the_host_calls_it(builda: Builda, base
     assert builda("run", "--user", "5:6", "-v", volume, container, "stat", "-c", "%u:%g", "/v/file") == "5:6"
     owner = (tmp_path / "volume/file").stat()
     assert (owner.st_uid, owner.st_gid) == (700005, 700006)
+
+
+def test_what_a_command_is_lent_has_its_owners(builda: Builda, base: str, context: Path) -> None:
+    (context / "private").mkdir(0o700)
+    (context / "private/file").write_text("word\n")
+    os.chmod(context / "private/file", 0o600)
+    (context / "Containerfile").write_text("""\
+FROM localhost/busybox
+USER 5:60
+RUN --mount=type=secret,id=s,uid=5,gid=60,target=/s test "$(stat -c %u:%g:%a /s)" = 5:60:400 && grep -q word /s
+RUN --mount=type=cache,uid=5,gid=60,target=/c touch /c/made && stat -c %u:%g /c/made
+USER root
+RUN --mount=type=cache,uid=5,gid=60,target=/c test "$(stat -c %u:%g /c/made)" = 5:60
+RUN --mount=target=/m cat /m/private/file && ! touch /m/private/file
+RUN --mount=target=/m,rw echo more >> /m/private/file && touch /m/made && cat /m/private/file > /seen
+RUN --mount=from=localhost/busybox,target=/m,rw touch /m/bin/made && stat -c %u /m/bin/made
+RUN --mount=type=tmpfs,target=/t touch /t/made
+""")
+    build(builda, context, *MAP)
+    assert (context / "private/file").read_text() == "word\n"
+    (context / "Containerfile").write_text(
+        "FROM localhost/busybox\nRUN --mount=type=secret,id=s,uid=70000,target=/s true\n"
+    )
+    told = builda.fails("bud", "--secret", f"id=s,src={context}/secret", *MAP, context)
+    assert "cannot give /s to 70000:0: uid 70000 is not in this user namespace" in told
+
+
+def test_a_context_without_mapped_mounts_is_shown_as_it_is(builda: Builda, base: str, context: Path) -> None:
+    """An overlay has none, as the file system of a container."""
+    with overlay_over(context):
+        container = builda("from", *MAP, base)
+        mount = f"type=bind,src={context},target=/m"
+        script = "stat -c %u /m/file && cat /m/file"
+        assert builda("run", "--mount", mount, container, "sh", "-c", script).split() == ["65534", "hello"]
+
+
+def test_the_run_root_need_not_have_mapped_mounts(builda: Builda, base: str, context: Path) -> None:
+    builda.runroot.mkdir()
+    with overlay_over(builda.runroot):
+        container = builda("from", *MAP, base)
+        secret = ("--secret", f"id=s,src={context}/secret", "--mount", "type=secret,id=s,target=/s")
+        assert builda("run", *secret, container, "cat", "/s") == "word"
+        assert builda("run", "--script", "id -u", container, "sh", "-e") == "0"
+
+
+def test_a_store_without_mapped_mounts_is_named_before_anything_is_done(
+    builda: Builda, base: str, context: Path
+) -> None:
+    with overlay_over(builda.root):
+        for words in (("from", *MAP, base), ("bud", *MAP, context)):
+            told = builda.fails("--storage-driver", "plain", *words)
+            assert "a command can have no other ids with this store: cannot map the ids of" in told
+            assert "id-mapped mounts (Linux 5.19: ext4, xfs, btrfs; 6.3: tmpfs)" in told
+        assert builda("containers", "-q") == ""
 
 
 def test_steps_are_remembered_whatever_the_map(builda: Builda, context: Path) -> None:

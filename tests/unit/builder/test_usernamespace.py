@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.usernamespace import Users, is_asked_for, parse_map, users_of, with_ids
+from builda.builder.usernamespace import Users, is_asked_for, parse_map, users_of
 from builda.errors import BuildaError, InvalidValue, IsolationUnavailable
 from builda.isolation.mapping import Mapping
-from builda.linux.mount import Mount
 from builda.runoptions import RunOptions
 
 
@@ -120,11 +119,6 @@ def test_a_part_of_a_map_need_not_have_id_0() -> None:
     assert parse_map("5:6:7", "uidmapping", whole=False) == ((5, 6, 7),)
     with pytest.raises(InvalidValue, match="uidmapping"):
         parse_map("5:6", "uidmapping", whole=False)
-
-
-def test_what_is_buildas_own_is_mapped() -> None:
-    mounts = tuple(Mount("bind", source, "/x") for source in ("/store/cache/a", "/storefront", "/home"))
-    assert [mount.options for mount in with_ids(mounts, ("/store", "/run"))] == [("idmap",), (), ()]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
