@@ -24,6 +24,11 @@ _SIZE = 65536
 _LARGEST = 2**32 - 1
 _MOST_ROWS = 340  # of a map, by the kernel
 
+_REASONS = {
+    "oci": "the root of its user namespace could not enter builda's directories, where a runtime looks for the tree",
+    "chroot": "it has the caller's namespaces",
+}
+
 
 class Users(NamedTuple):
     """The maps of a user namespace, which is at `path` if it is not to be made."""
@@ -73,6 +78,8 @@ def is_asked_for(options: RunOptions) -> bool:
 def _permitted(builder: Builder, options: RunOptions) -> Users | None:
     if not is_asked_for(options):
         return None
+    if builder.store.no_run is not None:
+        raise builder.store.no_run
     if not builder.store.can_mount:
         raise IsolationUnavailable(
             "a command shares the namespaces of its caller here", hint="leave the --userns options out"
@@ -87,7 +94,9 @@ def _permitted(builder: Builder, options: RunOptions) -> Users | None:
         users = Users(_fitted(users.uids, id_map("uid")), _fitted(users.gids, id_map("gid")))
     name = builder.isolation(options).name
     if name != "native":
-        raise Unsupported(f"isolation {name} makes no user namespace", hint="--isolation native does")
+        raise Unsupported(
+            f"isolation {name} gives a command no ids of its own: {_REASONS[name]}", hint="--isolation native does"
+        )
     return users
 
 

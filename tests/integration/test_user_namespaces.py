@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 
 from builda.isolation.mapping import Mapping
 from tests.conftest import Builda
+from tests.support.pods import in_pod, runtime_is_there
 from tests.support.rootless import LONELY, USER, Rootless, rootless
 
 pytestmark = pytest.mark.root
@@ -87,7 +89,9 @@ def test_a_container_keeps_the_map_for_its_commands(builda: Builda, base: str) -
     assert builda("run", "--user", "5:6", container, "id", "-u") == "5"
     told = builda.fails("run", "--user", "70000", container, "true")
     assert "uid 70000 is not in this user namespace, which has 0-65535" in told
-    assert "isolation oci makes no user namespace" in builda.fails("run", "--isolation", "oci", container, "true")
+    for kind in ("oci", "chroot"):
+        told = builda.fails("run", "--isolation", kind, container, "true")
+        assert f"isolation {kind} gives a command no ids of its own" in told
 
 
 def test_a_global_map_is_for_those_who_are_told_nothing_else(builda: Builda, base: str) -> None:
@@ -121,6 +125,48 @@ def test_another_namespace_is_joined(builda: Builda, base: str) -> None:
     assert builda("run", container, "cat", "/proc/self/uid_map").split() == ["0", "720000", "3000"]
     os.close(there.fd)
     assert "cannot open the user namespace" in builda.fails("from", "--userns", "ns:/proc/nothing", base)
+
+
+IN_POD = """
+builda pull -q oci-archive:/given/busybox.tar:busybox >&2
+image=$(builda images -q)
+try() {
+    c=$(builda from "$@" $image 2>&1) || { echo "$c"; return; }
+    builda run $c sh -c 'set -- $(cat /proc/self/uid_map); touch /x; echo "$2 $(stat -c %u /x)"'
+}
+try --userns-uid-map 0:700000:65536
+try --userns private
+c=$(builda from --group-add keep-groups $image)
+builda run $c id -u
+"""
+REAL_ROOT = "only real root can give a command other ids"
+SHARED = "a command shares the namespaces of its caller here"
+
+
+@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+@pytest.mark.parametrize(
+    ("profile", "mapped", "private"),
+    [
+        ("privileged-root", "700000 0", "0 0"),
+        ("userns-pod-admin", REAL_ROOT, "0 0"),
+        ("root-default-unconfined", REAL_ROOT, "0 0"),
+        ("rootless-setuid", REAL_ROOT, "0 0"),
+        ("rootless-nosetuid", REAL_ROOT, "0 0"),
+        ("root-default", SHARED, SHARED),
+    ],
+)
+def test_a_pod_gives_a_map_or_the_reason(
+    tmp_path_factory: pytest.TempPathFactory, busybox: Path, profile: str, mapped: str, private: str
+) -> None:
+    given = tmp_path_factory.mktemp("given")
+    given.chmod(0o755)
+    shutil.copy(busybox, given / "busybox.tar")
+    done = in_pod(profile, IN_POD, given=given)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(("hint:", "warning:"))]
+    assert [len(lines), lines[2]] == [3, "0"], done.stdout
+    assert mapped in lines[0]
+    assert private in lines[1]
 
 
 def test_a_plain_user_is_told_that_it_takes_root(busybox: Path) -> None:
