@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InvalidValue, IsolationUnavailable, Unsupported
+from builda.linux.detached import FUSE
 from builda.linux.userns import id_map, identity, in_user_namespace, unmapped
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ def users_for(
         raise InvalidValue(
             f"container is mounted, which fixes the ids of its files: {container.name}", hint="umount it first"
         )
-    if rootfs[0].type not in ("overlay", "bind"):
-        raise Unsupported(f"ids cannot be mapped with the storage driver {rootfs[0].type}", hint="overlay maps them")
+    _check_driver(rootfs[0].type)
     return users
 
 
@@ -84,12 +84,12 @@ def _permitted(builder: Builder, options: RunOptions) -> Users | None:
         raise IsolationUnavailable(
             "a command shares the namespaces of its caller here", hint="leave the --userns options out"
         )
+    is_real_root = os.geteuid() == 0 and not in_user_namespace()
+    if not is_real_root and _takes_ranges(options):
+        raise _no_others()
     users = users_of(options)
-    if users.are_others and (in_user_namespace() or os.geteuid() != 0):
-        raise IsolationUnavailable(
-            "only real root can give a command other ids: the files of its tree have those of this process's mode",
-            hint="leave the --userns options out; --userns=private is a namespace in which every id stays itself",
-        )
+    if users.are_others and not is_real_root:
+        raise _no_others()
     if users.path is None:
         users = Users(_fitted(users.uids, id_map("uid")), _fitted(users.gids, id_map("gid")))
     name = builder.isolation(options).name
@@ -98,6 +98,18 @@ def _permitted(builder: Builder, options: RunOptions) -> Users | None:
             f"isolation {name} gives a command no ids of its own: {_REASONS[name]}", hint="--isolation native does"
         )
     return users
+
+
+def _takes_ranges(options: RunOptions) -> bool:
+    is_auto = (options.userns or "").partition(":")[0] == "auto"
+    return is_auto or bool(options.userns_uid_map_user or options.userns_gid_map_group)
+
+
+def _no_others() -> IsolationUnavailable:
+    return IsolationUnavailable(
+        "only real root can give a command other ids: the files of its tree have those of this process's mode",
+        hint="leave the --userns options out; --userns=private is a namespace in which every id stays itself",
+    )
 
 
 def _fitted(rows: IdMap, outer: IdMap) -> IdMap:
@@ -119,16 +131,23 @@ def _fitted(rows: IdMap, outer: IdMap) -> IdMap:
     return tuple(found)
 
 
+def _check_driver(name: str) -> None:
+    if name == FUSE:
+        raise Unsupported(f"ids cannot be mapped with the storage driver {FUSE}", hint="overlay maps them")
+
+
 def _check_store(store: Store, users: Users) -> None:
     """Map the ids of what is in the store anyway, attached nowhere."""
+    _check_driver(store.driver)
     from builda.isolation.failure import Failure
     from builda.isolation.mapping import Mapping
     from builda.linux.probe import attempt
 
     def mapped() -> None:
-        places = store.layout.path("snapshots"), store.layout.path("empty")
+        layers = store.layout.path("snapshots"), store.layout.path("empty")
+        overlay = ("overlay", "overlay", "/", ("ro",), layers)
         try:
-            Mapping(*users).clone(("overlay", "overlay", "/", ("ro",), places))
+            Mapping(*users).clone(("bind", layers[0], "/", (), ()) if store.driver == "plain" else overlay)
         except Failure as failure:
             message, hint = failure.fields[1:3]
             raise IsolationUnavailable(f"{message}\n{hint or ''}") from failure
@@ -199,7 +218,7 @@ def parse_map(text: str, option: str, *, whole: bool = True) -> IdMap:
     rows = []
     for part in text.split(","):
         numbers = part.split(":")
-        if len(numbers) != 3 or not all(number.isascii() and number.isdigit() for number in numbers):
+        if len(numbers) != 3 or not all(map(_is_id, numbers)):
             raise InvalidValue(f"{option} is CONTAINER:HOST:SIZE[,…]: {part}")
         inside, outside, size = map(int, numbers)
         if not size or inside + size > _LARGEST or outside + size > _LARGEST:
@@ -213,6 +232,10 @@ def parse_map(text: str, option: str, *, whole: bool = True) -> IdMap:
     if whole and not any(row[0] == 0 for row in rows):
         raise InvalidValue(f"{option} has no id 0, which the command's root directory belongs to: {text}")
     return tuple(rows)
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST))
 
 
 def _twice(rows: Iterable[tuple[int, int, int]]) -> int | None:
@@ -240,7 +263,7 @@ def parse_auto(text: str) -> Auto:
     size, said = None, {"uidmapping": "", "gidmapping": ""}
     for word in text[5:].split(",") if text[5:] else ():
         key, _, value = word.partition("=")
-        if key == "size" and value.isascii() and value.isdigit() and 0 < int(value) <= _LARGEST:
+        if key == "size" and _is_id(value) and 0 < int(value) <= _LARGEST:
             size = int(value)
         elif key in said and value:
             said[key] = f"{said[key]},{value}".strip(",")

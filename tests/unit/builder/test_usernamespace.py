@@ -74,6 +74,7 @@ def test_auto_gives_the_size_that_is_said_or_nothing(etc: str) -> None:
     [
         ({"userns_uid_map": "0:1"}, "--userns-uid-map is CONTAINER:HOST:SIZE"),
         ({"userns_uid_map": "0:x:1"}, "--userns-uid-map is CONTAINER:HOST:SIZE"),
+        ({"userns_uid_map": f"0:{'9' * 5000}:1"}, "--userns-uid-map is CONTAINER:HOST:SIZE"),
         ({"userns_uid_map": "0:1:0"}, "not a range of ids in --userns-uid-map: 0:1:0"),
         ({"userns_uid_map": "0:4294967295:1"}, "not a range of ids"),
         ({"userns_uid_map": "0:10:5,4:100:5"}, "--userns-uid-map maps an id twice: 4"),
