@@ -233,6 +233,13 @@ def test_namespaces_of_others_are_joined_from_within(builda: Builda, base: str) 
             other.kill()
 
 
+def test_whoever_has_all_rights_in_the_namespace_sees_nothing_of_the_caller(builda: Builda, base: str) -> None:
+    container = builda("from", *MAP, "--cap-add", "ALL", "--security-opt", "seccomp=unconfined", base)
+    script = "outer=$(awk '/^PPid/ { print $2 }' /proc/$PPID/status); ls /proc/$outer/root/ || ls /proc/$PPID/root/"
+    told = builda.run("run", "--pid", "host", container, "sh", "-c", script, check=False)
+    assert (told.returncode, told.stdout, told.stderr.count("Permission denied")) == (1, "", 2)
+
+
 def test_groups_that_are_kept_are_the_callers(builda: Builda, base: str) -> None:
     container = builda("from", *MAP, "--group-add", "keep-groups", base)
     command = ["setpriv", "--groups", "44", *builda.command, "run", container, "grep", "Groups", "/proc/self/status"]
