@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import field, fields, replace
 from typing import Literal
 
 from builda.values import dataclass
+
+_USERNS = ("userns", "userns_uid_map", "userns_gid_map", "userns_uid_map_user", "userns_gid_map_group")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +50,25 @@ class RunOptions:
     no_hosts: bool | None = None
     no_pivot: bool | None = None
     group_add: tuple[str, ...] = ()
-    userns: str | None = None  # host, private, auto[:…], ns:PATH
-    userns_uid_map: str | None = None  # container:host:size,…
-    userns_gid_map: str | None = None
-    userns_uid_map_user: str | None = None  # whose ranges in /etc/subuid
-    userns_gid_map_group: str | None = None
+    # The user namespace changes no layer, so it is no part of what a step is remembered by: that is the repr.
+    userns: str | None = field(default=None, repr=False)  # host, private, auto[:…], ns:PATH
+    userns_uid_map: str | None = field(default=None, repr=False)  # container:host:size,…
+    userns_gid_map: str | None = field(default=None, repr=False)
+    userns_uid_map_user: str | None = field(default=None, repr=False)  # whose ranges in /etc/subuid
+    userns_gid_map_group: str | None = field(default=None, repr=False)
     terminal: bool | None = None  # None: when stdin and stdout are one
 
     def over(self, base: RunOptions) -> RunOptions:
-        """These options laid over `base`: what is said here wins; lists are added behind the base's."""
+        """These options laid over `base`: what is said here wins; lists are added behind the base's.
+
+        What is said of a user namespace is one thing: any of it here is instead of all of it there.
+        """
         said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in (None, ())}
         for name, value in said.items():
             if isinstance(value, tuple):
                 said[name] = (*getattr(base, name), *value)
+        if any(name in said for name in _USERNS):
+            said = dict.fromkeys(_USERNS) | said
         return replace(base, **said)
 
 

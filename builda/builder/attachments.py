@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.options import Inputs
+    from builda.builder.usernamespace import Users
     from builda.isolation.spec import User
     from builda.plan import Run, RunMount, RunOptions, Source
 
@@ -42,14 +43,14 @@ class Attachments(NamedTuple):
 
 @contextmanager
 def attached(
-    builder: Builder, step: Run, options: RunOptions, inputs: Inputs, user: User, scratch: str
+    builder: Builder, step: Run, options: RunOptions, inputs: Inputs, user: User, users: Users | None, scratch: str
 ) -> Iterator[Attachments]:
     """What volumes and mounts the run asks for; locks of cache mounts are held for the time of the block.
 
-    Files with secrets are in `scratch`, which the caller removes.
+    Files with secrets are in `scratch`, which the caller removes. `users` is the command's own user namespace, if any.
     """
     with ExitStack() as stack:
-        work = _Work(builder, inputs, user, scratch, stack)
+        work = _Work(builder, inputs, user, users, scratch, stack)
         if not builder.store.can_mount:
             work.take_caches(step.mounts)
         mounts = [work.volume(text) for text in options.volumes]
@@ -66,10 +67,13 @@ def attached(
 class _Work:
     """The mounts of one run, each made ready in turn."""
 
-    def __init__(self, builder: Builder, inputs: Inputs, user: User, scratch: str, stack: ExitStack) -> None:
+    def __init__(
+        self, builder: Builder, inputs: Inputs, user: User, users: Users | None, scratch: str, stack: ExitStack
+    ) -> None:
         self.builder = builder
         self.inputs = inputs
         self.user = user
+        self.users = users
         self.scratch = scratch
         self.stack = stack
         self.count = 0
@@ -91,9 +95,22 @@ class _Work:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(fd, "wb") as file:
             file.write(data)
-            owners.fchown(fd, *owner)
+            owners.fchown(fd, *self.outside(owner, target))
             os.fchmod(fd, mode)
         return Mount("bind", path, target, ("ro",))
+
+    def outside(self, owner: tuple[int, int], what: str) -> tuple[int, int]:
+        """What we call an owner that the command is to see."""
+        if self.users is None:
+            return owner
+        from builda.builder.usernamespace import check_ids
+
+        check_ids(self.users, *owner, f"cannot give {what} to {owner[0]}:{owner[1]}")
+        return self.users.outside(*owner)
+
+    def mapped(self, mount: Mount, word: str = "idmap") -> Mount:
+        """The same, whose files have for the command the ids that they have for us."""
+        return mount if self.users is None else mount._replace(options=(*mount.options, word))
 
     def volume(self, text: str) -> Mount:
         """`host:container[:options]`, a bind of the host's directory."""
@@ -118,7 +135,7 @@ class _Work:
             if word not in known:
                 raise InvalidValue(f"unknown volume option: {word} in {text}")
         if "U" in words:
-            _chown_tree(source, self.user.uid, self.user.gid)
+            _chown_tree(source, *self.outside((self.user.uid, self.user.gid), text))
         return tuple(word for word in words if word in _PLAIN_OPTIONS or word in _PROPAGATIONS)
 
     def over(self, mount: Mount) -> Mount:
@@ -175,12 +192,13 @@ class _Work:
         options = self.options(mount.options, "", mount.target)
         propagation = tuple(word for word in options if word in _PROPAGATIONS)
         found = self.source(mount.from_, mount.source, mount.target)
+        callers = isinstance(mount.from_, Context | NamedContext)
         if mount.read_only is not False:
-            return found._replace(options=(*found.options, *propagation))
-        own = isinstance(mount.from_, Context | NamedContext) and not self.inputs.discard_writes
-        if own and found.type == "rbind":
+            found = found._replace(options=(*found.options, *propagation))
+            return self.mapped(found, "idmap?" if callers else "idmap")
+        if callers and not self.inputs.discard_writes and found.type == "rbind":
             return found._replace(options=("rw", *propagation))
-        return self.over(found)
+        return self.mapped(self.over(found))
 
     def source(self, source: Source, path: str, target: str) -> Mount:
         """A read-only mount at `target` of what a `--mount` names."""
@@ -227,7 +245,7 @@ class _Work:
         owner = (mount.uid or 0, mount.gid or 0)
         path = self.cache_directory(mount)
         self.fill(path, mount, owner)
-        return Mount("bind", path, mount.target, ("ro",) if mount.read_only else ("rw",))
+        return self.mapped(Mount("bind", path, mount.target, ("ro",) if mount.read_only else ("rw",)))
 
     def cache_directory(self, mount: RunMount) -> str:
         store, identity = self.builder.store, _cache_identity(mount)
@@ -285,6 +303,7 @@ class _Work:
         from builda.builder.agent import relayed
 
         mode, owner = 0o600 if mount.mode is None else mount.mode, (mount.uid or 0, mount.gid or 0)
+        owner = self.outside(owner, target)
         own = self.stack.enter_context(relayed(socket, self.socket_directory(), owner=owner, mode=mode))
         return (Mount("bind", own, target, ("rw",)),), variables
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from builda.builder.rootfiles import files
 from builda.builder.security import Security, capabilities, rlimits, security
-from builda.builder.usernamespace import with_ids
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.isolation.spec import Device, Process, Sandbox
 from builda.oci.config import DEFAULT_PATH
@@ -79,18 +78,17 @@ def sandbox_of(
     attachments: Attachments,
     *,
     users: Users | None = None,
-    places: tuple[str, ...] = (),
     network: str,
     scratch: str,
     stubs: str,
     version: str,
 ) -> Sandbox:
-    """Where it runs; `places` are the directories of builda itself, whose files have their ids as the tree has."""
+    """Where it runs."""
     confined: Security = security(options.security_opts)
     hostname = hostname_of(container, options)
     return Sandbox(
         rootfs=rootfs,
-        mounts=attachments.mounts if users is None else with_ids(attachments.mounts, places),
+        mounts=attachments.mounts,
         files=files(container, options, network=network, hostname=hostname, version=version),
         devices=tuple(device for text in options.devices for device in devices(text)),
         namespaces=namespaces(options),

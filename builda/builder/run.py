@@ -13,7 +13,7 @@ from builda.builder.mounting import occupied
 from builda.builder.records import remembered
 from builda.builder.settling import settle
 from builda.builder.treed import treed
-from builda.builder.usernamespace import check_user, users_for
+from builda.builder.usernamespace import check_ids, users_for
 from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsupported
 from builda.events import Warned
 from builda.fs import owners, paths
@@ -49,7 +49,7 @@ def run(
         rootfs = builder.rootfs(current)
         users = users_for(builder, current, options, rootfs)
         user, home = _identity(rootfs, current, step, options, users)
-        with scratch(builder) as place, attached(builder, step, options, inputs, user, place) as attachments:
+        with scratch(builder) as place, attached(builder, step, options, inputs, user, users, place) as attachments:
             command = process.process_of(current, step, options, user, home, attachments, around)
             try:
                 status = _perform(builder, current, options, rootfs, users, attachments, place, command)
@@ -86,7 +86,6 @@ def _perform(
             rootfs,
             attachments,
             users=users,
-            places=(builder.store.root, builder.store.layout.runroot),
             network=network,
             scratch=_inner(place),
             stubs=builder.store.containers.path(container.id, "stubs"),
@@ -124,12 +123,13 @@ def _identity(
     with mounted(rootfs) as root:
         user = resolve_user(root, step.user or container.config.user, _group_names(options))
         if users is not None:
-            check_user(users, user.uid, (user.gid, *user.additional_gids))
+            for gid in (user.gid, *user.additional_gids):
+                check_ids(users, user.uid, gid, f"cannot run as {user.uid}:{gid}")
         if in_user_namespace():
             for gid in (user.gid, *user.additional_gids):
                 owners.check(user.uid, gid, f"cannot run as {user.uid}:{gid}")
         if "keep-groups" in options.group_add:
-            user = _with_our_groups(user, options)
+            user = _with_our_groups(user, options, apart=users is not None or in_user_namespace())
         try:
             paths.make_directories(root, directory, uid=user.uid, gid=user.gid)
         except NotADirectoryError as error:
@@ -137,11 +137,11 @@ def _identity(
         return user, home_directory(root, user.uid)
 
 
-def _with_our_groups(user: User, options: RunOptions) -> User:
-    """In a user namespace most of our groups have no number to be set by: the command keeps them, and only them."""
+def _with_our_groups(user: User, options: RunOptions, *, apart: bool) -> User:
+    """In a user namespace (`apart`) most of our groups have no number to be set by: they are kept, and only they."""
     from dataclasses import replace
 
-    if not in_user_namespace():
+    if not apart:
         return replace(user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *os.getgroups()))))
     if _group_names(options):
         raise InvalidValue(f"--group-add keep-groups excludes other groups here: {','.join(_group_names(options))}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InvalidValue, IsolationUnavailable, Unsupported
-from builda.linux.userns import in_user_namespace, unmapped
+from builda.linux.detached import FUSE
+from builda.linux.userns import id_map, identity, in_user_namespace, unmapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,12 +17,18 @@ if TYPE_CHECKING:
     from builda.linux.mount import Mount
     from builda.linux.subids import IdMap, IdRange, Kind
     from builda.plan import RunOptions
-    from builda.store.store import WorkingContainer
+    from builda.store.store import Store, WorkingContainer
 
 AUTO = "containers"
-"""Whose ranges in /etc/subuid and /etc/subgid are taken when nobody says whose."""
+"""Whose ranges in /etc/subuid and /etc/subgid `--userns=auto` takes."""
 _SIZE = 65536
 _LARGEST = 2**32 - 1
+_MOST_ROWS = 340  # of a map, by the kernel
+
+_REASONS = {
+    "oci": "the root of its user namespace could not enter builda's directories, where a runtime looks for the tree",
+    "chroot": "it has the caller's namespaces",
+}
 
 
 class Users(NamedTuple):
@@ -30,41 +38,124 @@ class Users(NamedTuple):
     gids: IdMap
     path: str | None = None
 
+    @property
+    def are_others(self) -> bool:
+        """Whether an id of the namespace is another one outside, so that the files of a tree have to be mapped."""
+        return any(inside != outside for inside, outside, _ in (*self.uids, *self.gids))
+
+    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """What the caller calls a user and a group that the namespace has."""
+        return _outside(uid, self.uids), _outside(gid, self.gids)
+
 
 def users_for(
     builder: Builder, container: WorkingContainer, options: RunOptions, rootfs: tuple[Mount, ...]
 ) -> Users | None:
     """The namespace that the command has to itself, None for the caller's; an error where there can be none."""
-    users = checked(builder, options)
-    if users is None:
-        return None
+    users = _permitted(builder, options)
+    if users is None or not users.are_others:
+        return users
     if rootfs[0].source == container.mount_point:
         raise InvalidValue(
             f"container is mounted, which fixes the ids of its files: {container.name}", hint="umount it first"
         )
-    if rootfs[0].type not in ("overlay", "bind"):
-        raise Unsupported(f"ids cannot be mapped with the storage driver {rootfs[0].type}", hint="overlay maps them")
+    _check_driver(rootfs[0].type)
     return users
 
 
-def checked(builder: Builder, options: RunOptions) -> Users | None:
-    """The same as far as it can be told without a container."""
-    if not is_asked_for(options):
-        return None
-    if in_user_namespace() or os.geteuid() != 0 or not builder.store.can_mount:
-        raise IsolationUnavailable(
-            "only real root can give a command other ids: the files of its tree have those of this process's mode",
-            hint="leave the --userns options out",
-        )
-    name = builder.isolation(options).name
-    if name != "native":
-        raise Unsupported(f"isolation {name} makes no user namespace", hint="--isolation native does")
-    return users_of(options)
+def checked(builder: Builder, options: RunOptions) -> None:
+    """An error when the namespace that is asked for cannot be had, as far as it can be told without a container."""
+    users = _permitted(builder, options)
+    if users is not None and users.are_others:
+        _check_store(builder.store, users)
 
 
 def is_asked_for(options: RunOptions) -> bool:
     """Whether anything but the caller's user namespace is."""
     return bool(options.userns not in (None, "", "host") or any(_maps(options)))
+
+
+def _permitted(builder: Builder, options: RunOptions) -> Users | None:
+    if not is_asked_for(options):
+        return None
+    if builder.store.no_run is not None:
+        raise builder.store.no_run
+    if not builder.store.can_mount:
+        raise IsolationUnavailable(
+            "a command shares the namespaces of its caller here", hint="leave the --userns options out"
+        )
+    is_real_root = os.geteuid() == 0 and not in_user_namespace()
+    if not is_real_root and _takes_ranges(options):
+        raise _no_others()
+    users = users_of(options)
+    if users.are_others and not is_real_root:
+        raise _no_others()
+    if users.path is None:
+        users = Users(_fitted(users.uids, id_map("uid")), _fitted(users.gids, id_map("gid")))
+    name = builder.isolation(options).name
+    if name != "native":
+        raise Unsupported(
+            f"isolation {name} gives a command no ids of its own: {_REASONS[name]}", hint="--isolation native does"
+        )
+    return users
+
+
+def _takes_ranges(options: RunOptions) -> bool:
+    is_auto = (options.userns or "").partition(":")[0] == "auto"
+    return is_auto or bool(options.userns_uid_map_user or options.userns_gid_map_group)
+
+
+def _no_others() -> IsolationUnavailable:
+    return IsolationUnavailable(
+        "only real root can give a command other ids: the files of its tree have those of this process's mode",
+        hint="leave the --userns options out; --userns=private is a namespace in which every id stays itself",
+    )
+
+
+def _fitted(rows: IdMap, outer: IdMap) -> IdMap:
+    """The rows, none of which spans two of the map that this process is seen through itself: the kernel takes no such.
+
+    InvalidValue for an id that is not in it.
+    """
+    found = []
+    for inside, outside, size in rows:
+        end = outside + size
+        while outside < end:
+            ends = next((first + count for first, _, count in outer if first <= outside < first + count), None)
+            if ends is None:
+                held = ", ".join(f"{first}-{first + count - 1}" for first, _, count in outer)
+                raise InvalidValue(f"a user namespace cannot have id {outside}: there are {held} here")
+            part = min(end, ends) - outside
+            found.append((inside, outside, part))
+            inside, outside = inside + part, outside + part
+    return tuple(found)
+
+
+def _check_driver(name: str) -> None:
+    if name == FUSE:
+        raise Unsupported(f"ids cannot be mapped with the storage driver {FUSE}", hint="overlay maps them")
+
+
+def _check_store(store: Store, users: Users) -> None:
+    """Map the ids of what is in the store anyway, attached nowhere."""
+    _check_driver(store.driver)
+    from builda.isolation.failure import Failure
+    from builda.isolation.mapping import Mapping
+    from builda.linux.probe import attempt
+
+    def mapped() -> None:
+        layers = store.layout.path("snapshots"), store.layout.path("empty")
+        overlay = ("overlay", "overlay", "/", ("ro",), layers)
+        try:
+            Mapping(*users).clone(("bind", layers[0], "/", (), ()) if store.driver == "plain" else overlay)
+        except Failure as failure:
+            message, hint = failure.fields[1:3]
+            raise IsolationUnavailable(f"{message}\n{hint or ''}") from failure
+
+    refused = attempt(mapped)
+    if refused is not None:
+        message, _, hint = refused.partition("\n")
+        raise IsolationUnavailable(f"a command can have no other ids with this store: {message}", hint=hint or None)
 
 
 def users_of(options: RunOptions, *, etc: str = "/etc") -> Users:
@@ -75,33 +166,26 @@ def users_of(options: RunOptions, *, etc: str = "/etc") -> Users:
             raise InvalidValue(f"--userns={said} cannot be used with options that say the map")
         return _said(options, etc)
     if said in ("private", "container"):
-        return _automatic("", etc)
+        maps = identity()
+        return Users(maps.uids, maps.gids)
     if said == "auto" or said.startswith("auto:"):
-        return _automatic(said[5:], etc)
+        return _automatic(parse_auto(said), etc)
     path = said.removeprefix("ns:")
     if not path.startswith("/"):
         raise InvalidValue(f"--userns is host, private, auto[:size=N,…] or the path of a namespace: {said}")
     from builda.linux.userns import maps_at
 
-    return Users(*maps_at(path), path)
+    users = Users(*maps_at(path), path)
+    if -1 in users.outside(0, 0):
+        raise InvalidValue(f"user namespace has no id 0, which the command's root directory belongs to: {path}")
+    return users
 
 
-def check_user(users: Users, uid: int, gids: Iterable[int]) -> None:
-    """Unsupported when the command's user or one of its groups has no id in the namespace."""
-    maps = {"uid": users.uids, "gid": users.gids}
-    for gid in gids:
-        lacking = unmapped(uid, gid, maps)
-        if lacking is not None:
-            raise Unsupported(f"cannot run as {uid}:{gid}: {lacking}", hint="--userns-uid-map says which ids there are")
-
-
-def with_ids(mounts: tuple[Mount, ...], places: tuple[str, ...]) -> tuple[Mount, ...]:
-    """The mounts; what is below `places` is builda's own, and has its ids as the command's tree has."""
-    below = tuple(f"{place}/" for place in places)
-    return tuple(
-        mount._replace(options=(*mount.options, "idmap")) if mount.source.startswith(below) else mount
-        for mount in mounts
-    )
+def check_ids(users: Users, uid: int, gid: int, what: str) -> None:
+    """Unsupported, beginning with `what`, when a user or group has no id in the namespace."""
+    lacking = unmapped(uid, gid, {"uid": users.uids, "gid": users.gids})
+    if lacking is not None:
+        raise Unsupported(f"{what}: {lacking}", hint="--userns-uid-map says which ids there are")
 
 
 def _maps(options: RunOptions) -> tuple[str | None, str | None, str | None, str | None]:
@@ -114,16 +198,19 @@ def _maps(options: RunOptions) -> tuple[str | None, str | None, str | None, str 
 
 
 def _said(options: RunOptions, etc: str) -> Users:
+    """A map or a name for each kind of ids; who says one kind only means both."""
     uid_map, gid_map, user, group = _maps(options)
+    if uid_map and user:
+        raise InvalidValue("--userns-uid-map cannot be used with --userns-uid-map-user")
+    if gid_map and group:
+        raise InvalidValue("--userns-gid-map cannot be used with --userns-gid-map-group")
     if gid_map and not (uid_map or user):
         raise InvalidValue("--userns-gid-map needs --userns-uid-map")
-    written = _consecutive(_ranges("uid", user or group or "", etc)) if not uid_map else ()
-    uids = parse_map(uid_map, "--userns-uid-map") if uid_map else written
+    uids = parse_map(uid_map, "--userns-uid-map") if uid_map else _consecutive("uid", user or group or "", etc)
     if gid_map:
         return Users(uids, parse_map(gid_map, "--userns-gid-map"))
-    if uid_map and not (user or group):
-        return Users(uids, uids)
-    return Users(uids, _consecutive(_ranges("gid", group or user or "", etc)))
+    name = group or user
+    return Users(uids, _consecutive("gid", name, etc) if name else uids)
 
 
 def parse_map(text: str, option: str, *, whole: bool = True) -> IdMap:
@@ -131,60 +218,114 @@ def parse_map(text: str, option: str, *, whole: bool = True) -> IdMap:
     rows = []
     for part in text.split(","):
         numbers = part.split(":")
-        if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
+        if len(numbers) != 3 or not all(map(_is_id, numbers)):
             raise InvalidValue(f"{option} is CONTAINER:HOST:SIZE[,…]: {part}")
         inside, outside, size = map(int, numbers)
         if not size or inside + size > _LARGEST or outside + size > _LARGEST:
             raise InvalidValue(f"not a range of ids in {option}: {part}", hint=f"ids end at {_LARGEST - 1}")
         rows.append((inside, outside, size))
-    for column in (0, 1):
-        ends = 0
-        for row in sorted(rows, key=lambda row: row[column]):
-            if row[column] < ends:
-                raise InvalidValue(f"{option} maps an id twice: {row[column]}")
-            ends = row[column] + row[2]
+    if len(rows) > _MOST_ROWS:
+        raise InvalidValue(f"{option} has more than the {_MOST_ROWS} ranges that a map can have: {len(rows)}")
+    twice = _twice(rows)
+    if twice is not None:
+        raise InvalidValue(f"{option} maps an id twice: {twice}")
     if whole and not any(row[0] == 0 for row in rows):
         raise InvalidValue(f"{option} has no id 0, which the command's root directory belongs to: {text}")
     return tuple(rows)
 
 
-def _automatic(settings: str, etc: str) -> Users:
-    size, said = _SIZE, {"uidmapping": "", "gidmapping": ""}
-    for word in settings.split(",") if settings else ():
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST))
+
+
+def _twice(rows: Iterable[tuple[int, int, int]]) -> int | None:
+    """An id that more than one of the rows has inside, or outside."""
+    rows = tuple(rows)
+    for column in (0, 1):
+        ends = 0
+        for row in sorted(rows, key=lambda row: row[column]):
+            if row[column] < ends:
+                return row[column]
+            ends = row[column] + row[2]
+    return None
+
+
+class Auto(NamedTuple):
+    """What `--userns=auto:…` says: how many ids, and where some of them are to be."""
+
+    size: int | None = None  # None: as many as there are, up to what images use
+    uids: IdMap = ()
+    gids: IdMap = ()
+
+
+def parse_auto(text: str) -> Auto:
+    """The settings behind `auto:`; InvalidValue names one that it does not take."""
+    size, said = None, {"uidmapping": "", "gidmapping": ""}
+    for word in text[5:].split(",") if text[5:] else ():
         key, _, value = word.partition("=")
-        if key == "size" and value.isdecimal() and int(value):
+        if key == "size" and _is_id(value) and 0 < int(value) <= _LARGEST:
             size = int(value)
         elif key in said and value:
             said[key] = f"{said[key]},{value}".strip(",")
         else:
             raise InvalidValue(f"--userns=auto takes size=N, uidmapping=C:H:S and gidmapping=C:H:S: {word}")
-    uids = _filled(said["uidmapping"], size, _ranges("uid", AUTO, etc), "uidmapping")
-    return Users(uids, _filled(said["gidmapping"], size, _ranges("gid", AUTO, etc), "gidmapping"))
+    maps = (parse_map(rows, key, whole=False) if rows else () for key, rows in said.items())
+    return Auto(size, *maps)
 
 
-def _filled(said: str, size: int, ranges: tuple[IdRange, ...], option: str) -> IdMap:
-    """The map of ids 0 to `size`: what is said, and for the rest what the ranges hold, one after the other."""
-    rows = list(parse_map(said, option, whole=False)) if said else []
-    gaps, at = [], 0
-    for inside, _, count in (*sorted(rows), (max(size, 0), 0, 0)):
-        if at < inside <= size:
-            gaps.append((at, inside - at))
-        at = max(at, inside + count)
-    free = [[one.start, one.size] for one in ranges]
-    for first, count in gaps:
+def _automatic(auto: Auto, etc: str) -> Users:
+    return Users(_filled("uid", auto.uids, auto.size, etc), _filled("gid", auto.gids, auto.size, etc))
+
+
+def _filled(kind: Kind, said: IdMap, size: int | None, etc: str) -> IdMap:
+    """The map of ids 0 to `size`: what is said, and for the rest what the ranges hold besides, one after the other."""
+    rows = list(said)
+    free = _without(_ranges(kind, AUTO, etc), said)
+    for first, count in _gaps(said, size or _SIZE):
         while count and free:
-            part = min(count, free[0][1])
-            rows.append((first, free[0][0], part))
+            one = free.pop(0)
+            part = min(count, one[1])
+            rows.append((first, one[0], part))
             first, count = first + part, count - part
-            free[0] = [free[0][0] + part, free[0][1] - part]
-            if not free[0][1]:
-                free.pop(0)
+            if part < one[1]:
+                free.insert(0, (one[0] + part, one[1] - part))
+        if count and (size is not None or not first):
+            raise IsolationUnavailable(
+                f"{etc}/sub{kind} has too few ids for {AUTO}: --userns=auto wants {size or 1}, {count} are missing",
+                hint="a smaller size=N, or a longer range",
+            )
     return tuple(sorted(rows))
 
 
-def _consecutive(ranges: tuple[IdRange, ...]) -> IdMap:
-    rows, at = [], 0
+def _gaps(said: IdMap, size: int) -> list[tuple[int, int]]:
+    """(first, count) of what ids 0 to `size` lack."""
+    gaps, at = [], 0
+    for inside, _, count in (*sorted(said), (size, 0, 0)):
+        if at < min(inside, size):
+            gaps.append((at, min(inside, size) - at))
+        at = max(at, inside + count)
+    return gaps
+
+
+def _without(ranges: tuple[IdRange, ...], said: IdMap) -> list[tuple[int, int]]:
+    """(first, count) of what the ranges hold and nobody has said a place for."""
+    free = []
     for one in ranges:
+        at = one.start
+        for _, outside, count in sorted(said, key=lambda row: row[1]):
+            if outside < one.end and outside + count > at:
+                if at < outside:
+                    free.append((at, outside - at))
+                at = outside + count
+        if at < one.end:
+            free.append((at, one.end - at))
+    return free
+
+
+def _consecutive(kind: Kind, name: str, etc: str) -> IdMap:
+    """All ranges of somebody, from id 0 on."""
+    rows, at = [], 0
+    for one in _ranges(kind, name, etc):
         rows.append((at, one.start, one.size))
         at += one.size
     return tuple(rows)
@@ -199,4 +340,14 @@ def _ranges(kind: Kind, name: str, etc: str) -> tuple[IdRange, ...]:
             f"no range of {kind}s for {name} in {etc}/sub{kind}",
             hint=f"a line such as {name}:2147483648:{_SIZE} gives one; --userns-uid-map needs none",
         )
+    ordered = sorted(found)
+    twice = next((after.start for one, after in pairwise(ordered) if after.start < one.end), None)
+    if twice is not None:
+        raise IsolationUnavailable(
+            f"ranges of {kind}s of {name} overlap in {etc}/sub{kind}: {twice}", hint="each id may be given once"
+        )
     return found
+
+
+def _outside(inside: int, rows: IdMap) -> int:
+    return next((outside + inside - first for first, outside, size in rows if first <= inside < first + size), -1)

@@ -348,9 +348,8 @@ def _execute_options(
     if layers is None:
         layers = (session.environ.get("BUILDAH_LAYERS") or "true").lower() not in ("0", "false")
     policy = groups.pull_policy(values, values.pop("pull"))
-    run, mounts = buildmounts.split(
-        groups.run_options(values, session.environ), buildmounts.mounts(values.pop("mount"))
-    )
+    said = groups.with_maps(groups.run_options(values, session.environ), session.settings)
+    run, mounts = buildmounts.split(said, buildmounts.mounts(values.pop("mount")))
     ttl = values.pop("cache_ttl")
     commit = CommitOptions(
         format=image_format,

@@ -66,7 +66,7 @@ def from_(session: Session, *, image: str, name: str | None, cidfile: str | None
             platform=groups.platform(values),
             access=groups.registry_access(values, session.environ),
         ),
-        run=groups.run_options(values, session.environ),
+        run=groups.with_maps(groups.run_options(values, session.environ), session.settings),
     )
     container = session.builder.from_image(image, options)
     if cidfile is not None:

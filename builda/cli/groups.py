@@ -13,6 +13,7 @@ from builda.errors import InvalidValue, Unsupported
 
 if TYPE_CHECKING:
     from builda.builder.options import ImageFormat, PullPolicy, RegistryAccess
+    from builda.cli.settings import Settings
     from builda.oci.descriptor import Platform
     from builda.plan import RunOptions
 
@@ -306,6 +307,15 @@ def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
     if taken.get("memory_swap") is not None:
         taken["memory_swap"] = -1 if taken["memory_swap"] == "-1" else Size().convert(taken["memory_swap"], None, None)
     return RunOptions(**taken)
+
+
+def with_maps(options: RunOptions, settings: Settings) -> RunOptions:
+    """The options; where they say nothing of a user namespace, with the maps that the global options say."""
+    from builda.plan import RunOptions
+
+    if settings.uid_map is None:
+        return options
+    return options.over(RunOptions(userns_uid_map=settings.uid_map, userns_gid_map=settings.gid_map))
 
 
 OF_RUN: Params = (

@@ -15,21 +15,6 @@ if TYPE_CHECKING:
     from builda.store.store import Image, WorkingContainer
 
 _TYPE = "buildah 0.0.1"
-_NO_USERNS: Mapping[str, Any] = {
-    "HostUIDMapping": True,
-    "HostGIDMapping": True,
-    "UIDMap": [],
-    "GIDMap": [],
-    "AutoUserNs": False,
-    "AutoUserNsOpts": {
-        "Size": 0,
-        "InitialSize": 0,
-        "PasswdFile": "",
-        "GroupFile": "",
-        "AdditionalUIDMappings": None,
-        "AdditionalGIDMappings": None,
-    },
-}
 _OCI_INNER: Mapping[str, Any] = {
     "User": "",
     "ExposedPorts": {},
@@ -114,7 +99,7 @@ def _whole(config: ImageConfig, image: Image | None, own: Mapping[str, Any], opt
         "ConfigureNetwork": "NetworkDisabled" if options.network == "none" else "NetworkDefault",
         "CNIPluginPath": "",
         "CNIConfigDir": "",
-        "IDMappingOptions": _NO_USERNS,
+        "IDMappingOptions": _id_mapping(options),
         "History": own["History"],
         "Devices": list(options.devices),
         "DeviceSpecs": None,
@@ -130,6 +115,47 @@ def _capabilities(options: RunOptions) -> list[str]:
     return list(capabilities(options))
 
 
+def _id_mapping(options: RunOptions) -> Mapping[str, Any]:
+    """The maps that are said; those that are only to be found when a command runs (of a name, a path) are empty."""
+    from builda.builder.usernamespace import Auto, parse_auto, parse_map
+
+    uids, gids = options.userns_uid_map, options.userns_gid_map
+    if uids and not options.userns_gid_map_group:
+        gids = gids or uids
+    mapped = bool(uids or options.userns_uid_map_user or options.userns_gid_map_group)
+    is_auto = (options.userns or "").partition(":")[0] == "auto"
+    auto = parse_auto(options.userns or "") if is_auto else Auto()
+    return {
+        "HostUIDMapping": not mapped and not is_auto,
+        "HostGIDMapping": not mapped and not is_auto,
+        "UIDMap": _rows(parse_map(uids, "--userns-uid-map")) if uids else [],
+        "GIDMap": _rows(parse_map(gids, "--userns-gid-map")) if gids else [],
+        "AutoUserNs": is_auto,
+        "AutoUserNsOpts": {
+            "Size": auto.size or 0,
+            "InitialSize": 0,
+            "PasswdFile": "",
+            "GroupFile": "",
+            "AdditionalUIDMappings": _rows(auto.uids) or None,
+            "AdditionalGIDMappings": _rows(auto.gids) or None,
+        },
+    }
+
+
+def _rows(rows: tuple[tuple[int, int, int], ...]) -> list[Mapping[str, int]]:
+    return [{"containerID": inside, "hostID": outside, "size": size} for inside, outside, size in rows]
+
+
+def _user_namespace(options: RunOptions) -> str:
+    from builda.builder.usernamespace import is_asked_for
+
+    if not is_asked_for(options):
+        return "host"
+    said = options.userns or ""
+    path = said.removeprefix("ns:")
+    return f"ns:{path}" if path.startswith("/") else "private"
+
+
 def _namespaces(options: RunOptions) -> list[Mapping[str, Any]]:
     said = {
         "cgroup": options.cgroupns,
@@ -137,7 +163,7 @@ def _namespaces(options: RunOptions) -> list[Mapping[str, Any]]:
         "mount": None,
         "network": options.network,
         "pid": options.pid,
-        "user": "host",
+        "user": _user_namespace(options),
         "uts": options.uts,
     }
     return [{"Name": name, "Host": value == "host", "Path": _path(value)} for name, value in said.items()]

@@ -42,7 +42,8 @@ SECTIONS: tuple[tuple[str, str], ...] = (
     (
         "Commands",
         "--isolation --runtime --runtime-flag --no-pivot --volume --mount --device --cap-add --cap-drop --security-opt "
-        "--user --workingdir --hostname --tty --terminal --http-proxy --group-add --userns",
+        "--user --workingdir --hostname --tty --terminal --http-proxy --group-add --userns "
+        "--userns-uid-map --userns-gid-map --userns-uid-map-user --userns-gid-map-group",
     ),
     (
         "Namespaces and network",

@@ -38,6 +38,8 @@ class Settings(NamedTuple):
     events: int | None
     mode: Mode | None = None
     uid: int = 0
+    uid_map: str | None = None
+    gid_map: str | None = None
 
     @property
     def verbose(self) -> bool:
@@ -62,6 +64,9 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
     if level not in LEVELS:
         raise InvalidValue(f"unknown log level: {level}", hint=f"it is one of {', '.join(LEVELS)}")
     options = ",".join(given["storage_opt"]) if given.get("storage_opt") else said("storage_opt")
+    maps = [",".join(given.get(name, ())) or None for name in ("userns_uid_map", "userns_gid_map")]
+    if maps[1] and not maps[0]:
+        raise InvalidValue("--userns-gid-map needs --userns-uid-map")
     root, runroot = default_places(environ, uid)
     return Settings(
         root=given["root"][-1] if given.get("root") else root,
@@ -72,6 +77,8 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
         events=_descriptor(said("events")),
         mode=_mode(said("mode")),
         uid=uid,
+        uid_map=maps[0],
+        gid_map=maps[1],
     )
 
 

@@ -25,7 +25,6 @@ ENTERING = frozenset(
 COMPOSING = ENTERING - frozenset("run umount unshare".split())
 """Those of them that have something to do where no tree can be, too."""
 _CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run says another one"
-_USERNS = "from and build take it, behind the verb, and what is said to from holds for the container's commands"
 
 GLOBAL_OPTIONS: Params = (
     text("--root", metavar="DIR", help="Keep images and working containers here.  [env: BUILDA_ROOT]"),
@@ -58,13 +57,17 @@ GLOBAL_OPTIONS: Params = (
         metavar="MODE",
         help="Work in this mode: auto (default), direct, userns, subid, single, chroot or traced.  [env: BUILDA_MODE]",
     ),
+    listed(
+        "--userns-uid-map",
+        metavar="CONTAINER:HOST:SIZE,…",
+        help="What from and build map uids to when they are told nothing of a user namespace.",
+    ),
+    listed("--userns-gid-map", metavar="CONTAINER:HOST:SIZE,…", help="The same of gids; it needs a map of uids."),
     refused("--imagestore", reason="images and working containers share one store"),
     refused("--transient-store", reason="--runroot is the only volatile directory", takes_value=False),
     refused("--registries-conf-dir", reason="write what the directory adds into the file of --registries-conf"),
     refused("--short-name-alias-conf", reason="aliases are read from registries.conf"),
     refused("--cgroup-manager", reason=_CGROUP),
-    refused("--userns-uid-map", reason=_USERNS),
-    refused("--userns-gid-map", reason=_USERNS),
     refused("--default-mounts-file", reason="mounts come from --volume and --mount only"),
     refused("--cpu-profile", reason="builda is no Go program"),
     refused("--memory-profile", reason="builda is no Go program"),

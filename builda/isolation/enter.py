@@ -95,11 +95,13 @@ def _outer(spec: Spec) -> int:
     mapping = _mapping(spec)
     sources = Sources(spec, mapping) if spec["tree"] is None else None
     relay = _relay(spec["relay"])
+    if sources is not None:
+        _join_namespaces(spec["namespaces"])  # with the caller's rights: the user namespace need not own them
     if mapping is not None:
-        mapping.enter()
+        mapping.enter(keep_groups=spec["groups"] is None)
         _die_with_parent(_signal.SIGKILL)  # which a change of rights undoes
     if sources is not None:
-        _enter_namespaces(spec["namespaces"])
+        _make_namespaces(spec["namespaces"])
     if relay is not None:
         relay.connect()
     if spec["wait_for_network"]:
@@ -114,6 +116,10 @@ def _outer(spec: Spec) -> int:
         os.close(keep)
         _init(spec, sources, alive, private_pid)
     os.close(REPORT)
+    if mapping is not None:
+        sys_.prctl(
+            sys_.PR_SET_DUMPABLE, 0
+        )  # our root is the caller's, and a command may have all rights in here
     _forward(init, group=False)
     return _wait_for(init)
 
@@ -324,7 +330,7 @@ def _enter_cgroup(path: str) -> None:
         raise refused(f"enter the cgroup {path}", error) from error
 
 
-def _enter_namespaces(namespaces: dict[str, str]) -> None:
+def _join_namespaces(namespaces: dict[str, str]) -> None:
     joined = [(kind, flag, namespaces[kind][3:]) for kind, flag in _KINDS if namespaces[kind].startswith("ns:")]
     opened = [(kind, flag, path, _open_namespace(path)) for kind, flag, path in joined]
     for kind, flag, path, fd in opened:
@@ -335,6 +341,9 @@ def _enter_namespaces(namespaces: dict[str, str]) -> None:
                 raise Failure("InvalidValue", f"not a {kind} namespace: {path}") from error
             raise refused(f"join the {kind} namespace {path}", error) from error
         os.close(fd)
+
+
+def _make_namespaces(namespaces: dict[str, str]) -> None:
     for kind, flag in (("mount", sys_.CLONE_NEWNS), *_KINDS):
         if kind == "mount" or namespaces[kind] == "private":
             try:

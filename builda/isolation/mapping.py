@@ -6,6 +6,7 @@ is mapped to to everybody else (mount_setattr(2), ID mapping). Imported by the c
 
 from __future__ import annotations
 
+import errno
 import os
 
 from builda.isolation.failure import Failure, refused
@@ -14,6 +15,8 @@ from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     Rows = tuple[tuple[int, int, int], ...]  # of /proc/PID/uid_map
 
 _NO_IDMAP = (
@@ -28,6 +31,7 @@ class Mapping:
     def __init__(self, uids: Rows, gids: Rows, path: str | None) -> None:
         self.uids = uids
         self.gids = gids
+        self._maps_files = any(inside != outside for inside, outside, _ in (*uids, *gids))
         self.fd = _made(uids, gids) if path is None else _opened(path)
 
     def host_ids(self, uid: int, gid: int) -> tuple[int, int]:
@@ -36,35 +40,90 @@ class Mapping:
 
     def clone(self, mount: detached.Description) -> int:
         """As `detached.clone`, with the ids of all directories that it is made of mapped."""
+        userns = self.fd if self._maps_files else -1
         held = sys_.capget()
         sys_.set_file_ids(*self.host_ids(0, 0))  # who mounts an overlay makes its own files in the upper directory
         sys_.capset(*held)
         try:
-            return detached.clone(mount, self.fd)
-        except detached.NoLowerPlus as error:
-            raise refused("map the ids of the root file system", error, "it takes Linux 6.8") from error
+            return _cloned(mount, userns)
         except OSError as error:
-            raise refused("map the ids of the root file system", error, _NO_IDMAP) from error
+            hint = _NO_IDMAP if self._maps_files else None
+            raise refused(
+                f"{_what(userns)} {mount[1] if mount[0] != 'overlay' else mount[4][0]}", error, hint
+            ) from error
         finally:
             sys_.set_file_ids(0, 0)
             sys_.capset(*held)
 
+    def can_map(self, path: str) -> bool:
+        """Whether there is anything to map, and all that is mounted at and below `path` has id-mapped mounts."""
+        if not self._maps_files:
+            return False
+        try:
+            os.close(detached.clone_bind(path, recursive=True, options=(), userns=self.fd))
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EPERM):
+                return False
+            raise
+        return True
+
     def give(self, made: tuple[int, ...], uid: int, gid: int) -> None:
         """Pipes that the command inherits belong to it, so that it can open them again; `made` are those of builda."""
-        for fd in {*made, *filter(_is_pipe, (0, 1, 2))}:
-            os.fchown(fd, *self.host_ids(uid, gid))
+        owner = self.host_ids(uid, gid)
+        for fd in made:
+            os.fchown(fd, *owner)
+        for fd in {0, 1, 2}.difference(made):
+            if _is_pipe(fd):
+                _give(fd, owner)
 
-    def enter(self) -> None:
-        """Be the namespace's root, with all rights in it and none outside."""
+    def enter(self, *, keep_groups: bool) -> None:
+        """Be the namespace's root, with all rights in it and none outside but those of groups that are kept."""
         try:
             sys_.setns(self.fd, sys_.CLONE_NEWUSER)
-            os.setgroups(())
+            if not keep_groups and _may_set_groups():
+                os.setgroups(())
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
         except OSError as error:
             raise refused("enter the user namespace", error, "its map must have the ids 0") from error
         sys_.prctl(sys_.PR_SET_DUMPABLE, 1)  # else our own /proc entries are the real root's
         os.close(self.fd)
+
+
+def _cloned(mount: detached.Description, userns: int) -> int:
+    if mount[0] != "overlay":
+        return detached.clone(mount, userns)
+    try:
+        return detached.clone(mount, userns)
+    except detached.NoLowerPlus:
+        return in_other_namespace(lambda: detached.attached_overlay(mount[4], mount[3], userns))
+    except OSError as error:
+        if error.errno != errno.EINVAL or userns < 0:
+            raise
+        # Before Linux 6.15 overlay takes no layers of mounts that are attached nowhere.
+        return in_other_namespace(lambda: detached.attached_overlay(mount[4], mount[3], userns))
+
+
+def in_other_namespace(work: Callable[[], int]) -> int:
+    """What `work` makes in a mount namespace that is gone afterwards; this process is where it was."""
+    here = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    root = os.open("/", os.O_PATH)
+    try:
+        sys_.unshare(sys_.CLONE_NEWNS)
+        sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
+        try:
+            return work()
+        finally:
+            sys_.setns(here, sys_.CLONE_NEWNS)
+            os.fchdir(root)
+            os.chroot(".")  # which need not be that of the namespace
+    finally:
+        os.close(here)
+        os.close(root)
+
+
+def _what(userns: int) -> str:
+    return "map the ids of" if userns >= 0 else "mount"
 
 
 def _made(uids: Rows, gids: Rows) -> int:
@@ -114,6 +173,19 @@ def _opened(path: str) -> int:
 def _is_pipe(fd: int) -> bool:
     """Whether it is a pipe without a name: giving that away changes nothing of the caller's files."""
     return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
+
+
+def _give(fd: int, owner: tuple[int, int]) -> None:
+    try:
+        os.fchown(fd, *owner)
+    except PermissionError:
+        return  # it belongs to who started us, in a user namespace above ours: then it stays theirs, and can be written
+
+
+def _may_set_groups() -> bool:
+    """False where there is one id only: a plain user's groups cannot be given up (user_namespaces(7))."""
+    with open("/proc/self/setgroups", encoding="ascii") as file:
+        return file.read().strip() == "allow"
 
 
 def _outside(inside: int, rows: Rows) -> int:

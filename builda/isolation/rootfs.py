@@ -240,7 +240,8 @@ def _clone_mount(mount: detached.Description, dev: bool, mapping: Mapping | None
         return None
     private = () if any(word.removeprefix("r") in detached.PROPAGATION for word in options) else ("rprivate",)
     try:
-        return detached.clone(_with_attributes((*mount[:3], (*private, *options), mount[4]), dev))
+        userns = mapping.fd if mapping is not None and "idmap?" in options and mapping.can_map(source) else -1
+        return detached.clone(_with_attributes((*mount[:3], (*private, *options), mount[4]), dev), userns)
     except FileNotFoundError as error:
         raise Failure("NotFound", f"no such file or directory to mount: {source}") from error
     except OSError as error:

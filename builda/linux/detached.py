@@ -43,7 +43,7 @@ DETACHED = "detached"
 """A mount that exists already: its source is the number of a descriptor of this process, which is used up."""
 
 # Words of mount options that say which kind of mount it is, not how it is.
-KINDS = frozenset({"bind", "rbind", "defaults", "idmap", ""})
+KINDS = frozenset({"bind", "rbind", "defaults", "idmap", "idmap?", ""})
 
 
 def clone(mount: Description, userns: int = -1) -> int:
@@ -141,6 +141,32 @@ def _mapped_layers(
     top = name(parent)
     others = [word for word in settings if word.partition("=")[0] not in places]
     return below, [*others, *(f"{key}={top}/{os.path.basename(path)}" for key, path in places.items())]
+
+
+def attached_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: int = -1) -> int:
+    """As `clone_overlay`, for kernels whose overlay takes a page of options, or no layers that are attached nowhere.
+
+    The layers are attached in this process's mount namespace, below /dev, so it must be one that will be thrown away.
+    """
+    mapped: list[int] = []
+    settings = split_options(options)[1]
+    words = tuple(word for word in options if word not in settings)
+    if userns >= 0:
+        lower, settings = _mapped_layers(lower, settings, userns, mapped)
+    descriptors: list[int] = []
+    try:
+        sys_.mount("tmpfs", "/dev", "tmpfs", 0)
+        for number, fd in enumerate(mapped):
+            os.mkdir(f"/dev/{number}")
+            sys_.move_mount(fd, "", sys_.AT_FDCWD, f"/dev/{number}", sys_.MOVE_MOUNT_F_EMPTY_PATH)
+        os.mkdir("/dev/whole")
+        os.chdir("/proc/self/fd")
+        flags, page, descriptors = overlay_page(lower, (*words, *settings))
+        sys_.mount("overlay", "/dev/whole", "overlay", flags, page)
+        return sys_.open_tree(sys_.AT_FDCWD, "/dev/whole", sys_.OPEN_TREE_CLONE)
+    finally:
+        for fd in (*descriptors, *mapped):
+            os.close(fd)
 
 
 class NoLowerPlus(OSError):

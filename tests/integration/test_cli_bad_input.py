@@ -95,8 +95,6 @@ def test_options_that_mean_nothing_together_are_refused(builda: Builda, args: li
         ("--decryption-key", "k"),
         ("--signature-policy", "p"),
         ("--blob-cache", "d"),
-        ("--userns-uid-map", "0:1:2"),
-        ("--userns", "auto"),
         ("--cdi-config-dir", "d"),
         ("--imagestore", "d"),
         ("--cgroup-manager", "systemd"),

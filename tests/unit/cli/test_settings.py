@@ -37,6 +37,13 @@ def test_storage_options_are_refused() -> None:
             settings(given, environ, 0)
 
 
+def test_maps_for_from_and_build_are_one_text_each() -> None:
+    found = settings({"userns_uid_map": ("0:1:2", "2:9:1"), "userns_gid_map": ("0:3:4",)}, {}, 0)
+    assert (found.uid_map, found.gid_map) == ("0:1:2,2:9:1", "0:3:4")
+    with pytest.raises(InvalidValue, match="--userns-gid-map needs --userns-uid-map"):
+        settings({"userns_gid_map": ("0:3:4",)}, {}, 0)
+
+
 def test_log_levels_decide_what_is_said() -> None:
     assert settings({"debug": ("true",)}, {}, 0).verbose
     assert not settings({"log_level": ("error",)}, {}, 0).warnings
