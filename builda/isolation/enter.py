@@ -117,9 +117,7 @@ def _outer(spec: Spec) -> int:
         _init(spec, sources, alive, private_pid)
     os.close(REPORT)
     if mapping is not None:
-        sys_.prctl(
-            sys_.PR_SET_DUMPABLE, 0
-        )  # our root is the caller's, and a command may have all rights in here
+        sys_.prctl(sys_.PR_SET_DUMPABLE, 0)  # our root is the caller's, and a command may have all rights in here
     _forward(init, group=False)
     return _wait_for(init)
 
