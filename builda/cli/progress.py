@@ -131,11 +131,14 @@ class Lines:
 
     def _blob(self, event: BlobProgress) -> None:
         key = (event.action, event.digest)
-        begun = self._begun.setdefault(key, self._clock())
-        if event.done:
-            del self._begun[key]
-            took = "already there" if event.reused else f"{_bytes(event.offset)} in {self._clock() - begun:.2f}s"
-            self._say(f"{event.action} {_short(event)} {took}")
+        if not event.done:
+            if key not in self._begun:
+                self._begun[key] = self._clock()
+            return
+        begun = self._begun.pop(key, None)
+        size = "already there" if event.reused else _bytes(event.offset)
+        took = "" if event.reused or begun is None else f" in {self._clock() - begun:.2f}s"
+        self._say(f"{event.action} {_short(event)} {size}{took}")
 
     def _say(self, line: str) -> None:
         self._stream.write(line + "\n")

@@ -32,12 +32,16 @@ def shown(*events: Event, quiet: bool = False, warnings: bool = True) -> str:
 
 
 def test_a_blob_has_one_line_when_it_is_done() -> None:
-    clock: Iterator[float] = iter([10.0, 10.5, 12.0, 12.5])
+    clock: Iterator[float] = iter([10.0, 12.5])
     stream = io.StringIO()
     lines = Lines(stream, lambda: next(clock))
     for event in (blob(0), blob(1000), blob(3_400_000, done=True)):
         lines.show(event)
     assert stream.getvalue() == f"pull {DIGEST.encoded[:12]} 3.4 MB in 2.50s\n"
+
+
+def test_no_time_is_told_that_was_not_taken() -> None:
+    assert shown(blob(3_400_000, done=True)) == f"pull {DIGEST.encoded[:12]} 3.4 MB\n"
 
 
 def test_what_was_there_says_so() -> None:
