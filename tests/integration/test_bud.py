@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -61,8 +60,9 @@ def tree_of(tar: bytes) -> dict[str, tuple[object, ...]]:
 
 def peer_build(case: Case, context: Path, archive: Path, root: Path) -> tuple[bytes, dict[str, object]]:
     """The root file system and configuration that Debian's buildah builds."""
-    buildah = ["buildah", "--root", str(root / "s"), "--runroot", str(root / "r"), "--storage-driver", "vfs"]
-    os.environ["BUILDAH_ISOLATION"] = "chroot"  # also for the ONBUILD instructions that its `from` runs
+    isolation = "BUILDAH_ISOLATION=chroot"  # also for the ONBUILD instructions that its `from` runs
+    stores = ["--root", str(root / "s"), "--runroot", str(root / "r"), "--storage-driver", "vfs"]
+    buildah = ["env", isolation, "buildah", *stores]
     name = subprocess.check_output([*buildah, "pull", "-q", f"oci-archive:{archive}:busybox"], text=True).strip()
     subprocess.run([*buildah, "tag", name, "localhost/busybox:latest"], check=True)
     subprocess.run(

@@ -20,7 +20,7 @@ def page(name: str) -> str:
     group = make_group()
     command = group.get_command(click.Context(group), name)
     assert command is not None
-    return command.get_help(click.Context(command, info_name=name))
+    return command.get_help(click.Context(command, info_name=name, **command.context_settings))
 
 
 def test_the_options_of_build_stand_under_headings() -> None:

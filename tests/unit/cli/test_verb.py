@@ -178,7 +178,7 @@ def test_every_verb_is_there_with_help_and_an_example(group: click.Group, name: 
         assert command.name == ALIASES.get(name, name)
         assert command.epilog
         assert command.epilog.startswith(("builda", "c=", "m=", "eval"))
-        text_ = command.get_help(click.Context(command, parent=ctx))
+        text_ = command.get_help(click.Context(command, parent=ctx, **command.context_settings))
     assert "Example" in text_
 
 
