@@ -1,5 +1,6 @@
 # make demo: build images and show them.   make test: run every test.   Both install what is missing.
 PYTHON := .venv/bin/python
+PARALLEL := -n 2 --dist loadfile
 
 .PHONY: demo test test-long bench pods lint clean
 
@@ -9,11 +10,11 @@ demo:
 
 test:
 	tools/install test
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(PARALLEL)
 
 test-long:
 	tools/install test
-	$(PYTHON) -m pytest -m "long or not long" --long
+	$(PYTHON) -m pytest $(PARALLEL) -m "long or not long" --long
 
 bench:
 	tools/install bench

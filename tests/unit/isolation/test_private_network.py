@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from builda.isolation import network
+from builda.linux import syscalls
 from builda.linux.mount import Mount
 
 pytestmark = [pytest.mark.root]
@@ -20,6 +21,18 @@ pytestmark = [pytest.mark.root]
 
 def links() -> set[str]:
     return {entry.name for entry in Path("/sys/class/net").iterdir()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_machine_of_their_own() -> Iterator[None]:
+    """A network namespace: no run of another test worker takes or keeps an interface here."""
+    with open("/proc/self/ns/net") as outside:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        syscalls.mount("sysfs", "/sys", "sysfs", 0)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        yield
+        syscalls.umount2("/sys", syscalls.MNT_DETACH)
+        syscalls.setns(outside.fileno(), syscalls.CLONE_NEWNET)
 
 
 @pytest.fixture(autouse=True)
