@@ -23,13 +23,18 @@ Kind: TypeAlias = Literal["good", "note", "lack", "wrong"]
 
 Helper: TypeAlias = Literal["missing", "plain", "set-uid", "file capabilities"]
 
+Lack: TypeAlias = tuple[str, tuple[str, ...]]
+"""A cause, and the lines that take it away."""
+
 RUNS: frozenset[Mode] = frozenset({"direct", "userns", "subid", "single", "chroot"})
 """The modes that run commands."""
 
 BRIDGE = "a bridge"
 """What gives commands a network of their own without being asked."""
 
-_SETGID, _SETUID, _NET_ADMIN, _SYS_ADMIN = 6, 7, 12, 21
+_SETGID, _SETUID, _NET_ADMIN, _SYS_ADMIN, _SETFCAP = 6, 7, 12, 21, 31
+_MAPPING = (("SETUID", _SETUID), ("SETGID", _SETGID), ("SETFCAP", _SETFCAP))
+"""What mapping root's ids takes; SETFCAP for id 0 itself, user_namespaces(7)."""
 _LITTLE_SPACE, _FEW_INODES = 2 << 30, 100_000
 
 
@@ -48,8 +53,7 @@ class Facts(NamedTuple):
     apparmor_restricts: bool  # kernel.apparmor_restrict_unprivileged_userns
     unprivileged_allowed: bool  # Debian's kernel.unprivileged_userns_clone
     helpers: Helper  # newuidmap and newgidmap, the worse of both
-    ranges: str | None  # what is wrong with /etc/subuid and /etc/subgid
-    ranges_hint: str | None
+    ranges: tuple[Lack, ...]  # what is wrong with /etc/subuid and /etc/subgid
     fresh_proc: str | None
     overlay: str | None  # why the store cannot have one
     store: str
@@ -127,22 +131,22 @@ def _better(facts: Facts) -> Iterator[Finding]:
         yield _no_namespace(facts)
         return
     if found.identity_map is not None and facts.uid == 0:
-        missing = [name for name, bit in (("SETUID", _SETUID), ("SETGID", _SETGID)) if not facts.effective >> bit & 1]
+        missing = [name for name, bit in _MAPPING if not facts.effective >> bit & 1]
         if missing:
             yield Finding(
                 "lack",
                 "root's ids cannot be mapped",
-                f"the capabilities {' and '.join(missing)} are missing",
-                _context("capabilities:", "  add: [SETUID, SETGID]"),
+                f"of the capabilities SETUID, SETGID and SETFCAP, it lacks {' and '.join(missing)}",
+                _context("capabilities:", "  add: [SETUID, SETGID, SETFCAP]"),
                 "userns",
             )
     if facts.mode in ("single", "traced", "chroot") and facts.uid != 0:
-        yield from _no_range(facts)
+        yield _no_range(facts)
 
 
 def _no_namespace(facts: Facts) -> Finding:
-    text = "no user namespace can be made"
     plain = facts.uid != 0
+    gives: Mode = "subid" if plain else "userns"
     if facts.namespaces_limit == 0:
         cause, change = "the limit user.max_user_namespaces is 0", _sysctl("user.max_user_namespaces=15000")
     elif facts.apparmor_restricts and plain:
@@ -152,45 +156,59 @@ def _no_namespace(facts: Facts) -> Finding:
     elif not facts.unprivileged_allowed and plain:
         cause, change = "kernel.unprivileged_userns_clone is 0", _sysctl("kernel.unprivileged_userns_clone=1")
     else:
-        return _forbidden(facts, text)
-    return Finding("lack", text, cause, change, "subid" if plain else "userns")
+        cause, change = _forbidden(facts)
+        gives = "subid" if plain else "direct"
+    further = _lacking_for_a_range(facts) if plain else ()
+    return _one_finding("no user namespace can be made", ((cause, change), *further), gives)
 
 
-def _forbidden(facts: Facts, text: str) -> Finding:
+def _forbidden(facts: Facts) -> Lack:
     cause = f"the kernel says: {facts.abilities.user_namespace}"
     if facts.seccomp:
         cause = "the container runtime's seccomp profile allows unshare and mount with CAP_SYS_ADMIN only"
     if facts.uid != 0:
-        return Finding("lack", text, cause, _rootless_pod(), "subid")
+        return cause, _rootless_pod()
     host_users = () if facts.user_namespace else ("spec:", "  hostUsers: false")
-    return Finding("lack", text, cause, (*host_users, *_context("capabilities:", "  add: [SYS_ADMIN]")), "direct")
+    return cause, (*host_users, *_context("capabilities:", "  add: [SYS_ADMIN]"))
 
 
 def _sysctl(setting: str) -> tuple[str, ...]:
     return (f"on the node: sysctl -w {setting}",)
 
 
-def _no_range(facts: Facts) -> Iterator[Finding]:
+def _no_range(facts: Facts) -> Finding:
     """A plain user whose user namespace has one id."""
     text = "only one id can be mapped"
+    lacking = tuple(_lacking_for_a_range(facts))
+    if lacking:
+        return _one_finding(text, lacking, "subid")
+    return Finding("lack", text, str(facts.abilities.subordinate_map))
+
+
+def _one_finding(text: str, lacking: tuple[Lack, ...], gives: Mode) -> Finding:
+    """All of what is lacking must be had for the mode; one change may help against several causes."""
+    changes = dict.fromkeys(change for _, change in lacking)
+    lines = tuple(line for change in changes for line in change)
+    return Finding("lack", text, "; ".join(cause for cause, _ in lacking), lines, gives)
+
+
+def _lacking_for_a_range(facts: Facts) -> Iterator[Lack]:
+    admin = bool(facts.bounding >> _SYS_ADMIN & 1)
     if facts.helpers == "missing":
-        yield Finding("lack", text, "newuidmap and newgidmap are not installed", ("apt-get install uidmap",), "subid")
-    elif facts.ranges is not None:
-        yield Finding("lack", text, facts.ranges, (facts.ranges_hint,) if facts.ranges_hint else (), "subid")
-    elif facts.no_new_privileges:
-        cause = "no_new_privs is set: newuidmap and newgidmap get no rights from their files"
-        yield Finding("lack", text, cause, _rootless_pod(), "subid")
-    elif not (facts.bounding >> _SETUID & 1 and facts.bounding >> _SETGID & 1):
-        cause = "SETUID and SETGID are not in the bounding set: newuidmap and newgidmap cannot have them"
-        yield Finding("lack", text, cause, _rootless_pod(), "subid")
+        change = ("apt-get install uidmap",) if admin else ("apt-get install uidmap libcap2-bin", *_FILE_CAPABILITIES)
+        yield "newuidmap and newgidmap are not installed", change
     elif facts.helpers == "plain":
         cause = "newuidmap and newgidmap have neither a set-uid bit nor file capabilities: a copied image may lose them"
-        yield Finding("lack", text, cause, _FILE_CAPABILITIES, "subid")
-    elif facts.helpers == "set-uid" and not facts.bounding >> _SYS_ADMIN & 1:
+        yield cause, _FILE_CAPABILITIES
+    elif facts.helpers == "set-uid" and not admin:
         cause = "newuidmap with the set-uid bit needs CAP_SYS_ADMIN in the bounding set, which pods do not have"
-        yield Finding("lack", text, cause, _FILE_CAPABILITIES, "subid")
-    elif facts.abilities.subordinate_map is not None:
-        yield Finding("lack", text, str(facts.abilities.subordinate_map))
+        yield cause, _FILE_CAPABILITIES
+    yield from facts.ranges
+    if facts.no_new_privileges:
+        yield "no_new_privs is set: newuidmap and newgidmap get no rights from their files", _rootless_pod()
+    elif not (facts.bounding >> _SETUID & 1 and facts.bounding >> _SETGID & 1):
+        cause = "SETUID and SETGID are not in the bounding set: newuidmap and newgidmap cannot have them"
+        yield cause, _rootless_pod()
 
 
 _FILE_CAPABILITIES = (
@@ -268,12 +286,11 @@ def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
     from builda.linux import syscalls as sys_
     from builda.linux.userns import in_user_namespace
 
-    found = modes.abilities(runroot)
+    found = modes.abilities(runroot, again=True)
     chosen = mode or choose_mode(found)
     status = _status()
     there = _existing(root)
     room = os.statvfs(there)
-    ranges, hint = _ranges()
     effective = sys_.capget()[0]
     return Facts(
         mode=chosen,
@@ -288,8 +305,7 @@ def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
         apparmor_restricts=_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1,
         unprivileged_allowed=_number("/proc/sys/kernel/unprivileged_userns_clone") != 0,
         helpers=_helpers(),
-        ranges=ranges,
-        ranges_hint=hint,
+        ranges=tuple(_ranges()),
         fresh_proc=_inside(chosen, "fresh proc"),
         overlay=_overlay_in(chosen, there),
         store=root,
@@ -347,15 +363,18 @@ def _is_below(path: str, mount: str) -> bool:
     return mount == "/" or path == mount or path.startswith(f"{mount}/")
 
 
-def _ranges() -> tuple[str | None, str | None]:
+def _ranges() -> Iterator[Lack]:
     from builda.linux.subids import subordinate_map
 
+    user = os.geteuid()
     try:
-        subordinate_map("uid", os.geteuid(), os.geteuid())
-        subordinate_map("gid", os.getegid(), os.geteuid())
+        subordinate_map("uid", user, user)
     except BuildaError as error:
-        return str(error), error.hint
-    return None, None
+        yield str(error), (error.hint,) if error.hint else ()
+    try:
+        subordinate_map("gid", os.getegid(), user)
+    except BuildaError as error:
+        yield str(error), (error.hint,) if error.hint else ()
 
 
 _WORST: tuple[Helper, ...] = ("missing", "plain", "set-uid", "file capabilities")

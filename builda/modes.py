@@ -1,7 +1,7 @@
 """Which mode builda works in here, and entering it.
 
 The mode is decided once, by the first verb that needs it, and remembered in the volatile run root for as long as this
-process's rights, the machine's boot and builda's version are the same.
+process's rights, the machine's boot, its limits for user namespaces and builda's version are the same.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ __all__ = [
     "report",
 ]
 
+_SETTINGS = (
+    "user/max_user_namespaces",
+    "kernel/unprivileged_userns_clone",
+    "kernel/apparmor_restrict_unprivileged_userns",
+)
+"""What an administrator may change while the machine runs."""
 _LEAST_MEMORY = 512 << 20
 """Bytes of memory below which trees are not kept in it."""
 _NOT_BUILT = {
@@ -48,11 +54,14 @@ def parse_mode(text: str | None) -> Mode | None:
     raise InvalidValue(f"no such mode: {text}", hint=f"it is auto, {', '.join(MODES)}")
 
 
-def abilities(runroot: str) -> Abilities:
-    """What this process may do, as far as the mode depends on it; remembered in `runroot` where that can be written."""
+def abilities(runroot: str, *, again: bool = False) -> Abilities:
+    """What this process may do, as far as the mode depends on it; remembered in `runroot` where that can be written.
+
+    With `again` it is tried whatever is remembered.
+    """
     key = _credentials()
     path = f"{runroot}/abilities-{os.geteuid()}"
-    remembered = _remembered(path, key)
+    remembered = None if again else _remembered(path, key)
     if remembered is not None:
         return remembered
     found = decisive()
@@ -167,8 +176,17 @@ def _credentials() -> str:
     places = [os.readlink(f"/proc/self/ns/{name}") for name in ("user", "mnt")]
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot = file.read().strip()
+    limits = [_setting(name) for name in _SETTINGS]
     times = [_changed(path) for path in ("/etc/subuid", "/etc/subgid", "/usr/bin/newuidmap", "/usr/bin/newgidmap")]
-    return " ".join([__version__, boot, *places, *(word for row in rows for word in row), *times])
+    return " ".join([__version__, boot, *places, *(word for row in rows for word in row), *limits, *times])
+
+
+def _setting(name: str) -> str:
+    try:
+        with open(f"/proc/sys/{name}", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return "-"
 
 
 def _changed(path: str) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import yaml
 from builda.podmanifest import BEST_FIRST
 from tests.conftest import Builda
 from tests.support.pods import in_pod, runtime_is_there
+from tests.support.rootless import rootless
 
 EXAMPLES = Path(__file__).parents[2] / "examples/kubernetes"
 
@@ -41,34 +46,132 @@ def test_a_pod_is_told_its_mode(profile: str, mode: str, status: int, tmp_path: 
     assert (found["mode"], exit_status) == (mode, status)
 
 
-@pytest.mark.parametrize(
-    ("profile", "change", "taken"),
-    [
-        # the change that doctor names, the pod that has it, and the mode that it then works in
-        ("root-default", "hostUsers: false", ("userns-pod-admin",)),
-        ("userns-pod-seccomp", "add: [SYS_ADMIN]", ("userns-pod-seccomp", "--cap-add", "SYS_ADMIN")),
-        ("rootless-nosetuid", "allowPrivilegeEscalation: true", ("rootless-setuid",)),
-        ("restricted", "add: [SETUID, SETGID]", ("rootless-setuid",)),
-    ],
-)
+def with_change(profile: str, change: list[str]) -> tuple[str, ...]:
+    """The pod whose manifest has these lines besides what it had, as podsim is told it."""
+    lines = yaml.safe_load("\n".join(change))
+    context = lines.get("securityContext", {})
+    as_user = () if profile.startswith(("root-", "userns-")) else ("--user", "1000:1000")
+    if as_user:
+        assert context["allowPrivilegeEscalation"] is True
+    of_others = profile.startswith("userns-") or lines.get("spec") == {"hostUsers": False}
+    capabilities = context.get("capabilities", {})
+    return (
+        "userns-pod-seccomp" if of_others else "root-default",
+        *as_user,
+        *(("--cap-drop-all",) if "drop" in capabilities else ()),
+        *(word for name in capabilities.get("add", ()) for word in ("--cap-add", name)),
+        *(("--seccomp", "unconfined") if context.get("seccompProfile") == {"type": "Unconfined"} else ()),
+        *(("--proc-mount", "unmasked") if context.get("procMount") == "Unmasked" else ()),
+    )
+
+
+def advice_in(found: dict[str, object], kind: str = "lack", text: str = "") -> dict[str, object]:
+    (advice,) = [item for item in found["findings"] if item["kind"] == kind and text in item["text"]]  # type: ignore[attr-defined]
+    return advice  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("profile", ["root-default", "userns-pod-seccomp", "rootless-nosetuid", "restricted"])
 @pytest.mark.root
 @pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
-def test_advice_that_is_taken_gives_the_mode(profile: str, change: str, taken: tuple[str, ...], tmp_path: Path) -> None:
+def test_lines_that_are_put_into_the_manifest_give_the_mode(profile: str, tmp_path: Path) -> None:
     found, _ = diagnosed(profile, tmp_path)
-    (advice,) = [item for item in found["findings"] if item["kind"] == "lack"]  # type: ignore[attr-defined]
-    assert change in "\n".join(advice["change"])
-    after, _ = diagnosed(taken[0], tmp_path, *taken[1:])
-    assert after["mode"] == advice["gives"]
+    advice = advice_in(found)
+    better = with_change(profile, advice["change"])  # type: ignore[arg-type]
+    after, status = diagnosed(better[0], tmp_path, *better[1:])
+    assert (after["mode"], status) == (advice["gives"], 0)
+    assert after["mode"] in ("direct", "subid")
 
 
 @pytest.mark.root
 @pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
-def test_a_set_uid_newuidmap_is_found_out_in_a_pod(tmp_path: Path) -> None:
-    found, status = diagnosed("rootless-setuid", tmp_path, "--idmap-tools", "setuid")
-    (advice,) = [item for item in found["findings"] if item["kind"] == "lack"]  # type: ignore[attr-defined]
-    assert (found["mode"], status) == ("single", 0)
-    assert "set-uid bit needs CAP_SYS_ADMIN in the bounding set" in advice["cause"]
-    assert "setcap cap_setuid+ep /usr/bin/newuidmap" in advice["change"]
+def test_capabilities_that_root_lacks_give_the_mode(tmp_path: Path) -> None:
+    without = ("--cap-drop-all", "--seccomp", "unconfined")
+    found, _ = diagnosed("root-default", tmp_path, *without)
+    advice = advice_in(found, text="ids cannot be mapped")
+    _, *options = with_change("root-default", advice["change"])  # type: ignore[arg-type]
+    after, _ = diagnosed("root-default", tmp_path, *without, *options)
+    assert (found["mode"], after["mode"], advice["gives"]) == ("single", "userns", "userns")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+def test_an_unmasked_proc_hides_the_processes_of_the_pod(tmp_path: Path) -> None:
+    found, _ = diagnosed("root-default-unconfined", tmp_path)
+    advice = advice_in(found, "note", "commands see the processes of this pod")
+    _, *options = with_change("userns-pod-seccomp", advice["change"])  # type: ignore[arg-type]
+    after, _ = diagnosed("userns-pod-seccomp", tmp_path, "--seccomp", "unconfined", *options)
+    assert "processes of this pod" not in json.dumps(after)
+
+
+@pytest.mark.parametrize("lost", ["the set-uid bit for capabilities", "every bit", "the programs"])
+@pytest.mark.root
+@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+def test_commands_that_repair_the_programs_give_the_mode(lost: str, tmp_path: Path) -> None:
+    """The commands are carried out on copies of the programs, which the pod has instead of its own."""
+    tools = [tmp_path / name for name in ("newuidmap", "newgidmap")]
+    binds = [word for tool in tools for word in ("--bind", f"{tool}:/usr/bin/{tool.name}:ro")]
+    for tool in tools:
+        shutil.copyfile(f"/usr/bin/{tool.name}", tool)
+        tool.chmod({"the set-uid bit for capabilities": 0o4755, "every bit": 0o755, "the programs": 0o644}[lost])
+    found, status = diagnosed("rootless-setuid", tmp_path, *binds)
+    advice = advice_in(found)
+    assert (found["mode"], status, advice["gives"]) == ("single", 0, "subid")
+    commands = [line for line in advice["change"] if not line.startswith("apt-get install ")]  # type: ignore[attr-defined]
+    for command in commands:
+        subprocess.run(command.replace("/usr/bin", str(tmp_path)), shell=True, check=True)
+    after, _ = diagnosed("rootless-setuid", tmp_path, *binds)
+    assert after["mode"] == "subid"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+def test_lines_for_subuid_and_subgid_give_the_mode(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("subuid", "subgid")]
+    for file in files:
+        file.write_text("somebody:100000:65536\n")
+    binds = [word for file in files for word in ("--bind", f"{file}:/etc/{file.name}:ro")]
+    found, _ = diagnosed("rootless-setuid", tmp_path, *binds)
+    advice = advice_in(found)
+    assert (found["mode"], advice["gives"]) == ("single", "subid")
+    for file, change in zip(files, advice["change"], strict=True):  # type: ignore[call-overload]
+        line, place = re.fullmatch(r"a line such as (\S+) in (\S+), or: .*", change).groups()  # type: ignore[union-attr]
+        assert place == f"/etc/{file.name}"
+        file.write_text(f"{line}\n")
+    after, _ = diagnosed("rootless-setuid", tmp_path, *binds)
+    assert after["mode"] == "subid"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+def test_a_volume_gives_overlays(tmp_path: Path) -> None:
+    inside = ("--env", "BUILDA_ROOT=/home/build/store")
+    found, _ = diagnosed("rootless-setuid", tmp_path, *inside)
+    lines = yaml.safe_load("\n".join(advice_in(found, text="trees in memory")["change"]))  # type: ignore[arg-type]
+    (mount,) = lines["volumeMounts"]
+    assert [mount["name"]] == [volume["name"] for volume in lines["volumes"]]
+    there = ("--emptydir", mount["mountPath"], "--env", f"BUILDA_ROOT={mount['mountPath']}/store")
+    after, _ = diagnosed("rootless-setuid", tmp_path, *there)
+    assert "layers are overlays" in str(advice_in(after, "good", "overlays")["text"])
+
+
+@pytest.mark.root
+def test_a_limit_that_is_raised_gives_the_mode(builda: Builda) -> None:
+    """The limit is that of a namespace that has every id of the machine, whose own is left alone."""
+    with rootless() as user:
+        environ = [f"{name}={value}" for name, value in {**user.environ, "PATH": os.environ["PATH"]}.items()]
+        places = ["--root", f"{user.home}/store", "--runroot", f"{user.home}/run"]
+        of_user = shlex.join(["env", "-i", *environ, *user.command, *places])
+
+        def node(*commands: str) -> str:
+            script = "\n".join(("sysctl -w user.max_user_namespaces=0 >&2", *commands))
+            return builda.run("--mode", "userns", "unshare", "sh", "-c", script, check=False).stdout
+
+        advice = advice_in(json.loads(node(f"{of_user} doctor --json")), text="no user namespace")
+        assert "the limit user.max_user_namespaces is 0" in str(advice["cause"])
+        (change,) = advice["change"]  # type: ignore[misc]
+        mode = f"{of_user} info --format '{{{{.host.mode}}}}'; echo"
+        modes = node(mode, f"{change.removeprefix('on the node: ')} >&2", mode).split()
+        assert (modes, advice["gives"]) == (["traced", "subid"], "subid")
 
 
 @pytest.mark.root

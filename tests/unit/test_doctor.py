@@ -24,8 +24,7 @@ FACTS = Facts(
     apparmor_restricts=False,
     unprivileged_allowed=True,
     helpers="file capabilities",
-    ranges=None,
-    ranges_hint=None,
+    ranges=(),
     fresh_proc=None,
     overlay=None,
     store="/var/lib/builda",
@@ -66,7 +65,7 @@ def test_nothing_is_wanting_for_root() -> None:
         (RESTRICTED._replace(apparmor_restricts=True), "AppArmor", "apparmor_restrict", "subid"),
         (RESTRICTED._replace(unprivileged_allowed=False), "userns_clone is 0", "userns_clone=1", "subid"),
         (USER._replace(helpers="missing"), "not installed", "apt-get install uidmap", "subid"),
-        (USER._replace(ranges="no range for user x", ranges_hint="add x"), "no range for user x", "add x", "subid"),
+        (USER._replace(ranges=(("no range for user x", ("add x",)),)), "no range for user x", "add x", "subid"),
         (USER._replace(no_new_privileges=True), "no_new_privs", "allowPrivilegeEscalation: true", "subid"),
         (USER._replace(bounding=0), "bounding set", "add: [SETUID, SETGID]", "subid"),
         (USER._replace(helpers="plain"), "a copied image may lose them", "setcap cap_setuid+ep", "subid"),
@@ -78,6 +77,21 @@ def test_the_cause_and_the_change_are_named(facts: Facts, cause: str, change: st
     assert cause in lacks[0].cause
     assert change in "\n".join(lacks[0].change)
     assert lacks[0].gives == gives
+
+
+def test_all_that_a_mode_needs_is_named_at_once() -> None:
+    bare = RESTRICTED._replace(helpers="missing", ranges=(("no range of uids", ("a line",)), ("no gids", ("another",))))
+    (lack, *_) = [finding for finding in findings(bare) if finding.kind == "lack"]
+    assert lack.cause.count(";") == 4
+    lines = "\n".join(lack.change)
+    for part in ("type: Unconfined", "apt-get install uidmap libcap2-bin", "setcap cap_setuid+ep", "a line\nanother"):
+        assert lines.count(part) == 1
+
+
+@pytest.mark.parametrize("missing", [6, 7, 31])
+def test_a_root_that_lacks_one_capability_is_told(missing: int) -> None:
+    root = FACTS._replace(mode="single", abilities=ONE_ID, effective=DEFAULT & ~(1 << missing))
+    assert any(finding.gives == "userns" and "SETFCAP" in finding.change[-1] for finding in findings(root))
 
 
 def test_a_set_uid_helper_is_good_outside_of_pods() -> None:
