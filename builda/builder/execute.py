@@ -59,7 +59,7 @@ from builda.plan import (
 from builda.store import digests as file_digests
 from builda.store.containers import FrozenLayer, WorkingContainer, new_id
 from builda.store.digests import FileKey
-from builda.store.snapshots import COMPOSED
+from builda.store.snapshots import COMPOSED, FUSE
 from builda.store.steps import ELSEWHERE, StepResult
 from builda.values import dataclass
 
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from builda.builder.cachefrom import CachePlace
     from builda.builder.options import ImageFormat
     from builda.oci.descriptor import Descriptor
+    from builda.store.snapshots import Snapshots
     from builda.store.store import Image, Store
 
 _INPUTS, _PULL, _RUN, _COMMIT = Inputs(), PullOptions(), RunOptions(), CommitOptions()
@@ -223,6 +224,7 @@ class _Execution:
         self.done: list[Remembered] = []
         self.fetching: dict[Digest, StepResult] = {}  # found in a registry; remembered here once its layer is
         self.store = builder.store
+        self.kind: Snapshots = self.store.lists if as_list else self.store.snapshots
         self.plan = plan
         self.options = options
         self.tips: dict[int, Tip] = {}
@@ -360,8 +362,9 @@ class _Execution:
             "clamp": str(self.options.commit.clamp),
             "exact": str(self.options.commit.timestamp),
             "compression": f"{self.options.commit.compression} {self.options.commit.compression_level}",
-            "driver": COMPOSED if self.as_list else self.store.driver,
         }
+        if self.kind.driver == FUSE:  # it loses modes and owners of what is changed: docs/rootless.md
+            settings["driver"] = FUSE
         image: Image | None = None
         name = ""
         if isinstance(stage.base, FromImage):
@@ -462,10 +465,14 @@ class _Execution:
         return result
 
     def find_here(self, key: Digest, *, on_tree: bool) -> StepResult | None:
-        """What this store remembers of a step: its tree if what it stands on is one, else the layer's blob."""
+        """What this store remembers of a step: its tree if what it stands on is one, else the layer's blob.
+
+        In a build of lists, its list; a step that was done as the other is found by its blob.
+        """
         found = self.store.steps.find(key)
         if found is None or self.is_stale(found):
             return None
+        on_tree = on_tree and self.is_of_kind(found.snapshot)
         if not on_tree and (found.blob is not None or found.empty):
             found = found._replace(snapshot=ELSEWHERE)
         if found.snapshot != ELSEWHERE:
@@ -474,6 +481,10 @@ class _Execution:
             return None
         self.fetching[key] = found
         return found
+
+    def is_of_kind(self, snapshot: str) -> bool:
+        """Whether the snapshots that this build makes can stand on it."""
+        return snapshot == ELSEWHERE or self.store.kind_of(snapshot).driver == self.kind.driver
 
     def note_done(self, key: Digest, created: float, tip: Tip) -> None:
         if self.options.export:

@@ -86,6 +86,16 @@ def test_a_second_store_runs_nothing_and_fetches_only_what_it_uses(
     assert other("fsck") == ""
 
 
+def test_a_store_of_another_driver_takes_what_this_one_made(
+    builda: Builda, base: str, other: Builda, context: Path, server: Registry
+) -> None:
+    repository = server.name("drivers/cache")
+    builda(*BUD, "-t", "app", "--cache-to", repository, context)
+    second = other.run("--storage-driver", "plain", *BUD, "-t", "app", "--cache-from", repository, context)
+    assert second.stdout.count("Using cache") == 6, second.stdout
+    assert when(other, "app") == when(builda, "app")
+
+
 def test_what_was_fetched_is_remembered_here(
     builda: Builda, base: str, other: Builda, context: Path, server: Registry
 ) -> None:

@@ -115,6 +115,32 @@ def test_what_needs_a_tree_is_built_on_one(builda: Builda, busybox: Path, tmp_pa
         assert builda("run", made, "sh", "-c", "test /bin/more -ef /bin/busybox && ls /a") == "/a"
 
 
+def test_steps_are_found_whether_they_were_done_as_lists_or_as_trees(builda: Builda, base: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    copies = f"FROM {base} AS first\nCOPY file /a\nWORKDIR /w\nFROM first\nCOPY --from=first /a /b\n"
+    composed, commanded = tmp_path / "composed", tmp_path / "commanded"
+    composed.write_text(copies)
+    commanded.write_text(f"{copies}RUN cat /a /b > /c\nCOPY file /d\n")
+    copied = 3  # WORKDIR too, which makes a directory
+
+    def build(file: Path, image: str) -> int:
+        return builda("bud", "-t", image, "-f", file, tmp_path).count("Using cache")
+
+    def layers(image: str) -> list[str]:
+        return json.loads(builda("inspect", "--type", "image", image))["OCIv1"]["rootfs"]["diff_ids"]  # type: ignore[no-any-return]
+
+    assert build(composed, "listed") == 0
+    assert build(commanded, "treed") == copied
+    assert layers("treed")[: len(layers("listed"))] == layers("listed")
+    assert builda("run", builda("from", "treed"), "cat", "/c", "/d") == "xxx"
+    assert build(composed, "again") == copied
+    composed.write_text(f"{copies}COPY file /last\n")
+    assert build(composed, "longer") == copied
+    assert layers("longer")[:-1] == layers("listed")
+    assert build(commanded, "treed") == copied + 2
+    assert builda("fsck") == ""
+
+
 def test_a_driver_that_is_named_keeps_to_trees_and_lists_lie_beside_them(builda: Builda, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     tree = builda("--storage-driver", "overlay", "from", "scratch")
