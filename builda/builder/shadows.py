@@ -1,15 +1,18 @@
 """Trees that are only known, as sources of a copy: a shadow of each on disk, and what its files really are.
 
 A shadow has the names, links and sizes of a tree and none of its contents or owners, so that wildcards, links and rules
-are read as they always are. Whoever copies from it finds by device and inode what a file of it stands for.
+are read as they always are. Whoever copies from it finds by device and inode what a file of it stands for. It has no
+more than what the copy may look at: an image is large, and what is copied from it is often one program.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.sources import downloads
+from builda.fs.patterns import has_wildcards
+from builda.fs.sources import clean
 from builda.fs.tar import SYMBOLIC_LINK
 
 if TYPE_CHECKING:
@@ -17,34 +20,63 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from builda.builder.builder import Builder
-    from builda.fs.index import Node
+    from builda.fs.index import Node, Tree
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def shadow(
-    builder: Builder, snapshot: str | None, known: MutableMapping[tuple[int, int], Node], stack: ExitStack
+    builder: Builder,
+    snapshot: str | None,
+    sources: tuple[str, ...],
+    known: MutableMapping[tuple[int, int], Node],
+    stack: ExitStack,
 ) -> int:
-    """A descriptor of a shadow's root, which is gone after `stack`; `known` gets what its files stand for."""
+    """A descriptor of the root of a shadow that has what `sources`, perhaps patterns, name; it is gone after `stack`.
+
+    `known` gets what its files stand for.
+    """
     root = stack.enter_context(downloads(builder))
     if snapshot is not None:
-        _fill(root, builder.store.lists.tree(snapshot).root, known)
+        tree = builder.store.lists.tree(snapshot)
+        fill(root, tree.root, looked_at(tree, sources), known)
     return root
 
 
-def _fill(root: int, top: Node, known: MutableMapping[tuple[int, int], Node]) -> None:
-    """The stack is ours: trees may be deeper than Python recurses."""
+class Part(NamedTuple):
+    """What of a tree is looked at, by the identity of its nodes: the files passed on the way, and whole directories."""
+
+    passed: frozenset[int]
+    whole: frozenset[int]
+
+
+def looked_at(tree: Tree, sources: tuple[str, ...]) -> Part:
+    """The part that `sources` name: all for patterns, as a link that fits one may lead anywhere.
+
+    All too when something is missing: errors name what may have been meant.
+    """
+    passed: list[Node] = []
+    whole = [tree.find(os.fsencode(clean(source)), passed=passed) for source in sources]
+    if None in whole or any(has_wildcards(source) for source in sources):
+        return Part(frozenset(), frozenset((id(tree.root),)))
+    return Part(frozenset(map(id, passed)), frozenset(map(id, whole)))
+
+
+def fill(root: int, top: Node, part: Part, known: MutableMapping[tuple[int, int], Node]) -> None:
+    """Make a part of a tree in the empty directory `root`; `known` gets what its files stand for."""
     first: dict[int, bytes] = {}
-    pending = [(b"", top)]
+    pending = [(b"", top, id(top) in part.whole)]  # ours: trees may be deeper than Python recurses
     while pending:
-        prefix, directory = pending.pop()
+        prefix, directory, whole = pending.pop()
         fd = os.open(prefix or b".", _DIRECTORY, dir_fd=root)
         try:
             _note(known, os.fstat(fd), directory)
             for name, node in directory.children.items():
+                if not (whole or id(node) in part.passed):
+                    continue
                 if node.is_directory:
                     os.mkdir(name, 0o700, dir_fd=fd)
-                    pending.append((prefix + name + b"/", node))
+                    pending.append((prefix + name + b"/", node, whole or id(node) in part.whole))
                 elif (before := first.setdefault(id(node), prefix + name)) != prefix + name:
                     os.link(before, name, src_dir_fd=root, dst_dir_fd=fd, follow_symlinks=False)
                 else:

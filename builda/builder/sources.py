@@ -154,7 +154,7 @@ class _Opener:
     def _shadow(self, snapshot: str | None) -> int:
         from builda.builder.shadows import shadow
 
-        return shadow(self.builder, snapshot, self.known, self.stack)
+        return shadow(self.builder, snapshot, self.step.sources, self.known, self.stack)
 
     def _of_shell(self, path: str) -> Source:
         """A path as the caller's shell means it: links may lead anywhere on the host."""

@@ -143,8 +143,11 @@ class Tree:
             node = inner
         return node
 
-    def find(self, path: bytes, *, follow: bool = True) -> Node | None:
-        """What is at `path`, links on the way followed, and at its end too if `follow`; None when nothing is."""
+    def find(self, path: bytes, *, follow: bool = True, passed: list[Node] | None = None) -> Node | None:
+        """What is at `path`, links on the way followed, and at its end too if `follow`; None when nothing is.
+
+        `passed` gets every file and link that was gone through, and what was found.
+        """
         node, pending, links = self.root, list(reversed(path.split(b"/"))), 0
         while pending:
             part = pending.pop()
@@ -158,6 +161,8 @@ class Tree:
             inner = node.children.get(part)
             if inner is None:
                 return None
+            if passed is not None:
+                passed.append(inner)
             if inner.row.kind == SYMBOLIC_LINK and (follow or any(pending)):
                 links += 1
                 if links > _LINKS:
