@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shutil
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -170,7 +169,7 @@ class _Work:
         store.lease()
         path = temporary(store.layout)
         os.mkdir(path, 0o700)
-        self.stack.callback(shutil.rmtree, path, ignore_errors=True)
+        self.stack.callback(paths.discard, path)
         return path
 
     def mount(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -198,11 +197,11 @@ def scratch(builder: Builder) -> Iterator[str]:
     os.makedirs(parent, mode=0o700, exist_ok=True)
     for name in iter_names(parent):
         if owner_is_alive(name) is False:
-            shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
+            paths.discard(os.path.join(parent, name))
     pid, start = process_identity()
     path = os.path.join(parent, f"tmp-{pid}-{start}-{os.urandom(8).hex()}")
     os.mkdir(path, 0o700)
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        paths.discard(path)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from builda.builder.mounting import occupied
 from builda.events import BlobProgress
 from builda.oci.config import chain_ids
-from builda.store.composed import no_trees
 from builda.store.snapshots import COMPOSED
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ def treed(builder: Builder, container: WorkingContainer) -> WorkingContainer:
     if not store.is_list(container.snapshot):
         return container
     if store.driver == COMPOSED:
+        from builda.store.composed import no_trees
+
         raise store.no_run or no_trees()
     store.lease()
     image = None if container.image_digest is None else store.image(str(container.image_digest))

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeAlias
 
@@ -273,6 +273,9 @@ class Descent:
         self.fd = fd
 
 
+_HERE = -100  # AT_FDCWD
+
+
 def remove_tree(parent: int, name: Path) -> None:
     """Remove `name` in the directory `parent` with all below it, following nothing; what is not there is no error."""
     try:
@@ -291,6 +294,12 @@ def remove_tree(parent: int, name: Path) -> None:
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent)
+
+
+def discard(path: str) -> None:
+    """`remove_tree` as far as it can be done, for what nobody asks for any more."""
+    with suppress(OSError):
+        remove_tree(_HERE, path)
 
 
 def empty(directory: int) -> None:
