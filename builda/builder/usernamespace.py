@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InvalidValue, IsolationUnavailable, Unsupported
-from builda.linux.detached import FUSE
 from builda.linux.userns import id_map, identity, in_user_namespace, unmapped
+from builda.store.snapshots import FUSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
