@@ -343,14 +343,17 @@ class _Composing(Changer):
         return b"%b %b" % (model.place.encode(), old.path)
 
     def fetch(self) -> None:
-        """Read the contents that are in layers, each layer once."""
+        """Read the contents that are in layers, each layer once, to its end: a path may come again, and is the last."""
         for place, wanted in self.wanted.items():
+            missing = set(wanted)
             with self.known.layer(place) as archive:
                 for member in iter_members(archive):
-                    if member.entry.type == REGULAR and (nodes := wanted.pop(clean(member.entry.name), None)):
+                    path = clean(member.entry.name) if member.entry.type == REGULAR else None
+                    if path is not None and (nodes := wanted.get(path)):
                         self.fetched(nodes, member)
-            if wanted:
-                raise CorruptContent(f"layer in the store lacks a file: {shown(next(iter(wanted)))}")
+                        missing.discard(path)
+            if missing:
+                raise CorruptContent(f"layer in the store lacks a file: {shown(min(missing))}")
 
     def fetched(self, nodes: list[Node], member: Member) -> None:
         if member.content.sparse is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from tests.conftest import Builda, clean_environ
 from tests.support.corpus import CASES, OWN, Case, both, context_of
+from tests.support.images import image, write_layout
 
 pytestmark = pytest.mark.root
 WITHOUT_RUN = tuple(case for case in CASES if "RUN" not in case.text.upper().replace("ONBUILD RUN", ""))
@@ -139,6 +141,22 @@ def test_steps_are_found_whether_they_were_done_as_lists_or_as_trees(builda: Bui
     assert layers("longer")[:-1] == layers("listed")
     assert build(commanded, "treed") == copied + 2
     assert builda("fsck") == ""
+
+
+def test_of_a_path_that_a_layer_has_twice_the_last_counts(builda: Builda, tmp_path: Path) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for text in (b"first", b"second and last"):
+            member = tarfile.TarInfo("file")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text))
+    builda("pull", "-q", f"oci:{write_layout(tmp_path / 'layout', image(data.getvalue()))}:test")
+    source = builda("images", "-q")
+    for driver in ("composed", "overlay"):
+        container = builda("--storage-driver", driver, "from", "scratch")
+        builda("--storage-driver", driver, "copy", "-q", "--from", source, container, "/file", "/file")
+        builda("--storage-driver", driver, "commit", "-q", container, driver)
+        assert Path(builda("mount", builda("from", driver)), "file").read_text() == "second and last"
 
 
 def test_a_driver_that_is_named_keeps_to_trees_and_lists_lie_beside_them(builda: Builda, tmp_path: Path) -> None:
