@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from builda.errors import BuildaError, CorruptContent, Unsupported
 from builda.fs import owners, paths, standin, xattrs
 from builda.fs.content import HOLE, write_all, write_sparse
-from builda.fs.diff import OPAQUE, WHITEOUT
 from builda.fs.tar import (
     BLOCK,
     CHARACTER,
@@ -32,6 +31,7 @@ from builda.fs.tar import (
     iter_members,
     shown,
 )
+from builda.fs.whiteouts import OPAQUE, WHITEOUT, hidden_by
 from builda.linux.userns import unmapped
 
 if TYPE_CHECKING:
@@ -111,41 +111,60 @@ def inherit_directories(root: int, lowers: Sequence[int], implied: Sequence[str]
     Without that a layer that holds only `root/x` would make /root readable by all. Needed once all lower layers are
     unpacked; for a flat tree never.
     """
-    for path in sorted(implied, reverse=True):
+    for path in sorted(map(os.fsencode, implied), reverse=True):
         for lower in lowers:
-            info = paths.lstat_in_root(lower, path)
-            if info is not None and stat.S_ISDIR(info.st_mode):
-                _look_like(root, lower, path)
+            model = _directory_in(lower, path)
+            if model is not None:
+                try:
+                    _look_like(root, model, path)
+                finally:
+                    os.close(model)
+            if model is not None or _hides(lower, path):  # what is further below does not show
                 break
-            if info is not None or _is_marked(lower, path):  # what is further below does not show
-                break
 
 
-def _is_marked(layer: int, path: str) -> bool:
-    """Whether the layer says by a file that `path` is deleted."""
-    head, _, name = path.rpartition("/")
-    return paths.lstat_in_root(layer, f"{head}/{os.fsdecode(WHITEOUT)}{name}") is not None
-
-
-def _look_like(root: int, lower: int, path: str) -> None:
-    here = paths.lstat_in_root(root, path)
-    if here is None or not stat.S_ISDIR(here.st_mode):
-        return  # replaced later in the layer
-    model = paths.open_in_root(lower, path, _OPEN_DIRECTORY)
-    try:
-        fd = paths.open_in_root(root, path, _OPEN_DIRECTORY)
+def _directory_in(layer: int, path: bytes) -> int | None:
+    """A descriptor of the layer's own directory `path`, to which no link leads; None when it has none."""
+    fd = os.dup(layer)
+    for part in path.split(b"/"):
         try:
-            info = os.fstat(model)
-            owners.give(fd, info.st_uid, info.st_gid)
-            os.fchmod(fd, info.st_mode & 0o7777)
-            values = xattrs.recorded(model)  # an owner that is kept aside among them
-            values.pop(owners.NAMED, None)
-            xattrs.write(fd, values)
-            os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
+            inner = os.open(part, _OPEN_DIRECTORY, dir_fd=fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            return None
         finally:
             os.close(fd)
+        fd = inner
+    return fd
+
+
+def _hides(layer: int, path: bytes) -> bool:
+    """Whether the layer has no directory in the place of `path` or of what is above it, or says that it is deleted."""
+    head, _, name = path.rpartition(b"/")
+    directory = _directory_in(layer, head) if head else os.dup(layer)
+    if directory is None:
+        return _hides(layer, head)
+    try:
+        return _lstat(directory, name) is not None or _lstat(directory, WHITEOUT + name) is not None
     finally:
-        os.close(model)
+        os.close(directory)
+
+
+def _look_like(root: int, model: int, path: bytes) -> None:
+    fd = _directory_in(root, path)
+    if fd is None:
+        return  # replaced later in the layer
+    try:
+        info = os.fstat(model)
+        owners.give(fd, info.st_uid, info.st_gid)
+        os.fchmod(fd, info.st_mode & 0o7777)
+        values = xattrs.recorded(model)  # an owner that is kept aside among them
+        values.pop(owners.NAMED, None)
+        xattrs.write(fd, values)
+        os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
+    finally:
+        os.close(fd)
 
 
 def _unpack(source: Readable, unpacker: _Unpacker, limits: Limits) -> Applied:
@@ -400,7 +419,7 @@ class _Layer(_Unpacker):
         raise NotImplementedError
 
     def marker(self, parent: int, head: bytes, name: bytes) -> bool:
-        hidden = _hidden_by(head, name)
+        hidden = hidden_by(head, name)
         if hidden is None:
             return False
         if hidden == OPAQUE:
@@ -545,7 +564,7 @@ class _Flat(_Unpacker):
             self.times[head] = os.fstat(self.parent).st_mtime_ns
 
     def marker(self, parent: int, head: bytes, name: bytes) -> bool:
-        hidden = _hidden_by(head, name)
+        hidden = hidden_by(head, name)
         if hidden is None:
             return False
         if hidden == OPAQUE:
@@ -599,20 +618,6 @@ class _Extracting(_Unpacker):
         if self.owner is not None or self.time_ns is not None:
             for path in self.implied:
                 self.times[path] = self.time_ns or 0
-
-
-def _hidden_by(head: bytes, name: bytes) -> bytes | None:
-    """What a whiteout hides: a name, OPAQUE for everything, b"" for nothing; None when it is no whiteout."""
-    if not name.startswith(WHITEOUT):
-        return None
-    if name == OPAQUE:
-        return OPAQUE
-    if name.startswith(b".wh..wh."):
-        return b""  # AUFS's own bookkeeping, which layer.md tells to ignore
-    hidden = name[len(WHITEOUT) :]
-    if hidden in (b"", b".", b".."):
-        raise CorruptContent(f"whiteout of no file: {shown(head + b'/' + name)}")
-    return hidden
 
 
 def _is_whiteout(info: os.stat_result) -> bool:

@@ -28,6 +28,7 @@ from builda.fs.tar import (
     TarWriter,
     iter_members,
 )
+from builda.fs.whiteouts import OPAQUE, WHITEOUT
 
 if TYPE_CHECKING:
     from builda.fs.tar import Writable
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 Marks: TypeAlias = Literal["overlay", "files"]
 """How a directory of changes says what is deleted: as the kernel's overlay does, or by files as fuse-overlayfs does."""
 
-WHITEOUT = b".wh."
-OPAQUE = b".wh..wh..opq"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NONE: Mapping[str, bytes] = {}

@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from builda.fs import paths
-from builda.fs.diff import OPAQUE, WHITEOUT
+from builda.fs.whiteouts import OPAQUE, WHITEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.fs.tar import DIRECTORY, HARD_LINK, REGULAR, SYMBOLIC_LINK, shown
+from builda.fs.whiteouts import OPAQUE, hidden_by
 
 if TYPE_CHECKING:
     from builda.fs.tar import Member, TarEntry
 
-WHITEOUT, OPAQUE = b".wh.", b".wh..wh..opq"
 NO_XATTRS: Final[Mapping[str, bytes]] = {}
 _LINKS = 40
 
@@ -82,6 +82,10 @@ def directory_row(mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int = 0)
     return Row(b"", DIRECTORY, mode, uid, gid, mtime)
 
 
+_DELETED: Final = Node(Row(b"", b"", 0, 0, 0, 0))
+"""In a layer that is being read: what lower layers call so is deleted."""
+
+
 class Tree:
     """The files of layers that lie one upon the other. Paths are bytes, with or without a leading slash."""
 
@@ -89,59 +93,11 @@ class Tree:
         self.root = Node(directory_row())
 
     def add(self, rows: Iterable[Row], place: str, *, changed: bool = False) -> None:
-        """Put a layer on top. What it deletes is what lies below it, wherever in it the deletion stands."""
-        known = tuple(rows)
-        for row in known:
-            self._hide(row.path)
-        first: dict[bytes, Node] = {}
-        for row in known:
-            if not row.path.rpartition(b"/")[2].startswith(WHITEOUT):
-                self._put(row, place, first, changed)
-        if changed and known:
-            self.root.changed = True
-            for row in known:
-                if row.path.rpartition(b"/")[2] == OPAQUE and (above := self.find(row.path.rpartition(b"/")[0])):
-                    above.opaque = True
-
-    def _hide(self, path: bytes) -> None:
-        head, _, name = path.rpartition(b"/")
-        if not name.startswith(WHITEOUT):
-            return
-        above = self.find(head, follow=False)
-        if above is None:
-            return
-        if name == OPAQUE:
-            above.children.clear()
-        else:
-            above.children.pop(name[len(WHITEOUT) :], None)
-
-    def _put(self, row: Row, place: str, first: dict[bytes, Node], changed: bool) -> None:
-        path = row.path.strip(b"/")
-        if path in (b"", b"."):
-            self.root.row = row
-            return
-        head, _, name = path.rpartition(b"/")
-        above = self._parents(head)
-        there = above.children.get(name)
-        if row.kind == HARD_LINK:
-            target = first.get(row.link) or self.find(row.link, follow=False)
-            if target is None or target.is_directory:
-                raise CorruptContent(f"hard link {shown(row.path)} to what is not there: {shown(row.link)}")
-            above.children[name] = target
-        elif there is not None and there.is_directory and row.kind == DIRECTORY:
-            there.row, there.changed = row, changed
-        else:
-            above.children[name] = first[path] = Node(row, above, place, changed=changed)
-
-    def _parents(self, head: bytes) -> Node:
-        """The directory `head`; what a layer did not list is made, and what is in the way gives way."""
-        node = self.root
-        for part in filter(None, head.split(b"/")):
-            inner = node.children.get(part)
-            if inner is None or not inner.is_directory:
-                inner = node.children[part] = Node(directory_row(), node)
-            node = inner
-        return node
+        """Put a layer on top, as overlay would after unpacking it in a directory of its own."""
+        layer = _Layer(self, place, changed)
+        for row in rows:
+            layer.put(row)
+        layer.settle()
 
     def find(self, path: bytes, *, follow: bool = True, passed: list[Node] | None = None) -> Node | None:
         """What is at `path`, links on the way followed, and at its end too if `follow`; None when nothing is.
@@ -196,6 +152,149 @@ class Tree:
                     yield _named(node, path, first)
             else:
                 stack.pop()
+
+
+class _Layer:
+    """A layer by itself: a link of its own leads an entry elsewhere in it, one of a lower layer gives way."""
+
+    def __init__(self, tree: Tree, place: str, changed: bool) -> None:
+        self.tree = tree
+        self.place = place
+        self.changed = changed
+        self.root = Node(directory_row())
+        self.implied = {id(self.root): self.root}  # directories that no row is of, so far
+        self.deletes = False
+        self.last: tuple[bytes, Node] = (b"", self.root)
+
+    def put(self, row: Row) -> None:
+        """The next entry of the archive."""
+        path = row.path.strip(b"/")
+        if path in (b"", b"."):
+            if row.kind == DIRECTORY:
+                self.root.row = row
+                self.implied.pop(id(self.root), None)
+            return
+        head, _, name = path.rpartition(b"/")
+        above = self.parent(head)
+        hidden = hidden_by(head, name)
+        if hidden is not None:
+            self.hide(above, hidden)
+        elif row.kind == HARD_LINK:
+            above.children[name] = self.linked(path, row.link)
+        elif row.kind == DIRECTORY:
+            self.directory(above, name, row)
+        else:
+            above.children[name] = Node(row, above, self.place, changed=self.changed)
+
+    def hide(self, above: Node, name: bytes) -> None:
+        there = above.children.get(name)
+        if name == OPAQUE:
+            above.opaque = True
+        elif name and there is None:
+            above.children[name] = _DELETED
+            self.deletes = True
+        elif name and there is not None and there.is_directory:
+            there.opaque = True
+
+    def directory(self, above: Node, name: bytes, row: Row) -> None:
+        there = above.children.get(name)
+        if there is not None and there.is_directory:
+            there.row = row
+            self.implied.pop(id(there), None)
+            return
+        made = above.children[name] = Node(row, above, self.place, changed=self.changed)
+        made.opaque = there is _DELETED
+
+    def linked(self, path: bytes, link: bytes) -> Node:
+        """The file of an earlier entry."""
+        head, _, name = link.strip(b"/").rpartition(b"/")
+        node: Node | None = self.root
+        for part in self.resolved(head):
+            node = node.children.get(part) if node is not None else None
+        target = None if node is None else node.children.get(name)
+        replaced = link.strip(b"/").startswith(path + b"/")  # the directory that it is in gives way first
+        if target is None or target is _DELETED or target.is_directory or replaced:
+            raise CorruptContent(f"hard link {shown(path)} to what is not there: {shown(link)}")
+        return target
+
+    def parent(self, head: bytes) -> Node:
+        """The directory `head`; what the layer did not list is made, and what is in the way gives way."""
+        if head == self.last[0]:  # just before, so that nothing has replaced it
+            return self.last[1]
+        node, parts = self.root, head.split(b"/") if head else []
+        for part in parts:
+            inner = node.children.get(part)
+            if inner is not None and inner.row.kind == SYMBOLIC_LINK:
+                node = self.made(self.root, self.resolved(head))
+                break
+            node = inner if inner is not None and inner.is_directory else self.made(node, [part])
+        self.last = head, node
+        return node
+
+    def made(self, node: Node, parts: list[bytes]) -> Node:
+        """The directory that `parts`, none of them a link, lead to from `node`."""
+        for part in parts:
+            inner = node.children.get(part)
+            if inner is None or not inner.is_directory:
+                made = node.children[part] = Node(directory_row(), node)
+                made.opaque = inner is _DELETED
+                self.implied[id(made)] = made
+                inner = made
+            node = inner
+        return node
+
+    def resolved(self, head: bytes) -> list[bytes]:
+        """Where the layer's own links lead; what is not there is taken for a directory."""
+        names: list[bytes] = []
+        nodes: list[Node | None] = [self.root]
+        pending, links = list(reversed(head.split(b"/"))), 0
+        while pending:
+            part = pending.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                del names[-1:], nodes[max(len(nodes) - 1, 1) :]
+                continue
+            above = nodes[-1]
+            inner = None if above is None else above.children.get(part)
+            if inner is not None and inner.row.kind == SYMBOLIC_LINK:
+                links += 1
+                if links > _LINKS:
+                    raise CorruptContent(f"too many links in an archive on the way to {shown(head)}")
+                if inner.row.link.startswith(b"/"):
+                    names, nodes = [], [self.root]
+                pending += reversed(inner.row.link.split(b"/"))
+                continue
+            names.append(part)
+            nodes.append(inner)
+        return names
+
+    def settle(self) -> None:
+        """Put all upon the tree."""
+        pending = [(self.tree.root, self.root)]
+        while pending:
+            below, own = pending.pop()
+            if id(own) not in self.implied:
+                below.row, below.changed = own.row, self.changed
+            if own.opaque:
+                below.children.clear()
+                below.opaque = self.changed
+            for name, node in own.children.items():
+                there = below.children.get(name)
+                if node is _DELETED:
+                    below.children.pop(name, None)
+                elif node.is_directory and there is not None and there.is_directory:
+                    pending.append((there, node))
+                elif node.is_directory and self.deletes:  # which is nothing in what is new
+                    below.children[name] = fresh = Node(node.row, below, node.place, changed=node.changed)
+                    fresh.opaque = node.opaque and self.changed
+                    pending.append((fresh, node))
+                else:
+                    node.parent = below
+                    node.opaque = node.opaque and self.changed
+                    below.children[name] = node
+        if self.changed and self.root.children:
+            self.tree.root.changed = True
 
 
 def _named(node: Node, path: bytes, first: dict[int, bytes]) -> Row:

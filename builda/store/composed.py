@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from builda.errors import IsolationUnavailable
 from builda.fs.compose import Spool, keeper, write_rows
-from builda.fs.index import OPAQUE, Row, Tree, read_rows
+from builda.fs.index import Row, Tree, read_rows
+from builda.fs.whiteouts import OPAQUE
 from builda.store import layout
 from builda.store.snapshots import LIST, Driver, Snapshots
 
