@@ -58,7 +58,8 @@ class Applied(NamedTuple):
 
     `implied` are directories that the archive uses and does not list (see `inherit_directories`), `skipped` the names
     of extended attributes that could not be kept here. `hides_all` says that the layer hides every layer below it,
-    which overlay has no word for: the caller leaves those out.
+    which overlay has no word for: the caller leaves those out. `hidden` is what overlay's whiteouts are of (see
+    `drop_idle_whiteouts`).
     """
 
     entries: int
@@ -66,6 +67,7 @@ class Applied(NamedTuple):
     implied: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     hides_all: bool = False
+    hidden: tuple[str, ...] = ()
 
 
 def apply(
@@ -123,10 +125,68 @@ def inherit_directories(root: int, lowers: Sequence[int], implied: Sequence[str]
                 break
 
 
+def drop_idle_whiteouts(root: int, lowers: Sequence[int], hidden: Sequence[str]) -> None:
+    """Remove whiteouts of what no lower layer shows: in a directory of one layer alone overlay would list their names.
+
+    Needed once all lower layers are unpacked, the topmost first in `lowers`.
+    """
+    for path in map(os.fsencode, hidden):
+        head, _, name = path.rpartition(b"/")
+        with suppress(OSError):  # links that lead in a circle by now
+            head = paths.resolved(root, head)  # the layer's own links were followed
+        directory = _directory_in(root, head)
+        if directory is None:
+            continue  # replaced later in the layer
+        try:
+            whiteout = _lstat(directory, name)
+            if whiteout is None or not _is_whiteout(whiteout):
+                continue
+            if _is_cut_off(root, head) or not _is_shown(lowers, head + b"/" + name if head else name):
+                time = os.fstat(directory).st_mtime_ns
+                os.unlink(name, dir_fd=directory)
+                os.utime(directory, ns=(time, time))
+        finally:
+            os.close(directory)
+
+
+def _is_shown(lowers: Sequence[int], path: bytes) -> bool:
+    head, _, name = path.rpartition(b"/")
+    for lower in lowers:
+        directory = _directory_in(lower, head)
+        if directory is not None:
+            try:
+                info = _lstat(directory, name)
+            finally:
+                os.close(directory)
+            if info is not None:
+                return not _is_whiteout(info)
+            if _is_cut_off(lower, head):
+                return False
+        elif _hides(lower, head):
+            return False
+    return False
+
+
+def _is_cut_off(layer: int, path: bytes) -> bool:
+    """Whether nothing of lower layers shows in the layer's directory `path`, as it or one above it is opaque."""
+    parts = path.split(b"/") if path else []
+    for count in range(1, len(parts) + 1):
+        fd = _directory_in(layer, b"/".join(parts[:count]))
+        if fd is None:
+            return False
+        try:
+            values = os.listxattr(fd)
+        finally:
+            os.close(fd)
+        if any(name in values for name in xattrs.OPAQUE):
+            return True
+    return False
+
+
 def _directory_in(layer: int, path: bytes) -> int | None:
     """A descriptor of the layer's own directory `path`, to which no link leads; None when it has none."""
     fd = os.dup(layer)
-    for part in path.split(b"/"):
+    for part in path.split(b"/") if path else ():
         try:
             inner = os.open(part, _OPEN_DIRECTORY, dir_fd=fd)
         except OSError as error:
@@ -142,7 +202,7 @@ def _directory_in(layer: int, path: bytes) -> int | None:
 def _hides(layer: int, path: bytes) -> bool:
     """Whether the layer has no directory in the place of `path` or of what is above it, or says that it is deleted."""
     head, _, name = path.rpartition(b"/")
-    directory = _directory_in(layer, head) if head else os.dup(layer)
+    directory = _directory_in(layer, head)
     if directory is None:
         return _hides(layer, head)
     try:
@@ -178,7 +238,8 @@ def _unpack(source: Readable, unpacker: _Unpacker, limits: Limits) -> Applied:
     finally:
         unpacker.close()
     implied = tuple(os.fsdecode(path) for path in sorted(unpacker.implied))
-    return Applied(count, total, implied, tuple(sorted(unpacker.skipped)), unpacker.hides_all)
+    hidden = tuple(os.fsdecode(path) for path in sorted(unpacker.hidden))
+    return Applied(count, total, implied, tuple(sorted(unpacker.skipped)), unpacker.hides_all, hidden)
 
 
 class _Unpacker:
@@ -193,6 +254,7 @@ class _Unpacker:
         self.implied: set[bytes] = set()
         self.skipped: set[str] = set()
         self.hides_all = False
+        self.hidden: set[bytes] = set()
 
     def close(self) -> None:
         if self.parent >= 0:
@@ -483,6 +545,12 @@ class _Overlay(_Layer):
 
     def make_opaque(self, fd: int) -> None:
         os.setxattr(fd, self.opaque, b"y")
+
+    def marker(self, parent: int, head: bytes, name: bytes) -> bool:
+        if not super().marker(parent, head, name):
+            return False
+        self.hidden.add((head + b"/" if head else b"") + name[len(WHITEOUT) :])
+        return True
 
     def existing_directory(self, parent: int, name: bytes, path: bytes) -> int:
         hidden = self.is_hidden(parent, name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent
-from builda.fs.apply import Applied, Whiteouts, apply, extract, inherit_directories
+from builda.fs.apply import Applied, Whiteouts, apply, drop_idle_whiteouts, extract, inherit_directories
 from builda.fs.diff import AS_IS, Clamp, Fingerprint, Marks, diff, diff_trees, fingerprints, with_times, write_tree
 from builda.fs.fused import restore_set_ids
 from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
@@ -33,6 +33,7 @@ __all__ = [
     "apply",
     "diff",
     "diff_trees",
+    "drop_idle_whiteouts",
     "extract",
     "fingerprints",
     "inherit_directories",

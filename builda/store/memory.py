@@ -117,9 +117,9 @@ class MemorySnapshots(Snapshots):
                     userxattr=self._userxattr,
                 )
             if applied.hides_all:
+                parent = None
                 self._write_info(key, self.info(key)._replace(parent=None))
-            elif applied.implied and parent is not None:
-                self._inherit(key, parent, applied.implied)
+            self._fit(key, parent, applied)
             return self.freeze(key)
         except BaseException:
             self.remove(key)

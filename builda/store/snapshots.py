@@ -439,8 +439,7 @@ class Snapshots:
             return key
         if applied.hides_all:
             parent = None
-        elif applied.implied and parent is not None:
-            self._inherit(key, parent, applied.implied)
+        self._fit(key, parent, applied)
         entries, size = self._measure(key)
         self._write_info(key, Info(parent, True, str(chain), boot_id(), entries, size))
         found = self._link_chain(chain, key)
@@ -448,16 +447,19 @@ class Snapshots:
             self.remove(key)
         return found
 
-    def _inherit(self, key: str, parent: str, implied: tuple[str, ...]) -> None:
-        """Directories that the layer uses and does not list look as they do below it."""
-        from builda.fs.layer import inherit_directories
+    def _fit(self, key: str, parent: str | None, applied: Applied) -> None:
+        """Directories that the layer uses and does not list look as they do below it; idle whiteouts go."""
+        from builda.fs.layer import drop_idle_whiteouts, inherit_directories
 
+        if not (applied.hidden or applied.implied):
+            return
         with ExitStack() as stack:
             fds = []
-            for snapshot in (key, *self.lineage(parent)):
+            for snapshot in (key, *(() if parent is None else self.lineage(parent))):
                 fds.append(os.open(self.path(snapshot, "fs"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
                 stack.callback(os.close, fds[-1])
-            inherit_directories(fds[0], fds[1:], implied)
+            drop_idle_whiteouts(fds[0], fds[1:], applied.hidden)
+            inherit_directories(fds[0], fds[1:], applied.implied)
 
 
 def boot_id() -> str:

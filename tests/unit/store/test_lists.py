@@ -43,11 +43,7 @@ def of_tree(store: Store, snapshot: str | None) -> Files:
         for directory, directories, files in os.walk(top):
             for name in (*directories, *files):
                 path = os.path.join(directory, name)
-                if not os.path.lexists(path):
-                    continue  # a whiteout of what was never there, which overlay lists in one layer's own directory
                 info = os.lstat(path)
-                if stat.S_ISCHR(info.st_mode):
-                    continue  # the same
                 kind, here = KINDS[stat.S_IFMT(info.st_mode)], os.path.relpath(path, top)
                 link = os.readlink(path) if kind == SYMBOLIC_LINK else ""
                 mode = 0 if link else stat.S_IMODE(info.st_mode)
