@@ -30,13 +30,13 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 WITH_RUN = """FROM localhost/debian:debian
 COPY --chown=1000:0 hello /srv/
-RUN useradd -m x && chown x:x /srv/hello && chmod 4755 /srv/hello
+RUN SOURCE_DATE_EPOCH=0 useradd -m x && chown x:x /srv/hello && chmod 4755 /srv/hello
 RUN --mount=type=cache,target=/c --mount=type=secret,id=s touch /c/x && cat /run/secrets/s > /dev/null
 CMD ["bash"]
 """
 BESIDE = """FROM BASE
 COPY --chown=1000:0 hello /srv/
-RUN useradd -m x && chown x:x /srv/hello && id x
+RUN SOURCE_DATE_EPOCH=0 useradd -m x && chown x:x /srv/hello && id x
 RUN --mount=type=cache,target=/c touch /c/x
 RUN apt-get --version
 ENV A=b
@@ -64,7 +64,7 @@ WORK: Mapping[str, tuple[str, ...]] = {
     "script": (
         PULL,
         "c=$(builda from localhost/debian:debian)",
-        "builda run $c useradd y >&2",
+        "builda run --env SOURCE_DATE_EPOCH=0 $c useradd y >&2",
         "builda copy -q --chown y:y $c /given/hello /srv/hello >&2",
         "builda commit -q --rm $c built >&2",
         DIGEST,

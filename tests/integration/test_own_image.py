@@ -71,7 +71,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
     path.chmod(0o755)
     (path / "debian.tar").write_bytes(debian.read_bytes())
     (path / "Containerfile").write_text(
-        "FROM localhost/debian:debian\nRUN useradd -m x && chown x:x /srv && chmod 2750 /srv\n"
+        "FROM localhost/debian:debian\nRUN SOURCE_DATE_EPOCH=0 useradd -m x && chown x:x /srv && chmod 2750 /srv\n"
     )
     (path / "WithoutRun").write_text("FROM localhost/debian:debian\nCOPY --chown=7:8 Containerfile /srv/\n")
     return path

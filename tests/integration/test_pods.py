@@ -45,7 +45,8 @@ CONTAINERFILE = """\
 FROM localhost/debian:debian
 COPY --chown=1000:0 hello /srv/
 SHELL ["bash", "-c"]
-RUN useradd -m x && chown x:x /srv/hello && chmod 4755 /srv/hello && su x -c 'touch ~/mine && test $(id -u) = 1000'
+RUN SOURCE_DATE_EPOCH=0 useradd -m x && su x -c 'touch ~/mine && test $(id -u) = 1000'
+RUN chown x:x /srv/hello && chmod 4755 /srv/hello
 COPY *.deb /tmp/
 RUN dpkg -i /tmp/alone.deb /tmp/owned.deb && owned && rm /tmp/*.deb /var/log/dpkg.log
 RUN --mount=type=cache,target=/c --mount=type=secret,id=s touch /c/x && grep -q word /run/secrets/s

@@ -25,7 +25,8 @@ CONTAINERFILE = """\
 FROM localhost/debian:debian
 COPY --chown=1000:0 hello /srv/
 SHELL ["bash", "-c"]
-RUN useradd -m x && mkdir -p /srv/d && chown -R x:x /srv/d && su x -c 'id && touch /srv/d/mine' && chmod 4755 /srv/d
+RUN SOURCE_DATE_EPOCH=0 useradd -m x && mkdir -p /srv/d && chown -R x:x /srv/d
+RUN su x -c 'id && touch /srv/d/mine' && chmod 4755 /srv/d
 RUN --mount=type=cache,target=/c touch /c/x && rm -rf /var/log && mkdir /var/log && chown 65534:5 /var/log
 RUN cat <(echo substituted) > /srv/substituted && ln /srv/hello /srv/again
 ENV A=b
