@@ -207,15 +207,17 @@ class Changer:
         """The layer records the directory."""
         above: Node | None = directory
         while above is not None and not above.changed:
-            above.changed = True
+            above.changed = above.merged = True
             above = above.parent
 
     def put(self, parent: Node, name: bytes, node: Node) -> None:
         """`name` is `node`, in place of what was there."""
         self.touch(parent)
         there = parent.children.get(name)
-        if there is not None and node.is_directory:
-            node.opaque = not there.changed
+        if there is not None and (there.merged or not there.changed):
+            parent.cover(name)
+        if node.is_directory:
+            node.opaque = name in parent.covered
         parent.children[name] = node
 
     def make_directories(self, path: bytes, row: Row, *, replace: bool = False) -> list[bytes]:
@@ -370,8 +372,9 @@ class _Composing(Changer):
             row = row._replace(major=os.major(info.st_rdev), minor=os.minor(info.st_rdev))
         self.put(directory, name, Node(row, directory, changed=True))
 
-    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> None:
+    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> bool:
         self.put(self.way(parent, name), name, self.first[inode])
+        return True
 
     def way(self, parent: int, name: bytes) -> Node:
         """The directory, in which a file may be called `name`."""

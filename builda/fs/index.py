@@ -58,11 +58,19 @@ _CHILDLESS: Final[dict[bytes, Node]] = {}
 """What all files have that are no directories: nobody puts anything into those."""
 
 
-class Node:
-    """A file or directory. `place` says which layer holds its content; `changed`: the layer being made records it."""
+_UNCOVERED: Final[frozenset[bytes]] = frozenset()
 
-    __slots__ = ("changed", "children", "opaque", "parent", "place", "row")
+
+class Node:
+    """A file or directory. `place` says which layer holds its content; `changed`: the layer being made records it.
+
+    In a directory, `covered` are the names that lower layers show in it and the layer being made has replaced, and
+    `merged` says that it is such a layer's directory itself, with changes.
+    """
+
+    __slots__ = ("changed", "children", "covered", "merged", "opaque", "parent", "place", "row")
     children: dict[bytes, Node]
+    covered: set[bytes] | frozenset[bytes]
 
     def __init__(self, row: Row, parent: Node | None = None, place: str = "", *, changed: bool = False) -> None:
         self.row = row
@@ -70,7 +78,14 @@ class Node:
         self.parent = parent
         self.place = place
         self.changed = changed
-        self.opaque = False
+        self.opaque = self.merged = False
+        self.covered = _UNCOVERED
+
+    def cover(self, name: bytes) -> None:
+        """What lower layers call `name` in this directory is replaced."""
+        if not isinstance(self.covered, set):
+            self.covered = set()
+        self.covered.add(name)
 
     @property
     def is_directory(self) -> bool:
@@ -283,9 +298,14 @@ class _Layer:
                 there = below.children.get(name)
                 if node is _DELETED:
                     below.children.pop(name, None)
-                elif node.is_directory and there is not None and there.is_directory:
+                    continue
+                if node.is_directory and there is not None and there.is_directory:
+                    there.merged = self.changed
                     pending.append((there, node))
-                elif node.is_directory and self.deletes:  # which is nothing in what is new
+                    continue
+                if self.changed and there is not None:
+                    below.cover(name)
+                if node.is_directory and self.deletes:  # which is nothing in what is new
                     below.children[name] = fresh = Node(node.row, below, node.place, changed=node.changed)
                     fresh.opaque = node.opaque and self.changed
                     pending.append((fresh, node))

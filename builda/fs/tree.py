@@ -179,7 +179,7 @@ class _Target(Protocol):
     def special(
         self, parent: int, name: bytes, info: os.stat_result, link: bytes, values: Mapping[str, bytes]
     ) -> None: ...
-    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> None: ...
+    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> bool: ...
 
 
 class Walk:
@@ -246,13 +246,12 @@ class Walk:
         if not stat.S_ISREG(top.info.st_mode):
             self.special(label, place.parent, place.name, top.info, b"", {})
             return
-        if top.info.st_nlink > 1 and self.is_link(label, place.parent, place.name, top.info):
-            return
-        if self.is_known(label, top.info):
+        met = self.is_met_again(label, top.info)
+        if self.linked(place.parent, place.name, top.info) if met else self.is_known(label, top.info):
             return
         fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            self.regular(fd, label, place.parent, place.name, os.fstat(fd))
+            self.regular(fd, label, place.parent, place.name, os.fstat(fd), recorded=met)
         finally:
             os.close(fd)
 
@@ -318,9 +317,8 @@ class Walk:
         return any(not self.is_left_out(fd, relative + name, name, info) for name, info in entries)
 
     def file(self, parent: int, name: bytes, label: bytes, target: int, info: os.stat_result) -> None:
-        if info.st_nlink > 1 and self.is_link(label, target, name, info):
-            return
-        if self.is_known(label, info):
+        met = self.is_met_again(label, info)
+        if self.linked(target, name, info) if met else self.is_known(label, info):
             return
         try:
             fd = os.open(name, _READ, dir_fd=parent)
@@ -329,7 +327,7 @@ class Walk:
             error.filename = self.root_prefix + shown  # the whole way, not the last name alone
             raise
         try:
-            self.regular(fd, label, target, name, info)
+            self.regular(fd, label, target, name, info, recorded=met)
         finally:
             os.close(fd)
 
@@ -340,9 +338,11 @@ class Walk:
             self.recorded_file(label, info, known)
         return known is not None
 
-    def regular(self, fd: int, label: bytes, target: int, name: bytes, info: os.stat_result) -> None:
+    def regular(self, fd: int, label: bytes, target: int, name: bytes, info: os.stat_result, *, recorded: bool) -> None:
         values = xattrs.recorded(fd)
         digest = self.target.regular(fd, target, name, info, values)
+        if recorded:
+            return
         if values:  # part of what is remembered: setting one changes the ctime
             digest = hashlib.sha256(digest + _packed(values)).digest()
         self.remembered[file_key(info)] = digest
@@ -353,15 +353,19 @@ class Walk:
         self.bytes += info.st_size
         self.record(b"f", label, info, {}, digest)
 
-    def is_link(self, label: bytes, target: int, name: bytes, info: os.stat_result) -> bool:
-        """Whether the file was met before under another name, and was linked to that."""
-        inode = (info.st_dev, info.st_ino)
-        first = self.links.setdefault(inode, label)
+    def is_met_again(self, label: bytes, info: os.stat_result) -> bool:
+        """Whether the file was met before under another name; if so, that is recorded of it."""
+        if info.st_nlink == 1:
+            return False
+        first = self.links.setdefault((info.st_dev, info.st_ino), label)
         if first == label:
             return False
-        self.target.linked(target, name, inode)
         self.hasher.update(b"h\0%b\0%b\0" % (label, first))
         return True
+
+    def linked(self, target: int, name: bytes, info: os.stat_result) -> bool:
+        """Whether it could be linked to what it became under the other name: that may have been replaced since."""
+        return self.target.linked(target, name, (info.st_dev, info.st_ino))
 
     def other(self, parent: int, name: bytes, label: bytes, target: int, new_name: bytes, info: os.stat_result) -> None:
         """A link, device or fifo; sockets are skipped."""
@@ -418,7 +422,12 @@ class _Hashing:
         self, parent: int, name: bytes, info: os.stat_result, link: bytes, values: Mapping[str, bytes]
     ) -> None: ...
 
-    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> None: ...
+    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> bool:
+        return True
+
+
+_Inode: TypeAlias = tuple[int, int]
+_Name: TypeAlias = tuple[int, int, bytes]
 
 
 class _Copying:
@@ -434,7 +443,8 @@ class _Copying:
         self.link = request.link
         self.time = None if request.timestamp is None else (request.timestamp * 10**9,) * 2
         self.where: dict[int, bytes] = {}
-        self.first: dict[tuple[int, int], bytes] = {}  # where a file with several links was put
+        self.copies: dict[_Inode, dict[_Name, bytes]] = {}  # of a file with several links: the names and where they are
+        self.copied: dict[_Name, _Inode] = {}
 
     def enter(self, parent: int, name: bytes) -> int:
         try:
@@ -453,7 +463,7 @@ class _Copying:
         if kind == stat.S_IFDIR:
             return os.open(name, _DIRECTORY, dir_fd=parent)
         if self.link:
-            os.unlink(name, dir_fd=parent)
+            self.make_way(parent, name)
             os.mkdir(name, 0o700, dir_fd=parent)
             return os.open(name, _DIRECTORY, dir_fd=parent)
         try:
@@ -467,14 +477,15 @@ class _Copying:
     def regular(
         self, source: int, parent: int, name: bytes, info: os.stat_result, values: Mapping[str, bytes]
     ) -> bytes:
-        if info.st_nlink > 1:
-            self.first[info.st_dev, info.st_ino] = self.where[parent] + b"/" + name
         try:
             fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
         except FileExistsError:
             self.make_way(parent, name)
             fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
         try:
+            if info.st_nlink > 1:
+                self.copies[info.st_dev, info.st_ino] = {}
+                self.note_copy(parent, name, (info.st_dev, info.st_ino))
             digest = content.copy_hashed(source, fd, info)
             self.attributes(fd, info, values)
         except BaseException:
@@ -535,21 +546,45 @@ class _Copying:
                     raise
                 standin.make(parent, name, kind, device, (info.st_uid, info.st_gid), info.st_mode)
 
-    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> None:
-        with paths.parent_of(self.root, self.first[inode]) as (directory, old):
+    def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> bool:
+        copies = self.copies[inode]
+        if self.name_of(parent, name) in copies:
+            return True
+        if not copies:
+            return False
+        with paths.parent_of(self.root, next(iter(copies.values()))) as (directory, old):
             try:
                 os.link(old, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
             except FileExistsError:
                 self.make_way(parent, name)
+                if not copies:
+                    return False
                 os.link(old, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
+        self.note_copy(parent, name, inode)
+        return True
+
+    def name_of(self, parent: int, name: bytes) -> _Name:
+        """A name by its directory itself, to which several paths may lead."""
+        info = os.fstat(parent)
+        return info.st_dev, info.st_ino, name
+
+    def note_copy(self, parent: int, name: bytes, inode: tuple[int, int]) -> None:
+        known = self.name_of(parent, name)
+        self.copies[inode][known] = self.where[parent] + b"/" + name
+        self.copied[known] = inode
 
     def make_way(self, parent: int, name: bytes) -> None:
         """Remove what a file replaces. Links are replaced, not written through: they may be the image's traps."""
+        if self.copied and (inode := self.copied.pop(self.name_of(parent, name), None)) is not None:
+            self.copies[inode].pop(self.name_of(parent, name), None)
         info = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISDIR(info.st_mode):
             os.unlink(name, dir_fd=parent)
         elif self.link:
             paths.remove_tree(parent, name)
+            self.copied.clear()  # some of the copies may have been in there
+            for copies in self.copies.values():
+                copies.clear()
         else:
             raise in_the_way(self.where[parent] + b"/" + name, "file", "directory")
 

@@ -159,6 +159,32 @@ def test_of_a_path_that_a_layer_has_twice_the_last_counts(builda: Builda, tmp_pa
         assert Path(builda("mount", builda("from", driver)), "file").read_text() == "second and last"
 
 
+def test_a_name_that_is_taken_several_times_in_a_step_is_the_last_that_took_it(
+    builda: Builda, base: str, tmp_path: Path
+) -> None:
+    """Hard links of what was replaced since, and a directory that became a file and a directory again."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a.txt").write_text("replaces a/a.txt\n")
+    (tmp_path / "d").write_text("both\n")
+    os.link(tmp_path / "d", tmp_path / "a/a.txt")
+    with tarfile.open(tmp_path / "again.tar", "w") as archive:
+        for name in ("etc/new", "etc", "etc/newest"):
+            member = tarfile.TarInfo(name)
+            archive.addfile(member)
+    (tmp_path / "Containerfile").write_text(
+        f"FROM {base}\nCOPY a a.txt d /b/\nCOPY d a.txt a /c/\nCOPY d a/a.txt /e/\nCOPY a/a.txt /e/d\nADD again.tar /\n"
+    )
+    digests = set()
+    for driver in ("composed", "overlay"):
+        builda("--storage-driver", driver, "bud", "-q", "--no-cache", "--timestamp", "0", "-t", driver, tmp_path)
+        digests.add(digest(builda, driver))
+        root = Path(builda("mount", builda("from", driver)))
+        assert [(root / name).read_text() for name in ("b/a.txt", "b/d")] == ["replaces a/a.txt\n", "both\n"]
+        assert [(root / name).read_text() for name in ("c/a.txt", "c/d", "e/d")] == ["both\n"] * 3
+        assert [path.name for path in (root / "etc").iterdir()] == ["newest"]
+    assert len(digests) == 1
+
+
 def test_a_driver_that_is_named_keeps_to_trees_and_lists_lie_beside_them(builda: Builda, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     tree = builda("--storage-driver", "overlay", "from", "scratch")
