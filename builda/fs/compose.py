@@ -6,6 +6,7 @@ the layer's own directory: small ones one behind the other into `content`, the o
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import AlreadyExists, CorruptContent, TreeNeeded
 from builda.fs import content, paths, standin, xattrs
-from builda.fs.index import NO_XATTRS, Node, Row, Tree, clean, directory_row
+from builda.fs.index import LINKS, NO_XATTRS, Node, Row, Tree, clean, directory_row, resolved
 from builda.fs.sources import resolve
 from builda.fs.tar import (
     BLOCK,
@@ -220,8 +221,13 @@ class Changer:
             node.opaque = name in parent.covered
         parent.children[name] = node
 
-    def make_directories(self, path: bytes, row: Row, *, replace: bool = False) -> list[bytes]:
-        """Make `path` and what is missing above it; those made. Links are followed, and where they lead made too."""
+    def make_directories(self, path: bytes, row: Row, *, replace: bool = False, links: int = 0) -> list[bytes]:
+        """Make `path` and what is missing above it; those made. Links are followed, and where they lead made too.
+
+        NotADirectoryError for a file in the way, OSError (ELOOP) after too many `links`.
+        """
+        if links > LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
         made: list[bytes] = []
         done = b""
         for part in path.split(b"/"):
@@ -237,7 +243,8 @@ class Changer:
             there = parent.children.get(part)
             if there is not None and there.row.kind == SYMBOLIC_LINK and not replace:
                 link = there.row.link
-                made += self.make_directories(link if link.startswith(b"/") else above + b"/" + link, row)
+                there_too = link if link.startswith(b"/") else above + b"/" + link
+                made += self.make_directories(there_too, row, links=links + 1)
                 continue
             if there is not None and not replace:
                 raise NotADirectoryError(os.fsdecode(done))
@@ -515,25 +522,14 @@ class Unpacking(Changer):
         if found is not None and found.is_directory:
             return found
         node = self.tree.root
-        for part in filter(None, head.split(b"/")):
+        for part in resolved(node, head):
             inner = node.children.get(part)
-            if inner is not None and inner.row.kind == SYMBOLIC_LINK:
-                inner = self.tree.find(_path_of(node) + b"/" + part)
             if inner is None or not inner.is_directory:
                 inner = Node(directory_row(), node, changed=True)
                 self.put(node, part, inner)
                 self.times[id(inner)] = inner, self.timestamp or 0
             node = inner
         return node
-
-
-def _path_of(node: Node) -> bytes:
-    """Where a directory is, by what holds it."""
-    parts: list[bytes] = []
-    while node.parent is not None:
-        parts.append(next(name for name, inner in node.parent.children.items() if inner is node))
-        node = node.parent
-    return b"/".join(reversed(parts))
 
 
 def keeper(spool: Spool, wanted: frozenset[bytes]) -> Callable[[Member], tuple[str, int] | None]:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from builda.fs.tar import Member, TarEntry
 
 NO_XATTRS: Final[Mapping[str, bytes]] = {}
-_LINKS = 40
+LINKS = 40
+"""How many links a path may lead through, as with Linux."""
 
 
 class Row(NamedTuple):
@@ -136,7 +137,7 @@ class Tree:
                 passed.append(inner)
             if inner.row.kind == SYMBOLIC_LINK and (follow or any(pending)):
                 links += 1
-                if links > _LINKS:
+                if links > LINKS:
                     return None
                 node = self.root if inner.row.link.startswith(b"/") else node
                 pending += reversed(inner.row.link.split(b"/"))
@@ -224,7 +225,7 @@ class _Layer:
         """The file of an earlier entry."""
         head, _, name = link.strip(b"/").rpartition(b"/")
         node: Node | None = self.root
-        for part in self.resolved(head):
+        for part in resolved(self.root, head):
             node = node.children.get(part) if node is not None else None
         target = None if node is None else node.children.get(name)
         replaced = link.strip(b"/").startswith(path + b"/")  # the directory that it is in gives way first
@@ -240,7 +241,7 @@ class _Layer:
         for part in parts:
             inner = node.children.get(part)
             if inner is not None and inner.row.kind == SYMBOLIC_LINK:
-                node = self.made(self.root, self.resolved(head))
+                node = self.made(self.root, resolved(self.root, head))
                 break
             node = inner if inner is not None and inner.is_directory else self.made(node, [part])
         self.last = head, node
@@ -257,32 +258,6 @@ class _Layer:
                 inner = made
             node = inner
         return node
-
-    def resolved(self, head: bytes) -> list[bytes]:
-        """Where the layer's own links lead; what is not there is taken for a directory."""
-        names: list[bytes] = []
-        nodes: list[Node | None] = [self.root]
-        pending, links = list(reversed(head.split(b"/"))), 0
-        while pending:
-            part = pending.pop()
-            if part in (b"", b"."):
-                continue
-            if part == b"..":
-                del names[-1:], nodes[max(len(nodes) - 1, 1) :]
-                continue
-            above = nodes[-1]
-            inner = None if above is None else above.children.get(part)
-            if inner is not None and inner.row.kind == SYMBOLIC_LINK:
-                links += 1
-                if links > _LINKS:
-                    raise CorruptContent(f"too many links in an archive on the way to {shown(head)}")
-                if inner.row.link.startswith(b"/"):
-                    names, nodes = [], [self.root]
-                pending += reversed(inner.row.link.split(b"/"))
-                continue
-            names.append(part)
-            nodes.append(inner)
-        return names
 
     def settle(self) -> None:
         """Put all upon the tree."""
@@ -315,6 +290,36 @@ class _Layer:
                     below.children[name] = node
         if self.changed and self.root.children:
             self.tree.root.changed = True
+
+
+def resolved(root: Node, path: bytes) -> list[bytes]:
+    """Where the links on the way of `path` lead, be it that what they lead to is missing: names from `root` down.
+
+    CorruptContent when they lead in a circle.
+    """
+    names: list[bytes] = []
+    nodes: list[Node | None] = [root]
+    pending, links = list(reversed(path.split(b"/"))), 0
+    while pending:
+        part = pending.pop()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            del names[-1:], nodes[max(len(nodes) - 1, 1) :]
+            continue
+        above = nodes[-1]
+        inner = None if above is None else above.children.get(part)
+        if inner is not None and inner.row.kind == SYMBOLIC_LINK:
+            links += 1
+            if links > LINKS:
+                raise CorruptContent(f"too many links in an archive on the way to {shown(path)}")
+            if inner.row.link.startswith(b"/"):
+                names, nodes = [], [root]
+            pending += reversed(inner.row.link.split(b"/"))
+            continue
+        names.append(part)
+        nodes.append(inner)
+    return names
 
 
 def _named(node: Node, path: bytes, first: dict[int, bytes]) -> Row:
