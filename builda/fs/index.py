@@ -203,12 +203,12 @@ class _Layer:
             above.children[name] = Node(row, above, self.place, changed=self.changed)
 
     def hide(self, above: Node, name: bytes) -> None:
+        self.deletes = True
         there = above.children.get(name)
         if name == OPAQUE:
             above.opaque = True
         elif name and there is None:
             above.children[name] = _DELETED
-            self.deletes = True
         elif name and there is not None and there.is_directory:
             there.opaque = True
 

@@ -547,19 +547,15 @@ class _Copying:
                 standin.make(parent, name, kind, device, (info.st_uid, info.st_gid), info.st_mode)
 
     def linked(self, parent: int, name: bytes, inode: tuple[int, int]) -> bool:
-        copies = self.copies[inode]
-        if self.name_of(parent, name) in copies:
+        if self.name_of(parent, name) in self.copies[inode]:
             return True
+        with suppress(FileNotFoundError):
+            self.make_way(parent, name)
+        copies = self.copies[inode]
         if not copies:
             return False
         with paths.parent_of(self.root, next(iter(copies.values()))) as (directory, old):
-            try:
-                os.link(old, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
-            except FileExistsError:
-                self.make_way(parent, name)
-                if not copies:
-                    return False
-                os.link(old, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
+            os.link(old, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
         self.note_copy(parent, name, inode)
         return True
 
@@ -573,6 +569,12 @@ class _Copying:
         self.copies[inode][known] = self.where[parent] + b"/" + name
         self.copied[known] = inode
 
+    def forget_copies(self, prefix: bytes) -> None:
+        """Those below a directory are gone; with --link, which goes through no link, there is one path to each."""
+        for inode, copies in self.copies.items():
+            self.copies[inode] = {known: path for known, path in copies.items() if not path.startswith(prefix)}
+        self.copied = {known: inode for known, inode in self.copied.items() if known in self.copies[inode]}
+
     def make_way(self, parent: int, name: bytes) -> None:
         """Remove what a file replaces. Links are replaced, not written through: they may be the image's traps."""
         if self.copied and (inode := self.copied.pop(self.name_of(parent, name), None)) is not None:
@@ -582,9 +584,7 @@ class _Copying:
             os.unlink(name, dir_fd=parent)
         elif self.link:
             paths.remove_tree(parent, name)
-            self.copied.clear()  # some of the copies may have been in there
-            for copies in self.copies.values():
-                copies.clear()
+            self.forget_copies(self.where[parent] + b"/" + name + b"/")
         else:
             raise in_the_way(self.where[parent] + b"/" + name, "file", "directory")
 
