@@ -7,6 +7,7 @@ Semantics are those of BuildKit and Buildah (Dockerfile reference, "COPY"); wher
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -468,7 +469,9 @@ class _Copying:
             return os.open(name, _DIRECTORY, dir_fd=parent)
         try:
             return paths.open_in_root(self.root, path, _OPEN)
-        except (NotADirectoryError, FileNotFoundError) as error:
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ENOENT, errno.ELOOP):
+                raise
             raise in_the_way(path, "directory", "file") from error
 
     def leave(self, fd: int, info: os.stat_result, values: Mapping[str, bytes]) -> None:
