@@ -367,14 +367,12 @@ def _ranges() -> Iterator[Lack]:
     from builda.linux.subids import subordinate_map
 
     user = os.geteuid()
-    try:
-        subordinate_map("uid", user, user)
-    except BuildaError as error:
-        yield str(error), (error.hint,) if error.hint else ()
-    try:
-        subordinate_map("gid", os.getegid(), user)
-    except BuildaError as error:
-        yield str(error), (error.hint,) if error.hint else ()
+    owners: tuple[tuple[Literal["uid", "gid"], int], ...] = (("uid", user), ("gid", os.getegid()))
+    for kind, own in owners:
+        try:
+            subordinate_map(kind, own, user)
+        except BuildaError as error:
+            yield str(error), (error.hint,) if error.hint else ()
 
 
 _WORST: tuple[Helper, ...] = ("missing", "plain", "set-uid", "file capabilities")

@@ -58,7 +58,7 @@ class Applied(NamedTuple):
 
     `implied` are directories that the archive uses and does not list (see `inherit_directories`), `skipped` the names
     of extended attributes that could not be kept here. `hides_all` says that the layer hides every layer below it,
-    which overlay has no word for: the caller leaves those out. `hidden` is what overlay's whiteouts are of (see
+    which overlay has no word for: the caller leaves those out. `hidden` is what whiteouts are of (see
     `drop_idle_whiteouts`).
     """
 
@@ -491,6 +491,7 @@ class _Layer(_Unpacker):
                 self.hides_all = True
         elif hidden and not self.made_opaque(parent, hidden):
             self.hide(parent, hidden)
+            self.hidden.add(head + b"/" + hidden if head else hidden)
         return True
 
     def made_opaque(self, parent: int, name: bytes) -> bool:
@@ -545,12 +546,6 @@ class _Overlay(_Layer):
 
     def make_opaque(self, fd: int) -> None:
         os.setxattr(fd, self.opaque, b"y")
-
-    def marker(self, parent: int, head: bytes, name: bytes) -> bool:
-        if not super().marker(parent, head, name):
-            return False
-        self.hidden.add((head + b"/" if head else b"") + name[len(WHITEOUT) :])
-        return True
 
     def existing_directory(self, parent: int, name: bytes, path: bytes) -> int:
         hidden = self.is_hidden(parent, name)

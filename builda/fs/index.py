@@ -110,10 +110,10 @@ class Tree:
 
     def add(self, rows: Iterable[Row], place: str, *, changed: bool = False) -> None:
         """Put a layer on top, as overlay would after unpacking it in a directory of its own."""
-        layer = _Layer(self, place, changed)
+        layer = _Layer(place, changed)
         for row in rows:
             layer.put(row)
-        layer.settle()
+        layer.settle_on(self.root)
 
     def find(self, path: bytes, *, follow: bool = True, passed: list[Node] | None = None) -> Node | None:
         """What is at `path`, links on the way followed, and at its end too if `follow`; None when nothing is.
@@ -173,13 +173,12 @@ class Tree:
 class _Layer:
     """A layer by itself: a link of its own leads an entry elsewhere in it, one of a lower layer gives way."""
 
-    def __init__(self, tree: Tree, place: str, changed: bool) -> None:
-        self.tree = tree
+    def __init__(self, place: str, changed: bool) -> None:
         self.place = place
         self.changed = changed
         self.root = Node(directory_row())
         self.implied = {id(self.root): self.root}  # directories that no row is of, so far
-        self.deletes = False
+        self.deletes = False  # whether anything is deleted or opaque
         self.last: tuple[bytes, Node] = (b"", self.root)
 
     def put(self, row: Row) -> None:
@@ -259,9 +258,9 @@ class _Layer:
             node = inner
         return node
 
-    def settle(self) -> None:
-        """Put all upon the tree."""
-        pending = [(self.tree.root, self.root)]
+    def settle_on(self, root: Node) -> None:
+        """Put all upon the tree below `root`."""
+        pending = [(root, self.root)]
         while pending:
             below, own = pending.pop()
             if id(own) not in self.implied:
@@ -282,14 +281,12 @@ class _Layer:
                     below.cover(name)
                 if node.is_directory and self.deletes:  # which is nothing in what is new
                     below.children[name] = fresh = Node(node.row, below, node.place, changed=node.changed)
-                    fresh.opaque = node.opaque and self.changed
                     pending.append((fresh, node))
                 else:
                     node.parent = below
-                    node.opaque = node.opaque and self.changed
                     below.children[name] = node
         if self.changed and self.root.children:
-            self.tree.root.changed = True
+            root.changed = True
 
 
 def resolved(root: Node, path: bytes) -> list[bytes]:

@@ -273,9 +273,6 @@ class Descent:
         self.fd = fd
 
 
-_HERE = -100  # AT_FDCWD
-
-
 def remove_tree(parent: int, name: Path) -> None:
     """Remove `name` in the directory `parent` with all below it, following nothing; what is not there is no error."""
     try:
@@ -299,7 +296,7 @@ def remove_tree(parent: int, name: Path) -> None:
 def discard(path: str) -> None:
     """`remove_tree` as far as it can be done, for what nobody asks for any more."""
     with suppress(OSError):
-        remove_tree(_HERE, path)
+        remove_tree(syscalls.AT_FDCWD, path)
 
 
 def empty(directory: int) -> None:

@@ -580,8 +580,11 @@ class _Copying:
 
     def make_way(self, parent: int, name: bytes) -> None:
         """Remove what a file replaces. Links are replaced, not written through: they may be the image's traps."""
-        if self.copied and (inode := self.copied.pop(self.name_of(parent, name), None)) is not None:
-            self.copies[inode].pop(self.name_of(parent, name), None)
+        if self.copied:
+            known = self.name_of(parent, name)
+            inode = self.copied.pop(known, None)
+            if inode is not None:
+                self.copies[inode].pop(known, None)
         info = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISDIR(info.st_mode):
             os.unlink(name, dir_fd=parent)

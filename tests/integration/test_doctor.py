@@ -21,6 +21,8 @@ from tests.support.rootless import rootless
 
 EXAMPLES = Path(__file__).parents[2] / "examples/kubernetes"
 
+needs_runtime = pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+
 
 def diagnosed(profile: str, given: Path, *options: str) -> tuple[dict[str, object], int]:
     done = in_pod(profile, "set +e; builda doctor --json; echo $? >&2", *options, given=given)
@@ -40,7 +42,7 @@ def diagnosed(profile: str, given: Path, *options: str) -> tuple[dict[str, objec
     ],
 )
 @pytest.mark.root
-@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+@needs_runtime
 def test_a_pod_is_told_its_mode(profile: str, mode: str, status: int, tmp_path: Path) -> None:
     found, exit_status = diagnosed(profile, tmp_path)
     assert (found["mode"], exit_status) == (mode, status)
@@ -72,7 +74,7 @@ def advice_in(found: dict[str, object], kind: str = "lack", text: str = "") -> d
 
 @pytest.mark.parametrize("profile", ["root-default", "userns-pod-seccomp", "rootless-nosetuid", "restricted"])
 @pytest.mark.root
-@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+@needs_runtime
 def test_lines_that_are_put_into_the_manifest_give_the_mode(profile: str, tmp_path: Path) -> None:
     found, _ = diagnosed(profile, tmp_path)
     advice = advice_in(found)
@@ -83,7 +85,7 @@ def test_lines_that_are_put_into_the_manifest_give_the_mode(profile: str, tmp_pa
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+@needs_runtime
 def test_capabilities_that_root_lacks_give_the_mode(tmp_path: Path) -> None:
     without = ("--cap-drop-all", "--seccomp", "unconfined")
     found, _ = diagnosed("root-default", tmp_path, *without)
@@ -94,7 +96,7 @@ def test_capabilities_that_root_lacks_give_the_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+@needs_runtime
 def test_an_unmasked_proc_hides_the_processes_of_the_pod(tmp_path: Path) -> None:
     found, _ = diagnosed("root-default-unconfined", tmp_path)
     advice = advice_in(found, "note", "commands see the processes of this pod")
@@ -105,7 +107,7 @@ def test_an_unmasked_proc_hides_the_processes_of_the_pod(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("lost", ["the set-uid bit for capabilities", "every bit", "the programs"])
 @pytest.mark.root
-@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+@needs_runtime
 def test_commands_that_repair_the_programs_give_the_mode(lost: str, tmp_path: Path) -> None:
     """The commands are carried out on copies of the programs, which the pod has instead of its own."""
     tools = [tmp_path / name for name in ("newuidmap", "newgidmap")]
@@ -124,7 +126,7 @@ def test_commands_that_repair_the_programs_give_the_mode(lost: str, tmp_path: Pa
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+@needs_runtime
 def test_lines_for_subuid_and_subgid_give_the_mode(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("subuid", "subgid")]
     for file in files:
@@ -142,7 +144,7 @@ def test_lines_for_subuid_and_subgid_give_the_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+@needs_runtime
 def test_a_volume_gives_overlays(tmp_path: Path) -> None:
     inside = ("--env", "BUILDA_ROOT=/home/build/store")
     found, _ = diagnosed("rootless-setuid", tmp_path, *inside)
