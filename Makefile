@@ -1,6 +1,7 @@
 # make demo: build images and show them.   make test: run every test.   Both install what is missing.
 PYTHON := .venv/bin/python
-PARALLEL := -n 2 --dist loadfile
+# Files are handed out in the order of their names: the long ones of tests/integration come first.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-long bench pods lint clean
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from builda.linux import syscalls
 from tests.support.base_images import busybox_tree, debian_tar
@@ -23,6 +25,9 @@ def pytest_configure() -> None:
 
     As root, have a mount namespace: two test runs do not see each other's mounts, and none outlives its run.
     """
+    # a first example also pays for lazy imports, so no example has a deadline
+    settings.register_profile("builda", deadline=None)
+    settings.load_profile("builda")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid() == 0:
@@ -148,10 +153,27 @@ def _image_of(work: Path, content: Path, name: str, command: str) -> Path:
     return archive
 
 
+@pytest.fixture(scope="session")
+def base_store(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Path:
+    """A store that holds the busybox image as localhost/busybox:latest, and nothing else."""
+    work = tmp_path_factory.mktemp("base")
+    made = Builda(work / "store", work / "run")
+    add_base(made, busybox)
+    return made.root
+
+
 @pytest.fixture
-def base(builda: Builda, busybox: Path) -> str:
-    """The name of a busybox image in the store."""
+def base(builda: Builda, busybox: Path, base_store: Path) -> str:
+    """The name of a busybox image in the store. An empty store is copied, which costs less than pulling."""
+    if builda.root.exists():
+        add_base(builda, busybox)
+    else:
+        shutil.copytree(base_store, builda.root, symlinks=True)
+    return "localhost/busybox:latest"
+
+
+def add_base(builda: Builda, busybox: Path) -> None:
+    """Pull the busybox image and name it localhost/busybox:latest."""
     builda("pull", f"oci-archive:{busybox}:busybox")
     image = builda("images", "-q").splitlines()[0]
     builda("tag", image, "localhost/busybox:latest")
-    return "localhost/busybox:latest"

@@ -40,24 +40,26 @@ def remove_all(builda: Builda) -> None:
     assert left < 1 << 20
 
 
-def test_a_sparse_file_of_4_gib(builda: Builda) -> None:
+@pytest.mark.parametrize("size", [1 << 30, pytest.param(4 << 30, marks=pytest.mark.long)])
+def test_a_sparse_file(builda: Builda, size: int) -> None:
     container = builda("from", "scratch")
     disk = Path(builda("mount", container)) / "disk"
     disk.touch()
-    os.truncate(disk, 4 << 30)
+    os.truncate(disk, size)
     builda("umount", container)
     within_limit(builda, "commit", "--rm", container, "localhost/sparse")
     again = within_limit(builda, "from", "localhost/sparse")
     there = os.stat(f"{builda('mount', again)}/disk")
-    assert there.st_size == 4 << 30
+    assert there.st_size == size
     assert there.st_blocks * 512 < 1 << 20
     remove_all(builda)
 
 
 @pytest.mark.timeout(600)
-def test_a_random_file_of_1_gib(builda: Builda, server: Registry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mebibytes", [256, pytest.param(1024, marks=pytest.mark.long)])
+def test_a_random_file(builda: Builda, server: Registry, tmp_path: Path, mebibytes: int) -> None:
     with open("/dev/urandom", "rb") as source, (tmp_path / "random").open("wb") as file:
-        for _ in range(1024):
+        for _ in range(mebibytes):
             file.write(source.read(1 << 20))
     container = builda("from", "scratch")
     within_limit(builda, "copy", "--quiet", container, str(tmp_path / "random"), "/random")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import stat
@@ -546,7 +547,20 @@ def work_in(snapshot: Snapshot) -> None:
         (snapshot.tree / "tmp/lost").write_bytes(b"")
 
 
+def test_a_kill_at_some_points_leaves_nothing_that_cannot_be_undone(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed: {seed}")
+    chance = random.Random(seed)
+    kill_after_ever_more_actions(tmp_path, lambda: chance.randint(1, 12))
+
+
+@pytest.mark.long
 def test_a_kill_at_any_point_leaves_nothing_that_cannot_be_undone(tmp_path: Path) -> None:
+    kill_after_ever_more_actions(tmp_path, lambda: 1)
+
+
+def kill_after_ever_more_actions(tmp_path: Path, stride: Callable[[], int]) -> None:
+    """Kill a run after 0 actions, after `stride()` more, and so on until a run ends by itself."""
     was_killed, actions = True, 0
     while was_killed:
         snapshot = Snapshot(tmp_path / str(actions))
@@ -560,7 +574,7 @@ def test_a_kill_at_any_point_leaves_nothing_that_cannot_be_undone(tmp_path: Path
         assert snapshot.seen() == before, actions
         assert not snapshot.aside.exists()
         assert set(os.listdir(snapshot.caches / "pip")) - {"wheel"} == {"old"}, actions
-        actions += 1
+        actions += stride()
     assert actions > 200
     assert sorted(os.listdir(snapshot.caches / "pip")) == ["old", "wheel"]
 
