@@ -234,6 +234,8 @@ class _Execution:
         # Stages whose layers are stored: those that the target has, or all where later builds have nothing else.
         all_stages = options.export or builder.store.memory is not None
         self.kept = frozenset(plan.needed()) if all_stages else _lineage(plan)
+        bases = (plan.stages[index].base for index in plan.needed())
+        self.below_others = frozenset(base.index for base in bases if isinstance(base, FromStage))
         self.emit = builder.emit
         self.tails = Tails(builder.emit, hidden=options.hidden)
         self.stopping = False  # a stage failed: those beside it end with the step that they are at
@@ -302,6 +304,18 @@ class _Execution:
             if step.text:
                 started = False
                 self.finished(mark, index, cached=bool(mark.found))
+        if not self.options.layers and index in self.below_others:
+            self.close(index, tip)
+
+    def close(self, index: int, tip: Tip) -> None:
+        """Make one layer of all that a stage changed: other stages stand on it."""
+        if index not in self.containers:
+            return
+        from builda.builder.commit import DEFAULT_HISTORY
+
+        layer, empty = self.freeze(index, tip, DEFAULT_HISTORY)
+        if not empty and index in self.kept:
+            self.write(index, None, layer)
 
     def announce(self, mark: _Mark, text: str, index: int) -> None:
         file, line = mark.place
@@ -352,11 +366,7 @@ class _Execution:
     def start(self, index: int, stage: Stage) -> Tip:
         """The tip of a stage before its first step."""
         if isinstance(stage.base, FromStage):
-            parent = self.tips[stage.base.index]
-            with self.lock:
-                if self.containers.get(stage.base.index) is not None and not self.options.layers:
-                    raise AssertionError("a stage without layers cannot be built upon")
-            return replace(parent)
+            return replace(self.tips[stage.base.index])
         settings = {
             "run": _identity(self.options.run),
             "clamp": str(self.options.commit.clamp),
@@ -437,7 +447,7 @@ class _Execution:
             inputs = {"content": str(content)}
             key = step_key(tip.key, keyed, inputs)
         if self.options.layers:
-            self.freeze(index, tip, step, key, keyed, inputs)
+            self.freeze_step(index, tip, step, key, keyed, inputs)
         elif step.created_by is not None:
             entry = History(created=self.moment(), created_by=step.created_by, empty_layer=True)
             tip.history = (*tip.history, entry)
@@ -573,7 +583,7 @@ class _Execution:
         with self.store.locked(self.containers[index]) as current:
             self.containers[index] = self.store.update(replace(current, history=history))
 
-    def freeze(
+    def freeze_step(
         self,
         index: int,
         tip: Tip,
@@ -583,26 +593,27 @@ class _Execution:
         inputs: Mapping[str, str] | None,
     ) -> None:
         """Close what the step changed as a layer, remember it, and begin to write it."""
+        below, empty = self.freeze(index, tip, step.created_by)
+        if key is not None:
+            self.remember(key, tip.key, keyed, inputs or {}, below, empty)
+        if not empty and index in self.kept:
+            self.write(index, key, below)
+
+    def freeze(self, index: int, tip: Tip, created_by: str | None) -> tuple[str, bool]:
+        """Close what was changed as a layer: the topmost snapshot now, and whether nothing was changed."""
         with self.store.locked(self.containers[index]) as current:
             before = (tip.layers[-1].snapshot if tip.layers else tip.base) or None
             cut = self.store.cut(current.snapshot, before, even_empty=before is None)
             below, empty = cut.layer or before or "", cut.empty
-            history = History(created=self.moment(), created_by=step.created_by, empty_layer=empty)
-            own = (
-                ()
-                if step.created_by is None and empty
-                else (FrozenLayer(snapshot=below, history=history, empty=empty),)
-            )
+            history = History(created=self.moment(), created_by=created_by, empty_layer=empty)
+            own = () if created_by is None and empty else (FrozenLayer(snapshot=below, history=history, empty=empty),)
             tip.layers = (*tip.layers, *_pending(tip, below if empty else None), *own)
             tip.history = ()
             updated = replace(current, snapshot=cut.fresh, layers=tip.layers, history=())
             self.containers[index] = self.store.update(updated)
             if cut.layer is not None:
                 self.store.freeze(cut.layer)
-        if key is not None:
-            self.remember(key, tip.key, keyed, inputs or {}, below, empty)
-        if not empty and index in self.kept:
-            self.write(index, key, below)
+        return below, empty
 
     def remember(
         self, key: Digest, parent: Digest, keyed: Step, inputs: Mapping[str, str], snapshot: str, empty: bool
