@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from builda.errors import InvalidValue, NotFound, Unsupported
-from builda.fs import owners
+from builda.fs import nodes, owners
 
 _CHUNK = 1 << 16
 
@@ -26,8 +27,9 @@ def relayed(agent: str, directory: str, *, owner: tuple[int, int], mode: int) ->
     with socket.socket(socket.AF_UNIX) as server:
         try:
             server.bind(f"/proc/self/fd/{fd}/agent")  # a path of any length is too long for an address
-            owners.chown("agent", *owner, dir_fd=fd)
-            os.chmod("agent", mode, dir_fd=fd)
+            with nodes.pinned(fd, "agent", stat.S_IFSOCK) as path:
+                owners.chown_node(fd, b"agent", path, *owner)
+                os.chmod(path, mode)
         finally:
             os.close(fd)
         server.listen()

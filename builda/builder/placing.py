@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from builda.builder.duplicate import created, duplicate
 from builda.errors import InvalidValue, NotFound, Unsupported
-from builda.fs import owners, paths
+from builda.fs import nodes, owners, paths
 from builda.store import placed as journal
 from builda.store.placed import take_out
 
@@ -223,7 +223,7 @@ class _Placing:
                 journal.note(self.aside, do="cache", number=self.count, home=home)
                 os.rename(home, name, dst_dir_fd=self.here)
             case Empty(_, mode):
-                _make_directory(self.here, name, mode)
+                paths.make_directory(self.here, name, mode, (0, 0))
             case Devices():
                 _make_devices(self.here, name)
         return True
@@ -246,7 +246,7 @@ class _Placing:
         except FileNotFoundError:
             self.keep_time(parent, above)
             journal.note(self.aside, do="make", path=path)
-            _make_directory(parent, name, 0o755)
+            paths.make_directory(parent, name, 0o755, (0, 0))
 
     def keep_time(self, directory: int, path: str) -> None:
         if path not in self.times:
@@ -279,12 +279,6 @@ def _write(parent: int, name: str, data: bytes) -> None:
         os.fchmod(fd, 0o644)
 
 
-def _make_directory(parent: int, name: str, mode: int) -> None:
-    os.mkdir(name, 0o700, dir_fd=parent)
-    owners.chown(name, 0, 0, dir_fd=parent)
-    os.chmod(name, mode, dir_fd=parent)  # whatever the umask
-
-
 def _make_devices(parent: int, name: str) -> None:
     os.mkdir(name, 0o700, dir_fd=parent)
     here = journal.open_directory(parent, name)
@@ -295,7 +289,7 @@ def _make_devices(parent: int, name: str) -> None:
         for each, target in _LINKS.items():
             os.symlink(target, each, dir_fd=here)
         for each, mode in _DIRECTORIES.items():
-            _make_directory(here, each, mode)
+            paths.make_directory(here, each, mode, (0, 0))
         owners.fchown(here, 0, 0)
         os.fchmod(here, 0o755)
     finally:
@@ -319,7 +313,8 @@ def _opens_nodes(parent: int) -> bool:
 
 def _make_node(parent: int, name: str) -> None:
     os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(*_NODES[name]), dir_fd=parent)
-    os.chmod(name, 0o666, dir_fd=parent)
+    with nodes.pinned(parent, name, stat.S_IFCHR) as path:
+        os.chmod(path, 0o666)  # whatever the umask
 
 
 def _make_stand_in(parent: int, name: str) -> None:

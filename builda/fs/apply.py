@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import BuildaError, CorruptContent, Unsupported
-from builda.fs import owners, paths, standin, xattrs
+from builda.fs import nodes, owners, paths, standin, xattrs
 from builda.fs.content import HOLE, write_all, write_sparse
 from builda.fs.tar import (
     BLOCK,
@@ -44,6 +44,7 @@ Whiteouts: TypeAlias = Literal["overlay", "files", "plain"]
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLLOW_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_KINDS = {SYMBOLIC_LINK: stat.S_IFLNK, FIFO: stat.S_IFIFO, CHARACTER: stat.S_IFCHR, BLOCK: stat.S_IFBLK}
 _MACHINE = frozenset(
     [
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES),
@@ -337,8 +338,7 @@ class _Unpacker:
                 continue
             with paths.parent_of(self.root, done) as (parent, name):
                 paths.remove_tree(parent, name)
-                os.mkdir(name, 0o755, dir_fd=parent)
-                os.chmod(name, 0o755, dir_fd=parent)
+                paths.make_directory(parent, name, 0o755)
             self.implied.add(done)
             self.times[done] = 0  # not now: equal layers make equal trees
             self.made(done)
@@ -427,13 +427,8 @@ class _Unpacker:
         except FileExistsError:
             self.make_way(parent, name)
             self.make_special(parent, name, entry)
-        owners.give_at(name, *self.owner_of(entry), dir_fd=parent)
-        if entry.type != SYMBOLIC_LINK:
-            os.chmod(name, entry.mode, dir_fd=parent)
-        if entry.xattrs:
-            self.skipped.update(xattrs.write(xattrs.place_of(parent, name), entry.xattrs))
-        time = self.time_of(entry)
-        os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
+        looks = nodes.Looks(self.owner_of(entry), entry.mode, entry.xattrs, self.time_of(entry))
+        self.skipped.update(nodes.dress(parent, name, _KINDS[entry.type], looks))
 
     def make_special(self, parent: int, name: bytes, entry: TarEntry) -> None:
         if entry.type == SYMBOLIC_LINK:
@@ -443,7 +438,7 @@ class _Unpacker:
         elif entry.type == FIFO:
             os.mkfifo(name, 0o600, dir_fd=parent)
         elif entry.type in (CHARACTER, BLOCK):
-            kind = stat.S_IFCHR if entry.type == CHARACTER else stat.S_IFBLK
+            kind = _KINDS[entry.type]
             try:
                 os.mknod(name, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
             except PermissionError:

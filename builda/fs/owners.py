@@ -18,6 +18,7 @@ from builda.linux.userns import id_map, unmapped
 
 NAMED = "user.builda.owners"
 """Of a directory: owners of links and FIFOs in it. Rows of three numbers: CRC-32 of the name, uid, gid."""
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HINT = "a larger range in /etc/subuid and /etc/subgid, or another owner"
 
 
@@ -31,7 +32,7 @@ def fchown(fd: int, uid: int, gid: int) -> None:
     try:
         give(fd, uid, gid)
     except OSError as error:
-        _explain(error, uid, gid)
+        explain(error, uid, gid)
         raise
 
 
@@ -40,7 +41,16 @@ def chown(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None) -
     try:
         give_at(name, uid, gid, dir_fd=dir_fd)
     except OSError as error:
-        _explain(error, uid, gid)
+        explain(error, uid, gid)
+        raise
+
+
+def chown_node(parent: int, name: bytes, path: str, uid: int, gid: int) -> None:
+    """As `chown`, of the node `name` in the directory `parent`, to which `path` leads (see `nodes.pinned`)."""
+    try:
+        give_node(parent, name, path, uid, gid)
+    except OSError as error:
+        explain(error, uid, gid)
         raise
 
 
@@ -62,16 +72,25 @@ def give_at(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None)
         if error.errno != errno.EINVAL or not keeps_aside():
             raise
         info = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        if stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode):
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-            try:
-                _keep(fd, uid, gid)
-            finally:
-                os.close(fd)
+        if _has_attributes(info):
+            _keep_at(name, uid, gid, dir_fd)
         elif dir_fd is not None:
             _note(dir_fd, os.fsencode(name), uid, gid)
         else:
             raise
+
+
+def give_node(parent: int, name: bytes, path: str, uid: int, gid: int) -> None:
+    """As `give_at`, of the node `name` in the directory `parent`, to which `path` leads (see `nodes.pinned`)."""
+    try:
+        os.chown(path, uid, gid)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not keeps_aside():
+            raise
+        if _has_attributes(os.stat(path)):
+            _keep_at(path, uid, gid, None, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            _note(parent, name, uid, gid)
 
 
 def own(fd: int) -> None:
@@ -105,6 +124,19 @@ def check(uid: int, gid: int, what: str) -> None:
     lacking = unmapped(uid, gid)
     if lacking is not None:
         raise Unsupported(f"{what}: {lacking}", hint=_HINT)
+
+
+def _has_attributes(info: os.stat_result) -> bool:
+    """Whether the kernel lets users set attributes of it."""
+    return stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)
+
+
+def _keep_at(name: str | bytes, uid: int, gid: int, dir_fd: int | None, flags: int = _FILE) -> None:
+    fd = os.open(name, flags, dir_fd=dir_fd)
+    try:
+        _keep(fd, uid, gid)
+    finally:
+        os.close(fd)
 
 
 def _keep(fd: int, uid: int, gid: int) -> None:
@@ -143,7 +175,8 @@ def _note(directory: int, name: bytes, uid: int, gid: int) -> None:
         raise
 
 
-def _explain(error: OSError, uid: int, gid: int) -> None:
+def explain(error: OSError, uid: int, gid: int) -> None:
+    """Raise Unsupported if `error`, of a call that gives a file away, means that an id has no place here."""
     if error.errno == errno.EINVAL:
         lacking = unmapped(uid, gid)
         if lacking is not None:

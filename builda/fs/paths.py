@@ -228,7 +228,7 @@ def _make_directory(parent: int, name: bytes, mode: int, uid: int, gid: int, mti
         if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
             return False
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(name)) from None
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    fd = os.open(name, _LIST, dir_fd=parent)
     try:
         owners.fchown(fd, uid, gid)
         os.fchmod(fd, mode)
@@ -237,6 +237,18 @@ def _make_directory(parent: int, name: bytes, mode: int, uid: int, gid: int, mti
     finally:
         os.close(fd)
     return True
+
+
+def make_directory(parent: int, name: Path, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Make the directory `name` in the directory `parent`, with this mode whatever the umask, and this owner."""
+    os.mkdir(name, 0o700, dir_fd=parent)
+    fd = os.open(name, _LIST, dir_fd=parent)
+    try:
+        if owner is not None:
+            owners.fchown(fd, *owner)
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
 
 
 class Descent:

@@ -22,11 +22,13 @@ def make(parent: int, name: bytes, kind: int, device: tuple[int, int], owner: tu
     """A new file `name` that stands in for a device of `kind` (S_IFCHR or S_IFBLK)."""
     word = "char" if kind == stat.S_IFCHR else "block"
     value = f"{owner[0]}:{owner[1]}:{mode & 0o7777:04o}:{word}-{device[0]}-{device[1]}".encode()
-    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent))
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
     try:
-        os.setxattr(xattrs.place_of(parent, name), XATTR, value, follow_symlinks=False)
+        os.setxattr(fd, XATTR, value)
     except PermissionError as error:
         raise xattrs.stands_for_nothing() from error
+    finally:
+        os.close(fd)
 
 
 def device_of(values: Mapping[str, bytes]) -> tuple[int, tuple[int, int]] | None:

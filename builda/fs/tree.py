@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from builda.errors import AlreadyExists, InvalidValue
-from builda.fs import content, owners, paths, standin, xattrs
+from builda.fs import content, nodes, owners, paths, standin, xattrs
 from builda.fs.glob import glob
 from builda.fs.ignore import Matcher
 from builda.fs.modes import parse_mode
@@ -528,14 +528,14 @@ class _Copying:
         except FileExistsError:
             self.make_way(parent, name)
             self.make_special(parent, name, info, link)
-        owners.chown(name, *self.owner_of(info, values), dir_fd=parent)
-        mode = info.st_mode & 0o7777
-        if not link:
-            os.chmod(name, mode if self.mode is None else self.mode(mode, False), dir_fd=parent)
-        if values:
-            xattrs.write(xattrs.place_of(parent, name), self.kept(values))
-        times = self.time or (info.st_mtime_ns, info.st_mtime_ns)
-        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+        mode, owner = info.st_mode & 0o7777, self.owner_of(info, values)
+        mode = mode if self.mode is None else self.mode(mode, False)
+        time = self.time[0] if self.time else info.st_mtime_ns
+        try:
+            nodes.dress(parent, name, stat.S_IFMT(info.st_mode), nodes.Looks(owner, mode, self.kept(values), time))
+        except OSError as error:
+            owners.explain(error, *owner)
+            raise
 
     def make_special(self, parent: int, name: bytes, info: os.stat_result, link: bytes) -> None:
         if link:

@@ -55,8 +55,10 @@ def is_settable(name: str) -> bool:
     return name.startswith(_SETTABLE) or name in ACLS
 
 
-def write(place: Place, values: Mapping[str, bytes]) -> tuple[str, ...]:
+def write(place: Place, values: Mapping[str, bytes], *, follow: bool = False) -> tuple[str, ...]:
     """Set what an image may set; the names of those that this file system, or this process, cannot keep.
+
+    `follow` is for the path of an open descriptor (/proc/self/fd/N), which is a link to what the descriptor is of.
 
     A capability that cannot be set is an error: without it the program would not work. So is what a file stands in for.
     """
@@ -68,7 +70,7 @@ def write(place: Place, values: Mapping[str, bytes]) -> tuple[str, ...]:
             if isinstance(place, int):
                 os.setxattr(place, name, value)
             else:
-                os.setxattr(place, name, value, follow_symlinks=False)
+                os.setxattr(place, name, value, follow_symlinks=follow)
         except OSError as error:
             if name == STAND_IN and error.errno == errno.EPERM:
                 raise stands_for_nothing() from error

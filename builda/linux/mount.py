@@ -38,11 +38,17 @@ def clone_tree(mounts: tuple[Mount, ...]) -> int:
     """
     if len(mounts) == 1 and mounts[0].type == "bind":
         return os.open(mounts[0].source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fd = detached_tree(mounts)
+    first, *others = mounts
+    fd = detached_tree((_without_devices(first), *others))
     try:  # the mount's own descriptor is an O_PATH one, which cannot list the directory
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
     finally:
         os.close(fd)
+
+
+def _without_devices(mount: Mount) -> Mount:
+    """The same, in which no device node opens a device: one may take a file's place between a look and an open."""
+    return mount._replace(options=(*mount.options, "nodev"))
 
 
 def mounted(mounts: tuple[Mount, ...]) -> AbstractContextManager[int]:
@@ -54,7 +60,7 @@ def mounted(mounts: tuple[Mount, ...]) -> AbstractContextManager[int]:
         if len(mounts) == 1 and mounts[0].type == detached.FUSE:
             from builda.linux.fuse import served
 
-            with served(mounts[0].lower, mounts[0].options) as mount:
+            with served(mounts[0].lower, _without_devices(mounts[0]).options) as mount:
                 fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount)
                 try:
                     yield fd
