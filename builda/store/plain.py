@@ -143,7 +143,7 @@ class PlainSnapshots(Snapshots):
                     self.remove(layer)
                     return Cut(None, key, empty)
                 if skipped:
-                    layout.publish(self._layout, self.path(layer, "skipped"), json.dumps(skipped).encode())
+                    layout.publish(self._layout, self.path(layer, "skipped"), json.dumps({"paths": skipped}).encode())
                 self._write_info(layer, Info(below, committed=True, boot=boot_id(), entries=1, size=size))
                 self._save(key, layer, after)
             except BaseException:
@@ -192,7 +192,7 @@ class PlainSnapshots(Snapshots):
 
     def _skipped(self, snapshot: str) -> tuple[str, ...]:
         try:
-            return tuple(layout.read_json(self.path(snapshot, "skipped")))
+            return tuple(layout.read_json(self.path(snapshot, "skipped"))["paths"])
         except FileNotFoundError:
             return ()
 

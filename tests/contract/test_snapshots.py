@@ -1,0 +1,423 @@
+"""What every driver of snapshots keeps: overlay, fuse-overlayfs, plain, and trees in memory.
+
+A driver is tried through the interface that the builder uses: prepare, mount, cut, freeze, write, unpack, remove.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import stat
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from builda.errors import CorruptContent, NotFound
+from builda.fs.layer import AS_IS, Clamp
+from builda.fs.paths import discard
+from builda.linux import fuse
+from builda.linux import syscalls as sys_
+from builda.linux.mount import mounted
+from builda.oci import mediatype
+from builda.oci.config import chain_ids
+from builda.oci.digest import Digest
+from builda.store.snapshots import Snapshots
+from builda.store.store import Image, Store
+from tests.support import images
+from tests.support.stores import another, files
+
+pytestmark = pytest.mark.root
+
+DRIVERS = ("overlay", "fuse-overlayfs", "plain", "memory")
+TIME = 1_600_000_000
+
+
+class File(NamedTuple):
+    """What is compared of a path."""
+
+    kind: int
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    content: bytes
+    links: int
+    xattrs: tuple[tuple[str, bytes], ...]
+
+
+@dataclass
+class Work:
+    """A working tree of one driver, with the layers that were frozen under it."""
+
+    store: Store
+    driver: Snapshots
+    key: str
+    image: Image | None = None
+    layers: list[str] = field(default_factory=list)
+
+    @property
+    def top(self) -> str | None:
+        """The topmost frozen layer."""
+        return self.layers[-1] if self.layers else None
+
+    def change(self, do: Callable[[Path], object]) -> None:
+        """Call `do` with the path of the mounted tree's root."""
+        with mounted(self.driver.rootfs(self.key)) as root:
+            do(Path(f"/proc/self/fd/{root}"))
+
+    def seen(self) -> dict[str, File]:
+        """The files of the mounted tree, by path."""
+        with mounted(self.driver.rootfs(self.key)) as root:
+            return tree_of(f"/proc/self/fd/{root}/.")
+
+    def freeze(self, *, even_empty: bool = False) -> str | None:
+        """Freeze what was changed; the layer, None without changes."""
+        cut = self.driver.cut(self.key, self.top, even_empty=even_empty)
+        self.key = cut.fresh
+        if cut.layer is None:
+            return None
+        self.driver.freeze(cut.layer)
+        self.layers.append(cut.layer)
+        return cut.layer
+
+    def archive(self, layer: str, clamp: Clamp = AS_IS) -> tuple[bytes, tuple[str, ...]]:
+        """The layer's archive, and the paths that it leaves out."""
+        sink = io.BytesIO()
+        below = self.layers[: self.layers.index(layer)] if layer in self.layers else self.layers
+        skipped = self.driver.write_changes(layer, sink, clamp=clamp, below=below[-1] if below else None)
+        return sink.getvalue(), skipped
+
+    def names(self, layer: str) -> list[str]:
+        """The names that the layer's archive lists, sorted."""
+        with tarfile.open(fileobj=io.BytesIO(self.archive(layer)[0])) as tar:
+            return sorted(tar.getnames())
+
+    def again(self) -> Work:
+        """A second working tree on the same layers."""
+        return Work(self.store, self.driver, self.driver.prepare_on(self.image, self.top), self.image, [*self.layers])
+
+
+def tree_of(root: str) -> dict[str, File]:
+    """The files below `root`, by path; "." is the root."""
+    found: dict[str, File] = {}
+    for directory, directories, names in os.walk(root):
+        for name in (".", *directories, *names) if directory == root else (*directories, *names):
+            path = os.path.join(directory, name)
+            info = os.lstat(path)
+            content = b""
+            if stat.S_ISREG(info.st_mode):
+                content = Path(path).read_bytes()
+            elif stat.S_ISLNK(info.st_mode):
+                content = os.fsencode(os.readlink(path))
+            elif stat.S_ISCHR(info.st_mode):
+                content = str(info.st_rdev).encode()
+            links = info.st_nlink if stat.S_ISREG(info.st_mode) else 0
+            xattrs = tuple(
+                (key, os.getxattr(path, key, follow_symlinks=False))
+                for key in sorted(os.listxattr(path, follow_symlinks=False))
+                if "overlay." not in key
+            )
+            mode = 0 if stat.S_ISLNK(info.st_mode) else stat.S_IMODE(info.st_mode)
+            mtime = 0 if stat.S_ISDIR(info.st_mode) else int(info.st_mtime)
+            kind = stat.S_IFMT(info.st_mode)
+            found[os.path.relpath(path, root)] = File(
+                kind, mode, info.st_uid, info.st_gid, mtime, content, links, xattrs
+            )
+    return found
+
+
+@pytest.fixture(params=DRIVERS)
+def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
+    """An empty working tree of each driver."""
+    driver = request.param
+    if driver == "fuse-overlayfs" and (lacking := fuse.lacking()) is not None:
+        pytest.skip(f"the right to serve file systems is lacking: {lacking}")
+    with ExitStack() as stack:
+        named = None if driver == "memory" else driver
+        store = stack.enter_context(Store.open(tmp_path / "store", tmp_path / "run", driver=named))
+        if driver == "memory":
+            place = tmp_path / "memory"
+            place.mkdir()
+            sys_.mount("tmpfs", str(place), "tmpfs", 0, "size=256m")
+            stack.callback(subprocess.run, ["umount", "-l", place], check=True)
+            store.keep_in_memory(str(place), 256 << 20)
+        store.lease()
+        yield Work(store, store.snapshots, store.snapshots.prepare_on(None, None))
+
+
+def on(work: Work, *layers: bytes) -> Work:
+    """A working tree on an image of these layers."""
+    image = images.put(work.store, images.image(*layers))
+    _, key = work.store.prepare_for(image)
+    return Work(work.store, work.driver, key, image)
+
+
+def fill(root: Path) -> None:
+    """One of each kind of file, with attributes that are easily lost."""
+    (root / "d/sub").mkdir(parents=True)
+    (root / "d").chmod(0o2750)
+    (root / "d/sub").chmod(0o1777)
+    (root / "file").write_bytes(b"content" * 1000)
+    (root / "empty").touch()
+    (root / "set-id").write_bytes(b"x")
+    os.chown(root / "set-id", 5, 6)
+    (root / "set-id").chmod(0o6755)
+    os.link(root / "file", root / "d/linked")
+    (root / "link").symlink_to("/nowhere")
+    os.chown(root / "link", 7, 8, follow_symlinks=False)
+    os.mkfifo(root / "fifo", 0o640)
+    os.mknod(root / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    os.setxattr(root / "file", "user.kept", b"value")
+    os.setxattr(root / "set-id", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+    (root / os.fsdecode(b"odd \xff\n name")).touch()
+    with open(root / "sparse", "wb") as file:
+        file.truncate(3 << 20)
+    for path in ("file", "empty", "set-id", "fifo", "device", "sparse"):
+        os.utime(root / path, (TIME, TIME))
+    os.utime(root / "link", (TIME, TIME), follow_symlinks=False)
+
+
+def test_a_new_tree_on_nothing_is_empty(work: Work) -> None:
+    assert list(work.seen()) == ["."]
+    assert work.seen()["."].mode == 0o755
+
+
+def test_what_was_frozen_is_seen_in_the_trees_above_it(work: Work) -> None:
+    work.change(fill)
+    before = work.seen()
+    assert work.freeze() is not None
+    assert work.seen() == before
+    assert work.again().seen() == before
+
+
+def test_a_frozen_layer_is_not_changed_by_the_tree_above_it(work: Work) -> None:
+    work.change(fill)
+    layer = work.freeze()
+    before = work.archive(str(layer))
+    work.change(lambda root: (root / "file").write_bytes(b"other"))
+    work.change(lambda root: (root / "empty").unlink())
+    work.freeze()
+    assert work.archive(str(layer)) == before
+
+
+def test_two_trees_on_one_layer_do_not_see_each_other(work: Work) -> None:
+    work.change(fill)
+    work.freeze()
+    second = work.again()
+    before = second.seen()
+    work.change(lambda root: (root / "file").write_bytes(b"mine"))
+    work.change(lambda root: (root / "new").touch())
+    assert second.seen() == before
+
+
+def test_unchanged_trees_have_no_layer_unless_asked_for_one(work: Work) -> None:
+    work.change(fill)
+    work.freeze()
+    assert not work.driver.is_changed(work.key, work.top)
+    assert work.freeze() is None
+    empty = work.freeze(even_empty=True)
+    assert empty is not None
+    assert work.names(empty) == []
+
+
+def test_a_layer_records_what_changed_and_nothing_else(work: Work) -> None:
+    work.change(fill)
+    work.freeze()
+    work.change(lambda root: (root / "d/sub/new").write_bytes(b"x"))
+    assert work.driver.is_changed(work.key, work.top)
+    assert work.names(str(work.freeze())) == ["d", "d/sub", "d/sub/new"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("mode", lambda root: (root / "set-id").chmod(0o4711)),
+        ("owner", lambda root: os.chown(root / "set-id", 9, 9)),
+        ("time", lambda root: os.utime(root / "set-id", (1, 1))),
+        ("attribute", lambda root: os.setxattr(root / "set-id", "user.new", b"x")),
+    ],
+)
+def test_a_changed_attribute_records_the_whole_file(work: Work, name: str, change: Callable[[Path], object]) -> None:
+    work.change(fill)
+    work.freeze()
+    work.change(change)
+    layer = str(work.freeze())
+    with tarfile.open(fileobj=io.BytesIO(work.archive(layer)[0])) as tar:
+        assert "set-id" in tar.getnames()
+        file = tar.extractfile("set-id")
+        assert file is not None
+        assert file.read() == b"x"
+
+
+def test_deletions_are_whiteouts(work: Work) -> None:
+    work.change(fill)
+    work.freeze()
+    work.change(lambda root: (root / "empty").unlink())
+    work.change(lambda root: discard(f"{root}/d"))
+    layer = str(work.freeze())
+    assert {".wh.empty", ".wh.d"} <= set(work.names(layer))
+    assert "d" not in work.again().seen()
+
+
+def test_what_was_made_and_deleted_between_two_layers_leaves_nothing(work: Work) -> None:
+    work.change(fill)
+    work.freeze()
+    work.change(lambda root: (root / "d/brief").touch())
+    work.change(lambda root: (root / "d/brief").unlink())
+    layer = work.freeze()
+    assert layer is None or "d/brief" not in str(work.names(layer))
+
+
+def test_a_replaced_directory_hides_what_it_had(work: Work) -> None:
+    work.change(fill)
+    work.change(lambda root: (root / "d/old").touch())
+    work.freeze()
+
+    def replace(root: Path) -> None:
+        discard(f"{root}/d")
+        (root / "d").mkdir()
+        (root / "d/new").touch()
+
+    work.change(replace)
+    work.freeze()
+    names = {path for path in work.again().seen() if path.startswith("d/")}
+    assert names == {"d/new"}
+
+
+def test_a_file_may_become_a_directory_and_a_directory_a_file(work: Work) -> None:
+    work.change(fill)
+    work.freeze()
+
+    def swap(root: Path) -> None:
+        (root / "empty").unlink()
+        (root / "empty").mkdir()
+        (root / "empty/in").touch()
+        discard(f"{root}/d")
+        (root / "d").write_bytes(b"file")
+
+    work.change(swap)
+    seen = work.seen()
+    work.freeze()
+    assert {path: file.kind for path, file in work.again().seen().items()} == {
+        path: file.kind for path, file in seen.items()
+    }
+
+
+def test_sockets_are_left_out_and_named(work: Work) -> None:
+    def bind(root: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(f"{root}/socket")
+
+    work.change(bind)
+    work.change(lambda root: (root / "file").touch())
+    archive, skipped = work.archive(str(work.freeze()))
+    assert skipped == ("/socket",)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        assert tar.getnames() == ["file"]
+
+
+def test_an_archive_unpacks_to_the_tree_that_it_was_made_of(work: Work) -> None:
+    work.change(fill)
+    before = work.seen()
+    archive, _ = work.archive(str(work.freeze()))
+    assert on(work, archive).seen() == {**before, ".": on(work).seen()["."]}
+
+
+def test_the_same_tree_gives_the_same_archive(work: Work) -> None:
+    work.change(fill)
+    first = str(work.freeze())
+    other = Work(work.store, work.driver, work.driver.prepare_on(None, None))
+    other.change(fill)
+    clamp = Clamp(exact=TIME)
+    assert work.archive(first, clamp) == other.archive(str(other.freeze()), clamp)
+
+
+def test_times_are_clamped_while_the_archive_is_written(work: Work) -> None:
+    work.change(fill)
+    archive, _ = work.archive(str(work.freeze()), Clamp(latest=1000))
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        assert {member.mtime for member in tar if ".wh." not in member.name} == {1000}
+
+
+def test_images_layers_lie_on_each_other(work: Work) -> None:
+    lower = images.layer({"a": None, "a/gone": b"1", "a/kept": b"2", "b": None, "b/x": b"3"})
+    upper = images.layer({"a": None, "a/.wh.gone": b"", "a/kept": b"new", "b": None, "b/.wh..wh..opq": b"", "b/y": b""})
+    tree = on(work, lower, upper)
+    seen = tree.seen()
+    assert set(seen) == {".", "a", "a/kept", "b", "b/y"}
+    assert seen["a/kept"].content == b"new"
+    tree.change(lambda root: (root / "a/kept").unlink())
+    assert ".wh.kept" in str(tree.names(str(tree.freeze())))
+
+
+def test_a_layer_that_is_not_what_its_image_says_leaves_nothing(work: Work) -> None:
+    made = images.simple(1, layers=1)
+    image = images.put(work.store, made)
+    Path(work.store.blob_path(made.layer_digests[0])).write_bytes(images.pack(images.layer({"other": b"x"}), "gzip"))
+    before = files(work.store)
+    with pytest.raises(CorruptContent):
+        work.store.prepare_for(image)
+    assert files(work.store) == before
+
+
+def test_a_remembered_layer_is_unpacked_on_another(work: Work) -> None:
+    work.change(fill)
+    work.freeze()
+    tar = images.layer({"added": b"x", ".wh.empty": b""})
+    blob = images.pack(tar, "gzip")
+    kind = mediatype.layer_media_type("oci", "gzip")
+    descriptor = work.store.put_bytes(blob, kind)
+    diff_id = Digest.of(tar)
+    chain = chain_ids((Digest.of(b"below"), diff_id))[-1]
+    layer = work.driver.unpack_layer(descriptor, diff_id, chain, work.top, lambda _: None)
+    above = Work(work.store, work.driver, work.driver.prepare_on(None, layer), None, [*work.layers, layer])
+    seen = above.seen()
+    assert seen["added"].content == b"x"
+    assert "empty" not in seen
+    assert seen["file"].links == 2
+
+
+def test_a_tree_on_many_layers_has_them_all(work: Work) -> None:
+    for number in range(40):
+        work.change(lambda root, number=number: (root / f"f{number}").write_text(str(number)))  # type: ignore[misc]
+        work.freeze()
+    seen = work.again().seen()
+    assert all(seen[f"f{number}"].content == str(number).encode() for number in range(40))
+
+
+def test_what_was_removed_is_gone(work: Work) -> None:
+    work.change(fill)
+    work.freeze()
+    second = work.again()
+    work.driver.remove(second.key)
+    assert not work.driver.exists(second.key)
+    with pytest.raises(NotFound):
+        work.driver.info(second.key)
+    work.driver.remove(second.key)  # a second time is no error
+    assert work.driver.exists(str(work.top))
+
+
+def test_nothing_is_prepared_on_what_is_not_there(work: Work) -> None:
+    before = files(work.store)
+    with pytest.raises(NotFound):
+        work.driver.prepare_on(None, "0" * 32)
+    assert files(work.store) == before
+
+
+def test_another_process_sees_the_trees_that_last(work: Work) -> None:
+    if not work.driver.lasts:
+        pytest.skip("no right of another process to this one's memory")
+    work.change(fill)
+    layer = str(work.freeze())
+    with another(work.store) as store:
+        other = store.kind_of(work.key)
+        assert other.driver == work.driver.driver
+        assert other.info(layer).committed
+        assert Work(store, other, work.key, None, [*work.layers]).seen() == work.seen()
