@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from builda.oci.reference import Reference
     from builda.plan import RunOptions
     from builda.registry.client import RegistryClient
+    from builda.registry.policy import Policy
     from builda.store.store import Store
     from builda.transfer.copy import ImageSink, ImageSource
+    from builda.transfer.locate import Location
 
 
 @contextmanager
@@ -161,7 +163,10 @@ def builder_over(
 
 
 class Registries:
-    """The builder's `Remote`: a registry client for each way to reach registries, made when first needed."""
+    """The builder's `Remote`: images in files, and a registry client for each way to reach registries.
+
+    Clients and the policy are made when first needed.
+    """
 
     def __init__(
         self, *, emit: Emit, environ: Mapping[str, str], registries_conf: str | None, uid: int | None = None
@@ -171,6 +176,7 @@ class Registries:
         self._registries_conf = registries_conf
         self._uid = uid
         self._clients: dict[RegistryAccess, RegistryClient] = {}
+        self._policies: dict[str | None, Policy | None] = {}
 
     def close(self) -> None:
         """No connection stays open."""
@@ -188,9 +194,28 @@ class Registries:
         """All tags of the repository that `reference` names."""
         return self._client(access).tags(reference)
 
-    def source(self, reference: Reference, access: RegistryAccess) -> ImageSource:
-        """The image that `reference` names in its registry."""
-        return self._client(access).source(reference)
+    def source(self, place: Reference | Location, access: RegistryAccess) -> ImageSource:
+        """The image at `place`; PolicyRejected if policy.json does not allow it. No image comes in any other way."""
+        from builda.transfer.locate import Location, open_source
+
+        self._admit(place, access)
+        return open_source(place) if isinstance(place, Location) else self._client(access).source(place)
+
+    def _admit(self, place: Reference | Location, access: RegistryAccess) -> None:
+        from builda.registry.places import Places
+        from builda.registry.policy import Policy, docker_scopes, file_scopes
+        from builda.transfer.locate import Location
+
+        if access.policy not in self._policies:
+            places = Places(self._environ, os.geteuid() if self._uid is None else self._uid)
+            self._policies[access.policy] = Policy.load(places, _path(access.policy))
+        policy = self._policies[access.policy]
+        if policy is None:
+            return
+        if isinstance(place, Location):
+            policy.check(place.transport, file_scopes(place.transport, place.where), str(place))
+        else:
+            policy.check("docker", docker_scopes(place), str(place))
 
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         """Where an image becomes `reference` in its registry."""

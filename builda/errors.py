@@ -5,6 +5,7 @@
     │   ├── InvalidReference    … an image name
     │   └── TreeNeeded          … where files are only known; a tree would do
     ├── Unsupported             understood, and refused with a reason
+    ├── PolicyRejected          policy.json does not allow the image
     ├── NotFound                no such image, container, blob, file
     ├── AlreadyExists           the name is taken
     ├── InUse                   something alive depends on it
@@ -55,6 +56,10 @@ class TreeNeeded(InvalidValue):
 
 class Unsupported(BuildaError):
     """Understood, and refused with a reason."""
+
+
+class PolicyRejected(BuildaError):
+    """The policy for images (policy.json) does not allow this one."""
 
 
 class NotFound(BuildaError):

@@ -96,8 +96,8 @@ class ImportedSteps:
             return self._steps
 
     def _load(self, reference: Reference, known: dict[Digest, list[CachedStep]]) -> None:
-        source = self._builder.remote.source(reference, self._access)
         try:
+            source = self._builder.remote.source(reference, self._access)
             steps = read_steps(source)
         except BuildaError as error:
             missing = isinstance(error, RegistryError) and error.status == 404

@@ -62,6 +62,7 @@ class RegistryAccess:
     tls_verify: bool | None = None
     retry: int = 3
     retry_delay: float | None = None  # seconds; None: exponential back-off
+    policy: str | None = None  # the policy.json that decides which images may be taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

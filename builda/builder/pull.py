@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound, RegistryError
+from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound, PolicyRejected, RegistryError
 from builda.events import Warned
 from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
 from builda.transfer.locate import Location, parse_location
@@ -149,7 +149,7 @@ def _pull_first(
     for reference in references:
         try:
             return _pull_one(builder, reference, options, local)
-        except (NotFound, RegistryError) as error:
+        except (NotFound, RegistryError, PolicyRejected) as error:
             if len(references) == 1 or (isinstance(error, RegistryError) and error.status not in _ABSENT):
                 raise
             failures.append(error)
@@ -186,9 +186,7 @@ def copied(builder: Builder, source: ImageSource, names: tuple[str, ...], platfo
 
 
 def _from_file(builder: Builder, location: Location, options: PullOptions) -> Image:
-    from builda.transfer.locate import open_source
-
-    source = open_source(location)
+    source = builder.remote.source(location, options.access)
     return copied(builder, source, _names_in(source, location) or _names_of_file(location), options.platform)
 
 

@@ -1,4 +1,4 @@
-"""What the builder needs from the network, and from nothing else: registries and URLs.
+"""What the builder needs from outside the store, and from nothing else: images and URLs.
 
 `api.open_builder` gives one that speaks to registries; tests give their own.
 """
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from builda.builder.options import RegistryAccess
     from builda.oci.reference import Reference
     from builda.transfer.copy import ImageSink, ImageSource
+    from builda.transfer.locate import Location
 
 
 class Download(Protocol):
@@ -31,7 +32,7 @@ class Download(Protocol):
 
 
 class Remote(Protocol):
-    """Registries and URLs."""
+    """Images in registries and files, and URLs."""
 
     def candidates(self, name: str) -> tuple[Reference, ...]:
         """The references that `name` may mean, best first: one for a full name, several for a short one."""
@@ -41,8 +42,11 @@ class Remote(Protocol):
         """All tags of the repository that `reference` names."""
         ...
 
-    def source(self, reference: Reference, access: RegistryAccess) -> ImageSource:
-        """The image that `reference` names in its registry."""
+    def source(self, place: Reference | Location, access: RegistryAccess) -> ImageSource:
+        """The image that `place` names in its registry, layout or archive; PolicyRejected if policy.json says no.
+
+        Every image that comes from outside the store is opened here.
+        """
         ...
 
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:

@@ -21,7 +21,6 @@ Values = dict[str, Any]
 
 _ENCRYPTION = "builda neither encrypts nor decrypts layers"
 _SIGNING = "builda does not sign images; sign what was pushed, by its digest, with cosign or skopeo"
-_POLICY = "builda does not verify signatures yet; skopeo can copy an image under a policy first"
 _SBOM = "builda runs no scanner; run one on the directory that `builda mount` prints"
 _CDI = "CDI devices are not supported; name device nodes with --device"
 _CW = "confidential workloads are not supported"
@@ -46,7 +45,7 @@ ENCRYPTION: Params = (
 SIGNING: Params = (refused("--sign-by", reason=_SIGNING),)
 HIDDEN: Params = (
     refused("--blob-cache", reason="the store keeps every blob it has seen"),
-    refused("--signature-policy", reason=_POLICY),
+    text("--signature-policy", metavar="FILE", hidden=True, help="Use this policy.json."),
 )
 SIGNATURES: Params = (switch("--remove-signatures", hidden=True, help="Accepted: builda never keeps signatures."),)
 PLATFORM: Params = (
@@ -156,18 +155,42 @@ _ISOLATIONS = {"native": "native", "default": "native", "rootless": "native", "o
 
 
 def registry_access(values: Values, environ: Mapping[str, str]) -> RegistryAccess:
-    """How the options REGISTRY and RETRY in `values` (which they leave) say that registries are reached."""
+    """How the options REGISTRY, RETRY and HIDDEN in `values` (which they leave) say that registries are reached.
+
+    Raises NotFound or InvalidValue for files that they name and that are not there or cannot mean anything.
+    """
     from builda.builder.options import RegistryAccess
 
     delay = values.pop("retry_delay", None)
-    return RegistryAccess(
+    access = RegistryAccess(
         authfile=values.pop("authfile", None) or environment(environ, "BUILDA_AUTHFILE"),
         creds=_with_password(values.pop("creds", None)),
         cert_dir=values.pop("cert_dir", None),
         tls_verify=values.pop("tls_verify", None),
         retry=values.pop("retry", 3),
         retry_delay=None if delay is None else delay / 10**9,
+        policy=values.pop("signature_policy", None),
     )
+    if access.authfile or access.cert_dir or access.policy:
+        _check_files(access, environ)
+    return access
+
+
+def _check_files(access: RegistryAccess, environ: Mapping[str, str]) -> None:
+    """Read the files that were named, whether or not a registry will be asked: a typing error shows at once."""
+    import os
+    from pathlib import Path
+
+    from builda.registry import certificates, credentials, policy
+    from builda.registry.places import Places
+
+    places = Places(environ, os.geteuid())
+    if access.authfile is not None:
+        credentials.check_file(Path(access.authfile))
+    if access.cert_dir is not None:
+        certificates.Certificates(places, Path(access.cert_dir)).check()
+    if access.policy is not None and not Path(access.policy).is_fifo():
+        policy.Policy.load(places, Path(access.policy))
 
 
 def _with_password(creds: str | None) -> str | None:

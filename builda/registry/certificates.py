@@ -35,6 +35,10 @@ class Certificates(NamedTuple):
         authorities = tuple(file for file in files if file.suffix == ".crt")
         return Tls(verify, authorities, tuple(_pair(file) for file in files if file.suffix == ".cert"))
 
+    def check(self) -> None:
+        """Raise NotFound or InvalidValue if the directory that the user named, or a file in it, cannot be used."""
+        context_for(self.tls("", verify=True))
+
     def _directory(self, host: str) -> Path | None:
         if self.cert_dir is not None:
             if not self.cert_dir.is_dir():

@@ -194,6 +194,18 @@ def _keys(name: str) -> Iterator[str]:
         name = name.rpartition("/")[0]
 
 
+def check_file(path: Path) -> None:
+    """Return if `path` is a credential file; NotFound or InvalidValue naming it otherwise."""
+    if not path.exists():
+        raise NotFound(f"no such credential file: {path}", hint="--authfile names it; `builda login` makes it")
+    if path.is_fifo():  # it can be read once, by whoever needs it
+        return
+    content = _read(path)
+    _table(content, "credHelpers", path)
+    for key, entry in _table(content, "auths", path).items():
+        _decode(entry, key, path)
+
+
 def _host(name: str) -> str:
     return name.partition("/")[0]
 

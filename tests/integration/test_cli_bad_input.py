@@ -93,7 +93,6 @@ def test_options_that_mean_nothing_together_are_refused(builda: Builda, args: li
     ("option", "value"),
     [
         ("--decryption-key", "k"),
-        ("--signature-policy", "p"),
         ("--blob-cache", "d"),
         ("--cdi-config-dir", "d"),
         ("--imagestore", "d"),

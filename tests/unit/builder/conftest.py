@@ -23,6 +23,7 @@ from builda.plan import Copy, Run, RunOptions
 from builda.store.store import Image, Store, WorkingContainer
 from builda.transfer.copy import ImageSink, ImageSource
 from builda.transfer.layout import LayoutSink, LayoutSource
+from builda.transfer.locate import Location, open_source
 from tests.support.base_images import busybox_tree
 
 NOW = 1_700_000_000.5
@@ -45,11 +46,13 @@ class FakeRemote:
         name = f"{reference.registry}/{reference.repository}:"
         return tuple(key.removeprefix(name) for key in self.images if key.startswith(name))
 
-    def source(self, reference: Reference, access: RegistryAccess) -> ImageSource:
-        self.asked.append(str(reference))
-        if str(reference) not in self.images:
-            raise RegistryError(f"no such image in the registry: {reference}", status=404)
-        return LayoutSource(str(self.directory), self.images[str(reference)])
+    def source(self, place: Reference | Location, access: RegistryAccess) -> ImageSource:
+        if isinstance(place, Location):
+            return open_source(place)
+        self.asked.append(str(place))
+        if str(place) not in self.images:
+            raise RegistryError(f"no such image in the registry: {place}", status=404)
+        return LayoutSource(str(self.directory), self.images[str(place)])
 
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         self.images[str(reference)] = str(len(self.images))
