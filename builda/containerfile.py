@@ -253,7 +253,9 @@ def find_containerfile(context: Path) -> Path:
     for name in CONTAINERFILES:
         if (context / name).is_file():
             return context / name
-    raise NotFound(f"no Containerfile or Dockerfile in the context: {context}", hint="name one with -f")
+    raise NotFound(
+        f"no Containerfile or Dockerfile in the context, no such file or directory: {context}", hint="name one with -f"
+    )
 
 
 def find_ignore_file(context: Path, containerfile: str) -> Path | None:

@@ -215,7 +215,10 @@ def _with_files(
     files = sorted((_destination(text), text.partition(":")[0]) for text in texts)
     for _, source in files:
         if not os.path.isfile(source):
-            raise NotFound(f"no such file to add: {source}", hint="add-file takes files; builda copy takes directories")
+            raise NotFound(
+                f"no such file or directory to add: {source}",
+                hint="add-file takes files; builda copy takes directories",
+            )
 
     def both(sink: Writable) -> tuple[str, ...]:
         open_end = _WithoutEnd(sink)

@@ -86,7 +86,7 @@ def inside(root: int, path: str, what: str) -> Path:
     try:
         fd = paths.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InvalidValue(f"no such directory in {what}: {path}") from error
+        raise InvalidValue(f"no such file or directory in {what}: {path}") from error
     try:
         return Path(os.readlink(f"/proc/self/fd/{fd}"))
     finally:

@@ -75,7 +75,7 @@ def _by_policy(
             if local is None and builder.store.find_image(name) is not None:
                 raise _unfit(builder, name, options)
             if local is None:
-                raise NotFound(f"no such image, and it is not to be pulled: {name}", hint="pull it first, or --pull")
+                raise NotFound(f"image not known, and not to be pulled: {name}", hint="pull it first, or --pull")
             return local
         case "missing" if local is not None:
             return local

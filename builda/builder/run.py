@@ -171,7 +171,7 @@ def _failure(step: Run, status: int, store: Store) -> CommandFailed:
 def ending(status: int) -> str:
     """How a command ended, in words: its status, or the signal that it means by the shells' convention."""
     if not 128 < status < 160:
-        return f"failed with status {status}"
+        return f"failed with exit status {status}"
     import signal
     from contextlib import suppress
 

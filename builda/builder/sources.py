@@ -172,7 +172,7 @@ def open_directory(path: Path | str, stack: ExitStack) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound(f"no such directory: {path}") from error
+        raise NotFound(f"no such file or directory: {path}") from error
     except NotADirectoryError as error:
         raise InvalidValue(f"not a directory: {path}") from error
     stack.callback(os.close, fd)

@@ -94,7 +94,7 @@ def _named_directory(builder: Builder, name: str, value: str, access: RegistryAc
             hint=f"there are directories, git and http URLs, {_LAYOUT}, {', '.join(_IMAGES)}",
         )
     if not os.path.isdir(value):
-        raise NotFound(f"no such directory for the build context {name}: {value}")
+        raise NotFound(f"no such file or directory for the build context {name}: {value}")
     return Path(value)
 
 
@@ -135,7 +135,7 @@ def _file_inside(directory: Path, name: str, what: str) -> tuple[str, bytes]:
         return STDIN, sys.stdin.buffer.read(_limit() + 1)
     data = read_inside(directory, name, _limit() + 1)
     if data is None:
-        raise NotFound(f"no such Containerfile in {what}: {name}")
+        raise NotFound(f"no such file or directory for the Containerfile in {what}: {name}")
     return str(directory / name.lstrip("/")), data
 
 
@@ -146,7 +146,9 @@ def _default_inside(directory: Path, what: str) -> tuple[str, bytes]:
     for name in CONTAINERFILES:
         if (data := read_inside(directory, name, _limit() + 1)) is not None:
             return str(directory / name), data
-    raise NotFound(f"no Containerfile or Dockerfile in the context: {what}", hint="name one with -f")
+    raise NotFound(
+        f"no Containerfile or Dockerfile in the context, no such file or directory: {what}", hint="name one with -f"
+    )
 
 
 def _of_directory(where: str, files: tuple[str, ...], ignore_file: str | None) -> BuildContext:
@@ -155,7 +157,7 @@ def _of_directory(where: str, files: tuple[str, ...], ignore_file: str | None) -
 
     directory = Path(where)
     if not directory.exists():
-        raise NotFound(f"no such context: {where}")
+        raise NotFound(f"no such file or directory for the context: {where}")
     if directory.is_file():
         directory, names = directory.parent, (*files, where)
     else:
@@ -182,6 +184,6 @@ def _read(name: str) -> bytes:
         with open(name, "rb") as file:
             return file.read(_limit() + 1)
     except FileNotFoundError as error:
-        raise NotFound(f"no such Containerfile: {name}") from error
+        raise NotFound(f"no such file or directory for the Containerfile: {name}") from error
     except IsADirectoryError as error:
         raise InvalidValue(f"Containerfile is a directory: {name}", hint="name the file in it") from error

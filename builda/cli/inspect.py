@@ -69,4 +69,4 @@ def _missing(session: Session, name: str, kind: str) -> NotFound:
         known |= {container.name: container.name for container in session.store.iter_containers()}
     near = get_close_matches(name, known, 1, 0.7)
     what = "container or image" if kind == "container" else kind
-    return NotFound(f"no such {what}: {name}", hint=f"did you mean {known[near[0]]}?" if near else None)
+    return NotFound(f"{what} not known: {name}", hint=f"did you mean {known[near[0]]}?" if near else None)

@@ -123,7 +123,7 @@ def _coloured(text: str) -> str:
     lines = []
     for number, line in enumerate(text.split("\n")):
         if number == 0:
-            line = line.replace("builda:", "\033[1;31mbuilda:\033[0m", 1)
+            line = line.replace("Error:", "\033[1;31mError:\033[0m", 1)
         elif line.startswith(">"):
             line = f"\033[1m{line}\033[0m"
         elif line.startswith("hint:"):
@@ -134,10 +134,10 @@ def _coloured(text: str) -> str:
 
 def report_of(error: BuildaError) -> str:
     """What the user reads of `error`: where it is (in a Containerfile), what it is, its last words, and a way out."""
-    text = f"builda: {error}\n"
+    text = f"Error: {error}\n"
     if isinstance(error, ContainerfileError | StepFailed) and error.file is not None:
         excerpt = f"{error.excerpt.rstrip()}\n" if error.excerpt else ""
-        text = f"builda: {error.file}:{error.line}: {error}\n{excerpt}"
+        text = f"Error: {error.file}:{error.line}: {error}\n{excerpt}"
     if isinstance(error, StepFailed) and error.output:
         text += "the last lines of its output:\n" + "".join(f"  {line}\n" for line in error.output)
     return text + _hint(error)

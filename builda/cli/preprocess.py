@@ -60,6 +60,6 @@ def _read(file: str) -> bytes:
         with open(file, "rb") as opened:
             return opened.read()
     except FileNotFoundError as error:
-        raise NotFound(f"no such file: {file}") from error
+        raise NotFound(f"no such file or directory: {file}") from error
     except IsADirectoryError as error:
         raise InvalidValue(f"file to preprocess is a directory: {file}") from error

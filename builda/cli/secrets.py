@@ -30,7 +30,7 @@ def secrets_of(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, 
                 with open(os.path.expanduser(source), "rb") as file:
                     found[name] = file.read()
             except FileNotFoundError as error:
-                raise NotFound(f"no such file for the secret {name}: {source}") from error
+                raise NotFound(f"no such file or directory for the secret {name}: {source}") from error
         elif variable is not None and variable in environ:
             found[name] = environ[variable].encode()
         else:
@@ -48,7 +48,7 @@ def agents_of(items: tuple[str, ...], environ: Mapping[str, str], stack: ExitSta
             raise NotFound(f"no agent for --ssh {name}", hint="start ssh-agent, or name its socket or a key file")
         for path in paths:
             if not os.path.exists(path):
-                raise NotFound(f"no such socket or key file for --ssh {name}: {path}")
+                raise NotFound(f"no such file or directory (a socket or key) for --ssh {name}: {path}")
         if len(paths) == 1 and stat.S_ISSOCK(os.stat(paths[0]).st_mode):
             found[name] = paths[0]
         else:

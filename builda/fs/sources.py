@@ -34,7 +34,7 @@ class Source(NamedTuple):
     @property
     def missing(self) -> str:
         """The beginning of an error about something that is not there."""
-        return f"no such file in {self.within}" if self.within else "no such file"
+        return f"no such file or directory in {self.within}" if self.within else "no such file or directory"
 
 
 class Top(NamedTuple):
@@ -121,7 +121,7 @@ def _kept(path: str, pivot: str) -> str:
 def _hidden(source: Source, path: str) -> NotFound:
     what = "it" if path == clean(source.path) else path
     return NotFound(
-        f"no such file in {source.within or 'the context'}: {source.path}",
+        f"no such file or directory in {source.within or 'the context'}: {source.path}",
         hint=f"{what} exists, but {source.ignore.blame(path)}",
     )
 

@@ -68,7 +68,7 @@ def described(status: int) -> str:
     """How a command ended of which something was killed."""
     if status == 137:
         return "command was killed for lack of memory"
-    return f"command failed with status {status}, and something it ran was killed for lack of memory"
+    return f"command failed with exit status {status}, and something it ran was killed for lack of memory"
 
 
 def _version_2(path: str, top: str) -> _Cgroup:

@@ -65,7 +65,7 @@ def _account(root: int, name: str) -> Account:
     for account in accounts:
         if account.name == name:
             return account
-    raise NotFound(f"no such user in the container's /etc/passwd: {name}", hint=_near(name, accounts))
+    raise NotFound(f"unknown user, not in the container's /etc/passwd: {name}", hint=_near(name, accounts))
 
 
 def _gid(groups: tuple[Group, ...], name: str) -> int:
@@ -74,7 +74,7 @@ def _gid(groups: tuple[Group, ...], name: str) -> int:
     for group in groups:
         if group.name == name:
             return group.gid
-    raise NotFound(f"no such group in the container's /etc/group: {name}", hint=_near(name, groups))
+    raise NotFound(f"unknown group, not in the container's /etc/group: {name}", hint=_near(name, groups))
 
 
 def _id(text: str) -> int:

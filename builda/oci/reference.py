@@ -90,7 +90,13 @@ def parse_short(text: str) -> ShortReference:
         registry, name = first, remainder
     if len(name) > NAME_LIMIT:
         raise InvalidReference(f"repository name is longer than {NAME_LIMIT} characters: {text!r}")
-    if not name or not all(re.fullmatch(_COMPONENT, part) for part in name.split("/")):
-        hint = f"image names are lower case: {text.lower()}" if name != name.lower() else None
-        raise InvalidReference(f"invalid image name: {text!r}", hint=hint)
+    if not _is_repository(name):
+        if _is_repository(name.lower()):
+            hint = f"image names are lower case: {text.lower()}"
+            raise InvalidReference(f"invalid image name, repository name must be lowercase: {text!r}", hint=hint)
+        raise InvalidReference(f"invalid image name: {text!r}")
     return ShortReference(registry, name, tag or None, digest)
+
+
+def _is_repository(name: str) -> bool:
+    return bool(name) and all(re.fullmatch(_COMPONENT, part) for part in name.split("/"))

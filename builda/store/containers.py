@@ -166,7 +166,7 @@ class Containers:
                 return container
         except FileNotFoundError:
             pass
-        raise NotFound(f"no such container: {container.name}", hint="it was removed meanwhile")
+        raise NotFound(f"container not known: {container.name}", hint="it was removed meanwhile")
 
     @contextmanager
     def locked(self, container: WorkingContainer) -> Iterator[WorkingContainer]:
@@ -182,7 +182,7 @@ class Containers:
         except FileNotFoundError as error:
             if os.path.exists(self.path(container.id)):
                 raise
-            raise NotFound(f"no such container: {container.name}") from error
+            raise NotFound(f"container not known: {container.name}") from error
 
     @contextmanager
     def lock(self, container: WorkingContainer, name: str) -> Iterator[None]:
@@ -192,7 +192,7 @@ class Containers:
                 with layout.translated(self._layout.root):
                     stack.enter_context(locks.brief(self.path(container.id, name)))
             except FileNotFoundError as error:
-                raise NotFound(f"no such container: {container.name}") from error
+                raise NotFound(f"container not known: {container.name}") from error
             yield
 
     def load(self, container_id: str) -> WorkingContainer:
@@ -201,7 +201,7 @@ class Containers:
             with layout.translated(self._layout.root):
                 return _parse(layout.read_json(self.path(container_id, "container.json")))
         except FileNotFoundError as error:
-            raise NotFound(f"no such container: {container_id}") from error
+            raise NotFound(f"container not known: {container_id}") from error
 
     def find(self, text: str) -> WorkingContainer | None:
         """The container of this name, ID or unique beginning of an ID; None when there is none."""
@@ -224,7 +224,7 @@ class Containers:
 
         names = [container.name for container in self.iter()]
         near = difflib.get_close_matches(text, names, 1, 0.7)
-        raise NotFound(f"no such container: {text}", hint=f"did you mean {near[0]}?" if near else None)
+        raise NotFound(f"container not known: {text}", hint=f"did you mean {near[0]}?" if near else None)
 
     def _by_name(self, name: str) -> WorkingContainer | None:
         if not name or "\0" in name:
@@ -265,7 +265,7 @@ class Containers:
             with layout.translated(self._layout.root):
                 fd = locks.hold(path)
         except FileNotFoundError as error:
-            raise NotFound(f"no such container: {container.name}") from error
+            raise NotFound(f"container not known: {container.name}") from error
         try:
             yield
         finally:

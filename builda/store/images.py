@@ -166,7 +166,7 @@ class Images:
         """`name` points at the image; NotFound when it was removed meanwhile."""
         with layout.translated(self._layout.root), self._locked():
             if not layout.touch(self._path(image.digest)):
-                raise NotFound(f"no such image: {image.id}", hint="it was removed meanwhile")
+                raise NotFound(f"image not known: {image.id}", hint="it was removed meanwhile")
             self._point(name, image.digest)
         self._write_index()
 
@@ -300,7 +300,7 @@ class Images:
             for part in (name, name.rpartition("/")[2], name.rpartition("/")[2].partition(":")[0])
         }
         near = difflib.get_close_matches(text, known, 1, 0.7)
-        raise NotFound(f"no such image: {text}", hint=f"did you mean {known[near[0]]}?" if near else None)
+        raise NotFound(f"image not known: {text}", hint=f"did you mean {known[near[0]]}?" if near else None)
 
     def remove(self, text: str, *, force: bool, in_use: dict[str, str]) -> Removal:
         """Take the name off, or all names when an ID is given, and delete the image when it was the last.

@@ -151,7 +151,7 @@ def _written(path: Path) -> Iterator[BinaryIO]:
             yield file
         return
     if not target.parent.is_dir():
-        raise NotFound(f"no such directory: {target.parent}", hint="make it first")
+        raise NotFound(f"no such file or directory: {target.parent}", hint="make it first")
     with blobfile.staged(target) as file:
         yield file
 

@@ -31,7 +31,7 @@ def open_at(path: Path, offset: int = 0) -> Iterator[BinaryIO]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for a writer
     except FileNotFoundError as error:
-        raise NotFound(f"no such file: {path}") from error
+        raise NotFound(f"no such file or directory: {path}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise CorruptContent(f"not a regular file: {path}")

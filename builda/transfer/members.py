@@ -128,7 +128,7 @@ def _opened(path: str) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound(f"no such archive: {path}") from error
+        raise NotFound(f"no such file or directory: {path}") from error
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):

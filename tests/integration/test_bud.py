@@ -177,7 +177,7 @@ def test_independent_stages_run_side_by_side(builda: Builda, base: str, tmp_path
         ("FROM BASE\nRUN --mount=type=secret,id=s,required=true true\n", 125, "s"),
         ("RUN x\n", 125, "no build stage"),
         ("FROM BASE\nRUN kill -9 $$\n", 137, "signal 9 (SIGKILL)"),
-        ("FROM BASE\nFROM localhost/none\n", 125, "Containerfile:2: no such image: localhost/none"),
+        ("FROM BASE\nFROM localhost/none\n", 125, "Containerfile:2: image not known: localhost/none"),
         ("FROM --platform=linux/s390x BASE\n", 125, "Containerfile:1: image is for linux/"),
         ("FROM BASE\nCOPY ../../etc/passwd /\n", 125, "passwd"),
     ],

@@ -127,7 +127,7 @@ def test_a_syntax_error_is_found_before_anything_runs(
 ) -> None:
     stage = "\nFROM BASE\nRUN echo never\n" if "FROM" in text and "<<" not in text else ""
     said = refused(builda, base, context, text + stage if message.startswith("unknown") else text)
-    assert said.startswith(f"builda: Containerfile:{line}: {message.replace('BASE', base)}\n"), said
+    assert said.startswith(f"Error: Containerfile:{line}: {message.replace('BASE', base)}\n"), said
     if text.strip():
         assert f">{line:5} |" in said
     assert (f"\nhint: {hint}" in said) if hint else ("hint: " not in said)
@@ -163,12 +163,17 @@ def test_a_variable_that_must_be_set(builda: Builda, base: str, context: Path, t
         ("FROM BASE AS a\nCOPY --from=a /x /\n", 2, "stage copies from itself: a", None),
         ("FROM BASE AS a\nCOPY --from=b /x /\nFROM a AS b\n", 2, "stage is defined below: b", "only those above it"),
         ("FROM BASE\nCOPY --from=7 /x /\n", 2, "no such stage: 7", None),
-        ("FROM localhost/two AS a\nFROM a AS localhost.two\n", 1, "no such image: localhost/two", None),
-        ("FROM localhost/x:1\n", 1, "no such image: localhost/x:1", None),
-        ("FROM localhost/busibox\n", 1, "no such image: localhost/busibox", "did you mean localhost/busybox:latest?"),
-        ("FROM Wrong:a:b\n", 1, "no such image: Wrong:a:b", "invalid image name"),
+        ("FROM localhost/two AS a\nFROM a AS localhost.two\n", 1, "image not known: localhost/two", None),
+        ("FROM localhost/x:1\n", 1, "image not known: localhost/x:1", None),
+        ("FROM localhost/busibox\n", 1, "image not known: localhost/busibox", "did you mean localhost/busybox:latest?"),
+        ("FROM Wrong:a:b\n", 1, "image not known: Wrong:a:b", "invalid image name"),
         ("FROM BASE AS build\nFROM BASE\nCOPY --from=biuld /x /\n", 3, "the image biuld: ", "did you mean build?"),
-        ("FROM BASE\nRUN --mount=type=bind,from=localhost/no,target=/x true\n", 2, "no such image: localhost/no", None),
+        (
+            "FROM BASE\nRUN --mount=type=bind,from=localhost/no,target=/x true\n",
+            2,
+            "image not known: localhost/no",
+            None,
+        ),
         ("FROM BASE AS build\nFROM biuld\n", 2, "cannot get the image biuld: ", "did you mean build?"),
     ],
 )
@@ -203,7 +208,7 @@ def test_stages_that_need_each_other_are_refused(builda: Builda, base: str, cont
         (("--build-context", "x=/nope"), "/nope", None),
         (("--secret", "x"), "secret has an unknown key x: x", "write --secret id=NAME"),
         (("--secret", "id=x,srcc=y"), "secret has an unknown key srcc: id=x,srcc=y", "write --secret id=NAME"),
-        (("--secret", "id=x,src=/nope"), "no such file for the secret x: /nope", None),
+        (("--secret", "id=x,src=/nope"), "no such file or directory for the secret x: /nope", None),
         (("--secret", "id=x,env=NOT_SET_HERE"), "variable of the secret x is not set: NOT_SET_HERE", None),
         (("--label", "=x"), "label has no name: '=x'", None),
         (("--jobs", "-1"), "--jobs is 0 or more: -1", None),
@@ -211,9 +216,13 @@ def test_stages_that_need_each_other_are_refused(builda: Builda, base: str, cont
         (("--platform", "a/b/c/d"), "not a platform", None),
         (("--cpp-flag", "-O2"), "preprocessor flag is not supported: -O2", "use -D, -U and -I"),
         (("--allow", "x"), "unknown permission: x", "there is security.insecure"),
-        (("-f", "nope"), "no such Containerfile: nope", None),
+        (("-f", "nope"), "no such file or directory for the Containerfile: nope", None),
         (("--ignorefile", "/nope"), "no such file or directory: /nope", None),
-        (("--tag", "UPPER"), "invalid image name: 'UPPER'", "image names are lower case: upper"),
+        (
+            ("--tag", "UPPER"),
+            "invalid image name, repository name must be lowercase: 'UPPER'",
+            "image names are lower case: upper",
+        ),
         (("--manifest", "a b"), "invalid image name: 'a b'", None),
         (("--iidfile", "/nope/iid"), "no such file or directory: /nope/iid", None),
         (("--metadata-file", "/nope/m"), "no such file or directory: /nope/m", None),
@@ -250,22 +259,38 @@ def test_a_secret_or_agent_that_was_not_given(
 @pytest.mark.parametrize(
     ("source", "message", "hint"),
     [
-        ("raedme.txt", "no such file in the context: raedme.txt", "did you mean readme.txt?"),
-        ("README.TXT", "no such file in the context: README.TXT", "did you mean readme.txt?"),
-        ("app/mian.sh", "no such file in the context: app/mian.sh", "did you mean app/main.sh?"),
-        ("ap/main.sh", "no such file in the context: ap/main.sh", "did you mean app?"),
+        ("raedme.txt", "no such file or directory in the context: raedme.txt", "did you mean readme.txt?"),
+        ("README.TXT", "no such file or directory in the context: README.TXT", "did you mean readme.txt?"),
+        ("app/mian.sh", "no such file or directory in the context: app/mian.sh", "did you mean app/main.sh?"),
+        ("ap/main.sh", "no such file or directory in the context: ap/main.sh", "did you mean app?"),
         ("*.zip", "no file matches: *.zip", None),
         ("[", "malformed pattern: [", "a literal [ or \\ is written"),
         (
             "secret.txt",
-            "no such file in the context: secret.txt",
+            "no such file or directory in the context: secret.txt",
             "it exists, but c/.dockerignore:4 leaves it out: secret*",
         ),
-        ("*.log", "no such file in the context: *.log", "x.log exists, but c/.dockerignore:3 leaves it out: *.log"),
-        ("../../../etc/shadow", "no such file in the context: ../../../etc/shadow", "it was looked for as etc/shadow"),
-        ("/etc/hostname", "no such file in the context: /etc/hostname", "it was looked for as etc/hostname"),
+        (
+            "*.log",
+            "no such file or directory in the context: *.log",
+            "x.log exists, but c/.dockerignore:3 leaves it out: *.log",
+        ),
+        (
+            "../../../etc/shadow",
+            "no such file or directory in the context: ../../../etc/shadow",
+            "it was looked for as etc/shadow",
+        ),
+        (
+            "/etc/hostname",
+            "no such file or directory in the context: /etc/hostname",
+            "it was looked for as etc/hostname",
+        ),
         ("passwd", "but a link that leads nowhere: passwd", "passwd is a link to /etc/passwd"),
-        ("out/hostname", "no such file in the context: out/hostname", "out is a link to /etc, and links are followed"),
+        (
+            "out/hostname",
+            "no such file or directory in the context: out/hostname",
+            "out is a link to /etc, and links are followed",
+        ),
         ("gone", "but a link that leads nowhere: gone", "gone is a link to nowhere"),
     ],
 )
@@ -279,7 +304,7 @@ def test_a_source_that_cannot_be_copied_says_why(
             said = builda.fails("bud", "-q", "-t", "bad", "c", cwd=context.parent)
         assert (
             f"c/Containerfile:2: {message}" in said
-            or f"c/Containerfile:2: no such file in the context, {message}" in said
+            or f"c/Containerfile:2: no such file or directory in the context, {message}" in said
         )
         assert f">    2 | {keyword} readme.txt {source} /x/" in said
         assert hint is None or hint in said.split("\nhint: ")[1]
@@ -291,15 +316,20 @@ def test_a_source_that_cannot_be_copied_says_why(
         (
             "COPY --chown=nobodyy readme.txt /",
             2,
-            "no such user in the container's /etc/passwd: nobodyy",
+            "unknown user, not in the container's /etc/passwd: nobodyy",
             "did you mean",
         ),
         ("COPY --chmod=999 readme.txt /", 2, "not a mode: 999", "modes are octal (0755) or symbolic"),
         ("COPY app /etc/passwd", 2, "cannot make a directory where a file is: /etc/passwd", None),
         ("COPY readme.txt /etc/passwd/", 2, "cannot make a directory where a file is: /etc/passwd", None),
         ("WORKDIR /etc/passwd", 2, "not a directory in the container: /etc/passwd", None),
-        ("USER nobodyy\nRUN true", 3, "no such user in the container's /etc/passwd: nobodyy", "did you mean nobody?"),
-        ("RUN --mount=type=bind,source=nope,target=/x true", 2, "no such file in the context: nope", None),
+        (
+            "USER nobodyy\nRUN true",
+            3,
+            "unknown user, not in the container's /etc/passwd: nobodyy",
+            "did you mean nobody?",
+        ),
+        ("RUN --mount=type=bind,source=nope,target=/x true", 2, "no such file or directory in the context: nope", None),
     ],
 )
 def test_a_step_that_cannot_be_done_is_placed(
@@ -312,7 +342,7 @@ def test_a_step_that_cannot_be_done_is_placed(
 
 def test_a_file_of_another_stage_is_missing_there(builda: Builda, base: str, context: Path) -> None:
     said = refused(builda, base, context, "FROM BASE AS a\nFROM BASE\nCOPY --from=a /etc/passwdd /\n")
-    assert "Containerfile:3: no such file in the stage: /etc/passwdd\n" in said
+    assert "Containerfile:3: no such file or directory in the stage: /etc/passwdd\n" in said
     assert "hint: did you mean etc/passwd?\n" in said
 
 
@@ -385,7 +415,7 @@ def test_a_file_that_is_no_containerfile(
     (context / "odd").write_bytes(data)
     with nothing_published(builda):
         said = builda.fails("bud", "-t", "bad", "-f", context / "odd", context)
-    assert f"builda: {context}/odd{message}" in said
+    assert f"Error: {context}/odd{message}" in said
     assert hint is None or f"hint: {hint}" in said
 
 
@@ -411,8 +441,8 @@ def test_places_that_hold_no_containerfile(builda: Builda, base: str, context: P
     with nothing_published(builda):
         assert f"Containerfile is a directory: {context}" in builda.fails("bud", "-f", context, context)
         said = builda.fails("bud", tmp_path / "empty")
-        assert f"no Containerfile or Dockerfile in the context: {tmp_path}/empty\nhint: name one with -f" in said
-        assert "no such context: /no/such" in builda.fails("bud", "/no/such")
+        assert f"no such file or directory: {tmp_path}/empty\nhint: name one with -f" in said
+        assert "no such file or directory for the context: /no/such" in builda.fails("bud", "/no/such")
         assert "symbolic links" in builda.fails("bud", "-f", tmp_path / "loop", context)
 
 
@@ -437,6 +467,6 @@ def test_an_error_of_preprocessing_has_the_place_that_was_written(
     (context / "Containerfile.in").write_text(text.replace("BASE", base))
     with nothing_published(builda):
         said = builda.fails("bud", "-t", "bad", "-f", context / "Containerfile.in", context)
-    assert f"builda: {context}/{place}: " in said
+    assert f"Error: {context}/{place}: " in said
     assert message in said
     assert "\n>    " in said

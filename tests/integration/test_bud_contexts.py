@@ -129,8 +129,8 @@ def test_a_git_server_is_asked_for_one_commit(builda: Builda, tree: Path, tmp_pa
     [
         ("#nope", "no such reference in the repository"),
         ("#--upload-pack=x", "not a git reference: --upload-pack=x"),
-        ("#v1:nodir", "no such directory in"),
-        ("#v1:out", "no such directory in"),
+        ("#v1:nodir", "no such file or directory in"),
+        ("#v1:out", "no such file or directory in"),
         ("?commit=abcdef0123", "no such reference in the repository"),
         ("?branch=main&commit=abcdef0123", "commit does not match the checksum"),
         ("?commit=xyz", "not the digest of a commit: xyz"),
@@ -149,15 +149,17 @@ def test_a_subdirectory_does_not_lead_out_of_the_repository(builda: Builda, repo
 
 def test_errors_in_a_fetched_context_have_its_own_paths(builda: Builda, repository: str) -> None:
     said = builda.fails("bud", "-f", "Bad.in", repository)
-    assert "builda: Bad.in:2: no such include file: nowhere" in said
+    assert "Error: Bad.in:2: no such include file: nowhere" in said
 
 
 def test_a_containerfile_of_a_fetched_context_is_never_one_of_this_machine(
     builda: Builda, repository: str, tmp_path: Path
 ) -> None:
     (tmp_path / "Own").write_text("FROM scratch\n")
-    assert "no such Containerfile in" in builda.fails("bud", "-f", str(tmp_path / "Own"), repository)
-    assert "no such Containerfile in" in builda.fails("bud", "-f", "out/passwd", repository)
+    assert "no such file or directory for the Containerfile in" in builda.fails(
+        "bud", "-f", str(tmp_path / "Own"), repository
+    )
+    assert "no such file or directory for the Containerfile in" in builda.fails("bud", "-f", "out/passwd", repository)
 
 
 def archive(tree: Path, mode: str = "w:gz") -> bytes:

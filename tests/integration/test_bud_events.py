@@ -88,7 +88,7 @@ def test_a_failure_is_the_last_event(watched: Watched, tmp_path: Path) -> None:
     last = found[-1]
     assert (status, last["event"], last["status"]) == (7, "build_failed", 7)
     assert (last["file"], last["line"]) == (f"{tmp_path}/c/Containerfile", 2)
-    assert last["message"] == "command failed with status 7: RUN exit 7"
+    assert last["message"] == "command failed with exit status 7: RUN exit 7"
     status, found = watched("FROM BASE\nRUM x\n")
     assert (status, [event["event"] for event in found]) == (125, ["build_failed"])
     assert (found[0]["line"], found[0]["hint"]) == (2, "did you mean RUN?")

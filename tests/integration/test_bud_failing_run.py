@@ -34,7 +34,7 @@ def test_a_failing_command_shows_its_place_and_its_text(builda: Builda, base: st
     context = write("FROM BASE\n# why\nRUN echo out && \\\n    # more\n    exit 7\nRUN true\n")
     said = builda.fails("bud", "-t", "bad", context, status=7)
     assert said.endswith(
-        f"builda: {context}/Containerfile:3: command failed with status 7: RUN echo out &&     exit 7\n"
+        f"Error: {context}/Containerfile:3: command failed with exit status 7: RUN echo out &&     exit 7\n"
         f"     1 | FROM {base}\n"
         "     2 | # why\n"
         ">    3 | RUN echo out && \\\n"
@@ -73,7 +73,7 @@ def test_stages_side_by_side_keep_each_their_own_lines(builda: Builda, write: Wr
         "FROM scratch\nCOPY --from=a / /\nCOPY --from=b / /\n"
     )
     said = builda.fails("bud", "--jobs", "2", context, status=9)
-    assert f"{context}/Containerfile:2: command failed with status 9" in said
+    assert f"{context}/Containerfile:2: command failed with exit status 9" in said
     assert said.endswith("the last lines of its output:\n  from-a\n")
 
 
@@ -94,7 +94,7 @@ def test_the_place_is_that_of_the_included_file(builda: Builda, write: Write) ->
     write('# via\n#include "base.in"\n', "middle.in")
     context = write('#include "middle.in"\nRUN true\n', "Containerfile.in")
     said = builda.fails("bud", context, status=1)
-    assert f"{context}/base.in:2: command failed with status 1: RUN <<END" in said
+    assert f"{context}/base.in:2: command failed with exit status 1: RUN <<END" in said
     shown = ">    2 | RUN <<END\n>    3 | echo hi\n>    4 | false\n>    5 | END\n"
     assert f"{shown}included in {context}/middle.in:2\nincluded in {context}/Containerfile.in:1\n" in said
 
@@ -102,7 +102,7 @@ def test_the_place_is_that_of_the_included_file(builda: Builda, write: Write) ->
 def test_a_trigger_of_the_base_is_named(builda: Builda, write: Write) -> None:
     builda("bud", "-q", "--format", "docker", "-t", "parent", write("FROM BASE\nONBUILD RUN exit 4\n"))
     said = builda.fails("bud", write("# top\nFROM parent\n"), status=4)
-    assert "Containerfile:2: command failed with status 4: RUN exit 4 (ONBUILD of parent)\n" in said
+    assert "Containerfile:2: command failed with exit status 4: RUN exit 4 (ONBUILD of parent)\n" in said
     assert ">    2 | FROM parent\n" in said
 
 
@@ -112,8 +112,8 @@ def test_a_trigger_of_the_base_is_named(builda: Builda, write: Write) -> None:
         ("FROM scratch\nRUN echo hi\n", 127, "no such command in the container: /bin/sh", "the image has no shell"),
         ('FROM BASE\nRUN ["/nope"]\n', 127, "no such command in the container: /nope", None),
         ('FROM BASE\nRUN ["/etc/passwd"]\n', 126, "not executable: /etc/passwd", None),
-        ("FROM BASE\nRUN nope --now\n", 127, "command failed with status 127: RUN nope --now", "no such command"),
-        ("FROM BASE\nRUN /etc/passwd\n", 126, "command failed with status 126", "may not execute"),
+        ("FROM BASE\nRUN nope --now\n", 127, "command failed with exit status 127: RUN nope --now", "no such command"),
+        ("FROM BASE\nRUN /etc/passwd\n", 126, "command failed with exit status 126", "may not execute"),
         ("FROM BASE\nRUN kill -TERM $$\n", 143, "was ended by signal 15 (SIGTERM): RUN kill", None),
         ("FROM BASE\nRUN kill -SEGV $$\n", 139, "was ended by signal 11 (SIGSEGV)", "itself crashed"),
         ('FROM BASE\nSHELL ["/bin/nope", "-c"]\nRUN x\n', 127, "container: /bin/nope", "the image has no shell"),

@@ -83,7 +83,7 @@ def test_a_failure_takes_the_view_down_and_shows_the_output_once(builda: Builda,
     assert shown.status == 7
     lines = shown.screen(200).text.splitlines()
     assert lines[0] == "1/2 FROM localhost/busybox:latest"
-    assert "Containerfile:2: command failed with status 7: RUN sleep" in lines[1]
+    assert "Containerfile:2: command failed with exit status 7: RUN sleep" in lines[1]
     assert lines[-3:] == ["the last lines of its output:", "  out", "  err"]
     assert sum(line.strip() == "out" for line in lines) == 1
 

@@ -147,7 +147,7 @@ def test_an_image_is_the_same_of_lists_and_of_trees(seed: int, tmp_path: Path) -
             build = ("bud", "-q", "--timestamp", "0", "--no-cache", "-f", tmp_path / "Containerfile")
             of_lists = stores[0].run(*build, tmp_path / "context", check=False)
             of_trees = stores[1].run("--storage-driver", "overlay", *build, tmp_path / "context", check=False)
-            failed = re.search(r"^builda: \S+?:(\d+): .*", of_lists.stderr, re.MULTILINE)
+            failed = re.search(r"^Error: \S+?:(\d+): .*", of_lists.stderr, re.MULTILINE)
             assert failed is None or failed[0] in of_trees.stderr, "\n".join(lines)
             assert of_lists.returncode == of_trees.returncode, "\n".join(lines)
             if failed is None:

@@ -34,7 +34,7 @@ def container(builda: Builda) -> str:
 )
 def test_an_unknown_container_comes_with_the_nearest(builda: Builda, container: str, args: list[str]) -> None:
     said = builda.fails(*args)
-    assert "builda: no such container: buildr-1" in said
+    assert "Error: container not known: buildr-1" in said
     assert f"hint: did you mean {container}?" in said
     assert builda("containers", "-n", "--format", "{{.ContainerName}}") == container
 
@@ -45,13 +45,13 @@ def test_an_unknown_container_comes_with_the_nearest(builda: Builda, container: 
 )
 def test_an_unknown_image_comes_with_the_nearest(builda: Builda, base: str, args: list[str]) -> None:
     said = builda.fails(*args)
-    assert "no such image: busibox" in said
+    assert "image not known: busibox" in said
     assert f"hint: did you mean {base}?" in said
 
 
 def test_inspect_looks_for_both(builda: Builda, container: str) -> None:
     said = builda.fails("inspect", "builder-2")
-    assert said == f"builda: no such container or image: builder-2\nhint: did you mean {container}?\n"
+    assert said == f"Error: container or image not known: builder-2\nhint: did you mean {container}?\n"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_options_that_mean_nothing_together_are_refused(builda: Builda, args: li
 )
 def test_what_builda_does_not_do_is_refused_with_a_reason(builda: Builda, option: str, value: str) -> None:
     said = builda.fails("from", option, value, "scratch")
-    assert said.startswith(f"builda: {option} is not supported: ")
+    assert said.startswith(f"Error: {option} is not supported: ")
     assert builda("containers", "-q") == ""
 
 
@@ -156,8 +156,8 @@ def test_rm_goes_on_after_what_is_not_there(builda: Builda, container: str) -> N
     result = builda.run("rm", "nope", container, "neither", check=False)
     assert result.returncode == 125
     assert len(result.stdout) == 65
-    assert "no such container: nope" in result.stderr
-    assert "no such container: neither" in result.stderr
+    assert "container not known: nope" in result.stderr
+    assert "container not known: neither" in result.stderr
     assert builda("containers", "-q") == ""
 
 

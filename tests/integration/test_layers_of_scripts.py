@@ -119,5 +119,5 @@ def test_preprocess_finds_includes_where_it_is_told(builda: Builda, source: Path
 
 
 def test_preprocess_names_what_is_not_there(builda: Builda, tmp_path: Path) -> None:
-    assert "no such file: nowhere.in" in builda.fails("preprocess", "nowhere.in")
+    assert "no such file or directory: nowhere.in" in builda.fails("preprocess", "nowhere.in")
     assert "is a directory" in builda.fails("preprocess", tmp_path)

@@ -94,6 +94,8 @@ def test_keys_and_sockets_that_do_not_do_are_named(builda: Builda, base: str, co
     (context / "Containerfile").write_text(f"FROM {base}\nRUN --mount=type=ssh true\n")
     (tmp_path / "nokey").write_text("no key\n")
     (tmp_path / "nokey").chmod(0o600)
-    assert "no such socket or key file for --ssh default" in builda.fails("bud", "--ssh", "default=/no/where", context)
+    assert "no such file or directory (a socket or key) for --ssh default" in builda.fails(
+        "bud", "--ssh", "default=/no/where", context
+    )
     assert "ssh-add does not take the key file" in builda.fails("bud", "--ssh", f"default={tmp_path}/nokey", context)
     assert agents_running() == 0

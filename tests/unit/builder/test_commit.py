@@ -267,7 +267,7 @@ def test_added_files_are_in_the_layer(bench: Bench, container: WorkingContainer,
     assert bench.upper(container) == ["zzz"]
     squashed = commit(bench, container, squash=True, add_files=(f"{tmp_path}/tool:/opt/tool",))
     assert len(squashed.manifest.layers) == 1
-    with pytest.raises(NotFound, match="no such file to add"):
+    with pytest.raises(NotFound, match="no such file or directory to add"):
         commit(bench, container, add_files=("/no/such",))
 
 

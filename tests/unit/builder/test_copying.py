@@ -106,14 +106,14 @@ def test_owners_and_modes(bench: Bench, container: WorkingContainer, context: Pa
 
 def test_an_unknown_owner_copies_nothing(bench: Bench, container: WorkingContainer, context: Path) -> None:
     bench.enter(context)
-    with pytest.raises(NotFound, match="no such user"):
+    with pytest.raises(NotFound, match="unknown user"):
         bench.builder.copy(container, Copy(sources=("one",), destination="/x", chown="nobodie"))
     assert bench.upper(container) == []
 
 
 def test_a_missing_source_copies_nothing_and_hints(bench: Bench, container: WorkingContainer, context: Path) -> None:
     inputs = Inputs(context=context)
-    with pytest.raises(NotFound, match=r"no such file in the context: app/mian\.sh") as caught:
+    with pytest.raises(NotFound, match=r"no such file or directory in the context: app/mian\.sh") as caught:
         bench.builder.copy(container, Copy(sources=("one", "app/mian.sh"), destination="/x/"), inputs=inputs)
     assert caught.value.hint == "did you mean app/main.sh?"
     assert bench.upper(container) == []

@@ -176,7 +176,7 @@ def test_the_platform_of_scratch_can_be_chosen(bench: Bench) -> None:
 
 
 def test_a_name_on_localhost_is_the_stores_and_no_registrys(bench: Bench) -> None:
-    with pytest.raises(NotFound, match="no such image: localhost/nothing"):
+    with pytest.raises(NotFound, match="image not known: localhost/nothing"):
         bench.builder.pull("localhost/nothing")
 
 

@@ -80,7 +80,7 @@ def test_an_index_is_pushed_with_its_images(bench: Bench, container: WorkingCont
 
 
 def test_what_cannot_be_pushed(bench: Bench, box: Image) -> None:
-    with pytest.raises(NotFound, match="no such image: bix"):
+    with pytest.raises(NotFound, match="image not known: bix"):
         bench.builder.push("bix", "oci:/tmp/x")
     with pytest.raises(InvalidReference):
         bench.builder.push("box", "docker://Not A Name")

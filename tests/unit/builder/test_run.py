@@ -42,7 +42,7 @@ def test_a_directory_that_was_there_keeps_its_time(bench: Bench, container: Work
 
 
 def test_a_failure_has_the_commands_status_and_keeps_what_it_did(bench: Bench, container: WorkingContainer) -> None:
-    with pytest.raises(CommandFailed, match="failed with status 42: sh") as caught:
+    with pytest.raises(CommandFailed, match="failed with exit status 42: sh") as caught:
         bench.shell(container, "touch /done; exit 42")
     assert caught.value.exit_status == 42
     assert bench.upper(container) == ["done"]
@@ -96,7 +96,7 @@ def test_user_and_working_directory(bench: Bench, container: WorkingContainer) -
 
 
 def test_an_unknown_user_runs_nothing(bench: Bench, container: WorkingContainer) -> None:
-    with pytest.raises(NotFound, match="no such user"):
+    with pytest.raises(NotFound, match="unknown user"):
         bench.builder.run(container, Run(args=("touch", "/x"), user="nobodie"))
     assert bench.upper(container) == []
 

@@ -34,7 +34,7 @@ def test_a_usage_error_ends_with_125_and_a_way_out(
     assert status_of(args) == 125
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.splitlines()[0] == f"builda: {message}"
+    assert said.err.splitlines()[0] == f"Error: {message}"
     if hint is not None:
         assert said.err.splitlines()[1] == f"hint: {hint}"
 
@@ -49,13 +49,13 @@ def test_help_goes_to_stdout(args: list[str], capsys: pytest.CaptureFixture[str]
 
 def test_an_error_in_a_containerfile_shows_the_place() -> None:
     error = ContainerfileError("unknown instruction: RUNN", file="a/Containerfile", line=3, excerpt="RUNN x\n^")
-    assert report_of(error) == "builda: a/Containerfile:3: unknown instruction: RUNN\nRUNN x\n^\n"
+    assert report_of(error) == "Error: a/Containerfile:3: unknown instruction: RUNN\nRUNN x\n^\n"
 
 
 def test_a_failed_step_has_the_status_of_its_cause() -> None:
     error = StepFailed("step failed", cause=CommandFailed("it ended with 7", status=7, hint="look"))
     assert error.exit_status == 7
-    assert report_of(error) == "builda: step failed\nhint: look\n"
+    assert report_of(error) == "Error: step failed\nhint: look\n"
 
 
 def test_each_goes_on_after_a_failure_and_raises_the_last(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +69,7 @@ def test_each_goes_on_after_a_failure_and_raises_the_last(capsys: pytest.Capture
     with pytest.raises(BuildaError, match="no such thing: 2"):
         each([1, 3, 2, 4], act)
     assert done == [3, 4]
-    assert capsys.readouterr().err == "builda: no such thing: 1\n"
+    assert capsys.readouterr().err == "Error: no such thing: 1\n"
 
 
 def test_statuses_of_signals_are_the_shells() -> None:

@@ -73,4 +73,4 @@ def test_help_is_the_page_of_a_verb(args: list[str], same: list[str], capsys: py
 
 def test_help_of_what_is_no_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(["help", "bild"]) == 125
-    assert capsys.readouterr().err == "builda: unknown command: bild\nhint: did you mean build?\n"
+    assert capsys.readouterr().err == "Error: unknown command: bild\nhint: did you mean build?\n"

@@ -199,7 +199,7 @@ def test_trees_deeper_than_python_recurses_are_copied(context: Path, root: Path)
 def test_a_missing_source_comes_with_a_near_miss(context: Path, root: Path, path: str, hint: str | None) -> None:
     with pytest.raises(NotFound) as caught:
         copy(context, root, "/x", "a.txt", path)
-    assert str(caught.value) == f"no such file: {path}"
+    assert str(caught.value) == f"no such file or directory: {path}"
     assert caught.value.hint == (f"did you mean {hint}?" if hint else None)
     assert names(root) == []
 

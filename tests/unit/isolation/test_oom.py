@@ -38,4 +38,4 @@ def test_the_callers_own_cgroup_can_be_read_anywhere() -> None:
 
 def test_words_tell_who_was_killed() -> None:
     assert described(137) == "command was killed for lack of memory"
-    assert described(2) == "command failed with status 2, and something it ran was killed for lack of memory"
+    assert described(2) == "command failed with exit status 2, and something it ran was killed for lack of memory"

@@ -257,7 +257,7 @@ def test_an_archive_that_ends_early_is_not_even_opened(tmp_path: Path, good: byt
 
 @pytest.mark.parametrize("source", [OciArchiveSource, DockerArchiveSource])
 def test_what_is_no_archive_is_named(tmp_path: Path, source: Any) -> None:
-    with pytest.raises(NotFound, match="no such archive"):
+    with pytest.raises(NotFound, match="no such file or directory"):
         source(str(tmp_path / "missing"), None)
     with pytest.raises(InvalidValue, match="is a directory"):
         source(str(tmp_path), None)
@@ -372,7 +372,7 @@ def test_a_docker_archive_takes_no_index(tmp_path: Path) -> None:
 
 
 def test_a_missing_directory_is_named_and_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="no such directory"):
+    with pytest.raises(NotFound, match="no such file or directory"):
         copy_image(random_image(), OciArchiveSink(str(tmp_path / "a" / "b.tar"), None))
     assert os.listdir(tmp_path) == []
 
