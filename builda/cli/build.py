@@ -112,7 +112,7 @@ if TYPE_CHECKING:
     groups.PULL_FLAGS,
     groups.REGISTRY,
     groups.RETRY,
-    groups.PLATFORM,
+    groups.PLATFORMS,
     groups.NAMESPACES,
     groups.USERNS,
     groups.RESOURCES,

@@ -123,11 +123,14 @@ def invoke(args: Sequence[str]) -> int:
     return 0
 
 
-def complete(instruction: str) -> int:
-    """Answer a shell that completes a word (`instruction` is what click's scripts put into _BUILDA_COMPLETE)."""
-    from click.shell_completion import shell_complete
+def complete(shell: str, args: Sequence[str]) -> int:
+    """Answer the script of `shell`, which has put its name into _BUILDA_COMPLETE and the line into `args`."""
+    from builda.cli.complete import reply
 
-    return shell_complete(make_group(), {}, "builda", "_BUILDA_COMPLETE", instruction)
+    group = make_group()
+    with click.Context(group, info_name="builda"):
+        print(reply(group, shell, args))
+    return 0
 
 
 def in_our_words(error: click.ClickException) -> InvalidValue:

@@ -48,14 +48,26 @@ HIDDEN: Params = (
     text("--signature-policy", metavar="FILE", hidden=True, help="Use this policy.json."),
 )
 SIGNATURES: Params = (switch("--remove-signatures", hidden=True, help="Accepted: builda never keeps signatures."),)
-PLATFORM: Params = (
-    listed(
-        "--platform", metavar="OS/ARCH[/VARIANT]", help="Take the image for this platform; `local` is this machine's."
-    ),
+_OF_PLATFORM: Params = (
     text("--os", help="Take the image for this operating system."),
     text("--arch", "--override-arch", help="Take the image for this architecture."),
     text("--variant", help="Take the image for this variant of the architecture."),
 )
+PLATFORM: Params = (
+    listed(
+        "--platform", metavar="OS/ARCH[/VARIANT]", help="Take the image for this platform; `local` is this machine's."
+    ),
+    *_OF_PLATFORM,
+)
+PLATFORMS: Params = (
+    listed(
+        "--platform",
+        metavar="OS/ARCH[/VARIANT],…",
+        help="Build for these platforms, each an image; `local` is this machine's.",
+    ),
+    *_OF_PLATFORM,
+)
+"""Those of a build, which can be for several."""
 PULL_FLAGS: Params = (
     switch("--pull-always", hidden=True, help="As --pull=always."),
     switch("--pull-never", hidden=True, help="As --pull=never."),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from builda.cli import complete
 from builda.cli.options import argument
 from builda.cli.output import print_line
 from builda.cli.verb import verb
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from builda.cli.session import Session
 
 
-@verb(argument("command", nargs=-1), example="builda help bud")
+@verb(argument("command", nargs=-1, complete=complete.verbs), example="builda help bud")
 def help_(session: Session, *, command: tuple[str, ...]) -> None:
     """Show how builda, or one of its commands, is used."""
     if len(command) > 1:

@@ -82,8 +82,8 @@ def _ended(args: Sequence[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end_cleanly)
-    instruction = os.environ.get("_BUILDA_COMPLETE")
-    return complete(instruction) if instruction else invoke(args)
+    shell = os.environ.get("_BUILDA_COMPLETE")
+    return complete(shell, args) if shell else invoke(args)
 
 
 def _end_cleanly(number: int, _frame: object) -> None:

@@ -98,16 +98,13 @@ def info(session: Session, *, debug: bool, template: str | None) -> None:
 def completion(session: Session, *, shell: str | None) -> None:
     """Print the script that makes a shell complete.
 
-    It completes verbs, options, containers and images.
+    It completes verbs, options and their values, containers, images, and file names elsewhere.
     Without SHELL it is for the shell that SHELL names in the environment.
     """
-    from click.shell_completion import get_completion_class
-
-    from builda.cli.group import make_group
+    from builda.cli.shells import SHELLS
     from builda.errors import InvalidValue
 
     name = shell or session.environ.get("SHELL", "").rpartition("/")[2]
-    kind = get_completion_class(name)
-    if kind is None:
+    if name not in SHELLS:
         raise InvalidValue(f"no completion for this shell: {name or 'unknown'}", hint="say bash, zsh or fish")
-    print_line(kind(make_group(), {}, "builda", "_BUILDA_COMPLETE").source())
+    print_line(SHELLS[name].script.rstrip())

@@ -123,14 +123,16 @@ def test_completion_prints_a_script(builda: Builda, shell: str) -> None:
 
 
 def completed(builda: Builda, words: str) -> list[str]:
-    """What a bash that completes the last of `words` is offered."""
-    environ = {"_BUILDA_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    """What a shell that completes the last of `words` is offered."""
     places = {"BUILDA_ROOT": str(builda.root), "BUILDA_RUNROOT": str(builda.runroot)}
     result = subprocess.run(
-        builda.command[:1], capture_output=True, text=True, env={**clean_environ(), **places, **environ}
+        [builda.command[0], *words.split(" ")[1:]],
+        capture_output=True,
+        text=True,
+        env={**clean_environ(), **places, "_BUILDA_COMPLETE": "fish"},
     )
     assert result.stderr == ""
-    return [line.partition(",")[2] for line in result.stdout.splitlines()]
+    return [line.partition("\t")[0] for line in result.stdout.splitlines()[1:]]
 
 
 def test_verbs_and_options_complete(builda: Builda) -> None:
