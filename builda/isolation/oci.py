@@ -297,7 +297,9 @@ def _failure(log: Path, command: str) -> BuildaError | None:
 def _read_failure(said: str, command: str) -> BuildaError | None:
     if "not found in $PATH" in said or ("exec" in said and "no such file or directory" in said.lower()):
         return CommandFailed(f"no such command in the container: {command}", status=127, hint=said)
-    if "exec" in said and "permission denied" in said.lower():
+    # crun says the last of a directory
+    denied = "permission denied" in said.lower() or said.startswith("open executable: Operation not permitted")
+    if "exec" in said and denied:
         return CommandFailed(f"not executable: {command}", status=126, hint=said)
     if "hybrid mode" in said:
         return None  # crun's remark about cgroups, an error only by name
