@@ -269,7 +269,7 @@ def _build_args(files: tuple[str, ...], items: tuple[str, ...], environ: Mapping
     for path in files:
         with open(path, encoding="utf-8") as file:
             lines += [line.strip() for line in file if line.strip() and not line.lstrip().startswith("#")]
-    return _variables((*lines, *items), environ)
+    return _variables((*lines, *filter(None, items)), environ)  # `--build-arg=` is a task's way to say that it has none
 
 
 def _variables(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:

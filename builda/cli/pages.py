@@ -60,7 +60,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "BUILDA_ROOT, BUILDA_RUNROOT": "Where the store and its volatile part are.",
     "BUILDA_MODE": "The mode to work in, instead of the first that the place allows.",
     "BUILDA_STORAGE_DRIVER, STORAGE_DRIVER": "overlay, fuse-overlayfs or plain.",
-    "BUILDA_STORAGE_OPTS, STORAGE_OPTS": "Refused unless empty.",
+    "BUILDA_STORAGE_OPTS, STORAGE_OPTS": "As --storage-opt.",
     "BUILDA_LOG_LEVEL": "As --log-level.",
     "BUILDA_EVENTS": "As --events: a descriptor for lines of JSON (docs/events.md).",
     "BUILDA_PROGRESS": "As --progress of build.",

@@ -75,12 +75,21 @@ class Session:
 
             store = open_store(settings.root, settings.runroot, driver=settings.driver, place=self._place)
         self._stack.enter_context(store)
+        if self._place is not None:
+            self._warn_of_options()
         in_memory = self.builds and self._keeps_in_memory(store)
         if store.no_overlay is not None and not in_memory:
             self.emit(_copying(store))
         if store.is_first and self._place is not None and self._place.no_others is not None:
             self.emit(_alone(self._place.no_others))
         return store
+
+    def _warn_of_options(self) -> None:
+        from builda.events import Warned
+
+        for option in self.settings.storage_options:
+            hint = "builda's drivers have no options; `builda info` shows the driver"
+            self.emit(Warned(message=f"storage option has no effect: {option}", hint=hint))
 
     def _keeps_in_memory(self, store: Store) -> bool:
         if self.settings.driver is not None or self._place is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.errors import InvalidValue, Unsupported
+from builda.errors import InvalidValue
 from builda.store.layout import default_places
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Settings(NamedTuple):
     uid: int = 0
     uid_map: str | None = None
     gid_map: str | None = None
+    storage_options: tuple[str, ...] = ()  # those that have no effect here, to be said
 
     @property
     def verbose(self) -> bool:
@@ -71,7 +72,7 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
     return Settings(
         root=given["root"][-1] if given.get("root") else root,
         runroot=given["runroot"][-1] if given.get("runroot") else runroot,
-        driver=_driver(said("storage_driver"), options),
+        driver=_driver(said("storage_driver")),
         log_level=level,
         registries_conf=said("registries_conf"),
         events=_descriptor(said("events")),
@@ -79,6 +80,7 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
         uid=uid,
         uid_map=maps[0],
         gid_map=maps[1],
+        storage_options=_without_effect(options or ""),
     )
 
 
@@ -106,15 +108,30 @@ def environment(environ: Mapping[str, str], *names: str) -> str | None:
     return next((environ[name] for name in names if environ.get(name)), None)
 
 
-def _driver(name: str | None, options: str | None) -> str | None:
-    """The store's driver by its own name; Unsupported for any storage option, as no driver has one."""
-    for option in (options or "").split(","):
-        if option.strip():
-            hint = "builda's drivers have no options; where overlay cannot be mounted, use --storage-driver plain"
-            if "mount_program" in option:
-                hint = "for fuse-overlayfs use --storage-driver fuse-overlayfs"
-            raise Unsupported(f"storage option is not supported: {option.strip()}", hint=hint)
+def _driver(name: str | None) -> str | None:
+    """The store's driver by its own name."""
     return {"overlay2": "overlay", "vfs": "plain"}.get(name or "", name)
+
+
+_AS_BUILDA_DOES = ("ignore_chown_errors", "skip_mount_home")
+"""Storage options that ask for what builda does anyhow: it records owners that it cannot give, and mounts no home."""
+
+
+def _without_effect(options: str) -> tuple[str, ...]:
+    """The `driver.key=value` parts of `options` that change nothing here and ask for something that builda lacks.
+
+    A mount_program of fuse-overlayfs asks for trees where the kernel's overlay cannot be had, which builda always has.
+    """
+    found = []
+    for option in filter(None, map(str.strip, options.split(","))):
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise InvalidValue(f"storage option is not written KEY=VALUE: {option}")
+        key = name.rpartition(".")[2]
+        if key in _AS_BUILDA_DOES or (key == "mount_program" and value.rpartition("/")[2] == "fuse-overlayfs"):
+            continue
+        found.append(option)
+    return tuple(found)
 
 
 def _descriptor(value: str | None) -> int | None:

@@ -38,7 +38,8 @@ GLOBAL_OPTIONS: Params = (
     listed(
         "--storage-opt",
         metavar="OPTION,…",
-        help="Refused unless empty: builda's drivers have no options.  [env: BUILDA_STORAGE_OPTS, STORAGE_OPTS]",
+        help="Taken for scripts; one that asks for something else than builda does is warned of.  "
+        "[env: BUILDA_STORAGE_OPTS, STORAGE_OPTS]",
     ),
     text("--log-level", metavar="LEVEL", help="trace, debug, info, warn (default), error, fatal or panic."),
     switch("--debug", hidden=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builda.cli.settings import settings
-from builda.errors import InvalidValue, Unsupported
+from builda.errors import InvalidValue
 
 
 def test_root_has_the_system_directories() -> None:
@@ -30,11 +30,34 @@ def test_buildas_own_variable_beats_the_ecosystems() -> None:
     assert settings({}, {"STORAGE_DRIVER": "vfs"}, 0).driver == "plain"
 
 
-def test_storage_options_are_refused() -> None:
-    assert settings({"storage_opt": ("",)}, {"STORAGE_OPTS": ""}, 0).driver is None
-    for given, environ in (({"storage_opt": ("overlay.size=1g",)}, {}), ({}, {"STORAGE_OPTS": "overlay.size=1g"})):
-        with pytest.raises(Unsupported, match="storage option is not supported"):
-            settings(given, environ, 0)
+@pytest.mark.parametrize(
+    ("option", "has_effect"),
+    [
+        ("", True),
+        ("overlay.mount_program=/usr/bin/fuse-overlayfs", True),
+        ("overlay2.mount_program=fuse-overlayfs", True),
+        ("mount_program=/usr/bin/fuse-overlayfs", True),
+        ("overlay.ignore_chown_errors=true", True),
+        ("vfs.ignore_chown_errors=1", True),
+        ("overlay.skip_mount_home=true", True),
+        ("overlay.mount_program=/usr/bin/other", False),
+        ("overlay.mountopt=nodev", False),
+        ("overlay.size=1g", False),
+        ("additionalimagestores=/x", False),
+    ],
+)
+def test_storage_options_without_effect_are_noted(option: str, has_effect: bool) -> None:
+    expected = () if has_effect else (option,)
+    assert (
+        settings({"storage_opt": (option,)}, {"STORAGE_OPTS": "overlay.force_mask=700"}, 0).storage_options == expected
+    )
+    found = settings({}, {"STORAGE_OPTS": f"{option},overlay.ignore_chown_errors=true"}, 0)
+    assert (found.storage_options, found.driver) == (expected, None)
+
+
+def test_a_storage_option_has_a_value() -> None:
+    with pytest.raises(InvalidValue, match="storage option is not written KEY=VALUE: size"):
+        settings({"storage_opt": ("size",)}, {}, 0)
 
 
 def test_maps_for_from_and_build_are_one_text_each() -> None:
