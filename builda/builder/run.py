@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from builda.linux.mount import Mount
     from builda.plan import Run, RunOptions
     from builda.store.store import Store, WorkingContainer
+
+
+_OF_PROCESSES = re.compile(r"/proc/(.*/)?(fd|cwd|root|exe|map_files|ns)(/|$)|/dev/(fd|stdin|stdout|stderr)(/|$)")
 
 
 def run(
@@ -129,11 +133,19 @@ def _identity(
                 owners.check(user.uid, gid, f"cannot run as {user.uid}:{gid}")
         if "keep-groups" in options.group_add:
             user = _with_our_groups(user, options, apart=users is not None or in_user_namespace())
+        _check_directory(root, directory)
         try:
             paths.make_directories(root, directory, uid=user.uid, gid=user.gid)
         except NotADirectoryError as error:
             raise InvalidValue(f"working directory is not a directory in the container: {directory}") from error
         return user, home_directory(root, user.uid)
+
+
+def _check_directory(root: int, directory: str) -> None:
+    """InvalidValue for a place that only a process has: an OCI runtime would look at its own (CVE-2024-21626)."""
+    real = "/" + os.fsdecode(paths.resolved(root, directory))
+    if _OF_PROCESSES.match(real):
+        raise InvalidValue(f"working directory is a link of /proc, which the command cannot start in: {directory}")
 
 
 def _with_our_groups(user: User, options: RunOptions, *, apart: bool) -> User:

@@ -15,14 +15,13 @@ from functools import partial
 from typing import TypeAlias
 
 from builda.fs import owners
-from builda.linux import syscalls
+from builda.linux import regular, syscalls
 
 Path: TypeAlias = str | bytes
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # the kernel's own limit
-_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 def open_in_root(root: int, path: Path, flags: int, mode: int = 0) -> int:
@@ -31,7 +30,7 @@ def open_in_root(root: int, path: Path, flags: int, mode: int = 0) -> int:
     if not name.strip(b"/"):
         name = b"."
     try:
-        return syscalls.openat2(root, name, flags, mode, _RESOLVE)
+        return syscalls.openat2(root, name, flags, mode)
     except OSError as error:
         # ENOSYS: some pods filter the call. EAGAIN that stays: `..` at the root behind an absolute link, in an overlay
         # that is attached nowhere (seen with Linux 6.18).
@@ -164,16 +163,15 @@ def _link_in_root(root: int, path: bytes) -> bytes | None:
         return None
 
 
+def open_regular(root: int, path: Path) -> int:
+    """A descriptor for reading of a regular file inside `root`; OSError for anything else, which is not opened."""
+    return regular.open_regular(open_in_root(root, path, os.O_PATH), path)
+
+
 def read_file(root: int, path: Path, limit: int = 16 << 20) -> bytes:
     """The bytes of a regular file inside `root`, at most `limit`; OSError when it is none."""
-    fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
-        with open(fd, "rb", closefd=False) as file:
-            return file.read(limit)
-    finally:
-        os.close(fd)
+    with open(open_regular(root, path), "rb") as file:
+        return file.read(limit)
 
 
 def make_directories(

@@ -288,7 +288,8 @@ def _become_command(spec: Spec, terminal: int | None) -> None:
         if spec["runtime"] is not None:
             report(("ready",))
             os.execve(spec["runtime"][0], spec["runtime"], dict(spec["runtime_env"]))
-        execute(spec, lambda: report(("ready",)))
+        keep = (REPORT, spec["theirs"]) if spec["listener"] else (REPORT,)
+        execute(spec, lambda: report(("ready",)), keep)
     except Failure as failure:
         report(failure.fields)
         os._exit(failure.fields[3] or 125)

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
     Spec = dict[str, Any]
 
+_LAST = 1 << 31  # no descriptor has such a number
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def execute(spec: Spec, ready: Callable[[], None]) -> None:
-    """Become the command; `ready` is called when nothing but the exec itself can fail any more."""
+def execute(spec: Spec, ready: Callable[[], None], keep: tuple[int, ...]) -> None:
+    """Become the command; `ready` is called when nothing but the exec itself can fail any more.
+
+    Of the descriptors from 3 on only those in `keep` stay open until the exec.
+    """
     environment = dict(spec["env"])
     os.umask(spec["umask"])
+    _close_all_but(keep)
     _change_directory(spec["cwd"])
     _set_limits(spec["rlimits"])
     permitted = _limit_bounding_set(spec["capabilities"])
@@ -37,11 +42,78 @@ def execute(spec: Spec, ready: Callable[[], None]) -> None:
         raise _not_executed(path, error) from error
 
 
+def _close_all_but(keep: tuple[int, ...]) -> None:
+    """Close descriptors: an image may name /proc/self/fd/N as its working directory (CVE-2024-21626)."""
+    first = 3
+    for fd in (*sorted(keep), _LAST):
+        if first < fd:
+            sys_.close_range(first, fd - 1)
+        first = fd + 1
+
+
 def _change_directory(path: str) -> None:
     try:
-        os.chdir(path)
+        fd = _opened_directory(path)
+        os.fchdir(fd)
+        os.close(fd)
+        here = sys_.getcwd()
     except OSError as error:
-        raise Failure("NotFound", f"cannot change to the working directory: {path}: {error.strerror}") from error
+        why = "too many links, or one of /proc" if error.errno == errno.ELOOP else error.strerror
+        raise Failure("NotFound", f"cannot change to the working directory: {path}: {why}") from error
+    if not here.startswith(b"/"):
+        raise Failure("InvalidValue", f"working directory is outside the container: {path}")
+
+
+def _opened_directory(path: str) -> int:
+    """The directory at `path`, reached without the links of /proc that jump to what a descriptor or process has."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        return sys_.openat2(root, path, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):  # EPERM: some pods filter the call
+            raise
+        return _walked(root, path)
+    finally:
+        os.close(root)
+
+
+def _walked(root: int, path: str) -> int:
+    """The same without openat2(2): the text of a link is followed and never the link itself."""
+    here = os.dup(root)
+    links = 40
+    rest = [name for name in path.split("/") if name not in ("", ".")]
+    try:
+        while rest:
+            name = rest.pop(0)
+            target = _link_target(here, name)
+            if target is None:
+                here = _moved(here, name)
+                continue
+            links -= 1
+            if not links:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            if target.startswith("/"):
+                here = _moved(here, "/")
+            rest = [part for part in target.split("/") if part not in ("", ".")] + rest
+    except OSError:
+        os.close(here)
+        raise
+    return here
+
+
+def _link_target(directory: int, name: str) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # it is no link
+            return None
+        raise
+
+
+def _moved(here: int, name: str) -> int:
+    found = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+    os.close(here)
+    return found
 
 
 def _set_limits(limits: tuple[tuple[str, int, int, int], ...]) -> None:
@@ -77,8 +149,8 @@ def _change_user(spec: Spec) -> None:
     try:
         if spec["groups"] is not None:
             os.setgroups(spec["groups"])
-    except PermissionError as error:
-        if spec["groups"]:
+    except PermissionError as error:  # a namespace of one id: whoever has it is in that group anyhow
+        if set(spec["groups"]) - {spec["gid"]}:
             raise refused("set the groups of the command", error) from error
     try:
         os.setresgid(spec["gid"], spec["gid"], spec["gid"])

@@ -111,7 +111,7 @@ class Places:
     def _in_rootfs(self, parent: str) -> bool:
         """Whether no mount lies between: what is made in a volume is the volume's, not the rootfs's."""
         try:
-            resolve = sys_.RESOLVE_IN_ROOT | sys_.RESOLVE_NO_XDEV
+            resolve = sys_.RESOLVE_INSIDE | sys_.RESOLVE_NO_XDEV
             os.close(sys_.openat2(self.root, parent or ".", os.O_PATH, resolve=resolve))
         except OSError as error:
             if error.errno == errno.EXDEV:

@@ -225,8 +225,9 @@ class Supervisor:
             return _GO_ON
         if owner.st_uid == 0:
             return _GO_ON
-        sys_.set_file_ids(owner.st_uid, owner.st_gid)
         try:
+            if not _can_be(owner.st_uid, owner.st_gid):
+                return _GO_ON
             call.memory = _memory(call.pid)
             return _GO_ON if call.memory < 0 else self.served(call)
         finally:
@@ -424,6 +425,15 @@ def _wake_up_in_place(listener: int) -> None:
         fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
     except OSError:  # before Linux 6.6
         return
+
+
+def _can_be(uid: int, gid: int) -> bool:
+    """Open files as this user from now on; False when the kernel does not let us."""
+    try:
+        sys_.set_file_ids(uid, gid)
+    except OSError:
+        return False
+    return True
 
 
 def _memory(pid: int) -> int:

@@ -72,6 +72,7 @@ RESOLVE_NO_MAGICLINKS = 0x2
 RESOLVE_NO_SYMLINKS = 0x4
 RESOLVE_BENEATH = 0x8
 RESOLVE_IN_ROOT = 0x10
+RESOLVE_INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS  # links of /proc jump anywhere: openat2(2) asks to say both
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -106,6 +107,7 @@ SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
 SYS_PIDFD_SEND_SIGNAL = 424
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+SYS_GETCWD = {"x86_64": 79, "aarch64": 17}
 SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 SYS_PTRACE = {"x86_64": 101, "aarch64": 117}
 SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
@@ -232,7 +234,7 @@ def mount_setattr(
     )
 
 
-def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
+def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = RESOLVE_INSIDE) -> int:
     """Open `path` below `dir_fd` under the RESOLVE_… rules."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     attempts = 32  # EAGAIN: a rename somewhere made the kernel unsure whether `..` left the root
@@ -285,9 +287,25 @@ def seccomp_listener(program: bytes) -> int:
 
 
 def set_file_ids(uid: int, gid: int) -> None:
-    """As whom this thread opens files from now on (setfsuid(2)); of root it takes root's rights on files away too."""
-    _libc.setfsgid(ctypes.c_int(gid))
-    _libc.setfsuid(ctypes.c_int(uid))
+    """Open files as this user and group from now on, in this thread (setfsuid(2)); OSError when the kernel refuses.
+
+    A user other than root also loses root's rights on files. Both calls return the id before and no error, so each
+    is asked again with -1, which changes nothing.
+    """
+    for name, number, change in (("setfsgid", gid, _libc.setfsgid), ("setfsuid", uid, _libc.setfsuid)):
+        change(ctypes.c_uint(number))
+        if number != 0xFFFFFFFF & change(ctypes.c_uint(0xFFFFFFFF)):
+            raise OSError(errno.EPERM, f"{name}: {os.strerror(errno.EPERM)}", str(number))
+
+
+def getcwd() -> bytes:
+    """The working directory as the kernel tells it; it begins with `(unreachable)` when it is not below the root.
+
+    libc's own function would go on to search for such a directory.
+    """
+    buffer = ctypes.create_string_buffer(4096)
+    call("getcwd", SYS_GETCWD[os.uname().machine], buffer, len(buffer))
+    return buffer.value
 
 
 def file_status(number: int, path: bytes, before: tuple[int, ...], after: tuple[int, ...], size: int) -> bytes:

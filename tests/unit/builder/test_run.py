@@ -106,6 +106,29 @@ def test_a_file_for_a_working_directory_is_refused(bench: Bench, container: Work
         bench.builder.run(container, Run(args=("true",), working_dir="/etc/passwd"))
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["/proc/self/fd/7", "/dev/fd/7", "/proc/self/cwd", "/proc/1/root/etc", "/proc/self/task/1/fd/3", "/w", "/v/8"],
+)
+@pytest.mark.parametrize("isolation", ["native", "oci"])
+def test_a_working_directory_that_only_processes_have_is_refused(
+    bench: Bench, container: WorkingContainer, place: str, isolation: str
+) -> None:
+    """An OCI runtime looks up its own (CVE-2024-21626), so nothing is started at all."""
+    bench.shell(container, "ln -s dev/fd/8 /w; ln -s ../dev/fd /v")
+    step = Run(args=("touch", "/x"), working_dir=place, options=RunOptions(isolation=isolation))
+    bench.builder.isolation = lambda _: FakeIsolation()
+    with pytest.raises(InvalidValue, match=f"link of /proc, which the command cannot start in: {place}"):
+        bench.builder.run(container, step)
+    assert bench.upper(container) == ["v", "w"]
+
+
+def test_a_directory_of_proc_is_a_place_to_start(bench: Bench, container: WorkingContainer) -> None:
+    step = Run(args=("pwd",), working_dir="/proc/sys")
+    bench.builder.run(container, step, capture=True)
+    assert bench.output == "/proc/sys\n"
+
+
 def test_no_command_is_refused(bench: Bench, container: WorkingContainer) -> None:
     with pytest.raises(InvalidValue, match="no command"):
         bench.builder.run(container, Run(args=()))
@@ -333,7 +356,7 @@ def test_what_options_ask_of_isolation(bench: Bench, container: WorkingContainer
         ("/dev/null", "/dev/mine", "rw")
     ]
     assert isolation.process.capabilities == ()
-    assert isolation.process.user.additional_gids == (5,)
+    assert isolation.process.user.additional_gids == (0, 5)
 
 
 @pytest.mark.parametrize(
