@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from builda.builder.options import PullOptions
 from builda.builder.pull import machine_platform
-from builda.errors import ContainerfileError, NotFound, StepFailed
+from builda.errors import ContainerfileError, InvalidValue, NotFound, StepFailed
 from builda.events import Warned
 from builda.frontend.source import SIZE_LIMIT, SourceText, decode
-from builda.plan import Location
+from builda.permissions import NO_PERMISSIONS, Permissions
+from builda.plan import NO_OPTIONS, Location, RunOptions
 from builda.values import dataclass
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ class BuildRequest:
     env: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     platform: Platform | None = None
-    allow_insecure: bool = False
+    permissions: Permissions = NO_PERMISSIONS
+    run: RunOptions = NO_OPTIONS  # how commands are run where they do not say
 
 
 def build(builder: Builder, request: BuildRequest, options: ExecuteOptions | None = None) -> Built:
@@ -224,7 +227,8 @@ def _compiled(
         base=request.base,
         env=request.env,
         labels=request.labels,
-        allow_insecure=request.allow_insecure,
+        permissions=request.permissions,
+        host_network=builder.default_network(request.run) == "host",
     )
     compiled = to_plan(parsed, options, config_of)
     if unused := [name for name in compiled.unused_args if name != ARGUMENT]:
@@ -251,7 +255,7 @@ def _excerpts(source: SourceText) -> Iterator[None]:
 def find_containerfile(context: Path) -> Path:
     """`Containerfile`, else `Dockerfile`, in a context; their `.in` forms where neither is there."""
     for name in CONTAINERFILES:
-        if (context / name).is_file():
+        if os.path.lexists(context / name) and not (context / name).is_dir():
             return context / name
     raise NotFound(
         f"no Containerfile or Dockerfile in the context, no such file or directory: {context}", hint="name one with -f"
@@ -261,12 +265,31 @@ def find_containerfile(context: Path) -> Path:
 def find_ignore_file(context: Path, containerfile: str) -> Path | None:
     """The ignore file of a context: one beside the Containerfile and named after it, else the context's own.
 
-    One that is a link out of the context does not count.
+    InvalidValue for one that is a link out of the context, or no regular file.
     """
-    for beside in (Path(f"{containerfile}{name}") for name in IGNORE_FILES):
-        if beside.is_file():
-            return beside
-    for own in (context / name for name in IGNORE_FILES):
-        if own.is_file() and own.resolve().is_relative_to(context.resolve()):
-            return own
+    for found in (*(Path(f"{containerfile}{name}") for name in IGNORE_FILES), *map(context.joinpath, IGNORE_FILES)):
+        if lies_in(context, found):
+            check_stays(context, found, "ignore file", "put the file itself there, or name it with --ignorefile")
+            if found.exists():
+                if not found.is_file():
+                    raise InvalidValue(f"ignore file is not a regular file: {found}")
+                return found
+        elif found.is_file():
+            return found
     return None
+
+
+def lies_in(context: Path, path: Path) -> bool:
+    """Whether `path` is a name inside the context, wherever links on it lead."""
+    name = os.path.abspath(path)
+    if name.startswith(
+        ("/dev/stdin", "/dev/fd/", "/proc/")
+    ):  # standard input and the like, where the context is the whole machine
+        return False
+    return any(Path(name).is_relative_to(top) for top in (os.path.abspath(context), os.path.realpath(context)))
+
+
+def check_stays(context: Path, path: Path, what: str, hint: str) -> None:
+    """Raise InvalidValue where links lead `path`, a name inside the context, out of it."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(context)):
+        raise InvalidValue(f"{what} is a link out of the context: {path}", hint=hint)

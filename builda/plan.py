@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from builda.oci.descriptor import Platform
 from builda.oci.edits import ConfigEdit
-from builda.runoptions import NO_OPTIONS
+from builda.runoptions import NO_OPTIONS as NO_OPTIONS
 from builda.runoptions import RunOptions as RunOptions
 from builda.values import dataclass
 

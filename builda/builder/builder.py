@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from builda import __version__
 from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions, RegistryAccess
@@ -83,6 +83,10 @@ class Builder:
     def cwd(self) -> Path:
         """Where relative paths of a script start; asked for when one comes, as a directory may be gone by then."""
         return Path.cwd() if self._cwd is None else self._cwd
+
+    def default_network(self, options: RunOptions) -> Literal["private", "host"]:
+        """The network of a command whose options name none."""
+        return "private" if self.private_network and self.isolation(options).name != "chroot" else "host"
 
     def pull(self, name: str, options: PullOptions = _PULL) -> Image:
         """The image that `name` means (name, ID, digest, or transport and argument), fetched as the policy says."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -94,16 +95,24 @@ def inside(root: int, path: str, what: str) -> Path:
 
 
 def read_inside(directory: Path, path: str, limit: int) -> bytes | None:
-    """The first `limit` bytes of a file inside a fetched context, which links do not leave; None when there is none."""
+    """The first `limit` bytes of a file inside a fetched context, which links do not leave; None when there is none.
+
+    InvalidValue for what is not a regular file, which is never opened for reading.
+    """
     root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = paths.open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = paths.open_in_root(root, path, os.O_PATH | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
     finally:
         os.close(root)
-    with open(fd, "rb") as file:
-        return file.read(limit)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise InvalidValue(f"Containerfile is not a regular file: {path}")
+        with open(f"/proc/self/fd/{fd}", "rb") as file:
+            return file.read(limit)
+    finally:
+        os.close(fd)
 
 
 def _unpacked(file: BinaryIO, what: str, place: str, limit: int) -> Fetched:

@@ -37,6 +37,7 @@ from builda.oci import edits
 from builda.oci.config import History, ImageConfig, empty_config
 from builda.oci.digest import Digest
 from builda.oci.docker import without_bookkeeping
+from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import (
     Configure,
     Context,
@@ -82,6 +83,7 @@ class ExecuteOptions:
     inputs: Inputs = _INPUTS
     pull: PullOptions = _PULL
     run: RunOptions = _RUN
+    permissions: Permissions = NO_PERMISSIONS  # what RUN instructions may ask for
     mounts: tuple[RunMount, ...] = ()  # for every Run, before its own
     stdin: bool = False  # commands read the caller's standard input; else an empty one
     format: ImageFormat = "oci"
@@ -520,6 +522,8 @@ class _Execution:
         plain = replace(step, created_by=None)
         match plain:
             case Run():
+                network = self.builder.default_network(self.options.run)
+                self.options.permissions.check(plain.options, host_is_default=network == "host")
                 if plain.stdin is None and not self.options.stdin:
                     plain = replace(plain, stdin=b"", options=replace(plain.options, terminal=False))
                 capture = self.options.capture or self.options.jobs != 1

@@ -105,7 +105,7 @@ def _perform(
         with placed(tree, aside, sandbox(network), caches=builder.store.layout.path("cache")) as inner:
             return isolation.run(command, inner, builder.emit)
 
-    network = asked or ("private" if builder.private_network and isolation.name != "chroot" else "host")
+    network = asked or builder.default_network(options)
     if network != "private" or not (asked is None or in_user_namespace()):
         return perform(network)
     if asked is not None and builder.relay_failed:

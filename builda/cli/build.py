@@ -82,7 +82,11 @@ if TYPE_CHECKING:
     ),
     many("--secret", metavar="id=ID[,src=FILE|,env=NAME]", help="A secret for RUN --mount=type=secret."),
     many("--ssh", metavar="default|ID[=SOCKET|KEY]", help="An agent, or key files for one, for RUN --mount=type=ssh."),
-    many("--allow", metavar="security.insecure", help="Let RUN --security=insecure have every right."),
+    many(
+        "--allow",
+        metavar="PERMISSION",
+        help="Let RUN instructions have what they ask for: device[=PATH], network.host or security.insecure.",
+    ),
     many("--cpp-flag", metavar="FLAG", help="-DNAME[=VALUE], -UNAME or -IDIR for .in files."),
     switch("--preprocess", help="Preprocess the Containerfile whatever its name."),
     text("--print-plan", metavar="FORMAT", bare="text", help="Print the steps as text or json, and build nothing."),
@@ -234,10 +238,9 @@ def _line(session: Session, text_: str) -> None:
 
 def _request(session: Session, context: BuildContext, named: NamedContexts, values: dict[str, Any]) -> BuildRequest:
     from builda.containerfile import BuildRequest
+    from builda.permissions import parse_permissions
 
-    allowed = values.pop("allow")
-    if any(item != "security.insecure" for item in allowed):
-        raise Unsupported(f"unknown permission: {' '.join(allowed)}", hint="there is security.insecure")
+    run = groups.run_options(values, session.environ)
     values["platforms"] = groups.platforms(values)
     return BuildRequest(
         files=context.files,
@@ -253,7 +256,8 @@ def _request(session: Session, context: BuildContext, named: NamedContexts, valu
         env=tuple(_variables(values.pop("env"), session.environ).items()),
         labels=tuple(_label(item) for item in values.pop("label")),
         platform=values["platforms"][0],
-        allow_insecure=bool(allowed),
+        permissions=parse_permissions(values.pop("allow"), run.network),
+        run=run,
     )
 
 
@@ -373,6 +377,7 @@ def _execute_options(
         inputs=inputs,
         pull=PullOptions(policy=policy, platform=request.platform, access=inputs.access),
         run=run,
+        permissions=request.permissions,
         format=image_format,
         layers=layers,
         mounts=mounts,

@@ -162,8 +162,25 @@ def _of_directory(where: str, files: tuple[str, ...], ignore_file: str | None) -
         directory, names = directory.parent, (*files, where)
     else:
         names = tuple(_beside(directory, name) for name in files) or (str(find_containerfile(directory)),)
-    found = tuple((STDIN if name == "-" else name, _read(name)) for name in names)
+    found = tuple((STDIN if name == "-" else name, _read(directory, name)) for name in names)
     return BuildContext(directory, found, _given(ignore_file) or find_ignore_file(directory, found[0][0]))
+
+
+def _read_regular(name: str) -> bytes:
+    """The bytes of a file of the context; nothing else is opened for reading, as a pipe or a device may do harm."""
+    import stat
+
+    handle = os.open(name, os.O_PATH | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(name)
+        if not stat.S_ISREG(mode):
+            raise InvalidValue(f"Containerfile is not a regular file: {name}")
+        with open(f"/proc/self/fd/{handle}", "rb") as file:
+            return file.read(_limit() + 1)
+    finally:
+        os.close(handle)
 
 
 def _given(ignore_file: str | None) -> Path | None:
@@ -177,10 +194,16 @@ def _beside(context: Path, name: str) -> str:
     return name
 
 
-def _read(name: str) -> bytes:
+def _read(directory: Path, name: str) -> bytes:
+    """The bytes of a Containerfile. A name inside the context is a regular file there; others may be pipes."""
+    from builda.containerfile import check_stays, lies_in
+
     if name == "-":
         return sys.stdin.buffer.read(_limit() + 1)
     try:
+        if lies_in(directory, Path(name)):
+            check_stays(directory, Path(name), "Containerfile", "name the file that it leads to: -f FILE")
+            return _read_regular(name)
         with open(name, "rb") as file:
             return file.read(_limit() + 1)
     except FileNotFoundError as error:

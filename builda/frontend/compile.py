@@ -37,6 +37,7 @@ from builda.mounts import parse_mount
 from builda.oci import edits
 from builda.oci.config import Healthcheck, ImageConfig, empty_config
 from builda.oci.descriptor import Platform
+from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import (
     Configure,
     Context,
@@ -65,6 +66,8 @@ PROXIES = tuple(
 )
 """Build args that need no ARG and are kept out of history and step keys."""
 DEFAULT_SHELL = ("/bin/sh", "-c")
+_LOCAL_PLACE = re.compile(r"(oci|oci-archive|docker-archive|dir|docker-daemon|containers-storage|container):")
+"""Names of images at places of this machine: a trigger of a stranger's image may not look there."""
 NOP = "/bin/sh -c #(nop) "
 
 
@@ -81,7 +84,8 @@ class CompileOptions:
     base: str | None = None  # --from: replaces the image of the first FROM
     env: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
-    allow_insecure: bool = False
+    permissions: Permissions = NO_PERMISSIONS
+    host_network: bool = False  # commands have the host's network unless something else is asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,15 +413,15 @@ class _Compiler:
         security = given.get("security", "sandbox")
         if security not in ("sandbox", "insecure"):
             fail(item.at, f"unsupported security mode: {security}", "it is sandbox or insecure")
-        if security == "insecure" and not self.options.allow_insecure:
-            fail(item.at, "RUN --security=insecure is not allowed", "allow it with --allow security.insecure")
         insecure = security == "insecure"
-        return RunOptions(
+        options = RunOptions(
             network=None if network == "default" else network,
             cap_add=("ALL",) if insecure else (),
             security_opts=("seccomp=unconfined", "unmask=ALL") if insecure else (),
             devices=tuple(self._expand(state, value) for name, value in item.flags if name == "device"),
         )
+        self.options.permissions.check(options, host_is_default=self.options.host_network)
+        return options
 
     def _source(self, index: int, name: str, at: Location) -> Source:
         """What `--from=name` means: a named context, an earlier stage, else an image."""
@@ -436,6 +440,8 @@ class _Compiler:
             fail(at, f"stage is defined below: {name}", "a stage can use only those above it")
         if name.isdigit():
             fail(at, f"no such stage: {name}", f"stages above this one: 0 to {index - 1}" if index else None)
+        if at.origin and _LOCAL_PLACE.match(name):
+            fail(at, f"image of this machine is not for ONBUILD triggers of another image: {name}")
         self._config(index, name, self.options.platform, at)  # a typing error is better found now than steps later
         return FromImage(name)
 

@@ -215,7 +215,11 @@ def test_stages_that_need_each_other_are_refused(builda: Builda, base: str, cont
         (("--format", "zip"), "unknown image format: zip", "it is oci or docker"),
         (("--platform", "a/b/c/d"), "not a platform", None),
         (("--cpp-flag", "-O2"), "preprocessor flag is not supported: -O2", "use -D, -U and -I"),
-        (("--allow", "x"), "unknown permission: x", "there is security.insecure"),
+        (
+            ("--allow", "x"),
+            "unknown permission: x",
+            "there are device, device=PATH, network.host",
+        ),
         (("-f", "nope"), "no such file or directory for the Containerfile: nope", None),
         (("--ignorefile", "/nope"), "no such file or directory: /nope", None),
         (
