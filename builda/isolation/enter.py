@@ -169,6 +169,8 @@ def _init(spec: Spec, sources: Sources | None, alive: int, private_pid: bool) ->
         sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
         tree = Tree(spec, sources)
         terminal = _build(spec, tree, sources)
+        if spec["runtime"] is None:
+            tree.replace_null()
         children = None if private_pid else _open_children(tree, spec)
         if spec["runtime"] is None:
             sys.path.clear()  # an import from now on would take its module from the container

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _INERT = ("nosuid", "nodev", "noexec")
 _UNIFIED = "/sys/fs/cgroup/unified"  # where machines with both kinds of cgroups have the second
-_NODES = ("null", "zero", "full", "random", "urandom", "tty")
+_NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+_DEVICE_KINDS = (0o020000, 0o060000)  # character and block
 _DEV_LINKS = (
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
@@ -49,7 +50,9 @@ class Sources:
             return
         self.mounts = tuple((mount, _clone_mount(mount, spec["dev"], mapping)) for mount in spec["mounts"])
         self.devices = tuple((target, _clone_device(source)) for source, target in spec["devices"])
-        self.nodes = tuple((name, _clone_device("/dev/" + name)) for name in _NODES)
+        self.own_nodes = mapping is None and spec["own_nodes"]
+        # A user namespace may make no nodes. Its root directory may be mounted over ours, which has the caller's.
+        self.nodes = {} if self.own_nodes else {name: _clone_device("/dev/" + name) for name in _NODES}
 
 
 class Tree:
@@ -90,8 +93,9 @@ class Tree:
     def mount_others(self, spec: Spec, sources: Sources) -> None:
         """The caller's files, devices and mounts, in this order, then the masks over all of it."""
         self._bind_files(spec["files"])
-        for target, fd in sources.devices:
-            self.attach(fd, target, directory=False)
+        for number, (target, fd) in enumerate(sources.devices):
+            own = self._own_device(fd, f"device-{number}") if sources.own_nodes else fd
+            self.attach(own, target, directory=False)
         for mount, bind in sources.mounts:
             _, source, target, _, _ = mount
             try:
@@ -148,11 +152,9 @@ class Tree:
             os.symlink(target, name, dir_fd=dev)
         for name in ("pts", "shm", "mqueue"):
             os.mkdir(name, 0o755, dir_fd=dev)
-        for name in _NODES:
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=dev))
         self.attach(os.dup(dev), "/dev", directory=True)
-        for name, fd in sources.nodes:
-            _attach_below(fd, dev, name)
+        for name, numbers in _NODES.items():
+            _attach_below(_node(dev, name, numbers, sources), dev, name)
         self.devpts = _devpts()
         sys_.move_mount(self.devpts, "", dev, "pts", sys_.MOVE_MOUNT_F_EMPTY_PATH)
         size = f"size={spec['shm_size']}"
@@ -168,6 +170,23 @@ class Tree:
                 file.write(content)
             copy = sys_.open_tree(self.scratch, name, sys_.OPEN_TREE_CLONE)
             self.attach(copy, path, directory=False)
+
+    def _own_device(self, fd: int, name: str) -> int:
+        """A node of the command's own for the device that `fd` is a mount of; closes `fd`. See `_node`."""
+        info = os.fstat(fd)
+        os.mknod(name, info.st_mode, info.st_rdev, dir_fd=self.scratch)
+        os.chown(name, info.st_uid, info.st_gid, dir_fd=self.scratch, follow_symlinks=False)
+        os.close(fd)
+        return _opening(self.scratch, name)
+
+    def replace_null(self) -> None:
+        """Give the command its own /dev/null for streams that are the machine's, which fchmod(2) would change."""
+        for fd in (0, 1, 2):
+            info = os.fstat(fd)
+            if info.st_mode & 0o170000 == 0o020000 and info.st_rdev == os.makedev(*_NODES["null"]):
+                null = os.open("null", os.O_RDWR, dir_fd=self.dev)
+                os.dup2(null, fd)
+                os.close(null)
 
     def _make_readonly(self, paths: tuple[str, ...]) -> None:
         for path in paths:
@@ -251,12 +270,40 @@ def _clone_mount(mount: detached.Description, dev: bool, mapping: Mapping | None
 
 
 def _clone_device(source: str) -> int:
+    """The machine's node, read-only: mode, owner and times stay as they are, and devices can be written to anyhow."""
     try:
-        return detached.clone_bind(source, recursive=False, options=("private", "noexec", "nosuid"))
+        fd = detached.clone_bind(source, recursive=False, options=("private", "noexec", "nosuid", "ro"))
     except FileNotFoundError as error:
         raise Failure("NotFound", f"no such device: {source}") from error
     except OSError as error:
         raise refused(f"bind the device {source}", error) from error
+    if os.fstat(fd).st_mode & 0o170000 not in _DEVICE_KINDS:
+        raise Failure("InvalidValue", f"not a device: {source}")
+    return fd
+
+
+def _node(dev: int, name: str, numbers: tuple[int, int], sources: Sources) -> int:
+    """A mount of one of the standard devices, for the file `name` that this makes in the directory `dev`.
+
+    The directory opens no devices (nodev), so that a node that the command makes is of no use, and each standard one
+    is a mount that does. With rights to make nodes it is one of the command's own, which it may change as it likes.
+    """
+    if name not in sources.nodes:
+        try:
+            os.mknod(name, 0o020666, os.makedev(*numbers), dir_fd=dev)
+            return _opening(dev, name)
+        except PermissionError:  # without CAP_MKNOD
+            sources.own_nodes = False
+    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=dev))
+    return sources.nodes[name] if name in sources.nodes else _clone_device("/dev/" + name)
+
+
+def _opening(directory: int, name: str) -> int:
+    """A detached mount of one node that opens its device."""
+    fd = sys_.open_tree(directory, name, sys_.OPEN_TREE_CLONE)
+    inert = sys_.MOUNT_ATTR_NOSUID | sys_.MOUNT_ATTR_NOEXEC
+    sys_.mount_setattr(fd, "", sys_.AT_EMPTY_PATH, attr_set=inert, attr_clr=sys_.MOUNT_ATTR_NODEV)
+    return fd
 
 
 def _with_attributes(mount: detached.Description, dev: bool) -> detached.Description:
