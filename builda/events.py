@@ -13,6 +13,15 @@ from builda.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuildStarted:
+    """A build for one platform (None: the only one) begins; it has so many stages, and steps in all of them."""
+
+    stages: int
+    steps: int
+    platform: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepStarted:
     """Step `index` of `total` (both from 1) of a stage begins; `text` is what the user wrote.
 
@@ -49,6 +58,19 @@ class StepFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailure:
+    """A step ended without a result. `message` says why; None if it was stopped because something else ended."""
+
+    index: int
+    total: int
+    seconds: float
+    message: str | None
+    stage: str | None = None
+    file: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerStored:
     """What step `index` of a stage changed is stored, as a blob of this digest and size; none when it was nothing."""
 
@@ -79,6 +101,21 @@ class BlobProgress:
     total: int | None
     done: bool = False
     reused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkProgress:
+    """`offset` of `total` bytes (None when unknown) of local work are done; `done` comes once, last.
+
+    `work` is what happens: files are copied, an archive is extracted, a layer is written and compressed. `subject`
+    tells apart what goes on at the same time. Work that takes less than a second has no such event.
+    """
+
+    work: Literal["copy", "extract", "store"]
+    subject: str
+    offset: int
+    total: int | None
+    done: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +153,17 @@ class BuildFailed:
 
 
 Event: TypeAlias = (
-    StepStarted | StepFinished | LayerStored | CommandOutput | BlobProgress | Warned | ImageBuilt | BuildFailed
+    BuildStarted
+    | StepStarted
+    | StepFinished
+    | StepFailure
+    | LayerStored
+    | CommandOutput
+    | BlobProgress
+    | WorkProgress
+    | Warned
+    | ImageBuilt
+    | BuildFailed
 )
 Emit: TypeAlias = Callable[[Event], None]
 

@@ -32,7 +32,7 @@ from builda.builder.records import timestamp
 from builda.builder.tails import Tails
 from builda.builder.usernamespace import checked
 from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, TreeNeeded, of_system
-from builda.events import LayerStored, StepFinished, StepStarted, Warned
+from builda.events import BuildStarted, LayerStored, StepFailure, StepFinished, StepStarted, Warned
 from builda.oci import edits
 from builda.oci.config import History, ImageConfig, empty_config
 from builda.oci.digest import Digest
@@ -211,6 +211,7 @@ def _cache_target(plan: Plan, options: ExecuteOptions) -> str:
 def _execute(builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool) -> Built:
     with ExitStack() as stack:
         work = stack.enter_context(_Execution(builder, plan, options, imported, as_list=as_list))
+        work.begin()
         work.stages()
         built = work.commit()
         return replace(built, export=work.export()) if options.export else built
@@ -258,6 +259,12 @@ class _Execution:
             if len(found) != self.known[context]:
                 file_digests.save(self.store.layout, context, found, self.builder.now())
 
+    def begin(self) -> None:
+        needed = self.plan.needed()
+        steps = sum(_steps(self.plan.stages[index]) for index in needed)
+        platform = self.options.platform_label
+        self.builder.emit(BuildStarted(stages=len(needed), steps=steps, platform=platform))
+
     # Stages
 
     def stages(self) -> None:
@@ -285,8 +292,16 @@ class _Execution:
         self.stage(index)
 
     def stage(self, index: int) -> None:
+        try:
+            self.steps(index)
+        except BaseException as error:
+            if not isinstance(error, TreeNeeded | LayerLost):  # after these the build begins again
+                self.failed(index, error)
+            raise
+
+    def steps(self, index: int) -> None:
         stage = self.plan.stages[index]
-        texts = sum(1 for step in stage.steps if step.text) + 1
+        texts = _steps(stage)
         mark = self.marks[index] = _Mark(1, texts, stage.at)
         self.announce(mark, self.from_text(stage), index)
         tip = self.tips[index] = self.start(index, stage)
@@ -348,6 +363,21 @@ class _Execution:
                 pending=mark.pending,
                 digest=None if blob is None else blob.digest,
                 bytes=None if blob is None else blob.size,
+            )
+        )
+
+    def failed(self, index: int, error: BaseException) -> None:
+        mark = self.marks[index]
+        file, line = mark.place
+        self.builder.emit(
+            StepFailure(
+                index=mark.number,
+                total=mark.total,
+                seconds=time.monotonic() - mark.began,
+                message=str(error) if isinstance(error, BuildaError | OSError) else None,
+                stage=self.label(index),
+                file=file,
+                line=line,
             )
         )
 
@@ -840,6 +870,11 @@ def _layer_of(found: StepResult, step: Step) -> FrozenLayer:
         blob=None if found.blob is None else Descriptor.from_json(found.blob, where="remembered step"),
         empty=found.empty,
     )
+
+
+def _steps(stage: Stage) -> int:
+    """How many instructions a stage has, FROM being the first."""
+    return sum(1 for step in stage.steps if step.text) + 1
 
 
 def _following(steps: tuple[Step, ...], step: Step) -> str:

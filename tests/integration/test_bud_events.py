@@ -83,6 +83,26 @@ def test_a_build_tells_of_its_steps_layers_and_image(builda: Builda, watched: Wa
 
 
 @pytest.mark.root
+def test_a_build_says_first_what_it_has_to_do(watched: Watched) -> None:
+    _, found = watched("FROM BASE AS unused\nRUN false\nFROM BASE AS used\nENV A=1\nFROM used\nENV B=1\nENV C=1\n")
+    begun = of("build_started", found)
+    assert [(event["stages"], event["steps"], event["platform"]) for event in begun] == [(2, 5, None)]
+    first_step = of("step_started", found)[0]
+    assert found.index(begun[0]) < found.index(first_step)
+
+
+@pytest.mark.root
+def test_a_step_that_fails_says_so_at_once_and_those_beside_it_are_stopped(watched: Watched) -> None:
+    text = "FROM BASE AS a\nRUN exit 7\nFROM BASE AS b\nRUN sleep 2\nRUN true\nFROM a\nCOPY --from=b /etc /b\n"
+    _, found = watched(text, "--jobs", "2", "--no-cache")
+    failures = of("step_failure", found)
+    assert (failures[0]["stage"], failures[0]["index"], failures[0]["line"]) == ("1/3", 2, 2)
+    assert "command failed with exit status 7" in failures[0]["message"]
+    assert all(failure["message"] is None for failure in failures[1:])
+    assert found.index(failures[0]) < found.index(of("build_failed", found)[0])
+
+
+@pytest.mark.root
 def test_a_failure_is_the_last_event(watched: Watched, tmp_path: Path) -> None:
     status, found = watched("FROM BASE\nRUN exit 7\n")
     last = found[-1]

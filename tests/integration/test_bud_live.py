@@ -148,7 +148,7 @@ def test_the_view_can_be_done_without(builda: Builda, write: Write, args: list[s
 def test_an_error_has_colours_on_a_terminal_that_takes_them(builda: Builda, write: Write) -> None:
     command = [*builda.command, "bud", str(write("FROM BASE\nRUNN x\n"))]
     shown = on_terminal(command)
-    assert "\x1b[1;31mbuilda:\x1b[0m " in shown.text
+    assert "\x1b[1;31mError:\x1b[0m " in shown.text
     assert "\x1b[1m>    2 | RUNN x\x1b[0m" in shown.text
     assert "\x1b[36mhint:\x1b[0m did you mean RUN?" in shown.text
     plain = on_terminal(command, NO_COLOR="1").text
