@@ -1,8 +1,9 @@
 """`Containerfile.in` to Containerfile, by pcpp, with the place of every line kept.
 
 pcpp never sees what it would spoil. Only real directives reach it as such (`#if`; `# if the` is a comment); comments,
-shebangs, parser directives and heredoc bodies travel as placeholders, and `//`, `/*` and line ends are guarded, so that
-URLs, globs and continuations survive. Macros are replaced in the rest, outside quotes, as `cpp -traditional` does.
+shebangs and parser directives travel as placeholders, and `//`, `/*` and line ends are guarded, so that URLs, globs and
+continuations survive. Macros are replaced in the rest, outside quotes, as `cpp -traditional` does. The lines of
+heredocs are no exception, as cpp knows nothing of them.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from builda.errors import ContainerfileError, InvalidValue
-from builda.frontend import heredoc
 from builda.frontend.source import SourceText, decode
 from builda.plan import Location
 
@@ -28,7 +28,34 @@ _END = "\ue00a"  # the end of a line of text: keeps a trailing backslash from jo
 _GUARD = "\ue003"  # between two characters that would begin a comment
 _OPEN, _CLOSE = "\ue001", "\ue002"  # a placeholder's number stands between them
 _RESERVED = re.compile("[\ue000-\ue00f]")
-_DIRECTIVE = re.compile(r"[ \t]*#(include|define|undef|ifdef|ifndef|if|elif|else|endif|error|warning)\b(.*)", re.S)
+_DIRECTIVE = re.compile(
+    r"[ \t]*#([ \t]*)(include|define|undef|ifdef|ifndef|if|elif|else|endif|error|warning)\b(.*)", re.S
+)
+_COMMENT = re.compile(r"/\*.*?\*/|//.*")
+_NAME = r"[A-Za-z_]\w*"
+_OPERAND = rf"(?:[!~(+-]\s*)*(?:defined\s*(?:\(\s*{_NAME}\s*\)|{_NAME})|{_NAME}(?:\s*\([^()]*\))?|\d\w*)(?:\s*\))*"
+_EXPRESSION = rf"{_OPERAND}(?:\s*(?:[&|=!<>]=|&&|\|\||<<|>>|[-+*/%<>&|^?:])\s*{_OPERAND})*\s*\\?"
+_FORM = {
+    "include": re.compile(r"\"[^\"]+\"|<[^>]+>"),
+    "define": re.compile(rf"{_NAME}(\(.*|\s.*|)", re.S),
+    "undef": re.compile(_NAME),
+    "ifdef": re.compile(_NAME),
+    "ifndef": re.compile(_NAME),
+    "if": re.compile(_EXPRESSION),
+    "elif": re.compile(_EXPRESSION),
+    "else": re.compile(""),
+    "endif": re.compile(""),
+    "error": re.compile(".*", re.S),
+    "warning": re.compile(".*", re.S),
+}
+"""What stands behind each directive's word."""
+_CODE = re.compile(rf"{_NAME}\(|[^a-z]*$|.*(defined|[=!<>]=|&&|\|\||[<>!])|[A-Z_][A-Z0-9_]*\b")
+_ANY_NAME = re.compile(r"[A-Za-z_]\w*")
+_SEEN_BY_PCPP = re.compile(r"\d[A-Za-z_]|[(),]")  # a number with a name behind it; the arguments of a macro's call
+_OPENING = re.compile(r"[ \t]*/\*")
+_BLOCK = re.compile(r"[\s*!]|$|\w+( |$)")  # what stands behind the /* of a comment of several lines
+_TRAILING = re.compile(r"""("(?:\\.|[^"\\])*"|'[^']*')|(?<=\s)/\*(?=\s)(?:(?!\*/).)*(?<=\s)\*/(?=\s|$)""")
+_SPECIAL = re.compile(r"/[/*]|\?\?")  # comments, and what trigraphs begin with
 _NEEDS_ARGUMENT = frozenset({"include", "define", "undef", "ifdef", "ifndef", "if", "elif"})
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
@@ -166,7 +193,22 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
             if (bad := _RESERVED.search(text)) is not None:
                 line = text.count("\n", 0, bad.start()) + 1
                 raise ContainerfileError(f"reserved character U+{ord(bad[0]):04X}", file=shown, line=line)
-            return "\n".join(_encoded(tuple(text.split("\n")), self.kept))
+            lines = tuple(text.split("\n"))
+            plain = _untouched_by(self.macros, lines)
+            return "\n".join(_encoded(lines, self.kept, plain, lambda index: self.doubt(shown, index + 1)))
+
+        def doubt(self, shown: str, line: int) -> None:
+            message = "line is a comment, and reads like a directive; a directive has no white space behind its #"
+            self.warnings.append((Location(shown, line), message))
+
+        def define(self, tokens: Any) -> None:
+            if isinstance(tokens, str) and tokens.startswith('__FILE__ "'):  # a full path would make builds differ
+                tokens = f'__FILE__ "{self.beside(tokens[10:-1])}"'
+            super().define(tokens)
+
+        def beside(self, path: str) -> str:
+            top = os.path.abspath(context or os.path.dirname(file))
+            return os.path.relpath(path, top) if _inside(path, top) else os.path.basename(path)
 
         def decode(self, line: str) -> str:
             plain = line.replace(_GUARD, "").replace(_END, "")
@@ -228,34 +270,108 @@ def _inside(path: str, directory: str) -> bool:
     return os.path.commonpath((path, directory)) == directory
 
 
-def _encoded(lines: tuple[str, ...], kept: list[str]) -> list[str]:
-    """`lines` as pcpp shall see them; what must survive untouched goes to `kept` and leaves a placeholder."""
-    result = list(lines)
-    verbatim = {i for item in _logical_around_directives(lines) for i in _verbatim_lines(item, lines)}
+def _untouched_by(macros: Iterable[str], lines: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether no macro can be in a line of text: pcpp, which is slow, need not see it then.
+
+    Known only where `lines` include no file that may define others.
+    """
+    directives = [match for line in lines if "#" in line and (match := _DIRECTIVE.match(line))]
+    if any(match[2] == "include" for match in directives):
+        return lambda line: False
+    names = {*macros, "__LINE__", *(name for match in directives for name in _ANY_NAME.findall(match[3]))}
+    return lambda line: names.isdisjoint(_ANY_NAME.findall(line)) and _SEEN_BY_PCPP.search(line) is None
+
+
+def _encoded(
+    lines: tuple[str, ...], kept: list[str], plain: Callable[[str], bool], doubtful: Callable[[int], None]
+) -> list[str]:
+    """`lines` as pcpp shall see them; what must survive untouched goes to `kept` and leaves a placeholder.
+
+    So does what is `plain`. `doubtful` is told the index of each comment that could also be meant as a directive.
+    """
+    result = list(_without_comments(lines))
     index = 0
     while index < len(lines):
-        if index in verbatim:
-            kept.append(lines[index])
-            result[index] = f"{_OPEN}{len(kept) - 1}{_CLOSE}{_END}"
-        elif _DIRECTIVE.match(lines[index]):
+        line = result[index]
+        if line is None:
+            result[index] = ""  # without _END: the line goes
+        elif (kind := _directive(line)) == "directive":
             while lines[index].endswith("\\") and index + 1 < len(lines):  # a directive's own continuation
                 index += 1
-        elif index + 1 < len(lines) or lines[index]:
-            result[index] = lines[index].replace("/*", f"/{_GUARD}*").replace("//", f"/{_GUARD}/") + _END
+                result[index] = lines[index]
+        elif line.lstrip().startswith("#") or (line and plain(line)):
+            if kind == "doubtful":
+                doubtful(index)
+            kept.append(line)
+            result[index] = f"{_OPEN}{len(kept) - 1}{_CLOSE}{_END}"
+        elif index + 1 < len(lines) or line:
+            result[index] = _SPECIAL.sub(_guarded, line) + _END
         index += 1
-    return result
+    return [line or "" for line in result]
 
 
-def _logical_around_directives(lines: tuple[str, ...]) -> list[heredoc.Logical]:
-    """Logical lines of the text between directives: comments, instructions with their heredocs."""
-    escape = heredoc.escape_of(lines)
-    return list(heredoc.iter_logical(lines, escape))
+def _guarded(match: re.Match[str]) -> str:
+    return match[0][0] + _GUARD + match[0][1]
 
 
-def _verbatim_lines(item: heredoc.Logical, lines: tuple[str, ...]) -> list[int]:
-    """Indexes of comments (directives are none) and of heredoc bodies with their terminators."""
-    comments = item.skipped if item.joined is not None else item.body
-    found = [i for i in comments if lines[i].strip() and not _DIRECTIVE.match(lines[i])]
-    if item.heredocs:
-        found.extend(range(max(*item.body, *item.skipped, 0) + 1, item.end))
-    return found
+def _directive(line: str) -> Literal["directive", "doubtful", "text"]:
+    """What a line is to the preprocessor.
+
+    With white space behind the `#` it is a directive only where its rest is that of one and no prose (a name in
+    capitals, an operator): `# if the base is old` is prose, `# define V 1` a directive, `# define it` doubtful.
+    """
+    match = _DIRECTIVE.match(line)
+    if match is None:
+        return "text"
+    blanks, word, rest = match[1], match[2], _COMMENT.sub("", match[3]).strip()
+    if not blanks:
+        return "directive"
+    if _FORM[word].fullmatch(rest) is None:
+        return "text"
+    if word in ("define", "undef", "if", "elif"):
+        return "directive" if _CODE.match(rest) else "doubtful"
+    return "doubtful" if word in ("error", "warning") else "directive"
+
+
+def _without_comments(lines: tuple[str, ...]) -> Iterator[str | None]:
+    """The lines without their `/* … */`; None for one that was nothing else.
+
+    A comment begins its line and may have several, or stands behind white space and ends on the same line. Other `/*`
+    are patterns of files.
+    """
+    inside = 0  # lines that still belong to a comment
+    for index, line in enumerate(lines):
+        if inside:
+            inside -= 1
+            line = "" if inside else line.partition("*/")[2]  # what is left of it
+            yield line if line.strip() else None
+            continue
+        opening = _OPENING.match(line)
+        if opening is None:
+            yield line if _directive(line) == "directive" else _closed_comments_cut(line)
+            continue
+        end = _end_of_comment(lines, index, opening.end())
+        if end is None:
+            yield line
+        elif end > index:
+            inside = end - index
+            yield None
+        else:
+            rest = line[opening.end() :].partition("*/")[2]
+            yield rest if rest.strip() else None
+
+
+def _end_of_comment(lines: tuple[str, ...], index: int, at: int) -> int | None:
+    """The index of the line in which the comment ends that begins at `lines[index][at:]`; None if it is none."""
+    if "*/" in lines[index][at:] and re.match(r"[\s*!\w]", lines[index][at:]):
+        return index
+    if not _BLOCK.match(lines[index], at):
+        return None
+    return next((i for i in range(index + 1, len(lines)) if "*/" in lines[i]), None)
+
+
+def _closed_comments_cut(line: str) -> str:
+    """A line of text without comments behind white space that end on it; those in quotes are text."""
+    if "/*" not in line:
+        return line
+    return _TRAILING.sub(lambda match: match[1] or "", line).rstrip() if _TRAILING.search(line) else line

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builda.errors import ContainerfileError, InvalidValue
 from builda.frontend.preprocess import Flags, Preprocessed, parse_flags, preprocess
+
+FRAGMENTS = (
+    *("#include", "# define", "#if", "#endif", "#else", "#elif", " X", "X(a, b)", " 1", " ??/", "\n", "\n", "\n"),
+    *("/*", "*/", "//", "\\\n", "'", '"', "<<EOF", "EOF", "RUN ", "#", "##", "(", ")", "\t", "\ue001", "é", "$", " > "),
+)
+"""What texts by chance are made of."""
 
 
 def run(tmp_path: Path, text: str, *flags: str) -> Preprocessed:
@@ -51,10 +60,105 @@ def test_lines_that_cpp_would_spoil_survive(tmp_path: Path, line: str) -> None:
     assert lines(tmp_path, f"{line}\n")[0] == line
 
 
-def test_heredoc_bodies_survive_whole(tmp_path: Path) -> None:
-    body = "#!/bin/sh\n#include <stdio.h>\n#define A 1\nA\n"
-    text = f"#define A x\nCOPY <<EOF /A\n{body}EOF\nRUN A\n"
-    assert lines(tmp_path, text) == ["COPY <<EOF /x", *body.splitlines(), "EOF", "RUN x"]
+def test_lines_of_heredocs_are_preprocessed_as_all_others(tmp_path: Path) -> None:
+    (tmp_path / "step.sh").write_text("#!/bin/sh\n# why\ncase $1 in\n  /*) echo V;;\nesac\n")
+    text = (
+        "RUN bash <<'EOF'\n#include \"step.sh\"\n#ifdef ZFS\nzfs it's V\n#else\nnone\n#endif\n"
+        "#define V 2\n'V' V ${#V}\nEOF\nRUN V\n"
+    )
+    included = ["#!/bin/sh", "# why", "case $1 in", "  /*) echo V;;", "esac"]
+    rest = ["'V' 2 ${#2}", "EOF", "RUN 2"]
+    assert lines(tmp_path, text) == ["RUN bash <<'EOF'", *included, "none", *rest]
+    assert lines(tmp_path, text, "-DZFS") == ["RUN bash <<'EOF'", *included, "zfs it's V", *rest]
+
+
+def test_the_arguments_of_a_macro_may_stand_on_several_lines(tmp_path: Path) -> None:
+    assert lines(tmp_path, "#define I(p, q) <p-q>\nRUN I(a b,\n  c d\n  )\n") == ["RUN <a b-", "  c d>"]
+
+
+def test_comments_of_c_go(tmp_path: Path) -> None:
+    text = (
+        "/* head */\n/**\n * more\n */\nFROM a /* of b */\nRUN x \\\n  /* why */\n  /* and\n     how */\n  y\n"
+        '/* before */ RUN z\n/* open */ /* not text\nCOPY "/* q */" it\'s /* gone */ /x/\n'
+    )
+    assert [line.rstrip() for line in lines(tmp_path, text)] == [
+        "FROM a",
+        "RUN x \\",
+        "  y",
+        " RUN z",
+        " /* not text",
+        'COPY "/* q */" it\'s  /x/',
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RUN rm -rf /var/lib/apt/lists/* /usr/*/doc/*",
+        "RUN ls /* /tmp/*/",
+        "  /*) echo absolute;;",
+        "  /*.txt|*/) true;;",
+        "RUN grep ' /* x */ ' f",
+        "RUN echo /*x*/y a/*b */",
+        "/* never closed",
+        "RUN echo what??/ ok??=",
+    ],
+)
+def test_patterns_of_files_are_no_comments(tmp_path: Path, line: str) -> None:
+    assert lines(tmp_path, f"{line}\n") == [line]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# define V 1\nRUN V\n", ["RUN 1"]),
+        ("#  define V 1\nRUN V\n", ["RUN 1"]),
+        ("#\tdefine f(x) <x>\nRUN f(1)\n", ["RUN <1>"]),
+        ("# define V 1\n# undef V\nRUN V\n", ["RUN V"]),
+        ("# ifdef V /* set */\nRUN V\n# else\nRUN none\n# endif // V\n", ["RUN none"]),
+        ("# if defined(V) && V > 1\nRUN V\n# elif !V\nRUN none\n# endif\n", ["RUN none"]),
+        ('#  include "other"\n', ["RUN other"]),
+    ],
+)
+def test_directives_may_have_white_space_behind_the_hash(tmp_path: Path, text: str, expected: list[str]) -> None:
+    (tmp_path / "other").write_text("RUN other\n")
+    assert lines(tmp_path, text) == expected
+    assert run(tmp_path, text).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "warns"),
+    [
+        ("# if the base image is old", False),
+        ("# include only what is needed", False),
+        ("# else we fail", False),
+        ("# ifdef V is set", False),
+        ("# define the base", True),
+        ("# define it", True),
+        ("# if needed", True),
+        ("#   error handling", True),
+        ("# warning: slow", True),
+        ("# undef it", True),
+    ],
+)
+def test_a_comment_that_could_be_a_directive_is_told(tmp_path: Path, line: str, warns: bool) -> None:
+    result = run(tmp_path, f"FROM a\n{line}\n")
+    assert result.source.lines == ("FROM a", line)
+    assert [place.line for place, _ in result.warnings] == ([2] if warns else [])
+
+
+def test_the_name_of_the_file_is_that_in_the_context(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/a.in").write_text("RUN __FILE__ __LINE__\n")
+    assert lines(tmp_path, '#include "sub/a.in"\nRUN __FILE__\n') == ['RUN "sub/a.in" 1', 'RUN "Containerfile.in"']
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
+def test_any_text_gives_lines_or_an_error_with_a_place(text: str) -> None:
+    with suppress(ContainerfileError):
+        done = preprocess(text.encode(), "f.in", context=None)
+        assert len(done.source.lines) == len(done.source.places)
 
 
 def test_conditions(tmp_path: Path) -> None:
