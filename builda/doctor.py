@@ -115,7 +115,7 @@ _MODES: dict[Mode, str] = {
     "subid": "builds in a user namespace, with the ids of /etc/subuid",
     "chroot": "commands run by chroot in one tree for each container, and are not kept from what else is in this place",
     "single": "builds in a user namespace of this user's id alone; commands run as root, and can give files to nobody",
-    "traced": "no namespace, no mount and no chroot; builds without RUN work, and commands cannot be run",
+    "traced": "no usable namespace, no mount and no chroot; builds without RUN work, and commands cannot be run",
 }
 
 
@@ -139,6 +139,14 @@ def _better(facts: Facts) -> Iterator[Finding]:
                 f"of the capabilities SETUID, SETGID and SETFCAP, it lacks {' and '.join(missing)}",
                 _context("capabilities:", "  add: [SETUID, SETGID, SETFCAP]"),
                 "userns",
+            )
+        if found.single_map is not None:
+            yield Finding(
+                "lack",
+                "root may not map its own id either",
+                f"the kernel says: {found.single_map}; root needs CAP_SETFCAP for it, other users do not",
+                _context("runAsUser: 1000"),
+                "single",
             )
     if facts.mode in ("single", "traced", "chroot") and facts.uid != 0:
         yield _no_range(facts)

@@ -149,7 +149,10 @@ def _not_built(mode: Mode, found: Abilities) -> BuildaError:
 def _no_range(found: Abilities) -> BuildaError:
     """What keeps this process from mapping more than its own id."""
     if os.geteuid() == 0 and found.identity_map is not None:
-        return mapping_refused(found.identity_map, by_tools=False)
+        refused = mapping_refused(found.identity_map, by_tools=False)
+        if found.single_map is not None:
+            refused.hint = f"{refused.hint}; a user that is not root (in a pod, runAsUser: 1000) needs none"
+        return refused
     try:
         subordinate()
     except IsolationUnavailable as error:
@@ -231,6 +234,7 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
         "user_namespace": "user namespace",
         "identity_map": "identity map",
         "subordinate_map": "subordinate ids",
+        "single_map": "one id",
         "change_root": "chroot",
     }
     found: dict[str, str | None] = {names[key]: answer for key, answer in abilities(runroot)._asdict().items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 from builda.errors import IsolationUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from builda.linux.userns import Maps
 
@@ -19,7 +19,16 @@ Mode: TypeAlias = Literal["direct", "userns", "subid", "single", "chroot", "trac
 MODES: tuple[Mode, ...] = get_args(Mode)
 UNTRIED = "not tried"
 
-_SETGID, _SETUID, _SYS_CHROOT, _SYS_ADMIN = 6, 7, 18, 21
+_SETGID, _SETUID, _SYS_ADMIN = 6, 7, 21
+IN_TREES: Mapping[str, int] = {
+    "SYS_CHROOT": 18,
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "SETGID": _SETGID,
+    "SETUID": _SETUID,
+}
+"""The capabilities, by number, without which mode `chroot` can neither make the trees of images nor run in them."""
 
 
 class Abilities(NamedTuple):
@@ -29,12 +38,14 @@ class Abilities(NamedTuple):
     user_namespace: str | None = UNTRIED
     identity_map: str | None = UNTRIED  # written by this process's own rights
     subordinate_map: str | None = UNTRIED  # by newuidmap and newgidmap
+    single_map: str | None = UNTRIED  # this process's own id alone; root needs CAP_SETFCAP for it
     change_root: str | None = UNTRIED
 
 
 def decisive() -> Abilities:
     """Try what decides the mode, best mode first, until one is found; nothing changes for this process."""
     from builda.linux import syscalls as sys_
+    from builda.linux.userns import only
 
     effective = sys_.capget()[0]
     mounts = attempt(_tmpfs) if effective >> _SYS_ADMIN & 1 else "CAP_SYS_ADMIN is missing"
@@ -43,11 +54,12 @@ def decisive() -> Abilities:
     namespace = attempt(lambda: sys_.unshare(sys_.CLONE_NEWUSER))
     by_hand: str | None = "no user namespace"
     by_tools: str | None = by_hand
+    alone: str | None = by_hand
     if namespace is None:
         by_hand = _identity_map(effective)
         by_tools = attempt(lambda: _enter(subordinate())) if by_hand is not None else UNTRIED
-    root = attempt(lambda: os.chroot("/")) if effective >> _SYS_CHROOT & 1 else "CAP_SYS_CHROOT is missing"
-    return Abilities(mounts, namespace, by_hand, by_tools, root)
+        alone = attempt(lambda: _enter(only())) if by_hand is not None and by_tools is not None else UNTRIED
+    return Abilities(mounts, namespace, by_hand, by_tools, alone, _change_root(effective))
 
 
 def choose_mode(abilities: Abilities) -> Mode:
@@ -57,7 +69,10 @@ def choose_mode(abilities: Abilities) -> Mode:
     if abilities.user_namespace is None:
         if abilities.identity_map is None:
             return "userns"
-        return "subid" if abilities.subordinate_map is None else "single"
+        if abilities.subordinate_map is None:
+            return "subid"
+        if abilities.single_map is None:
+            return "single"
     return "chroot" if abilities.change_root is None else "traced"
 
 
@@ -114,6 +129,13 @@ def attempt(action: Callable[[], None]) -> str | None:
         said = pipe.read().decode()
     os.waitpid(pid, 0)
     return said or None
+
+
+def _change_root(effective: int) -> str | None:
+    missing = [name for name, bit in IN_TREES.items() if not effective >> bit & 1]
+    if missing:
+        return f"{' and '.join(f'CAP_{name}' for name in missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    return attempt(lambda: os.chroot("/"))
 
 
 def _identity_map(effective: int) -> str | None:

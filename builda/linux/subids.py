@@ -12,7 +12,9 @@ IdMap: TypeAlias = tuple[tuple[int, int, int], ...]
 """Rows of /proc/PID/uid_map: first id inside, first id outside, how many."""
 
 ENOUGH = 65536
+"""Ids that an image may use; below are those that accounts of a machine have."""
 _LEAST = 1000  # system users of every distribution end below
+_FIRST = 100000  # where useradd begins
 _LARGEST = 2**32 - 1
 
 
@@ -28,13 +30,20 @@ class IdRange(NamedTuple):
         return self.start + self.size
 
 
-def subordinate_map(kind: Kind, own: int, user: int, *, etc: str = "/etc") -> IdMap:
-    """The caller's own id as 0, then the ranges of user `user` from 1 on; IsolationUnavailable says what is wrong."""
+def subordinate_map(kind: Kind, own: int, user: int, *, etc: str = "/etc", held: IdMap | None = None) -> IdMap:
+    """The caller's own id as 0, then the usable ranges of user `user` from 1 on; IsolationUnavailable without any.
+
+    `held` is the map of the caller's user namespace (None: look): a pod with hostUsers: false has 65536 ids, and what
+    is written for more does not exist there.
+    """
+    from builda.linux.userns import id_map
+
+    here = id_map(kind) if held is None else held
     ranges = ranges_of(kind, user, etc=etc)
-    _check(ranges, kind, own, user, etc)
+    _check(ranges, kind, own, user, etc, here)
     rows = [(0, own, 1)]
     inside = 1
-    for one in ranges:
+    for one in _usable(ranges, here):
         rows.append((inside, one.start, one.size))
         inside += one.size
     return tuple(rows)
@@ -61,12 +70,59 @@ def _written(kind: Kind, names: set[str], etc: str) -> tuple[IdRange, ...]:
     return tuple(_parsed(line, f"{path}:{number}") for number, line in rows if line.partition(":")[0] in names)
 
 
-def advice(kind: Kind, user: int, etc: str = "/etc") -> str:
-    """The line that would do in the file."""
+def advice(kind: Kind, user: int, etc: str, held: IdMap) -> str:
+    """The line that would do in the file: a range that neither another line there nor an account has."""
     name = next(iter(_names(user)), str(user))
-    return (
-        f"a line such as {name}:100000:{ENOUGH} in {etc}/sub{kind}, or: usermod --add-sub{kind}s 100000-165535 {name}"
+    free = _free(_taken(kind, etc), held)
+    if free is None:
+        return f"no {_LEAST} ids in a row are free for {name} in {etc}/sub{kind}: give back a range there"
+    line = f"{name}:{free.start}:{free.size}"
+    return f"a line such as {line} in {etc}/sub{kind}, or: usermod --add-sub{kind}s {free.start}-{free.end - 1} {name}"
+
+
+def _taken(kind: Kind, etc: str) -> list[IdRange]:
+    """The ranges of all users, and the id of each account, in order."""
+    import grp
+    import pwd
+
+    try:
+        with open(f"{etc}/sub{kind}", encoding="utf-8", errors="replace") as file:
+            rows = [line.strip().split(":") for line in file]
+    except FileNotFoundError:
+        rows = []
+    numbers = [row[1:] for row in rows if len(row) == 3 and row[1].isdecimal() and row[2].isdecimal()]
+    ids = [row.pw_uid for row in pwd.getpwall()] if kind == "uid" else [row.gr_gid for row in grp.getgrall()]
+    return sorted([*(IdRange(int(start), int(size)) for start, size in numbers), *(IdRange(one, 1) for one in ids)])
+
+
+def _free(taken: list[IdRange], held: IdMap) -> IdRange | None:
+    """The first free range of the usual size; where the ids end before that, the largest there is, if it will do."""
+    gaps: list[IdRange] = []
+    for first, _, size in held:
+        at, end = max(first, _LEAST), min(first + size, _LARGEST)
+        for one in (*taken, IdRange(end, 1)):
+            if at < min(one.start, end):
+                gaps.append(IdRange(at, min(one.start, end) - at))
+            at = max(at, one.end)
+    usual = (IdRange(start, ENOUGH) for gap in gaps if gap.end - (start := max(gap.start, _FIRST)) >= ENOUGH)
+    largest = max((IdRange(gap.start, min(gap.size, ENOUGH)) for gap in gaps), key=lambda one: one.size, default=None)
+    return next(usual, None) or (largest if largest is not None and largest.size >= _LEAST else None)
+
+
+def _usable(ranges: tuple[IdRange, ...], held: IdMap) -> tuple[IdRange, ...]:
+    """The parts of `ranges` that exist in a user namespace with the map `held`.
+
+    Those that begin among the ids of accounts are left out where the others are enough: a file may have one row for
+    pods with a user namespace and one for pods without.
+    """
+    parts = tuple(
+        IdRange(start, end - start)
+        for one in ranges
+        for first, _, size in held
+        if (start := max(one.start, first)) < (end := min(one.end, first + size))
     )
+    high = tuple(one for one in parts if one.start >= ENOUGH)
+    return high if sum(one.size for one in high) >= ENOUGH else parts
 
 
 def _parsed(line: str, place: str) -> IdRange:
@@ -79,10 +135,10 @@ def _parsed(line: str, place: str) -> IdRange:
     return found
 
 
-def _check(ranges: tuple[IdRange, ...], kind: Kind, own: int, user: int, etc: str) -> None:
+def _check(ranges: tuple[IdRange, ...], kind: Kind, own: int, user: int, etc: str, held: IdMap) -> None:
     path = f"{etc}/sub{kind}"
     if not ranges:
-        raise IsolationUnavailable(f"no range of {kind}s for user {user} in {path}", hint=advice(kind, user, etc))
+        raise IsolationUnavailable(f"no range of {kind}s for user {user} in {path}", hint=advice(kind, user, etc, held))
     last = None
     for one in sorted((*ranges, IdRange(own, 1))):
         if last is not None and one.start < last.end:
@@ -94,7 +150,15 @@ def _check(ranges: tuple[IdRange, ...], kind: Kind, own: int, user: int, etc: st
     total = sum(one.size for one in ranges)
     if total < _LEAST:
         raise IsolationUnavailable(
-            f"range of {kind}s of user {user} is too small: {total}", hint=advice(kind, user, etc)
+            f"range of {kind}s of user {user} is too small: {total}", hint=advice(kind, user, etc, held)
+        )
+    usable = sum(one.size for one in _usable(ranges, held))
+    if usable < _LEAST:
+        written = ", ".join(f"{one.start}-{one.end - 1}" for one in ranges)
+        there = ", ".join(f"{first}-{first + size - 1}" for first, _, size in held)
+        raise IsolationUnavailable(
+            f"the {kind}s {written} of user {user} in {path} do not exist here: this user namespace has {there}",
+            hint=advice(kind, user, etc, held),
         )
 
 

@@ -92,7 +92,7 @@ def test_capabilities_that_root_lacks_give_the_mode(tmp_path: Path) -> None:
     advice = advice_in(found, text="ids cannot be mapped")
     _, *options = with_change("root-default", advice["change"])  # type: ignore[arg-type]
     after, _ = diagnosed("root-default", tmp_path, *without, *options)
-    assert (found["mode"], after["mode"], advice["gives"]) == ("single", "userns", "userns")
+    assert (found["mode"], after["mode"], advice["gives"]) == ("traced", "userns", "userns")
 
 
 @pytest.mark.root
@@ -136,10 +136,45 @@ def test_lines_for_subuid_and_subgid_give_the_mode(tmp_path: Path) -> None:
     advice = advice_in(found)
     assert (found["mode"], advice["gives"]) == ("single", "subid")
     for file, change in zip(files, advice["change"], strict=True):  # type: ignore[call-overload]
+        assert "somebody" in file.read_text()
         line, place = re.fullmatch(r"a line such as (\S+) in (\S+), or: .*", change).groups()  # type: ignore[union-attr]
         assert place == f"/etc/{file.name}"
+        assert line.endswith(":165536:65536")
         file.write_text(f"{line}\n")
     after, _ = diagnosed("rootless-setuid", tmp_path, *binds)
+    assert after["mode"] == "subid"
+
+
+@pytest.mark.parametrize(("profile", "first"), [("rootless-setuid", "100000"), ("userns-rootless", "1001")])
+@pytest.mark.root
+@needs_runtime
+def test_the_rows_of_the_example_image_work_in_both_kinds_of_pod(profile: str, first: str, tmp_path: Path) -> None:
+    (written,) = re.findall(
+        r"^printf '(.*)' \| tee /etc/subuid", (EXAMPLES / "Containerfile").read_text(), re.MULTILINE
+    )
+    rows = tmp_path / "rows"
+    rows.write_text(written.replace("\\n", "\n"))
+    binds = [word for name in ("subuid", "subgid") for word in ("--bind", f"{rows}:/etc/{name}:ro")]
+    script = "builda info | grep mode; builda unshare cat /proc/self/uid_map"
+    done = in_pod(profile, script, *binds, given=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert '"mode": "subid"' in done.stdout
+    assert done.stdout.split()[-2] == first
+
+
+@pytest.mark.root
+@needs_runtime
+def test_a_range_that_a_pod_does_not_have_is_the_cause(tmp_path: Path) -> None:
+    rows = tmp_path / "rows"
+    rows.write_text("build:100000:65536\n")
+    binds = [word for name in ("subuid", "subgid") for word in ("--bind", f"{rows}:/etc/{name}:ro")]
+    found, _ = diagnosed("userns-rootless", tmp_path, *binds)
+    advice = advice_in(found, text="one id")
+    assert found["mode"] == "single"
+    assert "this user namespace has 0-65535" in str(advice["cause"])
+    line = str(advice["change"][0]).split()[4]  # type: ignore[index]
+    rows.write_text(f"{line}\n")
+    after, _ = diagnosed("userns-rootless", tmp_path, *binds)
     assert after["mode"] == "subid"
 
 

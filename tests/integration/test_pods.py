@@ -224,6 +224,34 @@ def test_a_pod_that_allows_too_little_is_told_what_it_lacks(profile: str, given:
     assert "hint: " in done.stderr
 
 
+TREES = "CHOWN DAC_OVERRIDE FOWNER SETGID SETUID SYS_CHROOT".split()
+
+
+@pytest.mark.parametrize(
+    ("added", "mode"), [((), "traced"), (TREES[1:], "traced"), (TREES, "chroot"), (["SETFCAP"], "single")]
+)
+def test_a_root_without_its_capabilities_has_a_mode_that_works(added: list[str], mode: str, given: Path) -> None:
+    script = """
+    builda info | grep '"mode"'
+    builda pull -q oci-archive:/given/debian.tar:debian
+    printf 'FROM localhost/debian:debian\\nCOPY hello /srv/\\n' | builda bud -q -t built -f - /given
+    builda commit -q --rm $(builda from built) again
+    builda doctor || true
+    c=$(builda from built)
+    builda run $c true
+    """
+    added_options = [word for name in added for word in ("--cap-add", name)]
+    done = in_pod("root-default-unconfined", script, "--cap-drop-all", *added_options, given=given)
+    assert f'"mode": "{mode}"' in done.stdout, done.stderr
+    assert ("runAsUser: 1000" in done.stdout) is (mode != "single")
+    if mode == "traced":
+        assert done.returncode == 125
+        assert "hint: container root needs the capabilities SETUID, SETGID and SETFCAP for it; " in done.stderr
+        assert "runAsUser: 1000" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+
+
 REFUSING = """
 ! builda bud -q --secret id=s,src=/given/secret /given >&2 || exit 9
 """

@@ -9,8 +9,9 @@ from builda.linux.probe import Abilities
 
 DEFAULT = 0xA80425FB  # the capabilities of a container's root
 DENIED = "Operation not permitted"
-NO_NAMESPACE = Abilities(DENIED, DENIED, "no user namespace", "no user namespace", None)
-ONE_ID = Abilities(DENIED, None, "CAP_SETUID or CAP_SETGID is missing", DENIED, DENIED)
+NO_NAMESPACE = Abilities(DENIED, DENIED, "no user namespace", "no user namespace", "no user namespace", None)
+ONE_ID = Abilities(DENIED, None, "CAP_SETUID or CAP_SETGID is missing", DENIED, None, DENIED)
+NOT_MAPPED = ONE_ID._replace(single_map=DENIED)
 FACTS = Facts(
     mode="direct",
     abilities=Abilities(None),
@@ -92,6 +93,15 @@ def test_all_that_a_mode_needs_is_named_at_once() -> None:
 def test_a_root_that_lacks_one_capability_is_told(missing: int) -> None:
     root = FACTS._replace(mode="single", abilities=ONE_ID, effective=DEFAULT & ~(1 << missing))
     assert any(finding.gives == "userns" and "SETFCAP" in finding.change[-1] for finding in findings(root))
+
+
+def test_a_root_without_capabilities_is_told_to_be_somebody_else() -> None:
+    root = FACTS._replace(mode="traced", abilities=NOT_MAPPED, effective=0, bounding=0)
+    lacks = [finding for finding in findings(root) if finding.kind == "lack"]
+    assert [finding.gives for finding in lacks] == ["userns", "single"]
+    assert lacks[1].change == ("securityContext:", "  runAsUser: 1000")
+    with_setfcap = root._replace(mode="single", abilities=ONE_ID)
+    assert all("runAsUser" not in line for finding in findings(with_setfcap) for line in finding.change)
 
 
 def test_a_set_uid_helper_is_good_outside_of_pods() -> None:

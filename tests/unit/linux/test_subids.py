@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from builda.errors import IsolationUnavailable
-from builda.linux.subids import IdRange, ranges_of, subordinate_map
+from builda.linux.subids import IdRange, advice, ranges_of, subordinate_map
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -51,3 +51,58 @@ def test_a_wrong_range_is_named(tmp_path: Path, text: str, message: str) -> None
 def test_a_missing_file_is_a_missing_range(tmp_path: Path) -> None:
     with pytest.raises(IsolationUnavailable, match="no range of gids"):
         subordinate_map("gid", 4242, 4242, etc=str(tmp_path))
+
+
+WHOLE = ((0, 0, 2**32 - 1),)
+POD = ((0, 200000, 65536),)
+TWO_ROWS = "4242:100000:65536\n4242:5000:60536\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "held", "rows"),
+    [
+        (TWO_ROWS, WHOLE, ((1, 100000, 65536),)),
+        (TWO_ROWS, POD, ((1, 5000, 60536),)),
+        ("4242:10000:65536\n", POD, ((1, 10000, 55536),)),
+        ("4242:10000:65536\n", WHOLE, ((1, 10000, 65536),)),
+        ("4242:5000:2000\n4242:100000:2000\n", WHOLE, ((1, 5000, 2000), (2001, 100000, 2000))),
+        ("4242:5000:4000\n", ((0, 7, 6000), (6000, 70000, 6000)), ((1, 5000, 1000), (1001, 6000, 3000))),
+    ],
+)
+def test_what_exists_in_the_user_namespace_is_used(
+    tmp_path: Path, text: str, held: tuple[tuple[int, int, int], ...], rows: tuple[tuple[int, int, int], ...]
+) -> None:
+    etc = written(tmp_path, text)
+    assert subordinate_map("uid", 4242, 4242, etc=etc, held=held) == ((0, 4242, 1), *rows)
+
+
+def test_a_range_that_does_not_exist_here_is_the_cause(tmp_path: Path) -> None:
+    etc = written(tmp_path, "4242:100000:65536\n")
+    message = "uids 100000-165535 of user 4242 in .*/subuid do not exist here: this user namespace has 0-65535"
+    with pytest.raises(IsolationUnavailable, match=message) as caught:
+        subordinate_map("uid", 4242, 4242, etc=etc, held=POD)
+    start, size = map(int, str(caught.value.hint).split()[4].split(":")[1:])
+    assert start >= 1000
+    assert start + size <= 65536
+
+
+@pytest.mark.parametrize(
+    ("text", "held", "line"),
+    [
+        ("", WHOLE, "4242:100000:65536"),
+        ("a:100000:65536\n", WHOLE, "4242:165536:65536"),
+        ("b:165536:65536\na:100000:65536\nc:300000:5\n", WHOLE, "4242:231072:65536"),
+        ("a:100000:65536\nb:165600:65536\n", WHOLE, "4242:231136:65536"),
+        ("a:1:x\n:::\nb:100000:65536\n", WHOLE, "4242:165536:65536"),
+    ],
+)
+def test_a_free_range_is_proposed(tmp_path: Path, text: str, held: tuple[tuple[int, int, int], ...], line: str) -> None:
+    etc = written(tmp_path, text)
+    assert advice("uid", 4242, etc, held).startswith(f"a line such as {line} in {etc}/subuid, or: usermod")
+    (tmp_path / "subuid").write_text(f"{text}{line}\n")
+    assert subordinate_map("uid", 4242, 4242, etc=etc, held=held)[1][1:] == tuple(map(int, line.split(":")[1:]))
+
+
+def test_where_nothing_is_free_that_is_said(tmp_path: Path) -> None:
+    etc = written(tmp_path, "a:0:65536\n")
+    assert "no 1000 ids in a row are free for 4242" in advice("uid", 4242, etc, POD)
