@@ -93,14 +93,19 @@ class CommandOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobProgress:
-    """`offset` of `total` bytes (None when unknown) of a blob moved; `done` comes once, last."""
+    """`offset` of `total` bytes (None when unknown) of a blob moved; `done` comes once, last.
 
-    action: Literal["pull", "push", "unpack", "commit"]
+    Of a copy, and of the files that a step is looked up by (`read`), there are events only once it takes a second;
+    `name` says what is copied, and there is no digest.
+    """
+
+    action: Literal["pull", "push", "unpack", "commit", "copy", "read"]
     digest: Digest | None
     offset: int
     total: int | None
     done: bool = False
     reused: bool = False
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,13 @@ import posixpath
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.builder.duplicate import duplicate, duplicate_directory
-from builda.builder.subtree import subtree, writable
+from builda.builder.duplicate import duplicate
+from builda.builder.subtree import is_directory, part_of, shown, subtree, writable
 from builda.builder.treed import with_tree
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import owners, paths
-from builda.linux.mount import Mount, mounted
+from builda.linux.detached import split_part
+from builda.linux.mount import Mount
 from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
 
 if TYPE_CHECKING:
@@ -142,9 +143,9 @@ class _Work:
         store = self.builder.store
         source = (mount.lower or (mount.source,))[0]
         if not store.can_mount:  # what is read-only is put into the tree as a copy
-            return mount if mount.lower else Mount("bind", source, mount.target, ("ro",))
+            return mount if mount.lower else mount._replace(type="bind", options=("ro", *_part(mount)))
         place = self.stored()
-        if os.path.isdir(source) and store.snapshots.stacks:
+        if is_directory(mount) and store.snapshots.stacks:
             return writable(mount, store.snapshots.stacked(mount.lower or (source,), place))
         return Mount("bind", self.copied(mount, place), mount.target, ("rw", *_limits(mount.options)))
 
@@ -152,11 +153,8 @@ class _Work:
         """The path of a copy, in the directory `place`, of what a mount shows."""
         directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if not mount.lower:
-                duplicate(mount.source, directory, "copy")
-            else:
-                with mounted((mount._replace(target="/"),)) as root:
-                    duplicate_directory(root, directory, "copy")
+            with shown(mount) as source:
+                duplicate(f"/proc/self/fd/{source}", directory, "copy")
         finally:
             os.close(directory)
         return f"{place}/copy"
@@ -196,7 +194,7 @@ class _Work:
             found = found._replace(options=(*found.options, *propagation))
             return self.mapped(found, "idmap?" if callers else "idmap")
         if callers and not self.inputs.discard_writes and found.type == "rbind":
-            return found._replace(options=("rw", *propagation))
+            return found._replace(options=("rw", *propagation, *_part(found)))
         return self.mapped(self.over(found))
 
     def source(self, source: Source, path: str, target: str) -> Mount:
@@ -229,15 +227,9 @@ class _Work:
             return Mount("rbind", here, target, ("ro",))
         root = os.open(context, os.O_PATH | os.O_DIRECTORY)
         try:
-            fd = paths.open_in_root(root, path.lstrip("/") or ".", os.O_PATH)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFound(f"no such file or directory in the context: {path}") from error
+            return Mount("rbind", str(context), target, ("ro", *part_of(root, path, "the context")))
         finally:
             os.close(root)
-        try:
-            return Mount("rbind", os.readlink(f"/proc/self/fd/{fd}"), target, ("ro",))
-        finally:
-            os.close(fd)
 
     def cache(self, mount: RunMount) -> Mount:
         """A directory that lives on between runs: the same one for the same id and owner, as in Buildah."""
@@ -272,11 +264,15 @@ class _Work:
             return
         if mount.source or not isinstance(mount.from_, Context):
             found = self.source(mount.from_, mount.source, "/")
-            if not os.path.isdir((found.lower or (found.source,))[0]):
+            if not is_directory(found):
                 raise InvalidValue(f"a cache starts from a directory: {mount.source}")
             _copy_content(found, path)
-        owners.chown(path, *owner)
-        os.chmod(path, 0o755 if mount.mode is None else mount.mode)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            owners.fchown(fd, *owner)
+            os.fchmod(fd, 0o755 if mount.mode is None else mount.mode)
+        finally:
+            os.close(fd)
 
     def secret(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
         data = self.inputs.secrets.get(mount.id)
@@ -317,6 +313,11 @@ def _cache_identity(mount: RunMount) -> str:
     return f"{name}\0{mount.uid or 0}\0{mount.gid or 0}"
 
 
+def _part(mount: Mount) -> tuple[str, ...]:
+    part, _ = split_part(mount.options)
+    return () if part is None else (part,)
+
+
 def _limits(options: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for word in options if word in ("nosuid", "nodev", "noexec"))
 
@@ -333,8 +334,8 @@ def _tmpfs(mount: RunMount) -> Mount:
 def _copy_content(source: Mount, path: str) -> None:
     from builda.fs.tree import CopyRequest, Source, copy_tree
 
-    with mounted((source._replace(target="/"),)) as root:
-        target = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    with shown(source) as root:
+        target = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             copy_tree(CopyRequest((Source(root, "."),), "/"), target)
         finally:
@@ -344,6 +345,12 @@ def _copy_content(source: Mount, path: str) -> None:
 def _chown_tree(path: str, uid: int, gid: int) -> None:
     """`U`: the host's directory belongs to the container's user, links themselves and never what they lead to."""
     owners.chown(path, uid, gid)
-    for _, directories, files, fd in os.fwalk(path, follow_symlinks=False):
-        for name in (*directories, *files):
-            owners.chown(name, uid, gid, dir_fd=fd)
+    try:
+        top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        return
+    try:
+        for parent, name in paths.walk(top):
+            owners.chown(name, uid, gid, dir_fd=parent)
+    finally:
+        os.close(top)

@@ -64,7 +64,7 @@ def copy(
     builder: Builder, container: WorkingContainer, step: Copy, inputs: Inputs
 ) -> tuple[WorkingContainer, Digest | None]:
     """As `copying.copy`, which calls this and has the tree's lock."""
-    from builda.builder.copying import joined, request_of, target_of, without_archives
+    from builda.builder.copying import joined, request_of, target_of, told, without_archives
 
     with ExitStack() as stack:
         tree, spool, current = stack.enter_context(_changed(builder, container))
@@ -77,7 +77,9 @@ def copy(
         now = int(builder.now())
         if request.sources:
             known = Known(gathered.known, snapshots.content_file, snapshots.layer)
-            result = compose_tree(request, tree, spool, now, known, remembered=None if known else inputs.remembered)
+            found = None if known else inputs.remembered
+            with told(builder, step, request) as moved:
+                result = compose_tree(request, tree, spool, now, known, remembered=found, moved=moved)
             for path in result.skipped:
                 builder.emit(Warned(message=f"socket is not copied: {path}"))
             digests.append(result.digest)

@@ -7,9 +7,11 @@ import hashlib
 import os
 import posixpath
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from builda.builder.mounting import occupied, opened_alone
+from builda.builder.moving import moving, words
 from builda.builder.records import remembered
 from builda.builder.sources import Gathered, gather, is_archive
 from builda.builder.users import owner
@@ -18,16 +20,19 @@ from builda.events import Warned
 from builda.fs import paths
 from builda.fs.modes import parse_mode
 from builda.fs.sources import resolve
-from builda.fs.tree import CopyRequest, Source, copy_tree
+from builda.fs.tree import CopyRequest, Source, content_size, copy_tree
 from builda.isolation.users import resolve_user
 from builda.oci.digest import Digest
 from builda.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from builda.builder.builder import Builder
+    from builda.builder.moving import Moved
     from builda.builder.options import Inputs
+    from builda.events import Emit
     from builda.fs.sources import Top
     from builda.oci.digest import Readable
     from builda.plan import Copy, MakeDirectory
@@ -52,16 +57,23 @@ def copy(
         gathered = gather(builder, current, root, step, inputs, stack)
         plain = request_of(step, gathered, root, target_of(current, step))
         request, archives = without_archives(plain, step, gathered) if step.extract else (plain, ())
-        digests = [_copied(builder, request, root, inputs)] if request.sources else []
-        digests += [_unpack(top, request, root, step) for top in archives]
+        digests = [_copied(builder, step, request, root, inputs)] if request.sources else []
+        digests += [_unpack(top, request, root, step, builder.emit) for top in archives]
         return remembered(builder, current, step.created_by), joined(digests)
 
 
-def _copied(builder: Builder, request: CopyRequest, root: int, inputs: Inputs) -> Digest:
-    result = copy_tree(request, root, remembered=inputs.remembered)
+def _copied(builder: Builder, step: Copy, request: CopyRequest, root: int, inputs: Inputs) -> Digest:
+    with told(builder, step, request) as moved:
+        result = copy_tree(request, root, remembered=inputs.remembered, moved=moved)
     for path in result.skipped:
         builder.emit(Warned(message=f"socket is not copied: {path}"))
     return result.digest
+
+
+def told(builder: Builder, step: Copy, request: CopyRequest) -> AbstractContextManager[Moved | None]:
+    """What is told of bytes that are copied, for the time of a `with` block; None when nobody watches."""
+    name = words(step.sources or (step.destination,))
+    return moving(builder.emit, "copy", name, partial(content_size, request))
 
 
 @contextmanager
@@ -144,7 +156,7 @@ def without_archives(request: CopyRequest, step: Copy, gathered: Gathered) -> tu
     return request._replace(sources=others, destination=destination, wildcards=False), archives
 
 
-def _unpack(top: Top, request: CopyRequest, root: int, step: Copy) -> Digest:
+def _unpack(top: Top, request: CopyRequest, root: int, step: Copy, emit: Emit) -> Digest:
     """Unpack an archive into the destination directory; the digest of its bytes."""
     from builda.fs.compress import decompressing, sniff
     from builda.fs.layer import extract
@@ -164,21 +176,28 @@ def _unpack(top: Top, request: CopyRequest, root: int, step: Copy) -> Digest:
             paths.make_directories(root, request.destination, uid=uid, gid=gid)
         except NotADirectoryError as error:
             raise InvalidValue(f"archives are unpacked into directories: {request.destination}") from error
-        reader = _Hashing(file)
-        extract(decompressing(reader, compression), root, request.destination, owner=owners, timestamp=step.timestamp)
-        return reader.digest()
+        size = os.fstat(fd).st_size
+        with moving(emit, "copy", top.name, lambda: size) as moved:
+            reader = _Hashing(file, moved)
+            extract(
+                decompressing(reader, compression), root, request.destination, owner=owners, timestamp=step.timestamp
+            )
+            return reader.digest()
 
 
 class _Hashing:
     """A reader that hashes what passes."""
 
-    def __init__(self, source: Readable) -> None:
+    def __init__(self, source: Readable, moved: Moved | None) -> None:
         self._source = source
+        self._moved = moved
         self._hash = hashlib.sha256()
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._source.read(size)
         self._hash.update(data)
+        if self._moved is not None:
+            self._moved(len(data))
         return data
 
     def digest(self) -> Digest:

@@ -16,13 +16,15 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def duplicate(source: str, parent: int, name: str) -> bool:
     """`name` in the directory `parent` looks as the source does: owners, modes, times, attributes and hard links.
 
+    A source that can be replaced meanwhile is named by a descriptor (/proc/self/fd/N).
+
     Whether it is a directory. Unsupported for what is neither that nor a file.
     """
     fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
-            duplicate_directory(fd, parent, name)
+            _duplicate_directory(fd, parent, name)
         elif stat.S_ISREG(mode):
             _duplicate_file(fd, parent, name)
         else:
@@ -32,8 +34,7 @@ def duplicate(source: str, parent: int, name: str) -> bool:
         os.close(fd)
 
 
-def duplicate_directory(source: int, parent: int, name: str) -> None:
-    """The same of an open directory."""
+def _duplicate_directory(source: int, parent: int, name: str) -> None:
     from builda.fs.tree import CopyRequest, Source, copy_tree
 
     os.mkdir(name, 0o700, dir_fd=parent)

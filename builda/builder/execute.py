@@ -727,7 +727,8 @@ class _Execution:
 
     def directory_digest(self, path: str, names: tuple[str, ...], step: Copy | None, *, own: bool) -> Digest:
         from builda.builder.ignored import rules_of
-        from builda.fs.tree import CopyRequest, Source, content_digest
+        from builda.builder.moving import moving, words
+        from builda.fs.tree import CopyRequest, Source, content_digest, content_size
 
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -742,7 +743,8 @@ class _Execution:
                 wildcards=step is not None and step.allow_wildcard,
                 allow_empty_wildcard=step is not None and step.allow_empty_wildcard,
             )
-            return content_digest(request, remembered=self.digests_of(path))
+            with moving(self.builder.emit, "read", words(names or (within,)), lambda: content_size(request)) as moved:
+                return content_digest(request, remembered=self.digests_of(path), moved=moved)
         finally:
             os.close(root)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from builda.builder.duplicate import created, duplicate
+from builda.builder.subtree import shown
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import nodes, owners, paths
 from builda.store import placed as journal
@@ -44,10 +45,10 @@ class File(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """A file or directory as it is now, to be thrown away."""
+    """A file or directory, which `source` shows, as it is now, to be thrown away."""
 
     target: str
-    source: str
+    source: Mount
 
 
 class Moved(NamedTuple):
@@ -126,7 +127,7 @@ def _item(mount: Mount, caches: str) -> Item:
         words = dict(word.partition("=")[::2] for word in mount.options)
         return Empty(mount.target, int(words.get("mode", "1777"), 8))
     if mount.type == "overlay" and len(mount.lower) == 1:
-        return Copy(mount.target, mount.lower[0])
+        return Copy(mount.target, mount._replace(type="bind", source=mount.lower[0], lower=()))
     if mount.type not in _BIND:
         raise Unsupported(f"cannot be had without mounts: {mount.type} at {mount.target}")
     try:
@@ -136,7 +137,7 @@ def _item(mount: Mount, caches: str) -> Item:
     if is_socket:
         return Moved(mount.target, mount.source)
     if "ro" in mount.options:
-        return Copy(mount.target, mount.source)
+        return Copy(mount.target, mount)
     if os.path.dirname(mount.source) == caches:
         return Cache(mount.target, mount.source)
     raise Unsupported(
@@ -215,7 +216,8 @@ class _Placing:
                 _write(self.here, name, data)
                 return False
             case Copy(_, source):
-                return duplicate(source, self.here, name)
+                with shown(source) as fd:
+                    return duplicate(f"/proc/self/fd/{fd}", self.here, name)
             case Moved(target, source):
                 _move_socket(source, self.here, name, target)
                 return False

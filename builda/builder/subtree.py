@@ -1,125 +1,102 @@
-"""A file or directory inside a described rootfs as a mount of its own, without mounting the whole.
+"""A file or directory inside a described rootfs as a mount of its own.
 
-An overlay of the layers' own subdirectories is the same tree, as long as deletions and replacements above it are
-minded: `COPY --from` has no need of this, but `RUN --mount=from=` hands the kernel a mount of a part of an image.
+`RUN --mount=from=` hands the kernel a mount of a part of an image or of a container, whose own commands may be changing
+it. The mount is described as the whole, which no command can replace, and the part as a path in it without links. Who
+makes the mount opens that path inside the whole, following nothing, so that a link put there meanwhile leads nowhere.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from builda.errors import NotFound
+from builda.errors import InUse, NotFound
 from builda.fs import paths
-from builda.fs.xattrs import OPAQUE
-from builda.linux.detached import FUSE
+from builda.linux.detached import DIRECTORY_PART, FILE_PART, split_part
 from builda.linux.mount import Mount, mounted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _PLACES = ("upperdir=", "workdir=")
 
 
 def subtree(rootfs: tuple[Mount, ...], path: str, target: str, *, name: str) -> Mount:
-    """A read-only mount at `target` of `path`, which is followed inside the rootfs; `name` says whose rootfs it is."""
+    """A read-only mount at `target` of `path`, which is followed inside the rootfs; `name` says whose rootfs it is.
+
+    NotFound when nothing is there.
+    """
     (root,) = rootfs
-    real = _resolved(rootfs, path, name)
+    with mounted(rootfs) as top:
+        words = part_of(top, path, name)
     if root.type == "bind":
-        return Mount("bind", _below(root.source, real), target, ("ro",))
-    layers = tuple(_iter_layers(root, real))
-    if not os.path.isdir(layers[0]) or (len(layers) == 1 and root.type == "overlay"):
-        return Mount("bind", layers[0], target, ("ro",))
+        return Mount("bind", root.source, target, ("ro", *words))
+    upper = tuple(word.partition("=")[2] for word in root.options if word.startswith("upperdir="))
     options = tuple(word for word in root.options if not word.startswith(_PLACES) and word not in ("ro", "rw"))
-    return Mount(root.type, root.source, target, ("ro", *options), layers)
+    return Mount(root.type, root.source, target, ("ro", *options, *words), (*upper, *root.lower))
+
+
+def part_of(root: int, path: str, name: str) -> tuple[str, ...]:
+    """The mount option that says which part of the directory `root` is meant; none for all of it."""
+    try:
+        fd = paths.open_in_root(root, path.lstrip("/") or ".", os.O_PATH)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"no such file or directory in {name}: {path}") from error
+    try:
+        top = os.readlink(f"/proc/self/fd/{root}")  # "/" where it is a mount of its own
+        real = os.readlink(f"/proc/self/fd/{fd}").removeprefix(top.rstrip("/"))
+        is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
+    return () if real in ("", "/") else (f"{DIRECTORY_PART if is_directory else FILE_PART}{real}",)
+
+
+def is_directory(mount: Mount) -> bool:
+    """Whether the mount shows a directory, not a file."""
+    part, _ = split_part(mount.options)
+    if part is not None:
+        return part.startswith(DIRECTORY_PART)
+    return bool(mount.lower) or os.path.isdir(mount.source)
+
+
+@contextmanager
+def shown(mount: Mount) -> Iterator[int]:
+    """An O_PATH descriptor of the file or directory that the mount shows, for the time of the block.
+
+    NotFound or InUse when another process has taken it away or replaced it.
+    """
+    part, options = split_part(mount.options)
+    if part is None and not mount.lower:
+        fd = os.open(mount.source, os.O_PATH | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+        return
+    with mounted((mount._replace(target="/", options=options),)) as root:
+        fd = _opened(root, "." if part is None else part.partition("=")[2])
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _opened(root: int, path: str) -> int:
+    """What is at a path without links."""
+    try:
+        with paths.parent_of(root, path) as (parent, name):
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"no such file or directory any more: {path}") from error
+    if stat.S_ISLNK(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InUse(f"was replaced by a link while it was mounted: {path}")
+    return fd
 
 
 def writable(mount: Mount, stacked: Mount) -> Mount:
     """The directory that `mount` shows, in the way that `stacked` does: with writes that go elsewhere."""
     kept = tuple(word for word in mount.options if word not in ("ro", "bind", "rbind") and word not in stacked.options)
     return stacked._replace(target=mount.target, options=(*kept, *stacked.options))
-
-
-def _resolved(rootfs: tuple[Mount, ...], path: str, name: str) -> str:
-    with mounted(rootfs) as root:
-        try:
-            fd = paths.open_in_root(root, path.lstrip("/") or ".", os.O_PATH)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFound(f"no such file or directory in {name}: {path}") from error
-        try:
-            top = os.readlink(f"/proc/self/fd/{root}")  # "/" where it is a mount of its own
-            return os.readlink(f"/proc/self/fd/{fd}").removeprefix(top.rstrip("/")) or "/"
-        finally:
-            os.close(fd)
-
-
-def _iter_layers(root: Mount, path: str) -> Iterator[str]:
-    """The layers' own `path`, topmost first, down to the one that hides what is below it."""
-    upper = next((word.partition("=")[2] for word in root.options if word.startswith("upperdir=")), None)
-    covered = False  # by a directory of a higher layer, which hides a file
-    for layer in (*((upper,) if upper else ()), *root.lower):
-        found, ends = _in_layer(layer, path, _marked if root.type == FUSE else _overlaid)
-        here = _below(layer, path)
-        if found and not (covered and not os.path.isdir(here)):
-            yield here
-            covered = True
-        if ends:
-            return
-
-
-def _in_layer(layer: str, path: str, says: Callable[[str], tuple[bool, bool]]) -> tuple[bool, bool]:
-    """Whether the layer has `path`, and whether it hides what lower layers have there.
-
-    No component is a link: the path was resolved in the whole tree, and a link in an upper layer is a link there.
-    `says` tells of a path in the layer whether it is deleted, and whether it is a directory that hides what is below.
-    """
-    here = layer
-    ends = False
-    whole = _below(layer, path)
-    for part in filter(None, path.split("/")):
-        here = f"{here}/{part}"
-        is_deleted, is_opaque = says(here)
-        if is_deleted:
-            return False, True
-        try:
-            info = os.lstat(here)
-        except FileNotFoundError:
-            return False, ends
-        if not stat.S_ISDIR(info.st_mode):
-            return here == whole, True
-        ends = ends or is_opaque
-    return True, ends
-
-
-def _overlaid(path: str) -> tuple[bool, bool]:
-    """What the kernel's overlay says of a path in a layer of its own."""
-    try:
-        info = os.lstat(path)
-    except FileNotFoundError:
-        return False, False
-    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0, stat.S_ISDIR(info.st_mode) and _is_opaque(path)
-
-
-def _marked(path: str) -> tuple[bool, bool]:
-    """What fuse-overlayfs says of it."""
-    is_deleted, is_opaque = _overlaid(path)
-    head, _, name = path.rpartition("/")
-    return (
-        is_deleted or os.path.lexists(f"{head}/.wh.{name}"),
-        is_opaque or os.path.lexists(f"{path}/.wh..wh..opq"),
-    )
-
-
-def _is_opaque(path: str) -> bool:
-    for name in OPAQUE:
-        try:
-            if os.getxattr(path, name, follow_symlinks=False) == b"y":
-                return True
-        except OSError:
-            continue
-    return False
-
-
-def _below(directory: str, path: str) -> str:
-    return directory + path if path != "/" else directory

@@ -53,6 +53,7 @@ class Spool:
         self._directory = directory
         self._fd = -1
         self._at = 0
+        self.moved: content.Moved | None = None  # told of bytes that are copied
 
     def __enter__(self) -> Self:
         return self
@@ -69,11 +70,13 @@ class Spool:
             data = content.read_small(source, info.st_size)
             import hashlib
 
+            if self.moved is not None:
+                self.moved(info.st_size)
             return *self.put(data), hashlib.sha256(data).digest()
         name = f"file-{os.urandom(8).hex()}"
         fd = os.open(f"{self._directory}/{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            return name, 0, content.copy_hashed(source, fd, info)
+            return name, 0, content.copy_hashed(source, fd, info, self.moved)
         finally:
             os.close(fd)
 
@@ -179,9 +182,11 @@ def compose_tree(
     known: Known,
     *,
     remembered: MutableMapping[FileKey, bytes] | None,
+    moved: content.Moved | None = None,
 ) -> CopyResult:
     """As `fs.tree.copy_tree`, into a tree that is only known; what is copied may be, too."""
     tops = resolve(request.sources, request.rules)
+    spool.moved = moved
     target = _Composing(request, tree, spool, now, known)
     placer = _TreePlacer(request, target, several=len(tops) > 1)
     walk = Walk(request, target, {} if remembered is None else remembered)

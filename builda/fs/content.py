@@ -14,8 +14,12 @@ from builda.errors import InUse
 
 if TYPE_CHECKING:
     import hashlib
+    from collections.abc import Callable
+    from typing import TypeAlias
 
     from builda.fs.pipeline import Stage
+
+    Moved: TypeAlias = Callable[[int], None]
 
 CHUNK = 1 << 20
 ZEROS = bytes(CHUNK)
@@ -93,19 +97,26 @@ def _is_hole(data: bytes, at: int) -> bool:
     return not data[at] and not data[at + HOLE - 1] and data[at : at + HOLE] == ZEROS[:HOLE]
 
 
-def copy_hashed(source: int, target: int | None, info: os.stat_result) -> bytes:
-    """Copy a file's content to `target`, if there is one, holes as holes; its sha256."""
+def copy_hashed(source: int, target: int | None, info: os.stat_result, moved: Moved | None = None) -> bytes:
+    """Copy a file's content to `target`, if there is one, holes as holes; its sha256.
+
+    `moved` is told of the bytes, of a large file piece by piece.
+    """
     import hashlib
 
     if info.st_size <= CHUNK and info.st_blocks * 512 >= info.st_size:
         data = read_small(source, info.st_size)
         if target is not None and data:
             write_all(target, data)
+        if moved is not None:
+            moved(info.st_size)
         return hashlib.sha256(data).digest()
-    return _copy_large(source, target, info, hashlib.sha256())
+    return _copy_large(source, target, info, hashlib.sha256(), moved)
 
 
-def _copy_large(source: int, target: int | None, info: os.stat_result, hasher: hashlib._Hash) -> bytes:
+def _copy_large(
+    source: int, target: int | None, info: os.stat_result, hasher: hashlib._Hash, moved: Moved | None
+) -> bytes:
     from builda.fs.pipeline import Stage
 
     cloned = target is not None and _clone(source, target)
@@ -114,12 +125,18 @@ def _copy_large(source: int, target: int | None, info: os.stat_result, hasher: h
         at = 0
         for start, length in data_ranges(source, info):
             _put_zeros(stage, start - at)
+            if moved is not None:
+                moved(start - at)
             at = start + length
             for offset, data in _chunks(source, start, length):
                 stage.put(data)
                 if target is not None and not cloned:
                     _write_at(target, data, offset)
+                if moved is not None:
+                    moved(len(data))
         _put_zeros(stage, info.st_size - at)
+        if moved is not None:
+            moved(info.st_size - at)
         stage.close()
     finally:
         stage.stop()

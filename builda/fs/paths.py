@@ -283,6 +283,34 @@ class Descent:
         self.fd = fd
 
 
+def walk(directory: int) -> Iterator[tuple[int, bytes]]:
+    """Everything below `directory`, as (descriptor of the directory it is in, name); a directory after what it holds.
+
+    Links are not followed. The descriptor is good until the next step.
+    """
+    with Descent(directory) as at:
+        stack = [(b"", _names(at.fd))]
+        while stack:
+            name, entries = stack[-1]
+            if not entries:
+                stack.pop()
+                if stack:
+                    at.leave()
+                    yield at.fd, name
+                continue
+            inner, is_directory = entries.pop()
+            if is_directory:
+                at.enter(inner)
+                stack.append((inner, _names(at.fd)))
+            else:
+                yield at.fd, inner
+
+
+def _names(directory: int) -> list[tuple[bytes, bool]]:
+    with os.scandir(directory) as entries:
+        return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+
+
 def remove_tree(parent: int, name: Path) -> None:
     """Remove `name` in the directory `parent` with all below it, following nothing; what is not there is no error."""
     try:
@@ -328,9 +356,8 @@ def empty(directory: int) -> None:
 
 def _unlink_files(directory: int) -> list[bytes]:
     """Remove all but directories, which are returned."""
-    with os.scandir(directory) as entries:
-        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    names = _names(directory)
     for name, is_directory in names:
         if not is_directory:
             os.unlink(name, dir_fd=directory)
-    return [os.fsencode(name) for name, is_directory in names if is_directory]
+    return [name for name, is_directory in names if is_directory]

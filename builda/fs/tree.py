@@ -32,6 +32,7 @@ __all__ = [
     "FileKey",
     "Source",
     "content_digest",
+    "content_size",
     "copy_tree",
     "file_key",
     "glob",
@@ -87,16 +88,20 @@ class CopyResult(NamedTuple):
 
 
 def copy_tree(
-    request: CopyRequest, root: int, *, remembered: MutableMapping[FileKey, bytes] | None = None
+    request: CopyRequest,
+    root: int,
+    *,
+    remembered: MutableMapping[FileKey, bytes] | None = None,
+    moved: content.Moved | None = None,
 ) -> CopyResult:
     """Copy the sources into the root directory `root`. NotFound before anything is written when one names nothing.
 
     AlreadyExists when a file would replace a directory or a directory a file; what was copied until then stays.
-    `remembered` gets the digests of the files, for `content_digest`.
+    `remembered` gets the digests of the files, for `content_digest`; `moved` is told of bytes as they are copied.
     """
     tops = resolve(request.sources, request.rules)
     placer = Placer(request, root, several=len(tops) > 1)
-    copying = _Copying(request, root)
+    copying = _Copying(request, root, moved)
     walk = Walk(request, copying, {} if remembered is None else remembered)
     for top in tops:
         place = placer.place(top)
@@ -109,16 +114,30 @@ def copy_tree(
     return CopyResult(walk.digest(), walk.files, walk.bytes, tuple(placer.made), tuple(walk.skipped))
 
 
-def content_digest(request: CopyRequest, *, remembered: MutableMapping[FileKey, bytes] | None = None) -> Digest:
+def content_digest(
+    request: CopyRequest,
+    *,
+    remembered: MutableMapping[FileKey, bytes] | None = None,
+    moved: content.Moved | None = None,
+) -> Digest:
     """The digest that `copy_tree` would give; nothing is written and no destination needed.
 
     It covers names, types, modes, links, attributes and contents, and owners if they are kept; never times, nor what
-    --chown and --chmod make of it. Files found in `remembered` are not opened; those read are added to it.
+    --chown and --chmod make of it. Files found in `remembered` are not opened; those read are added to it, and `moved`
+    is told of their bytes.
     """
-    walk = Walk(request, _Hashing(), {} if remembered is None else remembered)
+    walk = Walk(request, _Hashing(moved), {} if remembered is None else remembered)
     for top in resolve(request.sources, request.rules):
         walk.top(top, _Place(NOWHERE, b"", b""))
     return walk.digest()
+
+
+def content_size(request: CopyRequest) -> int:
+    """The bytes of the regular files that `copy_tree` would copy; a file with several names counts once."""
+    walk = _Measuring(request, _Hashing(None), {})
+    for top in resolve(request.sources, request.rules):
+        walk.top(top, _Place(NOWHERE, b"", b""))
+    return walk.bytes
 
 
 def file_key(info: os.stat_result) -> FileKey:
@@ -400,6 +419,22 @@ class Walk:
         self.hasher.update(b"%b\0%b\0%o\0%b\0%d\0%b%d\0%b" % fields)
 
 
+class _Measuring(Walk):
+    """A pass that opens no files."""
+
+    def top_file(self, top: Top, label: bytes, place: _Place) -> None:
+        if stat.S_ISREG(top.info.st_mode):
+            self.file(place.parent, place.name, label, NOWHERE, top.info)
+
+    def file(self, parent: int, name: bytes, label: bytes, target: int, info: os.stat_result) -> None:
+        if not self.is_met_again(label, info):
+            self.bytes += info.st_size
+
+    def other(
+        self, parent: int, name: bytes, label: bytes, target: int, new_name: bytes, info: os.stat_result
+    ) -> None: ...
+
+
 def _packed(values: Mapping[str, bytes]) -> bytes:
     return b"".join(b"%b=%d=%b" % (name.encode(), len(value), value) for name, value in values.items())
 
@@ -409,6 +444,9 @@ class _Hashing:
 
     reads_all = False
 
+    def __init__(self, moved: content.Moved | None) -> None:
+        self.moved = moved
+
     def enter(self, parent: int, name: bytes) -> int:
         return NOWHERE
 
@@ -417,7 +455,7 @@ class _Hashing:
     def regular(
         self, source: int, parent: int, name: bytes, info: os.stat_result, values: Mapping[str, bytes]
     ) -> bytes:
-        return content.copy_hashed(source, None, info)
+        return content.copy_hashed(source, None, info, self.moved)
 
     def special(
         self, parent: int, name: bytes, info: os.stat_result, link: bytes, values: Mapping[str, bytes]
@@ -436,8 +474,9 @@ class _Copying:
 
     reads_all = True
 
-    def __init__(self, request: CopyRequest, root: int) -> None:
+    def __init__(self, request: CopyRequest, root: int, moved: content.Moved | None = None) -> None:
         self.root = root
+        self.moved = moved
         self.owner = request.owner
         self.aside = owners.keeps_aside()
         self.mode = request.mode
@@ -489,7 +528,7 @@ class _Copying:
             if info.st_nlink > 1:
                 self.copies[info.st_dev, info.st_ino] = {}
                 self.note_copy(parent, name, (info.st_dev, info.st_ino))
-            digest = content.copy_hashed(source, fd, info)
+            digest = content.copy_hashed(source, fd, info, self.moved)
             self.attributes(fd, info, values)
         except BaseException:
             with suppress(OSError):  # the first error counts

@@ -190,7 +190,7 @@ def _build(spec: Spec, tree: Tree, sources: Sources) -> int | None:
     if spec["namespaces"]["network"] == "private" and not spec["wait_for_network"]:
         sys_.raise_interface("lo")
     if spec["runtime"] is not None:
-        tree.prepare_for_runtime(spec)
+        tree.prepare_for_runtime(spec, sources)
         return _open_terminal(spec, tree) if spec["terminal"] else None
     if spec["hostname"] is not None and spec["namespaces"]["uts"] == "private":
         sys_.sethostname(spec["hostname"])

@@ -150,13 +150,15 @@ def _serve(stack: ExitStack, mount: detached.Description) -> int:
     from builda.linux.fuse import served
 
     try:
-        return stack.enter_context(served(mount[4], mount[3]))
+        return stack.enter_context(served(mount[4], detached.split_part(mount[3])[1]))
     except OSError as error:
         raise IsolationUnavailable(f"cannot mount the files of the container: {error.strerror}") from error
 
 
 def _handed(mount: detached.Description, numbers: Iterator[int]) -> detached.Description:
-    words = tuple(word for word in mount[3] if word in detached.ATTRIBUTES)
+    part, options = detached.split_part(mount[3])
+    words = tuple(word for word in options if word in detached.ATTRIBUTES)
+    words += () if part is None else (part,)
     return detached.DETACHED, str(next(numbers)), mount[2], words, ()
 
 

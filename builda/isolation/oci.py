@@ -219,7 +219,7 @@ def _mount(mount: tuple[Any, ...]) -> dict[str, Any]:
 
 def _bound(number: int, mount: Mount, scratch: str) -> tuple[Any, ...]:
     """What a runtime cannot mount is mounted into the bundle by the child (`rootfs.Tree`)."""
-    if mount.type != detached.FUSE:
+    if not detached.is_handed(mount):
         return tuple(mount)
     words = tuple(word for word in mount.options if word in detached.ATTRIBUTES)
     return "bind", f"{scratch}/mount-{number}", mount.target, words, ()
@@ -271,7 +271,10 @@ def _mount_points(sandbox: Sandbox) -> tuple[tuple[str, bool], ...]:
     points = [(path, True) for path in ("/proc", "/dev", "/sys")]
     points += [(path, False) for path in sandbox.files]
     for mount in sandbox.mounts:
+        part, _ = detached.split_part(mount.options)
         directory = mount.type not in ("bind", "rbind") or os.path.isdir(mount.source)
+        if part is not None:
+            directory = part.startswith(detached.DIRECTORY_PART)
         points.append((mount.target, directory))
     return tuple((path, directory) for path, directory in points if not path.startswith(("/dev/", "/proc/", "/sys/")))
 

@@ -47,6 +47,8 @@ class Sources:
         if mapping is not None and spec["stubs"] is not None:
             self.record = open_record(spec["stubs"])
         if spec["runtime"] is not None:
+            handed = (each for each in enumerate(spec["mounts"]) if detached.is_handed(each[1]))
+            self.handed = tuple((*each, _clone_mount(each[1], spec["dev"], mapping)) for each in handed)
             return
         self.mounts = tuple((mount, _clone_mount(mount, spec["dev"], mapping)) for mount in spec["mounts"])
         self.devices = tuple((target, _clone_device(source)) for source, target in spec["devices"])
@@ -64,14 +66,14 @@ class Tree:
         self.places = Places(self.root, spec["stubs"], sources.record)
         self.dev = self.devpts = -1
 
-    def prepare_for_runtime(self, spec: Spec) -> None:
+    def prepare_for_runtime(self, spec: Spec, sources: Sources) -> None:
         """What an OCI runtime needs around the rootfs: mount points on record, a /proc of ours, one kind of cgroups."""
         for path, directory in spec["points"]:
             os.close(self.places.make(path, directory=directory))
-        for number, mount in enumerate(spec["mounts"]):
-            if mount[0] == detached.DETACHED:
-                os.mkdir(f"mount-{number}", 0o700, dir_fd=self.scratch)
-                _attach_below(detached.clone(mount), self.scratch, f"mount-{number}")
+        for number, mount, bind in sources.handed:
+            fd = self.part(_clone_new(_with_attributes(mount, spec["dev"])) if bind is None else bind, mount)
+            _make_place(self.scratch, f"mount-{number}", directory_wanted=_is_directory(fd))
+            _attach_below(fd, self.scratch, f"mount-{number}")
         if spec["namespaces"]["pid"] == "private":
             sys_.mount("proc", "/proc", "proc", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
         if spec["cgroup2"]:
@@ -99,7 +101,7 @@ class Tree:
         for mount, bind in sources.mounts:
             _, source, target, _, _ = mount
             try:
-                fd = _clone_new(_with_attributes(mount, spec["dev"])) if bind is None else bind
+                fd = self.part(_clone_new(_with_attributes(mount, spec["dev"])) if bind is None else bind, mount)
                 self.attach(fd, target, directory=_is_directory(fd))
             except OSError as error:
                 raise refused(f"mount {source or 'tmpfs'} at {target}", error) from error
@@ -114,6 +116,29 @@ class Tree:
         sys_.move_mount(fd, "", place, "", _ATTACH)
         os.close(place)
         os.close(fd)
+
+    def part(self, fd: int, mount: detached.Description) -> int:
+        """The part that `mount` describes of the whole, a detached mount, in its place; binds are the part already.
+
+        The whole is attached for a moment where only we look: the kernel copies nothing of what is attached nowhere.
+        """
+        kind, _, _, options, _ = mount
+        word, _ = detached.split_part(options)
+        if word is None or kind in ("bind", "rbind"):
+            return fd
+        os.mkdir("whole", 0o700, dir_fd=self.scratch)
+        sys_.move_mount(fd, "", self.scratch, "whole", sys_.MOVE_MOUNT_F_EMPTY_PATH)
+        place = detached.part_at(fd, word)
+        copy = sys_.open_tree(place, "", _COPY)
+        os.close(place)
+        os.close(fd)
+        here = os.open(".", os.O_PATH)
+        os.fchdir(self.scratch)
+        sys_.umount2("whole", sys_.MNT_DETACH | sys_.UMOUNT_NOFOLLOW)
+        os.fchdir(here)
+        os.close(here)
+        os.rmdir("whole", dir_fd=self.scratch)
+        return copy
 
     def _mount_or_bind(self, kind: str, path: str, fresh: bool, options: tuple[str, ...]) -> None:
         """A new file system of this kind; the caller's own where the kernel refuses one."""
@@ -225,6 +250,13 @@ class Tree:
             sys_.mount(".", "/", None, sys_.MS_MOVE)
             os.chroot(".")
         os.chdir("/")
+
+
+def _make_place(directory: int, name: str, *, directory_wanted: bool) -> None:
+    if directory_wanted:
+        os.mkdir(name, 0o700, dir_fd=directory)
+    else:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=directory))
 
 
 def _clone_rootfs(spec: Spec, mapping: Mapping | None) -> tuple[tuple[detached.Description, int | None], ...]:

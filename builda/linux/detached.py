@@ -42,6 +42,9 @@ FUSE = "fuse-overlayfs"
 DETACHED = "detached"
 """A mount that exists already: its source is the number of a descriptor of this process, which is used up."""
 
+DIRECTORY_PART, FILE_PART = "directory=", "file="
+"""Options that say that only a part is mounted: the directory or file at a path, which holds no links, in the whole."""
+
 # Words of mount options that say which kind of mount it is, not how it is.
 KINDS = frozenset({"bind", "rbind", "defaults", "idmap", "idmap?", ""})
 
@@ -49,9 +52,13 @@ KINDS = frozenset({"bind", "rbind", "defaults", "idmap", "idmap?", ""})
 def clone(mount: Description, userns: int = -1) -> int:
     """A descriptor of a detached mount of what `mount` describes; closing it ends the mount.
 
-    `userns`, if given, is a descriptor of the user namespace by which the ids of its directories are mapped.
+    Of an overlay it is the whole, whatever its options say of a part (see `part_at`). `userns`, if given, is a
+    descriptor of the user namespace by which the ids of its directories are mapped.
     """
     kind, source, _, options, lower = mount
+    part, options = split_part(options)
+    if part is not None and kind in ("bind", "rbind"):
+        return _clone_part(source, part, recursive=kind == "rbind", options=options, userns=userns)
     if kind in ("bind", "rbind", "none") or "bind" in options or "rbind" in options:
         return clone_bind(source, recursive=kind == "rbind" or "rbind" in options, options=options, userns=userns)
     if kind == "overlay":
@@ -69,7 +76,42 @@ def clone(mount: Description, userns: int = -1) -> int:
 def clone_bind(source: str, *, recursive: bool, options: tuple[str, ...], userns: int = -1) -> int:
     """A detached copy of the mount at `source`, which may be a file; attributes of `options` set on the copy."""
     flags = sys_.OPEN_TREE_CLONE | (sys_.AT_RECURSIVE if recursive else 0)
-    fd = sys_.open_tree(sys_.AT_FDCWD, source, flags)
+    return _adjusted(sys_.open_tree(sys_.AT_FDCWD, source, flags), recursive, options, userns)
+
+
+def split_part(options: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """The option that says which part is mounted, None if the whole is, and the others."""
+    found = [word for word in options if word.startswith((DIRECTORY_PART, FILE_PART))]
+    return found[0] if found else None, tuple(word for word in options if word not in found)
+
+
+def is_handed(mount: Description) -> bool:
+    """Whether an OCI runtime cannot make this mount, so that it finds it made in its bundle."""
+    return mount[0] in (DETACHED, FUSE) or split_part(mount[3])[0] is not None
+
+
+def part_at(root: int, part: str) -> int:
+    """An O_PATH descriptor of the `part`, an option as above, of the directory `root`; no link is followed."""
+    resolve = sys_.RESOLVE_IN_ROOT | sys_.RESOLVE_NO_SYMLINKS
+    return sys_.openat2(root, part.partition("=")[2].lstrip("/"), os.O_PATH, resolve=resolve)
+
+
+def _clone_part(source: str, part: str, *, recursive: bool, options: tuple[str, ...], userns: int) -> int:
+    root = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        place = part_at(root, part)
+    finally:
+        os.close(root)
+    try:
+        flags = sys_.OPEN_TREE_CLONE | sys_.AT_EMPTY_PATH | (sys_.AT_RECURSIVE if recursive else 0)
+        fd = sys_.open_tree(place, "", flags)
+    finally:
+        os.close(place)
+    return _adjusted(fd, recursive, options, userns)
+
+
+def _adjusted(fd: int, recursive: bool, options: tuple[str, ...], userns: int) -> int:
+    """The detached mount `fd` with these attributes, and its ids mapped."""
     try:
         if userns >= 0:
             deep = sys_.AT_EMPTY_PATH | (sys_.AT_RECURSIVE if recursive else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builda.builder.subtree import subtree, writable
-from builda.errors import NotFound
+from builda.builder.subtree import is_directory, shown, subtree, writable
+from builda.errors import InUse, NotFound
+from builda.linux import detached
 from builda.linux.mount import Mount, mounted
 
 pytestmark = pytest.mark.root
@@ -42,9 +44,9 @@ def make_layer(root: Path, entries: dict[str, str]) -> None:
                 os.setxattr(place, "trusted.overlay.opaque", b"y")
 
 
-def listing(root: int, path: str) -> object:
+def listing(root: int, path: str = "") -> object:
     """What is at a path: names of a directory and of all below it, or the content of a file."""
-    fd = os.open(path, os.O_RDONLY, dir_fd=root)
+    fd = os.open(f"/proc/self/fd/{root}/{path}".rstrip("/"), os.O_RDONLY)
     try:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             return os.read(fd, 1000)
@@ -81,12 +83,35 @@ def test_it_shows_what_the_whole_shows(tmp_path: Path, layers: list[dict[str, st
         expected = listing(root, path)
     part = subtree(whole, path, "/m", name="the image")
     assert part.target == "/m"
-    if stat.S_ISDIR(info.st_mode):
-        with mounted((part._replace(target="/"),)) as root:
-            if len(lower) > 1:
-                assert listing(root, ".") == expected
-    else:
-        assert Path(part.source).read_bytes() == expected
+    assert is_directory(part) == stat.S_ISDIR(info.st_mode)
+    with shown(part) as fd:
+        assert stat.S_IFMT(os.fstat(fd).st_mode) == stat.S_IFMT(info.st_mode)
+        if len(lower) > 1 or not stat.S_ISDIR(info.st_mode):
+            assert listing(fd) == expected
+
+
+@pytest.mark.parametrize("kind", ["bind", "overlay"])
+@pytest.mark.parametrize("path", ["a/b", "a/b/file", "a"])
+def test_a_link_put_there_meanwhile_leads_nowhere(tmp_path: Path, kind: str, path: str) -> None:
+    layers = tmp_path / "layer", tmp_path / "other"
+    for layer in layers:
+        (layer / "a/b").mkdir(parents=True)
+        (layer / "a/b/file").write_text("inside")
+    outside = tmp_path / "outside"
+    shutil.copytree(layers[0], outside)
+    whole = Mount("bind", str(layers[0]), "/", ("ro",))
+    if kind == "overlay":
+        options = ("index=off", "metacopy=off", "redirect_dir=off")
+        whole = Mount("overlay", "overlay", "/", options, tuple(map(str, layers)))
+    part = subtree((whole,), path, "/m", name="the image")
+    for layer in layers:
+        (layer / path).rename(layer / "gone")
+        (layer / path).symlink_to(outside / path)
+    with pytest.raises((InUse, NotFound)), shown(part):
+        raise AssertionError("what the link leads to was mounted")
+    if kind == "bind":
+        with pytest.raises(OSError, match="Too many levels"):
+            detached.clone(part)
 
 
 def test_writes_go_elsewhere(tmp_path: Path) -> None:

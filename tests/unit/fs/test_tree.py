@@ -21,6 +21,7 @@ from builda.fs.tree import (
     FileKey,
     Source,
     content_digest,
+    content_size,
     copy_tree,
     parse_mode,
 )
@@ -51,15 +52,16 @@ def copy(context: Path, root: Path, destination: str, *paths: str, ignore: str =
     with opened(context) as source, opened(root) as target:
         rules = Matcher.parse(ignore)
         sources = tuple(Source(source, path, None, rules) for path in paths)
-        return copy_tree(CopyRequest(sources, destination, **{"owner": ME, **options}), target)
+        moved = options.pop("moved", None)
+        return copy_tree(CopyRequest(sources, destination, **{"owner": ME, **options}), target, moved=moved)
 
 
 def digest(context: Path, *paths: str, ignore: str = "", **options: Any) -> Digest:
     with opened(context) as source:
         rules = Matcher.parse(ignore)
         sources = tuple(Source(source, path, None, rules) for path in paths)
-        remembered = options.pop("remembered", None)
-        return content_digest(CopyRequest(sources, "/", **{"owner": ME, **options}), remembered=remembered)
+        told = {name: options.pop(name, None) for name in ("remembered", "moved")}
+        return content_digest(CopyRequest(sources, "/", **{"owner": ME, **options}), **told)
 
 
 def names(root: Path) -> list[str]:
@@ -403,3 +405,28 @@ def test_copying_tells_what_it_read(context: Path, root: Path) -> None:
         made = copy_tree(request, target, remembered=remembered)
         assert len(remembered) == 3
         assert content_digest(request, remembered=remembered) == made.digest
+
+
+# What is told of a copy while it goes on
+
+
+def test_bytes_are_told_as_they_are_copied_and_can_be_asked_for_before(context: Path, root: Path) -> None:
+    (context / "large").write_bytes(os.urandom((2 << 20) + 7))
+    os.truncate(context / "large", 8 << 20)
+    os.link(context / "large", context / "again")
+    os.mkfifo(context / "app/fifo")
+    told: list[int] = []
+    result = copy(context, root, "/", ".", moved=told.append, excludes=("*.md",))
+    with opened(context) as source:
+        rules = CopyRequest((Source(source, "."),), "/", owner=ME, excludes=("*.md",))
+        assert content_size(rules) == result.bytes
+    assert sum(told) == result.bytes
+    assert len(told) > result.files
+
+
+def test_bytes_that_are_read_for_a_digest_are_told_too(context: Path) -> None:
+    told: list[int] = []
+    remembered: dict[FileKey, bytes] = {}
+    digest(context, ".", moved=told.append, remembered=remembered)
+    digest(context, ".", moved=told.append, remembered=remembered)
+    assert sum(told) == sum(path.stat().st_size for path in context.rglob("*") if path.is_file())

@@ -1,0 +1,75 @@
+"""How far a copy is, for who watches: nothing in the first second, then ten times a second at most."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from builda.events import BlobProgress, ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from builda.events import Emit
+
+    Moved = Callable[[int], None]
+
+_PATIENCE = 1.0
+_PERIOD = 0.1
+
+
+@contextmanager
+def moving(
+    emit: Emit, action: Literal["copy", "read"], name: str, total: Callable[[], int | None]
+) -> Iterator[Moved | None]:
+    """A function that is told of bytes that were moved, for the time of the block; None when nobody watches.
+
+    `name` is what is copied, as the user wrote it. `total`, all bytes that there are, None if that is not known, is
+    asked once it is needed.
+    """
+    if emit is ignore:
+        yield None
+        return
+    told = _Told(emit, action, name, total)
+    yield told.moved
+    told.end()
+
+
+def words(paths: tuple[str, ...]) -> str:
+    """What several paths are called together: by the first of them."""
+    first, *others = paths
+    return f"{first} and {len(others)} more" if others else first
+
+
+class _Told:
+    def __init__(self, emit: Emit, action: Literal["copy", "read"], name: str, total: Callable[[], int | None]) -> None:
+        self._emit = emit
+        self._action = action
+        self._name = name
+        self._measure = total
+        self._total: int | None = None
+        self._offset = 0
+        self._begun = False
+        self._next = time.monotonic() + _PATIENCE
+
+    def moved(self, count: int) -> None:
+        self._offset += count
+        now = time.monotonic()
+        if now < self._next:
+            return
+        if not self._begun:
+            self._begun = True
+            self._total = self._measure()
+        self._next = now + _PERIOD
+        self._tell(done=False)
+
+    def end(self) -> None:
+        if self._begun:
+            self._tell(done=True)
+
+    def _tell(self, *, done: bool) -> None:
+        total = None if self._total is None else max(self._total, self._offset)
+        self._emit(
+            BlobProgress(action=self._action, digest=None, offset=self._offset, total=total, done=done, name=self._name)
+        )
