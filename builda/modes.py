@@ -213,11 +213,13 @@ def _remembered(path: str, key: str) -> Abilities | None:
 
 
 def _remember(path: str, key: str, found: Abilities) -> None:
+    from builda.linux import private
+
     lines = [key, *("yes" if answer is None else " ".join(answer.split()) for answer in found)]
     temporary = f"{path}-{os.getpid()}"
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with open(temporary, "x", encoding="utf-8") as file:
+        private.make(os.path.dirname(path))
+        with open(temporary, "x", encoding="utf-8", opener=private.opener) as file:
             file.write("\n".join(lines))
         os.rename(temporary, path)
     except OSError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builda.events import Warned
+from builda.linux import private
 from builda.linux.mount import Mount, attach, detach, is_mounted, mounted
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def mount(builder: Builder, container: WorkingContainer) -> Path:
         if not is_mounted(place):
             settle(builder, current)
             current = treed(builder, current)
-            os.makedirs(place, mode=0o700, exist_ok=True)
+            builder.store.layout.volatile("mounts")
+            private.make(place)
             attach(builder.store.rootfs(current.snapshot), place)
         if current.mount_point != place:
             _note(builder, current, place)

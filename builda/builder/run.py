@@ -205,8 +205,7 @@ def scratch(builder: Builder) -> Iterator[str]:
     from builda.linux.process import process_identity
     from builda.store.layout import iter_names, owner_is_alive
 
-    parent = os.path.join(builder.store.layout.runroot, "scratch")
-    os.makedirs(parent, mode=0o700, exist_ok=True)
+    parent = builder.store.layout.volatile("scratch")
     for name in iter_names(parent):
         if owner_is_alive(name) is False:
             paths.discard(os.path.join(parent, name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, IsolationUnavailable
@@ -23,15 +22,13 @@ def remove_leftovers() -> None:
 
 
 def isolation_for(
-    name: str, *, state: Path | None = None, runtime: str | None = None, runtime_flags: tuple[str, ...] = ()
+    name: str, *, state: Path, runtime: str | None = None, runtime_flags: tuple[str, ...] = ()
 ) -> Isolation:
     """The isolation called `native` (Buildah's `rootless`), `oci` or `chroot`; Buildah's `default` is native too.
 
-    `state` is a volatile directory of builda's own (the run root) where compiled filters are kept; without one,
-    /run/builda or the user's runtime directory. `runtime` and `runtime_flags` are for `oci`. InvalidValue for another
-    name, IsolationUnavailable when there is no such runtime.
+    `state` is a volatile directory of builda's own (the run root) where compiled filters are kept. `runtime` and
+    `runtime_flags` are for `oci`. InvalidValue for another name, IsolationUnavailable when there is no such runtime.
     """
-    state = state if state is not None else _default_state()
     if name in ("native", "rootless", "default"):
         from builda.isolation.namespaces import NativeIsolation
 
@@ -57,11 +54,3 @@ def in_tree(name: str | None, *, state: Path) -> Isolation:
     from builda.isolation.tree import TreeIsolation
 
     return TreeIsolation(cache=state / "cache")
-
-
-def _default_state() -> Path:
-    from pathlib import Path
-
-    if os.geteuid() == 0:
-        return Path("/run/builda")
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/builda-{os.geteuid()}") / "builda"

@@ -89,8 +89,10 @@ def _lasting() -> tuple[int, bytes, bytes] | None:
 def _locked(path: Path) -> Iterator[None]:
     import fcntl
 
+    from builda.linux import private
+
     try:
-        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        private.make(str(path.parent))
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise NetworkUnavailable(f"cannot lock the private network: {path}: {error.strerror}", hint=_HINT) from error

@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builda.errors import InvalidValue
+from builda.linux import private
 from builda.linux.caps import to_bits
 
 if TYPE_CHECKING:
@@ -398,9 +399,10 @@ def _read_cached(path: Path) -> bytes | None:
 def _write_cached(path: Path, program: bytes) -> None:
     """Keep the program; a cache that cannot be written (read-only, full) costs time later and nothing else."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make(str(path.parent))
         temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-        temporary.write_bytes(_header(_loaded_library(), program) + b"\n" + program)
+        with open(temporary, "wb", opener=private.opener) as file:
+            file.write(_header(_loaded_library(), program) + b"\n" + program)
         temporary.replace(path)
     except OSError:
         return

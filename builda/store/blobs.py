@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from builda.errors import CorruptContent, NotFound
+from builda.linux import private
 from builda.oci.digest import Digest
 from builda.store import layout
 from builda.store.layout import Layout
@@ -98,7 +99,7 @@ class Blobs:
     ) -> None:
         import hashlib
 
-        with layout.translated(self._layout.root), open(path, "a+b", buffering=0) as file:
+        with layout.translated(self._layout.root), open(path, "a+b", 0, opener=private.opener) as file:
             if os.fstat(file.fileno()).st_size > descriptor.size:  # fetched for a descriptor that lied
                 file.truncate(0)
             hasher = hashlib.new(descriptor.digest.algorithm)
@@ -149,7 +150,7 @@ class BlobWriter:
 
     def __enter__(self) -> BlobWriter:
         with layout.translated(self._blobs._layout.root):
-            self.file = open(self._path, "xb", buffering=0)
+            self.file = open(self._path, "xb", 0, opener=private.opener)
         return self
 
     def __exit__(

@@ -16,6 +16,7 @@ from builda.errors import IsolationUnavailable
 from builda.fs.compose import Spool, keeper, write_rows
 from builda.fs.index import Row, Tree, read_rows
 from builda.fs.whiteouts import OPAQUE
+from builda.linux import private
 from builda.store import layout
 from builda.store.snapshots import LIST, Driver, Snapshots
 
@@ -114,7 +115,7 @@ class ComposedSnapshots(Snapshots):
         count = 0
         temporary = layout.temporary(self._layout)
         try:
-            with open(temporary, "x", encoding="ascii") as file:
+            with open(temporary, "x", encoding="ascii", opener=private.opener) as file:
                 while some := list(islice(rest, _IN_LINE)):
                     file.write(encode(some) + "\n")
                     count += len(some)

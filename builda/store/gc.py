@@ -185,7 +185,7 @@ def _sweep_references(store: Store, horizon: float) -> None:
 
 def _sweep_ingest(where: Layout, horizon: float) -> None:
     """Temporaries of dead processes, and partial downloads that nobody continues."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     for name in layout.iter_names(where.path("ingest")):
         path = where.path("ingest", name)
@@ -193,7 +193,7 @@ def _sweep_ingest(where: Layout, horizon: float) -> None:
             if name.startswith("blob-"):
                 # Whoever continues one holds its lock, whatever the file's time says.
                 lock = locks.bucket(where.path("locks"), name.removeprefix("blob-"))
-                with suppress(Timeout), FileLock(lock, timeout=0, thread_local=False):
+                with suppress(Timeout), locks.file_lock(lock, 0):
                     _take(where, path, horizon)
             elif not layout.owner_is_alive(name):  # as far as this pid namespace knows
                 _take(where, path, horizon)

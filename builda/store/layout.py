@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from builda.errors import StoreUnavailable
+from builda.linux import private
 from builda.linux.process import is_alive, process_identity
 
 FORMAT = 1
@@ -35,6 +35,10 @@ DIRECTORIES = (
     "digests",
     "empty",
 )
+_NAMES = frozenset(
+    {*(name.partition("/")[0] for name in DIRECTORIES), "builda.json", "oci-layout", "index.json", "memory"}
+)
+"""All that builda makes at the top of a store."""
 NAME_LIMIT = 180
 """Bytes of a quoted name that still serves as a file name; longer ones are called by their digest."""
 
@@ -57,51 +61,63 @@ class Layout(NamedTuple):
         """Where `builda mount` mounts a container."""
         return f"{self.runroot}/mounts/{container_id}"
 
+    def volatile(self, name: str) -> str:
+        """A private directory of the run root, made if missing."""
+        private.make(self.runroot)
+        private.narrow(self.runroot, _is_volatile)
+        private.make(f"{self.runroot}/{name}")
+        private.narrow(f"{self.runroot}/{name}", lambda _: True)
+        return f"{self.runroot}/{name}"
+
 
 def default_places(environ: Mapping[str, str], uid: int) -> tuple[str, str]:
     """The store's root and its volatile companion when the caller names none: root's, or the user's own."""
     root, runroot = environ.get("BUILDA_ROOT"), environ.get("BUILDA_RUNROOT")
     if uid == 0:
         return root or "/var/lib/builda", runroot or "/run/builda"
-    home = (environ.get("HOME") or f"/tmp/builda-{uid}").rstrip("/")
-    data = environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
-    return root or f"{data}/builda", runroot or f"{_runtime_directory(environ, uid)}/builda"
+    return root or f"{_data_directory(environ, uid)}/builda", runroot or f"{_runtime_directory(environ, uid)}/builda"
+
+
+def _data_directory(environ: Mapping[str, str], uid: int) -> str:
+    """XDG_DATA_HOME or HOME's, else one in /tmp that only this user can have made."""
+    if named := environ.get("XDG_DATA_HOME"):
+        return named
+    if home := environ.get("HOME"):
+        return f"{home.rstrip('/')}/.local/share"
+    return f"{_private_directory(f'/tmp/builda-{uid}', uid, 'HOME', '--root')}/.local/share"
 
 
 def _runtime_directory(environ: Mapping[str, str], uid: int) -> str:
-    """XDG_RUNTIME_DIR if it is this user's (after `su` it is not), else one in /tmp that nobody else can have made."""
+    """XDG_RUNTIME_DIR if it is this user's (after `su` it is not), else a directory of this user in /tmp."""
     named = environ.get("XDG_RUNTIME_DIR")
-    private = f"/tmp/builda-run-{uid}"
-    if uid != os.geteuid():  # of somebody else nothing can be checked
-        return named or private
-    if named and _is_ours(named, uid):
+    if named and (uid != os.geteuid() or private.is_ours(named, uid)):
         return named
+    return _private_directory(f"/tmp/builda-run-{uid}", uid, "XDG_RUNTIME_DIR", "--runroot")
+
+
+def _private_directory(path: str, uid: int, variable: str, option: str) -> str:
+    """`path`, made now if missing; StoreUnavailable if another user made it or can write to it."""
+    if uid != os.geteuid():  # of another user nothing can be checked
+        return path
     with suppress(OSError):  # it is there, or whatever needs it says that it cannot be
-        os.mkdir(private, 0o700)
-    if os.path.lexists(private) and not _is_ours(private, uid):
+        os.mkdir(path, 0o700)
+    if os.path.lexists(path) and not private.is_ours(path, uid):
         raise StoreUnavailable(
-            f"directory for volatile files is not private: {private}",
-            hint="remove it, set XDG_RUNTIME_DIR, or name another with --runroot",
+            f"directory of another user, or one that others can write to: {path}",
+            hint=f"remove it, set {variable}, or name another place with {option}",
         )
-    return private
-
-
-def _is_ours(path: str, uid: int) -> bool:
-    try:
-        info = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o022
+    return path
 
 
 def create(layout: Layout) -> None:
-    """Make the store's directories and marker files; a store that is already there is checked and left alone."""
+    """Make the store's directories and marker files; a store that is already there is checked, and made private."""
     with translated(layout.root):
         try:
             marker = read_json(layout.path("builda.json"))
         except FileNotFoundError:
             _make(layout)
             return
+        _make_private(layout)
     if marker.get("format") != FORMAT:
         raise StoreUnavailable(
             f"store has format {marker.get('format')}, this builda reads {FORMAT}: {layout.root}",
@@ -110,15 +126,31 @@ def create(layout: Layout) -> None:
 
 
 def _make(layout: Layout) -> None:
-    os.makedirs(layout.root, mode=0o755, exist_ok=True)
+    private.make(layout.root)
     for name in DIRECTORIES:
-        os.makedirs(layout.path(name), mode=0o755, exist_ok=True)
-    os.chmod(layout.path("snapshots"), 0o700)  # setuid programs of images are nobody else's business
-    os.chmod(layout.path("containers"), 0o700)
+        private.make(layout.path(name))
+    _make_private(layout)
     publish(layout, layout.path("oci-layout"), OCI_LAYOUT)
     if not os.path.exists(layout.path("index.json")):
         publish(layout, layout.path("index.json"), b'{"schemaVersion":2,"manifests":[]}')
     publish(layout, layout.path("builda.json"), json.dumps({"format": FORMAT}).encode())
+
+
+def _make_private(layout: Layout) -> None:
+    """Nobody but the owner reaches what is in the store: layers with setuid programs, private images, locks.
+
+    Where the top is not ours to narrow, as a volume's may be, every directory in it is.
+    """
+    if private.narrow(layout.root, _NAMES.__contains__):
+        return
+    for name in {name.partition("/")[0] for name in DIRECTORIES}:
+        with suppress(FileNotFoundError):
+            private.narrow(layout.path(name), lambda _: True)
+
+
+def _is_volatile(name: str) -> bool:
+    """Whether builda makes a file of this name at the top of the run root."""
+    return name in ("mounts", "scratch", "cache", "network.lock") or name.startswith("abilities-")
 
 
 @contextmanager
@@ -143,10 +175,19 @@ def unavailable(error: OSError, path: str) -> StoreUnavailable | OSError:
             return StoreUnavailable(f"no space left in the store: {path}", hint="free some with: builda prune --all")
         case errno.EROFS:
             return StoreUnavailable(f"store is on a read-only file system: {path}", hint="choose another with --root")
+        case errno.EACCES | errno.EPERM if _is_anothers(path):
+            return StoreUnavailable(f"store belongs to another user: {path}", hint="choose another with --root")
         case errno.EACCES | errno.EPERM:
             return StoreUnavailable(f"no permission in the store: {path}", hint="choose another with --root")
         case _:
             return error
+
+
+def _is_anothers(path: str) -> bool:
+    try:
+        return os.stat(path).st_uid != os.geteuid()
+    except OSError:
+        return False
 
 
 def _is_above(directory: str, path: str) -> bool:
@@ -189,7 +230,7 @@ def _written(layout: Layout, data: bytes, *, durable: bool) -> str:
     try:
         fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileNotFoundError:  # the store is being made
-        os.makedirs(layout.path("ingest"), exist_ok=True)
+        private.make(layout.path("ingest"))
         fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         view = memoryview(data)

@@ -6,7 +6,13 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+MODE = 0o644
+"""Rights of lock files, whatever the umask: whoever can open one can hold it, and the store is its owner's."""
 BUCKETS = 256
 """Lock files of objects that come and go; two objects that share one merely wait for each other."""
 
@@ -14,17 +20,22 @@ BUCKETS = 256
 @contextmanager
 def exclusive(path: str) -> Iterator[None]:
     """Nobody else is inside `exclusive` of the same path, in any process or thread."""
+    with file_lock(path):
+        yield
+
+
+def file_lock(path: str, timeout: float = -1) -> FileLock:
+    """The lock to be acquired; Timeout after `timeout` seconds if another process has it."""
     from filelock import FileLock
 
-    with FileLock(path, thread_local=False):
-        yield
+    return FileLock(path, timeout, MODE, thread_local=False)
 
 
 @contextmanager
 def brief(path: str, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
     """As `exclusive`, with flock(2) itself, which is what filelock uses: for the light verbs, whose whole run is
     shorter than an import of filelock (0.03 s). `kind` is what flock is asked for."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
     try:
         fcntl.flock(fd, kind)
         yield
@@ -48,7 +59,7 @@ def hold(path: str) -> int:
     Unlike a process ID this also tells processes of another pid namespace: another pod that has the same volume.
     """
     while True:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:  # else somebody found it before it was held, and removed it

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent, NotFound, StoreUnavailable
+from builda.linux import private
 from builda.oci.digest import Digest
 from builda.store import layout
 from builda.store.snapshots import Cut, Driver, Info, Snapshots, boot_id
@@ -135,7 +136,7 @@ class PlainSnapshots(Snapshots):
             os.mkdir(self.path(layer), 0o700)
             try:
                 after: dict[bytes, Fingerprint] = {}
-                with open(self.path(layer, "layer.tar"), "xb", buffering=0) as file:
+                with open(self.path(layer, "layer.tar"), "xb", 0, opener=private.opener) as file:
                     skipped = self._diff(key, below, file, AS_IS, after)
                     size = file.tell()
                 empty = size <= _NO_ENTRY
@@ -169,7 +170,10 @@ class PlainSnapshots(Snapshots):
         with layout.translated(self._layout.root):
             os.mkdir(self.path(key), 0o700)
             try:
-                with self._blobs.open(layer.digest) as file, open(self.path(key, "layer.tar"), "xb") as out:
+                with (
+                    self._blobs.open(layer.digest) as file,
+                    open(self.path(key, "layer.tar"), "xb", opener=private.opener) as out,
+                ):
                     reader = VerifyingReader(file, layer.digest, layer.size)
                     size = _copy(Ahead(decompressing(reader, compression_of(layer.media_type))), out, diff_id)
                 self._write_info(key, Info(parent, committed=True, boot=boot_id(), entries=1, size=size))

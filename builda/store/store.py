@@ -412,7 +412,7 @@ class Store:
             if not self.can_mount and not os.path.exists(path):
                 self.snapshots.bring_home(path)
             with layout.translated(self.root):
-                os.makedirs(path, exist_ok=True)
+                os.makedirs(path, mode=0o755, exist_ok=True)
             yield path
 
     def sweep(self) -> None:
@@ -491,11 +491,13 @@ def _trees_of(driver: str) -> type[Snapshots]:
 
 @contextmanager
 def _first_free(path: str) -> Iterator[str]:
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
+
+    from builda.store import locks
 
     for number in range(1000):
         candidate = path if number == 0 else f"{path}-{number}"
-        lock = FileLock(f"{candidate}.lock", timeout=0)
+        lock = locks.file_lock(f"{candidate}.lock", 0)
         try:
             lock.acquire()
         except Timeout:

@@ -33,9 +33,9 @@ def test_buildahs_names_are_known(asked: str, name: str, tmp_path: Path) -> None
     assert isolation_for(asked, state=tmp_path).name == name
 
 
-def test_another_name_is_refused() -> None:
+def test_another_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="firecracker"):
-        isolation_for("firecracker")
+        isolation_for("firecracker", state=tmp_path)
 
 
 def test_a_missing_runtime_is_named_with_a_way_out(tmp_path: Path) -> None:

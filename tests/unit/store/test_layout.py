@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from builda.errors import InvalidValue, StoreUnavailable
 from builda.linux.process import process_identity
 from builda.store import layout
-from builda.store.layout import Layout
+from builda.store.layout import DIRECTORIES, Layout
 from builda.store.store import Store
-from tests.support.stores import files
+from tests.support import images
+from tests.support.stores import container, files
 
 
 @pytest.fixture
@@ -35,9 +37,91 @@ def test_store_is_an_oci_image_layout_from_the_start(store: Store) -> None:
     assert json.loads((root / "index.json").read_bytes()) == {"schemaVersion": 2, "manifests": []}
 
 
-def test_snapshots_and_containers_are_nobody_elses_business(store: Store) -> None:
-    for name in ("snapshots", "containers"):
-        assert stat.S_IMODE(os.stat(store.layout.path(name)).st_mode) == 0o700
+def mode_of(path: str | Path) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def written(where: Path) -> Store:
+    """A store with an image that is unpacked, a container, a list of files, a cache mount and volatile directories."""
+    with Store.open(where / "store", where / "run") as store:
+        image = images.put(store, images.simple(), "localhost/small:latest")
+        store.prepare_for(image, as_list=True)
+        container(store, image)
+        with store.cache_mount("x", "locked"):
+            store.layout.volatile("scratch")
+        store.prune()
+    return store
+
+
+@pytest.mark.usefixtures("no_umask")
+def test_nothing_in_a_store_can_be_written_by_others_whatever_the_umask(tmp_path: Path) -> None:
+    store = written(tmp_path / "above")
+    wide = [
+        path
+        for place in (store.root, store.layout.runroot, str(tmp_path / "above"))
+        for path in (place, *(os.path.join(top, name) for top, _, names in os.walk(place) for name in (*names, ".")))
+        if not os.path.islink(path) and mode_of(path) & 0o022
+    ]
+    assert wide == []
+
+
+def test_a_new_store_is_its_owners_alone(tmp_path: Path) -> None:
+    store = written(tmp_path)
+    for path in (
+        store.root,
+        *map(store.layout.path, DIRECTORIES),
+        store.layout.runroot,
+        f"{store.layout.runroot}/scratch",
+    ):
+        assert mode_of(path) == 0o700
+
+
+def test_a_wide_store_is_narrowed_when_it_is_opened(store: Store) -> None:
+    os.chmod(store.root, 0o2775)
+    Store.open(store.root, store.layout.runroot)
+    assert mode_of(store.root) == 0o2700
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_a_directory_with_other_things_is_not_narrowed_but_the_store_in_it_is(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "mine").touch()
+    tmp_path.chmod(mode)
+    store = Store.open(tmp_path, tmp_path)
+    for name in {name.partition("/")[0] for name in DIRECTORIES}:
+        os.chmod(store.layout.path(name), 0o755)
+    Store.open(tmp_path, tmp_path).layout.volatile("mounts")
+    assert mode_of(tmp_path) == mode
+    assert {mode_of(store.layout.path(name)) for name in (*DIRECTORIES, "mounts") if "/" not in name} == {0o700}
+
+
+@pytest.mark.root
+def test_a_volume_of_another_user_can_be_the_top_of_a_store(tmp_path: Path) -> None:
+    """As Kubernetes mounts a volume for a group: root's, mode 2777."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o2777)
+    for above in (tmp_path, *tmp_path.parents):
+        above.chmod(above.stat().st_mode | 0o111)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            Store.open(volume, volume)
+            Store.open(volume, volume)
+            os._exit(0 if mode_of(volume / "blobs") & 0o777 == 0o700 else 2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert mode_of(volume) == 0o2777
 
 
 def test_opening_a_store_again_changes_nothing(store: Store) -> None:
@@ -163,3 +247,37 @@ def test_default_places_follow_root_user_and_environment() -> None:
         "/r/builda",
     )
     assert layout.default_places({"BUILDA_ROOT": "/a", "BUILDA_RUNROOT": "/b"}, 7) == ("/a", "/b")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("made_by", ["other", "writable", "link"])
+def test_without_home_no_directory_of_another_user_is_used(made_by: str) -> None:
+    place = Path("/tmp/builda-54321")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresuid(54321, 54321, 54321)
+            layout.default_places({"XDG_RUNTIME_DIR": "/tmp", "BUILDA_RUNROOT": "/x"}, 54321)
+            assert mode_of(place) == 0o700
+            place.rmdir()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    try:
+        place.symlink_to("/") if made_by == "link" else place.mkdir()
+        os.chown(place, 54321 if made_by == "writable" else 0, 0, follow_symlinks=False)
+        if made_by != "link":
+            place.chmod(0o777)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setresuid(54321, 54321, 54321)
+                layout.default_places({"BUILDA_RUNROOT": "/x"}, 54321)
+            except StoreUnavailable as error:
+                os._exit(0 if "--root" in str(error.hint) else 2)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        place.unlink() if made_by == "link" else place.rmdir()
