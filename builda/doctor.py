@@ -63,6 +63,7 @@ class Facts(NamedTuple):
     free_bytes: int
     free_inodes: int | None
     private_network: str | None  # what gives a command a network of its own here
+    libseccomp: BuildaError | None  # why it cannot be loaded
     tun: str | None  # why /dev/net/tun cannot be opened, which all but a bridge need
 
 
@@ -85,6 +86,9 @@ def _iter_findings(facts: Facts) -> Iterator[Finding]:
     yield _mode(facts)
     if facts.mode != "direct":
         yield from _better(facts)
+    if facts.libseccomp is not None and facts.mode in RUNS:
+        change = ("apt-get install libseccomp2", "elsewhere: install the package libseccomp")
+        yield Finding("wrong", "commands cannot be run", str(facts.libseccomp), change)
     yield from _isolation(facts)
     yield from _store(facts)
     if facts.mode in RUNS:
@@ -323,8 +327,19 @@ def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
         free_bytes=room.f_bavail * room.f_frsize,
         free_inodes=room.f_favail if room.f_files else None,
         private_network=_network(chosen, effective),
+        libseccomp=_libseccomp_missing(),
         tun=_tun_refused(),
     )
+
+
+def _libseccomp_missing() -> BuildaError | None:
+    from builda.linux.seccomp import library
+
+    try:
+        library()
+    except BuildaError as error:
+        return error
+    return None
 
 
 def _status() -> dict[str, str]:

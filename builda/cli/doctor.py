@@ -46,6 +46,9 @@ def doctor(session: Session, *, as_json: bool, pod: bool) -> None:
         error = BuildaError(f"no command can be run here, only builds without RUN work: mode {facts.mode}")
         error.exit_status = 1
         raise error
+    if facts.libseccomp is not None:
+        facts.libseccomp.exit_status = 1
+        raise facts.libseccomp
 
 
 def _print(finding: Finding) -> None:

@@ -10,7 +10,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from builda.errors import InvalidValue
+from builda.errors import InvalidValue, IsolationUnavailable
 from builda.linux import private
 from builda.linux.caps import to_bits
 
@@ -275,10 +275,22 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
-def compile_filter(filter_: Filter) -> bytes:
-    """The BPF program (an array of sock_filter) that libseccomp makes of it."""
-    import pyseccomp
+def library() -> Any:
+    """pyseccomp with libseccomp loaded; IsolationUnavailable naming the package if it is missing or broken."""
+    try:
+        import pyseccomp
+    except (RuntimeError, OSError, ImportError, AttributeError) as error:  # not found, not loadable, too old
+        raise IsolationUnavailable(
+            f"commands cannot be run without libseccomp: {error}",
+            hint="install the package libseccomp2 (Debian, Ubuntu) or libseccomp (Fedora, SUSE, Arch, Alpine, where "
+            "Python needs binutils too); --security-opt seccomp=unconfined runs commands without a filter",
+        ) from error
+    return pyseccomp
 
+
+def compile_filter(filter_: Filter) -> bytes:
+    """The BPF program (an array of sock_filter) that libseccomp makes of it; IsolationUnavailable without it."""
+    pyseccomp = library()
     compiled = pyseccomp.SyscallFilter(_action(pyseccomp, filter_.default, filter_.default_error))
     compiled.set_attr(pyseccomp.Attr.CTL_NNP, 0)
     if pyseccomp.get_api() >= 4:

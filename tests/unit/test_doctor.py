@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builda.doctor import Facts, findings
+from builda.errors import BuildaError
 from builda.linux.probe import Abilities
 
 DEFAULT = 0xA80425FB  # the capabilities of a container's root
@@ -34,6 +35,7 @@ FACTS = Facts(
     mount_flags=frozenset({"rw", "relatime"}),
     free_bytes=1 << 40,
     free_inodes=1 << 20,
+    libseccomp=None,
     tun=None,
     private_network="a bridge",
 )
@@ -119,6 +121,7 @@ def test_a_set_uid_helper_is_good_outside_of_pods() -> None:
         ),
         (FACTS._replace(mount_flags=frozenset({"noexec"})), "wrong", "commands cannot be executed"),
         (FACTS._replace(mount_flags=frozenset({"nosuid"})), "note", "set-uid programs have no effect"),
+        (FACTS._replace(libseccomp=BuildaError("no libseccomp")), "wrong", "commands cannot be run"),
         (FACTS._replace(store_problem="it is read-only"), "wrong", "the store cannot be written"),
         (FACTS._replace(free_bytes=1 << 20), "note", "1 MiB are free"),
         (FACTS._replace(free_inodes=10), "note", "10 inodes are free"),
