@@ -93,30 +93,26 @@ class CommandOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobProgress:
-    """`offset` of `total` bytes (None when unknown) of a blob moved; `done` comes once, last.
+    """`offset` of `total` bytes (None when unknown) of a blob moved; `done` comes once, last."""
 
-    Of a copy, and of the files that a step is looked up by (`read`), there are events only once it takes a second;
-    `name` says what is copied, and there is no digest.
-    """
-
-    action: Literal["pull", "push", "unpack", "commit", "copy", "read"]
+    action: Literal["pull", "push", "unpack", "commit"]
     digest: Digest | None
     offset: int
     total: int | None
     done: bool = False
     reused: bool = False
-    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkProgress:
     """`offset` of `total` bytes (None when unknown) of local work are done; `done` comes once, last.
 
-    `work` is what happens: files are copied, an archive is extracted, a layer is written and compressed. `subject`
-    tells apart what goes on at the same time. Work that takes less than a second has no such event.
+    `work` is what happens: files are read to look for the result of a step, files are copied, an archive is extracted,
+    a layer is written and compressed. `subject` tells apart what goes on at the same time. Work that takes less than a
+    second has no such event.
     """
 
-    work: Literal["copy", "extract", "store"]
+    work: Literal["read", "copy", "extract", "store"]
     subject: str
     offset: int
     total: int | None

@@ -177,7 +177,7 @@ def _unpack(top: Top, request: CopyRequest, root: int, step: Copy, emit: Emit) -
         except NotADirectoryError as error:
             raise InvalidValue(f"archives are unpacked into directories: {request.destination}") from error
         size = os.fstat(fd).st_size
-        with moving(emit, "copy", top.name, lambda: size) as moved:
+        with moving(emit, "extract", top.name, lambda: size) as moved:
             reader = _Hashing(file, moved)
             extract(
                 decompressing(reader, compression), root, request.destination, owner=owners, timestamp=step.timestamp

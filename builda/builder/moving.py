@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from builda.events import BlobProgress, ignore
+from builda.events import WorkProgress, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,24 +14,23 @@ if TYPE_CHECKING:
     from builda.events import Emit
 
     Moved = Callable[[int], None]
+    Work = Literal["read", "copy", "extract"]
 
 _PATIENCE = 1.0
 _PERIOD = 0.1
 
 
 @contextmanager
-def moving(
-    emit: Emit, action: Literal["copy", "read"], name: str, total: Callable[[], int | None]
-) -> Iterator[Moved | None]:
+def moving(emit: Emit, work: Work, subject: str, total: Callable[[], int | None]) -> Iterator[Moved | None]:
     """A function that is told of bytes that were moved, for the time of the block; None when nobody watches.
 
-    `name` is what is copied, as the user wrote it. `total`, all bytes that there are, None if that is not known, is
+    `subject` is what is copied, as the user wrote it. `total`, all bytes that there are, None if that is not known, is
     asked once it is needed.
     """
     if emit is ignore:
         yield None
         return
-    told = _Told(emit, action, name, total)
+    told = _Told(emit, work, subject, total)
     yield told.moved
     told.end()
 
@@ -43,10 +42,10 @@ def words(paths: tuple[str, ...]) -> str:
 
 
 class _Told:
-    def __init__(self, emit: Emit, action: Literal["copy", "read"], name: str, total: Callable[[], int | None]) -> None:
+    def __init__(self, emit: Emit, work: Work, subject: str, total: Callable[[], int | None]) -> None:
         self._emit = emit
-        self._action = action
-        self._name = name
+        self._work = work
+        self._subject = subject
         self._measure = total
         self._total: int | None = None
         self._offset = 0
@@ -70,6 +69,4 @@ class _Told:
 
     def _tell(self, *, done: bool) -> None:
         total = None if self._total is None else max(self._total, self._offset)
-        self._emit(
-            BlobProgress(action=self._action, digest=None, offset=self._offset, total=total, done=done, name=self._name)
-        )
+        self._emit(WorkProgress(work=self._work, subject=self._subject, offset=self._offset, total=total, done=done))

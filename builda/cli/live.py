@@ -57,7 +57,7 @@ class Screen:
         self._clock = clock
         self._began = clock()
         self._running: dict[str | None, _Running] = {}
-        self._blobs: dict[tuple[str, object, str | None], BlobProgress] = {}
+        self._blobs: dict[tuple[str, object], BlobProgress] = {}
         self._ledger = Ledger()
 
     def note(self, event: Event) -> list[Done]:
@@ -96,7 +96,7 @@ class Screen:
         return rows
 
     def _move(self, event: BlobProgress) -> None:
-        key = event.action, event.digest, event.name
+        key = event.action, event.digest
         self._blobs.pop(key, None) if event.done else self._blobs.__setitem__(key, event)
 
 
@@ -197,7 +197,7 @@ def _spread(left: str, right: str, width: int) -> str:
 
 
 def _name(blob: BlobProgress) -> str:
-    return blob.name or ("layer" if blob.digest is None else blob.digest.encoded[:12])
+    return "layer" if blob.digest is None else blob.digest.encoded[:12]
 
 
 def _moved(blob: BlobProgress) -> str:

@@ -130,8 +130,6 @@ class Lines:
                 pass
 
     def _blob(self, event: BlobProgress) -> None:
-        if event.name is not None:
-            return  # the line of its step or verb says it
         key = (event.action, event.digest)
         if not event.done:
             if key not in self._begun:
@@ -152,7 +150,7 @@ class Bars(Lines):
 
     def __init__(self, stream: TextIO, *, colour: bool) -> None:
         super().__init__(stream)
-        self._bars: dict[tuple[str, object, str | None], tqdm[Any]] = {}
+        self._bars: dict[tuple[str, object], tqdm[Any]] = {}
         self._colour = "green" if colour else None
 
     def close(self) -> None:
@@ -162,7 +160,7 @@ class Bars(Lines):
         self._bars.clear()
 
     def _blob(self, event: BlobProgress) -> None:
-        key = (event.action, event.digest, event.name)
+        key = (event.action, event.digest)
         bar = self._bars.get(key)
         if bar is None:
             if event.done or (event.total or 0) < BAR_LIMIT:
@@ -263,7 +261,7 @@ def _pass_on(event: CommandOutput, stream: TextIO) -> None:
 
 
 def _short(event: BlobProgress) -> str:
-    return event.name or (event.digest.encoded[:12] if event.digest is not None else "layer")
+    return event.digest.encoded[:12] if event.digest is not None else "layer"
 
 
 def _bytes(count: int) -> str:

@@ -6,10 +6,10 @@ import pytest
 
 from builda.builder import moving
 from builda.builder.moving import words
-from builda.events import BlobProgress, Event, ignore
+from builda.events import Event, WorkProgress, ignore
 
 
-def told(pieces: list[int], patience: float, monkeypatch: pytest.MonkeyPatch) -> list[BlobProgress]:
+def told(pieces: list[int], patience: float, monkeypatch: pytest.MonkeyPatch) -> list[WorkProgress]:
     monkeypatch.setattr(moving, "_PATIENCE", patience)
     monkeypatch.setattr(moving, "_PERIOD", 0.0)
     seen: list[Event] = []
@@ -17,7 +17,7 @@ def told(pieces: list[int], patience: float, monkeypatch: pytest.MonkeyPatch) ->
         assert moved is not None
         for piece in pieces:
             moved(piece)
-    return [event for event in seen if isinstance(event, BlobProgress)]
+    return [event for event in seen if isinstance(event, WorkProgress)]
 
 
 def test_a_long_copy_is_told_of_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,7 @@ def test_a_long_copy_is_told_of_until_its_end(monkeypatch: pytest.MonkeyPatch) -
         *((4, 10, False), (8, 10, False), (10, 10, False)),
         (10, 10, True),
     ]
-    assert {(event.action, event.name, event.digest) for event in seen} == {("copy", "src", None)}
+    assert {(event.work, event.subject) for event in seen} == {("copy", "src")}
 
 
 def test_more_than_was_counted_is_no_more_than_all(monkeypatch: pytest.MonkeyPatch) -> None:
