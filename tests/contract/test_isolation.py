@@ -168,3 +168,11 @@ def test_the_caller_keeps_its_mounts_and_descriptors(box: Any) -> None:
     before = Path("/proc/self/mountinfo").read_text(), len(os.listdir("/proc/self/fd"))
     box.shell("true")
     assert (Path("/proc/self/mountinfo").read_text(), len(os.listdir("/proc/self/fd"))) == before
+
+
+def test_devices_of_the_machine_keep_their_looks(box: Any) -> None:
+    before = [os.stat(f"/dev/{name}") for name in NODES]
+    box.run("sh", "-c", "touch -d '2001-02-03 04:05' /dev/full /dev/zero 2>/dev/null")
+    after = [os.stat(f"/dev/{name}") for name in NODES]
+    looks = [[(info.st_mode, info.st_uid, info.st_gid, info.st_mtime_ns) for info in row] for row in (before, after)]
+    assert looks[0] == looks[1]
