@@ -52,7 +52,10 @@ class Part(NamedTuple):
 
 
 def commit(builder: Builder, container: WorkingContainer, options: CommitOptions) -> Image:
-    """The image; with `remove` the container is gone afterwards, and its tree has become the image's unpacked layer."""
+    """The image; with `remove` the container is gone afterwards, and its tree has become the image's unpacked layer.
+
+    Of an image that only goes to a location the store makes no record, and it keeps the one that it may have.
+    """
     location, names = _targets(options)
     builder.store.lease()
     with occupied(builder, container) as current, builder.store.running(current):
@@ -63,14 +66,13 @@ def commit(builder: Builder, container: WorkingContainer, options: CommitOptions
         config, manifest = compose(
             current, parts, _base(builder.store, current), options, builder.version, builder.now()
         )
-        if location is not None:
-            image = _published(builder.store, config, manifest, ())
-            write_to(builder, image, location, options.access)
-        image = _published(builder.store, config, manifest, names)
+        stored = _stored(builder.store, config, manifest)
+        if location is None:
+            image = builder.store.put_image(stored, names=names)
+        else:
+            image = _sent(builder, stored, location, names, options)
         if options.manifest is not None:
             append_to_index(builder.store, local_name(options.manifest), image)
-        elif location is not None and not image.names:
-            builder.store.images.delete(image.digest)  # it went elsewhere, and nobody asked to have it here too
         _keep_frozen(builder, current, parts, image, options)
         if options.remove:
             _retire(builder, current, parts, image, options)
@@ -281,11 +283,20 @@ def _base(store: Store, container: WorkingContainer) -> Manifest | None:
     return document
 
 
-def _published(store: Store, config: ImageConfig, manifest: Manifest, names: tuple[str, ...]) -> Image:
-    """The image in the store; the names point at it when all of it is there."""
+def _stored(store: Store, config: ImageConfig, manifest: Manifest) -> Descriptor:
+    """The manifest's descriptor; all of the image is in the store, which has no record of it yet."""
     kind = manifest.config.media_type
     store.put_bytes(_config_bytes(config, kind), kind)
-    return store.put_image(store.put_bytes(manifest.dump(), manifest.media_type), names=names)
+    return store.put_bytes(manifest.dump(), manifest.media_type)
+
+
+def _sent(
+    builder: Builder, stored: Descriptor, location: Location, names: tuple[str, ...], options: CommitOptions
+) -> Image:
+    """The image, which is at the location; the store has it too if it gets names."""
+    image = builder.store.images.unrecorded(stored)
+    write_to(builder, image, location, options.access)
+    return builder.store.put_image(stored, names=names) if names else image
 
 
 def _config_bytes(config: ImageConfig, media_type: str) -> bytes:

@@ -112,6 +112,10 @@ class Images:
         self._write_index()
         return Image(self._blobs, record, self.names_of(descriptor.digest))
 
+    def unrecorded(self, descriptor: Descriptor) -> Image:
+        """The image that `descriptor` names, whose content is in the store; no record of it is made or changed."""
+        return Image(self._blobs, self._record_of(descriptor), ())
+
     def _path(self, digest: Digest) -> str:
         return self._layout.path("images", f"{digest.encoded}.json")
 
@@ -176,11 +180,6 @@ class Images:
             return False
         self._write_index()
         return True
-
-    def delete(self, digest: Digest) -> None:
-        """The record of an image is gone; its content goes with the next sweep."""
-        layout.unlink(self._layout, self._path(digest))
-        self._write_index()
 
     def discard(self, digest: Digest, *, named: bool, horizon: float) -> tuple[str, ...] | None:
         """Remove an image with all its names; those names. None, and nothing done, when it has names but may not be

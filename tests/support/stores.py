@@ -36,6 +36,12 @@ def container(store: Store, image: Image | None = None, *, name: str | None = No
     return store.create_container(described, name=name, prefix="working-container")
 
 
+def forget(store: Store, image: Image) -> None:
+    """The store has no record of the image any more, as if another process had removed it just now."""
+    os.unlink(store.layout.path("images", f"{image.digest.encoded}.json"))
+    store.images.refresh_index()
+
+
 def files(store: Store) -> set[str]:
     """Every file and directory of the store, except locks and leases, which come and go."""
     root = Path(store.layout.root)

@@ -312,6 +312,21 @@ def test_a_commit_to_a_file_leaves_the_store_alone(
     assert again.config.diff_ids == image.config.diff_ids
 
 
+@pytest.mark.parametrize(
+    "destination", ["oci:{}:x", "oci-archive:{}", "docker-archive:{}", "dir:{}", "docker://registry.test/app:1"]
+)
+def test_a_commit_to_a_location_keeps_an_equal_image_of_the_store(
+    bench: Bench, container: WorkingContainer, tmp_path: Path, destination: str
+) -> None:
+    add(bench, container, "/one")
+    image = commit(bench, container, None, timestamp=0)
+    stands_on_it = bench.builder.from_image(str(image.id))
+    assert commit(bench, container, destination.format(tmp_path / "there"), timestamp=0).digest == image.digest
+    bench.store.sweep()
+    assert bench.store.image(str(image.id)).digest == image.digest
+    assert bench.shell(stands_on_it, "cat /one") == "data"
+
+
 def test_a_commit_to_a_registry(bench: Bench, container: WorkingContainer) -> None:
     add(bench, container, "/one")
     image = commit(bench, container, "docker://registry.test/app:1", names=("also",))

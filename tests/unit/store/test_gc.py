@@ -21,7 +21,7 @@ from builda.store.containers import FrozenLayer
 from builda.store.steps import StepResult
 from builda.store.store import Store
 from tests.support import images
-from tests.support.stores import age, another, container, files
+from tests.support.stores import age, another, container, files, forget
 
 pytestmark = pytest.mark.root
 
@@ -58,7 +58,7 @@ def test_what_nothing_refers_to_is_removed(store: Store) -> None:
     image = images.put(store, made)
     store.unpack(image)
     store.prepare(None)
-    store.images.delete(image.digest)
+    forget(store, image)
     sweep(store)
     assert files(store) == before
 
@@ -90,7 +90,7 @@ def test_image_that_only_a_container_needs_keeps_its_content(store: Store) -> No
     made = images.simple()
     image = images.put(store, made)
     container(store, image)
-    store.images.delete(image.digest)
+    forget(store, image)
     sweep(store)
     assert all(store.has_blob(digest) for digest in made.blobs)
 
@@ -219,7 +219,7 @@ def test_marks_of_dead_runners_go(store: Store) -> None:
 
 def test_name_that_points_at_no_image_goes(store: Store) -> None:
     image = images.put(store, images.simple(), "localhost/a:latest")
-    store.images.delete(image.digest)
+    forget(store, image)
     assert store.fsck() == ("name points at no image: localhost/a:latest",)
     sweep(store)
     assert store.names() == {}

@@ -14,7 +14,7 @@ from builda.oci import mediatype
 from builda.oci.digest import Digest
 from builda.store.store import Store
 from tests.support import images
-from tests.support.stores import another, container
+from tests.support.stores import another, container, forget
 
 NAME = "localhost/app:latest"
 
@@ -251,7 +251,7 @@ def test_damaged_record_is_named(store: Store) -> None:
 
 def test_image_that_vanishes_while_it_is_looked_for_is_not_found(store: Store) -> None:
     image = images.put(store, images.simple(), NAME)
-    store.images.delete(image.digest)
+    forget(store, image)
     assert store.find_image(NAME) is None
     assert store.find_image(image.id.encoded) is None
     assert index_of(store) == []
