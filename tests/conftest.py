@@ -76,6 +76,7 @@ class Builda:
         check: bool = True,
         given: str | None = None,
         cwd: Path | None = None,
+        pass_fds: tuple[int, ...] = (),
         **environ: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run a verb; its output is captured."""
@@ -86,6 +87,7 @@ class Builda:
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,
             cwd=cwd,
+            pass_fds=pass_fds,
             env={**clean_environ(), **self.environ, **environ},
             timeout=240,
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from builda import __version__
 from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions, RegistryAccess
-from builda.errors import TreeNeeded
+from builda.errors import NotFound, TreeNeeded
 from builda.events import ignore
 from builda.linux.userns import in_user_namespace
 from builda.store.snapshots import COMPOSED
@@ -82,7 +82,13 @@ class Builder:
     @property
     def cwd(self) -> Path:
         """Where relative paths of a script start; asked for when one comes, as a directory may be gone by then."""
-        return Path.cwd() if self._cwd is None else self._cwd
+        if self._cwd is not None:
+            return self._cwd
+        try:
+            return Path.cwd()
+        except FileNotFoundError as error:
+            hint = "go to one that exists, or write absolute paths"
+            raise NotFound("no such file or directory: the working directory is gone", hint=hint) from error
 
     def default_network(self, options: RunOptions) -> Literal["private", "host"]:
         """The network of a command whose options name none."""

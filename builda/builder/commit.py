@@ -18,6 +18,7 @@ from builda.builder.push import BASE_NAME, local_name, write_to
 from builda.builder.records import timestamp
 from builda.builder.settling import settle
 from builda.builder.treed import treed
+from builda.display import without_passwords
 from builda.errors import InvalidValue, NotFound
 from builda.events import Warned
 from builda.oci import edits, mediatype
@@ -148,8 +149,16 @@ def _changed(config: ImageConfig, options: CommitOptions) -> ImageConfig:
 
 
 def _dated(part: Part, options: CommitOptions, moment: str) -> History:
-    created = part.history.created if options.epoch is None and part.history.created else moment
-    return replace(part.history, created=created, empty_layer=part.layer.blob is None)
+    """The entry as the image gets it: with its time, and without passwords of URLs, which its readers need not know."""
+    entry = part.history
+    created = entry.created if options.epoch is None and entry.created else moment
+    return replace(
+        entry,
+        created=created,
+        created_by=entry.created_by and without_passwords(entry.created_by),
+        comment=entry.comment and without_passwords(entry.comment),
+        empty_layer=part.layer.blob is None,
+    )
 
 
 def _typed(layer: Descriptor, *, docker: bool) -> Descriptor:

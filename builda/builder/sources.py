@@ -158,9 +158,9 @@ class _Opener:
 
     def _of_shell(self, path: str) -> Source:
         """A path as the caller's shell means it: links may lead anywhere on the host."""
-        here = str(self.builder.cwd)
         if path.startswith("/"):
             return Source(open_directory("/", self.stack), path)
+        here = str(self.builder.cwd)
         if has_wildcards(here):  # names, not patterns: so they stay out of the path
             return Source(open_directory(self.builder.cwd, self.stack), path)
         pivot = "/./" if self.step.parents and "/./" not in path else "/"

@@ -184,5 +184,9 @@ class Lines:
 def _write(stream: str, data: bytes) -> None:
     file = sys.stdout if stream == "stdout" else sys.stderr
     file.flush()
-    while data:
-        data = data[os.write(file.fileno(), data) :]
+    try:
+        while data:
+            data = data[os.write(file.fileno(), data) :]
+    except OSError as error:
+        error.filename = f"standard {'output' if stream == 'stdout' else 'error'}"
+        raise

@@ -118,6 +118,10 @@ def invoke(args: Sequence[str]) -> int:
             group.invoke(ctx)
     except click.exceptions.Exit as ended:
         return ended.exit_code
+    except click.Abort as aborted:  # ^C or ^D at a prompt
+        if isinstance(aborted.__context__, EOFError):
+            raise InvalidValue("the input ended where an answer was asked for") from aborted
+        raise KeyboardInterrupt from aborted
     except click.ClickException as error:
         raise in_our_words(error) from error
     return 0

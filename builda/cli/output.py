@@ -14,14 +14,30 @@ if TYPE_CHECKING:
 
 def print_line(text: str) -> None:
     """One line on stdout."""
-    sys.stdout.write(text + "\n")
+    write(text + "\n")
+
+
+def write(text: str) -> None:
+    """Text on stdout. On a terminal, what would act on it is shown as escapes; elsewhere the text goes as it is."""
+    out = sys.stdout
+    if out.isatty():
+        from builda.display import visible
+
+        text = visible(text)
+    try:
+        out.write(text)
+    except UnicodeEncodeError:  # halves of surrogate pairs; bytes that came with an argument go as they came
+        import re
+
+        out.flush()
+        out.buffer.write(re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", text).encode(errors="surrogateescape"))
 
 
 def print_json(value: Any) -> None:
     """`value` as JSON, indented by four spaces."""
     import json
 
-    sys.stdout.write(json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+    write(json.dumps(value, indent=4, ensure_ascii=False) + "\n")
 
 
 def print_template(template: str, value: Any) -> None:
@@ -30,7 +46,7 @@ def print_template(template: str, value: Any) -> None:
 
     if "{{" not in template:
         raise InvalidValue(f"invalid format provided: {template}", hint="write a Go template, as in '{{.FromImage}}'")
-    sys.stdout.write(Template(template).render(value) + ("\n" if sys.stdout.isatty() else ""))
+    write(Template(template).render(value) + ("\n" if sys.stdout.isatty() else ""))
 
 
 def print_rows(template: str, rows: Iterable[Struct], headings: Mapping[str, str]) -> None:

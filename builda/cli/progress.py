@@ -9,10 +9,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields, replace
 from fcntl import F_GETFL, fcntl
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any, Protocol, TextIO
 
+from builda.display import displayed, without_passwords
 from builda.errors import InvalidValue
 from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted, Warned
 
@@ -68,16 +70,33 @@ class Together:
         self._lock = Lock()
 
     def show(self, event: Event) -> None:
-        """Show one event to all."""
+        """Show one event to all, without what acts on a terminal (to people) and without passwords (to all)."""
         with self._lock:
-            for one in self._people:
-                one.show(event)
+            if self._people:
+                seen = with_texts(event, displayed)
+                for one in self._people:
+                    one.show(seen)
             if self._programs is not None:
-                self._programs.show(event)
+                self._programs.show(with_texts(event, without_passwords))
 
     def replace(self, make: Callable[[Observer], Observer]) -> None:
         """Let people see events through the observer that `make` makes of what they saw them through."""
         self._people = (make(Together(self._people, None)),)
+
+
+def with_texts(event: Event, change: Callable[[str], str]) -> Event:
+    """The event with each of its texts changed; what commands write is theirs and stays."""
+    if isinstance(event, BlobProgress | CommandOutput):
+        return event
+    texts = {field.name: getattr(event, field.name) for field in fields(event)}
+    changed = {name: _changed(text, change) for name, text in texts.items() if isinstance(text, str | tuple)}
+    return replace(event, **{name: text for name, text in changed.items() if text != texts[name]})
+
+
+def _changed(value: object, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    return tuple(change(one) for one in value) if type(value) is tuple else value  # a digest is another kind of tuple
 
 
 class Warnings:
@@ -100,8 +119,8 @@ class Warnings:
     def _text(self, event: Warned) -> str:
         if event.check is not None:
             return f"{event.file}:{event.line}: {event.check}: {event.message}\n"
-        hint = f"\nhint: {event.hint}" if event.hint else ""
-        return f"{self._word}: {event.message}{hint}\n"
+        lines = [f"{self._word}: {event.message}", *([f"hint: {event.hint}"] if event.hint else ())]
+        return "".join(line.replace("\n", "\n  ") + "\n" for line in lines)
 
 
 class Lines:
@@ -233,7 +252,6 @@ class JsonLines:
 def _json_of(event: Event) -> str:
     import json
     import re
-    from dataclasses import fields
 
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
     values = {field.name: _json_value(getattr(event, field.name)) for field in fields(event)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
-    from typing import Self
+    from typing import Self, TextIO
 
     from builda.builder.builder import Builder
     from builda.cli.progress import Observer, Together
@@ -38,9 +38,7 @@ class Session:
         gc.freeze()  # what was imported stays: no collection need look at it
         gc.enable()
         if self.settings.verbose:
-            import logging
-
-            logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
+            _log_to(sys.stderr)
         return self
 
     def __exit__(
@@ -138,6 +136,21 @@ class Session:
                 environ=self.environ,
             )
         )
+
+
+def _log_to(stream: TextIO) -> None:
+    """Write everything that is logged, as text that acts on no terminal and has no passwords."""
+    import logging
+
+    from builda.display import displayed
+
+    class Shown(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return displayed(super().format(record))
+
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Shown("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG, handlers=[handler])
 
 
 def _alone(lacking: BuildaError) -> Event:
