@@ -181,12 +181,12 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
         wanted = multiplatform.all_of(session, request, options, wanted)
     if len(wanted) > 1:
         multiplatform.check(values)
-        with _watched(session, live=live, mixed=options.jobs != 1):
+        with _watched(session, options, live=live):
             each = multiplatform.build(session, request, options, wanted)
         multiplatform.publish(session, each, options, values, began)
         return
     request = replace(request, platform=wanted[0])
-    with _watched(session, live=live, mixed=options.jobs != 1):
+    with _watched(session, options, live=live):
         built = containerfile.build(session.builder, request, options)
     names = _publish(session, built, options, values)
     session.emit(ended(built, names, began))
@@ -206,7 +206,7 @@ def _reported(session: Session) -> Iterator[float]:
 
 
 @contextmanager
-def _watched(session: Session, *, live: bool, mixed: bool) -> Iterator[None]:
+def _watched(session: Session, options: ExecuteOptions, *, live: bool) -> Iterator[None]:
     """Shows the build that goes on inside."""
     views: list[BuildView] = []
 
@@ -216,7 +216,8 @@ def _watched(session: Session, *, live: bool, mixed: bool) -> Iterator[None]:
                 others,
                 live=live,
                 quiet=session.quiet,
-                mixed=mixed,
+                mixed=options.jobs != 1,
+                remembers=options.layers,
                 warnings=session.settings.warnings,
                 environ=session.environ,
             )
@@ -224,10 +225,15 @@ def _watched(session: Session, *, live: bool, mixed: bool) -> Iterator[None]:
         return views[0]
 
     session.watch(make)
+    outcome = "failed"
     try:
         yield
+        outcome = "built"
+    except (KeyboardInterrupt, SystemExit):
+        outcome = "interrupted"
+        raise
     finally:
-        views[0].close()
+        views[0].close(outcome)
 
 
 def _line(session: Session, text_: str) -> None:

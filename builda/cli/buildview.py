@@ -77,28 +77,36 @@ class BuildView:
         elif isinstance(event, BlobProgress | Warned):
             self._others.show(event)
 
-    def close(self) -> None:
-        """The build is over: nothing moves any more."""
+    def close(self, outcome: str) -> None:
+        """The build is over: it was `built`, has `failed` or was `interrupted`. Nothing moves any more."""
         if self._live is not None:
             live, self._live = self._live, None
-            live.close()
+            live.close(outcome)
         if self._lines is not None:
             self._lines.close()
 
 
 def build_view(
-    others: Observer, *, live: bool, quiet: bool, mixed: bool, warnings: bool, environ: Mapping[str, str]
+    others: Observer,
+    *,
+    live: bool,
+    quiet: bool,
+    mixed: bool,
+    remembers: bool,
+    warnings: bool,
+    environ: Mapping[str, str],
 ) -> BuildView:
     """The view of one build, to be closed; `others` shows blobs and warnings where the live view does not.
 
-    `mixed`: stages may run side by side.
+    `mixed`: stages may run side by side. `remembers`: the results of steps are kept for the next build.
     """
     if not live:
         return BuildView(Lines(sys.stdout, sys.stderr, quiet=quiet, mixed=mixed), None, others)
     from builda.cli.live import Live
 
     lines = None if sys.stdout.isatty() else Lines(sys.stdout, None, quiet=False, mixed=mixed, passes=("stdout",))
-    return BuildView(lines, Live(sys.stderr, colour=not environ.get("NO_COLOR"), warnings=warnings), others)
+    colour = not environ.get("NO_COLOR")
+    return BuildView(lines, Live(sys.stderr, colour=colour, warnings=warnings, remembers=remembers), others)
 
 
 def stage_prefix(stage: str | None) -> str:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from builda.cli.table import human_size
-from builda.events import Event, LayerStored, StepFinished, StepStarted
+from builda.cli.table import human_size, human_time
+from builda.events import Event, LayerStored, StepFailure, StepFinished, StepStarted
 
 
 class Done(NamedTuple):
-    """A finished step. `bytes` are those of its stored layer, None when it has none or it is not known."""
+    """A step that is over. `bytes` are those of its stored layer, None when it has none or it is not known.
+
+    `lost` says why it has no result: it `failed`, or was `stopped`; "" if it has one.
+    """
 
     stage: str | None
     number: int
@@ -21,6 +24,7 @@ class Done(NamedTuple):
     seconds: float
     cached: bool
     bytes: int | None
+    lost: str = ""
 
     @property
     def head(self) -> str:
@@ -35,10 +39,12 @@ class Done(NamedTuple):
     @property
     def cost(self) -> str:
         """Seconds and bytes in words; "" for what took neither."""
+        if self.lost:
+            return f"{self.lost} after {human_time(self.seconds, 2)}"
         if self.cached and self.number > 1:
             return "cached"
         size = f", {human_size(self.bytes)}" if self.bytes else ""
-        return f"{self.seconds:.2f}s{size}" if self.works or self.seconds >= 0.1 else ""
+        return f"{human_time(self.seconds, 2)}{size}" if self.works or self.seconds >= 0.1 else ""
 
 
 def heading(stage: str | None, number: int, total: int) -> str:
@@ -65,6 +71,8 @@ class Ledger:
             case LayerStored():
                 self._store(event)
                 return self._ready(event.stage)
+            case StepFailure():
+                return [*self._rest_of(event.stage), self._lost(event)]
             case _:
                 pass
         return []
@@ -75,9 +83,15 @@ class Ledger:
 
     def rest(self) -> list[Done]:
         """Those whose bytes will not be known any more."""
-        left = [done for waiting in self._waiting.values() for done, _ in waiting]
-        self._waiting.clear()
-        return left
+        return [done for stage in list(self._waiting) for done in self._rest_of(stage)]
+
+    def _rest_of(self, stage: str | None) -> list[Done]:
+        return [done for done, _ in self._waiting.pop(stage, [])]
+
+    def _lost(self, event: StepFailure) -> Done:
+        text = self._texts.pop((event.stage, event.index), "")
+        why = "stopped" if event.message is None else "failed"
+        return Done(event.stage, event.index, event.total, text, event.seconds, False, None, why)
 
     def _finish(self, event: StepFinished) -> None:
         key = event.stage, event.index

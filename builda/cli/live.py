@@ -1,8 +1,9 @@
 """The live view of a build on a terminal: running steps with their time and last lines; finished ones stay above.
 
-One thread draws, ten times a second at most. Everything drawn is cut to the terminal's width, so that what has to be
-erased is known; after a resize it is counted as the terminal has wrapped it. Nothing of the terminal's state is
-changed, so there is nothing to restore when the process is killed.
+One thread draws, ten times a second at most. Everything drawn is cut to the terminal's width, so that it is known how
+many rows the next frame overwrites; after a resize they are counted as the terminal has wrapped them. The screen is
+never erased as a whole: tmux keeps such a screen in its scroll-back. Nothing of the terminal's state is changed, so
+there is nothing to restore when the process is killed.
 """
 
 from __future__ import annotations
@@ -17,16 +18,27 @@ from typing import TextIO
 
 from builda.cli.finished import Done, Ledger, heading
 from builda.cli.progress import Warnings
-from builda.cli.table import human_size
+from builda.cli.table import human_size, human_time
 from builda.cli.termtext import cells, cut, plain
-from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted
+from builda.events import (
+    BlobProgress,
+    BuildStarted,
+    CommandOutput,
+    Event,
+    StepFailure,
+    StepFinished,
+    StepStarted,
+    WorkProgress,
+)
 
 PERIOD = 0.1
 """Seconds between two drawings at least."""
 _ALONE, _TOGETHER = 5, 1  # lines of output shown of a stage
 _BLOBS = 4
 _ROOM = 8  # columns that a text gets before numbers beside it get any
-_DIM, _GREEN, _PLAIN = "\033[2m", "\033[32m", "\033[0m"
+_DIM, _GREEN, _RED, _PLAIN = "\033[2m", "\033[32m", "\033[31m", "\033[0m"
+_CLEAR = "\033[K"
+_WORDS = {"copy": "copying", "extract": "extracting", "store": "storing the layer of"}
 
 
 class _Running:
@@ -57,20 +69,35 @@ class Screen:
         self._clock = clock
         self._began = clock()
         self._running: dict[str | None, _Running] = {}
-        self._blobs: dict[tuple[str, object], BlobProgress] = {}
+        self._moving: dict[tuple[str, object], BlobProgress | WorkProgress] = {}
         self._ledger = Ledger()
+        self._steps: dict[str | None, int] = {}  # how many there are, by platform
+        self._done: dict[str | None, int] = {}  # how many are over, by stage
+        self._cached: dict[str | None, int] = {}  # how many of them had been remembered
+        self._failed = False
 
     def note(self, event: Event) -> list[Done]:
         """Take an event in; the steps that are finished by it."""
         match event:
+            case BuildStarted():
+                self._steps[event.platform] = event.steps
             case StepStarted():
                 self._running[event.stage] = _Running(event, self._clock())
+                if event.index == 1:
+                    self._cached[event.stage] = 0
             case StepFinished():
                 self._running.pop(event.stage, None)
+                self._done[event.stage] = event.index
+                self._cached[event.stage] = self._cached.get(event.stage, 0) + (event.cached and event.index > 1)
+            case StepFailure():
+                self._running.pop(event.stage, None)
+                self._failed = True
             case CommandOutput() if event.stage in self._running:
                 self._running[event.stage].add(event.data)
             case BlobProgress():
-                self._move(event)
+                self._move((event.action, event.digest), event)
+            case WorkProgress():
+                self._move((event.work, event.subject), event)
             case _:
                 pass
         return self._ledger.note(event)
@@ -82,33 +109,59 @@ class Screen:
     def lines(self, width: int, height: int) -> list[tuple[str, bool]]:
         """What is going on, as lines that fit, each with whether it matters less."""
         now = self._clock()
-        rows: list[tuple[str, bool]] = []
+        rows: list[tuple[str, bool]] = [(cut(self._head(now), width), True)]
         count = _ALONE if len(self._running) == 1 else _TOGETHER
         for running in self._running.values():
-            rows.append((_spread(f"{running.head} {running.text}", f"{now - running.began:.1f}s", width), False))
+            rows.append((_spread(f"{running.head} {running.text}", human_time(now - running.began), width), False))
             rows += [(cut(f"    {line}", width), True) for line in running.last(count)]
-        for blob in list(self._blobs.values())[:_BLOBS]:
-            rows.append((_spread(f"    {blob.action} {_name(blob)}", _moved(blob), width), True))
+        for moving in list(self._moving.values())[:_BLOBS]:
+            rows.append((_spread(f"    {_named(moving)}", _moved(moving), width), True))
         if not self._running:
-            rows += [(cut(f"    storing the layer of {head}", width), True) for head in self._ledger.storing()]
-        while len(rows) > max(1, height - 1):  # first what matters less, from the top
-            del rows[next((i for i, (_, less) in enumerate(rows) if less), 0)]
+            told = {subject for work, subject in self._moving if work == "store"}
+            waiting = [head for head in self._ledger.storing() if head not in told]
+            rows += [(cut(f"    {_WORDS['store']} {head}", width), True) for head in waiting]
+        room = max(1, height - 1)
+        while len(rows) > room and len(rows) > 1:  # first what matters less, from the top; the head comes last of it
+            del rows[next((at for at, (_, less) in enumerate(rows) if less and at), 0)]
         return rows
 
-    def _move(self, event: BlobProgress) -> None:
-        key = event.action, event.digest
-        self._blobs.pop(key, None) if event.done else self._blobs.__setitem__(key, event)
+    def summary(self, outcome: str, *, remembers: bool) -> str:
+        """The last line: how the build ended, after how long, and what it leaves; "" if no step began."""
+        if not self._steps:
+            return ""
+        took = human_time(self._clock() - self._began)
+        done, cached = sum(self._done.values()), sum(self._cached.values())
+        if outcome == "built":
+            return f"built in {took}: {_counted(done)}, {cached} cached"
+        if outcome == "failed":
+            return f"failed after {took}"
+        verb = "is" if done == 1 else "are"
+        kept = f"; {_counted(done)} that had ended {verb} remembered" if remembers and done else ""
+        return f"interrupted after {took}: no image was made, and no working container is left{kept}"
+
+    def _head(self, now: float) -> str:
+        word = "failed, ending the rest" if self._failed else "building"
+        total = sum(self._steps.values())
+        counted = f", {sum(self._done.values())} of {_counted(total)}" if total else ""
+        return f"{word} {human_time(now - self._began)}{counted}"
+
+    def _move(self, key: tuple[str, object], event: BlobProgress | WorkProgress) -> None:
+        self._moving.pop(key, None) if event.done else self._moving.__setitem__(key, event)
 
 
 class Live:
-    """Draws a Screen on a terminal, for many threads; `close` leaves the finished steps and the cursor below them."""
+    """Draws a Screen on a terminal, for many threads; `close` leaves the finished steps and the cursor below them.
 
-    def __init__(self, stream: TextIO, *, colour: bool, warnings: bool) -> None:
+    `remembers`: the results of steps are kept for the next build.
+    """
+
+    def __init__(self, stream: TextIO, *, colour: bool, warnings: bool, remembers: bool) -> None:
         self._stream = stream
         self._colour = colour
+        self._remembers = remembers
         self._screen = Screen()
         self._above: list[str] = []  # to be printed for good
-        self._drawn: list[int] = []  # cells of each line that is to be erased
+        self._drawn: list[int] = []  # cells of each line that is to be overwritten
         self._warnings = Warnings(_Above(self._above), colour=colour, quiet=False) if warnings else None
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -123,21 +176,24 @@ class Live:
             for done in self._screen.note(event):
                 self._keep(done)
 
-    def close(self) -> None:
-        """Draw for the last time."""
+    def close(self, outcome: str) -> None:
+        """Draw for the last time; the build was `built`, has `failed` or was `interrupted`."""
         self._ended.set()
         self._thread.join()
         with self._lock:
             for done in self._screen.rest():
                 self._keep(done)
+            if summary := self._screen.summary(outcome, remembers=self._remembers):
+                self._above.append(f"{_DIM}{summary}{_PLAIN}\n" if self._colour else f"{summary}\n")
             self._draw(running=False)
 
     def _keep(self, done: Done) -> None:
         width = _size(self._stream)[0]
         room = width - cells(done.cost) - 2
-        cost = done.cost if room >= _ROOM else ""
-        text = cut(plain(f"{done.head} {done.text}".encode()), room if cost else width)
-        coloured = f"{_GREEN if done.cached else _DIM}{cost}{_PLAIN}" if self._colour else cost
+        cost = done.cost if room >= _ROOM or done.lost else ""
+        text = cut(plain(f"{done.head} {done.text}".encode()), max(_ROOM, room) if cost else width)
+        colour = _RED if done.lost == "failed" else _GREEN if done.cached else _DIM
+        coloured = f"{colour}{cost}{_PLAIN}" if self._colour else cost
         self._above.append(f"{text}  {coloured}\n" if cost else f"{text}\n")
 
     def _draw_on(self) -> None:
@@ -148,20 +204,31 @@ class Live:
     def _draw(self, *, running: bool) -> None:
         width, height = _size(self._stream)
         rows = self._screen.lines(width, height) if running else []
-        parts = [self._erasing(width + 1), *self._above]
+        kept = "".join(self._above).splitlines()
         self._above.clear()
-        parts += [f"{_DIM}{row}{_PLAIN}\n" if less and self._colour else f"{row}\n" for row, less in rows]
+        old = sum(_height(count, width + 1) for count in self._drawn)
+        new = len(rows) + sum(_height(cells(plain(line.encode())), width + 1) for line in kept)
+        parts = [f"\r\033[{old}A" if old else ""]
+        parts += [_overwriting(line, cells(plain(line.encode())), width + 1) for line in kept]
+        parts += [
+            f"{_DIM}{row}{_PLAIN}{_CLEAR}\n" if less and self._colour else f"{row}{_CLEAR}\n" for row, less in rows
+        ]
+        if old > new:
+            parts.append(f"{_CLEAR}\n" * (old - new) + f"\033[{old - new}A")
         self._drawn = [cells(row) for row, _ in rows]
         with suppress(OSError):  # a terminal that went away sees nothing more
             self._stream.write("".join(parts))
             self._stream.flush()
 
-    def _erasing(self, columns: int) -> str:
-        """What takes the last frame away; a terminal that became narrower has wrapped its lines."""
-        if not self._drawn:
-            return ""
-        rows = sum(max(1, -(-count // columns)) for count in self._drawn)
-        return f"\r\033[{rows}A\033[J"
+
+def _height(count: int, columns: int) -> int:
+    """The rows that a line of `count` cells takes."""
+    return max(1, -(-count // columns))
+
+
+def _overwriting(line: str, count: int, columns: int) -> str:
+    """A line of `count` cells over what stands there; in a row that is full, clearing takes the last character."""
+    return f"{line}\n" if count and count % columns == 0 else f"{line}{_CLEAR}\n"
 
 
 class _Above:
@@ -196,11 +263,18 @@ def _spread(left: str, right: str, width: int) -> str:
     return f"{left}{' ' * (room - cells(left))} {right}"
 
 
-def _name(blob: BlobProgress) -> str:
-    return "layer" if blob.digest is None else blob.digest.encoded[:12]
+def _named(moving: BlobProgress | WorkProgress) -> str:
+    if isinstance(moving, WorkProgress):
+        return f"{_WORDS[moving.work]} {moving.subject}"
+    return f"{moving.action} {'layer' if moving.digest is None else moving.digest.encoded[:12]}"
 
 
-def _moved(blob: BlobProgress) -> str:
-    if not blob.total:
-        return human_size(blob.offset)
-    return f"{human_size(blob.offset)} of {human_size(blob.total)} {100 * blob.offset // blob.total:3}%"
+def _moved(moving: BlobProgress | WorkProgress) -> str:
+    if not moving.total:
+        return human_size(moving.offset)
+    share = 100 * moving.offset // moving.total
+    return f"{human_size(moving.offset)} of {human_size(moving.total)} {min(share, 100):3}%"
+
+
+def _counted(steps: int) -> str:
+    return f"{steps} step" if steps == 1 else f"{steps} steps"

@@ -44,6 +44,15 @@ def human_size(size: int) -> str:
     return f"{value:.3g} {units[0]}" if value < 999.5 or len(units) == 1 else f"1 {units[1]}"
 
 
+def human_time(seconds: float, digits: int = 1) -> str:
+    """How long something took: `3.4s`, with `digits` behind the point, from a minute on `12m34s` and `1h02m03s`."""
+    if round(seconds, digits) < 60:
+        return f"{seconds:.{digits}f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m{rest:02}s" if hours else f"{minutes}m{rest:02}s"
+
+
 def human_age(seconds: float) -> str:
     """How long ago, in Docker's words: `Less than a second ago`, `About an hour ago`, `3 weeks ago`."""
     return f"{_duration(seconds)} ago"

@@ -46,19 +46,22 @@ def test_finished_steps_stay_with_their_seconds_and_bytes(builda: Builda, write:
     assert lines[1] == "2/4 ENV A=b"
     assert re.fullmatch(r"3/4 RUN i=0; while .*…  \d+\.\d\ds, 100 KB", lines[2])
     assert re.fullmatch(r"4/4 WORKDIR /w  \d\.\d\ds, \d+ B", lines[3])
-    assert lines[4] == "COMMIT made"
-    assert lines[5].startswith("--> ")
-    assert lines[6] == "Successfully tagged localhost/made:latest"
-    assert len(lines[7]) == 64
-    assert len(lines) == 8
+    assert re.fullmatch(r"built in \d\.\ds: 4 steps, 0 cached", lines[4])
+    assert lines[5] == "COMMIT made"
+    assert lines[6].startswith("--> ")
+    assert lines[7] == "Successfully tagged localhost/made:latest"
+    assert len(lines[8]) == 64
+    assert len(lines) == 9
     again = on_terminal([*builda.command, "bud", str(context)]).screen().text
     assert re.search(r"3/4 RUN .*  cached\n", again)
+    assert re.search(r"built in \d\.\ds: 4 steps, 2 cached\n", again)
 
 
 def test_the_running_step_shows_its_time_and_last_lines_and_is_drawn_seldom(builda: Builda, write: Write) -> None:
     shown = on_terminal([*builda.command, "bud", str(write(f"FROM BASE\nRUN {SLOW}\n"))])
-    frames = [(at, text) for at, text in shown.pieces if re.search(r"2/2 RUN .* \d\.\ds\r\n", text)]
-    assert any(re.search(r"\d\.\ds\r\n(\S*    line-\d+\S*\r\n){5}$", text) for _, text in frames)
+    frames = [(at, text) for at, text in shown.pieces if re.search(r"2/2 RUN .* \d\.\ds\S*\r\n", text)]
+    assert any(re.search(r"\d\.\ds\S*\r\n(\S*    line-\d+\S*\r\n){5}$", text) for _, text in frames)
+    assert any(re.search(r"building \d\.\ds, 1 of 2 steps", text) for _, text in frames)
     assert len(frames) <= 10 * (frames[-1][0] - frames[0][0]) + 2
     assert not re.search(r"line-\d", shown.screen().text)
 
@@ -83,7 +86,9 @@ def test_a_failure_takes_the_view_down_and_shows_the_output_once(builda: Builda,
     assert shown.status == 7
     lines = shown.screen(200).text.splitlines()
     assert lines[0] == "1/2 FROM localhost/busybox:latest"
-    assert "Containerfile:2: command failed with exit status 7: RUN sleep" in lines[1]
+    assert re.fullmatch(r"2/2 RUN sleep 0.3; echo out; echo err >&2; exit 7  failed after 0\.\d\ds", lines[1])
+    assert re.fullmatch(r"failed after \d\.\ds", lines[2])
+    assert "Containerfile:2: command failed with exit status 7: RUN sleep" in lines[3]
     assert lines[-3:] == ["the last lines of its output:", "  out", "  err"]
     assert sum(line.strip() == "out" for line in lines) == 1
 
@@ -98,7 +103,14 @@ def test_an_interrupt_takes_the_view_down(builda: Builda, write: Write) -> None:
 
     shown = on_terminal([*builda.command, "bud", str(write(f"FROM BASE\nRUN {SLOW}; sleep 20\n"))], act=interrupt)
     assert shown.status in (130, -signal.SIGINT)
-    assert shown.screen().text.replace("^C", "").splitlines() == ["1/2 FROM localhost/busybox:latest"]
+    lines = shown.screen(200).text.replace("^C", "").splitlines()
+    assert lines[0] == "1/2 FROM localhost/busybox:latest"
+    assert re.fullmatch(r"2/2 RUN i=0; .* stopped after \d\.\d\ds", lines[1])
+    assert re.fullmatch(
+        r"interrupted after \d\.\ds: no image was made, and no working container is left; "
+        "1 step that had ended is remembered",
+        lines[2],
+    )
     assert builda("containers", "-q") == ""
 
 
@@ -110,7 +122,7 @@ def test_narrow_and_small_terminals_wrap_nothing(builda: Builda, write: Write) -
         live, final = shown.text.split("COMMIT")
         screen = Screen(size[1])
         screen.feed(live)
-        assert len(screen.rows) - 1 == 2, screen.rows
+        assert re.fullmatch(r"built in \d\.\ds: 2 steps, 0 cached", "".join(screen.rows[2:])), screen.rows
         assert "-->" in final
 
 
@@ -196,3 +208,27 @@ def test_without_a_terminal_finished_steps_have_a_line_on_stderr(builda: Builda,
     assert re.fullmatch(r"\[1/2\] 3/3 done: \d\.\d\ds, 100 KB", first)
     assert re.fullmatch(r"\[2/2\] 2/2 done: \d\.\d\ds", second)
     assert builda.run("bud", context).stderr == ""
+
+
+def test_nothing_is_erased_as_a_whole_and_no_frame_scrolls(builda: Builda, write: Write) -> None:
+    """tmux keeps a screen that is erased from its top in its scroll-back; ten a second flood it."""
+    stages = "".join(f"FROM BASE AS s{i}\nRUN sleep 0.{i + 3}; echo {i}; sleep 0.5\n" for i in range(6))
+    copies = "".join(f"COPY --from=s{i} /etc /{i}\n" for i in range(6))
+    context = write(f"{stages}FROM BASE\n{copies}")
+    shown = on_terminal([*builda.command, "bud", "--jobs", "0", str(context)], size=(10, 60))
+    assert shown.status == 0
+    live = shown.text.split("[7/7] COMMIT")[0]
+    assert not re.search(r"\x1b\[[0-9;]*[JHL]", live)
+    screen = Screen(60)
+    screen.feed(live)
+    assert len(screen.rows) - 1 == 12 + 7 + 1  # every step, and what it took
+
+
+def test_a_stage_that_fails_says_so_while_others_still_run(builda: Builda, write: Write) -> None:
+    text = "FROM BASE AS a\nRUN sleep 0.3; exit 7\nFROM BASE AS b\nRUN sleep 2\nFROM a\nCOPY --from=b /etc /b\n"
+    shown = on_terminal([*builda.command, "bud", "--jobs", "2", str(write(text))])
+    assert shown.status == 7
+    lines = shown.screen(120).text.splitlines()
+    (failed,) = [line for line in lines if "failed after" in line and line.startswith("[1/3] 2/2 RUN")]
+    (stopped,) = [line for line in lines if line.startswith("[2/3] 2/2 RUN sleep 2  ")]
+    assert lines.index(failed) < lines.index(stopped)

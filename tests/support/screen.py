@@ -69,10 +69,9 @@ class Screen:
         match letter:
             case "A":
                 self.row = max(0, self.row - int(argument or 1))
-            case "J":
+            case "K":
                 assert argument in ("", "0")
                 self.rows[self.row] = self.rows[self.row][: self.column]
-                del self.rows[self.row + 1 :]
             case "m":
                 self.colours += argument not in ("", "0")
             case _:

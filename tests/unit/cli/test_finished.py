@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builda.cli.finished import Ledger
-from builda.events import LayerStored, StepFinished, StepStarted
+from builda.events import LayerStored, StepFailure, StepFinished, StepStarted
 from builda.oci.digest import Digest
 
 DIGEST = Digest.of(b"x")
@@ -21,7 +21,7 @@ def stored(index: int, stage: str | None = None) -> LayerStored:
     return LayerStored(index=index, total=3, digest=DIGEST, bytes=2_000_000, stage=stage)
 
 
-def told(*events: StepStarted | StepFinished | LayerStored) -> list[list[str]]:
+def told(*events: StepStarted | StepFinished | StepFailure | LayerStored) -> list[list[str]]:
     ledger = Ledger()
     return [[f"{done.head} {done.text} {done.cost}" for done in ledger.note(event)] for event in events]
 
@@ -61,3 +61,11 @@ def test_what_is_not_known_in_the_end_is_told_without_bytes() -> None:
 
 def test_a_remembered_step_says_so() -> None:
     assert told(started(2), finished(2, cached=True))[1] == ["2/3 RUN x cached"]
+
+
+def test_a_step_that_fails_is_told_at_once_after_those_that_wait() -> None:
+    lost = StepFailure(index=2, total=3, seconds=754.3, message="command failed", stage=None)
+    stopped = StepFailure(index=1, total=2, seconds=3.2, message=None, stage="2/2")
+    events = (started(1), finished(1, pending=True), started(2), lost, started(1, stage="2/2"), stopped)
+    assert told(*events)[3] == ["1/3 RUN x 1.50s", "2/3 RUN x failed after 12m34s"]
+    assert told(*events)[5] == ["[2/2] 1/2 RUN x stopped after 3.20s"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builda.cli.table import align, human_age, human_size
+from builda.cli.table import align, human_age, human_size, human_time
 
 
 def test_columns_are_three_spaces_apart_and_the_last_is_not_padded() -> None:
@@ -56,3 +56,16 @@ def test_sizes_have_three_digits_in_decimal_units(size: int, text: str) -> None:
 )
 def test_ages_are_written_as_docker_writes_them(seconds: float, text: str) -> None:
     assert human_age(seconds) == text
+
+
+def test_times_have_minutes_and_hours() -> None:
+    assert [human_time(seconds) for seconds in (0, 3.14, 59.94, 59.97, 754.3, 3599.7, 3723)] == [
+        "0.0s",
+        "3.1s",
+        "59.9s",
+        "1m00s",
+        "12m34s",
+        "1h00m00s",
+        "1h02m03s",
+    ]
+    assert human_time(3.14159, 2) == "3.14s"
