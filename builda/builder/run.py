@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from builda.builder import process
@@ -20,10 +19,9 @@ from builda.fs import owners, paths
 from builda.isolation.users import home_directory, resolve_user
 from builda.linux.mount import mounted
 from builda.linux.userns import in_user_namespace
+from builda.store.scratch import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from builda.builder.builder import Builder
     from builda.builder.options import Inputs
     from builda.builder.usernamespace import Users
@@ -52,7 +50,10 @@ def run(
         rootfs = builder.rootfs(current)
         users = users_for(builder, current, options, rootfs)
         user, home = _identity(rootfs, current, step, options, users)
-        with scratch(builder) as place, attached(builder, step, options, inputs, user, users, place) as attachments:
+        with (
+            scratch(builder.store.layout) as place,
+            attached(builder, step, options, inputs, user, users, place) as attachments,
+        ):
             command = process.process_of(current, step, options, user, home, attachments, around)
             try:
                 status = _perform(builder, current, options, rootfs, users, attachments, place, command)
@@ -197,22 +198,3 @@ def _inner(place: str) -> str:
     path = os.path.join(place, "sandbox")
     os.makedirs(path, mode=0o700, exist_ok=True)
     return path
-
-
-@contextmanager
-def scratch(builder: Builder) -> Iterator[str]:
-    """A private directory in the volatile run root, gone after the block; what killed runs left goes first."""
-    from builda.linux.process import process_identity
-    from builda.store.layout import iter_names, owner_is_alive
-
-    parent = builder.store.layout.volatile("scratch")
-    for name in iter_names(parent):
-        if owner_is_alive(name) is False:
-            paths.discard(os.path.join(parent, name))
-    pid, start = process_identity()
-    path = os.path.join(parent, f"tmp-{pid}-{start}-{os.urandom(8).hex()}")
-    os.mkdir(path, 0o700)
-    try:
-        yield path
-    finally:
-        paths.discard(path)

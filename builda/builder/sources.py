@@ -223,10 +223,8 @@ class _Temporary:
         return self._fd
 
     def __exit__(self, *_: object) -> None:
-        import shutil
-
         os.close(self._fd)
-        shutil.rmtree(self._path, ignore_errors=True)
+        paths.discard(self._path)
 
     @property
     def path(self) -> str:

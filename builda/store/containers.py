@@ -298,10 +298,9 @@ class Containers:
         self._remove_directory(container.id)
 
     def _remove_directory(self, container_id: str) -> None:
-        import shutil
+        from builda.fs.paths import discard
 
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self.path(container_id))
+        discard(self.path(container_id))
 
 
 def new_id() -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import CorruptContent, NotFound, Unsupported
 from builda.oci.digest import Digest
-from builda.store import layout, leases, locks
+from builda.store import layout, leases, locks, scratch
 from builda.store.layout import Layout
 from builda.store.snapshots import FLAT, LIST, MARKED
 
@@ -42,6 +42,8 @@ def sweep(store: Store) -> None:
         store.containers.release_stale(horizon)
         _sweep_references(store, horizon)
         _sweep_ingest(where, horizon)
+        scratch.sweep(where)
+        scratch.sweep_mount_points(where)
         store.images.refresh_index()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MODE = 0o644
 """Rights of lock files, whatever the umask: whoever can open one can hold it, and the store is its owner's."""
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 BUCKETS = 256
 """Lock files of objects that come and go; two objects that share one merely wait for each other."""
 
@@ -67,6 +68,30 @@ def hold(path: str) -> int:
         except BaseException:
             os.close(fd)
             raise
+        os.close(fd)
+
+
+def hold_directory(path: str) -> int:
+    """As `hold`, for a directory of mode 0700 that is made."""
+    while True:
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        with suppress(FileNotFoundError):  # a sweep found it before it was held
+            fd = os.open(path, _DIRECTORY)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd
+            os.close(fd)
+
+
+@contextmanager
+def directory_alone(path: str) -> Iterator[None]:
+    """No living process holds this directory; BlockingIOError at once when one does."""
+    fd = os.open(path, _DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
         os.close(fd)
 
 

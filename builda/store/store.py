@@ -459,8 +459,7 @@ class Store:
         return Removal(names, (image.id.encoded,))
 
     def _forget_cache_mounts(self) -> None:
-        import shutil
-
+        from builda.fs.paths import discard
         from builda.store import locks
 
         for name in layout.iter_names(self.layout.path("cache")):
@@ -468,7 +467,7 @@ class Store:
                 continue
             path = self.layout.path("cache", name)
             with suppress(BlockingIOError), locks.alone(f"{path}.users"):
-                shutil.rmtree(path, ignore_errors=True)
+                discard(path)
 
     def fsck(self) -> tuple[str, ...]:
         """What is wrong in the store, in words; changes nothing."""

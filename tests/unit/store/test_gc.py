@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from builda.oci.config import History
 from builda.oci.digest import Digest
 from builda.store import gc, leases, locks
 from builda.store.containers import FrozenLayer
+from builda.store.locks import is_held
 from builda.store.steps import StepResult
 from builda.store.store import Store
 from tests.support import images
@@ -297,6 +299,67 @@ def test_prune_brings_the_store_back_to_its_beginning(store: Store) -> None:
     another(store).prune(all_images=True, force=True)
     assert {path for path in files(store) if not path.endswith((".lock", ".users"))} == before
     assert json.loads(Path(store.layout.path("index.json")).read_bytes())["manifests"] == []
+
+
+def deep(directory: str, levels: int = 1300) -> None:
+    here = os.open(directory, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+def test_prune_takes_trees_of_any_depth(store: Store) -> None:
+    with store.cache_mount("id") as cache:
+        deep(cache)
+    made = container(store)
+    deep(store.snapshots.upper(made.snapshot))
+    os.mkdir(store.layout.path("ingest", DEAD))
+    deep(store.layout.path("ingest", DEAD))
+    os.utime(store.layout.path("ingest", DEAD), (0, 0))
+    store.remove_container(made)
+    store.prune()
+    assert not os.path.exists(cache)
+    assert os.listdir(store.layout.path("snapshots")) == os.listdir(store.layout.path("ingest")) == []
+
+
+HOLDING_SCRATCH = """
+import os, sys
+from builda.store.layout import Layout
+from builda.store.scratch import scratch
+with scratch(Layout(sys.argv[1], sys.argv[2])) as place:
+    open(f"{place}/secret", "w").close()
+    print(place, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("apart", [(), ("unshare", "--pid", "--fork", "--kill-child")], ids=["here", "other pids"])
+def test_prune_takes_the_scratch_directory_of_a_killed_run_and_no_living_ones(
+    store: Store, apart: tuple[str, ...]
+) -> None:
+    command = [*apart, sys.executable, "-c", HOLDING_SCRATCH, store.root, store.layout.runroot]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        place = process.stdout.readline().strip()
+        store.prune()
+        assert os.listdir(place) == ["secret"]
+        process.kill()
+        process.wait()
+        while is_held(place):
+            time.sleep(0.01)
+    store.prune()
+    assert not os.path.exists(place)
+
+
+def test_prune_takes_mount_points_of_containers_that_are_gone(store: Store) -> None:
+    made = container(store)
+    for name in (made.id, "f" * 64):
+        os.makedirs(store.layout.mount_point(name))
+    store.prune()
+    assert os.listdir(f"{store.layout.runroot}/mounts") == [made.id]
 
 
 def test_prune_leaves_a_cache_mount_that_is_in_use(store: Store) -> None:

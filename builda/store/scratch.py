@@ -1,0 +1,49 @@
+"""Scratch directories: the files that a command is given while it runs, in the volatile run root.
+
+Each is held by flock(2) for as long as its process lives, so that the sweep can tell those of killed ones.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from builda.fs.paths import discard
+from builda.linux.process import process_identity
+from builda.store import layout, locks
+from builda.store.layout import Layout
+
+
+@contextmanager
+def scratch(where: Layout) -> Iterator[str]:
+    """A private directory, gone after the block; those that killed processes left go first."""
+    parent = where.volatile("scratch")
+    sweep(where)
+    pid, start = process_identity()
+    path = f"{parent}/tmp-{pid}-{start}-{os.urandom(8).hex()}"
+    fd = locks.hold_directory(path)
+    try:
+        yield path
+    finally:
+        discard(path)
+        os.close(fd)
+
+
+def sweep(where: Layout) -> None:
+    """Scratch directories of processes that are no more are gone, and mount points of containers that are."""
+    parent = f"{where.runroot}/scratch"
+    for name in layout.iter_names(parent):
+        path = f"{parent}/{name}"
+        if layout.owner_is_alive(name) is not True:
+            with suppress(FileNotFoundError, NotADirectoryError, BlockingIOError), locks.directory_alone(path):
+                discard(path)
+
+
+def sweep_mount_points(where: Layout) -> None:
+    """Directories that `builda mount` made for containers that are gone are gone too, unless something is mounted."""
+    parent = f"{where.runroot}/mounts"
+    for name in layout.iter_names(parent):
+        if not os.path.exists(where.path("containers", name)):
+            with suppress(OSError):
+                os.rmdir(f"{parent}/{name}")
