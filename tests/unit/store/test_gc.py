@@ -336,7 +336,9 @@ with scratch(Layout(sys.argv[1], sys.argv[2])) as place:
 """
 
 
-@pytest.mark.parametrize("apart", [(), ("unshare", "--pid", "--fork", "--kill-child")], ids=["here", "other pids"])
+@pytest.mark.parametrize(
+    "apart", [(), ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")], ids=["here", "other pids"]
+)
 def test_prune_takes_the_scratch_directory_of_a_killed_run_and_no_living_ones(
     store: Store, apart: tuple[str, ...]
 ) -> None:
