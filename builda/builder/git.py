@@ -12,6 +12,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import CorruptContent, InvalidValue, NotFound, Unsupported
+from builda.fs import paths
+from builda.linux import syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +108,7 @@ def fetch_repository(source: Repository, directory: str) -> str:
     if source.submodules:
         _git(source, directory, "submodule", "update", "--init", "--recursive", "--depth=1", "--quiet")
     if not source.keep_git_dir:
-        shutil.rmtree(os.path.join(directory, ".git"))
+        paths.remove_tree(syscalls.AT_FDCWD, os.path.join(directory, ".git"))
     return head
 
 

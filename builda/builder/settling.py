@@ -6,6 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from builda.store.placed import directory_at
+
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.store.store import WorkingContainer
@@ -40,16 +42,30 @@ def settle(builder: Builder, container: WorkingContainer) -> None:
 
 def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:
     """Remove directories that are in the upper layer only because a stub was once made in them."""
-    while path:
-        here = os.path.join(upper, path)
-        below = next((there for layer in lower if _is_said(there := os.path.join(layer, path))), None)
-        if below is None or not _is_mere_copy(here, below):
-            return
-        parent = os.path.dirname(here)
-        times = os.stat(parent)
-        os.rmdir(here)
+    top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while path:
+            below = next((there for layer in lower if _is_said(there := os.path.join(layer, path))), None)
+            head, _, name = path.rpartition("/")
+            if below is None or not _forget_one(top, head, name, below):
+                return
+            path = head
+    finally:
+        os.close(top)
+
+
+def _forget_one(upper: int, head: str, name: str, below: str) -> bool:
+    """Whether the directory was a mere copy, and is gone. Links that were put on the way lead nowhere."""
+    with directory_at(upper, head) as parent:
+        if parent is None:
+            return False
+        with directory_at(parent, name) as here:
+            if here is None or not _is_mere_copy(here, below):
+                return False
+        times = os.fstat(parent)
+        os.rmdir(name, dir_fd=parent)
         os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))
-        path = os.path.dirname(path)
+        return True
 
 
 def _is_said(path: str) -> bool:
@@ -58,12 +74,12 @@ def _is_said(path: str) -> bool:
     return os.path.lexists(path) or os.path.lexists(f"{head}/.wh.{name}")
 
 
-def _is_mere_copy(here: str, below: str) -> bool:
+def _is_mere_copy(here: int, below: str) -> bool:
     """Whether an empty directory of the upper layer says nothing that the one below does not say."""
     from builda.fs.xattrs import recorded
 
     try:
-        mine, other = os.lstat(here), os.lstat(below)
+        mine, other = os.fstat(here), os.lstat(below)
     except FileNotFoundError:
         return False
     if not (stat.S_ISDIR(mine.st_mode) and stat.S_ISDIR(other.st_mode)) or os.listdir(here):

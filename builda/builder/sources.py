@@ -243,8 +243,9 @@ def _download(builder: Builder, url: str, step: Copy, inputs: Inputs, stack: Exi
         fd = os.open("file", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
         with open(fd, "wb") as file:
             digest = _receive(response, file.write, step.checksum)
-        changed = int(response.last_modified or 0)
-        os.utime("file", (changed, changed), dir_fd=directory)
+            file.flush()
+            changed = int(response.last_modified or 0)
+            os.utime(fd, (changed, changed))
     _check(step.checksum, digest, url)
     return Source(directory, "file", name=name)
 
