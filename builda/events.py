@@ -169,5 +169,10 @@ Event: TypeAlias = (
 Emit: TypeAlias = Callable[[Event], None]
 
 
+def step_name(stage: str | None, index: int, total: int) -> str:
+    """How events and lines about a step call it: `[stage] index/total`."""
+    return f"[{stage}] {index}/{total}" if stage else f"{index}/{total}"
+
+
 def ignore(event: Event) -> None:
     """The observer that does not look."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from builda.builder import layers
 from builda.builder.layers import LayerOptions, StoredLayer
 from builda.builder.mounting import occupied
+from builda.builder.moving import moving
 from builda.builder.push import BASE_NAME, local_name, write_to
 from builda.builder.records import timestamp
 from builda.builder.settling import settle
@@ -210,8 +211,12 @@ def _own_layer(builder: Builder, container: WorkingContainer, options: CommitOpt
         with mounted(builder.rootfs(container)) as root:
             return write_tree(root, sink, clamp=how.clamp)
 
+    def size() -> int | None:
+        return None if options.squash else builder.store.kind_of(container.snapshot).changed_size(container.snapshot)
+
     produce = _with_files(tree, options.add_files, how) if options.add_files else tree
-    stored = layers.write(builder.store, produce, how)
+    with moving(builder.emit, "store", container.name, size) as moved:
+        stored = layers.write(builder.store, produce, how, moved)
     for path in stored.skipped:
         builder.emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
     return stored

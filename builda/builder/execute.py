@@ -32,7 +32,7 @@ from builda.builder.records import timestamp
 from builda.builder.tails import Tails
 from builda.builder.usernamespace import checked
 from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, TreeNeeded, of_system
-from builda.events import BuildStarted, LayerStored, StepFailure, StepFinished, StepStarted, Warned
+from builda.events import BuildStarted, LayerStored, StepFailure, StepFinished, StepStarted, Warned, step_name
 from builda.oci import edits
 from builda.oci.config import History, ImageConfig, empty_config
 from builda.oci.digest import Digest
@@ -678,7 +678,8 @@ class _Execution:
             if key is not None and found is not None and blob is not None:
                 self.store.steps.put(key, found._replace(blob=blob.to_json(), diff_id=stored.diff_id))
 
-        self.builder.layers.start(snapshot, LayerOptions.of(self.options.commit), note)
+        name = step_name(stage, mark.number, mark.total)
+        self.builder.layers.start(snapshot, LayerOptions.of(self.options.commit), note, name=name)
 
     # Keys
 

@@ -79,8 +79,16 @@ class StoredLayer(NamedTuple):
     skipped: tuple[str, ...] = ()
 
 
-def write(store: Store, produce: Callable[[Writable], tuple[str, ...]], options: LayerOptions) -> StoredLayer:
-    """Store the tar that `produce` writes (and returns the paths it had to skip of) as a layer."""
+def write(
+    store: Store,
+    produce: Callable[[Writable], tuple[str, ...]],
+    options: LayerOptions,
+    moved: Callable[[int], None] | None = None,
+) -> StoredLayer:
+    """Store the tar that `produce` writes (and returns the paths it had to skip of) as a layer.
+
+    `moved` is told of the tar's bytes.
+    """
     from builda.fs.pipeline import write_layer
 
     skipped: list[str] = []
@@ -90,6 +98,7 @@ def write(store: Store, produce: Callable[[Writable], tuple[str, ...]], options:
             blob.file,
             compression=options.compression,
             level=options.level,
+            moved=moved,
         )
         if written.uncompressed_size <= _NO_ENTRY:
             return StoredLayer(None, None, tuple(skipped))
@@ -116,9 +125,17 @@ class Layers:
             pool.shutdown(cancel_futures=True)
 
     def start(
-        self, snapshot: str, options: LayerOptions, tell: Callable[[StoredLayer], None] | None = None
+        self,
+        snapshot: str,
+        options: LayerOptions,
+        tell: Callable[[StoredLayer], None] | None = None,
+        *,
+        name: str | None = None,
     ) -> Future[StoredLayer]:
-        """The layer of a frozen snapshot, being stored; `tell` is called by its thread, before others know."""
+        """The layer of a frozen snapshot, being stored; `tell` is called by its thread, before others know.
+
+        `name` is what events of its progress call it.
+        """
         with self._lock:
             key = snapshot, options
             if key not in self._futures:
@@ -126,7 +143,7 @@ class Layers:
                     from concurrent.futures import ThreadPoolExecutor  # brings logging
 
                     self._pool = ThreadPoolExecutor(2, thread_name_prefix="builda-layer")
-                self._futures[key] = self._pool.submit(self._write, snapshot, options, tell)
+                self._futures[key] = self._pool.submit(self._write, snapshot, options, tell, name)
             return self._futures[key]
 
     def result(self, layer: FrozenLayer, options: LayerOptions) -> StoredLayer:
@@ -137,16 +154,27 @@ class Layers:
             return StoredLayer(layer.blob, layer.diff_id)
         return self.start(layer.snapshot, options).result()
 
-    def _write(self, snapshot: str, options: LayerOptions, tell: Callable[[StoredLayer], None] | None) -> StoredLayer:
-        stored = self.write(snapshot, options)
+    def _write(
+        self, snapshot: str, options: LayerOptions, tell: Callable[[StoredLayer], None] | None, name: str | None
+    ) -> StoredLayer:
+        stored = self.write(snapshot, options, name)
         if tell is not None:
             tell(stored)
         return stored
 
-    def write(self, snapshot: str, options: LayerOptions) -> StoredLayer:
+    def write(self, snapshot: str, options: LayerOptions, name: str | None = None) -> StoredLayer:
         """Store what was changed in a snapshot."""
+        from builda.builder.moving import moving
+
         snapshots = self._store.kind_of(snapshot)
-        stored = write(self._store, lambda sink: snapshots.write_changes(snapshot, sink, clamp=options.clamp), options)
+        subject = name or f"layer {snapshot[:12]}"
+        with moving(self._emit, "store", subject, lambda: snapshots.changed_size(snapshot)) as moved:
+            stored = write(
+                self._store,
+                lambda sink: snapshots.write_changes(snapshot, sink, clamp=options.clamp),
+                options,
+                moved,
+            )
         for path in stored.skipped:
             self._emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
         return stored

@@ -1,4 +1,4 @@
-"""How far a copy is, for who watches: nothing in the first second, then ten times a second at most."""
+"""How far a copy or a layer is, for who watches: nothing in the first second, then ten times a second at most."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from builda.events import Emit
 
     Moved = Callable[[int], None]
-    Work = Literal["read", "copy", "extract"]
+    Work = Literal["read", "copy", "extract", "store"]
 
 _PATIENCE = 1.0
 _PERIOD = 0.1
@@ -24,7 +24,7 @@ _PERIOD = 0.1
 def moving(emit: Emit, work: Work, subject: str, total: Callable[[], int | None]) -> Iterator[Moved | None]:
     """A function that is told of bytes that were moved, for the time of the block; None when nobody watches.
 
-    `subject` is what is copied, as the user wrote it. `total`, all bytes that there are, None if that is not known, is
+    `subject` is what the user calls it. `total`, all bytes that there are, None if that is not known, is
     asked once it is needed.
     """
     if emit is ignore:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from builda.cli.table import human_size, human_time
-from builda.events import Event, LayerStored, StepFailure, StepFinished, StepStarted
+from builda.events import Event, LayerStored, StepFailure, StepFinished, StepStarted, step_name
 
 
 class Done(NamedTuple):
@@ -29,7 +29,7 @@ class Done(NamedTuple):
     @property
     def head(self) -> str:
         """`[stage] number/total`."""
-        return heading(self.stage, self.number, self.total)
+        return step_name(self.stage, self.number, self.total)
 
     @property
     def works(self) -> bool:
@@ -45,11 +45,6 @@ class Done(NamedTuple):
             return "cached"
         size = f", {human_size(self.bytes)}" if self.bytes else ""
         return f"{human_time(self.seconds, 2)}{size}" if self.works or self.seconds >= 0.1 else ""
-
-
-def heading(stage: str | None, number: int, total: int) -> str:
-    """How a step is called in lines about it."""
-    return f"[{stage}] {number}/{total}" if stage else f"{number}/{total}"
 
 
 class Ledger:

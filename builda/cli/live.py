@@ -16,8 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-from builda.cli.finished import Done, Ledger, heading
-from builda.cli.progress import Warnings
+from builda.cli.finished import Done, Ledger
+from builda.cli.progress import WORK, Warnings
 from builda.cli.table import human_size, human_time
 from builda.cli.termtext import cells, cut, plain
 from builda.events import (
@@ -29,6 +29,7 @@ from builda.events import (
     StepFinished,
     StepStarted,
     WorkProgress,
+    step_name,
 )
 
 PERIOD = 0.1
@@ -38,14 +39,13 @@ _BLOBS = 4
 _ROOM = 8  # columns that a text gets before numbers beside it get any
 _DIM, _GREEN, _RED, _PLAIN = "\033[2m", "\033[32m", "\033[31m", "\033[0m"
 _CLEAR = "\033[K"
-_WORDS = {"copy": "copying", "extract": "extracting", "store": "storing the layer of"}
 
 
 class _Running:
     """The step that a stage is at, and the end of what its command wrote."""
 
     def __init__(self, event: StepStarted, began: float) -> None:
-        self.head = heading(event.stage, event.index, event.total)
+        self.head = step_name(event.stage, event.index, event.total)
         self.text = event.text
         self.began = began
         self._lines: deque[bytes] = deque([b""], maxlen=_ALONE + 1)
@@ -119,7 +119,7 @@ class Screen:
         if not self._running:
             told = {subject for work, subject in self._moving if work == "store"}
             waiting = [head for head in self._ledger.storing() if head not in told]
-            rows += [(cut(f"    {_WORDS['store']} {head}", width), True) for head in waiting]
+            rows += [(cut(f"    {WORK['store']} {head}", width), True) for head in waiting]
         room = max(1, height - 1)
         while len(rows) > room and len(rows) > 1:  # first what matters less, from the top; the head comes last of it
             del rows[next((at for at, (_, less) in enumerate(rows) if less and at), 0)]
@@ -265,7 +265,7 @@ def _spread(left: str, right: str, width: int) -> str:
 
 def _named(moving: BlobProgress | WorkProgress) -> str:
     if isinstance(moving, WorkProgress):
-        return f"{_WORDS[moving.work]} {moving.subject}"
+        return f"{WORK[moving.work]} {moving.subject}"
     return f"{moving.action} {'layer' if moving.digest is None else moving.digest.encoded[:12]}"
 
 

@@ -16,13 +16,22 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TextIO
 
 from builda.display import displayed, without_passwords
 from builda.errors import InvalidValue
-from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted, Warned
+from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted, Warned, WorkProgress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 BAR_LIMIT = 1 << 20
 """A blob smaller than this is there before a bar for it could be read."""
+
+
+WORK: Mapping[str, str] = {
+    "read": "reading",
+    "copy": "copying",
+    "extract": "extracting",
+    "store": "storing the layer of",
+}
+"""What the live view calls work, by its name in events."""
 
 
 class Observer(Protocol):
@@ -165,12 +174,22 @@ class Lines:
 
 
 class Bars(Lines):
-    """A tqdm bar for each large blob that moves; what is small or was there gets no line, steps get theirs."""
+    """A tqdm bar for each large blob that moves, and for work that takes long; steps get their lines.
+
+    A blob that is small or was there gets none.
+    """
 
     def __init__(self, stream: TextIO, *, colour: bool) -> None:
         super().__init__(stream)
         self._bars: dict[tuple[str, object], tqdm[Any]] = {}
         self._colour = "green" if colour else None
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, WorkProgress):
+            self._move((event.work, event.subject), event, f"{event.work} {_end_of(event.subject)}")
+        else:
+            super().show(event)
 
     def close(self) -> None:
         """Take down the bars of what did not come to its end."""
@@ -180,21 +199,24 @@ class Bars(Lines):
 
     def _blob(self, event: BlobProgress) -> None:
         key = (event.action, event.digest)
+        if key in self._bars or not (event.done or (event.total or 0) < BAR_LIMIT):
+            self._move(key, event, f"{event.action} {_short(event)}")
+
+    def _move(self, key: tuple[str, object], event: BlobProgress | WorkProgress, what: str) -> None:
         bar = self._bars.get(key)
         if bar is None:
-            if event.done or (event.total or 0) < BAR_LIMIT:
-                return
-            bar = self._bars[key] = self._new_bar(event)
+            bar = self._bars[key] = self._new_bar(event, what)
+        bar.total = event.total
         bar.update(event.offset - bar.n)
         if event.done:
             bar.close()
             del self._bars[key]
 
-    def _new_bar(self, event: BlobProgress) -> tqdm[Any]:
+    def _new_bar(self, event: BlobProgress | WorkProgress, what: str) -> tqdm[Any]:
         from tqdm import tqdm  # 50 ms, for those who watch only
 
         return tqdm(
-            desc=f"{event.action} {_short(event)}",
+            desc=what,
             total=event.total,
             initial=event.offset,
             unit="B",
@@ -280,6 +302,11 @@ def _pass_on(event: CommandOutput, stream: TextIO) -> None:
 
 def _short(event: BlobProgress) -> str:
     return event.digest.encoded[:12] if event.digest is not None else "layer"
+
+
+def _end_of(subject: str, length: int = 30) -> str:
+    """A name, or the end of a long one, so that there is room for a bar beside it."""
+    return subject if len(subject) <= length else f"…{subject[1 - length :]}"
 
 
 def _bytes(count: int) -> str:

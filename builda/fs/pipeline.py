@@ -81,13 +81,18 @@ class Stage(Generic[Item]):
 
 
 def write_layer(
-    produce: Callable[[Writable], object], out: BinaryIO, *, compression: Compression, level: int | None = None
+    produce: Callable[[Writable], object],
+    out: BinaryIO,
+    *,
+    compression: Compression,
+    level: int | None = None,
+    moved: Callable[[int], None] | None = None,
 ) -> WrittenLayer:
-    """Write the tar that `produce` makes to `out`, compressed; both its identities.
+    """Write the tar that `produce` makes to `out`, compressed; both its identities. `moved` is told of its bytes.
 
     Nothing but `out` is touched, and on any error `out` holds an unfinished layer that the caller throws away.
     """
-    with _Layer(out, compression, level) as layer:
+    with _Layer(out, compression, level, moved) as layer:
         produce(layer)
         return layer.finish()
 
@@ -107,7 +112,10 @@ class _Job:
 class _Layer:
     """The producer's side. Blocks go to the compressing threads, the hashing one, and the writer, which keeps order."""
 
-    def __init__(self, out: BinaryIO, compression: Compression, level: int | None) -> None:
+    def __init__(
+        self, out: BinaryIO, compression: Compression, level: int | None, moved: Callable[[int], None] | None
+    ) -> None:
+        self._moved = moved
         self._compression = compression
         self._compressor = compressor(compression, level)
         self._out = out
@@ -172,6 +180,8 @@ class _Layer:
 
     def _put(self, block: Buffer) -> None:
         self._plain_size += len(block)
+        if self._moved is not None:
+            self._moved(len(block))
         self._hashing.put(block)
         job = _Job(block)
         if block is ZERO_BLOCK and self._zeros is not None:

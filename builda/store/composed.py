@@ -18,7 +18,7 @@ from builda.fs.index import Row, Tree, read_rows
 from builda.fs.whiteouts import OPAQUE
 from builda.linux import private
 from builda.store import layout
-from builda.store.snapshots import LIST, Driver, Snapshots
+from builda.store.snapshots import ENTRY_SIZE, LIST, Driver, Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -129,6 +129,9 @@ class ComposedSnapshots(Snapshots):
     def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, below: str | None = None) -> tuple[str, ...]:
         write_rows(self.rows(key), self.path(key, "fs"), sink, clamp)
         return ()
+
+    def changed_size(self, key: str) -> int | None:
+        return sum(row.size + ENTRY_SIZE for row in self.rows(key))
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:
         raise no_trees()

@@ -121,6 +121,11 @@ class PlainSnapshots(Snapshots):
                     sink.write(data)
         return self._skipped(key)
 
+    def changed_size(self, key: str) -> int | None:
+        if not self.info(key).committed:
+            return None  # the tree holds everything, not only the changes
+        return self._measure(key)[1]
+
     def is_changed(self, key: str, below: str | None) -> bool:
         from builda.fs.layer import AS_IS
 

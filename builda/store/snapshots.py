@@ -40,6 +40,9 @@ USERXATTR_OPTIONS = ("userxattr", "redirect_dir=nofollow", "metacopy=off", "inde
 """The same in a user namespace, where the marks are user.* attributes: the kernel takes no other redirect_dir there."""
 
 
+ENTRY_SIZE = 1024
+"""Bytes of a tar for an entry besides its content: its header, and half a block of zeros behind the content."""
+
 LIST, FLAT, MARKED = ".list", ".flat", ".marked"
 """What the name of a ChainID ends with where it is that of a list of files, of one tree of all its layers, or of a tree
 with files for what is deleted."""
@@ -195,6 +198,14 @@ class Snapshots:
             return diff(root, sink, clamp=clamp, marks=self.marks)
         finally:
             os.close(root)
+
+    def changed_size(self, key: str) -> int | None:
+        """About how many bytes `write_changes` writes; None where that is not known without doing it."""
+        try:
+            entries, size = _count(self.upper(key))
+        except OSError:  # something is removed meanwhile
+            return None
+        return size + entries * ENTRY_SIZE
 
     def is_changed(self, key: str, below: str | None) -> bool:
         """Whether anything was changed in an active snapshot since `below` was frozen under it."""

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from builda.builder import moving
 from builda.builder.options import CommitOptions, FromOptions
 from builda.builder.records import timestamp
 from builda.errors import InvalidReference, InvalidValue, NotFound, Unsupported
-from builda.events import Warned
+from builda.events import Warned, WorkProgress
 from builda.oci import mediatype
 from builda.oci.config import chain_ids
 from builda.oci.descriptor import Platform
@@ -483,3 +484,29 @@ def test_the_plain_driver_commits_the_same_layer(tmp_path: Path, busybox_layout:
             bench.shell(container, "mkdir /d; echo x > /d/f; rm /etc/group")
             digests.append(commit(bench, container, timestamp=5).config.diff_ids)
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("driver", ["overlay", "plain"])
+def test_a_long_commit_tells_how_far_its_layers_are(
+    tmp_path: Path, busybox_layout: Path, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "_PATIENCE", 0.0)
+    monkeypatch.setattr(moving, "_PERIOD", 0.0)
+    with ExitStack() as stack:
+        bench = make_bench(tmp_path, stack, driver)
+        container = bench.builder.from_image(f"oci:{busybox_layout}:box")
+        add(bench, container, "/first/", os.urandom(5_000_000))
+        container = bench.builder.freeze(bench.store.container(container.id), background=False)
+        add(bench, container, "/second/", os.urandom(3_000_000))
+        bench.events.clear()
+        commit(bench, bench.store.container(container.id))
+    found = [event for event in bench.events if isinstance(event, WorkProgress) and event.work == "store"]
+    ends = {event.subject: event for event in found if event.done}
+    assert len(ends) == 2
+    assert container.name in ends
+    sizes = sorted(event.offset for event in ends.values())
+    assert [size // 1_000_000 for size in sizes] == [3, 5]
+    for event in found:
+        assert event.total is None or event.offset <= event.total < event.offset + 5_100_000
+    counted = [event.total for event in ends.values() if event.total is not None]
+    assert len(counted) == (2 if driver == "overlay" else 1)

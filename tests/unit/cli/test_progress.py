@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from builda.cli.progress import BAR_LIMIT, Lines, observer
-from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted, Warned
+from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted, Warned, WorkProgress
 from builda.oci.digest import Digest
 
 DIGEST = Digest.of(b"x")
@@ -116,3 +116,21 @@ def test_a_terminal_shows_bars_for_large_blobs_only(terminal: tuple[io.TextIOWra
     assert "100%" in said
     assert said.count("pull") >= 1
     assert "\033[3" not in said  # no colour
+
+
+def test_a_terminal_shows_bars_for_work_that_takes_long(terminal: tuple[io.TextIOWrapper, int]) -> None:
+    stream, master = terminal
+    with observer(stream, quiet=False, warnings=True, events=None, environ={"NO_COLOR": "1"}) as watching:
+        for total, offset in ((None, 10), (9_000_000, 4_500_000), (9_000_000, 9_000_000)):
+            done = offset == total
+            watching.show(WorkProgress(work="store", subject="app", offset=offset, total=total, done=done))
+        stream.write("end\n")
+    said = ""
+    while "end" not in said:
+        said += os.read(master, 65536).decode()
+    assert "store app: 100%" in said
+    assert "9.00M/9.00M" in said
+
+
+def test_without_a_terminal_nothing_is_said_of_such_work() -> None:
+    assert shown(WorkProgress(work="copy", subject="app", offset=1, total=1, done=True)) == ""
