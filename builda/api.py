@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import StoreUnavailable
 from builda.events import Emit, ignore
@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from builda.store.store import Store
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.transfer.locate import Location
+
+
+class RegistryFiles(NamedTuple):
+    """Files and directories that are read instead of the machine's and the user's own; None for these."""
+
+    conf: str | None = None  # registries.conf
+    drop_ins: str | None = None  # registries.conf.d
+    aliases: str | None = None  # short-name-aliases.conf
 
 
 @contextmanager
@@ -62,7 +70,7 @@ def open_builder(
         place = enter(parse_mode(mode), str(volatile), composing=True)
     with (
         open_store(where, volatile, driver=driver, place=place) as store,
-        builder_over(store, emit=emit, environ=env, registries_conf=registries_conf, uid=uid) as builder,
+        builder_over(store, emit=emit, environ=env, files=RegistryFiles(registries_conf), uid=uid) as builder,
     ):
         yield builder
 
@@ -135,7 +143,7 @@ def builder_over(
     *,
     emit: Emit = ignore,
     environ: Mapping[str, str],
-    registries_conf: str | None = None,
+    files: RegistryFiles = RegistryFiles(),  # noqa: B008  # an immutable value
     uid: int | None = None,
 ) -> Iterator[Builder]:
     """A builder over an open store; its connections and threads end with the block.
@@ -154,7 +162,7 @@ def builder_over(
         name = options.isolation or "native"
         return isolation_for(name, state=runroot, runtime=options.runtime, runtime_flags=options.runtime_flags)
 
-    remote = Registries(emit=emit, environ=environ, registries_conf=registries_conf, uid=uid)
+    remote = Registries(emit=emit, environ=environ, files=files, uid=uid)
     try:
         with Builder(store, remote=remote, isolation=isolation, emit=emit, now=store.now, environ=environ) as builder:
             yield builder
@@ -168,12 +176,10 @@ class Registries:
     Clients and the policy are made when first needed.
     """
 
-    def __init__(
-        self, *, emit: Emit, environ: Mapping[str, str], registries_conf: str | None, uid: int | None = None
-    ) -> None:
+    def __init__(self, *, emit: Emit, environ: Mapping[str, str], files: RegistryFiles, uid: int | None = None) -> None:
         self._emit = emit
         self._environ = environ
-        self._registries_conf = registries_conf
+        self._files = files
         self._uid = uid
         self._clients: dict[RegistryAccess, RegistryClient] = {}
         self._policies: dict[str | None, Policy | None] = {}
@@ -236,7 +242,9 @@ class Registries:
                 tls_verify=access.tls_verify,
                 retry=access.retry,
                 retry_delay=access.retry_delay,
-                registries_conf=_path(self._registries_conf),
+                registries_conf=_path(self._files.conf),
+                drop_ins=_path(self._files.drop_ins),
+                short_name_aliases=_path(self._files.aliases),
             )
             self._clients[access] = RegistryClient(options, self._emit, environ=self._environ, uid=self._uid)
         return self._clients[access]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from builda.frontend.checks import Facts, Finding
     from builda.frontend.compile import Compiled
     from builda.frontend.parse import Parsed
+    from builda.frontend.sourcepolicy import SourcePolicy
     from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Platform
     from builda.plan import Plan
@@ -54,6 +55,8 @@ class BuildRequest:
     base: str | None = None  # replaces the image of the first FROM
     env: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    inherits_labels: bool = True  # of base images and base stages
+    policy: SourcePolicy | None = None  # which images may be used, and what is taken for them
     platform: Platform | None = None
     permissions: Permissions = NO_PERMISSIONS
     run: RunOptions = NO_OPTIONS  # how commands are run where they do not say
@@ -76,6 +79,17 @@ def build(builder: Builder, request: BuildRequest, options: ExecuteOptions | Non
         _warn(builder, parsed, _facts(request, chosen.inputs.ignore_file, configs.get), request)
         pull = replace(chosen.pull, platform=request.platform or chosen.pull.platform)
         return execute(builder, compiled.plan, replace(chosen, pull=pull))
+
+
+def source_policy(path: str) -> SourcePolicy:
+    """The rules in a file of --source-policy-file; NotFound, InvalidValue or Unsupported naming it."""
+    from builda.frontend.sourcepolicy import parse
+
+    try:
+        with open(path, "rb") as file:
+            return parse(file.read(), path)
+    except FileNotFoundError as error:
+        raise NotFound(f"no such source policy: {path}") from error
 
 
 def compile_plan(builder: Builder, request: BuildRequest, pull: PullOptions | None = None) -> Compiled:
@@ -227,6 +241,8 @@ def _compiled(
         base=request.base,
         env=request.env,
         labels=request.labels,
+        inherits_labels=request.inherits_labels,
+        policy=str if request.policy is None else request.policy.decide,
         permissions=request.permissions,
         host_network=builder.default_network(request.run) == "host",
     )

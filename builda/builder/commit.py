@@ -170,8 +170,9 @@ def _typed(layer: Descriptor, *, docker: bool) -> Descriptor:
 
 
 def _annotations(container: WorkingContainer, options: CommitOptions, moment: str) -> Mapping[str, str]:
-    annotations = {name: value for name, value in container.annotations.items() if name != CREATED}
-    if container.image_digest is not None:
+    inherited = container.annotations.items() if options.inherit_annotations else ()
+    annotations = {name: value for name, value in inherited if name != CREATED}
+    if container.image_digest is not None and options.inherit_annotations:
         annotations[BASE_NAME] = container.image
         annotations[BASE_DIGEST] = str(container.image_digest)
     if options.created_annotation:

@@ -782,6 +782,7 @@ class _Execution:
             "squash": str(options.squash),
             "layers": str(self.options.layers),
             "annotations": repr(options.annotations),
+            "inherit": str(options.inherit_annotations),
             "unset": repr((options.unset_annotations, options.unset_env, options.unset_labels)),
             "omit": str(options.omit_history),
             "identity": str(options.identity_label),

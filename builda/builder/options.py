@@ -107,6 +107,7 @@ class CommitOptions:
     config: bytes | None = None  # a JSON image configuration to merge
     add_files: tuple[str, ...] = ()  # host source[:destination]
     annotations: tuple[tuple[str, str], ...] = ()
+    inherit_annotations: bool = True  # of the base image
     unset_annotations: tuple[str, ...] = ()
     unset_env: tuple[str, ...] = ()
     unset_labels: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from builda.cli import buildcache, buildmounts, groups, multiplatform, outputs
 from builda.cli.buildview import build_view, ended, failed, stage_prefix, wants_live
 from builda.cli.commit import annotation
 from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_named
-from builda.cli.logfile import logging_to
+from builda.cli.logfile import logging_to, platform_logs
 from builda.cli.options import Duration, argument, listed, many, number, refused, switch, text
 from builda.cli.output import print_line, write_file
 from builda.cli.secrets import agents_of, secrets_of
@@ -27,6 +27,29 @@ if TYPE_CHECKING:
     from builda.cli.progress import Observer
     from builda.cli.session import Session
     from builda.containerfile import BuildRequest
+
+
+_RUSAGE = "builda says how long each step took; /usr/bin/time measures the whole of a build"
+_NO_ATTESTATIONS = "builda makes no attestations; make them of the image that was pushed"
+_OF_DOCKER = (
+    refused(
+        "--push",
+        reason="give the destination as the name (-t docker://NAME) or as an output (-o type=registry,name=NAME), "
+        "or run builda push afterwards",
+        takes_value=False,
+    ),
+    refused(
+        "--load",
+        reason="the image is in builda's store; to hand it to docker or podman: builda push NAME docker-archive:FILE, "
+        "then docker load -i FILE",
+        takes_value=False,
+    ),
+    refused("--provenance", reason=_NO_ATTESTATIONS, has_off=True),
+    refused("--attest", reason=_NO_ATTESTATIONS),
+    refused("--builder", reason="there is no daemon to choose: builda builds where it is called"),
+    refused("--call", reason="--check prints the build checks, --print-plan=json the steps"),
+    refused("--no-cache-filter", reason="--no-cache is for all stages; build the stages before with --target first"),
+)
 
 
 @verb(
@@ -97,8 +120,8 @@ if TYPE_CHECKING:
     many("--mount", metavar="type=TYPE,…", help="Mount this for every RUN: bind (of the host), cache or tmpfs."),
     switch("--stdin", help="Let commands read standard input, which is empty for them otherwise."),
     text("--logfile", metavar="FILE", help="Print to this file, mode 0600, instead of stdout and stderr."),
-    refused("--logsplit", reason="the log names each line's platform", takes_value=False),
-    refused("--layer-label", reason="steps leave no images that could have labels; --label labels the result"),
+    switch("--logsplit", help="Of each platform, print to FILE_OS_ARCH instead, FILE being that of --logfile."),
+    many("--layer-label", metavar="NAME=VALUE", hidden=True, help="Without effect: steps leave no images."),
     refused("--save-stages", reason="stages leave no images; build one with --target", takes_value=False),
     refused("--stage-labels", reason="stages leave no images that could have labels", takes_value=False),
     refused(
@@ -108,7 +131,18 @@ if TYPE_CHECKING:
     ),
     refused("--os-version", reason="only images of Windows need one, and builda builds none"),
     refused("--os-feature", reason="only images of Windows need one, and builda builds none"),
-    refused("--source-policy-file", reason="images are pinned by digests in FROM, or --build-context NAME=…"),
+    text(
+        "--source-policy-file",
+        metavar="FILE",
+        help="Allow, deny or replace base images by the rules in this file.",
+    ),
+    switch("--inherit-labels", default=True, help="Keep the labels of base images and stages (default)."),
+    switch("--inherit-annotations", default=True, help="Keep the annotations of the base image (default)."),
+    switch("--force-compression", hidden=True, help="Taken: new layers always have the compression asked for."),
+    refused("--log-rusage", reason=_RUSAGE, takes_value=False),
+    refused("--rusage", reason=_RUSAGE, takes_value=False),
+    refused("--rusage-logfile", reason=_RUSAGE),
+    _OF_DOCKER,
     refused("--hooks-dir", reason="builda runs no hooks; do what they do in a RUN, or with --volume and --device"),
     refused("--sign-by", reason="builda does not sign images; sign what was pushed, by its digest"),
     groups.COMPRESSION,
@@ -121,6 +155,7 @@ if TYPE_CHECKING:
     groups.USERNS,
     groups.RESOURCES,
     groups.HOST,
+    groups.RUNTIME,
     groups.PROCESS,
     groups.SECURITY,
     groups.DECRYPTION,
@@ -147,6 +182,7 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     logfile = values.pop("logfile")
     if logfile is not None and outputs.to_stdout(values["output"]):
         raise InvalidValue("--logfile cannot be used with an --output to standard output")
+    values["log_of"] = platform_logs(logfile, split=values.pop("logsplit"))
     with logging_to(logfile), _reported(session) as began, ExitStack() as stack:
         access = groups.registry_access(values, session.environ)
         opened = open_context(session.builder, context, values.pop("file"), values.pop("ignorefile"), access, stack)
@@ -175,18 +211,19 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
         return
     progress = values.pop("progress") or session.environ.get("BUILDA_PROGRESS") or "auto"
     live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet)
-    _check_rest(values)
+    _check_rest(session, values)
+    log_of = values.pop("log_of")
     options = _execute_options(session, request, inputs, values, live=live)
     if values.pop("all_platforms"):
         wanted = multiplatform.all_of(session, request, options, wanted)
     if len(wanted) > 1:
         multiplatform.check(values)
         with _watched(session, options, live=live):
-            each = multiplatform.build(session, request, options, wanted)
+            each = multiplatform.build(session, request, options, wanted, log_of)
         multiplatform.publish(session, each, options, values, began)
         return
     request = replace(request, platform=wanted[0])
-    with _watched(session, options, live=live):
+    with log_of(wanted[0]), _watched(session, options, live=live):
         built = containerfile.build(session.builder, request, options)
     names = _publish(session, built, options, values)
     session.emit(ended(built, names, began))
@@ -243,9 +280,10 @@ def _line(session: Session, text_: str) -> None:
 
 
 def _request(session: Session, context: BuildContext, named: NamedContexts, values: dict[str, Any]) -> BuildRequest:
-    from builda.containerfile import BuildRequest
+    from builda.containerfile import BuildRequest, source_policy
     from builda.permissions import parse_permissions
 
+    policy_file = values.pop("source_policy_file")
     run = groups.run_options(values, session.environ)
     values["platforms"] = groups.platforms(values)
     return BuildRequest(
@@ -261,6 +299,8 @@ def _request(session: Session, context: BuildContext, named: NamedContexts, valu
         base=values.pop("from_"),
         env=tuple(_variables(values.pop("env"), session.environ).items()),
         labels=tuple(_label(item) for item in values.pop("label")),
+        inherits_labels=values.pop("inherit_labels"),
+        policy=None if policy_file is None else source_policy(policy_file),
         platform=values["platforms"][0],
         permissions=parse_permissions(values.pop("allow"), run.network),
         run=run,
@@ -298,9 +338,16 @@ def _variables(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, 
     return found
 
 
-def _check_rest(values: dict[str, Any]) -> None:
-    for name in ("rm", "force_rm", "compress", "disable_content_trust"):
+def _check_rest(session: Session, values: dict[str, Any]) -> None:
+    for name in ("rm", "force_rm", "compress", "disable_content_trust", "force_compression"):
         values.pop(name)
+    if values.pop("layer_label"):
+        from builda.events import Warned
+
+        hint = "--label labels the result"
+        session.emit(
+            Warned(message="--layer-label has no effect: steps leave no images that could have labels", hint=hint)
+        )
     if values["iidfile"] and values["iidfile_raw"]:
         raise InvalidValue("--iidfile cannot be used with --iidfile-raw")
     if values["jobs"] < 0:
@@ -358,7 +405,7 @@ def _execute_options(
     if layers is None:
         layers = (session.environ.get("BUILDAH_LAYERS") or "true").lower() not in ("0", "false")
     policy = groups.pull_policy(values, values.pop("pull"))
-    said = groups.with_maps(groups.run_options(values, session.environ), session.settings)
+    said = groups.with_maps(request.run, session.settings)
     run, mounts = buildmounts.split(said, buildmounts.mounts(values.pop("mount")))
     ttl = values.pop("cache_ttl")
     commit = CommitOptions(
@@ -370,6 +417,7 @@ def _execute_options(
         created_annotation=values.pop("created_annotation"),
         identity_label=values.pop("identity_label"),
         annotations=tuple(map(annotation, values.pop("annotation"))),
+        inherit_annotations=values.pop("inherit_annotations"),
         unset_annotations=values.pop("unsetannotation"),
         unset_env=values.pop("unsetenv"),
         unset_labels=values.pop("unsetlabel"),
@@ -464,6 +512,8 @@ def _print_script(session: Session, request: BuildRequest, inputs: Inputs, value
         if taken[name]:
             raise Unsupported(f"--{name} cannot be used with --print-script", hint="do it with the script's image")
     options = _execute_options(session, request, inputs, values, live=False)
+    if not options.commit.inherit_annotations:
+        raise Unsupported("--inherit-annotations=false cannot be used with --print-script")
     plan = containerfile.compile_plan(session.builder, request, options.pull).plan
     written = ScriptRequest(
         context=str(request.context),

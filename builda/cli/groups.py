@@ -151,7 +151,7 @@ TIME: Params = (
 )
 CONFIDENTIAL: Params = (refused("--cw", reason=_CW),)
 SBOM: Params = tuple(
-    refused(name, reason=_SBOM)
+    refused(name, reason=_SBOM, has_off=name == "--sbom")
     for name in (
         "--sbom",
         "--sbom-scanner-image",
@@ -335,7 +335,7 @@ def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
             taken[renamed.get(param.name, param.name)] = values.pop(param.name)
     for name in ("userns_uid_map", "userns_gid_map"):
         taken[name] = ",".join(taken.get(name) or ()) or None
-    taken["isolation"] = _isolation(taken.pop("isolation", None), environ)
+    taken["isolation"] = _isolation(taken.pop("isolation", None), environ) or ("oci" if taken.get("runtime") else None)
     taken["runtime"] = taken.pop("runtime", None) or environment(environ, "BUILDA_RUNTIME", "BUILDAH_RUNTIME")
     if environment(environ, "BUILDA_NOPIVOT", "BUILDAH_NOPIVOT"):
         taken["no_pivot"] = True
@@ -353,15 +353,21 @@ def with_maps(options: RunOptions, settings: Settings) -> RunOptions:
     return options.over(RunOptions(userns_uid_map=settings.uid_map, userns_gid_map=settings.gid_map))
 
 
-OF_RUN: Params = (
-    text("--hostname", metavar="NAME", help="The host name inside."),
-    switch("--no-hostname", default=None, help="Leave the image's /etc/hostname as it is."),
-    switch("--no-hosts", default=None, help="Leave the image's /etc/hosts as it is."),
-    switch("--no-pivot", default=None, help="Do without pivot_root, for roots on a ramdisk."),
+RUNTIME: Params = (
     text(
-        "--runtime", metavar="PATH", help="The OCI runtime of --isolation=oci.  [env: BUILDA_RUNTIME, BUILDAH_RUNTIME]"
+        "--runtime",
+        metavar="PATH",
+        help="The OCI runtime to run commands with; without --isolation it means oci.  "
+        "[env for oci: BUILDA_RUNTIME, BUILDAH_RUNTIME]",
     ),
     listed("--runtime-flag", metavar="FLAG,…", help="Global flags of the OCI runtime, without their dashes."),
+    switch("--no-hostname", default=None, help="Leave the image's /etc/hostname as it is."),
+    switch("--no-hosts", default=None, help="Leave the image's /etc/hosts as it is."),
+)
+OF_RUN: Params = (
+    *RUNTIME,
+    text("--hostname", metavar="NAME", help="The host name inside."),
+    switch("--no-pivot", default=None, help="Do without pivot_root, for roots on a ramdisk."),
     switch("--terminal", "--tty", "-t", default=None, help="Give the command a terminal, or none."),
 )
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+from builda.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from builda.oci.descriptor import Platform
 
 
 @contextmanager
@@ -23,6 +29,26 @@ def logging_to(path: str | None) -> Iterator[None]:
         _replace((before[0], before[1]))
         for descriptor in (log, *before):
             os.close(descriptor)
+
+
+def platform_logs(path: str | None, *, split: bool) -> Callable[[Platform | None], AbstractContextManager[None]]:
+    """What makes `logging_to` of each platform (None: this machine's), whose files are `path`_OS_ARCH if `split`."""
+    if split and path is None:
+        raise InvalidValue("--logsplit needs --logfile")
+
+    written: set[str] = set()
+
+    def log_of(platform: Platform | None) -> AbstractContextManager[None]:
+        from builda.builder.pull import machine_platform
+
+        built = platform or machine_platform()
+        name = f"{path}_{built.os}_{built.architecture}"
+        if name in written:  # arm/v6 and arm/v7 are both arm
+            name += f"_{built.variant}"
+        written.add(name)
+        return logging_to(name if split else None)
+
+    return log_of
 
 
 def _replace(descriptors: tuple[int, int]) -> None:

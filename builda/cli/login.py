@@ -59,6 +59,7 @@ def login(session: Session, *, registry: str, get_login: bool, verbose: bool, **
         cert_dir=_path(values["cert_dir"]),
         tls_verify=values["tls_verify"],  # type: ignore[arg-type]  # a switch: True, False or None
         registries_conf=_path(session.settings.registries_conf),
+        drop_ins=_path(session.settings.registries_conf_dir),
     )
     with RegistryClient(options, session.emit, environ=session.environ) as client:
         client.check_login(name, credentials)

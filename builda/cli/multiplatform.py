@@ -12,6 +12,9 @@ from builda.errors import InvalidValue, Unsupported
 from builda.events import ImageBuilt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from builda.builder.execute import Built, ExecuteOptions
     from builda.cli.session import Session
     from builda.containerfile import BuildRequest
@@ -32,8 +35,6 @@ def check(values: dict[str, Any]) -> None:
     for name in _OF_ONE:
         if values[name]:
             check_one((None, None), f"--{name.replace('_', '-')}")
-    if not values["tag"] and values["manifest"] is None:
-        raise InvalidValue("the images of several platforms need a name for their list", hint="give -t or --manifest")
 
 
 def all_of(session: Session, request: BuildRequest, options: ExecuteOptions, wanted: Platforms) -> Platforms:
@@ -47,7 +48,13 @@ def all_of(session: Session, request: BuildRequest, options: ExecuteOptions, wan
     return common_platforms(session.builder, plan, options.pull)
 
 
-def build(session: Session, request: BuildRequest, options: ExecuteOptions, wanted: Platforms) -> tuple[Built, ...]:
+def build(
+    session: Session,
+    request: BuildRequest,
+    options: ExecuteOptions,
+    wanted: Platforms,
+    log_of: Callable[[Platform | None], AbstractContextManager[None]],
+) -> tuple[Built, ...]:
     """What each platform's build gave. Nothing is run before it is known that all of them can run their commands."""
     from builda import containerfile
     from builda.builder.platforms import check_runs
@@ -57,12 +64,12 @@ def build(session: Session, request: BuildRequest, options: ExecuteOptions, want
     for platform in platforms:
         if platform.architecture != machine_platform().architecture:
             containerfile.checked(session.builder, replace(request, platform=platform), options.pull, check_runs)
-    return tuple(
-        containerfile.build(
-            session.builder, replace(request, platform=platform), replace(options, platform_label=str(platform))
-        )
-        for platform in platforms
-    )
+    each = []
+    for platform in platforms:
+        with log_of(platform):
+            labelled = replace(options, platform_label=str(platform))
+            each.append(containerfile.build(session.builder, replace(request, platform=platform), labelled))
+    return tuple(each)
 
 
 def publish(

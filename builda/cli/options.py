@@ -26,6 +26,8 @@ class Option(click.Option):
     """An option that takes a value; `bare` is the value it has when written without one (None: it needs one)."""
 
     bare: str | None = None
+    has_off = False
+    """Whether a false value asks for nothing, so that an option that is refused is taken with it."""
     refusal: str | None = None
 
 
@@ -33,6 +35,7 @@ class Switch(Option):
     """An option that is on when written bare; `--name=false` turns it off."""
 
     bare = "true"
+    has_off = True
 
     def __init__(self, names: Sequence[str], **attributes: Any) -> None:
         super().__init__(names, is_flag=True, **attributes)
@@ -69,10 +72,14 @@ def listed(*names: str, metavar: str = "TEXT,…", **more: Any) -> Option:
     return Option(names, metavar=metavar, multiple=True, callback=_split, **more)
 
 
-def refused(*names: str, reason: str, takes_value: bool = True) -> Option:
-    """An option of Buildah that builda does not have; using it prints `reason`."""
+def refused(*names: str, reason: str, takes_value: bool = True, has_off: bool = False) -> Option:
+    """An option of Buildah or docker that builda does not have; using it prints `reason`.
+
+    With `has_off`, or without a value, `--name=false` is taken: it asks for nothing.
+    """
     kind = Option if takes_value else Switch
     option = kind(names, hidden=True, expose_value=False)
+    option.has_off = has_off or not takes_value
     option.refusal = reason
     return option
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TextIO
 
+    from builda.api import RegistryFiles
     from builda.builder.builder import Builder
     from builda.cli.progress import Observer, Together
     from builda.cli.settings import Settings
@@ -106,10 +107,17 @@ class Session:
                 self.store,
                 emit=self.emit,
                 environ=self.environ,
-                registries_conf=self.settings.registries_conf,
+                files=self._registry_files,
                 uid=self.settings.uid,
             )
         )
+
+    @property
+    def _registry_files(self) -> RegistryFiles:
+        from builda.api import RegistryFiles
+
+        settings = self.settings
+        return RegistryFiles(settings.registries_conf, settings.registries_conf_dir, settings.short_name_aliases)
 
     def container(self, name: str) -> WorkingContainer:
         """The working container of this name or ID."""

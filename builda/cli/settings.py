@@ -40,6 +40,8 @@ class Settings(NamedTuple):
     uid: int = 0
     uid_map: str | None = None
     gid_map: str | None = None
+    registries_conf_dir: str | None = None
+    short_name_aliases: str | None = None
     storage_options: tuple[str, ...] = ()  # those that have no effect here, to be said
 
     @property
@@ -80,6 +82,8 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
         uid=uid,
         uid_map=maps[0],
         gid_map=maps[1],
+        registries_conf_dir=given.get("registries_conf_dir", (None,))[-1],
+        short_name_aliases=given.get("short_name_alias_conf", (None,))[-1],
         storage_options=_without_effect(options or ""),
     )
 

@@ -66,8 +66,10 @@ GLOBAL_OPTIONS: Params = (
     listed("--userns-gid-map", metavar="CONTAINER:HOST:SIZE,…", help="The same of gids; it needs a map of uids."),
     refused("--imagestore", reason="images and working containers share one store"),
     refused("--transient-store", reason="--runroot is the only volatile directory", takes_value=False),
-    refused("--registries-conf-dir", reason="write what the directory adds into the file of --registries-conf"),
-    refused("--short-name-alias-conf", reason="aliases are read from registries.conf"),
+    text("--registries-conf-dir", metavar="DIR", help="Read the drop-ins of registries.conf from here alone."),
+    text(
+        "--short-name-alias-conf", metavar="FILE", help="Read the short names that tools have learned from this file."
+    ),
     refused("--cgroup-manager", reason=_CGROUP),
     refused("--default-mounts-file", reason="mounts come from --volume and --mount only"),
     refused("--cpu-profile", reason="builda is no Go program"),
@@ -112,7 +114,7 @@ class Verb(click.Command):
             write_surroundings(formatter)
         names = [param.opts[0] for param in self.params if isinstance(param, Option) and param.refusal]
         if names:
-            with formatter.section("Options of Buildah that are refused (using one says why)"):
+            with formatter.section("Options of Buildah and docker that are refused (using one says why)"):
                 formatter.write_text(" ".join(names))
 
 
@@ -265,7 +267,9 @@ def _checked(
     refusal = getattr(option, "refusal", None)
     if refusal is None:
         return [(option, value)]
-    if ctx.resilient_parsing or (isinstance(option, Switch) and value in ("false", "False", "0", "f", "F", "FALSE")):
+    if ctx.resilient_parsing or (
+        getattr(option, "has_off", False) and value in ("false", "False", "0", "f", "F", "FALSE")
+    ):
         return []  # switched off, it asks for nothing
     raise Unsupported(f"{name} is not supported: {refusal}")
 

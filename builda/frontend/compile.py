@@ -84,6 +84,8 @@ class CompileOptions:
     base: str | None = None  # --from: replaces the image of the first FROM
     env: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    inherits_labels: bool = True  # stages keep the labels of what they start from
+    policy: Callable[[str], str] = str  # the image to take for an image; PolicyRejected if it may not be used
     permissions: Permissions = NO_PERMISSIONS
     host_network: bool = False  # commands have the host's network unless something else is asked for
 
@@ -200,6 +202,9 @@ class _Compiler:
         with _placed(head.at):
             platform = self._platform(head)
             base, state = self._base(index, head, platform)
+        if state.config.labels and not self.options.inherits_labels:
+            state.config = edits.apply(state.config, edits.UnsetLabel(None))
+            state.steps.append(Configure(edits=(edits.UnsetLabel(None),), at=head.at))
         for name, value in self.options.env:
             self._configure(state, (edits.SetEnv(name, value),), f"ENV {name}={value}", head.at)
         self._inline_onbuild(index, state, head)
@@ -252,6 +257,7 @@ class _Compiler:
         if earlier is not None:
             parent = self.stage(earlier)
             return FromStage(earlier), _State(parent.config, parent.platform, args=dict(parent.args))
+        name = self.options.policy(name)
         return FromImage(name), _State(self._config(index, name, platform, head.at), platform)
 
     def _config(self, index: int, name: str, platform: Platform, at: Location) -> ImageConfig:
@@ -426,7 +432,7 @@ class _Compiler:
     def _source(self, index: int, name: str, at: Location) -> Source:
         """What `--from=name` means: a named context, an earlier stage, else an image."""
         if name in self.options.images:
-            return FromImage(self.options.images[name])
+            return FromImage(self._admitted(self.options.images[name], at))
         if name in self.options.contexts:
             return NamedContext(name)
         earlier = self._stage_named(name, index)
@@ -442,8 +448,13 @@ class _Compiler:
             fail(at, f"no such stage: {name}", f"stages above this one: 0 to {index - 1}" if index else None)
         if at.origin and _LOCAL_PLACE.match(name):
             fail(at, f"image of this machine is not for ONBUILD triggers of another image: {name}")
+        name = self._admitted(name, at)
         self._config(index, name, self.options.platform, at)  # a typing error is better found now than steps later
         return FromImage(name)
+
+    def _admitted(self, name: str, at: Location) -> str:
+        with _placed(at):
+            return self.options.policy(name)
 
     def _transfer(self, index: int, state: _State, item: Transfer) -> None:
         flags = {name: self._expand(state, value) for name, value in item.flags}

@@ -46,6 +46,7 @@ class RegistryOptions:
     retry: int = 3
     retry_delay: float | None = None
     registries_conf: Path | None = None
+    drop_ins: Path | None = None  # of registries.conf
     short_name_aliases: Path | None = None
 
 
@@ -90,7 +91,10 @@ class RegistryClient:
     @cached_property
     def registries(self) -> Registries:
         """registries.conf, read when first needed."""
-        return Registries.load(self._places, self._options.registries_conf, aliases=self._options.short_name_aliases)
+        options = self._options
+        return Registries.load(
+            self._places, options.registries_conf, drop_ins=options.drop_ins, aliases=options.short_name_aliases
+        )
 
     def candidates(self, text: str) -> tuple[Reference, ...]:
         """What an image name may mean, best first."""

@@ -61,14 +61,24 @@ class Registries:
     only: tuple[str, ...] = ()  # where not empty, the registries that may be reached at all
 
     @classmethod
-    def load(cls, places: Places, path: Path | None = None, *, aliases: Path | None = None) -> Registries:
+    def load(
+        cls,
+        places: Places,
+        path: Path | None = None,
+        *,
+        drop_ins: Path | None = None,
+        aliases: Path | None = None,
+    ) -> Registries:
         """The configuration of this machine and user, or of `path` alone (as $CONTAINERS_REGISTRIES_CONF).
 
+        The files of the directory `drop_ins` replace those of registries.conf.d.
         $CONTAINERS_REGISTRIES_CONF_OVERRIDE comes last, then the limits of $BUILD_REGISTRY_SOURCES; `aliases` replaces
-        the cache of learned short names.
+        the cache of learned short names. NotFound if a file or directory that was named does not exist.
         """
+        if drop_ins is not None and not drop_ins.is_dir():
+            raise NotFound(f"no such directory of drop-ins for registries.conf: {drop_ins}")
         result = cls()
-        for file in _files(places, path):
+        for file in _files(places, path, drop_ins):
             result = _merge(result, _read(file), file)
         cache = aliases or places.short_name_aliases()
         if cache.is_file():
@@ -156,7 +166,7 @@ def _limited(base: Registries, text: str) -> Registries:
     return replace(base, registries=tuple(tables.values()), only=only)
 
 
-def _files(places: Places, path: Path | None) -> Iterable[Path]:
+def _files(places: Places, path: Path | None, drop_ins: Path | None) -> Iterable[Path]:
     """The files to read, in the order in which later ones win."""
     named = path or places.path("CONTAINERS_REGISTRIES_CONF")
     if named is not None:
@@ -165,6 +175,9 @@ def _files(places: Places, path: Path | None) -> Iterable[Path]:
         main = next((d / "registries.conf" for d in places.configuration() if (d / "registries.conf").is_file()), None)
         if main is not None:
             yield main
+    if drop_ins is not None:
+        yield from sorted(drop_ins.glob("*.conf"))
+    elif named is None:
         yield from _drop_ins(places)
     override = places.path("CONTAINERS_REGISTRIES_CONF_OVERRIDE")
     if override is not None:

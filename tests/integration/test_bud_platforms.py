@@ -81,7 +81,6 @@ def test_commands_of_another_processor_are_refused_before_anything_runs(
         (("-t", "x", "--all-platforms"), "--all-platforms cannot be used"),
         (("--print-plan",), "--print-plan is for one platform"),
         (("--arch", "arm64"), "cannot be used with"),
-        ((), "need a name"),
     ],
 )
 def test_what_stands_for_one_image_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,142 @@ def test_a_missing_libseccomp_is_named_with_its_package(builda: Builda, base: st
     assert "! commands cannot be run\n    because commands cannot be run without libseccomp" in done.stdout
     assert (done.returncode, "apt-get install libseccomp2" in done.stdout) == (1, True)
     assert builda("commit", "-q", container, **without)
+
+
+def containerfile(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "Containerfile").write_text(text)
+    return tmp_path
+
+
+def labels_of(builda: Builda, image: str) -> object:
+    return json.loads(builda("inspect", "--format", "{{json .OCIv1.Config.Labels}}", image))
+
+
+def test_labels_and_annotations_of_the_base_can_be_left_behind(builda: Builda, tmp_path: Path) -> None:
+    first = containerfile(tmp_path, "FROM scratch\nLABEL a=1 b=2\nONBUILD LABEL c=3\n")
+    builda("bud", "-q", "-t", "first", "--annotation", "x=1", "--identity-label=false", first)
+    second = containerfile(tmp_path, "FROM first AS one\nLABEL d=4\nFROM one\nLABEL e=5\n")
+    builda("bud", "-q", "-t", "kept", "--identity-label=false", "--inherit-labels", "--inherit-annotations", second)
+    assert labels_of(builda, "kept") == {"a": "1", "b": "2", "c": "3", "d": "4", "e": "5"}
+    options = ("--identity-label=false", "--inherit-labels=false", "--inherit-annotations=false", "--annotation", "y=2")
+    image = builda("bud", "-q", *options, second)
+    assert labels_of(builda, image) == {"e": "5"}
+    annotations = json.loads(builda("inspect", "--format", "{{json .ImageAnnotations}}", image))
+    assert annotations.pop("org.opencontainers.image.created")
+    assert annotations == {"y": "2"}
+    assert labels_of(builda, "first") == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "text", "message"),
+    [
+        ([("DENY", "docker-image://docker.io/library/b*")], "FROM {base}", None),
+        (
+            [("DENY", "docker-image://localhost/busybox:*")],
+            "FROM {base}",
+            "Containerfile:1: image is denied by",
+        ),
+        ([("DENY", "*")], "FROM scratch AS a\nCOPY --from={base} /bin/sh /\n", "Containerfile:2: image is denied by"),
+        ([("DENY", "*")], "FROM scratch AS a\nFROM a\nLABEL x=1\n", None),
+        ([("ALLOW", "*busybox*"), ("DENY", "*")], "FROM {base}", None),
+        ([("CONVERT", "docker-image://r.example/none:1", "docker-image://{base}")], "FROM r.example/none:1\n", None),
+        ([("DENY", "*", "", "EXACT")], "FROM {base}", None),
+    ],
+)
+def test_a_source_policy_decides_about_images(
+    builda: Builda, base: str, tmp_path: Path, rules: list[tuple[str, ...]], text: str, message: str | None
+) -> None:
+    listed = []
+    for action, pattern, target, kind in ((*rule, "", "")[:4] for rule in rules):
+        updates = {"updates": {"identifier": target.format(base=base)}} if target else {}
+        listed.append({"action": action, "selector": {"identifier": pattern, "matchType": kind}, **updates})
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"rules": listed}))
+    arguments = ("bud", "-q", "--source-policy-file", policy, containerfile(tmp_path, text.format(base=base)))
+    if message is None:
+        assert len(builda(*arguments)) == 64
+    else:
+        assert message in builda.fails(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "source policy is not JSON"),
+        ("[]", "source policy is not an object"),
+        ('{"rules": [1]}', "rule is not an object in rule 0 of"),
+        ('{"rules": [{"action": "ALLOW", "selector": {"identifier": "a"}}, {"action": "deny"}]}', "rule 1 of"),
+        ('{"rules": [{"action": "CONVERT", "selector": {"identifier": "a"}}]}', "CONVERT needs updates with"),
+        ('{"rules": [{"action": "DENY", "selector": {"identifier": "a", "matchType": "REGEX"}}]}', "REGEX is not"),
+        ('{"rules": [{"action": "DENY", "selector": {"identifier": "a", "constraints": []}}]}', "unknown key"),
+    ],
+)
+def test_what_is_no_source_policy_is_refused(builda: Builda, tmp_path: Path, text: str, message: str) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(text)
+    said = builda.fails("bud", "--source-policy-file", policy, containerfile(tmp_path, "FROM scratch\n"))
+    assert message in said
+    assert str(policy) in said
+
+
+def test_flags_that_ask_for_what_builda_does_anyhow(builda: Builda, tmp_path: Path) -> None:
+    context = containerfile(tmp_path, "FROM scratch\nLABEL a=b\n")
+    flags = ("--sbom=false", "--provenance=false", "--force-compression", "--push=false", "--rusage=false")
+    done = builda.run("bud", "-q", *flags, context)
+    assert done.stderr == ""
+    said = builda.run("bud", "-q", "--layer-label", "a=b", "--layer-label", "c=d", context).stderr
+    assert said.count("--layer-label has no effect") == 1
+    for flag, hint in (
+        ("--push", "-t docker://NAME"),
+        ("--load", "docker-archive:FILE"),
+        ("--provenance=true", "attestations"),
+        ("--attest=type=sbom", "attestations"),
+        ("--builder=x", "no daemon"),
+    ):
+        assert hint in builda.fails("bud", flag, context)
+
+
+def test_hosts_and_hostname_are_the_images_if_asked(builda: Builda, base: str, tmp_path: Path) -> None:
+    text = f"FROM {base}\nCOPY Containerfile /etc/hosts\nCOPY Containerfile /etc/hostname\nRUN head -n 1 /etc/host*\n"
+    said = builda("bud", "--no-hosts", "--no-hostname", containerfile(tmp_path, text))
+    assert said.splitlines().count(f"FROM {base}") == 2
+    assert f"FROM {base}" not in builda("bud", "--no-cache", tmp_path).splitlines()
+    said = builda.fails("bud", "--no-hosts", "--add-host", "a:1.1.1.1", tmp_path)
+    assert "--no-hosts cannot be used with --add-host" in said
+
+
+def test_a_runtime_that_is_named_is_used(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = containerfile(tmp_path, f"FROM {base}\nRUN true\n")
+    assert "no OCI runtime found: /no/such" in builda.fails("bud", "--no-cache", "--runtime", "/no/such", context)
+    assert builda("bud", "-q", "--no-cache", context, BUILDAH_RUNTIME="/no/such")
+    assert "/no/such" in builda.fails("run", "--runtime", "/no/such", builda("from", "-q", base), "true")
+
+
+def test_a_log_for_each_platform(builda: Builda, tmp_path: Path) -> None:
+    context, log = containerfile(tmp_path, "FROM scratch\nARG TARGETARCH\nLABEL a=$TARGETARCH\n"), tmp_path / "log"
+    platforms = "linux/amd64,linux/arm/v7,linux/arm/v6"
+    builda("bud", "--logfile", log, "--logsplit", "--platform", platforms, context)
+    names = sorted(file.name for file in tmp_path.glob("log*"))
+    assert names == ["log", "log_linux_amd64", "log_linux_arm", "log_linux_arm_v6"]
+    assert "LABEL a=$TARGETARCH" in (tmp_path / "log_linux_arm_v6").read_text()
+    assert "LABEL" not in log.read_text()
+    assert "--logsplit needs --logfile" in builda.fails("bud", "--logsplit", context)
+
+
+def test_several_platforms_need_no_name(builda: Builda, tmp_path: Path) -> None:
+    context = containerfile(tmp_path, "FROM scratch\nLABEL a=b\n")
+    index = builda("bud", "--platform", "linux/amd64,linux/arm64", context).splitlines()[-1]
+    listed = json.loads(builda("inspect", "--type", "manifest", index))
+    assert [entry["platform"]["architecture"] for entry in listed["manifests"]] == ["amd64", "arm64"]
+
+
+def test_files_of_short_names_and_drop_ins_can_be_named(builda: Builda, tmp_path: Path) -> None:
+    drop_ins = tmp_path / "drop-ins"
+    drop_ins.mkdir()
+    (drop_ins / "one.conf").write_text('[[registry]]\nlocation = "r.example"\nblocked = true\n')
+    said = builda.fails("--registries-conf-dir", drop_ins, "pull", "--retry=0", "r.example/x")
+    assert f"registry is blocked by {drop_ins}/one.conf" in said
+    assert "no such directory of drop-ins" in builda.fails("--registries-conf-dir", tmp_path / "no", "pull", "x")
+    aliases = tmp_path / "aliases.conf"
+    aliases.write_text('[aliases]\n"thing" = "localhost:1/other"\n')
+    assert "localhost:1" in builda.fails("--short-name-alias-conf", aliases, "pull", "--retry=0", "thing")
