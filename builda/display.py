@@ -47,6 +47,14 @@ def visible(text: str) -> str:
     return re.sub(f"[{_ACTING}]", lambda found: _escape(ord(found[0])), text)
 
 
+def visible_in_json(text: str) -> str:
+    """A JSON document that acts on no terminal either, and says the same."""
+    import json
+    import re
+
+    return re.sub(f"[{_ACTING}]", lambda found: json.dumps(found[0])[1:-1], text)
+
+
 def without_passwords(text: str) -> str:
     """`text` with *** for user and password of each URL, and for `user:password@` before an image name."""
     if "@" not in text and "…" not in text:

@@ -11,9 +11,10 @@ import shlex
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from builda.errors import InvalidValue, Unsupported
+from builda.errors import CorruptContent, InvalidValue, Unsupported
 from builda.oci import edits
 from builda.oci.config import Healthcheck, ImageConfig, dump_config, parse_config
+from builda.oci.document import decode_any
 from builda.oci.edits import ConfigEdit, apply
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ def merge_config(config: ImageConfig, data: bytes) -> ImageConfig:
 
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise InvalidValue(f"configuration to merge is not JSON: {error}") from error
+        value = decode_any(data, "configuration to merge")
+    except CorruptContent as error:
+        raise InvalidValue(str(error)) from error
     if not isinstance(value, dict):
         raise InvalidValue("configuration to merge is not a JSON object")
     return value
@@ -77,8 +78,8 @@ def _argv(rest: str) -> tuple[str, ...]:
     """Exec form when it is a JSON array of strings, else shell form."""
     if rest.startswith("["):
         try:
-            words = json.loads(rest)
-        except ValueError:
+            words = decode_any(rest.encode(errors="surrogateescape"), "array")
+        except CorruptContent:
             words = None
         if isinstance(words, list) and all(isinstance(word, str) for word in words):
             return tuple(words)

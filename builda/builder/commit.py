@@ -15,7 +15,7 @@ from builda.builder import layers
 from builda.builder.layers import LayerOptions, StoredLayer
 from builda.builder.mounting import occupied
 from builda.builder.moving import moving
-from builda.builder.push import BASE_NAME, local_name, write_to
+from builda.builder.push import local_name, write_to
 from builda.builder.records import timestamp
 from builda.builder.settling import settle
 from builda.builder.treed import treed
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from builda.store.store import Image, Store, WorkingContainer
     from builda.transfer.locate import Location
 
-IDENTITY_LABEL = "io.builda.version"
+IDENTITY_LABELS = ("io.builda.version", "io.buildah.version")
+"""What scanners look for, too, has builda's version."""
 CREATED = "org.opencontainers.image.created"
-BASE_DIGEST = "org.opencontainers.image.base.digest"
 DEFAULT_HISTORY = "/bin/sh"
 """What Buildah writes for a layer that nobody said anything about."""
 
@@ -123,10 +123,9 @@ def _config(
     container: WorkingContainer, parts: tuple[Part, ...], options: CommitOptions, moment: str, version: str
 ) -> ImageConfig:
     config = _changed(container.config, options)
-    if options.identity_label and options.epoch is None:
-        config = edits.apply(config, edits.SetLabel(IDENTITY_LABEL, version))
-    else:
-        config = edits.apply(config, edits.UnsetLabel(IDENTITY_LABEL))
+    for name in IDENTITY_LABELS:
+        said = options.identity_label and options.epoch is None and name not in options.unset_labels
+        config = edits.apply(config, edits.SetLabel(name, version) if said else edits.UnsetLabel(name))
     diff_ids = tuple(part.layer.diff_id for part in parts if part.layer.diff_id is not None)
     history = tuple(_dated(part, options, moment) for part in parts)
     before = ((), ()) if options.squash else (config.diff_ids, config.history)
@@ -172,9 +171,6 @@ def _typed(layer: Descriptor, *, docker: bool) -> Descriptor:
 def _annotations(container: WorkingContainer, options: CommitOptions, moment: str) -> Mapping[str, str]:
     inherited = container.annotations.items() if options.inherit_annotations else ()
     annotations = {name: value for name, value in inherited if name != CREATED}
-    if container.image_digest is not None and options.inherit_annotations:
-        annotations[BASE_NAME] = container.image
-        annotations[BASE_DIGEST] = str(container.image_digest)
     if options.created_annotation:
         annotations[CREATED] = moment
     for name in options.unset_annotations:

@@ -14,6 +14,8 @@ from builda.oci.docker import without_bookkeeping
 from builda.store.snapshots import COMPOSED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from builda.builder.builder import Builder
     from builda.builder.options import FromOptions
     from builda.store.store import Image, Store, WorkingContainer
@@ -102,7 +104,7 @@ def _record(
         base=base,
         snapshot=key,
         config=_config(image, options),
-        annotations={} if image is None else image.manifest.annotations,
+        annotations=base_annotations(name, image),
         options=options.run,
         format=options.format,
         created=builder.now(),
@@ -116,6 +118,21 @@ def image_name(name: str, image: Image | None) -> str:
     if name in image.names:
         return name
     return image.names[0] if image.names else name
+
+
+def base_annotations(name: str, image: Image | None) -> Mapping[str, str]:
+    """The annotations that a container begins with: those of its base, and which base that is.
+
+    `name` is how the base was asked for. An image that was named by its ID has no base name.
+    """
+    from builda.builder.push import BASE_DIGEST, BASE_NAME
+
+    if image is None:
+        return {}
+    annotations = {key: value for key, value in image.manifest.annotations.items() if key != BASE_NAME}
+    full = image_name(name, image)
+    named = {BASE_NAME: full} if full in image.names else {}
+    return {**annotations, **named, BASE_DIGEST: str(image.digest)}
 
 
 def _config(image: Image | None, options: FromOptions) -> ImageConfig:

@@ -21,7 +21,7 @@ from builda.builder.cachefrom import ImportedSteps, LayerLost, fetched
 from builda.builder.cacheto import Export, Remembered
 from builda.builder.composing import check_no_runs, first_run
 from builda.builder.copying import copy
-from builda.builder.create import image_name
+from builda.builder.create import base_annotations, image_name
 from builda.builder.failures import step_failed
 from builda.builder.keys import explained, step_key
 from builda.builder.layers import LayerOptions, StoredLayer
@@ -418,8 +418,7 @@ class _Execution:
         config = start if image is None else without_bookkeeping(image.config)
         base = {"base": "scratch" if image is None else str(image.digest), "platform": str(config.platform)}
         key = step_key(None, Configure(), {**settings, **base})
-        annotations = {} if image is None else dict(image.manifest.annotations)
-        return Tip(image=image, key=key, config=config, name=name, annotations=annotations)
+        return Tip(image=image, key=key, config=config, name=name, annotations=base_annotations(name, image))
 
     # Steps
 

@@ -10,6 +10,7 @@ from builda.oci.reference import Reference, parse_short
 from builda.transfer.locate import Location, parse_location
 
 BASE_NAME = "org.opencontainers.image.base.name"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder

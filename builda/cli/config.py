@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from builda.cli import complete, groups
 from builda.cli.options import Duration, argument, listed, many, number, switch, text
 from builda.cli.verb import verb
-from builda.errors import InvalidValue
+from builda.errors import CorruptContent, InvalidValue
 from builda.events import Warned
 from builda.oci import edits
 from builda.oci.config import Healthcheck
+from builda.oci.document import decode_any
 from builda.plan import Configure
 
 if TYPE_CHECKING:
@@ -201,8 +201,8 @@ def _command(written: str, option: str) -> tuple[str, ...] | None:
 def _array(written: str, option: str) -> tuple[str, ...] | None:
     """The strings of a JSON array; None for what is no try at one (`[ -f x ]` is a shell's)."""
     try:
-        value = json.loads(written)
-    except ValueError as error:
+        value = decode_any(written.encode(errors="surrogateescape"), option)
+    except CorruptContent as error:
         if re.match(r"\s*\[\s*[\"']", written):
             raise InvalidValue(
                 f"{option} is not a valid JSON array: {written}", hint="""as in '["/bin/app", "--serve"]'"""

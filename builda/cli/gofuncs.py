@@ -26,6 +26,69 @@ class Struct(Mapping[str, Any]):
         return len(self._fields)
 
 
+class Nil:
+    """A nil pointer: it prints as <nil> and is false."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+class NilMap(dict[str, Any]):
+    """A map that was never made: empty, and null in JSON."""
+
+
+class NilList(list[Any]):
+    """A list that was never made: empty, and null in JSON."""
+
+
+class Time:
+    """A point in time, as RFC 3339 has it; templates print Go's form of it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        match = _RFC3339.fullmatch(self.text)
+        if match is None:
+            return self.text
+        day, clock, fraction, sign, hours, minutes = match.groups()
+        zone = (
+            "+0000 UTC"
+            if sign is None or hours == minutes == "00"
+            else f"{sign}{hours}{minutes} {sign}{hours}{minutes}"
+        )
+        fraction = (fraction or "").rstrip("0").rstrip(".")
+        return f"{day} {clock}{fraction} {zone}"
+
+
+class Nanoseconds(int):
+    """A span of time; templates print it as Go does: 1m30s."""
+
+    def __str__(self) -> str:
+        seconds, rest = divmod(abs(self), 10**9)
+        sign = "-" if self < 0 else ""
+        if not seconds:
+            if not rest:
+                return "0s"
+            unit, size = next((unit, size) for unit, size in (("ms", 10**6), ("µs", 10**3), ("ns", 1)) if rest >= size)
+            return f"{sign}{_decimal(rest, size)}{unit}"
+        minutes, seconds = divmod(seconds, 60)
+        hours, minutes = divmod(minutes, 60)
+        before = (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "")
+        return f"{sign}{before}{_decimal(seconds * 10**9 + rest, 10**9)}s"
+
+
+_RFC3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]+)?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+)
+
+
+def _decimal(amount: int, unit: int) -> str:
+    whole, rest = divmod(amount, unit)
+    digits = len(str(unit)) - 1
+    return f"{whole}.{rest:0{digits}d}".rstrip("0") if rest else str(whole)
+
+
 class TemplateFault(Exception):
     """A template that is well formed does not fit the value."""
 
@@ -43,7 +106,7 @@ def display(value: Value) -> str:
     """`value` as Go's `%v` prints it."""
     if isinstance(value, str):
         return value
-    if value is None:
+    if value is None or isinstance(value, Nil):
         return "<nil>"
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -62,6 +125,12 @@ def plain(value: Value) -> Value:
     """`value` made of what the json module writes."""
     if isinstance(value, Struct):
         return plain(value.shown)
+    if isinstance(value, Nil | NilMap | NilList):
+        return None
+    if isinstance(value, Time):
+        return value.text
+    if isinstance(value, Nanoseconds):
+        return int(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -81,8 +150,10 @@ def _json(value: Value) -> str:
 
 def _index(value: Value, *keys: Value) -> Value:
     for key in keys:
+        if value is None or isinstance(value, Nil):
+            raise TemplateFault("index of untyped nil")
         if isinstance(value, Mapping):
-            value = value.get(key, "") if value is not None else ""
+            value = value.get(key, "")
         elif isinstance(value, str):
             value = value.encode()[_position(key, len(value.encode()))]
         elif isinstance(value, Sequence):
@@ -208,13 +279,25 @@ def _printf(pattern: str, *values: Value) -> str:
 
 
 def _formatted(verb: str, flags: str, width: str | None, precision: str | None, value: Value) -> str:
-    text = _converted(verb, flags, precision, value)
+    bad = precision is not None and _measure(precision) is None
+    text = _converted(verb, flags, None if bad else precision, value)
+    if text is not None and bad:
+        text = f"%!(BADPREC){text}"
     if text is None:
         return f"%!{verb}({_go_type(value)}={display(value)})"
-    size = int(width or 0)
+    if width is None:
+        return text
+    size = _measure(width)
+    if size is None:
+        return f"%!(BADWIDTH){text}"
     if "-" in flags:
         return text.ljust(size)
     return text.zfill(size) if "0" in flags and verb not in "sqv" else text.rjust(size)
+
+
+def _measure(text: str) -> int | None:
+    """A width or precision; None for one that Go does not take either."""
+    return int(text) if len(text) < 8 and text.isdecimal() and int(text) <= 10**6 else None
 
 
 def _converted(verb: str, flags: str, precision: str | None, value: Value) -> str | None:
@@ -225,13 +308,13 @@ def _converted(verb: str, flags: str, precision: str | None, value: Value) -> st
         text = display(value)
         return text if precision is None else text[: int(precision)]
     if verb == "q":
-        return _json(value) if isinstance(value, str) else "[" + " ".join(_json(display(item)) for item in value) + "]"
+        return _all_quoted(value)
     if verb == "t":
         return display(value) if isinstance(value, bool) else None
     if verb == "T":
         return _go_type(value)
     if verb == "c":
-        return chr(value) if isinstance(value, int) else None
+        return chr(value) if number and isinstance(value, int) and 0 <= value < 0x110000 else None
     if verb in "xX" and isinstance(value, str):
         return value.encode().hex() if verb == "x" else value.encode().hex().upper()
     if verb in "dxXob" and isinstance(value, int) and number:
@@ -240,6 +323,60 @@ def _converted(verb: str, flags: str, precision: str | None, value: Value) -> st
     if verb in "feEgG" and isinstance(value, float):
         return format(value, f"{'+' if '+' in flags else ''}.{precision if precision is not None else 6}{verb}")
     return None
+
+
+def _all_quoted(value: Value) -> str | None:
+    """`value` with each text in it quoted; None for what has none."""
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, Time | Nanoseconds):
+        return _quoted(str(value))
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return _quoted_character(value)
+    if isinstance(value, Struct):
+        return "{" + " ".join(_quoted_or_not(item) for item in value.values()) + "}"
+    if isinstance(value, Mapping):
+        rows = (f"{_quoted(str(key))}:{_quoted_or_not(item)}" for key, item in sorted(value.items()))
+        return f"map[{' '.join(rows)}]"
+    if isinstance(value, Sequence):
+        return "[" + " ".join(_quoted_or_not(item) for item in value) + "]"
+    return None
+
+
+def _quoted_or_not(value: Value) -> str:
+    text = _all_quoted(value)
+    return f"%!q({_go_type(value)}={display(value)})" if text is None else text
+
+
+_ESCAPED = {
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+    '"': '\\"',
+    "\\": "\\\\",
+}
+
+
+def _quoted_character(number: int) -> str:
+    text = chr(number) if 0 <= number < 0x110000 else "\ufffd"
+    return {"'": "'\\''", '"': "'\"'"}.get(text) or f"'{_quoted(text)[1:-1]}'"
+
+
+def _quoted(text: str) -> str:
+    """`text` as a Go string literal."""
+    return '"' + "".join(_ESCAPED.get(c) or (c if c.isprintable() else _code(ord(c))) for c in text) + '"'
+
+
+def _code(number: int) -> str:
+    if number < 0x80:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def _go_type(value: Value) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from builda.cli.gofuncs import FUNCTIONS, LAZY, Struct, TemplateFault, display, is_true
+from builda.cli.gofuncs import FUNCTIONS, LAZY, Nil, Struct, TemplateFault, display, is_true
 from builda.errors import InvalidValue
 
 Value: TypeAlias = Any
@@ -23,7 +23,10 @@ class Template:
     def __init__(self, text: str) -> None:
         """Parse `text`; InvalidValue says what is wrong with it, and where."""
         self._text = text
-        self._body = _Parser(text).template()
+        try:
+            self._body = _Parser(text).template()
+        except RecursionError as error:
+            raise InvalidValue("template cannot be read: it is nested too deep") from error
 
     def render(self, data: Value) -> str:
         """The text for `data`; InvalidValue names an unknown field or a value that a function cannot take."""
@@ -34,6 +37,9 @@ class Template:
                 node.run(scope, out)
         except TemplateFault as fault:
             raise InvalidValue(f"template cannot be filled in: {fault}", hint=fault.hint) from fault
+        except (ArithmeticError, MemoryError, RecursionError, TypeError, ValueError) as error:
+            said = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
+            raise InvalidValue(f"template cannot be filled in: {said}") from error
         return "".join(out)
 
 
@@ -187,8 +193,9 @@ class _Range(NamedTuple):
     def run(self, scope: _Scope, out: list[str]) -> None:
         names = self.pipeline.declares
         value = self.pipeline._replace(declares=()).value_in(scope)
-        items = list(_items(value))
-        for key, item in items:
+        empty = True
+        for key, item in _items(value):
+            empty = False
             variables = dict(zip(names, (key, item) if len(names) == 2 else (item,), strict=False))
             inner = scope.inner(item, variables)
             try:
@@ -198,7 +205,7 @@ class _Range(NamedTuple):
                 continue
             except _Break:
                 break
-        if not items:
+        if empty:
             for node in self.otherwise:
                 node.run(scope.inner(scope.dot, {}), out)
 
@@ -217,7 +224,7 @@ def _field(value: Value, name: str) -> Value:
         raise TemplateFault(f"no such field: .{name}", hint="the fields are " + " ".join(f".{key}" for key in value))
     if isinstance(value, Mapping):
         return value.get(name)
-    if value is None:
+    if value is None or isinstance(value, Nil):
         raise TemplateFault(f"nil has no fields: .{name}")
     raise TemplateFault(f"{display(value)!r} has no fields: .{name}")
 
@@ -463,7 +470,10 @@ class _Parser:
             return _number(token.text)
         if token.kind not in ("string", "char"):
             self._fail(f"unexpected {token.text!r} in an action")
-        text = re.sub(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", _unescaped, token.text[1:-1])
+        try:
+            text = re.sub(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", _unescaped, token.text[1:-1])
+        except (ValueError, OverflowError):
+            self._fail(f"no such character: {token.text}")
         if token.kind == "string":
             return text
         if len(text) != 1:

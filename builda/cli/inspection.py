@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from builda.cli.gofuncs import Struct
+from builda.cli.gofuncs import Nanoseconds, Nil, NilList, NilMap, Struct, Time
 from builda.oci.config import config_to_json
+from builda.oci.docker import every_field
+from builda.oci.document import decode_any
 from builda.runoptions import NO_OPTIONS, RunOptions
 
 if TYPE_CHECKING:
@@ -15,18 +16,9 @@ if TYPE_CHECKING:
     from builda.store.store import Image, WorkingContainer
 
 _TYPE = "buildah 0.0.1"
-_OCI_INNER: Mapping[str, Any] = {
-    "User": "",
-    "ExposedPorts": {},
-    "Env": [],
-    "Entrypoint": [],
-    "Cmd": [],
-    "Volumes": {},
-    "WorkingDir": "",
-    "Labels": {},
-    "StopSignal": "",
-    "ArgsEscaped": False,
-}
+_NEVER = "0001-01-01T00:00:00Z"
+"""Go's zero time."""
+_OCI_INNER = frozenset("User ExposedPorts Env Entrypoint Cmd Volumes WorkingDir Labels StopSignal ArgsEscaped".split())
 
 
 def of_container(container: WorkingContainer, image: Image | None) -> Struct:
@@ -41,7 +33,7 @@ def of_container(container: WorkingContainer, image: Image | None) -> Struct:
             "Container": container.name,
             "ContainerID": container.id,
             "MountPoint": container.mount_point or "",
-            "ImageAnnotations": dict(container.annotations) or None,
+            "ImageAnnotations": dict(container.annotations),
             "ImageCreatedBy": container.created_by or "",
             "History": [entry.to_json() for entry in _history_of(container)] or None,
         },
@@ -61,7 +53,7 @@ def of_image(image: Image) -> Struct:
             "Container": "",
             "ContainerID": "",
             "MountPoint": "",
-            "ImageAnnotations": dict(image.manifest.annotations) or None,
+            "ImageAnnotations": dict(image.manifest.annotations),
             "ImageCreatedBy": "",
             "History": [entry.to_json() for entry in image.config.history] or None,
         },
@@ -88,7 +80,7 @@ def _whole(config: ImageConfig, image: Image | None, own: Mapping[str, Any], opt
         "MountPoint": own["MountPoint"],
         "ProcessLabel": "",
         "MountLabel": "",
-        "ImageAnnotations": own["ImageAnnotations"],
+        "ImageAnnotations": own["ImageAnnotations"] or None,
         "ImageCreatedBy": own["ImageCreatedBy"],
         "OCIv1": oci,
         "Docker": docker,
@@ -106,7 +98,13 @@ def _whole(config: ImageConfig, image: Image | None, own: Mapping[str, Any], opt
         "CDIConfigDir": "",
     }
     shown = {name: value.shown if isinstance(value, Struct) else value for name, value in values.items()}
-    return Struct({**values, "History": _entries(own["History"] or [])}, shown)
+    typed = {
+        "GroupAdd": _list(values["GroupAdd"]),
+        "ImageAnnotations": _map(own["ImageAnnotations"]),
+        "DeviceSpecs": NilList(),
+        "History": _entries(own["History"] or []),
+    }
+    return Struct({**values, **typed}, shown)
 
 
 def _capabilities(options: RunOptions) -> list[str]:
@@ -179,7 +177,7 @@ def _entries(history: list[Mapping[str, Any]]) -> list[Struct]:
     return [
         Struct(
             {
-                "Created": entry.get("created", ""),
+                "Created": _time(entry.get("created")),
                 "CreatedBy": entry.get("created_by", ""),
                 "Author": entry.get("author", ""),
                 "Comment": entry.get("comment", ""),
@@ -191,25 +189,53 @@ def _entries(history: list[Mapping[str, Any]]) -> list[Struct]:
     ]
 
 
+def _time(text: str | None) -> Time | Nil:
+    return Time(text) if text else Nil()
+
+
+def _map(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return value or NilMap()
+
+
+def _list(value: list[Any] | None) -> list[Any]:
+    return NilList() if value is None else value
+
+
+def _set(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """A Go set: a map whose values are structs without fields."""
+    return {key: Struct({}) for key in value} if value else NilMap()
+
+
 def _oci(config: ImageConfig) -> Struct:
     """The OCI image configuration, without what only Docker's has."""
     shown = {key: value for key, value in config_to_json(config).items() if key != "comment"}
     inner = {key: value for key, value in shown["config"].items() if key in _OCI_INNER}
     shown["config"] = inner
-    return Struct({**_common(shown), "Config": Struct({**_OCI_INNER, **inner}, inner)}, shown)
+    fields = {
+        "User": inner.get("User", ""),
+        "ExposedPorts": _set(inner.get("ExposedPorts")),
+        "Env": _list(inner.get("Env")),
+        "Entrypoint": _list(inner.get("Entrypoint")),
+        "Cmd": _list(inner.get("Cmd")),
+        "Volumes": _set(inner.get("Volumes")),
+        "WorkingDir": inner.get("WorkingDir", ""),
+        "Labels": _map(inner.get("Labels")),
+        "StopSignal": inner.get("StopSignal", ""),
+        "ArgsEscaped": inner.get("ArgsEscaped", False),
+    }
+    return Struct({"Created": _time(shown.get("created")), **_common(shown), "Config": Struct(fields, inner)}, shown)
 
 
 def _common(shown: Mapping[str, Any]) -> dict[str, Any]:
     rootfs = shown["rootfs"]
     return {
-        "Created": shown.get("created", ""),
         "Author": shown.get("author", ""),
         "Architecture": shown["architecture"],
         "Variant": shown.get("variant", ""),
         "OS": shown["os"],
         "OSVersion": shown.get("os.version", ""),
-        "OSFeatures": shown.get("os.features", []),
-        "RootFS": Struct({"Type": rootfs["type"], "DiffIDs": rootfs["diff_ids"]}, rootfs),
+        "OSFeatures": _list(shown.get("os.features")),
+        "RootFS": Struct({"Type": rootfs["type"], "DiffIDs": _list(rootfs["diff_ids"])}, rootfs),
         "History": _entries(shown.get("history", [])),
     }
 
@@ -217,26 +243,33 @@ def _common(shown: Mapping[str, Any]) -> dict[str, Any]:
 def _docker(config: ImageConfig) -> Struct:
     """The same as Docker's image, every field of its configuration spelled out."""
     whole = config_to_json(config)
-    inner = _docker_inner(whole["config"])
-    shown: dict[str, Any] = {"created": whole.get("created", "0001-01-01T00:00:00Z")}
+    inner = {**every_field(whole["config"]), "OnBuild": whole["config"].get("OnBuild", [])}
+    created = whole.get("created", _NEVER)
+    shown: dict[str, Any] = {"created": created}
     shown |= {"comment": config.comment} if config.comment else {}
     shown |= {"container_config": inner, "config": inner}
     shown |= {key: value for key, value in whole.items() if key not in ("config", "created", "comment")}
-    struct = Struct({name: [] if value is None else value for name, value in _docker_fields(inner).items()}, inner)
+    struct = Struct(_docker_fields(inner), inner)
+    extra = config.extra
     fields = {
-        **_common(whole),
-        "ID": "",
-        "Parent": whole.get("parent", ""),
+        "ID": extra.get("id", ""),
+        "Parent": extra.get("parent", ""),
         "Comment": config.comment,
-        "DockerVersion": "",
-        "Config": struct,
+        "Created": Time(created),
+        "Container": extra.get("container", ""),
         "ContainerConfig": struct,
+        "DockerVersion": extra.get("docker_version", ""),
+        "Config": struct,
+        "Size": extra.get("Size", 0),
+        **_common(whole),
     }
     return Struct(fields, shown)
 
 
-def _docker_inner(inner: Mapping[str, Any]) -> dict[str, Any]:
-    value: dict[str, Any] = {
+def _docker_fields(inner: Mapping[str, Any]) -> dict[str, Any]:
+    """What templates find in Docker's configuration, in Go's order."""
+    timeout = inner.get("StopTimeout")
+    fields: dict[str, Any] = {
         "Hostname": "",
         "Domainname": "",
         "User": "",
@@ -255,32 +288,32 @@ def _docker_inner(inner: Mapping[str, Any]) -> dict[str, Any]:
         "Volumes": None,
         "WorkingDir": "",
         "Entrypoint": None,
-        "OnBuild": [],
+        "NetworkDisabled": False,
+        "MacAddress": "",
+        "OnBuild": None,
         "Labels": None,
         "StopSignal": "",
+        "StopTimeout": timeout,
         "Shell": None,
         **inner,
     }
-    for key in ("ExposedPorts", "Healthcheck", "ArgsEscaped", "StopSignal", "Shell"):  # Docker leaves them out
-        if not value[key]:
-            del value[key]
-    return value
-
-
-def _docker_fields(inner: Mapping[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = {"ExposedPorts": {}, "ArgsEscaped": False, "StopSignal": "", "Shell": []}
-    fields |= inner
-    check = inner.get("Healthcheck")
-    fields["Healthcheck"] = (
-        None
-        if check is None
-        else Struct({"Interval": 0, "Timeout": 0, "StartPeriod": 0, "StartInterval": 0, "Retries": 0, **check}, check)
-    )
-    for key in ("Volumes", "Labels"):
-        fields[key] = fields[key] or {}
+    for name in ("ExposedPorts", "Volumes"):
+        fields[name] = _set(fields[name])
+    for name in ("Env", "Cmd", "Entrypoint", "OnBuild", "Shell"):
+        fields[name] = _list(fields[name])
+    fields["Labels"] = _map(fields["Labels"])
+    fields["StopTimeout"] = Nil() if timeout is None else timeout
+    fields["Healthcheck"] = _health(fields["Healthcheck"])
     return fields
+
+
+def _health(check: Mapping[str, Any] | None) -> Struct | Nil:
+    if check is None:
+        return Nil()
+    times = {name: Nanoseconds(check.get(name, 0)) for name in ("Interval", "Timeout", "StartPeriod", "StartInterval")}
+    return Struct({"Test": _list(check.get("Test")), **times, "Retries": check.get("Retries", 0)}, check)
 
 
 def manifest_of(image: Image) -> Any:
     """The manifest list itself, for `--type manifest`."""
-    return json.loads(image.raw)
+    return decode_any(image.raw, "manifest list")

@@ -37,7 +37,15 @@ def print_json(value: Any) -> None:
     """`value` as JSON, indented by four spaces."""
     import json
 
-    write(json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+    try:
+        text = json.dumps(value, indent=4, ensure_ascii=False) + "\n"
+    except RecursionError as error:
+        raise InvalidValue("the document is nested too deep to be printed") from error
+    if sys.stdout.isatty():
+        from builda.display import visible_in_json
+
+        text = visible_in_json(text)
+    write(text)
 
 
 def print_template(template: str, value: Any) -> None:

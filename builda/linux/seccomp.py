@@ -225,7 +225,7 @@ def parse_filter(data: bytes, capabilities: Iterable[str], machine: str, name: s
         default = _SPEC_ACTIONS[document["defaultAction"]]
         default_error = int(document.get("defaultErrnoRet") or errno.EPERM)
         return Filter(default, tuple(rules), default_error, _architectures(document, machine))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidValue(f"invalid seccomp profile: {name}: {error}") from error
 
 

@@ -66,10 +66,17 @@ def retyped(manifest: Manifest, image_format: Literal["oci", "docker"]) -> Manif
 def dump_docker_config(config: ImageConfig) -> bytes:
     """The canonical bytes of a Docker image configuration: all fields of the container's configuration are there."""
     plain = config_to_json(without_bookkeeping(config))
-    inner = {key: plain["config"].pop(key, default) for key, default in _INNER.items()}
-    inner = {key: item for key, item in inner.items() if item is not None or key in _NULLED} | plain.pop("config")
+    inner = every_field(plain.pop("config"))
     head = tuple((key, plain.pop(key)) for key in ("comment", "created") if key in plain)
     return encode({**dict(head), "container_config": inner, "config": inner, **plain})
+
+
+def every_field(inner: Mapping[str, Any]) -> dict[str, Any]:
+    """The `config` object with the fields that Docker always writes, in Docker's order; others follow."""
+    spelled = {key: inner.get(key, default) for key, default in _INNER.items()}
+    return {key: item for key, item in spelled.items() if item is not None or key in _NULLED} | {
+        key: item for key, item in inner.items() if key not in _INNER
+    }
 
 
 def without_bookkeeping(config: ImageConfig) -> ImageConfig:

@@ -286,14 +286,14 @@ def test_inspect_falls_through_to_images(builda: Builda, base: str) -> None:
     ("template", "expected"),
     [
         ("{{.OCIv1.Config.Env}}", "[A=1]"),
-        ("{{json .OCIv1.Config.Entrypoint}}", "[]"),
+        ("{{json .OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Entrypoint}}", "null []"),
         ('{{index .OCIv1.Config.Labels "a.b"}}', "c"),
         ("{{.OCIv1.Config.User}}", "1:2"),
         ("{{.Docker.Config.WorkingDir}}", "/w"),
         ("{{range .OCIv1.Config.Env}}{{.}};{{end}}", "A=1;"),
         ("{{.OCIv1.OS}}/{{.OCIv1.Architecture}} {{.OCIv1.Author}}", "linux/amd64 me"),
         ("{{.FromImageID}}{{.FromImageDigest}}", ""),
-        ("{{.Docker.Config.Healthcheck.Interval}} {{.Docker.Config.Healthcheck.Test}}", "1000000000 [CMD x]"),
+        ("{{.Docker.Config.Healthcheck.Interval}} {{.Docker.Config.Healthcheck.Test}}", "1s [CMD x]"),
         ("{{len .OCIv1.RootFS.DiffIDs}} {{.Isolation}}", "0 native"),
     ],
 )

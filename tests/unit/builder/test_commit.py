@@ -64,7 +64,11 @@ def test_what_the_image_says(bench: Bench, container: WorkingContainer, box: Ima
     add(bench, container, "/f")
     image = commit(bench, container, annotations=(("more", "y"),))
     assert image.config.environ()["A"] == "1"
-    assert image.config.labels == {"l": "v", "io.builda.version": bench.builder.version}
+    assert image.config.labels == {
+        "l": "v",
+        "io.builda.version": bench.builder.version,
+        "io.buildah.version": bench.builder.version,
+    }
     assert image.config.created == RIGHT_NOW
     assert [(h.created_by, h.created, h.empty_layer) for h in image.config.history[-2:]] == [
         ("ENV A=1", RIGHT_NOW, True),

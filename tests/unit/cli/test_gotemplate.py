@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builda.cli.gofuncs import Struct
+from builda.cli.gofuncs import FUNCTIONS, LAZY, Nanoseconds, Nil, NilList, NilMap, Struct, Time
 from builda.cli.gotemplate import Template
 from builda.errors import InvalidValue
 
@@ -181,6 +181,107 @@ def test_text_without_actions_comes_out_as_it_is(text: str) -> None:
 def test_no_template_fails_otherwise_than_with_an_error_of_ours(template: str) -> None:
     with suppress(InvalidValue):
         render(template)
+
+
+_NAMES = ["Name", "Tags", "Labels", "Config", "Nothing", "Set", "Unmade", "Pointer", "Made", "Wait", "Deep", "Foo"]
+_WORDS = st.one_of(
+    st.sampled_from([f".{name}" for name in _NAMES]),
+    st.sampled_from(
+        ["$", ".", "$x", "nil", "true", "0", "-1", "1e999", "9" * 5000, "0x", '"%q"', '"%*d"', "`%v`", "'a'"]
+    ),
+    st.sampled_from(['"%99999999999s"', '"%.99999999999f"', '"%c%x%U%t"', '"\\U99999999"', '"\\ud800"', "(", ")", "|"]),
+    st.sampled_from(sorted([*FUNCTIONS, *LAZY, "if", "range", "with", "else", "end", "break", ":=", "=", ","])),
+)
+
+
+@given(st.lists(st.one_of(st.just("}}{{"), _WORDS), max_size=12))
+def test_no_words_fail_otherwise_than_with_an_error_of_ours(words: list[str]) -> None:
+    with suppress(InvalidValue):
+        render("{{" + " ".join(words) + "}}", TYPED)
+
+
+@pytest.mark.parametrize(
+    "template", ["{{" + "(" * 5000 + "1" + ")" * 5000 + "}}", "{{if 1}}" * 5000 + "{{end}}" * 5000]
+)
+def test_a_template_that_is_nested_deep_is_refused(template: str) -> None:
+    with pytest.raises(InvalidValue, match="nested too deep"):
+        render(template)
+
+
+def test_a_value_that_is_nested_deep_is_refused() -> None:
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    for template in ("{{.}}", "{{json .}}", '{{printf "%q" .}}', "{{len .}}"):
+        with suppress(InvalidValue):
+            render(template, deep)
+
+
+TYPED = Struct(
+    {
+        "Name": "app",
+        "Tags": ["a", "b"],
+        "Labels": {"k": "v", "q": 'a"b\x1b\u00e9'},
+        "Config": Struct({"User": "", "Count": 3}),
+        "Nothing": None,
+        "Set": {"/v": Struct({})},
+        "Unmade": NilMap(),
+        "List": NilList(),
+        "Pointer": Nil(),
+        "Made": Time("2026-11-28T04:09:14Z"),
+        "Precise": Time("2026-11-28T04:09:14.120000000Z"),
+        "Away": Time("2026-11-28T04:09:14+02:00"),
+        "Never": Time("0001-01-01T00:00:00Z"),
+        "Odd": Time("yesterday"),
+        "Wait": Nanoseconds(90 * 10**9),
+        "Deep": [[{"a": [1]}]],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{.Set}} {{json .Set}}", 'map[/v:{}] {"/v":{}}'),
+        ("{{.Unmade}} {{.List}} {{.Pointer}}", "map[] [] <nil>"),
+        ("{{json .Unmade}} {{json .List}} {{json .Pointer}}", "null null null"),
+        ('[{{index .Unmade "k"}}] {{len .Unmade}} {{if .Unmade}}x{{end}}{{if .Pointer}}x{{end}}', "[] 0 "),
+        ("{{range .Unmade}}x{{end}}{{range .List}}x{{else}}none{{end}}", "none"),
+        ("{{.Made}}|{{.Precise}}", "2026-11-28 04:09:14 +0000 UTC|2026-11-28 04:09:14.12 +0000 UTC"),
+        ("{{.Away}}|{{.Never}}", "2026-11-28 04:09:14 +0200 +0200|0001-01-01 00:00:00 +0000 UTC"),
+        (
+            '{{.Odd}} {{json .Made}} {{printf "%s" .Made}}',
+            'yesterday "2026-11-28T04:09:14Z" 2026-11-28 04:09:14 +0000 UTC',
+        ),
+        ("{{.Wait}} {{json .Wait}}", "1m30s 90000000000"),
+        ('{{printf "%q" .Labels}}', r'map["k":"v" "q":"a\"b\x1bé"]'),
+        ('{{printf "%q %q %q" .Tags .Name 97}}', """["a" "b"] "app" 'a'"""),
+        ('{{printf "%q" .Config}}', r"""{"" '\x03'}"""),
+        ('{{printf "%99999999999s|%.99999999999s|%5s" "x" "y" "z"}}', "%!(BADWIDTH)x|%!(BADPREC)y|    z"),
+        ('{{printf "%*d" 3 7}}', "  7"),
+    ],
+)
+def test_values_print_as_gos_types_do(template: str, expected: str) -> None:
+    assert render(template, TYPED) == expected
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "shown"),
+    [
+        (0, "0s"),
+        (1, "1ns"),
+        (1500, "1.5µs"),
+        (2 * 10**6, "2ms"),
+        (10**9, "1s"),
+        (1_500_000_000, "1.5s"),
+        (60 * 10**9, "1m0s"),
+        (3600 * 10**9, "1h0m0s"),
+        (-90 * 10**9, "-1m30s"),
+        (5_400_000_000_001, "1h30m0.000000001s"),
+    ],
+)
+def test_a_span_prints_as_in_go(nanoseconds: int, shown: str) -> None:
+    assert str(Nanoseconds(nanoseconds)) == shown
 
 
 @given(st.text(max_size=20))
