@@ -43,10 +43,12 @@ class Change(NamedTuple):
         "--env",
         "-e",
         metavar="NAME=VALUE",
-        help="Set a variable; $NAME in VALUE is the container's. NAME- drops it, - all.",
+        help="Set a variable; $NAME in VALUE is the container's, a bare NAME the caller's. NAME- drops it, - all.",
     ),
     many("--label", "-l", metavar="NAME[=VALUE]", help="Set a label; NAME- drops it, - all."),
-    many("--annotation", "-a", metavar="NAME=VALUE", help="Set an annotation of the manifest; NAME- drops it, - all."),
+    many(
+        "--annotation", "-a", metavar="NAME[=VALUE]", help="Set an annotation of the manifest; NAME- drops it, - all."
+    ),
     text("--workingdir", metavar="PATH", help="The directory where commands start."),
     text("--user", "-u", metavar="USER[:GROUP]", help="The user that commands run as."),
     listed("--port", "-p", metavar="N[/PROTO],…", help="Expose ports; N- hides one, - all."),
@@ -263,8 +265,12 @@ def _environment(written: tuple[str, ...], before: ImageConfig, emit: Emit, *, l
             continue
         if literal and equals:
             known[name] = value
+        elif equals:
+            known[name] = _expanded(value, known, emit)
+        elif os.environ.get(name):
+            known[name] = os.environ[name]
         else:
-            known[name] = _expanded(value, known, emit) if equals else os.environ.get(name, "")
+            raise InvalidValue(f"setting env {name!r}: no value given", hint=f"write {name}=, or export {name} first")
         made.append(edits.SetEnv(name, known[name]))
     yield Change(tuple(made), f"ENV {' '.join(written)}")
 
@@ -301,8 +307,8 @@ def _annotations(values: Values) -> Iterator[Change]:
         name, equals, value = item.partition("=")
         if not equals and name.endswith("-"):
             dropped.append(name[:-1])
-        elif not name or not equals:
-            raise InvalidValue(f"annotation is written NAME=VALUE: {item}")
+        elif not name:
+            raise InvalidValue(f"annotation has no name: {item!r}")
         else:
             given[name] = value
     if given or dropped:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.cli.session import Session
-    from builda.plan import InlineFile, Source
+    from builda.oci.digest import Digest
+    from builda.plan import Copy, InlineFile, Source
 
 _HERE = "./"
 """The destination when none is given: the working directory, as a directory."""
@@ -84,7 +85,7 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
     from dataclasses import replace
 
     from builda.builder.options import Inputs
-    from builda.plan import Copy
+    from builda.plan import Configure, Copy
 
     session.quiet = values.pop("quiet")
     container = session.container(values.pop("container"))
@@ -114,15 +115,30 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
         extract=extract,
     )
     layer, created_by = values.pop("layer"), values.pop("created_by")
-    if created_by is None and (groups.adds_history(values.pop("add_history"), session.environ) or layer):
-        created_by = f"/bin/sh -c #(nop) {'ADD' if extract else 'COPY'} {' '.join(sources)} in {destination}"
+    records = groups.adds_history(values.pop("add_history"), session.environ) or layer
     if not layer:
         step = replace(step, created_by=created_by)
     _, digest = session.builder.copy(container, step, inputs=inputs)
+    if created_by is None and records and digest is not None:
+        created_by = f"/bin/sh -c #(nop) {'ADD' if extract else 'COPY'} {_content(step, digest)} in {destination}"
+        if not layer:
+            session.builder.config(container, Configure(edits=(), created_by=created_by))
     if layer:
         session.builder.freeze(container, created_by=created_by, background=False)
     if digest is not None and not session.quiet:
         print_line(digest.encoded)
+
+
+def _content(step: Copy, digest: Digest) -> str:
+    """What was copied, as history says it: by content, as paths of the host differ from build to build."""
+    import os
+
+    from builda.plan import Context
+
+    several = len(step.sources) + len(step.inline) > 1
+    is_directory = bool(step.sources) and isinstance(step.source, Context) and os.path.isdir(step.sources[0])
+    kind = "multi" if several else "dir" if is_directory else "file"
+    return f"{kind}:{digest.encoded}"
 
 
 def _paths(paths: tuple[str, ...], inline: bool) -> tuple[str, ...]:

@@ -261,14 +261,20 @@ def _platform(named: str | None, system: str | None, architecture: str | None, v
 
 
 def pull_policy(values: Values, said: str) -> PullPolicy:
-    """The pull policy of `--pull` or `--policy`, unless one of PULL_FLAGS says otherwise."""
+    """The pull policy of `--pull` or `--policy`, or what one of PULL_FLAGS says; InvalidValue for two of them."""
     from builda.builder.options import parse_policy
 
-    if values.pop("pull_always", False):
-        said = "always"
-    if values.pop("pull_never", False):
-        said = "never"
-    return parse_policy(said)
+    flags = [name for name in ("always", "never") if values.pop(f"pull_{name}", False)]
+    if len(flags) + (bool(flags) and _is_given("pull", "policy")) > 1:
+        raise InvalidValue("--pull, --pull-always and --pull-never cannot be used together", hint="write --pull=POLICY")
+    return parse_policy(flags[0] if flags else said)
+
+
+def _is_given(*names: str) -> bool:
+    """Whether one of these options stands on the command line."""
+    context = click.get_current_context(silent=True)
+    given = click.core.ParameterSource.COMMANDLINE
+    return context is not None and any(context.get_parameter_source(name) is given for name in names)
 
 
 def image_format(said: str | None, environ: Mapping[str, str]) -> ImageFormat | None:
