@@ -75,7 +75,7 @@ def test_inspect_looks_for_both(builda: Builda, container: str) -> None:
         (["from", "--pull", "--pull-never", "scratch"], "cannot be used together"),
         (["from", "--pull=missing", "--pull-always", "scratch"], "cannot be used together"),
         (["pull", "--policy=missing", "--pull-always", "scratch"], "cannot be used together"),
-        (["bud", "--pull-always", "--pull-never", "."], "cannot be used together"),
+        (["bud", "--pull-always", "--pull-never", "--from=scratch", "-f", "/dev/null"], "cannot be used together"),
         (["from", "--format", "zip", "scratch"], "unknown image format: zip"),
         (["from", "--isolation", "vm", "scratch"], "unknown isolation: vm"),
         (["from", "--platform", "linux/arm64", "--arch", "arm", "scratch"], "--platform cannot be used with"),
