@@ -121,13 +121,14 @@ class WorkProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
-    """Something the user should know that does not stop the work."""
+    """Something the user should know that does not stop the work; a `note` is worth the attention of a person only."""
 
     message: str
     hint: str | None = None
     check: str | None = None  # the build check that found it, in a Containerfile at:
     file: str | None = None
     line: int | None = None
+    note: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,8 @@ def from_image(builder: Builder, name: str, options: FromOptions) -> WorkingCont
     image = None if name == SCRATCH else pull(builder, name, options.pull)
     if image is not None and image.config.onbuild:
         count = len(image.config.onbuild)
-        builder.emit(Warned(message=f"{count} ONBUILD instruction{'s' * (count > 1)} of the image only act in a build"))
+        message = f"{count} ONBUILD instruction{'s' * (count > 1)} of the image only act in a build"
+        builder.emit(Warned(message=message, note=True))
     base, key = builder.store.prepare_for(image, builder.emit, as_list=_begins_as_list(builder.store, image))
     try:
         prefix = options.suffix if image is None else f"{container_prefix(name, image)}-{options.suffix}"

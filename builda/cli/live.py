@@ -162,7 +162,7 @@ class Live:
         self._screen = Screen()
         self._above: list[str] = []  # to be printed for good
         self._drawn: list[int] = []  # cells of each line that is to be overwritten
-        self._warnings = Warnings(_Above(self._above), colour=colour, quiet=False) if warnings else None
+        self._warnings = Warnings(_Above(self._above), colour=colour, quiet=False, watched=True) if warnings else None
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._draw_on, name="builda-live", daemon=True)

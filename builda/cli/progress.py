@@ -62,7 +62,9 @@ def observer(
     with ExitStack() as stack:
         shown: list[Observer] = []
         if warnings:
-            shown.append(Warnings(stream, colour=stream.isatty() and not environ.get("NO_COLOR"), quiet=quiet))
+            watched = stream.isatty()
+            colour = watched and not environ.get("NO_COLOR")
+            shown.append(Warnings(stream, colour=colour, quiet=quiet, watched=watched))
         if not quiet and stream.isatty():
             shown.append(stack.enter_context(_bars(stream, colour=not environ.get("NO_COLOR"))))
         elif not quiet:
@@ -109,10 +111,14 @@ def _changed(value: object, change: Callable[[str], str]) -> Any:
 
 
 class Warnings:
-    """Prints warnings, each once; when `quiet`, none of the build checks'."""
+    """Prints warnings, each once; when `quiet`, none of the build checks'. Notes are for those who watch a terminal.
 
-    def __init__(self, stream: Writable, *, colour: bool, quiet: bool) -> None:
+    Scripts compare what a verb prints with what Buildah prints.
+    """
+
+    def __init__(self, stream: Writable, *, colour: bool, quiet: bool, watched: bool = False) -> None:
         self._quiet = quiet
+        self._watched = watched
         self._stream = stream
         self._word = "\033[33mwarning\033[0m" if colour else "warning"
         self._said: set[object] = set()
@@ -121,6 +127,8 @@ class Warnings:
         """Print `event` when it is a warning that was not printed before."""
         key = (event.message, event.file, event.line) if isinstance(event, Warned) else None
         if isinstance(event, Warned) and key not in self._said and not (event.check and self._quiet):
+            if event.note and not self._watched:
+                return
             self._said.add(key)
             self._stream.write(self._text(event))
             self._stream.flush()
@@ -164,6 +172,8 @@ class Lines:
                 self._begun[key] = self._clock()
             return
         begun = self._begun.pop(key, None)
+        if event.action == "unpack":  # Buildah has nothing to say of it, and scripts capture what `from` prints
+            return
         size = "already there" if event.reused else _bytes(event.offset)
         took = "" if event.reused or begun is None else f" in {self._clock() - begun:.2f}s"
         self._say(f"{event.action} {_short(event)} {size}{took}")

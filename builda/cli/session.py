@@ -179,8 +179,10 @@ def _copying(store: Store) -> Event:
             message="nothing can be mounted here: a command runs by chroot in its container's one tree, and is not "
             "kept from what else this process may read",
             hint="`builda doctor` says what a better way needs",
+            note=not store.is_first,
         )
     return Warned(
         message="every working tree in this store is a copy, as overlay cannot be written in it: "
-        f"{store.no_overlay}; a store on a volume (--root, BUILDA_ROOT) is faster and smaller"
+        f"{store.no_overlay}; a store on a volume (--root, BUILDA_ROOT) is faster and smaller",
+        note=not store.is_first,
     )
