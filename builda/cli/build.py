@@ -75,7 +75,7 @@ _OF_DOCKER = (
     switch("--identity-label", default=True, help="Write the label io.builda.version (default)."),
     switch("--omit-history", help="Write no history."),
     text("--format", metavar="FORMAT", help="oci or docker.  [env: BUILDA_FORMAT, BUILDAH_FORMAT]"),
-    switch("--layers", default=None, help="A layer, and a remembered result, for each step (default)."),
+    switch("--layers", default=None, is_on=True, help="A layer, and a remembered result, for each step (default)."),
     switch("--no-cache", help="Look for no remembered steps."),
     text("--cache-ttl", metavar="DURATION", type=Duration(), help="Look for no remembered steps older than this."),
     many("--cache-from", metavar="REPO", help="Look for steps there that this store does not remember."),

@@ -140,10 +140,11 @@ def objects(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def verbs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of verbs, all of them."""
+    """What `builda help` tells of: verbs by all their names, and topics."""
     from builda.cli.group import ALIASES, VERBS
+    from builda.cli.pages import TOPICS
 
-    return _matching([*VERBS, *ALIASES], incomplete)
+    return _matching([*VERBS, *ALIASES, *TOPICS], incomplete)
 
 
 def _split(line: str) -> list[str]:

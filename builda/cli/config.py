@@ -88,7 +88,7 @@ class Change(NamedTuple):
     listed("--unsetannotation", metavar="NAME,…", help="Drop annotations of the base."),
     switch("--empty-layer", help="Record the changes as one entry of the history, with the text of --created-by."),
     switch("--literal", help="Take values as they are: $ names nothing, and a - at the end drops nothing."),
-    switch("--add-history", default=None, help="Record each change in the history.  [env: BUILDA_HISTORY]"),
+    switch("--add-history", default=None, is_on=True, help="Record each change in the history.  [env: BUILDA_HISTORY]"),
     example="""builda config --entrypoint '["lua","main.lua"]' --env MODE=prod --port 8080 $c""",
 )
 def config(session: Session, *, container: str, **values: Any) -> None:

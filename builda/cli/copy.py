@@ -40,7 +40,7 @@ _OPTIONS: Params = (
     switch("--layer", help="Make a layer of what is copied, as a build does."),
     text("--created-by", metavar="TEXT", help="What the history says of the copy."),
     switch("--quiet", "-q", help="Do not print the digest."),
-    switch("--add-history", default=None, help="Record the copy in the history.  [env: BUILDA_HISTORY]"),
+    switch("--add-history", default=None, is_on=True, help="Record the copy in the history.  [env: BUILDA_HISTORY]"),
     *groups.REGISTRY,
     *groups.RETRY,
     *groups.DECRYPTION,

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from builda.cli.verb import GLOBAL_OPTIONS, Verb, normalised, write_surroundings
+from builda.cli.verb import GLOBAL_OPTIONS, Verb, normalised
 from builda.errors import BuildaError, InvalidValue
 
 VERBS: Mapping[str, str] = {
@@ -53,6 +53,10 @@ ALIASES: Mapping[str, str] = {
 }
 
 
+LONGEST = 10
+"""Characters of an alias that the page of builda lists beside its verb."""
+
+
 class Group(click.Group):
     """`builda` itself: knows the names of its verbs, and imports the one that is called."""
 
@@ -82,10 +86,35 @@ class Group(click.Group):
         """Take out the global options that stand before the verb."""
         return super().parse_args(ctx, normalised(args, ctx, self.get_params(ctx), interspersed=False))
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs, each with its other names."""
+        from builda.cli.pages import unbroken
+
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            assert command is not None
+            others = ", ".join(alias for alias, meant in ALIASES.items() if meant == name and len(alias) <= LONGEST)
+            rows.append((f"{name} ({others})" if others else name, unbroken(command.get_short_help_str(1000))))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """What else decides how builda works."""
-        write_surroundings(formatter)
-        super().format_epilog(ctx, formatter)
+        """Where more is said."""
+        from builda.cli.pages import SWITCHES, TOPICS
+
+        formatter.write_paragraph()
+        formatter.write_text(SWITCHES)
+        formatter.write_paragraph()
+        formatter.write_text(
+            f"builda VERB --help tells more of a verb, man builda of all; builda help {', '.join(TOPICS)} of the rest."
+        )
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The page that --help shows."""
+        from builda.cli.pages import text_of
+
+        return text_of(self, ctx)
 
 
 def _unknown_verb(name: str) -> BuildaError:

@@ -29,7 +29,7 @@ REGISTRY: Params = (
     text("--authfile", metavar="FILE", help="Take credentials from this file.  [env: REGISTRY_AUTH_FILE]"),
     text("--creds", metavar="USER[:PASSWORD]", help="Use these credentials."),
     text("--cert-dir", metavar="DIR", help="Use the certificates in this directory."),
-    switch("--tls-verify", default=None, help="Require HTTPS with a valid certificate (the default)."),
+    switch("--tls-verify", default=None, is_on=True, help="Require HTTPS with a valid certificate (the default)."),
 )
 RETRY: Params = (
     number("--retry", default=3, help="Try so many times again after a network failure.  [default: 3]"),
@@ -118,7 +118,7 @@ HOST: Params = (
     listed("--dns", metavar="IP,…", help="Name servers; none leaves /etc/resolv.conf alone."),
     listed("--dns-option", metavar="OPTION,…", help="Options of resolv.conf."),
     listed("--dns-search", metavar="DOMAIN,…", help="Search domains of resolv.conf."),
-    switch("--http-proxy", default=None, help="Pass the proxy variables on (the default)."),
+    switch("--http-proxy", default=None, is_on=True, help="Pass the proxy variables on (the default)."),
 )
 PROCESS: Params = (
     listed("--cap-add", metavar="CAP,…", help="Grant capabilities."),
@@ -374,7 +374,7 @@ OF_RUN: Params = (
     *RUNTIME,
     text("--hostname", metavar="NAME", help="The host name inside."),
     switch("--no-pivot", default=None, help="Do without pivot_root, for roots on a ramdisk."),
-    switch("--terminal", "--tty", "-t", default=None, help="Give the command a terminal, or none."),
+    switch("--terminal", "--tty", "-t", default=None, is_on=True, help="Give the command a terminal, or none."),
 )
 
 

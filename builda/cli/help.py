@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @verb(argument("command", nargs=-1, complete=complete.verbs), example="builda help bud")
 def help_(session: Session, *, command: tuple[str, ...]) -> None:
-    """Show how builda, or one of its commands, is used."""
+    """Show how builda, or one of its commands, is used.
+
+    COMMAND can also be status, environment or files: what builda exits with, and what it reads.
+    """
+    from builda.cli import pages
+
     if len(command) > 1:
         raise InvalidValue(f"help of one command at a time: {' '.join(command)}")
     root = click.get_current_context().find_root()
@@ -26,6 +31,9 @@ def help_(session: Session, *, command: tuple[str, ...]) -> None:
     assert isinstance(group, click.Group)
     if not command:
         print_line(group.get_help(root))
+        return
+    if command[0] in pages.TOPICS:
+        print_line(pages.topic(command[0], root))
         return
     name, found, _ = group.resolve_command(root, [command[0]])
     assert found is not None  # an unknown one has raised

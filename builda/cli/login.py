@@ -33,7 +33,7 @@ _FILE: Params = (
     switch("--get-login", help="Print the user that is logged in, and fail when there is none."),
     switch("--verbose", "-v", help="Say which file was used."),
     text("--cert-dir", metavar="DIR", help="Use the certificates in this directory."),
-    switch("--tls-verify", default=None, help="Require HTTPS with a valid certificate (the default)."),
+    switch("--tls-verify", default=None, is_on=True, help="Require HTTPS with a valid certificate (the default)."),
     _FILE,
     interspersed=True,
     example="builda login --username me --password-stdin registry.example.org < token",

@@ -37,17 +37,23 @@ class Switch(Option):
     bare = "true"
     has_off = True
 
-    def __init__(self, names: Sequence[str], **attributes: Any) -> None:
+    def __init__(self, names: Sequence[str], *, is_on: bool = False, **attributes: Any) -> None:
         super().__init__(names, is_flag=True, **attributes)
+        self.is_on = is_on
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Its names and help; with `[=false]` where it is on without being named."""
+        record = super().get_help_record(ctx)
+        return record if record is None or not self.is_on else (f"{record[0]}[=false]", record[1])
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         """Store the text that `verb.normalised` always gives, instead of a constant."""
         parser.add_option(obj=self, opts=self.opts, dest=self.name, action="store", nargs=1)
 
 
-def switch(*names: str, default: bool | None = False, **more: Any) -> Option:
-    """A boolean option; `default=None` keeps "not said" apart."""
-    return Switch(names, default=default, type=click.BOOL, **more)
+def switch(*names: str, default: bool | None = False, is_on: bool = False, **more: Any) -> Option:
+    """A boolean option; `default=None` keeps "not said" apart. `is_on`: not said is on, or may be."""
+    return Switch(names, default=default, type=click.BOOL, is_on=is_on or default is True, **more)
 
 
 def text(*names: str, metavar: str = "TEXT", bare: str | None = None, **more: Any) -> Option:

@@ -1,6 +1,6 @@
 """What help pages say beside the options: which of these belong together, environment, files, statuses, examples.
 
-Read when a page is shown, and only then.
+Read when a page is shown, and only then. `manual` makes the manual pages of the same.
 """
 
 from __future__ import annotations
@@ -12,15 +12,23 @@ import click
 FEW = 16
 """A page with so many options or fewer has one list of them."""
 
+COMMON: Mapping[str, str] = {
+    "build": (
+        "--tag --file --build-arg --target --platform --pull --no-cache --output --secret --jobs --quiet --progress"
+    ),
+    "run": "--env --user --workingdir --volume --mount --network --terminal",
+}
+"""The options that most users of a verb need, which its page lists first."""
 SECTIONS: tuple[tuple[str, str], ...] = (
     (
         "Containerfile and context",
-        "--file --target --build-arg --build-arg-file --build-context --ignorefile --contextdir --from --env "
-        "--preprocess --cpp-flag",
+        "--file --target --build-arg --build-arg-file --build-context --ignorefile --contextdir --from "
+        "--preprocess --cpp-flag --source-policy-file",
     ),
     (
         "Image",
-        "--tag --manifest --format --label --annotation --unsetenv --unsetlabel --unsetannotation --identity-label "
+        "--tag --manifest --format --label --annotation --inherit-labels --inherit-annotations "
+        "--unsetenv --unsetlabel --unsetannotation --identity-label "
         "--omit-history --squash --created-annotation --timestamp --source-date-epoch --rewrite-timestamp",
     ),
     (
@@ -41,8 +49,8 @@ SECTIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "Commands",
-        "--isolation --runtime --runtime-flag --no-pivot --volume --mount --device --cap-add --cap-drop --security-opt "
-        "--user --workingdir --hostname --tty --terminal --http-proxy --group-add --userns "
+        "--stdin --env --isolation --runtime --runtime-flag --no-pivot --volume --mount --device --cap-add --cap-drop "
+        "--security-opt --user --workingdir --hostname --tty --terminal --http-proxy --group-add --userns "
         "--userns-uid-map --userns-gid-map --userns-uid-map-user --userns-gid-map-group",
     ),
     (
@@ -110,18 +118,76 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "id=$(builda bud -q .)",
     ),
 }
-PAGES = frozenset({"build", "run"})
-"""Verbs whose page tells of environment and files as that of builda itself does."""
+TOPICS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "status": ("Exit status", STATUSES),
+    "environment": ("Environment", ENVIRONMENT),
+    "files": ("Files", FILES),
+}
+"""What `builda help` tells of besides verbs."""
+SWITCHES = (
+    "A switch takes a value only after =, as in --quiet=false; [=false] marks those that are on without being named."
+)
+_HYPHEN = "\ue000"
+"""Stands for a hyphen while lines are broken: a name that is broken there can be neither searched nor copied."""
 
 
-def sections(params: Iterable[click.Parameter]) -> list[tuple[str, list[click.Parameter]]]:
-    """The options of a page under their headings; those that belong nowhere come first."""
+class Formatter(click.HelpFormatter):
+    """Breaks lines at blanks only."""
+
+    def write(self, string: str) -> None:
+        """Take text that is broken into lines."""
+        super().write(string.replace(_HYPHEN, "-"))
+
+    def write_text(self, text: str) -> None:
+        """Break a paragraph into lines."""
+        super().write_text(unbroken(text))
+
+
+def unbroken(text: str) -> str:
+    """The text as a Formatter takes it that is not to break it at hyphens."""
+    return text.replace("-", _HYPHEN)
+
+
+def text_of(command: click.Command, ctx: click.Context) -> str:
+    """The help page of a command."""
+    formatter = Formatter(width=ctx.terminal_width, max_width=ctx.max_content_width)
+    command.format_help(ctx, formatter)
+    return formatter.getvalue().rstrip("\n")
+
+
+def topic(name: str, ctx: click.Context) -> str:
+    """What `builda help NAME` says of a topic."""
+    title, rows = TOPICS[name]
+    formatter = Formatter(width=ctx.terminal_width, max_width=ctx.max_content_width)
+    with formatter.section(title):
+        formatter.write_dl([(name, unbroken(text)) for name, text in rows.items()])
+    return formatter.getvalue().rstrip("\n")
+
+
+def examples(command: click.Command) -> tuple[str, ...]:
+    """Command lines that use a verb."""
+    return EXAMPLES.get(command.name or "", (command.epilog,) if command.epilog else ())
+
+
+def sections(verb: str, params: Iterable[click.Parameter]) -> list[tuple[str, list[click.Option]]]:
+    """The options of a page under their headings, those that most users need first."""
     visible = [param for param in params if isinstance(param, click.Option) and not param.hidden]
     if len(visible) <= FEW:
-        return [("Options", list(visible))]
-    titles = {name: title for title, names in SECTIONS for name in names.split()}
-    found: dict[str, list[click.Parameter]] = {title: [] for title in ("Options", *(title for title, _ in SECTIONS))}
-    for param in visible:
-        title = next((titles[name] for name in param.opts if name in titles), "Options")
-        found[title].append(param)
-    return [(title, listed) for title, listed in found.items() if listed]
+        return [("Options", visible)]
+    by_name = {name: option for option in visible for name in option.opts}
+    placed = {name for _, names in SECTIONS for name in names.split()} | set(COMMON.get(verb, "").split())
+    others = " ".join(name for option in visible for name in option.opts[:1] if placed.isdisjoint(option.opts))
+    own, rest = ("", others) if verb in COMMON else (others, "")
+    taken: set[str | None] = set()
+    found = []
+    for title, names in (
+        ("Options", own),
+        ("Common options", COMMON.get(verb, "")),
+        *SECTIONS,
+        ("Other options", rest),
+    ):
+        fresh = [by_name[name] for name in names.split() if name in by_name and by_name[name].name not in taken]
+        taken |= {option.name for option in fresh}
+        if fresh:
+            found.append((title, list(dict.fromkeys(fresh))))
+    return found

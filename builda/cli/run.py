@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     switch("--layer", help="Make a layer of what changes, as a build does; bind mounts drop what is written to them."),
     text("--created-by", metavar="TEXT", help="What the history says of the command."),
     listed("--valid-exit-codes", metavar="N,…", help="Statuses that are no failure.  [default: 0]"),
-    switch("--add-history", default=None, help="Record the command in the history.  [env: BUILDA_HISTORY]"),
+    switch("--add-history", default=None, is_on=True, help="Record the command in the history.  [env: BUILDA_HISTORY]"),
     groups.OF_RUN,
     groups.NAMESPACES,
     groups.PROCESS,

@@ -95,36 +95,35 @@ class Verb(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options, those that belong together under one heading."""
-        from builda.cli.pages import sections
+        from builda.cli.pages import sections, unbroken
 
-        for title, params in sections(self.get_params(ctx)):
+        for title, params in sections(self.name or "", self.get_params(ctx)):
             records = [record for param in params if (record := param.get_help_record(ctx)) is not None]
             with formatter.section(title):
-                formatter.write_dl(records)
+                formatter.write_dl([(name, unbroken(text)) for name, text in records])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Examples, what else decides, statuses; then which of Buildah's options builda refuses."""
+        """Examples, then which of Buildah's options builda refuses, and where more is said."""
         from builda.cli import pages
 
-        examples = pages.EXAMPLES.get(self.name or "", (self.epilog,) if self.epilog else ())
-        if examples:
+        if examples := pages.examples(self):
             with formatter.section("Examples" if len(examples) > 1 else "Example"):
                 formatter.write_text("\b\n" + "\n".join(examples))
-        if self.name in pages.PAGES:
-            write_surroundings(formatter)
         names = [param.opts[0] for param in self.params if isinstance(param, Option) and param.refusal]
         if names:
             with formatter.section("Options of Buildah and docker that are refused (using one says why)"):
                 formatter.write_text(" ".join(names))
+        if any(isinstance(param, Switch) and param.is_on for param in self.params):
+            formatter.write_paragraph()
+            formatter.write_text(pages.SWITCHES)
+        formatter.write_paragraph()
+        formatter.write_text(f"Also: man builda-{self.name}; builda help {', '.join(pages.TOPICS)}.")
 
+    def get_help(self, ctx: click.Context) -> str:
+        """The page that --help shows."""
+        from builda.cli.pages import text_of
 
-def write_surroundings(formatter: click.HelpFormatter) -> None:
-    """Exit statuses, environment and files."""
-    from builda.cli import pages
-
-    for title, rows in (("Exit status", pages.STATUSES), ("Environment", pages.ENVIRONMENT), ("Files", pages.FILES)):
-        with formatter.section(title):
-            formatter.write_dl(list(rows.items()))
+        return text_of(self, ctx)
 
 
 def verb(

@@ -10,7 +10,7 @@ import pytest
 
 import builda
 from builda.cli import pages
-from builda.cli.group import VERBS, make_group
+from builda.cli.group import ALIASES, VERBS, make_group
 from builda.cli.main import status_of
 
 INTERNAL = {"BUILDA_COMPLETE", "BUILDA_CALLER_UID"}
@@ -25,12 +25,14 @@ def page(name: str) -> str:
 
 def test_the_options_of_build_stand_under_headings() -> None:
     text = page("build")
-    order = [title for title, _ in pages.SECTIONS] + ["Examples", "Exit status", "Environment", "Files"]
+    order = ["Common options", *(title for title, _ in pages.SECTIONS), "Other options", "Examples"]
     places = [text.index(f"\n{title}:\n") for title in order]
     assert places == sorted(places)
     image = text[text.index("\nImage:\n") : text.index("\nLayers and cache:\n")]
-    assert "--tag NAME" in image
+    assert "--label NAME" in image
     assert "--jobs" not in image
+    common = text[text.index("\nCommon options:\n") :]
+    assert re.findall(r"^  -., (--\w+)", common, re.MULTILINE)[:2] == ["--tag", "--file"]
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))
@@ -47,6 +49,39 @@ def test_no_option_is_lost_under_headings(name: str) -> None:
 def test_a_short_page_has_one_list() -> None:
     assert "\nOptions:\n" in page("tag")
     assert "\nImages and registries:\n" not in page("login")
+
+
+@pytest.mark.parametrize("name", ["build", "commit", "run", "from"])
+def test_no_line_is_broken_at_a_hyphen(name: str) -> None:
+    assert not re.search(r"\w-\n", page(name))
+
+
+def test_switches_that_are_on_show_how_they_are_turned_off() -> None:
+    for name in ("--layers", "--tls-verify", "--http-proxy", "--created-annotation", "--identity-label"):
+        assert f"{name}[=false]" in page("build")
+    assert "--no-cache[=false]" not in page("build")
+    assert "[=false] marks" in page("build")
+    assert "[=false]" not in page("tag")
+
+
+def test_the_page_of_builda_has_all_names_of_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "build (bud)" in shown
+    assert "containers (list, ls, ps)" in shown
+    for name in {*VERBS, *ALIASES} - {"build-using-dockerfile"}:
+        assert re.search(rf"[ (]{name}[ ,)]", shown), name
+    assert "..." not in shown[shown.index("Commands:") :]
+
+
+@pytest.mark.parametrize("name", ["status", "environment", "files"])
+def test_topics_of_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["help", name]) == 0
+    shown = capsys.readouterr().out
+    title, rows = pages.TOPICS[name]
+    assert shown.startswith(f"{title}:\n")
+    for row in rows:
+        assert row in shown
 
 
 def test_headings_name_no_option_twice() -> None:
