@@ -64,6 +64,30 @@ def attached(
         yield Attachments(tuple(mounts), tuple(env), SCRIPT if step.script is not None else None)
 
 
+def parse_volume(text: str) -> tuple[str, str, tuple[str, ...]]:
+    """Source, target and option words of `host:container[:options]`; NotFound if there is no such source."""
+    source, _, rest = text.partition(":")
+    target, _, words = rest.partition(":")
+    if not target.startswith("/"):
+        raise InvalidValue(f"a volume is host:container[:options]: {text}", hint="both paths are absolute")
+    if not source.startswith("/"):
+        raise InvalidValue(f"path of the volume on the host is not absolute: {text}")
+    if not os.path.exists(source):
+        raise NotFound(f"no such file or directory on the host: {source}")
+    options = tuple(word for word in words.split(",") if word)
+    _check_words(options, text)
+    return source, target, options
+
+
+def _check_words(words: tuple[str, ...], text: str) -> None:
+    known = _PLAIN_OPTIONS | _PROPAGATIONS | _LABELS | {"O", "U", "bind", "rbind", "nocopy", "cached", "delegated"}
+    for word in words:
+        if word.partition("=")[0] in ("upperdir", "workdir", "idmap"):
+            raise Unsupported(f"volume option is not supported: {word} in {text}")
+        if word not in known:
+            raise InvalidValue(f"unknown volume option: {word} in {text}")
+
+
 class _Work:
     """The mounts of one run, each made ready in turn."""
 
@@ -114,26 +138,13 @@ class _Work:
 
     def volume(self, text: str) -> Mount:
         """`host:container[:options]`, a bind of the host's directory."""
-        source, _, rest = text.partition(":")
-        target, _, words = rest.partition(":")
-        if not target.startswith("/"):
-            raise InvalidValue(f"a volume is host:container[:options]: {text}", hint="both paths are absolute")
-        if not source.startswith("/"):
-            raise InvalidValue(f"path of the volume on the host is not absolute: {text}")
-        if not os.path.exists(source):
-            raise NotFound(f"no such file or directory on the host: {source}")
-        options = tuple(word for word in words.split(",") if word)
+        source, target, options = parse_volume(text)
         mount = Mount("rbind", source, target, self.options(options, source, text) or ("rw",))
         return self.over(mount) if "O" in options else mount
 
     def options(self, words: tuple[str, ...], source: str, text: str) -> tuple[str, ...]:
         """Those of `words` that are mount options; the others are done here."""
-        known = _PLAIN_OPTIONS | _PROPAGATIONS | _LABELS | {"O", "U", "bind", "rbind", "nocopy", "cached", "delegated"}
-        for word in words:
-            if word.partition("=")[0] in ("upperdir", "workdir", "idmap"):
-                raise Unsupported(f"volume option is not supported: {word} in {text}")
-            if word not in known:
-                raise InvalidValue(f"unknown volume option: {word} in {text}")
+        _check_words(words, text)
         if "U" in words:
             _chown_tree(source, *self.outside((self.user.uid, self.user.gid), text))
         return tuple(word for word in words if word in _PLAIN_OPTIONS or word in _PROPAGATIONS)

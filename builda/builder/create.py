@@ -11,6 +11,7 @@ from builda.errors import InvalidValue
 from builda.events import Warned
 from builda.oci.config import ImageConfig
 from builda.oci.docker import without_bookkeeping
+from builda.plan import RunOptions
 from builda.store.snapshots import COMPOSED
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ CONTAINER = "container:"
 def from_image(builder: Builder, name: str, options: FromOptions) -> WorkingContainer:
     """A new working container; nothing of it is left when it cannot be made."""
     builder.store.lease()
+    if options.run != RunOptions():
+        from builda.builder.runcheck import check
+
+        check(options.run)
     checked(builder, options.run)
     if name.startswith(CONTAINER):
         return _from_container(builder, builder.store.container(name.removeprefix(CONTAINER)), options)

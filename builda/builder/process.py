@@ -147,10 +147,11 @@ def proxies(environ: Mapping[str, str]) -> dict[str, str]:
 def namespaces(options: RunOptions) -> dict[str, str]:
     """Which namespaces the command has to itself."""
     asked = {"pid": options.pid, "ipc": options.ipc, "uts": options.uts, "cgroup": options.cgroupns}
-    return {kind: _namespace(kind, asked[kind]) for kind in _NAMESPACES}
+    return {kind: namespace(kind, asked[kind]) for kind in _NAMESPACES}
 
 
-def _namespace(kind: str, value: str | None) -> str:
+def namespace(kind: str, value: str | None) -> str:
+    """The namespace of this kind that an option means: private, host or ns:PATH; InvalidValue for anything else."""
     if value in (None, "", "private", "container"):
         return "private"
     assert value is not None

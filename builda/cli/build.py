@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from builda.cli.progress import Observer
     from builda.cli.session import Session
     from builda.containerfile import BuildRequest
+    from builda.runoptions import RunOptions
 
 
 _RUSAGE = "builda says how long each step took; /usr/bin/time measures the whole of a build"
@@ -352,6 +353,7 @@ def _check_rest(session: Session, values: dict[str, Any]) -> None:
         raise InvalidValue("--iidfile cannot be used with --iidfile-raw")
     if values["jobs"] < 0:
         raise InvalidValue(f"--jobs is 0 or more: {values['jobs']}")
+    outputs.check(outputs.parse(values["output"]))
     _check_names((*values["tag"], *filter(None, (values["manifest"],))))
     for path in filter(None, (values["iidfile"], values["iidfile_raw"], values["metadata_file"])):
         if not os.path.isdir(os.path.dirname(path) or "."):  # found out afterwards, the image would have its names
@@ -403,10 +405,11 @@ def _execute_options(
     cache_from = buildcache.places(values.pop("cache_from"), "--cache-from")
     cache_to = buildcache.places(values["cache_to"], "--cache-to")
     if layers is None:
-        layers = (session.environ.get("BUILDAH_LAYERS") or "true").lower() not in ("0", "false")
+        layers = _layers(session.environ.get("BUILDAH_LAYERS") or "true")
     policy = groups.pull_policy(values, values.pop("pull"))
     said = groups.with_maps(request.run, session.settings)
     run, mounts = buildmounts.split(said, buildmounts.mounts(values.pop("mount")))
+    _check_commands(run)
     ttl = values.pop("cache_ttl")
     commit = CommitOptions(
         format=image_format,
@@ -446,6 +449,20 @@ def _execute_options(
         capture=session.quiet or live or session.settings.events is not None,
         hidden=frozenset(("stdout", "stderr") if live else ("stdout",) if session.quiet else ()),
     )
+
+
+def _layers(said: str) -> bool:
+    if said.lower() not in ("1", "true", "0", "false"):
+        raise InvalidValue(f"BUILDAH_LAYERS is true or false: {said}")
+    return said.lower() in ("1", "true")
+
+
+def _check_commands(options: RunOptions) -> None:
+    from builda.builder.runcheck import check
+    from builda.runoptions import NO_OPTIONS
+
+    if options != NO_OPTIONS:
+        check(options)
 
 
 def _publish(session: Session, built: Built, options: ExecuteOptions, values: dict[str, Any]) -> tuple[str, ...]:

@@ -253,11 +253,17 @@ def _platform(named: str | None, system: str | None, architecture: str | None, v
     from builda.oci.descriptor import Platform
 
     if named is not None:
-        return None if named == "local" else Platform.parse(named)
+        return None if named == "local" else _known(Platform.parse(named))
     here = Platform.of_machine(os.uname().machine)
     if architecture is None:
         return replace(here, os=system or here.os, variant=variant or here.variant)
-    return Platform.parse("/".join(part for part in (system or here.os, architecture, variant) if part))
+    return _known(Platform.parse("/".join(part for part in (system or here.os, architecture, variant) if part)))
+
+
+def _known(platform: Platform) -> Platform:
+    if not platform.is_known:
+        raise InvalidValue(f"unknown platform: {platform}", hint="it is written os/arch[/variant], as in linux/arm64")
+    return platform
 
 
 def pull_policy(values: Values, said: str) -> PullPolicy:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
+import tempfile
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.errors import InvalidValue, Unsupported
+from builda.errors import InvalidValue, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from builda.builder.options import RegistryAccess
@@ -45,6 +48,33 @@ def parse(items: tuple[str, ...]) -> tuple[Output, ...]:
 def to_stdout(items: tuple[str, ...]) -> bool:
     """Whether one of the options takes standard output for itself."""
     return any(output.dest == STDOUT for output in parse(items))
+
+
+def check(found: tuple[Output, ...]) -> None:
+    """Return if each of the outputs can be written; else the error that writing would end in, after the build."""
+    for output in found:
+        if output.dest and output.dest != STDOUT:
+            try:
+                _try(output.dest, is_directory=output.kind == "local" or not output.archive)
+            except OSError as error:
+                why = (error.strerror or str(error)).lower()
+                raise NotFound(f"--output cannot be written, {why}: {output.dest}") from error
+
+
+def _try(path: str, *, is_directory: bool) -> None:
+    """Make a file in the directory that `path` is to be in, and remove it; OSError if that is not possible."""
+    if is_directory:
+        place = os.path.abspath(path)
+        while not os.path.lexists(place):
+            place = os.path.dirname(place)
+    elif os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    elif os.path.exists(path) and not os.path.isfile(path):
+        return  # a pipe or a device
+    else:
+        place = os.path.dirname(path) or "."
+    with tempfile.TemporaryFile(dir=place):
+        return
 
 
 def _parse(item: str) -> Output:

@@ -5,6 +5,7 @@ Nothing here needs click: `Settings` is what the rest of the command line asks.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -143,7 +144,12 @@ def _descriptor(value: str | None) -> int | None:
         return None
     if not value.isdecimal():
         raise InvalidValue(f"--events wants the number of an open file descriptor: {value}")
-    return int(value)
+    number = int(value)
+    try:
+        os.fstat(number)
+    except OSError as error:
+        raise InvalidValue(f"descriptor of --events is not open: {number}") from error
+    return number
 
 
 def _mode(name: str | None) -> Mode | None:

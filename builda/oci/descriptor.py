@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from types import MappingProxyType
@@ -28,6 +29,16 @@ _ARCHITECTURES = {
 }
 
 
+_SYSTEMS = frozenset(
+    "aix android darwin dragonfly freebsd hurd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows "
+    "zos".split()
+)
+_GO_ARCHITECTURES = frozenset(
+    "386 alpha amd64 arm arm64 armbe arm64be hppa ia64 loong64 m68k mips mips64 mips64le mipsle parisc ppc ppc64 "
+    "ppc64le riscv riscv64 s390 s390x sh4 sparc sparc64 wasm".split()
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
     """`os/architecture[/variant]` in Go's words."""
@@ -45,10 +56,15 @@ class Platform:
         parts = text.strip().lower().split("/")
         if len(parts) == 1:
             parts = ["linux", parts[0]]
-        if not 2 <= len(parts) <= 3 or not all(parts):
+        if not 2 <= len(parts) <= 3 or not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
             raise InvalidValue(f"not a platform, which is written os/arch[/variant]: {text!r}")
         architecture, variant = _ARCHITECTURES.get(parts[1], (parts[1], None))
         return cls(os=parts[0], architecture=architecture, variant=parts[2] if len(parts) == 3 else variant)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether Go has words for the system and the architecture, and so perhaps somebody an image."""
+        return self.os in _SYSTEMS and self.architecture in _GO_ARCHITECTURES
 
     @classmethod
     def of_machine(cls, machine: str) -> Platform:

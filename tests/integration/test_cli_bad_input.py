@@ -214,3 +214,116 @@ def test_a_mode_that_is_none(builda: Builda, container: str) -> None:
 def test_an_ignore_file_needs_a_context(builda: Builda, container: str) -> None:
     said = builda.fails("copy", "--ignorefile", "/etc/hostname", container, "/etc/hostname", "/")
     assert "--ignorefile needs --contextdir" in said
+
+
+OF_COMMANDS = (
+    ("--network", "foo"),
+    ("--network", "ns:/no/such"),
+    ("--network", "pasta"),
+    ("--pid", "foo"),
+    ("--ipc", "ns:/no/such"),
+    ("--uts", "foo"),
+    ("--cgroupns", "foo"),
+    ("--ulimit", "nofile"),
+    ("--ulimit", "files=1"),
+    ("--ulimit", "nofile=many"),
+    ("--add-host", "foo"),
+    ("--add-host", "a:b"),
+    ("--dns", "notanip"),
+    ("--volume", "/no/such:/x"),
+    ("--volume", "/etc"),
+    ("--volume", "etc:/x"),
+    ("--volume", "/etc:/x:fast"),
+    ("--device", "/no/such"),
+    ("--device", "/etc/passwd"),
+    ("--device", "/dev/null:rwx"),
+    ("--cap-add", "FOO"),
+    ("--cap-drop", "FOO"),
+    ("--security-opt", "foo"),
+    ("--security-opt", "seccomp=/no/such"),
+    ("--cpuset-cpus", "first"),
+    ("--cpu-period", "-5"),
+)
+
+
+@pytest.mark.parametrize(("option", "value"), OF_COMMANDS)
+def test_options_of_commands_are_read_before_anything_is_done(
+    builda: Builda, base: str, tmp_path: Path, option: str, value: str
+) -> None:
+    for text in ("FROM scratch\nLABEL a=b\n", "FROM localhost:1/none\nRUN true\n"):
+        (tmp_path / "Containerfile").write_text(text)
+        said = builda.fails("bud", "--retry=0", f"{option}={value}", tmp_path)
+        assert said.startswith(f"Error: {option}: "), said
+        assert "Containerfile:" not in said
+    said = builda.fails("from", "--retry=0", f"{option}={value}", "localhost:1/none")
+    assert said.startswith(f"Error: {option}: "), said
+    assert builda("containers", "-q") == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--shm-size", "lots"), "not a size: lots"),
+        (("--memory", "lots"), "not a size: lots"),
+        (("--memory=2m", "--memory-swap=1m"), "--memory-swap: less than --memory"),
+        (("--platform", "foo"), "unknown platform: linux/foo"),
+        (("--platform", "linux/amd46"), "unknown platform: linux/amd46"),
+        (("--platform", "linx/amd64"), "unknown platform: linx/amd64"),
+        (("--platform", "linux/a b"), "not a platform"),
+        (("--arch", "foo"), "unknown platform"),
+        (("--secret", "id=a,src=/no/such"), "/no/such"),
+        (("--secret", "src"), "secret"),
+        (("--ssh", "default=/no/such"), "/no/such"),
+        (("--mount", "type=foo,target=/x"), "type"),
+        (("--mount", "type=bind,source=/no/such,target=/x"), "/no/such"),
+        (("--output", "/proc/x"), "--output cannot be written"),
+        (("--output", "type=tar,dest=/no/such/x.tar"), "--output cannot be written, no such file or directory"),
+        (("--output", "type=oci,dest=/etc"), "--output cannot be written, is a directory: /etc"),
+        (("--output", "type=local,dest=/etc/passwd/x"), "--output cannot be written, not a directory"),
+    ],
+)
+def test_options_of_a_build_are_read_before_anything_is_done(
+    builda: Builda, tmp_path: Path, args: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "Containerfile").write_text("FROM localhost:1/none\n")
+    said = builda.fails("bud", "--retry=0", *args, tmp_path)
+    assert message in said
+    assert "localhost:1" not in said
+
+
+def test_variables_and_descriptors_are_read_before_anything_is_done(builda: Builda, tmp_path: Path) -> None:
+    (tmp_path / "Containerfile").write_text("FROM localhost:1/none\n")
+    assert "BUILDAH_LAYERS is true or false: maybe" in builda.fails("bud", tmp_path, BUILDAH_LAYERS="maybe")
+    assert "descriptor of --events is not open: 9" in builda.fails("--events", "9", "images")
+
+
+@pytest.mark.parametrize("verb", ["from", "pull", "push", "commit", "bud", "copy"])
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--authfile", None, "no such credential file: "),
+        ("--authfile", "{", "credential file is not JSON: "),
+        ("--authfile", '{"auths": {"r.io": {"auth": "?"}}}', "auth is not base64 text in credential file "),
+        ("--cert-dir", None, "no such directory of certificates: "),
+        ("--cert-dir", "x", "no such directory of certificates: "),
+    ],
+)
+def test_files_for_registries_are_read_before_anything_is_done(
+    builda: Builda, base: str, tmp_path: Path, verb: str, option: str, content: str | None, message: str
+) -> None:
+    named = tmp_path / "named"
+    if content is not None:
+        named.write_text(content)
+    (tmp_path / "Containerfile").write_text("FROM scratch\n")
+    container = builda("from", "-q", base) if verb in ("commit", "copy") else ""
+    arguments = {"push": (base, "dir:/x"), "commit": (container, "x"), "copy": (container, "/etc/passwd", "/x")}
+    rest = arguments.get(verb, (tmp_path,) if verb == "bud" else (base,))
+    said = builda.fails(verb, option, named, *rest)
+    assert f"{message}{named}" in said
+    assert len(builda("containers", "-q").split()) == (container != "")
+    assert builda("images", "-q", "x", check=False) == ""
+
+
+def test_a_broken_certificate_is_named_at_once(builda: Builda, base: str, tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text("x")
+    assert f"not a PEM certificate: {tmp_path}/ca.crt" in builda.fails("pull", "--cert-dir", tmp_path, base)

@@ -1,0 +1,81 @@
+"""What options of commands say, read before anything is pulled, made or run; errors name the option.
+
+The parsers are those that a run uses: nothing here knows what a value means.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from builda.builder import process, rootfiles, security
+from builda.builder.attachments import parse_volume
+from builda.errors import BuildaError, InvalidValue, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from builda.plan import RunOptions
+
+_NOWHERE = rootfiles.Host("/dev/null", "/dev/null")
+_LIST = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*\n?")
+
+
+def check(options: RunOptions) -> None:
+    """Return if a command can be run so, as far as that can be told without its container.
+
+    Raises what the parsers do (InvalidValue, NotFound, Unsupported), with the name of the option in front.
+    """
+    with _named("--network"):
+        network = process.network_name(options)
+        _check_place(network)
+    for name in ("pid", "ipc", "uts", "cgroupns"):
+        with _named(f"--{name}"):
+            _check_place(process.namespace(name.removesuffix("ns"), getattr(options, name)))
+    with _named("--ulimit"):
+        security.rlimits(options.ulimits)
+    with _named("--add-host"):
+        rootfiles.hosts(options.add_hosts, "", "")
+    with _named("--dns"):
+        rootfiles.resolv_conf(options, network or "host", _NOWHERE)
+    with _named("--volume"):
+        for text in options.volumes:
+            parse_volume(text)
+    with _named("--device"):
+        for text in options.devices:
+            process.devices(text)
+    with _named("--cap-add" if options.cap_add else "--cap-drop"):
+        security.capabilities(options)
+    with _named("--security-opt"):
+        security.security(options.security_opts)
+    _check_limits(options)
+
+
+def _check_limits(options: RunOptions) -> None:
+    for option, value in (("--cpuset-cpus", options.cpuset_cpus), ("--cpuset-mems", options.cpuset_mems)):
+        if value and _LIST.fullmatch(value) is None:
+            raise InvalidValue(f"{option}: not a list of numbers: {value}", hint="write it as in 0-3,7")
+    for name in ("cpu_period", "cpu_quota", "cpu_shares"):
+        amount = getattr(options, name)
+        if amount is not None and amount < (-1 if name == "cpu_quota" else 0):
+            raise InvalidValue(f"--{name.replace('_', '-')}: not an amount: {amount}")
+    if options.memory and options.memory_swap is not None and 0 <= options.memory_swap < options.memory:
+        raise InvalidValue(f"--memory-swap: less than --memory, which it includes: {options.memory_swap}")
+
+
+def _check_place(namespace: str | None) -> None:
+    """NotFound if the file of a namespace that is to be joined is not there."""
+    if namespace is not None and namespace.startswith("ns:") and not os.path.exists(path := namespace[3:]):
+        raise NotFound(f"no such namespace: {path}")
+
+
+@contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Put the name of the option in front of errors."""
+    try:
+        yield
+    except BuildaError as error:
+        error.args = (f"{option}: {error}",)
+        raise
