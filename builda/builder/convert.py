@@ -95,5 +95,5 @@ def recompressed(
 
     with store.new_blob() as blob:
         written = write_layer(produce, blob.file, compression=compression, level=level)
-        blob.publish(written.digest)
+        blob.publish(written.digest, written.diff_id)
     return written.digest, written.size

@@ -43,7 +43,7 @@ def from_image(builder: Builder, name: str, options: FromOptions) -> WorkingCont
         builder.emit(Warned(message=message, note=True))
     base, key = builder.store.prepare_for(image, builder.emit, as_list=_begins_as_list(builder.store, image))
     try:
-        prefix = options.suffix if image is None else f"{container_prefix(name, image)}-{options.suffix}"
+        prefix = options.suffix if image is None else f"{container_prefix(builder.store, name, image)}-{options.suffix}"
         container = _record(builder, name, image, options, base, key)
         return builder.store.create_container(container, name=options.name, prefix=prefix)
     except BaseException:
@@ -121,9 +121,7 @@ def image_name(name: str, image: Image | None) -> str:
     """As Buildah records it: the image's full name when it has one, what the user wrote otherwise."""
     if image is None:
         return ""
-    if name in image.names:
-        return name
-    return image.names[0] if image.names else name
+    return next((known for known in image.names if name in known), image.names[0] if image.names else name)
 
 
 def base_annotations(name: str, image: Image | None) -> Mapping[str, str]:

@@ -102,7 +102,7 @@ def write(
         )
         if written.uncompressed_size <= _NO_ENTRY:
             return StoredLayer(None, None, tuple(skipped))
-        blob.publish(written.digest)
+        blob.publish(written.digest, written.diff_id)
     return StoredLayer(options.descriptor(written.digest, written.size), written.diff_id, tuple(skipped))
 
 

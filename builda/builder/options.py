@@ -72,6 +72,7 @@ class PullOptions:
     policy: PullPolicy = "missing"
     platform: Platform | None = None
     access: RegistryAccess = RegistryAccess()
+    moves_names: bool = False  # a name that is given with an archive or layout is taken from the image that has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound, PolicyRejected, RegistryError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.builder.options import PullOptions, RegistryAccess
     from builda.oci.descriptor import Platform
-    from builda.store.store import Image
+    from builda.store.store import Image, Store
     from builda.transfer.copy import ImageSource
 
 _ABSENT = (404, 401, 403)
@@ -51,7 +52,7 @@ def tagged(builder: Builder, name: str, access: RegistryAccess) -> tuple[str, ..
 
 def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
     local = _fitting(builder, name, options)
-    if local is not None and _is_identity(name, local):
+    if local is not None and _is_identity(builder.store, name, local):
         return local
     try:
         references = () if options.policy == "never" else builder.remote.candidates(name)
@@ -89,10 +90,12 @@ def _by_policy(
             return _pull_first(builder, references, options, None)
 
 
-def _is_identity(name: str, image: Image) -> bool:
+def _is_identity(store: Store, name: str, image: Image) -> bool:
     """Whether `name` is (the beginning of) an ID or a digest: content that no registry has another version of."""
     text = name.removeprefix("sha256:").lower()
-    return image.id.encoded.startswith(text) or image.digest.encoded == text or image.digest.encoded in name
+    if image.id.encoded.startswith(text):
+        return store.images.full_name(name) is None  # a name may be made of hexadecimal digits
+    return image.digest.encoded == text or image.digest.encoded in name
 
 
 def _fitting(builder: Builder, name: str, options: PullOptions) -> Image | None:
@@ -174,43 +177,72 @@ def _is_current(source: ImageSource, local: Image, options: PullOptions) -> bool
     return descriptor.digest == local.digest
 
 
-def copied(builder: Builder, source: ImageSource, names: tuple[str, ...], platform: Platform | None) -> Image:
-    """The image of `source` for the platform (None: this machine's), in the store under `names`."""
+def copied(
+    builder: Builder,
+    source: ImageSource,
+    names: tuple[str, ...],
+    platform: Platform | None,
+    *,
+    free_only: bool = False,
+) -> Image:
+    """The image of `source` for the platform (None: this machine's), in the store under `names`.
+
+    With `free_only` names that other images have stay theirs, and a warning says so.
+    """
     from builda.transfer.copy import copy_image
     from builda.transfer.stored import StoreSink
 
-    sink = StoreSink(builder.store, names)
+    sink = StoreSink(builder.store, names, free_only=free_only)
     copy_image(source, sink, platform=platform or machine_platform(), emit=builder.emit)
     assert sink.image is not None
+    for name in names:
+        if name not in sink.image.names:
+            hint = f"builda tag {sink.image.id.encoded[:12]} {name}"
+            builder.emit(Warned(message=f"name stays with the image that has it: {name}", hint=hint))
     return sink.image
 
 
 def _from_file(builder: Builder, location: Location, options: PullOptions) -> Image:
-    source = builder.remote.source(location, options.access)
-    return copied(builder, source, _names_in(source, location) or _names_of_file(location), options.platform)
+    """The image at a file location. An archive comes from a stranger: it moves no name of the store."""
+    from builda.transfer.locate import open_source
+
+    source = open_source(location)
+    asked = options.moves_names and _is_named(location)
+    return copied(builder, source, _names_of(source, location), options.platform, free_only=not asked)
 
 
-def _names_in(source: ImageSource, location: Location) -> tuple[str, ...]:
-    """The names that an archive gives the image itself, when the user gave none."""
-    if location.transport != "docker-archive" or location.name is not None:
-        return ()
+def _is_named(location: Location) -> bool:
+    """Whether the user wrote a name behind the path, not the number of an image in it."""
+    return location.name is not None and not location.name.startswith("@")
+
+
+def _names_of(source: ImageSource, location: Location) -> tuple[str, ...]:
+    """What an image from a file is called here: as the user says, else as it is called there; one of a dir: has no
+    name."""
+    from builda.transfer.archive import OciArchiveSource
     from builda.transfer.dockerarchive import DockerArchiveSource
+    from builda.transfer.layout import LayoutSource
 
-    assert isinstance(source, DockerArchiveSource)
-    return tuple(map(str, source.references()))
+    if _is_named(location):
+        return _full_names((location.name or "",), location)
+    match source:
+        case DockerArchiveSource():
+            return tuple(map(str, source.references()))
+        case OciArchiveSource() | LayoutSource():
+            return _full_names(tuple(sorted(source.names, key=lambda name: "/" not in name))[:1], location)
+        case _:
+            return ()
 
 
-def _names_of_file(location: Location) -> tuple[str, ...]:
-    """What an image from a file is called here: its name there, else the file's name, both on localhost."""
+def _full_names(names: tuple[str, ...], location: Location) -> tuple[str, ...]:
+    """Names as the store writes them, on localhost if they name no registry; a bare tag is one of the file's name."""
     base = os.path.basename(location.where.rstrip("/")).partition(".")[0].lower()
-    name = location.name
-    candidates = [name] if name is not None and ("/" in name or ":" in name) else [f"{base}:{name}"] if name else [base]
-    for text in candidates:
-        try:
-            return (str(Reference.parse(text, default_registry=LOCAL_REGISTRY)),)
-        except InvalidReference:
-            continue
-    return ()
+    found = []
+    for name in names:
+        with suppress(InvalidReference):
+            text = name if "/" in name or ":" in name else f"{base}:{name}"
+            found.append(str(Reference.parse(text, default_registry=LOCAL_REGISTRY)))
+    return tuple(found)
 
 
 def _name_of(reference: Reference) -> str:
@@ -218,12 +250,13 @@ def _name_of(reference: Reference) -> str:
     return str(reference._replace(tag=None)) if reference.digest is not None else str(reference)
 
 
-def container_prefix(name: str, image: Image) -> str:
-    """What a working container on this image is called by default: the last part of the name, or 12 digits of an ID."""
+def container_prefix(store: Store, name: str, image: Image) -> str:
+    """What a working container on this image is called by default: the last part of the name, of the image's own name
+    if `name` is an ID, or else 12 digits of that."""
     location = parse_location(name)
     text = name if location is None else location.name or location.where
-    if location is None and _is_identity(name, image) and "@" not in name:
-        return image.id.encoded[:12]
+    if location is None and "@" not in name and _is_identity(store, name, image):
+        text = image.names[0] if image.names else image.id.encoded[:12]
     try:
         return parse_short(text).repository.rpartition("/")[2]
     except InvalidReference:

@@ -26,11 +26,19 @@ def push(builder: Builder, name: str, destination: str | None, options: PushOpti
     from builda.transfer.copy import copy_image
 
     image = builder.store.image(name)
-    location = _destination(image, name, destination)
+    location = _named(builder, _destination(image, name, destination), name)
     builder.store.lease()
     source = source_of(builder, image, _fitting(location, image, options))
     sink = _sink(builder, image, location, options.access)
     return copy_image(source, sink, all_platforms=options.all, action="push", emit=builder.emit)
+
+
+def _named(builder: Builder, location: Location, name: str) -> Location:
+    """An archive that is given no name has the one that was pushed, so that it can be loaded under it."""
+    if location.transport not in ("docker-archive", "oci-archive") or location.name is not None:
+        return location
+    full = builder.store.images.full_name(name)
+    return location if full is None or "@" in full else location._replace(name=full)
 
 
 def write_to(builder: Builder, image: Image, location: Location, access: RegistryAccess) -> Descriptor:

@@ -32,6 +32,9 @@ def pull(session: Session, *, image: str, policy: str, all_tags: bool, quiet: bo
     """Fetch an image into the store, and print its ID.
 
     IMAGE is a name, or a transport with its argument: docker://, oci:, oci-archive:, docker-archive:, dir:.
+
+    The names that an archive has itself are given to the image unless another image has them; a name that is written
+    behind its path is given in any case.
     """
     from builda.builder.options import PullOptions
 
@@ -40,6 +43,7 @@ def pull(session: Session, *, image: str, policy: str, all_tags: bool, quiet: bo
         policy=groups.pull_policy(values, policy),
         platform=groups.platform(values),
         access=groups.registry_access(values, session.environ),
+        moves_names=True,
     )
     names = session.builder.tagged(image, options.access) if all_tags else (image,)
     for name in names:

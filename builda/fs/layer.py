@@ -31,6 +31,7 @@ __all__ = [
     "Whiteouts",
     "WrittenLayer",
     "apply",
+    "check_diff_id",
     "diff",
     "diff_trees",
     "drop_idle_whiteouts",
@@ -43,6 +44,27 @@ __all__ = [
     "write_layer",
     "write_tree",
 ]
+
+
+def check_diff_id(source: Readable, compression: ArchiveCompression, diff_id: Digest) -> None:
+    """CorruptContent unless the tar of a stored layer is `diff_id`. Reads it to its end; nothing is unpacked."""
+    from builda.fs.compress import decompressing
+
+    ahead = Ahead(decompressing(source, compression))
+    hashing = Hashing(ahead)
+    try:
+        while hashing.read(1 << 20):
+            pass
+        found = hashing.digest()
+    finally:
+        hashing.stop()
+        ahead.stop()
+    _check(found, diff_id)
+
+
+def _check(found: Digest, diff_id: Digest) -> None:
+    if found != diff_id:
+        raise CorruptContent(f"layer unpacks to {found}, but the image configuration promises {diff_id}")
 
 
 def unpack_blob(
@@ -70,6 +92,6 @@ def unpack_blob(
     finally:
         hashing.stop()
         ahead.stop()
-    if diff_id is not None and found != diff_id:
-        raise CorruptContent(f"layer unpacks to {found}, but the image configuration promises {diff_id}")
+    if diff_id is not None:
+        _check(found, diff_id)
     return applied

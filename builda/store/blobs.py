@@ -69,6 +69,24 @@ class Blobs:
             self.unsynced.add(self.path(digest))
         return digest
 
+    def unpacks_to(self, layer: Digest, diff_id: Digest) -> bool:
+        """Whether the layer's blob is known to unpack to `diff_id`; False if nobody has looked."""
+        if layer == diff_id:  # not compressed
+            return True
+        try:
+            return os.readlink(self._diff(layer)) == str(diff_id)
+        except FileNotFoundError:
+            return False
+
+    def note(self, layer: Digest, diff_id: Digest) -> None:
+        """Remember what the layer's blob unpacks to, which the caller has computed; only a cache."""
+        with contextlib.suppress(OSError):
+            private.make(os.path.dirname(self._diff(layer)))  # a store of an earlier version has none
+            os.symlink(str(diff_id), self._diff(layer))
+
+    def _diff(self, layer: Digest) -> str:
+        return self._layout.path("diffs", layer.encoded)
+
     def new(self) -> BlobWriter:
         """A blob whose digest is known only when it is written."""
         return BlobWriter(self)
@@ -164,12 +182,15 @@ class BlobWriter:
             if said is not error:
                 raise said from error
 
-    def publish(self, digest: Digest) -> None:
-        """The content is in the store under `digest`, which the caller computed while writing."""
+    def publish(self, digest: Digest, diff_id: Digest | None = None) -> None:
+        """The content is in the store under `digest`, which the caller computed while writing; of a layer its DiffID,
+        too."""
         path = self._blobs.path(digest)
         if not self._blobs.has(digest, os.fstat(self.file.fileno()).st_size):
             os.rename(self._path, path)
             self._blobs.unsynced.add(path)
+        if diff_id is not None:
+            self._blobs.note(digest, diff_id)
 
 
 def _rehash(file: BinaryIO, hasher: object) -> int:

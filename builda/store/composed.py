@@ -190,6 +190,7 @@ class ComposedSnapshots(Snapshots):
                 ahead.stop()
         if found != diff_id:
             raise CorruptContent(f"layer unpacks to {found}, but the image configuration promises {diff_id}")
+        self._blobs.note(layer.digest, diff_id)
         return count, bool(hiding)
 
 

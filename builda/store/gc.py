@@ -39,6 +39,7 @@ def sweep(store: Store) -> None:
         _sweep_snapshots(store, marked.snapshots, horizon)
         _sweep_chains(where)
         _sweep_blobs(where, marked.blobs, horizon)
+        _sweep_diffs(where)
         store.containers.release_stale(horizon)
         _sweep_references(store, horizon)
         _sweep_ingest(where, horizon)
@@ -106,6 +107,13 @@ def _sweep_blobs(where: Layout, marked: frozenset[str], horizon: float) -> None:
     for name in layout.iter_names(where.path("blobs/sha256")):
         if name not in marked:
             _take(where, where.blob(name), horizon)
+
+
+def _sweep_diffs(where: Layout) -> None:
+    """What is known of blobs that are gone."""
+    for name in layout.iter_names(where.path("diffs")):
+        if not os.path.exists(where.blob(name)):
+            layout.unlink(where, where.path("diffs", name))
 
 
 def _sweep_snapshots(store: Store, marked: frozenset[str], horizon: float) -> None:

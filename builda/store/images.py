@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builda.errors import CorruptContent, InUse, NotFound, StoreUnavailable
 from builda.oci.digest import Digest
-from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
+from builda.oci.reference import LOCAL_REGISTRY, Reference, ShortReference, parse_short
 from builda.store import layout
 from builda.store.layout import Layout
 
@@ -98,17 +98,19 @@ class Images:
         self._layout = where
         self._blobs = blobs
 
-    def put(self, descriptor: Descriptor, names: tuple[str, ...] = ()) -> Image:
+    def put(self, descriptor: Descriptor, names: tuple[str, ...] = (), *, free_only: bool = False) -> Image:
         """The image that `descriptor` names is published, and `names` point at it, last of all.
 
-        Everything it consists of must be in the store; NotFound names what is not. Survives a power cut.
+        With `free_only` names that other images have stay theirs. Everything it consists of must be in the store;
+        NotFound names what is not. Survives a power cut.
         """
         record = self._record_of(descriptor)
         self._blobs.sync()
         with layout.translated(self._layout.root), self._locked():
             layout.publish(self._layout, self._path(descriptor.digest), json.dumps(record).encode(), durable=True)
             for name in names:
-                self._point(name, descriptor.digest)
+                if not (free_only and self._is_taken(name)):
+                    self._point(name, descriptor.digest)
         self._write_index()
         return Image(self._blobs, record, self.names_of(descriptor.digest))
 
@@ -165,6 +167,14 @@ class Images:
     def _point(self, name: str, digest: Digest) -> None:
         body = json.dumps({"name": name, "manifest": str(digest)}).encode()
         layout.publish(self._layout, self._layout.path("refs", layout.quote(name)), body, durable=True)
+
+    def _is_taken(self, name: str) -> bool:
+        """Whether an image has this name."""
+        try:
+            target = layout.read_json(self._layout.path("refs", layout.quote(name)))["manifest"]
+        except FileNotFoundError:
+            return False
+        return os.path.exists(self._path(Digest.parse(target)))
 
     def tag(self, image: Image, name: str) -> None:
         """`name` points at the image; NotFound when it was removed meanwhile."""
@@ -254,16 +264,29 @@ class Images:
         if short.digest is not None:
             path = self._layout.path("images", f"{short.digest.encoded}.json")
             return str(short.digest) if os.path.exists(path) else None
+        full = self._full_name(text, short, names)
+        return None if full is None else names[full]
+
+    def _full_name(self, text: str, short: ShortReference, names: dict[str, str]) -> str | None:
         for registry in [short.registry] if short.registry else [LOCAL_REGISTRY, None]:
             full = str(Reference.parse(text, default_registry=registry) if registry else Reference.parse(text))
             if full in names:
-                return names[full]
-        if short.registry is None:
-            tail = f"/{short.repository}:{short.tag or 'latest'}"
-            found = {names[name] for name in names if name.endswith(tail)}
-            if len(found) == 1:
-                return found.pop()
-        return None
+                return full
+        if short.registry is not None:
+            return None
+        tail = f"/{short.repository}:{short.tag or 'latest'}"
+        found = [name for name in names if name.endswith(tail)]
+        return found[0] if len({names[name] for name in found}) == 1 else None
+
+    def full_name(self, text: str) -> str | None:
+        """The name in the store that a user means by `text`; None for an ID, a digest, and what is not there."""
+        from builda.errors import InvalidReference
+
+        try:
+            short = parse_short(text)
+        except InvalidReference:
+            return None
+        return None if short.digest is not None else self._full_name(text, short, self.names())
 
     def _identified(self, text: str) -> str | None:
         """The manifest digest of the image whose ID, or manifest digest, begins with `text`."""

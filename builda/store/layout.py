@@ -24,6 +24,7 @@ DIRECTORIES = (
     "images",
     "refs",
     "chains",
+    "diffs",
     "snapshots",
     "containers",
     "names",

@@ -63,8 +63,11 @@ class MemorySnapshots(Snapshots):
         from builda.store import locks
 
         chains = chain_ids(image.config.diff_ids)
-        if not chains or (found := self.find_chain(chains[-1])) is not None:
-            return found if chains else None
+        if not chains:
+            return None
+        if (found := self.find_chain(chains[-1])) is not None:
+            self._check_claims(image, [found] * len(chains))
+            return found
         lock = locks.exclusive(locks.bucket(self._layout.path("locks"), chains[-1].encoded, "unpack-"))
         with layout.translated(self._layout.root), lock:
             return self.find_chain(chains[-1]) or self._flatten(image, chains[-1], emit)
@@ -87,6 +90,7 @@ class MemorySnapshots(Snapshots):
                     reader = VerifyingReader(file, layer.digest, layer.size)
                     kind = compression_of(layer.media_type)
                     unpack_blob(reader, kind, root, diff_id=diff_id, whiteouts="plain")
+                self._blobs.note(layer.digest, diff_id)
                 size = layer.size
                 emit(BlobProgress(action="unpack", digest=layer.digest, offset=size, total=size, done=True))
             entries, size = self._measure(key)

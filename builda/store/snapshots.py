@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -333,10 +333,8 @@ class Snapshots:
         from builda.oci.config import chain_ids
 
         chains = chain_ids(image.config.diff_ids)
-        layers = image.manifest.layers
-        if len(chains) != len(layers):
-            raise CorruptContent(f"image has {len(layers)} layers and {len(chains)} diff_ids: {image.digest}")
         known = [self.find_chain(chain) for chain in chains]
+        self._check_claims(image, known)
         if None not in known and (not known or self._is_whole(known[-1])):
             return known[-1] if known else None
         from builda.store import locks
@@ -344,6 +342,26 @@ class Snapshots:
         lock = locks.exclusive(locks.bucket(self._layout.path("locks"), chains[-1].encoded, "unpack-"))
         with layout.translated(self._layout.root), lock:
             return self._complete(image, chains, emit)
+
+    def _check_claims(self, image: Image, known: Sequence[str | None]) -> None:
+        """CorruptContent if a layer that need not be unpacked is not the one that the configuration says it is.
+
+        Else an image could have another one's files by their DiffID, and its own blob would never be looked at. Each
+        blob is read once for this.
+        """
+        layers, diff_ids = image.manifest.layers, image.config.diff_ids
+        if len(diff_ids) != len(layers):
+            raise CorruptContent(f"image has {len(layers)} layers and {len(diff_ids)} diff_ids: {image.digest}")
+        for layer, diff_id, snapshot in zip(layers, diff_ids, known, strict=True):
+            if snapshot is not None and not self._blobs.unpacks_to(layer.digest, diff_id):
+                from builda.fs.layer import check_diff_id
+                from builda.oci.digest import VerifyingReader
+                from builda.oci.mediatype import compression_of
+
+                with self._blobs.open(layer.digest) as file:
+                    reader = VerifyingReader(file, layer.digest, layer.size)
+                    check_diff_id(reader, compression_of(layer.media_type), diff_id)
+                self._blobs.note(layer.digest, diff_id)
 
     def unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, parent: str | None, emit: Emit) -> str:
         """The committed snapshot of one layer on `parent`, which together are `chain`; unpacked when missing."""
@@ -435,6 +453,7 @@ class Snapshots:
                 raise
             finally:
                 os.close(root)
+        self._blobs.note(layer.digest, diff_id)
         from builda.events import BlobProgress, Warned
 
         emit(BlobProgress(action="unpack", digest=layer.digest, offset=layer.size, total=layer.size, done=True))

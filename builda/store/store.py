@@ -177,10 +177,11 @@ class Store:
 
     # Images
 
-    def put_image(self, descriptor: Descriptor, *, names: tuple[str, ...] = ()) -> Image:
-        """The image is published and has these names; all of it must be in the store."""
+    def put_image(self, descriptor: Descriptor, *, names: tuple[str, ...] = (), free_only: bool = False) -> Image:
+        """The image is published and has these names, with `free_only` those that no other image has; all of it must be
+        in the store."""
         self.lease()
-        return self.images.put(descriptor, names)
+        return self.images.put(descriptor, names, free_only=free_only)
 
     def find_image(self, text: str) -> Image | None:
         """The image a user means by `text`; None when there is none."""

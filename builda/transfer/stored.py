@@ -55,11 +55,13 @@ class StoreSource(BlobsSource):
 
 
 class StoreSink:
-    """The store; the image gets `names` when its manifest arrives. `image` is there afterwards."""
+    """The store; the image gets `names`, with `free_only` those that no other image has, when its manifest arrives.
+    `image` is there afterwards."""
 
-    def __init__(self, store: Store, names: tuple[str, ...] = ()) -> None:
+    def __init__(self, store: Store, names: tuple[str, ...] = (), *, free_only: bool = False) -> None:
         self._store = store
         self._names = names
+        self._free_only = free_only
         self.image: Image | None = None
         store.lease()
 
@@ -80,4 +82,4 @@ class StoreSink:
             raise Unsupported(f"the store keeps sha256 content only: {descriptor.digest}")
         stored = self._store.put_bytes(data, descriptor.media_type)
         if top:
-            self.image = self._store.put_image(stored, names=self._names)
+            self.image = self._store.put_image(stored, names=self._names, free_only=self._free_only)

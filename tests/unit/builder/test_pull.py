@@ -120,9 +120,66 @@ def test_images_in_files(bench: Bench, box: Image, tmp_path: Path, transport: st
     assert bench.shell(container, "echo works") == "works\n"
 
 
-def test_a_directory_is_a_place_for_an_image(bench: Bench, box: Image, tmp_path: Path) -> None:
+def test_a_directory_is_a_place_for_an_image_without_a_name(bench: Bench, box: Image, tmp_path: Path) -> None:
     bench.builder.push("box", f"dir:{tmp_path}/image")
-    assert bench.builder.pull(f"dir:{tmp_path}/image").id == box.id
+    bench.store.untag("localhost/box:latest")
+    found = bench.builder.pull(f"dir:{tmp_path}/image")
+    assert (found.id, found.names) == (box.id, ())
+
+
+VICTIM = "docker.io/library/victim:43"
+ARCHIVES = [f"docker-archive:{{}}/d.tar:{VICTIM}", f"oci-archive:{{}}/a.tar:{VICTIM}", f"oci:{{}}/there:{VICTIM}"]
+
+
+def pushed(bench: Bench, place: str) -> Image:
+    """What is at `place` now under the name VICTIM, which another image of the store has."""
+    container = bench.builder.from_image("box")
+    (bench.builder.mount(container) / "evil").touch()
+    evil = bench.builder.commit(container, CommitOptions(destination="evil"))
+    bench.builder.push("evil", place)
+    bench.store.tag(bench.store.image("box"), VICTIM)
+    return evil
+
+
+@pytest.mark.parametrize("place", ARCHIVES)
+@pytest.mark.parametrize("named", [True, False], ids=["name given", "own name"])
+def test_an_archive_takes_no_name_from_another_image(
+    bench: Bench, box: Image, tmp_path: Path, place: str, named: bool
+) -> None:
+    place = place.format(tmp_path)
+    evil = pushed(bench, place)
+    at = place if named else place.removesuffix(f":{VICTIM}")
+    container = bench.builder.from_image(at)
+    assert container.config.diff_ids == evil.config.diff_ids
+    assert bench.builder.pull(at).config.diff_ids == evil.config.diff_ids
+    assert bench.builder.pull(at, PullOptions(moves_names=named)).config.diff_ids == evil.config.diff_ids
+    assert (bench.store.names()[VICTIM] == str(box.digest)) is not named
+    warnings = [event.message for event in bench.events if isinstance(event, Warned) and VICTIM in event.message]
+    assert len(warnings) == (2 if named else 3)
+
+
+@pytest.mark.parametrize("place", ["docker-archive:{}/d.tar", "oci-archive:{}/a.tar"])
+def test_an_archive_keeps_the_name_that_was_pushed(bench: Bench, box: Image, tmp_path: Path, place: str) -> None:
+    bench.store.tag(box, "quay.io/a/b:1")
+    for name, full in (("box", "localhost/box:latest"), ("quay.io/a/b:1", "quay.io/a/b:1"), (box.id.encoded, None)):
+        at = place.format(tmp_path / str(len(name)))
+        Path(at.partition(":")[2]).parent.mkdir()
+        bench.builder.push(name, at)
+        before = bench.store.names()
+        for known in before:
+            bench.store.untag(known)
+        assert bench.builder.pull(at).names == (() if full is None else (full,))
+        for known in before:
+            bench.store.tag(box, known)
+
+
+def test_an_image_whose_name_looks_like_its_id_is_called_by_its_name(bench: Bench, box: Image) -> None:
+    name = box.id.encoded[:2] + "f"
+    bench.store.tag(box, f"localhost/{name}:latest")
+    assert bench.builder.from_image(name).name == f"{name}-working-container"
+    bench.store.untag("localhost/box:latest")
+    bench.store.untag(f"localhost/{name}:latest")
+    assert bench.builder.from_image(box.id.encoded[:8]).name == f"{box.id.encoded[:12]}-working-container"
 
 
 def test_from_names_the_container_after_the_image(bench: Bench, box: Image) -> None:
@@ -133,7 +190,7 @@ def test_from_names_the_container_after_the_image(bench: Bench, box: Image) -> N
     assert names == [
         "box-working-container",
         "box-working-container-1",
-        f"{box.id.encoded[:12]}-working-container",
+        "box-working-container-2",
         "working-container",
         "box-x",
     ]
