@@ -87,7 +87,8 @@ class Containers:
         try:
             with layout.translated(self._layout.root):
                 os.mkdir(self.path(made.id), 0o700)
-            self._write(made)
+            with self.lock(made, "lock"):  # which removing it will need, and could not make on a full disk
+                self._write(made)
         except BaseException:
             self._remove_directory(made.id)
             self._release(named, made.id)

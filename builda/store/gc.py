@@ -31,7 +31,7 @@ class Marked(NamedTuple):
 def sweep(store: Store) -> None:
     """Remove everything that nothing refers to. Two sweeps never run at once; everything else may."""
     where = store.layout
-    with layout.translated(where.root), locks.exclusive(where.path("locks", "gc.lock")), leases.lease(where):
+    with layout.translated(where.root), locks.brief(where.path("locks", "gc.lock")):
         leases.remove_dead(where)
         horizon = leases.horizon(where, time.time())
         _sweep_containers(store, horizon)
@@ -195,15 +195,13 @@ def _sweep_references(store: Store, horizon: float) -> None:
 
 def _sweep_ingest(where: Layout, horizon: float) -> None:
     """Temporaries of dead processes, and partial downloads that nobody continues."""
-    from filelock import Timeout
-
     for name in layout.iter_names(where.path("ingest")):
         path = where.path("ingest", name)
         with suppress(FileNotFoundError):
             if name.startswith("blob-"):
                 # Whoever continues one holds its lock, whatever the file's time says.
                 lock = locks.bucket(where.path("locks"), name.removeprefix("blob-"))
-                with suppress(Timeout), locks.file_lock(lock, 0):
+                with suppress(BlockingIOError), locks.alone(lock):
                     _take(where, path, horizon)
             elif not layout.owner_is_alive(name):  # as far as this pid namespace knows
                 _take(where, path, horizon)

@@ -188,7 +188,7 @@ class Images:
         """Nothing is called `name` any more; whether something was."""
         if not layout.unlink(self._layout, self._layout.path("refs", layout.quote(name))):
             return False
-        self._write_index()
+        self._write_index(after_removal=True)
         return True
 
     def discard(self, digest: Digest, *, named: bool, horizon: float) -> tuple[str, ...] | None:
@@ -205,7 +205,7 @@ class Images:
             for name in names:
                 layout.unlink(self._layout, self._layout.path("refs", layout.quote(name)))
             layout.unlink(self._layout, self._path(digest))
-        self._write_index()
+        self._write_index(after_removal=True)
         return names
 
     def names(self) -> dict[str, str]:
@@ -346,7 +346,7 @@ class Images:
                 layout.unlink(self._layout, self._layout.path("refs", layout.quote(gone)))
             if last := not self.names_of(image.digest):
                 layout.unlink(self._layout, self._path(image.digest))
-        self._write_index()
+        self._write_index(after_removal=True)
         return Removal(tuple(going), (image.id.encoded,) if last else ())
 
     def _name_meant(self, text: str, image: Image) -> str | None:
@@ -367,9 +367,18 @@ class Images:
         except (FileNotFoundError, StoreUnavailable):
             found = None
         if found != self._index_entries():
-            self._write_index()
+            self._write_index(after_removal=True)
 
-    def _write_index(self) -> None:
+    def _write_index(self, *, after_removal: bool = False) -> None:
+        """`index.json` says what records and names do. On a full disk a removal goes on without: the next change, or
+        prune, writes it."""
+        try:
+            self._publish_index()
+        except StoreUnavailable as error:
+            if not (after_removal and layout.is_full(error)):
+                raise
+
+    def _publish_index(self) -> None:
         while True:
             entries = self._index_entries()
             body = json.dumps({"schemaVersion": 2, "manifests": entries}, separators=(",", ":")).encode()

@@ -134,6 +134,8 @@ def _make(layout: Layout) -> None:
     publish(layout, layout.path("oci-layout"), OCI_LAYOUT)
     if not os.path.exists(layout.path("index.json")):
         publish(layout, layout.path("index.json"), b'{"schemaVersion":2,"manifests":[]}')
+    for name in ("gc.lock", "images.lock", "names.lock"):  # so that what removes things need make nothing
+        os.close(private.opener(layout.path("locks", name), os.O_WRONLY | os.O_CREAT))
     publish(layout, layout.path("builda.json"), json.dumps({"format": FORMAT}).encode())
 
 
@@ -164,6 +166,13 @@ def translated(path: str) -> Iterator[None]:
         if said is error:
             raise
         raise said from error
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether this is an error of a file system that has no bytes or inodes left."""
+    if isinstance(error, StoreUnavailable):
+        error = error.__cause__
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def unavailable(error: OSError, path: str) -> StoreUnavailable | OSError:

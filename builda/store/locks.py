@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -36,12 +37,23 @@ def file_lock(path: str, timeout: float = -1) -> FileLock:
 def brief(path: str, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
     """As `exclusive`, with flock(2) itself, which is what filelock uses: for the light verbs, whose whole run is
     shorter than an import of filelock (0.03 s). `kind` is what flock is asked for."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+    fd = _opened(path)
     try:
         fcntl.flock(fd, kind)
         yield
     finally:
         os.close(fd)
+
+
+def _opened(path: str) -> int:
+    """The lock file, made if missing. Its directory if it cannot be made for lack of inodes: nobody holds what is not
+    there, and those that remove things at this moment exclude each other."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return os.open(os.path.dirname(path), _DIRECTORY)
 
 
 def shared(path: str) -> AbstractContextManager[None]:

@@ -63,16 +63,16 @@ def tiny(tmp_path: Path) -> Iterator[Store]:
 def use_up(store: Store, *, inodes: bool) -> None:
     """Take all but a little space."""
     ballast = Path(store.root).parent / "ballast"
-    ballast.mkdir()
+    ballast.mkdir(exist_ok=True)
     if inodes:
-        for number in range(1000):
+        for _ in range(1000):
             try:
-                (ballast / str(number)).touch()
+                (ballast / os.urandom(8).hex()).touch()
             except OSError:
                 return
         return
     size = os.statvfs(store.root)
-    (ballast / "x").write_bytes(bytes(max(0, size.f_bavail - 1) * size.f_bsize))
+    (ballast / f"x{len(os.listdir(ballast)) or ''}").write_bytes(bytes(max(0, size.f_bavail - 1) * size.f_bsize))
 
 
 @pytest.mark.parametrize("inodes", [False, True], ids=["no space", "no inodes"])
@@ -110,12 +110,39 @@ def test_download_onto_a_full_disk_goes_on_when_there_is_space(tiny: Store) -> N
     assert tiny.blobs.read(descriptor.digest) == BIG
 
 
-def test_full_disk_can_be_pruned(tiny: Store) -> None:
-    use_up(tiny, inodes=False)
+@pytest.mark.parametrize("inodes", [False, True], ids=["no space", "no inodes"])
+def test_full_disk_can_be_pruned(tiny: Store, inodes: bool) -> None:
+    use_up(tiny, inodes=inodes)
     with another(tiny) as store:
         store.prune(all_images=True)
     assert list(tiny.iter_images()) == []
     assert os.listdir(tiny.layout.path("blobs/sha256")) == []
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["", "without lock files"])
+@pytest.mark.parametrize("inodes", [False, True], ids=["no space", "no inodes"])
+def test_everything_can_be_removed_from_a_full_disk(tiny: Store, inodes: bool, old: bool) -> None:
+    with another(tiny) as store:
+        made = container(store, store.image("small"))
+        with store.cache_mount("x") as cache:
+            (Path(cache) / "f").touch()
+    if old:
+        for path in Path(tiny.root).rglob("*lock"):
+            path.unlink() if path.is_file() else None
+    use_up(tiny, inodes=inodes)
+    with another(tiny) as store:
+        store.remove_container(made)
+    assert list(tiny.iter_containers()) == []
+    use_up(tiny, inodes=inodes)
+    with another(tiny) as store:
+        assert store.remove_image("big").deleted
+        assert store.untag("localhost/small:latest")
+    use_up(tiny, inodes=inodes)
+    with another(tiny) as store:
+        store.prune(all_images=True)
+        assert store.fsck() == ()
+    assert list(tiny.iter_images()) == []
+    assert not os.path.exists(cache)
 
 
 @pytest.fixture
