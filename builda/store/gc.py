@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.errors import CorruptContent, NotFound, Unsupported
+from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
 from builda.oci.digest import Digest
 from builda.store import layout, leases, locks, scratch
 from builda.store.layout import Layout
@@ -19,6 +19,10 @@ from builda.store.snapshots import FLAT, LIST, MARKED
 
 if TYPE_CHECKING:
     from builda.store.store import Store
+
+
+_CLOCK_REALTIME_COARSE = 5
+"""The clock that file times are taken from (linux/time.h), up to 10 ms behind the other."""
 
 
 class Marked(NamedTuple):
@@ -31,9 +35,10 @@ class Marked(NamedTuple):
 def sweep(store: Store) -> None:
     """Remove everything that nothing refers to. Two sweeps never run at once; everything else may."""
     where = store.layout
-    with layout.translated(where.root), locks.brief(where.path("locks", "gc.lock")):
+    with layout.translated(where.root), locks.brief(where.path("locks", "gc.lock")), ExitStack() as stack:
         leases.remove_dead(where)
-        horizon = leases.horizon(where, time.time())
+        _begin(where, stack)
+        horizon = leases.horizon(where, time.clock_gettime(_CLOCK_REALTIME_COARSE))
         _sweep_containers(store, horizon)
         marked = mark(store)
         _sweep_snapshots(store, marked.snapshots, horizon)
@@ -46,6 +51,15 @@ def sweep(store: Store) -> None:
         scratch.sweep(where)
         scratch.sweep_mount_points(where)
         store.images.refresh_index()
+
+
+def _begin(where: Layout, stack: ExitStack) -> None:
+    """Take a lease, whose time is the file system's own. Without an inode for it this machine's clock will do."""
+    try:
+        stack.enter_context(leases.lease(where))
+    except StoreUnavailable as error:
+        if not layout.is_full(error):
+            raise
 
 
 def mark(store: Store) -> Marked:

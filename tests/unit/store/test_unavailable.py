@@ -15,7 +15,7 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.store.store import Store
 from tests.support import images
-from tests.support.stores import another, container, files
+from tests.support.stores import age, another, container, files
 
 pytestmark = pytest.mark.root
 
@@ -113,6 +113,7 @@ def test_download_onto_a_full_disk_goes_on_when_there_is_space(tiny: Store) -> N
 @pytest.mark.parametrize("inodes", [False, True], ids=["no space", "no inodes"])
 def test_full_disk_can_be_pruned(tiny: Store, inodes: bool) -> None:
     use_up(tiny, inodes=inodes)
+    age(tiny)
     with another(tiny) as store:
         store.prune(all_images=True)
     assert list(tiny.iter_images()) == []
