@@ -234,6 +234,7 @@ def _compiled(
     options = CompileOptions(
         platform=request.platform or machine_platform(),
         build_platform=machine_platform(),
+        platform_asked=request.platform is not None,
         build_args=request.build_args,
         target=request.target,
         contexts=frozenset(request.named_contexts),

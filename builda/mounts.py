@@ -31,8 +31,13 @@ _BOOLEAN = frozenset({"ro", "rw", "required", "z", "Z", "U"})
 _SIZE = re.compile(r"([0-9]+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 
 
-def parse_mount(text: str, source_of: Callable[[str], Source], working_dir: str = "/") -> RunMount:
-    """The mount that `text` asks for; `source_of` resolves a `from=`. InvalidValue names what is wrong with it."""
+def parse_mount(
+    text: str, source_of: Callable[[str], Source], working_dir: str = "/", *, default_target: bool = False
+) -> RunMount:
+    """The mount that `text` asks for; `source_of` resolves a `from=`. InvalidValue names what is wrong with it.
+
+    With `default_target` one that names no target is mounted over the working directory, as in a Containerfile.
+    """
     fields = _fields(text)
     kind = fields.pop("type", "bind")
     if kind not in _TYPES:
@@ -43,10 +48,14 @@ def parse_mount(text: str, source_of: Callable[[str], Source], working_dir: str 
     flags = {key: _boolean(fields[key], key, text) for key in _BOOLEAN & fields.keys()}
     if fields.get("sharing", "shared") not in ("shared", "private", "locked"):
         raise InvalidValue(f"unsupported sharing value: {fields['sharing']}", hint="it is shared, private or locked")
-    identity = fields.get("id") or (fields.get("source", "") if kind == "secret" else "")
+    identity = fields.get("id", "")
+    if kind == "secret":
+        identity = identity or fields.get("source", "") or posixpath.basename(fields.get("target", ""))
+        if not identity:
+            raise InvalidValue(f"secret mount has neither id nor target: {text}", hint="write id=NAME")
     return RunMount(
         type=kind,  # type: ignore[arg-type]  # it is one of _TYPES
-        target=_target(kind, fields, identity, working_dir, text),
+        target=_target(kind, fields, identity, working_dir, text, default_target=default_target),
         source="" if kind == "secret" else fields.get("source", ""),
         from_=source_of(fields["from"]) if fields.get("from") else Context(),
         id=identity or ("default" if kind == "ssh" else ""),
@@ -111,12 +120,18 @@ def _number(fields: dict[str, str], key: str, base: int, text: str) -> int | Non
         raise InvalidValue(f"invalid {key}: {fields[key]!r} in {text}") from error
 
 
-def _target(kind: str, fields: dict[str, str], identity: str, working_dir: str, text: str) -> str:
+def _target(
+    kind: str, fields: dict[str, str], identity: str, working_dir: str, text: str, *, default_target: bool
+) -> str:
     target = fields.get("target", "")
     if not target:
         if kind == "secret":
             return "" if "env" in fields else f"/run/secrets/{posixpath.basename(identity)}"
         if kind == "ssh":
             return ""
-        raise InvalidValue(f"mount has no target: {text}")
-    return posixpath.join(working_dir or "/", target)
+        if not default_target:
+            raise InvalidValue(f"mount has no target: {text}")
+    path = posixpath.normpath(posixpath.join("/", working_dir, target))
+    if path.strip("/") == "":
+        raise InvalidValue(f"mount cannot have the target /: {text}", hint="write target=DIRECTORY")
+    return "/" + path.lstrip("/")

@@ -184,16 +184,16 @@ class Plan:
 
     def needed(self) -> tuple[int, ...]:
         """Indexes of the stages that the target depends on, itself last, each after what it needs."""
-        order: list[int] = []
-
-        def visit(index: int) -> None:
-            if index in order:
-                return
-            for other in stages_used(self.stages[index]):
-                visit(other)
-            order.append(index)
-
-        visit(self.target)
+        order: dict[int, None] = {}
+        pending = [(self.target, iter(stages_used(self.stages[self.target])))]
+        while pending:
+            index, others = pending[-1]
+            other = next((other for other in others if other not in order), None)
+            if other is not None:
+                pending.append((other, iter(stages_used(self.stages[other]))))
+            else:
+                order[index] = None
+                pending.pop()
         return tuple(order)
 
 

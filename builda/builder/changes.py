@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from builda.errors import CorruptContent, InvalidValue, Unsupported
 from builda.oci import edits
 from builda.oci.config import Healthcheck, ImageConfig, dump_config, parse_config
 from builda.oci.document import decode_any
-from builda.oci.edits import ConfigEdit, apply
+from builda.oci.edits import ConfigEdit, apply_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +36,7 @@ def change(config: ImageConfig, text: str) -> ImageConfig:
         )
     if not rest.strip():
         raise InvalidValue(f"{keyword.upper()} needs an argument: {text!r}")
-    return reduce(apply, parse(rest.strip(), config), config)
+    return apply_all(config, parse(rest.strip(), config))
 
 
 def merge_config(config: ImageConfig, data: bytes) -> ImageConfig:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import field, replace
-from functools import reduce
 from typing import TYPE_CHECKING
 
 from builda.builder.cachefrom import ImportedSteps, LayerLost, fetched
@@ -440,7 +439,7 @@ class _Execution:
             raise step_failed(step, cause, self.tails.of(self.label(index))) from error
 
     def configure(self, index: int, tip: Tip, step: Configure) -> None:
-        tip.config = reduce(edits.apply, step.edits, tip.config)
+        tip.config = edits.apply_all(tip.config, step.edits)
         tip.key = step_key(tip.key, step, {})
         if step.created_by is not None:
             entry = History(created=self.moment(), created_by=step.created_by, empty_layer=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from builda.oci.config import History
-from builda.oci.edits import apply
+from builda.oci.edits import apply_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +46,7 @@ def configure(builder: Builder, container: WorkingContainer, step: Configure) ->
     with builder.store.locked(container) as current:
         changed = replace(
             current,
-            config=reduce(apply, step.edits, current.config),
+            config=apply_all(current.config, step.edits),
             annotations=_annotations(current.annotations, step),
         )
         if step.created_by is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 EXPERIMENTAL = frozenset({"invaliddefinitiondescription"})
 """Checks that run only where `experimental=NAME` or `experimental=all` asks for them."""
 
+_COMMENT = re.compile(r"check\s*=\s*(\S+)", re.IGNORECASE)
 _BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 
 
@@ -28,6 +30,19 @@ class Settings(NamedTuple):
         name = check.lower()
         asked = name not in EXPERIMENTAL or bool({name, "all"} & self.experimental)
         return asked and not {name, "all"} & self.skip
+
+    def with_comments(self, comments: tuple[str, ...]) -> Settings:
+        """These, and what the first `check=` among the comments above an instruction adds for it alone."""
+        for comment in comments:
+            match = _COMMENT.match(comment)
+            if match is None:
+                continue
+            try:
+                own = _settings(match[1], InvalidValue)
+            except BuildaError:  # a comment after all
+                return self
+            return self._replace(skip=self.skip | own.skip, experimental=self.experimental | own.experimental)
+        return self
 
 
 def settings_of(parsed: Parsed, build_args: Mapping[str, str]) -> Settings:

@@ -9,15 +9,15 @@ import difflib
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import field
 from typing import NamedTuple
 
 from builda.errors import InvalidReference, InvalidValue
 from builda.frontend import words
 from builda.frontend.check_settings import settings_of
-from builda.frontend.compile import PROXIES, global_platforms
-from builda.frontend.heredoc import split_raw
-from builda.frontend.instructions import Arg, Assign, Command, From, Text, Transfer, Typed, Words, typed
+from builda.frontend.compile import global_platforms
+from builda.frontend.instructions import Arg, Assign, Command, From, Health, Text, Transfer, Typed, Words, typed
 from builda.frontend.parse import Instruction, Parsed
 from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform
@@ -32,12 +32,13 @@ class Finding(NamedTuple):
     check: str
     message: str
     at: Location
+    under: Location | None = None  # the instruction whose comments count, where it is not the one at `at`
 
 
-_SECRET = re.compile(r"(^|_)(apikey|auth|credentials?|key|password|pword|passwd|secret|token)(_|$)", re.IGNORECASE)
-_PUBLIC = re.compile(r"public|_keyring|key_?(id|name|file|path)$", re.IGNORECASE)
-_VARIABLE = re.compile(r"\\.|\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(.?)|([A-Za-z_][A-Za-z0-9_]*))")
-_BUILTIN = frozenset({"PATH", "HOME", "HOSTNAME", "TERM", "SOURCE_DATE_EPOCH", *PROXIES})
+_SECRET = re.compile(r"(_|^)(apikey|auth|credentials?|key|password|pword|passwd|secret|token)(_|$)", re.IGNORECASE)
+_PUBLIC = re.compile(r"(_|^)(public|file|version)(_|$)", re.IGNORECASE)
+_SUGGESTED_FROM = 200
+"""Names among which a near one is looked for, which is slow."""
 _PLATFORM_ARGS = frozenset(global_platforms(Platform(os="", architecture=""), Platform(os="", architecture="")))
 
 
@@ -62,25 +63,29 @@ def check(parsed: Parsed, facts: Facts | None = None) -> tuple[Finding, ...]:
     found = [
         *_text_checks(parsed),
         *_stage_checks(listed),
-        *_instruction_checks(listed, known.ignored),
-        *_variables(listed, known),
-        *_base_platforms(listed, known),
+        *_Walk(known, parsed.escape).findings(listed),
         *_descriptions(parsed, listed),
     ]
     order = {instruction.at: index for index, (instruction, _) in enumerate(listed)}
-    kept = [finding for finding in dict.fromkeys(found) if settings.wants(finding.check)]
+    at_each = {at: settings.with_comments(comments) for at, comments in parsed.comments.items()}
+    kept = [
+        finding
+        for finding in dict.fromkeys(found)
+        if at_each.get(finding.under or finding.at, settings).wants(finding.check)
+    ]
     return tuple(sorted(kept, key=lambda finding: order.get(finding.at, -1)))
 
 
 def _text_checks(parsed: Parsed) -> Iterator[Finding]:
     for at in parsed.empty_continuations:
         yield Finding("NoEmptyContinuation", "empty line inside a continuation", at)
-    upper = sum(item.written.isupper() for item in parsed.instructions)
-    lower = sum(item.written.islower() for item in parsed.instructions)
-    for item in parsed.instructions:
-        mixed = not (item.written.isupper() or item.written.islower())
-        if mixed or (item.written.islower() and upper >= lower) or (item.written.isupper() and lower > upper):
-            wanted = "upper" if upper >= lower else "lower"
+    first = next((i for i, item in enumerate(parsed.instructions) if item.keyword == "FROM"), 0)
+    staged = parsed.instructions[first:]  # ARGs above the first stage do not count
+    upper = sum(item.written.isupper() for item in staged)
+    lower = sum(item.written.islower() for item in staged)
+    for item in staged:
+        if not (item.written.islower() if lower > upper else item.written.isupper()):
+            wanted = "lower" if lower > upper else "upper"
             yield Finding(
                 "ConsistentInstructionCasing", f"{item.written} does not match the {wanted} case of the others", item.at
             )
@@ -95,7 +100,7 @@ def _stage_checks(listed: list[tuple[Instruction, Typed]]) -> Iterator[Finding]:
         if item.name is not None:
             if raw != raw.lower():
                 yield Finding("StageNameCasing", f"stage name should be lower case: {raw}", item.at)
-            if item.as_written and item.as_written.isupper() != instruction.written.isupper():
+            if item.as_written and _other_case(item.as_written, instruction.written):
                 yield Finding(
                     "FromAsCasing", f"'{item.as_written}' and '{instruction.written}' differ in case", item.at
                 )
@@ -104,222 +109,311 @@ def _stage_checks(listed: list[tuple[Instruction, Typed]]) -> Iterator[Finding]:
             if item.name in ("scratch", "context"):
                 yield Finding("ReservedStageName", f"stage name is reserved: {item.name}", item.at)
             seen.add(item.name)
-        yield from _platform_checks(item)
 
 
-def _platform_checks(item: From) -> Iterator[Finding]:
-    if item.platform is None:
-        return
-    if item.platform in ("$TARGETPLATFORM", "${TARGETPLATFORM}"):
-        yield Finding("RedundantTargetPlatform", f"--platform={item.platform} is the default", item.at)
-    elif "$" not in item.platform:
-        yield Finding("FromPlatformFlagConstDisallowed", f"--platform has a constant value: {item.platform}", item.at)
-
-
-def _instruction_checks(listed: list[tuple[Instruction, Typed]], ignored: Callable[[str], bool]) -> Iterator[Finding]:
-    absolute = False
-    single: dict[str, Location] = {}
-    for instruction, item in listed:
-        match item:
-            case From():
-                absolute, single = False, {}
-            case Command(keyword="CMD" | "ENTRYPOINT") | Text(keyword="MAINTAINER"):
-                yield from _command_checks(item, single)
-            case Text(keyword="WORKDIR", text=text):
-                if not absolute and not text.startswith(("/", "$", '"/', "'/")):
-                    yield Finding(
-                        "WorkdirRelativePath", f"relative WORKDIR without an absolute one before: {text}", item.at
-                    )
-                absolute = absolute or text.startswith("/")
-            case Assign():
-                yield from _assign_checks(item)
-            case Arg():
-                yield from _secrets([name for name, _ in item.pairs], item.at, "ARG")
-            case Words(keyword="EXPOSE"):
-                yield from _expose_checks(item)
-            case Transfer() if not any(name == "from" for name, _ in item.flags):
-                yield from _ignored(item, ignored)
-            case _:
-                if instruction.keyword == "HEALTHCHECK":
-                    yield from _repeated("HEALTHCHECK", item.at, single)
-
-
-def _command_checks(item: Command | Text, single: dict[str, Location]) -> Iterator[Finding]:
-    if isinstance(item, Text):
-        yield Finding("MaintainerDeprecated", "MAINTAINER is deprecated; use a label", item.at)
-        return
-    if item.args is None and item.text:
-        message = f"JSON arguments are recommended for {item.keyword}: a shell does not pass signals on"
-        if item.text.startswith("["):
-            message = f"{item.keyword} is no JSON array of strings, so a shell gets it as it stands: {item.text[:80]}"
-        yield Finding("JSONArgsRecommended", message, item.at)
-    yield from _repeated(item.keyword, item.at, single)
-
-
-def _repeated(keyword: str, at: Location, single: dict[str, Location]) -> Iterator[Finding]:
-    if keyword in single:
-        yield Finding(
-            "MultipleInstructionsDisallowed", f"only the last {keyword} of a stage has an effect", single[keyword]
-        )
-    single[keyword] = at
-
-
-def _assign_checks(item: Assign) -> Iterator[Finding]:
-    if item.legacy:
-        message = f'"{item.keyword} key=value" should be used instead of "{item.keyword} key value"'
-        yield Finding("LegacyKeyValueFormat", message, item.at)
-    if item.keyword == "ENV":
-        yield from _secrets([name for name, _ in item.pairs], item.at, "ENV")
-
-
-def _secrets(names: list[str], at: Location, keyword: str) -> Iterator[Finding]:
-    for name in names:
-        if _SECRET.search(name) and not _PUBLIC.search(name):
-            yield Finding(
-                "SecretsUsedInArgOrEnv", f"do not keep secrets in {keyword}: {name}; use RUN --mount=type=secret", at
-            )
-
-
-def _expose_checks(item: Words) -> Iterator[Finding]:
-    for word in item.words:
-        port, _, protocol = word.partition("/")
-        if protocol != protocol.lower() and "$" not in protocol:
-            yield Finding("ExposeProtoCasing", f"protocol should be lower case: {word}", item.at)
-        if ":" in port and "$" not in port:
-            yield Finding("ExposeInvalidFormat", f"EXPOSE takes no address and no host port: {word}", item.at)
-
-
-def _ignored(item: Transfer, ignored: Callable[[str], bool]) -> Iterator[Finding]:
-    for source in item.sources:
-        path = posixpath.normpath(source).lstrip("/")
-        if not re.search(r"[*?\[$]|://", source) and path not in (".", "") and ignored(path):
-            yield Finding("CopyIgnoredFile", f"an ignore file excludes this source: {source}", item.at)
-
-
-def _base_platforms(listed: list[tuple[Instruction, Typed]], facts: Facts) -> Iterator[Finding]:
-    """InvalidBaseImagePlatform: an image that is for another platform than its stage."""
-    top = _top_values(listed, facts)
-    names: set[str] = set()
-    for _, item in listed:
-        if not isinstance(item, From):
-            continue
-        wanted = _platform(item, top, facts)
-        image = _expanded(item.image, top)
-        if wanted is not None and image is not None and image.lower() not in names | {"scratch"}:
-            config = facts.config_of(image)
-            if config is not None and not wanted.runs(config.platform):
-                message = f"base image is for {config.platform}, and the stage for {wanted}: {image}"
-                yield Finding("InvalidBaseImagePlatform", message, item.at)
-        names |= {item.name} if item.name else set()
-
-
-def _top_values(listed: list[tuple[Instruction, Typed]], facts: Facts) -> dict[str, str | None]:
-    """The ARGs above the first FROM, and the platform args."""
-    target = facts.platform
-    found: dict[str, str | None] = (
-        {} if target is None else dict(global_platforms(target, facts.build_platform or target))
-    )
-    for _, item in listed:
-        if isinstance(item, From):
-            break
-        if isinstance(item, Arg):
-            found.update((name, facts.build_args.get(name, default)) for name, default in item.pairs)
-    return found
-
-
-def _platform(item: From, top: Mapping[str, str | None], facts: Facts) -> Platform | None:
-    if item.platform is None:
-        return facts.platform
-    text = _expanded(item.platform, top)
-    try:
-        return Platform.parse(text) if text else facts.platform
-    except InvalidValue:
-        return None  # the compiler says so
-
-
-def _expanded(text: str, values: Mapping[str, str | None]) -> str | None:
-    try:
-        return words.expand(text, values.get)
-    except InvalidValue:
-        return None
+def _other_case(word: str, keyword: str) -> bool:
+    """Whether AS is written in another case than its FROM; one that mixes cases is told of elsewhere."""
+    if keyword.isupper():
+        return not word.isupper()
+    return keyword.islower() and not word.islower()
 
 
 def _descriptions(parsed: Parsed, listed: list[tuple[Instruction, Typed]]) -> Iterator[Finding]:
     """InvalidDefinitionDescription: a comment right above an ARG or a named FROM describes it, its name first."""
     for instruction, item in listed:
-        comment = parsed.comments.get(instruction.at)
+        comment = next(iter(parsed.comments.get(instruction.at, ())[-1:]), "")
         names = [pair[0] for pair in item.pairs] if isinstance(item, Arg) else []
         if isinstance(item, From) and item.name is not None:
             names = [instruction.value.split()[-1], item.name]
-        if comment is None or not names or comment.partition(" ")[0] in names:
+        if not comment or not names or comment.partition(" ")[0] in names:
             continue
         message = f"comment above {instruction.keyword} should begin with its name: # {names[0]} DESCRIPTION"
         yield Finding("InvalidDefinitionDescription", message, item.at)
 
 
-def _variables(listed: list[tuple[Instruction, Typed]], facts: Facts) -> Iterator[Finding]:
-    """UndefinedVar, UndefinedArgInFrom and InvalidDefaultArgInFrom."""
-    top: dict[str, str | None] = {}
-    known: set[str] | None = None
-    stages: dict[str, set[str] | None] = {}
-    name: str | None = None
-    for instruction, item in listed:
-        if isinstance(item, From):
-            yield from _from_variables(item, top)
-            known = _inherited(item, stages, _expanded(item.image, _top_values(listed, facts)), facts)
-            name = item.name
-        elif isinstance(item, Arg) and not stages and known is None and name is None:
-            top.update(item.pairs)
-            continue
-        elif known is not None:
-            yield from _undefined(instruction, item, known)
-            if isinstance(item, Arg) or (isinstance(item, Assign) and item.keyword == "ENV"):
-                known.update(pair[0] for pair in item.pairs)
-        if name is not None:
-            stages[name] = known
+class _Scope:
+    """The variables at one place of a stage: their values, and the ARGs that are declared without one."""
 
+    def __init__(self, values: Mapping[str, str], escape: str) -> None:
+        self.values = dict(values)
+        self.declared: set[str] = set()
+        self.escape = escape
+        self.shell = False  # SHELL was used, here or below
+        self.working_dir = False  # a WORKDIR of the file was
 
-def _inherited(item: From, stages: dict[str, set[str] | None], image: str | None, facts: Facts) -> set[str] | None:
-    """The variables a stage starts with; None when they cannot be known."""
-    if item.image == "scratch":
-        return set(_BUILTIN)
-    if item.image.lower() in stages:
-        parent = stages[item.image.lower()]
-        return None if parent is None else set(parent)
-    config = None if image is None else facts.config_of(image)
-    return None if config is None else set(_BUILTIN | config.environ().keys())
+    def child(self) -> _Scope:
+        """What a stage that stands on this one begins with."""
+        made = _Scope(self.values, self.escape)
+        made.declared, made.shell, made.working_dir = set(self.declared), self.shell, self.working_dir
+        return made
 
+    def expand(self, text: str, *, heredoc: bool = False) -> tuple[str | None, list[str]]:
+        """The text expanded (None where that fails), and the names in it that nothing sets."""
+        missing: list[str] = []
 
-def _from_variables(item: From, top: dict[str, str | None]) -> Iterator[Finding]:
-    for text in (item.image, item.platform or ""):
-        for name in _referenced(text):
-            if name not in top and name not in _PLATFORM_ARGS:
-                yield Finding("UndefinedArgInFrom", f"FROM uses an ARG that nothing declares: {name}", item.at)
-    if any(name in top for name in _referenced(item.image)):
-        image = words.expand(item.image, top.get)
+        def lookup(name: str) -> str | None:
+            if name not in self.values and name not in self.declared:
+                missing.append(name)
+            return self.values.get(name)
+
         try:
-            parse_short(image)
-        except InvalidReference:
-            message = f"default values of ARGs give an invalid image name: {item.image} is {image!r}"
-            yield Finding("InvalidDefaultArgInFrom", message, item.at)
+            if heredoc:
+                return words.keep_quotes(text, lookup), missing
+            return words.expand(text, lookup, self.escape), missing
+        except InvalidValue:
+            return None, missing
 
 
-def _undefined(instruction: Instruction, item: Typed, known: set[str]) -> Iterator[Finding]:
-    if isinstance(item, Command) or instruction.keyword in ("HEALTHCHECK", "ONBUILD", "ARG"):
-        return
-    words_ = split_raw(instruction.value)
-    plain = " ".join(word if '"' in word else re.sub("'[^']*'", "", word) for word in words_)
-    for name in _referenced(plain):
-        if name not in known and name not in _PLATFORM_ARGS:
-            near = difflib.get_close_matches(name, known - _BUILTIN, 1)
+class _Walk:
+    """The file from its first to its last instruction, as BuildKit's frontend goes through it."""
+
+    def __init__(self, facts: Facts, escape: str) -> None:
+        self.facts = facts
+        self.escape = escape
+        target = facts.platform
+        self.platforms = {} if target is None else global_platforms(target, facts.build_platform or target)
+        self.top = _Scope(self.platforms, escape)  # ARGs above the first FROM, with build args
+        self.defaults: _Scope | None = _Scope(self.platforms, escape)  # and without; None where one cannot be expanded
+        self.stages: dict[str, _Scope | None] = {}
+        self.scope: _Scope | None = None  # of the stage; None where its base image is not here
+        self.before = _Scope({}, escape)  # the same, empty where it is not known
+        self.single: dict[str, Location] = {}
+
+    def findings(self, listed: list[tuple[Instruction, Typed]]) -> Iterator[Finding]:
+        begun, name = False, None
+        for instruction, item in listed:
+            if isinstance(item, From):
+                begun, name = True, item.name
+                yield from self._from(item)
+                yield from self._base_platform(item)
+                self.scope = self._inherited(item)
+                self.single = {}
+                self.before = self.scope or _Scope({}, self.escape)
+            elif not begun:
+                self._top_arg(item)
+            else:
+                yield from self._instruction(instruction, item)
+            if begun and name is not None:
+                self.stages[name] = self.scope
+
+    def _top_arg(self, item: Typed) -> None:
+        for name, default in item.pairs if isinstance(item, Arg) else ():
+            self.top.declared.add(name)
+            if name in self.facts.build_args:
+                self.top.values[name] = self.facts.build_args[name]
+            elif default is not None:
+                self.top.values[name] = self.top.expand(default)[0] or ""
+            if self.defaults is not None and default is not None:
+                value = self.defaults.expand(default)[0]
+                if value is None:
+                    self.defaults = None
+                else:
+                    self.defaults.values[name] = value
+
+    def _from(self, item: From) -> Iterator[Finding]:
+        missing = self.top.expand(item.image)[1]
+        for name in dict.fromkeys(missing):
+            yield Finding("UndefinedArgInFrom", f"FROM uses an ARG that nothing declares: {name}", item.at)
+        if self.defaults is not None and "$" in item.image and not missing:
+            default = self.defaults.expand(item.image)[0]
+            if default is not None and not _is_image_name(default):
+                message = f"default values of ARGs give an invalid image name: {item.image} is {default!r}"
+                yield Finding("InvalidDefaultArgInFrom", message, item.at)
+        if item.platform is not None:
+            yield from self._from_platform(item, item.platform)
+
+    def _from_platform(self, item: From, platform: str) -> Iterator[Finding]:
+        used: list[str] = []
+        value = ""
+
+        def lookup(name: str) -> str | None:
+            used.append(name)
+            return self.top.values.get(name)
+
+        with suppress(InvalidValue):
+            value = words.expand(platform, lookup, self.escape)
+        for name in dict.fromkeys(used):
+            if name not in self.top.values and name not in self.top.declared and name not in _PLATFORM_ARGS:
+                yield Finding("UndefinedArgInFrom", f"FROM uses an ARG that nothing declares: {name}", item.at)
+        if set(used) == {"TARGETPLATFORM"} and value in ("", self.platforms.get("TARGETPLATFORM", "")):
+            yield Finding("RedundantTargetPlatform", f"--platform={platform} is the default", item.at)
+        elif not used and not _names_platform(item.name or "", value):
+            yield Finding("FromPlatformFlagConstDisallowed", f"--platform has a constant value: {platform}", item.at)
+
+    def _base_platform(self, item: From) -> Iterator[Finding]:
+        """InvalidBaseImagePlatform: an image that is for another platform than its stage."""
+        wanted, image = self._platform(item), self.top.expand(item.image)[0]
+        if wanted is None or not image or image.lower() in self.stages or image == "scratch":
+            return
+        config = self.facts.config_of(image)
+        if config is not None and not wanted.runs(config.platform):
+            message = f"base image is for {config.platform}, and the stage for {wanted}: {image}"
+            yield Finding("InvalidBaseImagePlatform", message, item.at)
+
+    def _platform(self, item: From) -> Platform | None:
+        text = None if item.platform is None else self.top.expand(item.platform)[0]
+        try:
+            return Platform.parse(text) if text else self.facts.platform
+        except InvalidValue:
+            return None  # the compiler says so
+
+    def _inherited(self, item: From) -> _Scope | None:
+        """What a stage starts with; None when its base image is not here."""
+        image = self.top.expand(item.image)[0]
+        if image == "scratch":
+            return _Scope({"PATH": ""}, self.escape)
+        if image and image.lower() in self.stages:
+            below = self.stages[image.lower()]
+            return None if below is None else below.child()
+        config = self.facts.config_of(image) if image else None
+        if config is None:
+            return None
+        scope = _Scope(config.environ(), self.escape)
+        scope.shell = bool(config.shell)
+        return scope
+
+    def _instruction(self, instruction: Instruction, item: Typed) -> Iterator[Finding]:
+        scope = self.before
+        expanded: dict[str, str | None] = {}
+        for text in _expanded_texts(item):
+            value, missing = scope.expand(text)
+            expanded[text] = None if missing and self.scope is None else value  # the base may set them
+            yield from self._undefined(missing, item.at)
+        if isinstance(item, Transfer):
+            for heredoc in item.heredocs:
+                if heredoc.expand:
+                    yield from self._undefined(scope.expand(heredoc.body, heredoc=True)[1], item.at)
+        match item:
+            case Command(keyword="CMD" | "ENTRYPOINT"):
+                yield from self._command(item, scope)
+            case Command(keyword="SHELL"):
+                scope.shell = True
+            case Text(keyword="MAINTAINER"):
+                yield Finding("MaintainerDeprecated", "MAINTAINER is deprecated; use a label", item.at)
+            case Text(keyword="WORKDIR", text=text):
+                path = expanded[text]
+                if not scope.working_dir and path is not None and not path.startswith("/"):
+                    message = f"relative WORKDIR without an absolute one before it: {text}"
+                    yield Finding("WorkdirRelativePath", message, item.at)
+                scope.working_dir = True
+            case Assign():
+                yield from _assign_checks(item, expanded)
+                if item.keyword == "ENV":
+                    scope.values.update((expanded[n] or n, expanded[v] or "") for n, v in item.pairs)
+            case Arg():
+                yield from self._arg(item, scope)
+            case Words(keyword="EXPOSE"):
+                yield from _expose_checks(item, expanded)
+            case Transfer() if not any(name == "from" for name, _ in item.flags):
+                yield from _ignored([expanded[source] or source for source in item.sources], item, self.facts.ignored)
+            case Health():
+                yield from self._repeated("HEALTHCHECK", item.at)
+            case _:
+                pass
+
+    def _undefined(self, missing: list[str], at: Location) -> Iterator[Finding]:
+        if self.scope is None:
+            return
+        known = [*self.scope.values, *self.scope.declared]
+        for name in dict.fromkeys(missing):
+            near = difflib.get_close_matches(name, known, 1) if len(known) <= _SUGGESTED_FROM else []
             meant = f" (did you mean ${near[0]}?)" if near else ""
-            yield Finding("UndefinedVar", f"variable is never defined: ${name}{meant}", item.at)
+            yield Finding("UndefinedVar", f"variable is never defined: ${name}{meant}", at)
+
+    def _arg(self, item: Arg, scope: _Scope) -> Iterator[Finding]:
+        for name, default in item.pairs:
+            yield from _secret(name, item.at, "ARG")
+            value = self.facts.build_args.get(name)
+            if value is None and default is not None:
+                value, missing = scope.expand(default)
+                yield from self._undefined(missing, item.at)
+            elif value is None:
+                value = self.top.values.get(name)
+            if value is not None:
+                scope.values[name] = value
+            scope.declared.add(name)
+
+    def _command(self, item: Command, scope: _Scope) -> Iterator[Finding]:
+        if item.args is None and not scope.shell:
+            message = f"JSON arguments are recommended for {item.keyword}: a shell does not pass signals on"
+            if item.text.startswith("["):
+                message = (
+                    f"{item.keyword} is no JSON array of strings, so a shell gets it as it stands: {item.text[:80]}"
+                )
+            yield Finding("JSONArgsRecommended", message, item.at)
+        yield from self._repeated(item.keyword, item.at)
+
+    def _repeated(self, keyword: str, at: Location) -> Iterator[Finding]:
+        if keyword in self.single:
+            message = f"only the last {keyword} of a stage has an effect"
+            yield Finding("MultipleInstructionsDisallowed", message, self.single[keyword], under=at)
+        self.single[keyword] = at
 
 
-def _referenced(text: str) -> list[str]:
-    """Variables used without a default."""
-    return [
-        match[1] or match[3]
-        for match in _VARIABLE.finditer(text)
-        if (match[1] and match[2] not in (":", "-", "+", "?")) or match[3]
-    ]
+def _expanded_texts(item: Typed) -> tuple[str, ...]:
+    """The texts of an instruction in which BuildKit replaces variables, each as one word. Defaults of ARGs are not
+    among them, as they may not count.
+    """
+    match item:
+        case Assign():
+            return tuple(text for pair in item.pairs for text in pair)
+        case Transfer():
+            flags = [value for name, value in item.flags if name in ("chown", "chmod", "checksum")]
+            return (*flags, *item.sources, item.destination)
+        case Command(keyword="RUN"):
+            return tuple(value for name, value in item.flags if name == "mount")
+        case Text(keyword="USER" | "WORKDIR" | "STOPSIGNAL"):
+            return (item.text,)
+        case Words():
+            return item.words
+        case _:
+            return ()
+
+
+def _is_image_name(text: str) -> bool:
+    try:
+        parse_short(text)
+    except InvalidReference:
+        return False
+    return True
+
+
+def _names_platform(stage: str, text: str) -> bool:
+    """Whether a stage's name says the platform that it is for, or what is written is none."""
+    try:
+        platform = Platform.parse(text)
+    except InvalidValue:
+        return True
+    return bool(stage) and (platform.os in stage or platform.architecture in stage)
+
+
+def _assign_checks(item: Assign, expanded: Mapping[str, str | None]) -> Iterator[Finding]:
+    if item.legacy:
+        message = f'"{item.keyword} key=value" should be used instead of "{item.keyword} key value"'
+        yield Finding("LegacyKeyValueFormat", message, item.at)
+    for name, _ in item.pairs if item.keyword == "ENV" else ():
+        yield from _secret(expanded[name] or name, item.at, "ENV")
+
+
+def _secret(name: str, at: Location, keyword: str) -> Iterator[Finding]:
+    if _SECRET.search(name) and not _PUBLIC.search(name):
+        yield Finding(
+            "SecretsUsedInArgOrEnv", f"do not keep secrets in {keyword}: {name}; use RUN --mount=type=secret", at
+        )
+
+
+def _expose_checks(item: Words, expanded: Mapping[str, str | None]) -> Iterator[Finding]:
+    for word in (word for text in item.words for word in (expanded[text] or "").split()):
+        *before, ports = word.split(":")
+        protocol = ports.partition("/")[2]
+        if protocol != protocol.lower():
+            yield Finding("ExposeProtoCasing", f"protocol should be lower case: {word}", item.at)
+        if any(before):
+            yield Finding("ExposeInvalidFormat", f"EXPOSE takes no address and no host port: {word}", item.at)
+
+
+def _ignored(sources: list[str], item: Transfer, ignored: Callable[[str], bool]) -> Iterator[Finding]:
+    for source in sources:
+        path = posixpath.normpath(source).lstrip("/")
+        if not re.search(r"[*?\[$]|://", source) and path not in (".", "") and ignored(path):
+            yield Finding("CopyIgnoredFile", f"an ignore file excludes this source: {source}", item.at)

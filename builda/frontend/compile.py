@@ -9,14 +9,15 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import field, replace
-from functools import reduce
 from typing import TypeAlias
 
 from builda.errors import BuildaError, ContainerfileError
 from builda.frontend import words
+from builda.frontend.heredoc import marks_in
 from builda.frontend.instructions import (
     Arg,
     Assign,
@@ -28,6 +29,7 @@ from builda.frontend.instructions import (
     Transfer,
     Typed,
     Words,
+    check_arg_name,
     fail,
     flag_true,
     typed,
@@ -65,6 +67,18 @@ PROXIES = tuple(
     for name in (upper, upper.lower())
 )
 """Build args that need no ARG and are kept out of history and step keys."""
+_SYSTEMS = frozenset("aix android darwin dragonfly freebsd linux netbsd openbsd plan9 solaris windows".split())
+_DEPTH = 100
+_FROM = re.compile(r"(?:^|,)from=([^,]*)")
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[\w.-]+@[\w.-]+:")
+_PORTS = re.compile(r"[0-9]{1,7}(-[0-9]{1,7})?")
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}|[0-9a-f]{7,64}")
+_CLAUSE = r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+"
+_MODE = re.compile(rf"[0-7]{{1,4}}|0[0-7]{{4}}|{_CLAUSE}(?:,{_CLAUSE})*")
+_SIGNALS = frozenset(
+    "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP "
+    "TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ".split()
+)
 DEFAULT_SHELL = ("/bin/sh", "-c")
 _LOCAL_PLACE = re.compile(r"(oci|oci-archive|docker-archive|dir|docker-daemon|containers-storage|container):")
 """Names of images at places of this machine: a trigger of a stranger's image may not look there."""
@@ -86,6 +100,7 @@ class CompileOptions:
     labels: tuple[tuple[str, str], ...] = ()
     inherits_labels: bool = True  # stages keep the labels of what they start from
     policy: Callable[[str], str] = str  # the image to take for an image; PolicyRejected if it may not be used
+    platform_asked: bool = False  # the image is to be for `platform`, whatever its last FROM says
     permissions: Permissions = NO_PERMISSIONS
     host_network: bool = False  # commands have the host's network unless something else is asked for
 
@@ -104,7 +119,8 @@ def to_plan(parsed: Parsed, options: CompileOptions, config_of: ConfigOf) -> Com
     listed = tuple(typed(instruction, parsed.escape) for instruction in parsed.instructions)
     compiler = _Compiler(_split_stages(listed), options, config_of, parsed.escape)
     target = compiler.target()
-    compiler.stage(target)
+    for index in compiler.needed(target):
+        compiler.stage(index)
     stages = tuple(
         compiler.compiled.get(index) or Stage(name=head.name, base=None, steps=(), at=head.at)
         for index, (head, _) in enumerate(compiler.stages.bodies)
@@ -114,9 +130,12 @@ def to_plan(parsed: Parsed, options: CompileOptions, config_of: ConfigOf) -> Com
     return Compiled(plan=plan, unused_args=unused, configs={i: state.config for i, state in compiler.states.items()})
 
 
-def global_platforms(platform: Platform, build: Platform) -> dict[str, str]:
-    """The predefined platform args (Dockerfile reference, "Automatic platform ARGs in the global scope")."""
-    values: dict[str, str] = {}
+def global_platforms(platform: Platform, build: Platform, stage: str = "") -> dict[str, str]:
+    """The predefined platform args (Dockerfile reference, "Automatic platform ARGs in the global scope").
+
+    `stage` is the target's name, which BuildKit gives as TARGETSTAGE.
+    """
+    values = {"TARGETSTAGE": stage or "default"}
     for prefix, value in (("TARGET", platform), ("BUILD", build)):
         values[f"{prefix}PLATFORM"] = str(value)
         values[f"{prefix}OS"] = value.os
@@ -158,11 +177,19 @@ class _State:
     args: dict[str, str | None] = field(default_factory=dict)  # declared in this stage, None while without a value
     steps: list[Step] = field(default_factory=list)
     cmd_set: bool = False
+    env: dict[str, str] = field(default_factory=dict)  # that of `config`
+
+    def __post_init__(self) -> None:
+        self.env = self.config.environ()
 
     def lookup(self, name: str) -> str | None:
         """ENV wins over ARG."""
-        env = self.config.environ()
-        return env[name] if name in env else self.args.get(name)
+        return self.env[name] if name in self.env else self.args.get(name)
+
+    def change(self, changes: tuple[edits.ConfigEdit, ...]) -> None:
+        """Edit the configuration."""
+        self.config = edits.apply_all(self.config, changes)
+        self.env.update((edit.name, edit.value) for edit in changes if isinstance(edit, edits.SetEnv))
 
     @property
     def working_dir(self) -> str:
@@ -176,9 +203,16 @@ class _Compiler:
         self.config_of = config_of
         self.escape = escape
         self.used: set[str] = set()
+        self.names: dict[str, list[int]] = {}  # the stages of each name, in order
+        for index, (head, _) in enumerate(stages.bodies):
+            if head.name is not None:
+                self.names.setdefault(head.name, []).append(index)
         self.compiled: dict[int, Stage] = {}
         self.states: dict[int, _State] = {}
-        self.platform_args = global_platforms(options.platform, options.build_platform)
+        self.depth = 0
+        name = options.target or stages.bodies[-1][0].name or ""
+        given = global_platforms(options.platform, options.build_platform, name)
+        self.platform_args = {arg: options.build_args.get(arg, value) for arg, value in given.items()}
         self.globals = self._globals()
 
     def target(self) -> int:
@@ -194,11 +228,50 @@ class _Compiler:
             fail(bodies[-1][0].at, f"no such target stage: {wanted}", hint)
         return found
 
+    def needed(self, target: int) -> tuple[int, ...]:
+        """The stages that the target needs as far as their text says so, each after those that it needs itself."""
+        order: dict[int, None] = {}
+        pending = [(target, iter(self._named_in(target)))]
+        while pending:
+            index, others = pending[-1]
+            other = next((other for other in others if other not in order), None)
+            if other is not None:
+                pending.append((other, iter(self._named_in(other))))
+            else:
+                order[index] = None
+                pending.pop()
+        return tuple(order)
+
+    def _named_in(self, index: int) -> tuple[int, ...]:
+        """The earlier stages that a stage names without variables of its own."""
+        head, body = self.stages.bodies[index]
+        with suppress(BuildaError):  # the stage itself will say what is wrong
+            names = [words.expand(head.image, self._global, self.escape)]
+            for item in body:
+                flags = item.flags if isinstance(item, Transfer | Command) else ()
+                names += [value for name, value in flags if name == "from"]
+                names += [found[1] for name, value in flags if name == "mount" for found in _FROM.finditer(value)]
+            earlier = (self._stage_named(name, index) for name in names if not self._is_given(name))
+            return tuple(dict.fromkeys(number for number in earlier if number is not None))
+        return ()
+
+    def _is_given(self, name: str) -> bool:
+        return name in self.options.images or name in self.options.contexts
+
     def stage(self, index: int) -> _State:
         """The state after the stage's last instruction, compiling it (and what it needs) the first time."""
         if index in self.states:
             return self.states[index]
         head, body = self.stages.bodies[index]
+        if self.depth == _DEPTH:  # only names in variables lead here: `needed` has seen the others
+            fail(head.at, f"more than {_DEPTH} stages stand on each other by names in variables")
+        self.depth += 1
+        try:
+            return self._compile(index, head, body)
+        finally:
+            self.depth -= 1
+
+    def _compile(self, index: int, head: From, body: tuple[Typed, ...]) -> _State:
         with _placed(head.at):
             platform = self._platform(head)
             base, state = self._base(index, head, platform)
@@ -213,34 +286,59 @@ class _Compiler:
         if index == self.target():
             for name, value in self.options.labels:
                 self._configure(state, (edits.SetLabel(name, value),), f'LABEL "{name}"="{value}"', head.at)
+            self._set_platform(state, head)
         self.states[index] = state
         self.compiled[index] = Stage(
             name=head.name, base=base, steps=tuple(state.steps), platform=state.platform, at=head.at
         )
         return state
 
+    def _set_platform(self, state: _State, head: From) -> None:
+        """The image is for the platform that was asked for, whatever its last FROM says."""
+        wanted, made = self.options.platform, state.config.platform
+        same = (wanted.os, wanted.architecture) == (made.os, made.architecture)
+        if self.options.platform_asked and not (same and wanted.variant in (None, made.variant)):
+            change = edits.SetPlatform(wanted)
+            state.change((change,))
+            state.steps.append(Configure(edits=(change,), at=head.at))
+
     def _globals(self) -> dict[str, str | None]:
-        found: dict[str, str | None] = {}
+        found: dict[str, str | None] = dict(self.platform_args)
         for item in self.stages.arguments:
             with _placed(item.at):
-                for name, default in item.pairs:
-                    lookup = lambda key: found.get(key, self.platform_args.get(key))  # noqa: E731
+                for written, default in item.pairs:
+                    name = self._arg_name(written, found.get, item.at)
                     self.used.add(name)
-                    expanded = None if default is None else words.expand(default, lookup, self.escape)
-                    found[name] = self.options.build_args.get(name, expanded or self.platform_args.get(name))
-                    if expanded is not None and name not in self.options.build_args:
-                        found[name] = expanded
+                    if name in self.options.build_args:
+                        found[name] = self.options.build_args[name]
+                    elif default is not None:
+                        found[name] = words.expand(default, found.get, self.escape)
+                    else:
+                        found.setdefault(name, None)
         return found
 
+    def _arg_name(self, written: str, lookup: words.Lookup, at: Location) -> str:
+        if "$" not in written:
+            return written
+        name = words.expand(written, lookup, self.escape)
+        check_arg_name(name, at)
+        return name
+
     def _global(self, name: str) -> str | None:
-        value = self.globals.get(name)
-        return value if value is not None else self.options.build_args.get(name, self.platform_args.get(name))
+        return self.globals.get(name)
 
     def _platform(self, head: From) -> Platform:
         if head.platform is None:
             return self.options.platform
         text = words.expand(head.platform, self._global, self.escape)
-        return Platform.parse(text) if text else self.options.platform
+        if not text:
+            fail(head.at, f"--platform is empty: {head.platform}", "give the ARG a default, or --build-arg a value")
+        if text.lower() in _SYSTEMS:
+            text = f"{text}/{self.options.build_platform.architecture}"
+        platform = Platform.parse(text)
+        if "/" not in text and not platform.is_known:  # os/arch may be anything, as for BuildKit
+            fail(head.at, f"not a platform, which is written os/arch[/variant]: {text!r}")
+        return platform
 
     def _base(self, index: int, head: From, platform: Platform) -> tuple[FromImage | FromStage | None, _State]:
         name = words.expand(head.image, self._global, self.escape)
@@ -253,7 +351,7 @@ class _Compiler:
             return None, self._of_directory(name, platform, head)
         if name == "scratch":
             return None, _State(empty_config(platform), platform)
-        earlier = self._stage_named(name, index, numbers=False)
+        earlier = self._stage_named(name, index)
         if earlier is not None:
             parent = self.stage(earlier)
             return FromStage(earlier), _State(parent.config, parent.platform, args=dict(parent.args))
@@ -292,12 +390,13 @@ class _Compiler:
         state.steps.append(files)
         return state
 
-    def _stage_named(self, name: str, before: int, *, numbers: bool = True) -> int | None:
+    def _stage_named(self, name: str, before: int) -> int | None:
         """The last earlier stage of this name; a number names it by position."""
-        for index in reversed(range(before)):
-            if self.stages.bodies[index][0].name == name.lower():
-                return index
-        return int(name) if numbers and name.isdigit() and int(name) < before else None
+        found = self.names.get(name.lower(), [])
+        if at := bisect_left(found, before):
+            return found[at - 1]
+        number = int(name) if name.isascii() and name.isdigit() and len(name) < 6 else before
+        return number if number < before else None
 
     def _inline_onbuild(self, index: int, state: _State, head: From) -> None:
         triggers = state.config.onbuild
@@ -342,19 +441,22 @@ class _Compiler:
     def _configure(
         self, state: _State, changes: tuple[edits.ConfigEdit, ...], text: str, at: Location, history: str | None = None
     ) -> None:
-        state.config = reduce(edits.apply, changes, state.config)
+        state.change(changes)
         state.steps.append(Configure(edits=changes, created_by=NOP + (history or text), text=text, at=at))
 
     def _arg(self, state: _State, item: Arg) -> None:
         shown = []
-        for name, default in item.pairs:
+        for written, default in item.pairs:
+            name = self._arg_name(written, state.lookup, item.at)
             self.used.add(name)
-            value = None if default is None else self._expand(state, default)
             if name in self.options.build_args:
-                value = self.options.build_args[name]
-            elif default is None:
-                value = self._global(name) if name in self.globals or name in self.platform_args else None
-            state.args[name] = value
+                state.args[name] = self.options.build_args[name]
+            elif default is not None:
+                state.args[name] = self._expand(state, default)
+            elif self.globals.get(name) is not None:
+                state.args[name] = self.globals[name]
+            else:  # it keeps the value that it has from above, or from the stage below
+                state.args.setdefault(name, None)
             shown.append(name if default is None else f"{name}={default}")
         self._configure(state, (), f"ARG {' '.join(shown)}", item.at)
 
@@ -375,8 +477,6 @@ class _Compiler:
             self._configure(state, (edits.SetShell(item.args),), text, item.at)
             return
         args = item.args if item.args is not None else (*self._shell(state), item.text)
-        if item.args is None and not item.text:
-            args = ()
         if item.keyword == "CMD":
             state.cmd_set = True
             self._configure(state, (edits.SetCmd(args),), text, item.at)
@@ -388,10 +488,15 @@ class _Compiler:
     def _run(self, index: int, state: _State, item: Command) -> None:
         args, script, shown = _run_args(item, self._shell(state))
         values = {name: value for name, value in state.args.items() if value is not None and name not in PROXIES}
-        env = tuple((name, value) for name, value in values.items() if name not in state.config.environ())
+        env = tuple((name, value) for name, value in values.items() if name not in state.env)
         proxies = tuple((name, value) for name, value in self.options.build_args.items() if name in PROXIES)
         mounts = tuple(
-            parse_mount(self._expand(state, value), lambda name: self._source(index, name, item.at), state.working_dir)
+            parse_mount(
+                self._expand(state, value),
+                lambda name: self._source(index, name, item.at),
+                state.working_dir,
+                default_target=True,
+            )
             for name, value in item.flags
             if name == "mount"
         )
@@ -461,12 +566,14 @@ class _Compiler:
         source: Source = Context()
         if "from" in flags:
             source = self._source(index, flags["from"], item.at)
-        if item.keyword == "COPY" and item.heredocs and "from" in flags:
-            fail(item.at, "COPY --from cannot have a heredoc")
         sources = tuple(self._expand(state, text) for text in item.sources)
         destination = self._expand(state, item.destination)
-        if item.keyword == "COPY" and (remote := next((s for s in sources if "://" in s), None)):
+        if item.keyword == "COPY" and (remote := next(filter(_REMOTE.match, sources), None)):
             fail(item.at, f"COPY does not fetch: {remote}", "use ADD")
+        if "chmod" in flags:
+            _check_mode(flags["chmod"], item.at)
+        if "checksum" in flags:
+            _check_checksum(flags["checksum"], sources, item)
         text = _transfer_text(item)
         boolean = {name: flag_true(flags[name], name, item.at) for name in _BOOLEAN_FLAGS & flags.keys()}
         state.steps.append(
@@ -491,7 +598,7 @@ class _Compiler:
         )
 
     def _inline(self, state: _State, heredoc: Heredoc) -> InlineFile:
-        body = words.keep_quotes(heredoc.body, state.lookup, self.escape) if heredoc.expand else heredoc.body
+        body = words.keep_quotes(heredoc.body, state.lookup) if heredoc.expand else heredoc.body
         return InlineFile(heredoc.name, body.encode())
 
     def _words(self, state: _State, item: Words) -> None:
@@ -508,17 +615,20 @@ class _Compiler:
 
     def _text(self, state: _State, item: Text) -> None:
         value = item.text if item.keyword == "MAINTAINER" else self._expand(state, item.text)
+        text = f"{item.keyword} {item.text}"
+        if not value and item.keyword in ("USER", "WORKDIR"):
+            self._configure(state, (), text, item.at)
+            return
         if not value:
             fail(item.at, f"{item.keyword} is empty: {item.text}")
-        text = f"{item.keyword} {item.text}"
         match item.keyword:
             case "USER":
                 self._configure(state, (edits.SetText("user", value),), text, item.at)
             case "MAINTAINER":
                 self._configure(state, (edits.SetText("author", value),), text, item.at)
             case "STOPSIGNAL":
-                if not re.fullmatch(r"[0-9]+|(SIG)?[A-Z][A-Z0-9]*([+-][0-9]+)?", value):
-                    fail(item.at, f"invalid signal: {value}")
+                if not _is_signal(value):
+                    fail(item.at, f"invalid signal: {value}", "it is a name such as SIGTERM or TERM, or a number")
                 self._configure(state, (edits.SetText("stop_signal", value),), text, item.at)
             case "WORKDIR":
                 path = _destination(value, state.working_dir)
@@ -528,7 +638,7 @@ class _Compiler:
                 user = state.config.user or None
                 state.steps.append(MakeDirectory(path=path, user=user, created_by=made_by, at=item.at))
                 edit = edits.SetText("working_dir", path)
-                state.config = edits.apply(state.config, edit)
+                state.change((edit,))
                 state.steps.append(Configure(edits=(edit,), text=text, at=item.at))
 
     def _health(self, state: _State, item: Health) -> None:
@@ -583,7 +693,8 @@ def _run_args(item: Command, shell: tuple[str, ...]) -> tuple[tuple[str, ...], b
     if not item.heredocs:
         return (*shell, item.text), None, (*shell, item.text)
     first = item.heredocs[0]
-    alone = len(item.heredocs) == 1 and re.fullmatch(r"\d*<<-?[\"']?[^\s\"']+[\"']?", item.text)
+    found = tuple(marks_in(words.parts(item.text)))
+    alone = len(found) == 1 and found[0][0] is not None
     if alone and first.body.startswith("#!"):
         interpreter = first.body.split("\n", 1)[0][2:].strip().split(None, 1)
         return tuple(interpreter), first.body.encode(), (*interpreter, first.body)
@@ -610,15 +721,62 @@ def _destination(path: str, working_dir: str) -> str:
 
 def _ports(word: str, at: Location) -> list[str]:
     """`N[/proto]` of one EXPOSE word, ranges spelt out; a host part is dropped, as it means nothing in an image."""
-    ports, _, protocol = word.partition("/")
+    *before, ports = word.split(":")
+    ports, _, protocol = ports.partition("/")
     protocol = protocol.lower() or "tcp"
-    match = re.fullmatch(r"(?:.*:)?([0-9]+)(?:-([0-9]+))?", ports)
-    if match is None or protocol not in ("tcp", "udp", "sctp"):
+    if _PORTS.fullmatch(ports) is None or protocol not in ("tcp", "udp", "sctp"):
         fail(at, f"invalid port: {word}", "it is N, N-M, N/tcp or N/udp")
-    first, last = int(match[1]), int(match[2] or match[1])
-    if not 0 < first <= last <= 65535:
-        fail(at, f"invalid port: {word}", "ports are 1 to 65535")
-    return [f"{port}/{protocol}" for port in range(first, last + 1)]
+    numbers = range(*_first_and_end(ports))
+    if not numbers or numbers[-1] > 65535:
+        fail(at, f"invalid port: {word}", "ports are 0 to 65535")
+    if before:
+        _check_host_part(word, ":".join(before[:-1]), before[-1], len(numbers), at)
+    return [f"{port}/{protocol}" for port in numbers]
+
+
+def _first_and_end(ports: str) -> tuple[int, int]:
+    first, _, last = ports.partition("-")
+    return int(first), int(last or first) + 1
+
+
+def _check_host_part(word: str, address: str, ports: str, count: int, at: Location) -> None:
+    """Refuse `[address:][ports:]` in front of a port that Docker would not take for `run --publish` either."""
+    import ipaddress
+
+    if address:
+        try:
+            ipaddress.ip_address(address[1:-1] if address.startswith("[") and address.endswith("]") else address)
+        except ValueError:
+            fail(at, f"invalid IP address in a port: {word}", "EXPOSE takes ports only")
+    if not ports:
+        return
+    numbers = range(*_first_and_end(ports)) if _PORTS.fullmatch(ports) else range(0)
+    if not numbers or numbers[-1] > 65535 or (count > 1 and len(numbers) != count):
+        fail(at, f"invalid port: {word}", "EXPOSE takes ports only")
+
+
+def _check_mode(mode: str, at: Location) -> None:
+    if not _MODE.fullmatch(mode):
+        fail(at, f"not a mode: {mode}", "modes are octal (0755) or symbolic (u+x)")
+
+
+def _check_checksum(checksum: str, sources: tuple[str, ...], item: Transfer) -> None:
+    """Refuse what no source can have: the digest of a URL, or the commit of a repository."""
+    if len(sources) != 1 or item.heredocs or not _REMOTE.match(sources[0]):
+        fail(item.at, "checksum needs exactly one source, a URL or a git repository")
+    if not _CHECKSUM.fullmatch(checksum):
+        fail(item.at, f"not a checksum: {checksum}", "it is sha256: and 64 hexadecimal digits, or a commit")
+
+
+def _is_signal(text: str) -> bool:
+    """Whether a container's runtime knows the signal: a number but 0, or a name with or without SIG."""
+    if re.fullmatch(r"[+-]?[0-9]+", text):
+        return int(text[:9]) != 0
+    name = text.upper().removeprefix("SIG")
+    realtime = re.fullmatch(r"RT(?:MIN(?:\+([0-9]+))?|MAX(?:-([0-9]+))?)", name)
+    if realtime is not None:
+        return int(realtime[1] or realtime[2] or 0) <= (15 if realtime[1] else 14)
+    return name in _SIGNALS
 
 
 def _shown(value: str) -> str:

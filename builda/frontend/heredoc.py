@@ -1,7 +1,7 @@
-"""Logical lines and heredocs: the one scanner that the preprocessor and the parser share.
+"""Logical lines and heredocs: the scanner that the parser works on.
 
-Word splitting and the `<<` rule are those of the Dockerfile reference ("Here-Documents"): a heredoc is a whole shell
-word `[fd]<<[-]NAME`, so `cat<<EOF` and `<< EOF` are none.
+Continuations and the `<<` rule are BuildKit's: a heredoc is a whole shell word `[fd]<<[-]NAME`, so `cat<<EOF` is none;
+white space may stand behind the `<<` where a plain name follows.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_MARK = re.compile(r"(\d*)<<(-?)([^<]+)")
-_HEREDOC_INSTRUCTION = re.compile(r"\s*(?:ONBUILD\s+)?(?:RUN|COPY|ADD)\s", re.IGNORECASE)
-_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.*?)\s*$")
-_KEYWORD_ALONE = re.compile(r"\s*\S+$")
+from builda.errors import InvalidValue
+from builda.frontend import words
+from builda.frontend.execform import NotStrings, exec_form
+
+_MARK = re.compile(r"(\d*)<<(-?)([^<]*)", re.DOTALL)
+_MARK_ALONE = re.compile(r"(\d*)<<")
+_PLAIN_NAME = re.compile(r"\\?[A-Za-z_][\w.-]*")
+_HEREDOC_INSTRUCTION = re.compile(r"\s*(?:ONBUILD\s+)?(?:RUN|COPY|ADD)\s+(.*)", re.IGNORECASE | re.DOTALL)
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=(.*)", re.DOTALL)
 
 
 class Mark(NamedTuple):
@@ -32,7 +37,6 @@ class Logical(NamedTuple):
     body: tuple[int, ...]  # lines that belong to the instruction, without comments and blank lines between them
     skipped: tuple[int, ...]  # those comments and blank lines
     joined: str | None
-    text: tuple[str, ...]  # the lines of `body`, without a continuation that leads nowhere
     heredocs: tuple[tuple[Mark, tuple[int, ...]], ...]  # with the indexes of each heredoc's lines, terminator excluded
     end: int  # index after the last line
     unterminated: Mark | None = None
@@ -47,7 +51,7 @@ def directives(lines: tuple[str, ...]) -> tuple[tuple[str, str, int], ...]:
         match = _DIRECTIVE.match(line.lstrip())
         if match is None or match[1].lower() not in ("syntax", "escape", "check"):
             break
-        found.append((match[1].lower(), match[2], index))
+        found.append((match[1].lower(), match[2].strip(), index))
     return tuple(found)
 
 
@@ -58,41 +62,47 @@ def escape_of(lines: tuple[str, ...]) -> str:
 
 def iter_logical(lines: tuple[str, ...], escape: str = "\\") -> Iterator[Logical]:
     """The logical lines of a Containerfile, in order."""
-    continued = re.compile(rf"{re.escape(escape)}[ \t]*$")
     index = 0
     while index < len(lines):
-        line = lines[index]
-        if not line.strip() or line.lstrip().startswith("#"):
-            yield Logical(index, (index,), (), None, (), (), index + 1)
+        if is_skipped(lines[index]):
+            yield Logical(index, (index,), (), None, (), index + 1)
             index += 1
             continue
-        logical = _instruction(lines, index, continued, escape)
+        logical = _instruction(lines, index, escape)
         yield logical
         index = logical.end
 
 
-def _instruction(lines: tuple[str, ...], first: int, continued: re.Pattern[str], escape: str) -> Logical:
+def is_skipped(line: str) -> bool:
+    """Whether a line is blank or a comment, between instructions or inside a continued one."""
+    text = line.strip(words.BLANK)
+    return not text or text.startswith("#")
+
+
+def _continued(line: str, escape: str) -> str | None:
+    """What stands before the escape that ends a line; None where the line ends here, as behind two escapes."""
+    text = line.rstrip(" \t")
+    if not text.endswith(escape) or text.endswith(escape * 2):
+        return None
+    return text[:-1]
+
+
+def _instruction(lines: tuple[str, ...], first: int, escape: str) -> Logical:
     body, skipped, parts = [first], [], []
     index = first
     while True:
-        line = lines[index]
-        goes_on = continued.search(line)
-        parts.append(line[: goes_on.start()] if goes_on else line)
+        part = _continued(lines[index], escape)
+        parts.append(lines[index] if part is None else part)
         index += 1
-        while goes_on and index < len(lines) and (not lines[index].strip() or lines[index].lstrip().startswith("#")):
+        while part is not None and index < len(lines) and is_skipped(lines[index]):
             skipped.append(index)
             index += 1
-        if not goes_on or index == len(lines):
+        if part is None or index == len(lines):
             break
         body.append(index)
-    text = [lines[i] for i in body]
-    if goes_on:
-        text[-1] = parts[-1]
-    if len(text) > 1 and _KEYWORD_ALONE.match(parts[0]):  # `RUN\\` and its value on the next line
-        text[0] = f"{parts[0]} {escape}"
     joined = "".join(parts)
-    heredocs, index, unterminated = _heredocs(lines, index, marks_of(joined, escape))
-    return Logical(first, tuple(body), tuple(skipped), joined, tuple(text), heredocs, index, unterminated)
+    heredocs, index, unterminated = _heredocs(lines, index, marks_of(joined))
+    return Logical(first, tuple(body), tuple(skipped), joined, heredocs, index, unterminated)
 
 
 def _heredocs(
@@ -111,40 +121,51 @@ def _heredocs(
     return tuple(found), index, None
 
 
-def marks_of(joined: str, escape: str = "\\") -> tuple[Mark, ...]:
+def marks_of(joined: str) -> tuple[Mark, ...]:
     """The heredocs that an instruction opens; none unless it is RUN, COPY or ADD (or those under ONBUILD)."""
-    if "<<" not in joined or not _HEREDOC_INSTRUCTION.match(joined):
+    if "<<" not in joined or not (match := _HEREDOC_INSTRUCTION.match(joined)):
         return ()
-    marks = []
-    for word in split_raw(joined, escape):
-        match = _MARK.fullmatch(word)
-        if match is None:
-            continue
-        name = re.sub(r"""["']""", "", match[3])
-        if name:
-            marks.append(Mark(name, name == match[3], match[2] == "-", int(match[1] or 0)))
-    return tuple(marks)
+    if words.has_open_quote(match[1]) or _is_exec_form(match[1]):
+        return ()
+    return tuple(mark for mark, _ in marks_in(words.parts(match[1])) if mark is not None)
 
 
-def split_raw(text: str, escape: str = "\\") -> tuple[str, ...]:
-    """`text` at white space outside quotes; quotes and escapes stay in the words."""
-    words: list[str] = []
-    word, quote, index = "", "", 0
-    while index < len(text):
-        char = text[index]
-        if char == escape and quote != "'" and index + 1 < len(text):
-            word += text[index : index + 2]
-            index += 2
-            continue
-        if not quote and char.isspace():
-            if word:
-                words.append(word)
-            word = ""
-        else:
-            if char == quote:
-                quote = ""
-            elif not quote and char in "\"'":
-                quote = char
-            word += char
+def _is_exec_form(value: str) -> bool:
+    """Whether a value, behind its flags, is a JSON array, which has no heredocs."""
+    while value.startswith("--"):
+        value = value[len(words.first_part(value)) :].lstrip(words.BLANK)
+    try:
+        return exec_form(value) is not None
+    except NotStrings:
+        return True
+
+
+def marks_in(parts: tuple[str, ...]) -> Iterator[tuple[Mark | None, str]]:
+    """Each word, with the heredoc that it opens, if any; `<<` and a plain name behind it are one."""
+    index = 0
+    while index < len(parts):
+        word = parts[index]
         index += 1
-    return (*words, word) if word else tuple(words)
+        if _MARK_ALONE.fullmatch(word) and index < len(parts) and _PLAIN_NAME.fullmatch(_bare(parts[index])):
+            word = word + parts[index]
+            index += 1
+        yield mark_of(word), word
+
+
+def mark_of(word: str) -> Mark | None:
+    """The heredoc that one word opens."""
+    match = _MARK.fullmatch(word)
+    if match is None or not match[3]:
+        return None
+    try:
+        names = words.split(match[3], lambda name: None)
+    except InvalidValue:
+        return None
+    if len(names) != 1 or not names[0]:
+        return None
+    quoted = any(char in match[3] for char in "\"'")
+    return Mark(names[0], not quoted, match[2] == "-", int(match[1] or 0))
+
+
+def _bare(word: str) -> str:
+    return re.sub(r"""["']""", "", word)

@@ -7,13 +7,14 @@ build before its first step. Forms follow the Dockerfile reference.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from typing import Literal, NoReturn, TypeAlias
 
 from builda.errors import ContainerfileError
 from builda.frontend import heredoc
+from builda.frontend.execform import NotStrings, exec_form
 from builda.frontend.parse import Heredoc, Instruction, parse_line
+from builda.frontend.words import BLANK, parts
 from builda.plan import Location
 from builda.values import dataclass
 
@@ -118,13 +119,14 @@ Typed: TypeAlias = From | Arg | Assign | Command | Transfer | Words | Text | Hea
 _FLAGS: dict[str, tuple[str, ...]] = {
     "FROM": ("platform",),
     "RUN": ("mount", "network", "security", "device"),
-    "COPY": ("from", "chown", "chmod", "link", "parents", "exclude", "checksum"),
+    "COPY": ("from", "chown", "chmod", "link", "parents", "exclude"),
     "ADD": ("chown", "chmod", "link", "checksum", "keep-git-dir", "unpack", "exclude"),
     "HEALTHCHECK": ("interval", "timeout", "start-period", "start-interval", "retries"),
 }
 _REPEATABLE = frozenset({"mount", "device", "exclude"})
 _BOOLEAN = frozenset({"link", "parents", "keep-git-dir", "unpack"})
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9-_./]*")
+_BLANKS = re.compile(f"[{BLANK}]+")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _NANOSECONDS = {"ns": 1, "us": 1000, "µs": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
@@ -145,10 +147,13 @@ def typed(instruction: Instruction, escape: str = "\\") -> Typed:
         case "COPY" | "ADD" as keyword:
             return _transfer(instruction, keyword, flags)
         case "EXPOSE" | "VOLUME" as keyword:
-            return Words(keyword=keyword, words=_json(instruction) or _required(instruction), at=instruction.at)
+            listed = _json(instruction) if keyword == "VOLUME" else None
+            if listed == ():
+                fail(instruction.at, f"{keyword} needs an argument")
+            return Words(keyword=keyword, words=listed or _required(instruction), at=instruction.at)
         case "USER" | "WORKDIR" | "STOPSIGNAL" | "MAINTAINER" as keyword:
             _required(instruction)
-            return Text(keyword=keyword, text=instruction.value.strip(), at=instruction.at)
+            return Text(keyword=keyword, text=instruction.value.strip(BLANK), at=instruction.at)
         case "HEALTHCHECK":
             return _health(instruction, flags)
         case "ONBUILD":
@@ -205,7 +210,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _required(instruction: Instruction) -> tuple[str, ...]:
-    words = tuple(instruction.value.split())
+    words = tuple(word for word in _BLANKS.split(instruction.value) if word)
     if not words:
         fail(instruction.at, f"{instruction.keyword} needs an argument")
     return words
@@ -217,7 +222,9 @@ def _from(instruction: Instruction, flags: Pairs) -> From:
         fail(instruction.at, f"FROM takes an image, or an image AS a name: {instruction.value}")
     name = words[2].lower() if len(words) == 3 else None
     if name is not None and not _STAGE_NAME.fullmatch(name):
-        fail(instruction.at, f"invalid stage name: {words[2]}", "it begins with a letter; then letters, digits, - _ .")
+        fail(
+            instruction.at, f"invalid stage name: {words[2]}", "it begins with a letter; then letters, digits, - _ . /"
+        )
     return From(
         image=words[0],
         name=name,
@@ -230,23 +237,28 @@ def _from(instruction: Instruction, flags: Pairs) -> From:
 def _arg(instruction: Instruction, escape: str) -> Arg:
     _required(instruction)
     pairs: list[tuple[str, str | None]] = []
-    for word in heredoc.split_raw(instruction.value, escape):
+    for word in parts(instruction.value, escape):
         name, equals, value = word.partition("=")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
-            fail(instruction.at, f"invalid ARG name: {name!r}")
+        if "$" not in name:  # else the compiler asks, when it knows the name
+            check_arg_name(name, instruction.at)
         pairs.append((name, value if equals else None))
     return Arg(pairs=tuple(pairs), at=instruction.at)
 
 
+def check_arg_name(name: str, at: Location) -> None:
+    """Raise the error for what cannot be the name of an ARG."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
+        fail(at, f"invalid ARG name: {name!r}")
+
+
 def _pairs(instruction: Instruction, escape: str) -> tuple[Pairs, bool]:
     _required(instruction)
-    words = heredoc.split_raw(instruction.value, escape)
-    if "=" not in words[0]:
-        name, _, value = instruction.value.strip().partition(words[0])[2], "", ""
-        value = name.strip()
+    words = parts(instruction.value, escape)
+    if not words or "=" not in words[0]:
+        name, _, value = _partition(instruction.value)
         if not value:
-            fail(instruction.at, f"{instruction.keyword} needs a value: {words[0]}", f"write {words[0]}=VALUE")
-        return ((words[0], value),), True
+            fail(instruction.at, f"{instruction.keyword} needs a value: {name}", f"write {name}=VALUE")
+        return ((name, value),), True
     pairs = []
     for word in words:
         name, equals, value = word.partition("=")
@@ -260,15 +272,17 @@ def _pairs(instruction: Instruction, escape: str) -> tuple[Pairs, bool]:
 
 def _json(instruction: Instruction) -> tuple[str, ...] | None:
     """The exec form, or None: what is not a JSON array of strings is the shell form."""
-    if not instruction.value.lstrip().startswith("["):
-        return None
     try:
-        value = json.loads(instruction.value)
-    except ValueError:
-        return None
-    if not all(isinstance(item, str) for item in value):
+        return exec_form(instruction.value)
+    except NotStrings:
         fail(instruction.at, f"only strings may stand in the JSON array of {instruction.keyword}")
-    return tuple(value)
+
+
+def _partition(text: str) -> tuple[str, str, str]:
+    """The first word, the white space behind it and the rest."""
+    found = re.match(f"([^{BLANK}]*)([{BLANK}]*)(.*)", text.strip(BLANK), re.DOTALL)
+    assert found is not None
+    return found[1], found[2], found[3]
 
 
 def _command(instruction: Instruction, keyword: Literal["RUN", "CMD", "ENTRYPOINT", "SHELL"], flags: Pairs) -> Command:
@@ -282,7 +296,7 @@ def _command(instruction: Instruction, keyword: Literal["RUN", "CMD", "ENTRYPOIN
     return Command(
         keyword=keyword,
         args=args,
-        text=instruction.value.strip(),
+        text=instruction.value.strip(BLANK),
         heredocs=instruction.heredocs,
         flags=flags,
         at=instruction.at,
@@ -290,15 +304,18 @@ def _command(instruction: Instruction, keyword: Literal["RUN", "CMD", "ENTRYPOIN
 
 
 def _transfer(instruction: Instruction, keyword: Literal["COPY", "ADD"], flags: Pairs) -> Transfer:
-    words = _json(instruction) or _required(instruction)
-    names = {f"<<{'-' if dash else ''}{mark}" for mark in (h.name for h in instruction.heredocs) for dash in (0, 1)}
-    sources = tuple(word for word in words[:-1] if re.sub(r"""^\d+|["']""", "", word) not in names)
-    if len(words) < 2:
+    listed = _json(instruction)
+    found: list[tuple[heredoc.Mark | None, str]] = [(None, word) for word in listed or _required(instruction)]
+    if listed is None and instruction.heredocs:
+        found = list(heredoc.marks_in(_required(instruction)))
+    if len(found) < 2:
         fail(instruction.at, f"{keyword} needs at least one source and a destination: {instruction.value}")
+    if found[-1][0] is not None:
+        fail(instruction.at, f"{keyword} cannot have a heredoc as its destination: {found[-1][1]}")
     return Transfer(
         keyword=keyword,
-        sources=sources,
-        destination=words[-1],
+        sources=tuple(word for mark, word in found[:-1] if mark is None),
+        destination=found[-1][1],
         heredocs=instruction.heredocs,
         flags=flags,
         at=instruction.at,
@@ -307,23 +324,24 @@ def _transfer(instruction: Instruction, keyword: Literal["COPY", "ADD"], flags: 
 
 def _health(instruction: Instruction, flags: Pairs) -> Health:
     words = _required(instruction)
-    given = dict(flags)
     if words[0].upper() == "NONE":
-        if len(words) > 1 or flags:
+        flags = ()
+        if len(words) > 1:
             fail(instruction.at, "HEALTHCHECK NONE takes no arguments")
         command = None
     elif words[0].upper() == "CMD":
-        inner = parse_line(instruction.value, instruction.at)
-        if not inner.value:
+        inner = instruction._replace(keyword="CMD", flags=(), value=_partition(instruction.value)[2])
+        command = _command(inner, "CMD", ())
+        if not command.text or command.args == ():
             fail(instruction.at, "HEALTHCHECK CMD needs a command")
-        command = _command(inner._replace(flags=()), "CMD", ())
     else:
         fail(instruction.at, f"HEALTHCHECK takes CMD or NONE: {words[0]}")
+    given = dict(flags)
     times = {
         name: _time(given, name, instruction.at) for name in ("interval", "timeout", "start-period", "start-interval")
     }
     retries = given.get("retries", "0")
-    if not retries.isdigit():
+    if not retries.isascii() or not retries.isdigit() or len(retries) > 9:
         fail(instruction.at, f"invalid --retries: {retries}")
     return Health(
         command=command,
@@ -353,4 +371,4 @@ def _onbuild(instruction: Instruction, escape: str) -> Onbuild:
         fail(instruction.at, f"{inner.keyword} is not allowed as an ONBUILD trigger")
     typed(inner, escape)
     bodies = "".join(f"\n{h.body}{h.name}" for h in instruction.heredocs)
-    return Onbuild(text=instruction.value.strip() + bodies, at=instruction.at)
+    return Onbuild(text=instruction.value.strip(BLANK) + bodies, at=instruction.at)

@@ -1,7 +1,7 @@
 """Text to instructions: heredocs are lifted out first, dockerfile-parse splits the rest, and heredocs are put back.
 
-dockerfile-parse ends a continuation at a blank line, would read heredoc bodies as instructions and gives comments that
-stand inside an instruction before it, so it only ever sees the lines of instructions; no other module knows it.
+dockerfile-parse ends a continuation at a blank line, goes on behind two escapes and would read heredoc bodies as
+instructions, so it only ever sees instructions, each on one line; no other module knows it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple
 from builda.errors import ContainerfileError
 from builda.frontend import heredoc
 from builda.frontend.source import SourceText
+from builda.frontend.words import BLANK, first_part
 from builda.plan import Location
 
 KEYWORDS = (
@@ -25,6 +26,11 @@ KEYWORDS = (
 _LONGEST = 12
 """Lines of an instruction that an excerpt shows."""
 _WIDEST = 200
+_FIRST = re.compile(rf"([^{BLANK}]+)(?:[{BLANK}]+(.*))?", re.DOTALL)
+_ODD_SPACE = re.compile(r"[\x1c-\x1f\x85\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\r]")
+_HIDING = 0xF0000  # such white space is private characters to dockerfile-parse
+_HIDDEN = re.compile(r"[\U000f0000-\U000f3fff]")
+_END = "\ue00f"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -55,14 +61,15 @@ class Parsed(NamedTuple):
     escape: str
     directives: tuple[tuple[str, str, Location], ...]
     empty_continuations: tuple[Location, ...]
-    comments: Mapping[Location, str]  # the comment line right above an instruction, without its #
+    comments: Mapping[Location, tuple[str, ...]]  # above an instruction, each without its #; "" is a blank line
 
 
 def parse(source: SourceText) -> Parsed:
     """The instructions of `source`; ContainerfileError with file and line for anything that is none."""
     _check_directives(source)
     escape = heredoc.escape_of(source.lines)
-    logical = tuple(item for item in heredoc.iter_logical(source.lines, escape) if item.joined is not None)
+    scanned = tuple(heredoc.iter_logical(source.lines, escape))
+    logical = tuple(item for item in scanned if item.joined is not None)
     if not logical:
         place = source.places[0] if source.places else Location("Containerfile", 1)
         raise ContainerfileError("Containerfile has no instructions", file=place.file, line=place.line)
@@ -71,20 +78,28 @@ def parse(source: SourceText) -> Parsed:
         escape=escape,
         directives=tuple((key, value, source.places[i]) for key, value, i in heredoc.directives(source.lines)),
         empty_continuations=tuple(
-            source.places[i] for item in logical for i in item.skipped if not source.lines[i].strip()
+            source.places[max(item.body[-1], item.skipped[-1])]
+            for item in logical
+            if any(not source.lines[i].strip(BLANK) for i in item.skipped)
         ),
-        comments=_comments(source, logical),
+        comments=_comments(source, scanned),
     )
 
 
 def parse_line(text: str, at: Location, heredocs: tuple[Heredoc, ...] = (), escape: str = "\\") -> Instruction:
     """One instruction on one line: the argument of ONBUILD, a `--change`."""
-    words = text.strip().split(None, 1)
-    if not words:
+    keyword, value = _halves(text)
+    if not keyword:
         raise ContainerfileError("empty instruction", file=at.file, line=at.line)
-    flags, value = _flags(words[1] if len(words) > 1 else "", escape)
-    _check_keyword(words[0], at)
-    return Instruction(words[0].upper(), flags, value, heredocs, at, words[0])
+    flags, value = _flags(value, escape)
+    _check_keyword(keyword, at)
+    return Instruction(keyword.upper(), flags, value, heredocs, at, keyword)
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """The first word and what follows it."""
+    found = _FIRST.match(text.strip(BLANK))
+    return ("", "") if found is None else (found[1], found[2] or "")
 
 
 def excerpt(source: SourceText, at: Location, around: int = 2) -> str | None:
@@ -106,16 +121,20 @@ def _row(source: SourceText, index: int, marked: bool) -> str:
     return f"{'>' if marked else ' '} {source.places[index].line:4} | {shown}".rstrip()
 
 
-def _comments(source: SourceText, logical: tuple[heredoc.Logical, ...]) -> dict[Location, str]:
+def _comments(source: SourceText, scanned: tuple[heredoc.Logical, ...]) -> dict[Location, tuple[str, ...]]:
     directives = {index for _, _, index in heredoc.directives(source.lines)}
-    found: dict[Location, str] = {}
-    ended = 0
-    for item in logical:
-        above = item.first - 1
-        text = source.lines[above].strip() if above >= ended and above not in directives else ""
-        if text.startswith("#"):
-            found[source.places[item.first]] = text[1:].strip()
-        ended = item.end
+    found: dict[Location, tuple[str, ...]] = {}
+    comments: list[str] = []
+    for item in scanned:
+        text = source.lines[item.first].strip(BLANK)
+        if item.joined is not None:
+            if comments:
+                found[source.places[item.first]] = tuple(comments)
+            comments = []
+        elif text == "#":
+            comments = []
+        elif comments or text:
+            comments += [] if item.first in directives else [text[1:].strip()]
     return found
 
 
@@ -130,7 +149,7 @@ def _instructions(source: SourceText, logical: tuple[heredoc.Logical, ...], esca
                 hint=f"a line that holds only {item.unterminated.name} ends it",
             )
     found = []
-    for item, (written, value) in zip(logical, _split(source, logical, escape), strict=True):
+    for item, (written, value) in zip(logical, _split(logical), strict=True):
         at = source.places[item.first]
         _check_keyword(written, at)
         flags, rest = _flags(value, escape)
@@ -139,16 +158,30 @@ def _instructions(source: SourceText, logical: tuple[heredoc.Logical, ...], esca
     return found
 
 
-def _split(source: SourceText, logical: tuple[heredoc.Logical, ...], escape: str) -> list[tuple[str, str]]:
-    """Keyword as written and value of each logical line, split by dockerfile-parse."""
+def _split(logical: tuple[heredoc.Logical, ...]) -> list[tuple[str, str]]:
+    """Keyword as written and value of each logical line, split by dockerfile-parse.
+
+    It gets each on one line with a mark at the end, so that a last backslash continues nothing, and none of the white
+    space that separates no words.
+    """
     from dockerfile_parse import DockerfileParser
 
-    text = "" if escape == "\\" else f"# escape={escape}\n"
-    text += "".join(f"{line}\n" for item in logical for line in item.text)
-    with BytesIO(text.encode()) as fileobj:
+    lines = [_hidden((item.joined or "").strip(BLANK)) for item in logical]
+    with BytesIO("".join(f"{line}{_END}\n" for line in lines).encode()) as fileobj:
         structure = DockerfileParser(fileobj=fileobj, env_replace=False).structure
-    entries = [entry for entry in structure if entry["instruction"] != "COMMENT"]
-    return [(entry["content"].split(None, 1)[0].rstrip(escape), entry["value"] or "") for entry in entries]
+    entries = [(entry["content"].split(None, 1)[0], entry["value"] or "") for entry in structure]
+    return [
+        (_shown(keyword.removesuffix(_END)), _shown(value.removesuffix(_END).strip(BLANK)))
+        for keyword, value in entries
+    ]
+
+
+def _hidden(text: str) -> str:
+    return _ODD_SPACE.sub(lambda match: chr(_HIDING + ord(match[0])), text)
+
+
+def _shown(text: str) -> str:
+    return _HIDDEN.sub(lambda match: chr(ord(match[0]) - _HIDING), text)
 
 
 def _heredoc(source: SourceText, mark: heredoc.Mark, body: tuple[int, ...]) -> Heredoc:
@@ -159,10 +192,10 @@ def _heredoc(source: SourceText, mark: heredoc.Mark, body: tuple[int, ...]) -> H
 def _flags(value: str, escape: str) -> tuple[tuple[str, ...], str]:
     """`--name[=value]` words at the start of a value, quotes taken off them, and what follows."""
     flags: list[str] = []
-    rest = value.lstrip()
+    rest = value.strip(BLANK)
     while rest.startswith("--"):
-        raw = heredoc.split_raw(rest, escape)[0]
-        rest = rest[len(raw) :].lstrip()
+        raw = first_part(rest, escape)
+        rest = rest[len(raw) :].lstrip(BLANK)
         if raw == "--":
             break
         flags.append(_unquoted(raw[2:], escape))

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from builda.errors import CorruptContent
+
+_ESCAPE = r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 
 
 def decode(data: bytes, what: str, limit: int) -> dict[str, Any]:
@@ -23,9 +26,15 @@ def decode(data: bytes, what: str, limit: int) -> dict[str, Any]:
 
 
 def decode_any(data: bytes, what: str) -> Any:
-    """The JSON value in `data`, which is UTF-8 and holds no numbers that JSON does not have."""
+    """The JSON value in `data`, which is UTF-8 and holds no numbers that JSON does not have.
+
+    Half of a surrogate pair, which is no character, is U+FFFD, as Go reads it.
+    """
     try:
-        return json.loads(data.decode(), parse_constant=_refuse_constant, parse_float=_finite)
+        text = data.decode()
+        if "\\ud" in text or "\\uD" in text:
+            text = re.sub(_ESCAPE, _whole, text)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise CorruptContent(f"{what} is not JSON: {error}") from error
 
@@ -37,6 +46,12 @@ def encode(value: Mapping[str, Any]) -> bytes:
         return text.encode()
     except UnicodeEncodeError:  # halves of surrogate pairs, or bytes of an argument that is not UTF-8
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _whole(escape: re.Match[str]) -> str:
+    """An escape of JSON, but U+FFFD for the half of a pair; those that stand for bytes in Python's texts stay."""
+    half = escape[1]
+    return escape[0] if half is None or 0xDC80 <= int(half, 16) <= 0xDCFF else "\\ufffd"
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -1,12 +1,14 @@
 """Edits of an image configuration as values, and `apply`, the one function that performs them.
 
-`reduce(apply, edits, config)` is what the compiler, the builder and `builda config` do.
+`apply_all(config, edits)` is what the compiler, the builder and `builda config` do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import reduce
+from itertools import groupby
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -187,6 +189,28 @@ def apply(config: ImageConfig, edit: ConfigEdit) -> ImageConfig:
             return replace(config, healthcheck=healthcheck)
         case SetPlatform(platform):
             return replace(config, platform=platform)
+
+
+def apply_all(config: ImageConfig, changes: Iterable[ConfigEdit]) -> ImageConfig:
+    """`config` after all edits, in order; many of one kind in a row take no longer than one."""
+    for kind, group in groupby(changes, type):
+        if kind in (AddPort, SetEnv, SetLabel):
+            config = _apply_alike(config, list(group))
+        else:
+            config = reduce(apply, group, config)
+    return config
+
+
+def _apply_alike(config: ImageConfig, changes: list[ConfigEdit]) -> ImageConfig:
+    ports = [edit.port for edit in changes if isinstance(edit, AddPort)]
+    env = {edit.name: edit.value for edit in changes if isinstance(edit, SetEnv)}
+    labels = {edit.name: edit.value for edit in changes if isinstance(edit, SetLabel)}
+    return replace(
+        config,
+        exposed_ports=tuple(sorted({*config.exposed_ports, *ports})) if ports else config.exposed_ports,
+        env=tuple({**dict(config.env), **env}.items()) if env else config.env,
+        labels=MappingProxyType({**config.labels, **labels}) if labels else config.labels,
+    )
 
 
 def _without(mapping: Mapping[str, str], name: str | None) -> Mapping[str, str]:

@@ -35,7 +35,7 @@ def found(text: str, facts: Facts = FACTS) -> list[tuple[str, int]]:
     [
         ("StageNameCasing", "FROM a AS Build\n", 1, "FROM a AS build-2\n"),
         ("FromAsCasing", "FROM a as b\n", 1, "from a as b\n"),
-        ("NoEmptyContinuation", "FROM a\nRUN x \\\n\n y\n", 3, "FROM a\nRUN x \\\n# why\n y\n"),
+        ("NoEmptyContinuation", "FROM a\nRUN x \\\n\n y \\\n\n z\n", 6, "FROM a\nRUN x \\\n# why\n y\n"),
         ("ConsistentInstructionCasing", "FROM a\nrun x\n", 2, "from a\nrun x\n"),
         ("ConsistentInstructionCasing", "FROM a\nRUN x\nRun y\n", 3, "FROM a\nRUN x\n\nRUN y\n"),
         ("DuplicateStageName", "FROM a AS b\nFROM c AS b\n", 2, "FROM a AS b\nFROM c AS d\n"),
@@ -46,7 +46,7 @@ def found(text: str, facts: Facts = FACTS) -> list[tuple[str, int]]:
         ("MaintainerDeprecated", "FROM a\nMAINTAINER me\n", 2, "FROM a\nLABEL maintainer=me\n"),
         ("UndefinedArgInFrom", "FROM $X\n", 1, "ARG X=a\nFROM $X\n"),
         ("UndefinedArgInFrom", "FROM --platform=$P a\n", 1, "FROM --platform=$BUILDPLATFORM a\n"),
-        ("UndefinedVar", "FROM scratch\nENV a=$b\n", 2, "FROM scratch\nARG b\nENV a=$b c=${d:-x} e='$f' g=\\$h\n"),
+        ("UndefinedVar", "FROM scratch\nENV a=$b\n", 2, "FROM scratch\nARG b\nENV a=$b e='$f' g=\\$h\n"),
         ("UndefinedVar", "FROM local\nUSER $UNSET\n", 2, "FROM local\nUSER $SET\n"),
         ("UndefinedVar", "FROM local AS x\nFROM x\nUSER $UNSET\n", 3, "FROM unknown\nUSER $UNSET\n"),
         ("WorkdirRelativePath", "FROM a\nWORKDIR srv\n", 2, "FROM a AS b\nFROM b\nWORKDIR /x\nWORKDIR y\n"),
@@ -69,7 +69,12 @@ def found(text: str, facts: Facts = FACTS) -> list[tuple[str, int]]:
         ("RedundantTargetPlatform", "FROM --platform=$TARGETPLATFORM a\n", 1, "FROM --platform=$BUILDPLATFORM a\n"),
         ("FromPlatformFlagConstDisallowed", "FROM --platform=linux/amd64 a\n", 1, "ARG P\nFROM --platform=$P a\n"),
         ("SecretsUsedInArgOrEnv", "FROM a\nARG DB_PASSWORD\n", 2, "FROM a\nARG DB_NAME\n"),
-        ("SecretsUsedInArgOrEnv", "FROM a\nENV API_TOKEN=x\n", 2, "FROM a\nENV SIGNING_KEY_ID=1 PUBLIC_KEY=x\n"),
+        (
+            "SecretsUsedInArgOrEnv",
+            "FROM a\nENV API_TOKEN=x\n",
+            2,
+            "FROM a\nENV POSTGRES_PASSWORD_FILE=1 PUBLIC_KEY=x AUTH_VERSION=2 republic_keys=1\n",
+        ),
         ("InvalidDefaultArgInFrom", "ARG V\nFROM a:$V\n", 2, "ARG V=1\nFROM a:$V\n"),
         ("CopyIgnoredFile", "FROM a\nCOPY secret.txt kept.txt /x/\n", 2, "FROM a AS b\nCOPY --from=b secret.txt /\n"),
         (

@@ -61,7 +61,22 @@ def test_heredocs_are_lifted_out_of_run_and_copy() -> None:
     assert env.at.line == 11
 
 
-@pytest.mark.parametrize("line", ["RUN cat<<EOF", "RUN cat << EOF", "RUN echo '<<EOF'x", "ENV a=<<EOF", "RUN a <<< b"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RUN cat<<EOF",
+        "RUN echo '<<EOF'x",
+        "ENV a=<<EOF",
+        "RUN a <<< b",
+        "RUN echo $((1 << 2))",
+        "RUN echo $((x << y))",
+        "RUN a <<",
+        "RUN a <<- EOF",
+        'RUN ["cat", "<<EOF"]',
+        "RUN echo it's <<EOF",
+        "RUN x <<a<<b",
+    ],
+)
 def test_what_only_looks_like_a_heredoc_is_none(line: str) -> None:
     assert instructions(f"FROM a\n{line}\n")[1].heredocs == ()
 

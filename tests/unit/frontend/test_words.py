@@ -91,7 +91,25 @@ def test_the_backtick_escapes_when_the_directive_says_so() -> None:
 
 
 def test_heredoc_bodies_keep_their_quotes() -> None:
-    assert words.keep_quotes('it\'s "$a" \\$a \\n', VALUES.get) == 'it\'s "1" $a \\n'
+    assert words.keep_quotes('it\'s "$a" \\$a', VALUES.get) == 'it\'s "1" $a'
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("\\\n", "\n"),
+        ("a\\b", "ab"),
+        ('\\"$a\\"', '"1"'),
+        ("\\'q\\'", "'q'"),
+        ("\\\\", "\\"),
+        ("\\\\$a", "\\1"),
+        ("end\\", "end"),
+        ("`$a", "`1"),
+        ("${unset:-'x'}", "'x'"),
+    ],
+)
+def test_a_backslash_in_a_heredoc_body_goes(text: str, result: str) -> None:
+    assert words.keep_quotes(text, VALUES.get) == result
 
 
 @given(st.text(alphabet=st.characters(blacklist_characters="$'\"\\", blacklist_categories=["Cs"])))
