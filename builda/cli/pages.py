@@ -155,6 +155,10 @@ def text_of(command: click.Command, ctx: click.Context) -> str:
     return formatter.getvalue().rstrip("\n")
 
 
+PAGES = frozenset({"build", "run"})
+"""Verbs whose manual page has the topics too."""
+
+
 def topic(name: str, ctx: click.Context) -> str:
     """What `builda help NAME` says of a topic."""
     title, rows = TOPICS[name]

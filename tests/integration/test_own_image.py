@@ -55,7 +55,8 @@ def image(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
     context.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, context)
-    shutil.copytree(REPOSITORY / "builda", context / "builda", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("builda", "docs", "examples", "tools"):
+        shutil.copytree(REPOSITORY / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
     own = REPOSITORY / "examples/kubernetes/Containerfile"
     options = ["-f", own, "--build-arg", "BASE=localhost/debian:debian"]
     builda("bud", "--quiet", *options, "--output", f"type=tar,dest={work}/image.tar", context)
