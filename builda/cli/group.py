@@ -118,12 +118,9 @@ class Group(click.Group):
 
 
 def _unknown_verb(name: str) -> BuildaError:
-    from difflib import get_close_matches
+    from builda.cli import hints
 
-    near = get_close_matches(name, [*VERBS, *ALIASES], 1)
-    return InvalidValue(
-        f"unknown command: {name}", hint=f"did you mean {near[0]}?" if near else "builda --help lists the commands"
-    )
+    return InvalidValue(f"unknown command: {name}", hint=hints.of_verb(name, [*VERBS, *ALIASES]))
 
 
 def make_group() -> Group:
@@ -172,9 +169,7 @@ def in_our_words(error: click.ClickException) -> InvalidValue:
     hint = f"see {ctx.command_path} --help" if ctx is not None else None
     match error:
         case click.NoSuchOption():
-            if error.possibilities:
-                hint = f"did you mean {error.possibilities[0]}?"
-            return InvalidValue(f"unknown flag: {error.option_name}", hint=hint)
+            return InvalidValue(f"unknown flag: {error.option_name}", hint=getattr(error, "way_out", None) or hint)
         case click.MissingParameter():
             return InvalidValue(f"missing argument: {_name_of(error.param)}", hint=hint)
         case click.BadParameter():

@@ -239,11 +239,19 @@ def _read(
 def _option(name: str, known: dict[str, click.Parameter], ctx: click.Context) -> click.Parameter | None:
     option = known.get(name)
     if option is None and not ctx.resilient_parsing:
-        from difflib import get_close_matches
+        from builda.cli import hints
 
         visible = [other for other, param in known.items() if not getattr(param, "hidden", False)]
-        raise click.NoSuchOption(name, possibilities=get_close_matches(name, visible, 1), ctx=ctx)
+        raise UnknownFlag(name, ctx, hints.of_flag(ctx.info_name or "", name, visible))
     return option
+
+
+class UnknownFlag(click.NoSuchOption):
+    """A flag that a verb does not have; `way_out` says what was probably meant, None when nothing is near."""
+
+    def __init__(self, name: str, ctx: click.Context, way_out: str | None) -> None:
+        super().__init__(name, ctx=ctx)
+        self.way_out = way_out
 
 
 def _takes_none(option: click.Parameter) -> bool:
