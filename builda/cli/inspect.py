@@ -38,7 +38,7 @@ def inspect(session: Session, *, name: str, template: str | None, kind: str) -> 
         raise InvalidValue(f"unknown type: {kind}", hint=f"it is {', '.join(_KINDS)}")
     found = _found(session, name, kind)
     if template is not None:
-        print_template(template, found)
+        print_template(template, found, example="{{.FromImage}}")
     else:
         print_json(getattr(found, "shown", found))
 

@@ -48,13 +48,20 @@ def print_json(value: Any) -> None:
     write(text)
 
 
-def print_template(template: str, value: Any) -> None:
-    """One value through `template`; a line end only where a person reads it, as Buildah does."""
+def print_template(template: str, value: Any, *, example: str) -> None:
+    """One value through `template`; a line end only where a person reads it, as Buildah does.
+
+    `example` is a template that this value can fill in.
+    """
     from builda.cli.gotemplate import Template
 
     if "{{" not in template:
-        raise InvalidValue(f"invalid format provided: {template}", hint="write a Go template, as in '{{.FromImage}}'")
+        raise InvalidValue(f"invalid format provided: {template}", hint=_no_template(template, example))
     write(Template(template).render(value) + ("\n" if sys.stdout.isatty() else ""))
+
+
+def _no_template(said: str, example: str) -> str:
+    return "without --format it is JSON" if said == "json" else f"write a Go template, as in '{example}'"
 
 
 def print_rows(template: str, rows: Iterable[Struct], headings: Mapping[str, str]) -> None:

@@ -87,7 +87,7 @@ def info(session: Session, *, debug: bool, template: str | None) -> None:
     if template is None:
         print_json(found)
     else:
-        print_template(template, found)
+        print_template(template, found, example="{{.store.GraphRoot}}")
 
 
 @verb(

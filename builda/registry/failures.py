@@ -111,7 +111,10 @@ def connection_failure(error: HTTPError, url: str) -> Transient | RegistryError:
         case exceptions.NameResolutionError():
             return _name_failure(error, where, url)
         case exceptions.NewConnectionError():
-            return Transient(RegistryError(f"cannot connect ({_words(error)}): {where}"))
+            words = _words(error)
+            hint = f"nothing listens at {where}; is the address right, and the server running?"
+            refused = words == _ERRNO_WORDS[errno.ECONNREFUSED]
+            return Transient(RegistryError(f"cannot connect ({words}): {where}", hint=hint if refused else None))
         case exceptions.ConnectTimeoutError():
             return Transient(RegistryError(f"no connection in time: {where}"))
         case exceptions.ReadTimeoutError():

@@ -42,6 +42,9 @@ def parse_location(text: str) -> Location | None:
     prefix, colon, rest = text.partition(":")
     if not colon:
         return None
+    if rest.startswith("//") and prefix.isalnum():
+        known = " ".join(f"{one}:" for one in (*_FILES, "containers-storage"))
+        raise InvalidReference(f"unknown transport: {prefix}://", hint=f"it is docker://, {known}, or a name without")
     if prefix in _REFUSED:
         raise Unsupported(f"transport is not supported: {prefix}", hint=_REFUSED[prefix])
     if prefix == "containers-storage":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent, InvalidValue, NotFound, Unsupported
 from builda.fs.compress import decompressing, sniff
-from builda.fs.tar import HARD_LINK, REGULAR, SYMBOLIC_LINK, Limits, iter_offsets
+from builda.fs.tar import HARD_LINK, RECORD, REGULAR, SYMBOLIC_LINK, Limits, is_header, iter_offsets
 
 if TYPE_CHECKING:
     from builda.oci.digest import Readable
@@ -134,7 +134,11 @@ def _opened(path: str) -> int:
         if stat.S_ISDIR(mode):
             raise InvalidValue(f"archive is a directory: {path}", hint="use oci: or dir: for directories")
         plain = stat.S_ISREG(mode) and sniff(os.pread(fd, _HEAD, 0)) == "none"
-        return os.dup(fd) if plain else _unpacked(fd)
+        opened = os.dup(fd) if plain else _unpacked(fd)
+        if not is_header(os.pread(opened, RECORD, 0)):
+            os.close(opened)
+            raise CorruptContent(f"not a tar archive: {path}")
+        return opened
     finally:
         os.close(fd)
 

@@ -86,7 +86,7 @@ def test_an_unreachable_registry_is_named_with_its_port(builda: Builda, base: st
     names = [base, f"docker://{address}/x:1"] if verb == "push" else [f"{address}/x:1"]
     with unchanged(builda):
         said = builda.fails(verb, "--retry", "0", "--tls-verify=false", *names)
-    assert f"cannot connect (connection refused): {address}" in said
+    assert f"cannot connect (connection refused): {address}\nhint: nothing listens at {address}" in said
 
 
 def test_an_unknown_host_is_named(builda: Builda, base: str) -> None:

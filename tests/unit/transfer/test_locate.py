@@ -57,3 +57,11 @@ def test_a_transport_needs_its_argument(text: str) -> None:
 @pytest.mark.parametrize("text", ["docker://quay.io/a:1", "oci:/a:b", "dir:/a", "containers-storage:a"])
 def test_a_location_is_shown_as_it_is_written(text: str) -> None:
     assert str(parse_location(text)) == text
+
+
+@pytest.mark.parametrize("text", ["foo://bar", "http://host/x", "ftp://a:b@host/x"])
+def test_a_scheme_that_is_no_transport_is_named(text: str) -> None:
+    with pytest.raises(InvalidReference, match="unknown transport") as caught:
+        parse_location(text)
+    assert str(caught.value) == f"unknown transport: {text.partition(':')[0]}://"
+    assert "oci-archive:" in (caught.value.hint or "")
