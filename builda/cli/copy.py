@@ -27,7 +27,7 @@ _OPTIONS: Params = (
     text("--chown", metavar="USER[:GROUP]", help="The owner of what is copied (default 0:0; kept with --from)."),
     text("--chmod", metavar="MODE", help="The mode of what is copied, as in chmod(1)."),
     text("--contextdir", metavar="DIR", help="Sources start in this directory and never leave it."),
-    text("--ignorefile", metavar="FILE", help="Skip what this file lists; needs --contextdir."),
+    text("--ignorefile", metavar="FILE", help="Skip what this file lists, not what that of --contextdir does."),
     listed("--exclude", metavar="PATTERN,…", help="Skip what matches."),
     text("--checksum", metavar="DIGEST", help="What a URL must deliver, as sha256:…"),
     switch("--link", help="Make the files a layer of their own, whatever lies below."),
@@ -92,7 +92,10 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
     inline = _inline(values.pop("inline"))
     *sources, destination = _paths(values.pop("paths"), bool(inline))
     context, ignore_file = _path(values.pop("contextdir")), _path(values.pop("ignorefile"))
-    if ignore_file is not None and context is None:
+    if context is not None:
+        sources = [_inside(context, source) for source in sources]
+        ignore_file = ignore_file or _ignore_file_of(context)
+    elif ignore_file is not None:
         raise InvalidValue("--ignorefile needs --contextdir")
     inputs = Inputs(context=context, ignore_file=ignore_file, access=groups.registry_access(values, session.environ))
     step = Copy(
@@ -139,6 +142,25 @@ def _content(step: Copy, digest: Digest) -> str:
     is_directory = bool(step.sources) and isinstance(step.source, Context) and os.path.isdir(step.sources[0])
     kind = "multi" if several else "dir" if is_directory else "file"
     return f"{kind}:{digest.encoded}"
+
+
+def _inside(context: Path, source: str) -> str:
+    """`source` from the context's top; an absolute path that leads into the context names the same file."""
+    import os
+
+    if not os.path.isabs(source):
+        return source
+    path = os.path.normpath(source)
+    for top in (os.path.abspath(context), os.path.realpath(context)):
+        if path == top or path.startswith(f"{top}/"):
+            return f"{os.path.relpath(path, top)}{'/' if source.endswith('/') else ''}"
+    return source
+
+
+def _ignore_file_of(context: Path) -> Path | None:
+    from builda.containerfile import find_ignore_file
+
+    return find_ignore_file(context, f"{context}/")
 
 
 def _paths(paths: tuple[str, ...], inline: bool) -> tuple[str, ...]:
