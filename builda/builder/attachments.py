@@ -13,7 +13,7 @@ from builda.builder.treed import with_tree
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import owners, paths
 from builda.linux.detached import split_part
-from builda.linux.mount import Mount
+from builda.linux.mount import Mount, mounted
 from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
 
 if TYPE_CHECKING:
@@ -197,16 +197,32 @@ class _Work:
 
     def bind(self, mount: RunMount) -> Mount:
         """Read-only unless said otherwise; writes reach the source only when it is the user's own directory."""
-        options = self.options(mount.options, "", mount.target)
-        propagation = tuple(word for word in options if word in _PROPAGATIONS)
+        _check_words(mount.options, mount.target)
+        propagation = tuple(word for word in mount.options if word in _PROPAGATIONS)
         found = self.source(mount.from_, mount.source, mount.target)
         callers = isinstance(mount.from_, Context | NamedContext)
+        if "U" in mount.options:
+            if not callers or self.inputs.discard_writes or found.type != "rbind":
+                return self.mapped(self.owned(found, read_only=mount.read_only is not False))
+            _chown_tree(found.source, *self.outside((self.user.uid, self.user.gid), mount.target))
         if mount.read_only is not False:
             found = found._replace(options=(*found.options, *propagation))
             return self.mapped(found, "idmap?" if callers else "idmap")
         if callers and not self.inputs.discard_writes and found.type == "rbind":
             return found._replace(options=("rw", *propagation, *_part(found)))
         return self.mapped(self.over(found))
+
+    def owned(self, found: Mount, *, read_only: bool) -> Mount:
+        """The same as a copy, gone after the run, in which all belongs to the user: `U` of what is not the caller's."""
+        if not self.builder.store.can_mount:
+            raise Unsupported(f"mount option U needs a mode that can mount: {found.target}")
+        made = self.over(found)
+        if made.type == "bind":
+            _chown_tree(made.source, self.user.uid, self.user.gid)
+        else:
+            with mounted((made._replace(target="/"),)) as root:
+                _chown_tree(f"/proc/self/fd/{root}/.", self.user.uid, self.user.gid)
+        return made._replace(options=("ro", *(word for word in made.options if word != "rw"))) if read_only else made
 
     def source(self, source: Source, path: str, target: str) -> Mount:
         """A read-only mount at `target` of what a `--mount` names."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from builda.builder.records import remembered
 from builda.builder.sources import downloads, gather
+from builda.builder.users import directory_owner
 from builda.errors import ContainerfileError, InvalidValue, Unsupported
 from builda.events import Warned
 from builda.fs import paths
 from builda.fs.compose import Changer, Known, Spool, Unpacking, compose_tree
 from builda.fs.index import directory_row
-from builda.isolation.users import resolve_user
 from builda.oci.digest import Digest
 from builda.plan import Run
 from builda.store.composed import ACCOUNTS, no_trees
@@ -92,10 +92,10 @@ def make_directory(builder: Builder, container: WorkingContainer, step: MakeDire
     """As `copying.make_directory`, which calls this and has the tree's lock."""
     with _changed(builder, container) as (tree, _, current):
         with _accounts(builder, tree) as root:
-            user = resolve_user(root, step.user or "")
+            uid, gid = directory_owner(root, step.user or "")
         path = posixpath.join("/", current.config.working_dir, step.path)
         now = int(builder.now())
-        row = directory_row(uid=user.uid, gid=user.gid, mtime=now)
+        row = directory_row(uid=uid, gid=gid, mtime=now)
         try:
             Changer(tree, now).make_directories(os.fsencode(path), row)
         except NotADirectoryError as error:

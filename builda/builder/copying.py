@@ -14,14 +14,13 @@ from builda.builder.mounting import occupied, opened_alone
 from builda.builder.moving import moving, words
 from builda.builder.records import remembered
 from builda.builder.sources import Gathered, gather, is_archive
-from builda.builder.users import owner
+from builda.builder.users import directory_owner, owner
 from builda.errors import InvalidValue, Unsupported
 from builda.events import Warned
 from builda.fs import paths
 from builda.fs.modes import parse_mode
 from builda.fs.sources import resolve
 from builda.fs.tree import CopyRequest, Source, content_size, copy_tree
-from builda.isolation.users import resolve_user
 from builda.oci.digest import Digest
 from builda.store import layout
 
@@ -98,10 +97,10 @@ def make_directory(builder: Builder, container: WorkingContainer, step: MakeDire
 
             return composing.make_directory(builder, current, step)
         root, current = stack.enter_context(opened_alone(builder, current))
-        user = resolve_user(root, step.user or "")
+        uid, gid = directory_owner(root, step.user or "")
         path = posixpath.join("/", current.config.working_dir, step.path)
         try:
-            paths.make_directories(root, path, uid=user.uid, gid=user.gid)
+            paths.make_directories(root, path, uid=uid, gid=gid)
         except NotADirectoryError as error:
             raise InvalidValue(f"not a directory in the container: {path}") from error
         return remembered(builder, current, step.created_by)

@@ -308,6 +308,11 @@ def _request(session: Session, context: BuildContext, named: NamedContexts, valu
     )
 
 
+def _epoch_argument(arguments: Mapping[str, str]) -> dict[str, str]:
+    """SOURCE_DATE_EPOCH as a build argument, which counts like the variable and before it, as with BuildKit."""
+    return {name: arguments[name] for name in ("SOURCE_DATE_EPOCH",) if name in arguments}
+
+
 def _label(item: str) -> tuple[str, str]:
     name, _, value = item.partition("=")
     if not name:
@@ -415,7 +420,9 @@ def _execute_options(
         format=image_format,
         squash=values.pop("squash"),
         timestamp=timestamp,
-        source_date_epoch=groups.epoch(values.pop("source_date_epoch"), timestamp, session.environ),
+        source_date_epoch=groups.epoch(
+            values.pop("source_date_epoch"), timestamp, {**session.environ, **_epoch_argument(request.build_args)}
+        ),
         rewrite_timestamp=values.pop("rewrite_timestamp"),
         created_annotation=values.pop("created_annotation"),
         identity_label=values.pop("identity_label"),

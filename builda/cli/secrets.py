@@ -12,30 +12,51 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import ExitStack
 
+_WRITTEN = "write --secret id=NAME,src=FILE or id=NAME,env=VARIABLE"
+
 
 def secrets_of(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, bytes]:
-    """The secrets by ID."""
-    found: dict[str, bytes] = {}
-    for item in items:
-        parts = dict(part.partition("=")[::2] for part in item.split(","))
-        name = parts.get("id", "")
-        unknown = parts.keys() - {"id", "src", "source", "env", "type"}
-        if not name or unknown:
-            what = f"secret has an unknown key {min(unknown)}" if unknown else "secret has no id"
-            raise InvalidValue(f"{what}: {item}", hint="write --secret id=NAME,src=FILE or id=NAME,env=VARIABLE")
-        source = parts.get("src") or parts.get("source")
-        variable = parts.get("env") or (name if source is None and parts.get("type") != "file" else None)
-        if source is not None:
-            try:
-                with open(os.path.expanduser(source), "rb") as file:
-                    found[name] = file.read()
-            except FileNotFoundError as error:
-                raise NotFound(f"no such file or directory for the secret {name}: {source}") from error
-        elif variable is not None and variable in environ:
-            found[name] = environ[variable].encode()
-        else:
+    """The secrets by ID; NotFound for a file or variable that is not there, InvalidValue for what names none."""
+    return dict(_secret(item, environ) for item in items)
+
+
+def _secret(item: str, environ: Mapping[str, str]) -> tuple[str, bytes]:
+    """`id=ID[,src=FILE|,env=NAME|,src=NAME,type=env]`: the later of src and env counts, as in Buildah.
+
+    With an ID alone it is the variable of that name, else the file.
+    """
+    name, source, kind = "", "", ""
+    for key, value in (part.partition("=")[::2] for part in item.split(",")):
+        match key.strip().lower():
+            case "id":
+                name = value
+            case "src" | "source":
+                source = value
+            case "env":
+                source, kind = value, "env"
+            case "type" if value in ("file", "env"):
+                kind = value
+            case "type":
+                raise InvalidValue(f"secret has an unknown type {value}: {item}", hint="it is file or env")
+            case other:
+                raise InvalidValue(f"secret has an unknown key {other}: {item}", hint=_WRITTEN)
+    if not name:
+        raise InvalidValue(f"secret has no id: {item}", hint=_WRITTEN)
+    if kind == "env" or (not kind and not source and name in environ):
+        variable = source or name
+        if variable not in environ:
             raise NotFound(f"variable of the secret {name} is not set: {variable}")
-    return found
+        return name, os.fsencode(environ[variable])
+    try:
+        with open(os.path.expanduser(source or name), "rb") as file:
+            return name, file.read()
+    except FileNotFoundError as error:
+        if source or kind:
+            raise NotFound(f"no such file or directory for the secret {name}: {source or name}") from error
+        raise NotFound(
+            f"no variable and no file is called like the secret: {name}",
+            hint=f"write --secret id={name},src=FILE or id={name},env=VARIABLE",
+        ) from error
 
 
 def agents_of(items: tuple[str, ...], environ: Mapping[str, str], stack: ExitStack) -> dict[str, str]:
