@@ -37,16 +37,21 @@ def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
     raise AssertionError("it did not happen in time")
 
 
-def children_running() -> list[int]:
-    """Processes of builda's child on this machine whose parent test process is this one or gone."""
+def children_running(place: Path) -> list[int]:
+    """Processes of builda's child that belong to runners of this test, whose directory is `place`.
+
+    Tests of other workers run children too. A child has one variable of its caller's environment, LD_LIBRARY_PATH,
+    which `runner` sets to `place`.
+    """
     found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            words = entry.read_bytes().split(b"\0")
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            variables = (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if NATIVE_CHILD.encode() in words:
-            found.append(int(entry.parent.name))
+        if NATIVE_CHILD.encode() in words and f"LD_LIBRARY_PATH={place}".encode() in variables:
+            found.append(int(entry.name))
     return found
 
 
@@ -519,7 +524,11 @@ def runner(box: Any, tmp_path: Path, *args: str, **changes: Any) -> subprocess.P
         scratch=str(scratch),
         changes=changes,
     )
-    return subprocess.Popen([sys.executable, "-c", code, *args], stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *args],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"namespaces": {"pid": "host"}}])
@@ -530,17 +539,17 @@ def test_killing_the_caller_leaves_no_process_and_no_mount(box: Any, tmp_path: P
         assert caller.stdout.readline() == b"up\n"
         caller.kill()
     until(lambda: not any(b"4713" in words for words in _command_lines()))
-    until(lambda: not children_running())
+    until(lambda: not children_running(tmp_path))
     assert Path("/proc/self/mountinfo").read_text() == before
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1])
 def test_killing_the_caller_early_leaves_nothing_either(box: Any, tmp_path: Path, delay: float) -> None:
     with runner(box, tmp_path, "sleep", "4714") as caller:
-        until(lambda: children_running() or caller.poll() is not None)
+        until(lambda: children_running(tmp_path) or caller.poll() is not None)
         time.sleep(delay)
         caller.kill()
-    until(lambda: not children_running() and not any(b"4714" in words for words in _command_lines()))
+    until(lambda: not children_running(tmp_path) and not any(b"4714" in words for words in _command_lines()))
 
 
 @pytest.mark.parametrize(
@@ -584,12 +593,12 @@ def test_no_descriptor_of_ours_is_left(box: Any) -> None:
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_run_is_quick(box: Any) -> None:
-    """`run CTR true` has 0.095 s in all; the sandbox takes about 0.015 of it."""
+def test_a_run_takes_little_of_the_processor(box: Any) -> None:
+    """`run CTR true` has 0.095 s in all; the sandbox takes 0.015 of it. Waiting for a busy machine does not count."""
     box.shell("true")
-    times = []
+    spent = []
     for _ in range(5):
-        started = time.perf_counter()
+        before = sum(os.times()[:4])
         box.run("true", capture=False)
-        times.append(time.perf_counter() - started)
-    assert min(times) < 0.06
+        spent.append(sum(os.times()[:4]) - before)
+    assert min(spent) < 0.06

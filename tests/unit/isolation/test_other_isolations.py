@@ -98,7 +98,7 @@ def test_killing_the_caller_takes_runtime_and_container_along(oci: Any, tmp_path
         assert caller.stdout is not None
         assert caller.stdout.readline() == b"up\n"
         caller.kill()
-    until(lambda: not children_running())
+    until(lambda: not children_running(tmp_path))
     assert subprocess.run(["pgrep", "-f", "sleep 4722$"], check=False, stdout=subprocess.DEVNULL).returncode == 1
     assert Path("/proc/self/mountinfo").read_text() == before
     sweep_cgroups()
