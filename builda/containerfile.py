@@ -29,9 +29,19 @@ if TYPE_CHECKING:
     from builda.frontend.sourcepolicy import SourcePolicy
     from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Platform
+    from builda.oci.edits import ConfigEdit
     from builda.plan import Plan
 
-__all__ = ["SIZE_LIMIT", "BuildRequest", "build", "check", "compile_plan", "find_containerfile", "find_ignore_file"]
+__all__ = [
+    "SIZE_LIMIT",
+    "BuildRequest",
+    "build",
+    "check",
+    "compile_plan",
+    "edits_of",
+    "find_containerfile",
+    "find_ignore_file",
+]
 
 CONTAINERFILES = ("Containerfile", "Dockerfile", "Containerfile.in", "Dockerfile.in")
 _DOCKERFILE = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)")
@@ -267,6 +277,13 @@ def _excerpts(source: SourceText) -> Iterator[None]:
             shown += [f"included in {at.file}:{at.line}" for at in source.includers(error.file)]
             error.excerpt = "\n".join(filter(None, shown))
         raise
+
+
+def edits_of(config: ImageConfig, texts: tuple[str, ...]) -> tuple[ConfigEdit, ...]:
+    """What instructions that touch no files do to a configuration, for CommitOptions.changes."""
+    from builda.frontend.change import edits_of
+
+    return edits_of(config, texts)
 
 
 def find_containerfile(context: Path) -> Path:

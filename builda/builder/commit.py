@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder import layers
@@ -138,14 +137,13 @@ def _config(
 
 
 def _changed(config: ImageConfig, options: CommitOptions) -> ImageConfig:
-    from builda.builder.changes import change, merge_config
+    from builda.builder.changes import merge_config
 
     if options.config is not None:
         config = merge_config(config, options.config)
-    config = reduce(change, options.changes, config)
     unset: list[edits.ConfigEdit] = [edits.UnsetEnv(name) for name in options.unset_env]
     unset += [edits.UnsetLabel(name) for name in options.unset_labels]
-    return reduce(edits.apply, unset, config)
+    return edits.apply_all(config, (*options.changes, *unset))
 
 
 def _dated(part: Part, options: CommitOptions, moment: str) -> History:

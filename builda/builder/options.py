@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.oci.descriptor import Platform
+    from builda.oci.edits import ConfigEdit
     from builda.oci.mediatype import Compression
     from builda.store.store import WorkingContainer
 
@@ -104,7 +105,7 @@ class CommitOptions:
     rewrite_timestamp: bool | None = None  # None: whenever source_date_epoch is given
     created_annotation: bool = True
     identity_label: bool = True
-    changes: tuple[str, ...] = ()  # Containerfile instructions
+    changes: tuple[ConfigEdit, ...] = ()  # containerfile.edits_of() makes them of instructions
     config: bytes | None = None  # a JSON image configuration to merge
     add_files: tuple[str, ...] = ()  # host source[:destination]
     annotations: tuple[tuple[str, str], ...] = ()

@@ -14,7 +14,8 @@ from builda.errors import InvalidValue
 if TYPE_CHECKING:
     from builda.builder.options import CommitOptions
     from builda.cli.session import Session
-    from builda.store.store import Image
+    from builda.oci.edits import ConfigEdit
+    from builda.store.store import Image, WorkingContainer
 
 
 @verb(
@@ -68,7 +69,7 @@ def commit(
     """
     session.quiet = values.pop("quiet")
     target = session.container(container)
-    made = session.builder.commit(target, _options(session, image, values))
+    made = session.builder.commit(target, _options(session, target, image, values))
     if metadata_file is not None:
         write_file(metadata_file, metadata(made))
     if iidfile is not None:
@@ -77,7 +78,7 @@ def commit(
         print_line(made.id.encoded)
 
 
-def _options(session: Session, image: str | None, values: dict[str, Any]) -> CommitOptions:
+def _options(session: Session, target: WorkingContainer, image: str | None, values: dict[str, Any]) -> CommitOptions:
     from builda.builder.options import CommitOptions
 
     timestamp = _timestamp(values)
@@ -93,7 +94,7 @@ def _options(session: Session, image: str | None, values: dict[str, Any]) -> Com
         rewrite_timestamp=values.pop("rewrite_timestamp"),
         created_annotation=values.pop("created_annotation"),
         identity_label=values.pop("identity_label"),
-        changes=values.pop("change"),
+        changes=_changes(target, values.pop("change")),
         config=_bytes_of(values.pop("config")),
         add_files=values.pop("add_file"),
         annotations=tuple(map(annotation, values.pop("annotation"))),
@@ -104,6 +105,14 @@ def _options(session: Session, image: str | None, values: dict[str, Any]) -> Com
         compression_level=level,
         access=groups.registry_access(values, session.environ),
     )
+
+
+def _changes(target: WorkingContainer, texts: tuple[str, ...]) -> tuple[ConfigEdit, ...]:
+    if not texts:
+        return ()
+    from builda.containerfile import edits_of
+
+    return edits_of(target.config, texts)
 
 
 def _timestamp(values: dict[str, Any]) -> int | None:

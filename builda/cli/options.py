@@ -6,7 +6,6 @@ commas do so as CSV. An option that builda does not have is *declared* refused, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -117,19 +116,14 @@ class Duration(_IntType):
         return parse_duration(value) if isinstance(value, str) else int(value)
 
 
-_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
-
-
 def parse_duration(value: str) -> int:
     """Nanoseconds of a duration in Go's syntax; InvalidValue otherwise."""
-    whole = value.strip().lstrip("+")
-    parts = _PART.findall(whole)
-    if whole == "0":
-        return 0
-    if not parts or "".join(number + unit for number, unit in parts) != whole:
+    from builda.oci.duration import nanoseconds
+
+    found = nanoseconds(value.strip().lstrip("+"))
+    if found is None:
         raise InvalidValue(f"not a duration: {value}", hint="write numbers with units, as in 1h30m, 10s or 300ms")
-    return sum(round(float(number) * _UNITS[unit]) for number, unit in parts)
+    return found
 
 
 def _split(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from builda.frontend import heredoc
 from builda.frontend.execform import NotStrings, exec_form
 from builda.frontend.parse import Heredoc, Instruction, parse_line
 from builda.frontend.words import BLANK, parts
+from builda.oci.duration import nanoseconds
 from builda.plan import Location
 from builda.values import dataclass
 
@@ -127,8 +128,6 @@ _REPEATABLE = frozenset({"mount", "device", "exclude"})
 _BOOLEAN = frozenset({"link", "parents", "keep-git-dir", "unpack"})
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_./]*")
 _BLANKS = re.compile(f"[{BLANK}]+")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
-_NANOSECONDS = {"ns": 1, "us": 1000, "µs": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
 def typed(instruction: Instruction, escape: str = "\\") -> Typed:
@@ -160,16 +159,6 @@ def typed(instruction: Instruction, escape: str = "\\") -> Typed:
             return _onbuild(instruction, escape)
         case other:  # pragma: no cover  # parse() has refused it
             raise AssertionError(other)
-
-
-def duration(text: str) -> int | None:
-    """Nanoseconds of a Go duration such as `1m30s`; None when it is none."""
-    if text == "0":
-        return 0
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        return None
-    return round(sum(float(number) * _NANOSECONDS[unit] for number, unit in parts))
 
 
 def flag_true(value: str, name: str, at: Location) -> bool:
@@ -358,7 +347,7 @@ def _health(instruction: Instruction, flags: Pairs) -> Health:
 def _time(flags: dict[str, str], name: str, at: Location) -> int:
     if name not in flags:
         return 0
-    value = duration(flags[name])
+    value = nanoseconds(flags[name])
     if value is None or 0 < value < 10**6:
         fail(at, f"invalid --{name}: {flags[name]}", "it is a duration of at least 1ms, such as 30s or 1m30s")
     return value

@@ -121,6 +121,17 @@ def test_commit_names_are_localhosts(builda: Builda, container: str) -> None:
     assert "localhost/app:latest" in json.loads(builda("images", "--json"))[0]["names"]
 
 
+def test_commit_applies_instructions(builda: Builda, container: str) -> None:
+    changes = ("ENV A=1 B=$PATH", "WORKDIR /srv", "WORKDIR app", "CMD echo $A")
+    builda("commit", "-q", *(f"--change={change}" for change in changes), container, "app")
+    shown = builda(
+        "inspect", "--format", "{{.OCIv1.Config.Env}} {{.OCIv1.Config.WorkingDir}} {{.OCIv1.Config.Cmd}}", "app"
+    )
+    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    assert shown == f"[{path} A=1 B={path[5:]}] /srv/app [/bin/sh -c echo $A]"
+    assert "--change: invalid signal: FOO" in builda.fails("commit", "-q", "--change=STOPSIGNAL FOO", container, "no")
+
+
 def test_commit_rm_removes_the_container(builda: Builda, container: str) -> None:
     builda("commit", "-q", "--rm", container, "app")
     assert builda("containers", "-q") == ""

@@ -15,13 +15,13 @@ import pytest
 from builda.builder import moving
 from builda.builder.options import CommitOptions, FromOptions
 from builda.builder.records import timestamp
-from builda.errors import InvalidReference, InvalidValue, NotFound, Unsupported
+from builda.errors import InvalidReference, InvalidValue, NotFound
 from builda.events import Warned, WorkProgress
 from builda.oci import mediatype
 from builda.oci.config import chain_ids
 from builda.oci.descriptor import Platform
 from builda.oci.digest import Digest
-from builda.oci.edits import SetEnv, SetLabel, SetPlatform
+from builda.oci.edits import SetCmd, SetEnv, SetLabel, SetPlatform, SetText
 from builda.oci.manifest import Index
 from builda.plan import Configure, Copy, FromImage, InlineFile
 from builda.store.containers import Containers
@@ -228,7 +228,7 @@ def test_changes_and_unsetting(bench: Bench, container: WorkingContainer) -> Non
     image = commit(
         bench,
         container,
-        changes=("USER bob", 'CMD ["x"]'),
+        changes=(SetText("user", "bob"), SetCmd(("x",))),
         config=b'{"author": "me"}',
         unset_env=("A",),
         unset_annotations=("a",),
@@ -245,10 +245,10 @@ def test_changes_and_unsetting(bench: Bench, container: WorkingContainer) -> Non
     assert image.manifest.annotations["b"] == "2"
 
 
-def test_a_bad_change_publishes_nothing(bench: Bench, container: WorkingContainer) -> None:
+def test_a_bad_configuration_publishes_nothing(bench: Bench, container: WorkingContainer) -> None:
     before = bench.store.names()
-    with pytest.raises(Unsupported):
-        commit(bench, container, changes=("RUN x",))
+    with pytest.raises(InvalidValue):
+        commit(bench, container, config=b"no")
     assert bench.store.names() == before
     assert os.listdir(bench.store.layout.path("ingest")) == []
 

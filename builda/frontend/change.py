@@ -1,0 +1,50 @@
+"""`commit --change`: Containerfile instructions that only change the configuration, as edits of one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from builda.errors import BuildaError, InvalidValue, Unsupported
+from builda.frontend.compile import CompileOptions, to_plan
+from builda.frontend.parse import parse
+from builda.frontend.source import SourceText
+from builda.plan import Configure
+
+if TYPE_CHECKING:
+    from builda.oci.config import ImageConfig
+    from builda.oci.descriptor import Platform
+    from builda.oci.edits import ConfigEdit
+
+_KNOWN = frozenset(
+    "CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL MAINTAINER ONBUILD SHELL STOPSIGNAL USER VOLUME WORKDIR".split()
+)
+_PLACE = "--change"
+
+
+def edits_of(config: ImageConfig, texts: tuple[str, ...]) -> tuple[ConfigEdit, ...]:
+    """What the instructions `texts`, one after the other, do to `config`.
+
+    They mean what they would in a Containerfile below FROM an image with that configuration. Unsupported for one that
+    would touch files, InvalidValue for one that is malformed.
+    """
+    if not texts:
+        return ()
+    for text in texts:
+        keyword = text.split(None, 1)[0].upper() if text.strip() else ""
+        if keyword not in _KNOWN:
+            hint = f"there are {', '.join(sorted(_KNOWN))}"
+            raise Unsupported(f"not an instruction that changes the configuration: {text}", hint=hint)
+    source = SourceText.of("FROM base\n" + "".join(f"{text}\n" for text in texts), _PLACE)
+    before = replace(config, onbuild=())  # the triggers of a base act in builds
+
+    def config_of(name: str, platform: Platform) -> ImageConfig:
+        return before
+
+    options = CompileOptions(platform=config.platform, build_platform=config.platform)
+    try:
+        plan = to_plan(parse(source), options, config_of).plan
+    except BuildaError as error:
+        raise InvalidValue(f"{_PLACE}: {error}", hint=error.hint) from error
+    steps = plan.stages[plan.target].steps
+    return tuple(edit for step in steps if isinstance(step, Configure) for edit in step.edits)
