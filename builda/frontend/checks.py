@@ -134,8 +134,9 @@ def _descriptions(parsed: Parsed, listed: list[tuple[Instruction, Typed]]) -> It
 class _Scope:
     """The variables at one place of a stage: their values, and the ARGs that are declared without one."""
 
-    def __init__(self, values: Mapping[str, str], escape: str) -> None:
+    def __init__(self, values: Mapping[str, str], escape: str, *, known: bool = True) -> None:
         self.values = dict(values)
+        self.known = known  # False: the base image is not here, and what it sets neither
         self.declared: set[str] = set()
         self.escape = escape
         self.shell = False  # SHELL was used, here or below
@@ -143,7 +144,7 @@ class _Scope:
 
     def child(self) -> _Scope:
         """What a stage that stands on this one begins with."""
-        made = _Scope(self.values, self.escape)
+        made = _Scope(self.values, self.escape, known=self.known)
         made.declared, made.shell, made.working_dir = set(self.declared), self.shell, self.working_dir
         return made
 
@@ -174,9 +175,8 @@ class _Walk:
         self.platforms = {} if target is None else global_platforms(target, facts.build_platform or target)
         self.top = _Scope(self.platforms, escape)  # ARGs above the first FROM, with build args
         self.defaults: _Scope | None = _Scope(self.platforms, escape)  # and without; None where one cannot be expanded
-        self.stages: dict[str, _Scope | None] = {}
-        self.scope: _Scope | None = None  # of the stage; None where its base image is not here
-        self.before = _Scope({}, escape)  # the same, empty where it is not known
+        self.stages: dict[str, _Scope] = {}
+        self.scope = self.top
         self.single: dict[str, Location] = {}
 
     def findings(self, listed: list[tuple[Instruction, Typed]]) -> Iterator[Finding]:
@@ -188,7 +188,6 @@ class _Walk:
                 yield from self._base_platform(item)
                 self.scope = self._inherited(item)
                 self.single = {}
-                self.before = self.scope or _Scope({}, self.escape)
             elif not begun:
                 self._top_arg(item)
             else:
@@ -257,27 +256,26 @@ class _Walk:
         except InvalidValue:
             return None  # the compiler says so
 
-    def _inherited(self, item: From) -> _Scope | None:
-        """What a stage starts with; None when its base image is not here."""
+    def _inherited(self, item: From) -> _Scope:
+        """What a stage starts with."""
         image = self.top.expand(item.image)[0]
         if image == "scratch":
             return _Scope({"PATH": ""}, self.escape)
         if image and image.lower() in self.stages:
-            below = self.stages[image.lower()]
-            return None if below is None else below.child()
+            return self.stages[image.lower()].child()
         config = self.facts.config_of(image) if image else None
         if config is None:
-            return None
+            return _Scope({}, self.escape, known=False)
         scope = _Scope(config.environ(), self.escape)
         scope.shell = bool(config.shell)
         return scope
 
     def _instruction(self, instruction: Instruction, item: Typed) -> Iterator[Finding]:
-        scope = self.before
+        scope = self.scope
         expanded: dict[str, str | None] = {}
         for text in _expanded_texts(item):
             value, missing = scope.expand(text)
-            expanded[text] = None if missing and self.scope is None else value  # the base may set them
+            expanded[text] = None if missing and not scope.known else value  # the base may set them
             yield from self._undefined(missing, item.at)
         if isinstance(item, Transfer):
             for heredoc in item.heredocs:
@@ -312,7 +310,7 @@ class _Walk:
                 pass
 
     def _undefined(self, missing: list[str], at: Location) -> Iterator[Finding]:
-        if self.scope is None:
+        if not self.scope.known:
             return
         known = [*self.scope.values, *self.scope.declared]
         for name in dict.fromkeys(missing):

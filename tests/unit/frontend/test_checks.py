@@ -141,3 +141,92 @@ def test_a_setting_that_is_none_is_refused(value: str) -> None:
         found(f"# check={value}\nFROM a\n")
     with pytest.raises(BuildaError, match=ARGUMENT):
         found("FROM a\n", replace(FACTS, build_args={ARGUMENT: value}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'ARG V="1.0"\nFROM b:${V}\n',
+        "ARG V='1.0'\nFROM b:$V\n",
+        "ARG A=1\nARG B=b:${A}\nFROM ${B}\n",
+        "ARG A\nARG B=${A:-b}\nFROM $B\n",
+        "ARG A\nARG B=bb\nFROM ${A:?unset}/$B\n",
+        "ARG A=${B:?unset}\nFROM b:$A\n",
+        "FROM --platform=$BUILDPLATFORM b\n",
+        "FROM b AS x\nFROM x\nENV A=$UNKNOWN_BASE\n",
+    ],
+)
+def test_defaults_are_expanded_in_order_and_without_their_quotes(text: str) -> None:
+    assert found(f"# check=error=true\n{text}") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "line"),
+    [
+        ("FROM scratch\nENV A=$TARGETARCH\n", "UndefinedVar", 2),
+        ("FROM scratch\nCOPY --chown=$TYPO a /\n", "UndefinedVar", 2),
+        ("FROM scratch\nCOPY <<EOF /\n$TYPO\nEOF\n", "UndefinedVar", 2),
+        ("FROM scratch\nARG A=$TYPO\n", "UndefinedVar", 2),
+        ("FROM scratch\nENV A=$HOME\n", "UndefinedVar", 2),
+        ("FROM scratch\nENV A=${X:-d}\n", "UndefinedVar", 2),
+        ("FROM scratch\nRUN --mount=type=cache,target=$TYPO/x a\n", "UndefinedVar", 2),
+        ("ARG B=local\nFROM $B\nUSER $TYPO\n", "UndefinedVar", 3),
+        ("FROM scratch\nENV X=rel\nWORKDIR $X\n", "WorkdirRelativePath", 3),
+        ("from a As b\n", "FromAsCasing", 1),
+    ],
+)
+def test_what_buildkit_tells_too(text: str, name: str, line: int) -> None:
+    assert found(text) == [(name, line)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM scratch\nARG X\nENV A=$X\n",
+        'FROM scratch\nENV X=/abs\nWORKDIR "${X}"\nWORKDIR rel\n',
+        "FROM unknown\nWORKDIR $SET_BY_THE_BASE\nWORKDIR rel\n",
+        "FROM a AS b\nWORKDIR /x\nFROM b\nWORKDIR y\n",
+        'FROM a\nSHELL ["/bin/bash", "-c"]\nCMD run me\n',
+        "FROM --platform=linux/arm64 arm AS for-arm64\n",
+        "ARG DB_PASSWORD\nFROM a\n",
+        "FROM a\nENV POSTGRES_PASSWORD_FILE=/x SECRET_FILE=/y FILE_KEY=1 AUTH_VERSION=2\n",
+        "arg x\nFROM a\nRUN x\n",
+        "FROM local AS one\nENV MINE=1\nFROM one\nUSER $MINE$SET\n",
+    ],
+)
+def test_what_buildkit_does_not_tell_either(text: str) -> None:
+    assert found(text) == []
+
+
+def test_a_second_relative_workdir_is_not_told() -> None:
+    assert found("FROM a\nWORKDIR b\nWORKDIR c\n") == [("WorkdirRelativePath", 2)]
+
+
+@pytest.mark.parametrize(
+    "name", ["KEY_ID", "KEY_NAME", "KEY_PATH", "AWS_ACCESS_KEY_ID", "PUBLICKEY_TOKEN", "X_KEYRING_KEY"]
+)
+def test_names_like_secrets(name: str) -> None:
+    assert found(f"FROM a\nENV {name}=x\n") == [("SecretsUsedInArgOrEnv", 2)]
+
+
+@pytest.mark.parametrize(
+    ("comment", "kept"),
+    [
+        ("# check=skip=MaintainerDeprecated", False),
+        ("# check=skip=all", False),
+        ("#check = skip=Other,MaintainerDeprecated why not", False),
+        ("# check=skip=MaintainerDeprecated\n# more", False),
+        ("# check=skip=MaintainerDeprecated\n\n# more", False),
+        ("# check=skip=Other", True),
+        ("# check=skp=MaintainerDeprecated", True),
+        ("# check=skip=MaintainerDeprecated\n#", True),
+        ("# check=skip=MaintainerDeprecated\nRUN x", True),
+    ],
+)
+def test_a_comment_above_an_instruction_skips_checks_of_it(comment: str, kept: bool) -> None:
+    text = f"FROM a\n{comment}\nMAINTAINER me\nMAINTAINER you\n"
+    assert [name for name, _ in found(text)] == ["MaintainerDeprecated"] * (2 if kept else 1)
+
+
+def test_an_empty_continuation_is_told_once_for_its_instruction() -> None:
+    assert found("FROM a\nRUN x \\\n\n\n y \\\n\n z\nRUN a\n") == [("NoEmptyContinuation", 7)]
