@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from builda.events import Emit
     from builda.isolation.spec import Isolation
     from builda.linux.mount import Mount
+    from builda.linux.stopping import Stop
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest
     from builda.plan import Configure, Copy, MakeDirectory, Run, RunOptions
@@ -164,16 +165,18 @@ class Builder:
         valid_statuses: frozenset[int] = _SUCCESS,
         capture: bool = False,
         stage: str | None = None,
+        stop: Stop | None = None,
     ) -> WorkingContainer:
         """Run a command in the working container; CommandFailed when its status is none of `valid_statuses`.
 
         `capture` sends its output to `emit`, marked with `stage`, instead of the caller's stdout and stderr.
+        `stop` ends the command on request.
         """
         from builda.builder.process import Surroundings
         from builda.builder.run import run
 
         terminal = _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
-        around = Surroundings(environ=self.environ, terminal=terminal, capture=capture, stage=stage)
+        around = Surroundings(environ=self.environ, terminal=terminal, capture=capture, stage=stage, stop=stop)
         return run(self, container, step, inputs, valid_statuses, around)
 
     def copy(

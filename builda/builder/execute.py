@@ -11,9 +11,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import field, replace
+from signal import SIGINT
 from typing import TYPE_CHECKING
 
 from builda.builder.cachefrom import ImportedSteps, LayerLost, fetched
@@ -31,7 +31,18 @@ from builda.builder.records import timestamp
 from builda.builder.tails import Tails
 from builda.builder.usernamespace import checked
 from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, TreeNeeded, of_system
-from builda.events import BuildStarted, LayerStored, StepFailure, StepFinished, StepStarted, Warned, step_name
+from builda.events import (
+    BlobProgress,
+    BuildStarted,
+    LayerStored,
+    StepFailure,
+    StepFinished,
+    StepStarted,
+    Warned,
+    WorkProgress,
+    step_name,
+)
+from builda.linux.stopping import Stop, Stopped
 from builda.oci import edits
 from builda.oci.config import History, ImageConfig, empty_config
 from builda.oci.digest import Digest
@@ -64,9 +75,12 @@ from builda.store.steps import ELSEWHERE, StepResult
 from builda.values import dataclass
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from builda.builder.builder import Builder
     from builda.builder.cachefrom import CachePlace
     from builda.builder.options import ImageFormat
+    from builda.events import Event
     from builda.oci.descriptor import Descriptor
     from builda.store.snapshots import Snapshots
     from builda.store.store import Image, Store
@@ -240,18 +254,20 @@ class _Execution:
         self.below_others = frozenset(base.index for base in bases if isinstance(base, FromStage))
         self.emit = builder.emit
         self.tails = Tails(builder.emit, hidden=options.hidden)
-        self.stopping = False  # a stage failed: those beside it end with the step that they are at
+        self.stop = Stop()  # a stage failed, or a signal came: all others end at once
+        self.failure: BaseException | None = None  # the first one's
         self.lock = threading.RLock()
         self.digests: dict[str, dict[FileKey, bytes]] = {}  # of context files, by context
         self.known: dict[str, int] = {}  # how many of them were remembered
 
     def __enter__(self) -> _Execution:
         self.store.lease()
-        self.builder.emit = self.tails.show
+        self.builder.emit = self.show
         return self
 
     def __exit__(self, *_: object) -> None:
         self.builder.emit = self.emit
+        self.stop.close()
         for container in self.containers.values():
             self.builder.remove(container)
         for context, found in self.digests.items():
@@ -264,31 +280,63 @@ class _Execution:
         platform = self.options.platform_label
         self.builder.emit(BuildStarted(stages=len(needed), steps=steps, platform=platform))
 
+    def show(self, event: Event) -> None:
+        """Pass an event on; a download or a long copy ends here if all is to end."""
+        if isinstance(event, BlobProgress | WorkProgress):
+            self.stop.check()
+        self.tails.show(event)
+
     # Stages
 
     def stages(self) -> None:
-        """Perform the needed stages, those that do not wait for each other side by side."""
+        """Perform the needed stages, those that do not wait for each other side by side.
+
+        When one fails, or a signal asks for it, the commands of all are ended. The first failure is raised.
+        """
         needed = self.plan.needed()
-        if self.options.jobs == 1 or len(needed) == 1:
-            for index in needed:
-                self.stage(index)
-            return
-        with ThreadPoolExecutor(self.options.jobs or len(needed), "builda-stage") as pool:
+        try:
+            if self.options.jobs == 1 or len(needed) == 1:
+                for index in needed:
+                    self.stage(index)
+            else:
+                self.side_by_side(needed)
+        except Stopped:
+            if self.stop.signal is None:
+                raise
+            if self.stop.signal == SIGINT:
+                raise KeyboardInterrupt from None
+            raise SystemExit(128 + self.stop.signal) from None
+
+    def side_by_side(self, needed: tuple[int, ...]) -> None:
+        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+        pool = ThreadPoolExecutor(self.options.jobs or len(needed), "builda-stage")
+        try:
             waiting: dict[int, Future[None]] = {}
             for index in needed:
                 waiting[index] = pool.submit(self.stage_after, index, {i: waiting[i] for i in self.below(index)})
             wait(waiting.values(), return_when=FIRST_EXCEPTION)
-            self.stopping = any(future.done() and future.exception() for future in waiting.values())
-            for future in sorted(waiting.values(), key=lambda future: not future.done()):
-                future.result()
+        except BaseException:  # a signal
+            self.stop.ask()
+            raise
+        finally:
+            _ended(pool, self.stop)
+        if self.failure is not None:
+            raise self.failure
 
     def below(self, index: int) -> tuple[int, ...]:
         return stages_used(self.plan.stages[index])
 
     def stage_after(self, index: int, others: Mapping[int, Future[None]]) -> None:
-        for other in others.values():
-            other.result()
-        self.stage(index)
+        try:
+            for other in others.values():
+                other.result()
+            self.stage(index)
+        except BaseException as error:
+            with self.lock:
+                self.failure = self.failure or error
+            self.stop.ask()
+            raise
 
     def stage(self, index: int) -> None:
         try:
@@ -307,8 +355,7 @@ class _Execution:
         self.finished(mark, index, cached=True)
         started = False
         for step in stage.steps:
-            if self.stopping:
-                return
+            self.stop.check()
             if isinstance(step, Run) and self.options.mounts:
                 step = replace(step, mounts=(*self.options.mounts, *step.mounts))
             if not started and (step.text or not isinstance(step, Configure)):
@@ -316,6 +363,7 @@ class _Execution:
                 self.announce(mark, step.text or _following(stage.steps, step), index)
                 started = True
             found = self.step(index, stage, tip, step)
+            self.stop.check()
             mark.found = mark.found if found is None else found and mark.found is not False
             if step.text:
                 started = False
@@ -428,13 +476,13 @@ class _Execution:
                 self.configure(index, tip, step)
                 return None
             return self.change(index, tip, step)
-        except (ContainerfileError, StepFailed):
-            raise
-        except TreeNeeded as error:
-            if self.store.driver != COMPOSED:
-                raise
-            raise step_failed(step, error, self.tails.of(self.label(index))) from error
         except (BuildaError, OSError) as error:
+            if self.stop.asked:  # which ended the command
+                raise Stopped from error
+            if isinstance(error, ContainerfileError | StepFailed):
+                raise
+            if isinstance(error, TreeNeeded) and self.store.driver != COMPOSED:
+                raise
             cause = of_system(error) if isinstance(error, OSError) else error
             raise step_failed(step, cause, self.tails.of(self.label(index))) from error
 
@@ -555,7 +603,9 @@ class _Execution:
                 if plain.stdin is None and not self.options.stdin:
                     plain = replace(plain, stdin=b"", options=replace(plain.options, terminal=False))
                 capture = self.options.capture or self.options.jobs != 1
-                self.builder.run(container, plain, inputs=inputs, capture=capture, stage=self.label(index))
+                self.builder.run(
+                    container, plain, inputs=inputs, capture=capture, stage=self.label(index), stop=self.stop
+                )
             case Copy():
                 if isinstance(plain.source, Context) and inputs.context is not None:
                     inputs = replace(inputs, remembered=self.digests_of(str(inputs.context)))
@@ -793,6 +843,16 @@ class _Execution:
             return None
         digest = self.store.steps.find_image(self.image_key(tip))
         return None if digest is None else self.store.find_image(str(digest))
+
+
+def _ended(pool: ThreadPoolExecutor, stop: Stop) -> None:
+    """No thread of the pool runs any more. A signal meanwhile kills their commands, and all is waited for."""
+    while True:
+        try:
+            pool.shutdown(cancel_futures=True)
+            return
+        except (KeyboardInterrupt, SystemExit):
+            stop.kill()
 
 
 class _Lazily(Mapping[int, WorkingContainer]):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.events import Warned
+from builda.linux.stopping import Stopped
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
 
@@ -113,6 +114,7 @@ class Layers:
         self._store = store
         self._emit = emit
         self._pool: ThreadPoolExecutor | None = None
+        self._closing = False
         self._lock = threading.Lock()
         self._futures: dict[tuple[str, LayerOptions], Future[StoredLayer]] = {}
 
@@ -122,7 +124,9 @@ class Layers:
             pool, self._pool = self._pool, None
             self._futures.clear()
         if pool is not None:
+            self._closing = True
             pool.shutdown(cancel_futures=True)
+            self._closing = False
 
     def start(
         self,
@@ -167,14 +171,30 @@ class Layers:
         from builda.builder.moving import moving
 
         snapshots = self._store.kind_of(snapshot)
+
+        def produce(sink: Writable) -> tuple[str, ...]:
+            return snapshots.write_changes(snapshot, _Given(sink, self._check), clamp=options.clamp)
+
         subject = name or f"layer {snapshot[:12]}"
         with moving(self._emit, "store", subject, lambda: snapshots.changed_size(snapshot)) as moved:
-            stored = write(
-                self._store,
-                lambda sink: snapshots.write_changes(snapshot, sink, clamp=options.clamp),
-                options,
-                moved,
-            )
+            stored = write(self._store, produce, options, moved)
         for path in stored.skipped:
             self._emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
         return stored
+
+    def _check(self) -> None:
+        if self._closing:
+            raise Stopped
+
+
+class _Given:
+    """Passes a tar on to `sink`, unless `check` raises something."""
+
+    def __init__(self, sink: Writable, check: Callable[[], None]) -> None:
+        self._sink = sink
+        self._check = check
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Pass on the next bytes."""
+        self._check()
+        self._sink.write(data)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from builda.builder.usernamespace import Users
     from builda.isolation.spec import User
     from builda.linux.mount import Mount
+    from builda.linux.stopping import Stop
     from builda.plan import Run, RunOptions
     from builda.store.store import WorkingContainer
 
@@ -39,6 +40,7 @@ class Surroundings:
     terminal: bool = False  # whether stdin and stdout are one
     capture: bool = False
     stage: str | None = None
+    stop: Stop | None = None
 
 
 def process_of(
@@ -68,6 +70,7 @@ def process_of(
         stdin=step.stdin,
         capture=around.capture,
         stage=around.stage,
+        stop=around.stop,
     )
 
 

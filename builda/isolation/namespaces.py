@@ -111,6 +111,12 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
     wire["session"] = wire["terminal"] or forward
     kills = oom.Kills(wire["cgroup"])
     received: set[int] = set()
+
+    def noted(number: int) -> bool:
+        received.add(number)
+        streams.resize(number)
+        return command.stop is not None and command.stop.took(number)
+
     with ExitStack() as stack:
         mounts = _served(stack, wire)
         streams = stack.enter_context(Streams(command, emit))
@@ -118,7 +124,9 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
         reader, pid, go = _start(stack, wire, streams, mounts)
         with _ended(pid) as wait:
             if forward:
-                stack.enter_context(process.forwarding(pid, lambda number: _noted(number, received, streams)))
+                stack.enter_context(process.forwarding(pid, noted))
+            if command.stop is not None:
+                stack.enter_context(command.stop.child(pid))
             failure = _follow(reader, pid, go, stack)
             if failure is None:
                 streams.relay()
@@ -160,11 +168,6 @@ def _handed(mount: detached.Description, numbers: Iterator[int]) -> detached.Des
     words = tuple(word for word in options if word in detached.ATTRIBUTES)
     words += () if part is None else (part,)
     return detached.DETACHED, str(next(numbers)), mount[2], words, ()
-
-
-def _noted(number: int, received: set[int], streams: Any) -> None:
-    received.add(number)
-    streams.resize(number)
 
 
 def _start(stack: ExitStack, wire: dict[str, Any], streams: Any, mounts: dict[int, int]) -> tuple[int, int, int]:

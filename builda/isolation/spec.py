@@ -11,6 +11,7 @@ from builda.values import dataclass
 if TYPE_CHECKING:
     from builda.events import Emit
     from builda.linux.mount import Mount
+    from builda.linux.stopping import Stop
     from builda.linux.subids import IdMap
 
 
@@ -69,6 +70,7 @@ class Process:
     capture: bool = False  # send output to `emit` as CommandOutput instead of the caller's stdout and stderr
     stage: str | None = None
     umask: int = 0o022
+    stop: Stop | None = None  # ends it on request; None: only signals to this process do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,14 +71,17 @@ def can_forward() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def forwarding(pid: int, also: Callable[[int], None] | None = None) -> AbstractContextManager[None]:
-    """While the block runs, forwarded signals go to `pid` (and to `also`) instead of ending this process."""
+def forwarding(pid: int, also: Callable[[int], bool] | None = None) -> AbstractContextManager[None]:
+    """While the block runs, forwarded signals go to `pid` instead of ending this process.
+
+    `also` is told of each, and says whether it has dealt with it, so that it is not sent.
+    """
     import signal
     from contextlib import contextmanager, suppress
 
     def forward(number: int, _frame: object) -> None:
-        if also is not None:
-            also(number)
+        if also is not None and also(number):
+            return
         with suppress(ProcessLookupError):  # it ended before the signal reached us: nothing is left to stop
             os.kill(pid, number)
 
