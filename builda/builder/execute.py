@@ -22,7 +22,7 @@ from builda.builder.composing import check_no_runs, first_run
 from builda.builder.copying import copy
 from builda.builder.create import base_annotations, image_name
 from builda.builder.failures import step_failed
-from builda.builder.keys import explained, step_key
+from builda.builder.keys import explained, image_key, step_key
 from builda.builder.layers import LayerOptions, StoredLayer
 from builda.builder.options import CommitOptions, Inputs, PullOptions
 from builda.builder.platforms import check_runs
@@ -823,20 +823,16 @@ class _Execution:
         return Built(image=image, cached=False, misses=tuple(self.misses), stage=self.label(target))
 
     def image_key(self, tip: Tip) -> Digest:
-        """What the image follows from: the last step, and what the commit adds."""
-        options = self.options.commit
+        """What the image follows from: the last step, what the commit adds, and what is only written in it."""
+        history = (*(layer.history for layer in tip.layers), *tip.history)
         said = {
             "format": self.options.format,
-            "squash": str(options.squash),
-            "layers": str(self.options.layers),
-            "annotations": repr(options.annotations),
-            "inherit": str(options.inherit_annotations),
-            "unset": repr((options.unset_annotations, options.unset_env, options.unset_labels)),
-            "omit": str(options.omit_history),
-            "identity": str(options.identity_label),
-            "epoch": str(options.epoch),
+            "layers": self.options.layers,
+            "base": tip.name,
+            "history": [entry.created_by for entry in history],
+            "version": self.builder.version,
         }
-        return step_key(tip.key, Configure(), said)
+        return image_key(tip.key, self.options.commit, said)
 
     def known_image(self, tip: Tip) -> Image | None:
         if not self.options.cache:

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from builda.builder.options import RegistryAccess
 from builda.oci.digest import Digest
 
 if TYPE_CHECKING:
+    from builda.builder.options import CommitOptions
     from builda.plan import Step
+
+_NOT_IN_IMAGES: dict[str, Any] = {
+    "destination": None,
+    "names": (),
+    "manifest": None,
+    "remove": False,
+    "access": RegistryAccess(),
+}
+"""Options of a commit that say where its image goes and not what is in it, with values that stand for all others."""
 
 VERSION = 1
 """Changes whenever the same step would give another result, so that old results are not found any more."""
@@ -39,6 +50,14 @@ def explained(parent: Digest | None, step: Step, inputs: Mapping[str, str]) -> b
             "inputs": inputs,
         }
     )
+
+
+def image_key(parent: Digest, options: CommitOptions, said: Mapping[str, object]) -> Digest:
+    """The key of an image: of its last step, all that `options` make of it, and what else it says.
+
+    Every option counts, except those of `_NOT_IN_IMAGES`: one that is new is never forgotten.
+    """
+    return Digest.of(canonical({"parent": parent, "options": replace(options, **_NOT_IN_IMAGES), "image": said}))
 
 
 def canonical(value: object) -> bytes:

@@ -265,3 +265,23 @@ def test_a_frontend_of_another_language_is_reported(builda: Builda, base: str, t
         (tmp_path / "Containerfile").write_text(f"# syntax={syntax}\nFROM {base}\n")
         said = builda.run("bud", tmp_path).stderr
         assert ("Containerfile:1: frontend is not loaded, builda reads the file itself" in said) is reported
+
+
+def test_a_cached_image_is_the_one_that_was_asked_for(builda: Builda, base: str, tmp_path: Path) -> None:
+    """What is said of the image only counts, also where all steps are remembered."""
+    builda("tag", base, "localhost/other:1")
+    (tmp_path / "a").write_text("a")
+
+    def annotations(*args: str, base: str = base) -> dict[str, str]:
+        (tmp_path / "Containerfile").write_text(f"FROM {base}\nCOPY a /a\n")
+        image = builda("bud", "-q", *args, tmp_path)
+        found = json.loads(builda("inspect", "--type", "image", "--format", "{{.Manifest}}", image))["annotations"]
+        return {name.removeprefix("org.opencontainers.image."): value for name, value in found.items()}
+
+    assert "created" in annotations()
+    assert "created" not in annotations("--created-annotation=false")
+    assert annotations("--annotation", "a=b")["a"] == "b"
+    assert "a" not in annotations()
+    assert annotations()["base.name"] == base
+    assert annotations(base="localhost/other:1")["base.name"] == "localhost/other:1"
+    assert annotations()["base.name"] == base

@@ -45,8 +45,9 @@ def started(builda: Builda, tmp_path: Path, text: str, jobs: int) -> subprocess.
     return subprocess.Popen(command, env=clean_environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def wait_for(tmp_path: Path, *names: str) -> None:
+def wait_for(build: subprocess.Popen[bytes], tmp_path: Path, *names: str) -> None:
     while not all((tmp_path / "seen" / name).exists() for name in names):
+        assert build.poll() is None, build.communicate()
         time.sleep(0.02)
 
 
@@ -71,18 +72,21 @@ def check_gone(builda: Builda, tmp_path: Path, before: set[str]) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2, 0])
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)], ids=["TERM", "INT", "HUP"]
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
+    ids=["TERM", "INT", "HUP"],
 )
 def test_a_signal_to_builda_alone_ends_all_stages(
     builda: Builda, base: str, tmp_path: Path, number: signal.Signals, status: int, jobs: int
 ) -> None:
     before = unpacked(builda, base)
     build = started(builda, tmp_path, TWO.replace("BASE", base).replace("BEFORE", ""), jobs)
-    wait_for(tmp_path, "one", *(("two",) if jobs != 1 else ()))
+    wait_for(build, tmp_path, "one", *(("two",) if jobs != 1 else ()))
     build.send_signal(number)
     _, error = build.communicate(timeout=60)
     assert build.returncode == status, error
-    assert b"builda:" not in error and b"Traceback" not in error
+    assert b"builda:" not in error
+    assert b"Traceback" not in error
     check_gone(builda, tmp_path, before)
 
 
@@ -92,7 +96,7 @@ def test_commands_have_no_say_in_it(builda: Builda, base: str, tmp_path: Path, b
     snapshots = unpacked(builda, base)
     text = TWO.replace("BASE", base).replace("BEFORE", before).replace("sleep", "while sleep 0.1; do :; done; sleep")
     build = started(builda, tmp_path, text, jobs)
-    wait_for(tmp_path, "one", *(("two",) if jobs != 1 else ()))
+    wait_for(build, tmp_path, "one", *(("two",) if jobs != 1 else ()))
     build.terminate()
     _, error = build.communicate(timeout=60)
     assert build.returncode == 143, error
@@ -114,7 +118,8 @@ def test_a_stage_that_fails_ends_the_others_and_is_the_one_reported(builda: Buil
     build = started(builda, tmp_path, text.replace("BASE", base), 2)
     _, error = build.communicate(timeout=60)
     assert build.returncode == 3, error
-    assert b"Containerfile:6: command failed with status 3" in error and error.count(b"builda:") == 1
+    assert b"Containerfile:6: command failed with status 3" in error
+    assert error.count(b"builda:") == 1
     check_gone(builda, tmp_path, before)
 
 
@@ -123,7 +128,7 @@ def test_a_build_that_was_stopped_goes_on_where_it_was(builda: Builda, base: str
     (tmp_path / "time").write_text(f"{AGES}")
     build = started(builda, tmp_path, text, 2)
     (tmp_path / "seen" / "time").write_text(f"{AGES}")
-    wait_for(tmp_path, "one")
+    wait_for(build, tmp_path, "one")
     build.terminate()
     build.communicate(timeout=60)
     (tmp_path / "seen" / "time").write_text("0")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from builda.builder.keys import canonical, explained, step_key
+import pytest
+
+from builda.builder.keys import canonical, explained, image_key, step_key
+from builda.builder.options import CommitOptions, RegistryAccess
 from builda.oci.digest import Digest
 from builda.oci.edits import SetEnv, UnsetEnv
 from builda.plan import Configure, Copy, Location, Run, RunMount
@@ -54,3 +57,49 @@ def test_an_explanation_is_what_was_hashed_and_can_be_read() -> None:
 
 def test_bytes_appear_by_digest_only() -> None:
     assert b"hunter2" not in explained(PARENT, Run(args=("x",), stdin=b"hunter2"), {})
+
+
+CHANGED: dict[str, object] = {
+    "format": "docker",
+    "squash": True,
+    "timestamp": 1,
+    "source_date_epoch": 1,
+    "rewrite_timestamp": False,
+    "created_annotation": False,
+    "identity_label": False,
+    "inherit_annotations": False,
+    "changes": ("CMD x",),
+    "config": b"{}",
+    "add_files": ("a:b",),
+    "annotations": (("a", "b"),),
+    "unset_annotations": ("a",),
+    "unset_env": ("A",),
+    "unset_labels": ("a",),
+    "omit_history": True,
+    "compression": "zstd",
+    "compression_level": 3,
+}
+"""Another value than the default for each option that an image depends on."""
+WHERE: dict[str, object] = {
+    "destination": "x",
+    "names": ("x",),
+    "manifest": "x",
+    "remove": True,
+    "access": RegistryAccess(creds="a:hunter2"),
+}
+"""The same for those that say where it goes."""
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(CommitOptions)])
+def test_every_option_of_a_commit_counts_unless_it_says_where_the_image_goes(name: str) -> None:
+    """A field in neither table is new: decide which one it belongs to, and to `_NOT_IN_IMAGES`."""
+    plain = CommitOptions()
+    value = CHANGED[name] if name in CHANGED else WHERE[name]
+    changed = replace(plain, **{name: value})  # type: ignore[arg-type]  # of any field
+    assert value != getattr(plain, name)
+    assert (image_key(PARENT, changed, {}) != image_key(PARENT, plain, {})) is (name in CHANGED)
+
+
+def test_what_else_an_image_says_counts() -> None:
+    keys = {image_key(PARENT, CommitOptions(), said) for said in ({}, {"base": "a"}, {"base": "b"})}
+    assert len(keys) == 3
