@@ -85,7 +85,7 @@ def test_a_signal_to_builda_alone_ends_all_stages(
     build.send_signal(number)
     _, error = build.communicate(timeout=60)
     assert build.returncode == status, error
-    assert b"builda:" not in error
+    assert b"Error:" not in error
     assert b"Traceback" not in error
     check_gone(builda, tmp_path, before)
 
@@ -118,8 +118,8 @@ def test_a_stage_that_fails_ends_the_others_and_is_the_one_reported(builda: Buil
     build = started(builda, tmp_path, text.replace("BASE", base), 2)
     _, error = build.communicate(timeout=60)
     assert build.returncode == 3, error
-    assert b"Containerfile:6: command failed with status 3" in error
-    assert error.count(b"builda:") == 1
+    assert b"Containerfile:6: command failed with exit status 3" in error
+    assert error.count(b"Error:") == 1
     check_gone(builda, tmp_path, before)
 
 
