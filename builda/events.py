@@ -131,6 +131,17 @@ class Warned:
     note: bool = False
 
 
+Subject: TypeAlias = Literal["mode", "store", "name", "image", "cache", "run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What was chosen, and why, for who looks for the cause of something; only with --log-level debug."""
+
+    subject: Subject
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageBuilt:
     """A build ended well: the image's ID, its manifest's digest, its names; `cached` when nothing had to be done."""
@@ -164,6 +175,7 @@ Event: TypeAlias = (
     | BlobProgress
     | WorkProgress
     | Warned
+    | Decided
     | ImageBuilt
     | BuildFailed
 )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from builda import __version__
 from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions, RegistryAccess
 from builda.errors import NotFound, TreeNeeded
-from builda.events import ignore
+from builda.events import Decided, ignore
 from builda.linux.userns import in_user_namespace
 from builda.store.snapshots import COMPOSED
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from builda.builder.layers import LayerOptions, Layers
     from builda.builder.remote import Remote
-    from builda.events import Emit
+    from builda.events import Emit, Subject
     from builda.isolation.spec import Isolation
     from builda.linux.mount import Mount
     from builda.linux.stopping import Stop
@@ -70,11 +70,17 @@ class Builder:
         self.now = now
         self.environ = environ
         self._cwd = cwd
+        self.tracing = False  # whether `decided` tells
         self.relay_failed = False  # whether it was found, and said, that no private network can be made here
         self.private_network = not in_user_namespace()  # what a command gets that asks for none; the host's elsewhere
 
     def __enter__(self) -> Self:
         return self
+
+    def decided(self, subject: Subject, message: Callable[[], str]) -> None:
+        """Tell what was chosen, if somebody traces that; the message is made only then."""
+        if self.tracing:
+            self.emit(Decided(subject=subject, message=message()))
 
     def __exit__(self, *_: object) -> None:
         if "layers" in self.__dict__:

@@ -511,6 +511,7 @@ class _Execution:
         key = None if inputs is None else step_key(tip.key, keyed, inputs)
         if key is not None and looking:
             found = self.find(key, tip, explained(tip.key, keyed, inputs or {}))
+            self.trace(index, key, tip.key, keyed, inputs or {}, found)
             if found is not None:
                 tip.layers = (*tip.layers, *_pending(tip), _layer_of(found, step))
                 self.marks[index].blob = tip.layers[-1].blob
@@ -534,6 +535,23 @@ class _Execution:
             self.note_done(key, self.builder.now(), tip)
         tip.key = key if key is not None else Digest.of(str(tip.key).encode() + new_id().encode())
         return False
+
+    def trace(
+        self, index: int, key: Digest, parent: Digest, keyed: Step, inputs: Mapping[str, str], found: StepResult | None
+    ) -> None:
+        """Tell whether a step was found, for who traces that."""
+        mark = self.marks[index]
+
+        def message() -> str:
+            name = step_name(self.label(index), mark.number, mark.total)
+            read = "".join(f", {what} {digest}" for what, digest in inputs.items())
+            if found is not None:
+                outcome = f"found, layer {'none' if found.empty else found.diff_id or found.snapshot}"
+            else:
+                outcome = f"not found: {explain_miss(self.builder, explained(parent, keyed, inputs))}"
+            return f"{name} key {key.encoded[:12]} (on {parent.encoded[:12]}{read}): {outcome}"
+
+        self.builder.decided("cache", message)
 
     def find(self, key: Digest, tip: Tip, explanation: bytes) -> StepResult | None:
         """What is remembered of a step, here or in a registry."""

@@ -56,6 +56,7 @@ def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
         return local
     try:
         references = () if options.policy == "never" else builder.remote.candidates(name)
+        builder.decided("name", lambda: f"{name} may be {' or '.join(map(str, references)) or 'in the store only'}")
     except InvalidReference as error:
         if local is not None:
             raise
@@ -71,6 +72,7 @@ def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
 def _by_policy(
     builder: Builder, name: str, local: Image | None, references: tuple[Reference, ...], options: PullOptions
 ) -> Image:
+    builder.decided("image", lambda: _said(name, local, options))
     match options.policy:
         case "never":
             if local is None and builder.store.find_image(name) is not None:
@@ -88,6 +90,11 @@ def _by_policy(
                 return local
         case _:
             return _pull_first(builder, references, options, None)
+
+
+def _said(name: str, local: Image | None, options: PullOptions) -> str:
+    stored = "not in the store" if local is None else f"in the store as {local.digest}"
+    return f"{name} for {options.platform or machine_platform()}: {stored}; pull policy {options.policy}"
 
 
 def _is_identity(store: Store, name: str, image: Image) -> bool:

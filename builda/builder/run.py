@@ -97,13 +97,15 @@ def _perform(
         )
 
     def perform(network: str) -> int:
+        outer = sandbox(network)
+        builder.decided("run", lambda: _described(isolation.name, command, outer))
         if builder.store.can_mount:
-            return isolation.run(command, sandbox(network), builder.emit)
+            return isolation.run(command, outer, builder.emit)
         from builda.builder.placing import placed
 
         snapshots = builder.store.kind_of(container.snapshot)
         tree, aside = snapshots.upper(container.snapshot), snapshots.path(container.snapshot, "placed")
-        with placed(tree, aside, sandbox(network), caches=builder.store.layout.path("cache")) as inner:
+        with placed(tree, aside, outer, caches=builder.store.layout.path("cache")) as inner:
             return isolation.run(command, inner, builder.emit)
 
     network = asked or builder.default_network(options)
@@ -117,6 +119,17 @@ def _perform(
         builder.private_network, builder.relay_failed = False, True
         builder.emit(Warned(message=f"commands have the host's network: {error}", hint="--network host says so"))
     return perform("host")
+
+
+def _described(isolation: str, command: Process, sandbox: Sandbox) -> str:
+    """How a command is run: without its words and its environment, which may hold secrets."""
+    mounts = [f"{mount.type} {mount.source} at {mount.target or '/'}" for mount in (*sandbox.rootfs, *sandbox.mounts)]
+    files = [f"file at {path}" for path in sandbox.files]
+    devices = [f"device at {device.target}" for device in sandbox.devices]
+    return (
+        f"isolation {isolation}, network {sandbox.network}, uid {command.user.uid}, gid {command.user.gid}, "
+        f"in {command.cwd}; mounts: {'; '.join([*mounts, *files, *devices])}"
+    )
 
 
 def _identity(

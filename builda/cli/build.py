@@ -211,7 +211,7 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
         _print_script(session, replace(request, platform=wanted[0]), inputs, values)
         return
     progress = values.pop("progress") or session.environ.get("BUILDA_PROGRESS") or "auto"
-    live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet)
+    live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet, verbose=session.settings.verbose)
     _check_rest(session, values)
     log_of = values.pop("log_of")
     options = _execute_options(session, request, inputs, values, live=live)

@@ -30,14 +30,19 @@ if TYPE_CHECKING:
 PROGRESS = ("auto", "plain", "tty")
 
 
-def wants_live(progress: str, stream: TextIO, environ: Mapping[str, str], *, quiet: bool) -> bool:
-    """Whether a build is shown live on `stream`; InvalidValue when that is asked for and cannot be."""
+def wants_live(
+    progress: str, stream: TextIO, environ: Mapping[str, str], *, quiet: bool, verbose: bool = False
+) -> bool:
+    """Whether a build is shown live on `stream`; InvalidValue when that is asked for and cannot be.
+
+    `verbose`: many lines are printed besides, so that `auto` means none.
+    """
     if progress not in PROGRESS:
         raise InvalidValue(f"unknown --progress: {progress}", hint=f"it is {', '.join(PROGRESS)}")
     able = stream.isatty() and environ.get("TERM", "dumb") != "dumb"
     if progress == "tty" and not able:
         raise InvalidValue("--progress=tty needs a terminal on standard error", hint="auto and plain need none")
-    return able and not quiet and progress != "plain"
+    return able and not quiet and progress != "plain" and not (verbose and progress == "auto")
 
 
 def ended(built: Built, names: tuple[str, ...], began: float) -> ImageBuilt:

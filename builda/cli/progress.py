@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TextIO
 
 from builda.display import displayed, without_passwords
 from builda.errors import InvalidValue
-from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted, Warned, WorkProgress
+from builda.events import BlobProgress, CommandOutput, Decided, Event, StepFinished, StepStarted, Warned, WorkProgress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -56,7 +56,13 @@ class Writable(Protocol):
 
 @contextmanager
 def observer(
-    stream: TextIO, *, quiet: bool, warnings: bool, events: int | None, environ: Mapping[str, str]
+    stream: TextIO,
+    *,
+    quiet: bool,
+    warnings: bool,
+    events: int | None,
+    environ: Mapping[str, str],
+    traces: bool = False,
 ) -> Iterator[Together]:
     """The observer that this stream, these options and this environment ask for; safe for many threads."""
     with ExitStack() as stack:
@@ -69,21 +75,25 @@ def observer(
             shown.append(stack.enter_context(_bars(stream, colour=not environ.get("NO_COLOR"))))
         elif not quiet:
             shown.append(Lines(stream))
-        yield Together(shown, None if events is None else JsonLines(events))
+        programs = None if events is None else JsonLines(events)
+        yield Together(shown, programs, Traces(stream) if traces else None)
 
 
 class Together:
     """Several observers as one; one event at a time. `replace` puts another in the place of those for people."""
 
-    def __init__(self, people: Sequence[Observer], programs: Observer | None) -> None:
+    def __init__(self, people: Sequence[Observer], programs: Observer | None, traces: Observer | None = None) -> None:
         self._people = tuple(people)
         self._programs = programs
+        self._traces = traces
         self._lock = Lock()
 
     def show(self, event: Event) -> None:
         """Show one event to all, without what acts on a terminal (to people) and without passwords (to all)."""
         with self._lock:
-            if self._people:
+            if self._traces is not None and isinstance(event, Decided):
+                self._traces.show(with_texts(event, displayed))
+            elif self._people:
                 seen = with_texts(event, displayed)
                 for one in self._people:
                     one.show(seen)
@@ -108,6 +118,19 @@ def _changed(value: object, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     return tuple(change(one) for one in value) if type(value) is tuple else value  # a digest is another kind of tuple
+
+
+class Traces:
+    """Prints what was decided, a line each."""
+
+    def __init__(self, stream: Writable) -> None:
+        self._stream = stream
+
+    def show(self, event: Event) -> None:
+        """Print `event` when it is a decision."""
+        if isinstance(event, Decided):
+            self._stream.write(f"{event.subject}: {event.message}\n")
+            self._stream.flush()
 
 
 class Warnings:

@@ -33,6 +33,7 @@ class Session:
         self.builds = False
         """Whether all is done in this process, so that trees may end with it."""
         self._place: Place | None = None
+        self._lacking: list[str] = []  # what the machine does not allow, if that is traced
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -49,8 +50,13 @@ class Session:
 
     def enter(self, *, composing: bool = False) -> None:
         """This process is where its mode builds; before anything else is opened, as it must have one thread."""
-        from builda.modes import enter
+        from builda.modes import abilities, enter
 
+        if self.settings.verbose:  # asked before, as more is possible inside
+            found = abilities(self.settings.runroot)._asdict()
+            self._lacking = [
+                f"{name.replace('_', ' ')}: {why}" for name, why in found.items() if why not in (None, "not tried")
+            ]
         self._place = enter(self.settings.mode, self.settings.runroot, composing=composing)
         self.mode = self._place.mode
 
@@ -74,6 +80,8 @@ class Session:
 
             store = open_store(settings.root, settings.runroot, driver=settings.driver, place=self._place)
         self._stack.enter_context(store)
+        if settings.verbose:
+            self._trace(store)
         if self._place is not None:
             self._warn_of_options()
         in_memory = self.builds and self._keeps_in_memory(store)
@@ -82,6 +90,18 @@ class Session:
         if store.is_first and self._place is not None and self._place.no_others is not None:
             self.emit(_alone(self._place.no_others))
         return store
+
+    def _trace(self, store: Store) -> None:
+        """Tell where and how this command line works."""
+        from builda.events import Decided
+
+        if self._place is not None:
+            cannot = f"; not possible: {'; '.join(self._lacking)}" if self._lacking else ""
+            asked = self.settings.mode or "auto"
+            self.emit(Decided(subject="mode", message=f"{self.mode}, asked for: {asked}{cannot}"))
+        why = f", because {store.no_overlay}" if store.no_overlay is not None else ""
+        where = f"{self.settings.root}, run root {self.settings.runroot}"
+        self.emit(Decided(subject="store", message=f"{where}, driver {store.driver}{why}"))
 
     def _warn_of_options(self) -> None:
         from builda.events import Warned
@@ -102,7 +122,7 @@ class Session:
         """The primitives over `store`."""
         from builda.api import builder_over
 
-        return self._stack.enter_context(
+        builder = self._stack.enter_context(
             builder_over(
                 self.store,
                 emit=self.emit,
@@ -111,6 +131,8 @@ class Session:
                 uid=self.settings.uid,
             )
         )
+        builder.tracing = self.settings.verbose
+        return builder
 
     @property
     def _registry_files(self) -> RegistryFiles:
@@ -142,23 +164,28 @@ class Session:
                 warnings=self.settings.warnings,
                 events=self.settings.events,
                 environ=self.environ,
+                traces=self.settings.verbose,
             )
         )
 
 
 def _log_to(stream: TextIO) -> None:
-    """Write everything that is logged, as text that acts on no terminal and has no passwords."""
+    """Write everything that is logged, as text that acts on no terminal and has no passwords or signed URLs."""
     import logging
+    import re
 
     from builda.display import displayed
 
+    query = re.compile(r"\?[^\s\"]+")
+
     class Shown(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            return displayed(super().format(record))
+            return query.sub("?…", displayed(super().format(record)))
 
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Shown("%(name)s: %(message)s"))
     logging.basicConfig(level=logging.DEBUG, handlers=[handler])
+    logging.getLogger("urllib3.util.retry").setLevel(logging.INFO)  # says nothing of what is requested
 
 
 def _alone(lacking: BuildaError) -> Event:

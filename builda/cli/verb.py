@@ -41,7 +41,11 @@ GLOBAL_OPTIONS: Params = (
         help="Taken for scripts; one that asks for something else than builda does is warned of.  "
         "[env: BUILDA_STORAGE_OPTS, STORAGE_OPTS]",
     ),
-    text("--log-level", metavar="LEVEL", help="trace, debug, info, warn (default), error, fatal or panic."),
+    text(
+        "--log-level",
+        metavar="LEVEL",
+        help="trace, debug, info, warn (default), error, fatal or panic; debug tells what is decided, and why.",
+    ),
     switch("--debug", hidden=True),
     text(
         "--registries-conf",
