@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import owners, paths
 from builda.linux.detached import split_part
 from builda.linux.mount import Mount, mounted
+from builda.linux.userns import in_user_namespace
 from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
 
 if TYPE_CHECKING:
@@ -203,8 +205,11 @@ class _Work:
         callers = isinstance(mount.from_, Context | NamedContext)
         if "U" in mount.options:
             if not callers or self.inputs.discard_writes or found.type != "rbind":
-                return self.mapped(self.owned(found, read_only=mount.read_only is not False))
+                user = (self.user.uid, self.user.gid)
+                return self.mapped(self.owned(self.over(found), user, read_only=mount.read_only is not False))
             _chown_tree(found.source, *self.outside((self.user.uid, self.user.gid), mount.target))
+        elif callers and self.inputs.discard_writes and (made := self.of_root(found)) is not None:
+            return self.mapped(made if mount.read_only is False else _read_only(made))
         if mount.read_only is not False:
             found = found._replace(options=(*found.options, *propagation))
             return self.mapped(found, "idmap?" if callers else "idmap")
@@ -212,17 +217,39 @@ class _Work:
             return found._replace(options=("rw", *propagation, *_part(found)))
         return self.mapped(self.over(found))
 
-    def owned(self, found: Mount, *, read_only: bool) -> Mount:
-        """The same as a copy, gone after the run, in which all belongs to the user: `U` of what is not the caller's."""
+    def owned(self, made: Mount, owner: tuple[int, int], *, read_only: bool) -> Mount:
+        """What `over` made, with all of it given to `owner`."""
         if not self.builder.store.can_mount:
-            raise Unsupported(f"mount option U needs a mode that can mount: {found.target}")
-        made = self.over(found)
+            raise Unsupported(f"mount option U needs a mode that can mount: {made.target}")
         if made.type == "bind":
-            _chown_tree(made.source, self.user.uid, self.user.gid)
+            _chown_tree(made.source, *owner)
         else:
             with mounted((made._replace(target="/"),)) as root:
-                _chown_tree(f"/proc/self/fd/{root}/.", self.user.uid, self.user.gid)
-        return made._replace(options=("ro", *(word for word in made.options if word != "rw"))) if read_only else made
+                _chown_tree(f"/proc/self/fd/{root}/.", *owner)
+        return _read_only(made) if read_only else made
+
+    def of_root(self, found: Mount) -> Mount | None:
+        """A context whose files are root's for the command, whoever has them on the host, as BuildKit shows it.
+
+        None where they are root's already, or where that would take a copy of them.
+        """
+        store = self.builder.store
+        if not store.can_mount or in_user_namespace() or not _has_other_owners(found):
+            return None
+        if not is_directory(found):
+            return self.owned(self.over(found), (0, 0), read_only=False)
+        if not store.snapshots.stacks:
+            return None
+        made = self.over(found)
+        if "userxattr" in made.options:
+            return None
+        words = {"metacopy=off": "metacopy=on", "redirect_dir=off": "redirect_dir=on"}  # owners change, data stays
+        try:
+            return self.owned(
+                made._replace(options=tuple(words.get(word, word) for word in made.options)), (0, 0), read_only=False
+            )
+        except OSError:  # a file system that cannot be below such an overlay
+            return None
 
     def source(self, source: Source, path: str, target: str) -> Mount:
         """A read-only mount at `target` of what a `--mount` names."""
@@ -369,6 +396,31 @@ def _copy_content(source: Mount, path: str) -> None:
             os.close(target)
 
 
+def _read_only(mount: Mount) -> Mount:
+    return mount._replace(options=("ro", *(word for word in mount.options if word != "rw")))
+
+
+def _has_other_owners(found: Mount) -> bool:
+    """Whether anything that the mount shows belongs to someone else than root."""
+    with shown(found) as top:
+        if _is_others(os.fstat(top)):
+            return True
+        if not stat.S_ISDIR(os.fstat(top).st_mode):
+            return False
+        directory = os.open(f"/proc/self/fd/{top}/.", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return any(
+                _is_others(os.stat(name, dir_fd=parent, follow_symlinks=False))
+                for parent, name in paths.walk(directory)
+            )
+        finally:
+            os.close(directory)
+
+
+def _is_others(status: os.stat_result) -> bool:
+    return (status.st_uid, status.st_gid) != (0, 0)
+
+
 def _chown_tree(path: str, uid: int, gid: int) -> None:
     """`U`: the host's directory belongs to the container's user, links themselves and never what they lead to."""
     owners.chown(path, uid, gid)
@@ -378,6 +430,8 @@ def _chown_tree(path: str, uid: int, gid: int) -> None:
         return
     try:
         for parent, name in paths.walk(top):
-            owners.chown(name, uid, gid, dir_fd=parent)
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if (found.st_uid, found.st_gid) != (uid, gid):  # in an overlay each change costs a copy
+                owners.chown(name, uid, gid, dir_fd=parent)
     finally:
         os.close(top)

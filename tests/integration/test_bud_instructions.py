@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,31 @@ def test_the_platform_that_was_asked_for_is_that_of_the_image(builda: Builda, ba
     build(builda, base, context, "FROM --platform=$BUILDPLATFORM BASE\nCOPY f /\n", "-q", "--platform", "linux/s390x")
     image = json.loads(builda("inspect", "--type", "image", "made"))["OCIv1"]
     assert (image["os"], image["architecture"]) == ("linux", "s390x")
+
+
+def test_the_files_of_a_bound_context_are_roots(builda: Builda, base: str, context: Path) -> None:
+    os.chown(context / "f", 1234, 4321)
+    os.chown(context / "d", 1234, 0)
+    (context / "d/large").write_bytes(b"x" * (8 << 20))
+    os.chown(context / "d/large", 1234, 1234)
+    (context / "l").symlink_to("f")
+    os.chown(context / "l", 1234, 1234, follow_symlinks=False)
+    said = build(
+        builda,
+        base,
+        context,
+        "FROM BASE\n"
+        "RUN --mount=target=/ctx stat -c '%u:%g %n' /ctx /ctx/f /ctx/d /ctx/d/large /ctx/l; cat /ctx/f /ctx/d/g; "
+        "cmp -n 10 /ctx/d/large /ctx/d/large && touch /ctx/new || echo read-only\n"
+        "RUN --mount=source=f,target=/file stat -c '%u:%g %n' /file\n"
+        "RUN --mount=source=d,target=/part,rw stat -c '%u:%g %n' /part/large && touch /part/new && echo written\n"
+        "RUN --mount=type=bind,target=/c,from=other stat -c '%u:%g %n' /c/f\n",
+        "--build-context",
+        f"other={context}",
+    )
+    for line in ("/ctx", "/ctx/f", "/ctx/d", "/ctx/d/large", "/ctx/l", "/file", "/part/large", "/c/f"):
+        assert f"\n0:0 {line}\n" in said
+    assert "in the contextbelowread-only\n" in said
+    assert "\nwritten\n" in said
+    assert (context / "f").stat().st_uid == 1234
+    assert not (context / "d/new").exists()
