@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,8 @@ def _by_policy(
             if local is None:
                 raise NotFound(f"image not known, and not to be pulled: {name}", hint="pull it first, or --pull")
             return local
+        case _ if local is None and _is_digest(name):
+            raise NotFound(f"image not known: {name}", hint="an ID says no registry; write NAME@sha256:…")
         case "missing" if local is not None:
             return local
         case "newer" if local is not None:
@@ -95,6 +98,11 @@ def _by_policy(
 def _said(name: str, local: Image | None, options: PullOptions) -> str:
     stored = "not in the store" if local is None else f"in the store as {local.digest}"
     return f"{name} for {options.platform or machine_platform()}: {stored}; pull policy {options.policy}"
+
+
+def _is_digest(name: str) -> bool:
+    """Whether it is a whole ID, which no registry is asked for: it would name a repository `sha256`."""
+    return re.fullmatch(r"sha256:[0-9a-f]{64}", name) is not None
 
 
 def _is_identity(store: Store, name: str, image: Image) -> bool:
@@ -258,11 +266,17 @@ def _name_of(reference: Reference) -> str:
 
 
 def container_prefix(store: Store, name: str, image: Image) -> str:
-    """What a working container on this image is called by default: the last part of the name, of the image's own name
-    if `name` is an ID, or else 12 digits of that."""
+    """What a working container on this image is called by default: the last part of the name.
+
+    For an ID or a file, of the image's own name; without one, 12 digits of the ID, or the transport.
+    """
     location = parse_location(name)
-    text = name if location is None else location.name or location.where
-    if location is None and "@" not in name and _is_identity(store, name, image):
+    text = name
+    if location is not None:
+        is_name = location.transport in ("registry", "store")
+        said = location.where if is_name else location.name if _is_named(location) else None
+        text = said or (image.names[0] if image.names else location.transport)
+    elif "@" not in name and _is_identity(store, name, image):
         text = image.names[0] if image.names else image.id.encoded[:12]
     try:
         return parse_short(text).repository.rpartition("/")[2]

@@ -196,6 +196,27 @@ def test_from_names_the_container_after_the_image(bench: Bench, box: Image) -> N
     ]
 
 
+def test_from_a_file_names_the_container_as_buildah_does(bench: Bench, box: Image, tmp_path: Path) -> None:
+    """After the name that is written, else the image's own, else the transport."""
+    for place in ("dir:{}/d", "oci-archive:{}/a.tar", "docker-archive:{}/b.tar:named:1"):
+        bench.builder.push("box", place.format(tmp_path))
+
+    def called(place: str) -> str:
+        return bench.builder.from_image(place.format(tmp_path)).name
+
+    assert called("dir:{}/d") == "box-working-container"
+    bench.store.untag("localhost/box:latest")
+    assert called("dir:{}/d") == "dir-working-container"
+    assert called("docker-archive:{}/b.tar") == "named-working-container"
+    bench.store.untag("localhost/named:1")
+    assert called("oci-archive:{}/a.tar") == "box-working-container-1"  # the first has the name box
+
+
+def test_an_unknown_id_is_asked_of_no_registry(bench: Bench) -> None:
+    with pytest.raises(NotFound, match=f"image not known: sha256:{64 * '1'}"):
+        bench.builder.pull(f"sha256:{64 * '1'}")
+
+
 def test_from_records_what_the_container_stands_on(bench: Bench, box: Image) -> None:
     container = bench.store.container(bench.builder.from_image("box", FromOptions(format="docker")).id)
     assert (container.image, container.image_id, container.image_digest) == (
