@@ -28,6 +28,7 @@ _KEYS = {
     "ssh": {"id", "target", "required", "mode", "uid", "gid"},
 }
 _BOOLEAN = frozenset({"ro", "rw", "required", "z", "Z", "U"})
+_LARGEST_ID = (1 << 32) - 2
 _SIZE = re.compile(r"([0-9]+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 
 
@@ -114,10 +115,12 @@ def _read_only(flags: dict[str, bool]) -> bool | None:
 def _number(fields: dict[str, str], key: str, base: int, text: str) -> int | None:
     if key not in fields:
         return None
-    try:
-        return int(fields[key], base)
-    except ValueError as error:
-        raise InvalidValue(f"invalid {key}: {fields[key]!r} in {text}") from error
+    value = fields[key]
+    digits = "01234567" if base == 8 else "0123456789"
+    limit = 0o7777 if base == 8 else _LARGEST_ID
+    if not value or value.strip(digits) or len(value) > 12 or int(value, base) > limit:
+        raise InvalidValue(f"invalid {key}: {value!r} in {text}")
+    return int(value, base)
 
 
 def _target(

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import CorruptContent, InvalidValue, NotFound, Unsupported
@@ -16,7 +19,7 @@ from builda.fs import paths
 from builda.linux import syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _REPOSITORY = re.compile(r"(git://|ssh://|git@[^/:]+:|https?://[^#?]+\.git/?([#?]|$))")
 _QUERY = frozenset({"ref", "branch", "tag", "commit", "checksum", "subdir", "keep-git-dir", "submodules"})
@@ -32,6 +35,42 @@ class Repository(NamedTuple):
     checksum: str | None = None
     keep_git_dir: bool = False
     submodules: bool = True
+
+
+class Credentials(NamedTuple):
+    """What git may show to servers on behalf of an ADD: what the command line gave, and nothing of the caller's own.
+
+    A Containerfile may come from a stranger, and names the server. So a token counts for the host in its name only.
+    """
+
+    agent: str | None = None  # the socket of --ssh default
+    secrets: Mapping[str, bytes] = MappingProxyType({})  # among them GIT_AUTH_TOKEN.HOST
+
+    def environment(self, url: str) -> dict[str, str]:
+        """git's environment: no keys, helpers, configuration or .netrc of the caller."""
+        identity = f"-o IdentityAgent={shlex.quote(self.agent or 'none')} -o IdentityFile=none"
+        kept = {name: value for name, value in _environment().items() if name not in _CALLERS_OWN}
+        return {
+            **kept,
+            "GIT_SSH_COMMAND": f"ssh -F none -o BatchMode=yes {identity}",
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "HOME": "/nonexistent",
+            **self._header(url),
+        }
+
+    def _header(self, url: str) -> dict[str, str]:
+        found = re.match(r"(https?)://(?:[^/@]*@)?([^/]+)", url)
+        token = None if found is None else self.secrets.get(f"GIT_AUTH_TOKEN.{found[2].partition(':')[0]}")
+        if found is None or token is None:
+            return {}
+        from base64 import b64encode
+
+        basic = b64encode(b"x-access-token:" + token.strip()).decode()
+        return {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"http.{found[1]}://{found[2]}/.extraHeader",
+            "GIT_CONFIG_VALUE_0": f"Authorization: Basic {basic}",
+        }
 
 
 def parse_repository(text: str) -> Repository | None:
@@ -91,9 +130,10 @@ def _flag(values: Mapping[str, str], name: str, *, default: bool) -> bool:
     raise InvalidValue(f"{name} of a git URL is true or false: {value}")
 
 
-def fetch_repository(source: Repository, directory: str) -> str:
+def fetch_repository(source: Repository, directory: str, credentials: Credentials | None = None) -> str:
     """Check the commit out at `directory`, which is empty, without its .git unless asked for; the commit's digest.
 
+    Without `credentials` git finds the caller's by itself.
     NotFound with git's words when it cannot be had, CorruptContent when it is not what the checksum says, Unsupported
     where git is not installed.
     """
@@ -101,47 +141,50 @@ def fetch_repository(source: Repository, directory: str) -> str:
 
     if shutil.which("git") is None:
         raise Unsupported(f"git is not installed, and it is needed for: {source.url}", hint="install git")
-    _git(source, directory, "init", "--quiet", ".")
-    head = _check_out(source, directory)
+    git = partial(_git, source, directory, credentials)
+    git("init", "--quiet", ".")
+    head = _check_out(source, git)
     if source.checksum is not None and not head.startswith(source.checksum):
         raise CorruptContent(f"commit does not match the checksum, {source.url} has: {head}")
     if source.submodules:
-        _git(source, directory, "submodule", "update", "--init", "--recursive", "--depth=1", "--quiet")
+        git("submodule", "update", "--init", "--recursive", "--depth=1", "--quiet")
     if not source.keep_git_dir:
         paths.remove_tree(syscalls.AT_FDCWD, os.path.join(directory, ".git"))
     return head
 
 
-def _check_out(source: Repository, directory: str) -> str:
+def _check_out(source: Repository, git: Callable[..., str]) -> str:
     try:
-        _git(source, directory, "fetch", "--quiet", "--depth=1", "--", source.url, source.ref or "HEAD")
+        git("fetch", "--quiet", "--depth=1", "--", source.url, source.ref or "HEAD")
         found = "FETCH_HEAD"
     except NotFound:  # servers may refuse a commit by its digest, or a shallow fetch
         everything = ("+HEAD:refs/remotes/origin/HEAD", "+refs/heads/*:refs/remotes/origin/*")
-        _git(source, directory, "fetch", "--quiet", "--tags", "--", source.url, *everything)
-        found = _found(source, directory)
-    _git(source, directory, "checkout", "--quiet", "--detach", found, "--")
-    return _git(source, directory, "rev-parse", "HEAD").strip()
+        git("fetch", "--quiet", "--tags", "--", source.url, *everything)
+        found = _found(source, git)
+    git("checkout", "--quiet", "--detach", found, "--")
+    return git("rev-parse", "HEAD").strip()
 
 
-def _found(source: Repository, directory: str) -> str:
+def _found(source: Repository, git: Callable[..., str]) -> str:
     """The commit that the reference means among all that were fetched; tags go before branches, as in git."""
     ref = source.ref or "HEAD"
     short = ref.removeprefix("refs/heads/")
     for name in (ref, f"refs/tags/{ref}", f"refs/remotes/origin/{short}"):
         with suppress(NotFound):
-            return _git(
-                source, directory, "rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}"
-            ).strip()
+            return git("rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}").strip()
     raise NotFound(f"no such reference in the repository {source.url}: {ref}")
 
 
-def _git(source: Repository, directory: str, *arguments: str) -> str:
+def _git(source: Repository, directory: str, credentials: Credentials | None, *arguments: str) -> str:
     import subprocess
 
+    environment = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes", **_environment()}
+    options: tuple[str, ...] = ("-c", "advice.detachedHead=false")
+    if credentials is not None:
+        environment, options = credentials.environment(source.url), (*options, "-c", "credential.helper=")
     done = subprocess.run(
-        ["git", "-c", "advice.detachedHead=false", "-C", directory, *arguments],
-        env={"GIT_SSH_COMMAND": "ssh -o BatchMode=yes", **_environment(), "GIT_TERMINAL_PROMPT": "0"},
+        ["git", *options, "-C", directory, *arguments],
+        env={**environment, "GIT_TERMINAL_PROMPT": "0"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -151,11 +194,9 @@ def _git(source: Repository, directory: str, *arguments: str) -> str:
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         what = f"git {arguments[0]} failed" if arguments[0] != "fetch" else f"cannot fetch {source.ref or 'HEAD'}"
-        hint = (
-            "private repositories need credentials that git finds by itself"
-            if "could not read" in done.stderr
-            else None
-        )
+        hint = None
+        if "could not read" in done.stderr or "Permission denied" in done.stderr:
+            hint = _OWN if credentials is None else _GIVEN
         raise NotFound(f"{what} ({said[-1] if said else done.returncode}): {source.url}", hint=hint)
     return done.stdout
 
@@ -165,4 +206,9 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _MISLEADING}
 
 
+_OWN = "private repositories need credentials that git finds by itself"
+_GIVEN = "ADD uses no credentials of the caller: give --ssh default, or --secret id=GIT_AUTH_TOKEN.HOST,src=FILE"
+_CALLERS_OWN = frozenset(
+    {"SSH_AUTH_SOCK", "SSH_ASKPASS", "GIT_ASKPASS", "GIT_SSH", "GIT_SSH_COMMAND", "GIT_CONFIG_COUNT", "XDG_CONFIG_HOME"}
+)
 _MISLEADING = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"})

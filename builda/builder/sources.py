@@ -60,7 +60,7 @@ def gather(
     opener = None
     for path in step.sources:
         if is_local and (repository := parse_repository(path)) is not None:
-            remote.append(_repository(builder, repository, step, stack))
+            remote.append(_repository(builder, repository, step, inputs, stack))
         elif is_local and _URL.match(path):
             remote.append(_download(builder, path, step, inputs, stack))
         else:
@@ -278,13 +278,14 @@ def _check(wanted: str | None, found: Digest | None, url: str) -> None:
         raise CorruptContent(f"checksum does not match, {url} has: {found}")
 
 
-def _repository(builder: Builder, source: Repository, step: Copy, stack: ExitStack) -> Source:
+def _repository(builder: Builder, source: Repository, step: Copy, inputs: Inputs, stack: ExitStack) -> Source:
     """The tree of one commit, fetched by git."""
-    from builda.builder.git import fetch_repository
+    from builda.builder.git import Credentials, fetch_repository
 
     temporary = downloads(builder)
     directory = stack.enter_context(temporary)
     checksum = step.checksum or source.checksum
     keep = step.keep_git_dir or source.keep_git_dir
-    fetch_repository(source._replace(checksum=checksum, keep_git_dir=keep), temporary.path)
+    given = Credentials(inputs.ssh.get("default"), inputs.secrets) if inputs.discard_writes else None
+    fetch_repository(source._replace(checksum=checksum, keep_git_dir=keep), temporary.path, given)
     return Source(directory, source.subdirectory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -264,3 +266,50 @@ def test_a_directory_may_be_a_base(builda: Builda, busybox: Path, base: str, tmp
     (tmp_path / "own").mkdir()
     (tmp_path / "own/Containerfile").write_text('FROM tree\nRUN ["/bin/sh", "-c", "ls / > /list"]\n')
     assert "bin" in listed(builda, "--build-context", f"tree={root}", str(tmp_path / "own"))
+
+
+class Guarded(Quiet):
+    """Asks for a password, and writes down what it is shown."""
+
+    shown: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        if "Authorization" not in self.headers:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="guarded"')
+            self.end_headers()
+            return
+        self.shown.append(self.headers["Authorization"])
+        super().do_GET()
+
+
+def test_add_shows_servers_no_credentials_but_those_that_are_given(
+    builda: Builda, base: str, tree: Path, tmp_path: Path
+) -> None:
+    """A Containerfile names the server; what the caller has for others is none of its business."""
+    git(tmp_path, "clone", "--quiet", "--bare", str(tree), "r.git")
+    git(tmp_path / "r.git", "update-server-info")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".netrc").write_text("machine 127.0.0.1 login me password callers-own\n")
+    (home / ".gitconfig").write_text('[credential]\n\thelper = "!echo username=me; echo password=callers-own; :"\n')
+    Guarded.shown.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=str(tmp_path))) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        context = tmp_path / "c"
+        context.mkdir()
+        url = f"http://127.0.0.1:{httpd.server_port}/r.git"
+        (context / "Containerfile").write_text(f"FROM {base}\nADD {url} /r/\nRUN cat /r/sub/inner\n")
+        try:
+            said = builda.fails("bud", context, HOME=str(home))
+            assert "hint: ADD uses no credentials of the caller" in said
+            token = ("--secret", "id=GIT_AUTH_TOKEN.127.0.0.1,env=TOKEN")
+            assert "inner" in builda("bud", *token, context, HOME=str(home), TOKEN="given\n")
+            other = ("--secret", "id=GIT_AUTH_TOKEN.example.org,env=TOKEN")
+            builda.fails("bud", "--no-cache", *other, context, HOME=str(home), TOKEN="given")
+            assert set(Guarded.shown) == {f"Basic {base64.b64encode(b'x-access-token:given').decode()}"}
+            builda("bud", "--quiet", f"{url}", HOME=str(home))  # a context is named by the caller
+        finally:
+            httpd.shutdown()
+            thread.join()
