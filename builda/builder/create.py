@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from builda.builder.pull import container_prefix, machine_platform, pull
 from builda.builder.usernamespace import checked
-from builda.errors import InvalidValue
+from builda.errors import InvalidReference, InvalidValue
 from builda.events import Warned
 from builda.oci.config import ImageConfig
 from builda.oci.docker import without_bookkeeping
+from builda.oci.reference import DEFAULT_TAG, LOCAL_REGISTRY, parse_short
 from builda.plan import RunOptions
 from builda.store.snapshots import COMPOSED
 
@@ -118,10 +119,22 @@ def _record(
 
 
 def image_name(name: str, image: Image | None) -> str:
-    """As Buildah records it: the image's full name when it has one, what the user wrote otherwise."""
+    """As Buildah records it: the full name that was meant, any of the image's for an ID, else what the user wrote."""
     if image is None:
         return ""
-    return next((known for known in image.names if name in known), image.names[0] if image.names else name)
+    names = sorted(image.names, key=lambda known: not known.startswith(f"{LOCAL_REGISTRY}/"))  # looked for there first
+    return next((known for known in names if _means(name, known)), image.names[0] if names else name)
+
+
+def _means(written: str, known: str) -> bool:
+    """Whether `written` may be short for the full name `known`."""
+    try:
+        short = parse_short(written)
+    except InvalidReference:  # a file, or docker://
+        return False
+    registry, repository, tag, _ = parse_short(known)
+    same = repository == short.repository or (short.registry is None and repository.endswith(f"/{short.repository}"))
+    return same and short.registry in (None, registry) and tag == (short.tag or DEFAULT_TAG)
 
 
 def base_annotations(name: str, image: Image | None) -> Mapping[str, str]:

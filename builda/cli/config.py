@@ -328,7 +328,18 @@ def _healthcheck(values: Values, before: ImageConfig) -> Iterator[Change]:
     check = Healthcheck(test=_test(test)) if test is not None else before.healthcheck
     if check is None:
         raise InvalidValue("there is no health check to change", hint="give --healthcheck too")
-    yield Change((edits.SetHealthcheck(replace(check, **said)),), f"HEALTHCHECK {test or ''}".rstrip())
+    yield Change(
+        (edits.SetHealthcheck(replace(check, **said)),), f"HEALTHCHECK {_health_flags(said)}{test or ''}".rstrip()
+    )
+
+
+def _health_flags(said: Mapping[str, int]) -> str:
+    """The options as a Containerfile writes them, in Buildah's order."""
+    from builda.cli.gofuncs import Nanoseconds
+
+    order = ("interval", "retries", "start_period", "start_interval", "timeout")
+    shown = {name: str(value) if name == "retries" else str(Nanoseconds(value)) for name, value in said.items()}
+    return "".join(f"--{name.replace('_', '-')}={shown[name]} " for name in order if name in shown)
 
 
 def _test(written: str) -> tuple[str, ...]:

@@ -232,15 +232,19 @@ def rmi(session: Session, *, images: tuple[str, ...], everything: bool, force: b
         deleted.extend(removal.deleted)
 
     try:
-        each(images or tuple(_removable(session.store, unnamed_only=prune, used_too=force)), remove)
+        each(images or tuple(_removable(session.store, unnamed_only=prune, force=force)), remove)
     finally:
         _print_removal(untagged, deleted)
 
 
-def _removable(store: Store, *, unnamed_only: bool, used_too: bool) -> Iterator[str]:
-    used = set() if used_too else {container.image_digest for container in store.iter_containers()}
+def _removable(store: Store, *, unnamed_only: bool, force: bool) -> Iterator[str]:
+    """What `--all` and `--prune` mean; --all has an image in use by its digest, which is refused as Buildah does."""
+    used = {container.image_digest for container in store.iter_containers()}
     for image in store.iter_images():
-        if image.digest not in used and not (unnamed_only and image.names):
+        if image.digest in used and not force:
+            if not unnamed_only:
+                yield str(image.digest)
+        elif not (unnamed_only and image.names):
             yield from image.names or (str(image.digest),)
 
 
@@ -269,7 +273,7 @@ def prune(session: Session, *, everything: bool, force: bool) -> None:
 
     That is images without a name, caches, and whatever killed commands left behind."""
     if force:
-        for name in tuple(_removable(session.store, unnamed_only=not everything, used_too=True)):
+        for name in tuple(_removable(session.store, unnamed_only=not everything, force=True)):
             _remove_containers(session, name)
     removal = session.builder.prune(all_images=everything)
     _print_removal(removal.untagged, removal.deleted)

@@ -99,15 +99,19 @@ class Containers:
         if name is not None:
             _check_name(name)
             if not self._claim(name, container_id):
-                raise AlreadyExists(
-                    f"container name is in use: {name}", hint="choose another, or remove that container"
-                )
+                raise self._taken(name)
             return name
         for number in range(10_000):
             candidate = prefix if number == 0 else f"{prefix}-{number}"
             if self._claim(candidate, container_id):
                 return candidate
         raise AlreadyExists(f"no container name is free: {prefix}")
+
+    def _taken(self, name: str) -> AlreadyExists:
+        owner = self.find(name)
+        by = f" by {owner.id[:12]}" if owner is not None else ""
+        hint = "choose another, or remove that container"
+        return AlreadyExists(f"container name is already in use{by}: {name}", hint=hint)
 
     def _claim(self, name: str, container_id: str) -> bool:
         path = self._layout.path("names", layout.quote(name))
@@ -247,7 +251,9 @@ class Containers:
         """The container is called `name`; AlreadyExists when something else is."""
         _check_name(name)
         if name == container.name or not self._claim(name, container.id):
-            raise AlreadyExists(f"container name is in use: {name}")
+            if name == container.name:
+                raise AlreadyExists(f"container has that name already: {name}")
+            raise self._taken(name)
         try:
             with self.locked(container) as current:
                 renamed = self.update(replace(current, name=name))

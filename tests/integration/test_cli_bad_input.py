@@ -170,7 +170,7 @@ def test_rm_goes_on_after_what_is_not_there(builda: Builda, container: str) -> N
 def test_rename_refuses_the_same_name_and_a_taken_one(builda: Builda, container: str) -> None:
     other = builda("from", "scratch")
     assert "same name" in builda.fails("rename", container, container)
-    assert "name is in use" in builda.fails("rename", container, other)
+    assert "name is already in use by " in builda.fails("rename", container, other)
 
 
 def test_an_unknown_field_is_named(builda: Builda, container: str) -> None:

@@ -268,6 +268,16 @@ def test_rmi_force_takes_the_containers_too(builda: Builda, base: str, container
     assert builda("containers", "-q") == ""
 
 
+def test_rmi_all_refuses_what_is_in_use_and_takes_the_rest(builda: Builda, base: str, container: str) -> None:
+    made = builda("commit", "-q", builda("from", "scratch"), "localhost/free")
+    result = builda.run("rmi", "--all", check=False)
+    assert result.returncode == 125
+    assert "used by working container" in result.stderr
+    assert result.stdout == f"untagged: localhost/free:latest\n{made}\n"
+    assert builda("images", "--format", "{{.Name}}") == base.removesuffix(":latest")
+    assert builda("rmi", "--all", "--force").startswith(f"untagged: {base}\n")
+
+
 def test_rmi_prune_and_prune_take_what_has_no_name(builda: Builda, base: str, container: str) -> None:
     builda("config", "--env", "A=1", container)
     unnamed = builda("commit", "-q", container)

@@ -264,3 +264,19 @@ def test_a_stored_image_for_another_platform_is_refused_by_name(bench: Bench, co
     for options in (arm, replace(arm, policy="never")):
         with pytest.raises(NotFound, match=r"is for linux/\w+, not for linux/s390x: localhost/own"):
             bench.builder.pull("localhost/own", options)
+
+
+@pytest.mark.parametrize(
+    ("written", "recorded"),
+    [
+        ("box", "localhost/box:latest"),
+        ("box1", "localhost/box1:latest"),
+        ("box:v", "localhost/box:v"),
+        ("docker.io/library/box", "docker.io/library/box:latest"),
+        ("localhost/box1:latest", "localhost/box1:latest"),
+    ],
+)
+def test_from_records_the_name_that_was_meant(bench: Bench, box: Image, written: str, recorded: str) -> None:
+    for name in ("localhost/box1:latest", "docker.io/library/box:latest", "localhost/box:v"):
+        bench.store.tag(box, name)
+    assert bench.builder.from_image(written).image == recorded

@@ -158,3 +158,15 @@ def test_history_names_each_change_in_buildahs_order() -> None:
     values = values_of("--cmd", "x", "--env", "A=2", "--user", "u", "--entrypoint", '["e"]', "--label", "l=1")
     shown = [change.history for change in changes_of(values, BEFORE, lambda event: None)]
     assert shown == ["USER u", "ENV A=2", 'ENTRYPOINT ["e"]', "CMD x", "LABEL l=1"]
+
+
+def test_history_of_a_health_check_has_its_options() -> None:
+    values = values_of(
+        "--healthcheck",
+        "CMD /foo",
+        "--healthcheck-timeout=10s",
+        "--healthcheck-interval=90s",
+        "--healthcheck-retries=7",
+    )
+    (change,) = changes_of(values, BEFORE, lambda event: None)
+    assert change.history == "HEALTHCHECK --interval=1m30s --retries=7 --timeout=10s CMD /foo"
