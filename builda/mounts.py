@@ -29,7 +29,7 @@ _KEYS = {
 }
 _BOOLEAN = frozenset({"ro", "rw", "required", "z", "Z", "U"})
 _LARGEST_ID = (1 << 32) - 2
-_SIZE = re.compile(r"([0-9]+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,18})\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 
 
 def parse_mount(

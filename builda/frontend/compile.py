@@ -770,10 +770,10 @@ def _check_checksum(checksum: str, sources: tuple[str, ...], item: Transfer) -> 
 
 def _is_signal(text: str) -> bool:
     """Whether a container's runtime knows the signal: a number but 0, or a name with or without SIG."""
-    if re.fullmatch(r"[+-]?[0-9]+", text):
-        return int(text[:9]) != 0
+    if re.fullmatch(r"[+-]?[0-9]{1,9}", text):
+        return int(text) != 0
     name = text.upper().removeprefix("SIG")
-    realtime = re.fullmatch(r"RT(?:MIN(?:\+([0-9]+))?|MAX(?:-([0-9]+))?)", name)
+    realtime = re.fullmatch(r"RT(?:MIN(?:\+([0-9]{1,2}))?|MAX(?:-([0-9]{1,2}))?)", name)
     if realtime is not None:
         return int(realtime[1] or realtime[2] or 0) <= (15 if realtime[1] else 14)
     return name in _SIGNALS

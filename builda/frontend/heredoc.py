@@ -14,8 +14,8 @@ from builda.errors import InvalidValue
 from builda.frontend import words
 from builda.frontend.execform import NotStrings, exec_form
 
-_MARK = re.compile(r"(\d*)<<(-?)([^<]*)", re.DOTALL)
-_MARK_ALONE = re.compile(r"(\d*)<<")
+_MARK = re.compile(r"([0-9]{0,9})<<(-?)([^<]*)", re.DOTALL)
+_MARK_ALONE = re.compile(r"[0-9]{0,9}<<")
 _PLAIN_NAME = re.compile(r"\\?[A-Za-z_][\w.-]*")
 _HEREDOC_INSTRUCTION = re.compile(r"\s*(?:ONBUILD\s+)?(?:RUN|COPY|ADD)\s+(.*)", re.IGNORECASE | re.DOTALL)
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=(.*)", re.DOTALL)
