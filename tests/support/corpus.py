@@ -111,6 +111,33 @@ CASES: tuple[Case, ...] = (
         peer=False,
         why="buildah 1.28 has no heredocs",
     ),
+    Case(
+        "heredoc-forms",
+        'FROM BASE\nENV V=v\nCOPY << A <<E"O"F /d/\n\\$V $V \\\\ \\n\nA\n$V\nEOF\n'
+        "RUN cat <<\\B > /b\n$V\nB\nRUN << C\ntouch /c\nC\n",
+        peer=False,
+        why="buildah 1.28 has no heredocs",
+    ),
+    Case(
+        "arg-again",
+        "FROM BASE AS a\nARG X=1\nARG X\nENV n=Y\nARG ${n}=2\nFROM a\nARG X\nRUN echo $X $Y > /x\n",
+        peer=False,
+        why="buildah 1.28 forgets the values",
+    ),
+    Case(
+        "mount-forms",
+        "FROM BASE\nWORKDIR /w\nRUN --mount=type=bind cat VERSION > /v\nUSER 7\nWORKDIR /tmp/x\n"
+        "RUN --mount=type=bind,target=/c,U ls -ln /c | wc -l > lines\nRUN --mount=type=cache,src=,target=/k ls /k > kept\n",
+        APP,
+        peer=False,
+        why="buildah 1.28 needs a target",
+    ),
+    Case(
+        "users-without-entry",
+        "FROM BASE\nARG E\nUSER $E\nWORKDIR $E\nUSER ghost\nWORKDIR /g\nUSER 7:ghosts\nWORKDIR /h\n",
+        peer=False,
+        why="buildah 1.28 gives such directories to root, and takes an empty USER for one",
+    ),
     Case("run-json", 'FROM BASE\nRUN ["/bin/sh", "-c", "echo json > /json"]\n'),
     Case("run-cache-mount", "FROM BASE\nRUN --mount=type=cache,target=/cache touch /cache/x && ls /cache > /listing\n"),
     Case(
