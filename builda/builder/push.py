@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.errors import InvalidReference, InvalidValue
-from builda.oci.reference import Reference, parse_short
+from builda.oci.reference import Reference, in_store, parse_short
 from builda.transfer.locate import Location, parse_location
 
 BASE_NAME = "org.opencontainers.image.base.name"
@@ -25,6 +25,7 @@ def push(builder: Builder, name: str, destination: str | None, options: PushOpti
     from builda.builder.convert import source_of
     from builda.transfer.copy import copy_image
 
+    name = in_store(name)
     image = builder.store.image(name)
     location = _named(builder, _destination(image, name, destination), name)
     builder.store.lease()

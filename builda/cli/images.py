@@ -13,7 +13,7 @@ from builda.cli.output import print_json, print_line, print_rows
 from builda.cli.table import human_age, human_size
 from builda.cli.verb import verb
 from builda.errors import InvalidValue
-from builda.oci.reference import LOCAL_REGISTRY
+from builda.oci.reference import LOCAL_REGISTRY, in_store
 
 if TYPE_CHECKING:
     from builda.cli.gofuncs import Struct
@@ -199,7 +199,7 @@ def tag(session: Session, *, image: str, names: tuple[str, ...]) -> None:
     A name without a registry is localhost's, one without a tag gets latest."""
     from builda.oci.reference import LOCAL_REGISTRY, Reference
 
-    found = session.store.image(image)
+    found = session.store.image(in_store(image))
     for name in [str(Reference.parse(name, default_registry=LOCAL_REGISTRY)) for name in names]:
         if "@" in name:
             raise InvalidValue(f"a name given to an image cannot hold a digest: {name}")
@@ -224,7 +224,8 @@ def rmi(session: Session, *, images: tuple[str, ...], everything: bool, force: b
     untagged: list[str] = []
     deleted: list[str] = []
 
-    def remove(name: str) -> None:
+    def remove(written: str) -> None:
+        name = in_store(written)
         if force:
             _remove_containers(session, name)
         removal = session.store.remove_image(name, force=force)

@@ -9,6 +9,7 @@ from builda.cli.options import argument, text
 from builda.cli.output import print_json, print_template
 from builda.cli.verb import verb
 from builda.errors import InvalidValue, NotFound
+from builda.oci.reference import in_store
 
 if TYPE_CHECKING:
     from builda.cli.session import Session
@@ -51,7 +52,7 @@ def _found(session: Session, name: str, kind: str) -> Any:
     if container is not None:
         digest = container.image_digest
         return inspection.of_container(container, None if digest is None else store.find_image(str(digest)))
-    image = store.find_image(name)
+    image = store.find_image(in_store(name))
     if image is None:
         raise _missing(session, name, kind)
     if image.is_index or kind == "manifest":

@@ -98,5 +98,11 @@ def parse_short(text: str) -> ShortReference:
     return ShortReference(registry, name, tag or None, digest)
 
 
+def in_store(text: str) -> str:
+    """The name of a stored image that `text` means: verbs on such images take it with its transport, too."""
+    name = text.removeprefix("containers-storage:")
+    return text if name == text else name.removeprefix("@")  # an ID has an @ there
+
+
 def _is_repository(name: str) -> bool:
     return bool(name) and all(re.fullmatch(_COMPONENT, part) for part in name.split("/"))

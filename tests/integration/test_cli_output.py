@@ -268,6 +268,14 @@ def test_rmi_force_takes_the_containers_too(builda: Builda, base: str, container
     assert builda("containers", "-q") == ""
 
 
+def test_names_of_stored_images_may_have_their_transport(builda: Builda, base: str, tmp_path: Path) -> None:
+    builda("tag", f"containers-storage:{base}", "localhost/other")
+    shown = builda("inspect", "--format", "{{.FromImageID}}", "containers-storage:localhost/other")
+    assert f"sha256:{shown}" == builda("images", "-q", "--no-trunc")
+    builda("push", "-q", "containers-storage:other", f"oci:{tmp_path}/out")
+    assert builda("rmi", "containers-storage:other") == "untagged: localhost/other:latest"
+
+
 def test_rmi_all_refuses_what_is_in_use_and_takes_the_rest(builda: Builda, base: str, container: str) -> None:
     made = builda("commit", "-q", builda("from", "scratch"), "localhost/free")
     result = builda.run("rmi", "--all", check=False)
