@@ -148,7 +148,8 @@ def _descriptor(value: str | None) -> int | None:
     try:
         os.fstat(number)
     except OSError as error:
-        raise InvalidValue(f"descriptor of --events is not open: {number}") from error
+        hint = f"open one in the shell, as in: builda --events {number} … {number}>events.json"
+        raise InvalidValue(f"descriptor of --events is not open: {number}", hint=hint) from error
     return number
 
 

@@ -133,7 +133,7 @@ def test_commands_do_not_inherit_the_descriptor(watched: Watched) -> None:
 def test_a_descriptor_that_is_not_open_is_refused(builda: Builda, base: str, tmp_path: Path) -> None:
     (tmp_path / "Containerfile").write_text(f"FROM {base}\n")
     said = builda.fails("--events", "77", "bud", tmp_path)
-    assert "--events names no descriptor that is open for writing: 77" in said
+    assert "descriptor of --events is not open: 77\nhint: open one in the shell" in said
     assert "--events names no descriptor that is open for writing: 0" in builda.fails(
         "--events", "0", "bud", tmp_path, given="x"
     )
