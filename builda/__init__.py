@@ -6,6 +6,7 @@
         container = builder.from_image("docker.io/library/alpine")
         builder.run(container, builda.Run(args=("apk", "add", "curl")))
         builder.commit(container, builda.CommitOptions(destination="app:1", remove=True))
+        image = builda.build_directory(builder, "app/", names=("app:2",), build_args={"VERSION": "2"})
 
 Names are imported when they are first used: `import builda` alone costs nothing.
 """
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         PushOptions,
         RegistryAccess,
     )
+    from builda.containerfile import build_directory
     from builda.errors import BuildaError, CommandFailed
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest
@@ -70,6 +72,7 @@ __all__ = [
     "Store",
     "WorkingContainer",
     "__version__",
+    "build_directory",
     "edits",
     "errors",
     "events",
@@ -88,6 +91,7 @@ _PLACES = {
         "PushOptions",
         "RegistryAccess",
     ),
+    "builda.containerfile": ("build_directory",),
     "builda.errors": ("BuildaError", "CommandFailed"),
     "builda.oci.descriptor": ("Descriptor", "Platform"),
     "builda.oci.digest": ("Digest",),

@@ -31,16 +31,19 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Platform
     from builda.oci.edits import ConfigEdit
     from builda.plan import Plan
+    from builda.store.store import Image
 
 __all__ = [
     "SIZE_LIMIT",
     "BuildRequest",
     "build",
+    "build_directory",
     "check",
     "compile_plan",
     "edits_of",
     "find_containerfile",
     "find_ignore_file",
+    "read_containerfile",
 ]
 
 CONTAINERFILES = ("Containerfile", "Dockerfile", "Containerfile.in", "Dockerfile.in")
@@ -89,6 +92,40 @@ def build(builder: Builder, request: BuildRequest, options: ExecuteOptions | Non
         _warn(builder, parsed, _facts(request, chosen.inputs.ignore_file, configs.get), request)
         pull = replace(chosen.pull, platform=request.platform or chosen.pull.platform)
         return execute(builder, compiled.plan, replace(chosen, pull=pull))
+
+
+def build_directory(
+    builder: Builder,
+    context: str | Path = ".",
+    *,
+    file: str | Path | None = None,
+    names: tuple[str, ...] = (),
+    build_args: Mapping[str, str] | None = None,
+    target: str | None = None,
+    options: ExecuteOptions | None = None,
+) -> Image:
+    """Build the Containerfile `file` (default: that of `context`) and return its image, which gets `names`.
+
+    Raises what `build` raises, and NotFound where there is no Containerfile. No name is given when the build fails.
+    """
+    from builda.builder.execute import ExecuteOptions
+    from builda.builder.push import local_name
+
+    directory = Path(context)
+    full_names = [local_name(name) for name in names]
+    path = str(file) if file is not None else str(find_containerfile(directory))
+    request = BuildRequest(
+        files=((path, read_containerfile(directory, path)),),
+        context=directory,
+        build_args=build_args or {},
+        target=target,
+    )
+    chosen = options or ExecuteOptions()
+    inputs = replace(chosen.inputs, context=directory, ignore_file=find_ignore_file(directory, path))
+    image = build(builder, request, replace(chosen, inputs=inputs)).image
+    for name in full_names:
+        builder.store.tag(image, name)
+    return builder.store.image(str(image.digest))
 
 
 def source_policy(path: str) -> SourcePolicy:
@@ -294,6 +331,37 @@ def find_containerfile(context: Path) -> Path:
     raise NotFound(
         f"no Containerfile or Dockerfile in the context, no such file or directory: {context}", hint="name one with -f"
     )
+
+
+def read_containerfile(context: Path, name: str) -> bytes:
+    """The bytes of a Containerfile. A name inside the context is a regular file there; others may be pipes."""
+    try:
+        if lies_in(context, Path(name)):
+            check_stays(context, Path(name), "Containerfile", "name the file that it leads to: -f FILE")
+            return _read_regular(name)
+        with open(name, "rb") as file:
+            return file.read(SIZE_LIMIT + 1)
+    except FileNotFoundError as error:
+        raise NotFound(f"no such file or directory for the Containerfile: {name}") from error
+    except IsADirectoryError as error:
+        raise InvalidValue(f"Containerfile is a directory: {name}", hint="name the file in it") from error
+
+
+def _read_regular(name: str) -> bytes:
+    """The bytes of a file of the context; nothing else is opened for reading, as a pipe or a device may do harm."""
+    import stat
+
+    handle = os.open(name, os.O_PATH | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(name)
+        if not stat.S_ISREG(mode):
+            raise InvalidValue(f"Containerfile is not a regular file: {name}")
+        with open(f"/proc/self/fd/{handle}", "rb") as file:
+            return file.read(SIZE_LIMIT + 1)
+    finally:
+        os.close(handle)
 
 
 def find_ignore_file(context: Path, containerfile: str) -> Path | None:

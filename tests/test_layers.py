@@ -33,7 +33,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "store": BASE | {"linux", "fs", "runoptions"},
     "transfer": BASE | {"fs", "store"},
     "builder": BASE | {"linux", "fs", "permissions", "plan", "store", "isolation", "transfer"},
-    "containerfile": BASE | {"permissions", "plan", "frontend", "builder"},
+    "containerfile": BASE | {"permissions", "plan", "frontend", "builder", "store"},
     "api": BASE | {"linux", "modes", "plan", "store", "isolation", "transfer", "registry", "builder"},
     "cli": BASE
     | {

@@ -178,6 +178,10 @@ class Builder:
         `capture` sends its output to `emit`, marked with `stage`, instead of the caller's stdout and stderr.
         `stop` ends the command on request.
         """
+        from builda.plan import Run as RunStep
+
+        if not isinstance(step, RunStep):  # as a list of words, which subprocess would take
+            raise TypeError(f"run takes a Run, as in builda.Run(args=('true',)): {step!r}")
         from builda.builder.process import Surroundings
         from builda.builder.run import run
 

@@ -166,23 +166,6 @@ def _of_directory(where: str, files: tuple[str, ...], ignore_file: str | None) -
     return BuildContext(directory, found, _given(ignore_file) or find_ignore_file(directory, found[0][0]))
 
 
-def _read_regular(name: str) -> bytes:
-    """The bytes of a file of the context; nothing else is opened for reading, as a pipe or a device may do harm."""
-    import stat
-
-    handle = os.open(name, os.O_PATH | os.O_CLOEXEC)
-    try:
-        mode = os.fstat(handle).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(name)
-        if not stat.S_ISREG(mode):
-            raise InvalidValue(f"Containerfile is not a regular file: {name}")
-        with open(f"/proc/self/fd/{handle}", "rb") as file:
-            return file.read(_limit() + 1)
-    finally:
-        os.close(handle)
-
-
 def _given(ignore_file: str | None) -> Path | None:
     return None if ignore_file is None else Path(ignore_file)
 
@@ -195,18 +178,9 @@ def _beside(context: Path, name: str) -> str:
 
 
 def _read(directory: Path, name: str) -> bytes:
-    """The bytes of a Containerfile. A name inside the context is a regular file there; others may be pipes."""
-    from builda.containerfile import check_stays, lies_in
-
+    """The bytes of a Containerfile; `-` is standard input."""
     if name == "-":
         return sys.stdin.buffer.read(_limit() + 1)
-    try:
-        if lies_in(directory, Path(name)):
-            check_stays(directory, Path(name), "Containerfile", "name the file that it leads to: -f FILE")
-            return _read_regular(name)
-        with open(name, "rb") as file:
-            return file.read(_limit() + 1)
-    except FileNotFoundError as error:
-        raise NotFound(f"no such file or directory for the Containerfile: {name}") from error
-    except IsADirectoryError as error:
-        raise InvalidValue(f"Containerfile is a directory: {name}", hint="name the file in it") from error
+    from builda.containerfile import read_containerfile
+
+    return read_containerfile(directory, name)

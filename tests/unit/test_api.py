@@ -233,3 +233,36 @@ with builda.open_builder({str(tmp_path / "store")!r}, {str(tmp_path / "run")!r},
     said = subprocess.check_output([sys.executable, "-c", script], text=True).split()
     assert said[0] == "True"
     assert not os.path.ismount(said[1])
+
+
+@pytest.mark.root
+def test_a_containerfile_is_built_from_python(base: Path, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "f").write_text("content")
+    (context / "left-out").write_text("")
+    (context / ".dockerignore").write_text("left-out\n")
+    (context / "Containerfile").write_text("FROM box AS first\nARG V\nENV V=$V\nCOPY . /srv/\nFROM first\nENV LAST=1\n")
+    with builda.open_builder(tmp_path / "store", tmp_path / "run") as builder:
+        builder.store.tag(builder.pull(f"oci:{base}:box"), "localhost/box:latest")
+        image = builda.build_directory(
+            builder, context, names=("app:1", "other"), build_args={"V": "7"}, target="first"
+        )
+        assert image.names == ("localhost/app:1", "localhost/other:latest")
+        assert image.config.environ()["V"] == "7"
+        assert "LAST" not in image.config.environ()
+        assert not list(builder.store.iter_containers())
+        with builder.mounted(builder.from_image("app:1")) as root:
+            assert sorted(os.listdir(f"/proc/self/fd/{root}/srv")) == [".dockerignore", "Containerfile", "f"]
+        with pytest.raises(builda.errors.NotFound, match="no Containerfile or Dockerfile in the context"):
+            builda.build_directory(builder, tmp_path)
+        with pytest.raises(builda.errors.NotFound, match="for the Containerfile: missing"):
+            builda.build_directory(builder, context, file="missing")
+
+
+@pytest.mark.root
+def test_a_command_that_is_no_step_is_named(base: Path, tmp_path: Path) -> None:
+    with builda.open_builder(tmp_path / "store", tmp_path / "run") as builder:
+        container = builder.from_image(f"oci:{base}:box")
+        with pytest.raises(TypeError, match=r"run takes a Run, as in builda.Run\(args=\('true',\)\): \['true'\]"):
+            builder.run(container, ["true"])  # type: ignore[arg-type]
