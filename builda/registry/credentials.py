@@ -98,7 +98,10 @@ class Keyring(NamedTuple):
             return self.places.auth_files()
         if not named.exists():
             option = "--authfile" if self.authfile else "REGISTRY_AUTH_FILE"
-            raise NotFound(f"no such credential file: {named}", hint=f"{option} names it; `builda login` makes it")
+            raise NotFound(
+                f"credential file is not accessible: stat {named}: no such file or directory",
+                hint=f"{option} names it; `builda login` makes it",
+            )
         return (named,)
 
     def _in_file(self, name: str, content: Mapping[str, Any], path: Path) -> Found | None:
@@ -197,7 +200,10 @@ def _keys(name: str) -> Iterator[str]:
 def check_file(path: Path) -> None:
     """Return if `path` is a credential file; NotFound or InvalidValue naming it otherwise."""
     if not path.exists():
-        raise NotFound(f"no such credential file: {path}", hint="--authfile names it; `builda login` makes it")
+        raise NotFound(
+            f"credential file is not accessible: stat {path}: no such file or directory",
+            hint="--authfile names it; `builda login` makes it",
+        )
     if path.is_fifo():  # it can be read once, by whoever needs it
         return
     content = _read(path)

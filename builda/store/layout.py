@@ -182,7 +182,9 @@ def unavailable(error: OSError, path: str) -> StoreUnavailable | OSError:
         return error  # of a file that came from, or goes, elsewhere
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return StoreUnavailable(f"no space left in the store: {path}", hint="free some with: builda prune --all")
+            return StoreUnavailable(
+                f"no space left on device, in the store: {path}", hint="free some with: builda prune --all"
+            )
         case errno.EROFS:
             return StoreUnavailable(f"store is on a read-only file system: {path}", hint="choose another with --root")
         case errno.EACCES | errno.EPERM if _is_anothers(path):

@@ -246,7 +246,7 @@ def test_a_full_disk_is_said_and_the_store_still_works(busybox: Path, tmp_path: 
         for verb in (["copy", "box", tmp_path / "big", "/big"], ["from", f"oci-archive:{busybox}:busybox"]):
             small.run(*verb, check=False)
         said = small.fails("copy", "box", tmp_path / "big", "/big")
-        assert f"no space left in the store: {small.root}" in said
+        assert f"no space left on device, in the store: {small.root}" in said
         assert "hint: " in said
         (tmp_path / "disk/filler").unlink()
         assert small("images", "-q", "--no-trunc") == images_before
@@ -263,7 +263,7 @@ def test_commit_to_a_full_disk_makes_no_image(busybox: Path, tmp_path: Path) -> 
         small("copy", "box", tmp_path / "big", "/big")
         (tmp_path / "disk/filler").write_bytes(os.urandom(_free(tmp_path / "disk") - (1 << 20)))
         before = small("images", "--no-trunc", "--format", "{{.ID}} {{.Name}}:{{.Tag}}")
-        assert "no space left in the store" in small.fails("commit", "box", "localhost/made")
+        assert "no space left on device, in the store" in small.fails("commit", "box", "localhost/made")
         assert small("images", "--no-trunc", "--format", "{{.ID}} {{.Name}}:{{.Tag}}") == before
         (tmp_path / "disk/filler").unlink()
         small("commit", "box", "localhost/made")

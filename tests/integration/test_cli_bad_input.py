@@ -301,7 +301,7 @@ def test_variables_and_descriptors_are_read_before_anything_is_done(builda: Buil
 @pytest.mark.parametrize(
     ("option", "content", "message"),
     [
-        ("--authfile", None, "no such credential file: "),
+        ("--authfile", None, "credential file is not accessible: stat "),
         ("--authfile", "{", "credential file is not JSON: "),
         ("--authfile", '{"auths": {"r.io": {"auth": "?"}}}', "auth is not base64 text in credential file "),
         ("--cert-dir", None, "no such directory of certificates: "),
