@@ -131,6 +131,7 @@ class Copy:
     follow_symlinks: bool = True
     allow_wildcard: bool = True
     allow_empty_wildcard: bool = False
+    as_containerfile: bool = False  # as BuildKit where it and Buildah differ (docs/buildah.md)
     timestamp: int | None = None  # seconds since the epoch
     created_by: str | None = None
     text: str = field(default="", compare=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 from contextlib import ExitStack, contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from builda.builder.records import remembered
 from builda.builder.sources import downloads, gather
 from builda.builder.users import directory_owner
-from builda.errors import ContainerfileError, InvalidValue, Unsupported
+from builda.errors import ContainerfileError, InvalidValue
 from builda.events import Warned
 from builda.fs import paths
 from builda.fs.compose import Changer, Known, Spool, Unpacking, compose_tree
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.options import Inputs
+    from builda.events import Emit
     from builda.fs.index import Tree
     from builda.fs.sources import Top
     from builda.fs.tree import CopyRequest
@@ -64,7 +64,7 @@ def copy(
     builder: Builder, container: WorkingContainer, step: Copy, inputs: Inputs
 ) -> tuple[WorkingContainer, Digest | None]:
     """As `copying.copy`, which calls this and has the tree's lock."""
-    from builda.builder.copying import joined, request_of, target_of, told, without_archives
+    from builda.builder.copying import joined, request_of, target_of, told, warn_of_nothing, without_archives
 
     with ExitStack() as stack:
         tree, spool, current = stack.enter_context(_changed(builder, container))
@@ -83,8 +83,10 @@ def copy(
             for path in result.skipped:
                 builder.emit(Warned(message=f"socket is not copied: {path}"))
             digests.append(result.digest)
-        digests += [_unpack(top, request, step, tree, spool, now) for top in archives]
+        digests += [_unpack(top, request, step, tree, spool, now, builder.emit) for top in archives]
         digest = joined(digests)
+        if digest is None and step.as_containerfile:
+            warn_of_nothing(builder.emit, plain)
     return remembered(builder, current, step.created_by), digest
 
 
@@ -144,13 +146,12 @@ def _accounts(builder: Builder, tree: Tree) -> Iterator[int]:
         yield root
 
 
-def _unpack(top: Top, request: CopyRequest, step: Copy, tree: Tree, spool: Spool, now: int) -> Digest:
+def _unpack(top: Top, request: CopyRequest, step: Copy, tree: Tree, spool: Spool, now: int, emit: Emit) -> Digest:
+    from builda.builder.copying import Hashing, warn_of_modes
+    from builda.builder.moving import moving
     from builda.fs.compress import decompressing, sniff
 
-    if step.chmod is not None:
-        raise Unsupported(
-            f"chmod does not reach into an archive: {top.name}", hint="set modes in the archive, or unpack it before"
-        )
+    warn_of_modes(emit, step, top)
     owners = request.owner if step.chown is not None else None
     uid, gid = owners or (0, 0)
     fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
@@ -158,11 +159,13 @@ def _unpack(top: Top, request: CopyRequest, step: Copy, tree: Tree, spool: Spool
         compression = sniff(file.read(8))
         file.seek(0)
         destination = os.fsencode(request.destination)
-        unpacking = Unpacking(tree, spool, now, destination, owners, step.timestamp)
+        unpacking = Unpacking(tree, spool, now, destination, owners, step.timestamp, keep_top=step.as_containerfile)
         try:
             unpacking.make_directories(destination, directory_row(uid=uid, gid=gid, mtime=now))
         except NotADirectoryError as error:
             raise InvalidValue(f"archives are unpacked into directories: {request.destination}") from error
-        unpacking.run(decompressing(file, compression))
-        file.seek(0)
-        return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+        size = os.fstat(fd).st_size
+        with moving(emit, "extract", top.name, lambda: size) as moved:
+            reader = Hashing(file, moved)
+            unpacking.run(decompressing(reader, compression))
+            return reader.digest()

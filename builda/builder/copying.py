@@ -15,11 +15,11 @@ from builda.builder.moving import moving, words
 from builda.builder.records import remembered
 from builda.builder.sources import Gathered, gather, is_archive
 from builda.builder.users import directory_owner, owner
-from builda.errors import InvalidValue, Unsupported
+from builda.errors import InvalidValue
 from builda.events import Warned
 from builda.fs import paths
-from builda.fs.modes import parse_mode
-from builda.fs.sources import resolve
+from builda.fs.modes import octal_mode, parse_mode
+from builda.fs.sources import no_match, resolve
 from builda.fs.tree import CopyRequest, Source, content_size, copy_tree
 from builda.oci.digest import Digest
 from builda.store import layout
@@ -58,7 +58,17 @@ def copy(
         request, archives = without_archives(plain, step, gathered) if step.extract else (plain, ())
         digests = [_copied(builder, step, request, root, inputs)] if request.sources else []
         digests += [_unpack(top, request, root, step, builder.emit) for top in archives]
-        return remembered(builder, current, step.created_by), joined(digests)
+        digest = joined(digests)
+        if digest is None and step.as_containerfile:
+            warn_of_nothing(builder.emit, plain)
+        return remembered(builder, current, step.created_by), digest
+
+
+def warn_of_nothing(emit: Emit, request: CopyRequest) -> None:
+    """No pattern of a Containerfile's COPY or ADD matches anything: BuildKit says nothing, but it may be a mistake."""
+    if request.sources:
+        reason = no_match(request.sources[0])
+        emit(Warned(message=f"nothing is copied: {reason}", hint=reason.hint))
 
 
 def _copied(builder: Builder, step: Copy, request: CopyRequest, root: int, inputs: Inputs) -> Digest:
@@ -124,14 +134,21 @@ def request_of(step: Copy, gathered: Gathered, root: int, destination: str) -> C
         destination=destination,
         owner=owners,
         mode=None if step.chmod is None else parse_mode(step.chmod),
+        made_mode=made_mode(step),
         timestamp=step.timestamp,
         excludes=step.excludes,
         parents=step.parents,
         link=step.link,
         follow_symlinks=step.follow_symlinks,
         wildcards=step.allow_wildcard,
-        allow_empty_wildcard=step.allow_empty_wildcard,
+        allow_empty_wildcard=step.allow_empty_wildcard or step.as_containerfile,
     )
+
+
+def made_mode(step: Copy) -> int:
+    """The mode of directories that have to be made on the way: BuildKit's are those of an octal --chmod."""
+    octal = octal_mode(step.chmod) if step.chmod is not None and step.as_containerfile else None
+    return 0o755 if octal is None else octal
 
 
 def without_archives(request: CopyRequest, step: Copy, gathered: Gathered) -> tuple[CopyRequest, tuple[Top, ...]]:
@@ -160,10 +177,7 @@ def _unpack(top: Top, request: CopyRequest, root: int, step: Copy, emit: Emit) -
     from builda.fs.compress import decompressing, sniff
     from builda.fs.layer import extract
 
-    if step.chmod is not None:
-        raise Unsupported(
-            f"chmod does not reach into an archive: {top.name}", hint="set modes in the archive, or unpack it with run"
-        )
+    warn_of_modes(emit, step, top)
     owners = request.owner if step.chown is not None else None
     uid, gid = owners or (0, 0)
     with ExitStack() as stack:
@@ -177,14 +191,30 @@ def _unpack(top: Top, request: CopyRequest, root: int, step: Copy, emit: Emit) -
             raise InvalidValue(f"archives are unpacked into directories: {request.destination}") from error
         size = os.fstat(fd).st_size
         with moving(emit, "extract", top.name, lambda: size) as moved:
-            reader = _Hashing(file, moved)
+            reader = Hashing(file, moved)
             extract(
-                decompressing(reader, compression), root, request.destination, owner=owners, timestamp=step.timestamp
+                decompressing(reader, compression),
+                root,
+                request.destination,
+                owner=owners,
+                timestamp=step.timestamp,
+                keep_top=step.as_containerfile,
             )
             return reader.digest()
 
 
-class _Hashing:
+def warn_of_modes(emit: Emit, step: Copy, archive: Top) -> None:
+    """Files in an archive have the modes that it says, as with BuildKit and Buildah."""
+    if step.chmod is not None:
+        emit(
+            Warned(
+                message=f"chmod does not reach into an archive: {archive.name}",
+                hint="set modes in the archive, or change them with run",
+            )
+        )
+
+
+class Hashing:
     """A reader that hashes what passes."""
 
     def __init__(self, source: Readable, moved: Moved | None) -> None:

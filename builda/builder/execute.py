@@ -808,7 +808,7 @@ class _Execution:
                 excludes=() if step is None else step.excludes,
                 parents=step is not None and step.parents,
                 wildcards=step is not None and step.allow_wildcard,
-                allow_empty_wildcard=step is not None and step.allow_empty_wildcard,
+                allow_empty_wildcard=step is not None and (step.allow_empty_wildcard or step.as_containerfile),
             )
             with moving(self.builder.emit, "read", words(names or (within,)), lambda: content_size(request)) as moved:
                 return content_digest(request, remembered=self.digests_of(path), moved=moved)

@@ -129,6 +129,7 @@ class _Writer:
         words += _option("--checksum", step.checksum)
         words += _option("--timestamp", None if step.timestamp is None else str(step.timestamp))
         flags = {"--link": step.link, "--parents": step.parents, "--keep-git-dir": step.keep_git_dir}
+        flags |= {"--as-containerfile": step.as_containerfile}
         words += [flag for flag, said in flags.items() if said]
         if step.unpack is not None:
             words.append(f"--unpack={str(step.unpack).lower()}")

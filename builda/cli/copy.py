@@ -34,7 +34,8 @@ _OPTIONS: Params = (
     number("--timestamp", metavar="SECONDS", help="The modification time of everything copied."),
     switch("--no-follow-symlinks", help="Copy a source that is a symbolic link as a link."),
     switch("--allow-wildcard", default=True, help="Take *, ? and [] in sources for patterns (default)."),
-    switch("--allow-empty-wildcard", help="A pattern that matches nothing is no failure."),
+    switch("--allow-empty-wildcard", help="No failure if no source matches anything."),
+    switch("--as-containerfile", help="As COPY and ADD of a Containerfile where they differ from Buildah's verbs."),
     switch("--parents", help="Keep the directories of the sources; /./ says where they begin."),
     many("--inline", metavar="NAME=TEXT", help="Copy this text too, as a file of that name."),
     switch("--layer", help="Make a layer of what is copied, as a build does."),
@@ -114,6 +115,7 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
         follow_symlinks=not values.pop("no_follow_symlinks"),
         allow_wildcard=values.pop("allow_wildcard"),
         allow_empty_wildcard=values.pop("allow_empty_wildcard"),
+        as_containerfile=values.pop("as_containerfile"),
         parents=values.pop("parents"),
         extract=extract,
     )

@@ -591,6 +591,7 @@ class _Compiler:
                 link=boolean.get("link", False),
                 checksum=flags.get("checksum"),
                 keep_git_dir=boolean.get("keep-git-dir", False),
+                as_containerfile=True,
                 created_by=NOP + text,
                 text=text,
                 at=item.at,

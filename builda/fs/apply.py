@@ -97,15 +97,17 @@ def extract(
     *,
     owner: tuple[int, int] | None = None,
     timestamp: int | None = None,
+    keep_top: bool = False,
     limits: Limits = NO_LIMITS,
 ) -> Applied:
     """Unpack an ordinary archive into `directory`, which exists inside `root`, as ADD does.
 
     `.wh.` names mean nothing special, and links to directories that are there already are kept and followed inside the
-    root. `owner` and `timestamp` replace what is recorded.
+    root. `owner` and `timestamp` replace what is recorded. With `keep_top` the directory itself keeps its looks,
+    whatever the archive's own root has.
     """
     time_ns = None if timestamp is None else timestamp * 10**9
-    return _unpack(source, _Extracting(root, os.fsencode(directory).strip(b"/"), owner, time_ns), limits)
+    return _unpack(source, _Extracting(root, os.fsencode(directory).strip(b"/"), owner, time_ns, keep_top), limits)
 
 
 def inherit_directories(root: int, lowers: Sequence[int], implied: Sequence[str]) -> None:
@@ -654,8 +656,11 @@ class _Flat(_Unpacker):
 class _Extracting(_Unpacker):
     """An ordinary archive into a tree that may have links to directories."""
 
-    def __init__(self, root: int, base: bytes, owner: tuple[int, int] | None, time_ns: int | None) -> None:
+    def __init__(
+        self, root: int, base: bytes, owner: tuple[int, int] | None, time_ns: int | None, keep_top: bool
+    ) -> None:
         super().__init__(root, base)
+        self.keep_top = keep_top
         self.owner = owner
         self.time_ns = time_ns
 
@@ -664,6 +669,10 @@ class _Extracting(_Unpacker):
         if info is not None and stat.S_ISDIR(info.st_mode):
             return paths.open_in_root(self.root, path, _FOLLOW_DIRECTORY)
         return super().existing_directory(parent, name, path)
+
+    def top(self, entry: TarEntry) -> None:
+        if not self.keep_top:
+            super().top(entry)
 
     def owner_of(self, entry: TarEntry) -> tuple[int, int]:
         return self.owner or (entry.uid, entry.gid)

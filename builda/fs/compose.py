@@ -274,6 +274,13 @@ class _Composing(Changer):
         self.directories: dict[int, tuple[Node, bytes]] = {}
         self.first: dict[tuple[int, int], Node] = {}
 
+    def touch(self, directory: Node) -> None:
+        """A layer of --link is the same whenever it is made: directories keep their times."""
+        if self.request.link:
+            self.record(directory)
+        else:
+            super().touch(directory)
+
     def opened(self, directory: Node, path: bytes) -> int:
         """A number for the directory, as the walk wants one."""
         handle = NOWHERE - 1 - len(self.directories)
@@ -410,8 +417,8 @@ class _TreePlacer(Placer):
 
     def make(self, directory: str) -> tuple[str, ...]:
         uid, gid = self.request.owner or (0, 0)
-        time = self.request.timestamp
-        row = directory_row(uid=uid, gid=gid, mtime=self.target.now if time is None else time)
+        time = self.made_time
+        row = directory_row(self.request.made_mode, uid, gid, self.target.now if time is None else time)
         try:
             made = self.target.make_directories(os.fsencode(directory), row, replace=self.request.link)
         except NotADirectoryError as error:
@@ -439,17 +446,26 @@ class _TreePlacer(Placer):
                     self.target.look(node, os.fstat(model), xattrs.recorded(model))
                 finally:
                     os.close(model)
-            elif self.request.timestamp is not None:
-                node.row = node.row._replace(mtime=self.request.timestamp)
+            elif self.made_time is not None:
+                node.row = node.row._replace(mtime=self.made_time)
 
 
 class Unpacking(Changer):
     """An archive's members into a tree, as `fs.apply.extract` does it."""
 
     def __init__(
-        self, tree: Tree, spool: Spool, now: int, base: bytes, owner: tuple[int, int] | None, timestamp: int | None
+        self,
+        tree: Tree,
+        spool: Spool,
+        now: int,
+        base: bytes,
+        owner: tuple[int, int] | None,
+        timestamp: int | None,
+        *,
+        keep_top: bool = False,
     ) -> None:
         super().__init__(tree, now)
+        self.keep_top = keep_top
         self.spool = spool
         self.base = base.strip(b"/")
         self.owner = owner
@@ -470,7 +486,7 @@ class Unpacking(Changer):
     def member(self, member: Member) -> None:
         entry, path = member.entry, self.located(member.entry.name)
         if path == self.base:
-            if entry.type == DIRECTORY:
+            if entry.type == DIRECTORY and not self.keep_top:
                 self.directory(self.tree.find(path), entry)
             return
         head, _, name = path.rpartition(b"/")

@@ -22,8 +22,8 @@ def parse_mode(text: str) -> Mode:
 
     Without a letter in front, all three classes are meant: the umask of whoever builds shall not matter.
     """
-    if re.fullmatch(r"(0[oO])?[0-7]{1,5}", text):
-        fixed = int(text.lower().removeprefix("0o"), 8)
+    fixed = octal_mode(text)
+    if fixed is not None:
         if fixed > 0o7777:
             raise InvalidValue(f"mode has more than the bits 07777: {text}")
         return lambda mode, is_directory: fixed
@@ -35,6 +35,11 @@ def parse_mode(text: str) -> Mode:
         return mode
 
     return changed
+
+
+def octal_mode(text: str) -> int | None:
+    """The mode that an octal `--chmod=TEXT` gives to everything; None for a symbolic one."""
+    return int(text.lower().removeprefix("0o"), 8) if re.fullmatch(r"(0[oO])?[0-7]{1,5}", text) else None
 
 
 def _actions(text: str) -> tuple[tuple[str, str, str], ...]:

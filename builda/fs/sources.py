@@ -67,9 +67,13 @@ class Rules(NamedTuple):
 def resolve(sources: tuple[Source, ...], rules: Rules) -> tuple[Top, ...]:
     """What the sources name, in their order, and of each wildcard sorted.
 
-    NotFound, with a hint, when a source names nothing, or nothing that its ignore file lets through.
+    NotFound, with a hint, when a source names nothing, or nothing that its ignore file lets through. Of several sources
+    one that is a pattern may match nothing; if `rules` allow it, all may.
     """
-    return tuple(top for source in sources for top in _resolve_one(source, rules))
+    found = tuple(top for source in sources for top in _resolve_one(source, rules))
+    if sources and not found and not rules.allow_empty_wildcard:
+        raise no_match(sources[0])
+    return found
 
 
 def clean(path: str) -> str:
@@ -80,9 +84,10 @@ def clean(path: str) -> str:
 def _resolve_one(source: Source, rules: Rules) -> list[Top]:
     pivot, path = _pivot(source.path) if rules.parents else ("", clean(source.path))
     if rules.wildcards and has_wildcards(path):
-        found = [match for match in glob(source.root, path) if _is_let_through(source, match)]
-        if not found and not rules.allow_empty_wildcard:
-            raise _no_match(source, path)
+        matches = glob(source.root, path)
+        found = [match for match in matches if _is_let_through(source, match)]
+        if matches and not found and not rules.allow_empty_wildcard:
+            raise no_match(source)
     else:
         found = [path]
     return [_top(source, match, pivot, rules) for match in found]
@@ -126,10 +131,12 @@ def _hidden(source: Source, path: str) -> NotFound:
     )
 
 
-def _no_match(source: Source, path: str) -> NotFound:
-    hidden = [match for match in glob(source.root, path) if not _is_let_through(source, match)]
-    if hidden:
-        return _hidden(source, hidden[0])
+def no_match(source: Source) -> NotFound:
+    """Why a pattern names nothing."""
+    path = clean(source.path)
+    matches = glob(source.root, path)
+    if matches and not _is_let_through(source, matches[0]):
+        return _hidden(source, matches[0])
     head = path.rpartition("/")[0]
     if not has_wildcards(head) and paths.stat_in_root(source.root, head) is None:
         return NotFound(f"no file matches: {source.path}", hint=_near_miss(source, head))

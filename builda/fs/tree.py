@@ -52,7 +52,8 @@ class CopyRequest(NamedTuple):
 
     `destination` is a path inside the destination root; one that ends in `/`, an existing directory, and several files
     mean a directory. `owner` None keeps the owners (directories that have to be made above the destination are 0:0
-    then), `mode` None the modes, `timestamp` None the times. `excludes` are --exclude patterns, relative to the
+    then), `mode` None the modes, `timestamp` None the times. `made_mode` is the mode of directories that have to be
+    made. `excludes` are --exclude patterns, relative to the
     source's root or to the directory copied. `link` (--link) replaces links on the way instead of following them.
     """
 
@@ -60,6 +61,7 @@ class CopyRequest(NamedTuple):
     destination: str
     owner: tuple[int, int] | None = None
     mode: Mode | None = None
+    made_mode: int = 0o755
     timestamp: int | None = None
     excludes: tuple[str, ...] = ()
     parents: bool = False
@@ -263,6 +265,9 @@ class Walk:
             os.close(fd)
 
     def top_file(self, top: Top, label: bytes, place: _Place) -> None:
+        if stat.S_ISSOCK(top.info.st_mode):
+            self.skipped.append(os.fsdecode(label))
+            return
         if not stat.S_ISREG(top.info.st_mode):
             self.special(label, place.parent, place.name, top.info, b"", {})
             return
@@ -661,6 +666,7 @@ class Placer:
         ends = request.destination.endswith(("/", "/.")) or request.destination == "."
         self.is_directory = ends or several or request.parents or self.is_there()
         self.made: list[str] = []
+        self.times: dict[str, int] = {}  # of directories that were there, by path
         self.like: dict[str, tuple[int, str]] = {}  # directories made here, and the source's that they shall look like
 
     def is_there(self) -> bool:
@@ -697,10 +703,11 @@ class Placer:
 
     def make(self, directory: str) -> tuple[str, ...]:
         uid, gid = self.request.owner or (0, 0)
-        mtime = self.request.timestamp
+        mode, mtime = self.request.made_mode, self.made_time
+        self.keep_time(directory)
         try:
             return paths.make_directories(
-                self.root, directory, uid=uid, gid=gid, mtime=mtime, replace=self.request.link
+                self.root, directory, mode=mode, uid=uid, gid=gid, mtime=mtime, replace=self.request.link
             )
         except NotADirectoryError as error:
             raise AlreadyExists(
@@ -708,15 +715,40 @@ class Placer:
                 hint="a destination that ends in / is a directory",
             ) from error
 
+    @property
+    def made_time(self) -> int | None:
+        """The time of directories that are made; None for now. A layer of --link is the same whenever it is made."""
+        return 0 if self.request.timestamp is None and self.request.link else self.request.timestamp
+
+    def keep_time(self, directory: str) -> None:
+        """With --link, remember the time of the deepest directory on the way that is there: no layer holds it then."""
+        if not self.request.link:
+            return
+        path = directory
+        info = paths.lstat_in_root(self.root, path)
+        while path and (info is None or not stat.S_ISDIR(info.st_mode)):
+            path = _split(path)[0]
+            info = paths.lstat_in_root(self.root, path)
+        if info is not None and path not in self.made:
+            self.times.setdefault(path, info.st_mtime_ns)
+
     def finish(self, copying: _Copying) -> None:
         """The looks of the directories that were made, deepest first, as their entries changed their times."""
+        self.made_looks(copying)
+        for path, time in self.times.items():
+            with suppress(FileNotFoundError, NotADirectoryError):  # replaced by a later source
+                fd = paths.open_in_root(self.root, path, _OPEN)
+                os.utime(fd, ns=(time, time))
+                os.close(fd)
+
+    def made_looks(self, copying: _Copying) -> None:
         for path in sorted(self.made, reverse=True):
             fd = paths.open_in_root(self.root, path, _OPEN)
             try:
                 if path in self.like:
                     self.look_like(fd, *self.like[path], copying)
-                elif copying.time:
-                    os.utime(fd, ns=copying.time)
+                elif self.made_time is not None:
+                    os.utime(fd, (self.made_time, self.made_time))
             finally:
                 os.close(fd)
 

@@ -220,6 +220,49 @@ def test_a_wildcard_that_matches_nothing_is_an_error_unless_allowed(context: Pat
     assert (result.files, result.digest) == (0, Digest.of(b""))
 
 
+@pytest.mark.parametrize("options", [{}, {"parents": True}])
+def test_of_several_sources_a_pattern_may_match_nothing(context: Path, root: Path, options: dict[str, bool]) -> None:
+    copy(context, root, "/x/", "*.nothing", "a.txt", "b[x]", "no/such/*", **options)
+    assert names(root) == ["x/a.txt"]
+    with pytest.raises(NotFound, match=r"no such file.*: none"):  # a name must be there
+        copy(context, root, "/x/", "a.txt", "none", **options)
+    with pytest.raises(NotFound, match="no file matches"):
+        copy(context, root, "/x/", "*.nothing", "b[x]", **options)
+
+
+def test_a_socket_is_left_out_however_it_is_named(context: Path, root: Path) -> None:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(context / "app/sock"))
+    server.close()
+    for sources in (("app/sock",), ("app/s*",), ("app/sock", "a.txt"), ("app",)):
+        result = copy(context, root, "/x/", *sources)
+        assert result.skipped == ("sock",)
+        assert not (root / "x/sock").exists()
+    assert digest(context, "app/sock", "a.txt") == digest(context, "a.txt")
+
+
+def test_directories_made_on_the_way_have_the_mode_asked_for(context: Path, root: Path) -> None:
+    (root / "there").mkdir(mode=0o711)
+    copy(context, root, "/there/new/er/a", "a.txt", mode=parse_mode("0705"), made_mode=0o705)
+    modes = [stat.S_IMODE((root / path).stat().st_mode) for path in ("there", "there/new", "there/new/er")]
+    assert modes == [0o711, 0o705, 0o705]
+
+
+def test_a_copy_of_link_is_the_same_whenever_it_is_made(context: Path, root: Path) -> None:
+    for name in ("there", "other/deep"):
+        (root / name).mkdir(parents=True)
+        os.utime(root / name, (5, 5))
+    (root / "other/link").symlink_to("/there")
+    os.utime(root / "other", (6, 6))
+    copy(context, root, "/there/new/er/", "a.txt", "b.txt", link=True)
+    copy(context, root, "/there/", "a.txt", link=True)
+    copy(context, root, "/other/link/a", "a.txt", link=True)
+    times = {path: int((root / path).stat().st_mtime) for path in ("there", "there/new", "there/new/er", "other")}
+    assert times == {"there": 5, "there/new": 0, "there/new/er": 0, "other": 6}
+    assert (root / "other/link").is_dir()
+    assert not (root / "other/link").is_symlink()
+
+
 def test_a_name_with_brackets_is_explained(context: Path, root: Path) -> None:
     (context / "[id].js").write_bytes(b"")
     with pytest.raises(NotFound) as caught:
