@@ -41,13 +41,16 @@ def _expanded(root: int, directory: str, part: str, last: bool) -> Iterator[str]
 
 def _below(root: int, directory: str, last: bool) -> Iterator[str]:
     """The directory and those below it; at the end of a pattern everything below."""
-    if not last:
-        yield directory
-    for name, is_directory in _listed(root, directory):
-        if last:
-            yield _joined(directory, name)
-        if is_directory:
-            yield from _below(root, _joined(directory, name), last)
+    pending = [directory]
+    while pending:
+        directory = pending.pop()
+        if not last:
+            yield directory
+        for name, is_directory in _listed(root, directory):
+            if last:
+                yield _joined(directory, name)
+            if is_directory:
+                pending.append(_joined(directory, name))
 
 
 def _listed(root: int, directory: str) -> list[tuple[str, bool]]:

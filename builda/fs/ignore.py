@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from builda.errors import InvalidValue
-from builda.fs.patterns import translate
+from builda.fs.patterns import has_wildcards, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,14 +28,32 @@ class _Rule(NamedTuple):
     place: str = ""  # file:line
 
 
+class _Run(NamedTuple):
+    """Neighbouring rules of one sign. Plain names are looked up; one expression stands for all other patterns."""
+
+    takes_back: bool
+    paths: frozenset[str]
+    longest: int  # of the paths
+    names: frozenset[str]  # of files in any directory: **/NAME
+    match: _Match | None
+
+    def matches(self, path: str) -> bool:
+        if self.paths and any(start in self.paths for start in _beginnings(path, self.longest)):
+            return True
+        if self.names and not self.names.isdisjoint(path.split("/")):
+            return True
+        return self.match is not None and self.match(path) is not None
+
+
 class Matcher:
     """The rules of one ignore file, or of a step's --exclude options. Immutable."""
 
-    __slots__ = ("_rules", "_runs")
+    __slots__ = ("_back", "_rules", "_runs")
 
     def __init__(self, rules: tuple[_Rule, ...]) -> None:
         self._rules = rules
         self._runs = _runs(rules)
+        self._back: list[tuple[_Match | None, ...]] | None = None
 
     @classmethod
     def parse(cls, text: str, file: str = "") -> Matcher:
@@ -61,8 +79,8 @@ class Matcher:
         matches any of them.
         """
         excluded = False
-        for takes_back, match in self._runs:
-            if takes_back == excluded and any(match(name) for name in names):
+        for run in self._runs:
+            if run.takes_back == excluded and any(map(run.matches, names)):
                 excluded = not excluded
         return excluded
 
@@ -88,18 +106,42 @@ class Matcher:
 
     def reaches_into(self, *names: str) -> bool:
         """Whether something below a directory that is left out may be taken back."""
-        return any(_may_match_below(rule.pattern, name) for rule in self._rules if rule.takes_back for name in names)
+        if self._back is None:
+            self._back = [_components(rule.pattern) for rule in self._rules if rule.takes_back]
+        return any(_may_match_below(parts, name.split("/")) for name in names for parts in self._back)
 
 
-def _runs(rules: tuple[_Rule, ...]) -> tuple[tuple[bool, _Match], ...]:
-    """Neighbouring rules of one sign as one expression: one match for a path instead of hundreds."""
+def _runs(rules: tuple[_Rule, ...]) -> tuple[_Run, ...]:
     from itertools import groupby
 
-    runs = []
-    for takes_back, group in groupby(rules, key=lambda rule: rule.takes_back):
-        either = "|".join(rule.expression for rule in group)
-        runs.append((takes_back, re.compile(f"(?:{either})(?:/|\\Z)", re.DOTALL).match))
-    return tuple(runs)
+    return tuple(_run(takes_back, list(group)) for takes_back, group in groupby(rules, key=_takes_back))
+
+
+def _takes_back(rule: _Rule) -> bool:
+    return rule.takes_back
+
+
+def _run(takes_back: bool, rules: list[_Rule]) -> _Run:
+    paths = {rule.pattern for rule in rules if not has_wildcards(rule.pattern)}
+    names = {rule.pattern[3:] for rule in rules if _is_name(rule.pattern)}
+    others = [rule.expression for rule in rules if rule.pattern not in paths and not _is_name(rule.pattern)]
+    match = re.compile(f"(?:{'|'.join(others)})(?:/|\\Z)", re.DOTALL).match if others else None
+    return _Run(takes_back, frozenset(paths), max(map(len, paths), default=0), frozenset(names), match)
+
+
+def _is_name(pattern: str) -> bool:
+    name = pattern[3:]
+    return pattern.startswith("**/") and name != "" and "/" not in name and not has_wildcards(name)
+
+
+def _beginnings(path: str, longest: int) -> Iterator[str]:
+    """The path and the directories above it, but for what is longer than `longest`."""
+    if len(path) <= longest:
+        yield path
+    at = path.find("/", 0, longest + 1)
+    while at >= 0:
+        yield path[:at]
+        at = path.find("/", at + 1, longest + 1)
 
 
 def _placed(line: str, place: str) -> _Rule | None:
@@ -129,6 +171,8 @@ def _rule(text: str) -> _Rule | None:
         raise InvalidValue('a pattern of "!" alone takes nothing back')
     takes_back = pattern.startswith("!")
     cleaned = _cleaned(pattern[takes_back:])
+    if not has_wildcards(cleaned):
+        return _Rule(text.strip(), cleaned, takes_back, re.escape(cleaned))
     try:
         expression = _expression(cleaned)
         re.compile(expression)
@@ -150,11 +194,20 @@ def _expression(pattern: str) -> str:
     return translate(pattern, double_star=True)
 
 
-def _may_match_below(pattern: str, directory: str) -> bool:
-    wanted, given = pattern.split("/"), directory.split("/")
-    for index, part in enumerate(given):
-        if index == len(wanted) or "**" in wanted[index]:
+def _components(pattern: str) -> tuple[_Match | None, ...]:
+    """What each component of a path must match; None ends it: from there on everything may match."""
+    found: list[_Match | None] = []
+    for part in pattern.split("/"):
+        if "**" in part:
+            return (*found, None)
+        found.append(re.compile(translate(part), re.DOTALL).fullmatch)
+    return tuple(found)
+
+
+def _may_match_below(wanted: tuple[_Match | None, ...], directory: list[str]) -> bool:
+    for match, part in zip(wanted, directory, strict=False):
+        if match is None:
             return True
-        if not re.fullmatch(translate(wanted[index]), part, re.DOTALL):
+        if not match(part):
             return False
     return True

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from builda.errors import InvalidValue
 
@@ -21,25 +22,71 @@ def compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(translate(pattern), re.DOTALL)
 
 
+_STAR = "[^/]*"
+_DIRECTORIES = "(?:[^/]*/)*"  # `**/` where a component begins
+_MAYBE = "(?:.*/)?"  # `**` beside other characters
+
+
 def translate(pattern: str, *, double_star: bool = False) -> str:
     """A regular expression, to be matched whole and with DOTALL, that matches as `pattern` does.
 
-    With `double_star`, `**` at the end matches anything, and elsewhere any number of leading components.
+    With `double_star`, `**` at the end matches anything, and elsewhere any number of leading components. Between two
+    stars the first place that fits is as good as any other, so it is not given up again (an atomic group): the time is
+    linear in a name's length, however many stars there are.
     """
-    parts: list[str] = []
-    at = 0
+    parts = list(_tokens(pattern, double_star))
+    blocks = _split(parts, _DIRECTORIES)
+    found = [_block(blocks[0])]
+    for index, block in enumerate(blocks[1:], 1):
+        found.append(_after(_DIRECTORIES, _block(block), first=index < len(blocks) - 1 and _is_plain(block)))
+    return "".join(found)
+
+
+def _block(parts: list[str]) -> str:
+    """Parts without `**/`."""
+    pieces = _split(parts, _STAR)
+    found = ["".join(pieces[0])]
+    for index, piece in enumerate(pieces[1:], 1):
+        first = index < len(pieces) - 1 and "/" not in piece and _is_plain(piece)
+        found.append(_after(_STAR, "".join(piece), first=first))
+    return "".join(found)
+
+
+def _after(star: str, rest: str, *, first: bool) -> str:
+    return f"(?>{star}?{rest})" if first else star + rest
+
+
+def _is_plain(parts: list[str]) -> bool:
+    """Whether none of the parts can match a slash that is not written there."""
+    return not any(part != "/" and re.fullmatch(part, "/", re.DOTALL) for part in parts)
+
+
+def _split(parts: list[str], at: str) -> list[list[str]]:
+    found: list[list[str]] = [[]]
+    for part in parts:
+        if part == at:
+            found.append([])
+        else:
+            found[-1].append(part)
+    return found
+
+
+def _tokens(pattern: str, double_star: bool) -> Iterator[str]:
+    at, before = 0, "/"
     while at < len(pattern):
-        expression, at = _token(pattern, at, double_star)
-        parts.append(expression)
-    return "".join(parts)
+        begins = before == "/"
+        token, at = _token(pattern, at, double_star and begins, double_star)
+        if token != _STAR or before != _STAR:  # two stars are as good as one
+            yield token
+        before = "/" if token == _DIRECTORIES else token
 
 
-def _token(pattern: str, at: int, double_star: bool) -> tuple[str, int]:
+def _token(pattern: str, at: int, begins: bool, double_star: bool) -> tuple[str, int]:
     character = pattern[at]
     if character == "*":
         if double_star and pattern.startswith("**", at):
-            return _double_star(pattern, at + 2)
-        return "[^/]*", at + 1
+            return _double_star(pattern, at + 2, begins)
+        return _STAR, at + 1
     if character == "?":
         return "[^/]", at + 1
     if character == "[":
@@ -50,12 +97,12 @@ def _token(pattern: str, at: int, double_star: bool) -> tuple[str, int]:
     return re.escape(character), at + 1
 
 
-def _double_star(pattern: str, at: int) -> tuple[str, int]:
+def _double_star(pattern: str, at: int, begins: bool) -> tuple[str, int]:
+    if at == len(pattern) or pattern[at:] == "/":
+        return ".*", len(pattern)
     if pattern.startswith("/", at):
-        at += 1
-    if at == len(pattern):
-        return ".*", at
-    return "(?:.*/)?", at
+        return _DIRECTORIES if begins else _MAYBE, at + 1
+    return _MAYBE, at
 
 
 def _class(pattern: str, start: int) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from builda.fs.ignore import Matcher
 from builda.fs.patterns import has_wildcards
 
 NOTHING = Matcher(())
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Source(NamedTuple):
@@ -53,6 +54,78 @@ class Top(NamedTuple):
     @property
     def is_directory(self) -> bool:
         return stat.S_ISDIR(self.info.st_mode)
+
+
+class Filter:
+    """What the rules of an ignore file and of --exclude leave out of a directory.
+
+    `prefix` is the directory's path in its root, with a slash at its end. Each directory that is left out is searched
+    once for what is taken back, with a stack of its own, so that the time is linear and trees may be of any depth.
+    """
+
+    def __init__(self, ignore: Matcher, excludes: Matcher, prefix: str = "") -> None:
+        self._ignore = ignore
+        self._excludes = excludes
+        self._prefix = prefix
+        self._needed: dict[str, bool] = {}
+
+    def leaves_out(self, parent: int, relative: str, name: str, info: os.stat_result) -> bool:
+        """Whether `name` in the directory `parent`, at the path `relative`, is left out with all below it."""
+        if not self._excluded(relative):
+            return False
+        if not stat.S_ISDIR(info.st_mode) or not self._reaches_into(relative):
+            return True
+        if relative not in self._needed:
+            self._search(parent, relative, name)
+        return not self._needed[relative]
+
+    def _excluded(self, relative: str) -> bool:
+        whole = self._prefix + relative
+        return self._excludes.excludes(whole, relative) or self._ignore.excludes(whole)
+
+    def _reaches_into(self, relative: str) -> bool:
+        whole = self._prefix + relative
+        return self._ignore.reaches_into(whole) or self._excludes.reaches_into(whole, relative)
+
+    def _search(self, parent: int, relative: str, name: str) -> None:
+        """Note whether anything below a directory that is left out is taken back, so that the directory is needed."""
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            with paths.Descent(fd) as at:
+                stack = [(relative, _entries(at.fd))]
+                while stack:
+                    path, entries = stack[-1]
+                    if self._finds(path, entries):
+                        self._needed.update((above, True) for above, _ in stack)
+                        return
+                    if entries:
+                        inner = entries.pop()[0]
+                        at.enter(inner)
+                        stack.append((f"{path}/{inner}", _entries(at.fd)))
+                        continue
+                    self._needed[path] = False
+                    stack.pop()
+                    if stack:
+                        at.leave()
+        finally:
+            os.close(fd)
+
+    def _finds(self, path: str, entries: list[tuple[str, bool]]) -> bool:
+        """Whether one of the entries is taken back; else the last one that is left has to be searched."""
+        while entries:
+            name, is_directory = entries[-1]
+            inner = f"{path}/{name}"
+            if self._needed.get(inner) or not self._excluded(inner):
+                return True
+            if is_directory and inner not in self._needed and self._reaches_into(inner):
+                return False
+            entries.pop()
+        return False
+
+
+def _entries(directory: int) -> list[tuple[str, bool]]:
+    with os.scandir(directory) as found:
+        return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
 
 
 class Rules(NamedTuple):
@@ -102,7 +175,12 @@ def _pivot(path: str) -> tuple[str, str]:
 
 
 def _is_let_through(source: Source, path: str) -> bool:
-    return not source.ignore.excludes(path) or source.ignore.reaches_into(path)
+    """Whether the ignore file shows the path: a directory that it leaves out shows with what it takes back in it."""
+    if not source.ignore.excludes(path):
+        return True
+    with paths.parent_of(source.root, path) as (parent, name):
+        info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        return not Filter(source.ignore, NOTHING).leaves_out(parent, path, os.fsdecode(name), info)
 
 
 def _top(source: Source, path: str, pivot: str, rules: Rules) -> Top:

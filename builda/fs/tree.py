@@ -20,7 +20,7 @@ from builda.fs import content, nodes, owners, paths, standin, xattrs
 from builda.fs.glob import glob
 from builda.fs.ignore import Matcher
 from builda.fs.modes import parse_mode
-from builda.fs.sources import NOTHING, Rules, Source, Top, clean, resolve
+from builda.fs.sources import NOTHING, Filter, Rules, Source, Top, clean, resolve
 from builda.oci.digest import Digest
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class Walk:
         self.files = self.bytes = 0
         self.ignore = NOTHING
         self.root_prefix = ""
-        self.filtering = False
+        self.filter: Filter | None = None
         self.avoid: tuple[int, int] | None = None
 
     def digest(self) -> Digest:
@@ -230,7 +230,8 @@ class Walk:
         """A directory's contents, or a file."""
         self.ignore = top.source.ignore
         self.root_prefix = f"{top.path}/" if top.path else ""
-        self.filtering = bool(self.ignore or self.excludes)
+        needed = self.ignore or self.excludes
+        self.filter = Filter(self.ignore, self.excludes, self.root_prefix) if needed else None
         label = os.fsencode(top.kept or top.name)
         if top.kept:
             self.parents(top)
@@ -302,7 +303,7 @@ class Walk:
     def entries(self, at: paths.Descent, level: _Level) -> _Level | None:
         """What is left of a directory: the next one inside, gone into, or None when it is done."""
         for name, text, info in level.entries:
-            if self.filtering and self.is_left_out(at.fd, level.relative + text, text, info):
+            if self.filter is not None and self.filter.leaves_out(at.fd, level.relative + text, text, info):
                 continue
             if stat.S_ISREG(info.st_mode):
                 self.file(at.fd, name, level.prefix + name, level.target, info)
@@ -320,26 +321,6 @@ class Walk:
         entries = _listed(at.fd)
         target = self.target.enter(level.target, name)
         return _Level(prefix, f"{level.relative}{text}/", target, entries, info, values)
-
-    def is_left_out(self, parent: int, relative: str, name: str, info: os.stat_result) -> bool:
-        whole = self.root_prefix + relative
-        if not self.excludes.excludes(whole, relative) and not self.ignore.excludes(whole):
-            return False
-        if not stat.S_ISDIR(info.st_mode):
-            return True
-        if not (self.ignore.reaches_into(whole) or self.excludes.reaches_into(whole, relative)):
-            return True
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
-        try:
-            return not self.holds_any(fd, relative + "/")
-        finally:
-            os.close(fd)
-
-    def holds_any(self, fd: int, relative: str) -> bool:
-        """Whether anything below a directory that is left out is taken back, so that the directory is needed."""
-        with os.scandir(fd) as found:
-            entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in found]
-        return any(not self.is_left_out(fd, relative + name, name, info) for name, info in entries)
 
     def file(self, parent: int, name: bytes, label: bytes, target: int, info: os.stat_result) -> None:
         met = self.is_met_again(label, info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from builda.errors import InvalidValue
 from builda.fs.glob import glob
 from builda.fs.ignore import Matcher
 from builda.fs.modes import parse_mode
-from builda.fs.patterns import compiled
+from builda.fs.patterns import compiled, translate
 from tests.unit.fs.trees import fails, opened
 
 
@@ -213,3 +214,53 @@ def test_modes_are_those_of_chmod(text: str, before: int, is_directory: bool, af
 @pytest.mark.parametrize("text", ["", "9", "0888", "77777", "x+r", "u", "u=q", "+x,", "rwx", "0o", "-1"])
 def test_modes_that_mean_nothing_are_refused(text: str) -> None:
     assert text in fails(lambda: parse_mode(text), InvalidValue)
+
+
+# Speed: whatever a file of patterns says, and however files are called
+
+
+def naive(pattern: str) -> str:
+    """What a pattern means, without a thought about time."""
+    found, at = "", 0
+    while at < len(pattern):
+        if pattern[at:] in ("**", "**/"):
+            return found + ".*"
+        if pattern.startswith("**/", at):
+            found, at = found + "(?:.*/)?", at + 3
+        elif pattern.startswith("**", at):
+            found, at = found + "(?:.*/)?", at + 2
+        else:
+            found, at = found + {"*": "[^/]*", "?": "[^/]"}.get(pattern[at], re.escape(pattern[at])), at + 1
+    return found
+
+
+@given(pattern=st.text("ab/*?", max_size=12), name=st.text("ab/", max_size=12))
+def test_patterns_mean_what_they_say(pattern: str, name: str) -> None:
+    expected = re.fullmatch(naive(pattern), name, re.DOTALL)
+    assert bool(re.fullmatch(translate(pattern, double_star=True), name, re.DOTALL)) == bool(expected)
+
+
+@given(
+    pattern=st.lists(st.sampled_from(["*", "a", "[^a]", "[.-0]", "/", "?"]), max_size=8),
+    name=st.text("ab/", max_size=8),
+)
+def test_classes_may_match_a_slash(pattern: list[str], name: str) -> None:
+    words = {"*": "[^/]*", "?": "[^/]"}
+    expected = re.fullmatch("".join(words.get(part, part) for part in pattern), name)
+    assert bool(compiled("".join(pattern)).fullmatch(name)) == bool(expected)
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 60 + "b", "**/a/" * 60 + "b", "*a/**/" * 40 + "b", "?*a" * 40 + "b"])
+def test_many_stars_take_no_longer_than_one(pattern: str) -> None:
+    name = "a" * 250 if "/" not in pattern else "a/" * 250
+    assert not Matcher.of([pattern]).excludes(name)
+
+
+def test_many_rules_and_many_files_take_little_time() -> None:
+    rules = Matcher.parse("".join(f"dir{n}/file{n}\n**/name{n}\n" for n in range(5000)) + "*.pyc\n!dir7/kept\n")
+    assert [rules.excludes(f"src/lib{n % 20}/module{n}.py") for n in range(20_000)] == [False] * 20_000
+    assert rules.excludes("x/name77/y")
+    assert rules.excludes("dir4999/file4999/inner")
+    assert not rules.excludes("dir4999/file49990")
+    assert rules.reaches_into("dir7")
+    assert not rules.reaches_into("dir8")

@@ -473,3 +473,66 @@ def test_bytes_that_are_read_for_a_digest_are_told_too(context: Path) -> None:
     digest(context, ".", moved=told.append, remembered=remembered)
     digest(context, ".", moved=told.append, remembered=remembered)
     assert sum(told) == sum(path.stat().st_size for path in context.rglob("*") if path.is_file())
+
+
+# Ignore rules that take back
+
+
+def deep(top: Path, levels: int, files: int = 0) -> None:
+    """Directories called d, one in the other, with some files in each."""
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(levels):
+        for number in range(files):
+            os.close(os.open(f"f{number}", os.O_CREAT, 0o644, dir_fd=fd))
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(os.open("kept", os.O_CREAT, 0o644, dir_fd=fd))
+    os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("rules", "name", "shows"),
+    [
+        ("*\n!test*\ntest1.txt\n", "test1.txt", False),
+        ("*\n!test*\ntest1.txt\n", "test2.txt", True),
+        ("*\n!dir/*.txt\ndir/a.txt\n", "dir/a.txt", False),
+        ("*\n!dir/*.txt\n", "dir/a.txt", True),
+        ("*\n!dir/*.txt\n", "dir", True),
+        ("*\n!dir/none\n", "dir", False),
+        ("dir\n!dir/sub/deep.txt\n", "dir", True),
+        ("dir\n!dir/sub/none\n", "dir/sub", False),
+        ("*\n!**/deep.txt\n", "dir/sub", True),
+        ("link\n!link/a.txt\n", "link", False),
+    ],
+)
+def test_what_is_taken_back_shows_and_nothing_else(
+    tmp_path: Path, root: Path, rules: str, name: str, shows: bool
+) -> None:
+    context = tmp_path / "c"
+    for path in ("test1.txt", "test2.txt", "dir/a.txt", "dir/b", "dir/sub/deep.txt"):
+        (context / path).parent.mkdir(parents=True, exist_ok=True)
+        (context / path).touch()
+    (context / "link").symlink_to("dir")
+    for named in (name, f"{name[:-1]}[{name[-1]}]"):
+        if shows:
+            copied = copy(context, root, f"/{len(named)}/", named, ignore=rules)
+            assert copied.digest == digest(context, named, ignore=rules)
+        else:
+            with pytest.raises(NotFound) as caught:
+                copy(context, root, "/x/", named, ignore=rules)
+            assert "leaves it out" in str(caught.value.hint)
+
+
+def test_rules_and_patterns_go_to_any_depth_in_linear_time(context: Path, root: Path) -> None:
+    (context / "deep").mkdir()
+    deep(context / "deep", 1200, files=3)
+    with pytest.raises(NotFound):
+        copy(context, root, "/a/", "deep", ignore="deep\n!**/none\n")
+    result = copy(context, root, "/b/", ".", ignore="deep\n!**/kept\napp\n*.txt\n*.md\n")
+    assert result.files == 1
+    assert copy(context, root, "/c/", "deep/**/kept").files == 1
+    for path in (context / "deep", root):
+        with opened(path) as fd:
+            empty(fd)
