@@ -49,7 +49,6 @@ __all__ = [
 CONTAINERFILES = ("Containerfile", "Dockerfile", "Containerfile.in", "Dockerfile.in")
 _DOCKERFILE = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)")
 """The frontend whose language builda reads."""
-IGNORE_FILES = (".containerignore", ".dockerignore")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +178,7 @@ def _facts(request: BuildRequest, ignore_file: Path | None, config_of: Callable[
         platform=request.platform or machine_platform(),
         build_platform=machine_platform(),
         build_args=request.build_args,
-        ignored=ignored_by(ignore_file),
+        ignored=ignored_by(ignore_file, request.context),
         config_of=config_of,
     )
 
@@ -369,6 +368,8 @@ def find_ignore_file(context: Path, containerfile: str) -> Path | None:
 
     InvalidValue for one that is a link out of the context, or no regular file.
     """
+    from builda.builder.ignored import IGNORE_FILES
+
     for found in (*(Path(f"{containerfile}{name}") for name in IGNORE_FILES), *map(context.joinpath, IGNORE_FILES)):
         if lies_in(context, found):
             check_stays(context, found, "ignore file", "put the file itself there, or name it with --ignorefile")

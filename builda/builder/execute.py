@@ -793,14 +793,16 @@ class _Execution:
                 return str(self.directory_digest(str(context), names, step, own=True))
 
     def directory_digest(self, path: str, names: tuple[str, ...], step: Copy | None, *, own: bool) -> Digest:
-        from builda.builder.ignored import rules_of
+        from builda.builder.ignored import rules_in, rules_of
         from builda.builder.moving import moving, words
+        from builda.fs.sources import NOTHING
         from builda.fs.tree import CopyRequest, Source, content_digest, content_size
 
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            file = self.options.inputs.ignore_file if own else None
-            ignore, within = rules_of(file), "the context" if own else "the build context"
+            ignore, within = rules_of(self.options.inputs.ignore_file), "the context"
+            if not own:  # a mount shows all of a named context
+                ignore, within = NOTHING if step is None else rules_in(root, path), "the build context"
             request = CopyRequest(
                 sources=tuple(Source(root, name, None, ignore, within) for name in names),
                 destination="/",

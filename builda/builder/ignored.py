@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builda.errors import InvalidValue
+from builda.fs import paths
 from builda.fs.ignore import Matcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+IGNORE_FILES = (".containerignore", ".dockerignore")
 
 
 def rules_of(file: Path | None) -> Matcher:
@@ -16,9 +22,33 @@ def rules_of(file: Path | None) -> Matcher:
     return Matcher(()) if file is None else Matcher.parse(file.read_text("utf-8", "surrogateescape"), str(file))
 
 
-def ignored_by(file: Path | None) -> Callable[[str], bool]:
+def rules_in(root: int, shown: Path | str) -> Matcher:
+    """The rules of the ignore file in the directory `root`, a named context; none without a file.
+
+    InvalidValue for one that is no regular file; `shown` is the directory as errors name it.
+    """
+    for name in IGNORE_FILES:
+        try:
+            text = paths.read_file(root, name).decode("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            reason = (error.strerror or "cannot be read").lower()
+            raise InvalidValue(f"ignore file of a build context: {reason}: {shown}/{name}") from error
+        return Matcher.parse(text, f"{shown}/{name}")
+    return Matcher(())
+
+
+def ignored_by(file: Path | None, context: Path | None) -> Callable[[str], bool]:
     """Whether a path, relative to the context, is out of sight of COPY and ADD, with all that is below it."""
     if file is None:
         return lambda path: False
     rules = rules_of(file)
-    return lambda path: rules.excludes(path) and not rules.reaches_into(path)
+
+    def is_ignored(path: str) -> bool:
+        if not rules.excludes(path):
+            return False
+        is_directory = context is None or os.path.isdir(context / path)
+        return not (is_directory and rules.reaches_into(path))
+
+    return is_ignored

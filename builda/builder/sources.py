@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.git import parse_repository
-from builda.builder.ignored import rules_of
+from builda.builder.ignored import rules_in, rules_of
 from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.fs import paths
 from builda.fs.ignore import Matcher
@@ -125,7 +125,9 @@ class _Opener:
             case NamedContext(name):
                 if name not in self.inputs.named:
                     raise NotFound(f"no such build context: {name}")
-                return open_directory(self.inputs.named[name], self.stack)
+                directory = open_directory(self.inputs.named[name], self.stack)
+                self.ignore = rules_in(directory, self.inputs.named[name])
+                return directory
             case FromStage(index):
                 return self._of_container(self.inputs.stages[index], container, own)
             case FromContainer(name):
