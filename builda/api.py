@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from builda.errors import StoreUnavailable
+from builda.errors import BuildaError, StoreUnavailable
 from builda.events import Emit, ignore
 
 if TYPE_CHECKING:
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
     from builda.oci.reference import Reference
     from builda.plan import RunOptions
     from builda.registry.client import RegistryClient
+    from builda.registry.places import Places
     from builda.registry.policy import Policy
     from builda.store.store import Store
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.transfer.locate import Location
+
+
+T = TypeVar("T")
 
 
 class RegistryFiles(NamedTuple):
@@ -164,7 +168,15 @@ def builder_over(
 
     remote = Registries(emit=emit, environ=environ, files=files, uid=uid)
     try:
-        with Builder(store, remote=remote, isolation=isolation, emit=emit, now=store.now, environ=environ) as builder:
+        with Builder(
+            store,
+            remote=remote,
+            isolation=isolation,
+            emit=emit,
+            now=store.now,
+            environ=environ,
+            defaults=lambda: _defaults(remote.places(), emit),
+        ) as builder:
             yield builder
     finally:
         remote.close()
@@ -208,13 +220,11 @@ class Registries:
         return open_source(place) if isinstance(place, Location) else self._client(access).source(place)
 
     def _admit(self, place: Reference | Location, access: RegistryAccess) -> None:
-        from builda.registry.places import Places
         from builda.registry.policy import Policy, docker_scopes, file_scopes
         from builda.transfer.locate import Location
 
         if access.policy not in self._policies:
-            places = Places(self._environ, os.geteuid() if self._uid is None else self._uid)
-            self._policies[access.policy] = Policy.load(places, _path(access.policy))
+            self._policies[access.policy] = Policy.load(self.places(), _path(access.policy))
         policy = self._policies[access.policy]
         if policy is None:
             return
@@ -231,23 +241,69 @@ class Registries:
         """The body of `url`."""
         return self._client(access).fetch_url(url)
 
+    def places(self) -> Places:
+        """Where this user's and this machine's configuration lies."""
+        from builda.registry.places import Places
+
+        return Places(self._environ, os.geteuid() if self._uid is None else self._uid)
+
     def _client(self, access: RegistryAccess) -> RegistryClient:
         if access not in self._clients:
+            from builda import containersconf
             from builda.registry.client import RegistryClient, RegistryOptions
 
+            said = containersconf.load(self.places())
             options = RegistryOptions(
                 authfile=_path(access.authfile),
                 creds=access.creds,
                 cert_dir=_path(access.cert_dir),
                 tls_verify=access.tls_verify,
-                retry=access.retry,
-                retry_delay=access.retry_delay,
+                retry=_first(access.retry, said.retry, 3),
+                retry_delay=_first(access.retry_delay, said.retry_delay, None),
                 registries_conf=_path(self._files.conf),
                 drop_ins=_path(self._files.drop_ins),
                 short_name_aliases=_path(self._files.aliases),
             )
             self._clients[access] = RegistryClient(options, self._emit, environ=self._environ, uid=self._uid)
         return self._clients[access]
+
+
+def _defaults(places: Places, emit: Emit) -> RunOptions:
+    """What containers.conf and mounts.conf say of commands; keys without effect are told."""
+    from dataclasses import replace
+
+    from builda import containersconf
+    from builda.events import Warned
+    from builda.linux.caps import DEFAULT, parse_capability
+
+    said = containersconf.load(places)
+    for key, file in said.unheard.items():
+        emit(Warned(message=f"{key} has no effect: {file}"))
+    run = replace(said.run, volumes=(*said.run.volumes, *containersconf.subscriptions(places)))
+    with _blaming("containers.conf"):
+        if said.capabilities is not None:
+            listed = [parse_capability(name) for name in said.capabilities]
+            added = tuple(name for name in listed if name not in DEFAULT)
+            run = replace(run, cap_add=added, cap_drop=tuple(name for name in DEFAULT if name not in listed))
+        if run != type(run)():
+            from builda.builder.runcheck import check
+
+            check(run)
+    return run
+
+
+@contextmanager
+def _blaming(file: str) -> Iterator[None]:
+    """Errors end in the name of the file that says so."""
+    try:
+        yield
+    except BuildaError as error:
+        error.args = (f"{error} ({file} says so)",)
+        raise
+
+
+def _first(said: T | None, configured: T | None, default: T) -> T:
+    return next((value for value in (said, configured) if value is not None), default)
 
 
 def _path(text: str | None) -> Path | None:

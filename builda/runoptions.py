@@ -30,6 +30,7 @@ class RunOptions:
     cap_drop: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()  # host:container[:options]
+    env: tuple[str, ...] = field(default=(), repr=False)  # NAME=VALUE, below the image's own variables
     ulimits: tuple[str, ...] = ()  # type=soft[:hard]
     security_opts: tuple[str, ...] = ()
     shm_size: int | None = None  # bytes

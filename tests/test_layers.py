@@ -23,6 +23,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "doctor": frozenset({"errors", "linux", "modes"}),
     "podmanifest": frozenset({"errors", "linux"}),
     "runoptions": frozenset(),
+    "containersconf": frozenset({"errors", "oci", "mounts", "registry", "runoptions"}),
     "permissions": frozenset({"errors", "runoptions"}),
     "plan": frozenset({"oci", "runoptions"}),
     "mounts": frozenset({"errors", "plan"}),
@@ -34,9 +35,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "transfer": BASE | {"fs", "store"},
     "builder": BASE | {"linux", "fs", "permissions", "plan", "store", "isolation", "transfer"},
     "containerfile": BASE | {"permissions", "plan", "frontend", "builder", "store"},
-    "api": BASE | {"linux", "modes", "plan", "store", "isolation", "transfer", "registry", "builder"},
+    "api": BASE | {"containersconf", "linux", "modes", "plan", "store", "isolation", "transfer", "registry", "builder"},
     "cli": BASE
     | {
+        "containersconf",
         "modes",
         "doctor",
         "podmanifest",

@@ -61,6 +61,7 @@ class Builder:
         emit: Emit = ignore,
         now: Callable[[], float] = time.time,
         environ: Mapping[str, str] = os.environ,
+        defaults: Callable[[], RunOptions] | None = None,
         cwd: Path | None = None,
     ) -> None:
         self.store = store
@@ -69,6 +70,7 @@ class Builder:
         self.emit = emit
         self.now = now
         self.environ = environ
+        self._defaults = defaults
         self._cwd = cwd
         self.tracing = False  # whether `decided` tells
         self.relay_failed = False  # whether it was found, and said, that no private network can be made here
@@ -85,6 +87,24 @@ class Builder:
     def __exit__(self, *_: object) -> None:
         if "layers" in self.__dict__:
             self.layers.close()
+
+    @cached_property
+    def defaults(self) -> RunOptions:
+        """How commands are run where nobody says otherwise: what the machine's and the user's files say."""
+        from builda.plan import RunOptions
+
+        return RunOptions() if self._defaults is None else self._defaults()
+
+    def run_options(self, options: RunOptions) -> RunOptions:
+        """The options over the defaults; a capability that is added here is not dropped there."""
+        from dataclasses import replace
+
+        base = self.defaults
+        if base.cap_drop:
+            added = {name.strip().upper().removeprefix("CAP_") for name in options.cap_add}
+            kept = (name for name in base.cap_drop if "ALL" not in added and name.removeprefix("CAP_") not in added)
+            base = replace(base, cap_drop=tuple(kept))
+        return options.over(base)
 
     @property
     def cwd(self) -> Path:

@@ -446,12 +446,15 @@ class _Execution:
         """The tip of a stage before its first step."""
         if isinstance(stage.base, FromStage):
             return replace(self.tips[stage.base.index])
+        said = self.builder.run_options(self.options.run)  # keys leave out volumes that a machine gives to all
         settings = {
-            "run": _identity(self.options.run),
+            "run": _identity(replace(said, volumes=self.options.run.volumes)),
             "clamp": str(self.options.commit.clamp),
             "exact": str(self.options.commit.timestamp),
             "compression": f"{self.options.commit.compression} {self.options.commit.compression_level}",
         }
+        if said.env:
+            settings["env"] = repr(said.env)
         if self.kind.driver == FUSE:  # it loses modes and owners of what is changed: docs/rootless.md
             settings["driver"] = FUSE
         image: Image | None = None

@@ -61,7 +61,7 @@ class RegistryAccess:
     creds: str | None = None  # user:password
     cert_dir: str | None = None
     tls_verify: bool | None = None
-    retry: int = 3
+    retry: int | None = None
     retry_delay: float | None = None  # seconds; None: exponential back-off
     policy: str | None = None  # the policy.json that decides which images may be taken
 

@@ -135,6 +135,7 @@ def environment(
         env["TERM"] = environ.get("TERM", "xterm")
     if options.http_proxy is not False:
         env.update(proxies(environ))
+    env.update((name, value) for name, equals, value in (text.partition("=") for text in options.env) if equals)
     env.update(container.config.env)
     env.update(attached)
     env.update(step.env)

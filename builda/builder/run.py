@@ -46,7 +46,7 @@ def run(
     with occupied(builder, container) as current, builder.store.running(current):
         settle(builder, current)
         current = treed(builder, current)
-        options = step.options.over(current.options)
+        options = builder.run_options(step.options.over(current.options))
         rootfs = builder.rootfs(current)
         users = users_for(builder, current, options, rootfs)
         user, home = _identity(rootfs, current, step, options, users)

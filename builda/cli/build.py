@@ -404,7 +404,7 @@ def _execute_options(
     from builda.builder.options import CommitOptions, PullOptions
 
     timestamp = values.pop("timestamp")
-    kind, level = groups.compression(values)
+    kind, level = groups.configured_compression(values, session)
     image_format = groups.image_format(values.pop("format"), session.environ) or "oci"
     layers = values.pop("layers")
     cache_from = buildcache.places(values.pop("cache_from"), "--cache-from")

@@ -82,7 +82,7 @@ def _options(session: Session, target: WorkingContainer, image: str | None, valu
     from builda.builder.options import CommitOptions
 
     timestamp = _timestamp(values)
-    kind, level = groups.compression(values)
+    kind, level = groups.configured_compression(values, session)
     return CommitOptions(
         destination=image,
         manifest=values.pop("manifest"),

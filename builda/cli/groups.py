@@ -13,6 +13,7 @@ from builda.errors import InvalidValue, Unsupported
 
 if TYPE_CHECKING:
     from builda.builder.options import ImageFormat, PullPolicy, RegistryAccess
+    from builda.cli.session import Session
     from builda.cli.settings import Settings
     from builda.oci.descriptor import Platform
     from builda.plan import RunOptions
@@ -32,7 +33,7 @@ REGISTRY: Params = (
     switch("--tls-verify", default=None, is_on=True, help="Require HTTPS with a valid certificate (the default)."),
 )
 RETRY: Params = (
-    number("--retry", default=3, help="Try so many times again after a network failure.  [default: 3]"),
+    number("--retry", help="Try so many times again after a network failure.  [default: 3]"),
     text(
         "--retry-delay", metavar="DURATION", type=Duration(), help="Wait so long between tries (default: ever longer)."
     ),
@@ -179,7 +180,7 @@ def registry_access(values: Values, environ: Mapping[str, str]) -> RegistryAcces
         creds=_with_password(values.pop("creds", None)),
         cert_dir=values.pop("cert_dir", None),
         tls_verify=values.pop("tls_verify", None),
-        retry=values.pop("retry", 3),
+        retry=values.pop("retry", None),
         retry_delay=None if delay is None else delay / 10**9,
         policy=values.pop("signature_policy", None),
     )
@@ -289,6 +290,15 @@ def image_format(said: str | None, environ: Mapping[str, str]) -> ImageFormat | 
 
     text_ = said or environment(environ, "BUILDA_FORMAT", "BUILDAH_FORMAT")
     return None if text_ is None else parse_format(text_)
+
+
+def configured_compression(values: Values, session: Session) -> tuple[Any, int | None]:
+    """Compression and level of the options COMPRESSION, else of containers.conf; (None, None) when neither says one."""
+    if not values["disable_compression"] and values["compression_format"] is None:
+        values["compression_format"] = session.defaults.compression
+        if values["compression_level"] is None:
+            values["compression_level"] = session.defaults.compression_level
+    return compression(values)
 
 
 def compression(values: Values) -> tuple[Any, int | None]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.cli.progress import Observer, Together
     from builda.cli.settings import Settings
+    from builda.containersconf import Defaults
     from builda.errors import BuildaError
     from builda.events import Event
     from builda.modes import Mode, Place
@@ -85,6 +86,8 @@ class Session:
         if self._place is not None:
             self._warn_of_options()
         in_memory = self.builds and self._keeps_in_memory(store)
+        if store.is_first:
+            self._warn_of_foreign_store(store)
         if store.no_overlay is not None and not in_memory:
             self.emit(_copying(store))
         if store.is_first and self._place is not None and self._place.no_others is not None:
@@ -109,6 +112,30 @@ class Session:
         for option in self.settings.storage_options:
             hint = "builda's drivers have no options; `builda info` shows the driver"
             self.emit(Warned(message=f"storage option has no effect: {option}", hint=hint))
+
+    def _warn_of_foreign_store(self, store: Store) -> None:
+        """Say, when a store is made, that storage.conf is about another one."""
+        from builda.containersconf import foreign_store
+        from builda.events import Warned
+        from builda.registry.places import Places
+
+        said = foreign_store(Places(self.environ, self.settings.uid))
+        if said:
+            self.emit(
+                Warned(
+                    message=f"nothing is taken of {', '.join(said)}: that is another program's store, builda's is "
+                    f"{store.root}",
+                    hint="--root or BUILDA_ROOT, and --storage-driver, say another one",
+                )
+            )
+
+    @cached_property
+    def defaults(self) -> Defaults:
+        """What containers.conf says where the command line says nothing."""
+        from builda.containersconf import load
+        from builda.registry.places import Places
+
+        return load(Places(self.environ, self.settings.uid))
 
     def _keeps_in_memory(self, store: Store) -> bool:
         if self.settings.driver is not None or self._place is None:

@@ -193,3 +193,96 @@ def test_files_of_short_names_and_drop_ins_can_be_named(builda: Builda, tmp_path
     aliases = tmp_path / "aliases.conf"
     aliases.write_text('[aliases]\n"thing" = "localhost:1/other"\n')
     assert "localhost:1" in builda.fails("--short-name-alias-conf", aliases, "pull", "--retry=0", "thing")
+
+
+def conf(builda: Builda, tmp_path: Path, text: str) -> None:
+    """A containers.conf that all commands of the test have."""
+    (tmp_path / "containers.conf").write_text(text)
+    builda.environ["CONTAINERS_CONF"] = str(tmp_path / "containers.conf")
+
+
+def test_containers_conf_says_how_commands_run(builda: Builda, base: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("of the host")
+    text = f"""
+    [containers]
+    default_ulimits = ["nofile=500:500"]
+    shm_size = "200k"
+    env = ["A=conf", "PATH=/conf"]
+    volumes = ["{tmp_path}:/conf:ro"]
+    dns_servers = ["192.0.2.1"]
+    default_capabilities = ["CHOWN", "SETUID"]
+    """
+    script = "ulimit -n; df -k /dev/shm | tail -n 1; echo $A $PATH; cat /conf/mine /etc/resolv.conf /proc/self/status"
+    container = builda("from", "-q", base)
+    conf(builda, tmp_path, text)
+    said = builda("run", container, "sh", "-c", script)
+    assert said.startswith("500\n")
+    for words in ("200 ", "\nconf /", "of the host", "nameserver 192.0.2.1\n", "CapBnd:\t0000000000000081"):
+        assert words in said
+    assert "PATH=/conf" not in said
+    context = containerfile(tmp_path, f"FROM {base}\nRUN ulimit -n; echo $A\n")
+    assert "\n500\nconf\n" in builda("bud", context)
+    assert "\n300\nconf\n" in builda("bud", "--ulimit", "nofile=300:300", context)
+    assert builda("run", "--cap-add", "KILL", container, "grep", "CapBnd", "/proc/self/status").endswith("a1")
+    other = builda("from", "-q", "--ulimit", "nofile=300:400", "--shm-size", "1m", base)
+    assert builda("run", other, "sh", "-c", "ulimit -n") == "300"
+    assert "A=" not in builda("inspect", container)
+
+
+def test_containers_conf_changes_what_a_step_is_remembered_by(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = containerfile(tmp_path, f"FROM {base}\nRUN echo $A > /a\n")
+    first = builda("bud", "-q", "--timestamp", "0", context)
+    conf(builda, tmp_path, '[containers]\nenv = ["A=1"]\n')
+    assert builda("bud", "-q", "--timestamp", "0", context) != first
+    conf(builda, tmp_path, '[containers]\nlog_driver = "none"\n')
+    assert builda("bud", "-q", "--timestamp", "0", context) == first
+
+
+def test_containers_conf_says_how_images_are_written_and_fetched(builda: Builda, tmp_path: Path) -> None:
+    conf(builda, tmp_path, '[engine]\ncompression_format = "zstd"\nretry = 0\n')
+    context = containerfile(tmp_path, "FROM scratch\nCOPY Containerfile /\n")
+    image = builda("bud", "-q", context)
+    assert "tar+zstd" in builda("inspect", image)
+    assert "tar+gzip" in builda("inspect", builda("bud", "-q", "--compression-format", "gzip", "--no-cache", context))
+    assert "tar+zstd" in builda("inspect", builda("commit", "-q", builda("from", "-q", image)))
+    assert "try" not in builda.fails("pull", "localhost:1/x").lower()
+
+
+def test_a_wrong_containers_conf_is_named_by_who_needs_it(builda: Builda, base: str, tmp_path: Path) -> None:
+    container = builda("from", "-q", base)
+    conf(builda, tmp_path, "[containers\n")
+    assert "not valid TOML" in builda.fails("run", container, "true")
+    assert builda("images", "-q")
+    conf(builda, tmp_path, '[containers]\ndefault_ulimits = ["files=1"]\numask = "0077"\n')
+    said = builda.fails("run", container, "true")
+    assert "--ulimit: not a limit: files=1 (containers.conf says so)" in said
+    conf(builda, tmp_path, '[containers]\numask = "0077"\n')
+    said = builda.run("run", container, "true").stderr
+    assert said.count(f"containers.umask has no effect: {tmp_path}/containers.conf") == 1
+
+
+def test_mounts_conf_lends_every_command_a_copy(builda: Builda, base: str, tmp_path: Path) -> None:
+    secrets, home = tmp_path / "secrets", tmp_path / "home/.config/containers"
+    for directory in (secrets, home):
+        directory.mkdir(parents=True)
+    (secrets / "token").write_text("word")
+    (home / "mounts.conf").write_text(f"{secrets}:/run/secrets\n")
+    builda.environ.update(HOME=str(tmp_path / "home"), BUILDA_CALLER_UID="7")
+    text = f"FROM {base}\nRUN --mount=type=secret,id=s cd /run/secrets; cat token s; echo x > new\n"
+    (tmp_path / "s").write_text("own")
+    image = builda("bud", "--secret", f"id=s,src={tmp_path}/s", containerfile(tmp_path, text))
+    assert "wordown" in image
+    assert [path.name for path in secrets.iterdir()] == ["token"]
+    container = builda("from", "-q", image.splitlines()[-1])
+    (home / "mounts.conf").unlink()
+    assert builda("run", container, "sh", "-c", "ls /run/secrets 2>&1 || true").find("token") == -1
+
+
+def test_storage_conf_is_told_once_to_be_about_another_store(builda: Builda, base: str, tmp_path: Path) -> None:
+    (tmp_path / "storage.conf").write_text('[storage]\ndriver = "btrfs"\ngraphroot = "/data"\n')
+    builda.environ["CONTAINERS_STORAGE_CONF"] = str(tmp_path / "storage.conf")
+    new = Builda(tmp_path / "new", tmp_path / "new-run", builda.environ)
+    said = new.run("from", "scratch").stderr
+    assert said.count("another program's store") == 1
+    assert "graphroot=/data" in said
+    assert new.run("from", "scratch").stderr == ""
