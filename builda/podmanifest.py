@@ -22,8 +22,8 @@ BEST_FIRST: tuple[Mode, ...] = ("direct", "userns", "subid", "chroot", "traced")
 _PODS: dict[Mode, _Pod] = {
     "direct": _Pod(
         (
-            "Full isolation of what RUN starts, and nothing is Unconfined: to the node this root is a plain user.",
-            "Needs Kubernetes 1.33 and Linux 6.3 or newer. Where nodes have AppArmor it must let the pod mount.",
+            "RUN is fully isolated, and the pod keeps its seccomp profile: to the node this root is a plain user.",
+            "Needs Kubernetes 1.33 and Linux 6.3 or newer. AppArmor is Unconfined, because its default profile forbids mounts.",
         ),
         False,
         ("capabilities:", "  add: [SYS_ADMIN]", "appArmorProfile:", "  type: Unconfined"),

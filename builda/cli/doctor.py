@@ -23,9 +23,9 @@ _MARKS = {"good": "+", "note": " ", "lack": "-", "wrong": "!"}
 def doctor(session: Session, *, as_json: bool, pod: bool) -> None:
     """Say what builda can do here, and what keeps it from doing more.
 
-    Each finding is a line: + is good, - could be better, ! does not work. Its cause follows, and what to change: lines
-    for a Pod manifest, a package, a setting of the node. Nothing is changed. The exit status is 0 where commands can be
-    run, and 1 where they cannot.
+    Each finding is a line: + is good, - could be better, ! does not work, and a line without a sign is a fact, such as
+    the mode. Its cause follows, and what to change: lines for a Pod manifest, a package, a setting of the node. Nothing
+    is changed. The exit status is 0 where commands can be run, and 1 where they cannot.
     """
     if pod:
         from builda.podmanifest import manifest
