@@ -23,7 +23,7 @@ _PODS: dict[Mode, _Pod] = {
     "direct": _Pod(
         (
             "RUN is fully isolated, and the pod keeps its seccomp profile: to the node this root is a plain user.",
-            "Needs Kubernetes 1.33 and Linux 6.3 or newer. AppArmor is Unconfined, because its default profile forbids mounts.",
+            "Needs Kubernetes 1.33 and Linux 6.3 or newer. AppArmor is Unconfined: its default profile forbids mounts.",
         ),
         False,
         ("capabilities:", "  add: [SYS_ADMIN]", "appArmorProfile:", "  type: Unconfined"),
