@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -54,7 +55,8 @@ _ANY_NAME = re.compile(r"[A-Za-z_]\w*")
 _SEEN_BY_PCPP = re.compile(r"\d[A-Za-z_]|[(),]")  # a number with a name behind it; the arguments of a macro's call
 _OPENING = re.compile(r"[ \t]*/\*")
 _BLOCK = re.compile(r"[\s*!]|$|\w+( |$)")  # what stands behind the /* of a comment of several lines
-_TRAILING = re.compile(r"""("(?:\\.|[^"\\])*"|'[^']*')|(?<=\s)/\*(?=\s)(?:(?!\*/).)*(?<=\s)\*/(?=\s|$)""")
+_TOKEN = re.compile(r"""\\.|"(?:\\.|[^"\\])*"|'[^']*'|(?<=\s)/\*(?=\s)""")
+_LONGEST = 10_000  # characters of a line that is looked at closely for being a directive
 _SPECIAL = re.compile(r"/[/*]|\?\?")  # comments, and what trigraphs begin with
 _NEEDS_ARGUMENT = frozenset({"include", "define", "undef", "ifdef", "ifndef", "if", "elif"})
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
@@ -323,9 +325,12 @@ def _directive(line: str) -> Literal["directive", "doubtful", "text"]:
     match = _DIRECTIVE.match(line)
     if match is None:
         return "text"
-    blanks, word, rest = match[1], match[2], _COMMENT.sub("", match[3]).strip()
+    blanks, word = match[1], match[2]
     if not blanks:
         return "directive"
+    if len(line) > _LONGEST:
+        return "text"
+    rest = _COMMENT.sub("", match[3]).strip()
     if _FORM[word].fullmatch(rest) is None:
         return "text"
     if word in ("define", "undef", "if", "elif"):
@@ -340,6 +345,7 @@ def _without_comments(lines: tuple[str, ...]) -> Iterator[str | None]:
     are patterns of files.
     """
     inside = 0  # lines that still belong to a comment
+    closings = [index for index, line in enumerate(lines) if "*/" in line]
     for index, line in enumerate(lines):
         if inside:
             inside -= 1
@@ -350,7 +356,7 @@ def _without_comments(lines: tuple[str, ...]) -> Iterator[str | None]:
         if opening is None:
             yield line if _directive(line) == "directive" else _closed_comments_cut(line)
             continue
-        end = _end_of_comment(lines, index, opening.end())
+        end = _end_of_comment(line, index, opening.end(), closings)
         if end is None:
             yield line
         elif end > index:
@@ -361,17 +367,34 @@ def _without_comments(lines: tuple[str, ...]) -> Iterator[str | None]:
             yield rest if rest.strip() else None
 
 
-def _end_of_comment(lines: tuple[str, ...], index: int, at: int) -> int | None:
-    """The index of the line in which the comment ends that begins at `lines[index][at:]`; None if it is none."""
-    if "*/" in lines[index][at:] and re.match(r"[\s*!\w]", lines[index][at:]):
+def _end_of_comment(line: str, index: int, at: int, closings: list[int]) -> int | None:
+    """The index of the line in which the comment ends that begins at `line[at:]`; None if it is none.
+
+    `closings` are the lines that hold a `*/`.
+    """
+    following = bisect_right(closings, index)
+    if "*/" in line[at:] and re.match(r"[\s*!\w]", line[at : at + 1]):
         return index
-    if not _BLOCK.match(lines[index], at):
+    if not _BLOCK.match(line, at) or following == len(closings):
         return None
-    return next((i for i in range(index + 1, len(lines)) if "*/" in lines[i]), None)
+    return closings[following]
 
 
 def _closed_comments_cut(line: str) -> str:
     """A line of text without comments behind white space that end on it; those in quotes are text."""
-    if "/*" not in line:
+    if "/*" not in line or "*/" not in line or line.lstrip().startswith("#"):
         return line
-    return _TRAILING.sub(lambda match: match[1] or "", line).rstrip() if _TRAILING.search(line) else line
+    kept: list[str] = []
+    copied = position = 0
+    end = -1
+    while (match := _TOKEN.search(line, position)) is not None:
+        position = match.end()
+        if match[0] != "/*":
+            continue
+        end = end if end >= position else line.find("*/", position)
+        if end < 0:
+            break
+        if line[end - 1].isspace() and not line[end + 2 : end + 3].strip():
+            kept.append(line[copied : match.start()])
+            copied = position = end + 2
+    return "".join((*kept, line[copied:])).rstrip() if kept else line

@@ -147,6 +147,39 @@ def test_a_comment_that_could_be_a_directive_is_told(tmp_path: Path, line: str, 
     assert [place.line for place, _ in result.warnings] == ([2] if warns else [])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/* open\n" * 10_000,
+        "RUN a " + "/* " * 300_000 + "\n",
+        "RUN a " + "/* " * 300_000 + "*/x\n",
+        "RUN a " + "/* b */ " * 50_000 + "\n",
+        'RUN a /* \\" ' + '\\" ' * 200_000 + "*/\n",
+        "# define " + "/* " * 1000 + "\n",
+        "# if " + "(" * 3000 + "\n",
+        "# if " + "a - " * 2000 + "\n",
+        "RUN <<EOF\n" + "a line of a script && /usr/bin/x # why\n" * 10_000 + "EOF\n",
+        "#ifdef X\n" * 2000 + "#endif\n" * 2000,
+        "\\\n" * 10_000,
+    ],
+    ids=[
+        "blocks",
+        "openings",
+        "closed badly",
+        "comments",
+        "escapes",
+        "define",
+        "brackets",
+        "if",
+        "heredoc",
+        "ifs",
+        "ends",
+    ],
+)
+def test_long_files_take_no_longer_than_their_length(tmp_path: Path, text: str) -> None:
+    run(tmp_path, text)
+
+
 def test_the_name_of_the_file_is_that_in_the_context(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/a.in").write_text("RUN __FILE__ __LINE__\n")
