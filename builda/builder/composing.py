@@ -17,7 +17,7 @@ from builda.fs import paths
 from builda.fs.compose import Changer, Known, Spool, Unpacking, compose_tree
 from builda.fs.index import directory_row
 from builda.oci.digest import Digest
-from builda.plan import Run
+from builda.plan import Copy, FromImage, Run
 from builda.store.composed import ACCOUNTS, no_trees
 from builda.store.snapshots import COMPOSED
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from builda.fs.index import Tree
     from builda.fs.sources import Top
     from builda.fs.tree import CopyRequest
-    from builda.plan import Copy, MakeDirectory, Plan
-    from builda.store.store import WorkingContainer
+    from builda.plan import MakeDirectory, Plan
+    from builda.store.store import Store, WorkingContainer
 
 
 def check_no_runs(builder: Builder, plan: Plan) -> None:
@@ -58,6 +58,20 @@ def first_run(plan: Plan) -> Run | None:
             if isinstance(step, Run):
                 return replace(step, at=step.at or stage.at)
     return None
+
+
+def is_unpacked(store: Store, plan: Plan) -> bool:
+    """Whether the plan takes images, and trees on all of them cost no unpacking."""
+    names = set()
+    for index in plan.needed():
+        stage = plan.stages[index]
+        sources = [step.source for step in stage.steps if isinstance(step, Copy)]
+        names |= {source.name for source in (stage.base, *sources) if isinstance(source, FromImage)}
+    images = [store.find_image(name) for name in names]
+    return bool(images) and all(
+        image is not None and not image.is_index and store.snapshots.stacks and store.snapshots.is_unpacked(image)
+        for image in images
+    )
 
 
 def copy(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from builda.builder.cachefrom import ImportedSteps, LayerLost, fetched
 from builda.builder.cacheto import Export, Remembered
-from builda.builder.composing import check_no_runs, first_run
+from builda.builder.composing import check_no_runs, first_run, is_unpacked
 from builda.builder.copying import copy
 from builda.builder.create import base_annotations, image_name
 from builda.builder.failures import step_failed
@@ -185,10 +185,13 @@ def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
 
 
 def _composes(builder: Builder, plan: Plan, options: ExecuteOptions) -> bool:
-    """Whether the build makes its layers without trees: it runs nothing, and nobody wants to see its files."""
+    """Whether the build makes its layers without trees: it runs nothing, nobody wants to see its files, and trees would
+    have to be unpacked first."""
     if builder.store.driver == COMPOSED:
         return True
-    return builder.store.composes and not options.commit.squash and first_run(plan) is None
+    if not builder.store.composes or options.commit.squash or first_run(plan) is not None:
+        return False
+    return not is_unpacked(builder.store, plan)
 
 
 def _kept_in_memory(store: Store, limit: int) -> Warned:

@@ -38,7 +38,9 @@ def shadow(
     """
     root = stack.enter_context(downloads(builder))
     if snapshot is not None:
-        tree = builder.store.lists.tree(snapshot)
+        lists = builder.store.lists
+        tree = lists.tree(snapshot)
+        stack.callback(lists.give_back, snapshot, tree)
         fill(root, tree.root, looked_at(tree, sources), known)
     return root
 

@@ -107,6 +107,8 @@ class Tree:
 
     def __init__(self) -> None:
         self.root = Node(directory_row())
+        self.root_mtime = 0
+        """What the layers below the one being made say of the root directory's time."""
 
     def add(self, rows: Iterable[Row], place: str, *, changed: bool = False) -> None:
         """Put a layer on top, as overlay would after unpacking it in a directory of its own."""
@@ -114,6 +116,8 @@ class Tree:
         for row in rows:
             layer.put(row)
         layer.settle_on(self.root)
+        if not changed:
+            self.root_mtime = self.root.row.mtime
 
     def find(self, path: bytes, *, follow: bool = True, passed: list[Node] | None = None) -> Node | None:
         """What is at `path`, links on the way followed, and at its end too if `follow`; None when nothing is.
@@ -147,25 +151,53 @@ class Tree:
 
     def rows(self) -> Iterator[Row]:
         """What the layer being made records, in the order of its archive."""
-        top = self.root.row
         if not self.root.changed:
             return
-        if top.xattrs or (top.mode, top.uid, top.gid) != (0o755, 0, 0):
-            yield top._replace(path=b"./", kind=DIRECTORY)
+        if self.records_root:
+            yield self.root.row._replace(path=b"./", kind=DIRECTORY)
         first: dict[int, bytes] = {}
+        for path, node in self.changes():
+            if node is None:
+                yield Row(path, REGULAR, 0o600, 0, 0, 0)
+            elif node.is_directory:
+                yield node.row._replace(path=path)
+            else:
+                yield _named(node, path, first)
+
+    @property
+    def records_root(self) -> bool:
+        """Whether a layer with changes lists the root directory itself."""
+        top = self.root.row
+        return bool(top.xattrs) or (top.mode, top.uid, top.gid) != (0o755, 0, 0)
+
+    def keep(self, place: str) -> None:
+        """What was changed is recorded as the layer `place`: new files say so, as if they were read from there."""
+        if self.root.changed and not self.records_root:
+            self.root.row = self.root.row._replace(mtime=self.root_mtime)
+        for path, node in self.changes():
+            if node is not None and not node.is_directory and not node.place:
+                node.place = place
+                node.row = node.row._replace(path=path)
+
+    def settle(self) -> None:
+        """The layer that was made lies under one that is to be made: nothing is changed yet."""
+        settled = [self.root, *(node for _, node in self.changes() if node is not None)]
+        self.root_mtime = self.root.row.mtime
+        for node in settled:
+            node.changed = node.opaque = node.merged = False
+            node.covered = _UNCOVERED
+
+    def changes(self) -> Iterator[tuple[bytes, Node | None]]:
+        """Everything that was changed below the root, by path in the order of the archive; None: an opaque mark."""
         stack = [(b"", iter(_in_order(self.root)))]
         while stack:
             prefix, entries = stack[-1]
             for key, node in entries:
                 path = prefix + key
-                if node is None:
-                    yield Row(path, REGULAR, 0o600, 0, 0, 0)
-                elif node.is_directory:
-                    yield node.row._replace(path=path)
+                yield path, node
+                if node is not None and node.is_directory:
                     stack.append((path, iter(_in_order(node))))
                     break
-                else:
-                    yield _named(node, path, first)
             else:
                 stack.pop()
 

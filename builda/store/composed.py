@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import IsolationUnavailable
 from builda.fs.compose import Spool, keeper, write_rows
@@ -29,10 +30,23 @@ if TYPE_CHECKING:
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest, Readable
+    from builda.store.blobs import Blobs
     from builda.store.images import Image
+    from builda.store.layout import Layout
 
 ACCOUNTS = frozenset((b"etc/passwd", b"etc/group"))
 """What of a base image is looked up in, so that its contents are kept at hand."""
+
+
+_TREES = 2
+"""How many trees are kept in memory between steps: one of 40,000 files takes some 20 MB."""
+
+
+class _Known(NamedTuple):
+    """A tree in memory; `changed` tells the state of the topmost rows if they are marked as changes in it."""
+
+    tree: Tree
+    changed: tuple[int, int] | None
 
 
 _IN_LINE = 128
@@ -45,6 +59,12 @@ class ComposedSnapshots(Snapshots):
     driver: Driver = "composed"
     chain_suffix = LIST
     stacks = False
+
+    def __init__(self, where: Layout, blobs: Blobs, *, userxattr: bool) -> None:
+        super().__init__(where, blobs, userxattr=userxattr)
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, ...], _Known] = {}
+        """Trees in memory, by what they consist of, topmost first."""
 
     def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
         """Nothing is read of the image before `stand_on`."""
@@ -65,11 +85,55 @@ class ComposedSnapshots(Snapshots):
         os.mkdir(self.path(key, "fs"), 0o700)
 
     def tree(self, key: str) -> Tree:
-        """The files of the snapshot and all below it; what it changed itself is marked so."""
+        """The files of the snapshot and all below it; what it changed itself is marked so.
+
+        The tree is the caller's alone. Give it back with `save` or `give_back`: the next step upon it reads nothing.
+        """
+        lineage = self.lineage(key)
+        tree = self._recalled(lineage)
+        if tree is not None:
+            return tree
         tree = Tree()
-        for snapshot in reversed(self.lineage(key)):
+        for snapshot in reversed(lineage):
             tree.add(self.rows(snapshot), snapshot, changed=snapshot == key)
         return tree
+
+    def give_back(self, key: str, tree: Tree) -> None:
+        """`tree`, got for `key`, was only read since, or has been saved: it may be used again."""
+        lineage = self.lineage(key)
+        changed = self._written(key)
+        if changed is None:
+            lineage = lineage[1:]
+        with self._lock:
+            self._known[lineage] = _Known(tree, changed)
+            while len(self._known) > _TREES:
+                del self._known[next(iter(self._known))]
+
+    def _recalled(self, lineage: tuple[str, ...]) -> Tree | None:
+        """The tree of this snapshot and those below it, if it is in memory."""
+        key, changed = lineage[0], self._written(lineage[0])
+        with self._lock:
+            known = self._known.pop(lineage[1:] if changed is None else lineage, None)
+        if known is None:
+            return None
+        top = key if changed is not None else lineage[1] if len(lineage) > 1 else None
+        if known.changed is not None:
+            if top is None or self._written(top) != known.changed:  # another process changed it
+                return None
+            known.tree.keep(top)
+        if changed is None:
+            known.tree.settle()
+        elif known.changed is None:
+            return None
+        return known.tree
+
+    def _written(self, snapshot: str) -> tuple[int, int] | None:
+        """What tells one state of a snapshot's rows from another; None if it has none."""
+        try:
+            found = os.stat(self.path(snapshot, "fs", "rows"))
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def rows(self, snapshot: str) -> Iterator[Row]:
         """What the snapshot itself records."""
@@ -105,6 +169,7 @@ class ComposedSnapshots(Snapshots):
     def save(self, key: str, tree: Tree) -> None:
         """The active snapshot records what was changed in `tree`; nothing when nothing was."""
         self._write_rows(key, tree.rows())
+        self.give_back(key, tree)
 
     def _write_rows(self, key: str, rows: Iterable[Row]) -> int:
         """Record them, a few in each line, if there are any; how many there are."""

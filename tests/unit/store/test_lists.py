@@ -7,14 +7,17 @@ import os
 import random
 import stat
 import tarfile
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 
-from builda.errors import CorruptContent
+from builda.errors import CorruptContent, TreeNeeded
+from builda.fs.compose import Spool, Unpacking
 from builda.fs.index import Node, Tree
 from builda.fs.tar import DIRECTORY, REGULAR, SYMBOLIC_LINK
 from builda.linux.mount import mounted
+from builda.store.composed import ComposedSnapshots
 from builda.store.store import Store
 from tests.support.images import image, put
 
@@ -176,3 +179,64 @@ def test_lists_and_trees_agree_about_layers_by_chance(store: Store, seed: int) -
         assert as_list == as_tree, layers
         compared += as_tree != "refused"
     assert compared > 5
+
+
+BASE = [
+    *(entry("a/b/c", size=3), entry("a/d"), entry("b/", mode=0o700), entry("b/d", "../a")),
+    *(entry("c/a", size=1), entry("d", "c/a", hard=True)),
+]
+
+
+def state(tree: Tree) -> list[tuple[object, ...]]:
+    """All that a next step may ask of a tree, by path."""
+    found: list[tuple[object, ...]] = []
+    pending = [(b"", tree.root)]
+    while pending:
+        path, node = pending.pop()
+        row = node.row._replace(path=b"")
+        place = "" if node.is_directory else node.place
+        merged = node.merged and node is not tree.root
+        found.append((path, row, place, node.changed, node.opaque, merged, sorted(node.covered)))
+        if node.is_directory:
+            pending += [(path + b"/" + name, inner) for name, inner in node.children.items()]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_tree_in_memory_is_the_one_that_would_be_read(store: Store, seed: int) -> None:
+    """Archives by chance are unpacked one upon the other, some frozen as layers and some not."""
+    chance = random.Random(seed)
+    made = put(store, image(archive(*BASE), archive(entry("a/.wh.d"), entry("c/c", size=2))))
+    key = store.lists.prepare(store.unpack(made, as_list=True))
+    for time in range(1, 25):
+        tree = store.lists.tree(key)
+        fresh = ComposedSnapshots(store.layout, store.blobs, userxattr=False).tree(key)
+        assert state(tree) == state(fresh)
+        try:
+            with Spool(store.lists.upper(key)) as spool:
+                Unpacking(tree, spool, time, b"", None, None).run(io.BytesIO(added(chance)))
+        except (CorruptContent, TreeNeeded):
+            continue  # and nobody gives the tree back
+        store.lists.save(key, tree)
+        if chance.random() < 0.7:
+            cut = store.lists.cut(key, None)
+            if cut.layer is not None:
+                store.lists.freeze(cut.layer)
+            key = cut.fresh
+
+
+def added(chance: random.Random) -> bytes:
+    """An archive for ADD: no whiteouts, which are files there."""
+
+    def path() -> str:
+        return "/".join(chance.choice("abcd") for _ in range(chance.choice((1, 1, 2, 3))))
+
+    kinds = [chance.choice("file file dir link hard root".split()) for _ in range(chance.randrange(4))]
+    made: dict[str, Callable[[], tarfile.TarInfo]] = {
+        "file": lambda: entry(path(), size=chance.randrange(3)),
+        "dir": lambda: entry(f"{path()}/", mode=chance.choice((0o755, 0o700))),
+        "link": lambda: entry(path(), "/" + path()),
+        "hard": lambda: entry(path(), path(), hard=True),
+        "root": lambda: entry("./", mode=chance.choice((0o700, 0o711))),  # 0755 is not recorded
+    }
+    return archive(*(made[kind]() for kind in kinds))
