@@ -272,6 +272,10 @@ def _defaults(places: Places, emit: Emit) -> RunOptions:
     """What containers.conf and mounts.conf say of commands; keys without effect are told."""
     from dataclasses import replace
 
+    from builda.plan import RunOptions
+
+    if not places.says_how_to_run():
+        return RunOptions()
     from builda import containersconf
     from builda.events import Warned
     from builda.linux.caps import DEFAULT, parse_capability
@@ -285,7 +289,7 @@ def _defaults(places: Places, emit: Emit) -> RunOptions:
             listed = [parse_capability(name) for name in said.capabilities]
             added = tuple(name for name in listed if name not in DEFAULT)
             run = replace(run, cap_add=added, cap_drop=tuple(name for name in DEFAULT if name not in listed))
-        if run != type(run)():
+        if run != RunOptions():
             from builda.builder.runcheck import check
 
             check(run)

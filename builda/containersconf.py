@@ -59,6 +59,8 @@ def load(places: Places) -> Defaults:
     $CONTAINERS_CONF stands instead of all of them, $CONTAINERS_CONF_OVERRIDE comes last. What distributions put below
     /usr/share is the default of other programs and is not read.
     """
+    if not places.says_how_to_run():
+        return Defaults()
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for file in _files(places):

@@ -294,7 +294,7 @@ def image_format(said: str | None, environ: Mapping[str, str]) -> ImageFormat | 
 
 def configured_compression(values: Values, session: Session) -> tuple[Any, int | None]:
     """Compression and level of the options COMPRESSION, else of containers.conf; (None, None) when neither says one."""
-    if not values["disable_compression"] and values["compression_format"] is None:
+    if not values["disable_compression"] and values["compression_format"] is None and session.is_configured:
         values["compression_format"] = session.defaults.compression
         if values["compression_level"] is None:
             values["compression_level"] = session.defaults.compression_level

@@ -129,6 +129,13 @@ class Session:
                 )
             )
 
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is a file that `defaults` are read from."""
+        from builda.registry.places import Places
+
+        return Places(self.environ, self.settings.uid).says_how_to_run()
+
     @cached_property
     def defaults(self) -> Defaults:
         """What containers.conf says where the command line says nothing."""

@@ -39,6 +39,17 @@ class Places(NamedTuple):
         """The directories that may hold a configuration file, the one that wins first."""
         return self.user_configuration(), self.system / "etc/containers", self.system / "usr/share/containers"
 
+    def says_how_to_run(self) -> bool:
+        """Whether there is any containers.conf or mounts.conf; most machines have none, and nothing need be read."""
+        import os.path
+
+        if self.path("CONTAINERS_CONF") or self.path("CONTAINERS_CONF_OVERRIDE"):
+            return True
+        user, machine, distribution = map(str, self.configuration())
+        names = ("containers.conf", "containers.conf.d", "mounts.conf")
+        files = [f"{directory}/{name}" for directory in (user, machine) for name in names]
+        return any(map(os.path.lexists, [*files, f"{distribution}/mounts.conf"]))
+
     def short_name_aliases(self) -> Path:
         """The file in which container tools keep the short names that a user once chose."""
         if self.uid == 0:
