@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from builda.errors import BuildaError, StoreUnavailable
-from builda.events import Emit, ignore
+from builda.events import Emit, Warned, ignore
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from builda.registry.client import RegistryClient
     from builda.registry.places import Places
     from builda.registry.policy import Policy
+    from builda.store.layout import Damaged
     from builda.store.store import Store
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.transfer.locate import Location
@@ -72,10 +73,15 @@ def open_builder(
         from builda.modes import enter, parse_mode
 
         place = enter(parse_mode(mode), str(volatile), composing=True)
+
+    def warn(error: Damaged) -> None:
+        emit(Warned(message=str(error), hint=error.hint))
+
     with (
         open_store(where, volatile, driver=driver, place=place) as store,
         builder_over(store, emit=emit, environ=env, files=RegistryFiles(registries_conf), uid=uid) as builder,
     ):
+        store.warn = warn
         yield builder
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+from builda.cli.options import switch
 from builda.cli.output import print_line
 from builda.cli.verb import verb
 from builda.errors import CorruptContent
@@ -12,16 +14,38 @@ if TYPE_CHECKING:
     from builda.cli.session import Session
 
 
-@verb(example="builda fsck")
-def fsck(session: Session) -> None:
-    """Check the store: print what is wrong, each on a line, and change nothing.
+@verb(
+    switch("--repair", help="Remove records and blobs that are damaged, and write again what can be."),
+    switch("--quiet", "-q", help="Say nothing on stderr when the store is whole."),
+    example="builda fsck --repair",
+)
+def fsck(session: Session, *, repair: bool, quiet: bool) -> None:
+    """Check the store: print what is wrong, each on a line.
 
-    Every blob is read and its digest computed. What killed commands left is listed too; prune removes it.
+    Every blob is read and its digest computed. Nothing is changed without --repair. What killed commands left is no
+    fault: it is counted on stderr, and prune removes it.
     """
-    found = session.store.fsck()
-    for finding in found:
-        print_line(finding)
-    if found:
-        raise CorruptContent(
-            f"the store has {len(found)} faults", hint="pull damaged images again; prune removes the rest"
-        )
+    from builda.store.fsck import examine
+    from builda.store.fsck import repair as repaired
+
+    store = session.store
+    store.warn = lambda _: None  # the findings name them
+    for line in repaired(store) if repair else ():
+        print_line(line)
+    found = examine(store)
+    for fault in found.faults:
+        print_line(fault)
+    if found.faults:
+        hint = "builda fsck --repair removes damaged records and blobs"
+        if repair:
+            hint = "pull images that lack blobs again, and remove what stands on what is gone"
+        count = len(found.faults)
+        raise CorruptContent(f"the store has {count} fault{'s' * (count > 1)}", hint=hint)
+    if not quiet:
+        sys.stderr.write(_whole(len(found.leftovers)))
+
+
+def _whole(leftovers: int) -> str:
+    if not leftovers:
+        return "the store is whole\n"
+    return f"the store is whole; leftovers of killed commands, which builda prune removes: {leftovers}\n"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from builda.errors import BuildaError
     from builda.events import Event
     from builda.modes import Mode, Place
+    from builda.store.layout import Damaged
     from builda.store.store import Store, WorkingContainer
 
 
@@ -80,6 +81,7 @@ class Session:
             from builda.api import open_store
 
             store = open_store(settings.root, settings.runroot, driver=settings.driver, place=self._place)
+        store.warn = self._warn
         self._stack.enter_context(store)
         if settings.verbose:
             self._trace(store)
@@ -143,6 +145,11 @@ class Session:
         from builda.registry.places import Places
 
         return load(Places(self.environ, self.settings.uid))
+
+    def _warn(self, error: Damaged) -> None:
+        from builda.events import Warned
+
+        self.emit(Warned(message=str(error), hint=error.hint))
 
     def _keeps_in_memory(self, store: Store) -> bool:
         if self.settings.driver is not None or self._place is None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from builda.errors import AlreadyExists, InUse, InvalidValue, NotFound, StoreUnavailable
+from builda.errors import AlreadyExists, CorruptContent, InUse, InvalidValue, NotFound, StoreUnavailable
 from builda.linux.process import process_identity
 from builda.oci.config import History, ImageConfig, config_to_json, parse_config, parse_history
 from builda.oci.digest import Digest
 from builda.runoptions import NO_OPTIONS, RunOptions
 from builda.store import layout, locks
-from builda.store.layout import Layout
+from builda.store.layout import Damaged, Layout
 from builda.values import dataclass
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ class WorkingContainer:
 class Containers:
     """The working containers of one store."""
 
-    def __init__(self, where: Layout) -> None:
+    def __init__(self, where: Layout, report: Callable[[Damaged], None]) -> None:
         self._layout = where
+        self._report = report
         self._held: set[str] = set()  # containers whose lock this process holds
 
     def path(self, container_id: str, *parts: str) -> str:
@@ -101,9 +103,10 @@ class Containers:
             if not self._claim(name, container_id):
                 raise self._taken(name)
             return name
-        for number in range(10_000):
+        taken = set(os.listdir(self._layout.path("names"))) if self._is_taken(prefix) else set()
+        for number in range(100_000):
             candidate = prefix if number == 0 else f"{prefix}-{number}"
-            if self._claim(candidate, container_id):
+            if layout.quote(candidate) not in taken and self._claim(candidate, container_id):
                 return candidate
         raise AlreadyExists(f"no container name is free: {prefix}")
 
@@ -112,6 +115,14 @@ class Containers:
         by = f" by {owner.id[:12]}" if owner is not None else ""
         hint = "choose another, or remove that container"
         return AlreadyExists(f"container name is already in use{by}: {name}", hint=hint)
+
+    def _is_taken(self, name: str) -> bool:
+        """Whether a container has this name; False for the name of one that a killed process never made."""
+        path = self._layout.path("names", layout.quote(name))
+        try:
+            return self._is_container(_read_name(path))
+        except FileNotFoundError:
+            return False
 
     def _claim(self, name: str, container_id: str) -> bool:
         path = self._layout.path("names", layout.quote(name))
@@ -152,6 +163,8 @@ class Containers:
             return layout.quote(self.load(container_id).name) == quoted
         except NotFound:
             return False
+        except Damaged:  # it may be
+            return True
 
     def _is_container(self, container_id: str) -> bool:
         return os.path.exists(self.path(container_id, "container.json"))
@@ -201,12 +214,15 @@ class Containers:
             yield
 
     def load(self, container_id: str) -> WorkingContainer:
-        """The record of this full ID; NotFound."""
+        """The record of this full ID; NotFound or Damaged."""
+        path = self.path(container_id, "container.json")
         try:
             with layout.translated(self._layout.root):
-                return _parse(layout.read_json(self.path(container_id, "container.json")))
+                return _parse(layout.read_json(path))
         except FileNotFoundError as error:
             raise NotFound(f"container not known: {container_id}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, InvalidValue, CorruptContent) as error:
+            raise Damaged(path) from error
 
     def find(self, text: str) -> WorkingContainer | None:
         """The container of this name, ID or unique beginning of an ID; None when there is none."""
@@ -243,8 +259,12 @@ class Containers:
         """Every working container, oldest first; one that vanishes meanwhile is left out."""
         found = []
         for container_id in layout.iter_names(self._layout.path("containers")):
-            with suppress(NotFound):
+            try:
                 found.append(self.load(container_id))
+            except NotFound:
+                continue
+            except Damaged as error:
+                self._report(error)
         yield from sorted(found, key=lambda container: (container.created, container.id))
 
     def rename(self, container: WorkingContainer, name: str) -> WorkingContainer:
@@ -316,14 +336,13 @@ def new_id() -> str:
 
 
 def _read_name(path: str) -> str:
-    """The container ID that a name's file holds."""
-    with open(path, encoding="ascii") as file:
-        return file.read()
+    """The container ID that a name's file holds; "" if it holds something else."""
+    with open(path, "rb") as file:
+        data = file.read()
+    return data.decode() if re.fullmatch(rb"[0-9a-f]{64}", data) else ""
 
 
 def _check_name(name: str) -> None:
-    import re
-
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", name):
         raise InvalidValue(f"invalid container name: {name!r}", hint="letters, digits, _ . - and at most 128 of them")
 
@@ -363,7 +382,7 @@ def _to_json(value: object) -> Any:
 
 
 def _parse(value: dict[str, Any]) -> WorkingContainer:
-    if value.pop("version", None) != VERSION:
+    if value.pop("version") != VERSION:
         raise StoreUnavailable(
             f"working container was made by another version of builda: {value.get('name')}",
             hint="commit and remove it with that version",

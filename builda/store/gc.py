@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
 from builda.oci.digest import Digest
 from builda.store import layout, leases, locks, scratch
-from builda.store.layout import Layout
+from builda.store.images import reference_in
+from builda.store.layout import Damaged, Layout
 from builda.store.snapshots import FLAT, LIST, MARKED
 
 if TYPE_CHECKING:
@@ -41,9 +42,10 @@ def sweep(store: Store) -> None:
         horizon = leases.horizon(where, time.clock_gettime(_CLOCK_REALTIME_COARSE))
         _sweep_containers(store, horizon)
         marked = mark(store)
-        _sweep_snapshots(store, marked.snapshots, horizon)
+        if not _unreadable(store, "containers"):  # else nobody knows what those stand on
+            _sweep_snapshots(store, marked.snapshots, horizon)
+            _sweep_blobs(where, marked.blobs, horizon)
         _sweep_chains(where)
-        _sweep_blobs(where, marked.blobs, horizon)
         _sweep_diffs(where)
         store.containers.release_stale(horizon)
         _sweep_references(store, horizon)
@@ -69,6 +71,8 @@ def mark(store: Store) -> Marked:
     chains: set[str] = set()
     for image in store.iter_images():
         _mark_manifest(store, image.digest, image.media_type, blobs, chains)
+    for digest in _unreadable(store, "images"):
+        _mark_manifest(store, Digest("sha256", digest.removesuffix(".json")), None, blobs, chains)
     for container in store.iter_containers():
         for snapshot in (container.snapshot, container.base, *(layer.snapshot for layer in container.layers)):
             _mark_lineage(store, snapshot, snapshots)
@@ -84,6 +88,13 @@ def mark(store: Store) -> Marked:
             with suppress(FileNotFoundError):
                 _mark_lineage(store, os.readlink(store.layout.path("chains", name)), snapshots)
     return Marked(frozenset(blobs), frozenset(snapshots))
+
+
+def content_of(store: Store, digest: Digest) -> frozenset[str]:
+    """The blobs that an image or index consists of, by their digits; none if its manifest is not there."""
+    blobs: set[str] = set()
+    _mark_manifest(store, digest, None, blobs, set())
+    return frozenset(blobs)
 
 
 def _mark_manifest(store: Store, digest: Digest, media_type: str | None, blobs: set[str], chains: set[str]) -> None:
@@ -108,12 +119,21 @@ def _mark_manifest(store: Store, digest: Digest, media_type: str | None, blobs: 
         )
 
 
+def _unreadable(store: Store, kind: str) -> list[str]:
+    """What is behind `kind/` in the paths of records that could not be read."""
+    place = store.layout.path(kind, "")
+    return [path.removeprefix(place) for path in store.damaged if path.startswith(place)]
+
+
 def _mark_lineage(store: Store, snapshot: str | None, snapshots: set[str]) -> None:
     while snapshot is not None and snapshot not in snapshots:
         snapshots.add(snapshot)
         try:
             snapshot = store.snapshots.info(snapshot).parent
         except NotFound:
+            return
+        except Damaged as error:
+            store.report(error)
             return
 
 
@@ -159,13 +179,6 @@ def _take(where: Layout, path: str, horizon: float) -> bool:
     return True
 
 
-def _is_older(path: str, horizon: float) -> bool:
-    try:
-        return os.stat(path, follow_symlinks=False).st_mtime < horizon
-    except FileNotFoundError:
-        return False
-
-
 def _remove(where: Layout, path: str) -> None:
     from builda.fs.paths import remove_tree
 
@@ -201,8 +214,8 @@ def _sweep_references(store: Store, horizon: float) -> None:
     """Names that point at no image, which is what is left when an image is tagged while it is removed."""
     where = store.layout
     for name in layout.iter_names(where.path("refs")):
-        with suppress(FileNotFoundError):
-            target = Digest.parse(layout.read_json(where.path("refs", name))["manifest"])
+        with suppress(FileNotFoundError, Damaged):
+            target = Digest.parse(reference_in(where.path("refs", name))[1])
             if not os.path.exists(where.path("images", f"{target.encoded}.json")):
                 _take(where, where.path("refs", name), horizon)
 
@@ -219,39 +232,3 @@ def _sweep_ingest(where: Layout, horizon: float) -> None:
                     _take(where, path, horizon)
             elif not layout.owner_is_alive(name):  # as far as this pid namespace knows
                 _take(where, path, horizon)
-
-
-def fsck(store: Store) -> tuple[str, ...]:
-    """What is wrong in the store, each in words. Changes nothing; reads every blob."""
-    import hashlib
-
-    where = store.layout
-    found: list[str] = []
-    for name in layout.iter_names(where.path("blobs/sha256")):
-        with suppress(FileNotFoundError), open(where.blob(name), "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != name:
-                found.append(f"blob does not match its digest: sha256:{name}")
-    for image in store.iter_images():
-        for digest in _missing(store, image.digest):
-            found.append(f"image {image.id.encoded[:12]} misses a blob: {digest}")
-    for container in store.iter_containers():
-        for snapshot in {container.base, container.snapshot, *(layer.snapshot for layer in container.layers)}:
-            try:
-                store.snapshots.lineage(snapshot)
-            except NotFound as error:
-                found.append(f"container {container.name}: {error}")
-    for reference, target in store.names().items():
-        if not os.path.exists(where.path("images", f"{Digest.parse(target).encoded}.json")):
-            found.append(f"name points at no image: {reference}")
-    horizon = leases.horizon(where, time.time())
-    for name in layout.iter_names(where.path("ingest")):
-        if layout.owner_is_alive(name) is False and _is_older(where.path("ingest", name), horizon):
-            found.append(f"left by a dead process: ingest/{name}")
-    return tuple(found)
-
-
-def _missing(store: Store, digest: Digest) -> list[Digest]:
-    blobs: set[str] = set()
-    _mark_manifest(store, digest, None, blobs, set())
-    wanted = [Digest("sha256", encoded) for encoded in sorted(blobs)] or [digest]
-    return [item for item in wanted if not os.path.exists(store.blobs.path(item))]

@@ -1,25 +1,25 @@
 """Images: records by manifest digest, names that point at them, and the `index.json` that follows from both.
 
-`refs/` is the truth about names. `index.json` is rewritten by rename after each change; a writer that sees the names
-change meanwhile writes again, so that the last one always leaves it right.
+`refs/` is the truth about names. `index.json` is rewritten by rename with each change, under the lock of all changes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from functools import cached_property
+import re
+from contextlib import contextmanager
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builda.errors import CorruptContent, InUse, NotFound, StoreUnavailable
 from builda.oci.digest import Digest
 from builda.oci.reference import LOCAL_REGISTRY, Reference, ShortReference, parse_short
 from builda.store import layout
-from builda.store.layout import Layout
+from builda.store.layout import Damaged, Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Descriptor
@@ -27,21 +27,27 @@ if TYPE_CHECKING:
     from builda.store.blobs import Blobs
 
 REF_NAME = "org.opencontainers.image.ref.name"
+DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 class Image:
     """A stored image or index. `id` is the digest of its configuration (of the index itself for an index)."""
 
-    def __init__(self, blobs: Blobs, record: dict[str, Any], names: tuple[str, ...]) -> None:
+    def __init__(self, blobs: Blobs, record: dict[str, Any], names: Callable[[], tuple[str, ...]]) -> None:
         self._blobs = blobs
         self._record = record
-        self.names = names
+        self._find_names = names
         self.id = Digest.parse(record["id"])
         self.digest = Digest.parse(record["manifest"]["digest"])
         self.media_type: str = record["manifest"]["mediaType"]
         self.size: int = record["size"]  # bytes of all that belongs to it, as stored
         self.created: float = record["created"]  # seconds since the epoch, by the configuration
         self.is_index: bool = record["index"]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What it is called, sorted; as it was when this was first asked."""
+        return self._find_names()
 
     @cached_property
     def descriptor(self) -> Descriptor:
@@ -92,11 +98,12 @@ class Removal(NamedTuple):
 
 
 class Images:
-    """The images of one store."""
+    """The images of one store. `report` is told of records that cannot be read; they count as missing."""
 
-    def __init__(self, where: Layout, blobs: Blobs) -> None:
+    def __init__(self, where: Layout, blobs: Blobs, report: Callable[[Damaged], None]) -> None:
         self._layout = where
         self._blobs = blobs
+        self._report = report
 
     def put(self, descriptor: Descriptor, names: tuple[str, ...] = (), *, free_only: bool = False) -> Image:
         """The image that `descriptor` names is published, and `names` point at it, last of all.
@@ -106,26 +113,27 @@ class Images:
         """
         record = self._record_of(descriptor)
         self._blobs.sync()
-        with layout.translated(self._layout.root), self._locked():
+        with self._changing() as change:
             layout.publish(self._layout, self._path(descriptor.digest), json.dumps(record).encode(), durable=True)
+            change.record(record["manifest"])
             for name in names:
                 if not (free_only and self._is_taken(name)):
                     self._point(name, descriptor.digest)
-        self._write_index()
-        return Image(self._blobs, record, self.names_of(descriptor.digest))
+                    change.names[name] = str(descriptor.digest)
+        return self._image(record)
 
     def unrecorded(self, descriptor: Descriptor) -> Image:
         """The image that `descriptor` names, whose content is in the store; no record of it is made or changed."""
-        return Image(self._blobs, self._record_of(descriptor), ())
+        return Image(self._blobs, self._record_of(descriptor), tuple)
+
+    def _image(self, record: dict[str, Any]) -> Image:
+        return Image(self._blobs, record, lambda: self.names_of(Digest.parse(record["manifest"]["digest"])))
 
     def _path(self, digest: Digest) -> str:
         return self._layout.path("images", f"{digest.encoded}.json")
 
-    def _locked(self) -> AbstractContextManager[None]:
-        """No name comes to an image that goes meanwhile."""
-        from builda.store import locks
-
-        return locks.brief(self._layout.path("locks", "images.lock"))
+    def _ref(self, name: str) -> str:
+        return self._layout.path("refs", layout.quote(name))
 
     def _record_of(self, descriptor: Descriptor) -> dict[str, Any]:
         from builda.oci.manifest import Manifest, parse
@@ -166,57 +174,71 @@ class Images:
 
     def _point(self, name: str, digest: Digest) -> None:
         body = json.dumps({"name": name, "manifest": str(digest)}).encode()
-        layout.publish(self._layout, self._layout.path("refs", layout.quote(name)), body, durable=True)
+        layout.publish(self._layout, self._ref(name), body, durable=True)
+
+    def _target(self, name: str) -> str | None:
+        """The digest of the manifest that a name points at; None if nothing has it, or its file cannot be read."""
+        try:
+            return reference_in(self._ref(name))[1]
+        except FileNotFoundError:
+            return None
+        except Damaged as error:
+            self._report(error)
+            return None
 
     def _is_taken(self, name: str) -> bool:
         """Whether an image has this name."""
-        try:
-            target = layout.read_json(self._layout.path("refs", layout.quote(name)))["manifest"]
-        except FileNotFoundError:
-            return False
-        return os.path.exists(self._path(Digest.parse(target)))
+        target = self._target(name)
+        return target is not None and os.path.exists(self._path(Digest.parse(target)))
 
     def tag(self, image: Image, name: str) -> None:
         """`name` points at the image; NotFound when it was removed meanwhile."""
-        with layout.translated(self._layout.root), self._locked():
+        with self._changing() as change:
             if not layout.touch(self._path(image.digest)):
                 raise NotFound(f"image not known: {image.id}", hint="it was removed meanwhile")
             self._point(name, image.digest)
-        self._write_index()
+            change.names[name] = str(image.digest)
 
     def untag(self, name: str) -> bool:
         """Nothing is called `name` any more; whether something was."""
-        if not layout.unlink(self._layout, self._layout.path("refs", layout.quote(name))):
-            return False
-        self._write_index(after_removal=True)
-        return True
+        with self._changing(removal=True) as change:
+            change.names.pop(name, None)
+            return layout.unlink(self._layout, self._ref(name))
 
     def discard(self, digest: Digest, *, named: bool, horizon: float) -> tuple[str, ...] | None:
         """Remove an image with all its names; those names. None, and nothing done, when it has names but may not be
         removed with them (`named`), or when somebody made or named it after `horizon`.
         """
-        with layout.translated(self._layout.root), self._locked():
+        with self._changing(removal=True) as change:
             names = self.names_of(digest)
             try:
                 if (names and not named) or os.stat(self._path(digest)).st_mtime >= horizon:
                     return None
             except FileNotFoundError:
                 return None
-            for name in names:
-                layout.unlink(self._layout, self._layout.path("refs", layout.quote(name)))
-            layout.unlink(self._layout, self._path(digest))
-        self._write_index(after_removal=True)
+            self._unlink(change, names, digest)
         return names
+
+    def _unlink(self, change: Listing, names: Iterable[str], digest: Digest | None) -> None:
+        for name in names:
+            layout.unlink(self._layout, self._ref(name))
+            change.names.pop(name, None)
+        if digest is not None:
+            layout.unlink(self._layout, self._path(digest))
+            change.records.pop(str(digest), None)
 
     def names(self) -> dict[str, str]:
         """All names, sorted, and the manifest digests they point at."""
         found: dict[str, str] = {}
         for file_name in layout.iter_names(self._layout.path("refs")):
             try:
-                value = layout.read_json(self._layout.path("refs", file_name))
+                name, target = reference_in(self._layout.path("refs", file_name))
             except FileNotFoundError:
                 continue
-            found[value["name"]] = value["manifest"]
+            except Damaged as error:
+                self._report(error)
+                continue
+            found[name] = target
         return dict(sorted(found.items()))
 
     def names_of(self, digest: Digest) -> tuple[str, ...]:
@@ -229,32 +251,43 @@ class Images:
         for name, target in self.names().items():
             by_digest.setdefault(target, []).append(name)
         found = [
-            self._load(name.removesuffix(".json"), by_digest) for name in layout.iter_names(self._layout.path("images"))
+            Image(self._blobs, record, partial(tuple, by_digest.get(record["manifest"]["digest"], ())))
+            for record in self._records()
         ]
-        yield from sorted((image for image in found if image), key=lambda image: (-image.created, str(image.digest)))
+        yield from sorted(found, key=lambda image: (-image.created, str(image.digest)))
 
-    def _load(self, encoded: str, by_digest: dict[str, list[str]]) -> Image | None:
-        try:
-            record = layout.read_json(self._layout.path("images", f"{encoded}.json"))
-        except FileNotFoundError:
-            return None
-        return Image(self._blobs, record, tuple(by_digest.get(f"sha256:{encoded}", ())))
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """The records of all images."""
+        for name in layout.iter_names(self._layout.path("images")):
+            try:
+                yield self._read(name.removesuffix(".json"))
+            except FileNotFoundError:
+                continue
+            except Damaged as error:
+                self._report(error)
+
+    def _read(self, encoded: str) -> dict[str, Any]:
+        """The record of the image whose manifest has this digest; FileNotFoundError or Damaged."""
+        path = self._layout.path("images", f"{encoded}.json")
+        record = layout.read_json(path)
+        if not _is_record(record, f"sha256:{encoded}"):
+            raise Damaged(path)
+        return record
 
     def find(self, text: str) -> Image | None:
         """The image that a user means by a name, short name, `name@digest`, ID or ID prefix; None when there is none.
 
         As in Buildah a short name is looked for as localhost's, then docker.io's, then as the end of any one name.
         """
-        names = self.names()
-        digest = self._named(text, names) or self._identified(text)
+        digest = self._named(text) or self._identified(text)
         if digest is None:
             return None
-        by_digest: dict[str, list[str]] = {}
-        for name, target in names.items():
-            by_digest.setdefault(target, []).append(name)
-        return self._load(digest.removeprefix("sha256:"), by_digest)
+        try:
+            return self._image(self._read(digest.removeprefix("sha256:")))
+        except FileNotFoundError:
+            return None
 
-    def _named(self, text: str, names: dict[str, str]) -> str | None:
+    def _named(self, text: str) -> str | None:
         from builda.errors import InvalidReference
 
         try:
@@ -264,17 +297,18 @@ class Images:
         if short.digest is not None:
             path = self._layout.path("images", f"{short.digest.encoded}.json")
             return str(short.digest) if os.path.exists(path) else None
-        full = self._full_name(text, short, names)
-        return None if full is None else names[full]
+        full = self._full_name(text, short)
+        return None if full is None else self._target(full)
 
-    def _full_name(self, text: str, short: ShortReference, names: dict[str, str]) -> str | None:
+    def _full_name(self, text: str, short: ShortReference) -> str | None:
         for registry in [short.registry] if short.registry else [LOCAL_REGISTRY, None]:
             full = str(Reference.parse(text, default_registry=registry) if registry else Reference.parse(text))
-            if full in names:
+            if self._target(full) is not None:
                 return full
         if short.registry is not None:
             return None
         tail = f"/{short.repository}:{short.tag or 'latest'}"
+        names = self.names()
         found = [name for name in names if name.endswith(tail)]
         return found[0] if len({names[name] for name in found}) == 1 else None
 
@@ -286,24 +320,20 @@ class Images:
             short = parse_short(text)
         except InvalidReference:
             return None
-        return None if short.digest is not None else self._full_name(text, short, self.names())
+        return None if short.digest is not None else self._full_name(text, short)
 
     def _identified(self, text: str) -> str | None:
         """The manifest digest of the image whose ID, or manifest digest, begins with `text`."""
         prefix = text.removeprefix("sha256:").lower()
         if not prefix or not all(char in "0123456789abcdef" for char in prefix):
             return None
-        by_id: dict[str, str] = {}
-        for name in layout.iter_names(self._layout.path("images")):
-            encoded = name.removesuffix(".json")
-            if encoded == prefix:
-                return f"sha256:{encoded}"
-            try:
-                record = layout.read_json(self._layout.path("images", name))
-            except FileNotFoundError:
-                continue
-            if record["id"].startswith(f"sha256:{prefix}"):
-                by_id[record["id"]] = f"sha256:{encoded}"
+        if len(prefix) == 64 and os.path.exists(self._layout.path("images", f"{prefix}.json")):
+            return f"sha256:{prefix}"
+        by_id = {
+            record["id"]: str(record["manifest"]["digest"])
+            for record in self._records()
+            if record["id"].startswith(f"sha256:{prefix}")
+        }
         if len(by_id) > 1:
             raise NotFound(f"image ID is ambiguous, {len(by_id)} begin with it: {text}", hint="give more of its digits")
         return next(iter(by_id.values()), None)
@@ -324,7 +354,7 @@ class Images:
         near = difflib.get_close_matches(text, known, 1, 0.7)
         raise NotFound(f"image not known: {text}", hint=f"did you mean {known[near[0]]}?" if near else None)
 
-    def remove(self, text: str, *, force: bool, in_use: dict[str, str]) -> Removal:
+    def remove(self, text: str, *, force: bool, in_use: Callable[[], Mapping[str, str]]) -> Removal:
         """Take the name off, or all names when an ID is given, and delete the image when it was the last.
 
         InUse when a working container (`in_use`: manifest digest to container name) stands on it, or when an ID has
@@ -336,17 +366,15 @@ class Images:
             raise InUse(f"image has several names: {text}", hint=f"name one, or use --force: {' '.join(image.names)}")
         going = (name,) if name is not None else image.names
         last = set(image.names) <= set(going)
-        if last and not force and str(image.digest) in in_use:
+        if last and not force and (user := in_use().get(str(image.digest))) is not None:
             raise InUse(
-                f"image is used by working container {in_use[str(image.digest)]}: {text}",
+                f"image is used by working container {user}: {text}",
                 hint="remove the container first, or use --force",
             )
-        with layout.translated(self._layout.root), self._locked():
-            for gone in going:
-                layout.unlink(self._layout, self._layout.path("refs", layout.quote(gone)))
+        with self._changing(removal=True) as change:
+            self._unlink(change, going, None)
             if last := not self.names_of(image.digest):
-                layout.unlink(self._layout, self._path(image.digest))
-        self._write_index(after_removal=True)
+                self._unlink(change, (), image.digest)
         return Removal(tuple(going), (image.id.encoded,) if last else ())
 
     def _name_meant(self, text: str, image: Image) -> str | None:
@@ -360,46 +388,108 @@ class Images:
         wanted = text if ":" in text.rpartition("/")[2] else f"{text}:latest"
         return next((name for name in image.names if name == wanted or name.endswith(f"/{wanted}")), None)
 
+    @contextmanager
+    def _changing(self, *, removal: bool = False) -> Iterator[Listing]:
+        """No other process changes records and names; what the block changes in the listing is in `index.json` then.
+
+        A removal goes on without it where the disk is full. The lock file is not empty while `index.json` may be
+        behind, so that the process after a killed one reads everything again.
+        """
+        from builda.store import locks
+
+        with layout.translated(self._layout.root), locks.noted(self._layout.path("locks", "images.lock")) as notes:
+            listed = None if notes.is_dirty else self._listed()
+            before = None if listed is None else listed.entries()
+            listing = listed or self._listing()
+            notes.dirty()
+            yield listing
+            if listing.entries() == before:
+                notes.clean()
+                return
+            try:
+                self._publish_index(listing)
+            except StoreUnavailable as error:
+                if not (removal and layout.is_full(error)):
+                    raise
+            else:
+                notes.clean()
+
     def refresh_index(self) -> None:
         """`index.json` says what records and names do, even if a writer was killed before it did."""
+        with self._changing(removal=True) as change:
+            found = self._listing()
+            change.records, change.names = found.records, found.names
+
+    def _publish_index(self, listing: Listing) -> None:
+        body = json.dumps({"schemaVersion": 2, "manifests": listing.entries()}, separators=(",", ":")).encode()
+        layout.publish(self._layout, self._layout.path("index.json"), body)
+
+    def _listing(self) -> Listing:
+        """What records and names say."""
+        return Listing({record["manifest"]["digest"]: record["manifest"] for record in self._records()}, self.names())
+
+    def _listed(self) -> Listing | None:
+        """What `index.json` says, which is the same and one file; None if it cannot be read."""
         try:
-            found = layout.read_json(self._layout.path("index.json")).get("manifests")
-        except (FileNotFoundError, StoreUnavailable):
-            found = None
-        if found != self._index_entries():
-            self._write_index(after_removal=True)
+            manifests = layout.read_json(self._layout.path("index.json"))["manifests"]
+            return Listing.parse(manifests)
+        except (FileNotFoundError, Damaged, KeyError, TypeError, AttributeError):
+            return None
 
-    def _write_index(self, *, after_removal: bool = False) -> None:
-        """`index.json` says what records and names do. On a full disk a removal goes on without: the next change, or
-        prune, writes it."""
-        try:
-            self._publish_index()
-        except StoreUnavailable as error:
-            if not (after_removal and layout.is_full(error)):
-                raise
 
-    def _publish_index(self) -> None:
-        while True:
-            entries = self._index_entries()
-            body = json.dumps({"schemaVersion": 2, "manifests": entries}, separators=(",", ":")).encode()
-            layout.publish(self._layout, self._layout.path("index.json"), body)
-            if entries == self._index_entries():
-                return
+class Listing:
+    """What `index.json` lists: descriptors by digest, and digests by name."""
 
-    def _index_entries(self) -> list[dict[str, Any]]:
-        records: dict[str, dict[str, Any]] = {}
-        for name in layout.iter_names(self._layout.path("images")):
-            try:
-                record = layout.read_json(self._layout.path("images", name))
-            except FileNotFoundError:
-                continue
-            records[record["manifest"]["digest"]] = record["manifest"]
-        names = self.names()
-        entries = [
-            {**records[target], "annotations": {REF_NAME: name}} for name, target in names.items() if target in records
+    def __init__(self, records: dict[str, dict[str, Any]], names: dict[str, str]) -> None:
+        self.records = records
+        self.names = names
+
+    @classmethod
+    def parse(cls, manifests: list[dict[str, Any]]) -> Listing:
+        """The listing whose `entries` these are."""
+        names = {entry["annotations"][REF_NAME]: entry["digest"] for entry in manifests if "annotations" in entry}
+        records = {
+            entry["digest"]: {key: value for key, value in entry.items() if key != "annotations"} for entry in manifests
+        }
+        return cls(records, names)
+
+    def record(self, manifest: dict[str, Any]) -> None:
+        """An image is listed."""
+        self.records[manifest["digest"]] = manifest
+
+    def entries(self) -> list[dict[str, Any]]:
+        """One for each name, and one for each image without a name."""
+        named = [
+            {**self.records[target], "annotations": {REF_NAME: name}}
+            for name, target in sorted(self.names.items())
+            if target in self.records
         ]
-        named = set(names.values())
-        return entries + [record for target, record in sorted(records.items()) if target not in named]
+        targets = set(self.names.values())
+        return named + [record for digest, record in sorted(self.records.items()) if digest not in targets]
+
+
+def reference_in(path: str) -> tuple[str, str]:
+    """A name and the digest that it points at; FileNotFoundError or Damaged."""
+    value = layout.read_json(path)
+    name, target = value.get("name"), value.get("manifest")
+    if not isinstance(name, str) or not isinstance(target, str) or not DIGEST.fullmatch(target):
+        raise Damaged(path)
+    return name, target
+
+
+def _is_record(record: dict[str, Any], digest: str) -> bool:
+    manifest, image_id = record.get("manifest"), record.get("id")
+    return (
+        isinstance(manifest, dict)
+        and manifest.get("digest") == digest
+        and isinstance(manifest.get("mediaType"), str)
+        and isinstance(manifest.get("size"), int)
+        and isinstance(image_id, str)
+        and DIGEST.fullmatch(image_id) is not None
+        and isinstance(record.get("size"), int)
+        and isinstance(record.get("created"), int | float)
+        and isinstance(record.get("index"), bool)
+    )
 
 
 def _seconds(created: str | None) -> float:

@@ -118,6 +118,8 @@ def create(layout: Layout) -> None:
         except FileNotFoundError:
             _make(layout)
             return
+        except Damaged as error:
+            raise StoreUnavailable(str(error), hint="use another --root; this file says what the store is") from error
         _make_private(layout)
     if marker.get("format") != FORMAT:
         raise StoreUnavailable(
@@ -267,8 +269,16 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
+class Damaged(StoreUnavailable):
+    """A file of the store holds something that builda never wrote; `path` is the file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"damaged file in the store: {path}", hint="builda fsck --repair removes it")
+        self.path = path
+
+
 def read_json(path: str) -> dict[str, Any]:
-    """The JSON object in a file of the store; FileNotFoundError, or StoreUnavailable when it is damaged.
+    """The JSON object in a file of the store; FileNotFoundError, or Damaged.
 
     An empty file counts as none: a power cut makes them of those that nobody synced, and nothing else does.
     """
@@ -278,10 +288,10 @@ def read_json(path: str) -> dict[str, Any]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     try:
         value = json.loads(data)
-    except ValueError as error:
-        raise StoreUnavailable(f"damaged file in the store: {path}", hint="builda fsck says what is wrong") from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path) from error
     if not isinstance(value, dict):
-        raise StoreUnavailable(f"damaged file in the store: {path}", hint="builda fsck says what is wrong")
+        raise Damaged(path)
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -41,6 +42,38 @@ def brief(path: str, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
     try:
         fcntl.flock(fd, kind)
         yield
+    finally:
+        os.close(fd)
+
+
+class Notes:
+    """Whether what a lock guards was left half changed: the lock file is not empty from `dirty` to `clean`."""
+
+    def __init__(self, fd: int) -> None:
+        info = os.fstat(fd)
+        self._fd = fd
+        self._is_file = stat.S_ISREG(info.st_mode)
+        self.is_dirty = not self._is_file or info.st_size > 0
+
+    def dirty(self) -> None:
+        """A change begins."""
+        if self._is_file:
+            with suppress(OSError):  # a full disk: a kill at this moment leaves what `prune` mends
+                os.pwrite(self._fd, b"changing\n", 0)
+
+    def clean(self) -> None:
+        """The change is done."""
+        if self._is_file:
+            os.ftruncate(self._fd, 0)
+
+
+@contextmanager
+def noted(path: str) -> Iterator[Notes]:
+    """As `brief`, with what the last holder left in the lock file."""
+    fd = _opened(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield Notes(fd)
     finally:
         os.close(fd)
 

@@ -96,10 +96,13 @@ class Snapshots:
 
     def info(self, snapshot: str) -> Info:
         """What is known of a snapshot; NotFound when it is not (wholly) there."""
+        path = self._layout.path("snapshots", snapshot, "info.json")
         try:
-            return Info(**layout.read_json(self._layout.path("snapshots", snapshot, "info.json")))
+            return Info(**layout.read_json(path))
         except FileNotFoundError as error:
             raise NotFound(f"no such snapshot: {snapshot}") from error
+        except TypeError as error:
+            raise layout.Damaged(path) from error
 
     def exists(self, snapshot: str) -> bool:
         """Whether it is there; then no sweep takes it while this process holds a lease."""

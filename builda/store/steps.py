@@ -47,7 +47,10 @@ class Steps:
             value = layout.read_json(self._layout.path("steps", key.encoded))
         except (FileNotFoundError, StoreUnavailable):  # never written, or emptied by a power cut: nothing syncs a cache
             return None
-        result = _parsed(value)
+        try:
+            result = _parsed(value)
+        except (KeyError, TypeError, InvalidValue):
+            return None
         if not self._is_trusted(result.snapshot):
             if not (result.empty or self._is_stored(result)):
                 return None
@@ -82,7 +85,7 @@ class Steps:
         for name in layout.iter_names(self._layout.path("steps")):
             if name.startswith("image-"):
                 continue
-            with suppress(FileNotFoundError, StoreUnavailable):
+            with suppress(FileNotFoundError, StoreUnavailable, KeyError, TypeError, InvalidValue):
                 yield Digest("sha256", name), _parsed(layout.read_json(self._layout.path("steps", name)))
 
     def forget(self) -> None:

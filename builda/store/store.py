@@ -15,7 +15,7 @@ from builda.errors import InUse, InvalidValue, NotFound, StoreUnavailable
 from builda.store import layout
 from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
-from builda.store.layout import Layout
+from builda.store.layout import Damaged, Layout
 from builda.store.snapshots import COMPOSED, FUSE, Snapshots
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Store:
         self.driver = driver
         self.now = now
         self.blobs = Blobs(where)
-        self.images = Images(where, self.blobs)
+        self.images = Images(where, self.blobs, self.report)
         self._userxattr = userxattr
         self.lasting: Snapshots = _trees_of(trees)(where, self.blobs, userxattr=userxattr)
         """The trees that outlive this process."""
@@ -82,6 +82,10 @@ class Store:
         """Whether trees are worked with for the first time in this store."""
         self.can_mount = True
         """Whether commands get their trees by mounts; otherwise all that they see is put into the tree itself."""
+        self.warn: Callable[[Damaged], None] = _silent
+        """Told once of each record that cannot be read; what it describes counts as missing."""
+        self.damaged: set[str] = set()
+        """The paths of those that were found."""
         self.composes = driver == COMPOSED
         """Whether layers are composed, of lists of files, as long as nothing needs a tree."""
 
@@ -135,6 +139,12 @@ class Store:
     def root(self) -> str:
         """The root directory."""
         return self.layout.root
+
+    def report(self, error: Damaged) -> None:
+        """A record could not be read."""
+        if error.path not in self.damaged:
+            self.damaged.add(error.path)
+            self.warn(error)
 
     def lease(self) -> None:
         """From now on nothing that this process makes or reuses is garbage to others, until the store is closed."""
@@ -207,15 +217,18 @@ class Store:
         """Nothing is called `name` any more."""
         return self.images.untag(name)
 
-    def remove_image(self, text: str, *, force: bool = False, detach: Callable[[str], None] | None = None) -> Removal:
-        """Take a name off, or an image away; with `force` its working containers too. Its content goes with it."""
+    def remove_image(
+        self, text: str, *, force: bool = False, detach: Callable[[str], None] | None = None, sweep: bool = True
+    ) -> Removal:
+        """Take a name off, or an image away; with `force` its working containers too. Its content goes with it, or, if
+        the caller removes more of them and sweeps at the end, with that `sweep`."""
         image = self.image(text)
         if force:
             for container in self.iter_containers():
                 if container.image_digest == image.digest:
                     self.remove_container(container, detach=detach)
-        removal = self.images.remove(text, force=force, in_use=self._in_use())
-        if removal.deleted:
+        removal = self.images.remove(text, force=force, in_use=self._in_use)
+        if removal.deleted and sweep:
             self.sweep()
         return removal
 
@@ -252,7 +265,7 @@ class Store:
         """The snapshots that this one is of, by the driver that made it; where there is none, those of new trees."""
         try:
             driver = self.snapshots.info(snapshot).driver
-        except NotFound:
+        except (NotFound, Damaged):
             return self.snapshots
         for known in (self.snapshots, self.lasting):
             if driver in (None, known.driver):
@@ -329,7 +342,7 @@ class Store:
         if self._containers is None:
             from builda.store.containers import Containers
 
-            self._containers = Containers(self.layout)
+            self._containers = Containers(self.layout, self.report)
         return self._containers
 
     def create_container(self, container: WorkingContainer, *, name: str | None, prefix: str) -> WorkingContainer:
@@ -472,9 +485,9 @@ class Store:
 
     def fsck(self) -> tuple[str, ...]:
         """What is wrong in the store, in words; changes nothing."""
-        from builda.store import gc
+        from builda.store.fsck import examine
 
-        return gc.fsck(self)
+        return examine(self).faults
 
 
 def _trees_of(driver: str) -> type[Snapshots]:
@@ -507,6 +520,10 @@ def _first_free(path: str) -> Iterator[str]:
         finally:
             lock.release()
         return
+
+
+def _silent(error: Damaged) -> None:
+    """For those who do not want to know."""
 
 
 def _unseen(event: Event) -> None:

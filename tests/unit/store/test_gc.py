@@ -19,6 +19,7 @@ from builda.oci.config import History
 from builda.oci.digest import Digest
 from builda.store import gc, leases, locks
 from builda.store.containers import FrozenLayer
+from builda.store.fsck import examine
 from builda.store.locks import is_held
 from builda.store.steps import StepResult
 from builda.store.store import Store
@@ -177,7 +178,7 @@ def test_temporaries_of_dead_processes_go_and_those_of_living_ones_stay(store: S
     tree = Path(store.layout.path("ingest", DEAD))
     (tree / "deep/deeper").mkdir(parents=True)
     (tree / "deep").chmod(0o000)
-    assert store.fsck() == (f"left by a dead process: ingest/{DEAD}",)
+    assert examine(store) == ((), (f"left by a dead process: ingest/{DEAD}",))
     sweep(store)
     assert mine.exists()
     assert not tree.exists()

@@ -187,9 +187,14 @@ def test_removing_the_last_name_removes_the_image_and_its_content(store: Store) 
 
 def test_id_with_several_names_needs_force(store: Store) -> None:
     image = images.put(store, images.simple(), NAME, "localhost/app:v1")
+    names = image.names
     with pytest.raises(InUse, match="several names"):
         store.remove_image(image.id.encoded)
-    assert store.remove_image(image.id.encoded, force=True).untagged == image.names
+    assert (
+        store.remove_image(image.id.encoded, force=True).untagged
+        == names
+        == ("localhost/app:latest", "localhost/app:v1")
+    )
 
 
 def test_image_of_a_container_needs_force_which_removes_that_too(store: Store) -> None:
