@@ -46,7 +46,7 @@ def copy(
     TreeNeeded, with nothing copied, in a container that was composed so far and cannot take this without a tree.
     """
     with ExitStack() as stack:
-        stack.enter_context(_full_disk(builder))
+        stack.enter_context(_named(builder, step))
         current = stack.enter_context(occupied(builder, container))
         if builder.store.is_list(current.snapshot):
             from builda.builder import composing
@@ -86,11 +86,13 @@ def told(builder: Builder, step: Copy, request: CopyRequest) -> AbstractContextM
 
 
 @contextmanager
-def _full_disk(builder: Builder) -> Iterator[None]:
-    """A full disk is the store's; whatever else fails is about the files copied."""
+def _named(builder: Builder, step: Copy) -> Iterator[None]:
+    """A full disk is the store's; whatever else fails is about the files copied, and names them."""
     try:
         yield
     except OSError as error:
+        if error.filename is None and step.sources:
+            error.filename = " ".join(step.sources)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise (
                 builder.store.full_memory(did_not_fit=True) or layout.unavailable(error, builder.store.root)

@@ -141,8 +141,12 @@ def annotation(item: str) -> tuple[str, str]:
 def _bytes_of(path: str | None) -> bytes | None:
     if path is None:
         return None
+    from builda.oci.document import decode_any
+
     with open(path, "rb") as file:
-        return file.read()
+        data = file.read()
+    decode_any(data, f"configuration to merge, {path},")  # what is wrong with it is said with its name
+    return data
 
 
 def metadata(image: Image) -> str:

@@ -52,13 +52,19 @@ def run(session: Session, *, container: str, command: tuple[str, ...], **values:
     """
     args = command[1:] if command[:1] == ("--",) else command
     if not args:
-        raise InvalidValue("command must be specified", hint=f"as in: builda run {container} -- ls -l")
+        raise InvalidValue("command must be specified", hint=_without_command(session, container))
     target = session.container(container)
     layer, created_by = values.pop("layer"), values.pop("created_by")
     if created_by is None and (groups.adds_history(values.pop("add_history"), session.environ) or layer):
         created_by = f"/bin/sh -c {shlex.join(args)}"
     with ExitStack() as stack:
         _run(session, target, args, _inputs(session, values, stack, layer=layer), created_by, values, layer=layer)
+
+
+def _without_command(session: Session, container: str) -> str:
+    if session.store.find_container(container) is not None:
+        return f"as in: builda run {container} -- ls -l"
+    return f"{container} stands where a container is named; does an option before it lack its value?"
 
 
 def _run(

@@ -5,6 +5,7 @@ Everything is decided here, before anything is written: a source that names noth
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -183,10 +184,21 @@ def _is_let_through(source: Source, path: str) -> bool:
         return not Filter(source.ignore, NOTHING).leaves_out(parent, path, os.fsdecode(name), info)
 
 
+def _stat(source: Source, path: str, *, follow: bool) -> os.stat_result | None:
+    """What is there; NotFound for a path through a link that names an open file rather than a place."""
+    try:
+        return (paths.stat_in_root if follow else paths.lstat_in_root)(source.root, path)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        hint = "links of /proc, such as /dev/stdin, name open files of one process; write the content to a file first"
+        raise NotFound(f"{source.missing}, but links that lead to no place: {source.path}", hint=hint) from error
+
+
 def _top(source: Source, path: str, pivot: str, rules: Rules) -> Top:
-    info = paths.lstat_in_root(source.root, path)
+    info = _stat(source, path, follow=False)
     if info is not None and stat.S_ISLNK(info.st_mode) and rules.follow_symlinks:
-        info = paths.stat_in_root(source.root, path)
+        info = _stat(source, path, follow=True)
         if info is None:
             hint = _about_link(source, path)
             raise NotFound(f"{source.missing}, but a link that leads nowhere: {source.path}", hint=hint)
@@ -245,6 +257,8 @@ def _near_miss(source: Source, path: str) -> str | None:
 def _about_link(source: Source, path: str) -> str:
     with paths.parent_of(source.root, path) as (parent, name):
         target = os.fsdecode(os.readlink(name, dir_fd=parent))
+    if not source.within and source.path.startswith("/"):
+        return f"/{path} is a link to {target}"
     return f"{path} is a link to {target}, and links are followed inside {source.within or 'the directory'} only"
 
 

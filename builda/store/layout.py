@@ -115,7 +115,7 @@ def create(layout: Layout) -> None:
     with translated(layout.root):
         try:
             marker = read_json(layout.path("builda.json"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             _make(layout)
             return
         except Damaged as error:
@@ -129,7 +129,12 @@ def create(layout: Layout) -> None:
 
 
 def _make(layout: Layout) -> None:
-    private.make(layout.root)
+    try:
+        private.make(layout.root)
+    except (FileNotFoundError, NotADirectoryError) as error:  # in /proc, below a file
+        words = os.strerror(error.errno or errno.ENOENT).lower()
+        hint = "choose another place with --root"
+        raise StoreUnavailable(f"store cannot be made, {words}: {layout.root}", hint=hint) from error
     for name in DIRECTORIES:
         private.make(layout.path(name))
     _make_private(layout)

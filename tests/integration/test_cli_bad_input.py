@@ -327,3 +327,27 @@ def test_files_for_registries_are_read_before_anything_is_done(
 def test_a_broken_certificate_is_named_at_once(builda: Builda, base: str, tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_text("x")
     assert f"not a PEM certificate: {tmp_path}/ca.crt" in builda.fails("pull", "--cert-dir", tmp_path, base)
+
+
+def test_errors_of_files_name_them(builda: Builda, container: str, tmp_path: Path) -> None:
+    (tmp_path / "dangling").symlink_to("/no/where")
+    for args, message, hint in (
+        (
+            ("copy", container, "/dev/stdin", "/x"),
+            "links that lead to no place: /dev/stdin",
+            "open files of one process",
+        ),
+        (("copy", container, "/proc/self/mem", "/x"), "input/output error: /proc/self/mem", ""),
+        (
+            ("copy", container, f"{tmp_path}/d*", "/x/"),
+            f"leads nowhere: {tmp_path}/d*",
+            f"{tmp_path}/dangling is a link",
+        ),
+        (("commit", "--config", "/etc/passwd", container), "configuration to merge, /etc/passwd, is not JSON", ""),
+        (("--root", "/proc/x", "images"), "store cannot be made, no such file or directory: /proc/x", "--root"),
+        (("--root", "/etc/passwd", "images"), "store cannot be made, not a directory: /etc/passwd", "--root"),
+        (("run", "--env", container, "true"), "command must be specified", "does an option before it lack its value?"),
+    ):
+        said = builda.fails(*args, given="text")
+        assert message in said
+        assert hint in said
