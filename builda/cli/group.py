@@ -155,7 +155,7 @@ def invoke(args: Sequence[str]) -> int:
 
 def complete(shell: str, args: Sequence[str]) -> int:
     """Answer the script of `shell`, which has put its name into _BUILDA_COMPLETE and the line into `args`."""
-    from builda.cli.complete import reply
+    from builda.cli.completing import reply
 
     group = make_group()
     with click.Context(group, info_name="builda"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from builda.cli.complete import CHOICES, OF_VERB, answered, reply
+from builda.cli.completing import CHOICES, OF_VERB, answered, reply
 from builda.cli.group import ALIASES, VERBS, make_group
 from builda.cli.pages import TOPICS
 from builda.cli.verb import GLOBAL_OPTIONS

@@ -1,0 +1,297 @@
+"""Completion: what can stand at the end of a command line, for the scripts of `shells`.
+
+The line is read by the rules of `verb.normalised`. Where no answer is known the shell completes file names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from builda.cli.complete import containers, images
+from builda.cli.options import Switch
+from builda.cli.verb import GIVEN, GLOBAL_OPTIONS, Verb
+
+if TYPE_CHECKING:
+    from builda.cli.group import Group
+
+_SAFE = re.compile(r"[\w@%+=:,./!-]+")
+"""Words that mean themselves to every shell; others, as from a hostile Containerfile, are not offered."""
+_AFTER_REDIRECTION = re.compile(r"(\d*|&)(>>?|>\||<)")
+_STAGE = re.compile(rb"^\s*FROM\s.*\sAS\s+(\S+)\s*$", re.IGNORECASE | re.MULTILINE)
+_LARGEST_FILE = 1 << 20  # bytes of a Containerfile that is looked at
+
+CHOICES: Mapping[str, str] = {
+    "--allow": "security.insecure",
+    "--cgroupns": "host private",
+    "--compression-format": "gzip zstd",
+    "--ipc": "host private",
+    "--isolation": "native oci rootless chroot",
+    "--log-level": "trace debug info warn error fatal panic",
+    "--mode": "auto direct userns subid single chroot traced",
+    "--network": "host none private",
+    "--pid": "host private",
+    "--platform": "linux/amd64 linux/arm64 linux/386 linux/arm/v7 linux/ppc64le linux/riscv64 linux/s390x local",
+    "--policy": "always missing never newer",
+    "--print-plan": "text json",
+    "--progress": "auto plain tty",
+    "--pull": "always missing never newer",
+    "--storage-driver": "overlay fuse-overlayfs plain composed",
+    "--userns": "auto host private",
+    "--uts": "host private",
+}
+"""The values of options that have a few, whatever the verb."""
+OF_VERB: Mapping[tuple[str, str], str] = {
+    ("build", "--format"): "oci docker",
+    ("build", "--output"): "type=local type=tar type=oci type=docker type=image type=registry",
+    ("commit", "--format"): "oci docker",
+    ("containers", "--filter"): "ancestor= id= name=",
+    ("from", "--format"): "oci docker",
+    ("images", "--filter"): "before= dangling= id= intermediate= label= manifest= readonly= reference= since= until=",
+    ("inspect", "--type"): "container image",
+    ("prune", "--filter"): "until=",
+    ("push", "--format"): "oci docker",
+}
+"""Those that mean something else with another verb."""
+_BOOLEAN = "true false"
+
+
+class Word(NamedTuple):
+    """A word that can stand there, and what it means ("" where it says so itself)."""
+
+    value: str
+    help: str = ""
+
+
+class Answer(NamedTuple):
+    """The words; without any, `files` or `dirs` of the shell's own. A word that ends in `=` goes on after it."""
+
+    words: Sequence[Word] = ()
+    kind: str = "files"
+
+
+class _Line(NamedTuple):
+    """The words before the one to be completed, taken apart."""
+
+    context: click.Context
+    verb: Verb | None
+    options: Mapping[str, click.Parameter]
+    arguments: Sequence[str]
+    waiting: click.Parameter | None
+    """The option whose value comes next."""
+    ended: bool
+    """Whether an argument or `--` has ended the options."""
+
+
+def reply(group: Group, shell: str, args: Sequence[str]) -> str:
+    """What builda prints for the script of `shell`, which has given `args`."""
+    from builda.cli.shells import SHELLS
+
+    typed = ""  # what stands before the part of the word that bash lets a completion replace
+    if shell == "bash":
+        line, part = args
+        *words, incomplete = _split(line)[1:] or [""]
+        typed = incomplete.removesuffix(part) if incomplete.endswith(part) else ""
+    else:
+        *words, incomplete = args
+    answer = answered(group, words, incomplete, describe=SHELLS[shell].describes)
+    words_ = [word for word in answer.words if _SAFE.fullmatch(word.value)]
+    kind = answer.kind
+    if words_:
+        kind = "nospace" if all(word.value.endswith("=") for word in words_) else "words"
+    lines = [word.value.removeprefix(typed) + (f"\t{word.help}" if SHELLS[shell].describes else "") for word in words_]
+    return "\n".join([kind, *lines])
+
+
+def answered(group: Group, words: Sequence[str], incomplete: str, *, describe: bool = False) -> Answer:
+    """What can stand at the place of `incomplete`, after `words`."""
+    if words and _AFTER_REDIRECTION.fullmatch(words[-1]):
+        return Answer()
+    line = _read(group, words)
+    if line.waiting is not None:
+        return _value_of(line, line.waiting, incomplete)
+    if not line.ended and incomplete.startswith("-"):
+        return _options(line, incomplete)
+    if line.verb is None:
+        return Answer() if line.ended else Answer(_starting(_verbs(group, line.context, describe=describe), incomplete))
+    return _argument(line, incomplete)
+
+
+def _split(line: str) -> list[str]:
+    """The words of a line of bash; the last is the one at its end, "" after a blank."""
+    from click.shell_completion import split_arg_string
+
+    words = split_arg_string(line)
+    return [*words, ""] if not words or (line[-1:].isspace() and not line[:-1].endswith("\\")) else words
+
+
+def _read(group: Group, words: Sequence[str]) -> _Line:
+    context = click.Context(group, info_name="builda", resilient_parsing=True)
+    given: dict[str, tuple[str, ...]] = context.meta.setdefault(GIVEN, {})
+    options = _by_name([*GLOBAL_OPTIONS, *group.get_params(context)])
+    verb: Verb | None = None
+    arguments: list[str] = []
+    ended = False
+    queue = deque(words)
+    while queue:
+        word = queue.popleft()
+        if ended or not word.startswith("-") or word == "-":
+            if verb is not None:
+                arguments.append(word)
+                ended = ended or not verb.interspersed
+                continue
+            found = group.get_command(context, word)
+            if not isinstance(found, Verb):
+                return _Line(context, None, {}, (), None, True)
+            verb, context = found, click.Context(found, parent=context, info_name=word, resilient_parsing=True)
+            options = {**options, **_by_name(found.get_params(context))}
+        elif word == "--":
+            ended = True
+        else:
+            option, value = _option(word, options)
+            if option is None:
+                continue
+            if value is None and not queue:
+                return _Line(context, verb, options, arguments, option, ended)
+            name = str(option.name)
+            given[name] = (*given.get(name, ()), queue.popleft() if value is None else value)
+    return _Line(context, verb, options, arguments, None, ended)
+
+
+def _by_name(params: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
+    return {name: param for param in params if isinstance(param, click.Option) for name in param.opts}
+
+
+def _option(word: str, options: Mapping[str, click.Parameter]) -> tuple[click.Parameter | None, str | None]:
+    """The option that takes a value, and that value if `word` has it; (None, None) for a switch or no option."""
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        option = options.get(name)
+        if option is None or (not equals and _is_complete(option)):
+            return None, None
+        return option, value if equals else None
+    for at, letter in enumerate(word[1:], start=2):
+        option = options.get(f"-{letter}")
+        if option is None:
+            return None, None
+        if not _is_complete(option):
+            return option, word[at:].removeprefix("=") or None
+    return None, None
+
+
+def _is_complete(option: click.Parameter) -> bool:
+    """Whether it needs no value: a switch, or an option whose value stands behind `=` only."""
+    return isinstance(option, click.Option) and (option.is_flag or getattr(option, "bare", None) is not None)
+
+
+def _options(line: _Line, incomplete: str) -> Answer:
+    name, equals, value = incomplete.partition("=")
+    if equals:
+        option = line.options.get(name)
+        if option is None:
+            return Answer()
+        answer = _value_of(line, option, value)
+        return Answer([word._replace(value=f"{name}={word.value}") for word in answer.words], answer.kind)
+    own = line.verb.get_params(line.context) if line.verb is not None else ()
+    ranked = [*_by_name(own), *line.options]  # those of the verb first
+    found = [
+        Word(name, _sentence(option))
+        for name in dict.fromkeys(ranked)
+        if isinstance(option := line.options[name], click.Option) and not option.hidden
+    ]
+    return Answer(_starting(found, incomplete))
+
+
+def _sentence(option: click.Option) -> str:
+    return " ".join((option.help or "").split())
+
+
+def _value_of(line: _Line, option: click.Parameter, incomplete: str) -> Answer:
+    """Values of an option; of a list those of its last part."""
+    if isinstance(option, Switch):
+        return Answer(_starting(map(Word, _BOOLEAN.split()), incomplete))
+    named = next((name for name in option.opts if name.startswith("--")), option.opts[0])
+    verb = line.verb.name or "" if line.verb is not None else ""
+    metavar = getattr(option, "metavar", None) or ""
+    before, comma, last = incomplete.rpartition(",") if metavar.endswith("…") else ("", "", incomplete)
+    choices = OF_VERB.get((verb, named)) or CHOICES.get(named)
+    if choices is not None:
+        found = [Word(before + comma + choice) for choice in choices.split()]
+        return Answer(_starting(found, before + comma + last))
+    if named == "--target" and verb == "build":
+        return Answer(_starting(map(Word, _stages(line)), incomplete))
+    for kind, completer in _NAMED.items():
+        if kind in metavar.split("|"):
+            return Answer([Word(value) for value in completer(line.context, option, incomplete)])
+    return Answer(kind="dirs" if metavar == "DIR" else "files")
+
+
+_NAMED: Mapping[str, Callable[[click.Context, click.Parameter, str], list[str]]] = {
+    "CONTAINER": containers,
+    "IMAGE": images,
+}
+"""What options take a name of, by their metavars."""
+
+
+def _argument(line: _Line, incomplete: str) -> Answer:
+    assert line.verb is not None
+    params = [param for param in line.verb.params if isinstance(param, click.Argument)]
+    at = len(line.arguments)
+    if at >= len(params) and params and params[-1].nargs == -1:
+        at = len(params) - 1
+    if at >= len(params):
+        return Answer()
+    taken = set(line.arguments)
+    items = params[at].shell_complete(line.context, incomplete)
+    return Answer([Word(item.value) for item in items if item.type == "plain" and item.value not in taken])
+
+
+def _verbs(group: Group, context: click.Context, *, describe: bool) -> list[Word]:
+    from builda.cli.group import ALIASES, VERBS
+
+    if not describe:
+        return [Word(name) for name in sorted([*VERBS, *ALIASES])]
+    words = []
+    for name in sorted([*VERBS, *ALIASES]):
+        command = group.get_command(context, name)
+        assert command is not None
+        words.append(Word(name, f"as {ALIASES[name]}" if name in ALIASES else command.get_short_help_str(100)))
+    return words
+
+
+def _starting(words: Iterable[Word], incomplete: str) -> list[Word]:
+    return [word for word in words if word.value.startswith(incomplete)]
+
+
+def _stages(line: _Line) -> list[str]:
+    """The names of the stages of the Containerfile that the line builds, as far as no preprocessor makes them."""
+    import os
+
+    given = line.context.find_root().meta.get(GIVEN, {})
+    directory = line.arguments[0] if line.arguments else "."
+    names = given.get("file") or [os.path.join(directory, name) for name in ("Containerfile", "Dockerfile")]
+    for name in names:
+        text = _content(name)
+        if text is not None:
+            return list(dict.fromkeys(stage.decode(errors="replace") for stage in _STAGE.findall(text)))
+    return []
+
+
+def _content(path: str) -> bytes | None:
+    """The beginning of a regular file; None where none can be read."""
+    import os
+    import stat
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return os.read(descriptor, _LARGEST_FILE) if regular else None
+    finally:
+        os.close(descriptor)
