@@ -81,7 +81,7 @@ def _perform(
     isolation = builder.isolation(options)
     asked = process.network_name(options)
     if isolation.name == "chroot" and asked not in (None, "host"):
-        raise InvalidValue(f"isolation chroot has the host's network only: {asked}")
+        raise InvalidValue(f"cannot set --network other than host with --isolation chroot: {asked}")
 
     def sandbox(network: str) -> Sandbox:
         return process.sandbox_of(
