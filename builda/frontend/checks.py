@@ -96,7 +96,7 @@ def _stage_checks(listed: list[tuple[Instruction, Typed]]) -> Iterator[Finding]:
     for instruction, item in listed:
         if not isinstance(item, From):
             continue
-        raw = instruction.value.split()[-1]
+        raw = words.last(instruction.value)
         if item.name is not None:
             if raw != raw.lower():
                 yield Finding("StageNameCasing", f"stage name should be lower case: {raw}", item.at)
@@ -124,7 +124,7 @@ def _descriptions(parsed: Parsed, listed: list[tuple[Instruction, Typed]]) -> It
         comment = next(iter(parsed.comments.get(instruction.at, ())[-1:]), "")
         names = [pair[0] for pair in item.pairs] if isinstance(item, Arg) else []
         if isinstance(item, From) and item.name is not None:
-            names = [instruction.value.split()[-1], item.name]
+            names = [words.last(instruction.value), item.name]
         if not comment or not names or comment.partition(" ")[0] in names:
             continue
         message = f"comment above {instruction.keyword} should begin with its name: # {names[0]} DESCRIPTION"

@@ -55,6 +55,11 @@ def first_part(text: str, escape: str = "\\") -> str:
     return "" if match is None else match[0]
 
 
+def last(text: str) -> str:
+    """What stands behind the last white space of a text, quotes or not."""
+    return _BLANKS.split(text.strip(BLANK))[-1]
+
+
 def has_open_quote(text: str) -> bool:
     """Whether a quote in `text` is never closed (a backslash escapes), so that its words cannot be told apart."""
     return any(quote in _CLOSED.sub("", text) for quote in "\"'")

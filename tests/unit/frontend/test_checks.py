@@ -230,3 +230,10 @@ def test_a_comment_above_an_instruction_skips_checks_of_it(comment: str, kept: b
 
 def test_an_empty_continuation_is_told_once_for_its_instruction() -> None:
     assert found("FROM a\nRUN x \\\n\n\n y \\\n\n z\nRUN a\n") == [("NoEmptyContinuation", 7)]
+
+
+@pytest.mark.parametrize(
+    "text", ["FROM \x85\n", "FROM a AS b\n# \x85\nFROM \u2003\n", "FROM a\nEXPOSE \u00a0\n", "FROM a\nENV \x1c=1\n"]
+)
+def test_odd_white_space_is_no_trouble(text: str) -> None:
+    assert "UndefinedVar" not in dict(found(f"{DESCRIBED}{text}"))
