@@ -124,7 +124,7 @@ def inherit_directories(root: int, lowers: Sequence[int], implied: Sequence[str]
                     _look_like(root, model, path)
                 finally:
                     os.close(model)
-            if model is not None or _hides(lower, path):  # what is further below does not show
+            if model is not None or _shows(lower, path) is not None:  # what is further below does not show
                 break
 
 
@@ -153,37 +153,59 @@ def drop_idle_whiteouts(root: int, lowers: Sequence[int], hidden: Sequence[str])
 
 
 def _is_shown(lowers: Sequence[int], path: bytes) -> bool:
+    return next((found for lower in lowers if (found := _shows(lower, path)) is not None), False)
+
+
+def _shows(layer: int, path: bytes) -> bool | None:
+    """Whether the layer has `path` (True), hides what lower layers have there (False), or says nothing of it (None)."""
     head, _, name = path.rpartition(b"/")
-    for lower in lowers:
-        directory = _directory_in(lower, head)
-        if directory is not None:
-            try:
-                info = _lstat(directory, name)
-            finally:
-                os.close(directory)
-            if info is not None:
-                return not _is_whiteout(info)
-            if _is_cut_off(lower, head):
-                return False
-        elif _hides(lower, head):
-            return False
-    return False
+    cut_off = False
+    fd = os.dup(layer)
+    try:
+        for part in head.split(b"/") if head else ():
+            inner = _child(fd, part)
+            if inner is None:
+                return False if cut_off or _lstat(fd, part) or _lstat(fd, WHITEOUT + part) else None
+            os.close(fd)
+            fd = inner
+            cut_off = cut_off or _is_opaque(fd)
+        info = _lstat(fd, name)
+        if info is not None:
+            return not _is_whiteout(info)
+        return False if cut_off or _lstat(fd, WHITEOUT + name) else None
+    finally:
+        os.close(fd)
 
 
 def _is_cut_off(layer: int, path: bytes) -> bool:
     """Whether nothing of lower layers shows in the layer's directory `path`, as it or one above it is opaque."""
-    parts = path.split(b"/") if path else []
-    for count in range(1, len(parts) + 1):
-        fd = _directory_in(layer, b"/".join(parts[:count]))
-        if fd is None:
-            return False
-        try:
-            values = os.listxattr(fd)
-        finally:
+    fd = os.dup(layer)
+    try:
+        for part in path.split(b"/") if path else ():
+            inner = _child(fd, part)
+            if inner is None:
+                return False
             os.close(fd)
-        if any(name in values for name in xattrs.OPAQUE):
-            return True
-    return False
+            fd = inner
+            if _is_opaque(fd):
+                return True
+        return False
+    finally:
+        os.close(fd)
+
+
+def _is_opaque(directory: int) -> bool:
+    return not frozenset(xattrs.OPAQUE).isdisjoint(os.listxattr(directory))
+
+
+def _child(parent: int, name: bytes) -> int | None:
+    """A descriptor of the directory `name` in `parent`; None when it is none."""
+    try:
+        return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return None
 
 
 def _directory_in(layer: int, path: bytes) -> int | None:
@@ -191,27 +213,13 @@ def _directory_in(layer: int, path: bytes) -> int | None:
     fd = os.dup(layer)
     for part in path.split(b"/") if path else ():
         try:
-            inner = os.open(part, _OPEN_DIRECTORY, dir_fd=fd)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                raise
-            return None
+            inner = _child(fd, part)
         finally:
             os.close(fd)
+        if inner is None:
+            return None
         fd = inner
     return fd
-
-
-def _hides(layer: int, path: bytes) -> bool:
-    """Whether the layer has no directory in the place of `path` or of what is above it, or says that it is deleted."""
-    head, _, name = path.rpartition(b"/")
-    directory = _directory_in(layer, head)
-    if directory is None:
-        return _hides(layer, head)
-    try:
-        return _lstat(directory, name) is not None or _lstat(directory, WHITEOUT + name) is not None
-    finally:
-        os.close(directory)
 
 
 def _look_like(root: int, model: int, path: bytes) -> None:
@@ -638,19 +646,30 @@ class _Flat(_Unpacker):
         if name not in self.own.get(path.rpartition(b"/")[0], ()):
             paths.remove_tree(parent, name)
             return
-        info = _lstat(parent, name)
-        if info is None or not stat.S_ISDIR(info.st_mode):
-            return
-        fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
-        try:
-            self.purge(fd, path)
-        finally:
-            os.close(fd)
+        fd = _child(parent, name)
+        if fd is not None:
+            try:
+                self.purge(fd, path)
+            finally:
+                os.close(fd)
 
-    def purge(self, fd: int, path: bytes) -> None:
-        prefix = path + b"/" if path else b""
-        for name in map(os.fsencode, os.listdir(fd)):
-            self.remove(fd, prefix + name, name)
+    def purge(self, directory: int, path: bytes) -> None:
+        """The same of all that the directory at `path` holds."""
+        with paths.Descent(directory) as at:
+            stack = [(path, os.listdir(at.fd))]
+            while stack:
+                here, names = stack[-1]
+                if not names:
+                    stack.pop()
+                    if stack:
+                        at.leave()
+                    continue
+                name = os.fsencode(names.pop())
+                if name not in self.own.get(here, ()):
+                    paths.remove_tree(at.fd, name)
+                elif (info := _lstat(at.fd, name)) is not None and stat.S_ISDIR(info.st_mode):
+                    at.enter(name)
+                    stack.append((here + b"/" + name if here else name, os.listdir(at.fd)))
 
 
 class _Extracting(_Unpacker):

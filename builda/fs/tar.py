@@ -202,7 +202,7 @@ _REGULAR_SUM = sum(_REGULAR_TAIL)
 
 
 def _pax_record(key: str, value: bytes) -> bytes:
-    body = b" %b=%b\n" % (key.encode(), value)
+    body = b" %b=%b\n" % (key.encode("utf-8", "surrogateescape"), value)
     length = len(body) + len(str(len(body)))
     if len(str(length)) != len(str(len(body))):
         length = len(body) + len(str(length))
@@ -518,12 +518,7 @@ def _member(
         sparse, size, stored = _sparse(stream, record, records, raw_kind, stored)
     if b"\0" in name or b"\0" in link:
         raise CorruptContent(f"name holds a NUL byte: {shown(name)}")
-    if (
-        stored < 0
-        or size < 0
-        or not (0 <= uid < _ID_LIMIT and 0 <= gid < _ID_LIMIT)
-        or abs(mtime) > _TIME_LIMIT * 10**9
-    ):
+    if stored < 0 or size < 0 or not (0 <= uid < _ID_LIMIT and 0 <= gid < _ID_LIMIT) or abs(mtime) > _TIME_LIMIT:
         raise CorruptContent(f"size, owner or time of a tar entry is out of range: {shown(name)}")
     entry = TarEntry(
         name,
@@ -560,6 +555,8 @@ def _device(parts: tuple[bytes, ...], name: bytes) -> tuple[int, int]:
 
 
 def _xattrs(records: Mapping[str, bytes]) -> dict[str, bytes]:
+    if any("\0" in key for key in records):
+        raise CorruptContent("name of an extended attribute holds a NUL byte")
     return standin.without({key[len(XATTR) :]: value for key, value in records.items() if key.startswith(XATTR)})
 
 

@@ -422,7 +422,7 @@ class _Measuring(Walk):
 
 
 def _packed(values: Mapping[str, bytes]) -> bytes:
-    return b"".join(b"%b=%d=%b" % (name.encode(), len(value), value) for name, value in values.items())
+    return b"".join(b"%b=%d=%b" % (os.fsencode(name), len(value), value) for name, value in values.items())
 
 
 class _Hashing:
