@@ -128,12 +128,14 @@ def _of_fetched(fetched: Fetched, what: str, files: tuple[str, ...], ignore_file
 
 
 def _file_inside(directory: Path, name: str, what: str) -> tuple[str, bytes]:
-    """A Containerfile of a fetched context, which is never one of this machine."""
+    """A Containerfile of a fetched context; one of this machine where the context has none of this name."""
     from builda.builder.contexts import read_inside
 
     if name == "-":
         return STDIN, sys.stdin.buffer.read(_limit() + 1)
     data = read_inside(directory, name, _limit() + 1)
+    if data is None and os.path.isfile(name):
+        return name, _read(Path(name).parent, name)
     if data is None:
         raise NotFound(f"no such file or directory for the Containerfile in {what}: {name}")
     return str(directory / name.lstrip("/")), data

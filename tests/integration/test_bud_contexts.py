@@ -154,14 +154,21 @@ def test_errors_in_a_fetched_context_have_its_own_paths(builda: Builda, reposito
     assert "Error: Bad.in:2: no such include file: nowhere" in said
 
 
-def test_a_containerfile_of_a_fetched_context_is_never_one_of_this_machine(
+def test_a_containerfile_of_this_machine_can_be_named_for_a_fetched_context(
     builda: Builda, repository: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "Own").write_text("FROM scratch\n")
-    assert "no such file or directory for the Containerfile in" in builda.fails(
-        "bud", "-f", str(tmp_path / "Own"), repository
-    )
-    assert "no such file or directory for the Containerfile in" in builda.fails("bud", "-f", "out/passwd", repository)
+    (tmp_path / "Own").write_text("FROM scratch\nCOPY secret later /\nLABEL own=1\n")
+    (tmp_path / "Other").write_text("FROM scratch\nCOPY later /\nLABEL own=1\n")
+    said = builda.fails("bud", "-f", tmp_path / "Own", repository)
+    assert f"Error: {tmp_path}/Own:2: " in said
+    image = builda("bud", "-q", "-f", tmp_path / "Other", repository)
+    assert builda("inspect", "--format", "{{.OCIv1.Config.Labels.own}}", image) == "1"
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/Containerfile").write_text("wrong\n")  # the context's own wins
+    assert builda("bud", "-q", "-f", "sub/Containerfile", repository, cwd=tmp_path)
+    for wrong in ("out/passwd", tmp_path / "none"):
+        said = builda.fails("bud", "-f", wrong, repository)
+        assert "no such file or directory for the Containerfile in" in said
 
 
 def archive(tree: Path, mode: str = "w:gz") -> bytes:
