@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from builda.cli.progress import Observer
     from builda.cli.session import Session
     from builda.containerfile import BuildRequest
-    from builda.runoptions import RunOptions
 
 
 _RUSAGE = "builda says how long each step took; /usr/bin/time measures the whole of a build"
@@ -414,7 +413,7 @@ def _execute_options(
     policy = groups.pull_policy(values, values.pop("pull"))
     said = groups.with_maps(request.run, session.settings)
     run, mounts = buildmounts.split(said, buildmounts.mounts(values.pop("mount")))
-    _check_commands(run)
+    groups.check_commands(run)
     ttl = values.pop("cache_ttl")
     commit = CommitOptions(
         format=image_format,
@@ -462,14 +461,6 @@ def _layers(said: str) -> bool:
     if said.lower() not in ("1", "true", "0", "false"):
         raise InvalidValue(f"BUILDAH_LAYERS is true or false: {said}")
     return said.lower() in ("1", "true")
-
-
-def _check_commands(options: RunOptions) -> None:
-    from builda.builder.runcheck import check
-    from builda.runoptions import NO_OPTIONS
-
-    if options != NO_OPTIONS:
-        check(options)
 
 
 def _publish(session: Session, built: Built, options: ExecuteOptions, values: dict[str, Any]) -> tuple[str, ...]:

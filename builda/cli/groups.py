@@ -366,6 +366,16 @@ def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
     return RunOptions(**taken)
 
 
+def check_commands(options: RunOptions) -> None:
+    """Return if commands can be run so; else the error that names the option, before anything is done."""
+    from builda.runoptions import NO_OPTIONS
+
+    if options != NO_OPTIONS:
+        from builda.builder.runcheck import check
+
+        check(options)
+
+
 def with_maps(options: RunOptions, settings: Settings) -> RunOptions:
     """The options; where they say nothing of a user namespace, with the maps that the global options say."""
     from builda.plan import RunOptions

@@ -79,6 +79,8 @@ def _run(
 ) -> None:
     from builda.plan import Run
 
+    options = groups.run_options(values_without(values, "valid_exit_codes"), session.environ)
+    groups.check_commands(options)
     script = values.pop("script")
     step = Run(
         args=args,
@@ -89,7 +91,7 @@ def _run(
         script=None if script is None else script.encode("utf-8", "surrogateescape"),
         created_by=None if layer else created_by,
         text=shlex.join(args),
-        options=groups.run_options(values_without(values, "valid_exit_codes"), session.environ),
+        options=options,
     )
     valid = statuses(values["valid_exit_codes"])
     session.builder.run(target, step, inputs=inputs, valid_statuses=valid)

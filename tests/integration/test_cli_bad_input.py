@@ -258,6 +258,9 @@ def test_options_of_commands_are_read_before_anything_is_done(
     said = builda.fails("from", "--retry=0", f"{option}={value}", "localhost:1/none")
     assert said.startswith(f"Error: {option}: "), said
     assert builda("containers", "-q") == ""
+    if option not in ("--ulimit", "--add-host", "--dns", "--cpuset-cpus", "--cpu-period"):
+        said = builda.fails("run", f"{option}={value}", builda("from", "-q", base), "true")
+        assert said.startswith(f"Error: {option}: "), said
 
 
 @pytest.mark.parametrize(
