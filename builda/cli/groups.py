@@ -33,9 +33,12 @@ REGISTRY: Params = (
     switch("--tls-verify", default=None, is_on=True, help="Require HTTPS with a valid certificate (the default)."),
 )
 RETRY: Params = (
-    number("--retry", help="Try so many times again after a network failure.  [default: 3]"),
+    number("--retry", help="Try again this often after a network failure.  [default: 3]"),
     text(
-        "--retry-delay", metavar="DURATION", type=Duration(), help="Wait so long between tries (default: ever longer)."
+        "--retry-delay",
+        metavar="DURATION",
+        type=Duration(),
+        help="Wait this long between tries (default: longer each time).",
     ),
 )
 DECRYPTION: Params = (refused("--decryption-key", reason=_ENCRYPTION),)
@@ -139,13 +142,17 @@ SECURITY: Params = (
     ),
 )
 TIME: Params = (
-    number("--timestamp", metavar="SECONDS", help="Every time in the image is this one."),
+    number("--timestamp", metavar="SECONDS", help="Set every time in the image to this."),
     number(
         "--source-date-epoch",
         metavar="SECONDS",
-        help="The times of the configuration; files of new layers are no younger.  [env: SOURCE_DATE_EPOCH]",
+        help="Set the times of the configuration to this; no file of a new layer is younger.  [env: SOURCE_DATE_EPOCH]",
     ),
-    switch("--rewrite-timestamp", default=None, help="Let no file of new layers be younger than --source-date-epoch."),
+    switch(
+        "--rewrite-timestamp",
+        default=None,
+        help="Set files of new layers that are younger than --source-date-epoch back to it.",
+    ),
     switch(
         "--created-annotation", default=True, help="Write the annotation org.opencontainers.image.created (default)."
     ),

@@ -29,6 +29,13 @@ class Option(click.Option):
     """Whether a false value asks for nothing, so that an option that is refused is taken with it."""
     refusal: str | None = None
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Its names and help, with the value behind `=` where it can only stand there."""
+        record = super().get_help_record(ctx)
+        if record is None or self.bare is None or self.is_flag:
+            return record
+        return record[0].replace(f" {self.metavar}", f"[={self.metavar}]"), record[1]
+
 
 class Switch(Option):
     """An option that is on when written bare; `--name=false` turns it off."""

@@ -65,9 +65,9 @@ GLOBAL_OPTIONS: Params = (
     listed(
         "--userns-uid-map",
         metavar="CONTAINER:HOST:SIZE,…",
-        help="What from and build map uids to when they are told nothing of a user namespace.",
+        help="Map uids this way in from and build, unless they have such options of their own.",
     ),
-    listed("--userns-gid-map", metavar="CONTAINER:HOST:SIZE,…", help="The same of gids; it needs a map of uids."),
+    listed("--userns-gid-map", metavar="CONTAINER:HOST:SIZE,…", help="The same for gids; it needs a map of uids."),
     refused("--imagestore", reason="images and working containers share one store"),
     refused("--transient-store", reason="--runroot is the only volatile directory", takes_value=False),
     text("--registries-conf-dir", metavar="DIR", help="Read the drop-ins of registries.conf from here alone."),

@@ -61,6 +61,8 @@ def test_switches_that_are_on_show_how_they_are_turned_off() -> None:
         assert f"{name}[=false]" in page("build")
     assert "--no-cache[=false]" not in page("build")
     assert "[=false] marks" in page("build")
+    assert "--pull[=POLICY]" in page("build")
+    assert "--print-plan[=FORMAT]" in page("build")
     assert "[=false]" not in page("tag")
 
 
