@@ -119,7 +119,11 @@ class Builder:
 
     def default_network(self, options: RunOptions) -> Literal["private", "host"]:
         """The network of a command whose options name none."""
-        return "private" if self.private_network and self.isolation(options).name != "chroot" else "host"
+        if not self.private_network:
+            return "host"
+        if self.store.can_mount and options.isolation in (None, "native"):  # which need not be imported to know that
+            return "private"
+        return "host" if self.isolation(options).name == "chroot" else "private"
 
     def pull(self, name: str, options: PullOptions = _PULL) -> Image:
         """The image that `name` means (name, ID, digest, or transport and argument), fetched as the policy says."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from builda.errors import BuildaError, CorruptContent, RegistryError, Unsupported
 from builda.events import BlobProgress, Warned
 from builda.oci.config import chain_ids
-from builda.oci.stepcache import from_manifest
 from builda.store.steps import ELSEWHERE
 from builda.values import dataclass
 
@@ -113,6 +112,7 @@ class ImportedSteps:
 def read_steps(source: ImageSource) -> tuple[CachedStep, ...]:
     """The steps of the cache that `source` names; CorruptContent when it is none."""
     from builda.oci.manifest import parse
+    from builda.oci.stepcache import from_manifest
 
     descriptor, data = source.manifest()
     try:

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 from builda.builder.records import remembered
 from builda.builder.sources import downloads, gather
 from builda.builder.users import directory_owner
-from builda.errors import ContainerfileError, InvalidValue
+from builda.errors import InvalidValue
 from builda.events import Warned
 from builda.fs import paths
 from builda.fs.compose import Changer, Known, Spool, Unpacking, compose_tree
 from builda.fs.index import directory_row
 from builda.oci.digest import Digest
-from builda.plan import Copy, FromImage, Run
-from builda.store.composed import ACCOUNTS, no_trees
-from builda.store.snapshots import COMPOSED
+from builda.store.composed import ACCOUNTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,48 +28,8 @@ if TYPE_CHECKING:
     from builda.fs.index import Tree
     from builda.fs.sources import Top
     from builda.fs.tree import CopyRequest
-    from builda.plan import MakeDirectory, Plan
-    from builda.store.store import Store, WorkingContainer
-
-
-def check_no_runs(builder: Builder, plan: Plan) -> None:
-    """ContainerfileError for the first command that a build would run, where the store can run none."""
-    if builder.store.driver != COMPOSED:
-        return
-    found = first_run(plan)
-    if found is not None:
-        at = found.at
-        lacking = builder.store.no_run or no_trees()
-        raise ContainerfileError(
-            f"no command can be run here: {lacking}",
-            file="" if at is None else at.file,
-            line=0 if at is None else at.line,
-            hint=lacking.hint,
-        )
-
-
-def first_run(plan: Plan) -> Run | None:
-    """The first command that a build runs, with a place; None when it runs none."""
-    for index in plan.needed():
-        stage = plan.stages[index]
-        for step in stage.steps:
-            if isinstance(step, Run):
-                return replace(step, at=step.at or stage.at)
-    return None
-
-
-def is_unpacked(store: Store, plan: Plan) -> bool:
-    """Whether the plan takes images, and trees on all of them cost no unpacking."""
-    names = set()
-    for index in plan.needed():
-        stage = plan.stages[index]
-        sources = [step.source for step in stage.steps if isinstance(step, Copy)]
-        names |= {source.name for source in (stage.base, *sources) if isinstance(source, FromImage)}
-    images = [store.find_image(name) for name in names]
-    return bool(images) and all(
-        image is not None and not image.is_index and store.snapshots.stacks and store.snapshots.is_unpacked(image)
-        for image in images
-    )
+    from builda.plan import Copy, MakeDirectory
+    from builda.store.store import WorkingContainer
 
 
 def copy(

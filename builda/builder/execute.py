@@ -17,14 +17,12 @@ from signal import SIGINT
 from typing import TYPE_CHECKING
 
 from builda.builder.cachefrom import ImportedSteps, LayerLost, fetched
-from builda.builder.cacheto import Export, Remembered
-from builda.builder.composing import check_no_runs, first_run, is_unpacked
-from builda.builder.copying import copy
 from builda.builder.create import base_annotations, image_name
 from builda.builder.failures import step_failed
 from builda.builder.keys import explained, image_key, step_key
 from builda.builder.layers import LayerOptions, StoredLayer
 from builda.builder.options import CommitOptions, Inputs, PullOptions
+from builda.builder.planned import check_no_runs, first_run, is_unpacked
 from builda.builder.platforms import check_runs
 from builda.builder.pull import machine_platform
 from builda.builder.records import timestamp
@@ -79,6 +77,7 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.cachefrom import CachePlace
+    from builda.builder.cacheto import Export, Remembered
     from builda.builder.options import ImageFormat
     from builda.events import Event
     from builda.oci.descriptor import Descriptor
@@ -600,10 +599,14 @@ class _Execution:
 
     def note_done(self, key: Digest, created: float, tip: Tip) -> None:
         if self.options.export:
+            from builda.builder.cacheto import Remembered
+
             self.done.append(Remembered(key, created, tip.layers, _base_diff_ids(tip)))
 
     def export(self) -> Export:
         """All that the steps led to."""
+        from builda.builder.cacheto import Export
+
         target, how = _cache_target(self.plan, self.options), LayerOptions.of(self.options.commit)
         return Export(target, tuple(self.done), how, self.imported)
 
@@ -631,6 +634,8 @@ class _Execution:
                     container, plain, inputs=inputs, capture=capture, stage=self.label(index), stop=self.stop
                 )
             case Copy():
+                from builda.builder.copying import copy
+
                 if isinstance(plain.source, Context) and inputs.context is not None:
                     inputs = replace(inputs, remembered=self.digests_of(str(inputs.context)))
                 return copy(self.builder, container, plain, inputs)[1]

@@ -55,6 +55,8 @@ def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
     local = _fitting(builder, name, options)
     if local is not None and _is_identity(builder.store, name, local):
         return local
+    if local is not None and options.policy == "missing":
+        return local
     try:
         references = () if options.policy == "never" else builder.remote.candidates(name)
         builder.decided("name", lambda: f"{name} may be {' or '.join(map(str, references)) or 'in the store only'}")

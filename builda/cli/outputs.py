@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import os
-import tempfile
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InvalidValue, NotFound, Unsupported
@@ -73,6 +71,8 @@ def _try(path: str, *, is_directory: bool) -> None:
         return  # a pipe or a device
     else:
         place = os.path.dirname(path) or "."
+    import tempfile
+
     with tempfile.TemporaryFile(dir=place):
         return
 
@@ -82,6 +82,8 @@ def _parse(item: str) -> Output:
         if not item:
             raise InvalidValue("invalid --output: nothing is named", hint=_HINT)
         return Output("tar" if item == STDOUT else "local", item)
+    import csv
+
     parts = next(csv.reader([item]))
     fields = dict(part.partition("=")[::2] for part in parts)
     kind = fields.pop("type", "tar" if fields.get("dest") == STDOUT else "local")

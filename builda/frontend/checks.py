@@ -5,7 +5,6 @@ Each check is a small generator over instructions; none stops a build unless `# 
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -314,7 +313,9 @@ class _Walk:
             return
         known = [*self.scope.values, *self.scope.declared]
         for name in dict.fromkeys(missing):
-            near = difflib.get_close_matches(name, known, 1) if len(known) <= _SUGGESTED_FROM else []
+            from difflib import get_close_matches  # which is for errors only
+
+            near = get_close_matches(name, known, 1) if len(known) <= _SUGGESTED_FROM else []
             meant = f" (did you mean ${near[0]}?)" if near else ""
             yield Finding("UndefinedVar", f"variable is never defined: ${name}{meant}", at)
 

@@ -6,7 +6,6 @@ demand from the target, so what the target does not need is checked but never as
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 import re
 from bisect import bisect_left
@@ -223,7 +222,9 @@ class _Compiler:
         found = self._stage_named(wanted, len(bodies))
         if found is None:
             names = [head.name for head, _ in bodies if head.name]
-            near = difflib.get_close_matches(wanted.lower(), names, 1)
+            from difflib import get_close_matches  # which is for errors only
+
+            near = get_close_matches(wanted.lower(), names, 1)
             hint = f"did you mean {near[0]}?" if near else f"stages: {', '.join(names) or len(bodies)}"
             fail(bodies[-1][0].at, f"no such target stage: {wanted}", hint)
         return found
@@ -377,7 +378,9 @@ class _Compiler:
                 where = "this stage itself" if head is heads[index] else f"the stage in line {head.at.line}"
                 return f"{where} is called {head.name}, and a stage can use only those above it"
         known = [head.name for head in heads[:index] if head.name] + [*self.options.contexts, *self.options.images]
-        near = difflib.get_close_matches(name.lower(), known, 1, cutoff=0.7)
+        from difflib import get_close_matches  # which is for errors only
+
+        near = get_close_matches(name.lower(), known, 1, cutoff=0.7)
         return f"did you mean {near[0]}?" if near else None
 
     def _of_directory(self, name: str, platform: Platform, head: From) -> _State:

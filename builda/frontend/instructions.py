@@ -6,7 +6,6 @@ build before its first step. Forms follow the Dockerfile reference.
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Literal, NoReturn, TypeAlias
 
@@ -181,7 +180,9 @@ def _checked_flags(instruction: Instruction) -> Pairs:
     for flag in instruction.flags:
         name, equals, value = flag.partition("=")
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+            from difflib import get_close_matches  # which is for errors only
+
+            near = get_close_matches(name, known, 1)
             hint = f"did you mean --{near[0]}?" if near else f"{instruction.keyword} takes {_listed(known)}"
             fail(instruction.at, f"unknown flag of {instruction.keyword}: --{name}", hint)
         if name not in _REPEATABLE and any(other == name for other, _ in flags):

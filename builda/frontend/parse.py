@@ -6,7 +6,6 @@ instructions, so it only ever sees instructions, each on one line; no other modu
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from io import BytesIO
@@ -222,7 +221,9 @@ def _unquoted(word: str, escape: str) -> str:
 def _check_keyword(written: str, at: Location) -> None:
     if written.upper() in KEYWORDS:
         return
-    near = difflib.get_close_matches(written.upper(), KEYWORDS, 1)
+    from difflib import get_close_matches  # which is for errors only
+
+    near = get_close_matches(written.upper(), KEYWORDS, 1)
     raise ContainerfileError(
         f"unknown instruction: {written}", file=at.file, line=at.line, hint=f"did you mean {near[0]}?" if near else None
     )

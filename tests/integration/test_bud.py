@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Builda
+from tests.conftest import Builda, clean_environ
 from tests.support.corpus import CASES, Case
 
 pytestmark = pytest.mark.root
@@ -285,3 +286,19 @@ def test_a_cached_image_is_the_one_that_was_asked_for(builda: Builda, base: str,
     assert annotations()["base.name"] == base
     assert annotations(base="localhost/other:1")["base.name"] == "localhost/other:1"
     assert annotations()["base.name"] == base
+
+
+def test_a_cached_build_imports_nothing_for_registries_copies_and_commands(
+    builda: Builda, base: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "Containerfile").write_text(f"FROM {base}\nENV A=1\nCOPY a /a\nRUN echo $A > /b\n")
+    first = builda("bud", "-q", tmp_path)
+    command = [sys.executable, "-X", "importtime", *builda.command, "bud", "-q", str(tmp_path)]
+    again = subprocess.run(command, env=clean_environ(), capture_output=True, text=True, check=True)
+    assert again.stdout.strip() == first
+    imported = {line.rpartition("|")[2].strip() for line in again.stderr.splitlines()}
+    assert "builda.builder.execute" in imported
+    left_out = ("registry.client", "registry.http", "fs.compose", "builder.copying", "builder.run", "isolation", "git")
+    assert not imported & {f"builda.{name}" for name in left_out}
+    assert not imported & {"difflib", "tempfile", "concurrent.futures", "urllib3", "filelock"}

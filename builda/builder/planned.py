@@ -1,0 +1,57 @@
+"""What a plan needs, told before anything of it is done: trees to run commands in, or only lists of files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from builda.errors import ContainerfileError
+from builda.plan import Copy, FromImage, Run
+from builda.store.snapshots import COMPOSED
+
+if TYPE_CHECKING:
+    from builda.builder.builder import Builder
+    from builda.plan import Plan
+    from builda.store.store import Store
+
+
+def check_no_runs(builder: Builder, plan: Plan) -> None:
+    """ContainerfileError for the first command that a build would run, where the store can run none."""
+    if builder.store.driver != COMPOSED:
+        return
+    found = first_run(plan)
+    if found is not None:
+        from builda.store.composed import no_trees
+
+        at = found.at
+        lacking = builder.store.no_run or no_trees()
+        raise ContainerfileError(
+            f"no command can be run here: {lacking}",
+            file="" if at is None else at.file,
+            line=0 if at is None else at.line,
+            hint=lacking.hint,
+        )
+
+
+def first_run(plan: Plan) -> Run | None:
+    """The first command that a build runs, with a place; None when it runs none."""
+    for index in plan.needed():
+        stage = plan.stages[index]
+        for step in stage.steps:
+            if isinstance(step, Run):
+                return replace(step, at=step.at or stage.at)
+    return None
+
+
+def is_unpacked(store: Store, plan: Plan) -> bool:
+    """Whether the plan takes images, and trees on all of them cost no unpacking."""
+    names = set()
+    for index in plan.needed():
+        stage = plan.stages[index]
+        sources = [step.source for step in stage.steps if isinstance(step, Copy)]
+        names |= {source.name for source in (stage.base, *sources) if isinstance(source, FromImage)}
+    images = [store.find_image(name) for name in names]
+    return bool(images) and all(
+        image is not None and not image.is_index and store.snapshots.stacks and store.snapshots.is_unpacked(image)
+        for image in images
+    )
