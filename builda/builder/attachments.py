@@ -14,7 +14,7 @@ from builda.builder.treed import with_tree
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import owners, paths
 from builda.linux.detached import split_part
-from builda.linux.mount import Mount, mounted
+from builda.linux.mount import Mount
 from builda.linux.userns import in_user_namespace
 from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
 
@@ -207,7 +207,7 @@ class _Work:
             if not callers or self.inputs.discard_writes or found.type != "rbind":
                 user = (self.user.uid, self.user.gid)
                 return self.mapped(self.owned(self.over(found), user, read_only=mount.read_only is not False))
-            _chown_tree(found.source, *self.outside((self.user.uid, self.user.gid), mount.target))
+            _chown_shown(found, *self.outside((self.user.uid, self.user.gid), mount.target))
         elif callers and self.inputs.discard_writes and (made := self.of_root(found)) is not None:
             return self.mapped(made if mount.read_only is False else _read_only(made))
         if mount.read_only is not False:
@@ -224,8 +224,7 @@ class _Work:
         if made.type == "bind":
             _chown_tree(made.source, *owner)
         else:
-            with mounted((made._replace(target="/"),)) as root:
-                _chown_tree(f"/proc/self/fd/{root}/.", *owner)
+            _chown_shown(made, *owner)
         return _read_only(made) if read_only else made
 
     def of_root(self, found: Mount) -> Mount | None:
@@ -419,6 +418,15 @@ def _has_other_owners(found: Mount) -> bool:
 
 def _is_others(status: os.stat_result) -> bool:
     return (status.st_uid, status.st_gid) != (0, 0)
+
+
+def _chown_shown(mount: Mount, uid: int, gid: int) -> None:
+    """The same of what a mount shows, which may be a part of a larger directory."""
+    with shown(mount._replace(options=tuple(word for word in mount.options if word != "ro"))) as fd:
+        if is_directory(mount):
+            _chown_tree(f"/proc/self/fd/{fd}/.", uid, gid)
+        else:
+            owners.chown_node(fd, b"", f"/proc/self/fd/{fd}", uid, gid)
 
 
 def _chown_tree(path: str, uid: int, gid: int) -> None:
