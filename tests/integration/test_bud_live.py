@@ -232,3 +232,22 @@ def test_a_stage_that_fails_says_so_while_others_still_run(builda: Builda, write
     (failed,) = [line for line in lines if "failed after" in line and line.startswith("[1/3] 2/2 RUN")]
     (stopped,) = [line for line in lines if line.startswith("[2/3] 2/2 RUN sleep 2  ")]
     assert lines.index(failed) < lines.index(stopped)
+
+
+def test_an_interrupt_ends_all_stages_and_says_what_is_left(builda: Builda, write: Write) -> None:
+    sent: list[int] = []
+
+    def interrupt(pid: int, terminal: int, text: str) -> None:
+        if "ready-a" in text and "ready-b" in text and not sent:
+            sent.append(pid)
+            os.write(terminal, b"\x03")
+
+    text = "FROM BASE AS a\nRUN echo ready-a; sleep 60\nFROM BASE AS b\nRUN echo ready-b; sleep 60\n"
+    context = write(f"{text}FROM a\nCOPY --from=b /etc /b\n")
+    shown = on_terminal([*builda.command, "bud", "--jobs", "2", str(context)], act=interrupt)
+    assert shown.status == 130
+    lines = shown.screen(200).text.replace("^C", "").splitlines()
+    assert sorted(line.split()[0] for line in lines if " stopped after " in line) == ["[1/3]", "[2/3]"]
+    assert "interrupted after" in lines[-1]
+    assert "2 steps that had ended are remembered" in lines[-1]
+    assert builda("containers", "-q") == ""

@@ -22,7 +22,6 @@ COMMANDS: Mapping[str, list[str]] = {
 }
 _SEQUENCE = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[\[(?][0-9;?<>=]*[ -/]*[@-~]|\x1b.")
 _SECONDS = 30
-QUIET = 1.0
 
 
 @dataclass
@@ -44,14 +43,11 @@ class Shell:
         assert found, text
         return re.findall(r"<([^<>]*)>", found[-1])
 
-    def listed(self, line: str) -> str:
-        """What two tabs after `line` show; the line is given up then."""
-        os.write(self.terminal, line.encode() + b"\t")
-        text = self._quiet()
-        os.write(self.terminal, b"\t")
-        text += self._quiet()
+    def listed(self, line: str, wanted: str) -> str:
+        """What two tabs after `line` show, up to `wanted`; the line is given up then."""
+        os.write(self.terminal, line.encode() + b"\t\t")
+        text = self._until(wanted)
         os.write(self.terminal, b"\x03")
-        self._quiet()
         return text
 
     def run(self, command: str) -> None:
@@ -65,14 +61,6 @@ class Shell:
         while wanted not in text:
             assert time.monotonic() < end, text
             text += self._read(0.1)
-        return text
-
-    def _quiet(self) -> str:
-        """What comes until nothing has come for a while: longer than builda takes to start."""
-        text, last = "", time.monotonic()
-        while time.monotonic() < last + QUIET:
-            if more := self._read(0.05):
-                text, last = text + more, time.monotonic()
         return text
 
     def _read(self, seconds: float) -> str:
