@@ -13,7 +13,7 @@ from builda.cli.commit import annotation
 from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_named
 from builda.cli.logfile import logging_to, platform_logs
 from builda.cli.options import Duration, argument, listed, many, number, refused, switch, text
-from builda.cli.output import print_line, write_file
+from builda.cli.output import print_line, print_words, write_file
 from builda.cli.secrets import agents_of, secrets_of
 from builda.cli.verb import verb
 from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
@@ -276,7 +276,7 @@ def _watched(session: Session, options: ExecuteOptions, *, live: bool) -> Iterat
 def _line(session: Session, text_: str) -> None:
     """One of Buildah's lines, unless quiet."""
     if not session.quiet:
-        print_line(text_)
+        print_words(text_)
 
 
 def _request(session: Session, context: BuildContext, named: NamedContexts, values: dict[str, Any]) -> BuildRequest:
@@ -511,7 +511,7 @@ def _write_ids(built: Built, values: dict[str, Any]) -> None:
 
 def _print_findings(findings: Any) -> None:
     for finding in findings:
-        print_line(f"{finding.at.file}:{finding.at.line}: {finding.check}: {finding.message}")
+        print_words(f"{finding.at.file}:{finding.at.line}: {finding.check}: {finding.message}")
     if findings:
         raise InvalidValue(f"{len(findings)} warning{'s' * (len(findings) > 1)}", hint="# check=skip=NAME skips one")
 
@@ -545,7 +545,7 @@ def _print_plan(plan: Any, plan_format: str) -> None:
     if plan_format == "text":
         from builda.builder.plantext import plan_text
 
-        print_line(plan_text(plan))
+        print_words(plan_text(plan))
         return
     if plan_format != "json":
         raise InvalidValue(f"unknown format of a plan: {plan_format}", hint="it is text or json")

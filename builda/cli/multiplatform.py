@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from builda.cli import buildcache
 from builda.cli.buildview import stage_prefix
-from builda.cli.output import print_line
+from builda.cli.output import print_line, print_words
 from builda.errors import InvalidValue, Unsupported
 from builda.events import ImageBuilt
 
@@ -98,7 +98,7 @@ def publish(
         names.append(local_name(tag if location is None else location.where))
         session.store.tag(index, names[-1])
         if not session.quiet:
-            print_line(f"Successfully tagged {names[-1]}")
+            print_words(f"Successfully tagged {names[-1]}")
     if manifest is not None:
         for image in images:
             index = append_to_index(session.store, local_name(manifest), image)
@@ -113,8 +113,8 @@ def _tell(session: Session, built: Built, name: str | None) -> None:
     if session.quiet:
         return
     for miss in built.misses:
-        print_line(f"--> not remembered: {miss.text}: {miss.reason}")
-    print_line(f"{stage_prefix(built.stage)}COMMIT {name or ''}".rstrip())
+        print_words(f"--> not remembered: {miss.text}: {miss.reason}")
+    print_words(f"{stage_prefix(built.stage)}COMMIT {name or ''}".rstrip())
     print_line(f"--> {built.image.id.encoded[:12]}")
 
 

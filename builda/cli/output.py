@@ -17,6 +17,14 @@ def print_line(text: str) -> None:
     write(text + "\n")
 
 
+def print_words(text: str) -> None:
+    """Lines for people on stdout, in which others may have had a hand: what they quote acts on nothing, and passwords
+    of URLs are left out. Results are for programs and go through `print_line`."""
+    from builda.display import displayed
+
+    print_line(displayed(text))
+
+
 def write(text: str) -> None:
     """Text on stdout. On a terminal, what would act on it is shown as escapes; elsewhere the text goes as it is."""
     out = sys.stdout

@@ -111,7 +111,8 @@ def with_texts(event: Event, change: Callable[[str], str]) -> Event:
         return event
     texts = {field.name: getattr(event, field.name) for field in fields(event)}
     changed = {name: _changed(text, change) for name, text in texts.items() if isinstance(text, str | tuple)}
-    return replace(event, **{name: text for name, text in changed.items() if text != texts[name]})
+    differs = {name: text for name, text in changed.items() if text != texts[name]}
+    return replace(event, **differs) if differs else event
 
 
 def _changed(value: object, change: Callable[[str], str]) -> Any:

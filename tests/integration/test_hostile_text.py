@@ -90,6 +90,7 @@ URL = "http://user:HUNTER2@127.0.0.1:1"
         ("bud", "--build-arg", "PW=HUNTER2", "CONTEXT"),
         ("bud", "--progress=plain", "--build-arg", "PW=HUNTER2", "CONTEXT"),
         ("--log-level=debug", "bud", "--build-arg", "PW=HUNTER2", "CONTEXT"),
+        ("bud", "-t", "docker://user:HUNTER2@127.0.0.1:1/x", "--build-arg", "PW=x", "CONTEXT"),
     ],
 )
 def test_no_password_of_a_url_is_repeated(builda: Builda, base: str, tmp_path: Path, args: tuple[str, ...]) -> None:
@@ -101,6 +102,20 @@ def test_no_password_of_a_url_is_repeated(builda: Builda, base: str, tmp_path: P
         result = builda.run(*given, check=False, BUILDA_EVENTS=str(file.fileno()), pass_fds=(file.fileno(),))
     assert result.returncode == 125
     assert "HUNTER2" not in result.stdout + result.stderr + events.read_text()
+
+
+def test_what_is_said_of_a_plan_has_no_password(builda: Builda, base: str, tmp_path: Path) -> None:
+    text = (
+        f"FROM {base}\nRUN true http://user:HUNTER2@host/x\nADD http://user:HUNTER2@host/y /\nCMD http://u:HUNTER2@h\n"
+    )
+    (tmp_path / "Containerfile").write_text(text)
+    for how in ("--print-plan", "--check"):
+        assert "HUNTER2" not in builda.run("bud", how, str(tmp_path), check=False).stdout
+    (tmp_path / "Containerfile").write_text(text.replace("ADD", "# "))
+    builda("bud", str(tmp_path))
+    shown = builda.run("bud", "--explain-cache", "--no-cache", str(tmp_path))
+    assert "HUNTER2" not in shown.stdout + shown.stderr
+    assert "***@host/x" in shown.stdout
 
 
 def test_history_has_no_password(builda: Builda, base: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import reduce
 from typing import Any
 
@@ -170,3 +171,12 @@ def test_history_of_a_health_check_has_its_options() -> None:
     )
     (change,) = changes_of(values, BEFORE, lambda event: None)
     assert change.history == "HEALTHCHECK --interval=1m30s --retries=7 --timeout=10s CMD /foo"
+
+
+@pytest.mark.parametrize("option", ["--cmd", "--entrypoint", "--shell"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '["a", ' * 50_000, '["\\ud800"]', "[1e999]", "[NaN]", '{"a":' * 20_000]
+)
+def test_arrays_that_nobody_means_are_words_or_errors(option: str, text: str) -> None:
+    with suppress(InvalidValue):
+        configured(option, text)
