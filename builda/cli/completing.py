@@ -51,8 +51,11 @@ OF_VERB: Mapping[tuple[str, str], str] = {
     ("commit", "--format"): "oci docker",
     ("containers", "--filter"): "ancestor= id= name=",
     ("from", "--format"): "oci docker",
-    ("images", "--filter"): "before= dangling= id= intermediate= label= manifest= readonly= reference= since= until=",
-    ("inspect", "--type"): "container image",
+    ("images", "--filter"): (
+        "after= before= containers= dangling= digest= id= intermediate= label= manifest= readonly= reference= since= "
+        "until="
+    ),
+    ("inspect", "--type"): "container image manifest",
     ("prune", "--filter"): "until=",
     ("push", "--format"): "oci docker",
 }

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 
 import click
 import pytest
 
+from builda.builder.options import parse_policy
+from builda.cli import buildview, filters, groups, inspect, settings
 from builda.cli.completing import CHOICES, OF_VERB, answered, reply
 from builda.cli.group import ALIASES, VERBS, make_group
 from builda.cli.pages import TOPICS
 from builda.cli.verb import GLOBAL_OPTIONS
+from builda.linux import probe
+from builda.store import store
 
 
 def offered(line: str) -> list[str]:
@@ -98,3 +103,19 @@ def test_every_option_with_choices_exists() -> None:
     assert set(CHOICES) <= everywhere
     missing = [(verb, name) for verb, name in OF_VERB if name not in options[verb]]
     assert missing in ([], [("prune", "--filter")])
+
+
+def test_the_choices_are_those_that_are_taken() -> None:
+    """Each list stands where it is checked, too, behind imports that completion does without."""
+    taken = {
+        "--progress": set(buildview.PROGRESS),
+        "--isolation": set(groups._ISOLATIONS) - {"default"},
+        "--log-level": set(settings.LEVELS) - {"warning"},
+        "--mode": {"auto", *typing.get_args(probe.Mode)},
+        "--storage-driver": set(store.DRIVERS),
+    }
+    assert {name: set(CHOICES[name].split()) for name in taken} == taken
+    assert set(OF_VERB["images", "--filter"].split()) == {f"{key}=" for key in filters._MAKERS}
+    assert set(OF_VERB["inspect", "--type"].split()) == set(inspect._KINDS)
+    for policy in CHOICES["--pull"].split():
+        assert parse_policy(policy) == policy
