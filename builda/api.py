@@ -37,12 +37,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class RegistryFiles(NamedTuple):
+class NamedFiles(NamedTuple):
     """Files and directories that are read instead of the machine's and the user's own; None for these."""
 
     conf: str | None = None  # registries.conf
     drop_ins: str | None = None  # registries.conf.d
     aliases: str | None = None  # short-name-aliases.conf
+    mounts: str | None = None  # mounts.conf
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def open_builder(
 
     with (
         open_store(where, volatile, driver=driver, place=place) as store,
-        builder_over(store, emit=emit, environ=env, files=RegistryFiles(registries_conf), uid=uid) as builder,
+        builder_over(store, emit=emit, environ=env, files=NamedFiles(registries_conf), uid=uid) as builder,
     ):
         store.warn = warn
         yield builder
@@ -153,7 +154,7 @@ def builder_over(
     *,
     emit: Emit = ignore,
     environ: Mapping[str, str],
-    files: RegistryFiles = RegistryFiles(),  # noqa: B008  # an immutable value
+    files: NamedFiles = NamedFiles(),  # noqa: B008  # an immutable value
     uid: int | None = None,
 ) -> Iterator[Builder]:
     """A builder over an open store; its connections and threads end with the block.
@@ -181,7 +182,7 @@ def builder_over(
             emit=emit,
             now=store.now,
             environ=environ,
-            defaults=lambda: _defaults(remote.places(), emit),
+            defaults=lambda: _defaults(remote.places(), files.mounts, emit),
         ) as builder:
             yield builder
     finally:
@@ -194,7 +195,7 @@ class Registries:
     Clients and the policy are made when first needed.
     """
 
-    def __init__(self, *, emit: Emit, environ: Mapping[str, str], files: RegistryFiles, uid: int | None = None) -> None:
+    def __init__(self, *, emit: Emit, environ: Mapping[str, str], files: NamedFiles, uid: int | None = None) -> None:
         self._emit = emit
         self._environ = environ
         self._files = files
@@ -274,13 +275,13 @@ class Registries:
         return self._clients[access]
 
 
-def _defaults(places: Places, emit: Emit) -> RunOptions:
+def _defaults(places: Places, mounts: str | None, emit: Emit) -> RunOptions:
     """What containers.conf and mounts.conf say of commands; keys without effect are told."""
     from dataclasses import replace
 
     from builda.plan import RunOptions
 
-    if not places.says_how_to_run():
+    if mounts is None and not places.says_how_to_run():
         return RunOptions()
     from builda import containersconf
     from builda.events import Warned
@@ -289,7 +290,7 @@ def _defaults(places: Places, emit: Emit) -> RunOptions:
     said = containersconf.load(places)
     for key, file in said.unheard.items():
         emit(Warned(message=f"{key} has no effect: {file}"))
-    run = replace(said.run, volumes=(*said.run.volumes, *containersconf.subscriptions(places)))
+    run = replace(said.run, volumes=(*said.run.volumes, *containersconf.subscriptions(places, _path(mounts))))
     with _blaming("containers.conf"):
         if said.capabilities is not None:
             listed = [parse_capability(name) for name in said.capabilities]

@@ -68,15 +68,15 @@ def load(places: Places) -> Defaults:
     return _defaults(merged, origins)
 
 
-def subscriptions(places: Places) -> tuple[str, ...]:
+def subscriptions(places: Places, path: Path | None = None) -> tuple[str, ...]:
     """The volumes that mounts.conf gives to every command: directories of the host, whose copies may be written to.
 
-    The first of the user's file (not root's), the machine's and the distribution's counts; sources that do not exist
-    are left out, as on a machine without a subscription.
+    `path`, else the first of the user's file (not root's), the machine's and the distribution's counts; sources that
+    do not exist are left out, as on a machine without a subscription.
     """
     own = (places.user_configuration(),) if places.uid else ()
     directories = (*own, places.system / "etc/containers", places.system / "usr/share/containers")
-    file = next((d / "mounts.conf" for d in directories if (d / "mounts.conf").is_file()), None)
+    file = path or next((d / "mounts.conf" for d in directories if (d / "mounts.conf").is_file()), None)
     if file is None:
         return ()
     pairs = [line.strip().partition(":") for line in _text(file).splitlines()]

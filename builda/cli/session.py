@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TextIO
 
-    from builda.api import RegistryFiles
+    from builda.api import NamedFiles
     from builda.builder.builder import Builder
     from builda.cli.progress import Observer, Together
     from builda.cli.settings import Settings
@@ -168,7 +168,7 @@ class Session:
                 self.store,
                 emit=self.emit,
                 environ=self.environ,
-                files=self._registry_files,
+                files=self._named_files,
                 uid=self.settings.uid,
             )
         )
@@ -176,11 +176,13 @@ class Session:
         return builder
 
     @property
-    def _registry_files(self) -> RegistryFiles:
-        from builda.api import RegistryFiles
+    def _named_files(self) -> NamedFiles:
+        from builda.api import NamedFiles
 
         settings = self.settings
-        return RegistryFiles(settings.registries_conf, settings.registries_conf_dir, settings.short_name_aliases)
+        return NamedFiles(
+            settings.registries_conf, settings.registries_conf_dir, settings.short_name_aliases, settings.mounts_conf
+        )
 
     def container(self, name: str) -> WorkingContainer:
         """The working container of this name or ID."""

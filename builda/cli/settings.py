@@ -43,6 +43,7 @@ class Settings(NamedTuple):
     gid_map: str | None = None
     registries_conf_dir: str | None = None
     short_name_aliases: str | None = None
+    mounts_conf: str | None = None
     storage_options: tuple[str, ...] = ()  # those that have no effect here, to be said
 
     @property
@@ -84,6 +85,7 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
         uid_map=maps[0],
         gid_map=maps[1],
         registries_conf_dir=given.get("registries_conf_dir", (None,))[-1],
+        mounts_conf=given.get("default_mounts_file", (None,))[-1],
         short_name_aliases=given.get("short_name_alias_conf", (None,))[-1],
         storage_options=_without_effect(options or ""),
     )

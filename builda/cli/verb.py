@@ -75,7 +75,7 @@ GLOBAL_OPTIONS: Params = (
         "--short-name-alias-conf", metavar="FILE", help="Read the short names that tools have learned from this file."
     ),
     refused("--cgroup-manager", reason=_CGROUP),
-    refused("--default-mounts-file", reason="mounts come from --volume and --mount only"),
+    text("--default-mounts-file", metavar="FILE", hidden=True, help="Use this mounts.conf."),
     refused("--cpu-profile", reason="builda is no Go program"),
     refused("--memory-profile", reason="builda is no Go program"),
 )

@@ -164,6 +164,7 @@ def test_mounts_conf(tmp_path: Path) -> None:
     assert containersconf.subscriptions(places(tmp_path)) == ("/etc:/run/secrets:O",)
     write(tmp_path / "etc/containers/mounts.conf", "/tmp\n")
     assert containersconf.subscriptions(places(tmp_path)) == ("/tmp:/tmp:O",)
+    assert containersconf.subscriptions(places(tmp_path), write(tmp_path / "own", "/etc:/e\n")) == ("/etc:/e:O",)
     write(tmp_path / "home/.config/containers/mounts.conf", "relative:/x\n")
     assert containersconf.subscriptions(places(tmp_path)) == ("/tmp:/tmp:O",)
     with pytest.raises(InvalidValue, match=r"mounts.conf: relative"):
