@@ -276,14 +276,16 @@ class Builder:
         """Remove the working container and its mount; InUse when something runs in it."""
         self.store.remove_container(container, detach=_detach)
 
-    def prune(self, *, all_images: bool = False) -> Removal:
+    def prune(self, *, all_images: bool = False, force: bool = False, until: float | None = None) -> Removal:
         """Remove what nothing needs, and what killed commands left, on disk and elsewhere on the machine.
 
-        Images without a name go, and with `all_images` those with names that no working container uses.
+        Images without a name go, and with `all_images` those with names, unless a working container stands on them,
+        which with `force` goes first. With `until`, seconds since the epoch, only images that were made, and caches
+        that were last used, before that time.
         """
         from builda.isolation import remove_leftovers
 
-        removal = self.store.prune(all_images=all_images)
+        removal = self.store.prune(all_images=all_images, force=force, detach=_detach, until=until)
         if os.geteuid() == 0 and self.private_network and self.store.can_mount and self.store.no_run is None:
             remove_leftovers()
         return removal

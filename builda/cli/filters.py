@@ -60,6 +60,18 @@ def _until(value: str, store: Store, now: float) -> Condition:
     return lambda image: image.created < limit
 
 
+def moment_of_prune(written: Sequence[str], now: float) -> float | None:
+    """What `--filter until=…` of `prune` says, in seconds since the epoch; InvalidValue for another key."""
+    moments = []
+    for part in map(_part, written):
+        if part.key != "until" or part.negated:
+            raise InvalidValue(
+                f"unsupported filter of prune: {part.key}", hint="there is until=24h or until=2026-01-31"
+            )
+        moments.append(_moment(part.value, now))
+    return min(moments, default=None)
+
+
 def _moment(value: str, now: float) -> float:
     """Seconds since the epoch of a time stamp, a date, or a duration before now."""
     from datetime import UTC, datetime

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from builda.cli.options import switch
-from builda.cli.output import print_line
+from builda.cli.output import print_line, say
 from builda.cli.verb import verb
 from builda.errors import CorruptContent
 
@@ -42,10 +41,10 @@ def fsck(session: Session, *, repair: bool, quiet: bool) -> None:
         count = len(found.faults)
         raise CorruptContent(f"the store has {count} fault{'s' * (count > 1)}", hint=hint)
     if not quiet:
-        sys.stderr.write(_whole(len(found.leftovers)))
+        say(_whole(len(found.leftovers)))
 
 
 def _whole(leftovers: int) -> str:
     if not leftovers:
-        return "the store is whole\n"
-    return f"the store is whole; leftovers of killed commands, which builda prune removes: {leftovers}\n"
+        return "the store is whole"
+    return f"the store is whole; leftovers of killed commands, which builda prune removes: {leftovers}"

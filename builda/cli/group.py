@@ -20,6 +20,7 @@ VERBS: Mapping[str, str] = {
     "copy": "copy:copy",
     "doctor": "doctor:doctor",
     "from": "create:from_",
+    "exists": "images:exists",
     "fsck": "fsck:fsck",
     "help": "help:help_",
     "images": "images:images",
@@ -39,6 +40,7 @@ VERBS: Mapping[str, str] = {
     "tag": "images:tag",
     "umount": "containers:umount",
     "unshare": "unshare:unshare",
+    "untag": "images:untag",
     "version": "system:version",
     "workdir": "workdir:workdir",
 }

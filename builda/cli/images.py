@@ -1,4 +1,4 @@
-"""`images`, `tag`, `rmi` and `prune`: images in the store."""
+"""`images`, `tag`, `untag`, `exists`, `rmi` and `prune`: images in the store."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from builda.cli import complete
 from builda.cli.main import each
 from builda.cli.options import argument, listed, switch, text
-from builda.cli.output import print_json, print_line, print_rows
+from builda.cli.output import print_json, print_line, print_rows, say
 from builda.cli.table import human_age, human_size
 from builda.cli.verb import verb
-from builda.errors import InvalidValue
+from builda.errors import InvalidValue, NotFound
 from builda.oci.reference import LOCAL_REGISTRY, in_store
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ class Row(NamedTuple):
 def images(
     session: Session, *, name: str | None, everything: bool, filters: tuple[str, ...], json: bool, **values: Any
 ) -> None:
-    """List images, newest first, one line for each name."""
+    """List images, newest first, one line for each name.
+
+    SIZE is what an image takes in a registry: the bytes of its layers as they are stored, compressed. JSON has these
+    as compressedbytes, and the bytes of all its files as unpackedbytes, or null while it is not unpacked here."""
     if everything and name is not None:
         raise InvalidValue("--all cannot be used with a name or ID of an image")
     if values["quiet"] and values["template"] is not None:
@@ -81,7 +84,7 @@ def images(
     found = tuple(_selected(session.store, name, filters))
     whole = values["no_trunc"]
     if json:
-        print_json([_as_json(image, whole) for image in found])
+        print_json([_as_json(session.store, image, whole) for image in found])
     elif values["template"] is not None:
         print_rows(values["template"], _structs(found, whole), _HEADINGS)
     elif values["quiet"]:
@@ -166,7 +169,7 @@ def _structs(found: Iterable[Image], whole: bool) -> Iterator[Struct]:
         )
 
 
-def _as_json(image: Image, whole: bool) -> Mapping[str, Any]:
+def _as_json(store: Store, image: Image, whole: bool) -> Mapping[str, Any]:
     return {
         "id": _identity(image, whole),
         "names": list(image.names) or None,
@@ -177,6 +180,8 @@ def _as_json(image: Image, whole: bool) -> Mapping[str, Any]:
         "createdatraw": _moment(image.created),
         "readonly": False,
         "history": None,
+        "compressedbytes": image.size,
+        "unpackedbytes": store.unpacked_size(image),
     }
 
 
@@ -207,6 +212,43 @@ def tag(session: Session, *, image: str, names: tuple[str, ...]) -> None:
 
 
 @verb(
+    argument("image", complete=complete.images),
+    argument("names", nargs=-1, complete=complete.images),
+    interspersed=True,
+    example="builda untag app:1 registry.example.org/app:latest",
+)
+def untag(session: Session, *, image: str, names: tuple[str, ...]) -> None:
+    """Take names off an image, all of them if none is given.
+
+    The image stays in the store without a name until rmi or prune removes it."""
+    found = session.store.image(in_store(image))
+    known = [(name, session.store.images.full_name(in_store(name))) for name in names]
+    for name, full in known:
+        if full not in found.names:
+            raise NotFound(f"image has no such name: {name}", hint=f"it has: {' '.join(found.names) or 'none'}")
+    for full in dict(known).values() if names else found.names:
+        session.store.untag(full or "")
+
+
+@verb(
+    argument("name", complete=complete.objects),
+    text("--type", "-t", "kind", metavar="KIND", default="any", help="Look for an image or a container only."),
+    interspersed=True,
+    example="builda exists registry.example.org/app:1 || builda pull registry.example.org/app:1",
+)
+def exists(session: Session, *, name: str, kind: str) -> None:
+    """Say by the exit status whether the store has a working container or an image of this name or ID.
+
+    0 means yes, 1 no, 125 that this could not be found out. Nothing is printed."""
+    if kind not in ("any", "image", "container"):
+        raise InvalidValue(f"unknown type: {kind}", hint="there are image and container")
+    store = session.store
+    is_container = kind != "image" and store.find_container(name) is not None
+    if not is_container and (kind == "container" or store.find_image(in_store(name)) is None):
+        raise SystemExit(1)
+
+
+@verb(
     argument("images", nargs=-1, complete=complete.images),
     switch("--all", "-a", "everything", help="Remove every image that no working container stands on."),
     switch("--force", "-f", help="Remove the working containers that stand on it first, and all its names."),
@@ -228,7 +270,7 @@ def rmi(session: Session, *, images: tuple[str, ...], everything: bool, force: b
         name = in_store(written)
         if force:
             _remove_containers(session, name)
-        removal = session.store.remove_image(name, force=force)
+        removal = session.store.remove_image(name, force=force, sweep=False)
         untagged.extend(removal.untagged)
         deleted.extend(removal.deleted)
 
@@ -236,6 +278,8 @@ def rmi(session: Session, *, images: tuple[str, ...], everything: bool, force: b
         each(images or tuple(_removable(session.store, unnamed_only=prune, force=force)), remove)
     finally:
         _print_removal(untagged, deleted)
+        if deleted:
+            session.store.sweep()
 
 
 def _removable(store: Store, *, unnamed_only: bool, force: bool) -> Iterator[str]:
@@ -266,15 +310,23 @@ def _print_removal(untagged: Iterable[str], deleted: Iterable[str]) -> None:
 @verb(
     switch("--all", "-a", "everything", help="Also remove images that have a name and no working container."),
     switch("--force", "-f", help="Also remove the working containers that stand on what is removed."),
+    listed(
+        "--filter", "filters", metavar="until=TIME,…", help="Only what is older: a duration, a date or a time stamp."
+    ),
+    switch("--quiet", "-q", help="Do not say how much was freed."),
     interspersed=True,
-    example="builda prune --all",
+    example="builda prune --all --filter until=72h",
 )
-def prune(session: Session, *, everything: bool, force: bool) -> None:
+def prune(session: Session, *, everything: bool, force: bool, filters: tuple[str, ...], quiet: bool) -> None:
     """Remove what nothing needs.
 
-    That is images without a name, caches, and whatever killed commands left behind."""
-    if force:
-        for name in tuple(_removable(session.store, unnamed_only=not everything, force=True)):
-            _remove_containers(session, name)
-    removal = session.builder.prune(all_images=everything)
+    That is images without a name, caches, and whatever killed commands left behind. With --filter until=TIME images
+    that were made, and caches that were last used, after TIME stay. How many bytes were
+    freed is said on a terminal."""
+    from builda.cli.filters import moment_of_prune
+
+    until = moment_of_prune(filters, time.time()) if filters else None
+    removal = session.builder.prune(all_images=everything, force=force, until=until)
     _print_removal(removal.untagged, removal.deleted)
+    if not quiet:
+        say(f"freed {human_size(removal.freed)}", to_people_only=True)

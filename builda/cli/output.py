@@ -25,6 +25,13 @@ def print_words(text: str) -> None:
     print_line(displayed(text))
 
 
+def say(text: str, *, to_people_only: bool = False) -> None:
+    """One line on stderr, `to_people_only` if that is a terminal."""
+    err = sys.stderr
+    if err is not None and (err.isatty() or not to_people_only):
+        err.write(text + "\n")
+
+
 def write(text: str) -> None:
     """Text on stdout. On a terminal, what would act on it is shown as escapes; elsewhere the text goes as it is."""
     out = sys.stdout

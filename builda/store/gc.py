@@ -33,9 +33,13 @@ class Marked(NamedTuple):
     snapshots: frozenset[str]
 
 
-def sweep(store: Store) -> None:
-    """Remove everything that nothing refers to. Two sweeps never run at once; everything else may."""
+def sweep(store: Store) -> int:
+    """Remove everything that nothing refers to; the bytes of it, as far as they are known without looking into trees.
+
+    Two sweeps never run at once; everything else may.
+    """
     where = store.layout
+    freed = 0
     with layout.translated(where.root), locks.brief(where.path("locks", "gc.lock")), ExitStack() as stack:
         leases.remove_dead(where)
         _begin(where, stack)
@@ -43,8 +47,8 @@ def sweep(store: Store) -> None:
         _sweep_containers(store, horizon)
         marked = mark(store)
         if not _unreadable(store, "containers"):  # else nobody knows what those stand on
-            _sweep_snapshots(store, marked.snapshots, horizon)
-            _sweep_blobs(where, marked.blobs, horizon)
+            freed += _sweep_snapshots(store, marked.snapshots, horizon)
+            freed += _sweep_blobs(where, marked.blobs, horizon)
         _sweep_chains(where)
         _sweep_diffs(where)
         store.containers.release_stale(horizon)
@@ -53,6 +57,7 @@ def sweep(store: Store) -> None:
         scratch.sweep(where)
         scratch.sweep_mount_points(where)
         store.images.refresh_index()
+    return freed
 
 
 def _begin(where: Layout, stack: ExitStack) -> None:
@@ -137,10 +142,14 @@ def _mark_lineage(store: Store, snapshot: str | None, snapshots: set[str]) -> No
             return
 
 
-def _sweep_blobs(where: Layout, marked: frozenset[str], horizon: float) -> None:
+def _sweep_blobs(where: Layout, marked: frozenset[str], horizon: float) -> int:
+    freed = 0
     for name in layout.iter_names(where.path("blobs/sha256")):
         if name not in marked:
-            _take(where, where.blob(name), horizon)
+            with suppress(FileNotFoundError):
+                size = os.stat(where.blob(name)).st_size
+                freed += size if _take(where, where.blob(name), horizon) else 0
+    return freed
 
 
 def _sweep_diffs(where: Layout) -> None:
@@ -150,13 +159,26 @@ def _sweep_diffs(where: Layout) -> None:
             layout.unlink(where, where.path("diffs", name))
 
 
-def _sweep_snapshots(store: Store, marked: frozenset[str], horizon: float) -> None:
+def _sweep_snapshots(store: Store, marked: frozenset[str], horizon: float) -> int:
     """Upper ones go before those they stand on, and one that is spared spares all below it."""
-    spared = set(marked)
+    spared, freed = set(marked), 0
     going = [name for name in layout.iter_names(store.layout.path("snapshots")) if name not in marked]
     for name in sorted(going, key=lambda name: _depth(store, name), reverse=True):
-        if name not in spared and not _take(store.layout, store.layout.path("snapshots", name), horizon):
+        if name in spared:
+            continue
+        size = _size(store, name)
+        if _take(store.layout, store.layout.path("snapshots", name), horizon):
+            freed += size
+        else:
             _mark_lineage(store, name, spared)
+    return freed
+
+
+def _size(store: Store, snapshot: str) -> int:
+    try:
+        return max(0, store.snapshots.info(snapshot).size)
+    except (NotFound, Damaged):
+        return 0
 
 
 def _depth(store: Store, snapshot: str) -> int:

@@ -91,10 +91,11 @@ class Image:
 
 
 class Removal(NamedTuple):
-    """What a removal did: names taken off, IDs of images deleted."""
+    """What a removal did: names taken off, IDs of images deleted, bytes of blobs, trees and caches that are gone."""
 
     untagged: tuple[str, ...]
     deleted: tuple[str, ...]
+    freed: int = 0
 
 
 class Images:

@@ -205,7 +205,7 @@ class Snapshots:
     def changed_size(self, key: str) -> int | None:
         """About how many bytes `write_changes` writes; None where that is not known without doing it."""
         try:
-            entries, size = _count(self.upper(key))
+            entries, size = count(self.upper(key))
         except OSError:  # something is removed meanwhile
             return None
         return size + entries * ENTRY_SIZE
@@ -297,7 +297,7 @@ class Snapshots:
 
     def _measure(self, snapshot: str) -> tuple[int, int]:
         """Entries and bytes of what a committed snapshot holds."""
-        return _count(self.path(snapshot, "fs"))
+        return count(self.path(snapshot, "fs"))
 
     def bind_chain(self, chain: Digest, snapshot: str) -> str:
         """The committed snapshot of `chain` is `snapshot`, or the one that another process was faster to give it."""
@@ -501,7 +501,7 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def _count(path: str) -> tuple[int, int]:
+def count(path: str) -> tuple[int, int]:
     """Entries of a tree and bytes of its regular files."""
     entries = size = 0
     pending = [path]

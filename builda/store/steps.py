@@ -88,11 +88,6 @@ class Steps:
             with suppress(FileNotFoundError, StoreUnavailable, KeyError, TypeError, InvalidValue):
                 yield Digest("sha256", name), _parsed(layout.read_json(self._layout.path("steps", name)))
 
-    def forget(self) -> None:
-        """No step is remembered any more."""
-        for name in layout.iter_names(self._layout.path("steps")):
-            layout.unlink(self._layout, self._layout.path("steps", name))
-
 
 def _parsed(value: dict[str, Any]) -> StepResult:
     diff_id = value["diff_id"]

@@ -423,40 +423,50 @@ class Store:
             elif sharing == "private":
                 path = stack.enter_context(_first_free(path))
             stack.enter_context(locks.shared(f"{path}.users"))
+            layout.touch(f"{path}.users")  # whose time says when the directory was used last
             if not self.can_mount and not os.path.exists(path):
                 self.snapshots.bring_home(path)
             with layout.translated(self.root):
                 os.makedirs(path, mode=0o755, exist_ok=True)
             yield path
 
-    def sweep(self) -> None:
-        """Remove what nothing refers to."""
+    def sweep(self) -> int:
+        """Remove what nothing refers to; how many bytes that was, as far as it is known."""
         from builda.store import gc
 
-        gc.sweep(self)
+        return gc.sweep(self)
 
     def prune(
-        self, *, all_images: bool = False, force: bool = False, detach: Callable[[str], None] | None = None
+        self,
+        *,
+        all_images: bool = False,
+        force: bool = False,
+        detach: Callable[[str], None] | None = None,
+        until: float | None = None,
     ) -> Removal:
         """Remove images without a name (all that no container uses with `all_images`), remembered steps, cache mounts
-        and everything that killed commands left. With `force` working containers on those images go first."""
+        and everything that killed commands left. With `force` working containers on those images go first.
+
+        With `until` only images that were created, and steps and cache mounts that were last used, before that time.
+        """
         from builda.store import leases
 
         horizon = leases.horizon(self.layout, time.time(), mine=False)
         removed: list[Removal] = []
         for image in tuple(self.iter_images()):
-            if image.names and not all_images:
+            if (image.names and not all_images) or (until is not None and image.created >= until):
                 continue
             with suppress(InUse):
                 removed.append(self._remove_whole(image, all_images, horizon, force=force, detach=detach))
-        self.steps.forget()
-        for name in layout.iter_names(self.layout.path("digests")):
-            layout.unlink(self.layout, self.layout.path("digests", name))
-        self._forget_cache_mounts()
-        self.sweep()
+        for kind in ("steps", "digests"):
+            for name in layout.iter_names(self.layout.path(kind)):
+                if _is_before(self.layout.path(kind, name), until):
+                    layout.unlink(self.layout, self.layout.path(kind, name))
+        freed = self._forget_cache_mounts(until)
         return Removal(
             tuple(name for removal in removed for name in removal.untagged),
             tuple(image_id for removal in removed for image_id in removal.deleted),
+            freed + self.sweep(),
         )
 
     def _remove_whole(
@@ -472,16 +482,37 @@ class Store:
             raise InUse(f"image is just being made or named: {image.id}")
         return Removal(names, (image.id.encoded,))
 
-    def _forget_cache_mounts(self) -> None:
+    def _forget_cache_mounts(self, until: float | None) -> int:
+        freed = 0
         from builda.fs.paths import discard
         from builda.store import locks
+        from builda.store.snapshots import count
 
         for name in layout.iter_names(self.layout.path("cache")):
             if name.endswith((".lock", ".users")):
                 continue
             path = self.layout.path("cache", name)
+            if not _is_before(f"{path}.users", until):
+                continue
             with suppress(BlockingIOError), locks.alone(f"{path}.users"):
+                size = count(path)[1]
                 discard(path)
+                freed += size
+        return freed
+
+    def unpacked_size(self, image: Image) -> int | None:
+        """The bytes of an image's files, if its layers are unpacked here; else None."""
+        from builda.oci.config import chain_ids
+
+        if image.is_index:
+            return None
+        sizes = [self._size_of(chain) for chain in chain_ids(image.config.diff_ids)]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    def _size_of(self, chain: Digest) -> int | None:
+        snapshot = self.lasting.find_chain(chain)
+        size = -1 if snapshot is None else self.lasting.info(snapshot).size
+        return size if size >= 0 else None
 
     def fsck(self) -> tuple[str, ...]:
         """What is wrong in the store, in words; changes nothing."""
@@ -520,6 +551,14 @@ def _first_free(path: str) -> Iterator[str]:
         finally:
             lock.release()
         return
+
+
+def _is_before(path: str, until: float | None) -> bool:
+    """Whether a file was touched before this time, or at any time; also if it is not there."""
+    try:
+        return until is None or os.stat(path).st_mtime < until
+    except FileNotFoundError:
+        return True
 
 
 def _silent(error: Damaged) -> None:

@@ -150,6 +150,7 @@ def test_images_json(builda: Builda, base: str) -> None:
     (image,) = json.loads(builda("images", "--json"))
     assert list(image) == [
         "id", "names", "digest", "createdat", "size", "created", "createdatraw", "readonly", "history",
+        "compressedbytes", "unpackedbytes",
     ]  # fmt: skip
     assert re.fullmatch(r"[0-9a-f]{12}", image["id"])
     assert image["names"] == [base]
@@ -295,6 +296,58 @@ def test_rmi_prune_and_prune_take_what_has_no_name(builda: Builda, base: str, co
     assert builda("images", "-q") != ""
     builda("rm", "--all")
     assert builda("prune", "--all").startswith(f"untagged: {base}\n")
+
+
+def test_untag_takes_names_and_leaves_the_image(builda: Builda, base: str) -> None:
+    builda("tag", base, "one", "two")
+    builda("untag", "one", "two", base)
+    assert builda("images", "--format", "{{.Name}}").split() == ["localhost/one"]
+    assert "no such name" in builda.fails("untag", "one", "nothing")
+    builda("untag", "one")
+    assert builda("images", "--format", "{{.Name}}") == "<none>"
+
+
+def test_exists_says_by_its_status(builda: Builda, base: str, container: str) -> None:
+    identity = builda("images", "-q")
+    for name, image, working in ((base, 0, 1), (identity, 0, 1), (container, 1, 0), ("nothing", 1, 1)):
+        for kind, status in (("image", image), ("container", working), ("any", image and working)):
+            done = builda.run("exists", "--type", kind, name, check=False)
+            assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+    assert "unknown type" in builda.fails("exists", "-t", "x", base)
+
+
+def test_prune_until_spares_what_is_younger(builda: Builda, base: str, container: str) -> None:
+    builda("config", "--env", "A=1", container)
+    young = builda("commit", "-q", container)
+    old = builda("commit", "-q", "--timestamp", "0", container)
+    assert builda("prune", "--filter", "until=1h") == old
+    assert builda("prune", "--filter", "until=2100-01-01") == young
+    assert "unsupported filter" in builda.fails("prune", "--filter", "label=x")
+
+
+def test_images_json_has_the_bytes_of_the_files_where_they_are_known(builda: Builda, base: str) -> None:
+    def sizes() -> tuple[int, int | None]:
+        (found,) = json.loads(builda("images", "--json"))
+        return found["compressedbytes"], found["unpackedbytes"]
+
+    builda("from", "--name", "x", base)
+    builda("run", "x", "true")
+    compressed, unpacked = sizes()
+    assert unpacked is not None
+    assert 0 < compressed < unpacked
+
+
+def test_fsck_repairs_a_damaged_record(builda: Builda, base: str, container: str) -> None:
+    builda("tag", base, "other")
+    (path,) = (builda.root / "images").iterdir()
+    path.write_text("x")
+    assert str(path) in builda.run("images").stderr
+    failed = builda.run("fsck", check=False)
+    assert (failed.returncode, str(path) in failed.stdout) == (125, True)
+    assert str(path) in builda("fsck", "--repair")
+    done = builda.run("fsck")
+    assert (done.stdout, done.stderr) == ("", "the store is whole\n")
+    assert builda("images", "-q", base)
 
 
 def test_inspect_has_buildahs_keys(builda: Builda, base: str, container: str) -> None:

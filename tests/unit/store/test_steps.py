@@ -53,7 +53,7 @@ def test_image_of_a_whole_build_is_remembered_apart_from_steps(store: Store) -> 
 def test_forgotten_steps_are_done_again(store: Store) -> None:
     store.steps.put(KEY, result(store))
     store.steps.put_image(KEY, Digest.of(b"manifest"))
-    store.steps.forget()
+    store.prune()
     assert store.steps.find(KEY) is None
     assert store.steps.find_image(KEY) is None
 
