@@ -62,6 +62,7 @@ class BuildRequest:
     cpp_flags: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
+    unused_stages: bool = False  # also build the stages before it that it does not depend on
     named_contexts: Mapping[str, Path] = field(default_factory=dict)
     named_images: Mapping[str, str] = field(default_factory=dict)
     base: str | None = None  # replaces the image of the first FROM
@@ -288,6 +289,7 @@ def _compiled(
         base=request.base,
         env=request.env,
         labels=request.labels,
+        unused_stages=request.unused_stages,
         inherits_labels=request.inherits_labels,
         policy=str if request.policy is None else request.policy.decide,
         permissions=request.permissions,

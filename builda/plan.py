@@ -182,11 +182,12 @@ class Plan:
 
     stages: tuple[Stage, ...]
     target: int
+    unused: bool = False  # stages before the target are performed whether it depends on them or not
 
     def needed(self) -> tuple[int, ...]:
-        """Indexes of the stages that the target depends on, itself last, each after what it needs."""
+        """Indexes of the stages to perform, the target last, each after what it needs."""
         order: dict[int, None] = {}
-        pending = [(self.target, iter(stages_used(self.stages[self.target])))]
+        pending = [(self.target, iter((*stages_used(self.stages[self.target]), *range(self.target * self.unused))))]
         while pending:
             index, others = pending[-1]
             other = next((other for other in others if other not in order), None)

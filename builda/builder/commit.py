@@ -184,7 +184,8 @@ def _parts(builder: Builder, container: WorkingContainer, options: CommitOptions
     )
     pending = tuple(Part(entry) for entry in container.history)
     if options.squash:
-        return (*pending, Part(own, _own_layer(builder, container, options, how)))
+        steps = tuple(Part(layer.history) for layer in container.layers)
+        return (*steps, *pending, Part(own, _own_layer(builder, container, options, how)))
     futures = [(layer.history, builder.layers.result(layer, how)) for layer in container.layers]
     frozen = tuple(Part(history, layer) for history, layer in futures)
     last = _own_layer(builder, container, options, how)

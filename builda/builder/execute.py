@@ -250,8 +250,10 @@ class _Execution:
         self.marks: dict[int, _Mark] = {}
         self.misses: list[Miss] = []
         # Stages whose layers are stored: those that the target has, or all where later builds have nothing else.
+        # A squashed image has none of them.
         all_stages = options.export or builder.store.memory is not None
-        self.kept = frozenset(plan.needed()) if all_stages else _lineage(plan)
+        lineage = frozenset[int]() if options.commit.squash else _lineage(plan)
+        self.kept = frozenset(plan.needed()) if all_stages else lineage
         bases = (plan.stages[index].base for index in plan.needed())
         self.below_others = frozenset(base.index for base in bases if isinstance(base, FromStage))
         self.emit = builder.emit
@@ -843,6 +845,8 @@ class _Execution:
         """The target's image: the one of an earlier build when nothing differs, else a new one."""
         target = self.plan.target
         tip = self.tips[target]
+        if tip.image is not None and self.is_base(tip):
+            return Built(image=tip.image, cached=True, misses=(), stage=self.label(target))
         known = None if target in self.containers else self.known_image(tip)
         if known is not None:
             return Built(image=known, cached=True, misses=tuple(self.misses), stage=self.label(target))
@@ -852,6 +856,18 @@ class _Execution:
         image = self.builder.commit(container, replace(self.options.commit, destination=None))
         self.store.steps.put_image(self.image_key(tip), image.digest)
         return Built(image=image, cached=False, misses=tuple(self.misses), stage=self.label(target))
+
+    def is_base(self, tip: Tip) -> bool:
+        """Whether the result is the base image itself, as in Buildah: nothing is done with it, nor said of it."""
+        stage = self.plan.stages[self.plan.target]
+        options = self.options.commit
+        plain = CommitOptions(
+            format=options.format,
+            compression=options.compression,
+            compression_level=options.compression_level,
+            access=options.access,
+        )
+        return isinstance(stage.base, FromImage) and not stage.steps and options == plain
 
     def image_key(self, tip: Tip) -> Digest:
         """What the image follows from: the last step, what the commit adds, and what is only written in it."""

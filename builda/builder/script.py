@@ -53,7 +53,7 @@ def script(plan: Plan, options: ExecuteOptions, request: ScriptRequest) -> str:
 
     Unsupported for what a script cannot do alike: one layer for a whole stage, and mounts for all commands.
     """
-    if not options.layers:
+    if not options.layers or options.commit.squash:
         raise Unsupported("a script makes a layer of each step", hint="leave out --layers=false and --squash")
     if options.mounts:
         raise Unsupported("a script has no --mount for all commands", hint="write it at each RUN")

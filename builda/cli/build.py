@@ -64,6 +64,7 @@ _OF_DOCKER = (
         help="A further context: a directory, a URL, docker-image://IMAGE, oci-layout://PATH.",
     ),
     text("--target", metavar="STAGE", help="Build this stage, by name or number, instead of the last."),
+    switch("--skip-unused-stages", default=True, help="Leave out stages that the target does not need (default)."),
     text("--from", "from_", metavar="IMAGE", help="Replace the image of the first FROM."),
     text("--ignorefile", metavar="FILE", help="The ignore file of the context."),
     many("--label", metavar="NAME=VALUE", help="Add a label."),
@@ -294,6 +295,7 @@ def _request(session: Session, context: BuildContext, named: NamedContexts, valu
         cpp_flags=values.pop("cpp_flag"),
         build_args=_build_args(values.pop("build_arg_file"), values.pop("build_arg"), session.environ),
         target=values.pop("target"),
+        unused_stages=not values.pop("skip_unused_stages"),
         named_contexts=named.directories,
         named_images=named.images,
         base=values.pop("from_"),
@@ -434,7 +436,6 @@ def _execute_options(
         compression=kind or "gzip",
         compression_level=level,
     )
-    layers = layers and not commit.squash
     buildcache.check_layers(session, cache_from, cache_to, layers=layers)
     return ExecuteOptions(
         inputs=inputs,

@@ -58,7 +58,7 @@ def check_layers(
     session: Session, cache_from: tuple[CachePlace, ...], cache_to: tuple[CachePlace, ...], *, layers: bool
 ) -> None:
     """Without a layer for each step there is nothing to push, which is an error, nor to find, which is a warning."""
-    why = "each step needs a layer of its own, which --layers=false and --squash do not make"
+    why = "each step needs a layer of its own, which --layers=false does not make"
     if cache_to and not layers:
         raise Unsupported("--cache-to has nothing to push", hint=why)
     if cache_from and not layers:

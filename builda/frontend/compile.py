@@ -97,6 +97,7 @@ class CompileOptions:
     base: str | None = None  # --from: replaces the image of the first FROM
     env: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    unused_stages: bool = False  # stages before the target are wanted though it does not depend on them
     inherits_labels: bool = True  # stages keep the labels of what they start from
     policy: Callable[[str], str] = str  # the image to take for an image; PolicyRejected if it may not be used
     platform_asked: bool = False  # the image is to be for `platform`, whatever its last FROM says
@@ -124,7 +125,7 @@ def to_plan(parsed: Parsed, options: CompileOptions, config_of: ConfigOf) -> Com
         compiler.compiled.get(index) or Stage(name=head.name, base=None, steps=(), at=head.at)
         for index, (head, _) in enumerate(compiler.stages.bodies)
     )
-    plan = Plan(stages=stages, target=target)
+    plan = Plan(stages=stages, target=target, unused=options.unused_stages)
     unused = tuple(sorted(set(options.build_args) - compiler.used - set(PROXIES) - {"SOURCE_DATE_EPOCH"}))
     return Compiled(plan=plan, unused_args=unused, configs={i: state.config for i, state in compiler.states.items()})
 
@@ -232,10 +233,11 @@ class _Compiler:
     def needed(self, target: int) -> tuple[int, ...]:
         """The stages that the target needs as far as their text says so, each after those that it needs itself."""
         order: dict[int, None] = {}
-        pending = [(target, iter(self._named_in(target)))]
+        others = range(target if self.options.unused_stages else 0)
+        pending = [(target, iter((*self._named_in(target), *others)))]
         while pending:
-            index, others = pending[-1]
-            other = next((other for other in others if other not in order), None)
+            index, below = pending[-1]
+            other = next((other for other in below if other not in order), None)
             if other is not None:
                 pending.append((other, iter(self._named_in(other))))
             else:

@@ -302,3 +302,62 @@ def test_a_cached_build_imports_nothing_for_registries_copies_and_commands(
     left_out = ("registry.client", "registry.http", "fs.compose", "builder.copying", "builder.run", "isolation", "git")
     assert not imported & {f"builda.{name}" for name in left_out}
     assert not imported & {"difflib", "tempfile", "concurrent.futures", "urllib3", "filelock"}
+
+
+def test_a_squashed_build_finds_its_steps_again(builda: Builda, base: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    uuid = "cat /proc/sys/kernel/random/uuid"
+    (tmp_path / "Containerfile").write_text(
+        f"FROM {base} AS one\nRUN {uuid} > /one\nFROM one\nCOPY a /a\nRUN {uuid} > /two; rm /one\n"
+    )
+    build = ("bud", "-q", "--layers", "--squash", tmp_path)
+    first = builda(*build)
+    assert builda(*build) == first
+    config = json.loads(builda("inspect", "--type", "image", first))["OCIv1"]
+    assert len(config["rootfs"]["diff_ids"]) == 1
+    texts = [entry["created_by"] for entry in config["history"]]
+    assert sum("/proc/sys" in text for text in texts) == 2
+    assert sum(not entry.get("empty_layer") for entry in config["history"]) == 1
+    (tmp_path / "a").write_text("b")
+    said = builda.run("bud", "--layers", "--squash", tmp_path).stdout
+    assert said.count("Using cache") == 1
+    plain = builda("bud", "-q", "--no-cache", "--layers=false", "--squash", tmp_path)
+    other = json.loads(builda("inspect", "--type", "image", plain))["OCIv1"]
+    assert [entry["created_by"] for entry in other["history"]][-1] == texts[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same"),
+    [
+        ((), True),
+        (("--layers=false",), True),
+        (("--label", "a=b"), False),
+        (("--annotation", "a=b"), False),
+        (("--squash",), False),
+        (("--timestamp", "0"), False),
+        (("--env", "A=b"), False),
+        (("--unsetenv", "PATH"), False),
+    ],
+)
+def test_a_file_of_one_from_names_the_base(
+    builda: Builda, base: str, tmp_path: Path, arguments: tuple[str, ...], same: bool
+) -> None:
+    (tmp_path / "Containerfile").write_text(f"FROM {base}\n")
+    image = builda("bud", "-q", "-t", "again", *arguments, tmp_path)
+    known = builda("inspect", "--type", "image", "--format", "{{.FromImageID}}", base)
+    assert (image == known.removeprefix("sha256:")) is same
+    assert builda("inspect", "--type", "image", "--format", "{{.FromImageID}}", "again").endswith(image)
+
+
+def test_stages_that_nothing_needs_are_built_when_asked_for(builda: Builda, base: str, tmp_path: Path) -> None:
+    stages = (f"FROM {base} AS {name}\nRUN echo ran-{name}\n" for name in ("one", "two", "three"))
+    (tmp_path / "Containerfile").write_text("".join(stages))
+    build = ("bud", "--no-cache", "--target", "two")
+    assert "ran-one" not in builda(*build, tmp_path)
+    assert "ran-one" not in builda(*build, "--skip-unused-stages", tmp_path)
+    said = builda(*build, "--skip-unused-stages=false", tmp_path).splitlines()
+    assert said.index("ran-one") < said.index("ran-two")
+    assert "ran-three" not in said
+    (tmp_path / "Containerfile").write_text(f"FROM {base}\nRUN exit 3\nFROM scratch\nCOPY Containerfile /\n")
+    builda("bud", tmp_path)
+    builda.fails("bud", "--skip-unused-stages=false", tmp_path, status=3)
