@@ -228,6 +228,16 @@ class RegistrySink:
         self._chunk = chunk
         self._absent: set[Digest] = set()
 
+    def has_image(self, descriptor: Descriptor) -> bool:
+        """Whether the tag means this manifest already: a registry takes no manifest before all that it lists."""
+        if self.reference.digest not in (None, descriptor.digest):
+            return False
+        try:
+            found = self._repository.head_manifest(self._version(descriptor), "pull,push")
+        except RegistryError:  # only a shortcut: the push itself will say what is wrong
+            return False
+        return found is not None and found.digest == descriptor.digest
+
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether the registry has the blob in this repository."""
         there = self._repository.has_blob(descriptor)
@@ -252,9 +262,13 @@ class RegistrySink:
                 f"cannot push as {self.reference}: the image's digest is {descriptor.digest}",
                 hint=f"push to {self.reference.name}, with or without a tag",
             )
-        by_tag = top and (self.reference.tag is not None or asked is None)
-        version = (self.reference.tag or DEFAULT_TAG) if by_tag else str(descriptor.digest)
+        version = self._version(descriptor) if top else str(descriptor.digest)
         self._repository.put_manifest(version, descriptor, data)
+
+    def _version(self, descriptor: Descriptor) -> str:
+        """What the top manifest is put as: the tag, or the digest if only that was asked for."""
+        by_digest = self.reference.tag is None and self.reference.digest is not None
+        return str(descriptor.digest) if by_digest else self.reference.tag or DEFAULT_TAG
 
     def _siblings(self, source: BlobSource) -> tuple[str, ...]:
         own = source.repositories_on(self.reference.registry) if isinstance(source, RegistrySource) else ()

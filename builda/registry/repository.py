@@ -145,11 +145,11 @@ class Repository:
             raise self._no_manifest(reply, data, request, version)
         return _verified(data, reply.headers, version, what), data
 
-    def head_manifest(self, version: str) -> Descriptor | None:
+    def head_manifest(self, version: str, actions: str = "pull") -> Descriptor | None:
         """What a tag or digest names now, asked without fetching it; None when there is no such thing."""
         what = f"cannot look up {_named(self.reference, version)}"
         request = self.request("HEAD", self.url(f"manifests/{version}"), what, {"Accept": ACCEPT})
-        reply, _ = self.call(request, self.scopes(), limit=0)
+        reply, _ = self.call(request, self.scopes(actions), limit=0)
         if reply.status == 404:
             return None
         if reply.status != 200:

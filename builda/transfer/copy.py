@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from builda.errors import CorruptContent
 from builda.events import BlobProgress, Emit, Warned, ignore
@@ -71,6 +71,15 @@ class ImageSink(Protocol):
         ...
 
 
+@runtime_checkable
+class AskedSink(Protocol):
+    """A sink that can say at once whether there is nothing to do."""
+
+    def has_image(self, descriptor: Descriptor) -> bool:
+        """Whether the place has this very image or index under the name already, with all that belongs to it."""
+        ...
+
+
 def copy_image(
     source: ImageSource,
     sink: ImageSink,
@@ -95,8 +104,15 @@ def copy_image(
         descriptor = choose(document, platform)
         data = child_of(source, descriptor)
         document = parse(data, descriptor.media_type)
+    if isinstance(sink, AskedSink) and sink.has_image(descriptor):
+        return plainly(descriptor, document.media_type)
     copy = _Copy(source, sink, action, emit, jobs, None if chosen else platform)
     return copy.document(descriptor, data, top=True)
+
+
+def plainly(descriptor: Descriptor, media_type: str) -> Descriptor:
+    """The descriptor without what an index said of it."""
+    return replace(descriptor, media_type=media_type, annotations={}, urls=(), extra={})
 
 
 def child_of(source: ImageSource, descriptor: Descriptor) -> bytes:
@@ -150,7 +166,7 @@ class _Copy:
                 if child.digest not in self.manifests:  # or a small index that lists itself again would never end
                     self.document(child, child_of(self.source, child), top=False, depth=depth)
         self.manifests.add(descriptor.digest)
-        plain = replace(descriptor, media_type=document.media_type, annotations={}, urls=(), extra={})
+        plain = plainly(descriptor, document.media_type)
         self.sink.put_manifest(plain, data, top=top)
         if top:
             for blob in self.blobs:
