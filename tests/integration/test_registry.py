@@ -154,6 +154,17 @@ def test_pushing_again_sends_no_blob(plain: Registry) -> None:
     assert image.opened == []
 
 
+def test_a_sink_knows_the_image_that_its_name_means_already(plain: Registry) -> None:
+    image, other = Image(4), Image(5)
+    with client() as registries:
+        sink = registries.sink(reference(plain, "known:1"))
+        assert not sink.has_image(image.descriptor)
+        push(sink, image)
+        assert sink.has_image(image.descriptor)
+        assert not sink.has_image(other.descriptor)
+        assert not registries.sink(reference(plain, "known:2")).has_image(image.descriptor)
+
+
 def test_put_blob_of_what_is_there_sends_nothing(plain: Registry) -> None:
     image, moved = Image(3), list[int]()
     with client() as registries:
