@@ -34,6 +34,7 @@ def pull(builder: Builder, name: str, options: PullOptions) -> Image:
         case "registry":
             reference = Reference.parse(location.where)
             local = _fitting(builder, _name_of(reference), options)
+            builder.decided("image", lambda: _said(name, local, options))
             return _by_policy(builder, name, local, (reference,), options)
         case _:
             return _from_file(builder, location, options)
@@ -53,6 +54,7 @@ def tagged(builder: Builder, name: str, access: RegistryAccess) -> tuple[str, ..
 
 def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
     local = _fitting(builder, name, options)
+    builder.decided("image", lambda: _said(name, local, options))
     if local is not None and _is_identity(builder.store, name, local):
         return local
     if local is not None and options.policy == "missing":
@@ -75,7 +77,6 @@ def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
 def _by_policy(
     builder: Builder, name: str, local: Image | None, references: tuple[Reference, ...], options: PullOptions
 ) -> Image:
-    builder.decided("image", lambda: _said(name, local, options))
     match options.policy:
         case "never":
             if local is None and builder.store.find_image(name) is not None:

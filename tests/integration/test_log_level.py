@@ -25,7 +25,6 @@ def test_a_build_says_its_mode_driver_keys_names_and_mounts(builda: Builda, base
     first = builda.run("--log-level", "debug", *options).stderr
     assert "mode: direct, asked for: auto" in first
     assert f"store: {builda.root}, run root {builda.runroot}, driver overlay" in first
-    assert f"name: {base} may be {base}" in first
     assert f"image: {base} for linux/" in first
     assert "cache: 2/3 key " in first
     assert ": not found: " in first
@@ -43,6 +42,15 @@ def test_a_build_says_its_mode_driver_keys_names_and_mounts(builda: Builda, base
     quiet = builda.run(*options).stderr
     assert "cache:" not in quiet
     assert "mode:" not in quiet
+
+
+def test_what_a_name_may_stand_for_is_told_before_a_registry_is_asked(builda: Builda, tmp_path: Path) -> None:
+    conf = tmp_path / "registries.conf"
+    conf.write_text('[aliases]\napp = "localhost:1/team/app"\n')
+    command = ["--log-level=debug", "--registries-conf", str(conf), "pull", "--retry=0", "app"]
+    said = builda.run(*command, check=False).stderr
+    assert "name: app may be localhost:1/team/app:latest\n" in said
+    assert "image: app for linux/" in said
 
 
 def test_requests_are_told_without_secrets(builda: Builda, base: str) -> None:
@@ -63,5 +71,5 @@ def test_decisions_are_events_too(builda: Builda, base: str, tmp_path: Path) -> 
         command = [*builda.command, "--log-level=debug", "--events", str(file.fileno()), "bud", str(tmp_path)]
         subprocess.run(command, pass_fds=[file.fileno()], check=True, capture_output=True, env=clean_environ())
     found = [json.loads(line) for line in path.read_text().splitlines()]
-    assert {event["subject"] for event in found if event["event"] == "decided"} >= {"mode", "store", "name", "cache"}
+    assert {event["subject"] for event in found if event["event"] == "decided"} >= {"mode", "store", "image", "cache"}
     assert os.path.getsize(path) > 0
