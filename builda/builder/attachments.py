@@ -13,6 +13,7 @@ from builda.builder.subtree import is_directory, part_of, shown, subtree, writab
 from builda.builder.treed import with_tree
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import owners, paths
+from builda.isolation.spec import MemoryFile
 from builda.linux.detached import split_part
 from builda.linux.mount import Mount
 from builda.linux.userns import in_user_namespace
@@ -39,6 +40,7 @@ class Attachments(NamedTuple):
     """What mounts and files a run brings with it."""
 
     mounts: tuple[Mount, ...] = ()
+    files: tuple[MemoryFile, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     script: str | None = None  # path inside of the script to append to the arguments
 
@@ -49,7 +51,7 @@ def attached(
 ) -> Iterator[Attachments]:
     """What volumes and mounts the run asks for; locks of cache mounts are held for the time of the block.
 
-    Files with secrets are in `scratch`, which the caller removes. `users` is the command's own user namespace, if any.
+    Sockets are made in `scratch`, which the caller removes. `users` is the command's own user namespace, if any.
     """
     with ExitStack() as stack:
         work = _Work(builder, inputs, user, users, scratch, stack)
@@ -62,8 +64,9 @@ def attached(
             mounts.extend(made)
             env.extend(variables)
         if step.script is not None:
-            mounts.append(work.file("script", step.script, SCRIPT, 0o755))
-        yield Attachments(tuple(mounts), tuple(env), SCRIPT if step.script is not None else None)
+            work.file(step.script, SCRIPT, 0o755)
+        script = SCRIPT if step.script is not None else None
+        yield Attachments(tuple(mounts), tuple(work.files), tuple(env), script)
 
 
 def parse_volume(text: str) -> tuple[str, str, tuple[str, ...]]:
@@ -105,6 +108,7 @@ class _Work:
         self.count = 0
         self.agents = 0
         self.caches: dict[str, str] = {}
+        self.files: list[MemoryFile] = []
 
     def place(self, name: str) -> str:
         """A new path in the scratch directory."""
@@ -116,14 +120,15 @@ class _Work:
         os.mkdir(path, 0o755)
         return path
 
-    def file(self, name: str, data: bytes, target: str, mode: int, owner: tuple[int, int] = (0, 0)) -> Mount:
-        path = self.place(name)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(fd, "wb") as file:
-            file.write(data)
-            owners.fchown(fd, *self.outside(owner, target))
-            os.fchmod(fd, mode)
-        return Mount("bind", path, target, ("ro",))
+    def file(self, data: bytes, target: str, mode: int, owner: tuple[int, int] = (0, 0)) -> None:
+        """Have a file that no path of the caller leads to: a secret must not outlive a killed builda."""
+        if self.users is not None:
+            self.outside(owner, target)  # an error for one that the command's namespace has not
+        elif owners.keeps_aside():
+            owner = (0, 0)  # the one id there is; the command has it whatever it is called
+        elif in_user_namespace():
+            owners.check(*owner, f"cannot give {target} to {owner[0]}:{owner[1]}")
+        self.files.append(MemoryFile(target=target, data=data, mode=mode, owner=owner))
 
     def outside(self, owner: tuple[int, int], what: str) -> tuple[int, int]:
         """What we call an owner that the command is to see."""
@@ -337,7 +342,8 @@ class _Work:
         if not mount.target:
             return (), variables
         mode = _SECRET_MODE if mount.mode is None else mount.mode
-        return (self.file("secret", data, mount.target, mode, (mount.uid or 0, mount.gid or 0)),), variables
+        self.file(data, mount.target, mode, (mount.uid or 0, mount.gid or 0))
+        return (), variables
 
     def ssh(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
         socket = self.inputs.ssh.get(mount.id or "default")

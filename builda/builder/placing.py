@@ -38,10 +38,12 @@ _BIND = ("bind", "rbind")
 
 
 class File(NamedTuple):
-    """A fresh file of root's."""
+    """A fresh file."""
 
     target: str
     data: bytes
+    mode: int = 0o644
+    owner: tuple[int, int] = (0, 0)
 
 
 class Copy(NamedTuple):
@@ -85,6 +87,8 @@ Item: TypeAlias = File | Copy | Moved | Cache | Empty | Devices
 def placed(tree: str, aside: str, sandbox: Sandbox, *, caches: str) -> Iterator[Sandbox]:
     """What the sandbox would mount is in the tree for the time of the block; the sandbox without it.
 
+    Memory files stay in the sandbox, by their paths in the tree, so that the child can remove them if we are killed.
+
     `aside` is a path of ours beside the tree, on its file system; cache mounts are directories in `caches`, each used
     by nobody else meanwhile. Unsupported, before anything is changed, for what would have to be written on the host.
     """
@@ -95,10 +99,10 @@ def placed(tree: str, aside: str, sandbox: Sandbox, *, caches: str) -> Iterator[
     held: dict[str, int] = {}
     try:
         with _opened(tree, aside, held) as placing:
-            for item in items:
-                placing.place(item)
+            places = {item.target: placing.place(item) for item in items}
             placing.finish()
-        yield replace(sandbox, files={}, devices=(), mounts=())
+        memory_files = tuple(replace(file, target="/" + places[file.target]) for file in sandbox.memory_files)
+        yield replace(sandbox, files={}, devices=(), mounts=(), memory_files=memory_files)
     finally:
         take_out(tree, aside, held=held)
         for fd in held.values():
@@ -119,6 +123,7 @@ def items_of(sandbox: Sandbox, caches: str) -> tuple[Item, ...]:
         Devices("/dev"),
         *(File(path, data) for path, data in sandbox.files.items()),
         *(_item(mount, caches) for mount in sandbox.mounts),
+        *(File(file.target, file.data, file.mode, file.owner or (0, 0)) for file in sandbox.memory_files),
     )
 
 
@@ -173,8 +178,8 @@ class _Placing:
         self.count = 0
         self.times: dict[str, int] = {}
 
-    def place(self, item: Item) -> None:
-        """Make it, and exchange it for what is at its target."""
+    def place(self, item: Item) -> str:
+        """Make it, and exchange it for what is at its target; the path in the tree without links."""
         path = self.resolved(item.target)
         self.count += 1
         is_directory = self.make(item, str(self.count))
@@ -186,6 +191,7 @@ class _Placing:
             self.exchange(parent, name, path, str(self.count))
         finally:
             os.close(parent)
+        return path
 
     def finish(self) -> None:
         """Directories look as before, so that the command sees no other time, and one that it changes shows."""
@@ -212,8 +218,8 @@ class _Placing:
     def make(self, item: Item, name: str) -> bool:
         """Make the item in the directory aside; whether it is a directory."""
         match item:
-            case File(_, data):
-                _write(self.here, name, data)
+            case File(_, data, mode, owner):
+                _write(self.here, name, data, mode, owner)
                 return False
             case Copy(_, source):
                 with shown(source) as fd:
@@ -274,11 +280,11 @@ class _Placing:
         os.rename(number, name, src_dir_fd=self.here, dst_dir_fd=parent)
 
 
-def _write(parent: int, name: str, data: bytes) -> None:
+def _write(parent: int, name: str, data: bytes, mode: int, owner: tuple[int, int]) -> None:
     with created(parent, name) as fd, open(fd, "wb", closefd=False) as file:
         file.write(data)
-        owners.fchown(fd, 0, 0)
-        os.fchmod(fd, 0o644)
+        owners.fchown(fd, *owner)
+        os.fchmod(fd, mode)
 
 
 def _make_devices(parent: int, name: str) -> None:

@@ -92,6 +92,7 @@ def sandbox_of(
     return Sandbox(
         rootfs=rootfs,
         mounts=attachments.mounts,
+        memory_files=attachments.files,
         files=files(container, options, network=network, hostname=hostname, version=version),
         devices=tuple(device for text in options.devices for device in devices(text)),
         namespaces=namespaces(options),

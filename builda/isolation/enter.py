@@ -207,9 +207,11 @@ def _run_in_tree(spec: Spec) -> int:
     from builda.isolation.serving import Supervisor, be_no_tracer, received
 
     root = os.open(spec["tree"], os.O_RDONLY | os.O_DIRECTORY)
+    parent = os.getppid()
     terminal = _open_terminal(spec, None) if spec["terminal"] else None
     children = _open_children(None, spec)
-    _adopt_descendants(children)
+    secrets = tuple(sys_.openat2(root, path, os.O_WRONLY | os.O_NOFOLLOW) for path in spec["memory_files"])
+    _adopt_descendants(children, secrets)
     wake, notice = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     _signal.set_wakeup_fd(notice, warn_on_full_buffer=False)
     _signal.signal(_signal.SIGCHLD, lambda *_: None)
@@ -229,10 +231,12 @@ def _run_in_tree(spec: Spec) -> int:
     _forward(command, group=spec["session"])
     listener = received(ours)
     if listener is None:  # the command has reported why
+        _empty(secrets)
         return _wait_for(command)
     statuses: list[int] = []
-    Supervisor(listener, root).run(wake, lambda: _reaped(command, statuses))
+    Supervisor(listener, root, lambda: _end_with(parent)).run(wake, lambda: _reaped(command, statuses))
     _end_descendants(children)
+    _empty(secrets)
     return statuses[0]
 
 
@@ -247,10 +251,22 @@ def _reaped(wanted: int, statuses: list[int]) -> bool:
             return False
 
 
-def _adopt_descendants(children: int) -> None:
-    """Whatever the command leaves behind is ours to end."""
+def _adopt_descendants(children: int, secrets: tuple[int, ...] = ()) -> None:
+    """Whatever the command leaves behind is ours to end, and the secrets that lie in the tree are ours to empty."""
+
+    def end(*_: object) -> None:
+        _end_descendants(children)
+        _empty(secrets)
+        os._exit(137)
+
     sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
-    _signal.signal(_PARENT_DIED, lambda *_: os._exit(_end_descendants(children) or 137))
+    _signal.signal(_PARENT_DIED, end)
+
+
+def _empty(files: tuple[int, ...]) -> None:
+    """Leave nothing in files that builda removes, if it lives: a killed one cannot."""
+    for fd in files:
+        os.ftruncate(fd, 0)
 
 
 def _run(spec: Spec, terminal: int | None, children: int | None) -> int:
@@ -310,6 +326,13 @@ def _enter_tree(root: int) -> None:
 
 def _die_with_parent(number: int) -> None:
     sys_.prctl(sys_.PR_SET_PDEATHSIG, number)
+
+
+def _end_with(parent: int) -> None:
+    """Have the signal of the parent's death again, also when it died meanwhile."""
+    _die_with_parent(_PARENT_DIED)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), _PARENT_DIED)
 
 
 def _check_alive(alive: int) -> None:

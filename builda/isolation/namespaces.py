@@ -67,6 +67,7 @@ def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str,
         "pivot": not sandbox.no_pivot,
         "mounts": tuple(map(tuple, sandbox.mounts)),
         "files": tuple(sandbox.files.items()),
+        "memory_files": tuple((file.target, file.data, file.mode, file.owner) for file in sandbox.memory_files),
         "own_nodes": not inside,  # a user namespace may make no device nodes
         "devices": tuple((device.source, _checked(device.permissions, device.target)) for device in sandbox.devices),
         "masked": sandbox.masked_paths,

@@ -1,7 +1,7 @@
 """Isolation by an OCI runtime: writes a bundle (runtime-spec config.md) and has crun or runc run it.
 
-builda's child first makes a mount namespace where the rootfs is mounted into the bundle, and a pid namespace that takes
-the runtime and all its container along when builda is killed.
+builda's child first makes a mount namespace where the rootfs is mounted and the bundle is a tmpfs, and a pid namespace
+that takes the runtime and all its container along when builda is killed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
 from builda.isolation import rlimits
 from builda.isolation.namespaces import run_child, to_wire
+from builda.isolation.rootfs import BUNDLE
 from builda.linux import detached
 from builda.linux.process import is_alive, process_identity
 from builda.linux.userns import in_user_namespace
@@ -48,13 +49,14 @@ class OciIsolation:
 
         scratch = Path(sandbox.scratch)
         (scratch / "rootfs").mkdir(exist_ok=True)
+        (scratch / BUNDLE).mkdir(exist_ok=True)
         (scratch / "log.json").unlink(missing_ok=True)
         identifier = "-".join(("builda", *map(str, process_identity()), os.urandom(4).hex()))
         wire = self._wire(process, sandbox, identifier)
         config = bundle_config(process, sandbox, f"/{identifier}", files=_write_files(sandbox, scratch))
         if in_user_namespace():  # runc does without a cgroup that it may not make, unless one is named
             del config["linux"]["cgroupsPath"]
-        (scratch / "config.json").write_text(json.dumps(config), encoding="utf-8", errors="surrogateescape")
+        wire["config"] = json.dumps(config).encode("utf-8", "surrogateescape")
         sweep_cgroups()
         with ExitStack() as stack:
             if sandbox.resources or sandbox.cgroup_parent:
@@ -79,12 +81,19 @@ class OciIsolation:
         log = f"{sandbox.scratch}/log.json"
         wire["runtime"] = (
             self._runtime,
-            *("--root", f"{sandbox.scratch}/state", "--log", f"file:{log}" if crun else log, "--log-format", "json"),
+            *(
+                "--root",
+                f"{sandbox.scratch}/{BUNDLE}/state",
+                "--log",
+                f"file:{log}" if crun else log,
+                "--log-format",
+                "json",
+            ),
             *manager,
             *(("--rootless=true",) if not crun and in_user_namespace() else ()),
             *self._flags,
             "run",
-            *("--bundle", sandbox.scratch),
+            *("--bundle", f"{sandbox.scratch}/{BUNDLE}"),
             *(("--no-pivot",) if sandbox.no_pivot else ()),
             *(("--no-new-keyring",) if not crun and sandbox.no_pivot else ()),
             identifier,
@@ -115,10 +124,14 @@ def bundle_config(
     config: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "process": _process(process),
-        "root": {"path": "rootfs"},
+        "root": {"path": f"{sandbox.scratch}/rootfs"},
         "mounts": _system_mounts(sandbox) + [_bind(source, path) for path, source in files],
         "linux": _linux(process, sandbox, cgroups_path),
     }
+    config["mounts"] += [
+        _bind(f"{sandbox.scratch}/{BUNDLE}/{number}", file.target, "ro")
+        for number, file in enumerate(sandbox.memory_files)
+    ]
     config["mounts"] += [_mount(_bound(number, mount, sandbox.scratch)) for number, mount in enumerate(sandbox.mounts)]
     if sandbox.hostname is not None and sandbox.namespaces.get("uts", "private") == "private":
         config["hostname"] = sandbox.hostname
@@ -201,8 +214,9 @@ def _system_mounts(sandbox: Sandbox) -> list[dict[str, Any]]:
     ]
 
 
-def _bind(source: str, path: str) -> dict[str, Any]:
-    return {"destination": path, "type": "bind", "source": source, "options": ["bind", "rprivate", "nosuid", "nodev"]}
+def _bind(source: str, path: str, *words: str) -> dict[str, Any]:
+    options = ["bind", "rprivate", "nosuid", "nodev", *words]
+    return {"destination": path, "type": "bind", "source": source, "options": options}
 
 
 def _mount(mount: tuple[Any, ...]) -> dict[str, Any]:
@@ -270,6 +284,7 @@ def _mount_points(sandbox: Sandbox) -> tuple[tuple[str, bool], ...]:
     """(path, is a directory) of what the runtime would else make in the rootfs without saying so."""
     points = [(path, True) for path in ("/proc", "/dev", "/sys")]
     points += [(path, False) for path in sandbox.files]
+    points += [(file.target, False) for file in sandbox.memory_files]
     for mount in sandbox.mounts:
         part, _ = detached.split_part(mount.options)
         directory = mount.type not in ("bind", "rbind") or os.path.isdir(mount.source)

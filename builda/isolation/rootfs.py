@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Spec = dict[str, Any]  # what namespaces.to_wire made
 
+BUNDLE = "bundle"
+"""Where in the scratch directory an OCI runtime finds its bundle."""
 _INERT = ("nosuid", "nodev", "noexec")
 _UNIFIED = "/sys/fs/cgroup/unified"  # where machines with both kinds of cgroups have the second
 _NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
@@ -74,6 +76,7 @@ class Tree:
             fd = self.part(_clone_new(_with_attributes(mount, spec["dev"])) if bind is None else bind, mount)
             _make_place(self.scratch, f"mount-{number}", directory_wanted=_is_directory(fd))
             _attach_below(fd, self.scratch, f"mount-{number}")
+        self._write_bundle(spec)
         if spec["namespaces"]["pid"] == "private":
             sys_.mount("proc", "/proc", "proc", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
         if spec["cgroup2"]:
@@ -84,6 +87,15 @@ class Tree:
             ):  # in a user namespace, where the runtime leaves cgroups alone but wants to see one kind
                 if os.path.isdir(_UNIFIED):
                     sys_.mount(_UNIFIED, "/sys/fs/cgroup", None, sys_.MS_BIND)
+
+    def _write_bundle(self, spec: Spec) -> None:
+        """On a tmpfs that only this mount namespace has: the environment and the memory files may be secrets."""
+        bundle = detached.clone_filesystem("tmpfs", "tmpfs", (*_INERT, "mode=700"))
+        sys_.move_mount(bundle, "", self.scratch, BUNDLE, sys_.MOVE_MOUNT_F_EMPTY_PATH)
+        _write(bundle, "config.json", spec["config"], 0o600, None)
+        for number, (_, *content) in enumerate(spec["memory_files"]):
+            _write(bundle, str(number), *content)
+        os.close(bundle)
 
     def mount_system(self, spec: Spec, sources: Sources) -> None:
         """proc, sys, dev and the cgroup view."""
@@ -105,6 +117,11 @@ class Tree:
                 self.attach(fd, target, directory=_is_directory(fd))
             except OSError as error:
                 raise refused(f"mount {source or 'tmpfs'} at {target}", error) from error
+        for number, (target, *content) in enumerate(spec["memory_files"]):
+            _write(self.scratch, f"memory-{number}", *content)
+            copy = sys_.open_tree(self.scratch, f"memory-{number}", sys_.OPEN_TREE_CLONE)
+            detached.set_options(copy, ("ro",))
+            self.attach(copy, target, directory=False)
         self._make_readonly(spec["readonly"])
         self._mask(spec["masked"])
 
@@ -190,9 +207,7 @@ class Tree:
     def _bind_files(self, files: tuple[tuple[str, bytes], ...]) -> None:
         for number, (path, content) in enumerate(files):
             name = f"file-{number}"
-            fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=self.scratch)
-            with open(fd, "wb") as file:
-                file.write(content)
+            _write(self.scratch, name, content, 0o644, None)
             copy = sys_.open_tree(self.scratch, name, sys_.OPEN_TREE_CLONE)
             self.attach(copy, path, directory=False)
 
@@ -378,6 +393,15 @@ def _attach_root(scratch: int, rootfs: tuple[tuple[detached.Description, int | N
         os.close(place)
         os.close(fd)
     return root
+
+
+def _write(directory: int, name: str, data: bytes, mode: int, owner: tuple[int, int] | None) -> None:
+    fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=directory)
+    with open(fd, "wb") as file:
+        file.write(data)
+        if owner is not None:
+            os.fchown(fd, *owner)
+        os.fchmod(fd, mode)
 
 
 def _late_overlay(mount: detached.Description) -> int:

@@ -151,10 +151,14 @@ _GO_ON = (0, 0, _CONTINUE)
 
 
 class Supervisor:
-    """Answers the calls of everything that runs in the tree that `root` is a descriptor of."""
+    """Answers the calls of everything that runs in the tree that `root` is a descriptor of.
 
-    def __init__(self, listener: int, root: int) -> None:
+    `end_with_parent` asks for the signal of the parent's death, which a change of this process's ids takes back.
+    """
+
+    def __init__(self, listener: int, root: int, end_with_parent: Callable[[], None]) -> None:
         self.listener = listener
+        self.end_with_parent = end_with_parent
         self.calls = _MACHINES[os.uname().machine]
         self.root = os.readlink(b"/proc/self/fd/%d" % root)
         self.devices = frozenset(b"/dev/" + name for name in DEVICES if not _is_device(root, b"dev/" + name))
@@ -232,6 +236,7 @@ class Supervisor:
             return _GO_ON if call.memory < 0 else self.served(call)
         finally:
             sys_.set_file_ids(0, 0)
+            self.end_with_parent()
 
     def served(self, call: Call) -> tuple[int, int, int] | None:
         """As `answer`, with the caller's memory open."""

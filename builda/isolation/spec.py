@@ -83,6 +83,19 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryFile:
+    """A read-only file that lies in memory of the sandbox's own, such as a secret: it ends with the command.
+
+    Where nothing can be mounted it lies in the tree, and goes when the command ends or builda is killed.
+    """
+
+    target: str
+    data: bytes
+    mode: int
+    owner: tuple[int, int] | None  # as the command calls it; None: whoever it runs as
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
     """Where it runs. `rootfs` mounts the root file system at the place isolation chooses; `mounts` come on top of it.
 
@@ -94,6 +107,7 @@ class Sandbox:
     files: Mapping[
         str, bytes
     ]  # path inside → content, bound read-write over the image's: /etc/hosts, /etc/resolv.conf …
+    memory_files: tuple[MemoryFile, ...] = ()
     devices: tuple[Device, ...] = ()
     namespaces: Mapping[str, str]  # pid, ipc, uts, cgroup, network → "private", "host" or "ns:PATH"
     network: str  # host, none, private or ns:PATH

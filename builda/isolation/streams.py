@@ -1,4 +1,8 @@
-"""Standard input and output of a command: passed through as descriptors, captured, or relayed to a terminal."""
+"""Standard input and output of a command: passed through as descriptors, captured, or relayed to a terminal.
+
+The caller's files are never passed through: by /proc/self/fd a command could open them again and change them. It reads
+a file through a read-only mount, or by a pipe, and writes to one by a pipe; terminals, pipes and sockets it gets.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal
 
 from builda.events import CommandOutput
+from builda.linux import syscalls as sys_
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,6 +32,11 @@ class Streams:
         self._command = command
         self._emit = emit
         self._ours: dict[int, Literal["stdout", "stderr"]] = {}
+        self._files: dict[
+            int, int
+        ] = {}  # the pipes whose bytes go to a file of the caller's, by that file's descriptor
+        self._feed = -1  # the pipe that the caller's file is written to for the command to read
+        self._mounted = -1
         self._console = -1
         self._master = -1
         self._stack = ExitStack()
@@ -44,6 +54,8 @@ class Streams:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._started.close()
+        if self._feed >= 0:
+            self._end_feed()
         self._stack.close()
 
     def started(self) -> None:
@@ -54,8 +66,8 @@ class Streams:
         """Move bytes until the command and all it started have closed their ends; nothing to do for plain ones."""
         if self._command.terminal:
             self._relay_terminal()
-        elif self._ours:
-            self._relay_output()
+        elif self._ours or self._feed >= 0:
+            self._relay_pipes()
 
     def resize(self, number: int) -> None:
         """Pass the window size on after SIGWINCH."""
@@ -69,16 +81,61 @@ class Streams:
     def _open_plain(self) -> None:
         if self._command.stdin is not None:
             self.theirs[0] = self._input(self._command.stdin)
+        elif _is_file(0):
+            self.theirs[0] = self._read_only_file() or self._fed()
         if self._command.capture:
             self.theirs[1] = self._pipe("stdout")
             self.theirs[2] = self._pipe("stderr")
-        self.owned = tuple(self.theirs)
+        else:
+            self._open_files()
+        self.owned = tuple(fd for fd in self.theirs if self.theirs[fd] != self._mounted)
 
-    def _pipe(self, name: Literal["stdout", "stderr"]) -> int:
+    def _open_files(self) -> None:
+        """One pipe for each file: what is written to one by both streams stays in order."""
+        first = _is_file(1)
+        if first:
+            self.theirs[1] = self._pipe("stdout", to=1)
+        if _is_file(2):
+            same = first and os.path.sameopenfile(1, 2)
+            self.theirs[2] = self.theirs[1] if same else self._pipe("stderr", to=2)
+
+    def _read_only_file(self) -> int | None:
+        """The caller's standard input once more, on a read-only mount of its own; None where that cannot be made.
+
+        What the command has read is read for the caller too, as if they shared it.
+        """
+        import fcntl
+
+        if fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+            return None
+        with ExitStack() as stack:
+            try:
+                mount = sys_.open_tree(0, "", sys_.OPEN_TREE_CLONE | sys_.AT_EMPTY_PATH)
+                stack.callback(os.close, mount)
+                sys_.mount_setattr(mount, "", sys_.AT_EMPTY_PATH, attr_set=sys_.MOUNT_ATTR_RDONLY)
+                reader = os.open(f"/proc/self/fd/{mount}", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:  # no right to mount, or a file of another mount namespace, or of none
+                return None
+        os.lseek(reader, os.lseek(0, 0, os.SEEK_CUR), os.SEEK_SET)
+        self._stack.callback(os.close, reader)
+        self._stack.callback(lambda: os.lseek(0, os.lseek(reader, 0, os.SEEK_CUR), os.SEEK_SET))
+        self._mounted = reader
+        return reader
+
+    def _fed(self) -> int:
+        """A pipe that the caller's standard input is written to while the command runs."""
+        reader, self._feed = os.pipe()
+        os.set_blocking(self._feed, False)
+        self._started.callback(os.close, reader)
+        return reader
+
+    def _pipe(self, name: Literal["stdout", "stderr"], to: int | None = None) -> int:
         reader, writer = os.pipe()
         self._stack.callback(os.close, reader)
         self._started.callback(os.close, writer)
         self._ours[reader] = name
+        if to is not None:
+            self._files[reader] = to
         return writer
 
     def _input(self, data: bytes) -> int:
@@ -111,21 +168,51 @@ class Streams:
                 self._started.callback(os.close, null)
                 self.theirs[fd] = null
 
-    def _relay_output(self) -> None:
+    def _relay_pipes(self) -> None:
+        """Until the command and all it started have closed them."""
         import select
 
         poll = select.poll()
         for fd in self._ours:
             poll.register(fd, select.POLLIN)
-        open_ones = dict(self._ours)
-        while open_ones:
+        if self._feed >= 0:
+            poll.register(self._feed, select.POLLOUT)
+        open_ones = set(self._ours)
+        pending = b""
+        while open_ones or self._feed >= 0:
             for fd, _ in poll.poll():
-                data = os.read(fd, _CHUNK)
-                if data:
-                    self._emit(CommandOutput(data=data, stream=open_ones[fd], stage=self._command.stage))
+                if fd == self._feed:
+                    pending = self._fed_more(pending)
+                    if not pending:
+                        poll.unregister(fd)
+                        self._end_feed()
+                elif data := os.read(fd, _CHUNK):
+                    self._pass_on(fd, data)
                 else:
                     poll.unregister(fd)
-                    del open_ones[fd]
+                    open_ones.remove(fd)
+
+    def _pass_on(self, pipe: int, data: bytes) -> None:
+        if pipe not in self._files:
+            self._emit(CommandOutput(data=data, stream=self._ours[pipe], stage=self._command.stage))
+            return
+        while data:
+            try:
+                data = data[os.write(self._files[pipe], data) :]
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, f"standard {self._ours[pipe][3:]}put") from error
+
+    def _fed_more(self, pending: bytes) -> bytes:
+        """What is still to be written of the caller's standard input; nothing at its end, or when nobody reads it."""
+        pending = pending or os.read(0, _CHUNK)
+        try:
+            return pending and (pending[os.write(self._feed, pending) :] or os.read(0, _CHUNK))
+        except BrokenPipeError:
+            return b""
+
+    def _end_feed(self) -> None:
+        os.close(self._feed)
+        self._feed = -1
 
     def _relay_terminal(self) -> None:
         import socket
@@ -141,3 +228,12 @@ class Streams:
 
     def _output(self, data: bytes) -> None:
         self._emit(CommandOutput(data=data, stream="stdout", stage=self._command.stage))
+
+
+def _is_file(fd: int) -> bool:
+    """Whether a descriptor of ours is of a file, directory or disk, which a command could open again to change it."""
+    try:
+        kind = os.fstat(fd).st_mode & 0o170000
+    except OSError:  # it is closed
+        return False
+    return kind in (0o100000, 0o040000, 0o060000)

@@ -42,5 +42,7 @@ class TreeIsolation:
         wire["wait_for_network"] = False
         wire["relay"] = None
         wire["tree"] = root.source
+        # Which are in the tree by now, and are held open for writing: what is to be executed could not be then.
+        wire["memory_files"] = tuple(file.target for file in sandbox.memory_files if not file.mode & 0o111)
         wire["listener"] = filter_program(os.uname().machine)
         return run_child(wire, process, emit)

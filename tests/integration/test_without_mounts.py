@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,37 @@ def test_a_killed_command_leaves_no_trace_and_its_cache(chroot: InMode) -> None:
     assert chroot("run", "--mount", cache, other, "--", "cat", "/cache/file") == "kept"
     image = chroot("commit", "-q", container)
     assert chroot("run", chroot("from", image), "--", "sh", "-c", "ls -d /cache || echo none").endswith("none")
+
+
+@pytest.mark.parametrize("user", ["root", "77"])
+def test_a_killed_builda_leaves_no_secret(chroot: InMode, tmp_path: Path, user: str) -> None:
+    """Here it has to lie in the tree: the command's supervisor takes it out when builda is killed."""
+    (tmp_path / "token").write_text("hunter2\n")
+    (tmp_path / "Containerfile").write_text(
+        f"FROM localhost/busybox\nUSER {user}\n"
+        "RUN --mount=type=secret,id=token,uid=77 cat /run/secrets/token; cat /proc/self/comm && sleep 100\n"
+    )
+    command = ["bud", "--secret", f"id=token,src={tmp_path}/token", str(tmp_path)]
+    environ = {**clean_environ(), **chroot.builda.environ}
+    with subprocess.Popen([*chroot.builda.command, *command], env=environ, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        while b"hunter2" not in running.stdout.readline():
+            pass
+        running.kill()
+    deadline = time.monotonic() + 10
+    while found := files_with(b"hunter2", chroot.builda.root, chroot.builda.runroot):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def files_with(content: bytes, *places: Path) -> list[Path]:
+    """Those below the places that have it; what is removed meanwhile has not."""
+    found = []
+    for path in (path for place in places for path in place.rglob("*")):
+        with suppress(FileNotFoundError):
+            if stat.S_ISREG(path.lstat().st_mode) and content in path.read_bytes():
+                found.append(path)
+    return found
 
 
 def test_a_volume_to_write_to_is_refused(chroot: InMode, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -277,6 +278,25 @@ def test_secrets_are_seen_and_nowhere_kept(bench: Bench, container: WorkingConta
     assert shown == "hunter2hunter2\n7:400\n"
     assert bench.upper(container) == []
     assert b"hunter2" not in b"".join(p.read_bytes() for p in bench.path.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("isolation", ["native", "chroot", "oci"])
+def test_a_secret_lies_in_no_file_that_the_caller_has(
+    bench: Bench, container: WorkingContainer, isolation: str
+) -> None:
+    """What is killed can leave nothing then."""
+    if isolation == "oci" and not (shutil.which("crun") or shutil.which("runc")):
+        pytest.skip("there is no OCI runtime")
+    secret = RunMount(type="secret", target="/run/secrets/token", id="token", uid=7, gid=8, mode=0o440)
+    shared = RunMount(type="bind", source=str(bench.path), target="/shared", read_only=False)
+    script = (
+        "cat /run/secrets/token; stat -c %u:%g:%a /run/secrets/token; echo x > /run/secrets/token || echo refused;"
+        "find /shared -xdev -type f | xargs grep -l hunter2 || echo nowhere"
+    )
+    step = Run(args=("sh", "-c", script), mounts=(secret, shared), options=RunOptions(isolation=isolation))
+    bench.builder.run(container, step, inputs=Inputs(secrets={"token": b"hunter2\n"}), capture=True)
+    said = [line for line in bench.output.splitlines() if "Read-only" not in line and "can't" not in line]
+    assert said == ["hunter2", "7:8:440", "refused", "nowhere"]
 
 
 def test_a_missing_secret_is_an_error_when_required(bench: Bench, container: WorkingContainer) -> None:
