@@ -404,7 +404,7 @@ def test_chroot_has_no_network_of_its_own(bench: Bench, container: WorkingContai
     isolation = fake(bench)
     isolation.name = "chroot"
     bench.builder.run(container, Run(args=("x",)))
-    with pytest.raises(InvalidValue, match="host's network only"):
+    with pytest.raises(InvalidValue, match="other than host with --isolation chroot"):
         bench.builder.run(container, Run(args=("x",), options=RunOptions(network="none")))
 
 
