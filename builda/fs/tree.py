@@ -719,7 +719,8 @@ class Placer:
         for path, time in self.times.items():
             with suppress(FileNotFoundError, NotADirectoryError):  # replaced by a later source
                 fd = paths.open_in_root(self.root, path, _OPEN)
-                os.utime(fd, ns=(time, time))
+                if os.fstat(fd).st_mtime_ns != time:  # to set it anyhow would be a change to the layer
+                    os.utime(fd, ns=(time, time))
                 os.close(fd)
 
     def made_looks(self, copying: _Copying) -> None:

@@ -203,6 +203,7 @@ OWN: tuple[Case, ...] = (
     Case("parents", "FROM BASE\nCOPY --parents app/lib/util.sh /srv/\n", APP),
     Case("exclude", "FROM BASE\nCOPY --exclude=*.md app /srv/\n", APP),
     Case("link", "FROM BASE\nCOPY --link app /etc/app\nCOPY --link VERSION /etc/app/VERSION\n", APP),
+    Case("link-excluded", "FROM BASE\nCOPY VERSION /a/b/c\nCOPY --link --exclude=app app/main.sh /a/b\n", APP),
     Case("names", "FROM BASE\nCOPY --chown=nobody:nogroup app /tmp/app\n", APP),
     Case("modes", "FROM BASE\nCOPY --chmod=u=rwX,go= app /tmp/app\n", APP),
     Case("over-stage", "FROM BASE AS a\nCOPY app /a\nFROM a\nCOPY VERSION /a/lib/\nCOPY app/lib /a\n", APP),
