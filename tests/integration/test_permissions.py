@@ -43,8 +43,12 @@ RUNS = [
     ("--network=host true", "RUN --network=host is not allowed", "--allow network.host"),
     ("--mount=type=secret,id=s,required true", "no such secret: s", "--secret id=s"),
     ("--mount=type=ssh,required true", "no such ssh agent: default", "--ssh default"),
-    ("--mount=type=bind,source=/etc/hostname,target=/x cat /x", "no such file in the context: /etc/hostname", None),
-    ("--mount=type=bind,source=../../etc/hostname,target=/x cat /x", "no such file in the context", None),
+    (
+        "--mount=type=bind,source=/etc/hostname,target=/x cat /x",
+        "no such file or directory in the context: /etc/hostname",
+        None,
+    ),
+    ("--mount=type=bind,source=../../etc/hostname,target=/x cat /x", "no such file or directory in the context", None),
 ]
 
 
