@@ -123,18 +123,14 @@ def image_name(name: str, image: Image | None) -> str:
     if image is None:
         return ""
     names = sorted(image.names, key=lambda known: not known.startswith(f"{LOCAL_REGISTRY}/"))  # looked for there first
-    return next((known for known in names if _means(name, known)), image.names[0] if names else name)
-
-
-def _means(written: str, known: str) -> bool:
-    """Whether `written` may be short for the full name `known`."""
     try:
-        short = parse_short(written)
+        short = parse_short(name)
     except InvalidReference:  # a file, or docker://
-        return False
-    registry, repository, tag, _ = parse_short(known)
-    same = repository == short.repository or (short.registry is None and repository.endswith(f"/{short.repository}"))
-    return same and short.registry in (None, registry) and tag == (short.tag or DEFAULT_TAG)
+        return image.names[0] if names else name
+    tail = f"{short.repository}:{short.tag or DEFAULT_TAG}"
+    meant = f"{short.registry}/{tail}" if short.registry else f"/{tail}"
+    fits = (known for known in names if known == meant or (short.registry is None and known.endswith(meant)))
+    return next(fits, image.names[0] if names else name)
 
 
 def base_annotations(name: str, image: Image | None) -> Mapping[str, str]:
