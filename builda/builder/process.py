@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from builda.plan import Run, RunOptions
     from builda.store.store import WorkingContainer
 
+BUILD_HOSTNAME = "builda"
+"""The host name of commands of a build unless another is said: it must not differ from build to build."""
 SHM_SIZE = 64 << 20
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _NAMESPACES = ("pid", "ipc", "uts", "cgroup")

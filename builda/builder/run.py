@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder import process
@@ -47,6 +49,8 @@ def run(
         settle(builder, current)
         current = treed(builder, current)
         options = builder.run_options(step.options.over(current.options))
+        if inputs.discard_writes and not (options.hostname or current.config.hostname):
+            options = replace(options, hostname=process.BUILD_HOSTNAME)
         rootfs = builder.rootfs(current)
         users = users_for(builder, current, options, rootfs)
         user, home = _identity(rootfs, current, step, options, users)
@@ -148,11 +152,19 @@ def _identity(
         if "keep-groups" in options.group_add:
             user = _with_our_groups(user, options, apart=users is not None or in_user_namespace())
         _check_directory(root, directory)
+        _make_volumes(root, container.config.volumes)
         try:
             paths.make_directories(root, directory, uid=user.uid, gid=user.gid)
         except NotADirectoryError as error:
             raise InvalidValue(f"working directory is not a directory in the container: {directory}") from error
         return user, home_directory(root, user.uid)
+
+
+def _make_volumes(root: int, volumes: tuple[str, ...]) -> None:
+    """A command finds the directories of the image's volumes; what else is there, such as a file, stays."""
+    for path in volumes:
+        with suppress(NotADirectoryError):
+            paths.make_directories(root, path)
 
 
 def _check_directory(root: int, directory: str) -> None:
@@ -164,8 +176,6 @@ def _check_directory(root: int, directory: str) -> None:
 
 def _with_our_groups(user: User, options: RunOptions, *, apart: bool) -> User:
     """In a user namespace (`apart`) most of our groups have no number to be set by: they are kept, and only they."""
-    from dataclasses import replace
-
     if not apart:
         return replace(user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *os.getgroups()))))
     if _group_names(options):

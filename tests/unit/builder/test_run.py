@@ -13,7 +13,7 @@ import pytest
 from builda.builder.options import FromOptions, Inputs
 from builda.errors import CommandFailed, InvalidValue, NotFound, Unsupported
 from builda.oci.config import ImageConfig
-from builda.oci.edits import SetEnv, SetText
+from builda.oci.edits import AddVolume, SetEnv, SetText
 from builda.plan import Configure, Copy, FromContainer, FromImage, Run, RunMount, RunOptions
 from builda.store.store import Image, WorkingContainer
 from tests.unit.builder.conftest import Bench, FakeIsolation, make_bench
@@ -128,6 +128,25 @@ def test_a_directory_of_proc_is_a_place_to_start(bench: Bench, container: Workin
     step = Run(args=("pwd",), working_dir="/proc/sys")
     bench.builder.run(container, step, capture=True)
     assert bench.output == "/proc/sys\n"
+
+
+def test_volumes_of_the_image_are_there_for_commands(bench: Bench, container: WorkingContainer) -> None:
+    bench.shell(container, "echo file > /file")
+    edits = tuple(AddVolume(path) for path in ("/new/vol", "/tmp", "/file", "/file/below"))
+    bench.builder.config(container, Configure(edits=edits))
+    assert bench.shell(container, "stat -c '%a %u:%g' /new/vol; touch /new/vol/f; cat /file") == "755 0:0\nfile\n"
+    assert bench.upper(container) == ["file", "new", "new/vol", "new/vol/f"]
+
+
+def test_commands_of_builds_have_one_host_name(bench: Bench, container: WorkingContainer) -> None:
+    step = Run(args=("sh", "-c", "hostname; echo $HOSTNAME; cat /etc/hostname"))
+    bench.builder.run(container, step, inputs=Inputs(discard_writes=True), capture=True)
+    assert bench.output == "builda\nbuilda\nbuilda\n"
+    bench.events.clear()
+    bench.builder.run(
+        container, replace(step, options=RunOptions(hostname="mine")), inputs=Inputs(discard_writes=True), capture=True
+    )
+    assert bench.output == "mine\nmine\nmine\n"
 
 
 def test_no_command_is_refused(bench: Bench, container: WorkingContainer) -> None:
