@@ -91,12 +91,12 @@ def _named(builder: Builder, step: Copy) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and step.sources:
-            error.filename = " ".join(step.sources)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise (
                 builder.store.full_memory(did_not_fit=True) or layout.unavailable(error, builder.store.root)
             ) from error
+        if error.filename is None and step.sources:
+            error.filename = " ".join(step.sources)
         raise
 
 

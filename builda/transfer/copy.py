@@ -104,9 +104,11 @@ def copy_image(
         descriptor = choose(document, platform)
         data = child_of(source, descriptor)
         document = parse(data, descriptor.media_type)
-    if isinstance(sink, AskedSink) and sink.has_image(descriptor):
-        return plainly(descriptor, document.media_type)
     copy = _Copy(source, sink, action, emit, jobs, None if chosen else platform)
+    if isinstance(sink, AskedSink) and sink.has_image(descriptor):
+        if isinstance(document, Manifest):
+            copy.tell_all_reused(document)
+        return plainly(descriptor, document.media_type)
     return copy.document(descriptor, data, top=True)
 
 
@@ -211,12 +213,21 @@ class _Copy:
     def blob(self, descriptor: Descriptor, source: ImageSource) -> None:
         """Move one blob unless it is there."""
         if self.sink.has_blob(descriptor):
-            self.tell(descriptor, descriptor.size, done=True, reused=True)
+            self.tell_reused(descriptor)
             return
         progress = _Progress(self, descriptor)
         self.blobs.append(progress)
         self.sink.put_blob(descriptor, source, progress)
         progress.returned()
+
+    def tell_all_reused(self, manifest: Manifest) -> None:
+        """Tell that everything a manifest lists is there already."""
+        for blob in (*_distinct(manifest), manifest.config):
+            self.tell_reused(blob)
+
+    def tell_reused(self, descriptor: Descriptor) -> None:
+        """Tell that a blob is there already."""
+        self.tell(descriptor, descriptor.size, done=True, reused=True)
 
     def tell(self, descriptor: Descriptor, offset: int, *, done: bool = False, reused: bool = False) -> None:
         event = BlobProgress(
