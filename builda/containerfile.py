@@ -294,6 +294,7 @@ def _compiled(
         policy=str if request.policy is None else request.policy.decide,
         permissions=request.permissions,
         host_network=builder.default_network(request.run) == "host",
+        hostname=request.run.hostname,
     )
     compiled = to_plan(parsed, options, config_of)
     if unused := [name for name in compiled.unused_args if name != ARGUMENT]:

@@ -39,7 +39,7 @@ class Permissions:
             )
         for device in options.devices:
             self._check_device(device)
-        rest = replace(options, cap_add=(), security_opts=(), network=None, devices=(), terminal=None)
+        rest = replace(options, cap_add=(), security_opts=(), network=None, devices=(), hostname=None, terminal=None)
         if rest != NO_OPTIONS:
             raise InvalidValue(f"a command of a build asks for what no permission gives: {rest}")
 

@@ -84,8 +84,6 @@ if TYPE_CHECKING:
     from builda.store.snapshots import Snapshots
     from builda.store.store import Image, Store
 
-HOSTNAME = "buildkitsandbox"
-"""The machine's name for commands of builds, unless one is given: BuildKit's, as what they record is to be the same."""
 _INPUTS, _PULL, _RUN, _COMMIT = Inputs(), PullOptions(), RunOptions(), CommitOptions()
 _UNCACHED = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
@@ -688,7 +686,7 @@ class _Execution:
             layers=tip.layers,
             history=tip.history,
             annotations=tip.annotations,
-            options=replace(self.options.run, hostname=self.options.run.hostname or HOSTNAME),
+            options=self.options.run,
             format=self.options.format,
             created=self.builder.now(),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from builda.builder.rootfiles import files
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from builda.plan import Run, RunOptions
     from builda.store.store import WorkingContainer
 
-BUILD_HOSTNAME = "builda"
-"""The host name of commands of a build unless another is said: it must not differ from build to build."""
+BUILD_HOSTNAME = "buildkitsandbox"
+"""The host name of commands of a build unless another is said: BuildKit's, the same in every build."""
 SHM_SIZE = 64 << 20
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _NAMESPACES = ("pid", "ipc", "uts", "cgroup")
@@ -116,6 +116,11 @@ def sandbox_of(
 def hostname_of(container: WorkingContainer, options: RunOptions) -> str:
     """The name that the command's machine has."""
     return options.hostname or container.config.hostname or container.id[:12]
+
+
+def nameless(container: WorkingContainer) -> WorkingContainer:
+    """The container as commands of a build see it: without names and IDs, which differ from build to build."""
+    return replace(container, id="", name="", image="", image_id=None)
 
 
 def working_dir(container: WorkingContainer, step: Run) -> str:

@@ -50,7 +50,9 @@ def files(
 
 
 def containerenv(container: WorkingContainer, version: str, *, rootless: bool) -> bytes:
-    """What tells programs inside that, and in what, they run."""
+    """What tells programs inside that, and in what, they run; nothing of a container without a name."""
+    if not container.id:
+        return b""
     rows = {
         "engine": f"builda-{version}",
         "name": container.name,
@@ -64,7 +66,7 @@ def containerenv(container: WorkingContainer, version: str, *, rootless: bool) -
 
 def hosts(added: tuple[str, ...], hostname: str, name: str) -> str:
     """/etc/hosts: loopback, the container's own names, and what `--add-host name:ip` adds."""
-    lines = [_LOCALHOST, f"127.0.0.1\t{hostname} {name}\n"]
+    lines = [_LOCALHOST, f"127.0.0.1\t{' '.join(filter(None, (hostname, name)))}\n"]
     for text in added:
         names, colon, address = text.partition(":")
         if not colon or not names or not address:

@@ -49,8 +49,10 @@ def run(
         settle(builder, current)
         current = treed(builder, current)
         options = builder.run_options(step.options.over(current.options))
-        if inputs.discard_writes and not (options.hostname or current.config.hostname):
-            options = replace(options, hostname=process.BUILD_HOSTNAME)
+        seen = current
+        if inputs.discard_writes:
+            options = replace(options, hostname=options.hostname or process.BUILD_HOSTNAME)
+            seen = process.nameless(current)
         rootfs = builder.rootfs(current)
         users = users_for(builder, current, options, rootfs)
         user, home = _identity(rootfs, current, step, options, users)
@@ -58,9 +60,9 @@ def run(
             scratch(builder.store.layout) as place,
             attached(builder, step, options, inputs, user, users, place) as attachments,
         ):
-            command = process.process_of(current, step, options, user, home, attachments, around)
+            command = process.process_of(seen, step, options, user, home, attachments, around)
             try:
-                status = _perform(builder, current, options, rootfs, users, attachments, place, command)
+                status = _perform(builder, current, seen, options, rootfs, users, attachments, place, command)
             except CommandFailed as error:
                 if error.status not in valid_statuses:
                     raise
@@ -75,6 +77,7 @@ def run(
 def _perform(
     builder: Builder,
     container: WorkingContainer,
+    seen: WorkingContainer,  # what the command is told of the container
     options: RunOptions,
     rootfs: tuple[Mount, ...],
     users: Users | None,
@@ -89,7 +92,7 @@ def _perform(
 
     def sandbox(network: str) -> Sandbox:
         return process.sandbox_of(
-            container,
+            seen,
             options,
             rootfs,
             attachments,

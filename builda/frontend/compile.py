@@ -60,6 +60,8 @@ from builda.values import dataclass
 
 ConfigOf: TypeAlias = Callable[[str, Platform], ImageConfig]
 
+HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
+"""The build argument that gives commands a host name, without being declared."""
 PROXIES = tuple(
     name
     for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -103,6 +105,7 @@ class CompileOptions:
     platform_asked: bool = False  # the image is to be for `platform`, whatever its last FROM says
     permissions: Permissions = NO_PERMISSIONS
     host_network: bool = False  # commands have the host's network unless something else is asked for
+    hostname: str | None = None  # that of commands, which then has no build argument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,7 @@ def to_plan(parsed: Parsed, options: CompileOptions, config_of: ConfigOf) -> Com
         for index, (head, _) in enumerate(compiler.stages.bodies)
     )
     plan = Plan(stages=stages, target=target, unused=options.unused_stages)
-    unused = tuple(sorted(set(options.build_args) - compiler.used - set(PROXIES) - {"SOURCE_DATE_EPOCH"}))
+    unused = tuple(sorted(set(options.build_args) - compiler.used - set(PROXIES) - {"SOURCE_DATE_EPOCH", HOSTNAME}))
     return Compiled(plan=plan, unused_args=unused, configs={i: state.config for i, state in compiler.states.items()})
 
 
@@ -531,6 +534,7 @@ class _Compiler:
             fail(item.at, f"unsupported security mode: {security}", "it is sandbox or insecure")
         insecure = security == "insecure"
         options = RunOptions(
+            hostname=None if self.options.hostname else self.options.build_args.get(HOSTNAME) or None,
             network=None if network == "default" else network,
             cap_add=("ALL",) if insecure else (),
             security_opts=("seccomp=unconfined", "unmask=ALL") if insecure else (),

@@ -16,7 +16,10 @@ OWN = (
     Case("link-into-new", "FROM scratch\nCOPY --link f g /new/place/\n", {"f": "f", "g": "g"}),
     Case("parents", "FROM BASE\nCOPY --parents d/e/f /x/\n", {"d/e/f": "f"}),
     Case("made-on-the-way", "FROM BASE\nCOPY f /a/b/c/\nWORKDIR /w/x\nRUN mkdir y && echo z > y/z\n", {"f": "f"}),
-    Case("host-name", "FROM BASE\nRUN hostname > /h; echo $HOSTNAME >> /h; cat /etc/hosts /etc/hostname >> /h\n"),
+    Case(
+        "names",
+        "FROM BASE\nRUN (hostname; echo $HOSTNAME; cat /etc/hosts /etc/hostname /run/.containerenv) > /names\n",
+    ),
     Case("environment", "FROM BASE\nRUN env | sort > /env; id > /id; pwd > /pwd; umask > /umask\n"),
     Case("heredoc", "FROM BASE\nCOPY <<a <<b /made/\n1\na\n2\nb\nRUN <<x\necho $0 > /0\nx\n"),
     Case(

@@ -15,6 +15,9 @@ from tests.support.corpus import CASES, Case
 pytestmark = pytest.mark.root
 
 EPOCH = "1700000000"
+NAMES = Case(
+    "names", "FROM BASE\nRUN (hostname; cat /etc/hosts /etc/hostname /run/.containerenv; env | sort) > /names\n"
+)
 
 
 def run_script(builda: Builda, script: str, context: Path) -> subprocess.CompletedProcess[str]:
@@ -34,7 +37,7 @@ def digest(builda: Builda, image: str) -> str:
     return builda("inspect", "--type", "image", "--format", "{{.FromImageDigest}}", image)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES, NAMES], ids=lambda case: case.name)
 def test_the_script_of_a_build_makes_the_same_image(builda: Builda, base: str, tmp_path: Path, case: Case) -> None:
     context = make_context(case, tmp_path / "context", base)
     options = [*case.args, "--source-date-epoch", EPOCH]

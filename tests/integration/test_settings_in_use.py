@@ -158,6 +158,17 @@ def test_hosts_and_hostname_are_the_images_if_asked(builda: Builda, base: str, t
     assert "--no-hosts cannot be used with --add-host" in said
 
 
+def test_the_host_name_of_commands_can_be_said(builda: Builda, base: str, tmp_path: Path) -> None:
+    names = f"FROM {base}\nRUN echo $(hostname) $HOSTNAME $(cat /etc/hostname) $(tail -n 1 /etc/hosts)\n"
+    context = containerfile(tmp_path, names)
+    argument = ("--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=said")
+    for options, name in (((), "buildkitsandbox"), (argument, "said")):
+        done = builda.run("bud", *options, context)
+        assert " ".join([name] * 3 + ["127.0.0.1", name]) in done.stdout.splitlines()
+        assert "not consumed" not in done.stderr
+    assert "cached" in builda("bud", *argument, context)
+
+
 def test_a_runtime_that_is_named_is_used(builda: Builda, base: str, tmp_path: Path) -> None:
     context = containerfile(tmp_path, f"FROM {base}\nRUN true\n")
     assert "no OCI runtime found: /no/such" in builda.fails("bud", "--no-cache", "--runtime", "/no/such", context)
