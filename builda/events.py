@@ -83,6 +83,17 @@ class LayerStored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageSaved:
+    """A stage below the target was kept as an image without a name; `cached` when an earlier build made it."""
+
+    id: Digest
+    digest: Digest
+    cached: bool
+    stage: str | None = None
+    stage_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommandOutput:
     """Bytes that the user's command wrote, as they came."""
 
@@ -171,6 +182,7 @@ Event: TypeAlias = (
     | StepFinished
     | StepFailure
     | LayerStored
+    | StageSaved
     | CommandOutput
     | BlobProgress
     | WorkProgress

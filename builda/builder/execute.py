@@ -26,6 +26,7 @@ from builda.builder.planned import check_no_runs, first_run, is_unpacked
 from builda.builder.platforms import check_runs
 from builda.builder.pull import machine_platform
 from builda.builder.records import timestamp
+from builda.builder.stageimages import StageImages, stage_commit, stage_labels
 from builda.builder.tails import Tails
 from builda.builder.usernamespace import checked
 from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, TreeNeeded, of_system
@@ -33,6 +34,7 @@ from builda.events import (
     BlobProgress,
     BuildStarted,
     LayerStored,
+    StageSaved,
     StepFailure,
     StepFinished,
     StepStarted,
@@ -105,6 +107,7 @@ class ExecuteOptions:
     cache_from: tuple[CachePlace, ...] = ()  # where steps are looked for that this store does not remember
     export: bool = False  # the result says what every step led to, for `cacheto`
     commit: CommitOptions = _COMMIT  # its clamp decides what layers record, so it is part of every key
+    stage_images: StageImages | None = None  # also make an image of each stage below the target
     jobs: int = 1  # stages at a time
     explain: bool = False
     platform_label: str | None = None  # the platform, where several are built
@@ -246,12 +249,13 @@ class _Execution:
         self.plan = plan
         self.options = options
         self.tips: dict[int, Tip] = {}
+        self.images: dict[int, Digest] = {}  # IDs of the stages that were made images
         self.containers: dict[int, WorkingContainer] = {}
         self.marks: dict[int, _Mark] = {}
         self.misses: list[Miss] = []
         # Stages whose layers are stored: those that the target has, or all where later builds have nothing else.
         # A squashed image has none of them.
-        all_stages = options.export or builder.store.memory is not None
+        all_stages = options.export or options.stage_images is not None or builder.store.memory is not None
         lineage = frozenset[int]() if options.commit.squash else _lineage(plan)
         self.kept = frozenset(plan.needed()) if all_stages else lineage
         bases = (plan.stages[index].base for index in plan.needed())
@@ -349,6 +353,7 @@ class _Execution:
             if not isinstance(error, TreeNeeded | LayerLost):  # after these the build begins again
                 self.failed(index, error)
             raise
+        self.save(index)
 
     def steps(self, index: int) -> None:
         stage = self.plan.stages[index]
@@ -357,6 +362,8 @@ class _Execution:
         self.announce(mark, self.from_text(stage), index)
         tip = self.tips[index] = self.start(index, stage)
         self.finished(mark, index, cached=True)
+        if self.options.stage_images is not None and self.options.stage_images.labelled and texts > 1:
+            self.configure(index, tip, stage_labels(stage.name or str(index), self.base_text(stage)))
         started = False
         for step in stage.steps:
             self.stop.check()
@@ -372,11 +379,11 @@ class _Execution:
             if step.text:
                 started = False
                 self.finished(mark, index, cached=bool(mark.found))
-        if not self.options.layers and index in self.below_others:
+        if not self.options.layers and (index in self.below_others or self.is_saved(index)):
             self.close(index, tip)
 
     def close(self, index: int, tip: Tip) -> None:
-        """Make one layer of all that a stage changed: other stages stand on it."""
+        """Make one layer of all that a stage changed: other stages or an image stand on it."""
         if index not in self.containers:
             return
         from builda.builder.commit import DEFAULT_HISTORY
@@ -384,6 +391,36 @@ class _Execution:
         layer, empty = self.freeze(index, tip, DEFAULT_HISTORY)
         if not empty and index in self.kept:
             self.write(index, None, layer)
+
+    def is_saved(self, index: int) -> bool:
+        """Whether an image is made of a stage: one below the target that does something."""
+        below = self.options.stage_images is not None and index != self.plan.target
+        return below and _steps(self.plan.stages[index]) > 1
+
+    def save(self, index: int) -> None:
+        """Make an image of a finished stage if that is asked for."""
+        wanted = self.options.stage_images
+        if wanted is None or not self.is_saved(index):
+            return
+        image, cached = self.image_of(index, stage_commit(wanted, self.options.commit, self.tips[index].config))
+        self.images[index] = image.id
+        name = self.plan.stages[index].name
+        self.builder.emit(
+            StageSaved(id=image.id, digest=image.digest, cached=cached, stage=self.label(index), stage_name=name)
+        )
+
+    def base_text(self, stage: Stage) -> str:
+        """The base of a stage as its label has it: the name of an image, or the ID of the stage's."""
+        base = stage.base
+        if isinstance(base, FromImage):
+            return base.name
+        while isinstance(base, FromStage):
+            if base.index in self.images:
+                return self.images[base.index].encoded
+            image, base = self.tips[base.index].image, self.plan.stages[base.index].base
+            if image is not None and not isinstance(base, FromStage):
+                return image.id.encoded
+        return "scratch"
 
     def announce(self, mark: _Mark, text: str, index: int) -> None:
         file, line = mark.place
@@ -847,15 +884,21 @@ class _Execution:
         tip = self.tips[target]
         if tip.image is not None and self.is_base(tip):
             return Built(image=tip.image, cached=True, misses=(), stage=self.label(target))
-        known = None if target in self.containers else self.known_image(tip)
+        image, cached = self.image_of(target, self.options.commit)
+        return Built(image=image, cached=cached, misses=tuple(self.misses), stage=self.label(target))
+
+    def image_of(self, index: int, options: CommitOptions) -> tuple[Image, bool]:
+        """The image of a finished stage, and whether it is that of an earlier build."""
+        tip = self.tips[index]
+        known = None if index in self.containers else self.known_image(tip, options)
         if known is not None:
-            return Built(image=known, cached=True, misses=tuple(self.misses), stage=self.label(target))
-        container = self.container(target)
+            return known, True
+        container = self.container(index)
         with self.store.locked(container) as current:
             container = self.store.update(replace(current, layers=tip.layers, config=tip.config))
-        image = self.builder.commit(container, replace(self.options.commit, destination=None))
-        self.store.steps.put_image(self.image_key(tip), image.digest)
-        return Built(image=image, cached=False, misses=tuple(self.misses), stage=self.label(target))
+        image = self.builder.commit(container, replace(options, destination=None))
+        self.store.steps.put_image(self.image_key(tip, options), image.digest)
+        return image, False
 
     def is_base(self, tip: Tip) -> bool:
         """Whether the result is the base image itself, as in Buildah: nothing is done with it, nor said of it."""
@@ -869,7 +912,7 @@ class _Execution:
         )
         return isinstance(stage.base, FromImage) and not stage.steps and options == plain
 
-    def image_key(self, tip: Tip) -> Digest:
+    def image_key(self, tip: Tip, options: CommitOptions) -> Digest:
         """What the image follows from: the last step, what the commit adds, and what is only written in it."""
         history = (*(layer.history for layer in tip.layers), *tip.history)
         said = {
@@ -879,12 +922,12 @@ class _Execution:
             "history": [entry.created_by for entry in history],
             "version": self.builder.version,
         }
-        return image_key(tip.key, self.options.commit, said)
+        return image_key(tip.key, options, said)
 
-    def known_image(self, tip: Tip) -> Image | None:
+    def known_image(self, tip: Tip, options: CommitOptions) -> Image | None:
         if not self.options.cache:
             return None
-        digest = self.store.steps.find_image(self.image_key(tip))
+        digest = self.store.steps.find_image(self.image_key(tip, options))
         return None if digest is None else self.store.find_image(str(digest))
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from builda.builder.execute import Built, ExecuteOptions
     from builda.builder.options import Inputs, RegistryAccess
+    from builda.builder.stageimages import StageImages
     from builda.cli.buildview import BuildView
     from builda.cli.progress import Observer
     from builda.cli.session import Session
@@ -122,9 +123,9 @@ _OF_DOCKER = (
     switch("--stdin", help="Let commands read standard input, which is empty for them otherwise."),
     text("--logfile", metavar="FILE", help="Print to this file, mode 0600, instead of stdout and stderr."),
     switch("--logsplit", help="Of each platform, print to FILE_OS_ARCH instead, FILE being that of --logfile."),
-    many("--layer-label", metavar="NAME=VALUE", hidden=True, help="Without effect: steps leave no images."),
-    refused("--save-stages", reason="stages leave no images; build one with --target", takes_value=False),
-    refused("--stage-labels", reason="stages leave no images that could have labels", takes_value=False),
+    switch("--save-stages", help="Keep each stage below the target as an image without a name."),
+    switch("--stage-labels", help="With --save-stages: say in labels of all images the name and base of their stage."),
+    many("--layer-label", metavar="NAME=VALUE", help="Add a label to the images that --save-stages makes."),
     refused(
         "--compat-volumes",
         reason="what RUN changes below a VOLUME stays; mount --mount type=tmpfs there to lose it",
@@ -348,13 +349,11 @@ def _variables(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, 
 def _check_rest(session: Session, values: dict[str, Any]) -> None:
     for name in ("rm", "force_rm", "compress", "disable_content_trust", "force_compression"):
         values.pop(name)
-    if values.pop("layer_label"):
+    if values["layer_label"] and not values["save_stages"]:
         from builda.events import Warned
 
-        hint = "--label labels the result"
-        session.emit(
-            Warned(message="--layer-label has no effect: steps leave no images that could have labels", hint=hint)
-        )
+        message = "--layer-label has no effect without --save-stages: no images are made that could have the labels"
+        session.emit(Warned(message=message, hint="--label labels the result"))
     if values["iidfile"] and values["iidfile_raw"]:
         raise InvalidValue("--iidfile cannot be used with --iidfile-raw")
     if values["jobs"] < 0:
@@ -451,11 +450,21 @@ def _execute_options(
         cache=not values.pop("no_cache") and ttl != 0,
         cache_ttl=None if ttl is None else ttl / 10**9,
         commit=commit,
+        stage_images=_stage_images(values.pop("save_stages"), values.pop("stage_labels"), values.pop("layer_label")),
         jobs=values.pop("jobs"),
         explain=values.pop("explain_cache"),
         capture=session.quiet or live or session.settings.events is not None,
         hidden=frozenset(("stdout", "stderr") if live else ("stdout",) if session.quiet else ()),
     )
+
+
+def _stage_images(save: bool, labelled: bool, labels: tuple[str, ...]) -> StageImages | None:
+    from builda.builder.stageimages import StageImages
+
+    further = tuple(map(_label, labels))
+    if labelled and not save:
+        raise InvalidValue('"--stage-labels" requires "--save-stages"')
+    return StageImages(labelled=labelled, labels=further) if save else None
 
 
 def _layers(said: str) -> bool:
@@ -530,6 +539,8 @@ def _print_script(session: Session, request: BuildRequest, inputs: Inputs, value
     options = _execute_options(session, request, inputs, values, live=False)
     if not options.commit.inherit_annotations:
         raise Unsupported("--inherit-annotations=false cannot be used with --print-script")
+    if options.stage_images is not None:
+        raise Unsupported("--save-stages cannot be used with --print-script", hint="commit the script's containers")
     plan = containerfile.compile_plan(session.builder, request, options.pull).plan
     written = ScriptRequest(
         context=str(request.context),

@@ -17,6 +17,7 @@ from builda.events import (
     Event,
     ImageBuilt,
     LayerStored,
+    StageSaved,
     StepFinished,
     StepStarted,
     Warned,
@@ -149,6 +150,9 @@ class Lines:
                 self._print(f"{stage_prefix(event.stage)}STEP {event.index}/{event.total}: {event.text}")
             case StepFinished(cached=True) if event.index > 1 and not self._quiet:
                 self._print("--> Using cache")
+            case StageSaved() if not self._quiet:
+                self._print(f"{stage_prefix(event.stage)}COMMIT")
+                self._print(f"--> {event.id.encoded[:12]}")
             case CommandOutput() if event.stream in self._passes and not (self._quiet and event.stream == "stdout"):
                 self._pass_on(event)
             case _:

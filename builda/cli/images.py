@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 @verb(
     argument("name", required=False, complete=complete.images),
-    switch("--all", "-a", "everything", help="Also list intermediate images; builda makes none."),
+    switch("--all", "-a", "everything", help="Also list intermediate images, as is always done."),
     switch("--digests", help="Add the digests."),
     listed(
         "--filter",

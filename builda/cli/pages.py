@@ -34,7 +34,8 @@ SECTIONS: tuple[tuple[str, str], ...] = (
     (
         "Layers and cache",
         "--layers --no-cache --cache-ttl --cache-from --cache-to --explain-cache --jobs --rm --force-rm "
-        "--compression-format --compression-level --disable-compression --force-compression --layer-label",
+        "--compression-format --compression-level --disable-compression --force-compression "
+        "--save-stages --stage-labels --layer-label",
     ),
     (
         "Output",
