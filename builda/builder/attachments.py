@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.builder.duplicate import duplicate
+from builda.builder.duplicate import duplicate, look_like
 from builda.builder.subtree import is_directory, part_of, shown, subtree, writable
 from builda.builder.treed import with_tree
 from builda.errors import InvalidValue, NotFound, Unsupported
@@ -164,7 +164,9 @@ class _Work:
             return mount if mount.lower else mount._replace(type="bind", options=("ro", *_part(mount)))
         place = self.stored()
         if is_directory(mount) and store.snapshots.stacks:
-            return writable(mount, store.snapshots.stacked(mount.lower or (source,), place))
+            stacked = store.snapshots.stacked(mount.lower or (source,), place)
+            _start_upper(stacked, source)
+            return writable(mount, stacked)
         return Mount("bind", self.copied(mount, place), mount.target, ("rw", *_limits(mount.options)))
 
     def copied(self, mount: Mount, place: str) -> str:
@@ -364,6 +366,18 @@ class _Work:
     def socket_directory(self) -> str:
         """Where nothing can be mounted a socket is moved into the tree, and so has to be on its file system."""
         return self.directory("agent") if self.builder.store.can_mount else self.stored()
+
+
+def _start_upper(stacked: Mount, source: str) -> None:
+    """The directory itself is seen as the topmost one has it: give that one the looks of what it covers."""
+    (upper,) = (word.partition("=")[2] for word in stacked.options if word.startswith("upperdir="))
+    with ExitStack() as stack:
+        fds = []
+        for path in (upper, source):
+            fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            stack.callback(os.close, fds[-1])
+        with suppress(Unsupported):  # an owner that this user namespace does not have
+            look_like(*fds)
 
 
 def _cache_identity(mount: RunMount) -> str:

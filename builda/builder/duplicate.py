@@ -41,7 +41,7 @@ def _duplicate_directory(source: int, parent: int, name: str) -> None:
     here = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
         copy_tree(CopyRequest((Source(source, "."),), "/"), here)
-        _look_like(here, source)
+        look_like(here, source)
     finally:
         os.close(here)
 
@@ -51,7 +51,7 @@ def _duplicate_file(source: int, parent: int, name: str) -> None:
         while data := file.read(1 << 20):
             copy.write(data)
         copy.flush()
-        _look_like(fd, source)
+        look_like(fd, source)
 
 
 @contextmanager
@@ -64,7 +64,8 @@ def created(parent: int, name: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _look_like(fd: int, model: int) -> None:
+def look_like(fd: int, model: int) -> None:
+    """Give a file or directory the owner, mode, attributes and time of another; Unsupported if it cannot have them."""
     info = os.fstat(model)
     owners.fchown(fd, info.st_uid, info.st_gid)
     os.fchmod(fd, stat.S_IMODE(info.st_mode))

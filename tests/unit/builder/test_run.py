@@ -193,12 +193,14 @@ def test_what_is_written_over_a_volume_is_thrown_away(busybox_layout: Path, tmp_
     (shared / "d").mkdir(parents=True)
     (shared / "file").write_text("old")
     os.chown(shared / "file", 7, 8)
-    script = "cd /mnt/here; stat -c %u:%g file; echo x > other; echo x >> file; rm -r d; mkdir d; echo x >> /mnt/file"
+    os.chown(shared, 9, 10)
+    shared.chmod(0o2751)
+    script = "cd /mnt/here; stat -c %u:%g:%a . file; echo x > other; echo x >> file; rm -r d; mkdir d; echo x >> /mnt/file"
     volumes = (f"{shared}:/mnt/here:O", f"{shared}/file:/mnt/file:O")
     with ExitStack() as stack:
         bench = make_bench(tmp_path, stack, driver)
         container = bench.builder.from_image(f"oci:{busybox_layout}:box")
-        assert bench.shell(container, script, volumes=volumes) == "7:8\n"
+        assert bench.shell(container, script, volumes=volumes) == "9:10:2751\n7:8:644\n"
         assert os.listdir(bench.store.layout.path("ingest")) == []
     assert sorted(os.listdir(shared)) == ["d", "file"]
     assert (shared / "file").read_text() == "old"
