@@ -10,7 +10,7 @@ from builda.errors import InvalidValue, Unsupported
 from builda.linux.userns import in_user_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from builda.plan import RunOptions
     from builda.store.store import WorkingContainer
@@ -40,7 +40,7 @@ def files(
     """Paths in the container to their contents for the time of one command."""
     found = {"/run/.containerenv": containerenv(container, version, rootless=os.geteuid() != 0)}
     if not options.no_hosts:
-        found["/etc/hosts"] = hosts(options.add_hosts, hostname, container.name).encode()
+        found["/etc/hosts"] = hosts(options.add_hosts, hostname, container.name, lambda: host_address(network)).encode()
     if not options.no_hostname:
         found["/etc/hostname"] = f"{hostname}\n".encode()
     resolver = resolv_conf(options, network, host or Host(relayed=in_user_namespace()))
@@ -64,20 +64,36 @@ def containerenv(container: WorkingContainer, version: str, *, rootless: bool) -
     return f"{text}rootless={int(rootless)}\n".encode()
 
 
-def hosts(added: tuple[str, ...], hostname: str, name: str) -> str:
-    """/etc/hosts: loopback, the container's own names, and what `--add-host name:ip` adds."""
+def hosts(added: tuple[str, ...], hostname: str, name: str, gateway: Callable[[], str]) -> str:
+    """/etc/hosts: loopback, the container's own names, and what `--add-host name:ip` adds.
+
+    `gateway` gives the address for the word host-gateway.
+    """
     lines = [_LOCALHOST, f"127.0.0.1\t{' '.join(filter(None, (hostname, name)))}\n"]
     for text in added:
         names, colon, address = text.partition(":")
         if not colon or not names or not address:
             raise InvalidValue(f"not name:ip: {text}")
-        lines.append(f"{_address(address, text)}\t{' '.join(names.split(';'))}\n")
+        ip = gateway() if address == "host-gateway" else _address(address, text)
+        lines.append(f"{ip}\t{' '.join(names.split(';'))}\n")
     return "".join(lines)
 
 
+def host_address(network: str) -> str:
+    """The host's address as a command in this network sees it (`Sandbox.network`), as Podman has it.
+
+    Unsupported where it sees none; NetworkUnavailable when a private network cannot be made.
+    """
+    if network == "host":
+        return "127.0.0.1"
+    if network != "private" or in_user_namespace():  # a relay leads past the host
+        raise Unsupported(f"host-gateway: the host has no address in network {network}", hint="use --network host")
+    from builda.isolation.network import host_address as of_bridge
+
+    return of_bridge()
+
+
 def _address(address: str, text: str) -> str:
-    if address == "host-gateway":
-        raise Unsupported(f"builda does not know the host's address as the container sees it: {text}")
     from ipaddress import ip_address
 
     try:

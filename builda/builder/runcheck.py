@@ -37,7 +37,7 @@ def check(options: RunOptions) -> None:
     with _named("--ulimit"):
         security.rlimits(options.ulimits)
     with _named("--add-host"):
-        rootfiles.hosts(options.add_hosts, "", "")
+        rootfiles.hosts(options.add_hosts, "", "", lambda: "")
     with _named("--dns"):
         rootfiles.resolv_conf(options, network or "host", _NOWHERE)
     with _named("--volume"):

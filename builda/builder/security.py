@@ -44,14 +44,18 @@ def _capability(name: str) -> str:
 
 
 def security(options: tuple[str, ...]) -> Security:
-    """What the `--security-opt` texts say together, later ones last."""
+    """What the `--security-opt` texts say together, later ones last; an unmask= beats any mask=, as in Buildah."""
     result = Security()
+    unmasks: list[str] = []
     for text in options:
         name, separator, value = text.partition("=")
         if not separator:
             name, _, value = text.partition(":")  # Docker's old spelling
-        result = _applied(result, name.strip(), value.strip(), text)
-    return result
+        if name.strip() == "unmask":
+            unmasks += _unmasks(value.strip(), text)
+        else:
+            result = _applied(result, name.strip(), value.strip(), text)
+    return _unmasked(result, unmasks) if unmasks else result
 
 
 def _applied(current: Security, name: str, value: str, text: str) -> Security:
@@ -64,8 +68,6 @@ def _applied(current: Security, name: str, value: str, text: str) -> Security:
             return current._replace(seccomp=_profile(value, text))
         case "mask":
             return current._replace(masked=tuple(dict.fromkeys((*current.masked, *_paths(value, text)))))
-        case "unmask":
-            return _unmasked(current, value, text)
         case "label":
             _check_label(value, text)
             return current
@@ -95,15 +97,23 @@ def _paths(value: str, text: str) -> tuple[str, ...]:
     return found
 
 
-def _unmasked(current: Security, value: str, text: str) -> Security:
-    if value.upper() == "ALL":
-        return current._replace(masked=(), read_only=())
+def _unmasks(value: str, text: str) -> tuple[str, ...]:
+    """Patterns of paths; one that means all for the word ALL."""
+    words = value.split(":")
+    others = ":".join(word for word in words if word.upper() != "ALL")
+    every = tuple("ALL" for word in words if word.upper() == "ALL")
+    return every if every and not others else (*every, *_paths(others, text))
+
+
+def _unmasked(current: Security, patterns: list[str]) -> Security:
     from fnmatch import fnmatchcase
 
-    patterns = _paths(value, text)
+    def matches(path: str, pattern: str) -> bool:  # a wildcard matches within one part of a path
+        parts, wanted = path.split("/"), pattern.split("/")
+        return pattern == "ALL" or (len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted)))
 
     def kept(paths: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(path for path in paths if not any(fnmatchcase(path, pattern) for pattern in patterns))
+        return tuple(path for path in paths if not any(matches(path, pattern) for pattern in patterns))
 
     return current._replace(masked=kept(current.masked), read_only=kept(current.read_only))
 

@@ -48,16 +48,34 @@ def connect(pid: int, lock: Path | None = None) -> Connection:
 
     It is gone with the namespace. NetworkUnavailable when this cannot be had, naming what failed.
     """
+    with _in_words(), _locked(lock or _LOCK):
+        return _add_port(*_bridge(), pid)
+
+
+def host_address(lock: Path | None = None) -> str:
+    """The machine's address as commands in private networks see it. NetworkUnavailable as `connect`."""
+    with _in_words(), _locked(lock or _LOCK):
+        _, address, _ = _bridge()
+    return ".".join(map(str, address))
+
+
+def _bridge() -> tuple[int, bytes, bytes]:
+    """The bridge's index, address and netmask; it and its rules are made if need be."""
+    there = _lasting()
+    if there is None:
+        with _routes() as routes:
+            _make_bridge(routes)
+        there = _lasting()
+    if there is None:
+        raise NetworkUnavailable(f"the kernel did not make the bridge: {BRIDGE}", hint=_HINT)
+    return there
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """What the kernel refuses is a NetworkUnavailable."""
     try:
-        with _locked(lock or _LOCK):
-            there = _lasting()
-            if there is None:
-                with _routes() as routes:
-                    _make_bridge(routes)
-                there = _lasting()
-            if there is None:
-                raise NetworkUnavailable(f"the kernel did not make the bridge: {BRIDGE}", hint=_HINT)
-            return _add_port(*there, pid)
+        yield
     except Exception as error:
         if not _is_kernel_error(error):
             raise

@@ -195,7 +195,9 @@ def test_what_is_written_over_a_volume_is_thrown_away(busybox_layout: Path, tmp_
     os.chown(shared / "file", 7, 8)
     os.chown(shared, 9, 10)
     shared.chmod(0o2751)
-    script = "cd /mnt/here; stat -c %u:%g:%a . file; echo x > other; echo x >> file; rm -r d; mkdir d; echo x >> /mnt/file"
+    script = (
+        "cd /mnt/here; stat -c %u:%g:%a . file; echo x > other; echo x >> file; rm -r d; mkdir d; echo x >> /mnt/file"
+    )
     volumes = (f"{shared}:/mnt/here:O", f"{shared}/file:/mnt/file:O")
     with ExitStack() as stack:
         bench = make_bench(tmp_path, stack, driver)

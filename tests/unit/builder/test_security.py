@@ -24,6 +24,10 @@ def test_paths_are_masked_and_unmasked() -> None:
     assert "/proc/kcore" not in masked
     assert security(("unmask=ALL",))[1:3] == ((), ())
     assert set(MASKED_PATHS) <= set(security(("mask=/a",)).masked)
+    assert "/a" not in security(("unmask=/a", "mask=/a:/b")).masked
+    assert {"/sys/dev/block", "/a/b"} <= set(security(("mask=/a/b", "unmask=/sys/*:/a*")).masked)
+    assert "/sys/firmware" not in security(("unmask=/sys/*",)).masked
+    assert security(("unmask=/proc/kcore:all", "mask=/a"))[1:3] == ((), ())
 
 
 def test_seccomp_profiles(tmp_path: Path) -> None:
@@ -40,7 +44,10 @@ def test_no_new_privileges() -> None:
     assert security(("no-new-privileges=true",)).no_new_privileges
 
 
-@pytest.mark.parametrize("text", ["nonsense", "mask=relative", "no-new-privileges=maybe", "label=who:me"])
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "mask=relative", "mask=", "unmask=", "unmask=relative", "no-new-privileges=maybe", "label=who:me"],
+)
 def test_unknown_options_are_refused(text: str) -> None:
     with pytest.raises(InvalidValue):
         security((text,))

@@ -82,6 +82,12 @@ def test_a_run_reaches_the_machine_and_is_alone_with_it(box: Any, server: int) -
     assert interfaces == ["eth0", "lo"]
 
 
+def test_the_hosts_address_leads_to_the_host(box: Any, server: int) -> None:
+    address = network.host_address()
+    assert address == network.host_address()
+    assert box.shell(f"nc -w 5 {address} {server} < /dev/null", network="private").startswith("10.207.")
+
+
 @pytest.fixture(params=["no firewall", "a firewall that drops"])
 def firewall(request: pytest.FixtureRequest) -> Iterator[None]:
     """A table that refuses to forward, as Docker and ufw leave it."""
