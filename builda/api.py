@@ -12,10 +12,11 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from builda.errors import BuildaError, StoreUnavailable
 from builda.events import Emit, Warned, ignore
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
@@ -277,9 +278,8 @@ class Registries:
 
 def _defaults(places: Places, mounts: str | None, emit: Emit) -> RunOptions:
     """What containers.conf and mounts.conf say of commands; keys without effect are told."""
-    from dataclasses import replace
-
     from builda.plan import RunOptions
+    from builda.values import replace
 
     if mounts is None and not places.says_how_to_run():
         return RunOptions()

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from builda.events import Warned
 from builda.frontend.source import SIZE_LIMIT, SourceText, decode
 from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import NO_OPTIONS, Location, RunOptions
-from builda.values import dataclass
+from builda.values import dataclass, replace
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder

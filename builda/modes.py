@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builda.errors import BuildaError, InvalidValue, IsolationUnavailable, Unsupported
 from builda.linux.probe import MODES, Abilities, Mode, choose_mode, decisive, subordinate
 from builda.linux.userns import mapping_refused
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from builda.linux.subids import IdMap

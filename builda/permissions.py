@@ -7,11 +7,10 @@ twice: by the compiler, for an early error with its place, and by the executor r
 from __future__ import annotations
 
 import posixpath
-from dataclasses import replace
 
 from builda.errors import InvalidValue, Unsupported
 from builda.runoptions import NO_OPTIONS, RunOptions
-from builda.values import dataclass
+from builda.values import dataclass, replace
 
 _KNOWN = "there are device, device=PATH, network.host and security.insecure"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import field, fields, replace
+from dataclasses import field, fields
 from typing import Literal
 
-from builda.values import dataclass
+from builda.values import dataclass, replace
 
 _USERNS = ("userns", "userns_uid_map", "userns_gid_map", "userns_uid_map_user", "userns_gid_map_group")
 

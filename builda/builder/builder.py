@@ -97,7 +97,7 @@ class Builder:
 
     def run_options(self, options: RunOptions) -> RunOptions:
         """The options over the defaults; a capability that is added here is not dropped there."""
-        from dataclasses import replace
+        from builda.values import replace
 
         base = self.defaults
         if base.cap_drop:

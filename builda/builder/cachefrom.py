@@ -8,14 +8,13 @@ who may push a base image does.
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.errors import BuildaError, CorruptContent, RegistryError, Unsupported
 from builda.events import BlobProgress, Warned
 from builda.oci.config import chain_ids
 from builda.store.steps import ELSEWHERE
-from builda.values import dataclass
+from builda.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

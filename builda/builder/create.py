@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.pull import container_prefix, machine_platform, pull
@@ -14,6 +13,7 @@ from builda.oci.docker import without_bookkeeping
 from builda.oci.reference import DEFAULT_TAG, LOCAL_REGISTRY, parse_short
 from builda.plan import RunOptions
 from builda.store.snapshots import COMPOSED
+from builda.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import field, replace
+from dataclasses import field
 from signal import SIGINT
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,7 @@ from builda.store.containers import FrozenLayer, WorkingContainer, new_id
 from builda.store.digests import FileKey
 from builda.store.snapshots import COMPOSED, FUSE
 from builda.store.steps import ELSEWHERE, StepResult
-from builda.values import dataclass
+from builda.values import dataclass, replace
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor

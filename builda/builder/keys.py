@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from builda.builder.options import RegistryAccess
 from builda.oci.digest import Digest
+from builda.values import compared, is_value, replace
 
 if TYPE_CHECKING:
     from builda.builder.options import CommitOptions
@@ -74,9 +74,8 @@ def _plain(value: object) -> Any:
         return str(value)
     if isinstance(value, bytes):
         return {"bytes": str(Digest.of(value))}
-    if is_dataclass(value) and not isinstance(value, type):
-        said = {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.compare}
-        return {"type": type(value).__name__, **said}
+    if is_value(value):
+        return {"type": type(value).__name__, **{name: _plain(part) for name, part in compared(value).items()}}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.errors import ContainerfileError
 from builda.plan import Copy, FromImage, Run
 from builda.store.snapshots import COMPOSED
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder

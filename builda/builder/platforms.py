@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.pull import machine_platform
@@ -11,6 +10,7 @@ from builda.linux import binfmt
 from builda.oci.manifest import Index, parse
 from builda.oci.reference import LOCAL_REGISTRY
 from builda.plan import FromImage, Run
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.errors import InvalidReference, InvalidValue
 from builda.oci.reference import Reference, in_store, parse_short
 from builda.transfer.locate import Location, parse_location
+from builda.values import replace
 
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from builda.oci.config import History
 from builda.oci.edits import apply_all
+from builda.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

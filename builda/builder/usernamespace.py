@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, IsolationUnavailable, Unsupported
 from builda.linux.userns import id_map, identity, in_user_namespace, unmapped
 from builda.store.snapshots import FUSE
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

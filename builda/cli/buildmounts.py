@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue
 from builda.plan import Context
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.plan import RunMount, RunOptions, Source

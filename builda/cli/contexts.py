@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, NotFound
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

@@ -5,10 +5,9 @@ A step's seconds are known when it ends, its bytes when a thread has stored its 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builda.cli.table import human_size, human_time
 from builda.events import Event, LayerStored, StepFailure, StepFinished, StepStarted, step_name
+from builda.values import NamedTuple
 
 
 class Done(NamedTuple):

@@ -256,9 +256,9 @@ def _popped(values: Values, named: tuple[str, ...]) -> tuple[str, ...]:
 
 def _platform(named: str | None, system: str | None, architecture: str | None, variant: str | None) -> Platform | None:
     import os
-    from dataclasses import replace
 
     from builda.oci.descriptor import Platform
+    from builda.values import replace
 
     if named is not None:
         return None if named == "local" else _known(Platform.parse(named))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from builda.cli import buildcache
@@ -10,6 +9,7 @@ from builda.cli.buildview import stage_prefix
 from builda.cli.output import print_line, print_words
 from builda.errors import InvalidValue, Unsupported
 from builda.events import ImageBuilt
+from builda.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, NotFound, Unsupported
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from builda.builder.options import RegistryAccess

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from fcntl import F_GETFL, fcntl
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any, Protocol, TextIO
@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TextIO
 from builda.display import displayed, without_passwords
 from builda.errors import InvalidValue
 from builda.events import BlobProgress, CommandOutput, Decided, Event, StepFinished, StepStarted, Warned, WorkProgress
+from builda.values import replace
 
 if TYPE_CHECKING:
     from tqdm import tqdm

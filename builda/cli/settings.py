@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue
 from builda.store.layout import default_places
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from builda.modes import Mode

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from builda.errors import BuildaError, ContainerfileError, InvalidValue
 from builda.frontend.parse import Parsed
+from builda.values import NamedTuple
 
 ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 """The build argument whose value is used instead of the directive's; BuildKit gave it its name."""

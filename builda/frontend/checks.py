@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import field
-from typing import NamedTuple
 
 from builda.errors import InvalidReference, InvalidValue
 from builda.frontend import words
@@ -22,7 +21,7 @@ from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform
 from builda.oci.reference import parse_short
 from builda.plan import Location
-from builda.values import dataclass
+from builda.values import NamedTuple, dataclass
 
 
 class Finding(NamedTuple):

@@ -11,7 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import field, replace
+from dataclasses import field
 from typing import TypeAlias
 
 from builda.errors import BuildaError, ContainerfileError
@@ -56,7 +56,7 @@ from builda.plan import (
     Stage,
     Step,
 )
-from builda.values import dataclass
+from builda.values import dataclass, replace
 
 ConfigOf: TypeAlias = Callable[[str, Platform], ImageConfig]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from builda.errors import InvalidValue
 from builda.frontend import words
 from builda.frontend.execform import NotStrings, exec_form
+from builda.values import NamedTuple
 
 _MARK = re.compile(r"([0-9]{0,9})<<(-?)([^<]*)", re.DOTALL)
 _MARK_ALONE = re.compile(r"[0-9]{0,9}<<")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from io import BytesIO
-from typing import NamedTuple
 
 from builda.errors import ContainerfileError
 from builda.frontend import heredoc
 from builda.frontend.source import SourceText
 from builda.frontend.words import BLANK, first_part
 from builda.plan import Location
+from builda.values import NamedTuple
 
 KEYWORDS = (
     "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER "

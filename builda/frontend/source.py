@@ -5,10 +5,9 @@ The preprocessor and the concatenation of several files move lines about; every 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builda.errors import ContainerfileError
 from builda.plan import Location
+from builda.values import NamedTuple
 
 SIZE_LIMIT = 8 << 20
 """Bytes that a Containerfile may have; heredocs count."""

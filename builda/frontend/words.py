@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from builda.errors import InvalidValue
+from builda.values import NamedTuple
 
 Lookup: TypeAlias = Callable[[str], str | None]
 """The value of a variable, None when it is not set."""

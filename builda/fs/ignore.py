@@ -9,10 +9,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from builda.errors import InvalidValue
 from builda.fs.patterns import has_wildcards, translate
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

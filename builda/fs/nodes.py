@@ -10,10 +10,10 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from builda.errors import InUse
 from builda.fs import owners, xattrs
+from builda.values import NamedTuple
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)

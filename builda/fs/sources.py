@@ -9,13 +9,13 @@ import errno
 import os
 import posixpath
 import stat
-from typing import NamedTuple
 
 from builda.errors import NotFound
 from builda.fs import paths
 from builda.fs.glob import glob
 from builda.fs.ignore import Matcher
 from builda.fs.patterns import has_wildcards
+from builda.values import NamedTuple
 
 NOTHING = Matcher(())
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from builda.errors import AlreadyExists, InvalidValue
 from builda.fs import content, nodes, owners, paths, standin, xattrs
@@ -22,6 +22,7 @@ from builda.fs.ignore import Matcher
 from builda.fs.modes import parse_mode
 from builda.fs.sources import NOTHING, Filter, Rules, Source, Top, clean, resolve
 from builda.oci.digest import Digest
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from builda.fs.modes import Mode

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from builda.errors import IsolationUnavailable
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

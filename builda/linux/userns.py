@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from builda.errors import InvalidValue, IsolationUnavailable, NotFound
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from builda.errors import CorruptContent, InvalidValue
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from typing import Self

@@ -6,7 +6,6 @@ Only manifest and configuration change; layers' bytes, and so their digests, sta
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +15,7 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.document import encode
 from builda.oci.manifest import Manifest
+from builda.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import reduce
 from itertools import groupby
 from types import MappingProxyType
@@ -14,7 +13,7 @@ from typing import TypeAlias
 
 from builda.oci.config import Healthcheck, ImageConfig
 from builda.oci.descriptor import Platform
-from builda.values import dataclass
+from builda.values import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from builda.errors import InvalidReference, InvalidValue
 from builda.oci.digest import Digest
+from builda.values import NamedTuple
 
 DEFAULT_REGISTRY = "docker.io"
 LOCAL_REGISTRY = "localhost"

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from builda.errors import StoreUnavailable
 from builda.store import layout
 from builda.store.layout import Layout
 from builda.store.snapshots import COMPOSED
+from builda.values import NamedTuple
 
 
 class Claim(NamedTuple):

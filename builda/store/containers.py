@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import field, fields, replace
+from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import AlreadyExists, CorruptContent, InUse, InvalidValue, NotFound, StoreUnavailable
@@ -18,7 +18,7 @@ from builda.oci.digest import Digest
 from builda.runoptions import NO_OPTIONS, RunOptions
 from builda.store import layout, locks
 from builda.store.layout import Damaged, Layout
-from builda.values import dataclass
+from builda.values import dataclass, replace
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

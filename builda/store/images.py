@@ -10,13 +10,14 @@ import os
 import re
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from builda.errors import CorruptContent, InUse, NotFound, StoreUnavailable
 from builda.oci.digest import Digest
 from builda.oci.reference import LOCAL_REGISTRY, Reference, ShortReference, parse_short
 from builda.store import layout
 from builda.store.layout import Damaged, Layout
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

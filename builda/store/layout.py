@@ -11,11 +11,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from builda.errors import StoreUnavailable
 from builda.linux import private
 from builda.linux.process import is_alive, process_identity
+from builda.values import NamedTuple
 
 FORMAT = 1
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'

@@ -12,11 +12,12 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from builda.errors import CorruptContent, NotFound, StoreUnavailable
 from builda.store import layout
 from builda.store.layout import Layout
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from builda.events import Emit

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from builda.errors import InvalidValue, StoreUnavailable
 from builda.oci.digest import Digest
 from builda.store import layout
 from builda.store.layout import Layout
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from builda.errors import InvalidReference, Unsupported
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from builda.transfer.copy import ImageSink, ImageSource

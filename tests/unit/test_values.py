@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from builda.values import dataclass
+from builda.values import NamedTuple, dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,3 +144,58 @@ def test_keyword_only_means_it() -> None:
     made: Any = Named
     with pytest.raises(TypeError, match="positional"):
         made(1)
+
+
+class Point(NamedTuple):
+    """A named tuple."""
+
+    x: int
+    y: int = 2
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.x + self.y
+
+    @classmethod
+    def parse(cls, text: str) -> Point:
+        """Of `X,Y`."""
+        return cls(*map(int, text.split(",")))
+
+
+class Where(NamedTuple):
+    """Another, of which none was made yet."""
+
+    place: str
+
+
+def test_named_tuples_behave_as_the_standard_ones() -> None:
+    made = Point(1)
+    assert (made, made.x, made.y, made.total) == ((1, 2), 1, 2, 3)
+    assert Point(y=5, x=4) == Point.parse("4,5") == Point._make([4, 5]) == made._replace(x=4, y=5)
+    assert repr(made) == "Point(x=1, y=2)"
+    assert made._asdict() == {"x": 1, "y": 2}
+    assert Point._fields == ("x", "y")
+    assert copy.deepcopy(made) == pickle.loads(pickle.dumps(made)) == made
+    assert isinstance(made, tuple)
+    match made:
+        case Point(x, y):
+            assert (x, y) == (1, 2)
+
+
+@pytest.mark.parametrize(("args", "given"), [((), {}), ((1, 2), {}), ((), {"z": 1})], ids=["none", "many", "unknown"])
+def test_the_first_named_tuple_of_a_class_is_checked_too(args: tuple[int, ...], given: dict[str, int]) -> None:
+    kind: Any = Where
+    with pytest.raises(TypeError, match="Where"):
+        kind(*args, **given)
+    assert Where("here").place == "here"
+
+
+def test_named_tuples_are_unpacked_and_never_changed() -> None:
+    made: Any = Point(3, 4)
+    x, y = made
+    assert (x, y) == (3, 4)
+    with pytest.raises(AttributeError):
+        made.x = 1
+    with pytest.raises(AttributeError):
+        made.z = 1
