@@ -168,6 +168,17 @@ def test_the_host_name_of_commands_can_be_said(builda: Builda, base: str, tmp_pa
         assert "not consumed" not in done.stderr
 
 
+def test_the_host_has_a_name_in_commands(builda: Builda, base: str, tmp_path: Path) -> None:
+    context = containerfile(tmp_path, f"FROM {base}\nRUN cat /etc/hosts\n")
+    option = ("--add-host", "machine:host-gateway")
+    assert "127.0.0.1\tmachine" in builda("bud", *option, "--network", "host", context).splitlines()
+    container = builda("from", "-q", *option, base)
+    private = builda("run", "--network", "private", container, "cat", "/etc/hosts").splitlines()
+    assert [line for line in private if line.startswith("10.207.") and line.endswith("\tmachine")]
+    said = builda.fails("run", "--network", "none", container, "true")
+    assert "host-gateway" in said and "--network host" in said
+
+
 def test_a_runtime_that_is_named_is_used(builda: Builda, base: str, tmp_path: Path) -> None:
     context = containerfile(tmp_path, f"FROM {base}\nRUN true\n")
     assert "no OCI runtime found: /no/such" in builda.fails("bud", "--no-cache", "--runtime", "/no/such", context)
