@@ -296,7 +296,27 @@ class _Work:
         owner = (mount.uid or 0, mount.gid or 0)
         path = self.cache_directory(mount)
         self.fill(path, mount, owner)
-        return self.mapped(Mount("bind", path, mount.target, ("ro",) if mount.read_only else ("rw",)))
+        part = self.part_of_cache(path, mount, owner) if isinstance(mount.from_, Context) else ()
+        return self.mapped(Mount("bind", path, mount.target, ("ro" if mount.read_only else "rw", *part)))
+
+    def part_of_cache(self, path: str, mount: RunMount, owner: tuple[int, int]) -> tuple[str, ...]:
+        """The `source` of a cache that starts empty is a part of the cache; the directory is made if it is missing."""
+        source = posixpath.normpath(f"/{mount.source}")
+        if source == "/":
+            return ()
+        if not self.builder.store.can_mount:
+            raise Unsupported(
+                f"a part of a cache needs a mode that can mount: {mount.target}", hint="leave out source="
+            )
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            with suppress(NotFound):
+                return part_of(root, source, "the cache")
+            uid, gid = owner
+            paths.make_directories(root, source, uid=uid, gid=gid)
+            return part_of(root, source, "the cache")
+        finally:
+            os.close(root)
 
     def cache_directory(self, mount: RunMount) -> str:
         store, identity = self.builder.store, _cache_identity(mount)
@@ -322,7 +342,7 @@ class _Work:
         """Give a cache directory its owner and mode, and what it holds at first, the first time it is used."""
         if os.listdir(path):
             return
-        if mount.source or not isinstance(mount.from_, Context):
+        if not isinstance(mount.from_, Context):
             found = self.source(mount.from_, mount.source, "/")
             if not is_directory(found):
                 raise InvalidValue(f"a cache starts from a directory: {mount.source}")

@@ -286,6 +286,20 @@ def test_a_cache_can_start_from_an_image(bench: Bench, container: WorkingContain
     assert run(bench, container, "ls /c", cache) == "passwd\n"
 
 
+def test_a_part_of_a_cache(bench: Bench, container: WorkingContainer) -> None:
+    """Without `from` the source lies in the cache, not in the context, as BuildKit and Buildah have it."""
+    inputs = _context(bench, sub="the context's")
+    cache = RunMount(type="cache", target="/c", id="c", uid=7)
+    part = replace(cache, target="/other", source="sub/./x")
+    assert run(bench, container, "stat -c %u /other; echo 1 > /other/f", part, inputs=inputs) == "7\n"
+    assert run(bench, container, "cat /c/sub/x/f; ln -s / /c/out; echo 2 > /c/g", cache, inputs=inputs) == "1\n"
+    assert run(bench, container, "cat /other; echo 3 > /other", replace(part, source="/g"), inputs=inputs) == "2\n"
+    assert (
+        run(bench, container, "ls /other; cat /other/g", replace(part, source="out"), inputs=inputs)
+        == "g\nout\nsub\n3\n"
+    )
+
+
 def test_a_tmpfs(bench: Bench, container: WorkingContainer) -> None:
     tmpfs = RunMount(type="tmpfs", target="/t", size=1 << 20)
     assert run(bench, container, "touch /t/x; df -k /t | tail -1 | awk '{print $2}'", tmpfs) == "1024\n"
