@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from builda.cli.verb import GLOBAL_OPTIONS, Verb, normalised
+from builda.cli.verb import GLOBAL_OPTIONS, HELP, Verb, normalised
 from builda.errors import BuildaError, InvalidValue
 
 VERBS: Mapping[str, str] = {
@@ -83,6 +83,14 @@ class Group(click.Group):
         if command is None and not ctx.resilient_parsing:
             raise _unknown_verb(args[0])
         return args[0], command, args[1:]
+
+    def get_help_option(self, ctx: click.Context) -> click.Option:
+        """The option --help."""
+        return HELP
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The global options."""
+        return [*self.params, HELP]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take out the global options that stand before the verb."""

@@ -79,6 +79,23 @@ GLOBAL_OPTIONS: Params = (
     refused("--cpu-profile", reason="builda is no Go program"),
     refused("--memory-profile", reason="builda is no Go program"),
 )
+
+
+def _show_help(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+HELP = click.Option(
+    ["--help", "-h", "_help"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_help,
+    help="Show this message and exit.",
+)
+"""The option of all verbs. click would make one for each, and look for the words of it in the user's language."""
 GIVEN = "builda.given"
 """Key of `Context.meta`: the global options that were given, name → values in order."""
 
@@ -88,6 +105,14 @@ class Verb(click.Command):
 
     interspersed = False
     checks_order = True
+
+    def get_help_option(self, ctx: click.Context) -> click.Option:
+        """The option --help."""
+        return HELP
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """All parameters; click's method also searches for duplicates, each of the three times that it is called."""
+        return [*self.params, HELP]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read `args` by pflag's rules; click only sees `--name=value`, `--` and arguments."""

@@ -29,6 +29,16 @@ OPTIONS = (
 )
 
 
+@pytest.mark.parametrize("name", [None, *VERBS])
+def test_no_two_parameters_share_a_name(name: str | None) -> None:
+    group = make_group()
+    command = group if name is None else group.get_command(click.Context(group), name)
+    assert command is not None
+    params = command.get_params(click.Context(command))
+    written = [option for param in params for option in (*param.opts, *param.secondary_opts)]
+    assert sorted(set(written)) == sorted(written)
+
+
 @pytest.fixture
 def parse() -> Callable[..., dict[str, Any]]:
     def parsed(*args: str, **attributes: Any) -> dict[str, Any]:
