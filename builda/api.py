@@ -94,7 +94,7 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
     """
     from builda.modes import fuse_refused, overlay_refused
     from builda.store.claim import Claim
-    from builda.store.snapshots import FUSE
+    from builda.store.layout import FUSE
     from builda.store.store import Store
 
     if place is None:

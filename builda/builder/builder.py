@@ -19,7 +19,7 @@ from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptio
 from builda.errors import NotFound, TreeNeeded
 from builda.events import Decided, ignore
 from builda.linux.userns import in_user_namespace
-from builda.store.snapshots import COMPOSED
+from builda.store.layout import COMPOSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

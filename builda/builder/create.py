@@ -12,7 +12,7 @@ from builda.oci.config import ImageConfig
 from builda.oci.docker import without_bookkeeping
 from builda.oci.reference import DEFAULT_TAG, LOCAL_REGISTRY, parse_short
 from builda.plan import RunOptions
-from builda.store.snapshots import COMPOSED
+from builda.store.layout import COMPOSED
 from builda.values import replace
 
 if TYPE_CHECKING:

@@ -70,7 +70,7 @@ from builda.plan import (
 from builda.store import digests as file_digests
 from builda.store.containers import FrozenLayer, WorkingContainer, new_id
 from builda.store.digests import FileKey
-from builda.store.snapshots import COMPOSED, FUSE
+from builda.store.layout import COMPOSED, FUSE
 from builda.store.steps import ELSEWHERE, StepResult
 from builda.values import dataclass, replace
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
@@ -21,9 +20,9 @@ from builda.linux import syscalls
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_REPOSITORY = re.compile(r"(git://|ssh://|git@[^/:]+:|https?://[^#?]+\.git/?([#?]|$))")
+_REPOSITORY = r"(git://|ssh://|git@[^/:]+:|https?://[^#?]+\.git/?([#?]|$))"
 _QUERY = frozenset({"ref", "branch", "tag", "commit", "checksum", "subdir", "keep-git-dir", "submodules"})
-_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_COMMIT = r"[0-9a-f]{7,64}"
 
 
 class Repository(NamedTuple):
@@ -48,6 +47,8 @@ class Credentials(NamedTuple):
 
     def environment(self, url: str) -> dict[str, str]:
         """git's environment: no keys, helpers, configuration or .netrc of the caller."""
+        import shlex
+
         identity = f"-o IdentityAgent={shlex.quote(self.agent or 'none')} -o IdentityFile=none"
         kept = {name: value for name, value in _environment().items() if name not in _CALLERS_OWN}
         return {
@@ -75,7 +76,7 @@ class Credentials(NamedTuple):
 
 def parse_repository(text: str) -> Repository | None:
     """The repository that `text` names; None when it names something else. InvalidValue for what git would not take."""
-    if _REPOSITORY.match(text) is None:
+    if not text.startswith(("git", "ssh", "http")) or re.match(_REPOSITORY, text) is None:
         return None
     body, _, fragment = text.partition("#")
     url, _, query = body.partition("?")
@@ -100,7 +101,7 @@ def _with_query(base: Repository, text: str, query: str) -> Repository:
     if len(refs) + (base.ref is not None) > 1:
         raise InvalidValue(f"git URL names more than one reference: {text}")
     checksum = values.get("checksum") or values.get("commit")
-    if checksum is not None and _COMMIT.fullmatch(checksum) is None:
+    if checksum is not None and re.fullmatch(_COMMIT, checksum) is None:
         raise InvalidValue(f"not the digest of a commit: {checksum}")
     subdirectory = values.get("subdir") or base.subdirectory
     if values.get("subdir") and base.subdirectory != ".":

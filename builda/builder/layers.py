@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from builda.events import Warned
-from builda.linux.stopping import Stopped
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
 from builda.values import NamedTuple
@@ -185,6 +184,8 @@ class Layers:
 
     def _check(self) -> None:
         if self._closing:
+            from builda.linux.stopping import Stopped
+
             raise Stopped
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from builda.errors import ContainerfileError
 from builda.plan import Copy, FromImage, Run
-from builda.store.snapshots import COMPOSED
+from builda.store.layout import COMPOSED
 from builda.values import replace
 
 if TYPE_CHECKING:

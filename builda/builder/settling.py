@@ -6,8 +6,6 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from builda.store.placed import directory_at
-
 if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.store.store import WorkingContainer
@@ -56,6 +54,8 @@ def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:
 
 def _forget_one(upper: int, head: str, name: str, below: str) -> bool:
     """Whether the directory was a mere copy, and is gone. Links that were put on the way lead nowhere."""
+    from builda.store.placed import directory_at
+
     with directory_at(upper, head) as parent:
         if parent is None:
             return False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.git import parse_repository
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from builda.plan import Copy
     from builda.store.store import WorkingContainer
 
-_URL = re.compile(r"https?://", re.IGNORECASE)
+_URL = ("http://", "https://")
 
 
 class Gathered(NamedTuple):
@@ -61,7 +60,7 @@ def gather(
     for path in step.sources:
         if is_local and (repository := parse_repository(path)) is not None:
             remote.append(_repository(builder, repository, step, inputs, stack))
-        elif is_local and _URL.match(path):
+        elif is_local and path[:8].lower().startswith(_URL):
             remote.append(_download(builder, path, step, inputs, stack))
         else:
             opener = opener or _Opener(builder, container, root, step, inputs, stack)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from builda.builder.mounting import occupied
 from builda.events import BlobProgress
 from builda.oci.config import chain_ids
-from builda.store.snapshots import COMPOSED
+from builda.store.layout import COMPOSED
 
 if TYPE_CHECKING:
     from builda.builder.builder import Builder

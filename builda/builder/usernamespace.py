@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, IsolationUnavailable, Unsupported
 from builda.linux.userns import id_map, identity, in_user_namespace, unmapped
-from builda.store.snapshots import FUSE
+from builda.store.layout import FUSE
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:

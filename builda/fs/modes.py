@@ -11,8 +11,8 @@ from builda.errors import InvalidValue
 Mode: TypeAlias = "Callable[[int, bool], int]"
 """From the permission bits a file has, and whether it is a directory, to those it gets."""
 
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
-_ACTION = re.compile(r"([-+=])([rwxXst]*(?![ugo])|[ugo])")
+_CLAUSE = r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)"
+_ACTION = r"([-+=])([rwxXst]*(?![ugo])|[ugo])"
 _SHIFT = {"u": 6, "g": 3, "o": 0}
 _BITS = {"r": 4, "w": 2, "x": 1}
 
@@ -45,11 +45,11 @@ def octal_mode(text: str) -> int | None:
 def _actions(text: str) -> tuple[tuple[str, str, str], ...]:
     actions: list[tuple[str, str, str]] = []
     for clause in text.split(","):
-        match = _CLAUSE.fullmatch(clause)
+        match = re.fullmatch(_CLAUSE, clause)
         if match is None:
             raise InvalidValue(f"not a mode: {text}", hint="modes are octal (0755) or symbolic (u=rwX,go=rX)")
         classes = "ugo" if not match[1] or "a" in match[1] else match[1]
-        actions += [(classes, operator, permissions) for operator, permissions in _ACTION.findall(match[2])]
+        actions += [(classes, operator, permissions) for operator, permissions in re.findall(_ACTION, match[2])]
     return tuple(actions)
 
 

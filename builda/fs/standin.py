@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from builda.fs import xattrs
 
 XATTR = xattrs.STAND_IN
-_VALUE = re.compile(rb"(\d{1,10}):(\d{1,10}):[0-7]+(?::(char|block)-(\d{1,10})-(\d{1,10}))?")
+_VALUE = rb"(\d{1,10}):(\d{1,10}):[0-7]+(?::(char|block)-(\d{1,10})-(\d{1,10}))?"
 
 
 def make(parent: int, name: bytes, kind: int, device: tuple[int, int], owner: tuple[int, int], mode: int) -> None:
@@ -33,7 +33,7 @@ def make(parent: int, name: bytes, kind: int, device: tuple[int, int], owner: tu
 
 def device_of(values: Mapping[str, bytes]) -> tuple[int, tuple[int, int]] | None:
     """Kind and number of the device that a file with these attributes stands in for; None for any other file."""
-    found = _VALUE.fullmatch(values.get(XATTR, b""))
+    found = _parsed(values.get(XATTR, b""))
     if found is None or found[3] is None:
         return None
     kind = stat.S_IFCHR if found[3] == b"char" else stat.S_IFBLK
@@ -42,17 +42,21 @@ def device_of(values: Mapping[str, bytes]) -> tuple[int, tuple[int, int]] | None
 
 def owner_of(values: Mapping[str, bytes]) -> tuple[int, int] | None:
     """The owner that a file with these attributes should have; None for one that has its own."""
-    found = _VALUE.fullmatch(values.get(XATTR, b""))
+    found = _parsed(values.get(XATTR, b""))
     return None if found is None else (int(found[1]), int(found[2]))
 
 
 def owned(value: bytes, uid: int, gid: int, mode: int) -> bytes:
     """The attribute that says this owner, and what `value`, the one that is there, says of a device."""
-    found = _VALUE.fullmatch(value)
+    found = _parsed(value)
     device = b"" if found is None or found[3] is None else b":%b-%b-%b" % (found[3], found[4], found[5])
     return b"%d:%d:%04o%b" % (uid, gid, mode & 0o7777, device)
 
 
 def without(values: Mapping[str, bytes]) -> dict[str, bytes]:
     """The attributes that an image may bring, or a layer records."""
-    return {name: value for name, value in values.items() if name != XATTR or not _VALUE.fullmatch(value)}
+    return {name: value for name, value in values.items() if name != XATTR or not _parsed(value)}
+
+
+def _parsed(value: bytes) -> re.Match[bytes] | None:
+    return re.fullmatch(_VALUE, value) if value else None

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Protocol
 
 from builda.errors import CorruptContent, InvalidValue
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 HEX_LENGTHS = {"sha256": 64, "sha512": 128}
+_DIGITS = "0123456789abcdef"
 
 
 class Digest(NamedTuple):
@@ -32,7 +32,7 @@ class Digest(NamedTuple):
         length = HEX_LENGTHS.get(algorithm)
         if length is None:
             raise InvalidValue(f"unsupported digest algorithm: {text!r}", hint="builda reads sha256 and sha512")
-        if len(encoded) != length or not re.fullmatch(r"[0-9a-f]+", encoded):
+        if len(encoded) != length or encoded.strip(_DIGITS):
             raise InvalidValue(f"not {length} lower-case hexadecimal digits: {text!r}")
         return cls(algorithm, encoded)
 
@@ -45,6 +45,11 @@ class Digest(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.encoded}"
+
+
+def is_sha256(text: str) -> bool:
+    """Whether this is the text of a sha256 digest."""
+    return len(text) == 71 and text.startswith("sha256:") and not text[7:].strip(_DIGITS)
 
 
 class Readable(Protocol):

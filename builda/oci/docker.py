@@ -14,13 +14,13 @@ from builda.oci.config import config_to_json, dump_config
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.document import encode
-from builda.oci.manifest import Manifest
 from builda.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from builda.oci.config import ImageConfig
+    from builda.oci.manifest import Manifest
 
 
 def to_docker(manifest: Manifest, config: ImageConfig) -> tuple[bytes, bytes]:
@@ -48,6 +48,8 @@ def retyped(manifest: Manifest, image_format: Literal["oci", "docker"]) -> Manif
 
     In Docker's it loses what schema 2 has no place for.
     """
+    from builda.oci.manifest import Manifest
+
     docker = image_format == "docker"
     config = Descriptor(
         media_type=mediatype.DOCKER_CONFIG if docker else mediatype.CONFIG,

@@ -12,8 +12,7 @@ from typing import Any
 
 from builda.errors import StoreUnavailable
 from builda.store import layout
-from builda.store.layout import Layout
-from builda.store.snapshots import COMPOSED
+from builda.store.layout import COMPOSED, Layout
 from builda.values import NamedTuple
 
 
@@ -41,23 +40,8 @@ class Chosen(NamedTuple):
     is_first: bool = False
 
 
-def check_owner(where: Layout) -> None:
-    """StoreUnavailable for root in somebody else's store: what it wrote, they could not use."""
-    owner = os.stat(where.path("builda.json")).st_uid
-    if os.geteuid() == 0 and owner != 0:
-        raise StoreUnavailable(
-            f"store belongs to another user: {where.root}", hint=f"work as user {owner}, or use another --root"
-        )
-
-
-def driver_of(where: Layout) -> str:
-    """The driver that was chosen for a store, by what its file system can do; overlay until that is known."""
-    driver = layout.read_json(where.path("builda.json")).get("driver")
-    return driver if isinstance(driver, str) else "overlay"
-
-
-def take(where: Layout, claim: Claim, driver: str | None, *, inside: bool) -> Chosen:
-    """The driver for this claim, `driver` if one is asked for; what was not known of the store is written down.
+def take(where: Layout, marker: Mapping[str, Any], claim: Claim, driver: str | None, *, inside: bool) -> Chosen:
+    """The driver for this claim, `driver` if one is asked for; what builda.json (`marker`) did not say is written down.
 
     StoreUnavailable when the store's trees are another user's, or were made in another mode. `inside`: in a user
     namespace, where overlay's marks are other attributes.
@@ -65,7 +49,6 @@ def take(where: Layout, claim: Claim, driver: str | None, *, inside: bool) -> Ch
     path = where.path("builda.json")
     if os.stat(path).st_uid != os.geteuid():
         raise StoreUnavailable(f"store belongs to another user: {where.root}", hint="use another --root")
-    marker = layout.read_json(path)
     known = {**marker}
     known.setdefault("mode", claim.mode)
     known.setdefault("ids", claim.ids[0])

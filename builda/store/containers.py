@@ -339,7 +339,7 @@ def _read_name(path: str) -> str:
     """The container ID that a name's file holds; "" if it holds something else."""
     with open(path, "rb") as file:
         data = file.read()
-    return data.decode() if re.fullmatch(rb"[0-9a-f]{64}", data) else ""
+    return data.decode() if len(data) == 64 and not data.strip(b"0123456789abcdef") else ""
 
 
 def _check_name(name: str) -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from builda.errors import CorruptContent, InUse, NotFound, StoreUnavailable
-from builda.oci.digest import Digest
+from builda.oci.digest import Digest, is_sha256
 from builda.oci.reference import LOCAL_REGISTRY, Reference, ShortReference, parse_short
 from builda.store import layout
 from builda.store.layout import Damaged, Layout
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from builda.store.blobs import Blobs
 
 REF_NAME = "org.opencontainers.image.ref.name"
-DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 class Image:
@@ -474,7 +472,7 @@ def reference_in(path: str) -> tuple[str, str]:
     """A name and the digest that it points at; FileNotFoundError or Damaged."""
     value = layout.read_json(path)
     name, target = value.get("name"), value.get("manifest")
-    if not isinstance(name, str) or not isinstance(target, str) or not DIGEST.fullmatch(target):
+    if not isinstance(name, str) or not isinstance(target, str) or not is_sha256(target):
         raise Damaged(path)
     return name, target
 
@@ -487,7 +485,7 @@ def _is_record(record: dict[str, Any], digest: str) -> bool:
         and isinstance(manifest.get("mediaType"), str)
         and isinstance(manifest.get("size"), int)
         and isinstance(image_id, str)
-        and DIGEST.fullmatch(image_id) is not None
+        and is_sha256(image_id)
         and isinstance(record.get("size"), int)
         and isinstance(record.get("created"), int | float)
         and isinstance(record.get("index"), bool)

@@ -19,6 +19,8 @@ from builda.linux.process import is_alive, process_identity
 from builda.values import NamedTuple
 
 FORMAT = 1
+COMPOSED, FUSE = "composed", "fuse-overlayfs"
+"""The drivers that make no trees, and trees with files for what is deleted."""
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 DIRECTORIES = (
     "blobs/sha256",
@@ -111,21 +113,38 @@ def _private_directory(path: str, uid: int, variable: str, option: str) -> str:
     return path
 
 
-def create(layout: Layout) -> None:
-    """Make the store's directories and marker files; a store that is already there is checked, and made private."""
+def create(layout: Layout) -> Mapping[str, Any]:
+    """Make the store's directories and marker files; a store that is already there is checked, and made private.
+
+    The result is what builda.json says. StoreUnavailable also for root in another user's store.
+    """
     with translated(layout.root):
         try:
             marker = read_json(layout.path("builda.json"))
         except (FileNotFoundError, NotADirectoryError):
             _make(layout)
-            return
+            marker = {"format": FORMAT}
         except Damaged as error:
             raise StoreUnavailable(str(error), hint="use another --root; this file says what the store is") from error
-        _make_private(layout)
+        else:
+            _make_private(layout)
+        _check_owner(layout)
     if marker.get("format") != FORMAT:
         raise StoreUnavailable(
             f"store has format {marker.get('format')}, this builda reads {FORMAT}: {layout.root}",
             hint="use another --root, or the builda that made it",
+        )
+    return marker
+
+
+def _check_owner(layout: Layout) -> None:
+    """StoreUnavailable for root in another user's store: what root writes, that user cannot use."""
+    if os.geteuid() != 0:
+        return
+    owner = os.stat(layout.path("builda.json")).st_uid
+    if owner != 0:
+        raise StoreUnavailable(
+            f"store belongs to another user: {layout.root}", hint=f"work as user {owner}, or use another --root"
         )
 
 

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 Driver: TypeAlias = Literal["overlay", "memory", "fuse-overlayfs", "plain", "composed"]
 
-COMPOSED, FUSE = "composed", "fuse-overlayfs"
-"""The drivers that make no trees, and trees with files for what is deleted."""
-
 OVERLAY_OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
 """Whatever the machine's defaults: with one of these on, an upper directory is not the difference it seems to be."""
 

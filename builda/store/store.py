@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from builda.errors import InUse, InvalidValue, NotFound, StoreUnavailable
 from builda.store import layout
 from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
-from builda.store.layout import Damaged, Layout
-from builda.store.snapshots import COMPOSED, FUSE, Snapshots
+from builda.store.layout import COMPOSED, FUSE, Damaged, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from builda.store.claim import Claim
     from builda.store.composed import ComposedSnapshots
     from builda.store.containers import Containers, WorkingContainer
-    from builda.store.snapshots import Cut
+    from builda.store.snapshots import Cut, Snapshots
     from builda.store.steps import Steps
 
 __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
@@ -54,17 +54,13 @@ def __getattr__(name: str) -> object:
 class Store:
     """One store. Use as a context manager: leaving it ends its lease."""
 
-    def __init__(self, where: Layout, driver: str, userxattr: bool, now: Callable[[], float], trees: str) -> None:
+    def __init__(self, where: Layout, driver: str, now: Callable[[], float], trees: str) -> None:
         self.layout = where
         self.driver = driver
         self.now = now
         self.blobs = Blobs(where)
         self.images = Images(where, self.blobs, self.report)
-        self._userxattr = userxattr
-        self.lasting: Snapshots = _trees_of(trees)(where, self.blobs, userxattr=userxattr)
-        """The trees that outlive this process."""
-        self.snapshots = self.lasting
-        """The trees that are made from now on."""
+        self._trees = trees
         self._lists: ComposedSnapshots | None = None
         self._containers: Containers | None = None
         self._steps: Steps | None = None
@@ -107,17 +103,16 @@ class Store:
         if driver is not None and driver not in DRIVERS:
             raise InvalidValue(f"unknown storage driver: {driver}", hint=f"builda has {', '.join(DRIVERS)}")
         where = Layout(os.path.abspath(root), os.path.abspath(runroot))
-        layout.create(where)
+        marker = layout.create(where)
+        if claim is None:
+            known = marker.get("driver")
+            trees = known if isinstance(known, str) else "overlay"  # until it is known what its file system can do
+            return cls(where, driver or trees, now, trees if driver in (None, COMPOSED) else driver)
         from builda.linux.userns import in_user_namespace
         from builda.store import claim as claims
 
-        claims.check_owner(where)
-        inside = in_user_namespace()
-        if claim is None:
-            known = claims.driver_of(where)
-            return cls(where, driver or known, inside, now, known if driver in (None, COMPOSED) else driver)
-        chosen = claims.take(where, claim, driver, inside=inside)
-        store = cls(where, chosen.driver, inside, now, chosen.trees)
+        chosen = claims.take(where, marker, claim, driver, inside=in_user_namespace())
+        store = cls(where, chosen.driver, now, chosen.trees)
         store.no_overlay = chosen.reason
         store.is_first = chosen.is_first
         return store
@@ -237,6 +232,22 @@ class Store:
 
     # Snapshots
 
+    @cached_property
+    def lasting(self) -> Snapshots:
+        """The trees that outlive this process."""
+        return self._by(self._trees)
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """The trees that are made from now on."""
+        return self.lasting
+
+    @cached_property
+    def _userxattr(self) -> bool:
+        from builda.linux.userns import in_user_namespace
+
+        return in_user_namespace()
+
     def full_memory(self, *, did_not_fit: bool = False) -> StoreUnavailable | None:
         """What to say of a failure where trees are in memory: that it is full, or that something did not fit."""
         from builda.store.memory import MemorySnapshots
@@ -272,7 +283,10 @@ class Store:
                 return known
         if driver == COMPOSED:
             return self.lists
-        return _trees_of(driver or "")(self.layout, self.blobs, userxattr=self._userxattr)
+        return self._by(driver or "")
+
+    def _by(self, driver: str) -> Snapshots:
+        return _trees_of(driver)(self.layout, self.blobs, userxattr=self._userxattr)
 
     def keep_in_memory(self, place: str, limit: int) -> None:
         """New trees are made in `place`, a tmpfs of this process for `limit` bytes, and end with it."""
@@ -530,6 +544,8 @@ def _trees_of(driver: str) -> type[Snapshots]:
         from builda.store.fuseoverlay import FuseOverlaySnapshots
 
         return FuseOverlaySnapshots
+    from builda.store.snapshots import Snapshots
+
     return Snapshots
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ VOLATILE = ("locks/", "leases/")
 
 
 def another(store: Store) -> Store:
-    """The same store, opened once more; as another process would see it."""
+    """The same store, opened once more; as another process would see it that begins later, by the clock of files.
+
+    That clock advances every few milliseconds, and a sweep spares what is not older than itself.
+    """
+    time.sleep(0.01)
     return Store.open(store.layout.root, store.layout.runroot, now=store.now)
 
 

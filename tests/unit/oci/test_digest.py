@@ -35,6 +35,7 @@ def test_a_digest_survives_its_text(data: bytes) -> None:
         "sha256:" + "g" * 64,
         "sha256:" + "a" * 63 + "\n",
         "sha256:" + "a" * 64 + "\n",
+        "sha256:" + "a" * 31 + "g" + "a" * 32,
         "sha256:" + "٣" * 64,
         "sha256:../../../etc/passwd" + "a" * 41,
         "md5:" + "a" * 32,
