@@ -184,6 +184,7 @@ def builder_over(
             now=store.now,
             environ=environ,
             defaults=lambda: _defaults(remote.places(), files.mounts, emit),
+            configured_environ=lambda: _configured_environ(remote.places()),
         ) as builder:
             yield builder
     finally:
@@ -272,8 +273,18 @@ class Registries:
                 drop_ins=_path(self._files.drop_ins),
                 short_name_aliases=_path(self._files.aliases),
             )
-            self._clients[access] = RegistryClient(options, self._emit, environ=self._environ, uid=self._uid)
+            environ = {**said.env, **self._environ}
+            self._clients[access] = RegistryClient(options, self._emit, environ=environ, uid=self._uid)
         return self._clients[access]
+
+
+def _configured_environ(places: Places) -> Mapping[str, str]:
+    """The variables that containers.conf gives to builda itself, which its own environment overrides."""
+    if not places.says_how_to_run():
+        return {}
+    from builda import containersconf
+
+    return containersconf.load(places).env
 
 
 def _defaults(places: Places, mounts: str | None, emit: Emit) -> RunOptions:

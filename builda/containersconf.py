@@ -49,6 +49,7 @@ class Defaults:
     compression: str | None = None
     compression_level: int | None = None
     capabilities: tuple[str, ...] | None = None  # instead of builda's own default set
+    env: Mapping[str, str] = field(default_factory=dict)  # below builda's own environment: for registries and proxies
     unheard: Mapping[str, str] = field(default_factory=dict)  # file and value of keys that have no effect
 
 
@@ -174,8 +175,20 @@ def _defaults(merged: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults
         compression=engine.text("compression_format").removesuffix(":chunked") or None,  # which is zstd, in pieces
         compression_level=engine.number("compression_level"),
         capabilities=containers.strings("default_capabilities") if containers.has("default_capabilities") else None,
+        env=_environment(engine),
         unheard=_unheard(containers, others),
     )
+
+
+def _environment(engine: _Table) -> dict[str, str]:
+    """The variables of `[engine] env`; InvalidValue for one without a value."""
+    found = {}
+    for text in engine.strings("env"):
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InvalidValue(f"a variable is NAME=VALUE in env of [engine] in {engine.file('env')}: {text!r}")
+        found[name] = value
+    return found
 
 
 def _unheard(containers: _Table, mounts: tuple[str, ...]) -> dict[str, str]:

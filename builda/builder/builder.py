@@ -62,6 +62,7 @@ class Builder:
         now: Callable[[], float] = time.time,
         environ: Mapping[str, str] = os.environ,
         defaults: Callable[[], RunOptions] | None = None,
+        configured_environ: Callable[[], Mapping[str, str]] = dict,
         cwd: Path | None = None,
     ) -> None:
         self.store = store
@@ -71,6 +72,7 @@ class Builder:
         self.now = now
         self.environ = environ
         self._defaults = defaults
+        self._configured_environ = configured_environ
         self._cwd = cwd
         self.tracing = False  # whether `decided` tells
         self.relay_failed = False  # whether it was found, and said, that no private network can be made here
@@ -210,7 +212,8 @@ class Builder:
         from builda.builder.run import run
 
         terminal = _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
-        around = Surroundings(environ=self.environ, terminal=terminal, capture=capture, stage=stage, stop=stop)
+        environ = {**self._configured_environ(), **self.environ}
+        around = Surroundings(environ=environ, terminal=terminal, capture=capture, stage=stage, stop=stop)
         return run(self, container, step, inputs, valid_statuses, around)
 
     def copy(

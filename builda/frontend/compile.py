@@ -342,8 +342,9 @@ class _Compiler:
         if text.lower() in _SYSTEMS:
             text = f"{text}/{self.options.build_platform.architecture}"
         platform = Platform.parse(text)
-        if "/" not in text and not platform.is_known:  # os/arch may be anything, as for BuildKit
-            fail(head.at, f"not a platform, which is written os/arch[/variant]: {text!r}")
+        if not platform.is_known:
+            hint = "it is written os/arch[/variant], as in linux/arm64"
+            fail(head.at, f"unknown platform: {text}" if "/" in text else f"not a platform: {text!r}", hint)
         return platform
 
     def _base(self, index: int, head: From, platform: Platform) -> tuple[FromImage | FromStage | None, _State]:
@@ -563,7 +564,11 @@ class _Compiler:
         if at.origin and _LOCAL_PLACE.match(name):
             fail(at, f"image of this machine is not for ONBUILD triggers of another image: {name}")
         name = self._admitted(name, at)
-        self._config(index, name, self.options.platform, at)  # a typing error is better found now than steps later
+        try:
+            self._config(index, name, self.options.platform, at)  # a typing error is better found now than steps later
+        except ContainerfileError as error:
+            error.hint = _no_stage(name, error.hint)
+            raise
         return FromImage(name)
 
     def _admitted(self, name: str, at: Location) -> str:
@@ -787,6 +792,14 @@ def _is_signal(text: str) -> bool:
     if realtime is not None:
         return int(realtime[1] or realtime[2] or 0) <= (15 if realtime[1] else 14)
     return name in _SIGNALS
+
+
+def _no_stage(name: str, hint: str | None) -> str | None:
+    """The hint for a source of a copy or a mount that is no image, where its name may have been meant for a stage."""
+    if re.search("[/.:@]", name) or (hint is not None and hint.startswith("did you mean")):
+        return hint
+    taken = f"no stage above and no --build-context is called {name}, so an image is meant"
+    return f"{taken}; {hint}" if hint else taken
 
 
 def _shown(value: str) -> str:

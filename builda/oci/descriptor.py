@@ -30,12 +30,12 @@ _ARCHITECTURES = {
 
 
 _SYSTEMS = frozenset(
-    "aix android darwin dragonfly freebsd hurd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows "
-    "zos".split()
+    "aix android darwin dragonfly freebsd hurd illumos ios js linux netbsd openbsd plan9 solaris wasi wasip1 "
+    "windows zos".split()
 )
 _GO_ARCHITECTURES = frozenset(
     "386 alpha amd64 arm arm64 armbe arm64be hppa ia64 loong64 m68k mips mips64 mips64le mipsle parisc ppc ppc64 "
-    "ppc64le riscv riscv64 s390 s390x sh4 sparc sparc64 wasm".split()
+    "ppc64le riscv riscv64 s390 s390x sh4 sparc sparc64 wasm wasm32".split()
 )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from builda.errors import RegistryError
+from builda.registry.pace import TooSlow
 
 if TYPE_CHECKING:
     from urllib3.exceptions import HTTPError
@@ -117,6 +118,8 @@ def connection_failure(error: HTTPError, url: str) -> Transient | RegistryError:
             return Transient(RegistryError(f"cannot connect ({words}): {where}", hint=hint if refused else None))
         case exceptions.ConnectTimeoutError():
             return Transient(RegistryError(f"no connection in time: {where}"))
+        case exceptions.ReadTimeoutError() if slow := next((e for e in _chain(error) if isinstance(e, TooSlow)), None):
+            return Transient(RegistryError(f"server sends too slowly, {slow}: {where}"))
         case exceptions.ReadTimeoutError():
             return Transient(RegistryError(f"no answer in time: {where}"))
         case exceptions.ProtocolError() if any(isinstance(e, http.client.IncompleteRead) for e in _chain(error)):

@@ -19,6 +19,7 @@ from builda.oci.digest import Readable
 from builda.registry import failures
 from builda.registry.certificates import Tls, context_for
 from builda.registry.failures import Transient
+from builda.registry.pace import Pace, keep_pace
 from builda.registry.proxies import proxy_for
 
 if TYPE_CHECKING:
@@ -160,8 +161,10 @@ class Http:
         emit: Emit = ignore,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
+        pace: Pace = Pace(),  # noqa: B008  # an immutable value
     ) -> None:
         self.emit = emit
+        self._pace = pace
         self._environ = environ
         self._retry = retry
         self._retry_delay = retry_delay
@@ -271,6 +274,7 @@ class Http:
         with self._lock:
             if key not in self._pools:
                 self._pools[key] = _new_pool(*key)
+                keep_pace(self._pools[key], self._pace)
             return self._pools[key]
 
 

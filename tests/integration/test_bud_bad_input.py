@@ -171,6 +171,7 @@ def test_a_variable_that_must_be_set(builda: Builda, base: str, context: Path, t
         ("FROM localhost/x:1\n", 1, "image not known: localhost/x:1", None),
         ("FROM localhost/busibox\n", 1, "image not known: localhost/busibox", "did you mean localhost/busybox:latest?"),
         ("FROM Wrong:a:b\n", 1, "image not known: Wrong:a:b", "invalid image name"),
+        ("FROM BASE\nCOPY --from=unknown /x /\n", 2, "the image unknown: ", "no stage above and no --build-context"),
         ("FROM BASE AS build\nFROM BASE\nCOPY --from=biuld /x /\n", 3, "the image biuld: ", "did you mean build?"),
         (
             "FROM BASE\nRUN --mount=type=bind,from=localhost/no,target=/x true\n",

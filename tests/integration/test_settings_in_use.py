@@ -251,6 +251,41 @@ def test_containers_conf_says_how_commands_run(builda: Builda, base: str, tmp_pa
     assert "A=" not in builda("inspect", container)
 
 
+def test_containers_conf_gives_builda_variables(builda: Builda, base: str, tmp_path: Path) -> None:
+    conf(builda, tmp_path, '[engine]\nenv = ["https_proxy=http://127.0.0.1:1", "no_proxy=a"]\n')
+    container = builda("from", "-q", base)
+    show = ("run", container, "sh", "-c", "echo $https_proxy $no_proxy")
+    assert builda(*show) == "http://127.0.0.1:1 a"
+    assert builda(*show, no_proxy="b", https_proxy="") == "b"
+    said = builda.fails("pull", "--retry", "0", "registry.example/app:1")
+    assert "cannot reach registry.example:443 through the proxy: connection refused" in said
+    conf(builda, tmp_path, '[engine]\nenv = ["a"]\n')
+    assert "a variable is NAME=VALUE in env of [engine]" in builda.fails(*show)
+
+
+def test_dropped_annotations_of_the_base_stay_dropped(builda: Builda, base: str, tmp_path: Path) -> None:
+    name, drop = "org.opencontainers.image.base.name", "--unsetannotation"
+
+    def annotations(image: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads(builda("inspect", "--type", "image", image))["ImageAnnotations"] or {}
+        return found
+
+    container = builda("from", "-q", base)
+    assert annotations(builda("commit", "-q", container))[name] == base
+    assert name not in annotations(builda("commit", "-q", drop, name, container))
+    builda("config", drop, name, container)
+    builda("config", "--label", "a=b", "--annotation", "c=d", container)
+    builda("run", container, "true")
+    for _ in range(2):
+        assert name not in annotations(builda("commit", "-q", container))
+    builda("commit", "-q", container, "below")
+    assert annotations(builda("commit", "-q", builda("from", "-q", "below")))[name] == "localhost/below:latest"
+    context = containerfile(tmp_path, f"FROM {base} AS one\nLABEL a=b\nFROM one\nLABEL c=d\n")
+    assert annotations(builda("bud", "-q", context))[name] == base
+    assert name not in annotations(builda("bud", "-q", drop, name, context))
+    assert name not in annotations(builda("bud", "-q", "--no-cache", drop, name, context))
+
+
 def test_containers_conf_changes_what_a_step_is_remembered_by(builda: Builda, base: str, tmp_path: Path) -> None:
     context = containerfile(tmp_path, f"FROM {base}\nRUN echo $A > /a\n")
     first = builda("bud", "-q", "--timestamp", "0", context)

@@ -56,6 +56,7 @@ def test_keys_are_options(tmp_path: Path) -> None:
         log_driver = "journald"
         [engine]
         runtime = "mine"
+        env = ["https_proxy=http://proxy.example:3128", "EMPTY="]
         retry = 10
         retry_delay = "5s"
         compression_format = "zstd:chunked"
@@ -88,6 +89,7 @@ def test_keys_are_options(tmp_path: Path) -> None:
         compression="zstd",
         compression_level=7,
         capabilities=("CHOWN",),
+        env={"https_proxy": "http://proxy.example:3128", "EMPTY": ""},
     )
 
 
@@ -149,6 +151,8 @@ def test_keys_that_matter_and_have_no_effect_are_named(tmp_path: Path, text: str
         ("[containers]\nshm_size = 5", "shm_size is not a string"),
         ('[engine]\nretry = "3"', "retry is not a number"),
         ("[engine]\nretry = true", "retry is not a number"),
+        ('[engine]\nenv = ["A"]', r"a variable is NAME=VALUE in env of \[engine\]"),
+        ('[engine]\nenv = ["=1"]', r"a variable is NAME=VALUE in env of \[engine\]"),
         ('[engine]\nretry_delay = "soon"', "not a duration: soon, for retry_delay"),
     ],
 )

@@ -114,6 +114,7 @@ def test_the_platform_that_was_asked_for_is_the_images() -> None:
     assert config("FROM --platform=$BUILDPLATFORM image AS b\nFROM scratch\n", asked).platform == ARM64
     assert config("FROM --platform=linux/arm64 image\n").platform == ARM64
     assert config("FROM --platform=linux image\n").platform == AMD64
+    assert str(config("FROM --platform=wasi/wasm32 scratch\n").platform) == "wasi/wasm32"
 
 
 # Words and forms
@@ -265,6 +266,8 @@ def test_what_cannot_be_done_is_refused_by_the_compiler(text: str, message: str)
         ("FROM --platform=x image\n", "not a platform"),
         ("FROM --platform=$TYPO image\n", "--platform is empty: $TYPO"),
         ("FROM --platform=a/b/c/d image\n", "not a platform"),
+        ("FROM --platform=linux/foo image\n", "unknown platform: linux/foo"),
+        ("FROM --platform=linus/amd64 scratch\n", "unknown platform: linus/amd64"),
         ("FROM scratch AS 9x\n", "invalid stage name: 9x"),
     ],
 )
