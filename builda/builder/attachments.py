@@ -146,8 +146,15 @@ class _Work:
     def volume(self, text: str) -> Mount:
         """`host:container[:options]`, a bind of the host's directory."""
         source, target, options = parse_volume(text)
-        mount = Mount("rbind", source, target, self.options(options, source, text) or ("rw",))
-        return self.over(mount) if "O" in options else mount
+        given = "O" in options and "U" in options and self.users is not None
+        words = tuple(word for word in options if not given or word != "U")
+        mount = Mount("rbind", source, target, self.options(words, source, text) or ("rw",))
+        if "O" not in options:
+            return mount
+        made = self.over(mount)
+        if given:  # the overlay is mapped to the command's ids, so what it covers cannot have them
+            made = self.owned(made, (self.user.uid, self.user.gid), read_only=False)
+        return self.mapped(made)
 
     def options(self, words: tuple[str, ...], source: str, text: str) -> tuple[str, ...]:
         """Those of `words` that are mount options; the others are done here."""

@@ -249,6 +249,21 @@ def test_groups_that_are_kept_are_the_callers(builda: Builda, base: str) -> None
     assert builda("run", named, "grep", "Groups", "/proc/self/status").split() == ["Groups:", "0", "5", "7"]
 
 
+@pytest.mark.parametrize(("words", "kept"), [("z,U", False), ("O,U", True), ("O", True)])
+def test_volumes_belong_to_the_commands_user(builda: Builda, base: str, tmp_path: Path, words: str, kept: bool) -> None:
+    """In a directory that other users cannot enter; what is thrown away leaves the host's owners alone."""
+    private = tmp_path / "private"
+    (private / "volume").mkdir(parents=True)
+    private.chmod(0o700)
+    (private / "volume/file").write_text("x")
+    volume = f"{private}/volume:/v:{words}"
+    container = builda("from", "-q", *MAP, "-v", volume, base)
+    assert builda("run", container, "sh", "-c", "touch /v/new; stat -c %u:%g /v /v/file /v/new").split() == ["0:0"] * 3
+    found = (private / "volume/file").stat()
+    assert (found.st_uid == 0) == kept
+    assert (private / "volume/new").exists() == (not kept)
+
+
 def test_a_volume_is_given_to_the_user_as_the_host_calls_it(builda: Builda, base: str, tmp_path: Path) -> None:
     container = builda("from", *MAP, base)
     (tmp_path / "volume").mkdir()
