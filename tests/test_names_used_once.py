@@ -108,3 +108,23 @@ def f(parent: int, name: str) -> None:
 """
     found = [ast.unparse(call) for call in by_name(ast.parse(text))]
     assert found == ["os.chmod(name, 493, dir_fd=parent)", "Path(name).chmod(1)"]
+
+
+LOOKED_AT = {
+    "builda/linux/regular.py": "this is how it is done",
+    "builda/fs/owners.py": "a file of ours, or one in a directory that was just looked at, and no link is followed",
+    "builda/fs/diff.py": "a file of a layer that was just looked at, and no link is followed",
+    "builda/fs/tree.py": "an entry of a directory that was just looked at, and no link is followed",
+    "builda/cli/completing.py": "a path that the user is writing",
+}
+
+
+def test_a_file_of_others_is_looked_at_before_it_is_opened() -> None:
+    """To open what turned out to be a device can be an act, so a type that is only checked afterwards is too late."""
+    word = "O_RDONLY | os." + "O_NONBLOCK"
+    found = {
+        str(path.relative_to(PACKAGE.parent))
+        for path in PACKAGE.rglob("*.py")
+        if word in path.read_text().replace("O_NOFOLLOW | os.", "")
+    }
+    assert found == LOOKED_AT.keys(), "use fs.paths.open_regular"

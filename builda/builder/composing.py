@@ -126,7 +126,7 @@ def _unpack(top: Top, request: CopyRequest, step: Copy, tree: Tree, spool: Spool
     warn_of_modes(emit, step, top)
     owners = request.owner if step.chown is not None else None
     uid, gid = owners or (0, 0)
-    fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
+    fd = paths.open_regular(top.source.root, top.path)
     with open(fd, "rb", buffering=0) as file:
         compression = sniff(file.read(8))
         file.seek(0)

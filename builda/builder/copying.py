@@ -183,7 +183,7 @@ def _unpack(top: Top, request: CopyRequest, root: int, step: Copy, emit: Emit) -
     owners = request.owner if step.chown is not None else None
     uid, gid = owners or (0, 0)
     with ExitStack() as stack:
-        fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = paths.open_regular(top.source.root, top.path)
         file = stack.enter_context(open(fd, "rb", buffering=0))
         compression = sniff(file.read(8))
         file.seek(0)

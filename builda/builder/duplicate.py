@@ -20,15 +20,17 @@ def duplicate(source: str, parent: int, name: str) -> bool:
 
     Whether it is a directory. Unsupported for what is neither that nor a file.
     """
-    fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.open(source, os.O_PATH | os.O_CLOEXEC)
     try:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISDIR(mode):
-            _duplicate_directory(fd, parent, name)
-        elif stat.S_ISREG(mode):
-            _duplicate_file(fd, parent, name)
-        else:
+        mode = os.fstat(found).st_mode
+        if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
             raise Unsupported(f"neither a file nor a directory, of which there can be no copy to write to: {source}")
+        fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+    try:
+        make = _duplicate_directory if stat.S_ISDIR(mode) else _duplicate_file
+        make(fd, parent, name)
         return stat.S_ISDIR(mode)
     finally:
         os.close(fd)

@@ -188,7 +188,7 @@ def is_archive(top: Top) -> bool:
 
     if not stat.S_ISREG(top.info.st_mode) or not top.info.st_size:
         return False
-    fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
+    fd = paths.open_regular(top.source.root, top.path)
     with open(fd, "rb") as file:
         return archive_compression(file) is not None
 

@@ -276,7 +276,7 @@ class Walk:
         met = self.is_met_again(label, top.info)
         if self.linked(place.parent, place.name, top.info) if met else self.is_known(label, top.info):
             return
-        fd = paths.open_in_root(top.source.root, top.path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = paths.open_regular(top.source.root, top.path)
         try:
             self.regular(fd, label, place.parent, place.name, os.fstat(fd), recorded=met)
         finally:

@@ -29,12 +29,15 @@ _FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file
 def open_at(path: Path, offset: int = 0) -> Iterator[BinaryIO]:
     """The regular file from `offset` on; NotFound when it is not there, CorruptContent when it is no file."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for a writer
+        found = os.open(path, os.O_PATH | os.O_CLOEXEC)  # which does nothing to a device
     except FileNotFoundError as error:
         raise NotFound(f"no such file or directory: {path}") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise CorruptContent(f"not a regular file: {path}")
+    try:
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            raise CorruptContent(f"not a regular file: {path}")
+        fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
     with open(fd, "rb", buffering=0) as file:
         file.seek(offset)
         yield file

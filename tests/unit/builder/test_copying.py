@@ -10,6 +10,7 @@ import lzma
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import tarfile
 import threading
@@ -341,3 +342,27 @@ def test_links_in_the_container_never_lead_out(bench: Bench, container: WorkingC
     bench.builder.copy(container, Copy(sources=("one",), destination="/root-link/y/"), inputs=inputs)
     assert not Path("/tmp/escape").exists()
     assert bench.shell(container, "ls /tmp/escape/x /y") == "/tmp/escape/x:\none\n\n/y:\none\n"
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "directory"])
+def test_what_became_something_else_meanwhile_is_not_opened(context: Path, kind: str) -> None:
+    """A source that was a file when it was looked at; to open a device can be an act."""
+    from builda.builder.sources import is_archive
+    from builda.fs.sources import Source, Top
+
+    (context / "data").write_text("x")
+    root = os.open(context, os.O_PATH | os.O_DIRECTORY)
+    try:
+        top = Top(Source(root, "data"), "data", os.stat(context / "data"), "")
+        (context / "data").unlink()
+        match kind:
+            case "device":
+                os.mknod(context / "data", stat.S_IFCHR | 0o600, os.makedev(60, 7))  # which no driver has
+            case "pipe":
+                os.mkfifo(context / "data")
+            case _:
+                (context / "data").mkdir()
+        with pytest.raises(OSError, match="not a regular file"):
+            is_archive(top)
+    finally:
+        os.close(root)
