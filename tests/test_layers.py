@@ -81,6 +81,13 @@ def test_imports_go_only_where_the_architecture_allows() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_images_from_outside_are_opened_where_the_policy_is_asked() -> None:
+    """policy.json counts for every image only while nothing else than Remote.source opens one."""
+    opening = re.compile(r"\bopen_source\(")
+    found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if opening.search(path.read_text())}
+    assert found == {"api.py", "transfer/locate.py"}
+
+
 def test_every_package_has_a_row() -> None:
     names = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
     assert names - {"__init__", "__main__"} <= ALLOWED.keys()

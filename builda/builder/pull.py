@@ -222,9 +222,7 @@ def copied(
 
 def _from_file(builder: Builder, location: Location, options: PullOptions) -> Image:
     """The image at a file location. An archive comes from a stranger: it moves no name of the store."""
-    from builda.transfer.locate import open_source
-
-    source = open_source(location)
+    source = builder.remote.source(location, options.access)
     asked = options.moves_names and _is_named(location)
     return copied(builder, source, _names_of(source, location), options.platform, free_only=not asked)
 

@@ -50,7 +50,7 @@ def test_every_way_to_an_image_asks_the_policy(
     for place in (name, f"docker://{name}", *files):
         for verb in ("pull", "from"):
             said = builda.fails(verb, *plain, place)
-            assert said.startswith(f"builda: image is rejected by {policy}: "), place
+            assert said.startswith(f"Error: image is rejected by {policy}: "), place
     for text in (
         f"FROM {name}\n",
         f"FROM {base}\nCOPY --from={name} /bin/sh /x\n",
