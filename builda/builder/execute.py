@@ -129,12 +129,17 @@ class Tip:
 
     image: Image | None
     key: Digest
-    config: ImageConfig
+    edited: edits.Edited
     layers: tuple[FrozenLayer, ...] = ()
     history: tuple[History, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     base: str | None = None
     name: str = ""
+
+    @property
+    def config(self) -> ImageConfig:
+        """The configuration so far."""
+        return self.edited.read()
 
 
 @dataclass(slots=True)
@@ -486,7 +491,8 @@ class _Execution:
     def start(self, index: int, stage: Stage) -> Tip:
         """The tip of a stage before its first step."""
         if isinstance(stage.base, FromStage):
-            return replace(self.tips[stage.base.index])
+            below = self.tips[stage.base.index]
+            return replace(below, edited=edits.Edited(below.config))
         said = self.builder.run_options(self.options.run)  # keys leave out volumes that a machine gives to all
         settings = {
             "run": _identity(replace(said, volumes=self.options.run.volumes)),
@@ -509,7 +515,9 @@ class _Execution:
         config = start if image is None else without_bookkeeping(image.config)
         base = {"base": "scratch" if image is None else str(image.digest), "platform": str(config.platform)}
         key = step_key(None, Configure(), {**settings, **base})
-        return Tip(image=image, key=key, config=config, name=name, annotations=base_annotations(name, image))
+        return Tip(
+            image=image, key=key, edited=edits.Edited(config), name=name, annotations=base_annotations(name, image)
+        )
 
     # Steps
 
@@ -531,7 +539,7 @@ class _Execution:
             raise step_failed(step, cause, self.tails.of(self.label(index))) from error
 
     def configure(self, index: int, tip: Tip, step: Configure) -> None:
-        tip.config = edits.apply_all(tip.config, step.edits)
+        tip.edited.change(step.edits)
         tip.key = step_key(tip.key, step, {})
         if step.created_by is not None:
             entry = History(created=self.moment(), created_by=step.created_by, empty_layer=True)
@@ -970,7 +978,8 @@ def explain_miss(builder: Builder, wanted: bytes) -> str:
         if other.get("step.type") != mine.get("step.type"):
             continue
         differing = sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name))
-        text = "; ".join(f"{name} was {other.get(name)}, is {mine.get(name)}" for name in differing)
+        told = [name for name in differing if str(other.get(name)) != str(mine.get(name))] or differing
+        text = "; ".join(f"{name} was {other.get(name)}, is {mine.get(name)}" for name in told)
         if best is None or len(differing) < best[0]:
             best = (len(differing), text)
     if best is None:

@@ -175,7 +175,7 @@ def _split_stages(listed: tuple[Typed, ...]) -> _Stages:
 class _State:
     """Where the compiler stands inside one stage."""
 
-    config: ImageConfig
+    edited: edits.Edited
     platform: Platform
     args: dict[str, str | None] = field(default_factory=dict)  # declared in this stage, None while without a value
     steps: list[Step] = field(default_factory=list)
@@ -185,13 +185,18 @@ class _State:
     def __post_init__(self) -> None:
         self.env = self.config.environ()
 
+    @property
+    def config(self) -> ImageConfig:
+        """The configuration so far."""
+        return self.edited.read()
+
     def lookup(self, name: str) -> str | None:
         """ENV wins over ARG."""
         return self.env[name] if name in self.env else self.args.get(name)
 
     def change(self, changes: tuple[edits.ConfigEdit, ...]) -> None:
         """Edit the configuration."""
-        self.config = edits.apply_all(self.config, changes)
+        self.edited.change(changes)
         self.env.update((edit.name, edit.value) for edit in changes if isinstance(edit, edits.SetEnv))
 
     @property
@@ -282,7 +287,7 @@ class _Compiler:
             platform = self._platform(head)
             base, state = self._base(index, head, platform)
         if state.config.labels and not self.options.inherits_labels:
-            state.config = edits.apply(state.config, edits.UnsetLabel(None))
+            state.change((edits.UnsetLabel(None),))
             state.steps.append(Configure(edits=(edits.UnsetLabel(None),), at=head.at))
         for name, value in self.options.env:
             self._configure(state, (edits.SetEnv(name, value),), f"ENV {name}={value}", head.at)
@@ -357,13 +362,13 @@ class _Compiler:
         if name in self.options.contexts:
             return None, self._of_directory(name, platform, head)
         if name == "scratch":
-            return None, _State(empty_config(platform), platform)
+            return None, _State(edits.Edited(empty_config(platform)), platform)
         earlier = self._stage_named(name, index)
         if earlier is not None:
             parent = self.stage(earlier)
-            return FromStage(earlier), _State(parent.config, parent.platform, args=dict(parent.args))
+            return FromStage(earlier), _State(edits.Edited(parent.config), parent.platform, args=dict(parent.args))
         name = self.options.policy(name)
-        return FromImage(name), _State(self._config(index, name, platform, head.at), platform)
+        return FromImage(name), _State(edits.Edited(self._config(index, name, platform, head.at)), platform)
 
     def _config(self, index: int, name: str, platform: Platform, at: Location) -> ImageConfig:
         """The configuration of an image; the error for one that cannot be had says what else may have been meant."""
@@ -391,7 +396,7 @@ class _Compiler:
 
     def _of_directory(self, name: str, platform: Platform, head: From) -> _State:
         """A base that is a named context: its files, and an empty configuration."""
-        state = _State(empty_config(platform), platform)
+        state = _State(edits.Edited(empty_config(platform)), platform)
         text = f"COPY --from={name} . /"
         files = Copy(
             sources=(".",), destination="/", source=NamedContext(name), created_by=NOP + text, text=text, at=head.at
@@ -411,7 +416,7 @@ class _Compiler:
         triggers = state.config.onbuild
         if not triggers:
             return
-        state.config = replace(state.config, onbuild=())
+        state.change((edits.ClearOnbuild(),))
         state.steps.append(Configure(edits=(edits.ClearOnbuild(),), at=head.at))
         for trigger in triggers:
             at = replace(head.at, origin=f"ONBUILD of {head.image}")

@@ -190,13 +190,32 @@ def apply(config: ImageConfig, edit: ConfigEdit) -> ImageConfig:
             return replace(config, platform=platform)
 
 
+class Edited:
+    """A configuration under edits. They are applied together when it is read: each alone would copy all variables."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, config: ImageConfig) -> None:
+        self._state: tuple[ImageConfig, list[ConfigEdit]] = (config, [])  # one value, for threads that read it at once
+
+    def change(self, changes: Iterable[ConfigEdit]) -> None:
+        """Edit it."""
+        self._state[1].extend(changes)
+
+    def read(self) -> ImageConfig:
+        """The configuration after all edits."""
+        config, pending = self._state
+        if pending:
+            config = apply_all(config, pending)
+            self._state = (config, [])
+        return config
+
+
 def apply_all(config: ImageConfig, changes: Iterable[ConfigEdit]) -> ImageConfig:
-    """`config` after all edits, in order; many of one kind in a row take no longer than one."""
-    for kind, group in groupby(changes, type):
-        if kind in (AddPort, SetEnv, SetLabel):
-            config = _apply_alike(config, list(group))
-        else:
-            config = reduce(apply, group, config)
+    """`config` after all edits, in order; many ports, variables and labels in a row take no longer than one."""
+    for additions, group in groupby(changes, lambda edit: isinstance(edit, AddPort | SetEnv | SetLabel)):
+        alike = list(group)
+        config = _apply_alike(config, alike) if additions else reduce(apply, alike, config)
     return config
 
 

@@ -7,7 +7,7 @@ import pytest
 from builda.oci import edits
 from builda.oci.config import Healthcheck, ImageConfig
 from builda.oci.descriptor import Platform
-from builda.oci.edits import ConfigEdit, apply
+from builda.oci.edits import ConfigEdit, Edited, apply
 
 AMD64 = Platform(os="linux", architecture="amd64")
 START = ImageConfig(
@@ -63,3 +63,23 @@ def test_entrypoint_leaves_the_command_alone() -> None:
 def test_edits_are_performed_in_their_order() -> None:
     order: tuple[ConfigEdit, ...] = (edits.SetEnv("C", "1"), edits.UnsetEnv("A"), edits.SetEnv("A", "9"))
     assert reduce(apply, order, START).env == (("B", "2"), ("C", "1"), ("A", "9"))
+
+
+def test_edits_that_are_applied_together_say_what_they_say_one_by_one() -> None:
+    changes = (
+        edits.SetEnv("C", "1"),
+        edits.SetLabel("x", "3"),
+        edits.AddPort("53/udp"),
+        edits.SetEnv("C", "2"),
+        edits.UnsetLabel("y"),
+        edits.SetLabel("y", "4"),
+        edits.AddOnbuild("RUN b"),
+        edits.SetEnv("D", "5"),
+    )
+    together, stepwise = Edited(START), Edited(START)
+    together.change(changes)
+    for change in changes:
+        stepwise.change((change,))
+        stepwise.read()
+    assert together.read() == stepwise.read() == reduce(apply, changes, START)
+    assert together.read() is together.read()
