@@ -13,6 +13,7 @@ import re
 import shlex
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from io import StringIO
 from typing import Any, Literal, NamedTuple, NoReturn
 
@@ -59,6 +60,19 @@ _TOKEN = re.compile(r"""\\.|"(?:\\.|[^"\\])*"|'[^']*'|(?<=\s)/\*(?=\s)""")
 _LONGEST = 10_000  # characters of a line that is looked at closely for being a directive
 _SPECIAL = re.compile(r"/[/*]|\?\?")  # comments, and what trigraphs begin with
 _NEEDS_ARGUMENT = frozenset({"include", "define", "undef", "ifdef", "ifndef", "if", "elif"})
+_NOT_EVALUATED = re.compile(r"could not evaluate expression due to .* \(passed to evaluator: '(.*)'\)", re.S)
+_HINTS = {"unterminated": "the file ends before its #endif", "malformed #include": 'write #include "file" or <file>'}
+"""Ways out of what pcpp complains of, by how its message begins."""
+_HASHED = re.compile(r"[ \t]*#([A-Za-z_]+)(.*)", re.S)
+_LIKE = {
+    "elseif": "elif",
+    "elsif": "elif",
+    "import": "include",
+    "include_next": "include",
+    "ifdefined": "ifdef",
+    "end": "endif",
+}
+"""Directives of others, and what they are here."""
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 
@@ -197,10 +211,10 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
                 raise ContainerfileError(f"reserved character U+{ord(bad[0]):04X}", file=shown, line=line)
             lines = tuple(text.split("\n"))
             plain = _untouched_by(self.macros, lines)
-            return "\n".join(_encoded(lines, self.kept, plain, lambda index: self.doubt(shown, index + 1)))
+            return "\n".join(_encoded(lines, self.kept, plain, lambda index, word: self.doubt(shown, index + 1, word)))
 
-        def doubt(self, shown: str, line: int) -> None:
-            message = "line is a comment, and reads like a directive; a directive has no white space behind its #"
+        def doubt(self, shown: str, line: int, word: str) -> None:
+            message = f"line is a comment, and reads like a directive; written as #{word} it is one"
             self.warnings.append((Location(shown, line), message))
 
         def define(self, tokens: Any) -> None:
@@ -221,7 +235,9 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
 
         def on_error(self, source: str, line: int, message: str) -> None:
             text = message[:1].lower() + message[1:].rstrip()
-            hint = "the file ends before its #endif" if text.startswith("unterminated") else None
+            hint = next((hint for start, hint in _HINTS.items() if text.startswith(start)), None)
+            if (refused := _NOT_EVALUATED.fullmatch(text)) is not None:
+                text = f"condition cannot be evaluated: {self.decode(refused[1])}"
             raise ContainerfileError(text, file=self.shown(source), line=line, hint=hint)
 
         def on_directive_handle(self, directive: Any, tokens: Any, ifpassthru: bool, preceding: Any) -> bool:
@@ -239,8 +255,8 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
             return True
 
         def on_include_not_found(self, malformed: bool, system: bool, directory: str, path: str) -> None:
-            if malformed:
-                self.fail(self.place, f"malformed #include: {path}", 'write #include "file" or #include <file>')
+            if malformed or not path:
+                self.fail(self.place, f"malformed #include: {path}", _HINTS["malformed #include"])
             where = "the -I directories" if system else "beside this file, in the context and the -I directories"
             self.fail(self.place, f"no such include file: {path}", f"looked {where if not system else 'in ' + where}")
 
@@ -285,11 +301,12 @@ def _untouched_by(macros: Iterable[str], lines: tuple[str, ...]) -> Callable[[st
 
 
 def _encoded(
-    lines: tuple[str, ...], kept: list[str], plain: Callable[[str], bool], doubtful: Callable[[int], None]
+    lines: tuple[str, ...], kept: list[str], plain: Callable[[str], bool], doubtful: Callable[[int, str], None]
 ) -> list[str]:
     """`lines` as pcpp shall see them; what must survive untouched goes to `kept` and leaves a placeholder.
 
-    So does what is `plain`. `doubtful` is told the index of each comment that could also be meant as a directive.
+    So does what is `plain`. `doubtful` is told the index of each comment that could be meant as a directive, and of
+    which.
     """
     result = list(_without_comments(lines))
     index = 0
@@ -302,8 +319,8 @@ def _encoded(
                 index += 1
                 result[index] = lines[index]
         elif line.lstrip().startswith("#") or (line and plain(line)):
-            if kind == "doubtful":
-                doubtful(index)
+            if (word := _meant(line, kind)) is not None:
+                doubtful(index, word)
             kept.append(line)
             result[index] = f"{_OPEN}{len(kept) - 1}{_CLOSE}{_END}"
         elif index + 1 < len(lines) or line:
@@ -336,6 +353,29 @@ def _directive(line: str) -> Literal["directive", "doubtful", "text"]:
     if word in ("define", "undef", "if", "elif"):
         return "directive" if _CODE.match(rest) else "doubtful"
     return "doubtful" if word in ("error", "warning") else "directive"
+
+
+def _meant(line: str, kind: Literal["doubtful", "text"]) -> str | None:
+    """The directive that a comment may be meant as: one with white space, a capital or a wrong letter in its word."""
+    if kind == "doubtful":
+        match = _DIRECTIVE.match(line)
+        return None if match is None else match[2]
+    hashed = None if len(line) > _LONGEST else _HASHED.match(line)
+    word = None if hashed is None else _nearest_directive(hashed[1].lower())
+    if hashed is None or word is None:
+        return None
+    rest = _COMMENT.sub("", hashed[2]).strip()
+    prose = word in ("define", "undef", "if", "elif") and _CODE.match(rest) is None
+    return None if prose or _FORM[word].fullmatch(rest) is None else word
+
+
+@lru_cache(1000)
+def _nearest_directive(word: str) -> str | None:
+    from difflib import get_close_matches
+
+    known = [name for name in _FORM if name not in ("error", "warning")]  # prose begins with them
+    near = [_LIKE[word]] if word in _LIKE else get_close_matches(word, known, 1, 0.8)
+    return near[0] if near else None
 
 
 def _without_comments(lines: tuple[str, ...]) -> Iterator[str | None]:

@@ -287,3 +287,45 @@ def test_agrees_with_cpp_where_cpp_is_sane(tmp_path: Path, text: str) -> None:
     )
     expected = [line for line in result.stdout.splitlines() if line.strip()]
     assert [line for line in lines(tmp_path, text) if line.strip()] == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ('#Include "x"', "include"),
+        ('#includ "x"', "include"),
+        ('#include_next "x"', "include"),
+        ("#import <x>", "include"),
+        ("#elseif A", "elif"),
+        ("#ifdefined A", "ifdef"),
+        ("#Define A 1", "define"),
+        ("#endfi", "endif"),
+        ("# error in A", "error"),
+        ("#If you like", None),
+        ("#Define the thing", None),
+        ("#import this", None),
+        ("#elsewhere", None),
+        ("#included", None),
+        ("#syntax=x", None),
+    ],
+)
+def test_a_comment_that_reads_like_a_directive_is_named(tmp_path: Path, line: str, meant: str | None) -> None:
+    result = run(tmp_path, f"FROM a\n{line}\n")
+    said = f"line is a comment, and reads like a directive; written as #{meant} it is one"
+    assert [(place.line, message) for place, message in result.warnings] == ([] if meant is None else [(2, said)])
+    assert line in result.source.lines
+
+
+@pytest.mark.parametrize("condition", ["1/0", "A A", "this is so"])
+def test_a_condition_that_cannot_be_evaluated_is_shown(tmp_path: Path, condition: str) -> None:
+    with pytest.raises(ContainerfileError) as caught:
+        run(tmp_path, f"FROM a\n#if {condition}\n#endif\n")
+    assert f"condition cannot be evaluated: {condition}" in str(caught.value)
+    assert caught.value.line == 2
+
+
+@pytest.mark.parametrize("rest", ["x.h", '""', '"x', "<x"])
+def test_a_malformed_include_says_how_one_is_written(tmp_path: Path, rest: str) -> None:
+    with pytest.raises(ContainerfileError, match="malformed #include") as caught:
+        run(tmp_path, f"FROM a\n#include {rest}\n")
+    assert caught.value.hint == 'write #include "file" or <file>'
