@@ -19,7 +19,7 @@ from builda.errors import InvalidValue
 from builda.events import Warned
 from builda.fs import paths
 from builda.fs.modes import octal_mode, parse_mode
-from builda.fs.sources import no_match, resolve
+from builda.fs.sources import names_something, no_match, resolve
 from builda.fs.tree import CopyRequest, Source, content_size, copy_tree
 from builda.oci.digest import Digest
 from builda.store import layout
@@ -66,7 +66,7 @@ def copy(
 
 def warn_of_nothing(emit: Emit, request: CopyRequest) -> None:
     """No pattern of a Containerfile's COPY or ADD matches anything: BuildKit says nothing, but it may be a mistake."""
-    if request.sources:
+    if request.sources and not names_something(request.sources[0]):
         reason = no_match(request.sources[0])
         emit(Warned(message=f"nothing is copied: {reason}", hint=reason.hint))
 

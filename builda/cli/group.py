@@ -184,7 +184,9 @@ def in_our_words(error: click.ClickException) -> InvalidValue:
             return InvalidValue(f"missing argument: {_name_of(error.param)}", hint=hint)
         case click.BadParameter():
             name = _name_of(error.param)
-            return InvalidValue(f"invalid value for {name}: {_sentence(error.message)}", hint=hint)
+            return InvalidValue(
+                f"invalid value for {name}: {_sentence(error.message.partition(' Recognized values')[0])}", hint=hint
+            )
         case _:
             return InvalidValue(_sentence(error.format_message()), hint=hint)
 

@@ -221,6 +221,14 @@ def _hidden(source: Source, path: str) -> NotFound:
     )
 
 
+def names_something(source: Source) -> bool:
+    """Whether there is a file of this name or pattern, if only a socket, which is not copied."""
+    path = clean(source.path)
+    if not has_wildcards(path):
+        return paths.lstat_in_root(source.root, path) is not None
+    return any(_is_let_through(source, match) for match in glob(source.root, path))
+
+
 def no_match(source: Source) -> NotFound:
     """Why a pattern names nothing."""
     path = clean(source.path)

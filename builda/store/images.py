@@ -362,8 +362,6 @@ class Images:
         """
         image = self.get(text)
         name = self._name_meant(text, image)
-        if name is None and len(image.names) > 1 and not force:
-            raise InUse(f"image has several names: {text}", hint=f"name one, or use --force: {' '.join(image.names)}")
         going = (name,) if name is not None else image.names
         last = set(image.names) <= set(going)
         if last and not force and (user := in_use().get(str(image.digest))) is not None:
@@ -371,6 +369,8 @@ class Images:
                 f"image is used by working container {user}: {text}",
                 hint="remove the container first, or use --force",
             )
+        if len(going) > 1 and not force:
+            raise InUse(f"image has several names: {text}", hint=f"name one, or use --force: {' '.join(image.names)}")
         with self._changing(removal=True) as change:
             self._unlink(change, going, None)
             if last := not self.names_of(image.digest):

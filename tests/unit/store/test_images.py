@@ -197,6 +197,14 @@ def test_id_with_several_names_needs_force(store: Store) -> None:
     )
 
 
+def test_what_keeps_an_image_with_several_names_is_its_container(store: Store) -> None:
+    image = images.put(store, images.simple(), NAME, "localhost/app:v1")
+    made = container(store, image)
+    with pytest.raises(InUse, match=made.name):
+        store.remove_image(image.id.encoded)
+    assert store.remove_image(NAME).deleted == ()
+
+
 def test_image_of_a_container_needs_force_which_removes_that_too(store: Store) -> None:
     image = images.put(store, images.simple(), NAME)
     made = container(store, image)
