@@ -256,6 +256,7 @@ class _Execution:
         self.tips: dict[int, Tip] = {}
         self.images: dict[int, Digest] = {}  # IDs of the stages that were made images
         self.containers: dict[int, WorkingContainer] = {}
+        self.behind: set[int] = set()  # stages whose container does not have the configuration and history yet
         self.marks: dict[int, _Mark] = {}
         self.misses: list[Miss] = []
         # Stages whose layers are stored: those that the target has, or all where later builds have nothing else.
@@ -384,6 +385,7 @@ class _Execution:
             if step.text:
                 started = False
                 self.finished(mark, index, cached=bool(mark.found))
+        self.settle(index, tip)
         if not self.options.layers and (index in self.below_others or self.is_saved(index)):
             self.close(index, tip)
 
@@ -544,9 +546,14 @@ class _Execution:
         if step.created_by is not None:
             entry = History(created=self.moment(), created_by=step.created_by, empty_layer=True)
             tip.history = (*tip.history, entry)
-        container = self.containers.get(index)
-        if container is not None:
-            with self.store.locked(container) as current:
+        if index in self.containers:
+            self.behind.add(index)
+
+    def settle(self, index: int, tip: Tip) -> None:
+        """The stage's container says what instructions without files have said; written once for many of them."""
+        if index in self.behind:
+            self.behind.discard(index)
+            with self.store.locked(self.containers[index]) as current:
                 updated = replace(current, config=tip.config, history=tip.history)
                 self.containers[index] = self.store.update(updated)
 
@@ -572,6 +579,7 @@ class _Execution:
                 self.note_done(key, found.created, tip)
                 return True
             self.note_miss(step, tip.key, keyed, inputs or {})
+        self.settle(index, tip)
         container = self.container(index)
         content = self.perform(index, container, step)
         if late:

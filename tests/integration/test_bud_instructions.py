@@ -136,6 +136,32 @@ def test_many_stages_ports_and_variables_build(builda: Builda, base: str, contex
     assert "V299=1" in config["Env"]
 
 
+@pytest.mark.parametrize("layers", ["true", "false"])
+def test_what_is_said_between_commands_reaches_them_and_the_image(
+    builda: Builda, base: str, context: Path, layers: str
+) -> None:
+    text = """FROM BASE AS a
+RUN true
+ENV A=1
+USER 5
+RUN echo "$A of $(id -u)"
+ENV B=2
+FROM a
+ENV C=$B
+RUN echo "$A $B $C of $(id -u)"
+USER 0
+LABEL l=last
+"""
+    said = build(builda, base, context, text, f"--layers={layers}")
+    assert {"1 of 5", "1 2 2 of 5"} <= {line.rpartition("] ")[2] for line in said.splitlines()}
+    image = json.loads(builda("inspect", "--type", "image", "made"))["OCIv1"]
+    assert {"A=1", "B=2", "C=2"} <= set(image["config"]["Env"])
+    assert (image["config"]["User"], image["config"]["Labels"]["l"]) == ("0", "last")
+    history = [entry.get("created_by", "") for entry in image["history"]]
+    told = [line.rpartition("(nop) ")[2] for line in history if "(nop)" in line]
+    assert told[-6:] == ["ENV A=1", "USER 5", "ENV B=2", "ENV C=2", "USER 0", "LABEL l=last"]
+
+
 def test_the_platform_that_was_asked_for_is_that_of_the_image(builda: Builda, base: str, context: Path) -> None:
     build(builda, base, context, "FROM --platform=$BUILDPLATFORM BASE\nCOPY f /\n", "-q", "--platform", "linux/s390x")
     image = json.loads(builda("inspect", "--type", "image", "made"))["OCIv1"]
