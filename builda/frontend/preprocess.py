@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -18,7 +19,7 @@ from io import StringIO
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from builda.errors import ContainerfileError, InvalidValue
-from builda.frontend.source import SourceText, decode
+from builda.frontend.source import SIZE_LIMIT, SourceText, decode
 from builda.plan import Location
 
 INCLUDE_DEPTH = 64
@@ -124,9 +125,18 @@ def parse_flags(environment: str, flags: tuple[str, ...]) -> Flags:
 
 
 def read_include(path: str) -> bytes:
-    """The bytes of an included file; OSError when there is none."""
-    with open(path, "rb") as file:
-        return file.read()
+    """The first bytes of an included file, one more than a Containerfile may have; OSError when there is none.
+
+    InvalidValue for what is no regular file, which is never opened for reading: a pipe or a device may do harm.
+    """
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise InvalidValue(f"include file is not a regular file: {path}")
+        with open(f"/proc/self/fd/{handle}", "rb") as file:
+            return file.read(SIZE_LIMIT + 1)
+    finally:
+        os.close(handle)
 
 
 def preprocess(
@@ -263,12 +273,16 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
         def on_file_open(self, system: bool, path: str) -> StringIO:
             if system and not any(_inside(path, directory) for directory in self.system_path):
                 raise FileNotFoundError(path)
-            data = read(path)
             real = os.path.realpath(path)
             if not any(_inside(real, os.path.realpath(directory)) for directory in self.allowed):
+                os.stat(path)
                 self.fail(
                     self.place, f"include file lies outside the context: {path}", "add its directory with --cpp-flag -I"
                 )
+            try:
+                data = read(real)
+            except InvalidValue as error:
+                self.fail(self.place, str(error))
             if self.include_depth >= INCLUDE_DEPTH:
                 self.fail(
                     self.place,
