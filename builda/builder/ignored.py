@@ -15,28 +15,39 @@ if TYPE_CHECKING:
 
 
 IGNORE_FILES = (".containerignore", ".dockerignore")
+SIZE_LIMIT = 8 << 20
+"""Bytes of an ignore file; a context of strangers may have a file of any size under that name."""
 
 
 def rules_of(file: Path | None) -> Matcher:
-    """The rules of an ignore file, each with its place; none without a file."""
-    return Matcher(()) if file is None else Matcher.parse(file.read_text("utf-8", "surrogateescape"), str(file))
+    """The rules of an ignore file, each with its place; none without a file. InvalidValue for one that is too large."""
+    if file is None:
+        return Matcher(())
+    with file.open("rb") as stream:
+        return _parse(stream.read(SIZE_LIMIT + 1), str(file))
 
 
 def rules_in(root: int, shown: Path | str) -> Matcher:
     """The rules of the ignore file in the directory `root`, a named context; none without a file.
 
-    InvalidValue for one that is no regular file; `shown` is the directory as errors name it.
+    InvalidValue for one that is no regular file, or too large; `shown` is the directory as errors name it.
     """
     for name in IGNORE_FILES:
         try:
-            text = paths.read_file(root, name).decode("utf-8", "surrogateescape")
+            data = paths.read_file(root, name, SIZE_LIMIT + 1)
         except FileNotFoundError:
             continue
         except OSError as error:
             reason = (error.strerror or "cannot be read").lower()
             raise InvalidValue(f"ignore file of a build context: {reason}: {shown}/{name}") from error
-        return Matcher.parse(text, f"{shown}/{name}")
+        return _parse(data, f"{shown}/{name}")
     return Matcher(())
+
+
+def _parse(data: bytes, file: str) -> Matcher:
+    if len(data) > SIZE_LIMIT:
+        raise InvalidValue(f"ignore file has more bytes than the limit, {SIZE_LIMIT}: {file}")
+    return Matcher.parse(data.decode("utf-8", "surrogateescape"), file)
 
 
 def ignored_by(file: Path | None, context: Path | None) -> Callable[[str], bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -475,3 +476,38 @@ def test_an_error_of_preprocessing_has_the_place_that_was_written(
     assert f"Error: {context}/{place}: " in said
     assert message in said
     assert "\n>    " in said
+
+
+@pytest.mark.parametrize("name", [".dockerignore", ".containerignore", "Containerfile.dockerignore"])
+def test_an_ignore_file_of_any_size_is_refused(builda: Builda, base: str, context: Path, name: str) -> None:
+    with (context / name).open("wb") as file:
+        file.truncate(1 << 34)
+    said = refused(builda, base, context, "FROM BASE\nCOPY readme.txt /\n")
+    assert "ignore file has more bytes than the limit, 8388608: " in said
+    assert f"{name}\n" in said
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory", "link to a pipe", "large"])
+def test_only_regular_files_are_included(builda: Builda, base: str, context: Path, kind: str) -> None:
+    place = context / "part"
+    if kind == "device":
+        os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    elif kind == "directory":
+        place.mkdir()
+    elif kind == "large":
+        with place.open("wb") as file:
+            file.truncate(1 << 34)
+    else:
+        os.mkfifo(place.with_name("pipe"))
+        place.symlink_to("pipe") if "link" in kind else place.with_name("pipe").rename(place)
+    (context / "Containerfile.in").write_text(f'FROM {base}\n#include "part"\n')
+    said = builda.fails("bud", "-f", context / "Containerfile.in", context)
+    assert ("has more bytes than the limit" if kind == "large" else "include file is not a regular file") in said
+
+
+def test_what_lies_outside_is_not_opened_to_be_included(builda: Builda, base: str, context: Path) -> None:
+    pipe = context.with_name("pipe")
+    os.mkfifo(pipe)  # who opens it waits for ever
+    (context / "Containerfile.in").write_text(f'FROM {base}\n#include "{pipe}"\n')
+    said = builda.fails("bud", "-f", context / "Containerfile.in", context)
+    assert f"include file lies outside the context: {pipe}" in said
