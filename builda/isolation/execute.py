@@ -53,7 +53,7 @@ def _close_all_but(keep: tuple[int, ...]) -> None:
 
 def _change_directory(path: str) -> None:
     try:
-        fd = _opened_directory(path)
+        fd = _opened_or_made(path)
         os.fchdir(fd)
         os.close(fd)
         here = sys_.getcwd()
@@ -62,6 +62,38 @@ def _change_directory(path: str) -> None:
         raise Failure("NotFound", f"cannot change to the working directory: {path}: {why}") from error
     if not here.startswith(b"/"):
         raise Failure("InvalidValue", f"working directory is outside the container: {path}")
+
+
+def _opened_or_made(path: str) -> int:
+    """The directory at `path`. What a mount of another file system hides of it is made there, as OCI runtimes do."""
+    try:
+        return _opened_directory(path)
+    except FileNotFoundError:
+        pass
+    here = _opened_directory("/")
+    root = os.fstat(here).st_dev
+    done = ""
+    for name in path.split("/"):
+        if name in ("", "."):
+            continue
+        done = f"{done}/{name}"
+        try:
+            found = _found_or_made(here, name, done, root)
+        finally:
+            os.close(here)
+        here = found
+    return here
+
+
+def _found_or_made(above: int, name: str, path: str, root: int) -> int:
+    """The directory `path`, which is `name` in `above`; made if it is missing on another device than `root`."""
+    try:
+        return _opened_directory(path)
+    except FileNotFoundError:
+        if os.fstat(above).st_dev == root:
+            raise
+        os.mkdir(name, 0o755, dir_fd=above)  # does not follow a link that leads nowhere
+        return _opened_directory(path)
 
 
 def _opened_directory(path: str) -> int:

@@ -108,3 +108,10 @@ def test_the_walk_without_openat2_goes_the_same_ways(tmp_path: Path) -> None:
         assert attempt(walk) is None
     finally:
         detach(root / "proc")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_mount_hides_of_it_is_made(box: Any, way: str) -> None:
+    (box.rootfs / "tmp/a/b").mkdir(parents=True)
+    tmpfs = Mount(source="tmpfs", target="/tmp", type="tmpfs", options=())
+    assert (start(box, "/tmp/a/b", mounts=(tmpfs,), **WAYS[way]) or "").startswith("/tmp/a/b\n")
