@@ -26,8 +26,9 @@ _IN_URL = (
 )
 _BEFORE_NAME = (
     rf"(?<![\w.%+~/@:-])[\w.%+~-]+:[^\s/@\"']{{1,{_LONGEST}}}@(?!sha\d+:)"
-    r"(?=(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?/)"
+    r"(?=(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?:(?::\d+)?/|:\d+(?![\w.:-])))"
 )
+_IN_PATH = rf"(?<=\w:/)[^\s/@:\"']+:[^\s/@\"']{{0,{_LONGEST}}}@(?!sha\d+:)"  # a URL taken for a path: http:/u:p@host
 
 
 _LAYOUT = {ord(character): None for character in "\t\n"}
@@ -59,12 +60,13 @@ def visible_in_json(text: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """`text` with *** for user and password of each URL, and for `user:password@` before an image name."""
+    """`text` with *** for user and password of each URL, and for `user:password@` before an image or `host:port`."""
     if "@" not in text and "…" not in text:
         return text
     import re
 
-    return re.sub(_BEFORE_NAME, f"{HIDDEN}@", re.sub(_IN_URL, _hidden, text))
+    without = re.sub(_IN_PATH, f"{HIDDEN}@", re.sub(_IN_URL, _hidden, text))
+    return re.sub(_BEFORE_NAME, f"{HIDDEN}@", without)
 
 
 def _hidden(found: re.Match[str]) -> str:

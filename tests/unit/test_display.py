@@ -71,6 +71,10 @@ SECRETS = [
     "a http://u:PW@a/ b https://u:PW@b/",
     "proxy=http://user:PW@proxy:3128",
     "HTTP://USER:PW@HOST/",
+    "unable to look up user:PW@127.0.0.1:9418 (Name or service not known)",
+    "not logged into: user:PW@host:5000",
+    "no such file: http:/user:PW@host:1",
+    "no such file: /tmp/https:/user:PW@host",
 ]
 
 
