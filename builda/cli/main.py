@@ -2,7 +2,7 @@
 
 This is the only place that catches BuildaError. What is neither one nor an OSError is a bug of builda's: it is said in
 one line, and shows its traceback to who asks for `--log-level debug`.
-Click is imported after `--version` was answered.
+Click, and what tells of errors, are imported after `--version` was answered.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import io
 import os
 import sys
 
-from builda.errors import BuildaError, ContainerfileError, StepFailed, of_system
-
 TYPE_CHECKING = False  # typing takes two milliseconds, which --version need not pay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import NoReturn, TypeVar
 
     from _typeshed import ReadableBuffer as Buffer
+
+    from builda.errors import BuildaError
 
     T = TypeVar("T")
 
@@ -38,6 +38,8 @@ def main() -> NoReturn:
     except BrokenPipeError:
         status = BROKEN_PIPE
     except OSError as error:
+        from builda.errors import of_system
+
         status = _report(of_system(error))
     if _threads_run():
         sys.exit(status)
@@ -51,6 +53,8 @@ def status_of(args: Sequence[str]) -> int:
 
         sys.stdout.write(version_line() + "\n")
         return 0
+    from builda.errors import BuildaError, of_system
+
     try:
         return _ended(args)
     except BuildaError as error:
@@ -65,11 +69,15 @@ def status_of(args: Sequence[str]) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
     except Exception as error:
-        return _report(_internal(error, debug=_wants_traceback(args)))
+        from builda.cli.reports import internal
+
+        return _report(internal(error, args))
 
 
 def each(items: Iterable[T], action: Callable[[T], None]) -> None:
     """Do `action` with every item, whatever becomes of the others; the last failure is raised, earlier ones printed."""
+    from builda.errors import BuildaError
+
     last: BuildaError | None = None
     for item in items:
         try:
@@ -121,23 +129,6 @@ def _open_standard_streams() -> None:
     sys.stdout = io.TextIOWrapper(out, encoding, errors="surrogateescape", line_buffering=by_line)
 
 
-def _internal(error: Exception, *, debug: bool) -> BuildaError:
-    """A bug, or an end of memory or stack that nobody foresaw."""
-    if debug:
-        import traceback
-
-        sys.stderr.write("".join(traceback.format_exception(error)))
-    said = f": {error}" if str(error) else ""
-    hint = "this is a fault of builda's; with --log-level debug it shows where it happened"
-    return BuildaError(f"internal error: {type(error).__name__}{said}", hint=None if debug else hint)
-
-
-def _wants_traceback(args: Sequence[str]) -> bool:
-    said = " ".join(args).replace("=", " ")
-    level = os.environ.get("BUILDA_LOG_LEVEL", "")
-    return level in ("debug", "trace") or any(f"--log-level {one}" in said for one in ("debug", "trace"))
-
-
 def _end_cleanly(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)  # contexts are left on the way out: leases, locks, mounts
 
@@ -157,52 +148,9 @@ def _forget_output() -> None:
 
 def _report(error: BuildaError) -> int:
     """Print what went wrong on stderr; the exit status of it."""
-    from contextlib import suppress
+    from builda.cli.reports import show
 
-    with suppress(BrokenPipeError):
-        text = report_of(error)
-        sys.stderr.write(_coloured(text) if _takes_colours() else text)
-    return error.exit_status
-
-
-def _takes_colours() -> bool:
-    dumb = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("NO_COLOR")
-    return not dumb and sys.stderr is not None and sys.stderr.isatty()
-
-
-def _coloured(text: str) -> str:
-    """The first word red, marked lines bold, the hint's word in another colour."""
-    lines = []
-    for number, line in enumerate(text.split("\n")):
-        if number == 0:
-            line = line.replace("Error:", "\033[1;31mError:\033[0m", 1)
-        elif line.startswith(">"):
-            line = f"\033[1m{line}\033[0m"
-        elif line.startswith("hint:"):
-            line = line.replace("hint:", "\033[36mhint:\033[0m", 1)
-        lines.append(line)
-    return "\n".join(lines)
-
-
-def report_of(error: BuildaError) -> str:
-    """What the user reads of `error`: where it is (in a Containerfile), what it is, its last words, and a way out.
-
-    Nothing in it acts on a terminal, and what it quotes looks like no line of builda's own.
-    """
-    from builda.display import displayed
-
-    place, excerpt = "", ""
-    if isinstance(error, ContainerfileError | StepFailed) and error.file is not None:
-        place = f"{error.file}:{error.line}: "
-        excerpt = f"{error.excerpt.rstrip()}\n" if error.excerpt else ""
-    text = _indented(f"Error: {place}{error}") + excerpt
-    if isinstance(error, StepFailed) and error.output:
-        text += "the last lines of its output:\n" + "".join(f"  {line}\n" for line in error.output)
-    return displayed(text + (_indented(f"hint: {error.hint}") if error.hint else ""))
-
-
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n  ") + "\n"
+    return show(error)
 
 
 if __name__ == "__main__":
