@@ -1,6 +1,6 @@
 """Isolation by chroot, for places without pid or network namespaces.
 
-The command has a mount tree of its own, but the caller's processes, network, ipc and host name: no confinement.
+The command has a mount tree and a host name of its own, but the caller's processes, network and ipc: no confinement.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ChrootIsolation:
-    """A mount namespace and chroot(2); proc and sys are the caller's."""
+    """A mount and a UTS namespace, and chroot(2); proc and sys are the caller's."""
 
     name: Literal["chroot"] = "chroot"
 
@@ -26,10 +26,10 @@ class ChrootIsolation:
         self._cache = cache
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
-        """See `Isolation.run`. Limits, networks and host names of its own are refused, never ignored."""
+        """See `Isolation.run`. Limits and networks of its own are refused, never ignored."""
         check_confinement(sandbox)
         wire = to_wire(process, sandbox, self._cache)
-        wire["namespaces"] = dict.fromkeys(("pid", "ipc", "uts", "cgroup", "network"), "host")
+        wire["namespaces"] |= dict.fromkeys(("pid", "ipc", "cgroup", "network"), "host")
         wire["wait_for_network"] = False
         wire["relay"] = None
         wire["fresh"] = False

@@ -109,9 +109,10 @@ def test_killing_the_caller_takes_runtime_and_container_along(oci: Any, tmp_path
 def test_chroot_has_its_own_files_and_the_callers_processes(new_box: Callable[..., Any]) -> None:
     box = new_box("chroot")
     output = box.shell(
-        f"test -e /proc/{os.getpid()}; cat /etc/hosts; ls /", files={"/etc/hosts": b"h\n"}, network="host"
+        f"test -e /proc/{os.getpid()}; cat /etc/hosts; hostname; ls /", files={"/etc/hosts": b"h\n"}, network="host"
     )
-    assert output.split()[0] == "h"
+    assert output.split()[:2] == ["h", "box"]
+    assert os.uname().nodename != "box"
     assert "usr" not in output.split()
 
 
