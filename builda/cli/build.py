@@ -141,8 +141,7 @@ _OF_DOCKER = (
     switch("--inherit-labels", default=True, help="Keep the labels of base images and stages (default)."),
     switch("--inherit-annotations", default=True, help="Keep the annotations of the base image (default)."),
     switch("--force-compression", hidden=True, help="Taken: new layers always have the compression asked for."),
-    refused("--log-rusage", reason=_RUSAGE, takes_value=False),
-    refused("--rusage", reason=_RUSAGE, takes_value=False),
+    switch("--log-rusage", "--rusage", hidden=True, help="Taken: each step says how long it took."),
     refused("--rusage-logfile", reason=_RUSAGE),
     _OF_DOCKER,
     refused("--hooks-dir", reason="builda runs no hooks; do what they do in a RUN, or with --volume and --device"),
@@ -354,6 +353,10 @@ def _check_rest(session: Session, values: dict[str, Any]) -> None:
 
         message = "--layer-label has no effect without --save-stages: no images are made that could have the labels"
         session.emit(Warned(message=message, hint="--label labels the result"))
+    if values.pop("log_rusage"):
+        from builda.events import Warned
+
+        session.emit(Warned(message=f"--log-rusage has no effect: {_RUSAGE}"))
     if values["iidfile"] and values["iidfile_raw"]:
         raise InvalidValue("--iidfile cannot be used with --iidfile-raw")
     if values["jobs"] < 0:

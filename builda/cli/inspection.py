@@ -102,9 +102,20 @@ def _whole(config: ImageConfig, image: Image | None, own: Mapping[str, Any], opt
         "GroupAdd": _list(values["GroupAdd"]),
         "ImageAnnotations": _map(own["ImageAnnotations"]),
         "DeviceSpecs": NilList(),
+        "NamespaceOptions": _structs(values["NamespaceOptions"]),
+        "IDMappingOptions": _structs(values["IDMappingOptions"]),
         "History": _entries(own["History"] or []),
     }
     return Struct({**values, **typed}, shown)
+
+
+def _structs(value: Any) -> Any:
+    """Mappings of a fixed set of keys as the structures that Go makes of them, with all that is in them."""
+    if isinstance(value, Mapping):
+        return Struct({name[0].upper() + name[1:]: _structs(item) for name, item in value.items()}, value)
+    if isinstance(value, list):
+        return [_structs(item) for item in value]
+    return NilList() if value is None else value
 
 
 def _capabilities(options: RunOptions) -> list[str]:

@@ -381,6 +381,8 @@ def test_inspect_falls_through_to_images(builda: Builda, base: str) -> None:
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
+        ("{{.IDMappingOptions}}", "{true true [] [] false {0 0   [] []}}"),
+        ("{{range .NamespaceOptions}}{{if .Host}}{{.}}{{end}}{{end}}", "{user true }"),
         ("{{.OCIv1.Config.Env}}", "[A=1]"),
         ("{{json .OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Entrypoint}}", "null []"),
         ('{{index .OCIv1.Config.Labels "a.b"}}', "c"),

@@ -139,7 +139,12 @@ def test_flags_that_ask_for_what_builda_does_anyhow(builda: Builda, tmp_path: Pa
     assert done.stderr == ""
     said = builda.run("bud", "-q", "--layer-label", "a=b", "--layer-label", "c=d", context).stderr
     assert said.count("--layer-label has no effect without --save-stages") == 1
+    for flag in ("--log-rusage", "--rusage"):
+        assert (
+            "--log-rusage has no effect: builda says how long each step took" in builda.run("bud", flag, context).stderr
+        )
     for flag, hint in (
+        ("--rusage-logfile=x", "/usr/bin/time"),
         ("--push", "-t docker://NAME"),
         ("--load", "docker-archive:FILE"),
         ("--provenance=true", "attestations"),
