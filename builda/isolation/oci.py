@@ -105,10 +105,15 @@ class OciIsolation:
 
 
 def find_runtime(name: str | None) -> str:
-    """The path of the OCI runtime called `name`, or of the first of crun and runc; IsolationUnavailable without."""
+    """The path of the OCI runtime called `name`, or of the first of crun and runc; IsolationUnavailable without.
+
+    runc comes first where crun cannot filter devices: crun mounts the root without nodev, so that a node which a
+    command or an image makes would open the device.
+    """
     from shutil import which
 
-    for candidate in (name,) if name else _RUNTIMES:
+    known = _RUNTIMES if _device_filter_works() else tuple(reversed(_RUNTIMES))
+    for candidate in (name,) if name else known:
         if path := which(candidate):
             return path
     raise IsolationUnavailable(
