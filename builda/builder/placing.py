@@ -186,7 +186,7 @@ class _Placing:
         self.check(path, item.target, is_directory)
         above, _, name = path.rpartition("/")
         self.make_parents(above, item.target)
-        parent = journal.open_directory(self.root, above)
+        parent = paths.open_directory(self.root, above)
         try:
             self.exchange(parent, name, path, str(self.count))
         finally:
@@ -241,7 +241,7 @@ class _Placing:
         done = ""
         for name in path.split("/") if path else ():
             above, done = done, f"{done}/{name}" if done else name
-            parent = journal.open_directory(self.root, above)
+            parent = paths.open_directory(self.root, above)
             try:
                 self.make_parent(parent, name, above, done, target)
             finally:
@@ -289,7 +289,7 @@ def _write(parent: int, name: str, data: bytes, mode: int, owner: tuple[int, int
 
 def _make_devices(parent: int, name: str) -> None:
     os.mkdir(name, 0o700, dir_fd=parent)
-    here = journal.open_directory(parent, name)
+    here = paths.open_directory(parent, name)
     try:
         node: Callable[[int, str], None] = _make_node if _opens_nodes(here) else _make_stand_in
         for each in _NODES:

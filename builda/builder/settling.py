@@ -54,7 +54,7 @@ def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:
 
 def _forget_one(upper: int, head: str, name: str, below: str) -> bool:
     """Whether the directory was a mere copy, and is gone. Links that were put on the way lead nowhere."""
-    from builda.store.placed import directory_at
+    from builda.fs.paths import directory_at
 
     with directory_at(upper, head) as parent:
         if parent is None:

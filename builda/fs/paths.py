@@ -163,6 +163,35 @@ def _link_in_root(root: int, path: bytes) -> bytes | None:
         return None
 
 
+def open_directory(root: int, path: str) -> int:
+    """A descriptor of the directory at `path`, in which no link is followed, not even the last."""
+    fd = os.open(".", _LIST, dir_fd=root)
+    for name in path.split("/") if path else ():
+        try:
+            inner = os.open(name, _STEP, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = inner
+    try:
+        return os.open(".", _LIST, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def directory_at(root: int, path: str) -> Iterator[int | None]:
+    """A descriptor of a directory for the time of the block; None when none is there."""
+    try:
+        fd = open_directory(root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def open_regular(root: int, path: Path) -> int:
     """A descriptor for reading of a regular file inside `root`; OSError for anything else, which is not opened."""
     return regular.open_regular(open_in_root(root, path, os.O_PATH), path)

@@ -21,7 +21,6 @@ from builda.fs import paths
 
 Entry: TypeAlias = dict[str, Any]
 
-_STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -61,38 +60,9 @@ def note(aside: str, **entry: object) -> None:
     _append(f"{aside}/journal", entry)
 
 
-def open_directory(root: int, path: str) -> int:
-    """A descriptor of the directory at `path`, in which no link is followed, not even the last."""
-    fd = os.open(".", _OPEN, dir_fd=root)
-    for name in path.split("/") if path else ():
-        try:
-            inner = os.open(name, _STEP, dir_fd=fd)
-        finally:
-            os.close(fd)
-        fd = inner
-    try:
-        return os.open(".", _OPEN, dir_fd=fd)
-    finally:
-        os.close(fd)
-
-
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
     fd = os.open(path, _OPEN)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def directory_at(root: int, path: str) -> Iterator[int | None]:
-    """A descriptor of a directory for the time of the block; None when none is there."""
-    try:
-        fd = open_directory(root, path)
-    except (FileNotFoundError, NotADirectoryError):
-        yield None
-        return
     try:
         yield fd
     finally:
@@ -145,9 +115,9 @@ class _Undoing:
 
     @contextmanager
     def directory(self, path: str) -> Iterator[int | None]:
-        """`directory_at`, or where the command moved it to."""
+        """`paths.directory_at`, or where the command moved it to."""
         if path not in self.held:
-            with directory_at(self.root, path) as fd:
+            with paths.directory_at(self.root, path) as fd:
                 yield fd
         else:
             fd = self.held[path]
