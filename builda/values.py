@@ -10,9 +10,8 @@ the standard decorator. A named tuple gets the standard constructor when the fir
 from __future__ import annotations
 
 import collections
-import dataclasses
+import sys
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, Field, FrozenInstanceError
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from typing import NamedTuple as NamedTuple
 
 T = TypeVar("T")
+_NOTHING = object()
+"""The default of a field that has none."""
 
 
 def compared(value: Any) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def _define(*, slots: Literal[True], frozen: bool = False, kw_only: bool = False
                 "__dataclass_params__": _Standard("__dataclass_params__", annotations, said, standard),
             },
         )
-        made._values = tuple(_value(made, name, said.get(name, MISSING)) for name in annotations)
+        made._values = tuple(_value(made, name, said.get(name, _NOTHING)) for name in annotations)
         result: type[T] = made
         return result
 
@@ -69,12 +70,14 @@ _REMADE = frozenset({"__dict__", "__weakref__"})
 def _value(
     cls: type, name: str, said: Any
 ) -> tuple[str, Callable[[Any, Any], None], Any, Callable[[], Any] | None, bool, bool]:
-    """A field: its name, what sets it, its default or MISSING, what makes one, whether it is compared, and shown."""
+    """A field: its name, what sets it, its default or _NOTHING, what makes one, whether it is compared, and shown."""
     setter = cls.__dict__[name].__set__
-    if not isinstance(said, Field):
+    standard = sys.modules.get("dataclasses")  # which has made `said`, if that is a field
+    if standard is None or not isinstance(said, standard.Field):
         return name, setter, said, None, True, True
-    factory = None if said.default_factory is MISSING else said.default_factory
-    return name, setter, said.default, factory, said.compare, said.repr
+    default = _NOTHING if said.default is standard.MISSING else said.default
+    factory = None if said.default_factory is standard.MISSING else said.default_factory
+    return name, setter, default, factory, said.compare, said.repr
 
 
 class _Standard:
@@ -84,10 +87,13 @@ class _Standard:
         self, attribute: str, annotations: dict[str, Any], said: dict[str, Any], options: dict[str, bool]
     ) -> None:
         self._attribute = attribute
-        self._namespace = {"__doc__": "", "__annotations__": annotations, **said}
+        # with a docstring, as dataclasses would write one from a signature
+        self._namespace = {"__doc__": "-", "__annotations__": annotations, **said}
         self._options = options
 
     def __get__(self, instance: object, owner: type) -> Any:
+        import dataclasses
+
         like = type(owner.__name__, (), {**self._namespace, "__module__": owner.__module__})
         standard: Any = dataclasses.dataclass(init=False, repr=False, eq=False, **self._options)(like)
         made = getattr(standard, self._attribute)
@@ -109,7 +115,7 @@ def _init(self: Any, /, *args: Any, **given: Any) -> None:
             setter(self, given.pop(name))
         elif factory is not None:
             setter(self, factory())
-        elif default is not MISSING:
+        elif default is not _NOTHING:
             setter(self, default)
         else:
             raise TypeError(f"{cls.__name__}() is missing argument {name!r}")
@@ -137,6 +143,8 @@ def _repr(self: Any) -> str:
 
 
 def _refuse(self: Any, name: str, value: object = None) -> NoReturn:
+    from dataclasses import FrozenInstanceError
+
     raise FrozenInstanceError(f"cannot change field {name!r} of {type(self).__name__}")
 
 
@@ -153,6 +161,8 @@ def _replace(value: T, /, **changes: Any) -> T:
     """`dataclasses.replace`."""
     values = getattr(type(value), "_values", None)
     if values is None:
+        import dataclasses
+
         return dataclasses.replace(value, **changes)  # type: ignore[type-var]
     return type(value)(**{name: getattr(value, name) for name, *_ in values} | changes)
 
