@@ -273,6 +273,8 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
         def on_file_open(self, system: bool, path: str) -> StringIO:
             if system and not any(_inside(path, directory) for directory in self.system_path):
                 raise FileNotFoundError(path)
+            if os.path.isdir(path):  # as for cpp, also where "" names the directory that is searched
+                raise FileNotFoundError(path)
             real = os.path.realpath(path)
             if not any(_inside(real, os.path.realpath(directory)) for directory in self.allowed):
                 os.stat(path)
