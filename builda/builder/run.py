@@ -131,7 +131,7 @@ def _perform(
 def _described(isolation: str, command: Process, sandbox: Sandbox) -> str:
     """How a command is run: without its words and its environment, which may hold secrets."""
     mounts = [f"{mount.type} {mount.source} at {mount.target or '/'}" for mount in (*sandbox.rootfs, *sandbox.mounts)]
-    files = [f"file at {path}" for path in sandbox.files]
+    files = [f"file at {path}" for path in (*sandbox.files, *(file.target for file in sandbox.memory_files))]
     devices = [f"device at {device.target}" for device in sandbox.devices]
     return (
         f"isolation {isolation}, network {sandbox.network}, uid {command.user.uid}, gid {command.user.gid}, "
