@@ -77,6 +77,7 @@ class Builda:
         given: str | None = None,
         cwd: Path | None = None,
         pass_fds: tuple[int, ...] = (),
+        seconds: float = 240,
         **environ: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run a verb; its output is captured."""
@@ -89,7 +90,7 @@ class Builda:
             cwd=cwd,
             pass_fds=pass_fds,
             env={**clean_environ(), **self.environ, **environ},
-            timeout=240,
+            timeout=seconds,
         )
         if check and result.returncode != 0:
             raise AssertionError(f"builda {' '.join(map(str, arguments))}: {result.returncode}\n{result.stderr}")

@@ -59,7 +59,7 @@ def image(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
         shutil.copytree(REPOSITORY / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
     own = REPOSITORY / "examples/kubernetes/Containerfile"
     options = ["-f", own, "--build-arg", "BASE=localhost/debian:debian"]
-    builda("bud", "--quiet", *options, "--output", f"type=tar,dest={work}/image.tar", context)
+    builda("bud", "--quiet", *options, "--output", f"type=tar,dest={work}/image.tar", context, seconds=800)
     (work / "rootfs").mkdir()
     subprocess.run(
         ["tar", "-C", work / "rootfs", "--xattrs", "--xattrs-include=*", "-xpf", work / "image.tar"], check=True
