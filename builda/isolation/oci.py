@@ -112,8 +112,11 @@ def find_runtime(name: str | None) -> str:
     """
     from shutil import which
 
-    known = _RUNTIMES if _device_filter_works() else tuple(reversed(_RUNTIMES))
-    for candidate in (name,) if name else known:
+    if name:
+        candidates: tuple[str, ...] = (name,)
+    else:
+        candidates = _RUNTIMES if _device_filter_works() else _RUNTIMES[::-1]
+    for candidate in candidates:
         if path := which(candidate):
             return path
     raise IsolationUnavailable(
