@@ -60,16 +60,36 @@ _Found: TypeAlias = tuple[bytes, bytes, os.stat_result]
 """The name in the archive, the name in the directory ("" for a whiteout of nothing there), and what it is."""
 
 
+class Look(NamedTuple):
+    """What a layer may have to say of the root directory: permissions and owner."""
+
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+
+    @classmethod
+    def of(cls, info: os.stat_result) -> Look:
+        """That of a directory."""
+        return cls(info.st_mode & 0o7777, info.st_uid, info.st_gid)
+
+
 def diff(
-    upper: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collection[str] = (), marks: Marks = "overlay"
+    upper: int,
+    sink: Writable,
+    *,
+    clamp: Clamp = AS_IS,
+    drop: Collection[str] = (),
+    marks: Marks = "overlay",
+    below: Look | None = None,
 ) -> tuple[str, ...]:
     """Write the changes that an overlay's upper directory holds; paths of sockets, which no layer can hold.
 
+    `below` is the root directory under it: if that looks otherwise, the layer says how the root looks now.
     `drop` names paths to leave out with all below them, absolute inside the root; the directories that hold them are
     recorded as they are. Unsupported for a file that is called like a whiteout.
     """
     kind = _Walk if marks == "overlay" else _FileMarks
-    return kind(TarWriter(sink), clamp, drop, overlay=True).run(upper)
+    return kind(TarWriter(sink), clamp, drop, overlay=True, below=below).run(upper)
 
 
 def write_tree(root: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collection[str] = ()) -> tuple[str, ...]:
@@ -108,7 +128,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprints(root: int) -> dict[bytes, Fingerprint]:
-    """Every path below `root`, without a leading slash, and what tells of its changes."""
+    """The root, as b"", and every path below it, without a leading slash, and what tells of its changes."""
     return dict(_iter_fingerprints(root))
 
 
@@ -132,8 +152,11 @@ def diff_trees(
 class _Walk:
     """One pass over a tree into a tar."""
 
-    def __init__(self, tar: TarWriter, clamp: Clamp, drop: Collection[str], *, overlay: bool) -> None:
+    def __init__(
+        self, tar: TarWriter, clamp: Clamp, drop: Collection[str], *, overlay: bool, below: Look | None = None
+    ) -> None:
         self.tar = tar
+        self.root_below = below
         self.clamp = clamp
         self.drop = frozenset(os.fsencode(path).strip(b"/") for path in drop)
         self.overlay = overlay
@@ -167,10 +190,12 @@ class _Walk:
                         at.leave()
 
     def root(self, fd: int) -> None:
-        """The root itself is recorded only when it does not look as roots do."""
+        """The root is recorded when it does not look as the one below it, or as roots do and the layer has files."""
         info, values = os.fstat(fd), xattrs.recorded(fd)
         entry = self.header(b"./", DIRECTORY, info, xattrs=values)
-        if entry.xattrs or (entry.mode, entry.uid, entry.gid) != (0o755, 0, 0):
+        changed = self.root_below not in (None, Look.of(info))
+        unusual = bool(entry.xattrs) or Look(entry.mode, entry.uid, entry.gid) != Look()
+        if changed or (unusual and (self.root_below is None or os.listdir(fd))):
             self.tar.add(entry)
 
     def enter(self, fd: int, path: bytes, info: os.stat_result) -> None:
@@ -368,6 +393,7 @@ def _fingerprint_of_directory(info: os.stat_result, values: Mapping[str, bytes])
 def _iter_fingerprints(root: int) -> Iterator[tuple[bytes, Fingerprint]]:
     with paths.Descent(root) as at:
         stack = [(b"", _stats(at.fd))]
+        yield b"", _fingerprint_of_directory(os.fstat(at.fd), xattrs.recorded(at.fd))
         while stack:
             prefix, entries = stack[-1]
             for name, info in entries:
@@ -389,6 +415,10 @@ def _stats(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
         return iter([(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found])
 
 
+def _look(found: Fingerprint) -> Look:
+    return Look(stat.S_IMODE(found.mode), found.uid, found.gid)
+
+
 class _Changes(_Walk):
     """A walk that writes only what differs from `before`, and the directories above it."""
 
@@ -405,9 +435,19 @@ class _Changes(_Walk):
         self.after = after
         self.children: dict[bytes, set[bytes]] = {}
         self.pending: list[TarEntry] = []  # unchanged directories down to here, of which none is written yet
-        for path in before:
+        for path in filter(None, before):
             head, _, tail = path.rpartition(b"/")
             self.children.setdefault(head, set()).add(tail)
+
+    def root(self, fd: int) -> None:
+        info, values = os.fstat(fd), xattrs.recorded(fd)
+        self.after[b""] = found = _fingerprint_of_directory(info, values)
+        known = self.before.get(b"")
+        self.pending.append(self.header(b"./", DIRECTORY, info, xattrs=values))
+        if known is not None and _look(known) != _look(found):
+            self.write_parents()
+        elif _look(found) == Look() and not values:
+            self.pending.clear()
 
     def listed(self, fd: int, prefix: bytes) -> list[_Found]:
         entries = super().listed(fd, prefix)

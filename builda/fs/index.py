@@ -93,6 +93,11 @@ class Node:
         return self.row.kind == DIRECTORY
 
 
+def look(row: Row) -> tuple[int, int, int]:
+    """Permissions and owner."""
+    return row.mode, row.uid, row.gid
+
+
 def directory_row(mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int = 0) -> Row:
     """A directory that nobody named yet."""
     return Row(b"", DIRECTORY, mode, uid, gid, mtime)
@@ -109,6 +114,7 @@ class Tree:
         self.root = Node(directory_row())
         self.root_mtime = 0
         """What the layers below the one being made say of the root directory's time."""
+        self.root_below = look(self.root.row)
 
     def add(self, rows: Iterable[Row], place: str, *, changed: bool = False) -> None:
         """Put a layer on top, as overlay would after unpacking it in a directory of its own."""
@@ -117,7 +123,7 @@ class Tree:
             layer.put(row)
         layer.settle_on(self.root)
         if not changed:
-            self.root_mtime = self.root.row.mtime
+            self.root_mtime, self.root_below = self.root.row.mtime, look(self.root.row)
 
     def find(self, path: bytes, *, follow: bool = True, passed: list[Node] | None = None) -> Node | None:
         """What is at `path`, links on the way followed, and at its end too if `follow`; None when nothing is.
@@ -166,9 +172,9 @@ class Tree:
 
     @property
     def records_root(self) -> bool:
-        """Whether a layer with changes lists the root directory itself."""
+        """Whether a layer with changes lists the root directory: it looks unusual, or not as the one below it."""
         top = self.root.row
-        return bool(top.xattrs) or (top.mode, top.uid, top.gid) != (0o755, 0, 0)
+        return bool(top.xattrs) or not (look(top) == self.root_below == (0o755, 0, 0))
 
     def keep(self, place: str) -> None:
         """What was changed is recorded as the layer `place`: new files say so, as if they were read from there."""
@@ -182,7 +188,7 @@ class Tree:
     def settle(self) -> None:
         """The layer that was made lies under one that is to be made: nothing is changed yet."""
         settled = [self.root, *(node for _, node in self.changes() if node is not None)]
-        self.root_mtime = self.root.row.mtime
+        self.root_mtime, self.root_below = self.root.row.mtime, look(self.root.row)
         for node in settled:
             node.changed = node.opaque = node.merged = False
             node.covered = _UNCOVERED

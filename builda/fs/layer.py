@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent
 from builda.fs.apply import Applied, Whiteouts, apply, drop_idle_whiteouts, extract, inherit_directories
-from builda.fs.diff import AS_IS, Clamp, Fingerprint, Marks, diff, diff_trees, fingerprints, with_times, write_tree
+from builda.fs.diff import (
+    AS_IS,
+    Clamp,
+    Fingerprint,
+    Look,
+    Marks,
+    diff,
+    diff_trees,
+    fingerprints,
+    with_times,
+    write_tree,
+)
 from builda.fs.fused import restore_set_ids
 from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
 from builda.fs.tar import NO_LIMITS, Limits
@@ -27,6 +38,7 @@ __all__ = [
     "Clamp",
     "Fingerprint",
     "Limits",
+    "Look",
     "Marks",
     "Whiteouts",
     "WrittenLayer",

@@ -21,7 +21,7 @@ from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     from builda.events import Emit
-    from builda.fs.layer import Applied, Clamp, Marks, Whiteouts
+    from builda.fs.layer import Applied, Clamp, Look, Marks, Whiteouts
     from builda.fs.tar import Writable
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
@@ -196,7 +196,7 @@ class Snapshots:
 
         root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return diff(root, sink, clamp=clamp, marks=self.marks)
+            return diff(root, sink, clamp=clamp, marks=self.marks, below=self._root_below(key))
         finally:
             os.close(root)
 
@@ -210,7 +210,23 @@ class Snapshots:
 
     def is_changed(self, key: str, below: str | None) -> bool:
         """Whether anything was changed in an active snapshot since `below` was frozen under it."""
-        return bool(os.listdir(self.upper(key)))
+        if os.listdir(self.upper(key)):
+            return True
+        from builda.fs.layer import Look
+
+        return self._root_below(key) not in (None, Look.of(os.stat(self.upper(key))))
+
+    def _root_below(self, key: str) -> Look | None:
+        """How the root directory looked when a snapshot was made; None for a committed one that stands on nothing."""
+        from builda.fs.layer import Look
+
+        parent = self.info(key).parent
+        if parent is not None:
+            return Look.of(os.stat(self.path(parent, "fs")))
+        try:  # which has the owner that the root directory was made with
+            return Look.of(os.stat(self.path(key, "work")))._replace(mode=Look().mode)
+        except FileNotFoundError:
+            return None
 
     def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
         """What was changed in an active snapshot since `below` was frozen under it, as a layer of its own.

@@ -256,6 +256,29 @@ def test_a_changed_attribute_records_the_whole_file(work: Work, name: str, chang
         assert file.read() == b"x"
 
 
+def test_the_root_directory_is_recorded_when_it_changes(work: Work) -> None:
+    for mode, names in ((0o700, ["."]), (0o750, ["."]), (0o755, ["."])):
+        work.change(lambda root, mode=mode: root.chmod(mode))  # type: ignore[misc]  # the loop's value
+        layer = work.freeze()
+        assert layer is not None
+        assert work.names(layer) == names
+        assert work.freeze() is None
+        assert work.again().seen()["."].mode == mode
+    work.change(lambda root: (root / "f").touch())
+    layer = work.freeze()
+    assert layer is not None
+    assert work.names(layer) == ["f"]
+
+
+def test_an_unusual_root_directory_is_in_every_layer_with_files(work: Work) -> None:
+    work.change(lambda root: os.chown(root, 7, 8))
+    assert work.freeze() is not None
+    work.change(lambda root: (root / "f").touch())
+    layer = work.freeze()
+    assert layer is not None
+    assert work.names(layer) == [".", "f"]
+
+
 def test_deletions_are_whiteouts(work: Work) -> None:
     work.change(fill)
     work.freeze()
