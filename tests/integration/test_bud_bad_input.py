@@ -502,7 +502,9 @@ def test_only_regular_files_are_included(builda: Builda, base: str, context: Pat
         place.symlink_to("pipe") if "link" in kind else place.with_name("pipe").rename(place)
     (context / "Containerfile.in").write_text(f'FROM {base}\n#include "part"\n')
     said = builda.fails("bud", "-f", context / "Containerfile.in", context)
-    assert ("has more bytes than the limit" if kind == "large" else "include file is not a regular file") in said
+    # cpp passes over directories
+    reasons = {"large": "has more bytes than the limit", "directory": "no such include file"}
+    assert reasons.get(kind, "include file is not a regular file") in said
 
 
 def test_what_lies_outside_is_not_opened_to_be_included(builda: Builda, base: str, context: Path) -> None:
