@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.builder.options import RegistryAccess
     from builda.builder.remote import Download
+    from builda.host.modes import Place
     from builda.isolation.spec import Isolation
-    from builda.modes import Place
     from builda.oci.reference import Reference
     from builda.plan import RunOptions
     from builda.registry.client import RegistryClient
@@ -72,7 +72,7 @@ def open_builder(
     where, volatile = Path(root or places[0]), Path(runroot or places[1])
     place = None
     if mode is not None:
-        from builda.modes import enter, parse_mode
+        from builda.host.modes import enter, parse_mode
 
         place = enter(parse_mode(mode), str(volatile), composing=True)
 
@@ -92,7 +92,7 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
 
     Whoever names no driver does without trees as long as nothing needs one.
     """
-    from builda.modes import fuse_refused, overlay_refused
+    from builda.host.modes import fuse_refused, overlay_refused
     from builda.store.claim import Claim
     from builda.store.layout import FUSE
     from builda.store.store import Store
@@ -133,7 +133,7 @@ def keep_in_memory(store: Store) -> bool:
 
     They end with this process, which must have one thread, and nothing that has a name may stand on them.
     """
-    from builda.modes import hold_memory
+    from builda.host.modes import hold_memory
 
     if store.driver != "plain" or not store.can_mount:
         return False

@@ -294,7 +294,7 @@ _VOLUME = (
 
 def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
     """Look at this process, its machine and the place of the store; `mode` is one that was asked for."""
-    from builda import modes
+    from builda.host import modes
     from builda.linux import syscalls as sys_
     from builda.linux.userns import in_user_namespace
 
@@ -428,13 +428,13 @@ def _overlay_in(mode: Mode, place: str) -> str | None:
     """Why there is no overlay in `place`, tried in a directory that is gone again."""
     if not os.access(place, os.W_OK):
         return "it cannot be written"
-    from builda.modes import overlay_at
+    from builda.host.modes import overlay_at
 
     return _in_namespace(mode, lambda maps: overlay_at(place, ".builda-doctor-", maps))
 
 
 def _in_namespace(mode: Mode, ask: Callable[[Maps | None], str | None]) -> str | None:
-    from builda.modes import maps_of
+    from builda.host.modes import maps_of
 
     if mode not in ("direct", "userns", "subid", "single"):
         return "this mode has none"

@@ -36,7 +36,7 @@ def facts(session: Session, *, debug: bool) -> Mapping[str, Any]:
 
 
 def _host(session: Session) -> Mapping[str, Any]:
-    from builda.modes import report
+    from builda.host.modes import report
 
     machine = os.uname()
     platform = Platform.of_machine(machine.machine)
@@ -63,7 +63,7 @@ def _host(session: Session) -> Mapping[str, Any]:
 
 
 def _store(session: Session) -> Mapping[str, Any]:
-    from builda.modes import room
+    from builda.host.modes import room
 
     store = session.store
     return {

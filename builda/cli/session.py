@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from builda.containersconf import Defaults
     from builda.errors import BuildaError
     from builda.events import Event
-    from builda.modes import Mode, Place
+    from builda.host.modes import Mode, Place
     from builda.store.layout import Damaged
     from builda.store.store import Store, WorkingContainer
 
@@ -52,7 +52,7 @@ class Session:
 
     def enter(self, *, composing: bool = False) -> None:
         """This process is where its mode builds; before anything else is opened, as it must have one thread."""
-        from builda.modes import abilities, enter
+        from builda.host.modes import abilities, enter
 
         if self.settings.verbose:  # asked before, as more is possible inside
             found = abilities(self.settings.runroot)._asdict()
@@ -65,7 +65,7 @@ class Session:
     @cached_property
     def mode(self) -> Mode:
         """The mode that this command line works in, entered or not."""
-        from builda.modes import decide
+        from builda.host.modes import decide
 
         return decide(self.settings.mode, self.settings.runroot)
 

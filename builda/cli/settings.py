@@ -14,7 +14,7 @@ from builda.store.layout import default_places
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:
-    from builda.modes import Mode
+    from builda.host.modes import Mode
 
 LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
 _ENVIRONMENT = {
@@ -159,6 +159,6 @@ def _descriptor(value: str | None) -> int | None:
 def _mode(name: str | None) -> Mode | None:
     if name in (None, "", "auto"):
         return None
-    from builda.modes import parse_mode
+    from builda.host.modes import parse_mode
 
     return parse_mode(name)

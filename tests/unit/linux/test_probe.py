@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from builda import modes
 from builda.errors import InvalidValue
+from builda.host import modes
 from builda.linux import probe, userns
 from builda.linux.probe import Abilities, choose_mode
 
