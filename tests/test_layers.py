@@ -20,7 +20,6 @@ ALLOWED: dict[str, frozenset[str]] = {
     "oci": frozenset({"errors"}),
     "linux": frozenset({"errors"}),
     "host": frozenset({"errors", "linux"}),
-    "doctor": frozenset({"errors", "linux", "host"}),
     "podmanifest": frozenset({"errors", "linux"}),
     "runoptions": frozenset(),
     "containersconf": frozenset({"errors", "oci", "mounts", "registry", "runoptions"}),
@@ -40,7 +39,6 @@ ALLOWED: dict[str, frozenset[str]] = {
     | {
         "containersconf",
         "host",
-        "doctor",
         "podmanifest",
         "permissions",
         "plan",

@@ -10,7 +10,7 @@ from builda.cli.verb import verb
 
 if TYPE_CHECKING:
     from builda.cli.session import Session
-    from builda.doctor import Facts, Finding
+    from builda.host.doctor import Facts, Finding
 
 _MARKS = {"good": "+", "note": " ", "lack": "-", "wrong": "!"}
 
@@ -32,8 +32,8 @@ def doctor(session: Session, *, as_json: bool, pod: bool) -> None:
 
         print_line(manifest(session.settings.mode or "direct").rstrip("\n"))
         return
-    from builda.doctor import RUNS, examine, findings
     from builda.errors import BuildaError
+    from builda.host.doctor import RUNS, examine, findings
 
     facts = examine(session.settings.mode, session.settings.root, session.settings.runroot)
     found = findings(facts)

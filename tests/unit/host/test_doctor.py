@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from builda.doctor import Facts, findings
 from builda.errors import BuildaError
+from builda.host.doctor import Facts, findings
 from builda.linux.probe import Abilities
 
 DEFAULT = 0xA80425FB  # the capabilities of a container's root
