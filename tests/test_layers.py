@@ -20,7 +20,6 @@ ALLOWED: dict[str, frozenset[str]] = {
     "oci": frozenset({"errors"}),
     "linux": frozenset({"errors"}),
     "host": frozenset({"errors", "linux"}),
-    "podmanifest": frozenset({"errors", "linux"}),
     "runoptions": frozenset(),
     "containersconf": frozenset({"errors", "oci", "mounts", "registry", "runoptions"}),
     "permissions": frozenset({"errors", "runoptions"}),
@@ -39,7 +38,6 @@ ALLOWED: dict[str, frozenset[str]] = {
     | {
         "containersconf",
         "host",
-        "podmanifest",
         "permissions",
         "plan",
         "runoptions",

@@ -28,7 +28,7 @@ def doctor(session: Session, *, as_json: bool, pod: bool) -> None:
     is changed. The exit status is 0 where commands can be run, and 1 where they cannot.
     """
     if pod:
-        from builda.podmanifest import manifest
+        from builda.host.podmanifest import manifest
 
         print_line(manifest(session.settings.mode or "direct").rstrip("\n"))
         return

@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from builda.podmanifest import BEST_FIRST
+from builda.host.podmanifest import BEST_FIRST
 from tests.conftest import Builda
 from tests.support.pods import in_pod, runtime_is_there
 from tests.support.rootless import rootless
