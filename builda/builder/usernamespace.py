@@ -142,7 +142,7 @@ def _check_store(store: Store, users: Users) -> None:
     _check_driver(store.driver)
     from builda.isolation.failure import Failure
     from builda.isolation.mapping import Mapping
-    from builda.linux.probe import attempt
+    from builda.linux.trial import attempt
 
     def mapped() -> None:
         layers = store.layout.path("snapshots"), store.layout.path("empty")

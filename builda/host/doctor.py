@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import BuildaError
-from builda.linux.probe import Abilities, Mode, choose_mode
+from builda.host.probe import Abilities, Mode, choose_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -419,7 +419,7 @@ def _helper(path: str | None) -> Helper:
 
 def _inside(mode: Mode, name: str) -> str | None:
     """What `modes.report` tries under this name in the mode's namespaces."""
-    from builda.linux.probe import details
+    from builda.host.probe import details
 
     return _in_namespace(mode, lambda maps: details(maps)[name])
 

@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from builda.errors import BuildaError, InvalidValue, IsolationUnavailable, Unsupported
-from builda.linux.probe import MODES, Abilities, Mode, choose_mode, decisive, subordinate
+from builda.host.probe import MODES, Abilities, Mode, choose_mode, decisive, subordinate
 from builda.linux.userns import mapping_refused
 from builda.values import NamedTuple
 
@@ -229,7 +229,7 @@ def _remember(path: str, key: str, found: Abilities) -> None:
 
 def report(mode: Mode, runroot: str) -> dict[str, str]:
     """What this process may do and what helps it, by name: "yes", "not tried", or why not; a program's path."""
-    from builda.linux.probe import details, everywhere
+    from builda.host.probe import details, everywhere
     from builda.linux.subids import find_tool
 
     names = {
@@ -251,9 +251,9 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
 
 def room(place: str, mode: Mode) -> dict[str, int | str]:
     """What the file system of a store's directory for temporary files has left, and what can be done on it."""
-    from builda.linux.attempts import reflink
-    from builda.linux.probe import attempt
+    from builda.host.mount_trials import reflink
     from builda.linux.process import process_identity
+    from builda.linux.trial import attempt
 
     left = os.statvfs(place)
     found: dict[str, int | str] = {
@@ -274,7 +274,7 @@ def overlay_at(place: str, prefix: str, maps: Maps | None, options: tuple[str, .
 
     `options` are by default those that overlays have in the namespaces of `maps`.
     """
-    from builda.linux.probe import attempt
+    from builda.linux.trial import attempt
 
     return attempt(lambda: _overlay_at(place, prefix, maps, options))
 
@@ -283,7 +283,7 @@ def _overlay_at(place: str, prefix: str, maps: Maps | None, options: tuple[str, 
     import shutil
     import tempfile
 
-    from builda.linux.attempts import overlay_in
+    from builda.host.mount_trials import overlay_in
     from builda.linux.userns import enter as enter_namespace
     from builda.linux.userns import in_user_namespace
 
@@ -326,7 +326,7 @@ def hold_memory(place: str) -> int | None:
 
 def overlay_refused(place: str) -> str | None:
     """Why no overlay can be written in the empty directory `place`; None when one can. Leaves it filled."""
-    from builda.linux.attempts import overlay_in
+    from builda.host.mount_trials import overlay_in
     from builda.linux.userns import in_user_namespace
 
     try:

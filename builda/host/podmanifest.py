@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from builda.errors import InvalidValue
 
 if TYPE_CHECKING:
-    from builda.linux.probe import Mode
+    from builda.host.probe import Mode
 
 
 class _Pod(NamedTuple):

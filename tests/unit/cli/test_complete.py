@@ -14,7 +14,7 @@ from builda.cli.completing import CHOICES, OF_VERB, answered, reply
 from builda.cli.group import ALIASES, VERBS, make_group
 from builda.cli.pages import TOPICS
 from builda.cli.verb import GLOBAL_OPTIONS
-from builda.linux import probe
+from builda.host import probe
 from builda.store import store
 
 

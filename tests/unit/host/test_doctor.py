@@ -6,7 +6,7 @@ import pytest
 
 from builda.errors import BuildaError
 from builda.host.doctor import Facts, findings
-from builda.linux.probe import Abilities
+from builda.host.probe import Abilities
 
 DEFAULT = 0xA80425FB  # the capabilities of a container's root
 DENIED = "Operation not permitted"

@@ -13,7 +13,7 @@ from builda.errors import InvalidValue, NotFound
 from builda.isolation import execute
 from builda.isolation.tree import TreeIsolation
 from builda.linux.mount import Mount, attach, detach
-from builda.linux.probe import attempt
+from builda.linux.trial import attempt
 
 pytestmark = pytest.mark.root
 IDENTITY = ((0, 0, 65536),)

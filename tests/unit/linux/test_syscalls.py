@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from builda.linux import syscalls
-from builda.linux.probe import attempt
+from builda.linux.trial import attempt
 
 pytestmark = pytest.mark.root
 

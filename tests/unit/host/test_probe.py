@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from builda.errors import InvalidValue
-from builda.host import modes
-from builda.linux import probe, userns
-from builda.linux.probe import Abilities, choose_mode
+from builda.host import modes, probe
+from builda.host.probe import Abilities, choose_mode
+from builda.linux import userns
 
 NO = "Operation not permitted"
 

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from builda.errors import IsolationUnavailable
+from builda.linux.trial import attempt
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:
@@ -95,41 +96,19 @@ def subordinate(etc: str = "/etc") -> Maps:
 
 def details(maps: Maps | None) -> dict[str, str | None]:
     """What works in the namespaces of a mode (`maps` None: as this process is), by name; None is yes."""
-    from builda.linux import attempts
+    from builda.host import mount_trials
 
     def inside(action: Callable[[], None]) -> str | None:
         return attempt(lambda: _entered(maps, action))
 
-    return {name: inside(action) for name, action in attempts.ALL.items()}
+    return {name: inside(action) for name, action in mount_trials.ALL.items()}
 
 
 def everywhere() -> dict[str, str | None]:
     """What works in any place, by name; None is yes."""
-    from builda.linux import attempts
+    from builda.host import mount_trials
 
-    return {name: attempt(action) for name, action in attempts.ANYWHERE.items()}
-
-
-def attempt(action: Callable[[], None]) -> str | None:
-    """None when `action` works in a forked child, else what it said."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-        except OSError as error:
-            os.write(writer, str(error.strerror).encode())
-        except IsolationUnavailable as error:
-            os.write(writer, str(error).encode())
-        except BaseException as error:
-            os.write(writer, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        said = pipe.read().decode()
-    os.waitpid(pid, 0)
-    return said or None
+    return {name: attempt(action) for name, action in mount_trials.ANYWHERE.items()}
 
 
 def _change_root(effective: int) -> str | None:
