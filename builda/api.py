@@ -102,7 +102,7 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
         store.composes = store.composes or driver is None
         return store
     chosen = driver if place.no_run is None else "composed"
-    can_mount = place.mode != "chroot"
+    can_mount = place.mode.mounts
     refused = overlay_refused if can_mount else _mounts_nothing
     mode = place.mode
     claim = Claim(mode, place.ids, refused)

@@ -201,9 +201,9 @@ def _mounted_at(container: WorkingContainer) -> str | None:
 
 def _check_can_stay(session: Session) -> None:
     """Unsupported where a mount would end with this very command."""
-    if session.mode == "direct":
+    if session.mode.mounts_stay:
         return
-    if session.mode == "chroot":  # nothing is mounted: it is the tree's own path
+    if session.mode.runs and not session.mode.mounts:  # nothing is mounted: it is the tree's own path
         session.enter()
         return
     from builda.errors import Unsupported

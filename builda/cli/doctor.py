@@ -30,10 +30,10 @@ def doctor(session: Session, *, as_json: bool, pod: bool) -> None:
     if pod:
         from builda.host.podmanifest import manifest
 
-        print_line(manifest(session.settings.mode or "direct").rstrip("\n"))
+        print_line(manifest(session.settings.mode).rstrip("\n"))
         return
     from builda.errors import BuildaError
-    from builda.host.doctor import RUNS, examine, findings
+    from builda.host.doctor import examine, findings
 
     facts = examine(session.settings.mode, session.settings.root, session.settings.runroot)
     found = findings(facts)
@@ -42,7 +42,7 @@ def doctor(session: Session, *, as_json: bool, pod: bool) -> None:
     else:
         for finding in found:
             _print(finding)
-    if facts.mode not in RUNS:
+    if not facts.mode.runs:
         error = BuildaError(f"no command can be run here, only builds without RUN work: mode {facts.mode}")
         error.exit_status = 1
         raise error

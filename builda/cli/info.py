@@ -68,7 +68,7 @@ def _store(session: Session) -> Mapping[str, Any]:
     store = session.store
     return {
         "ContainerStore": {"number": sum(1 for _ in store.iter_containers())},
-        "GraphDriverName": "composed" if session.mode == "traced" else store.driver,
+        "GraphDriverName": store.driver if session.mode.runs else "composed",
         "GraphImageStore": "",
         "GraphOptions": [],
         "GraphRoot": store.root,

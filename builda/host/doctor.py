@@ -26,9 +26,6 @@ Helper: TypeAlias = Literal["missing", "plain", "set-uid", "file capabilities"]
 Lack: TypeAlias = tuple[str, tuple[str, ...]]
 """A cause, and the lines that take it away."""
 
-RUNS: frozenset[Mode] = frozenset({"direct", "userns", "subid", "single", "chroot"})
-"""The modes that run commands."""
-
 BRIDGE = "a bridge"
 """What gives commands a network of their own without being asked."""
 
@@ -84,14 +81,14 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
 
 def _iter_findings(facts: Facts) -> Iterator[Finding]:
     yield _mode(facts)
-    if facts.mode != "direct":
+    if facts.mode is not Mode.DIRECT:
         yield from _better(facts)
-    if facts.libseccomp is not None and facts.mode in RUNS:
+    if facts.libseccomp is not None and facts.mode.runs:
         change = ("apt-get install libseccomp2", "elsewhere: install the package libseccomp")
         yield Finding("wrong", "commands cannot be run", str(facts.libseccomp), change)
     yield from _isolation(facts)
     yield from _store(facts)
-    if facts.mode in RUNS:
+    if facts.mode.runs:
         yield _network_finding(facts)
 
 
@@ -108,23 +105,27 @@ def _network_finding(facts: Facts) -> Finding:
         cause = f"{relay} would make them one of their own, and cannot open /dev/net/tun: {facts.tun}"
         closed = facts.tun == os.strerror(errno.EACCES)
         return Finding("note", what, cause, ("chmod 0666 /dev/net/tun" if closed else _TUN_PLUGIN,))
-    change = () if facts.mode in ("direct", "chroot") else ("apt-get install passt",)
+    change = ("apt-get install passt",) if facts.mode.unshares else ()
     return Finding("note", what, "nothing here can make them one of their own", change)
 
 
 _TUN_PLUGIN = "a device plugin that gives pods /dev/net/tun"
 _MODES: dict[Mode, str] = {
-    "direct": "namespaces and overlays are made as this process is",
-    "userns": "builds in a user namespace of its own, with every id of this one",
-    "subid": "builds in a user namespace, with the ids of /etc/subuid",
-    "chroot": "commands run by chroot in one tree for each container, and are not kept from what else is in this place",
-    "single": "builds in a user namespace of this user's id alone; commands run as root, and can give files to nobody",
-    "traced": "no usable namespace, no mount and no chroot; builds without RUN work, and commands cannot be run",
+    Mode.DIRECT: "namespaces and overlays are made as this process is",
+    Mode.USERNS: "builds in a user namespace of its own, with every id of this one",
+    Mode.SUBID: "builds in a user namespace, with the ids of /etc/subuid",
+    Mode.CHROOT: "commands run by chroot in one tree for each container, and are not kept from what else is in this "
+    "place",
+    Mode.SINGLE: "builds in a user namespace of this user's id alone; commands run as root, and can give files to "
+    "nobody",
+    Mode.TRACED: "no usable namespace, no mount and no chroot; builds without RUN work, and commands cannot be run",
 }
 
 
 def _mode(facts: Facts) -> Finding:
-    kind: Kind = "note" if facts.mode in ("single", "chroot") else "good" if facts.mode in RUNS else "wrong"
+    kind: Kind = "good" if facts.mode.runs else "wrong"
+    if facts.mode.one_id or facts.mode.is_exposed:
+        kind = "note"
     return Finding(kind, f"mode {facts.mode}: {_MODES[facts.mode]}")
 
 
@@ -142,7 +143,7 @@ def _better(facts: Facts) -> Iterator[Finding]:
                 "root's ids cannot be mapped",
                 f"of the capabilities SETUID, SETGID and SETFCAP, it lacks {' and '.join(missing)}",
                 _context("capabilities:", "  add: [SETUID, SETGID, SETFCAP]"),
-                "userns",
+                Mode.USERNS,
             )
         if found.single_map is not None:
             yield Finding(
@@ -150,15 +151,15 @@ def _better(facts: Facts) -> Iterator[Finding]:
                 "root may not map its own id either",
                 f"the kernel says: {found.single_map}; root needs CAP_SETFCAP for it, other users do not",
                 _context("runAsUser: 1000"),
-                "single",
+                Mode.SINGLE,
             )
-    if facts.mode in ("single", "traced", "chroot") and facts.uid != 0:
+    if (facts.mode.one_id or not facts.mode.mounts) and facts.uid != 0:
         yield _no_range(facts)
 
 
 def _no_namespace(facts: Facts) -> Finding:
     plain = facts.uid != 0
-    gives: Mode = "subid" if plain else "userns"
+    gives = Mode.SUBID if plain else Mode.USERNS
     if facts.namespaces_limit == 0:
         cause, change = "the limit user.max_user_namespaces is 0", _sysctl("user.max_user_namespaces=15000")
     elif facts.apparmor_restricts and plain:
@@ -169,7 +170,7 @@ def _no_namespace(facts: Facts) -> Finding:
         cause, change = "kernel.unprivileged_userns_clone is 0", _sysctl("kernel.unprivileged_userns_clone=1")
     else:
         cause, change = _forbidden(facts)
-        gives = "subid" if plain else "direct"
+        gives = Mode.SUBID if plain else Mode.DIRECT
     further = _lacking_for_a_range(facts) if plain else ()
     return _one_finding("no user namespace can be made", ((cause, change), *further), gives)
 
@@ -193,7 +194,7 @@ def _no_range(facts: Facts) -> Finding:
     text = "only one id can be mapped"
     lacking = tuple(_lacking_for_a_range(facts))
     if lacking:
-        return _one_finding(text, lacking, "subid")
+        return _one_finding(text, lacking, Mode.SUBID)
     return Finding("lack", text, str(facts.abilities.subordinate_map))
 
 
@@ -246,7 +247,7 @@ def _context(*lines: str) -> tuple[str, ...]:
 
 
 def _isolation(facts: Facts) -> Iterator[Finding]:
-    if facts.mode in ("userns", "subid", "single") and facts.fresh_proc is not None:
+    if facts.mode.unshares and facts.fresh_proc is not None:
         yield Finding(
             "note",
             "commands see the processes of this pod in /proc",
@@ -261,7 +262,7 @@ def _store(facts: Facts) -> Iterator[Finding]:
         change = ("builda --root DIRECTORY, or BUILDA_ROOT", *_VOLUME)
         yield Finding("wrong", f"the store cannot be written: {where}", facts.store_problem, change)
         return
-    if facts.mode in ("direct", "userns", "subid", "single"):
+    if facts.mode.mounts:
         yield _overlay(facts, where)
     for flag in ("noexec", "nosuid", "nodev"):
         if flag in facts.mount_flags and flag != "nodev":
@@ -434,12 +435,10 @@ def _overlay_in(mode: Mode, place: str) -> str | None:
 
 
 def _in_namespace(mode: Mode, ask: Callable[[Maps | None], str | None]) -> str | None:
-    from builda.host.modes import maps_of
-
-    if mode not in ("direct", "userns", "subid", "single"):
+    if not mode.mounts:
         return "this mode has none"
     try:
-        return ask(maps_of(mode))
+        return ask(mode.maps())
     except BuildaError as error:
         return str(error)
 
@@ -448,9 +447,9 @@ def _network(mode: Mode, effective: int) -> str | None:
     from builda.linux.subids import find_tool
     from builda.linux.userns import in_user_namespace
 
-    if mode == "direct" and not in_user_namespace():
+    if mode is Mode.DIRECT and not in_user_namespace():
         return BRIDGE if effective >> _NET_ADMIN & 1 else None
-    if mode == "chroot":
+    if not mode.mounts:
         return None
     return next((name for name in ("pasta", "slirp4netns") if find_tool(name)), None)
 

@@ -26,7 +26,6 @@ __all__ = [
     "decide",
     "enter",
     "fuse_refused",
-    "maps_of",
     "overlay_refused",
     "parse_mode",
     "report",
@@ -40,19 +39,17 @@ _SETTINGS = (
 """What an administrator may change while the machine runs."""
 _LEAST_MEMORY = 512 << 20
 """Bytes of memory below which trees are not kept in it."""
-_NOT_BUILT = {
-    "traced": "mode traced, without any namespace, is not built yet",
-}
+_NOT_BUILT = "mode traced, without any namespace, is not built yet"
 
 
 def parse_mode(text: str | None) -> Mode | None:
     """The mode of `--mode` or BUILDA_MODE; None for `auto` and nothing."""
     if text in (None, "", "auto"):
         return None
-    for mode in MODES:
-        if mode == text:
-            return mode
-    raise InvalidValue(f"no such mode: {text}", hint=f"it is auto, {', '.join(MODES)}")
+    try:
+        return Mode(text)
+    except ValueError:
+        raise InvalidValue(f"no such mode: {text}", hint=f"it is auto, {', '.join(MODES)}") from None
 
 
 def abilities(runroot: str, *, again: bool = False) -> Abilities:
@@ -75,17 +72,6 @@ def decide(asked: Mode | None, runroot: str) -> Mode:
     return asked or choose_mode(abilities(runroot))
 
 
-def maps_of(mode: Mode) -> Maps | None:
-    """The user namespace that a mode works in; None for those that have none."""
-    from builda.linux import userns
-
-    if mode == "userns":
-        return userns.identity()
-    if mode == "single":
-        return userns.only()
-    return subordinate() if mode == "subid" else None
-
-
 class Place(NamedTuple):
     """Where a process works: the mode, and how it sees ids there.
 
@@ -105,15 +91,15 @@ def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place
     `composing` is enough, which takes no right at all, there always is one, and the place says what it lacks.
     """
     mode = decide(asked, runroot)
-    if mode in _NOT_BUILT:
-        lacking = _not_built(mode, abilities(runroot))
+    if not mode.runs:
+        lacking = _not_built(abilities(runroot))
         if composing:
             return Place(mode, _views(mode, None), lacking)
         raise lacking
-    if mode == "direct" and asked is not None:
+    if mode is Mode.DIRECT and asked is not None:
         _check_direct(runroot)
-    maps = maps_of(mode)
-    no_others = _no_range(abilities(runroot)) if mode == "single" else None
+    maps = mode.maps()
+    no_others = _no_range(abilities(runroot)) if mode.one_id else None
     if maps is not None:
         from builda.linux.userns import enter as enter_namespace
 
@@ -125,7 +111,7 @@ def _views(mode: Mode, maps: Maps | None) -> tuple[str, ...]:
     """Without a namespace of our own we may be in one that `unshare` made: then its map tells which."""
     from builda.linux.userns import id_map
 
-    if mode in ("subid", "single") and maps is not None:
+    if mode is not Mode.USERNS and maps is not None:
         return (_as_text(maps.uids),)
     return ("", _as_text(id_map())) if maps is None else ("",)
 
@@ -134,14 +120,14 @@ def _as_text(rows: IdMap) -> str:
     return ",".join(":".join(map(str, row)) for row in rows)
 
 
-def _not_built(mode: Mode, found: Abilities) -> BuildaError:
+def _not_built(found: Abilities) -> BuildaError:
     """What keeps this process from a mode that works."""
     best = choose_mode(found)
-    if best not in _NOT_BUILT:
-        return Unsupported(_NOT_BUILT[mode], hint=f"mode {best} works here")
+    if best.runs:
+        return Unsupported(_NOT_BUILT, hint=f"mode {best} works here")
     if found.user_namespace is not None:
         return IsolationUnavailable(
-            f"this process may make no user namespace: {found.user_namespace}; {_NOT_BUILT[mode]}",
+            f"this process may make no user namespace: {found.user_namespace}; {_NOT_BUILT}",
             hint="in a pod, set seccompProfile to Unconfined, or add SYS_ADMIN to capabilities with hostUsers: false",
         )
     return _no_range(found)
@@ -241,8 +227,8 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
         "change_root": "chroot",
     }
     found: dict[str, str | None] = {names[key]: answer for key, answer in abilities(runroot)._asdict().items()}
-    if mode in ("direct", "userns", "subid", "single"):
-        found |= details(maps_of(mode))
+    if mode.mounts:
+        found |= details(mode.maps())
     found |= everywhere()
     answers = {name: "yes" if answer is None else answer for name, answer in found.items()}
     tools = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "fuse-overlayfs", "crun", "runc")
@@ -261,11 +247,11 @@ def room(place: str, mode: Mode) -> dict[str, int | str]:
         "free inodes": left.f_favail,
         "reflink": attempt(lambda: reflink(place)) or "yes",
     }
-    if mode not in ("direct", "userns", "subid", "single"):
+    if not mode.mounts:
         return found
     pid, start = process_identity()
     for name, options in (("overlay", ()), ("overlay userxattr", ("userxattr",))):
-        found[name] = overlay_at(place, f"tmp-{pid}-{start}-", maps_of(mode), options) or "yes"
+        found[name] = overlay_at(place, f"tmp-{pid}-{start}-", mode.maps(), options) or "yes"
     return found
 
 
@@ -343,8 +329,8 @@ def fuse_refused(mode: Mode) -> str | None:
     from builda.linux.fuse import lacking
     from builda.linux.userns import id_map
 
-    if mode not in ("direct", "userns", "subid", "single"):
+    if not mode.mounts:
         return f"mode {mode} mounts nothing"
-    if mode == "single" or sum(size for _, _, size in id_map()) == 1:  # `unshare` may have led here
+    if mode.one_id or sum(size for _, _, size in id_map()) == 1:  # `unshare` may have led here
         return "with one id owners are kept in an attribute that fuse-overlayfs takes from nobody"
     return lacking()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from builda.errors import InvalidValue
-
-if TYPE_CHECKING:
-    from builda.host.probe import Mode
+from builda.host.probe import Mode
 
 
 class _Pod(NamedTuple):
@@ -17,10 +15,8 @@ class _Pod(NamedTuple):
     store: str = "/var/lib/builda"
 
 
-BEST_FIRST: tuple[Mode, ...] = ("direct", "userns", "subid", "chroot", "traced")
-
 _PODS: dict[Mode, _Pod] = {
-    "direct": _Pod(
+    Mode.DIRECT: _Pod(
         (
             "RUN is fully isolated, and the pod keeps its seccomp profile: to the node this root is a plain user.",
             "Needs Kubernetes 1.33 and Linux 6.3 or newer. AppArmor is Unconfined: its default profile forbids mounts.",
@@ -28,7 +24,7 @@ _PODS: dict[Mode, _Pod] = {
         False,
         ("capabilities:", "  add: [SYS_ADMIN]", "appArmorProfile:", "  type: Unconfined"),
     ),
-    "userns": _Pod(
+    Mode.USERNS: _Pod(
         ("The same without a capability, by a nested user namespace, for clusters that do not allow SYS_ADMIN.",),
         False,
         (
@@ -39,7 +35,7 @@ _PODS: dict[Mode, _Pod] = {
             "  type: Unconfined",
         ),
     ),
-    "subid": _Pod(
+    Mode.SUBID: _Pod(
         (
             "Not even root in its own pod. The image has a range of ids for user 1000 in /etc/subuid and /etc/subgid,",
             "and newuidmap and newgidmap with file capabilities.",
@@ -59,7 +55,7 @@ _PODS: dict[Mode, _Pod] = {
         ),
         "/home/build/.local/share/builda",
     ),
-    "chroot": _Pod(
+    Mode.CHROOT: _Pod(
         (
             "Root with the default capabilities, as most clusters let it be.",
             "Nothing keeps a RUN from the rest of the pod.",
@@ -67,7 +63,7 @@ _PODS: dict[Mode, _Pod] = {
         True,
         ("seccompProfile:", "  type: RuntimeDefault"),
     ),
-    "traced": _Pod(
+    Mode.TRACED: _Pod(
         ("PodSecurity restricted: for Containerfiles without RUN, and scripts without run and mount.",),
         True,
         (
@@ -84,11 +80,17 @@ _PODS: dict[Mode, _Pod] = {
     ),
 }
 
+BEST_FIRST = tuple(_PODS)
+
 IMAGE = "registry.example.org/builda:0.1.0"
 
 
-def manifest(mode: Mode) -> str:
-    """The manifest, in YAML, of a pod in which builda works in `mode`; InvalidValue where no pod is needed for one."""
+def manifest(mode: Mode | None) -> str:
+    """The manifest, in YAML, of a pod in which builda works in `mode` (None: the best one).
+
+    InvalidValue if no pod is needed for the mode.
+    """
+    mode = mode or BEST_FIRST[0]
     pod = _PODS.get(mode)
     if pod is None:
         raise InvalidValue(f"no pod is made for mode {mode}", hint=f"there are {', '.join(BEST_FIRST)}")

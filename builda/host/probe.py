@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from builda.errors import IsolationUnavailable
 from builda.linux.trial import attempt
@@ -17,8 +18,63 @@ if TYPE_CHECKING:
 
     from builda.linux.userns import Maps
 
-Mode: TypeAlias = Literal["direct", "userns", "subid", "single", "chroot", "traced"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+
+class Mode(StrEnum):
+    """A way to work, best first, and what can be done in it. Nothing outside this package compares modes by name."""
+
+    DIRECT = "direct"
+    USERNS = "userns"
+    SUBID = "subid"
+    SINGLE = "single"
+    CHROOT = "chroot"
+    TRACED = "traced"
+
+    @property
+    def mounts(self) -> bool:
+        """Whether file systems can be mounted, so that trees may be overlays."""
+        return self in (Mode.DIRECT, Mode.USERNS, Mode.SUBID, Mode.SINGLE)
+
+    @property
+    def runs(self) -> bool:
+        """Whether commands can be run."""
+        return self is not Mode.TRACED
+
+    @property
+    def unshares(self) -> bool:
+        """Whether builda makes a user namespace of its own for it."""
+        return self.mounts and self is not Mode.DIRECT
+
+    @property
+    def one_id(self) -> bool:
+        """Whether commands have one id, and can neither become others nor give files to them."""
+        return self is Mode.SINGLE
+
+    @property
+    def mounts_stay(self) -> bool:
+        """Whether what is mounted is seen by other processes, and after this one has ended."""
+        return self is Mode.DIRECT
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether nothing keeps a command from the other files and processes that builda itself reaches."""
+        return self is Mode.CHROOT
+
+    def maps(self) -> Maps | None:
+        """The id maps of its user namespace; None without one. IsolationUnavailable if there can be none."""
+        from builda.linux import userns
+
+        match self:
+            case Mode.USERNS:
+                return userns.identity()
+            case Mode.SUBID:
+                return subordinate()
+            case Mode.SINGLE:
+                return userns.only()
+            case _:
+                return None
+
+
+MODES = tuple(Mode)
 UNTRIED = "not tried"
 
 _SETGID, _SETUID, _SYS_ADMIN = 6, 7, 21
@@ -67,15 +123,15 @@ def decisive() -> Abilities:
 def choose_mode(abilities: Abilities) -> Mode:
     """The best mode that these abilities allow; `traced` needs none of them."""
     if abilities.private_mounts is None:
-        return "direct"
+        return Mode.DIRECT
     if abilities.user_namespace is None:
         if abilities.identity_map is None:
-            return "userns"
+            return Mode.USERNS
         if abilities.subordinate_map is None:
-            return "subid"
+            return Mode.SUBID
         if abilities.single_map is None:
-            return "single"
-    return "chroot" if abilities.change_root is None else "traced"
+            return Mode.SINGLE
+    return Mode.CHROOT if abilities.change_root is None else Mode.TRACED
 
 
 def subordinate(etc: str = "/etc") -> Maps:

@@ -6,7 +6,7 @@ import pytest
 
 from builda.errors import BuildaError
 from builda.host.doctor import Facts, findings
-from builda.host.probe import Abilities
+from builda.host.probe import Abilities, Mode
 
 DEFAULT = 0xA80425FB  # the capabilities of a container's root
 DENIED = "Operation not permitted"
@@ -14,7 +14,7 @@ NO_NAMESPACE = Abilities(DENIED, DENIED, "no user namespace", "no user namespace
 ONE_ID = Abilities(DENIED, None, "CAP_SETUID or CAP_SETGID is missing", DENIED, None, DENIED)
 NOT_MAPPED = ONE_ID._replace(single_map=DENIED)
 FACTS = Facts(
-    mode="direct",
+    mode=Mode.DIRECT,
     abilities=Abilities(None),
     uid=0,
     effective=(1 << 41) - 1,
@@ -40,7 +40,7 @@ FACTS = Facts(
     private_network="a bridge",
 )
 ROOT_POD = FACTS._replace(
-    mode="chroot",
+    mode=Mode.CHROOT,
     abilities=NO_NAMESPACE,
     effective=DEFAULT,
     bounding=DEFAULT,
@@ -48,9 +48,9 @@ ROOT_POD = FACTS._replace(
     overlay="this mode has none",
     private_network=None,
 )
-USER = FACTS._replace(mode="single", abilities=ONE_ID, uid=1000, effective=0, bounding=DEFAULT, private_network=None)
+USER = FACTS._replace(mode=Mode.SINGLE, abilities=ONE_ID, uid=1000, effective=0, bounding=DEFAULT, private_network=None)
 RESTRICTED = USER._replace(
-    mode="traced", abilities=NO_NAMESPACE, bounding=0, no_new_privileges=True, seccomp=True, user_namespace=False
+    mode=Mode.TRACED, abilities=NO_NAMESPACE, bounding=0, no_new_privileges=True, seccomp=True, user_namespace=False
 )
 
 
@@ -93,16 +93,16 @@ def test_all_that_a_mode_needs_is_named_at_once() -> None:
 
 @pytest.mark.parametrize("missing", [6, 7, 31])
 def test_a_root_that_lacks_one_capability_is_told(missing: int) -> None:
-    root = FACTS._replace(mode="single", abilities=ONE_ID, effective=DEFAULT & ~(1 << missing))
+    root = FACTS._replace(mode=Mode.SINGLE, abilities=ONE_ID, effective=DEFAULT & ~(1 << missing))
     assert any(finding.gives == "userns" and "SETFCAP" in finding.change[-1] for finding in findings(root))
 
 
 def test_a_root_without_capabilities_is_told_to_be_somebody_else() -> None:
-    root = FACTS._replace(mode="traced", abilities=NOT_MAPPED, effective=0, bounding=0)
+    root = FACTS._replace(mode=Mode.TRACED, abilities=NOT_MAPPED, effective=0, bounding=0)
     lacks = [finding for finding in findings(root) if finding.kind == "lack"]
     assert [finding.gives for finding in lacks] == ["userns", "single"]
     assert lacks[1].change == ("securityContext:", "  runAsUser: 1000")
-    with_setfcap = root._replace(mode="single", abilities=ONE_ID)
+    with_setfcap = root._replace(mode=Mode.SINGLE, abilities=ONE_ID)
     assert all("runAsUser" not in line for finding in findings(with_setfcap) for line in finding.change)
 
 
@@ -126,7 +126,7 @@ def test_a_set_uid_helper_is_good_outside_of_pods() -> None:
         (FACTS._replace(free_bytes=1 << 20), "note", "1 MiB are free"),
         (FACTS._replace(free_inodes=10), "note", "10 inodes are free"),
         (ROOT_POD, "note", "mode chroot: commands run by chroot"),
-        (FACTS._replace(mode="userns", fresh_proc=DENIED), "note", "processes of this pod"),
+        (FACTS._replace(mode=Mode.USERNS, fresh_proc=DENIED), "note", "processes of this pod"),
         (RESTRICTED, "wrong", "mode traced"),
         (FACTS._replace(private_network="pasta"), "good", "--network private gives them their own, by pasta"),
         (FACTS._replace(private_network="pasta", tun="Nothing"), "note", "commands share this process's network"),
