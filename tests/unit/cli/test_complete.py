@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from pathlib import Path
 
 import click
@@ -111,7 +110,7 @@ def test_the_choices_are_those_that_are_taken() -> None:
         "--progress": set(buildview.PROGRESS),
         "--isolation": set(groups._ISOLATIONS) - {"default"},
         "--log-level": set(settings.LEVELS) - {"warning"},
-        "--mode": {"auto", *typing.get_args(probe.Mode)},
+        "--mode": {"auto", *probe.MODES},
         "--storage-driver": set(store.DRIVERS),
     }
     assert {name: set(CHOICES[name].split()) for name in taken} == taken
