@@ -17,6 +17,7 @@ from builda.builder.duplicate import created, duplicate
 from builda.builder.subtree import shown
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import nodes, owners, paths
+from builda.linux import caps
 from builda.store import placed as journal
 from builda.store.placed import take_out
 
@@ -291,9 +292,10 @@ def _make_devices(parent: int, name: str) -> None:
     os.mkdir(name, 0o700, dir_fd=parent)
     here = paths.open_directory(parent, name)
     try:
-        node: Callable[[int, str], None] = _make_node if _opens_nodes(here) else _make_stand_in
-        for each in _NODES:
-            node(here, each)
+        with caps.raised("CAP_MKNOD"):
+            node: Callable[[int, str], None] = _make_node if _opens_nodes(here) else _make_stand_in
+            for each in _NODES:
+                node(here, each)
         for each, target in _LINKS.items():
             os.symlink(target, each, dir_fd=here)
         for each, mode in _DIRECTORIES.items():

@@ -53,8 +53,13 @@ def process_of(
     home: str,
     attachments: Attachments,
     around: Surroundings,
+    *,
+    nodes: bool,
 ) -> Process:
-    """What is executed, and as whom. `options` are the container's and the step's, merged."""
+    """What is executed, and as whom. `options` are the container's and the step's, merged.
+
+    `nodes`: whether commands may make device nodes by default.
+    """
     script = (attachments.script,) if attachments.script is not None else ()
     args = (*step.args, *script)
     if not args:
@@ -65,7 +70,7 @@ def process_of(
         env=environment(container, step, options, home, attachments.env, terminal, around.environ),
         cwd=working_dir(container, step),
         user=user,
-        capabilities=capabilities(options),
+        capabilities=capabilities(options, nodes=nodes),
         rlimits=rlimits(options.ulimits),
         no_new_privileges=security(options.security_opts).no_new_privileges,
         terminal=terminal and not around.capture,

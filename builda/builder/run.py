@@ -60,7 +60,10 @@ def run(
             scratch(builder.store.layout) as place,
             attached(builder, step, options, inputs, user, users, place) as attachments,
         ):
-            command = process.process_of(seen, step, options, user, home, attachments, around)
+            # Without mounts (nodev) a node that a command made would open its device.
+            command = process.process_of(
+                seen, step, options, user, home, attachments, around, nodes=builder.store.can_mount
+            )
             try:
                 status = _perform(builder, current, seen, options, rootfs, users, attachments, place, command)
             except CommandFailed as error:

@@ -29,14 +29,16 @@ class Security(NamedTuple):
     no_new_privileges: bool = False
 
 
-def capabilities(options: RunOptions) -> tuple[str, ...]:
+def capabilities(options: RunOptions, *, nodes: bool = True) -> tuple[str, ...]:
     """The capabilities that a command has: the default set with what was added, without what was dropped.
 
     A drop beats an add, whichever was said first: `from --cap-add` does not outlive `run --cap-drop`.
+    Without `nodes` the default set lacks CAP_MKNOD.
     """
     dropped = {_capability(name) for name in options.cap_drop}
     added = tuple(name for name in options.cap_add if _capability(name) not in dropped)
-    return caps.effective_set(caps.DEFAULT, added, options.cap_drop)
+    default = caps.DEFAULT if nodes else tuple(name for name in caps.DEFAULT if name != "CAP_MKNOD")
+    return caps.effective_set(default, added, options.cap_drop)
 
 
 def _capability(name: str) -> str:

@@ -104,6 +104,10 @@ def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place
         from builda.linux.userns import enter as enter_namespace
 
         enter_namespace(maps)
+    if mode == "chroot":
+        from builda.linux.caps import lower
+
+        lower("CAP_MKNOD")  # nodes of images are files that stand in for them: a command could open the nodes
     return Place(mode, _views(mode, maps), no_others=no_others)
 
 

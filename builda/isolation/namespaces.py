@@ -194,7 +194,7 @@ def _start(stack: ExitStack, wire: dict[str, Any], streams: Any, mounts: dict[in
             descriptors[_PYTHON] = _owned(theirs, read_only_python())
             executable = f"/proc/self/fd/{_PYTHON}"
         argv = [sys.executable, "-IS", _CHILD]
-        pid = process.spawn(argv, executable=executable, environ=_environment(), descriptors=descriptors)
+        pid = process.spawn(argv, executable=executable, environ=interpreter_environment(), descriptors=descriptors)
         streams.started()
     return reader, pid, go
 
@@ -206,7 +206,7 @@ def read_only_python() -> int:
     return fd
 
 
-def _environment() -> dict[str, str]:
+def interpreter_environment() -> dict[str, str]:
     """What the interpreter needs to start, and nothing else of ours."""
     return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
 from builda.isolation import rlimits
-from builda.isolation.namespaces import run_child, to_wire
-from builda.isolation.rootfs import BUNDLE
+from builda.isolation.namespaces import interpreter_environment, run_child, to_wire
+from builda.isolation.rootfs import BUNDLE, NODES
 from builda.linux import detached
 from builda.linux.process import is_alive, process_identity
 from builda.linux.userns import in_user_namespace
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _RUNTIMES = ("crun", "runc")
 _INERT = ["nosuid", "noexec", "nodev"]
 _CAP_SYS_RESOURCE = 24
+_STANDARD_NODES = tuple(f"/dev/{name}" for name in NODES)
 
 
 class OciIsolation:
@@ -56,6 +58,8 @@ class OciIsolation:
         config = bundle_config(process, sandbox, f"/{identifier}", files=_write_files(sandbox, scratch))
         if in_user_namespace():  # runc does without a cgroup that it may not make, unless one is named
             del config["linux"]["cgroupsPath"]
+        elif not wire["dev"] and (words := _about_devices(sandbox, filtered=self._filters_devices())):
+            config["hooks"] = {"createContainer": [_hook(f"{sandbox.scratch}/rootfs", words)]}
         wire["config"] = json.dumps(config).encode("utf-8", "surrogateescape")
         sweep_cgroups()
         with ExitStack() as stack:
@@ -74,8 +78,8 @@ class OciIsolation:
         wire = to_wire(process, sandbox, self._cache)
         own_pids = sandbox.namespaces.get("pid", "private") == "private"
         wire["namespaces"] |= {"ipc": "host", "uts": "host", "cgroup": "host", "pid": "private" if own_pids else "host"}
-        crun = os.path.basename(self._runtime) == "crun"
-        with_cgroups = not crun or _device_filter_works()
+        crun = self._is_crun()
+        with_cgroups = self._filters_devices()
         wire["cgroup2"] = crun and not with_cgroups
         manager = ("--cgroup-manager=cgroupfs" if with_cgroups else "--cgroup-manager=disabled",) if crun else ()
         log = f"{sandbox.scratch}/log.json"
@@ -103,12 +107,17 @@ class OciIsolation:
         wire["points"] = _mount_points(sandbox)
         return wire
 
+    def _is_crun(self) -> bool:
+        return os.path.basename(self._runtime) == "crun"
+
+    def _filters_devices(self) -> bool:
+        return not self._is_crun() or _device_filter_works()
+
 
 def find_runtime(name: str | None) -> str:
     """The path of the OCI runtime called `name`, or of the first of crun and runc; IsolationUnavailable without.
 
-    runc comes first where crun cannot filter devices: crun mounts the root without nodev, so that a node which a
-    command or an image makes would open the device.
+    runc comes first where crun cannot filter devices: there crun needs a hook that starts a second interpreter.
     """
     from shutil import which
 
@@ -276,6 +285,23 @@ def _stat(source: str) -> os.stat_result:
     if not stat.S_ISBLK(found.st_mode) and not stat.S_ISCHR(found.st_mode):
         raise InvalidValue(f"not a device: {source}")
     return found
+
+
+def _about_devices(sandbox: Sandbox, *, filtered: bool) -> tuple[str, ...]:
+    """What `builda.isolation.hook` has to do, in its words; `filtered`: a device cgroup keeps all others shut."""
+    given = tuple(device.target for device in sandbox.devices)
+    if filtered:
+        return tuple(f"node:{path}" for path in given if not path.startswith("/dev/"))
+    mounts = tuple(
+        f"open:{mount.target}" if "dev" in mount.options else f"close-all:{mount.target}" for mount in sandbox.mounts
+    )
+    return ("close:/", "close:/dev", *mounts, *(f"node:{path}" for path in dict.fromkeys((*_STANDARD_NODES, *given))))
+
+
+def _hook(root: str, words: tuple[str, ...]) -> dict[str, Any]:
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook.py")
+    environment = [f"{name}={value}" for name, value in interpreter_environment().items()]
+    return {"path": sys.executable, "args": [sys.executable, "-IS", script, root, *words], "env": environment}
 
 
 def _write_files(sandbox: Sandbox, scratch: Path) -> tuple[tuple[str, str], ...]:

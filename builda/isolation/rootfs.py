@@ -26,7 +26,7 @@ BUNDLE = "bundle"
 """Where in the scratch directory an OCI runtime finds its bundle."""
 _INERT = ("nosuid", "nodev", "noexec")
 _UNIFIED = "/sys/fs/cgroup/unified"  # where machines with both kinds of cgroups have the second
-_NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _DEVICE_KINDS = (0o020000, 0o060000)  # character and block
 _DEV_LINKS = (
     ("/proc/self/fd", "fd"),
@@ -56,7 +56,7 @@ class Sources:
         self.devices = tuple((target, _clone_device(source)) for source, target in spec["devices"])
         self.own_nodes = mapping is None and spec["own_nodes"]
         # A user namespace may make no nodes. Its root directory may be mounted over ours, which has the caller's.
-        self.nodes = {} if self.own_nodes else {name: _clone_device("/dev/" + name) for name in _NODES}
+        self.nodes = {} if self.own_nodes else {name: _clone_device("/dev/" + name) for name in NODES}
 
 
 class Tree:
@@ -195,7 +195,7 @@ class Tree:
         for name in ("pts", "shm", "mqueue"):
             os.mkdir(name, 0o755, dir_fd=dev)
         self.attach(os.dup(dev), "/dev", directory=True)
-        for name, numbers in _NODES.items():
+        for name, numbers in NODES.items():
             _attach_below(_node(dev, name, numbers, sources), dev, name)
         self.devpts = _devpts()
         sys_.move_mount(self.devpts, "", dev, "pts", sys_.MOVE_MOUNT_F_EMPTY_PATH)
@@ -223,7 +223,7 @@ class Tree:
         """Give the command its own /dev/null for streams that are the machine's, which fchmod(2) would change."""
         for fd in (0, 1, 2):
             info = os.fstat(fd)
-            if info.st_mode & 0o170000 == 0o020000 and info.st_rdev == os.makedev(*_NODES["null"]):
+            if info.st_mode & 0o170000 == 0o020000 and info.st_rdev == os.makedev(*NODES["null"]):
                 null = os.open("null", os.O_RDWR, dir_fd=self.dev)
                 os.dup2(null, fd)
                 os.close(null)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from builda.errors import InvalidValue
 
 # In the order of their numbers (capabilities(7)).
@@ -62,6 +65,27 @@ def to_bits(names: tuple[str, ...]) -> int:
 def from_bits(bits: int) -> tuple[str, ...]:
     """The names in a set as the kernel writes it; bits younger than this list are left out."""
     return tuple(name for number, name in enumerate(NAMES) if bits >> number & 1)
+
+
+def lower(name: str) -> None:
+    """From now on this thread, and what it starts that is no program, does without a capability; see `raised`."""
+    from builda.linux import syscalls as sys_
+
+    effective, permitted, inheritable = sys_.capget()
+    sys_.capset(effective & ~(1 << NUMBERS[name]), permitted, inheritable)
+
+
+@contextmanager
+def raised(name: str) -> Iterator[None]:
+    """This thread has a capability for the time of the block, if it may."""
+    from builda.linux import syscalls as sys_
+
+    effective, permitted, inheritable = sys_.capget()
+    sys_.capset(effective | permitted & 1 << NUMBERS[name], permitted, inheritable)
+    try:
+        yield
+    finally:
+        sys_.capset(effective, permitted, inheritable)
 
 
 def _words(texts: tuple[str, ...]) -> set[str]:

@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import subprocess
+import tarfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -96,6 +97,29 @@ def test_a_killed_builda_leaves_no_secret(chroot: InMode, tmp_path: Path, user: 
     while found := files_with(b"hunter2", chroot.builda.root, chroot.builda.runroot):
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
+
+
+def test_nodes_open_no_device(chroot: InMode, tmp_path: Path) -> None:
+    """No mount keeps them shut. Nodes of an image are kept as files that stand in for them."""
+    with tarfile.open(tmp_path / "node.tar", "w") as archive:
+        node = tarfile.TarInfo("brought")
+        node.type, node.mode, node.devmajor, node.devminor = tarfile.CHRTYPE, 0o666, 1, 5
+        archive.addfile(node)
+    container = chroot("from", "localhost/busybox")
+    chroot("add", container, tmp_path / "node.tar", "/")
+    image = chroot("commit", "-q", container)
+    other = chroot("from", image)
+    script = "mknod /made c 1 5 2>/dev/null || echo refused; mkfifo /pipe; head -c 1 /brought | wc -c; echo > /dev/null"
+    assert chroot("run", other, "--", "sh", "-c", script).split() == ["refused", "0"]
+    assert (
+        chroot("run", "--cap-add", "mknod", other, "--", "sh", "-c", "mknod /made c 1 5; rm /made; echo made") == "made"
+    )
+    chroot("push", "-q", image, f"oci:{tmp_path}/layout")
+    types = set()
+    for blob in (tmp_path / "layout/blobs/sha256").iterdir():
+        with suppress(tarfile.ReadError), tarfile.open(blob) as layer:
+            types |= {member.type for member in layer if member.name == "brought"}
+    assert types == {tarfile.CHRTYPE}
 
 
 def files_with(content: bytes, *places: Path) -> list[Path]:

@@ -6,6 +6,7 @@ Nothing here would change a node of the machine if builda were wrong: its nodes 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from builda.errors import InvalidValue
 from builda.isolation.spec import Device
+from builda.linux.mount import Mount, attach, detach
 from tests.conftest import Builda
 
 pytestmark = pytest.mark.root
@@ -48,6 +50,46 @@ def test_its_nodes_work_and_one_that_it_makes_opens_nothing(box: Any) -> None:
     assert box.run("sh", "-c", "echo x > /dev/full") != 0
     assert box.run("sh", "-c", "mknod /dev/again c 1 5 && ls /dev/again && head -c 1 /dev/again") != 0
     assert "again: Permission denied" in box.output
+
+
+@pytest.mark.parametrize("runtime", ["native", "chroot", "crun"])
+def test_no_node_that_an_image_or_a_command_brings_opens_its_device(
+    new_box: Callable[..., Any], tmp_path: Path, runtime: str
+) -> None:
+    """No device cgroup guards crun where there is cgroup v1; runc's guards the machine's devices, and not this one."""
+    if runtime == "crun" and shutil.which("crun") is None:
+        pytest.skip("crun is not installed")
+    box = new_box("oci", runtime="crun") if runtime == "crun" else new_box(runtime)
+    (tmp_path / "volume/below").mkdir(parents=True)
+    attach((Mount("tmpfs", "tmpfs", "/", ()),), tmp_path / "volume/below")
+    for place in (box.rootfs / "bin/node", tmp_path / "volume/below/node"):
+        os.mknod(place, 0o020666, os.makedev(1, 5))
+    places = ("/bin/node", "/volume/below/node", "/made", "/dev/made", "/dev/shm/made", "/volume/made")
+    script = "; ".join(
+        f"test -e {place} || mknod {place} c 1 5; head -c 1 {place} 2>/dev/null | wc -c" for place in places
+    )
+    volume = (Mount("rbind", str(tmp_path / "volume"), "/volume"),)
+    try:
+        assert box.shell(script, mounts=volume, network="host").split() == ["0"] * len(places)
+        opening = (Mount("rbind", str(tmp_path / "volume"), "/volume", ("dev",)),)
+        output = box.shell(
+            "head -c 1 /volume/made | wc -c; head -c 1 /dev/zero | wc -c", mounts=opening, network="host"
+        )
+        assert output.split() == ["1", "1"]
+        (tmp_path / "volume/made").unlink()
+    finally:
+        detach(tmp_path / "volume/below")
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_a_runtime_gives_devices_as_asked(new_box: Callable[..., Any], tmp_path: Path, runtime: str) -> None:
+    if shutil.which(runtime) is None:
+        pytest.skip(f"{runtime} is not installed")
+    box = new_box("oci", runtime=runtime)
+    given = tuple(Device(source="/dev/zero", target=target) for target in ("/dev/mine", "/opt/mine"))
+    output = box.shell("head -c 1 /dev/mine | wc -c; head -c 1 /opt/mine | wc -c; echo > /dev/null", devices=given)
+    assert output.split() == ["1", "1"]
+    assert "/dev/pts/0" in box.shell("tty; : > /dev/tty", terminal=True, stdin=None)
 
 
 def test_where_none_can_be_made_the_machines_are_read_only(box: Any) -> None:
