@@ -19,7 +19,7 @@ from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import nodes, owners, paths
 from builda.linux import caps
 from builda.store import placed as journal
-from builda.store.placed import take_out
+from builda.store.drivers.mount_journal import take_out
 
 if TYPE_CHECKING:
     from builda.isolation.spec import Sandbox

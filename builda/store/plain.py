@@ -84,7 +84,7 @@ class PlainSnapshots(Snapshots):
     def take_out(self, key: str) -> None:
         aside = self.path(key, "placed")
         if os.path.exists(aside):
-            from builda.store.placed import take_out
+            from builda.store.drivers.mount_journal import take_out
 
             with layout.translated(self._layout.root):
                 take_out(self.upper(key), aside)
@@ -93,7 +93,7 @@ class PlainSnapshots(Snapshots):
         for key in layout.iter_names(self._layout.path("snapshots")):
             aside = self.path(key, "placed")
             if os.path.exists(aside):
-                from builda.store.placed import take_out
+                from builda.store.drivers.mount_journal import take_out
 
                 with layout.translated(self._layout.root):
                     take_out(self.upper(key), aside, cache=cache)
