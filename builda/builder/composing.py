@@ -17,7 +17,7 @@ from builda.fs import paths
 from builda.fs.compose import Changer, Known, Spool, Unpacking, compose_tree
 from builda.fs.index import directory_row
 from builda.oci.digest import Digest
-from builda.store.composed import ACCOUNTS
+from builda.store.drivers.lists import ACCOUNTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

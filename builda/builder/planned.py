@@ -21,7 +21,7 @@ def check_no_runs(builder: Builder, plan: Plan) -> None:
         return
     found = first_run(plan)
     if found is not None:
-        from builda.store.composed import no_trees
+        from builda.store.drivers.lists import no_trees
 
         at = found.at
         lacking = builder.store.no_run or no_trees()

@@ -24,7 +24,7 @@ def treed(builder: Builder, container: WorkingContainer) -> WorkingContainer:
     if not store.is_list(container.snapshot):
         return container
     if store.driver == COMPOSED:
-        from builda.store.composed import no_trees
+        from builda.store.drivers.lists import no_trees
 
         raise store.no_run or no_trees()
     store.lease()

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from builda.oci.digest import Digest, Readable
     from builda.store.blobs import BlobWriter
     from builda.store.claim import Claim
-    from builda.store.composed import ComposedSnapshots
     from builda.store.containers import Containers, WorkingContainer
+    from builda.store.drivers.lists import ListSnapshots
     from builda.store.snapshots import Cut, Snapshots
     from builda.store.steps import Steps
 
@@ -61,7 +61,7 @@ class Store:
         self.blobs = Blobs(where)
         self.images = Images(where, self.blobs, self.report)
         self._trees = trees
-        self._lists: ComposedSnapshots | None = None
+        self._lists: ListSnapshots | None = None
         self._containers: Containers | None = None
         self._steps: Steps | None = None
         self._stack = ExitStack()
@@ -260,12 +260,12 @@ class Store:
         )
 
     @property
-    def lists(self) -> ComposedSnapshots:
+    def lists(self) -> ListSnapshots:
         """The snapshots that are lists of files."""
         if self._lists is None:
-            from builda.store.composed import ComposedSnapshots
+            from builda.store.drivers.lists import ListSnapshots
 
-            self._lists = ComposedSnapshots(self.layout, self.blobs, userxattr=False)
+            self._lists = ListSnapshots(self.layout, self.blobs, userxattr=False)
         return self._lists
 
     def is_list(self, snapshot: str) -> bool:

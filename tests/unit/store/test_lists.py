@@ -17,7 +17,7 @@ from builda.fs.compose import Spool, Unpacking
 from builda.fs.index import Node, Tree
 from builda.fs.tar import DIRECTORY, REGULAR, SYMBOLIC_LINK
 from builda.linux.mount import mounted
-from builda.store.composed import ComposedSnapshots
+from builda.store.drivers.lists import ListSnapshots
 from builda.store.store import Store
 from tests.support.images import image, put
 
@@ -210,7 +210,7 @@ def test_a_tree_in_memory_is_the_one_that_would_be_read(store: Store, seed: int)
     key = store.lists.prepare(store.unpack(made, as_list=True))
     for time in range(1, 25):
         tree = store.lists.tree(key)
-        fresh = ComposedSnapshots(store.layout, store.blobs, userxattr=False).tree(key)
+        fresh = ListSnapshots(store.layout, store.blobs, userxattr=False).tree(key)
         assert state(tree) == state(fresh)
         try:
             with Spool(store.lists.upper(key)) as spool:

@@ -53,7 +53,7 @@ _IN_LINE = 128
 """Rows in a line of `rows`: enough for speed, few enough to be in memory at once."""
 
 
-class ComposedSnapshots(Snapshots):
+class ListSnapshots(Snapshots):
     """Snapshots that hold lists of files."""
 
     driver: Driver = "composed"
