@@ -537,7 +537,7 @@ class Store:
 
 def _trees_of(driver: str) -> type[Snapshots]:
     if driver == "plain":
-        from builda.store.plain import PlainSnapshots
+        from builda.store.drivers.plain import PlainSnapshots
 
         return PlainSnapshots
     if driver == FUSE:
