@@ -250,7 +250,7 @@ class Store:
 
     def full_memory(self, *, did_not_fit: bool = False) -> StoreUnavailable | None:
         """What to say of a failure where trees are in memory: that it is full, or that something did not fit."""
-        from builda.store.memory import MemorySnapshots
+        from builda.store.drivers.memory import MemorySnapshots
 
         if not isinstance(self.snapshots, MemorySnapshots) or not (did_not_fit or self.snapshots.is_full()):
             return None
@@ -290,7 +290,7 @@ class Store:
 
     def keep_in_memory(self, place: str, limit: int) -> None:
         """New trees are made in `place`, a tmpfs of this process for `limit` bytes, and end with it."""
-        from builda.store.memory import MemorySnapshots
+        from builda.store.drivers.memory import MemorySnapshots
 
         self.snapshots = MemorySnapshots(self.layout, self.blobs, userxattr=self._userxattr, place=place)
         self.driver = self.snapshots.driver
