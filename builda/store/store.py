@@ -541,7 +541,7 @@ def _trees_of(driver: str) -> type[Snapshots]:
 
         return PlainSnapshots
     if driver == FUSE:
-        from builda.store.fuseoverlay import FuseOverlaySnapshots
+        from builda.store.drivers.fuse_overlayfs import FuseOverlaySnapshots
 
         return FuseOverlaySnapshots
     from builda.store.snapshots import Snapshots
