@@ -25,7 +25,7 @@ ALLOWED = {
     "builda/store/layout.py": OWN,
     "builda/store/drivers/memory.py": OWN,
     "builda/store/drivers/plain.py": OWN,
-    "builda/store/snapshots.py": OWN,
+    "builda/store/drivers/overlay.py": OWN,
     "builda/isolation/oci.py": OWN,
     "builda/linux/private.py": OWN,
 }

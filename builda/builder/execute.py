@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from builda.builder.options import ImageFormat
     from builda.events import Event
     from builda.oci.descriptor import Descriptor
-    from builda.store.snapshots import Snapshots
+    from builda.store.drivers.overlay import Snapshots
     from builda.store.store import Image, Store
 
 _INPUTS, _PULL, _RUN, _COMMIT = Inputs(), PullOptions(), RunOptions(), CommitOptions()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
 from builda.oci.digest import Digest
 from builda.store import layout, leases, locks, scratch
+from builda.store.drivers.overlay import FLAT, LIST, MARKED
 from builda.store.images import reference_in
 from builda.store.layout import Damaged, Layout
-from builda.store.snapshots import FLAT, LIST, MARKED
 
 if TYPE_CHECKING:
     from builda.store.store import Store

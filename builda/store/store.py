@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from builda.store.claim import Claim
     from builda.store.containers import Containers, WorkingContainer
     from builda.store.drivers.lists import ListSnapshots
-    from builda.store.snapshots import Cut, Snapshots
+    from builda.store.drivers.overlay import Cut, Snapshots
     from builda.store.steps import Steps
 
 __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
@@ -500,7 +500,7 @@ class Store:
         freed = 0
         from builda.fs.paths import discard
         from builda.store import locks
-        from builda.store.snapshots import count
+        from builda.store.drivers.overlay import count
 
         for name in layout.iter_names(self.layout.path("cache")):
             if name.endswith((".lock", ".users")):
@@ -544,7 +544,7 @@ def _trees_of(driver: str) -> type[Snapshots]:
         from builda.store.drivers.fuse_overlayfs import FuseOverlaySnapshots
 
         return FuseOverlaySnapshots
-    from builda.store.snapshots import Snapshots
+    from builda.store.drivers.overlay import Snapshots
 
     return Snapshots
 

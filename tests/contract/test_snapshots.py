@@ -28,7 +28,7 @@ from builda.linux.mount import mounted
 from builda.oci import mediatype
 from builda.oci.config import chain_ids
 from builda.oci.digest import Digest
-from builda.store.snapshots import Snapshots
+from builda.store.drivers.overlay import Snapshots
 from builda.store.store import Image, Store
 from tests.support import images
 from tests.support.stores import another, files

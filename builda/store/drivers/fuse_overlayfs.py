@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from builda.linux.fuse import KIND, unserved
-from builda.store.snapshots import MARKED, Driver, Snapshots
+from builda.store.drivers.overlay import MARKED, Driver, Snapshots
 
 if TYPE_CHECKING:
     from builda.fs.layer import Clamp, Marks, Whiteouts

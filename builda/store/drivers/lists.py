@@ -19,7 +19,7 @@ from builda.fs.index import Row, Tree, read_rows
 from builda.fs.whiteouts import OPAQUE
 from builda.linux import private
 from builda.store import layout
-from builda.store.snapshots import ENTRY_SIZE, LIST, Driver, Snapshots
+from builda.store.drivers.overlay import ENTRY_SIZE, LIST, Driver, Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

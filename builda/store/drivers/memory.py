@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from builda.store import layout
-from builda.store.snapshots import FLAT, Driver, Info, Snapshots, boot_id
+from builda.store.drivers.overlay import FLAT, Driver, Info, Snapshots, boot_id
 
 if TYPE_CHECKING:
     from builda.events import Emit

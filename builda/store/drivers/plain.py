@@ -18,7 +18,7 @@ from builda.errors import CorruptContent, NotFound, StoreUnavailable
 from builda.linux import private
 from builda.oci.digest import Digest
 from builda.store import layout
-from builda.store.snapshots import Cut, Driver, Info, Snapshots, boot_id
+from builda.store.drivers.overlay import Cut, Driver, Info, Snapshots, boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
