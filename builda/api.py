@@ -93,8 +93,8 @@ def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, pla
     Whoever names no driver does without trees as long as nothing needs one.
     """
     from builda.host.modes import fuse_refused, overlay_refused
-    from builda.store.claim import Claim
     from builda.store.layout import FUSE
+    from builda.store.ownership import Claim
     from builda.store.store import Store
 
     if place is None:

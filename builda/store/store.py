@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest, Readable
     from builda.store.blobs import BlobWriter
-    from builda.store.claim import Claim
     from builda.store.containers import Containers, WorkingContainer
     from builda.store.drivers.lists import ListSnapshots
     from builda.store.drivers.overlay import Cut, Snapshots
+    from builda.store.ownership import Claim
     from builda.store.steps import Steps
 
 __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
@@ -109,9 +109,9 @@ class Store:
             trees = known if isinstance(known, str) else "overlay"  # until it is known what its file system can do
             return cls(where, driver or trees, now, trees if driver in (None, COMPOSED) else driver)
         from builda.linux.userns import in_user_namespace
-        from builda.store import claim as claims
+        from builda.store import ownership
 
-        chosen = claims.take(where, marker, claim, driver, inside=in_user_namespace())
+        chosen = ownership.take(where, marker, claim, driver, inside=in_user_namespace())
         store = cls(where, chosen.driver, now, chosen.trees)
         store.no_overlay = chosen.reason
         store.is_first = chosen.is_first
