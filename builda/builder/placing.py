@@ -1,6 +1,6 @@
 """What a sandbox would mount, put into the tree itself, for places where nothing can be mounted.
 
-Everything is made beside the tree and renamed into it, and what is in its place is renamed away; `store.placed` undoes
+Everything is made beside the tree and renamed into it, and what is in its place is renamed away; `mount_journal` undoes
 it. What is copied is as it was when the command began, and what the command makes of it is thrown away, except in cache
 mounts, which are in the tree themselves for that time.
 """
@@ -18,7 +18,7 @@ from builda.builder.subtree import shown
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import nodes, owners, paths
 from builda.linux import caps
-from builda.store import placed as journal
+from builda.store.drivers import mount_journal as journal
 from builda.store.drivers.mount_journal import take_out
 
 if TYPE_CHECKING:
