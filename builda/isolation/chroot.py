@@ -5,10 +5,12 @@ The command has a mount tree and a host name of its own, but the caller's proces
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from builda.errors import IsolationUnavailable
-from builda.isolation.namespaces import run_child, to_wire
+from builda.isolation.namespaces import check, run_child
+from builda.isolation.wire import Method
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,13 +30,14 @@ class ChrootIsolation:
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`. Limits and networks of its own are refused, never ignored."""
         check_confinement(sandbox)
-        wire = to_wire(process, sandbox, self._cache)
-        wire["namespaces"] |= dict.fromkeys(("pid", "ipc", "cgroup", "network"), "host")
-        wire["wait_for_network"] = False
-        wire["relay"] = None
-        wire["fresh"] = False
-        wire["pivot"] = False
-        return run_child(wire, process, emit)
+        checked = check(process, sandbox := shared(sandbox), self._cache)
+        return run_child(process, sandbox, emit, checked=checked, method=Method(new_proc_sys=False))
+
+
+def shared(sandbox: Sandbox) -> Sandbox:
+    """The sandbox with the caller's processes, ipc, cgroup and network; its host name is its own. No pivot_root(2)."""
+    namespaces = {**sandbox.namespaces, **dict.fromkeys(("pid", "ipc", "cgroup"), "host")}
+    return replace(sandbox, namespaces=namespaces, network="host", no_pivot=True)
 
 
 def check_confinement(sandbox: Sandbox) -> None:

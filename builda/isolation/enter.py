@@ -25,12 +25,9 @@ from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from builda.isolation.mapping import Mapping
     from builda.isolation.relay import Relay
-
-    Spec = dict[str, Any]
+    from builda.isolation.wire import PlainTree, Wire
 
 SPEC, REPORT, GO, CONSOLE = 3, 4, 5, 6
 
@@ -56,7 +53,7 @@ def main() -> None:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
         _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
-        status = _outer(_read_spec())
+        status = _outer(_read_wire())
     except Failure as failure:
         report(failure.fields)
         status = 125
@@ -76,35 +73,35 @@ def report(fields: tuple[str | int | None, ...]) -> None:
     os.write(REPORT, len(data).to_bytes(4, "little") + data)
 
 
-def _read_spec() -> Spec:
+def _read_wire() -> Wire:
     with open(SPEC, "rb") as file:
-        spec: Spec = marshal.load(file)
-    return spec
+        wire: Wire = marshal.load(file)
+    return wire
 
 
-def _outer(spec: Spec) -> int:
+def _outer(wire: Wire) -> int:
     os.umask(0)
-    private_pid = spec["namespaces"]["pid"] == "private"
+    private_pid = wire["namespaces"]["pid"] == "private"
     _die_with_parent(_signal.SIGKILL)
-    if os.getppid() != spec["parent"]:
+    if os.getppid() != wire["parent"]:
         os._exit(137)
-    if spec["session"]:
+    if wire["session"]:
         os.setsid()
-    if spec["cgroup"]:
-        _enter_cgroup(spec["cgroup"])
-    mapping = _mapping(spec)
-    sources = Sources(spec, mapping) if spec["tree"] is None else None
-    relay = _relay(spec["relay"])
+    if wire["cgroup"]:
+        _enter_cgroup(wire["cgroup"])
+    mapping = _mapping(wire)
+    sources = Sources(wire, mapping) if wire["plain_tree"] is None else None
+    relay = _relay(wire["relay"])
     if sources is not None:
-        _join_namespaces(spec["namespaces"])  # with the caller's rights: the user namespace need not own them
+        _join_namespaces(wire["namespaces"])  # with the caller's rights: the user namespace need not own them
     if mapping is not None:
-        mapping.enter(keep_groups=spec["groups"] is None)
+        mapping.enter(keep_groups=wire["groups"] is None)
         _die_with_parent(_signal.SIGKILL)  # which a change of rights undoes
     if sources is not None:
-        _make_namespaces(spec["namespaces"])
+        _make_namespaces(wire["namespaces"])
     if relay is not None:
         relay.connect()
-    if spec["wait_for_network"]:
+    if wire["network_by_parent"]:
         report(("network",))
         connection = os.read(GO, 64)
         if not connection:
@@ -114,7 +111,7 @@ def _outer(spec: Spec) -> int:
     init = os.fork()
     if init == 0:
         os.close(keep)
-        _init(spec, sources, alive, private_pid)
+        _init(wire, sources, alive, private_pid)
     os.close(REPORT)
     if mapping is not None:
         sys_.prctl(sys_.PR_SET_DUMPABLE, 0)  # our root is the caller's, and a command may have all rights in here
@@ -122,9 +119,9 @@ def _outer(spec: Spec) -> int:
     return _wait_for(init)
 
 
-def _mapping(spec: Spec) -> Mapping | None:
+def _mapping(wire: Wire) -> Mapping | None:
     """The user namespace that the command shall have, if not the caller's."""
-    if spec["users"] is None:
+    if wire["users"] is None:
         return None
     # What is imported later: who is nobody to the caller's files can import no more of them.
     import _socket  # noqa: F401
@@ -134,9 +131,8 @@ def _mapping(spec: Spec) -> Mapping | None:
     from builda.isolation.mapping import Mapping
     from builda.linux import netlink  # noqa: F401
 
-    mapping = Mapping(*spec["users"])
-    mapping.give(tuple(spec["give"]), spec["uid"], spec["gid"])
-    spec["give"] = ()
+    mapping = Mapping(*wire["users"])
+    mapping.give(wire["owned_streams"], wire["uid"], wire["gid"])
     return mapping
 
 
@@ -157,7 +153,7 @@ def _connect(connection: bytes) -> None:
     netlink.configure("eth0", address=connection[:4], netmask=connection[4:8], gateway=connection[8:])
 
 
-def _init(spec: Spec, sources: Sources | None, alive: int, private_pid: bool) -> None:
+def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool) -> None:
     """Never returns."""
     try:
         _die_with_parent(_signal.SIGKILL if private_pid else _PARENT_DIED)
@@ -165,17 +161,18 @@ def _init(spec: Spec, sources: Sources | None, alive: int, private_pid: bool) ->
         sys_.prctl(sys_.PR_SET_DUMPABLE, 0)  # the command may not look into this process
         sys_.set_process_name("builda-init")
         if sources is None:
-            os._exit(_run_in_tree(spec))
+            assert wire["plain_tree"] is not None
+            os._exit(_run_in_tree(wire, wire["plain_tree"]))
         sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
-        tree = Tree(spec, sources)
-        terminal = _build(spec, tree, sources)
-        if spec["runtime"] is None:
+        tree = Tree(wire, sources)
+        terminal = _build(wire, tree, sources)
+        if wire["runtime"] is None:
             tree.replace_null()
-        children = None if private_pid else _open_children(tree, spec)
-        if spec["runtime"] is None:
+        children = None if private_pid else _open_children(tree, wire)
+        if wire["runtime"] is None:
             sys.path.clear()  # an import from now on would take its module from the container
-            tree.enter(spec["pivot"])
-        status = _run(spec, terminal, children)
+            tree.enter(wire["pivot"])
+        status = _run(wire, terminal, children)
     except Failure as failure:
         report(failure.fields)
         status = 125
@@ -185,32 +182,32 @@ def _init(spec: Spec, sources: Sources | None, alive: int, private_pid: bool) ->
     os._exit(status)
 
 
-def _build(spec: Spec, tree: Tree, sources: Sources) -> int | None:
+def _build(wire: Wire, tree: Tree, sources: Sources) -> int | None:
     """Mount all, name the host; the slave side of the terminal if there is one."""
-    if spec["namespaces"]["network"] == "private" and not spec["wait_for_network"]:
+    if wire["namespaces"]["network"] == "private" and not wire["network_by_parent"]:
         sys_.raise_interface("lo")
-    if spec["runtime"] is not None:
-        tree.prepare_for_runtime(spec, sources)
-        return _open_terminal(spec, tree) if spec["terminal"] else None
-    if spec["hostname"] is not None and spec["namespaces"]["uts"] == "private":
-        sys_.sethostname(spec["hostname"])
-    tree.mount_system(spec, sources)
-    terminal = _open_terminal(spec, tree) if spec["terminal"] else None
-    tree.mount_others(spec, sources)
+    if wire["runtime"] is not None:
+        tree.prepare_for_runtime(wire, wire["runtime"], sources)
+        return _open_terminal(wire, tree) if wire["terminal"] else None
+    if wire["hostname"] is not None and wire["namespaces"]["uts"] == "private":
+        sys_.sethostname(wire["hostname"])
+    tree.mount_system(wire, sources)
+    terminal = _open_terminal(wire, tree) if wire["terminal"] else None
+    tree.mount_others(wire, sources)
     return terminal
 
 
-def _run_in_tree(spec: Spec) -> int:
+def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
     """Run the command in a plain directory, and answer its calls about /proc and /dev until it ends."""
     import _socket
 
     from builda.isolation.serving import Supervisor, be_no_tracer, received
 
-    root = os.open(spec["tree"], os.O_RDONLY | os.O_DIRECTORY)
+    root = os.open(plain_tree["root"], os.O_RDONLY | os.O_DIRECTORY)
     parent = os.getppid()
-    terminal = _open_terminal(spec, None) if spec["terminal"] else None
-    children = _open_children(None, spec)
-    secrets = tuple(sys_.openat2(root, path, os.O_WRONLY | os.O_NOFOLLOW) for path in spec["memory_files"])
+    terminal = _open_terminal(wire, None) if wire["terminal"] else None
+    children = _open_children(None, wire)
+    secrets = tuple(sys_.openat2(root, path, os.O_WRONLY | os.O_NOFOLLOW) for path in plain_tree["secrets"])
     _adopt_descendants(children, secrets)
     wake, notice = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     _signal.set_wakeup_fd(notice, warn_on_full_buffer=False)
@@ -221,14 +218,13 @@ def _run_in_tree(spec: Spec) -> int:
         _signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         sys.path.clear()  # an import from now on would take its module from the container
-        spec["enter"], spec["theirs"] = root, theirs.fileno()
-        _become_command(spec, terminal)
+        _become_command(wire, terminal, root, theirs.fileno())
     theirs.close()
-    be_no_tracer(spec["capabilities"])
+    be_no_tracer(wire["capabilities"])
     os.close(REPORT)
     if terminal is not None:
         os.close(terminal)
-    _forward(command, group=spec["session"])
+    _forward(command, group=wire["session"])
     listener = received(ours)
     if listener is None:  # the command has reported why
         _empty(secrets)
@@ -269,45 +265,46 @@ def _empty(files: tuple[int, ...]) -> None:
         os.ftruncate(fd, 0)
 
 
-def _run(spec: Spec, terminal: int | None, children: int | None) -> int:
+def _run(wire: Wire, terminal: int | None, children: int | None) -> int:
     if children is not None:
         _adopt_descendants(children)
     command = os.fork()
     if command == 0:
-        _become_command(spec, terminal)
+        _become_command(wire, terminal)
     os.close(REPORT)
     if terminal is not None:
         os.close(terminal)
-    _forward(command, group=spec["session"])
+    _forward(command, group=wire["session"])
     status = _wait_for(command)
     if children is not None:
         _end_descendants(children)
     return status
 
 
-def _become_command(spec: Spec, terminal: int | None) -> None:
-    """Never returns."""
+def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor: int = -1) -> None:
+    """Never returns. For a plain tree `root` is its directory, and `supervisor` the socket that takes the listener."""
     try:
-        if spec["namespaces"]["pid"] != "private":
+        if wire["namespaces"]["pid"] != "private":
             _die_with_parent(_signal.SIGKILL)
-        if spec["session"]:
+        if wire["session"]:
             os.setsid()
         if terminal is not None:
             sys_.ioctl(terminal, _TIOCSCTTY, 0)
-            if spec["runtime"] is None:
-                os.fchown(terminal, spec["uid"], -1)
+            if wire["runtime"] is None:
+                os.fchown(terminal, wire["uid"], -1)
             for fd in (0, 1, 2):
                 os.dup2(terminal, fd)
-        for fd in spec["give"]:
-            os.fchown(fd, spec["uid"], spec["gid"])
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, spec["mask"])
-        if spec["tree"] is not None:
-            _enter_tree(spec["enter"])
-        if spec["runtime"] is not None:
+        if wire["users"] is None:  # else they have been given already, by rights that the command's namespace lacks
+            for fd in wire["owned_streams"]:
+                os.fchown(fd, wire["uid"], wire["gid"])
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, wire["signal_mask"])
+        if wire["plain_tree"] is not None:
+            _enter_tree(root)
+        runtime = wire["runtime"]
+        if runtime is not None:
             report(("ready",))
-            os.execve(spec["runtime"][0], spec["runtime"], dict(spec["runtime_env"]))
-        keep = (REPORT, spec["theirs"]) if spec["listener"] else (REPORT,)
-        execute(spec, lambda: report(("ready",)), keep)
+            os.execve(runtime["args"][0], runtime["args"], dict(runtime["env"]))
+        execute(wire, lambda: report(("ready",)), REPORT, supervisor)
     except Failure as failure:
         report(failure.fields)
         os._exit(failure.fields[3] or 125)
@@ -383,19 +380,19 @@ def _open_namespace(path: str) -> int:
         raise Failure("NotFound", f"cannot open the namespace: {path}: {error.strerror}") from error
 
 
-def _open_terminal(spec: Spec, tree: Tree | None) -> int:
+def _open_terminal(wire: Wire, tree: Tree | None) -> int:
     """A pseudo terminal of the container's own devpts: its master goes to the parent, its slave to /dev/console.
 
     An OCI runtime gets one of the machine's, and joins it to one in the container; so does a command without mounts.
     """
     import _socket
 
-    own = tree is not None and spec["runtime"] is None
+    own = tree is not None and wire["runtime"] is None
     name, directory = ("ptmx", tree.devpts) if tree is not None and own else ("/dev/ptmx", None)
     master = os.open(name, os.O_RDWR | os.O_NOCTTY, dir_fd=directory)
     sys_.ioctl(master, _TIOCSPTLCK, bytes(4))
     number = int.from_bytes(sys_.ioctl(master, _TIOCGPTN, bytes(4))[1], "little")
-    sys_.ioctl(master, _TIOCSWINSZ, b"".join(size.to_bytes(2, sys.byteorder) for size in (*spec["size"], 0, 0)))
+    sys_.ioctl(master, _TIOCSWINSZ, b"".join(size.to_bytes(2, sys.byteorder) for size in (*wire["window_size"], 0, 0)))
     slave = sys_.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)[0]
     os.set_inheritable(slave, False)
     parent = _socket.socket(fileno=CONSOLE)
@@ -443,11 +440,11 @@ def _code(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _open_children(tree: Tree | None, spec: Spec) -> int:
+def _open_children(tree: Tree | None, wire: Wire) -> int:
     pid = os.getpid()
     path = f"proc/{pid}/task/{pid}/children"
     try:
-        if tree is None or spec["runtime"] is not None:
+        if tree is None or wire["runtime"] is not None:
             return os.open("/" + path, os.O_RDONLY)
         return sys_.openat2(tree.root, path, os.O_RDONLY)
     except OSError as error:

@@ -11,38 +11,38 @@ from builda.linux import syscalls as sys_
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
-    Spec = dict[str, Any]
+    from builda.isolation.wire import Wire
 
 _LAST = 1 << 31  # no descriptor has such a number
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def execute(spec: Spec, ready: Callable[[], None], keep: tuple[int, ...]) -> None:
+def execute(wire: Wire, ready: Callable[[], None], report: int, supervisor: int = -1) -> None:
     """Become the command; `ready` is called when nothing but the exec itself can fail any more.
 
-    Of the descriptors from 3 on only those in `keep` stay open until the exec.
+    Of the descriptors from 3 on only `report` and `supervisor` stay open until the exec. `supervisor` is the socket
+    that takes the listener of a plain tree's filter.
     """
-    environment = dict(spec["env"])
-    os.umask(spec["umask"])
-    _close_all_but(keep)
-    _change_directory(spec["cwd"])
-    _set_limits(spec["rlimits"])
-    permitted = _limit_bounding_set(spec["capabilities"])
-    _change_user(spec)
+    environment = dict(wire["env"])
+    os.umask(wire["umask"])
+    _close_all_but({report, supervisor} - {-1})
+    _change_directory(wire["cwd"])
+    _set_limits(wire["rlimits"])
+    permitted = _limit_bounding_set(wire["capabilities"])
+    _change_user(wire)
     # The caller's keys are not the command's. Where keyctl is filtered the command cannot reach them either.
     sys_.join_session_keyring()
-    path = _look_up(spec["args"][0], environment.get("PATH", _DEFAULT_PATH))
-    _confine(spec, permitted)
+    path = _look_up(wire["args"][0], environment.get("PATH", _DEFAULT_PATH))
+    _confine(wire, permitted, supervisor)
     ready()
     try:
-        os.execve(path, spec["args"], environment)
+        os.execve(path, wire["args"], environment)
     except OSError as error:
         raise _not_executed(path, error) from error
 
 
-def _close_all_but(keep: tuple[int, ...]) -> None:
+def _close_all_but(keep: set[int]) -> None:
     """Close descriptors: an image may name /proc/self/fd/N as its working directory (CVE-2024-21626)."""
     first = 3
     for fd in (*sorted(keep), _LAST):
@@ -176,46 +176,47 @@ def _limit_bounding_set(wanted: int) -> int:
     return kept & sys_.capget()[1]
 
 
-def _change_user(spec: Spec) -> None:
+def _change_user(wire: Wire) -> None:
     sys_.prctl(sys_.PR_SET_KEEPCAPS, 1)
+    groups = wire["groups"]
     try:
-        if spec["groups"] is not None:
-            os.setgroups(spec["groups"])
+        if groups is not None:
+            os.setgroups(groups)
     except PermissionError as error:  # a namespace of one id: whoever has it is in that group anyhow
-        if set(spec["groups"]) - {spec["gid"]}:
+        if set(groups or ()) - {wire["gid"]}:
             raise refused("set the groups of the command", error) from error
     try:
-        os.setresgid(spec["gid"], spec["gid"], spec["gid"])
-        os.setresuid(spec["uid"], spec["uid"], spec["uid"])
+        os.setresgid(wire["gid"], wire["gid"], wire["gid"])
+        os.setresuid(wire["uid"], wire["uid"], wire["uid"])
     except OSError as error:
-        raise refused(f"become user {spec['uid']}:{spec['gid']}", error) from error
+        raise refused(f"become user {wire['uid']}:{wire['gid']}", error) from error
 
 
-def _confine(spec: Spec, permitted: int) -> None:
+def _confine(wire: Wire, permitted: int, supervisor: int) -> None:
     """Filter and capabilities, in the order in which each is still allowed."""
-    effective = permitted if spec["uid"] == 0 else 0
-    if spec["no_new_privileges"]:
+    effective = permitted if wire["uid"] == 0 else 0
+    if wire["no_new_privileges"]:
         sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
-    elif spec["seccomp"] is not None:
+    elif wire["seccomp"] is not None:
         held = sys_.capget()[1]
         sys_.capset(held, held, 0)  # setuid cleared the effective set, and the filter needs SYS_ADMIN
-        _install(spec["seccomp"])
+        _install(wire["seccomp"])
     try:
         sys_.prctl(sys_.PR_CAP_AMBIENT, sys_.PR_CAP_AMBIENT_CLEAR_ALL)
         sys_.capset(effective, effective, 0)
     except OSError as error:
         raise refused("set capabilities", error) from error
-    if spec["listener"]:
-        _hand_over(spec)
-    if spec["no_new_privileges"] and spec["seccomp"] is not None:
-        _install(spec["seccomp"])
+    if wire["plain_tree"] is not None:
+        _hand_over(supervisor, wire["plain_tree"]["filter"])
+    if wire["no_new_privileges"] and wire["seccomp"] is not None:
+        _install(wire["seccomp"])
 
 
-def _hand_over(spec: Spec) -> None:
+def _hand_over(supervisor: int, program: bytes) -> None:
     from builda.isolation.serving import hand_over  # imported already: here it would come from the container
 
     try:
-        hand_over(spec["theirs"], spec["listener"])
+        hand_over(supervisor, program)
     except OSError as error:
         raise refused("have calls about /proc answered", error) from error
 

@@ -7,22 +7,28 @@ import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable, Unsupported
 from builda.isolation import oom, rlimits
+from builda.isolation.wire import Acquired, Checked, Method, to_wire
 from builda.linux import caps, detached, process
 from builda.linux import syscalls as sys_
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from builda.events import Emit
     from builda.isolation.spec import Process, Sandbox
+    from builda.isolation.streams import Streams
+    from builda.isolation.wire import Wire
+    from builda.linux.mount import Mount
 
 _CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
 _SPEC, _REPORT, _GO, _CONSOLE, _PYTHON, _MOUNTS = 3, 4, 5, 6, 7, 8  # the child's descriptors; mounts from the last on
+_NATIVE = Method()
 
 
 class NativeIsolation:
@@ -35,65 +41,26 @@ class NativeIsolation:
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`."""
-        wire = to_wire(process, sandbox, self._cache)
-        with ExitStack() as stack:
-            if sandbox.resources or sandbox.cgroup_parent:
-                from builda.isolation.cgroups import limited
-
-                wire["cgroup"] = stack.enter_context(limited(sandbox.resources, sandbox.cgroup_parent))
-            return run_child(wire, process, emit)
+        return run_child(process, sandbox, emit, checked=check(process, sandbox, self._cache))
 
 
-def to_wire(process: Process, sandbox: Sandbox, cache: Path | None) -> dict[str, Any]:
-    """Everything the child needs, as values that marshal can carry."""
+def check(process: Process, sandbox: Sandbox, cache: Path | None) -> Checked:
+    """What this run takes from this process and the kernel; an error names what they cannot give."""
     from builda.linux.seccomp import filter_program
     from builda.linux.userns import in_user_namespace
 
     inside = in_user_namespace()
-    namespaces = {kind: sandbox.namespaces.get(kind, "private") for kind in ("pid", "ipc", "uts", "cgroup")}
-    namespaces["network"] = "private" if sandbox.network == "none" else sandbox.network
-    return {
-        "parent": os.getpid(),
-        "runtime": None,  # the argument list of an OCI runtime, which is started instead of the command
-        "namespaces": namespaces,
-        "wait_for_network": sandbox.network == "private" and not inside,
-        "relay": _relay() if sandbox.network == "private" and inside else None,
-        "tree": None,  # the directory that is the root, where nothing can be mounted
-        "users": None if sandbox.users is None else tuple(sandbox.users),
-        "listener": b"",  # and the filter that hands over calls about /proc and /dev
-        "rootfs": tuple(map(tuple, sandbox.rootfs)),
-        "scratch": sandbox.scratch,
-        "fresh": True,
-        "pivot": not sandbox.no_pivot,
-        "mounts": tuple(map(tuple, sandbox.mounts)),
-        "files": tuple(sandbox.files.items()),
-        "memory_files": tuple((file.target, file.data, file.mode, file.owner) for file in sandbox.memory_files),
-        "own_nodes": not inside,  # a user namespace may make no device nodes
-        "devices": tuple((device.source, _checked(device.permissions, device.target)) for device in sandbox.devices),
-        "masked": sandbox.masked_paths,
-        "readonly": sandbox.readonly_paths,
-        "shm_size": sandbox.shm_size,
-        "stubs": sandbox.stubs,
-        "hostname": sandbox.hostname,
-        "cgroup": None,
-        "dev": "CAP_SYS_ADMIN" in process.capabilities,
-        "args": process.args,
-        "env": process.env,
-        "cwd": process.cwd,
-        "uid": process.user.uid,
-        "gid": process.user.gid,
-        "groups": None if process.user.keep_groups else process.user.additional_gids,
-        "capabilities": _checked_capabilities(process.capabilities),
-        "rlimits": rlimits.checked(process.rlimits),
-        "no_new_privileges": process.no_new_privileges,
-        "seccomp": filter_program(sandbox.seccomp, process.capabilities, cache),
-        "umask": process.umask,
-        "terminal": process.terminal,
-        "size": _terminal_size() if process.terminal else (0, 0),
-        "session": process.terminal,
-        "give": (),
-        "mask": tuple(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
-    }
+    return Checked(
+        parent=os.getpid(),
+        in_user_namespace=inside,
+        capabilities=_checked_capabilities(process.capabilities),
+        rlimits=rlimits.checked(process.rlimits),
+        devices=tuple((device.source, _checked(device.permissions, device.target)) for device in sandbox.devices),
+        seccomp=filter_program(sandbox.seccomp, process.capabilities, cache),
+        relay=_relay() if sandbox.network == "private" and inside else None,
+        window_size=_terminal_size() if process.terminal else (0, 0),
+        signal_mask=tuple(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+    )
 
 
 def _relay() -> tuple[str, ...]:
@@ -103,14 +70,11 @@ def _relay() -> tuple[str, ...]:
     return command() or ()
 
 
-def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
-    """Start the child with this specification and return the status of the command; nothing of it is left then."""
+def run_child(command: Process, sandbox: Sandbox, emit: Emit, *, checked: Checked, method: Method = _NATIVE) -> int:
+    """Start the child, follow it, and return the status of the command; nothing of it is left then."""
     from builda.isolation.streams import Streams
 
     forward = process.can_forward()
-    # Off the main thread no signal can be passed on: the command stays in our process group and gets ^C with us.
-    wire["session"] = wire["terminal"] or forward
-    kills = oom.Kills(wire["cgroup"])
     received: set[int] = set()
 
     def noted(number: int) -> bool:
@@ -119,9 +83,17 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
         return command.stop is not None and command.stop.took(number)
 
     with ExitStack() as stack:
-        mounts = _served(stack, wire)
+        cgroup = _limits(stack, sandbox)
+        kills = oom.Kills(cgroup)
+        sandbox, mounts = _served(stack, sandbox)
         streams = stack.enter_context(Streams(command, emit))
-        wire["give"] = streams.owned if wire["uid"] or wire["users"] is not None else ()
+        acquired = Acquired(
+            cgroup,
+            # Off the main thread no signal can be passed on: the command stays in our process group and gets ^C too.
+            session=command.terminal or forward,
+            owned_streams=streams.owned if command.user.uid or sandbox.users is not None else (),
+        )
+        wire = to_wire(command, sandbox, checked, method, acquired)
         reader, pid, go = _start(stack, wire, streams, mounts)
         with _ended(pid) as wait:
             if forward:
@@ -131,7 +103,7 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
             failure = _follow(reader, pid, go, stack)
             if failure is None:
                 streams.relay()
-            status: int = wait()
+            status = wait()
     if failure is not None:
         raise failure
     if status == 128 + signal.SIGINT and signal.SIGINT in received:
@@ -141,42 +113,52 @@ def run_child(wire: dict[str, Any], command: Process, emit: Emit) -> int:
     return status
 
 
-def _served(stack: ExitStack, wire: dict[str, Any]) -> dict[int, int]:
-    """Mounts that a program of ours serves, by the child's descriptors. The child gets them made: what it started would
-    be in the command's namespaces, or nobody's child."""
+def _limits(stack: ExitStack, sandbox: Sandbox) -> str | None:
+    """The directory of a cgroup with the limits of the sandbox; None if it has none."""
+    if not (sandbox.resources or sandbox.cgroup_parent):
+        return None
+    from builda.isolation.cgroups import limited
+
+    return stack.enter_context(limited(sandbox.resources, sandbox.cgroup_parent))
+
+
+def _served(stack: ExitStack, sandbox: Sandbox) -> tuple[Sandbox, dict[int, int]]:
+    """Start the programs that serve mounts of the sandbox; the sandbox with mounts that exist instead, and their
+    descriptors by those that the child gets. The child cannot start them: they would be in the command's namespaces."""
     made: dict[int, int] = {}
-    for key in ("rootfs", "mounts"):
-        for mount in wire[key]:
-            if mount[0] == detached.FUSE:
-                made[_MOUNTS + len(made)] = _serve(stack, mount)
-    numbers = iter(made)
-    for key in ("rootfs", "mounts"):
-        wire[key] = tuple(_handed(mount, numbers) if mount[0] == detached.FUSE else mount for mount in wire[key])
-    return made
+
+    def handed(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+        return tuple(_handed(stack, mount, made) if mount.type == detached.FUSE else mount for mount in mounts)
+
+    if not any(mount.type == detached.FUSE for mount in (*sandbox.rootfs, *sandbox.mounts)):
+        return sandbox, made
+    return replace(sandbox, rootfs=handed(sandbox.rootfs), mounts=handed(sandbox.mounts)), made
 
 
-def _serve(stack: ExitStack, mount: detached.Description) -> int:
+def _handed(stack: ExitStack, mount: Mount, made: dict[int, int]) -> Mount:
+    number = _MOUNTS + len(made)
+    made[number] = _serve(stack, mount)
+    part, options = detached.split_part(mount.options)
+    words = tuple(word for word in options if word in detached.ATTRIBUTES)
+    words += () if part is None else (part,)
+    return mount._replace(type=detached.DETACHED, source=str(number), options=words, lower=())
+
+
+def _serve(stack: ExitStack, mount: Mount) -> int:
     from builda.linux.fuse import served
 
     try:
-        return stack.enter_context(served(mount[4], detached.split_part(mount[3])[1]))
+        return stack.enter_context(served(mount.lower, detached.split_part(mount.options)[1]))
     except OSError as error:
         raise IsolationUnavailable(f"cannot mount the files of the container: {error.strerror}") from error
 
 
-def _handed(mount: detached.Description, numbers: Iterator[int]) -> detached.Description:
-    part, options = detached.split_part(mount[3])
-    words = tuple(word for word in options if word in detached.ATTRIBUTES)
-    words += () if part is None else (part,)
-    return detached.DETACHED, str(next(numbers)), mount[2], words, ()
-
-
-def _start(stack: ExitStack, wire: dict[str, Any], streams: Any, mounts: dict[int, int]) -> tuple[int, int, int]:
+def _start(stack: ExitStack, wire: Wire, streams: Streams, mounts: dict[int, int]) -> tuple[int, int, int]:
     """(reports, pid, go): the child started, our copies of its descriptors closed."""
     with ExitStack() as theirs:
         spec = _owned(theirs, os.memfd_create("builda-spec"))
         with open(os.dup(spec), "wb") as file:
-            marshal.dump(wire, file)
+            marshal.dump(wire, file)  # type: ignore[arg-type]  # typeshed wants a dict, which a TypedDict is
         os.lseek(spec, 0, os.SEEK_SET)
         reader, writer = os.pipe()
         _owned(stack, reader)
@@ -217,7 +199,7 @@ def _owned(stack: ExitStack, fd: int) -> int:
 
 
 @contextmanager
-def _ended(pid: int) -> Iterator[Any]:
+def _ended(pid: int) -> Iterator[Callable[[], int]]:
     """Gives a function that waits for the child; the child is killed if the block ends without."""
     waited = False
 

@@ -11,13 +11,15 @@ import os
 import stat
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
 from builda.isolation import rlimits
-from builda.isolation.namespaces import interpreter_environment, run_child, to_wire
+from builda.isolation.namespaces import check, interpreter_environment, run_child
 from builda.isolation.rootfs import BUNDLE, NODES
+from builda.isolation.wire import Method, shows_devices
 from builda.linux import detached
 from builda.linux.process import is_alive, process_identity
 from builda.linux.userns import in_user_namespace
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from builda.events import Emit
     from builda.isolation.spec import Process, Sandbox
+    from builda.isolation.wire import Runtime
     from builda.linux.mount import Mount
 
 _RUNTIMES = ("crun", "runc")
@@ -47,52 +50,38 @@ class OciIsolation:
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`."""
-        from contextlib import ExitStack
-
         scratch = Path(sandbox.scratch)
         (scratch / "rootfs").mkdir(exist_ok=True)
         (scratch / BUNDLE).mkdir(exist_ok=True)
         (scratch / "log.json").unlink(missing_ok=True)
         identifier = "-".join(("builda", *map(str, process_identity()), os.urandom(4).hex()))
-        wire = self._wire(process, sandbox, identifier)
         config = bundle_config(process, sandbox, f"/{identifier}", files=_write_files(sandbox, scratch))
         if in_user_namespace():  # runc does without a cgroup that it may not make, unless one is named
             del config["linux"]["cgroupsPath"]
-        elif not wire["dev"] and (words := _about_devices(sandbox, filtered=self._filters_devices())):
+        elif not shows_devices(process) and (words := _about_devices(sandbox, filtered=self._filters_devices())):
             config["hooks"] = {"createContainer": [_hook(f"{sandbox.scratch}/rootfs", words)]}
-        wire["config"] = json.dumps(config).encode("utf-8", "surrogateescape")
+        method = Method(runtime=self._runtime_for(sandbox, identifier, config))
+        sandbox = replace(sandbox, namespaces=_outer_namespaces(sandbox.namespaces))
+        checked = check(process, sandbox, self._cache)
         sweep_cgroups()
-        with ExitStack() as stack:
-            if sandbox.resources or sandbox.cgroup_parent:
-                from builda.isolation.cgroups import limited
-
-                wire["cgroup"] = stack.enter_context(limited(sandbox.resources, sandbox.cgroup_parent))
-            stack.callback(sweep_cgroups, identifier)
-            status = run_child(wire, process, emit)
+        try:
+            status = run_child(process, sandbox, emit, checked=checked, method=method)
+        finally:
+            sweep_cgroups(identifier)
         if status and (failure := _failure(scratch / "log.json", process.args[0])):
             raise failure
         return status
 
-    def _wire(self, process: Process, sandbox: Sandbox, identifier: str) -> dict[str, Any]:
-        """For the child: the network and the rootfs are its business, all else the runtime's."""
-        wire = to_wire(process, sandbox, self._cache)
-        own_pids = sandbox.namespaces.get("pid", "private") == "private"
-        wire["namespaces"] |= {"ipc": "host", "uts": "host", "cgroup": "host", "pid": "private" if own_pids else "host"}
+    def _runtime_for(self, sandbox: Sandbox, identifier: str, config: dict[str, Any]) -> Runtime:
         crun = self._is_crun()
         with_cgroups = self._filters_devices()
-        wire["cgroup2"] = crun and not with_cgroups
         manager = ("--cgroup-manager=cgroupfs" if with_cgroups else "--cgroup-manager=disabled",) if crun else ()
         log = f"{sandbox.scratch}/log.json"
-        wire["runtime"] = (
+        args = (
             self._runtime,
-            *(
-                "--root",
-                f"{sandbox.scratch}/{BUNDLE}/state",
-                "--log",
-                f"file:{log}" if crun else log,
-                "--log-format",
-                "json",
-            ),
+            *("--root", f"{sandbox.scratch}/{BUNDLE}/state"),
+            *("--log", f"file:{log}" if crun else log),
+            *("--log-format", "json"),
             *manager,
             *(("--rootless=true",) if not crun and in_user_namespace() else ()),
             *self._flags,
@@ -103,15 +92,26 @@ class OciIsolation:
             identifier,
         )
         keep = ("PATH", "HOME", "XDG_RUNTIME_DIR", "TMPDIR", "DBUS_SESSION_BUS_ADDRESS")
-        wire["runtime_env"] = tuple((name, os.environ[name]) for name in keep if name in os.environ)
-        wire["points"] = _mount_points(sandbox)
-        return wire
+        return {
+            "args": args,
+            "env": tuple((name, os.environ[name]) for name in keep if name in os.environ),
+            "config": json.dumps(config).encode("utf-8", "surrogateescape"),
+            "mountpoints": _mount_points(sandbox),
+            "needs_cgroup2": crun and not with_cgroups,
+        }
 
     def _is_crun(self) -> bool:
         return os.path.basename(self._runtime) == "crun"
 
     def _filters_devices(self) -> bool:
         return not self._is_crun() or _device_filter_works()
+
+
+def _outer_namespaces(wanted: Mapping[str, str]) -> dict[str, str]:
+    """The namespaces around the runtime, which makes those of the command itself: at most a pid namespace, with which
+    the runtime and all its container end."""
+    own_pids = wanted.get("pid", "private") == "private"
+    return {"ipc": "host", "uts": "host", "cgroup": "host", "pid": "private" if own_pids else "host"}
 
 
 def find_runtime(name: str | None) -> str:

@@ -16,11 +16,8 @@ from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False  # typing takes 8 ms to import
 if TYPE_CHECKING:
-    from typing import Any
-
     from builda.isolation.mapping import Mapping
-
-    Spec = dict[str, Any]  # what namespaces.to_wire made
+    from builda.isolation.wire import Runtime, Wire
 
 BUNDLE = "bundle"
 """Where in the scratch directory an OCI runtime finds its bundle."""
@@ -43,18 +40,18 @@ _COPY = sys_.OPEN_TREE_CLONE | sys_.AT_EMPTY_PATH
 class Sources:
     """Detached mounts made of what the caller's mount namespace has; for an OCI runtime of the rootfs only."""
 
-    def __init__(self, spec: Spec, mapping: Mapping | None = None) -> None:
-        self.rootfs = _clone_rootfs(spec, mapping)
+    def __init__(self, wire: Wire, mapping: Mapping | None = None) -> None:
+        self.rootfs = _clone_rootfs(wire, mapping)
         self.record = -1
-        if mapping is not None and spec["stubs"] is not None:
-            self.record = open_record(spec["stubs"])
-        if spec["runtime"] is not None:
-            handed = (each for each in enumerate(spec["mounts"]) if detached.is_handed(each[1]))
-            self.handed = tuple((*each, _clone_mount(each[1], spec["dev"], mapping)) for each in handed)
+        if mapping is not None and wire["mountpoint_record"] is not None:
+            self.record = open_record(wire["mountpoint_record"])
+        if wire["runtime"] is not None:
+            handed = (each for each in enumerate(wire["mounts"]) if detached.is_handed(each[1]))
+            self.handed = tuple((*each, _clone_mount(each[1], wire["shows_devices"], mapping)) for each in handed)
             return
-        self.mounts = tuple((mount, _clone_mount(mount, spec["dev"], mapping)) for mount in spec["mounts"])
-        self.devices = tuple((target, _clone_device(source)) for source, target in spec["devices"])
-        self.own_nodes = mapping is None and spec["own_nodes"]
+        self.mounts = tuple((mount, _clone_mount(mount, wire["shows_devices"], mapping)) for mount in wire["mounts"])
+        self.devices = tuple((target, _clone_device(source)) for source, target in wire["devices"])
+        self.own_nodes = mapping is None and wire["makes_nodes"]
         # A user namespace may make no nodes. Its root directory may be mounted over ours, which has the caller's.
         self.nodes = {} if self.own_nodes else {name: _clone_device("/dev/" + name) for name in NODES}
 
@@ -62,24 +59,24 @@ class Sources:
 class Tree:
     """The rootfs attached in this mount namespace, and what is mounted in it."""
 
-    def __init__(self, spec: Spec, sources: Sources) -> None:
-        self.scratch = _open_scratch(spec)
+    def __init__(self, wire: Wire, sources: Sources) -> None:
+        self.scratch = _open_scratch(wire)
         self.root = _attach_root(self.scratch, sources.rootfs)
-        self.places = Places(self.root, spec["stubs"], sources.record)
+        self.places = Places(self.root, wire["mountpoint_record"], sources.record)
         self.dev = self.devpts = -1
 
-    def prepare_for_runtime(self, spec: Spec, sources: Sources) -> None:
+    def prepare_for_runtime(self, wire: Wire, runtime: Runtime, sources: Sources) -> None:
         """What an OCI runtime needs around the rootfs: mount points on record, a /proc of ours, one kind of cgroups."""
-        for path, directory in spec["points"]:
+        for path, directory in runtime["mountpoints"]:
             os.close(self.places.make(path, directory=directory))
         for number, mount, bind in sources.handed:
-            fd = self.part(_clone_new(_with_attributes(mount, spec["dev"])) if bind is None else bind, mount)
+            fd = self.part(_clone_new(_with_attributes(mount, wire["shows_devices"])) if bind is None else bind, mount)
             _make_place(self.scratch, f"mount-{number}", directory_wanted=_is_directory(fd))
             _attach_below(fd, self.scratch, f"mount-{number}")
-        self._write_bundle(spec)
-        if spec["namespaces"]["pid"] == "private":
+        self._write_bundle(wire, runtime)
+        if wire["namespaces"]["pid"] == "private":
             sys_.mount("proc", "/proc", "proc", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
-        if spec["cgroup2"]:
+        if runtime["needs_cgroup2"]:
             try:
                 sys_.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
             except (
@@ -88,42 +85,44 @@ class Tree:
                 if os.path.isdir(_UNIFIED):
                     sys_.mount(_UNIFIED, "/sys/fs/cgroup", None, sys_.MS_BIND)
 
-    def _write_bundle(self, spec: Spec) -> None:
+    def _write_bundle(self, wire: Wire, runtime: Runtime) -> None:
         """On a tmpfs that only this mount namespace has: the environment and the memory files may be secrets."""
         bundle = detached.clone_filesystem("tmpfs", "tmpfs", (*_INERT, "mode=700"))
         sys_.move_mount(bundle, "", self.scratch, BUNDLE, sys_.MOVE_MOUNT_F_EMPTY_PATH)
-        _write(bundle, "config.json", spec["config"], 0o600, None)
-        for number, (_, *content) in enumerate(spec["memory_files"]):
-            _write(bundle, str(number), *content)
+        _write(bundle, "config.json", runtime["config"], 0o600, None)
+        for number, (_, content, mode, owner) in enumerate(wire["memory_files"]):
+            _write(bundle, str(number), content, mode, owner)
         os.close(bundle)
 
-    def mount_system(self, spec: Spec, sources: Sources) -> None:
+    def mount_system(self, wire: Wire, sources: Sources) -> None:
         """proc, sys, dev and the cgroup view."""
-        self._mount_or_bind("proc", "/proc", spec["fresh"], ())
-        self._mount_or_bind("sysfs", "/sys", spec["fresh"], ("ro",))
+        self._mount_or_bind("proc", "/proc", wire["new_proc_sys"], ())
+        self._mount_or_bind("sysfs", "/sys", wire["new_proc_sys"], ("ro",))
         self._mount_cgroup()
-        self._mount_dev(spec, sources)
+        self._mount_dev(wire, sources)
 
-    def mount_others(self, spec: Spec, sources: Sources) -> None:
+    def mount_others(self, wire: Wire, sources: Sources) -> None:
         """The caller's files, devices and mounts, in this order, then the masks over all of it."""
-        self._bind_files(spec["files"])
+        self._bind_files(wire["files"])
         for number, (target, fd) in enumerate(sources.devices):
             own = self._own_device(fd, f"device-{number}") if sources.own_nodes else fd
             self.attach(own, target, directory=False)
         for mount, bind in sources.mounts:
             _, source, target, _, _ = mount
             try:
-                fd = self.part(_clone_new(_with_attributes(mount, spec["dev"])) if bind is None else bind, mount)
+                fd = self.part(
+                    _clone_new(_with_attributes(mount, wire["shows_devices"])) if bind is None else bind, mount
+                )
                 self.attach(fd, target, directory=_is_directory(fd))
             except OSError as error:
                 raise refused(f"mount {source or 'tmpfs'} at {target}", error) from error
-        for number, (target, *content) in enumerate(spec["memory_files"]):
-            _write(self.scratch, f"memory-{number}", *content)
+        for number, (target, content, mode, owner) in enumerate(wire["memory_files"]):
+            _write(self.scratch, f"memory-{number}", content, mode, owner)
             copy = sys_.open_tree(self.scratch, f"memory-{number}", sys_.OPEN_TREE_CLONE)
             detached.set_options(copy, ("ro",))
             self.attach(copy, target, directory=False)
-        self._make_readonly(spec["readonly"])
-        self._mask(spec["masked"])
+        self._make_readonly(wire["readonly_paths"])
+        self._mask(wire["masked_paths"])
 
     def attach(self, fd: int, target: str, *, directory: bool) -> None:
         """Attach the detached mount `fd` at a path inside the rootfs, made when missing; closes `fd`."""
@@ -187,7 +186,7 @@ class Tree:
         os.close(fd)
         os.close(place)
 
-    def _mount_dev(self, spec: Spec, sources: Sources) -> None:
+    def _mount_dev(self, wire: Wire, sources: Sources) -> None:
         # nodev: a node that the command makes itself (CAP_MKNOD is a default) opens nothing of the host's.
         dev = detached.clone_filesystem("tmpfs", "tmpfs", ("nosuid", "nodev", "mode=755", "size=65536k"))
         for target, name in _DEV_LINKS:
@@ -199,7 +198,7 @@ class Tree:
             _attach_below(_node(dev, name, numbers, sources), dev, name)
         self.devpts = _devpts()
         sys_.move_mount(self.devpts, "", dev, "pts", sys_.MOVE_MOUNT_F_EMPTY_PATH)
-        size = f"size={spec['shm_size']}"
+        size = f"size={wire['shm_size']}"
         _attach_below(detached.clone_filesystem("tmpfs", "shm", (*_INERT, "mode=1777", size)), dev, "shm")
         _attach_mqueue(dev)
         self.dev = dev
@@ -274,10 +273,10 @@ def _make_place(directory: int, name: str, *, directory_wanted: bool) -> None:
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=directory))
 
 
-def _clone_rootfs(spec: Spec, mapping: Mapping | None) -> tuple[tuple[detached.Description, int | None], ...]:
+def _clone_rootfs(wire: Wire, mapping: Mapping | None) -> tuple[tuple[detached.Description, int | None], ...]:
     clones: list[tuple[detached.Description, int | None]] = []
-    for mount in spec["rootfs"]:
-        described = _with_attributes(mount, spec["dev"])
+    for mount in wire["rootfs"]:
+        described = _with_attributes(mount, wire["shows_devices"])
         if mapping is not None:
             clones.append((described, mapping.clone(described)))
             continue
@@ -362,15 +361,15 @@ def _with_attributes(mount: detached.Description, dev: bool) -> detached.Descrip
     return kind, source, target, (*(() if "dev" in options else (word,)), *options), lower
 
 
-def _open_scratch(spec: Spec) -> int:
+def _open_scratch(wire: Wire) -> int:
     """A tmpfs nobody sees, at the caller's scratch directory: where the root hangs until it is one, and for files.
 
     For an OCI runtime it is that directory, its bundle.
     """
-    path = spec["scratch"]
-    if spec["runtime"] is not None:
+    path = wire["scratch"]
+    if wire["runtime"] is not None:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    if spec["users"] is not None:
+    if wire["users"] is not None:
         path = "/dev"  # which is needed no more, and open to the namespace's root as the caller's directory is not
     try:
         fd = detached.clone_filesystem("tmpfs", "tmpfs", ("nosuid", "nodev", "mode=700"))

@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Literal
 
 from builda.errors import IsolationUnavailable
 from builda.isolation.chroot import check_confinement
-from builda.isolation.namespaces import run_child, to_wire
+from builda.isolation.namespaces import check, run_child
 from builda.isolation.serving import filter_program
+from builda.isolation.wire import NAMESPACES, Method
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.events import Emit
     from builda.isolation.spec import Process, Sandbox
+    from builda.isolation.wire import PlainTree
+
+_ALL_SHARED = dict.fromkeys(NAMESPACES, "host")
 
 
 class TreeIsolation:
@@ -37,12 +41,11 @@ class TreeIsolation:
         if sandbox.mounts or sandbox.files or sandbox.devices:
             raise IsolationUnavailable("nothing can be mounted here", hint="what a command needs is put into its tree")
         (root,) = sandbox.rootfs
-        wire = to_wire(replace(process, no_new_privileges=True), sandbox, self._cache)
-        wire["namespaces"] = dict.fromkeys(("pid", "ipc", "uts", "cgroup", "network"), "host")
-        wire["wait_for_network"] = False
-        wire["relay"] = None
-        wire["tree"] = root.source
-        # Which are in the tree by now, and are held open for writing: what is to be executed could not be then.
-        wire["memory_files"] = tuple(file.target for file in sandbox.memory_files if not file.mode & 0o111)
-        wire["listener"] = filter_program(os.uname().machine)
-        return run_child(wire, process, emit)
+        # The builder has put them into the tree. The child holds them open for writing, so that no file that is to be
+        # executed can be among them (ETXTBSY).
+        secrets = tuple(file.target for file in sandbox.memory_files if not file.mode & 0o111)
+        plain: PlainTree = {"root": root.source, "secrets": secrets, "filter": filter_program(os.uname().machine)}
+        process = replace(process, no_new_privileges=True)
+        sandbox = replace(sandbox, namespaces=_ALL_SHARED, network="host", memory_files=())
+        checked = check(process, sandbox, self._cache)
+        return run_child(process, sandbox, emit, checked=checked, method=Method(plain_tree=plain))
