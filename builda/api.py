@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from builda.errors import BuildaError, StoreUnavailable
@@ -157,10 +158,12 @@ def builder_over(
     environ: Mapping[str, str],
     files: NamedFiles = NamedFiles(),  # noqa: B008  # an immutable value
     uid: int | None = None,
+    tracing: bool = False,
 ) -> Iterator[Builder]:
     """A builder over an open store; its connections and threads end with the block.
 
-    `uid` is whose credentials are used: in a user namespace that is not this process's own.
+    `uid` is whose credentials are used: in a user namespace that is not this process's own. With `tracing`, `emit`
+    also gets what was decided and why.
     """
     from builda.builder.builder import Builder
 
@@ -185,6 +188,7 @@ def builder_over(
             environ=environ,
             defaults=lambda: _defaults(remote.places(), files.mounts, emit),
             configured_environ=lambda: _configured_environ(remote.places()),
+            tracing=tracing,
         ) as builder:
             yield builder
     finally:
@@ -202,6 +206,7 @@ class Registries:
         self._environ = environ
         self._files = files
         self._uid = uid
+        self._lock = Lock()  # stages of one build ask at the same time
         self._clients: dict[RegistryAccess, RegistryClient] = {}
         self._policies: dict[str | None, Policy | None] = {}
 
@@ -232,9 +237,10 @@ class Registries:
         from builda.registry.policy import Policy, docker_scopes, file_scopes
         from builda.transfer.locate import Location
 
-        if access.policy not in self._policies:
-            self._policies[access.policy] = Policy.load(self.places(), _path(access.policy))
-        policy = self._policies[access.policy]
+        with self._lock:
+            if access.policy not in self._policies:
+                self._policies[access.policy] = Policy.load(self.places(), _path(access.policy))
+            policy = self._policies[access.policy]
         if policy is None:
             return
         if isinstance(place, Location):
@@ -257,25 +263,29 @@ class Registries:
         return Places(self._environ, os.geteuid() if self._uid is None else self._uid)
 
     def _client(self, access: RegistryAccess) -> RegistryClient:
-        if access not in self._clients:
-            from builda import containersconf
-            from builda.registry.client import RegistryClient, RegistryOptions
+        with self._lock:
+            if access not in self._clients:
+                self._clients[access] = self._new_client(access)
+            return self._clients[access]
 
-            said = containersconf.load(self.places())
-            options = RegistryOptions(
-                authfile=_path(access.authfile),
-                creds=access.creds,
-                cert_dir=_path(access.cert_dir),
-                tls_verify=access.tls_verify,
-                retry=_first(access.retry, said.retry, 3),
-                retry_delay=_first(access.retry_delay, said.retry_delay, None),
-                registries_conf=_path(self._files.conf),
-                drop_ins=_path(self._files.drop_ins),
-                short_name_aliases=_path(self._files.aliases),
-            )
-            environ = {**said.env, **self._environ}
-            self._clients[access] = RegistryClient(options, self._emit, environ=environ, uid=self._uid)
-        return self._clients[access]
+    def _new_client(self, access: RegistryAccess) -> RegistryClient:
+        from builda import containersconf
+        from builda.registry.client import RegistryClient, RegistryOptions
+
+        said = containersconf.load(self.places())
+        options = RegistryOptions(
+            authfile=_path(access.authfile),
+            creds=access.creds,
+            cert_dir=_path(access.cert_dir),
+            tls_verify=access.tls_verify,
+            retry=_first(access.retry, said.retry, 3),
+            retry_delay=_first(access.retry_delay, said.retry_delay, None),
+            registries_conf=_path(self._files.conf),
+            drop_ins=_path(self._files.drop_ins),
+            short_name_aliases=_path(self._files.aliases),
+        )
+        environ = {**said.env, **self._environ}
+        return RegistryClient(options, self._emit, environ=environ, uid=self._uid)
 
 
 def _configured_environ(places: Places) -> Mapping[str, str]:

@@ -91,7 +91,7 @@ def build(builder: Builder, request: BuildRequest, options: ExecuteOptions | Non
         compiled = _compiled(builder, request, parsed, chosen.pull, configs)
         _warn(builder, parsed, _facts(request, chosen.inputs.ignore_file, configs.get), request)
         pull = replace(chosen.pull, platform=request.platform or chosen.pull.platform)
-        return execute(builder, compiled.plan, replace(chosen, pull=pull))
+        return execute(builder.context, compiled.plan, replace(chosen, pull=pull))
 
 
 def build_directory(

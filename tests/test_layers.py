@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "builda"
@@ -75,6 +75,73 @@ def test_imports_go_only_where_the_architecture_allows() -> None:
             if there not in ALLOWED[here] | {here, "values", "display", "__version__"}:
                 wrong.append(f"{path.relative_to(PACKAGE.parent)}:{line}: {here} imports {there}")
     assert not wrong, "\n".join(wrong)
+
+
+CIRCLES: dict[frozenset[str], str] = {
+    frozenset(
+        {"linux.detached", "linux.fuse"}
+    ): "a mount by fuse-overlayfs is made and opened by each other's functions",
+    frozenset({"linux.subids", "linux.userns"}): "a type only",
+    frozenset({"store.fsck", "store.gc", "store.store"}): "the store's type only",
+}
+"""Modules that still import each other, and why. The list may only become shorter."""
+
+
+def _modules() -> dict[str, Path]:
+    paths = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    return {name.removesuffix(".__init__").removeprefix("builda."): path for name, path in paths.items()}
+
+
+def _imported_modules(path: Path, modules: Mapping[str, Path]) -> set[str]:
+    """The modules that one imports, wherever it does: at its top, in functions, for type checkers only.
+
+    `from builda import NAME` means the module NAME: the root package itself holds only a version and the place of each
+    public name.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name.removeprefix("builda.") in modules else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name.removeprefix("builda.") for name in found if name.startswith("builda.")} & modules.keys()
+
+
+def _circles(graph: Mapping[str, set[str]]) -> set[frozenset[str]]:
+    """The groups of modules each of which leads to all others of its group."""
+    left = {name: set(below) for name, below in graph.items()}
+    while ends := [name for name, below in left.items() if not below & left.keys()]:
+        for name in ends:  # imports nothing that is left, so no circle goes through it
+            del left[name]
+    reached = {name: below & left.keys() for name, below in left.items()}
+    for middle in reached:
+        for below in reached.values():
+            if middle in below:
+                below |= reached[middle]
+    rings = {frozenset(other for other in below if name in reached[other]) for name, below in reached.items()}
+    return {ring for ring in rings if len(ring) > 1}
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": {"e"}, "e": {"f"}, "f": {"d"}, "g": set(), "h": {"g", "a"}}
+    assert _circles(graph) == {frozenset("bc"), frozenset("def")}
+
+
+def test_no_modules_import_each_other() -> None:
+    """Type-only imports and those in functions count: what needs each other cannot be read alone."""
+    modules = _modules()
+    graph = {name: _imported_modules(path, modules) - {name} for name, path in modules.items()}
+    found = _circles(graph)
+    assert not found - CIRCLES.keys(), "\n".join(" ".join(sorted(ring)) for ring in found - CIRCLES.keys())
+    assert not CIRCLES.keys() - found, "no circle any more, so no exception"
+
+
+def test_primitives_take_a_context_and_no_builder() -> None:
+    """Only what wires a Builder, or offers one to scripts and verbs, knows the class."""
+    modules = _modules()
+    knowing = {name for name, path in modules.items() if "builder.builder" in _imported_modules(path, modules)}
+    assert not {name for name in knowing if name.startswith("builder.")}
 
 
 def test_images_from_outside_are_opened_where_the_policy_is_asked() -> None:

@@ -9,21 +9,24 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.duplicate import duplicate, look_like
+from builda.builder.mounting import viewed
 from builda.builder.subtree import is_directory, part_of, shown, subtree, writable
 from builda.builder.treed import with_tree
+from builda.builder.working_tree import rootfs
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import owners, paths
 from builda.isolation.spec import MemoryFile
 from builda.linux.detached import split_part
 from builda.linux.mount import Mount
 from builda.linux.userns import in_user_namespace
-from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
+from builda.plan import Context as BuildContext
+from builda.plan import FromContainer, FromImage, FromStage, NamedContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.options import Inputs
     from builda.builder.usernamespace import Users
     from builda.isolation.spec import User
@@ -47,15 +50,15 @@ class Attachments(NamedTuple):
 
 @contextmanager
 def attached(
-    builder: Builder, step: Run, options: RunOptions, inputs: Inputs, user: User, users: Users | None, scratch: str
+    ctx: Context, step: Run, options: RunOptions, inputs: Inputs, user: User, users: Users | None, scratch: str
 ) -> Iterator[Attachments]:
     """What volumes and mounts the run asks for; locks of cache mounts are held for the time of the block.
 
     Sockets are made in `scratch`, which the caller removes. `users` is the command's own user namespace, if any.
     """
     with ExitStack() as stack:
-        work = _Work(builder, inputs, user, users, scratch, stack)
-        if not builder.store.can_mount:
+        work = _Work(ctx, inputs, user, users, scratch, stack)
+        if not ctx.store.can_mount:
             work.take_caches(step.mounts)
         mounts = [work.volume(text) for text in options.volumes]
         env: list[tuple[str, str]] = []
@@ -97,9 +100,9 @@ class _Work:
     """The mounts of one run, each made ready in turn."""
 
     def __init__(
-        self, builder: Builder, inputs: Inputs, user: User, users: Users | None, scratch: str, stack: ExitStack
+        self, ctx: Context, inputs: Inputs, user: User, users: Users | None, scratch: str, stack: ExitStack
     ) -> None:
-        self.builder = builder
+        self.ctx = ctx
         self.inputs = inputs
         self.user = user
         self.users = users
@@ -165,7 +168,7 @@ class _Work:
 
     def over(self, mount: Mount) -> Mount:
         """The same to be written to, and what is written is thrown away. The run root may not be able to hold it."""
-        store = self.builder.store
+        store = self.ctx.store
         source = (mount.lower or (mount.source,))[0]
         if not store.can_mount:  # what is read-only is put into the tree as a copy
             return mount if mount.lower else mount._replace(type="bind", options=("ro", *_part(mount)))
@@ -190,7 +193,7 @@ class _Work:
         """A new private directory on the store's file system, gone after the run."""
         from builda.store.layout import temporary
 
-        store = self.builder.store
+        store = self.ctx.store
         store.lease()
         path = temporary(store.layout)
         os.mkdir(path, 0o700)
@@ -216,7 +219,7 @@ class _Work:
         _check_words(mount.options, mount.target)
         propagation = tuple(word for word in mount.options if word in _PROPAGATIONS)
         found = self.source(mount.from_, mount.source, mount.target)
-        callers = isinstance(mount.from_, Context | NamedContext)
+        callers = isinstance(mount.from_, BuildContext | NamedContext)
         if "U" in mount.options:
             if not callers or self.inputs.discard_writes or found.type != "rbind":
                 user = (self.user.uid, self.user.gid)
@@ -233,7 +236,7 @@ class _Work:
 
     def owned(self, made: Mount, owner: tuple[int, int], *, read_only: bool) -> Mount:
         """What `over` made, with all of it given to `owner`."""
-        if not self.builder.store.can_mount:
+        if not self.ctx.store.can_mount:
             raise Unsupported(f"mount option U needs a mode that can mount: {made.target}")
         if made.type == "bind":
             _chown_tree(made.source, *owner)
@@ -246,7 +249,7 @@ class _Work:
 
         None where they are root's already, or where that would take a copy of them.
         """
-        store = self.builder.store
+        store = self.ctx.store
         if not store.can_mount or in_user_namespace() or not _has_other_owners(found):
             return None
         if not is_directory(found):
@@ -267,28 +270,29 @@ class _Work:
     def source(self, source: Source, path: str, target: str) -> Mount:
         """A read-only mount at `target` of what a `--mount` names."""
         match source:
-            case Context():
+            case BuildContext():
                 return self.local(self.inputs.context, path, target)
             case NamedContext(name):
                 if name not in self.inputs.named:
                     raise NotFound(f"no such build context: {name}")
                 return self.local(self.inputs.named[name], path, target)
             case FromStage(index):
-                container = with_tree(self.builder, self.inputs.stages[index])
-                return subtree(self.builder.rootfs(container), path, target, name=f"stage {index}")
+                container = with_tree(self.ctx, self.inputs.stages[index])
+                return subtree(rootfs(self.ctx, container), path, target, name=f"stage {index}")
             case FromContainer(name):
-                container = with_tree(self.builder, self.builder.store.container(name))
-                return subtree(self.builder.rootfs(container), path, target, name=name)
+                container = with_tree(self.ctx, self.ctx.store.container(name))
+                return subtree(rootfs(self.ctx, container), path, target, name=name)
             case FromImage(name):
                 from builda.builder.options import PullOptions
+                from builda.builder.pull import pull
 
-                image = self.builder.pull(name, PullOptions(access=self.inputs.access))
-                return subtree(self.stack.enter_context(self.builder.view(image)), path, target, name=name)
+                image = pull(self.ctx, name, PullOptions(access=self.inputs.access))
+                return subtree(self.stack.enter_context(viewed(self.ctx, image)), path, target, name=name)
 
     def local(self, context: Path | None, path: str, target: str) -> Mount:
         """Inside the context; without one a path of the caller's shell."""
         if context is None:
-            here = os.path.join(self.builder.cwd, path)
+            here = os.path.join(self.ctx.cwd, path)
             if not os.path.exists(here):
                 raise NotFound(f"no such file or directory to mount: {here}")
             return Mount("rbind", here, target, ("ro",))
@@ -303,7 +307,7 @@ class _Work:
         owner = (mount.uid or 0, mount.gid or 0)
         path = self.cache_directory(mount)
         self.fill(path, mount, owner)
-        part = self.part_of_cache(path, mount, owner) if isinstance(mount.from_, Context) else ()
+        part = self.part_of_cache(path, mount, owner) if isinstance(mount.from_, BuildContext) else ()
         return self.mapped(Mount("bind", path, mount.target, ("ro" if mount.read_only else "rw", *part)))
 
     def part_of_cache(self, path: str, mount: RunMount, owner: tuple[int, int]) -> tuple[str, ...]:
@@ -311,7 +315,7 @@ class _Work:
         source = posixpath.normpath(f"/{mount.source}")
         if source == "/":
             return ()
-        if not self.builder.store.can_mount:
+        if not self.ctx.store.can_mount:
             raise Unsupported(
                 f"a part of a cache needs a mode that can mount: {mount.target}", hint="leave out source="
             )
@@ -326,7 +330,7 @@ class _Work:
             os.close(root)
 
     def cache_directory(self, mount: RunMount) -> str:
-        store, identity = self.builder.store, _cache_identity(mount)
+        store, identity = self.ctx.store, _cache_identity(mount)
         if store.can_mount or mount.sharing == "private":
             return self.stack.enter_context(store.cache_mount(identity, mount.sharing))
         if identity not in self.caches:
@@ -343,13 +347,13 @@ class _Work:
         """
         shared = {_cache_identity(mount) for mount in mounts if mount.type == "cache" and mount.sharing != "private"}
         for identity in sorted(shared):
-            self.caches[identity] = self.stack.enter_context(self.builder.store.cache_mount(identity, "locked"))
+            self.caches[identity] = self.stack.enter_context(self.ctx.store.cache_mount(identity, "locked"))
 
     def fill(self, path: str, mount: RunMount, owner: tuple[int, int]) -> None:
         """Give a cache directory its owner and mode, and what it holds at first, the first time it is used."""
         if os.listdir(path):
             return
-        if not isinstance(mount.from_, Context):
+        if not isinstance(mount.from_, BuildContext):
             found = self.source(mount.from_, mount.source, "/")
             if not is_directory(found):
                 raise InvalidValue(f"a cache starts from a directory: {mount.source}")
@@ -392,7 +396,7 @@ class _Work:
 
     def socket_directory(self) -> str:
         """Where nothing can be mounted a socket is moved into the tree, and so has to be on its file system."""
-        return self.directory("agent") if self.builder.store.can_mount else self.stored()
+        return self.directory("agent") if self.ctx.store.can_mount else self.stored()
 
 
 def _start_upper(stacked: Mount, source: str) -> None:

@@ -7,7 +7,6 @@ needs.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from builda import __version__
+from builda.builder.context import Context, Network
 from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions, RegistryAccess
-from builda.errors import NotFound, TreeNeeded
-from builda.events import Decided, ignore
+from builda.events import ignore
 from builda.linux.userns import in_user_namespace
-from builda.store.layout import COMPOSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
     from builda.builder.layers import LayerOptions, Layers
     from builda.builder.remote import Remote
-    from builda.events import Emit, Subject
+    from builda.events import Emit
     from builda.isolation.spec import Isolation
     from builda.linux.mount import Mount
     from builda.linux.stopping import Stop
@@ -64,31 +62,52 @@ class Builder:
         defaults: Callable[[], RunOptions] | None = None,
         configured_environ: Callable[[], Mapping[str, str]] = dict,
         cwd: Path | None = None,
+        tracing: bool = False,
     ) -> None:
-        self.store = store
-        self.remote = remote
-        self.isolation = isolation
-        self.emit = emit
-        self.now = now
-        self.environ = environ
         self._defaults = defaults
-        self._configured_environ = configured_environ
-        self._cwd = cwd
-        self.tracing = False  # whether `decided` tells
-        self.relay_failed = False  # whether it was found, and said, that no private network can be made here
-        self.private_network = not in_user_namespace()  # what a command gets that asks for none; the host's elsewhere
+        self.context = Context(
+            store=store,
+            remote=remote,
+            isolation=isolation,
+            layers=lambda: self._layers,
+            run_defaults=lambda: self.defaults,
+            network=Network(private=not in_user_namespace()),
+            version=self.version,
+            emit=emit,
+            now=now,
+            environ=environ,
+            configured_environ=configured_environ,
+            directory=cwd,
+            tracing=tracing,
+        )
 
     def __enter__(self) -> Self:
         return self
 
-    def decided(self, subject: Subject, message: Callable[[], str]) -> None:
-        """Tell what was chosen, if somebody traces that; the message is made only then."""
-        if self.tracing:
-            self.emit(Decided(subject=subject, message=message()))
-
     def __exit__(self, *_: object) -> None:
-        if "layers" in self.__dict__:
-            self.layers.close()
+        if "_layers" in self.__dict__:
+            self._layers.close()
+
+    @cached_property
+    def _layers(self) -> Layers:
+        from builda.builder.layers import Layers
+
+        return Layers(self.store)
+
+    @property
+    def store(self) -> Store:
+        """Where images and working containers are."""
+        return self.context.store
+
+    @property
+    def emit(self) -> Emit:
+        """What is called with events."""
+        return self.context.emit
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The caller's environment, which commands see no more of than proxies and, on a terminal, TERM."""
+        return self.context.environ
 
     @cached_property
     def defaults(self) -> RunOptions:
@@ -97,47 +116,21 @@ class Builder:
 
         return RunOptions() if self._defaults is None else self._defaults()
 
-    def run_options(self, options: RunOptions) -> RunOptions:
-        """The options over the defaults; a capability that is added here is not dropped there."""
-        from builda.values import replace
-
-        base = self.defaults
-        if base.cap_drop:
-            added = {name.strip().upper().removeprefix("CAP_") for name in options.cap_add}
-            kept = (name for name in base.cap_drop if "ALL" not in added and name.removeprefix("CAP_") not in added)
-            base = replace(base, cap_drop=tuple(kept))
-        return options.over(base)
-
-    @property
-    def cwd(self) -> Path:
-        """Where relative paths of a script start; asked for when one comes, as a directory may be gone by then."""
-        if self._cwd is not None:
-            return self._cwd
-        try:
-            return Path.cwd()
-        except FileNotFoundError as error:
-            hint = "go to one that exists, or write absolute paths"
-            raise NotFound("no such file or directory: the working directory is gone", hint=hint) from error
-
     def default_network(self, options: RunOptions) -> Literal["private", "host"]:
         """The network of a command whose options name none."""
-        if not self.private_network:
-            return "host"
-        if self.store.can_mount and options.isolation in (None, "native"):  # which need not be imported to know that
-            return "private"
-        return "host" if self.isolation(options).name == "chroot" else "private"
+        return self.context.default_network(options)
 
     def pull(self, name: str, options: PullOptions = _PULL) -> Image:
         """The image that `name` means (name, ID, digest, or transport and argument), fetched as the policy says."""
         from builda.builder.pull import pull
 
-        return pull(self, name, options)
+        return pull(self.context, name, options)
 
     def tagged(self, name: str, access: RegistryAccess = _ACCESS) -> tuple[str, ...]:
         """The full names of all tags of the repository that `name`, which has no tag of its own, means."""
         from builda.builder.pull import tagged
 
-        return tagged(self, name, access)
+        return tagged(self.context, name, access)
 
     def push(self, image: str, destination: str | None = None, options: PushOptions = _PUSH) -> Descriptor:
         """Copy a stored image to `destination` (default: its own name's registry); what was written, by digest.
@@ -147,46 +140,46 @@ class Builder:
         """
         from builda.builder.push import push
 
-        return push(self, image, destination, options)
+        return push(self.context, image, destination, options)
 
     def from_image(self, name: str, options: FromOptions = _FROM) -> WorkingContainer:
         """A new working container on the image that `name` means; `scratch` is the empty one."""
         from builda.builder.create import from_image
 
-        return from_image(self, name, options)
+        return from_image(self.context, name, options)
 
     def mount(self, container: WorkingContainer) -> Path:
         """Mount the root file system where every process sees it, until `umount`; a second call gives the same path."""
         from builda.builder.mounting import mount
 
-        return mount(self, container)
+        return mount(self.context, container)
 
     def umount(self, container: WorkingContainer) -> bool:
         """Undo `mount`; False when it was not mounted."""
         from builda.builder.mounting import umount
 
-        return umount(self, container)
+        return umount(self.context, container)
 
     @contextmanager
     def mounted(self, container: WorkingContainer) -> Iterator[int]:
         """A directory descriptor of the root file system for the time of a `with`; it is mounted nowhere else."""
         from builda.builder.mounting import opened
 
-        with opened(self, container) as (root, _):
+        with opened(self.context, container) as (root, _):
             yield root
 
     def rootfs(self, container: WorkingContainer) -> tuple[Mount, ...]:
         """How to mount the working tree: as its `builda mount` where there is one, never a second time beside it."""
-        from builda.builder.mounting import rootfs
         from builda.builder.treed import with_tree
+        from builda.builder.working_tree import rootfs
 
-        return rootfs(self, with_tree(self, container))
+        return rootfs(self.context, with_tree(self.context, container))
 
     def view(self, image: Image) -> AbstractContextManager[tuple[Mount, ...]]:
         """How to mount an image read-only, for the time of a `with`; it is unpacked when it was not."""
         from builda.builder.mounting import viewed
 
-        return viewed(self, image)
+        return viewed(self.context, image)
 
     def run(
         self,
@@ -208,13 +201,11 @@ class Builder:
 
         if not isinstance(step, RunStep):  # as a list of words, which subprocess would take
             raise TypeError(f"run takes a Run, as in builda.Run(args=('true',)): {step!r}")
-        from builda.builder.process import Surroundings
+        from builda.builder.process import surroundings
         from builda.builder.run import run
 
-        terminal = _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
-        environ = {**self._configured_environ(), **self.environ}
-        around = Surroundings(environ=environ, terminal=terminal, capture=capture, stage=stage, stop=stop)
-        return run(self, container, step, inputs, valid_statuses, around)
+        around = surroundings(self.context, capture=capture, stage=stage, stop=stop)
+        return run(self.context, container, step, inputs, valid_statuses, around)
 
     def copy(
         self, container: WorkingContainer, step: Copy, *, inputs: Inputs = _INPUTS
@@ -222,26 +213,19 @@ class Builder:
         """Copy files in; with the digest of the content, None when nothing was copied."""
         from builda.builder.copying import copy
 
-        try:
-            return copy(self, container, step, inputs)
-        except TreeNeeded:
-            if self.store.driver == COMPOSED:
-                raise
-        from builda.builder.treed import with_tree
-
-        return copy(self, with_tree(self, container), step, inputs)
+        return copy(self.context, container, step, inputs)
 
     def make_directory(self, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
         """Make sure that a directory exists; a new one belongs to the step's user."""
         from builda.builder.copying import make_directory
 
-        return make_directory(self, container, step)
+        return make_directory(self.context, container, step)
 
     def config(self, container: WorkingContainer, step: Configure) -> WorkingContainer:
         """Edit the pending configuration; the files are not touched, nor even mounted."""
         from builda.builder.records import configure
 
-        return configure(self, container, step)
+        return configure(self.context, container, step)
 
     def freeze(
         self,
@@ -260,24 +244,19 @@ class Builder:
         from builda.builder.freezing import freeze
         from builda.builder.layers import LayerOptions
 
-        return freeze(self, container, created_by, comment, (options or LayerOptions()) if background else None)
-
-    @cached_property
-    def layers(self) -> Layers:
-        """The frozen layers that threads are storing."""
-        from builda.builder.layers import Layers
-
-        return Layers(self.store, self.emit)
+        return freeze(self.context, container, created_by, comment, (options or LayerOptions()) if background else None)
 
     def commit(self, container: WorkingContainer, options: CommitOptions = _COMMIT) -> Image:
         """Make an image of the working container. Its name points at it only when it is whole."""
         from builda.builder.commit import commit
 
-        return commit(self, container, options)
+        return commit(self.context, container, options)
 
     def remove(self, container: WorkingContainer) -> None:
         """Remove the working container and its mount; InUse when something runs in it."""
-        self.store.remove_container(container, detach=_detach)
+        from builda.builder.removal import remove
+
+        remove(self.context, container)
 
     def prune(self, *, all_images: bool = False, force: bool = False, until: float | None = None) -> Removal:
         """Remove what nothing needs, and what killed commands left, on disk and elsewhere on the machine.
@@ -286,23 +265,6 @@ class Builder:
         which with `force` goes first. With `until`, seconds since the epoch, only images that were made, and caches
         that were last used, before that time.
         """
-        from builda.isolation import remove_leftovers
+        from builda.builder.removal import prune
 
-        removal = self.store.prune(all_images=all_images, force=force, detach=_detach, until=until)
-        if os.geteuid() == 0 and self.private_network and self.store.can_mount and self.store.no_run is None:
-            remove_leftovers()
-        return removal
-
-
-def _detach(path: str) -> None:
-    from builda.linux.mount import detach
-
-    detach(path)
-
-
-def _is_terminal(stream: object) -> bool:
-    """Whether a standard stream is one; False for those that are closed or replaced."""
-    try:
-        return bool(stream.isatty())  # type: ignore[attr-defined]  # None, or an object without it
-    except (AttributeError, ValueError):
-        return False
+        return prune(self.context, all_images=all_images, force=force, until=until)

@@ -19,7 +19,7 @@ from builda.values import dataclass, replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.options import RegistryAccess
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest
@@ -52,8 +52,8 @@ class LayerLost(Exception):
 class ImportedSteps:
     """The steps that the registries know. Threads may share it; nothing is asked before the first look-up."""
 
-    def __init__(self, builder: Builder, references: tuple[Reference, ...], access: RegistryAccess) -> None:
-        self._builder = builder
+    def __init__(self, ctx: Context, references: tuple[Reference, ...], access: RegistryAccess) -> None:
+        self._ctx = ctx
         self.references = references
         self._access = access
         self._lock = threading.Lock()
@@ -95,12 +95,12 @@ class ImportedSteps:
 
     def _load(self, reference: Reference, known: dict[Digest, list[CachedStep]]) -> None:
         try:
-            source = self._builder.remote.source(reference, self._access)
+            source = self._ctx.remote.source(reference, self._access)
             steps = read_steps(source)
         except BuildaError as error:
             missing = isinstance(error, RegistryError) and error.status == 404
             what = f"no build cache there yet: {reference}" if missing else f"build cache cannot be used: {error}"
-            self._builder.emit(Warned(message=what, hint=None if missing else error.hint))
+            self._ctx.emit(Warned(message=what, hint=None if missing else error.hint))
             return
         for step in steps:
             known.setdefault(step.key, []).append(step)
@@ -121,7 +121,7 @@ def read_steps(source: ImageSource) -> tuple[CachedStep, ...]:
 
 
 def fetched(
-    builder: Builder,
+    ctx: Context,
     steps: ImportedSteps,
     layers: tuple[FrozenLayer, ...],
     base: str | None,
@@ -142,7 +142,7 @@ def fetched(
         if layer.diff_id is not None:
             below = (*below, layer.diff_id)
         if layer.snapshot == ELSEWHERE:
-            made = _unpacked(builder, steps, layer, chain_ids(below)[-1], base, as_list=as_list)
+            made = _unpacked(ctx, steps, layer, chain_ids(below)[-1], base, as_list=as_list)
             layer = replace(layer, snapshot=made)
         base = layer.snapshot
         done.append(layer)
@@ -150,33 +150,33 @@ def fetched(
 
 
 def _unpacked(
-    builder: Builder, steps: ImportedSteps, layer: FrozenLayer, chain: Digest, parent: str | None, *, as_list: bool
+    ctx: Context, steps: ImportedSteps, layer: FrozenLayer, chain: Digest, parent: str | None, *, as_list: bool
 ) -> str:
     assert layer.blob is not None, "what is elsewhere was found with its digests"
     assert layer.diff_id is not None
-    store = builder.store
+    store = ctx.store
     try:
         if not store.has_blob(layer.blob.digest):
-            _fetch(builder, layer.blob, steps.source(layer.blob))
+            _fetch(ctx, layer.blob, steps.source(layer.blob))
         kind = store.lists if as_list else store.snapshots
-        return kind.unpack_layer(layer.blob, layer.diff_id, chain, parent, builder.emit)
+        return kind.unpack_layer(layer.blob, layer.diff_id, chain, parent, ctx.emit)
     except (RegistryError, CorruptContent) as error:
         raise LayerLost(f"layer of the build cache cannot be used: {error}") from error
 
 
-def _fetch(builder: Builder, layer: Descriptor, source: ImageSource) -> None:
+def _fetch(ctx: Context, layer: Descriptor, source: ImageSource) -> None:
     from builda.transfer.stored import StoreSink
 
-    StoreSink(builder.store).put_blob(layer, source, _progress(builder, layer))
-    builder.emit(BlobProgress(action="pull", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
+    StoreSink(ctx.store).put_blob(layer, source, _progress(ctx, layer))
+    ctx.emit(BlobProgress(action="pull", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
 
 
-def _progress(builder: Builder, layer: Descriptor) -> Callable[[int], None]:
+def _progress(ctx: Context, layer: Descriptor) -> Callable[[int], None]:
     moved = 0
 
     def progress(count: int) -> None:
         nonlocal moved
         moved += count
-        builder.emit(BlobProgress(action="pull", digest=layer.digest, offset=moved, total=layer.size))
+        ctx.emit(BlobProgress(action="pull", digest=layer.digest, offset=moved, total=layer.size))
 
     return progress

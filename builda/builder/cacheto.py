@@ -20,8 +20,8 @@ from builda.store.steps import ELSEWHERE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from builda.builder.builder import Builder
     from builda.builder.cachefrom import CachePlace, ImportedSteps
+    from builda.builder.context import Context
     from builda.builder.layers import LayerOptions
     from builda.builder.options import RegistryAccess
     from builda.oci.reference import Reference
@@ -47,41 +47,41 @@ class Export(NamedTuple):
     imported: ImportedSteps
 
 
-def push_cache(builder: Builder, export: Export, place: CachePlace, access: RegistryAccess) -> None:
+def push_cache(ctx: Context, export: Export, place: CachePlace, access: RegistryAccess) -> None:
     """The steps can be found at `place`; RegistryError when it does not take them, unless that is to be ignored."""
     reference = place.reference(export.target)
     try:
-        _push(builder, export, reference, access)
+        _push(ctx, export, reference, access)
     except BuildaError as error:
         if not place.ignore_error:
             raise
-        builder.emit(Warned(message=f"build cache was not pushed: {error}", hint=error.hint))
+        ctx.emit(Warned(message=f"build cache was not pushed: {error}", hint=error.hint))
 
 
-def _push(builder: Builder, export: Export, reference: Reference, access: RegistryAccess) -> None:
-    own = _cached_steps(builder, export)
-    there = _present(builder, reference, access)
+def _push(ctx: Context, export: Export, reference: Reference, access: RegistryAccess) -> None:
+    own = _cached_steps(ctx, export)
+    there = _present(ctx, reference, access)
     if all(key in there and there[key]._replace(created=step.created) == step for key, step in own.items()):
         return
-    sink = builder.remote.sink(reference, access, export.imported.references)
+    sink = ctx.remote.sink(reference, access, export.imported.references)
     for layer in {step.layer.digest: step.layer for step in own.values() if step.layer is not None}.values():
-        _put_layer(builder, export, sink, layer)
+        _put_layer(ctx, export, sink, layer)
     try:
-        _put_manifest(builder, sink, {**there, **own}.values())
+        _put_manifest(ctx, sink, {**there, **own}.values())
     except RegistryError as error:
         if not there or error.status not in (400, 404):
             raise
-        _put_manifest(builder, sink, own.values())  # layers of the old steps are gone, which no manifest may list
+        _put_manifest(ctx, sink, own.values())  # layers of the old steps are gone, which no manifest may list
 
 
-def _cached_steps(builder: Builder, export: Export) -> dict[Digest, CachedStep]:
+def _cached_steps(ctx: Context, export: Export) -> dict[Digest, CachedStep]:
     """The steps as others shall find them; waits for the threads that make their layers."""
     found: dict[Digest, CachedStep] = {}
     for step in export.steps:
         below = step.below
         layer, diff_id, chain = None, None, None
         for frozen in step.layers:
-            stored = _stored(builder, export, frozen)
+            stored = _stored(ctx, export, frozen)
             layer, diff_id = stored
             if diff_id is not None:
                 below = (*below, diff_id)
@@ -91,17 +91,17 @@ def _cached_steps(builder: Builder, export: Export) -> dict[Digest, CachedStep]:
     return found
 
 
-def _stored(builder: Builder, export: Export, frozen: FrozenLayer) -> tuple[Descriptor | None, Digest | None]:
+def _stored(ctx: Context, export: Export, frozen: FrozenLayer) -> tuple[Descriptor | None, Digest | None]:
     if frozen.snapshot == ELSEWHERE and not frozen.empty:
         return frozen.blob, frozen.diff_id
-    stored = builder.layers.result(frozen, export.how)
+    stored = ctx.layers().result(frozen, export.how, ctx.emit)
     return stored.blob, stored.diff_id
 
 
-def _present(builder: Builder, reference: Reference, access: RegistryAccess) -> dict[Digest, CachedStep]:
+def _present(ctx: Context, reference: Reference, access: RegistryAccess) -> dict[Digest, CachedStep]:
     """The steps that are there already; those of a damaged cache are replaced."""
     try:
-        return {step.key: step for step in read_steps(builder.remote.source(reference, access))}
+        return {step.key: step for step in read_steps(ctx.remote.source(reference, access))}
     except NotFound:
         return {}
     except RegistryError as error:
@@ -109,11 +109,11 @@ def _present(builder: Builder, reference: Reference, access: RegistryAccess) -> 
             raise
         return {}
     except CorruptContent as error:
-        builder.emit(Warned(message=f"build cache is replaced: {error}"))
+        ctx.emit(Warned(message=f"build cache is replaced: {error}"))
         return {}
 
 
-def _put_layer(builder: Builder, export: Export, sink: ImageSink, layer: Descriptor) -> None:
+def _put_layer(ctx: Context, export: Export, sink: ImageSink, layer: Descriptor) -> None:
     if sink.has_blob(layer):
         return
     moved = 0
@@ -121,28 +121,28 @@ def _put_layer(builder: Builder, export: Export, sink: ImageSink, layer: Descrip
     def progress(count: int) -> None:
         nonlocal moved
         moved += count
-        builder.emit(BlobProgress(action="push", digest=layer.digest, offset=moved, total=layer.size))
+        ctx.emit(BlobProgress(action="push", digest=layer.digest, offset=moved, total=layer.size))
 
-    sink.put_blob(layer, _source_of(builder, export, layer), progress)
-    builder.emit(BlobProgress(action="push", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
+    sink.put_blob(layer, _source_of(ctx, export, layer), progress)
+    ctx.emit(BlobProgress(action="push", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
 
 
-def _source_of(builder: Builder, export: Export, layer: Descriptor) -> ImageSource:
+def _source_of(ctx: Context, export: Export, layer: Descriptor) -> ImageSource:
     """The store, or where the layer was found: on the same registry it is mounted from there and never sent."""
-    if builder.store.has_blob(layer.digest):
+    if ctx.store.has_blob(layer.digest):
         from builda.transfer.stored import BlobsSource
 
-        return BlobsSource(builder.store)
+        return BlobsSource(ctx.store)
     return export.imported.source(layer)
 
 
-def _put_manifest(builder: Builder, sink: ImageSink, steps: Iterable[CachedStep]) -> None:
+def _put_manifest(ctx: Context, sink: ImageSink, steps: Iterable[CachedStep]) -> None:
     from builda.transfer.stored import BlobsSource
 
     manifest, config = to_manifest(steps)
-    described = builder.store.put_bytes(config, manifest.config.media_type)
+    described = ctx.store.put_bytes(config, manifest.config.media_type)
     if not sink.has_blob(described):
-        sink.put_blob(described, BlobsSource(builder.store), lambda count: None)
+        sink.put_blob(described, BlobsSource(ctx.store), lambda count: None)
     data = manifest.dump()
     top = Descriptor(media_type=manifest.media_type, digest=Digest.of(data), size=len(data))
     sink.put_manifest(top, data, top=True)

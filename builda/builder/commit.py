@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder import layers
 from builda.builder.layers import LayerOptions, StoredLayer
-from builda.builder.mounting import occupied
 from builda.builder.moving import moving
 from builda.builder.push import local_name, write_to
 from builda.builder.records import timestamp
+from builda.builder.removal import remove
 from builda.builder.settling import settle
 from builda.builder.treed import treed
+from builda.builder.working_tree import occupied, rootfs
 from builda.display import without_passwords
 from builda.errors import InvalidValue, NotFound
 from builda.events import Warned
@@ -32,7 +33,7 @@ from builda.transfer.locate import parse_location
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.options import CommitOptions
     from builda.fs.tar import Writable
     from builda.store.store import Image, Store, WorkingContainer
@@ -52,31 +53,29 @@ class Part(NamedTuple):
     layer: StoredLayer = StoredLayer(None, None)
 
 
-def commit(builder: Builder, container: WorkingContainer, options: CommitOptions) -> Image:
+def commit(ctx: Context, container: WorkingContainer, options: CommitOptions) -> Image:
     """The image; with `remove` the container is gone afterwards, and its tree has become the image's unpacked layer.
 
     Of an image that only goes to a location the store makes no record, and it keeps the one that it may have.
     """
     location, names = _targets(options)
-    builder.store.lease()
-    with occupied(builder, container) as current, builder.store.running(current):
-        settle(builder, current)
+    ctx.store.lease()
+    with occupied(ctx, container) as current, ctx.store.running(current):
+        settle(ctx, current)
         if options.squash:
-            current = treed(builder, current)
-        parts = _parts(builder, current, options)
-        config, manifest = compose(
-            current, parts, _base(builder.store, current), options, builder.version, builder.now()
-        )
-        stored = _stored(builder.store, config, manifest)
+            current = treed(ctx, current)
+        parts = _parts(ctx, current, options)
+        config, manifest = compose(current, parts, _base(ctx.store, current), options, ctx.version, ctx.now())
+        stored = _stored(ctx.store, config, manifest)
         if location is None:
-            image = builder.store.put_image(stored, names=names)
+            image = ctx.store.put_image(stored, names=names)
         else:
-            image = _sent(builder, stored, location, names, options)
+            image = _sent(ctx, stored, location, names, options)
         if options.manifest is not None:
-            append_to_index(builder.store, local_name(options.manifest), image)
-        _keep_frozen(builder, current, parts, image, options)
+            append_to_index(ctx.store, local_name(options.manifest), image)
+        _keep_frozen(ctx, current, parts, image, options)
         if options.remove:
-            _retire(builder, current, parts, image, options)
+            _retire(ctx, current, parts, image, options)
         return image
 
 
@@ -176,7 +175,7 @@ def _annotations(container: WorkingContainer, options: CommitOptions, moment: st
     return {**annotations, **dict(options.annotations)}
 
 
-def _parts(builder: Builder, container: WorkingContainer, options: CommitOptions) -> tuple[Part, ...]:
+def _parts(ctx: Context, container: WorkingContainer, options: CommitOptions) -> tuple[Part, ...]:
     """The frozen layers, the history since, and what was changed since; or all of it squashed into one layer."""
     how = LayerOptions.of(options)
     own = History(
@@ -185,36 +184,36 @@ def _parts(builder: Builder, container: WorkingContainer, options: CommitOptions
     pending = tuple(Part(entry) for entry in container.history)
     if options.squash:
         steps = tuple(Part(layer.history) for layer in container.layers)
-        return (*steps, *pending, Part(own, _own_layer(builder, container, options, how)))
-    futures = [(layer.history, builder.layers.result(layer, how)) for layer in container.layers]
+        return (*steps, *pending, Part(own, _own_layer(ctx, container, options, how)))
+    futures = [(layer.history, ctx.layers().result(layer, how, ctx.emit)) for layer in container.layers]
     frozen = tuple(Part(history, layer) for history, layer in futures)
-    last = _own_layer(builder, container, options, how)
+    last = _own_layer(ctx, container, options, how)
     if last.blob is None and container.layers and container.created_by is None:
         return (*frozen, *pending)
     return (*frozen, *pending, Part(own, last))
 
 
-def _own_layer(builder: Builder, container: WorkingContainer, options: CommitOptions, how: LayerOptions) -> StoredLayer:
+def _own_layer(ctx: Context, container: WorkingContainer, options: CommitOptions, how: LayerOptions) -> StoredLayer:
     """The layer of what no frozen layer has: the changes, or the whole tree; and the host's files to add."""
 
     def tree(sink: Writable) -> tuple[str, ...]:
         if not options.squash:
-            snapshots = builder.store.kind_of(container.snapshot)
+            snapshots = ctx.store.kind_of(container.snapshot)
             return snapshots.write_changes(container.snapshot, sink, clamp=how.clamp, below=container.top)
         from builda.fs.layer import write_tree
         from builda.linux.mount import mounted
 
-        with mounted(builder.rootfs(container)) as root:
+        with mounted(rootfs(ctx, container)) as root:
             return write_tree(root, sink, clamp=how.clamp)
 
     def size() -> int | None:
-        return None if options.squash else builder.store.kind_of(container.snapshot).changed_size(container.snapshot)
+        return None if options.squash else ctx.store.kind_of(container.snapshot).changed_size(container.snapshot)
 
     produce = _with_files(tree, options.add_files, how) if options.add_files else tree
-    with moving(builder.emit, "store", container.name, size) as moved:
-        stored = layers.write(builder.store, produce, how, moved)
+    with moving(ctx.emit, "store", container.name, size) as moved:
+        stored = layers.write(ctx.store, produce, how, moved)
     for path in stored.skipped:
-        builder.emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
+        ctx.emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
     return stored
 
 
@@ -301,12 +300,12 @@ def _stored(store: Store, config: ImageConfig, manifest: Manifest) -> Descriptor
 
 
 def _sent(
-    builder: Builder, stored: Descriptor, location: Location, names: tuple[str, ...], options: CommitOptions
+    ctx: Context, stored: Descriptor, location: Location, names: tuple[str, ...], options: CommitOptions
 ) -> Image:
     """The image, which is at the location; the store has it too if it gets names."""
-    image = builder.store.images.unrecorded(stored)
-    write_to(builder, image, location, options.access)
-    return builder.store.put_image(stored, names=names) if names else image
+    image = ctx.store.images.unrecorded(stored)
+    write_to(ctx, image, location, options.access)
+    return ctx.store.put_image(stored, names=names) if names else image
 
 
 def _config_bytes(config: ImageConfig, media_type: str) -> bytes:
@@ -333,15 +332,15 @@ def append_to_index(store: Store, name: str, image: Image) -> Image:
 
 
 def _keep_frozen(
-    builder: Builder, container: WorkingContainer, parts: tuple[Part, ...], image: Image, options: CommitOptions
+    ctx: Context, container: WorkingContainer, parts: tuple[Part, ...], image: Image, options: CommitOptions
 ) -> None:
     """The frozen trees are found under the image's ChainIDs, so that the next `from` unpacks nothing."""
-    if options.squash or not LayerOptions.of(options).keeps_times or not _becomes_layer(builder.store, container):
+    if options.squash or not LayerOptions.of(options).keeps_times or not _becomes_layer(ctx.store, container):
         return
     chains = chain_ids(image.config.diff_ids)[len(container.config.diff_ids) :]
     frozen = [layer for layer, part in zip(container.layers, parts, strict=False) if part.layer.blob is not None]
     for layer, chain in zip(frozen, chains, strict=False):
-        builder.store.bind_chain(chain, layer.snapshot)
+        ctx.store.bind_chain(chain, layer.snapshot)
 
 
 def _becomes_layer(store: Store, container: WorkingContainer) -> bool:
@@ -351,15 +350,15 @@ def _becomes_layer(store: Store, container: WorkingContainer) -> bool:
 
 
 def _retire(
-    builder: Builder, container: WorkingContainer, parts: tuple[Part, ...], image: Image, options: CommitOptions
+    ctx: Context, container: WorkingContainer, parts: tuple[Part, ...], image: Image, options: CommitOptions
 ) -> None:
     """Remove the container; its tree becomes the unpacked top layer of the image where it is just that."""
-    store = builder.store
+    store = ctx.store
     last = parts[-1].layer if parts else StoredLayer(None, None)
     is_layer = last.blob is not None and not last.skipped and not (options.squash or options.add_files)
     keeps = is_layer and LayerOptions.of(options).keeps_times and _becomes_layer(store, container)
     if not keeps or container.mount_point is not None:
-        builder.remove(container)
+        remove(ctx, container)
         return
     # The record goes first: a kill in between leaves a tree that nobody works in, for the next prune. A prune of this
     # moment leaves it alone, since it was just touched.

@@ -5,11 +5,22 @@ from __future__ import annotations
 import os
 import posixpath
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from builda.builder.copyrequest import (
+    Hashing,
+    joined,
+    request_of,
+    target_of,
+    told,
+    warn_of_modes,
+    warn_of_nothing,
+    without_archives,
+)
 from builda.builder.records import remembered
-from builda.builder.sources import downloads, gather
+from builda.builder.shadows import on_base
+from builda.builder.sources import gather
+from builda.builder.temporary import TemporaryDirectory
 from builda.builder.users import directory_owner
 from builda.errors import InvalidValue
 from builda.events import Warned
@@ -22,7 +33,7 @@ from builda.store.drivers.lists import ACCOUNTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.options import Inputs
     from builda.events import Emit
     from builda.fs.index import Tree
@@ -33,83 +44,68 @@ if TYPE_CHECKING:
 
 
 def copy(
-    builder: Builder, container: WorkingContainer, step: Copy, inputs: Inputs
+    ctx: Context, container: WorkingContainer, step: Copy, inputs: Inputs
 ) -> tuple[WorkingContainer, Digest | None]:
     """As `copying.copy`, which calls this and has the tree's lock."""
-    from builda.builder.copying import joined, request_of, target_of, told, warn_of_nothing, without_archives
-
     with ExitStack() as stack:
-        tree, spool, current = stack.enter_context(_changed(builder, container))
-        snapshots = builder.store.lists
-        root = stack.enter_context(_accounts(builder, tree))
-        gathered = gather(builder, current, root, step, inputs, stack)
+        tree, spool, current = stack.enter_context(_changed(ctx, container))
+        snapshots = ctx.store.lists
+        root = stack.enter_context(_accounts(ctx, tree))
+        gathered = gather(ctx, current, root, step, inputs, stack)
         plain = request_of(step, gathered, root, target_of(current, step))
         request, archives = without_archives(plain, step, gathered) if step.extract else (plain, ())
         digests = []
-        now = int(builder.now())
+        now = int(ctx.now())
         if request.sources:
             known = Known(gathered.known, snapshots.content_file, snapshots.layer)
             found = None if known else inputs.remembered
-            with told(builder, step, request) as moved:
+            with told(ctx, step, request) as moved:
                 result = compose_tree(request, tree, spool, now, known, remembered=found, moved=moved)
             for path in result.skipped:
-                builder.emit(Warned(message=f"socket is not copied: {path}"))
+                ctx.emit(Warned(message=f"socket is not copied: {path}"))
             digests.append(result.digest)
-        digests += [_unpack(top, request, step, tree, spool, now, builder.emit) for top in archives]
+        digests += [_unpack(top, request, step, tree, spool, now, ctx.emit) for top in archives]
         digest = joined(digests)
         if digest is None and step.as_containerfile:
-            warn_of_nothing(builder.emit, plain)
-    return remembered(builder, current, step.created_by), digest
+            warn_of_nothing(ctx.emit, plain)
+    return remembered(ctx, current, step.created_by), digest
 
 
-def make_directory(builder: Builder, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
+def make_directory(ctx: Context, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
     """As `copying.make_directory`, which calls this and has the tree's lock."""
-    with _changed(builder, container) as (tree, _, current):
-        with _accounts(builder, tree) as root:
+    with _changed(ctx, container) as (tree, _, current):
+        with _accounts(ctx, tree) as root:
             uid, gid = directory_owner(root, step.user or "")
         path = posixpath.join("/", current.config.working_dir, step.path)
-        now = int(builder.now())
+        now = int(ctx.now())
         row = directory_row(uid=uid, gid=gid, mtime=now)
         try:
             Changer(tree, now).make_directories(os.fsencode(path), row)
         except NotADirectoryError as error:
             raise InvalidValue(f"not a directory in the container: {path}") from error
-    return remembered(builder, current, step.created_by)
+    return remembered(ctx, current, step.created_by)
 
 
 @contextmanager
-def _changed(builder: Builder, container: WorkingContainer) -> Iterator[tuple[Tree, Spool, WorkingContainer]]:
+def _changed(ctx: Context, container: WorkingContainer) -> Iterator[tuple[Tree, Spool, WorkingContainer]]:
     """The container's tree, which is saved when the block ends well."""
-    snapshots, current = builder.store.lists, on_base(builder, container)
+    snapshots, current = ctx.store.lists, on_base(ctx, container)
     tree = snapshots.tree(current.snapshot)
     with Spool(snapshots.upper(current.snapshot)) as spool:
         yield tree, spool, current
     snapshots.save(current.snapshot, tree)
 
 
-def on_base(builder: Builder, container: WorkingContainer) -> WorkingContainer:
-    """The container standing on the list of its base image, which is read now if it was not."""
-    if container.image_digest is None or container.base is not None:
-        return container
-    store = builder.store
-    store.lease()
-    base = store.lists.stand_on(container.snapshot, store.image(str(container.image_digest)), builder.emit)
-    if base is None:
-        return container
-    with store.locked(container) as current:
-        return store.update(replace(current, base=base))
-
-
 @contextmanager
-def _accounts(builder: Builder, tree: Tree) -> Iterator[int]:
+def _accounts(ctx: Context, tree: Tree) -> Iterator[int]:
     """A root directory that holds the tree's /etc/passwd and /etc/group, and nothing else."""
-    with downloads(builder) as root:
+    with TemporaryDirectory(ctx.store) as root:
         os.mkdir("etc", 0o700, dir_fd=root)
         for path in ACCOUNTS:
             node = tree.find(path)
             if node is None or not node.row.file:
                 continue
-            where = builder.store.lists.path(node.place or "", "fs", node.row.file)
+            where = ctx.store.lists.path(node.place or "", "fs", node.row.file)
             with open(where, "rb") as file:
                 file.seek(node.row.at)
                 data = file.read(node.row.size)
@@ -119,7 +115,6 @@ def _accounts(builder: Builder, tree: Tree) -> Iterator[int]:
 
 
 def _unpack(top: Top, request: CopyRequest, step: Copy, tree: Tree, spool: Spool, now: int, emit: Emit) -> Digest:
-    from builda.builder.copying import Hashing, warn_of_modes
     from builda.builder.moving import moving
     from builda.fs.compress import decompressing, sniff
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from builda.builder.git import fetch_repository, parse_repository
-from builda.builder.sources import downloads
+from builda.builder.temporary import TemporaryDirectory
 from builda.errors import InvalidValue, NotFound
 from builda.fs import paths
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.git import Repository
     from builda.builder.options import RegistryAccess
 
@@ -40,7 +40,7 @@ def is_remote(text: str) -> bool:
     return hub or _URL.match(text) is not None or parse_repository(text) is not None
 
 
-def fetch_context(builder: Builder, text: str, access: RegistryAccess, stack: ExitStack, limit: int) -> Fetched:
+def fetch_context(ctx: Context, text: str, access: RegistryAccess, stack: ExitStack, limit: int) -> Fetched:
     """The context behind a URL or in a repository; its directory is gone when `stack` ends.
 
     Of a Containerfile in its place, `limit` bytes and one are read.
@@ -49,22 +49,22 @@ def fetch_context(builder: Builder, text: str, access: RegistryAccess, stack: Ex
     """
     repository = parse_repository(f"https://{text}.git" if text.startswith(_HUB) and ".git" not in text else _url(text))
     if repository is not None:
-        return Fetched(_checked_out(builder, repository, stack))
-    temporary = downloads(builder)
+        return Fetched(_checked_out(ctx, repository, stack))
+    temporary = TemporaryDirectory(ctx.store)
     stack.enter_context(temporary)
     where = os.path.join(temporary.path, "download")
     with open(where, "w+b") as file:
-        with builder.remote.fetch(text, access) as response:
+        with ctx.remote.fetch(text, access) as response:
             while data := response.read(1 << 20):
                 file.write(data)
         return _unpacked(file, text, temporary.path, limit)
 
 
-def read_context(builder: Builder, stdin: BinaryIO, stack: ExitStack, limit: int) -> Fetched:
+def read_context(ctx: Context, stdin: BinaryIO, stack: ExitStack, limit: int) -> Fetched:
     """The context on standard input: an archive of it, or a Containerfile that needs none."""
     import shutil
 
-    temporary = downloads(builder)
+    temporary = TemporaryDirectory(ctx.store)
     stack.enter_context(temporary)
     with open(os.path.join(temporary.path, "download"), "w+b") as file:
         shutil.copyfileobj(stdin, file, 1 << 20)
@@ -75,8 +75,8 @@ def _url(text: str) -> str:
     return f"https://{text}" if text.startswith(_HUB) else text
 
 
-def _checked_out(builder: Builder, repository: Repository, stack: ExitStack) -> Path:
-    temporary = downloads(builder)
+def _checked_out(ctx: Context, repository: Repository, stack: ExitStack) -> Path:
+    temporary = TemporaryDirectory(ctx.store)
     root = stack.enter_context(temporary)
     fetch_repository(repository, temporary.path)
     return inside(root, repository.subdirectory, repository.url)

@@ -13,7 +13,7 @@ from builda.oci.docker import retyped
 from builda.transfer.stored import StoreSource
 
 if TYPE_CHECKING:
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.options import ImageFormat, PushOptions
     from builda.oci.manifest import Manifest
     from builda.oci.mediatype import Compression
@@ -33,19 +33,19 @@ class ConvertedSource(StoreSource):
         return self._descriptor, self._data
 
 
-def source_of(builder: Builder, image: Image, options: PushOptions) -> StoreSource:
+def source_of(ctx: Context, image: Image, options: PushOptions) -> StoreSource:
     """The image as it is, or as `options` want it; then its manifest, and so its digest, is another one."""
     if not _changes(image, options):
-        return StoreSource(builder.store, image)
+        return StoreSource(ctx.store, image)
     if image.is_index:
         raise Unsupported(
             f"the images of an index keep their format and compression: {image.digest}",
             hint="push its images one by one, or leave --format and --compression-format out",
         )
     manifest = image.manifest
-    layers = tuple(_layer(builder, layer, options) for layer in manifest.layers)
+    layers = tuple(_layer(ctx, layer, options) for layer in manifest.layers)
     changed = retyped(replace(manifest, layers=layers), options.format or _format_of(manifest))
-    return ConvertedSource(builder.store, image, changed.dump(), changed.media_type)
+    return ConvertedSource(ctx.store, image, changed.dump(), changed.media_type)
 
 
 def _changes(image: Image, options: PushOptions) -> bool:
@@ -66,12 +66,12 @@ def _format_of(manifest: Manifest) -> ImageFormat:
     return "docker" if manifest.media_type == mediatype.DOCKER_MANIFEST else "oci"
 
 
-def _layer(builder: Builder, layer: Descriptor, options: PushOptions) -> Descriptor:
+def _layer(ctx: Context, layer: Descriptor, options: PushOptions) -> Descriptor:
     present = mediatype.compression_of(layer.media_type)
     compression = options.compression or present
     if compression == present and not options.force_compression:
         return layer
-    digest, size = recompressed(builder.store, layer, compression, options.compression_level)
+    digest, size = recompressed(ctx.store, layer, compression, options.compression_level)
     return replace(layer, media_type=mediatype.layer_media_type("oci", compression), digest=digest, size=size)
 
 

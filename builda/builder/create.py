@@ -18,7 +18,7 @@ from builda.values import replace
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.options import FromOptions
     from builda.store.store import Image, Store, WorkingContainer
 
@@ -27,28 +27,28 @@ CONTAINER = "container:"
 """What stands before the name of a working container that a new one begins as a copy of."""
 
 
-def from_image(builder: Builder, name: str, options: FromOptions) -> WorkingContainer:
+def from_image(ctx: Context, name: str, options: FromOptions) -> WorkingContainer:
     """A new working container; nothing of it is left when it cannot be made."""
-    builder.store.lease()
+    ctx.store.lease()
     if options.run != RunOptions():
         from builda.builder.runcheck import check
 
         check(options.run)
-    checked(builder, options.run)
+    checked(ctx, options.run)
     if name.startswith(CONTAINER):
-        return _from_container(builder, builder.store.container(name.removeprefix(CONTAINER)), options)
-    image = None if name == SCRATCH else pull(builder, name, options.pull)
+        return _from_container(ctx, ctx.store.container(name.removeprefix(CONTAINER)), options)
+    image = None if name == SCRATCH else pull(ctx, name, options.pull)
     if image is not None and image.config.onbuild:
         count = len(image.config.onbuild)
         message = f"{count} ONBUILD instruction{'s' * (count > 1)} of the image only act in a build"
-        builder.emit(Warned(message=message, note=True))
-    base, key = builder.store.prepare_for(image, builder.emit, as_list=_begins_as_list(builder.store, image))
+        ctx.emit(Warned(message=message, note=True))
+    base, key = ctx.store.prepare_for(image, ctx.emit, as_list=_begins_as_list(ctx.store, image))
     try:
-        prefix = options.suffix if image is None else f"{container_prefix(builder.store, name, image)}-{options.suffix}"
-        container = _record(builder, name, image, options, base, key)
-        return builder.store.create_container(container, name=options.name, prefix=prefix)
+        prefix = options.suffix if image is None else f"{container_prefix(ctx.store, name, image)}-{options.suffix}"
+        container = _record(ctx, name, image, options, base, key)
+        return ctx.store.create_container(container, name=options.name, prefix=prefix)
     except BaseException:
-        builder.store.remove_snapshot(key)
+        ctx.store.remove_snapshot(key)
         raise
 
 
@@ -59,34 +59,34 @@ def _begins_as_list(store: Store, image: Image | None) -> bool:
     return store.composes and image is not None and not store.snapshots.is_unpacked(image)
 
 
-def _from_container(builder: Builder, other: WorkingContainer, options: FromOptions) -> WorkingContainer:
+def _from_container(ctx: Context, other: WorkingContainer, options: FromOptions) -> WorkingContainer:
     """A container that stands where `other` does: base, frozen layers, configuration and history."""
-    from builda.builder.mounting import occupied
     from builda.builder.settling import settle
+    from builda.builder.working_tree import occupied
 
-    with occupied(builder, other) as current:
-        settle(builder, current)
-        if builder.store.kind_of(current.snapshot).is_changed(current.snapshot, current.top):
+    with occupied(ctx, other) as current:
+        settle(ctx, current)
+        if ctx.store.kind_of(current.snapshot).is_changed(current.snapshot, current.top):
             raise InvalidValue(
                 f"working container has changes that are no layer yet: {other.name}",
                 hint="run, copy and add make layers with --layer",
             )
-    image = None if current.image_digest is None else builder.store.image(str(current.image_digest))
-    key = builder.store.prepare_on(image, current.top, as_list=builder.store.is_list(current.snapshot))
+    image = None if current.image_digest is None else ctx.store.image(str(current.image_digest))
+    key = ctx.store.prepare_on(image, current.top, as_list=ctx.store.is_list(current.snapshot))
     made = replace(
         current,
         id=new_container_id(),
         name="",
         snapshot=key,
         options=options.run.over(current.options),
-        created=builder.now(),
+        created=ctx.now(),
         mount_point=None,
     )
     try:
         prefix = f"{other.name.removesuffix(f'-{options.suffix}')}-{options.suffix}"
-        return builder.store.create_container(made, name=options.name, prefix=prefix)
+        return ctx.store.create_container(made, name=options.name, prefix=prefix)
     except BaseException:
-        builder.store.remove_snapshot(key)
+        ctx.store.remove_snapshot(key)
         raise
 
 
@@ -98,7 +98,7 @@ def new_container_id() -> str:
 
 
 def _record(
-    builder: Builder, name: str, image: Image | None, options: FromOptions, base: str | None, key: str
+    ctx: Context, name: str, image: Image | None, options: FromOptions, base: str | None, key: str
 ) -> WorkingContainer:
     from builda.store.containers import WorkingContainer
 
@@ -114,7 +114,7 @@ def _record(
         annotations=base_annotations(name, image),
         options=options.run,
         format=options.format,
-        created=builder.now(),
+        created=ctx.now(),
     )
 
 

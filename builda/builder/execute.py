@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING
 
 from builda.builder.cachefrom import ImportedSteps, LayerLost, fetched
 from builda.builder.create import base_annotations, image_name
-from builda.builder.failures import step_failed
 from builda.builder.keys import explained, image_key, step_key
 from builda.builder.layers import LayerOptions, StoredLayer
 from builda.builder.options import CommitOptions, Inputs, PullOptions
 from builda.builder.planned import check_no_runs, first_run, is_unpacked
 from builda.builder.platforms import check_runs
-from builda.builder.pull import machine_platform
+from builda.builder.pull import machine_platform, pull
 from builda.builder.records import timestamp
 from builda.builder.stageimages import StageImages, stage_commit, stage_labels
 from builda.builder.tails import Tails
@@ -50,7 +49,6 @@ from builda.oci.docker import without_bookkeeping
 from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import (
     Configure,
-    Context,
     Copy,
     FromContainer,
     FromImage,
@@ -67,6 +65,7 @@ from builda.plan import (
     Step,
     stages_used,
 )
+from builda.plan import Context as BuildContext
 from builda.store import digests as file_digests
 from builda.store.containers import FrozenLayer, WorkingContainer, new_id
 from builda.store.digests import FileKey
@@ -77,9 +76,9 @@ from builda.values import dataclass, replace
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from builda.builder.builder import Builder
     from builda.builder.cachefrom import CachePlace
     from builda.builder.cacheto import Export, Remembered
+    from builda.builder.context import Context
     from builda.builder.options import ImageFormat
     from builda.events import Event
     from builda.oci.descriptor import Descriptor
@@ -171,34 +170,34 @@ class Built:
     export: Export | None = None  # what every step led to, if that was asked for
 
 
-def execute(builder: Builder, plan: Plan, options: ExecuteOptions) -> Built:
+def execute(ctx: Context, plan: Plan, options: ExecuteOptions) -> Built:
     """Perform the plan and commit its target; StepFailed with the place of the step that fails.
 
     All working containers that it makes are gone afterwards, whatever happens.
     """
     check_runs(plan)
-    check_no_runs(builder, plan)
-    checked(builder, options.run)
-    imported = _imported(builder, plan, options)
-    if not _composes(builder, plan, options):
-        if builder.store.memory is not None:
-            builder.emit(_kept_in_memory(builder.store, builder.store.memory))
-        return _try(builder, plan, options, imported, as_list=False)
+    check_no_runs(ctx, plan)
+    checked(ctx, options.run)
+    imported = _imported(ctx, plan, options)
+    if not _composes(ctx, plan, options):
+        if ctx.store.memory is not None:
+            ctx.emit(_kept_in_memory(ctx.store, ctx.store.memory))
+        return _try(ctx, plan, options, imported, as_list=False)
     try:
-        return _try(builder, plan, options, imported, as_list=True)
+        return _try(ctx, plan, options, imported, as_list=True)
     except TreeNeeded as error:
-        builder.emit(Warned(message=f"beginning again, with the base image unpacked: {error}"))
-        return _try(builder, plan, options, imported, as_list=False)
+        ctx.emit(Warned(message=f"beginning again, with the base image unpacked: {error}"))
+        return _try(ctx, plan, options, imported, as_list=False)
 
 
-def _composes(builder: Builder, plan: Plan, options: ExecuteOptions) -> bool:
+def _composes(ctx: Context, plan: Plan, options: ExecuteOptions) -> bool:
     """Whether the build makes its layers without trees: it runs nothing, nobody wants to see its files, and trees would
     have to be unpacked first."""
-    if builder.store.driver == COMPOSED:
+    if ctx.store.driver == COMPOSED:
         return True
-    if not builder.store.composes or options.commit.squash or first_run(plan) is not None:
+    if not ctx.store.composes or options.commit.squash or first_run(plan) is not None:
         return False
-    return not is_unpacked(builder.store, plan)
+    return not is_unpacked(ctx.store, plan)
 
 
 def _kept_in_memory(store: Store, limit: int) -> Warned:
@@ -209,19 +208,19 @@ def _kept_in_memory(store: Store, limit: int) -> Warned:
     )
 
 
-def _try(builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool) -> Built:
+def _try(ctx: Context, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool) -> Built:
     try:
-        return _execute(builder, plan, options, imported, as_list=as_list)
+        return _execute(ctx, plan, options, imported, as_list=as_list)
     except LayerLost as lost:
-        builder.emit(Warned(message=f"{lost}; going on without it"))
+        ctx.emit(Warned(message=f"{lost}; going on without it"))
         imported.drop()
-        return _execute(builder, plan, options, imported, as_list=as_list)
+        return _execute(ctx, plan, options, imported, as_list=as_list)
 
 
-def _imported(builder: Builder, plan: Plan, options: ExecuteOptions) -> ImportedSteps:
+def _imported(ctx: Context, plan: Plan, options: ExecuteOptions) -> ImportedSteps:
     places = options.cache_from if options.cache and options.layers else ()
     target = _cache_target(plan, options)
-    return ImportedSteps(builder, tuple(place.reference(target) for place in places), options.inputs.access)
+    return ImportedSteps(ctx, tuple(place.reference(target) for place in places), options.inputs.access)
 
 
 def _cache_target(plan: Plan, options: ExecuteOptions) -> str:
@@ -231,9 +230,9 @@ def _cache_target(plan: Plan, options: ExecuteOptions) -> str:
     return "-".join(word for word in words if word)[:100]
 
 
-def _execute(builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool) -> Built:
+def _execute(ctx: Context, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool) -> Built:
     with ExitStack() as stack:
-        work = stack.enter_context(_Execution(builder, plan, options, imported, as_list=as_list))
+        work = stack.enter_context(_Execution(ctx, plan, options, imported, as_list=as_list))
         work.begin()
         work.stages()
         built = work.commit()
@@ -242,14 +241,14 @@ def _execute(builder: Builder, plan: Plan, options: ExecuteOptions, imported: Im
 
 class _Execution:
     def __init__(
-        self, builder: Builder, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool
+        self, ctx: Context, plan: Plan, options: ExecuteOptions, imported: ImportedSteps, *, as_list: bool
     ) -> None:
-        self.builder = builder
+        self.ctx = replace(ctx, emit=self.show)
         self.as_list = as_list
         self.imported = imported
         self.done: list[Remembered] = []
         self.fetching: dict[Digest, StepResult] = {}  # found in a registry; remembered here once its layer is
-        self.store = builder.store
+        self.store = ctx.store
         self.kind: Snapshots = self.store.lists if as_list else self.store.snapshots
         self.plan = plan
         self.options = options
@@ -261,13 +260,12 @@ class _Execution:
         self.misses: list[Miss] = []
         # Stages whose layers are stored: those that the target has, or all where later builds have nothing else.
         # A squashed image has none of them.
-        all_stages = options.export or options.stage_images is not None or builder.store.memory is not None
+        all_stages = options.export or options.stage_images is not None or ctx.store.memory is not None
         lineage = frozenset[int]() if options.commit.squash else _lineage(plan)
         self.kept = frozenset(plan.needed()) if all_stages else lineage
         bases = (plan.stages[index].base for index in plan.needed())
         self.below_others = frozenset(base.index for base in bases if isinstance(base, FromStage))
-        self.emit = builder.emit
-        self.tails = Tails(builder.emit, hidden=options.hidden)
+        self.tails = Tails(ctx.emit, hidden=options.hidden)
         self.stop = Stop()  # a stage failed, or a signal came: all others end at once
         self.failure: BaseException | None = None  # the first one's
         self.lock = threading.RLock()
@@ -276,23 +274,27 @@ class _Execution:
 
     def __enter__(self) -> _Execution:
         self.store.lease()
-        self.builder.emit = self.show
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.builder.emit = self.emit
         self.stop.close()
-        for container in self.containers.values():
-            self.builder.remove(container)
+        if self.containers:
+            self.remove_containers()
         for context, found in self.digests.items():
             if len(found) != self.known[context]:
-                file_digests.save(self.store.layout, context, found, self.builder.now())
+                file_digests.save(self.store.layout, context, found, self.ctx.now())
+
+    def remove_containers(self) -> None:
+        from builda.builder.removal import remove
+
+        for container in self.containers.values():
+            remove(self.ctx, container)
 
     def begin(self) -> None:
         needed = self.plan.needed()
         steps = sum(_steps(self.plan.stages[index]) for index in needed)
         platform = self.options.platform_label
-        self.builder.emit(BuildStarted(stages=len(needed), steps=steps, platform=platform))
+        self.ctx.emit(BuildStarted(stages=len(needed), steps=steps, platform=platform))
 
     def show(self, event: Event) -> None:
         """Pass an event on; a download or a long copy ends here if all is to end."""
@@ -412,7 +414,7 @@ class _Execution:
         image, cached = self.image_of(index, stage_commit(wanted, self.options.commit, self.tips[index].config))
         self.images[index] = image.id
         name = self.plan.stages[index].name
-        self.builder.emit(
+        self.ctx.emit(
             StageSaved(id=image.id, digest=image.digest, cached=cached, stage=self.label(index), stage_name=name)
         )
 
@@ -431,7 +433,7 @@ class _Execution:
 
     def announce(self, mark: _Mark, text: str, index: int) -> None:
         file, line = mark.place
-        self.builder.emit(
+        self.ctx.emit(
             StepStarted(
                 index=mark.number,
                 total=mark.total,
@@ -446,7 +448,7 @@ class _Execution:
     def finished(self, mark: _Mark, index: int, *, cached: bool) -> None:
         seconds, blob = time.monotonic() - mark.began, mark.blob
         file, line = mark.place
-        self.builder.emit(
+        self.ctx.emit(
             StepFinished(
                 index=mark.number,
                 total=mark.total,
@@ -464,7 +466,7 @@ class _Execution:
     def failed(self, index: int, error: BaseException) -> None:
         mark = self.marks[index]
         file, line = mark.place
-        self.builder.emit(
+        self.ctx.emit(
             StepFailure(
                 index=mark.number,
                 total=mark.total,
@@ -495,7 +497,7 @@ class _Execution:
         if isinstance(stage.base, FromStage):
             below = self.tips[stage.base.index]
             return replace(below, edited=edits.Edited(below.config))
-        said = self.builder.run_options(self.options.run)  # keys leave out volumes that a machine gives to all
+        said = self.ctx.run_options(self.options.run)  # keys leave out volumes that a machine gives to all
         settings = {
             "run": _identity(replace(said, volumes=self.options.run.volumes)),
             "clamp": str(self.options.commit.clamp),
@@ -510,8 +512,8 @@ class _Execution:
         name = ""
         if isinstance(stage.base, FromImage):
             name = stage.base.name
-            pull = replace(self.options.pull, platform=stage.platform or self.options.pull.platform)
-            image = self.builder.pull(name, pull)
+            options = replace(self.options.pull, platform=stage.platform or self.options.pull.platform)
+            image = pull(self.ctx, name, options)
             name = image_name(name, image)
         start = empty_config(stage.platform or machine_platform())
         config = start if image is None else without_bookkeeping(image.config)
@@ -537,6 +539,8 @@ class _Execution:
                 raise
             if isinstance(error, TreeNeeded) and self.store.driver != COMPOSED:
                 raise
+            from builda.builder.failures import step_failed
+
             cause = of_system(error) if isinstance(error, OSError) else error
             raise step_failed(step, cause, self.tails.of(self.label(index))) from error
 
@@ -559,7 +563,7 @@ class _Execution:
 
     def moment(self) -> str:
         epoch = self.options.commit.epoch
-        return timestamp(self.builder.now() if epoch is None else epoch)
+        return timestamp(self.ctx.now() if epoch is None else epoch)
 
     def change(self, index: int, tip: Tip, step: Run | Copy | MakeDirectory) -> bool:
         """A step that may change files."""
@@ -592,7 +596,7 @@ class _Execution:
             tip.history = (*tip.history, entry)
             self.update(index, history=tip.history)
         if key is not None and self.options.layers:
-            self.note_done(key, self.builder.now(), tip)
+            self.note_done(key, self.ctx.now(), tip)
         tip.key = key if key is not None else Digest.of(str(tip.key).encode() + new_id().encode())
         return False
 
@@ -608,10 +612,10 @@ class _Execution:
             if found is not None:
                 outcome = f"found, layer {'none' if found.empty else found.diff_id or found.snapshot}"
             else:
-                outcome = f"not found: {explain_miss(self.builder, explained(parent, keyed, inputs))}"
+                outcome = f"not found: {explain_miss(self.ctx, explained(parent, keyed, inputs))}"
             return f"{name} key {key.encoded[:12]} (on {parent.encoded[:12]}{read}): {outcome}"
 
-        self.builder.decided("cache", message)
+        self.ctx.decided("cache", message)
 
     def find(self, key: Digest, tip: Tip, explanation: bytes) -> StepResult | None:
         """What is remembered of a step, here or in a registry."""
@@ -620,7 +624,7 @@ class _Execution:
         if found is not None:
             return found
         ttl = self.options.cache_ttl
-        step = self.imported.find(key, _diff_ids(tip), 0 if ttl is None else self.builder.now() - ttl)
+        step = self.imported.find(key, _diff_ids(tip), 0 if ttl is None else self.ctx.now() - ttl)
         if step is None:
             return None
         below = ELSEWHERE if step.layer is not None or above is None else above.snapshot
@@ -667,11 +671,11 @@ class _Execution:
 
     def is_stale(self, found: StepResult) -> bool:
         ttl = self.options.cache_ttl
-        return ttl is not None and self.builder.now() - found.created > ttl
+        return ttl is not None and self.ctx.now() - found.created > ttl
 
     def note_miss(self, step: Step, parent: Digest, keyed: Step, inputs: Mapping[str, str]) -> None:
         if self.options.explain:
-            reason = explain_miss(self.builder, explained(parent, keyed, inputs))
+            reason = explain_miss(self.ctx, explained(parent, keyed, inputs))
             self.misses.append(Miss(text=step.text or step.created_by or "", reason=reason))
 
     def perform(self, index: int, container: WorkingContainer, step: Run | Copy | MakeDirectory) -> Digest | None:
@@ -680,23 +684,36 @@ class _Execution:
         plain = replace(step, created_by=None)
         match plain:
             case Run():
-                network = self.builder.default_network(self.options.run)
+                network = self.ctx.default_network(self.options.run)
                 self.options.permissions.check(plain.options, host_is_default=network == "host")
                 if plain.stdin is None and not self.options.stdin:
                     plain = replace(plain, stdin=b"", options=replace(plain.options, terminal=False))
                 capture = self.options.capture or self.options.jobs != 1
-                self.builder.run(
-                    container, plain, inputs=inputs, capture=capture, stage=self.label(index), stop=self.stop
-                )
+                self.run(container, plain, inputs, capture=capture, stage=self.label(index))
             case Copy():
                 from builda.builder.copying import copy
 
-                if isinstance(plain.source, Context) and inputs.context is not None:
+                if isinstance(plain.source, BuildContext) and inputs.context is not None:
                     inputs = replace(inputs, remembered=self.digests_of(str(inputs.context)))
-                return copy(self.builder, container, plain, inputs)[1]
+                return copy(self.ctx, container, plain, inputs, may_make_tree=False)[1]
             case MakeDirectory():
-                self.builder.make_directory(container, plain)
+                from builda.builder.copying import make_directory
+
+                make_directory(self.ctx, container, plain)
         return None
+
+    def run(self, container: WorkingContainer, step: Run, inputs: Inputs, *, capture: bool, stage: str | None) -> None:
+        from builda.builder.process import surroundings
+        from builda.builder.run import SUCCESS, run
+
+        run(
+            self.ctx,
+            container,
+            step,
+            inputs,
+            SUCCESS,
+            surroundings(self.ctx, capture=capture, stage=stage, stop=self.stop),
+        )
 
     def container(self, index: int) -> WorkingContainer:
         """The stage's working container, made when first needed."""
@@ -709,10 +726,10 @@ class _Execution:
         """Have the layers here that a registry has: something stands on them now."""
         if all(layer.snapshot != ELSEWHERE for layer in tip.layers):
             return
-        base = None if tip.image is None else self.store.unpack(tip.image, self.builder.emit, as_list=self.as_list)
+        base = None if tip.image is None else self.store.unpack(tip.image, self.ctx.emit, as_list=self.as_list)
         wanted = {layer.blob.digest for layer in tip.layers if layer.blob and layer.snapshot == ELSEWHERE}
         below = _base_diff_ids(tip)
-        tip.layers = fetched(self.builder, self.imported, tip.layers, base, below, as_list=self.as_list)
+        tip.layers = fetched(self.ctx, self.imported, tip.layers, base, below, as_list=self.as_list)
         here = {layer.blob.digest: layer.snapshot for layer in tip.layers if layer.blob is not None}
         for key, result in self.fetching.items():
             digest = None if result.blob is None else Digest.parse(result.blob["digest"])
@@ -725,7 +742,7 @@ class _Execution:
             top = tip.layers[-1].snapshot or None
             base, key = tip.base, self.store.prepare_on(tip.image, top, as_list=self.as_list)
         else:
-            base, key = self.store.prepare_for(tip.image, self.builder.emit, as_list=self.as_list)
+            base, key = self.store.prepare_for(tip.image, self.ctx.emit, as_list=self.as_list)
             tip.base = base
         made = WorkingContainer(
             id=new_id(),
@@ -741,7 +758,7 @@ class _Execution:
             annotations=tip.annotations,
             options=self.options.run,
             format=self.options.format,
-            created=self.builder.now(),
+            created=self.ctx.now(),
         )
         return self.store.create_container(made, name=None, prefix="build-working-container")
 
@@ -785,7 +802,7 @@ class _Execution:
         self, key: Digest, parent: Digest, keyed: Step, inputs: Mapping[str, str], snapshot: str, empty: bool
     ) -> None:
         readable = explained(parent, keyed, inputs).decode("utf-8", "surrogateescape")
-        result = StepResult(snapshot, None, None, empty, readable, self.builder.now())
+        result = StepResult(snapshot, None, None, empty, readable, self.ctx.now())
         self.store.steps.put(key, result)
 
     def write(self, index: int, key: Digest | None, snapshot: str) -> None:
@@ -811,7 +828,7 @@ class _Execution:
                 self.store.steps.put(key, found._replace(blob=blob.to_json(), diff_id=stored.diff_id))
 
         name = step_name(stage, mark.number, mark.total)
-        self.builder.layers.start(snapshot, LayerOptions.of(self.options.commit), note, name=name)
+        self.ctx.layers().start(snapshot, LayerOptions.of(self.options.commit), self.ctx.emit, note, name=name)
 
     # Keys
 
@@ -828,7 +845,7 @@ class _Execution:
     def run_inputs(self, step: Run) -> Mapping[str, str]:
         found: dict[str, str] = {}
         for mount in step.mounts:
-            if mount.type == "bind" or mount.from_ != Context():
+            if mount.type == "bind" or mount.from_ != BuildContext():
                 found[f"mount {mount.target}"] = self.source_digest(mount.from_, (mount.source or ".",))
         return found
 
@@ -845,14 +862,14 @@ class _Execution:
             case FromStage(index):
                 return f"stage {self.tips[index].key}"
             case FromImage(name):
-                return f"image {self.builder.pull(name, self.options.pull).digest}"
+                return f"image {pull(self.ctx, name, self.options.pull).digest}"
             case FromContainer(name):
                 return f"container {name} {new_id()}"
             case NamedContext(name):
                 if name not in self.options.inputs.named:
                     raise NotFound(f"no such build context: {name}")
                 return str(self.directory_digest(str(self.options.inputs.named[name]), names, step, own=False))
-            case Context():
+            case BuildContext():
                 context = self.options.inputs.context
                 if context is None:
                     raise NotFound("there is no build context")
@@ -878,7 +895,7 @@ class _Execution:
                 wildcards=step is not None and step.allow_wildcard,
                 allow_empty_wildcard=step is not None and (step.allow_empty_wildcard or step.as_containerfile),
             )
-            with moving(self.builder.emit, "read", words(names or (within,)), lambda: content_size(request)) as moved:
+            with moving(self.ctx.emit, "read", words(names or (within,)), lambda: content_size(request)) as moved:
                 return content_digest(request, remembered=self.digests_of(path), moved=moved)
         finally:
             os.close(root)
@@ -912,7 +929,9 @@ class _Execution:
         container = self.container(index)
         with self.store.locked(container) as current:
             container = self.store.update(replace(current, layers=tip.layers, config=tip.config))
-        image = self.builder.commit(container, replace(options, destination=None))
+        from builda.builder.commit import commit
+
+        image = commit(self.ctx, container, replace(options, destination=None))
         self.store.steps.put_image(self.image_key(tip, options), image.digest)
         return image, False
 
@@ -936,7 +955,7 @@ class _Execution:
             "layers": self.options.layers,
             "base": tip.name,
             "history": [entry.created_by for entry in history],
-            "version": self.builder.version,
+            "version": self.ctx.version,
         }
         return image_key(tip.key, options, said)
 
@@ -975,13 +994,13 @@ class _Lazily(Mapping[int, WorkingContainer]):
         return len(self._execution.tips)
 
 
-def explain_miss(builder: Builder, wanted: bytes) -> str:
+def explain_miss(ctx: Context, wanted: bytes) -> str:
     """In words, what differs between the key of a step and the nearest remembered one of the same kind."""
     import json
 
     mine = _flat(json.loads(wanted))
     best: tuple[int, str] | None = None
-    for _, result in builder.store.steps.iter():
+    for _, result in ctx.store.steps.iter():
         other = _flat(json.loads(result.explained))
         if other.get("step.type") != mine.get("step.type"):
             continue
@@ -1016,7 +1035,7 @@ def _tells_its_content(step: Step) -> bool:
     """Whether the digest that a copy returns is the one that its key is made of."""
     if not isinstance(step, Copy) or step.extract or step.inline:
         return False
-    return isinstance(step.source, Context | NamedContext)
+    return isinstance(step.source, BuildContext | NamedContext)
 
 
 def _pending(tip: Tip, snapshot: str | None = None) -> tuple[FrozenLayer, ...]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builda.builder.mounting import occupied
 from builda.builder.records import timestamp
 from builda.builder.settling import settle
+from builda.builder.working_tree import occupied
 from builda.oci.config import History
 
 if TYPE_CHECKING:
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.layers import LayerOptions
     from builda.store.containers import FrozenLayer
     from builda.store.store import WorkingContainer
 
 
 def freeze(
-    builder: Builder,
+    ctx: Context,
     container: WorkingContainer,
     created_by: str | None,
     comment: str | None,
@@ -31,16 +31,16 @@ def freeze(
     """
     from builda.store.containers import FrozenLayer
 
-    with occupied(builder, container), builder.store.locked(container) as current:
-        settle(builder, current)
+    with occupied(ctx, container), ctx.store.locked(container) as current:
+        settle(ctx, current)
         text = created_by or current.created_by or "/bin/sh"
-        history = History(created=timestamp(builder.now()), created_by=text, comment=comment or current.comment)
+        history = History(created=timestamp(ctx.now()), created_by=text, comment=comment or current.comment)
         below = current.top
-        cut = builder.store.cut(current.snapshot, below)
+        cut = ctx.store.cut(current.snapshot, below)
         layer = FrozenLayer(
             snapshot=cut.layer or below or "", history=replace(history, empty_layer=cut.empty), empty=cut.empty
         )
-        done = builder.store.update(
+        done = ctx.store.update(
             replace(
                 current,
                 snapshot=cut.fresh,
@@ -52,9 +52,9 @@ def freeze(
         )
         if cut.layer is None:
             return done
-        builder.store.freeze(cut.layer)
+        ctx.store.freeze(cut.layer)
     if options is not None:
-        builder.layers.start(layer.snapshot, options)
+        ctx.layers().start(layer.snapshot, options, ctx.emit)
     return done
 
 

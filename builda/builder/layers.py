@@ -110,9 +110,8 @@ def write(
 class Layers:
     """Frozen layers being stored by two threads while work goes on. Leaving its `with` drops what is not wanted."""
 
-    def __init__(self, store: Store, emit: Emit) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._emit = emit
         self._pool: ThreadPoolExecutor | None = None
         self._closing = False
         self._lock = threading.Lock()
@@ -132,13 +131,14 @@ class Layers:
         self,
         snapshot: str,
         options: LayerOptions,
+        emit: Emit,
         tell: Callable[[StoredLayer], None] | None = None,
         *,
         name: str | None = None,
     ) -> Future[StoredLayer]:
         """The layer of a frozen snapshot, being stored; `tell` is called by its thread, before others know.
 
-        `name` is what events of its progress call it.
+        `emit` gets its progress, where it is called `name`.
         """
         with self._lock:
             key = snapshot, options
@@ -147,26 +147,31 @@ class Layers:
                     from concurrent.futures import ThreadPoolExecutor  # brings logging
 
                     self._pool = ThreadPoolExecutor(2, thread_name_prefix="builda-layer")
-                self._futures[key] = self._pool.submit(self._write, snapshot, options, tell, name)
+                self._futures[key] = self._pool.submit(self._write, snapshot, options, emit, tell, name)
             return self._futures[key]
 
-    def result(self, layer: FrozenLayer, options: LayerOptions) -> StoredLayer:
+    def result(self, layer: FrozenLayer, options: LayerOptions, emit: Emit) -> StoredLayer:
         """The stored layer of a frozen one; waits for a thread that is at it."""
         if layer.empty:
             return StoredLayer(None, None)
         if layer.blob is not None and options.made(layer.blob) and self._store.has_blob(layer.blob.digest):
             return StoredLayer(layer.blob, layer.diff_id)
-        return self.start(layer.snapshot, options).result()
+        return self.start(layer.snapshot, options, emit).result()
 
     def _write(
-        self, snapshot: str, options: LayerOptions, tell: Callable[[StoredLayer], None] | None, name: str | None
+        self,
+        snapshot: str,
+        options: LayerOptions,
+        emit: Emit,
+        tell: Callable[[StoredLayer], None] | None,
+        name: str | None,
     ) -> StoredLayer:
-        stored = self.write(snapshot, options, name)
+        stored = self.write(snapshot, options, emit, name)
         if tell is not None:
             tell(stored)
         return stored
 
-    def write(self, snapshot: str, options: LayerOptions, name: str | None = None) -> StoredLayer:
+    def write(self, snapshot: str, options: LayerOptions, emit: Emit, name: str | None = None) -> StoredLayer:
         """Store what was changed in a snapshot."""
         from builda.builder.moving import moving
 
@@ -176,10 +181,10 @@ class Layers:
             return snapshots.write_changes(snapshot, _Given(sink, self._check), clamp=options.clamp)
 
         subject = name or f"layer {snapshot[:12]}"
-        with moving(self._emit, "store", subject, lambda: snapshots.changed_size(snapshot)) as moved:
+        with moving(emit, "store", subject, lambda: snapshots.changed_size(snapshot)) as moved:
             stored = write(self._store, produce, options, moved)
         for path in stored.skipped:
-            self._emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
+            emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
         return stored
 
     def _check(self) -> None:

@@ -10,21 +10,21 @@ from builda.store.layout import COMPOSED
 from builda.values import replace
 
 if TYPE_CHECKING:
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.plan import Plan
     from builda.store.store import Store
 
 
-def check_no_runs(builder: Builder, plan: Plan) -> None:
+def check_no_runs(ctx: Context, plan: Plan) -> None:
     """ContainerfileError for the first command that a build would run, where the store can run none."""
-    if builder.store.driver != COMPOSED:
+    if ctx.store.driver != COMPOSED:
         return
     found = first_run(plan)
     if found is not None:
         from builda.store.drivers.lists import no_trees
 
         at = found.at
-        lacking = builder.store.no_run or no_trees()
+        lacking = ctx.store.no_run or no_trees()
         raise ContainerfileError(
             f"no command can be run here: {lacking}",
             file="" if at is None else at.file,

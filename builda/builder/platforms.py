@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builda.builder.pull import machine_platform
+from builda.builder.pull import machine_platform, pull
 from builda.errors import ContainerfileError, NotFound
 from builda.linux import binfmt
 from builda.oci.manifest import Index, parse
@@ -13,7 +13,7 @@ from builda.plan import FromImage, Run
 from builda.values import replace
 
 if TYPE_CHECKING:
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.options import PullOptions
     from builda.oci.descriptor import Platform
     from builda.plan import Plan
@@ -38,34 +38,34 @@ def check_runs(plan: Plan) -> None:
         )
 
 
-def common_platforms(builder: Builder, plan: Plan, options: PullOptions) -> tuple[Platform, ...]:
+def common_platforms(ctx: Context, plan: Plan, options: PullOptions) -> tuple[Platform, ...]:
     """The platforms that all base images of the plan have, in the order of the first one's index."""
     stages = (plan.stages[index] for index in plan.needed())
     names = dict.fromkeys(stage.base.name for stage in stages if isinstance(stage.base, FromImage))
     found: tuple[Platform, ...] | None = None
     for name in names:
-        there = _platforms_of(builder, name, options)
+        there = _platforms_of(ctx, name, options)
         found = there if found is None else tuple(platform for platform in found if platform in there)
     if not found:
         raise NotFound(f"base images have no platform in common: {' '.join(names) or 'scratch'}")
     return found
 
 
-def _platforms_of(builder: Builder, name: str, options: PullOptions) -> tuple[Platform, ...]:
-    stored = builder.store.find_image(name)
+def _platforms_of(ctx: Context, name: str, options: PullOptions) -> tuple[Platform, ...]:
+    stored = ctx.store.find_image(name)
     document = stored.document if stored is not None else None
-    references = builder.remote.candidates(name) if not isinstance(document, Index) else ()
+    references = ctx.remote.candidates(name) if not isinstance(document, Index) else ()
     if references and references[0].registry != LOCAL_REGISTRY:
-        descriptor, data = builder.remote.source(references[0], options.access).manifest()
+        descriptor, data = ctx.remote.source(references[0], options.access).manifest()
         document = parse(data, descriptor.media_type)
     if not isinstance(document, Index):
-        return (builder.pull(name, options).config.platform,)
+        return (pull(ctx, name, options).config.platform,)
     known = (entry.platform for entry in document.manifests if entry.platform is not None)
     return tuple(dict.fromkeys(platform for platform in known if platform.os != "unknown"))
 
 
-def put_index(builder: Builder, images: tuple[Image, ...], names: tuple[str, ...]) -> Image:
+def put_index(ctx: Context, images: tuple[Image, ...], names: tuple[str, ...]) -> Image:
     """An index of exactly these images, in the store under `names`."""
     entries = tuple(replace(image.descriptor, platform=image.config.platform) for image in images)
     index = Index(manifests=entries)
-    return builder.store.put_image(builder.store.put_bytes(index.dump(), index.media_type), names=names)
+    return ctx.store.put_image(ctx.store.put_bytes(index.dump(), index.media_type), names=names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import sys
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from builda.builder.attachments import Attachments
+    from builda.builder.context import Context
     from builda.builder.usernamespace import Users
     from builda.isolation.spec import User
     from builda.linux.mount import Mount
@@ -38,11 +40,25 @@ class Surroundings:
     """What a run takes from the caller rather than from the container."""
 
     environ: Mapping[str, str] = field(default_factory=dict)
-    version: str = ""
     terminal: bool = False  # whether stdin and stdout are one
     capture: bool = False
     stage: str | None = None
     stop: Stop | None = None
+
+
+def surroundings(ctx: Context, *, capture: bool, stage: str | None, stop: Stop | None) -> Surroundings:
+    """Those of a command of this process; the environment is that of the caller over the one in containers.conf."""
+    terminal = _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
+    environ = {**ctx.configured_environ(), **ctx.environ}
+    return Surroundings(environ=environ, terminal=terminal, capture=capture, stage=stage, stop=stop)
+
+
+def _is_terminal(stream: object) -> bool:
+    """Whether a standard stream is one; False for those that are closed or replaced."""
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]  # None, or an object without it
+    except (AttributeError, ValueError):
+        return False
 
 
 def process_of(

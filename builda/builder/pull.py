@@ -13,7 +13,7 @@ from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
 from builda.transfer.locate import Location, parse_location
 
 if TYPE_CHECKING:
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.options import PullOptions, RegistryAccess
     from builda.oci.descriptor import Platform
     from builda.store.store import Image, Store
@@ -23,24 +23,24 @@ _ABSENT = (404, 401, 403)
 """What registries answer for a repository that they do not have, or do not show to strangers."""
 
 
-def pull(builder: Builder, name: str, options: PullOptions) -> Image:
+def pull(ctx: Context, name: str, options: PullOptions) -> Image:
     """The image that `name` means, in the store."""
     location = parse_location(name)
     if location is None:
-        return _by_name(builder, name, options)
+        return _by_name(ctx, name, options)
     match location.transport:
         case "store":
-            return _for_platform(builder, builder.store.image(location.where), options)
+            return _for_platform(ctx, ctx.store.image(location.where), options)
         case "registry":
             reference = Reference.parse(location.where)
-            local = _fitting(builder, _name_of(reference), options)
-            builder.decided("image", lambda: _said(name, local, options))
-            return _by_policy(builder, name, local, (reference,), options)
+            local = _fitting(ctx, _name_of(reference), options)
+            ctx.decided("image", lambda: _said(name, local, options))
+            return _by_policy(ctx, name, local, (reference,), options)
         case _:
-            return _from_file(builder, location, options)
+            return _from_file(ctx, location, options)
 
 
-def tagged(builder: Builder, name: str, access: RegistryAccess) -> tuple[str, ...]:
+def tagged(ctx: Context, name: str, access: RegistryAccess) -> tuple[str, ...]:
     """The full names of all tags of a repository; InvalidValue for a name with a tag or of another transport."""
     location = parse_location(name)
     if location is not None and location.transport != "registry":
@@ -48,39 +48,39 @@ def tagged(builder: Builder, name: str, access: RegistryAccess) -> tuple[str, ..
     text = name if location is None else location.where
     if (short := parse_short(text)).tag or short.digest:
         raise InvalidValue(f"a name with a tag means one image: {name}", hint="leave out the tag, or --all-tags")
-    reference = builder.remote.candidates(text)[0]
-    return tuple(f"{reference.registry}/{reference.repository}:{tag}" for tag in builder.remote.tags(reference, access))
+    reference = ctx.remote.candidates(text)[0]
+    return tuple(f"{reference.registry}/{reference.repository}:{tag}" for tag in ctx.remote.tags(reference, access))
 
 
-def _by_name(builder: Builder, name: str, options: PullOptions) -> Image:
-    local = _fitting(builder, name, options)
-    builder.decided("image", lambda: _said(name, local, options))
-    if local is not None and _is_identity(builder.store, name, local):
+def _by_name(ctx: Context, name: str, options: PullOptions) -> Image:
+    local = _fitting(ctx, name, options)
+    ctx.decided("image", lambda: _said(name, local, options))
+    if local is not None and _is_identity(ctx.store, name, local):
         return local
     if local is not None and options.policy == "missing":
         return local
     try:
-        references = () if options.policy == "never" else builder.remote.candidates(name)
-        builder.decided("name", lambda: f"{name} may be {' or '.join(map(str, references)) or 'in the store only'}")
+        references = () if options.policy == "never" else ctx.remote.candidates(name)
+        ctx.decided("name", lambda: f"{name} may be {' or '.join(map(str, references)) or 'in the store only'}")
     except InvalidReference as error:
         if local is not None:
             raise
         try:
-            return builder.store.image(name)
+            return ctx.store.image(name)
         except NotFound as missing:  # its hint says what was meant, when something near it exists
             raise NotFound(str(missing), hint=missing.hint or str(error)) from error
     if local is None and references and all(reference.registry == LOCAL_REGISTRY for reference in references):
-        raise _unfit(builder, name, options)  # localhost is what images of the store are called, no registry
-    return _by_policy(builder, name, local, references, options)
+        raise _unfit(ctx, name, options)  # localhost is what images of the store are called, no registry
+    return _by_policy(ctx, name, local, references, options)
 
 
 def _by_policy(
-    builder: Builder, name: str, local: Image | None, references: tuple[Reference, ...], options: PullOptions
+    ctx: Context, name: str, local: Image | None, references: tuple[Reference, ...], options: PullOptions
 ) -> Image:
     match options.policy:
         case "never":
-            if local is None and builder.store.find_image(name) is not None:
-                raise _unfit(builder, name, options)
+            if local is None and ctx.store.find_image(name) is not None:
+                raise _unfit(ctx, name, options)
             if local is None:
                 raise NotFound(f"image not known, and not to be pulled: {name}", hint="pull it first, or --pull")
             return local
@@ -90,12 +90,12 @@ def _by_policy(
             return local
         case "newer" if local is not None:
             try:
-                return _pull_first(builder, references, options, local)
+                return _pull_first(ctx, references, options, local)
             except RegistryError as error:
-                builder.emit(Warned(message=f"not updated, the registry cannot be asked: {error}"))
+                ctx.emit(Warned(message=f"not updated, the registry cannot be asked: {error}"))
                 return local
         case _:
-            return _pull_first(builder, references, options, None)
+            return _pull_first(ctx, references, options, None)
 
 
 def _said(name: str, local: Image | None, options: PullOptions) -> str:
@@ -116,13 +116,13 @@ def _is_identity(store: Store, name: str, image: Image) -> bool:
     return image.digest.encoded == text or image.digest.encoded in name
 
 
-def _fitting(builder: Builder, name: str, options: PullOptions) -> Image | None:
+def _fitting(ctx: Context, name: str, options: PullOptions) -> Image | None:
     """The stored image of this name, if it is for the platform asked for."""
-    found = builder.store.find_image(name)
+    found = ctx.store.find_image(name)
     if found is None:
         return None
     try:
-        image = _for_platform(builder, found, options)
+        image = _for_platform(ctx, found, options)
     except NotFound:
         return None
     if options.platform is not None and not options.platform.runs(image.config.platform):
@@ -130,11 +130,11 @@ def _fitting(builder: Builder, name: str, options: PullOptions) -> Image | None:
     return image
 
 
-def _unfit(builder: Builder, name: str, options: PullOptions) -> NotFound:
+def _unfit(ctx: Context, name: str, options: PullOptions) -> NotFound:
     """What is wrong with the stored image of this name: not there, or for another platform."""
     wanted = options.platform or machine_platform()
     try:
-        image = builder.store.image(name)
+        image = ctx.store.image(name)
     except NotFound as error:
         return error
     if image.is_index:
@@ -142,7 +142,7 @@ def _unfit(builder: Builder, name: str, options: PullOptions) -> NotFound:
     return NotFound(f"image is for {image.config.platform}, not for {wanted}: {name}")
 
 
-def _for_platform(builder: Builder, image: Image, options: PullOptions) -> Image:
+def _for_platform(ctx: Context, image: Image, options: PullOptions) -> Image:
     """The image itself, or the one for the platform in a stored index."""
     from builda.oci.manifest import Index, choose
 
@@ -150,9 +150,9 @@ def _for_platform(builder: Builder, image: Image, options: PullOptions) -> Image
         return image
     assert isinstance(image.document, Index)
     chosen = choose(image.document, options.platform or machine_platform())
-    if not builder.store.has_blob(chosen.digest):
+    if not ctx.store.has_blob(chosen.digest):
         raise NotFound(f"stored index lacks its image for {chosen.platform}: {image.digest}", hint="pull it again")
-    return builder.store.put_image(chosen)
+    return ctx.store.put_image(chosen)
 
 
 def machine_platform() -> Platform:
@@ -162,14 +162,12 @@ def machine_platform() -> Platform:
     return Platform.of_machine(os.uname().machine)
 
 
-def _pull_first(
-    builder: Builder, references: tuple[Reference, ...], options: PullOptions, local: Image | None
-) -> Image:
+def _pull_first(ctx: Context, references: tuple[Reference, ...], options: PullOptions, local: Image | None) -> Image:
     """The image of the first reference that its registry has."""
     failures: list[BuildaError] = []
     for reference in references:
         try:
-            return _pull_one(builder, reference, options, local)
+            return _pull_one(ctx, reference, options, local)
         except (NotFound, RegistryError, PolicyRejected) as error:
             if len(references) == 1 or (isinstance(error, RegistryError) and error.status not in _ABSENT):
                 raise
@@ -177,11 +175,11 @@ def _pull_first(
     raise NotFound(f"no registry has the image: {'; '.join(map(str, failures))}", hint=failures[0].hint)
 
 
-def _pull_one(builder: Builder, reference: Reference, options: PullOptions, local: Image | None) -> Image:
-    source = builder.remote.source(reference, options.access)
+def _pull_one(ctx: Context, reference: Reference, options: PullOptions, local: Image | None) -> Image:
+    source = ctx.remote.source(reference, options.access)
     if local is not None and _is_current(source, local, options):
         return local
-    return copied(builder, source, (_name_of(reference),), options.platform)
+    return copied(ctx, source, (_name_of(reference),), options.platform)
 
 
 def _is_current(source: ImageSource, local: Image, options: PullOptions) -> bool:
@@ -196,7 +194,7 @@ def _is_current(source: ImageSource, local: Image, options: PullOptions) -> bool
 
 
 def copied(
-    builder: Builder,
+    ctx: Context,
     source: ImageSource,
     names: tuple[str, ...],
     platform: Platform | None,
@@ -210,21 +208,21 @@ def copied(
     from builda.transfer.copy import copy_image
     from builda.transfer.stored import StoreSink
 
-    sink = StoreSink(builder.store, names, free_only=free_only)
-    copy_image(source, sink, platform=platform or machine_platform(), emit=builder.emit)
+    sink = StoreSink(ctx.store, names, free_only=free_only)
+    copy_image(source, sink, platform=platform or machine_platform(), emit=ctx.emit)
     assert sink.image is not None
     for name in names:
         if name not in sink.image.names:
             hint = f"builda tag {sink.image.id.encoded[:12]} {name}"
-            builder.emit(Warned(message=f"name stays with the image that has it: {name}", hint=hint))
+            ctx.emit(Warned(message=f"name stays with the image that has it: {name}", hint=hint))
     return sink.image
 
 
-def _from_file(builder: Builder, location: Location, options: PullOptions) -> Image:
+def _from_file(ctx: Context, location: Location, options: PullOptions) -> Image:
     """The image at a file location. An archive comes from a stranger: it moves no name of the store."""
-    source = builder.remote.source(location, options.access)
+    source = ctx.remote.source(location, options.access)
     asked = options.moves_names and _is_named(location)
-    return copied(builder, source, _names_of(source, location), options.platform, free_only=not asked)
+    return copied(ctx, source, _names_of(source, location), options.platform, free_only=not asked)
 
 
 def _is_named(location: Location) -> bool:

@@ -13,43 +13,43 @@ BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 
 if TYPE_CHECKING:
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.options import PushOptions, RegistryAccess
     from builda.oci.descriptor import Descriptor
     from builda.store.store import Image
     from builda.transfer.copy import ImageSink
 
 
-def push(builder: Builder, name: str, destination: str | None, options: PushOptions) -> Descriptor:
+def push(ctx: Context, name: str, destination: str | None, options: PushOptions) -> Descriptor:
     """Copy the image to where `destination` says; its descriptor there."""
     from builda.builder.convert import source_of
     from builda.transfer.copy import copy_image
 
     name = in_store(name)
-    image = builder.store.image(name)
-    location = _named(builder, _destination(image, name, destination), name)
-    builder.store.lease()
-    source = source_of(builder, image, _fitting(location, image, options))
-    sink = _sink(builder, image, location, options.access)
-    return copy_image(source, sink, all_platforms=options.all, action="push", emit=builder.emit)
+    image = ctx.store.image(name)
+    location = _named(ctx, _destination(image, name, destination), name)
+    ctx.store.lease()
+    source = source_of(ctx, image, _fitting(location, image, options))
+    sink = _sink(ctx, image, location, options.access)
+    return copy_image(source, sink, all_platforms=options.all, action="push", emit=ctx.emit)
 
 
-def _named(builder: Builder, location: Location, name: str) -> Location:
+def _named(ctx: Context, location: Location, name: str) -> Location:
     """An archive that is given no name has the one that was pushed, so that it can be loaded under it."""
     if location.transport not in ("docker-archive", "oci-archive") or location.name is not None:
         return location
-    full = builder.store.images.full_name(name)
+    full = ctx.store.images.full_name(name)
     return location if full is None or "@" in full else location._replace(name=full)
 
 
-def write_to(builder: Builder, image: Image, location: Location, access: RegistryAccess) -> Descriptor:
+def write_to(ctx: Context, image: Image, location: Location, access: RegistryAccess) -> Descriptor:
     """Copy the image as it is to `location`."""
     from builda.builder.convert import source_of
     from builda.builder.options import PushOptions
     from builda.transfer.copy import copy_image
 
-    source = source_of(builder, image, _fitting(location, image, PushOptions()))
-    return copy_image(source, _sink(builder, image, location, access), action="push", emit=builder.emit)
+    source = source_of(ctx, image, _fitting(location, image, PushOptions()))
+    return copy_image(source, _sink(ctx, image, location, access), action="push", emit=ctx.emit)
 
 
 def _fitting(location: Location, image: Image, options: PushOptions) -> PushOptions:
@@ -59,14 +59,14 @@ def _fitting(location: Location, image: Image, options: PushOptions) -> PushOpti
     return options
 
 
-def _sink(builder: Builder, image: Image, location: Location, access: RegistryAccess) -> ImageSink:
+def _sink(ctx: Context, image: Image, location: Location, access: RegistryAccess) -> ImageSink:
     match location.transport:
         case "registry":
-            return builder.remote.sink(Reference.parse(location.where), access, _relatives(image))
+            return ctx.remote.sink(Reference.parse(location.where), access, _relatives(image))
         case "store":
             from builda.transfer.stored import StoreSink
 
-            return StoreSink(builder.store, (local_name(location.where),))
+            return StoreSink(ctx.store, (local_name(location.where),))
         case _:
             from builda.transfer.locate import open_sink
 

@@ -13,7 +13,7 @@ from builda.values import replace
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.plan import Configure
     from builda.store.store import WorkingContainer
 
@@ -26,13 +26,13 @@ def timestamp(seconds: float) -> str:
 
 
 def remembered(
-    builder: Builder, container: WorkingContainer, created_by: str | None, comment: str | None = None
+    ctx: Context, container: WorkingContainer, created_by: str | None, comment: str | None = None
 ) -> WorkingContainer:
     """The container as recorded now, with one more history entry when there is something to say."""
     if created_by is None:
-        return builder.store.containers.load(container.id)
-    with builder.store.locked(container) as current:
-        return builder.store.update(noted(current, created_by, comment, builder.now()))
+        return ctx.store.containers.load(container.id)
+    with ctx.store.locked(container) as current:
+        return ctx.store.update(noted(current, created_by, comment, ctx.now()))
 
 
 def noted(container: WorkingContainer, created_by: str, comment: str | None, now: float) -> WorkingContainer:
@@ -41,19 +41,19 @@ def noted(container: WorkingContainer, created_by: str, comment: str | None, now
     return replace(container, history=(*container.history, entry))
 
 
-def configure(builder: Builder, container: WorkingContainer, step: Configure) -> WorkingContainer:
+def configure(ctx: Context, container: WorkingContainer, step: Configure) -> WorkingContainer:
     """The container with its pending configuration and annotations edited."""
-    with builder.store.locked(container) as current:
+    with ctx.store.locked(container) as current:
         changed = replace(
             current,
             config=apply_all(current.config, step.edits),
             annotations=_annotations(current.annotations, step),
         )
         if step.created_by is not None:
-            changed = noted(changed, step.created_by, step.history_comment, builder.now())
+            changed = noted(changed, step.created_by, step.history_comment, ctx.now())
         elif step.history_comment is not None:
             changed = replace(changed, comment=step.history_comment)
-        return builder.store.update(changed)
+        return ctx.store.update(changed)
 
 
 def _annotations(before: Mapping[str, str], step: Configure) -> Mapping[str, str]:

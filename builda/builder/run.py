@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from builda.builder import process
 from builda.builder.attachments import Attachments, attached
-from builda.builder.mounting import occupied
 from builda.builder.records import remembered
 from builda.builder.settling import settle
 from builda.builder.treed import treed
 from builda.builder.usernamespace import check_ids, users_for
+from builda.builder.working_tree import occupied
+from builda.builder.working_tree import rootfs as rootfs_of
 from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsupported
 from builda.events import Warned
 from builda.fs import owners, paths
@@ -23,7 +24,7 @@ from builda.linux.userns import in_user_namespace
 from builda.store.scratch import scratch
 
 if TYPE_CHECKING:
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.options import Inputs
     from builda.builder.usernamespace import Users
     from builda.isolation.spec import Process, Sandbox, User
@@ -36,8 +37,11 @@ _OF_PROCESSES = frozenset("fd cwd root exe map_files ns".split())  # below /proc
 _OF_THE_PROCESS = frozenset("fd stdin stdout stderr".split())  # in /dev
 
 
+SUCCESS = frozenset({0})
+
+
 def run(
-    builder: Builder,
+    ctx: Context,
     container: WorkingContainer,
     step: Run,
     inputs: Inputs,
@@ -45,40 +49,40 @@ def run(
     around: process.Surroundings,
 ) -> WorkingContainer:
     """Run the step; CommandFailed when its status is none of `valid_statuses`."""
-    with occupied(builder, container) as current, builder.store.running(current):
-        settle(builder, current)
-        current = treed(builder, current)
-        options = builder.run_options(step.options.over(current.options))
+    with occupied(ctx, container) as current, ctx.store.running(current):
+        settle(ctx, current)
+        current = treed(ctx, current)
+        options = ctx.run_options(step.options.over(current.options))
         seen = current
         if inputs.discard_writes:
             options = replace(options, hostname=options.hostname or process.BUILD_HOSTNAME)
             seen = process.nameless(current)
-        rootfs = builder.rootfs(current)
-        users = users_for(builder, current, options, rootfs)
+        rootfs = rootfs_of(ctx, current)
+        users = users_for(ctx, current, options, rootfs)
         user, home = _identity(rootfs, current, step, options, users)
         with (
-            scratch(builder.store.layout) as place,
-            attached(builder, step, options, inputs, user, users, place) as attachments,
+            scratch(ctx.store.layout) as place,
+            attached(ctx, step, options, inputs, user, users, place) as attachments,
         ):
             # Without mounts (nodev) a node that a command made would open its device.
             command = process.process_of(
                 seen, step, options, user, home, attachments, around, nodes=builder.store.can_mount
             )
             try:
-                status = _perform(builder, current, seen, options, rootfs, users, attachments, place, command)
+                status = _perform(ctx, current, seen, options, rootfs, users, attachments, place, command)
             except CommandFailed as error:
                 if error.status not in valid_statuses:
                     raise
                 status = error.status
             finally:
-                settle(builder, current)
+                settle(ctx, current)
         if status not in valid_statuses:
-            raise _failure(step, status, builder.store)
-        return remembered(builder, current, step.created_by)
+            raise _failure(step, status, ctx.store)
+        return remembered(ctx, current, step.created_by)
 
 
 def _perform(
-    builder: Builder,
+    ctx: Context,
     container: WorkingContainer,
     seen: WorkingContainer,  # what the command is told of the container
     options: RunOptions,
@@ -88,7 +92,7 @@ def _perform(
     place: str,
     command: Process,
 ) -> int:
-    isolation = builder.isolation(options)
+    isolation = ctx.isolation(options)
     asked = process.network_name(options)
     if isolation.name == "chroot" and asked not in (None, "host"):
         raise InvalidValue(f"cannot set --network other than host with --isolation chroot: {asked}")
@@ -102,32 +106,32 @@ def _perform(
             users=users,
             network=network,
             scratch=_inner(place),
-            stubs=builder.store.containers.path(container.id, "stubs"),
-            version=builder.version,
+            stubs=ctx.store.containers.path(container.id, "stubs"),
+            version=ctx.version,
         )
 
     def perform(network: str) -> int:
         outer = sandbox(network)
-        builder.decided("run", lambda: _described(isolation.name, command, outer))
-        if builder.store.can_mount:
-            return isolation.run(command, outer, builder.emit)
+        ctx.decided("run", lambda: _described(isolation.name, command, outer))
+        if ctx.store.can_mount:
+            return isolation.run(command, outer, ctx.emit)
         from builda.builder.placing import placed
 
-        snapshots = builder.store.kind_of(container.snapshot)
+        snapshots = ctx.store.kind_of(container.snapshot)
         tree, aside = snapshots.upper(container.snapshot), snapshots.path(container.snapshot, "placed")
-        with placed(tree, aside, outer, caches=builder.store.layout.path("cache")) as inner:
-            return isolation.run(command, inner, builder.emit)
+        with placed(tree, aside, outer, caches=ctx.store.layout.path("cache")) as inner:
+            return isolation.run(command, inner, ctx.emit)
 
-    network = asked or builder.default_network(options)
+    network = asked or ctx.default_network(options)
     if network != "private" or not (asked is None or in_user_namespace()):
         return perform(network)
-    if asked is not None and builder.relay_failed:
+    if asked is not None and ctx.network.relay_failed:
         return perform("host")
     try:
         return perform("private")
     except NetworkUnavailable as error:  # before the command was started
-        builder.private_network, builder.relay_failed = False, True
-        builder.emit(Warned(message=f"commands have the host's network: {error}", hint="--network host says so"))
+        ctx.network.private, ctx.network.relay_failed = False, True
+        ctx.emit(Warned(message=f"commands have the host's network: {error}", hint="--network host says so"))
     return perform("host")
 
 

@@ -7,35 +7,34 @@ import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.store.store import WorkingContainer
 
 
-def settle(builder: Builder, container: WorkingContainer) -> None:
+def settle(ctx: Context, container: WorkingContainer) -> None:
     """Take away the mount points that a run, perhaps a killed one, had to make in the root file system.
 
     Where nothing is mounted it is all that the run was given.
     """
     from builda.isolation.stubs import parse_stubs, remove_stubs
 
-    builder.store.take_out(container.snapshot)
-    record = builder.store.containers.path(container.id, "stubs")
+    ctx.store.take_out(container.snapshot)
+    record = ctx.store.containers.path(container.id, "stubs")
     try:
         with open(record, "rb") as file:
             stubs = parse_stubs(file.read())
     except FileNotFoundError:
         return
+    from builda.builder.working_tree import rootfs
     from builda.linux.mount import mounted
 
-    rootfs = builder.rootfs(container)
-    with mounted(rootfs) as root:
+    mounts = rootfs(ctx, container)
+    with mounted(mounts) as root:
         remove_stubs(root, record)
-    (tree,) = rootfs
+    (tree,) = mounts
     if tree.type != "bind":  # nobody has it mounted now, so its upper directory may be changed
         for parent in sorted({os.path.dirname(stub.path) for stub in stubs}, key=len, reverse=True):
-            _forget_copy(
-                builder.store.kind_of(container.snapshot).upper(container.snapshot), tree.lower, parent.strip("/")
-            )
+            _forget_copy(ctx.store.kind_of(container.snapshot).upper(container.snapshot), tree.lower, parent.strip("/"))
 
 
 def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:

@@ -10,23 +10,25 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.builder.sources import downloads
+from builda.builder.temporary import TemporaryDirectory
 from builda.fs.patterns import has_wildcards
 from builda.fs.sources import clean
 from builda.fs.tar import SYMBOLIC_LINK
+from builda.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from contextlib import ExitStack
 
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.fs.index import Node, Tree
+    from builda.store.store import WorkingContainer
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def shadow(
-    builder: Builder,
+    ctx: Context,
     snapshot: str | None,
     sources: tuple[str, ...],
     known: MutableMapping[tuple[int, int], Node],
@@ -36,13 +38,26 @@ def shadow(
 
     `known` gets what its files stand for.
     """
-    root = stack.enter_context(downloads(builder))
+    root = stack.enter_context(TemporaryDirectory(ctx.store))
     if snapshot is not None:
-        lists = builder.store.lists
+        lists = ctx.store.lists
         tree = lists.tree(snapshot)
         stack.callback(lists.give_back, snapshot, tree)
         fill(root, tree.root, looked_at(tree, sources), known)
     return root
+
+
+def on_base(ctx: Context, container: WorkingContainer) -> WorkingContainer:
+    """The container standing on the list of its base image, which is read now if it was not."""
+    if container.image_digest is None or container.base is not None:
+        return container
+    store = ctx.store
+    store.lease()
+    base = store.lists.stand_on(container.snapshot, store.image(str(container.image_digest)), ctx.emit)
+    if base is None:
+        return container
+    with store.locked(container) as current:
+        return store.update(replace(current, base=base))
 
 
 class Part(NamedTuple):

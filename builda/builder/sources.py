@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.git import parse_repository
 from builda.builder.ignored import rules_in, rules_of
+from builda.builder.temporary import TemporaryDirectory
 from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.fs import paths
 from builda.fs.ignore import Matcher
 from builda.fs.patterns import has_wildcards
 from builda.fs.tree import Source
 from builda.linux.mount import mounted
-from builda.plan import Context, FromContainer, FromImage, FromStage, NamedContext
+from builda.plan import Context as BuildContext
+from builda.plan import FromContainer, FromImage, FromStage, NamedContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import ExitStack
     from pathlib import Path
 
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.builder.git import Repository
     from builda.builder.options import Inputs
     from builda.builder.remote import Download
@@ -50,24 +52,24 @@ class Gathered(NamedTuple):
 
 
 def gather(
-    builder: Builder, container: WorkingContainer, root: int, step: Copy, inputs: Inputs, stack: ExitStack
+    ctx: Context, container: WorkingContainer, root: int, step: Copy, inputs: Inputs, stack: ExitStack
 ) -> Gathered:
     """The sources of the step, opened until `stack` ends. `root` is the container's own root."""
     local: list[Source] = []
     remote: list[Source] = []
-    is_local = isinstance(step.source, Context | NamedContext)
+    is_local = isinstance(step.source, BuildContext | NamedContext)
     opener = None
     for path in step.sources:
         if is_local and (repository := parse_repository(path)) is not None:
-            remote.append(_repository(builder, repository, step, inputs, stack))
+            remote.append(_repository(ctx, repository, step, inputs, stack))
         elif is_local and path[:8].lower().startswith(_URL):
-            remote.append(_download(builder, path, step, inputs, stack))
+            remote.append(_download(ctx, path, step, inputs, stack))
         else:
-            opener = opener or _Opener(builder, container, root, step, inputs, stack)
+            opener = opener or _Opener(ctx, container, root, step, inputs, stack)
             local.append(opener.source(path))
     if step.checksum is not None and (local or len(remote) != 1):
         raise InvalidValue("checksum needs exactly one source, a URL or a git repository")
-    inline = _inline(builder, step, stack)
+    inline = _inline(ctx, step, stack)
     return Gathered(
         (*local, *remote, *inline),
         keeps_owners=not is_local,
@@ -81,20 +83,20 @@ class _Opener:
 
     def __init__(
         self,
-        builder: Builder,
+        ctx: Context,
         container: WorkingContainer,
         root: int,
         step: Copy,
         inputs: Inputs,
         stack: ExitStack,
     ) -> None:
-        self.builder = builder
+        self.ctx = ctx
         self.step = step
         self.inputs = inputs
         self.stack = stack
         self.ignore = Matcher(())
         self.known: dict[tuple[int, int], Node] = {}
-        self.shell = isinstance(step.source, Context) and inputs.context is None
+        self.shell = isinstance(step.source, BuildContext) and inputs.context is None
         self.root = -1 if self.shell else self._open(container, root)
 
     def source(self, path: str) -> Source:
@@ -104,7 +106,7 @@ class _Opener:
     def _within(self) -> str:
         """What the root is, for errors."""
         match self.step.source:
-            case Context():
+            case BuildContext():
                 return "the context"
             case NamedContext(name):
                 return f"the build context {name}"
@@ -117,7 +119,7 @@ class _Opener:
 
     def _open(self, container: WorkingContainer, own: int) -> int:
         match self.step.source:
-            case Context():
+            case BuildContext():
                 assert self.inputs.context is not None
                 self.ignore = rules_of(self.inputs.ignore_file)
                 return open_directory(self.inputs.context, self.stack)
@@ -130,40 +132,42 @@ class _Opener:
             case FromStage(index):
                 return self._of_container(self.inputs.stages[index], container, own)
             case FromContainer(name):
-                return self._of_container(self.builder.store.container(name), container, own)
+                return self._of_container(self.ctx.store.container(name), container, own)
             case FromImage(name):
+                from builda.builder.mounting import viewed
                 from builda.builder.options import PullOptions
+                from builda.builder.pull import pull
 
-                image = self.builder.pull(name, PullOptions(access=self.inputs.access))
-                if self.builder.store.is_list(container.snapshot):
-                    return self._shadow(self.builder.store.unpack(image, self.builder.emit, as_list=True))
-                return self.stack.enter_context(mounted(self.stack.enter_context(self.builder.view(image))))
+                image = pull(self.ctx, name, PullOptions(access=self.inputs.access))
+                if self.ctx.store.is_list(container.snapshot):
+                    return self._shadow(self.ctx.store.unpack(image, self.ctx.emit, as_list=True))
+                return self.stack.enter_context(mounted(self.stack.enter_context(viewed(self.ctx, image))))
 
     def _of_container(self, other: WorkingContainer, container: WorkingContainer, own: int) -> int:
-        from builda.builder.mounting import reading
         from builda.builder.treed import with_tree
+        from builda.builder.working_tree import reading
 
-        store = self.builder.store
+        store = self.ctx.store
         if store.is_list(container.snapshot) and store.is_list(other.snapshot):
-            from builda.builder.composing import on_base
+            from builda.builder.shadows import on_base
 
-            return self._shadow(on_base(self.builder, other).snapshot)
+            return self._shadow(on_base(self.ctx, other).snapshot)
         if other.id == container.id:
             return own
-        return self.stack.enter_context(mounted(reading(self.builder, with_tree(self.builder, other))))
+        return self.stack.enter_context(mounted(reading(self.ctx, with_tree(self.ctx, other))))
 
     def _shadow(self, snapshot: str | None) -> int:
         from builda.builder.shadows import shadow
 
-        return shadow(self.builder, snapshot, self.step.sources, self.known, self.stack)
+        return shadow(self.ctx, snapshot, self.step.sources, self.known, self.stack)
 
     def _of_shell(self, path: str) -> Source:
         """A path as the caller's shell means it: links may lead anywhere on the host."""
         if path.startswith("/"):
             return Source(open_directory("/", self.stack), path)
-        here = str(self.builder.cwd)
+        here = str(self.ctx.cwd)
         if has_wildcards(here):  # names, not patterns: so they stay out of the path
-            return Source(open_directory(self.builder.cwd, self.stack), path)
+            return Source(open_directory(self.ctx.cwd, self.stack), path)
         pivot = "/./" if self.step.parents and "/./" not in path else "/"
         return Source(open_directory("/", self.stack), f"{here}{pivot}{path}")
 
@@ -193,11 +197,11 @@ def is_archive(top: Top) -> bool:
         return archive_compression(file) is not None
 
 
-def _inline(builder: Builder, step: Copy, stack: ExitStack) -> tuple[Source, ...]:
+def _inline(ctx: Context, step: Copy, stack: ExitStack) -> tuple[Source, ...]:
     """Heredocs as files; ignore rules do not reach them."""
     if not step.inline:
         return ()
-    directory = stack.enter_context(downloads(builder))
+    directory = stack.enter_context(TemporaryDirectory(ctx.store))
     for number, file in enumerate(step.inline):
         with open(os.open(str(number), os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=directory), "wb") as out:
             os.fchmod(out.fileno(), 0o644)
@@ -205,38 +209,10 @@ def _inline(builder: Builder, step: Copy, stack: ExitStack) -> tuple[Source, ...
     return tuple(Source(directory, str(number), name=file.name) for number, file in enumerate(step.inline))
 
 
-def downloads(builder: Builder) -> _Temporary:
-    """A temporary directory of the store, on disk rather than in memory; a descriptor of it."""
-    return _Temporary(builder)
-
-
-class _Temporary:
-    def __init__(self, builder: Builder) -> None:
-        self._builder = builder
-
-    def __enter__(self) -> int:
-        from builda.store import layout
-
-        self._path = layout.temporary(self._builder.store.layout)
-        with layout.translated(self._builder.store.root):
-            os.mkdir(self._path, 0o700)
-        self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-        paths.discard(self._path)
-
-    @property
-    def path(self) -> str:
-        """Where it is, for programs that want a path."""
-        return self._path
-
-
-def _download(builder: Builder, url: str, step: Copy, inputs: Inputs, stack: ExitStack) -> Source:
+def _download(ctx: Context, url: str, step: Copy, inputs: Inputs, stack: ExitStack) -> Source:
     """The file behind a URL: mode 0600 and, when the server says when it changed, that time."""
-    directory = stack.enter_context(downloads(builder))
-    with builder.remote.fetch(url, inputs.access) as response:
+    directory = stack.enter_context(TemporaryDirectory(ctx.store))
+    with ctx.remote.fetch(url, inputs.access) as response:
         name = response.filename
         if name is None and step.destination.endswith("/"):
             raise InvalidValue(f"URL says no file name: {url}", hint="write a destination that is a file")
@@ -279,11 +255,11 @@ def _check(wanted: str | None, found: Digest | None, url: str) -> None:
         raise CorruptContent(f"checksum does not match, {url} has: {found}")
 
 
-def _repository(builder: Builder, source: Repository, step: Copy, inputs: Inputs, stack: ExitStack) -> Source:
+def _repository(ctx: Context, source: Repository, step: Copy, inputs: Inputs, stack: ExitStack) -> Source:
     """The tree of one commit, fetched by git."""
     from builda.builder.git import Credentials, fetch_repository
 
-    temporary = downloads(builder)
+    temporary = TemporaryDirectory(ctx.store)
     directory = stack.enter_context(temporary)
     checksum = step.checksum or source.checksum
     keep = step.keep_git_dir or source.keep_git_dir

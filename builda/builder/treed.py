@@ -6,21 +6,21 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builda.builder.mounting import occupied
+from builda.builder.working_tree import occupied
 from builda.events import BlobProgress
 from builda.oci.config import chain_ids
 from builda.store.layout import COMPOSED
 
 if TYPE_CHECKING:
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.events import Emit
     from builda.store.containers import FrozenLayer
     from builda.store.store import Image, Store, WorkingContainer
 
 
-def treed(builder: Builder, container: WorkingContainer) -> WorkingContainer:
+def treed(ctx: Context, container: WorkingContainer) -> WorkingContainer:
     """The container, whose tree lock the caller has, with a tree; IsolationUnavailable where there can be none."""
-    store = builder.store
+    store = ctx.store
     if not store.is_list(container.snapshot):
         return container
     if store.driver == COMPOSED:
@@ -29,8 +29,8 @@ def treed(builder: Builder, container: WorkingContainer) -> WorkingContainer:
         raise store.no_run or no_trees()
     store.lease()
     image = None if container.image_digest is None else store.image(str(container.image_digest))
-    base = None if image is None else store.lasting.unpack(image, _quietly(builder.emit))
-    layers = _unpacked(builder, image, container.layers, base)
+    base = None if image is None else store.lasting.unpack(image, _quietly(ctx.emit))
+    layers = _unpacked(ctx, image, container.layers, base)
     top = layers[-1].snapshot if layers else base
     key = store.lasting.prepare_on(image, top or None)
     try:
@@ -44,12 +44,12 @@ def treed(builder: Builder, container: WorkingContainer) -> WorkingContainer:
     return made
 
 
-def with_tree(builder: Builder, container: WorkingContainer) -> WorkingContainer:
+def with_tree(ctx: Context, container: WorkingContainer) -> WorkingContainer:
     """The same for a caller who does not have the tree lock."""
-    if not builder.store.is_list(container.snapshot):
+    if not ctx.store.is_list(container.snapshot):
         return container
-    with occupied(builder, container) as current:
-        return treed(builder, current)
+    with occupied(ctx, container) as current:
+        return treed(ctx, current)
 
 
 def _quietly(emit: Emit) -> Emit:
@@ -58,7 +58,7 @@ def _quietly(emit: Emit) -> Emit:
 
 
 def _unpacked(
-    builder: Builder, image: Image | None, layers: tuple[FrozenLayer, ...], base: str | None
+    ctx: Context, image: Image | None, layers: tuple[FrozenLayer, ...], base: str | None
 ) -> tuple[FrozenLayer, ...]:
     """The frozen layers with trees instead of lists, `base` below them."""
     from builda.builder.layers import LayerOptions
@@ -66,13 +66,13 @@ def _unpacked(
     diff_ids = () if image is None else image.config.diff_ids
     done: list[FrozenLayer] = []
     for layer in layers:
-        stored = builder.layers.result(layer, LayerOptions())
+        stored = ctx.layers().result(layer, LayerOptions(), ctx.emit)
         if stored.blob is None or stored.diff_id is None:
             done.append(replace(layer, snapshot=base or ""))
             continue
         diff_ids = (*diff_ids, stored.diff_id)
         chain = chain_ids(diff_ids)[-1]
-        base = builder.store.lasting.unpack_layer(stored.blob, stored.diff_id, chain, base, _quietly(builder.emit))
+        base = ctx.store.lasting.unpack_layer(stored.blob, stored.diff_id, chain, base, _quietly(ctx.emit))
         done.append(replace(layer, snapshot=base, diff_id=stored.diff_id, blob=stored.blob))
     return tuple(done)
 

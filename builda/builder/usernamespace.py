@@ -14,7 +14,7 @@ from builda.values import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from builda.builder.builder import Builder
+    from builda.builder.context import Context
     from builda.linux.mount import Mount
     from builda.linux.subids import IdMap, IdRange, Kind
     from builda.plan import RunOptions
@@ -50,10 +50,10 @@ class Users(NamedTuple):
 
 
 def users_for(
-    builder: Builder, container: WorkingContainer, options: RunOptions, rootfs: tuple[Mount, ...]
+    ctx: Context, container: WorkingContainer, options: RunOptions, rootfs: tuple[Mount, ...]
 ) -> Users | None:
     """The namespace that the command has to itself, None for the caller's; an error where there can be none."""
-    users = _permitted(builder, options)
+    users = _permitted(ctx, options)
     if users is None or not users.are_others:
         return users
     if rootfs[0].source == container.mount_point:
@@ -64,11 +64,11 @@ def users_for(
     return users
 
 
-def checked(builder: Builder, options: RunOptions) -> None:
+def checked(ctx: Context, options: RunOptions) -> None:
     """An error when the namespace that is asked for cannot be had, as far as it can be told without a container."""
-    users = _permitted(builder, options)
+    users = _permitted(ctx, options)
     if users is not None and users.are_others:
-        _check_store(builder.store, users)
+        _check_store(ctx.store, users)
 
 
 def is_asked_for(options: RunOptions) -> bool:
@@ -76,12 +76,12 @@ def is_asked_for(options: RunOptions) -> bool:
     return bool(options.userns not in (None, "", "host") or any(_maps(options)))
 
 
-def _permitted(builder: Builder, options: RunOptions) -> Users | None:
+def _permitted(ctx: Context, options: RunOptions) -> Users | None:
     if not is_asked_for(options):
         return None
-    if builder.store.no_run is not None:
-        raise builder.store.no_run
-    if not builder.store.can_mount:
+    if ctx.store.no_run is not None:
+        raise ctx.store.no_run
+    if not ctx.store.can_mount:
         raise IsolationUnavailable(
             "a command shares the namespaces of its caller here", hint="leave the --userns options out"
         )
@@ -93,7 +93,7 @@ def _permitted(builder: Builder, options: RunOptions) -> Users | None:
         raise _no_others()
     if users.path is None:
         users = Users(_fitted(users.uids, id_map("uid")), _fitted(users.gids, id_map("gid")))
-    name = builder.isolation(options).name
+    name = ctx.isolation(options).name
     if name != "native":
         raise Unsupported(
             f"isolation {name} gives a command no ids of its own: {_REASONS[name]}", hint="--isolation native does"

@@ -491,7 +491,7 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
     for tag in tags:
         location = parse_location(tag)
         if location is not None and location.transport != "store":
-            write_to(session.builder, image, location, options.inputs.access)
+            write_to(session.builder.context, image, location, options.inputs.access)
             names.append(tag)
             continue
         name = local_name(tag if location is None else location.where)

@@ -74,4 +74,4 @@ def push(session: Session, built: Built, items: tuple[str, ...], access: Registr
     for place in places(items, "--cache-to"):
         if not session.quiet:
             print_line(f"--> Pushing cache {place.reference(built.export.target)}")
-        push_cache(session.builder, built.export, place, access)
+        push_cache(session.builder.context, built.export, place, access)

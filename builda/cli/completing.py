@@ -90,6 +90,16 @@ class _Line(NamedTuple):
     """Whether an argument or `--` has ended the options."""
 
 
+def complete(shell: str, args: Sequence[str]) -> int:
+    """Answer the script of `shell`, which has put its name into _BUILDA_COMPLETE and the line into `args`."""
+    from builda.cli.group import make_group
+
+    group = make_group()
+    with click.Context(group, info_name="builda"):
+        print(reply(group, shell, args))
+    return 0
+
+
 def reply(group: Group, shell: str, args: Sequence[str]) -> str:
     """What builda prints for the script of `shell`, which has given `args`."""
     from builda.cli.shells import SHELLS

@@ -180,7 +180,9 @@ def mount(session: Session, *, containers: tuple[str, ...], json: bool, notrunca
         targets = [session.container(name) for name in containers]
         mounted = [(one.name, str(session.builder.mount(one))) for one in targets]
     else:
-        mounted = [(one.name, path) for one in session.store.iter_containers() if (path := _mounted_at(one))]
+        from builda.builder.mounting import mounted_at
+
+        mounted = [(one.name, path) for one in session.store.iter_containers() if (path := mounted_at(one))]
     single = len(containers) == 1
     if json:
         named = [{"mountPoint": path} if single else {"container": name, "mountPoint": path} for name, path in mounted]
@@ -188,15 +190,6 @@ def mount(session: Session, *, containers: tuple[str, ...], json: bool, notrunca
         return
     for name, path in mounted:
         print_line(path if single else f"{name} {path}")
-
-
-def _mounted_at(container: WorkingContainer) -> str | None:
-    """Where it is mounted; None when that was in a namespace which is no more, or before a restart."""
-    if container.mount_point is None:
-        return None
-    from builda.builder.mounting import is_mounted
-
-    return container.mount_point if is_mounted(container.mount_point) else None
 
 
 def _check_can_stay(session: Session) -> None:

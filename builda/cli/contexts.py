@@ -49,12 +49,14 @@ def open_context(
             raise InvalidValue("standard input cannot be the context and the Containerfile", hint="name one of them")
         from builda.builder.contexts import read_context
 
-        return _of_fetched(read_context(builder, sys.stdin.buffer, stack, _limit()), STDIN, files, ignore_file)
+        return _of_fetched(read_context(builder.context, sys.stdin.buffer, stack, _limit()), STDIN, files, ignore_file)
     if _may_be_remote(where):
         from builda.builder.contexts import fetch_context, is_remote
 
         if is_remote(where):
-            return _of_fetched(fetch_context(builder, where, access, stack, _limit()), where, files, ignore_file)
+            return _of_fetched(
+                fetch_context(builder.context, where, access, stack, _limit()), where, files, ignore_file
+            )
     return _of_directory(where, files, ignore_file)
 
 
@@ -88,7 +90,7 @@ def _named_directory(builder: Builder, name: str, value: str, access: RegistryAc
         from builda.builder.contexts import fetch_context, is_remote
 
         if is_remote(value):
-            return fetch_context(builder, value, access, stack, _limit()).directory
+            return fetch_context(builder.context, value, access, stack, _limit()).directory
     if "://" in value:
         raise InvalidValue(
             f"unknown kind of build context {name}: {value}",

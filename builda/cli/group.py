@@ -163,16 +163,6 @@ def invoke(args: Sequence[str]) -> int:
     return 0
 
 
-def complete(shell: str, args: Sequence[str]) -> int:
-    """Answer the script of `shell`, which has put its name into _BUILDA_COMPLETE and the line into `args`."""
-    from builda.cli.completing import reply
-
-    group = make_group()
-    with click.Context(group, info_name="builda"):
-        print(reply(group, shell, args))
-    return 0
-
-
 def in_our_words(error: click.ClickException) -> InvalidValue:
     """A complaint of click as an error of ours: lower case, the value at the end, a way out."""
     ctx = getattr(error, "ctx", None)

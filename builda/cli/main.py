@@ -93,12 +93,16 @@ def each(items: Iterable[T], action: Callable[[T], None]) -> None:
 def _ended(args: Sequence[str]) -> int:
     import signal
 
-    from builda.cli.group import complete, invoke
+    from builda.cli.group import invoke
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end_cleanly)
     shell = os.environ.get("_BUILDA_COMPLETE")
-    return complete(shell, args) if shell else invoke(args)
+    if not shell:
+        return invoke(args)
+    from builda.cli.completing import complete
+
+    return complete(shell, args)
 
 
 class _Output(io.FileIO):

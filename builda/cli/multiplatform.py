@@ -45,7 +45,7 @@ def all_of(session: Session, request: BuildRequest, options: ExecuteOptions, wan
     if wanted != (None,):
         raise InvalidValue("--all-platforms cannot be used with --platform, --os, --arch or --variant")
     plan = compile_plan(session.builder, request, options.pull).plan
-    return common_platforms(session.builder, plan, options.pull)
+    return common_platforms(session.builder.context, plan, options.pull)
 
 
 def build(
@@ -85,14 +85,14 @@ def publish(
     for built in each:
         _tell(session, built, (*tags, manifest)[0])
     images = tuple(built.image for built in each)
-    index = put_index(session.builder, images, ())
+    index = put_index(session.builder.context, images, ())
     names: list[str] = []
     for tag in tags:
         location = parse_location(tag)
         if location is not None and location.transport != "store":
             if location.transport == "docker-archive":
                 raise Unsupported(f"a Docker archive holds no list of images: {tag}")
-            write_to(session.builder, index, location, options.inputs.access)
+            write_to(session.builder.context, index, location, options.inputs.access)
             names.append(tag)
             continue
         names.append(local_name(tag if location is None else location.where))

@@ -125,18 +125,18 @@ def write(session: Session, image: Image, output: Output, name: str | None, acce
     from builda.builder.push import local_name, write_to
     from builda.transfer.locate import Location
 
-    builder, path = session.builder, "/dev/stdout" if output.dest == STDOUT else output.dest
+    ctx, path = session.builder.context, "/dev/stdout" if output.dest == STDOUT else output.dest
     match output.kind:
         case "local" | "tar":
-            export(builder, image, output.kind, output.dest)
+            export(ctx, image, output.kind, output.dest)
         case "oci":
             place = Location("oci-archive" if output.archive else "oci", path, output.name or name)
-            write_to(builder, image, place, access)
+            write_to(ctx, image, place, access)
         case "docker":
-            write_to(builder, image, Location("docker-archive", path, output.name or name), access)
+            write_to(ctx, image, Location("docker-archive", path, output.name or name), access)
         case _:
             assert output.name is not None
             for each in output.name.split(","):
                 session.store.tag(image, local_name(each))
                 if output.push:
-                    write_to(builder, image, Location("registry", each), access)
+                    write_to(ctx, image, Location("registry", each), access)

@@ -163,17 +163,16 @@ class Session:
         """The primitives over `store`."""
         from builda.api import builder_over
 
-        builder = self._stack.enter_context(
+        return self._stack.enter_context(
             builder_over(
                 self.store,
                 emit=self.emit,
                 environ=self.environ,
                 files=self._named_files,
                 uid=self.settings.uid,
+                tracing=self.settings.verbose,
             )
         )
-        builder.tracing = self.settings.verbose
-        return builder
 
     @property
     def _named_files(self) -> NamedFiles:

@@ -116,13 +116,16 @@ def test_the_whole_way(base: Path, server: Registry, tmp_path: Path) -> None:
         written = builder.push(server.name("app:1"), options=builda.PushOptions(access=ACCESS))
         assert written.digest == made.digest
         assert not list(builder.store.iter_containers())
-    with builda.open_builder(tmp_path / "other", tmp_path / "run") as builder:
+    output: list[bytes] = []
+
+    def emit(event: object) -> None:
+        output.append(getattr(event, "data", b""))
+
+    with builda.open_builder(tmp_path / "other", tmp_path / "run", emit=emit) as builder:
         found = builder.pull(server.name("app:1"), pull)
         assert (found.digest, found.id) == (made.digest, made.id)
         assert len(parse(found.raw).layers) == 2  # type: ignore[union-attr]  # it is an image
         again = builder.from_image(server.name("app:1"))
-        output: list[bytes] = []
-        builder.emit = lambda event: output.append(getattr(event, "data", b""))
         builder.run(again, builda.Run(args=("./main.sh",)), capture=True)
         assert b"".join(output) == b"0\n"
 

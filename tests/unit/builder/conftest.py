@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -117,9 +117,13 @@ class Bench:
     def output(self) -> str:
         return b"".join(event.data for event in self.events if isinstance(event, CommandOutput)).decode()
 
+    def change(self, **fields: object) -> None:
+        """Give the primitives something else from now on; the names are those of Context."""
+        self.builder.context = replace(self.builder.context, **fields)
+
     def enter(self, directory: Path) -> None:
         """Relative paths start at `directory` from now on."""
-        self.builder._cwd = directory
+        self.change(directory=directory)
 
     def upper(self, container: WorkingContainer) -> list[str]:
         """Every path that the container's own layer has, relative and sorted."""

@@ -159,7 +159,7 @@ def build(path: Path, layout: Path, epoch: int, *, sleep: float = 0.0) -> str:
 
     with ExitStack() as stack:
         bench = make_bench(path, stack)
-        bench.builder.now = time.time
+        bench.change(now=time.time)
         bench.builder.pull(f"oci:{layout}:box")
         container = bench.builder.from_image("layout:box")
         bench.shell(

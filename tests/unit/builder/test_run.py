@@ -72,7 +72,7 @@ def test_statuses_can_be_allowed(bench: Bench, container: WorkingContainer) -> N
 
 
 def test_the_environment(bench: Bench, container: WorkingContainer) -> None:
-    bench.builder.environ = {"http_proxy": "http://proxy", "SECRET": "x"}
+    bench.change(environ={"http_proxy": "http://proxy", "SECRET": "x"})
     bench.builder.config(container, Configure(edits=(SetEnv("A", "image"), SetEnv("B", "image"))))
     step = Run(args=("env",), env=(("B", "step"),))
     bench.builder.run(container, step, capture=True)
@@ -118,7 +118,7 @@ def test_a_working_directory_that_only_processes_have_is_refused(
     """An OCI runtime looks up its own (CVE-2024-21626), so nothing is started at all."""
     bench.shell(container, "ln -s dev/fd/8 /w; ln -s ../dev/fd /v")
     step = Run(args=("touch", "/x"), working_dir=place, options=RunOptions(isolation=isolation))
-    bench.builder.isolation = lambda _: FakeIsolation()
+    bench.change(isolation=lambda _: FakeIsolation())
     with pytest.raises(InvalidValue, match=f"link of /proc, which the command cannot start in: {place}"):
         bench.builder.run(container, step)
     assert bench.upper(container) == ["v", "w"]
@@ -379,7 +379,7 @@ def test_history_is_kept_when_asked_for(bench: Bench, container: WorkingContaine
 
 def fake(bench: Bench, status: int = 0) -> FakeIsolation:
     isolation = FakeIsolation(status=status)
-    bench.builder.isolation = lambda options: isolation
+    bench.change(isolation=lambda options: isolation)
     return isolation
 
 

@@ -51,7 +51,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     with ExitStack() as stack:
         made = make_bench(tmp_path, stack, driver="plain")
         made.store.can_mount = False
-        made.builder.isolation = lambda options: Chroot()
+        made.change(isolation=lambda options: Chroot())
         yield made
 
 

@@ -1,0 +1,85 @@
+"""Context: what every primitive is given.
+
+A primitive is a function of a Context, a working container and a step. It gets no Builder, so it reaches another
+primitive only by importing it, and modules that need each other show it. Parameters are called `ctx`, because `context`
+is the build context everywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from builda.errors import NotFound
+from builda.events import Decided
+from builda.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from builda.builder.layers import Layers
+    from builda.builder.remote import Remote
+    from builda.events import Emit, Subject
+    from builda.isolation.spec import Isolation
+    from builda.plan import RunOptions
+    from builda.store.store import Store
+
+
+@dataclass(slots=True)
+class Network:
+    """What a command gets that asks for no network; the only thing that primitives change for those after them."""
+
+    private: bool  # a network of its own; False: the host's
+    relay_failed: bool = False  # a private network was tried and cannot be made here, and a warning said so
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The store, what is outside it, and where events go. Threads may share it."""
+
+    store: Store
+    remote: Remote
+    isolation: Callable[[RunOptions], Isolation]
+    layers: Callable[[], Layers]  # the frozen layers that threads are storing; the pool is made when first needed
+    run_defaults: Callable[[], RunOptions]  # how commands run where nobody says otherwise: containers.conf
+    network: Network
+    version: str
+    configured_environ: Callable[[], Mapping[str, str]]  # what containers.conf adds below `environ`
+    emit: Emit
+    now: Callable[[], float]  # seconds since the epoch
+    environ: Mapping[str, str]
+    directory: Path | None = None  # where relative paths of a script start; None: the current directory
+    tracing: bool = False  # whether `decided` tells
+
+    def decided(self, subject: Subject, message: Callable[[], str]) -> None:
+        """Emit what was chosen if decisions are traced; the message is made only then."""
+        if self.tracing:
+            self.emit(Decided(subject=subject, message=message()))
+
+    @property
+    def cwd(self) -> Path:
+        """Where relative paths of a script start. NotFound if the current directory was removed."""
+        if self.directory is not None:
+            return self.directory
+        try:
+            return Path.cwd()
+        except FileNotFoundError as error:
+            hint = "go to one that exists, or write absolute paths"
+            raise NotFound("no such file or directory: the working directory is gone", hint=hint) from error
+
+    def run_options(self, options: RunOptions) -> RunOptions:
+        """The options over the defaults; a capability that is added here is not dropped there."""
+        base = self.run_defaults()
+        if base.cap_drop:
+            added = {name.strip().upper().removeprefix("CAP_") for name in options.cap_add}
+            kept = (name for name in base.cap_drop if "ALL" not in added and name.removeprefix("CAP_") not in added)
+            base = replace(base, cap_drop=tuple(kept))
+        return options.over(base)
+
+    def default_network(self, options: RunOptions) -> Literal["private", "host"]:
+        """The network of a command whose options name none."""
+        if not self.network.private:
+            return "host"
+        if self.store.can_mount and options.isolation in (None, "native"):  # known without importing isolation
+            return "private"
+        return "host" if self.isolation(options).name == "chroot" else "private"

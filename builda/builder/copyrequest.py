@@ -1,0 +1,141 @@
+"""What a Copy asks for, as both engines perform it: `copying` on trees, `composing` on lists of rows.
+
+A flag of COPY becomes a field of `CopyRequest` here, for both at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from functools import partial
+from typing import TYPE_CHECKING
+
+from builda.builder.moving import moving, words
+from builda.builder.sources import Gathered, is_archive
+from builda.builder.users import owner
+from builda.events import Warned
+from builda.fs.modes import octal_mode, parse_mode
+from builda.fs.sources import names_something, no_match, resolve
+from builda.fs.tree import CopyRequest, Source, content_size
+from builda.oci.digest import Digest
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from builda.builder.context import Context
+    from builda.builder.moving import Moved
+    from builda.events import Emit
+    from builda.fs.sources import Top
+    from builda.oci.digest import Readable
+    from builda.plan import Copy
+    from builda.store.store import WorkingContainer
+
+
+def target_of(container: WorkingContainer, step: Copy) -> str:
+    """The destination as an absolute path, with a slash at its end where it must be a directory."""
+    path = posixpath.join("/", container.config.working_dir, step.destination)
+    is_directory = path.endswith("/") or posixpath.basename(path) in (".", "..") or not step.destination
+    clean = posixpath.normpath(path)
+    return f"{clean.rstrip('/')}/" if is_directory else clean
+
+
+def request_of(step: Copy, gathered: Gathered, root: int, destination: str) -> CopyRequest:
+    if step.chown is not None:
+        owners: tuple[int, int] | None = owner(root, step.chown)
+    else:
+        owners = None if gathered.keeps_owners else (0, 0)
+    return CopyRequest(
+        sources=gathered.sources,
+        destination=destination,
+        owner=owners,
+        mode=None if step.chmod is None else parse_mode(step.chmod),
+        made_mode=made_mode(step),
+        timestamp=step.timestamp,
+        excludes=step.excludes,
+        parents=step.parents,
+        link=step.link,
+        follow_symlinks=step.follow_symlinks,
+        wildcards=step.allow_wildcard,
+        allow_empty_wildcard=step.allow_empty_wildcard or step.as_containerfile,
+    )
+
+
+def made_mode(step: Copy) -> int:
+    """The mode of directories that have to be made on the way: BuildKit's are those of an octal --chmod."""
+    octal = octal_mode(step.chmod) if step.chmod is not None and step.as_containerfile else None
+    return 0o755 if octal is None else octal
+
+
+def without_archives(request: CopyRequest, step: Copy, gathered: Gathered) -> tuple[CopyRequest, tuple[Top, ...]]:
+    """The request without the archives among its sources, and those: ADD unpacks them instead.
+
+    A URL's file is only unpacked when the step says so.
+    """
+    if step.unpack is False:
+        return request, ()
+    tops = resolve(request.sources, request.rules)
+    candidates = [top for top in tops if step.unpack or top.source.root not in gathered.downloads]
+    archives = tuple(top for top in candidates if is_archive(top))
+    if not archives:
+        return request, ()
+    others = tuple(
+        Source(top.source.root, top.path or ".", top.source.name, top.source.ignore)
+        for top in tops
+        if top not in archives
+    )
+    destination = request.destination if len(tops) == 1 else f"{request.destination.rstrip('/')}/"
+    return request._replace(sources=others, destination=destination, wildcards=False), archives
+
+
+def told(ctx: Context, step: Copy, request: CopyRequest) -> AbstractContextManager[Moved | None]:
+    """What is told of bytes that are copied, for the time of a `with` block; None when nobody watches."""
+    name = words(step.sources or (step.destination,))
+    return moving(ctx.emit, "copy", name, partial(content_size, request))
+
+
+def warn_of_nothing(emit: Emit, request: CopyRequest) -> None:
+    """No pattern of a Containerfile's COPY or ADD matches anything: BuildKit says nothing, but it may be a mistake."""
+    if request.sources and not names_something(request.sources[0]):
+        reason = no_match(request.sources[0])
+        emit(Warned(message=f"nothing is copied: {reason}", hint=reason.hint))
+
+
+def warn_of_modes(emit: Emit, step: Copy, archive: Top) -> None:
+    """Files in an archive have the modes that it says, as with BuildKit and Buildah."""
+    if step.chmod is not None:
+        emit(
+            Warned(
+                message=f"chmod does not reach into an archive: {archive.name}",
+                hint="set modes in the archive, or change them with run",
+            )
+        )
+
+
+class Hashing:
+    """A reader that hashes what passes."""
+
+    def __init__(self, source: Readable, moved: Moved | None) -> None:
+        self._source = source
+        self._moved = moved
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._hash.update(data)
+        if self._moved is not None:
+            self._moved(len(data))
+        return data
+
+    def digest(self) -> Digest:
+        """Of the whole source, whatever was not read yet included."""
+        while self.read(1 << 20):
+            pass
+        return Digest("sha256", self._hash.hexdigest())
+
+
+def joined(digests: list[Digest]) -> Digest | None:
+    """One digest for all that was added."""
+    found = [digest for digest in digests if digest != Digest.of(b"")]
+    if len(found) < 2:
+        return found[0] if found else None
+    return Digest.of("\n".join(map(str, found)).encode())

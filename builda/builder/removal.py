@@ -1,0 +1,32 @@
+"""`rm` and `prune`: working containers, and what nothing needs, removed from the store and from the machine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from builda.builder.context import Context
+    from builda.store.images import Removal
+    from builda.store.store import WorkingContainer
+
+
+def remove(ctx: Context, container: WorkingContainer) -> None:
+    """Remove the working container and its mount; InUse when something runs in it."""
+    ctx.store.remove_container(container, detach=_detach)
+
+
+def prune(ctx: Context, *, all_images: bool, force: bool, until: float | None) -> Removal:
+    """Remove what nothing needs, and what killed commands left; the options are those of `Builder.prune`."""
+    from builda.isolation import remove_leftovers
+
+    removal = ctx.store.prune(all_images=all_images, force=force, detach=_detach, until=until)
+    if os.geteuid() == 0 and ctx.network.private and ctx.store.can_mount and ctx.store.no_run is None:
+        remove_leftovers()
+    return removal
+
+
+def _detach(path: str) -> None:
+    from builda.linux.mount import detach
+
+    detach(path)

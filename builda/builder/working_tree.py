@@ -1,0 +1,51 @@
+"""A working container's tree as primitives use it: its lock and its mounts. Nothing is mounted or changed here."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from builda.events import Warned
+from builda.linux.mount import Mount, is_mounted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from builda.builder.context import Context
+    from builda.store.store import WorkingContainer
+
+
+@contextmanager
+def occupied(ctx: Context, container: WorkingContainer) -> Iterator[WorkingContainer]:
+    """Hold the lock of the container's tree during the block; the record as it is at the beginning.
+
+    The record itself is not locked: `config` need not wait for a command that runs for an hour.
+    """
+    containers = ctx.store.containers
+    others = [pid for pid in containers.runners(container) if pid != os.getpid()]
+    if others:
+        ctx.emit(Warned(message=f"waiting for process {others[0]}, which runs a command in {container.name}"))
+    with containers.lock(container, "tree.lock"):
+        yield containers.load(container.id)
+
+
+def rootfs(ctx: Context, container: WorkingContainer) -> tuple[Mount, ...]:
+    """The mounts of the working tree.
+
+    A tree that `builda mount` has mounted is bound from there: the kernel leaves undefined what two overlays on one
+    upper directory do.
+    """
+    if container.mount_point is not None and is_mounted(container.mount_point):
+        return (Mount("bind", container.mount_point, "/"),)
+    return ctx.store.rootfs(container.snapshot)
+
+
+def reading(ctx: Context, container: WorkingContainer) -> tuple[Mount, ...]:
+    """The mounts for reading the working tree without its lock: read-only, so they may exist beside the writer's."""
+    (tree,) = rootfs(ctx, container)
+    if tree.type == "bind":
+        return (tree._replace(options=(*tree.options, "ro")),)
+    upper = ctx.store.kind_of(container.snapshot).upper(container.snapshot)
+    options = tuple(word for word in tree.options if not word.startswith(("upperdir=", "workdir=")))
+    return (tree._replace(options=("ro", *options), lower=(upper, *tree.lower)),)
