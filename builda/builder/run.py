@@ -66,7 +66,7 @@ def run(
         ):
             # Without mounts (nodev) a node that a command made would open its device.
             command = process.process_of(
-                seen, step, options, user, home, attachments, around, nodes=builder.store.can_mount
+                seen, step, options, user, home, attachments, around, nodes=ctx.store.can_mount
             )
             try:
                 status = _perform(ctx, current, seen, options, rootfs, users, attachments, place, command)
