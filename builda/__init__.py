@@ -15,6 +15,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing takes three milliseconds, which `builda --version` need not pay
 if TYPE_CHECKING:
+    from builda import errors as errors
+    from builda import events as events
     from builda.api import open_builder
     from builda.builder.builder import Builder
     from builda.builder.options import (
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     )
     from builda.containerfile import build_directory
     from builda.errors import BuildaError, CommandFailed
+    from builda.oci import edits as edits
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest
     from builda.plan import (

@@ -55,6 +55,8 @@ ALLOWED: dict[str, frozenset[str]] = {
 def _imports(path: Path) -> Iterator[tuple[int, str]]:
     """Line and first component below builda of each import."""
     for node in ast.walk(ast.parse(path.read_bytes())):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         names = []
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names = [node.module] if node.module != "builda" else [f"builda.{alias.name}" for alias in node.names]

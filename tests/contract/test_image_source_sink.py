@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from builda.errors import AlreadyExists, BuildaError, CorruptContent, Unsupporte
 from builda.events import BlobProgress, Event
 from builda.oci import mediatype
 from builda.oci.config import dump_config
+from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.manifest import Index, Manifest, parse
 from builda.oci.reference import Reference
@@ -130,7 +132,7 @@ def test_digests_of_other_algorithms_are_kept_or_refused(place: Place) -> None:
     assert place.source().manifest()[0].digest == image.descriptor.digest
 
 
-def image_with(image: MemoryImage, layers: tuple[object, ...], diff_ids: tuple[Digest, ...]) -> MemoryImage:
+def image_with(image: MemoryImage, layers: tuple[Descriptor, ...], diff_ids: tuple[Digest, ...]) -> MemoryImage:
     config = dump_config(replace(image.config, diff_ids=diff_ids, history=()))
     return image.put(replace(image.image, config=image.add(config, mediatype.CONFIG), layers=layers))
 
@@ -143,7 +145,7 @@ def test_a_blob_is_read_from_any_offset(place: Place) -> None:
     data = image.blobs[layer.digest]
     for offset in (0, 1, 512, len(data) - 1, len(data)):
         with source.open_blob(layer, offset) as file:
-            assert b"".join(iter(lambda file=file: file.read(700), b"")) == data[offset:]
+            assert b"".join(iter(partial(file.read, 700), b"")) == data[offset:]
 
 
 def source_manifest(source: ImageSource) -> Manifest:

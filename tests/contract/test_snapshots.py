@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,7 +147,7 @@ def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
             place = tmp_path / "memory"
             place.mkdir()
             sys_.mount("tmpfs", str(place), "tmpfs", 0, "size=256m")
-            stack.callback(subprocess.run, ["umount", "-l", place], check=True)
+            stack.callback(partial(subprocess.run, ["umount", "-l", place], check=True))
             store.keep_in_memory(str(place), 256 << 20)
         store.lease()
         yield Work(store, store.snapshots, store.snapshots.prepare_on(None, None))

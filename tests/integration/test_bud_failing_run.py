@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -14,7 +15,11 @@ from tests.conftest import Builda, clean_environ
 
 pytestmark = pytest.mark.root
 
-Write = Callable[[str], Path]
+
+class Write(Protocol):
+    """Writes a Containerfile, or another file of the context, and returns the context."""
+
+    def __call__(self, text: str, name: str = "Containerfile") -> Path: ...
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def context(tmp_path: Path) -> Path:
     return place
 
 
-def build(builda: Builda, base: str, context: Path, text: str, *args: str, **environ: str) -> str:
+def build(builda: Builda, base: str, context: Path, text: str, *args: str, **environ: Any) -> str:
     """The standard output of a build."""
     (context / "Containerfile").write_text(text.replace("BASE", base))
     return builda.run("bud", "--no-cache", "-t", "made", *args, context, **environ).stdout
@@ -62,7 +63,7 @@ def test_a_mount_without_target_is_the_working_directory(builda: Builda, base: s
 def test_secrets_by_the_forms_of_buildah_and_buildx(builda: Builda, base: str, context: Path) -> None:
     (context / "env").write_text("from a file")
     text = "FROM BASE\nRUN --mount=type=secret,target=/run/secrets/s,required cat /run/secrets/s\n"
-    values = {"TOK": "from TOK", "s": "from s"}
+    values: dict[str, Any] = {"TOK": "from TOK", "s": "from s"}
     for item, value in (
         ("id=s,src=TOK,type=env", "from TOK"),
         ("type=env,id=s,source=TOK", "from TOK"),

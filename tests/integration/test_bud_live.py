@@ -10,6 +10,7 @@ import struct
 import termios
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,7 +149,7 @@ def test_a_terminal_that_becomes_narrower_keeps_nothing_of_the_view(builda: Buil
     ("args", "environ"),
     [(["--progress=plain"], {}), (["-q"], {}), ([], {"TERM": "dumb"}), ([], {"BUILDA_PROGRESS": "plain"})],
 )
-def test_the_view_can_be_done_without(builda: Builda, write: Write, args: list[str], environ: dict[str, str]) -> None:
+def test_the_view_can_be_done_without(builda: Builda, write: Write, args: list[str], environ: dict[str, Any]) -> None:
     context = write("FROM BASE\nRUN echo printed; sleep 0.3\n")
     shown = on_terminal([*builda.command, "bud", *args, str(context)], **environ)
     assert shown.status == 0

@@ -105,7 +105,8 @@ class Chance:
                 return f"ADD {self.flags()} {self.random.choice(('*.tar', 'a.tar', source))} {destination}"
             case "from":
                 return f"COPY --from={self.random.choice(others)} {self.flags()} {source} {destination}"
-        return f"COPY {self.flags()} {source} {destination}"
+            case _:
+                return f"COPY {self.flags()} {source} {destination}"
 
     def source(self) -> str:
         path = self.path()
@@ -142,6 +143,7 @@ def test_an_image_is_the_same_of_lists_and_of_trees(seed: int, tmp_path: Path) -
         shutil.rmtree(tmp_path / "context", ignore_errors=True)
         chance.context(tmp_path / "context")
         lines = chance.lines(known)
+        of_lists = of_trees = None
         while lines:
             (tmp_path / "Containerfile").write_text("\n".join(lines))
             build = ("bud", "-q", "--timestamp", "0", "--no-cache", "-f", tmp_path / "Containerfile")
@@ -153,7 +155,7 @@ def test_an_image_is_the_same_of_lists_and_of_trees(seed: int, tmp_path: Path) -
             if failed is None:
                 break
             del lines[int(failed[1]) - 1 :]  # the rest of it may be built
-        if lines:
+        if lines and of_lists and of_trees:
             shown = [
                 store("inspect", "--type", "image", "--format", "{{.FromImageDigest}}", made.stdout.strip())
                 for store, made in zip(stores, (of_lists, of_trees), strict=True)

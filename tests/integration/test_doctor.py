@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import cast
 
 import kubernetes_validate
 import pytest
@@ -202,7 +203,7 @@ def test_a_limit_that_is_raised_gives_the_mode(builda: Builda) -> None:
 
         advice = advice_in(json.loads(node(f"{of_user} doctor --json")), text="no user namespace")
         assert "the limit user.max_user_namespaces is 0" in str(advice["cause"])
-        (change,) = advice["change"]  # type: ignore[misc]
+        (change,) = cast(list[str], advice["change"])
         mode = f"{of_user} info --format '{{{{.host.mode}}}}'; echo"
         modes = node(mode, f"{change.removeprefix('on the node: ')} >&2", mode).split()
         assert (modes, advice["gives"]) == (["traced", "subid"], "subid")

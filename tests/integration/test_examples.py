@@ -87,7 +87,7 @@ def test_leave_nothing(builda: Builda, base: str, command: str, status: int) -> 
 
 def test_python_example_runs(builda: Builda, base: str) -> None:
     environ = {**clean_environ(), "BUILDA_ROOT": str(builda.root), "BUILDA_RUNROOT": str(builda.runroot)}
-    command = [sys.executable, EXAMPLES / "python/build_app.py", base, "localhost/from-python"]
+    command: list[str | Path] = [sys.executable, EXAMPLES / "python/build_app.py", base, "localhost/from-python"]
     result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert builda("images", "-q", "localhost/from-python") != ""

@@ -58,7 +58,7 @@ def image(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
     for name in ("builda", "docs", "examples", "tools"):
         shutil.copytree(REPOSITORY / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
     own = REPOSITORY / "examples/kubernetes/Containerfile"
-    options = ["-f", own, "--build-arg", "BASE=localhost/debian:debian"]
+    options: list[str | Path] = ["-f", own, "--build-arg", "BASE=localhost/debian:debian"]
     builda("bud", "--quiet", *options, "--output", f"type=tar,dest={work}/image.tar", context, seconds=800)
     (work / "rootfs").mkdir()
     subprocess.run(
@@ -81,7 +81,16 @@ def given(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
 
 def built(profile: str, image: Path, given: Path) -> tuple[list[str], str]:
     """Mode, digest without RUN and digest with RUN if there is one, as a pod prints them; and its standard error."""
-    options = ["--rootfs", image, "--emptydir", "/vol", "--bind", f"{given}:/given:ro", "--timeout", "200"]
+    options: list[str | Path] = [
+        "--rootfs",
+        image,
+        "--emptydir",
+        "/vol",
+        "--bind",
+        f"{given}:/given:ro",
+        "--timeout",
+        "200",
+    ]
     variables = ["--env", "BUILDA_ROOT=/vol/store", "--env", "SOURCE_DATE_EPOCH=1700000000"]
     done = subprocess.run(
         [PODSIM, profile, *options, *variables, "--", "bash", "-c", IN_POD],

@@ -11,6 +11,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_the_command_is_root_of_its_own_with_a_proc_of_its_own(user: Rootless, b
 def test_light_verbs_enter_no_namespace(user: Rootless, busybox: Path) -> None:
     with_image(user, readable(busybox, user), "busybox")
     container = user("from", "localhost/busybox:busybox")
-    nowhere = {"BUILDA_MODE": "traced"}  # which verbs that must enter refuse
+    nowhere: dict[str, Any] = {"BUILDA_MODE": "traced"}  # which verbs that must enter refuse
     assert "not built yet" in user.fails("run", container, "true", **nowhere)
     user("config", "--label", "a=b", container, **nowhere)
     user("tag", "localhost/busybox:busybox", "other", **nowhere)

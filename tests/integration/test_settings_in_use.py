@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,13 +43,13 @@ MISSING = {
 def test_a_missing_libseccomp_is_named_with_its_package(builda: Builda, base: str, tmp_path: Path, how: str) -> None:
     (tmp_path / "pyseccomp.py").write_text(MISSING[how])
     (tmp_path / "Containerfile").write_text(f"FROM {base}\nRUN true\n")
-    without = {"PYTHONPATH": str(tmp_path)}
+    without: dict[str, Any] = {"PYTHONPATH": str(tmp_path)}
     container = builda("from", "-q", base)
     for verb in (("run", container, "true"), ("bud", "-q", tmp_path)):
         said = builda.fails(*verb, **without)
         assert "commands cannot be run without libseccomp: " in said
         assert "libseccomp2 (Debian" in said
-    assert "Traceback" not in said
+        assert "Traceback" not in said
     assert builda("run", "--security-opt", "seccomp=unconfined", container, "echo", "x", **without) == "x"
     done = builda.run("doctor", check=False, **without)
     assert "! commands cannot be run\n    because commands cannot be run without libseccomp" in done.stdout

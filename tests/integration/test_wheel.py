@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     directory = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", directory, ROOT]
-    subprocess.run(command, check=True)
+    options = ["--quiet", "--no-deps", "--wheel-dir", str(directory), str(ROOT)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options], check=True)
     (made,) = directory.glob("*.whl")
     return zipfile.ZipFile(made)
 

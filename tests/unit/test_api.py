@@ -29,7 +29,7 @@ def test_all_names_can_be_had() -> None:
         assert getattr(builda, name) is not None
     assert set(builda.__all__) <= set(dir(builda))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        builda.nonsense  # type: ignore[attr-defined]  # noqa: B018
+        builda.nonsense  # noqa: B018
 
 
 def test_importing_builda_imports_nothing_of_it() -> None:

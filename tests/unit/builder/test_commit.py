@@ -364,7 +364,7 @@ def test_two_commits_to_one_name_leave_one_whole_image(bench: Bench, container: 
     add(bench, other, "/one", b"2" * 100_000)
     made: list[Digest] = []
     threads = [
-        threading.Thread(target=lambda which=which: made.append(commit(bench, which, "same").digest))  # type: ignore[misc]
+        threading.Thread(target=lambda which=which: made.append(commit(bench, which, "same").digest))
         for which in (container, other)
     ]
     for thread in threads:

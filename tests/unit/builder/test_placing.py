@@ -10,8 +10,9 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -94,7 +95,7 @@ class Snapshot:
             for path, seen in found.items()
         }
 
-    def amended(self) -> list[dict[str, object]]:  # type: ignore[explicit-any]
+    def amended(self) -> list[dict[str, Any]]:
         path = self.tree.parent / "amended"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -561,19 +562,21 @@ def test_a_kill_at_any_point_leaves_nothing_that_cannot_be_undone(tmp_path: Path
 
 def kill_after_ever_more_actions(tmp_path: Path, stride: Callable[[], int]) -> None:
     """Kill a run after 0 actions, after `stride()` more, and so on until a run ends by itself."""
-    was_killed, actions = True, 0
-    while was_killed:
+    actions = 0
+    while True:
         snapshot = Snapshot(tmp_path / str(actions))
         fill(snapshot.tree)
         everything(snapshot)
         (snapshot.cache("pip") / "old").write_bytes(b"old")
         before = snapshot.seen()
-        was_killed = killed_after(actions, lambda snapshot=snapshot: work_in(snapshot))  # type: ignore[misc]
+        was_killed = killed_after(actions, partial(work_in, snapshot))
         killed_after(actions % 61, snapshot.take_out)
         snapshot.take_out()
         assert snapshot.seen() == before, actions
         assert not snapshot.aside.exists()
         assert set(os.listdir(snapshot.caches / "pip")) - {"wheel"} == {"old"}, actions
+        if not was_killed:
+            break
         actions += stride()
     assert actions > 200
     assert sorted(os.listdir(snapshot.caches / "pip")) == ["old", "wheel"]

@@ -7,6 +7,7 @@ import shutil
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_a_file_for_a_working_directory_is_refused(bench: Bench, container: Work
 )
 @pytest.mark.parametrize("isolation", ["native", "oci"])
 def test_a_working_directory_that_only_processes_have_is_refused(
-    bench: Bench, container: WorkingContainer, place: str, isolation: str
+    bench: Bench, container: WorkingContainer, place: str, isolation: Literal["native", "chroot", "oci"]
 ) -> None:
     """An OCI runtime looks up its own (CVE-2024-21626), so nothing is started at all."""
     bench.shell(container, "ln -s dev/fd/8 /w; ln -s ../dev/fd /v")
@@ -319,7 +320,7 @@ def test_secrets_are_seen_and_nowhere_kept(bench: Bench, container: WorkingConta
 
 @pytest.mark.parametrize("isolation", ["native", "chroot", "oci"])
 def test_a_secret_lies_in_no_file_that_the_caller_has(
-    bench: Bench, container: WorkingContainer, isolation: str
+    bench: Bench, container: WorkingContainer, isolation: Literal["native", "chroot", "oci"]
 ) -> None:
     """What is killed can leave nothing then."""
     if isolation == "oci" and not (shutil.which("crun") or shutil.which("runc")):

@@ -130,12 +130,10 @@ def test_the_context_is_read_and_not_written(bench: Bench, container: WorkingCon
 def test_volumes_are_read(bench: Bench, container: WorkingContainer, tmp_path: Path) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume/file").write_text("content")
+    step = Run(args=("sh", "-ec", "cat /v/file; touch /v/new"))
     for options in ("ro", "O"):
-        step = Run(
-            args=("sh", "-ec", "cat /v/file; touch /v/new"),
-            options=RunOptions(volumes=(f"{tmp_path}/volume:/v:{options}",)),
-        )
-        bench.builder.run(container, step, capture=True)
+        volumes = RunOptions(volumes=(f"{tmp_path}/volume:/v:{options}",))
+        bench.builder.run(container, replace(step, options=volumes), capture=True)
     assert os.listdir(tmp_path / "volume") == ["file"]
     with pytest.raises(Unsupported, match="cannot write to the host"):
         bench.builder.run(container, replace(step, options=RunOptions(volumes=(f"{tmp_path}/volume:/v",))))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.security import MASKED_PATHS, capabilities, rlimits, security
+from builda.builder.security import capabilities, rlimits, security
 from builda.errors import InvalidValue, Unsupported
-from builda.isolation.spec import Rlimit
+from builda.isolation.spec import MASKED_PATHS, Rlimit
 from builda.linux import caps
 from builda.plan import RunOptions
 

@@ -59,7 +59,7 @@ def test_steps_have_a_line_at_either_end() -> None:
 def test_the_output_of_commands_passes_as_it_is() -> None:
     stream = io.TextIOWrapper(io.BytesIO())
     Lines(stream).show(CommandOutput(data=b"\xff\n", stream="stdout"))
-    assert stream.buffer.getvalue() == b"\xff\n"  # type: ignore[attr-defined]  # a BytesIO
+    assert stream.buffer.getvalue() == b"\xff\n"
 
 
 def test_quiet_is_quiet_but_warns() -> None:

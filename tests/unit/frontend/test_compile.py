@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -40,7 +41,7 @@ def config(text: str, options: CompileOptions = OPTIONS, **args: str) -> ImageCo
     return made.configs[made.plan.target]
 
 
-def env(text: str, **args: str) -> Mapping[str, str]:
+def env(text: str, **args: Any) -> Mapping[str, str]:
     return config(text, **args).environ()
 
 
@@ -49,7 +50,7 @@ def steps(text: str, kind: type, options: CompileOptions = OPTIONS) -> list:  # 
     return [step for step in made.plan.stages[made.plan.target].steps if isinstance(step, kind)]
 
 
-def refused(text: str, **args: str) -> str:
+def refused(text: str, **args: Any) -> str:
     with pytest.raises(ContainerfileError) as caught:
         compiled(text, **args)
     assert caught.value.line is not None

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -146,7 +147,7 @@ def test_an_ignore_file_is_read_or_refused(text: str, path: str) -> None:
         ({"xattrs": {"user.\0x": b""}}, "NUL byte"),
     ],
 )
-def test_what_no_file_can_have_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_what_no_file_can_have_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     data = header_of(TarEntry(b"f", b"0")._replace(**changes)) + bytes(1024)
     with pytest.raises(CorruptContent, match=message):
         unpack(data, tmp_path)

@@ -9,6 +9,7 @@ import lzma
 import random
 import subprocess
 import zlib
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -105,7 +106,7 @@ def test_an_error_of_the_producer_comes_out() -> None:
         write_layer(produce, io.BytesIO(), compression="gzip")
 
 
-MAKERS = {
+MAKERS: dict[ArchiveCompression, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "bzip2": bz2.compress,
     "xz": lzma.compress,
@@ -131,7 +132,7 @@ def test_several_members_and_padding_are_one_stream(name: ArchiveCompression) ->
 def test_truncated_damaged_and_foreign_bytes_are_corrupt(name: ArchiveCompression) -> None:
     stored = MAKERS[name](DATA[: 1 << 20])
     for bad in (stored[:-9], stored[: len(stored) // 2], stored + b"garbage behind it", stored[:6] + b"\xff" * 500):
-        fails(lambda data=bad: decompressing(io.BytesIO(data), name).read(), CorruptContent)
+        fails(decompressing(io.BytesIO(bad), name).read, CorruptContent)
 
 
 @pytest.mark.parametrize("name", ["gzip", "bzip2", "xz", "zstd"])

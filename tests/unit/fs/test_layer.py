@@ -35,6 +35,7 @@ from builda.fs.paths import empty
 from builda.fs.tar import BLOCK, CHARACTER, FIFO, HARD_LINK, REGULAR, SYMBOLIC_LINK
 from builda.oci.digest import Digest
 from tests.unit.fs.trees import (
+    Written,
     applied,
     archive,
     directory,
@@ -242,7 +243,7 @@ def test_directories_that_fuse_overlayfs_copied_up_have_their_set_id_bits_again(
 
 @BOTH_ORDERS
 def test_for_fuse_overlayfs_a_whiteout_does_not_hide_its_own_layer(tree: Path, turn: int) -> None:
-    entries = [file(".wh.d"), directory("d"), file("d/new"), file(".wh.f"), file("f", b"own")]
+    entries: list[Written] = [file(".wh.d"), directory("d"), file("d/new"), file(".wh.f"), file("f", b"own")]
     if turn < 0:
         entries = [directory("d"), file("d/new"), file("f", b"own"), file(".wh.f"), file(".wh.d")]
     applied(archive(*entries), tree, "files")
@@ -266,7 +267,7 @@ def test_opaque_by_user_xattr(tree: Path) -> None:
 @pytest.mark.root
 @BOTH_ORDERS
 def test_under_overlay_a_whiteout_hides_what_is_below_and_not_its_own_layer(tree: Path, turn: int) -> None:
-    entries = [file(".wh.d"), directory("d"), file("d/new"), file(".wh.f"), file("f", b"own")]
+    entries: list[Written] = [file(".wh.d"), directory("d"), file("d/new"), file(".wh.f"), file("f", b"own")]
     if turn < 0:
         entries = [directory("d"), file("d/new"), file("f", b"own"), file(".wh.f"), file(".wh.d")]
     applied(archive(*entries), tree, "overlay")
@@ -286,8 +287,8 @@ def test_in_a_flat_tree_a_whiteout_hides_what_is_below_and_not_its_own_layer(tre
     (tree / "d" / "sub").mkdir(parents=True)
     (tree / "d" / "sub" / "old").write_bytes(b"")
     (tree / "f").write_bytes(b"old")
-    own = [directory("d"), directory("d/sub"), file("d/sub/new"), file("f", b"own")]
-    hiding = [file(".wh.d"), file(".wh.f"), file(".wh.never-there")]
+    own: list[Written] = [directory("d"), directory("d/sub"), file("d/sub/new"), file("f", b"own")]
+    hiding: list[Written] = [file(".wh.d"), file(".wh.f"), file(".wh.never-there")]
     applied(archive(*(hiding + own if turn > 0 else own + hiding)), tree)
     assert sorted(picture(tree)) == ["d", "d/sub", "d/sub/new", "f"]
     assert (tree / "f").read_bytes() == b"own"
@@ -562,7 +563,12 @@ def test_absolute_names_are_taken_inside_the_root(tree: Path, outside: Path) -> 
 @pytest.mark.parametrize("to", ["../outside", "/", "../../../../../..", "{outside}"])
 def test_links_do_not_lead_out_of_the_root(tree: Path, outside: Path, to: str) -> None:
     link = entry("l", SYMBOLIC_LINK, link=os.fsencode(to.format(outside=outside)))
-    others = [file("l/secret", b"bad"), file("l/outside/secret", b"bad"), directory("l/secret"), file("l/.wh.secret")]
+    others: list[Written] = [
+        file("l/secret", b"bad"),
+        file("l/outside/secret", b"bad"),
+        directory("l/secret"),
+        file("l/.wh.secret"),
+    ]
     for other in others:
         with suppress(CorruptContent):
             applied(archive(link, other), tree)
@@ -661,7 +667,16 @@ def test_a_device_that_may_not_be_made_is_a_file_that_layers_record_as_the_devic
         "import sys, os\nfrom builda.fs.layer import apply\n"
         "apply(open(sys.argv[1], 'rb'), os.open(sys.argv[2], os.O_RDONLY), whiteouts='plain')\n"
     )
-    command = ["setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod", sys.executable, "-c", script, layer, tree]
+    command: list[str | Path] = [
+        "setpriv",
+        "--bounding-set=-mknod",
+        "--inh-caps=-mknod",
+        sys.executable,
+        "-c",
+        script,
+        layer,
+        tree,
+    ]
     subprocess.run(command, check=True)
     assert (tree / "null").is_file()
     (found,) = [member.entry for member in members(layer_of(tree))]

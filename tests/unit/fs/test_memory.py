@@ -39,7 +39,15 @@ def test_memory_stays_flat(tmp_path: Path, kind: str, size: int, compression: st
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     make(tmp_path / "in" / "file", kind, size)
-    command = [sys.executable, "-c", SCRIPT, tmp_path / "in", tmp_path / "blob", tmp_path / "out", compression]
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        tmp_path / "in",
+        tmp_path / "blob",
+        tmp_path / "out",
+        compression,
+    ]
     made, peak = map(int, subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split())
     assert made > size
     assert peak < LIMIT_MIB

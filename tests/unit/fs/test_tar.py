@@ -7,6 +7,7 @@ import os
 import subprocess
 import tarfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -174,7 +175,7 @@ def test_archives_of_gnu_tar_are_read(form: str, tmp_path: Path) -> None:
         (source / ("x" * 200)).write_bytes(b"long")
         os.symlink("y" * 200, source / "longlink")
     os.mkfifo(source / "pipe") if form != "v7" else None
-    command = ["tar", "--format", form, "-C", source, "-cf", "-", "."]
+    command: list[str | Path] = ["tar", "--format", form, "-C", source, "-cf", "-", "."]
     found = read_archive(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     assert found[b"./d/"][0].type == DIRECTORY
     assert {found[b"./d/file"][0].type, found[b"./hard"][0].type} == {REGULAR, HARD_LINK}
@@ -207,7 +208,7 @@ def test_sparse_files_of_gnu_tar_are_read(version: str, pieces: int, tmp_path: P
 def test_xattrs_of_gnu_tar_are_read(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     os.setxattr(tmp_path / "a", "user.key", b"va=l\nue")
-    command = ["tar", "--xattrs", "-C", tmp_path, "-cf", "-", "a"]
+    command: list[str | Path] = ["tar", "--xattrs", "-C", tmp_path, "-cf", "-", "a"]
     data = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     assert read_archive(data)[b"a"][0].xattrs["user.key"] == b"va=l\nue"
 
@@ -279,7 +280,7 @@ def test_limits_are_named_when_exceeded(limits: Limits, words: str) -> None:
 def test_a_header_that_claims_gigabytes_is_refused_before_they_are_read(kind: bytes) -> None:
     for size in (HEADER_LIMIT + 1, 7 << 30):
         bomb = header_of(TarEntry(b"x", kind, size=size))
-        assert "more than the limit" in fails(lambda data=bomb: members(data), CorruptContent)
+        assert "more than the limit" in fails(partial(members, bomb), CorruptContent)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def test_a_sparse_map_that_lies_is_corrupt() -> None:
 
     assert read_archive(sparse(b"1\n10\n5\n", 5))[b"s"][1][8:16] == b"\0\0ddddd\0"
     for text in (b"1\n10\n4\n", b"1\n999\n5\n", b"2\n10\n3\n9\n2\n", b"1\n-1\n5\n", b"99999999\n", b"nonsense"):
-        fails(lambda body=text: read_archive(sparse(body, 5)), CorruptContent)
+        fails(partial(read_archive, sparse(text, 5)), CorruptContent)
 
 
 def test_a_global_header_counts_for_all_that_follow() -> None:

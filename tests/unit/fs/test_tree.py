@@ -221,7 +221,7 @@ def test_a_wildcard_that_matches_nothing_is_an_error_unless_allowed(context: Pat
 
 
 @pytest.mark.parametrize("options", [{}, {"parents": True}])
-def test_of_several_sources_a_pattern_may_match_nothing(context: Path, root: Path, options: dict[str, bool]) -> None:
+def test_of_several_sources_a_pattern_may_match_nothing(context: Path, root: Path, options: dict[str, Any]) -> None:
     copy(context, root, "/x/", "*.nothing", "a.txt", "b[x]", "no/such/*", **options)
     assert names(root) == ["x/a.txt"]
     with pytest.raises(NotFound, match=r"no such file.*: none"):  # a name must be there
@@ -405,8 +405,8 @@ def test_the_digest_is_known_without_copying(context: Path, root: Path) -> None:
         (("app/lib/util.py",), {"parents": True}),
         (("app",), {"owner": None}),
     ):
-        made = copy(context, root, "/d/", *paths, **options)  # type: ignore[arg-type]
-        assert made.digest == digest(context, *paths, **options)  # type: ignore[arg-type]
+        made = copy(context, root, "/d/", *paths, **options)
+        assert made.digest == digest(context, *paths, **options)
 
 
 def test_the_digest_does_not_cover_times_and_covers_the_rest(context: Path) -> None:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from builda.fs.layer import Applied, Clamp, apply, diff
 from builda.fs.tar import DIRECTORY, REGULAR, Member, TarEntry, TarWriter, iter_members
@@ -99,7 +99,10 @@ def read_archive(archive: bytes) -> dict[bytes, tuple[TarEntry, bytes]]:
     return found
 
 
-def archive(*entries: TarEntry | tuple[TarEntry, bytes]) -> bytes:
+Written: TypeAlias = TarEntry | tuple[TarEntry, bytes]
+
+
+def archive(*entries: Written) -> bytes:
     """An archive of these, written as they are, however hostile."""
     out = io.BytesIO()
     tar = TarWriter(out)

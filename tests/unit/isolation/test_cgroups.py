@@ -12,7 +12,7 @@ from builda.isolation.cgroups import cgroup_files, limited
 
 
 def test_limits_become_the_files_of_version_2() -> None:
-    resources = {
+    resources: dict[str, int | str] = {
         "memory": 1 << 20,
         "memory_swap": 3 << 20,
         "cpu_quota": 50_000,

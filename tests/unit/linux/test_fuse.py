@@ -48,7 +48,7 @@ def test_the_program_has_nothing_of_ours_and_ends_with_the_mount(
 def test_the_next_one_waits_until_the_working_directory_is_free(
     places: tuple[tuple[str, ...], tuple[str, ...]], tmp_path: Path
 ) -> None:
-    order = []
+    order: list[str] = []
     with fuse.served(*places):
         waiting = threading.Thread(target=lambda: _enter(str(tmp_path / "work"), order))
         waiting.start()

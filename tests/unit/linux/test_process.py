@@ -62,8 +62,13 @@ def test_signals_are_forwarded_and_handlers_come_back() -> None:
     )
     pid = process.spawn([sys.executable, "-c", code], environ={}, descriptors={1: writer})
     seen: list[int] = []
+
+    def note(number: int) -> bool:
+        seen.append(number)
+        return False
+
     before = signal.getsignal(signal.SIGUSR1)
-    with process.forwarding(pid, seen.append):
+    with process.forwarding(pid, note):
         assert os.read(reader, 2) == b"up"
         os.kill(os.getpid(), signal.SIGUSR1)
         assert process.wait(pid) == 5

@@ -66,7 +66,7 @@ def test_edits_are_performed_in_their_order() -> None:
 
 
 def test_edits_that_are_applied_together_say_what_they_say_one_by_one() -> None:
-    changes = (
+    changes: tuple[ConfigEdit, ...] = (
         edits.SetEnv("C", "1"),
         edits.SetLabel("x", "3"),
         edits.AddPort("53/udp"),

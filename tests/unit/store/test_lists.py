@@ -105,10 +105,11 @@ def both(store: Store, *layers: bytes) -> tuple[Files | str, Files | str]:
     """The image as a tree and as a list, "refused" where that cannot be."""
     made = put(store, image(*layers))
     found: list[Files | str] = []
-    for ask in (
+    asks: tuple[Callable[[], Files], ...] = (
         lambda: of_tree(store, store.unpack(made)),
         lambda: of_list(store.lists.tree(str(store.unpack(made, as_list=True)))),
-    ):
+    )
+    for ask in asks:
         try:
             found.append(ask())
         except CorruptContent:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pytest
 
@@ -227,7 +228,10 @@ def test_store_can_be_moved(store: Store, tmp_path: Path) -> None:
     assert moved.unpack(moved.image("x")) == top
 
 
-def false_image(kind: str, true: images.Made) -> images.Made:
+Falseness: TypeAlias = Literal["other files", "cut off", "no archive"]
+
+
+def false_image(kind: Falseness, true: images.Made) -> images.Made:
     """An image whose configuration claims the DiffIDs of `true`, and whose topmost blob is something else."""
     blobs = [true.blobs[digest] for digest in true.layer_digests]
     match kind:
@@ -243,7 +247,7 @@ def false_image(kind: str, true: images.Made) -> images.Made:
 
 @pytest.mark.parametrize("as_list", [False, True], ids=["tree", "list"])
 @pytest.mark.parametrize("kind", ["other files", "cut off", "no archive"])
-def test_an_image_gets_no_layer_by_a_diff_id_that_it_only_claims(store: Store, kind: str, as_list: bool) -> None:
+def test_an_image_gets_no_layer_by_a_diff_id_that_it_only_claims(store: Store, kind: Falseness, as_list: bool) -> None:
     true = images.simple(1)
     store.unpack(images.put(store, true), as_list=as_list)
     false = images.put(store, false_image(kind, true))

@@ -206,7 +206,7 @@ def test_archives_are_read_from_pipes_and_compressed(tmp_path: Path, kind: str) 
     )
     copy_image(image, sink(str(plain), "a:1"))
     for compression in ("gzip", "zstd"):
-        (tmp_path / "packed").write_bytes(compressed(plain.read_bytes(), compression))  # type: ignore[arg-type]
+        (tmp_path / "packed").write_bytes(compressed(plain.read_bytes(), compression))
         assert validate(source(str(tmp_path / "packed"), None)) == ()
     os.mkfifo(tmp_path / "pipe")
     for content in (plain.read_bytes(), gzip.compress(plain.read_bytes())):

@@ -14,7 +14,7 @@ import pytest
 from builda.errors import CorruptContent, NotFound
 from builda.transfer import blobfile
 from builda.transfer.archive import OciArchiveSink
-from builda.transfer.copy import copy_image
+from builda.transfer.copy import ImageSink, copy_image
 from builda.transfer.directory import DirectorySink
 from builda.transfer.layout import LayoutSink
 from tests.support.memory import random_image
@@ -122,9 +122,9 @@ def full(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("kind", ["oci", "oci-archive", "dir"])
 def test_a_full_disk_publishes_nothing(full: Path, kind: str) -> None:
     image = random_image(size=100_000)
-    sink = {"oci": LayoutSink(str(full / "l"), None), "dir": DirectorySink(str(full / "d"))}.get(kind)
+    sinks: dict[str, ImageSink] = {"oci": LayoutSink(str(full / "l"), None), "dir": DirectorySink(str(full / "d"))}
     with pytest.raises(OSError, match="No space left") as caught:
-        copy_image(image, sink or OciArchiveSink(str(full / "a.tar"), None))
+        copy_image(image, sinks.get(kind) or OciArchiveSink(str(full / "a.tar"), None))
     assert caught.value.errno == errno.ENOSPC
     files = [path.name for path in full.rglob("*") if path.is_file()]
     assert set(files) <= {"version"}

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -166,7 +167,9 @@ def test_hostile_layouts_are_refused(layout: Path, name: str, content: bytes, er
 
 @pytest.mark.parametrize("name", ["oci-layout", "index.json", "blob"])
 @pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
-def test_what_is_no_file_is_never_waited_for(layout: Path, name: str, kind: str) -> None:
+def test_what_is_no_file_is_never_waited_for(
+    layout: Path, name: str, kind: Literal["fifo", "device", "directory"]
+) -> None:
     path = layout / name
     if name == "blob":
         path = layout / "blobs" / "sha256" / random_image().image.layers[0].digest.encoded
