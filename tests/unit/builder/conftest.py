@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -117,7 +117,7 @@ class Bench:
     def output(self) -> str:
         return b"".join(event.data for event in self.events if isinstance(event, CommandOutput)).decode()
 
-    def change(self, **fields: object) -> None:
+    def change(self, **fields: Any) -> None:
         """Give the primitives something else from now on; the names are those of Context."""
         self.builder.context = replace(self.builder.context, **fields)
 
