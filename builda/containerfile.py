@@ -10,8 +10,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builda.builder.image.pull import machine_platform
 from builda.builder.options import PullOptions
-from builda.builder.pull import machine_platform
 from builda.errors import ContainerfileError, InvalidValue, NotFound, StepFailed
 from builda.events import Warned
 from builda.frontend.source import SIZE_LIMIT, SourceText, decode
@@ -109,7 +109,7 @@ def build_directory(
     Raises what `build` raises, and NotFound where there is no Containerfile. No name is given when the build fails.
     """
     from builda.builder.execute import ExecuteOptions
-    from builda.builder.push import local_name
+    from builda.builder.image.push import local_name
 
     directory = Path(context)
     full_names = [local_name(name) for name in names]

@@ -283,8 +283,8 @@ class _Work:
                 container = with_tree(self.ctx, self.ctx.store.container(name))
                 return subtree(rootfs(self.ctx, container), path, target, name=name)
             case FromImage(name):
+                from builda.builder.image.pull import pull
                 from builda.builder.options import PullOptions
-                from builda.builder.pull import pull
 
                 image = pull(self.ctx, name, PullOptions(access=self.inputs.access))
                 return subtree(self.stack.enter_context(viewed(self.ctx, image)), path, target, name=name)

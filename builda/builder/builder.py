@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Self
 
-    from builda.builder.layers import LayerOptions, Layers
+    from builda.builder.image.layers import LayerOptions, Layers
     from builda.builder.remote import Remote
     from builda.events import Emit
     from builda.isolation.spec import Isolation
@@ -90,7 +90,7 @@ class Builder:
 
     @cached_property
     def _layers(self) -> Layers:
-        from builda.builder.layers import Layers
+        from builda.builder.image.layers import Layers
 
         return Layers(self.store)
 
@@ -122,13 +122,13 @@ class Builder:
 
     def pull(self, name: str, options: PullOptions = _PULL) -> Image:
         """The image that `name` means (name, ID, digest, or transport and argument), fetched as the policy says."""
-        from builda.builder.pull import pull
+        from builda.builder.image.pull import pull
 
         return pull(self.context, name, options)
 
     def tagged(self, name: str, access: RegistryAccess = _ACCESS) -> tuple[str, ...]:
         """The full names of all tags of the repository that `name`, which has no tag of its own, means."""
-        from builda.builder.pull import tagged
+        from builda.builder.image.pull import tagged
 
         return tagged(self.context, name, access)
 
@@ -138,7 +138,7 @@ class Builder:
         The bytes are those of the store, so the digest is the one that `commit` gave, unless `options` ask for another
         format or compression.
         """
-        from builda.builder.push import push
+        from builda.builder.image.push import push
 
         return push(self.context, image, destination, options)
 
@@ -241,14 +241,14 @@ class Builder:
         `options` are those of the commit to come: a commit with others makes the bytes again. With `background=False`
         they are left to the commit: right for a process that ends before it.
         """
-        from builda.builder.freezing import freeze
-        from builda.builder.layers import LayerOptions
+        from builda.builder.image.freeze import freeze
+        from builda.builder.image.layers import LayerOptions
 
         return freeze(self.context, container, created_by, comment, (options or LayerOptions()) if background else None)
 
     def commit(self, container: WorkingContainer, options: CommitOptions = _COMMIT) -> Image:
         """Make an image of the working container. Its name points at it only when it is whole."""
-        from builda.builder.commit import commit
+        from builda.builder.image.commit import commit
 
         return commit(self.context, container, options)
 

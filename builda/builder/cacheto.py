@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from builda.builder.cachefrom import CachePlace, ImportedSteps
     from builda.builder.context import Context
-    from builda.builder.layers import LayerOptions
+    from builda.builder.image.layers import LayerOptions
     from builda.builder.options import RegistryAccess
     from builda.oci.reference import Reference
     from builda.store.containers import FrozenLayer

@@ -17,7 +17,7 @@ from builda.values import dataclass, replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from builda.builder.layers import Layers
+    from builda.builder.image.layers import Layers
     from builda.builder.remote import Remote
     from builda.events import Emit, Subject
     from builda.isolation.spec import Isolation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builda.builder.pull import container_prefix, machine_platform, pull
+from builda.builder.image.pull import container_prefix, machine_platform, pull
 from builda.builder.usernamespace import checked
 from builda.errors import InvalidReference, InvalidValue
 from builda.events import Warned
@@ -138,7 +138,7 @@ def base_annotations(name: str, image: Image | None) -> Mapping[str, str]:
 
     `name` is how the base was asked for. An image that was named by its ID has no base name.
     """
-    from builda.builder.push import BASE_DIGEST, BASE_NAME
+    from builda.builder.image.push import BASE_DIGEST, BASE_NAME
 
     if image is None:
         return {}

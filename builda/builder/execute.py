@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 from builda.builder.cachefrom import ImportedSteps, LayerLost, fetched
 from builda.builder.create import base_annotations, image_name
+from builda.builder.image.layers import LayerOptions, StoredLayer
+from builda.builder.image.platforms import check_runs
+from builda.builder.image.pull import machine_platform, pull
 from builda.builder.keys import explained, image_key, step_key
-from builda.builder.layers import LayerOptions, StoredLayer
 from builda.builder.options import CommitOptions, Inputs, PullOptions
 from builda.builder.planned import check_no_runs, first_run, is_unpacked
-from builda.builder.platforms import check_runs
-from builda.builder.pull import machine_platform, pull
 from builda.builder.records import timestamp
 from builda.builder.stageimages import StageImages, stage_commit, stage_labels
 from builda.builder.tails import Tails
@@ -395,7 +395,7 @@ class _Execution:
         """Make one layer of all that a stage changed: other stages or an image stand on it."""
         if index not in self.containers:
             return
-        from builda.builder.commit import DEFAULT_HISTORY
+        from builda.builder.image.commit import DEFAULT_HISTORY
 
         layer, empty = self.freeze(index, tip, DEFAULT_HISTORY)
         if not empty and index in self.kept:
@@ -929,7 +929,7 @@ class _Execution:
         container = self.container(index)
         with self.store.locked(container) as current:
             container = self.store.update(replace(current, layers=tip.layers, config=tip.config))
-        from builda.builder.commit import commit
+        from builda.builder.image.commit import commit
 
         image = commit(self.ctx, container, replace(options, destination=None))
         self.store.steps.put_image(self.image_key(tip, options), image.digest)

@@ -134,9 +134,9 @@ class _Opener:
             case FromContainer(name):
                 return self._of_container(self.ctx.store.container(name), container, own)
             case FromImage(name):
+                from builda.builder.image.pull import pull
                 from builda.builder.mounting import viewed
                 from builda.builder.options import PullOptions
-                from builda.builder.pull import pull
 
                 image = pull(self.ctx, name, PullOptions(access=self.inputs.access))
                 if self.ctx.store.is_list(container.snapshot):

@@ -61,7 +61,7 @@ def _unpacked(
     ctx: Context, image: Image | None, layers: tuple[FrozenLayer, ...], base: str | None
 ) -> tuple[FrozenLayer, ...]:
     """The frozen layers with trees instead of lists, `base` below them."""
-    from builda.builder.layers import LayerOptions
+    from builda.builder.image.layers import LayerOptions
 
     diff_ids = () if image is None else image.config.diff_ids
     done: list[FrozenLayer] = []

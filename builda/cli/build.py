@@ -370,7 +370,7 @@ def _check_rest(session: Session, values: dict[str, Any]) -> None:
 
 def _check_names(names: tuple[str, ...]) -> None:
     """Refuse, before anything is built, names that its image could not have."""
-    from builda.builder.push import local_name
+    from builda.builder.image.push import local_name
     from builda.transfer.locate import parse_location
 
     for name in names:
@@ -478,7 +478,7 @@ def _layers(said: str) -> bool:
 
 def _publish(session: Session, built: Built, options: ExecuteOptions, values: dict[str, Any]) -> tuple[str, ...]:
     """Names (which are returned), lists, files and the last lines on stdout."""
-    from builda.builder.push import local_name, write_to
+    from builda.builder.image.push import local_name, write_to
     from builda.transfer.locate import parse_location
 
     image, store = built.image, session.store
@@ -499,7 +499,7 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
         names.append(name)
         _line(session, f"Successfully tagged {name}")
     if (manifest := values.pop("manifest")) is not None:
-        from builda.builder.commit import append_to_index
+        from builda.builder.image.commit import append_to_index
 
         append_to_index(store, local_name(manifest), image)
     buildcache.push(session, built, values.pop("cache_to"), options.inputs.access)

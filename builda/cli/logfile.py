@@ -39,7 +39,7 @@ def platform_logs(path: str | None, *, split: bool) -> Callable[[Platform | None
     written: set[str] = set()
 
     def log_of(platform: Platform | None) -> AbstractContextManager[None]:
-        from builda.builder.pull import machine_platform
+        from builda.builder.image.pull import machine_platform
 
         built = platform or machine_platform()
         name = f"{path}_{built.os}_{built.architecture}"

@@ -39,7 +39,7 @@ def check(values: dict[str, Any]) -> None:
 
 def all_of(session: Session, request: BuildRequest, options: ExecuteOptions, wanted: Platforms) -> Platforms:
     """The platforms that all base images have."""
-    from builda.builder.platforms import common_platforms
+    from builda.builder.image.platforms import common_platforms
     from builda.containerfile import compile_plan
 
     if wanted != (None,):
@@ -57,8 +57,8 @@ def build(
 ) -> tuple[Built, ...]:
     """What each platform's build gave. Nothing is run before it is known that all of them can run their commands."""
     from builda import containerfile
-    from builda.builder.platforms import check_runs
-    from builda.builder.pull import machine_platform
+    from builda.builder.image.platforms import check_runs
+    from builda.builder.image.pull import machine_platform
 
     platforms = [platform or machine_platform() for platform in wanted]
     for platform in platforms:
@@ -76,9 +76,9 @@ def publish(
     session: Session, each: tuple[Built, ...], options: ExecuteOptions, values: dict[str, Any], began: float
 ) -> None:
     """Lists, caches and the last lines on stdout; the ID that is printed is the list's."""
-    from builda.builder.commit import append_to_index
-    from builda.builder.platforms import put_index
-    from builda.builder.push import local_name, write_to
+    from builda.builder.image.commit import append_to_index
+    from builda.builder.image.platforms import put_index
+    from builda.builder.image.push import local_name, write_to
     from builda.transfer.locate import parse_location
 
     tags, manifest = values.pop("tag"), values.pop("manifest")

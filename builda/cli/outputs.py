@@ -121,8 +121,8 @@ def _flag(fields: dict[str, str], name: str, *, default: bool) -> bool:
 
 def write(session: Session, image: Image, output: Output, name: str | None, access: RegistryAccess) -> None:
     """Write the image there; `name` is what it is called where the option says nothing."""
-    from builda.builder.export import export
-    from builda.builder.push import local_name, write_to
+    from builda.builder.image.export import export
+    from builda.builder.image.push import local_name, write_to
     from builda.transfer.locate import Location
 
     ctx, path = session.builder.context, "/dev/stdout" if output.dest == STDOUT else output.dest

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from builda.builder.changes import merge_config
+from builda.builder.image.merge_config import merge_config
 from builda.errors import InvalidValue
 from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform

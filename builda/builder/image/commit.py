@@ -10,10 +10,10 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.builder import layers
-from builda.builder.layers import LayerOptions, StoredLayer
+from builda.builder.image import layers
+from builda.builder.image.layers import LayerOptions, StoredLayer
+from builda.builder.image.push import local_name, write_to
 from builda.builder.moving import moving
-from builda.builder.push import local_name, write_to
 from builda.builder.records import timestamp
 from builda.builder.removal import remove
 from builda.builder.settling import settle
@@ -136,7 +136,7 @@ def _config(
 
 
 def _changed(config: ImageConfig, options: CommitOptions) -> ImageConfig:
-    from builda.builder.changes import merge_config
+    from builda.builder.image.merge_config import merge_config
 
     if options.config is not None:
         config = merge_config(config, options.config)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def push(ctx: Context, name: str, destination: str | None, options: PushOptions) -> Descriptor:
     """Copy the image to where `destination` says; its descriptor there."""
-    from builda.builder.convert import source_of
+    from builda.builder.image.convert import source_of
     from builda.transfer.copy import copy_image
 
     name = in_store(name)
@@ -44,7 +44,7 @@ def _named(ctx: Context, location: Location, name: str) -> Location:
 
 def write_to(ctx: Context, image: Image, location: Location, access: RegistryAccess) -> Descriptor:
     """Copy the image as it is to `location`."""
-    from builda.builder.convert import source_of
+    from builda.builder.image.convert import source_of
     from builda.builder.options import PushOptions
     from builda.transfer.copy import copy_image
 

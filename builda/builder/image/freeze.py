@@ -12,7 +12,7 @@ from builda.oci.config import History
 
 if TYPE_CHECKING:
     from builda.builder.context import Context
-    from builda.builder.layers import LayerOptions
+    from builda.builder.image.layers import LayerOptions
     from builda.store.containers import FrozenLayer
     from builda.store.store import WorkingContainer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builda.builder.pull import machine_platform, pull
+from builda.builder.image.pull import machine_platform, pull
 from builda.errors import ContainerfileError, NotFound
 from builda.linux import binfmt
 from builda.oci.manifest import Index, parse
