@@ -318,7 +318,7 @@ def _defaults(places: Places, mounts: str | None, emit: Emit) -> RunOptions:
             added = tuple(name for name in listed if name not in DEFAULT)
             run = replace(run, cap_add=added, cap_drop=tuple(name for name in DEFAULT if name not in listed))
         if run != RunOptions():
-            from builda.builder.runcheck import check
+            from builda.builder.run.runcheck import check
 
             check(run)
     return run

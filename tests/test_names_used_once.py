@@ -18,8 +18,8 @@ PINNED = "the path is /proc/self/fd/N of a descriptor whose type was checked (fs
 OWN = "a directory of the store or of a run, which only its owner can write; no command sees its name"
 ALLOWED = {
     "builda/fs/nodes.py": PINNED,
-    "builda/builder/agent.py": PINNED,
-    "builda/builder/placing.py": f"{PINNED}, or a held descriptor",
+    "builda/builder/run/ssh_agent.py": PINNED,
+    "builda/builder/run/emulated_mounts.py": f"{PINNED}, or a held descriptor",
     "builda/fs/owners.py": PINNED,
     "builda/fs/xattrs.py": "the caller's descriptor, a path that is not followed, or one of fs.nodes.pinned",
     "builda/store/layout.py": OWN,

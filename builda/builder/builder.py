@@ -201,8 +201,8 @@ class Builder:
 
         if not isinstance(step, RunStep):  # as a list of words, which subprocess would take
             raise TypeError(f"run takes a Run, as in builda.Run(args=('true',)): {step!r}")
-        from builda.builder.process import surroundings
-        from builda.builder.run import run
+        from builda.builder.run.command import surroundings
+        from builda.builder.run.run import run
 
         around = surroundings(self.context, capture=capture, stage=stage, stop=stop)
         return run(self.context, container, step, inputs, valid_statuses, around)

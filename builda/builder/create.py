@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builda.builder.image.pull import container_prefix, machine_platform, pull
-from builda.builder.usernamespace import checked
+from builda.builder.run.usernamespace import checked
 from builda.errors import InvalidReference, InvalidValue
 from builda.events import Warned
 from builda.oci.config import ImageConfig
@@ -31,7 +31,7 @@ def from_image(ctx: Context, name: str, options: FromOptions) -> WorkingContaine
     """A new working container; nothing of it is left when it cannot be made."""
     ctx.store.lease()
     if options.run != RunOptions():
-        from builda.builder.runcheck import check
+        from builda.builder.run.runcheck import check
 
         check(options.run)
     checked(ctx, options.run)
@@ -61,7 +61,7 @@ def _begins_as_list(store: Store, image: Image | None) -> bool:
 
 def _from_container(ctx: Context, other: WorkingContainer, options: FromOptions) -> WorkingContainer:
     """A container that stands where `other` does: base, frozen layers, configuration and history."""
-    from builda.builder.settling import settle
+    from builda.builder.run.mountpoint_cleanup import settle
     from builda.builder.working_tree import occupied
 
     with occupied(ctx, other) as current:

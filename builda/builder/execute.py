@@ -25,9 +25,9 @@ from builda.builder.keys import explained, image_key, step_key
 from builda.builder.options import CommitOptions, Inputs, PullOptions
 from builda.builder.planned import check_no_runs, first_run, is_unpacked
 from builda.builder.records import timestamp
+from builda.builder.run.usernamespace import checked
 from builda.builder.stageimages import StageImages, stage_commit, stage_labels
 from builda.builder.tails import Tails
-from builda.builder.usernamespace import checked
 from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, TreeNeeded, of_system
 from builda.events import (
     BlobProgress,
@@ -703,8 +703,8 @@ class _Execution:
         return None
 
     def run(self, container: WorkingContainer, step: Run, inputs: Inputs, *, capture: bool, stage: str | None) -> None:
-        from builda.builder.process import surroundings
-        from builda.builder.run import SUCCESS, run
+        from builda.builder.run.command import surroundings
+        from builda.builder.run.run import SUCCESS, run
 
         run(
             self.ctx,

@@ -378,7 +378,7 @@ def check_commands(options: RunOptions) -> None:
     from builda.runoptions import NO_OPTIONS
 
     if options != NO_OPTIONS:
-        from builda.builder.runcheck import check
+        from builda.builder.run.runcheck import check
 
         check(options)
 

@@ -119,14 +119,14 @@ def _structs(value: Any) -> Any:
 
 
 def _capabilities(options: RunOptions) -> list[str]:
-    from builda.builder.security import capabilities
+    from builda.builder.run.security import capabilities
 
     return list(capabilities(options))
 
 
 def _id_mapping(options: RunOptions) -> Mapping[str, Any]:
     """The maps that are said; those that are only to be found when a command runs (of a name, a path) are empty."""
-    from builda.builder.usernamespace import Auto, parse_auto, parse_map
+    from builda.builder.run.usernamespace import Auto, parse_auto, parse_map
 
     uids, gids = options.userns_uid_map, options.userns_gid_map
     if uids and not options.userns_gid_map_group:
@@ -156,7 +156,7 @@ def _rows(rows: tuple[tuple[int, int, int], ...]) -> list[Mapping[str, int]]:
 
 
 def _user_namespace(options: RunOptions) -> str:
-    from builda.builder.usernamespace import is_asked_for
+    from builda.builder.run.usernamespace import is_asked_for
 
     if not is_asked_for(options):
         return "host"

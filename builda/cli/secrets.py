@@ -73,7 +73,7 @@ def agents_of(items: tuple[str, ...], environ: Mapping[str, str], stack: ExitSta
         if len(paths) == 1 and stat.S_ISSOCK(os.stat(paths[0]).st_mode):
             found[name] = paths[0]
         else:
-            from builda.builder.agent import agent_with
+            from builda.builder.run.ssh_agent import agent_with
 
             found[name] = stack.enter_context(agent_with(tuple(paths)))
     return found

@@ -16,7 +16,7 @@ from builda.builder.image.push import local_name, write_to
 from builda.builder.moving import moving
 from builda.builder.records import timestamp
 from builda.builder.removal import remove
-from builda.builder.settling import settle
+from builda.builder.run.mountpoint_cleanup import settle
 from builda.builder.treed import treed
 from builda.builder.working_tree import occupied, rootfs
 from builda.display import without_passwords

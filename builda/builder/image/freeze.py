@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.records import timestamp
-from builda.builder.settling import settle
+from builda.builder.run.mountpoint_cleanup import settle
 from builda.builder.working_tree import occupied
 from builda.oci.config import History
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.usernamespace import Users, is_asked_for, parse_map, users_of
+from builda.builder.run.usernamespace import Users, is_asked_for, parse_map, users_of
 from builda.errors import BuildaError, InvalidValue, IsolationUnavailable
 from builda.isolation.mapping import Mapping
 from builda.runoptions import RunOptions

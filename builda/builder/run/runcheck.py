@@ -10,8 +10,8 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from builda.builder import process, rootfiles, security
-from builda.builder.attachments import parse_volume
+from builda.builder.run import command, rootfiles, security
+from builda.builder.run.runmounts import parse_volume
 from builda.errors import BuildaError, InvalidValue, NotFound
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def check(options: RunOptions) -> None:
     Raises what the parsers do (InvalidValue, NotFound, Unsupported), with the name of the option in front.
     """
     with _named("--network"):
-        network = process.network_name(options)
+        network = command.network_name(options)
         _check_place(network)
     for name in ("pid", "ipc", "uts", "cgroupns"):
         with _named(f"--{name}"):
-            _check_place(process.namespace(name.removesuffix("ns"), getattr(options, name)))
+            _check_place(command.namespace(name.removesuffix("ns"), getattr(options, name)))
     with _named("--ulimit"):
         security.rlimits(options.ulimits)
     with _named("--add-host"):
@@ -45,7 +45,7 @@ def check(options: RunOptions) -> None:
             parse_volume(text)
     with _named("--device"):
         for text in options.devices:
-            process.devices(text)
+            command.devices(text)
     with _named("--cap-add" if options.cap_add else "--cap-drop"):
         security.capabilities(options)
     with _named("--security-opt"):

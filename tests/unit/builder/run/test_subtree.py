@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builda.builder.subtree import is_directory, shown, subtree, writable
+from builda.builder.run.subtree import is_directory, shown, subtree, writable
 from builda.errors import InUse, NotFound
 from builda.linux import detached
 from builda.linux.mount import Mount, mounted

@@ -8,9 +8,9 @@ import stat
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.builder.duplicate import duplicate, look_like
 from builda.builder.mounting import viewed
-from builda.builder.subtree import is_directory, part_of, shown, subtree, writable
+from builda.builder.run.clone_tree import duplicate, look_like
+from builda.builder.run.subtree import is_directory, part_of, shown, subtree, writable
 from builda.builder.treed import with_tree
 from builda.builder.working_tree import rootfs
 from builda.errors import InvalidValue, NotFound, Unsupported
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from builda.builder.context import Context
     from builda.builder.options import Inputs
-    from builda.builder.usernamespace import Users
+    from builda.builder.run.usernamespace import Users
     from builda.isolation.spec import User
     from builda.plan import Run, RunMount, RunOptions, Source
 
@@ -137,7 +137,7 @@ class _Work:
         """What we call an owner that the command is to see."""
         if self.users is None:
             return owner
-        from builda.builder.usernamespace import check_ids
+        from builda.builder.run.usernamespace import check_ids
 
         check_ids(self.users, *owner, f"cannot give {what} to {owner[0]}:{owner[1]}")
         return self.users.outside(*owner)
@@ -387,7 +387,7 @@ class _Work:
         target = mount.target or f"/run/buildkit/ssh_agent.{self.agents}"
         variables = (("SSH_AUTH_SOCK", target),) if self.agents == 0 else ()
         self.agents += 1
-        from builda.builder.agent import relayed
+        from builda.builder.run.ssh_agent import relayed
 
         mode, owner = 0o600 if mount.mode is None else mount.mode, (mount.uid or 0, mount.gid or 0)
         owner = self.outside(owner, target)

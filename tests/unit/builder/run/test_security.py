@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.security import capabilities, rlimits, security
+from builda.builder.run.security import capabilities, rlimits, security
 from builda.errors import InvalidValue, Unsupported
 from builda.isolation.spec import MASKED_PATHS, Rlimit
 from builda.linux import caps

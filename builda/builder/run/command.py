@@ -8,8 +8,8 @@ import sys
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
-from builda.builder.rootfiles import files
-from builda.builder.security import Security, capabilities, rlimits, security
+from builda.builder.run.rootfiles import files
+from builda.builder.run.security import Security, capabilities, rlimits, security
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.isolation.spec import Device, Process, Sandbox
 from builda.oci.config import DEFAULT_PATH
@@ -18,9 +18,9 @@ from builda.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from builda.builder.attachments import Attachments
     from builda.builder.context import Context
-    from builda.builder.usernamespace import Users
+    from builda.builder.run.runmounts import Attachments
+    from builda.builder.run.usernamespace import Users
     from builda.isolation.spec import User
     from builda.linux.mount import Mount
     from builda.linux.stopping import Stop

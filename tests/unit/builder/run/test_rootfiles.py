@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.rootfiles import Host, host_address, hosts, resolv_conf
+from builda.builder.run.rootfiles import Host, host_address, hosts, resolv_conf
 from builda.errors import InvalidValue, Unsupported
 from builda.plan import RunOptions
 

@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builda.builder import process
-from builda.builder.attachments import Attachments, attached
 from builda.builder.records import remembered
-from builda.builder.settling import settle
+from builda.builder.run import command
+from builda.builder.run.mountpoint_cleanup import settle
+from builda.builder.run.runmounts import Attachments, attached
+from builda.builder.run.usernamespace import check_ids, users_for
 from builda.builder.treed import treed
-from builda.builder.usernamespace import check_ids, users_for
 from builda.builder.working_tree import occupied
 from builda.builder.working_tree import rootfs as rootfs_of
 from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsupported
@@ -26,7 +26,7 @@ from builda.store.scratch import scratch
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import Inputs
-    from builda.builder.usernamespace import Users
+    from builda.builder.run.usernamespace import Users
     from builda.isolation.spec import Process, Sandbox, User
     from builda.linux.mount import Mount
     from builda.plan import Run, RunOptions
@@ -46,7 +46,7 @@ def run(
     step: Run,
     inputs: Inputs,
     valid_statuses: frozenset[int],
-    around: process.Surroundings,
+    around: command.Surroundings,
 ) -> WorkingContainer:
     """Run the step; CommandFailed when its status is none of `valid_statuses`."""
     with occupied(ctx, container) as current, ctx.store.running(current):
@@ -55,8 +55,8 @@ def run(
         options = ctx.run_options(step.options.over(current.options))
         seen = current
         if inputs.discard_writes:
-            options = replace(options, hostname=options.hostname or process.BUILD_HOSTNAME)
-            seen = process.nameless(current)
+            options = replace(options, hostname=options.hostname or command.BUILD_HOSTNAME)
+            seen = command.nameless(current)
         rootfs = rootfs_of(ctx, current)
         users = users_for(ctx, current, options, rootfs)
         user, home = _identity(rootfs, current, step, options, users)
@@ -65,11 +65,11 @@ def run(
             attached(ctx, step, options, inputs, user, users, place) as attachments,
         ):
             # Without mounts (nodev) a node that a command made would open its device.
-            command = process.process_of(
+            process = command.process_of(
                 seen, step, options, user, home, attachments, around, nodes=ctx.store.can_mount
             )
             try:
-                status = _perform(ctx, current, seen, options, rootfs, users, attachments, place, command)
+                status = _perform(ctx, current, seen, options, rootfs, users, attachments, place, process)
             except CommandFailed as error:
                 if error.status not in valid_statuses:
                     raise
@@ -90,15 +90,15 @@ def _perform(
     users: Users | None,
     attachments: Attachments,
     place: str,
-    command: Process,
+    process: Process,
 ) -> int:
     isolation = ctx.isolation(options)
-    asked = process.network_name(options)
+    asked = command.network_name(options)
     if isolation.name == "chroot" and asked not in (None, "host"):
         raise InvalidValue(f"cannot set --network other than host with --isolation chroot: {asked}")
 
     def sandbox(network: str) -> Sandbox:
-        return process.sandbox_of(
+        return command.sandbox_of(
             seen,
             options,
             rootfs,
@@ -112,15 +112,15 @@ def _perform(
 
     def perform(network: str) -> int:
         outer = sandbox(network)
-        ctx.decided("run", lambda: _described(isolation.name, command, outer))
+        ctx.decided("run", lambda: _described(isolation.name, process, outer))
         if ctx.store.can_mount:
-            return isolation.run(command, outer, ctx.emit)
-        from builda.builder.placing import placed
+            return isolation.run(process, outer, ctx.emit)
+        from builda.builder.run.emulated_mounts import placed
 
         snapshots = ctx.store.kind_of(container.snapshot)
         tree, aside = snapshots.upper(container.snapshot), snapshots.path(container.snapshot, "placed")
         with placed(tree, aside, outer, caches=ctx.store.layout.path("cache")) as inner:
-            return isolation.run(command, inner, ctx.emit)
+            return isolation.run(process, inner, ctx.emit)
 
     network = asked or ctx.default_network(options)
     if network != "private" or not (asked is None or in_user_namespace()):
@@ -135,14 +135,14 @@ def _perform(
     return perform("host")
 
 
-def _described(isolation: str, command: Process, sandbox: Sandbox) -> str:
+def _described(isolation: str, process: Process, sandbox: Sandbox) -> str:
     """How a command is run: without its words and its environment, which may hold secrets."""
     mounts = [f"{mount.type} {mount.source} at {mount.target or '/'}" for mount in (*sandbox.rootfs, *sandbox.mounts)]
     files = [f"file at {path}" for path in (*sandbox.files, *(file.target for file in sandbox.memory_files))]
     devices = [f"device at {device.target}" for device in sandbox.devices]
     return (
-        f"isolation {isolation}, network {sandbox.network}, uid {command.user.uid}, gid {command.user.gid}, "
-        f"in {command.cwd}; mounts: {'; '.join([*mounts, *files, *devices])}"
+        f"isolation {isolation}, network {sandbox.network}, uid {process.user.uid}, gid {process.user.gid}, "
+        f"in {process.cwd}; mounts: {'; '.join([*mounts, *files, *devices])}"
     )
 
 
@@ -150,7 +150,7 @@ def _identity(
     rootfs: tuple[Mount, ...], container: WorkingContainer, step: Run, options: RunOptions, users: Users | None
 ) -> tuple[User, str]:
     """Who runs, and where they live; the working directory is theirs if it has to be made."""
-    directory = process.working_dir(container, step)
+    directory = command.working_dir(container, step)
     with mounted(rootfs) as root:
         user = resolve_user(root, step.user or container.config.user, _group_names(options))
         if users is not None:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from builda.builder.duplicate import created, duplicate
-from builda.builder.subtree import shown
+from builda.builder.run.clone_tree import created, duplicate
+from builda.builder.run.subtree import shown
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import nodes, owners, paths
 from builda.linux import caps

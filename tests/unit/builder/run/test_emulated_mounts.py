@@ -1,4 +1,4 @@
-"""placing: a command finds in the tree what it would find mounted, and afterwards the tree is what it was."""
+"""emulated_mounts: a command finds in the tree what it would find mounted, and afterwards the tree is what it was."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from builda.builder.placing import placed, take_out
+from builda.builder.run.emulated_mounts import placed, take_out
 from builda.errors import BuildaError, CorruptContent, InvalidValue, NotFound, Unsupported
 from builda.isolation.spec import Device, Sandbox
 from builda.linux.mount import Mount
