@@ -172,7 +172,7 @@ def check(builder: Builder, request: BuildRequest, ignore_file: Path | None = No
 
 
 def _facts(request: BuildRequest, ignore_file: Path | None, config_of: Callable[[str], ImageConfig | None]) -> Facts:
-    from builda.builder.ignored import ignored_by
+    from builda.builder.copy.ignored import ignored_by
     from builda.frontend.checks import Facts
 
     return Facts(
@@ -371,7 +371,7 @@ def find_ignore_file(context: Path, containerfile: str) -> Path | None:
 
     InvalidValue for one that is a link out of the context, or no regular file.
     """
-    from builda.builder.ignored import IGNORE_FILES
+    from builda.builder.copy.ignored import IGNORE_FILES
 
     for found in (*(Path(f"{containerfile}{name}") for name in IGNORE_FILES), *map(context.joinpath, IGNORE_FILES)):
         if lies_in(context, found):

@@ -211,13 +211,13 @@ class Builder:
         self, container: WorkingContainer, step: Copy, *, inputs: Inputs = _INPUTS
     ) -> tuple[WorkingContainer, Digest | None]:
         """Copy files in; with the digest of the content, None when nothing was copied."""
-        from builda.builder.copying import copy
+        from builda.builder.copy.copying import copy
 
         return copy(self.context, container, step, inputs)
 
     def make_directory(self, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
         """Make sure that a directory exists; a new one belongs to the step's user."""
-        from builda.builder.copying import make_directory
+        from builda.builder.copy.copying import make_directory
 
         return make_directory(self.context, container, step)
 

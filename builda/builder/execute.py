@@ -691,13 +691,13 @@ class _Execution:
                 capture = self.options.capture or self.options.jobs != 1
                 self.run(container, plain, inputs, capture=capture, stage=self.label(index))
             case Copy():
-                from builda.builder.copying import copy
+                from builda.builder.copy.copying import copy
 
                 if isinstance(plain.source, BuildContext) and inputs.context is not None:
                     inputs = replace(inputs, remembered=self.digests_of(str(inputs.context)))
                 return copy(self.ctx, container, plain, inputs, may_make_tree=False)[1]
             case MakeDirectory():
-                from builda.builder.copying import make_directory
+                from builda.builder.copy.copying import make_directory
 
                 make_directory(self.ctx, container, plain)
         return None
@@ -876,7 +876,7 @@ class _Execution:
                 return str(self.directory_digest(str(context), names, step, own=True))
 
     def directory_digest(self, path: str, names: tuple[str, ...], step: Copy | None, *, own: bool) -> Digest:
-        from builda.builder.ignored import rules_in, rules_of
+        from builda.builder.copy.ignored import rules_in, rules_of
         from builda.builder.moving import moving, words
         from builda.fs.sources import NOTHING
         from builda.fs.tree import CopyRequest, Source, content_digest, content_size

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from builda.builder.builder import Builder
-    from builda.builder.contexts import Fetched
+    from builda.builder.copy.buildcontexts import Fetched
     from builda.builder.options import RegistryAccess
 
 STDIN = "<stdin>"
@@ -47,11 +47,11 @@ def open_context(
     if where == "-":
         if "-" in files:
             raise InvalidValue("standard input cannot be the context and the Containerfile", hint="name one of them")
-        from builda.builder.contexts import read_context
+        from builda.builder.copy.buildcontexts import read_context
 
         return _of_fetched(read_context(builder.context, sys.stdin.buffer, stack, _limit()), STDIN, files, ignore_file)
     if _may_be_remote(where):
-        from builda.builder.contexts import fetch_context, is_remote
+        from builda.builder.copy.buildcontexts import fetch_context, is_remote
 
         if is_remote(where):
             return _of_fetched(
@@ -87,7 +87,7 @@ def open_named(builder: Builder, items: tuple[str, ...], access: RegistryAccess,
 
 def _named_directory(builder: Builder, name: str, value: str, access: RegistryAccess, stack: ExitStack) -> Path:
     if _may_be_remote(value):
-        from builda.builder.contexts import fetch_context, is_remote
+        from builda.builder.copy.buildcontexts import fetch_context, is_remote
 
         if is_remote(value):
             return fetch_context(builder.context, value, access, stack, _limit()).directory
@@ -132,7 +132,7 @@ def _of_fetched(fetched: Fetched, what: str, files: tuple[str, ...], ignore_file
 
 def _file_inside(directory: Path, name: str, what: str) -> tuple[str, bytes]:
     """A Containerfile of a fetched context; one of this machine where the context has none of this name."""
-    from builda.builder.contexts import read_inside
+    from builda.builder.copy.buildcontexts import read_inside
 
     if name == "-":
         return STDIN, sys.stdin.buffer.read(_limit() + 1)
@@ -145,7 +145,7 @@ def _file_inside(directory: Path, name: str, what: str) -> tuple[str, bytes]:
 
 
 def _default_inside(directory: Path, what: str) -> tuple[str, bytes]:
-    from builda.builder.contexts import read_inside
+    from builda.builder.copy.buildcontexts import read_inside
     from builda.containerfile import CONTAINERFILES
 
     for name in CONTAINERFILES:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.users import owner
+from builda.builder.copy.ownernames import owner
 from builda.errors import InvalidValue, NotFound
 from builda.isolation.spec import User
 from builda.isolation.users import home_directory, resolve_user

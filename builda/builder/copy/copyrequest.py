@@ -1,4 +1,4 @@
-"""What a Copy asks for, as both engines perform it: `copying` on trees, `composing` on lists of rows.
+"""What a Copy asks for, as both engines perform it: `copying` on trees, `listcopy` on lists of rows.
 
 A flag of COPY becomes a field of `CopyRequest` here, for both at once.
 """
@@ -10,9 +10,9 @@ import posixpath
 from functools import partial
 from typing import TYPE_CHECKING
 
+from builda.builder.copy.copysources import Gathered, is_archive
+from builda.builder.copy.ownernames import owner
 from builda.builder.moving import moving, words
-from builda.builder.sources import Gathered, is_archive
-from builda.builder.users import owner
 from builda.events import Warned
 from builda.fs.modes import octal_mode, parse_mode
 from builda.fs.sources import names_something, no_match, resolve

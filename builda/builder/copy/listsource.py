@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.builder.temporary import TemporaryDirectory
+from builda.builder.copy.temporary import TemporaryDirectory
 from builda.fs.patterns import has_wildcards
 from builda.fs.sources import clean
 from builda.fs.tar import SYMBOLIC_LINK

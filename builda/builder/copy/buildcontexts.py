@@ -11,8 +11,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from builda.builder.git import fetch_repository, parse_repository
-from builda.builder.temporary import TemporaryDirectory
+from builda.builder.copy.git import fetch_repository, parse_repository
+from builda.builder.copy.temporary import TemporaryDirectory
 from builda.errors import InvalidValue, NotFound
 from builda.fs import paths
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from builda.builder.context import Context
-    from builda.builder.git import Repository
+    from builda.builder.copy.git import Repository
     from builda.builder.options import RegistryAccess
 
 _URL = re.compile(r"https?://", re.IGNORECASE)

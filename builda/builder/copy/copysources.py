@@ -9,9 +9,9 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.builder.git import parse_repository
-from builda.builder.ignored import rules_in, rules_of
-from builda.builder.temporary import TemporaryDirectory
+from builda.builder.copy.git import parse_repository
+from builda.builder.copy.ignored import rules_in, rules_of
+from builda.builder.copy.temporary import TemporaryDirectory
 from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.fs import paths
 from builda.fs.ignore import Matcher
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.builder.context import Context
-    from builda.builder.git import Repository
+    from builda.builder.copy.git import Repository
     from builda.builder.options import Inputs
     from builda.builder.remote import Download
     from builda.fs.index import Node
@@ -42,7 +42,7 @@ _URL = ("http://", "https://")
 class Gathered(NamedTuple):
     """Sources that can be read now. `downloads` are the roots of those that came from URLs.
 
-    `known` is what the files of a shadow stand for, by device and inode (`builder.shadows`).
+    `known` is what the files of a shadow stand for, by device and inode (`builder.copy.listsource`).
     """
 
     sources: tuple[Source, ...]
@@ -149,7 +149,7 @@ class _Opener:
 
         store = self.ctx.store
         if store.is_list(container.snapshot) and store.is_list(other.snapshot):
-            from builda.builder.shadows import on_base
+            from builda.builder.copy.listsource import on_base
 
             return self._shadow(on_base(self.ctx, other).snapshot)
         if other.id == container.id:
@@ -157,7 +157,7 @@ class _Opener:
         return self.stack.enter_context(mounted(reading(self.ctx, with_tree(self.ctx, other))))
 
     def _shadow(self, snapshot: str | None) -> int:
-        from builda.builder.shadows import shadow
+        from builda.builder.copy.listsource import shadow
 
         return shadow(self.ctx, snapshot, self.step.sources, self.known, self.stack)
 
@@ -257,7 +257,7 @@ def _check(wanted: str | None, found: Digest | None, url: str) -> None:
 
 def _repository(ctx: Context, source: Repository, step: Copy, inputs: Inputs, stack: ExitStack) -> Source:
     """The tree of one commit, fetched by git."""
-    from builda.builder.git import Credentials, fetch_repository
+    from builda.builder.copy.git import Credentials, fetch_repository
 
     temporary = TemporaryDirectory(ctx.store)
     directory = stack.enter_context(temporary)

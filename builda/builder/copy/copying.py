@@ -8,7 +8,7 @@ import posixpath
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from builda.builder.copyrequest import (
+from builda.builder.copy.copyrequest import (
     Hashing,
     joined,
     request_of,
@@ -18,12 +18,12 @@ from builda.builder.copyrequest import (
     warn_of_nothing,
     without_archives,
 )
+from builda.builder.copy.copysources import gather
+from builda.builder.copy.ownernames import directory_owner
 from builda.builder.mounting import opened_alone
 from builda.builder.moving import moving
 from builda.builder.records import remembered
-from builda.builder.sources import gather
 from builda.builder.treed import with_tree
-from builda.builder.users import directory_owner
 from builda.builder.working_tree import occupied
 from builda.errors import InvalidValue, TreeNeeded
 from builda.events import Warned
@@ -67,9 +67,9 @@ def _copy(
         stack.enter_context(_named(ctx, step))
         current = stack.enter_context(occupied(ctx, container))
         if ctx.store.is_list(current.snapshot):
-            from builda.builder import composing
+            from builda.builder.copy import listcopy
 
-            return composing.copy(ctx, current, step, inputs)
+            return listcopy.copy(ctx, current, step, inputs)
         root, current = stack.enter_context(opened_alone(ctx, current))
         gathered = gather(ctx, current, root, step, inputs, stack)
         plain = request_of(step, gathered, root, target_of(current, step))
@@ -108,9 +108,9 @@ def make_directory(ctx: Context, container: WorkingContainer, step: MakeDirector
     with ExitStack() as stack:
         current = stack.enter_context(occupied(ctx, container))
         if ctx.store.is_list(current.snapshot):
-            from builda.builder import composing
+            from builda.builder.copy import listcopy
 
-            return composing.make_directory(ctx, current, step)
+            return listcopy.make_directory(ctx, current, step)
         root, current = stack.enter_context(opened_alone(ctx, current))
         uid, gid = directory_owner(root, step.user or "")
         path = posixpath.join("/", current.config.working_dir, step.path)

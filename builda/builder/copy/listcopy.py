@@ -7,7 +7,7 @@ import posixpath
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from builda.builder.copyrequest import (
+from builda.builder.copy.copyrequest import (
     Hashing,
     joined,
     request_of,
@@ -17,11 +17,11 @@ from builda.builder.copyrequest import (
     warn_of_nothing,
     without_archives,
 )
+from builda.builder.copy.copysources import gather
+from builda.builder.copy.listsource import on_base
+from builda.builder.copy.ownernames import directory_owner
+from builda.builder.copy.temporary import TemporaryDirectory
 from builda.builder.records import remembered
-from builda.builder.shadows import on_base
-from builda.builder.sources import gather
-from builda.builder.temporary import TemporaryDirectory
-from builda.builder.users import directory_owner
 from builda.errors import InvalidValue
 from builda.events import Warned
 from builda.fs import paths

@@ -347,7 +347,7 @@ def test_links_in_the_container_never_lead_out(bench: Bench, container: WorkingC
 @pytest.mark.parametrize("kind", ["device", "pipe", "directory"])
 def test_what_became_something_else_meanwhile_is_not_opened(context: Path, kind: str) -> None:
     """A source that was a file when it was looked at; to open a device can be an act."""
-    from builda.builder.sources import is_archive
+    from builda.builder.copy.copysources import is_archive
     from builda.fs.sources import Source, Top
 
     (context / "data").write_text("x")
