@@ -20,8 +20,8 @@ from builda.plan import NO_OPTIONS, Location, RunOptions
 from builda.values import dataclass, replace
 
 if TYPE_CHECKING:
+    from builda.builder.build.execute import Built, ExecuteOptions
     from builda.builder.builder import Builder
-    from builda.builder.execute import Built, ExecuteOptions
     from builda.events import Emit
     from builda.frontend.checks import Facts, Finding
     from builda.frontend.compile import Compiled
@@ -80,7 +80,7 @@ def build(builder: Builder, request: BuildRequest, options: ExecuteOptions | Non
 
     Raises ContainerfileError with the place and an excerpt for what cannot be built, StepFailed for a step that fails.
     """
-    from builda.builder.execute import ExecuteOptions, execute
+    from builda.builder.build.execute import ExecuteOptions, execute
     from builda.frontend.parse import parse
 
     chosen = options or ExecuteOptions()
@@ -108,7 +108,7 @@ def build_directory(
 
     Raises what `build` raises, and NotFound where there is no Containerfile. No name is given when the build fails.
     """
-    from builda.builder.execute import ExecuteOptions
+    from builda.builder.build.execute import ExecuteOptions
     from builda.builder.image.push import local_name
 
     directory = Path(context)

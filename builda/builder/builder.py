@@ -144,7 +144,7 @@ class Builder:
 
     def from_image(self, name: str, options: FromOptions = _FROM) -> WorkingContainer:
         """A new working container on the image that `name` means; `scratch` is the empty one."""
-        from builda.builder.create import from_image
+        from builda.builder.from_image import from_image
 
         return from_image(self.context, name, options)
 
@@ -170,7 +170,7 @@ class Builder:
 
     def rootfs(self, container: WorkingContainer) -> tuple[Mount, ...]:
         """How to mount the working tree: as its `builda mount` where there is one, never a second time beside it."""
-        from builda.builder.treed import with_tree
+        from builda.builder.materialize import with_tree
         from builda.builder.working_tree import rootfs
 
         return rootfs(self.context, with_tree(self.context, container))

@@ -21,9 +21,9 @@ from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from builda.builder.execute import Built, ExecuteOptions
+    from builda.builder.build.execute import Built, ExecuteOptions
+    from builda.builder.build.stageimages import StageImages
     from builda.builder.options import Inputs, RegistryAccess
-    from builda.builder.stageimages import StageImages
     from builda.cli.buildview import BuildView
     from builda.cli.progress import Observer
     from builda.cli.session import Session
@@ -403,7 +403,7 @@ def _inputs(
 def _execute_options(
     session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], *, live: bool
 ) -> ExecuteOptions:
-    from builda.builder.execute import ExecuteOptions
+    from builda.builder.build.execute import ExecuteOptions
     from builda.builder.options import CommitOptions, PullOptions
 
     timestamp = values.pop("timestamp")
@@ -462,7 +462,7 @@ def _execute_options(
 
 
 def _stage_images(save: bool, labelled: bool, labels: tuple[str, ...]) -> StageImages | None:
-    from builda.builder.stageimages import StageImages
+    from builda.builder.build.stageimages import StageImages
 
     further = tuple(map(_label, labels))
     if labelled and not save:
@@ -531,7 +531,7 @@ def _print_findings(findings: Any) -> None:
 
 def _print_script(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any]) -> None:
     from builda import containerfile
-    from builda.builder.script import ScriptRequest, script
+    from builda.builder.build.script import ScriptRequest, script
 
     if request.fetched:
         raise Unsupported("a script needs a context that stays", hint="fetch it, and name the directory")
@@ -558,7 +558,7 @@ def _print_script(session: Session, request: BuildRequest, inputs: Inputs, value
 
 def _print_plan(plan: Any, plan_format: str) -> None:
     if plan_format == "text":
-        from builda.builder.plantext import plan_text
+        from builda.builder.build.plantext import plan_text
 
         print_words(plan_text(plan))
         return
@@ -566,7 +566,7 @@ def _print_plan(plan: Any, plan_format: str) -> None:
         raise InvalidValue(f"unknown format of a plan: {plan_format}", hint="it is text or json")
     import json
 
-    from builda.builder.keys import canonical
+    from builda.builder.build.keys import canonical
     from builda.cli.output import print_json
 
     print_json(json.loads(canonical(plan)))

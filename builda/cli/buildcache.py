@@ -9,8 +9,8 @@ from builda.errors import InvalidValue, Unsupported
 from builda.events import Warned
 
 if TYPE_CHECKING:
-    from builda.builder.cachefrom import CachePlace
-    from builda.builder.execute import Built
+    from builda.builder.build.cachefrom import CachePlace
+    from builda.builder.build.execute import Built
     from builda.builder.options import RegistryAccess
     from builda.cli.session import Session
 
@@ -24,7 +24,7 @@ def places(items: tuple[str, ...], option: str) -> tuple[CachePlace, ...]:
 
 
 def _place(item: str, option: str) -> CachePlace:
-    from builda.builder.cachefrom import CachePlace
+    from builda.builder.build.cachefrom import CachePlace
     from builda.oci.reference import Reference, parse_short
 
     fields = _fields(item, option)
@@ -69,7 +69,7 @@ def push(session: Session, built: Built, items: tuple[str, ...], access: Registr
     """Push what the build's steps led to."""
     if built.export is None:
         return
-    from builda.builder.cacheto import push_cache
+    from builda.builder.build.cacheto import push_cache
 
     for place in places(items, "--cache-to"):
         if not session.quiet:

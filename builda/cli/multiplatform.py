@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from builda.builder.execute import Built, ExecuteOptions
+    from builda.builder.build.execute import Built, ExecuteOptions
     from builda.cli.session import Session
     from builda.containerfile import BuildRequest
     from builda.oci.descriptor import Platform

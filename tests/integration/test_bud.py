@@ -298,8 +298,16 @@ def test_a_cached_build_imports_nothing_for_registries_copies_and_commands(
     again = subprocess.run(command, env=clean_environ(), capture_output=True, text=True, check=True)
     assert again.stdout.strip() == first
     imported = {line.rpartition("|")[2].strip() for line in again.stderr.splitlines()}
-    assert "builda.builder.execute" in imported
-    left_out = ("registry.client", "registry.http", "fs.compose", "builder.copying", "builder.run", "isolation", "git")
+    assert "builda.builder.build.execute" in imported
+    left_out = (
+        "registry.client",
+        "registry.http",
+        "fs.compose",
+        "builder.copy.copying",
+        "builder.run.run",
+        "isolation",
+        "git",
+    )
     assert not imported & {f"builda.{name}" for name in left_out}
     assert not imported & {"difflib", "tempfile", "concurrent.futures", "urllib3", "filelock"}
 

@@ -8,6 +8,7 @@ import posixpath
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from builda.builder.byteprogress import moving
 from builda.builder.copy.copyrequest import (
     Hashing,
     joined,
@@ -20,10 +21,9 @@ from builda.builder.copy.copyrequest import (
 )
 from builda.builder.copy.copysources import gather
 from builda.builder.copy.ownernames import directory_owner
+from builda.builder.materialize import with_tree
 from builda.builder.mounting import opened_alone
-from builda.builder.moving import moving
 from builda.builder.records import remembered
-from builda.builder.treed import with_tree
 from builda.builder.working_tree import occupied
 from builda.errors import InvalidValue, TreeNeeded
 from builda.events import Warned

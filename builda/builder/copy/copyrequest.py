@@ -10,9 +10,9 @@ import posixpath
 from functools import partial
 from typing import TYPE_CHECKING
 
+from builda.builder.byteprogress import moving, words
 from builda.builder.copy.copysources import Gathered, is_archive
 from builda.builder.copy.ownernames import owner
-from builda.builder.moving import moving, words
 from builda.events import Warned
 from builda.fs.modes import octal_mode, parse_mode
 from builda.fs.sources import names_something, no_match, resolve
@@ -22,8 +22,8 @@ from builda.oci.digest import Digest
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from builda.builder.byteprogress import Moved
     from builda.builder.context import Context
-    from builda.builder.moving import Moved
     from builda.events import Emit
     from builda.fs.sources import Top
     from builda.oci.digest import Readable

@@ -144,7 +144,7 @@ class _Opener:
                 return self.stack.enter_context(mounted(self.stack.enter_context(viewed(self.ctx, image))))
 
     def _of_container(self, other: WorkingContainer, container: WorkingContainer, own: int) -> int:
-        from builda.builder.treed import with_tree
+        from builda.builder.materialize import with_tree
         from builda.builder.working_tree import reading
 
         store = self.ctx.store

@@ -115,7 +115,7 @@ def _accounts(ctx: Context, tree: Tree) -> Iterator[int]:
 
 
 def _unpack(top: Top, request: CopyRequest, step: Copy, tree: Tree, spool: Spool, now: int, emit: Emit) -> Digest:
-    from builda.builder.moving import moving
+    from builda.builder.byteprogress import moving
     from builda.fs.compress import decompressing, sniff
 
     warn_of_modes(emit, step, top)

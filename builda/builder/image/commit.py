@@ -10,14 +10,14 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from builda.builder.byteprogress import moving
 from builda.builder.image import layers
 from builda.builder.image.layers import LayerOptions, StoredLayer
 from builda.builder.image.push import local_name, write_to
-from builda.builder.moving import moving
+from builda.builder.materialize import treed
 from builda.builder.records import timestamp
 from builda.builder.removal import remove
 from builda.builder.run.mountpoint_cleanup import settle
-from builda.builder.treed import treed
 from builda.builder.working_tree import occupied, rootfs
 from builda.display import without_passwords
 from builda.errors import InvalidValue, NotFound

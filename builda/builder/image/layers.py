@@ -173,7 +173,7 @@ class Layers:
 
     def write(self, snapshot: str, options: LayerOptions, emit: Emit, name: str | None = None) -> StoredLayer:
         """Store what was changed in a snapshot."""
-        from builda.builder.moving import moving
+        from builda.builder.byteprogress import moving
 
         snapshots = self._store.kind_of(snapshot)
 

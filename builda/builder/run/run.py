@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from builda.builder.materialize import treed
 from builda.builder.records import remembered
 from builda.builder.run import command
 from builda.builder.run.mountpoint_cleanup import settle
 from builda.builder.run.runmounts import Attachments, attached
 from builda.builder.run.usernamespace import check_ids, users_for
-from builda.builder.treed import treed
 from builda.builder.working_tree import occupied
 from builda.builder.working_tree import rootfs as rootfs_of
 from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsupported

@@ -8,10 +8,10 @@ import stat
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from builda.builder.materialize import with_tree
 from builda.builder.mounting import viewed
 from builda.builder.run.clone_tree import duplicate, look_like
 from builda.builder.run.subtree import is_directory, part_of, shown, subtree, writable
-from builda.builder.treed import with_tree
 from builda.builder.working_tree import rootfs
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.fs import owners, paths

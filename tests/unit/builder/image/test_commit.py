@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder import moving
+from builda.builder import byteprogress
 from builda.builder.options import CommitOptions, FromOptions
 from builda.builder.records import timestamp
 from builda.errors import InvalidReference, InvalidValue, NotFound
@@ -494,8 +494,8 @@ def test_the_plain_driver_commits_the_same_layer(tmp_path: Path, busybox_layout:
 def test_a_long_commit_tells_how_far_its_layers_are(
     tmp_path: Path, busybox_layout: Path, driver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moving, "_PATIENCE", 0.0)
-    monkeypatch.setattr(moving, "_PERIOD", 0.0)
+    monkeypatch.setattr(byteprogress, "_PATIENCE", 0.0)
+    monkeypatch.setattr(byteprogress, "_PERIOD", 0.0)
     with ExitStack() as stack:
         bench = make_bench(tmp_path, stack, driver)
         container = bench.builder.from_image(f"oci:{busybox_layout}:box")

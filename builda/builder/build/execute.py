@@ -16,18 +16,18 @@ from dataclasses import field
 from signal import SIGINT
 from typing import TYPE_CHECKING
 
-from builda.builder.cachefrom import ImportedSteps, LayerLost, fetched
-from builda.builder.create import base_annotations, image_name
+from builda.builder.build.cachefrom import ImportedSteps, LayerLost, fetched
+from builda.builder.build.keys import explained, image_key, step_key
+from builda.builder.build.output_tail import Tails
+from builda.builder.build.plan_needs import check_no_runs, first_run, is_unpacked
+from builda.builder.build.stageimages import StageImages, stage_commit, stage_labels
+from builda.builder.from_image import base_annotations, image_name
 from builda.builder.image.layers import LayerOptions, StoredLayer
 from builda.builder.image.platforms import check_runs
 from builda.builder.image.pull import machine_platform, pull
-from builda.builder.keys import explained, image_key, step_key
 from builda.builder.options import CommitOptions, Inputs, PullOptions
-from builda.builder.planned import check_no_runs, first_run, is_unpacked
 from builda.builder.records import timestamp
 from builda.builder.run.usernamespace import checked
-from builda.builder.stageimages import StageImages, stage_commit, stage_labels
-from builda.builder.tails import Tails
 from builda.errors import BuildaError, ContainerfileError, NotFound, StepFailed, TreeNeeded, of_system
 from builda.events import (
     BlobProgress,
@@ -76,8 +76,8 @@ from builda.values import dataclass, replace
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from builda.builder.cachefrom import CachePlace
-    from builda.builder.cacheto import Export, Remembered
+    from builda.builder.build.cachefrom import CachePlace
+    from builda.builder.build.cacheto import Export, Remembered
     from builda.builder.context import Context
     from builda.builder.options import ImageFormat
     from builda.events import Event
@@ -539,7 +539,7 @@ class _Execution:
                 raise
             if isinstance(error, TreeNeeded) and self.store.driver != COMPOSED:
                 raise
-            from builda.builder.failures import step_failed
+            from builda.builder.build.step_failure import step_failed
 
             cause = of_system(error) if isinstance(error, OSError) else error
             raise step_failed(step, cause, self.tails.of(self.label(index))) from error
@@ -658,13 +658,13 @@ class _Execution:
 
     def note_done(self, key: Digest, created: float, tip: Tip) -> None:
         if self.options.export:
-            from builda.builder.cacheto import Remembered
+            from builda.builder.build.cacheto import Remembered
 
             self.done.append(Remembered(key, created, tip.layers, _base_diff_ids(tip)))
 
     def export(self) -> Export:
         """All that the steps led to."""
-        from builda.builder.cacheto import Export
+        from builda.builder.build.cacheto import Export
 
         target, how = _cache_target(self.plan, self.options), LayerOptions.of(self.options.commit)
         return Export(target, tuple(self.done), how, self.imported)
@@ -876,8 +876,8 @@ class _Execution:
                 return str(self.directory_digest(str(context), names, step, own=True))
 
     def directory_digest(self, path: str, names: tuple[str, ...], step: Copy | None, *, own: bool) -> Digest:
+        from builda.builder.byteprogress import moving, words
         from builda.builder.copy.ignored import rules_in, rules_of
-        from builda.builder.moving import moving, words
         from builda.fs.sources import NOTHING
         from builda.fs.tree import CopyRequest, Source, content_digest, content_size
 

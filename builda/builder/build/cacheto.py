@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from builda.builder.cachefrom import read_steps
+from builda.builder.build.cachefrom import read_steps
 from builda.errors import BuildaError, CorruptContent, NotFound, RegistryError
 from builda.events import BlobProgress, Warned
 from builda.oci.config import chain_ids
@@ -20,7 +20,7 @@ from builda.store.steps import ELSEWHERE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from builda.builder.cachefrom import CachePlace, ImportedSteps
+    from builda.builder.build.cachefrom import CachePlace, ImportedSteps
     from builda.builder.context import Context
     from builda.builder.image.layers import LayerOptions
     from builda.builder.options import RegistryAccess

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from builda.builder import moving
-from builda.builder.moving import words
+from builda.builder import byteprogress
+from builda.builder.byteprogress import words
 from builda.events import Event, WorkProgress, ignore
 
 
 def told(pieces: list[int], patience: float, monkeypatch: pytest.MonkeyPatch) -> list[WorkProgress]:
-    monkeypatch.setattr(moving, "_PATIENCE", patience)
-    monkeypatch.setattr(moving, "_PERIOD", 0.0)
+    monkeypatch.setattr(byteprogress, "_PATIENCE", patience)
+    monkeypatch.setattr(byteprogress, "_PERIOD", 0.0)
     seen: list[Event] = []
-    with moving.moving(seen.append, "copy", "src", lambda: 10) as moved:
+    with byteprogress.moving(seen.append, "copy", "src", lambda: 10) as moved:
         assert moved is not None
         for piece in pieces:
             moved(piece)
@@ -38,7 +38,7 @@ def test_a_short_copy_is_not_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_counted_when_nobody_watches() -> None:
-    with moving.moving(ignore, "copy", "src", lambda: 1) as moved:
+    with byteprogress.moving(ignore, "copy", "src", lambda: 1) as moved:
         assert moved is None
 
 

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from builda.builder.keys import canonical, explained, image_key, step_key
+from builda.builder.build.keys import canonical, explained, image_key, step_key
 from builda.builder.options import CommitOptions, RegistryAccess
 from builda.oci.digest import Digest
 from builda.oci.edits import SetEnv, UnsetEnv
