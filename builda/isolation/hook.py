@@ -16,7 +16,7 @@ _builda = __file__.rpartition("/isolation/")[0]
 
 
 def _package(name: str, path: str) -> None:
-    """Make a package importable without running its `__init__`, as child.py does."""
+    """Make a package importable without running its `__init__`, as start.py does."""
     module = type(sys)(name)
     module.__path__ = [path]
     sys.modules[name] = module

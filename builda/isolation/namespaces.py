@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from builda.isolation.wire import Wire
     from builda.linux.mount import Mount
 
-_CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
+_CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child", "start.py")
 _SPEC, _REPORT, _GO, _CONSOLE, _PYTHON, _MOUNTS = 3, 4, 5, 6, 7, 8  # the child's descriptors; mounts from the last on
 _NATIVE = Method()
 

@@ -24,7 +24,7 @@ from builda.linux import caps
 from builda.linux.mount import Mount
 
 pytestmark = pytest.mark.root
-NATIVE_CHILD = str(Path(__file__).parents[3] / "builda/isolation/child.py")
+NATIVE_CHILD = str(Path(__file__).parents[3] / "builda/isolation/child/start.py")
 
 
 def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
