@@ -18,8 +18,8 @@ import marshal
 import os
 import sys
 
+from builda.isolation.child.failure import Failure, refused
 from builda.isolation.execute import execute
-from builda.isolation.failure import Failure, refused
 from builda.isolation.rootfs import Sources, Tree
 from builda.linux import syscalls as sys_
 

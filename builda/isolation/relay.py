@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from builda.isolation.failure import Failure
+from builda.isolation.child.failure import Failure
 from builda.linux import syscalls as sys_
 
 RESOLVER = "10.0.2.3"
