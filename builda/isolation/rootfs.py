@@ -10,7 +10,7 @@ import errno
 import os
 
 from builda.isolation.child.failure import Failure, refused
-from builda.isolation.places import Places, open_record
+from builda.isolation.child.mountpoints import Places, open_record
 from builda.linux import detached
 from builda.linux import syscalls as sys_
 
