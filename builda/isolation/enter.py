@@ -19,8 +19,8 @@ import os
 import sys
 
 from builda.isolation.child.failure import Failure, refused
+from builda.isolation.child.rootfs import Sources, Tree
 from builda.isolation.execute import execute
-from builda.isolation.rootfs import Sources, Tree
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
