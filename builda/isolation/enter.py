@@ -18,9 +18,9 @@ import marshal
 import os
 import sys
 
+from builda.isolation.child.exec_command import execute
 from builda.isolation.child.failure import Failure, refused
 from builda.isolation.child.rootfs import Sources, Tree
-from builda.isolation.execute import execute
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
