@@ -213,7 +213,7 @@ def _confine(wire: Wire, permitted: int, supervisor: int) -> None:
 
 
 def _hand_over(supervisor: int, program: bytes) -> None:
-    from builda.isolation.serving import hand_over  # imported already: here it would come from the container
+    from builda.isolation.child.proc_server import hand_over  # imported already: here it would come from the container
 
     try:
         hand_over(supervisor, program)
