@@ -25,7 +25,7 @@ from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.isolation.mapping import Mapping
+    from builda.isolation.child.id_mapping import Mapping
     from builda.isolation.relay import Relay
     from builda.isolation.wire import PlainTree, Wire
 
@@ -128,7 +128,7 @@ def _mapping(wire: Wire) -> Mapping | None:
     import fcntl  # noqa: F401
     import struct  # noqa: F401
 
-    from builda.isolation.mapping import Mapping
+    from builda.isolation.child.id_mapping import Mapping
     from builda.linux import netlink  # noqa: F401
 
     mapping = Mapping(*wire["users"])

@@ -16,7 +16,7 @@ from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False  # typing takes 8 ms to import
 if TYPE_CHECKING:
-    from builda.isolation.mapping import Mapping
+    from builda.isolation.child.id_mapping import Mapping
     from builda.isolation.wire import Runtime, Wire
 
 BUNDLE = "bundle"
