@@ -26,7 +26,7 @@ from builda.linux import syscalls as sys_
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.isolation.child.id_mapping import Mapping
-    from builda.isolation.relay import Relay
+    from builda.isolation.child.relay import Relay
     from builda.isolation.wire import PlainTree, Wire
 
 SPEC, REPORT, GO, CONSOLE = 3, 4, 5, 6
@@ -139,7 +139,7 @@ def _mapping(wire: Wire) -> Mapping | None:
 def _relay(argv: tuple[str, ...] | None) -> Relay | None:
     if argv is None:
         return None
-    from builda.isolation.relay import Relay, unavailable
+    from builda.isolation.child.relay import Relay, unavailable
 
     if not argv:
         raise unavailable()

@@ -46,6 +46,7 @@ class NativeIsolation:
 
 def check(process: Process, sandbox: Sandbox, cache: Path | None) -> Checked:
     """What this run takes from this process and the kernel; an error names what they cannot give."""
+    from builda.isolation.relay_program import relay_command
     from builda.linux.seccomp import filter_program
     from builda.linux.userns import in_user_namespace
 
@@ -57,17 +58,10 @@ def check(process: Process, sandbox: Sandbox, cache: Path | None) -> Checked:
         rlimits=rlimits.checked(process.rlimits),
         devices=tuple((device.source, _checked(device.permissions, device.target)) for device in sandbox.devices),
         seccomp=filter_program(sandbox.seccomp, process.capabilities, cache),
-        relay=_relay() if sandbox.network == "private" and inside else None,
+        relay=relay_command() if sandbox.network == "private" and inside else None,
         window_size=_terminal_size() if process.terminal else (0, 0),
         signal_mask=tuple(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
     )
-
-
-def _relay() -> tuple[str, ...]:
-    """The program for a private network where we have no rights on the caller's; empty when there is none."""
-    from builda.isolation.relay import command
-
-    return command() or ()
 
 
 def run_child(command: Process, sandbox: Sandbox, emit: Emit, *, checked: Checked, method: Method = _NATIVE) -> int:
