@@ -20,6 +20,6 @@ _package("builda.linux", _builda + "/linux")
 _package("builda.isolation", _builda + "/isolation")
 _package("builda.isolation.child", _builda + "/isolation/child")
 
-from builda.isolation import enter  # noqa: E402
+from builda.isolation.child import enter  # noqa: E402
 
 enter.main()
