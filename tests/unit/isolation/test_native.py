@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from builda.errors import BuildaError, CommandFailed, InvalidValue, IsolationUnavailable, NotFound, Unsupported
+from builda.isolation.made_mountpoints import remove_stubs
 from builda.isolation.spec import Device, Rlimit, User
-from builda.isolation.stubs import remove_stubs
 from builda.linux import caps
 from builda.linux.mount import Mount
 
