@@ -51,6 +51,6 @@ def in_tree(name: str | None, *, state: Path) -> Isolation:
             f"isolation {name} needs mounts, which this process may not make",
             hint="leave --isolation out, or set it to chroot; `builda doctor` says what mounts need",
         )
-    from builda.isolation.tree import TreeIsolation
+    from builda.isolation.plain_chroot import TreeIsolation
 
     return TreeIsolation(cache=state / "cache")

@@ -11,7 +11,7 @@ import pytest
 
 from builda.errors import InvalidValue, NotFound
 from builda.isolation.child import exec_command as execute
-from builda.isolation.tree import TreeIsolation
+from builda.isolation.plain_chroot import TreeIsolation
 from builda.linux.mount import Mount, attach, detach
 from builda.linux.trial import attempt
 
