@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def remove_leftovers() -> None:
     """Remove what runs share or killed runs left outside the store: unused networks, and cgroups of ended runs."""
     from builda.isolation.network import remove_unused
-    from builda.isolation.oci import sweep_cgroups
+    from builda.isolation.oci_runtime import sweep_cgroups
 
     sweep_cgroups()
     remove_unused()
@@ -38,7 +38,7 @@ def isolation_for(
 
         return ChrootIsolation(cache=state / "cache")
     if name == "oci":
-        from builda.isolation.oci import OciIsolation
+        from builda.isolation.oci_runtime import OciIsolation
 
         return OciIsolation(runtime=runtime, flags=runtime_flags, cache=state / "cache")
     raise InvalidValue(f"no such isolation: {name}", hint="there are native, oci and chroot")
