@@ -30,7 +30,7 @@ def isolation_for(
     `runtime_flags` are for `oci`. InvalidValue for another name, IsolationUnavailable when there is no such runtime.
     """
     if name in ("native", "rootless", "default"):
-        from builda.isolation.namespaces import NativeIsolation
+        from builda.isolation.native import NativeIsolation
 
         return NativeIsolation(cache=state / "cache")
     if name == "chroot":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
 from builda.isolation import rlimits
 from builda.isolation.child.rootfs import BUNDLE, NODES
-from builda.isolation.namespaces import check, interpreter_environment, run_child
+from builda.isolation.launch import check, interpreter_environment, run_child
 from builda.isolation.wire import Method, shows_devices
 from builda.linux import detached
 from builda.linux.process import is_alive, process_identity

@@ -1,4 +1,4 @@
-"""Native isolation, the parent's half: writes down what the child shall do, starts it, and stays with it to the end."""
+"""The parent's half of every isolation: it checks what a run needs, starts the child, and follows it to its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable, Unsupported
 from builda.isolation import oom, rlimits
@@ -29,19 +29,6 @@ if TYPE_CHECKING:
 _CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child", "start.py")
 _SPEC, _REPORT, _GO, _CONSOLE, _PYTHON, _MOUNTS = 3, 4, 5, 6, 7, 8  # the child's descriptors; mounts from the last on
 _NATIVE = Method()
-
-
-class NativeIsolation:
-    """Namespaces made by builda itself; `cache` keeps compiled filters."""
-
-    name: Literal["native"] = "native"
-
-    def __init__(self, *, cache: Path | None = None) -> None:
-        self._cache = cache
-
-    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
-        """See `Isolation.run`."""
-        return run_child(process, sandbox, emit, checked=check(process, sandbox, self._cache))
 
 
 def check(process: Process, sandbox: Sandbox, cache: Path | None) -> Checked:
