@@ -9,7 +9,7 @@ with builda.open_builder() as builder:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -81,42 +81,49 @@ def open_builder(
         emit(Warned(message=str(error), hint=error.hint))
 
     with (
-        open_store(where, volatile, driver=driver, place=place) as store,
+        open_store(where, volatile, driver=driver, place=place, warn=warn) as store,
         builder_over(store, emit=emit, environ=env, files=NamedFiles(registries_conf), uid=uid) as builder,
     ):
-        store.warn = warn
         yield builder
 
 
-def open_store(root: Path | str, runroot: Path | str, *, driver: str | None, place: Place | None) -> Store:
-    """The store as a process that works in `place` has it; None for one that never asked.
+def open_store(
+    root: Path | str,
+    runroot: Path | str,
+    *,
+    driver: str | None,
+    place: Place | None,
+    warn: Callable[[Damaged], None] | None = None,
+) -> Store:
+    """Open the store for a process that works in `place` (None: it never asked). `warn` is told of damaged records.
 
-    Whoever names no driver does without trees as long as nothing needs one.
+    Without `driver`, trees are made only when something needs one.
     """
     from builda.host.modes import fuse_refused, overlay_refused
-    from builda.store.layout import FUSE
+    from builda.store.drivers import DRIVERS, LISTS
     from builda.store.ownership import Claim
     from builda.store.store import Store
 
+    lists = driver is None
     if place is None:
-        store = Store.open(root, runroot, driver=driver)
-        store.composes = store.composes or driver is None
-        return store
-    chosen = driver if place.no_run is None else "composed"
-    can_mount = place.mode.mounts
-    refused = overlay_refused if can_mount else _mounts_nothing
+        return Store.open(root, runroot, driver=driver, lists=lists, warn=warn)
     mode = place.mode
-    claim = Claim(mode, place.ids, refused)
-    if chosen == FUSE and (lacking := fuse_refused(mode)) is not None:
+    claim = Claim(
+        mode=mode,
+        ids=place.ids,
+        overlay_refused=overlay_refused if mode.mounts else _mounts_nothing,
+        mounts=mode.mounts,
+        no_run=place.no_run,
+        no_others=place.no_others,
+    )
+    chosen = driver if place.no_run is None else LISTS.name
+    asked = DRIVERS.get(chosen or "")
+    if asked is not None and asked.is_served and (lacking := fuse_refused(mode)) is not None:
         raise _without_fuse(lacking, root)
-    store = Store.open(root, runroot, driver=chosen, claim=claim)
-    store.no_run = place.no_run
-    store.no_others = place.no_others
-    store.can_mount = can_mount
-    store.composes = store.composes or driver is None
-    if store.driver == "overlay" and not can_mount:
+    store = Store.open(root, runroot, driver=chosen, claim=claim, lists=lists, warn=warn)
+    if store.driver.needs_mounts and not claim.mounts:
         raise StoreUnavailable(
-            f"store has driver overlay, and mode {place.mode} mounts nothing: {store.root}",
+            f"store has driver {store.driver.name}, and mode {mode} mounts nothing: {store.root}",
             hint="use another --root, or --mode direct where that works",
         )
     return store
@@ -136,7 +143,7 @@ def keep_in_memory(store: Store) -> bool:
     """
     from builda.host.modes import hold_memory
 
-    if store.driver != "plain" or not store.can_mount:
+    if not (store.driver.copies and store.can_mount):
         return False
     place = store.layout.path("memory")
     os.makedirs(place, mode=0o700, exist_ok=True)

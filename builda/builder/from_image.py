@@ -12,7 +12,6 @@ from builda.oci.config import ImageConfig
 from builda.oci.docker import without_bookkeeping
 from builda.oci.reference import DEFAULT_TAG, LOCAL_REGISTRY, parse_short
 from builda.plan import RunOptions
-from builda.store.layout import COMPOSED
 from builda.values import replace
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def from_image(ctx: Context, name: str, options: FromOptions) -> WorkingContaine
 
 def _begins_as_list(store: Store, image: Image | None) -> bool:
     """Whether the container does without a tree until it needs one: where making one takes unpacking."""
-    if store.driver == COMPOSED:
+    if not store.driver.has_trees:
         return True
     return store.composes and image is not None and not store.snapshots.is_unpacked(image)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from builda.builder.working_tree import occupied
 from builda.events import BlobProgress
 from builda.oci.config import chain_ids
-from builda.store.layout import COMPOSED
 
 if TYPE_CHECKING:
     from builda.builder.context import Context
@@ -23,7 +22,7 @@ def treed(ctx: Context, container: WorkingContainer) -> WorkingContainer:
     store = ctx.store
     if not store.is_list(container.snapshot):
         return container
-    if store.driver == COMPOSED:
+    if not store.driver.has_trees:
         from builda.store.drivers.lists import no_trees
 
         raise store.no_run or no_trees()

@@ -25,7 +25,7 @@ def viewed(ctx: Context, image: Image) -> Iterator[tuple[Mount, ...]]:
     """An image's mounts, read-only, for the time of the block."""
     store = ctx.store
     store.lease()
-    if store.snapshots.driver != "plain":
+    if not store.snapshots.driver.copies:
         yield store.view(store.unpack(image, ctx.emit))
         return
     _, key = store.prepare_for(image, ctx.emit)

@@ -28,7 +28,6 @@ def fsck(session: Session, *, repair: bool, quiet: bool) -> None:
     from builda.store.fsck import repair as repaired
 
     store = session.store
-    store.warn = lambda _: None  # the findings name them
     for line in repaired(store) if repair else ():
         print_line(line)
     found = examine(store)

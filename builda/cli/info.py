@@ -64,11 +64,12 @@ def _host(session: Session) -> Mapping[str, Any]:
 
 def _store(session: Session) -> Mapping[str, Any]:
     from builda.host.modes import room
+    from builda.store.drivers import LISTS
 
     store = session.store
     return {
         "ContainerStore": {"number": sum(1 for _ in store.iter_containers())},
-        "GraphDriverName": store.driver if session.mode.runs else "composed",
+        "GraphDriverName": store.driver.name if session.mode.runs else LISTS.name,
         "GraphImageStore": "",
         "GraphOptions": [],
         "GraphRoot": store.root,

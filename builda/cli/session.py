@@ -76,12 +76,13 @@ class Session:
         if self._place is None:
             from builda.store.store import Store
 
-            store = Store.open(settings.root, settings.runroot, driver=settings.driver)
+            store = Store.open(settings.root, settings.runroot, driver=settings.driver, warn=self._warn)
         else:
             from builda.api import open_store
 
-            store = open_store(settings.root, settings.runroot, driver=settings.driver, place=self._place)
-        store.warn = self._warn
+            store = open_store(
+                settings.root, settings.runroot, driver=settings.driver, place=self._place, warn=self._warn
+            )
         self._stack.enter_context(store)
         if settings.verbose:
             self._trace(store)
@@ -106,7 +107,7 @@ class Session:
             self.emit(Decided(subject="mode", message=f"{self.mode}, asked for: {asked}{cannot}"))
         why = f", because {store.no_overlay}" if store.no_overlay is not None else ""
         where = f"{self.settings.root}, run root {self.settings.runroot}"
-        self.emit(Decided(subject="store", message=f"{where}, driver {store.driver}{why}"))
+        self.emit(Decided(subject="store", message=f"{where}, driver {store.driver.name}{why}"))
 
     def _warn_of_options(self) -> None:
         from builda.events import Warned

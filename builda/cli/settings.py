@@ -118,7 +118,11 @@ def environment(environ: Mapping[str, str], *names: str) -> str | None:
 
 def _driver(name: str | None) -> str | None:
     """The store's driver by its own name."""
-    return {"overlay2": "overlay", "vfs": "plain"}.get(name or "", name)
+    if name is None:
+        return None
+    from builda.store.drivers import own_name
+
+    return own_name(name)
 
 
 _AS_BUILDA_DOES = ("ignore_chown_errors", "skip_mount_home")

@@ -71,12 +71,13 @@ def check_diff_id(source: Readable, compression: ArchiveCompression, diff_id: Di
     finally:
         hashing.stop()
         ahead.stop()
-    _check(found, diff_id)
+    check_found(found, diff_id)
 
 
-def _check(found: Digest, diff_id: Digest) -> None:
+def check_found(found: Digest, diff_id: Digest, promised_by: str = "the image configuration") -> None:
+    """CorruptContent unless a layer that unpacked to `found` has the DiffID that was promised."""
     if found != diff_id:
-        raise CorruptContent(f"layer unpacks to {found}, but the image configuration promises {diff_id}")
+        raise CorruptContent(f"layer unpacks to {found}, but {promised_by} promises {diff_id}")
 
 
 def unpack_blob(
@@ -105,5 +106,5 @@ def unpack_blob(
         hashing.stop()
         ahead.stop()
     if diff_id is not None:
-        _check(found, diff_id)
+        check_found(found, diff_id)
     return applied

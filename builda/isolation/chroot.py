@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from builda.errors import IsolationUnavailable
-from builda.isolation.launch import check, run_child
+from builda.isolation.namespaces import check, run_child
 from builda.isolation.wire import Method
 
 if TYPE_CHECKING:

@@ -28,6 +28,11 @@ class Findings(NamedTuple):
 
 def examine(store: Store) -> Findings:
     """What is wrong in the store. Changes nothing; reads every blob."""
+    with store.unwarned():  # the findings name the records
+        return _examined(store)
+
+
+def _examined(store: Store) -> Findings:
     faults = [f"blob does not match its digest: sha256:{name}" for name in _damaged_blobs(store)]
     for image in store.iter_images():
         for digest in _missing(store, image.digest):
@@ -43,7 +48,7 @@ def repair(store: Store) -> tuple[str, ...]:
     whole is written again."""
     done = []
     where = store.layout
-    with layout.translated(where.root), locks.brief(where.path("locks", "gc.lock")):
+    with store.unwarned(), layout.translated(where.root), locks.brief(where.path("locks", "gc.lock")):
         for name in _damaged_blobs(store):
             layout.unlink(where, where.blob(name))
             done.append(f"removed blob: sha256:{name}")

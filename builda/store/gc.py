@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
 from builda.oci.digest import Digest
 from builda.store import layout, leases, locks, scratch
-from builda.store.drivers.overlay import FLAT, LIST, MARKED
+from builda.store.drivers import DRIVERS
 from builda.store.images import reference_in
 from builda.store.layout import Damaged, Layout
 
@@ -88,8 +88,9 @@ def mark(store: Store) -> Marked:
         _mark_lineage(store, result.snapshot, snapshots)
         if result.blob is not None:
             blobs.add(Digest.parse(result.blob["digest"]).encoded)
+    suffixes = {driver.chain_suffix for driver in DRIVERS.values()}
     for chain in chains:
-        for name in (f"{chain}{suffix}" for suffix in ("", LIST, FLAT, MARKED)):
+        for name in (f"{chain}{suffix}" for suffix in suffixes):
             with suppress(FileNotFoundError):
                 _mark_lineage(store, os.readlink(store.layout.path("chains", name)), snapshots)
     return Marked(frozenset(blobs), frozenset(snapshots))

@@ -19,8 +19,6 @@ from builda.linux.process import is_alive, process_identity
 from builda.values import NamedTuple
 
 FORMAT = 1
-COMPOSED, FUSE = "composed", "fuse-overlayfs"
-"""The drivers that make no trees, and trees with files for what is deleted."""
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 DIRECTORIES = (
     "blobs/sha256",

@@ -1,4 +1,4 @@
-"""Whose store it is: one user's, in one view of ids. Trees unpacked in one view have wrong owners in another.
+"""A store belongs to one user in one view of ids: trees that were unpacked in one view have wrong owners in another.
 
 The first verb that works in trees writes its claim into builda.json; every later one compares.
 """
@@ -10,22 +10,28 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from builda.errors import StoreUnavailable
+from builda.errors import BuildaError, StoreUnavailable
 from builda.store import layout
-from builda.store.layout import COMPOSED, Layout
+from builda.store.drivers import DRIVERS, LISTS, OVERLAY, PLAIN
+from builda.store.drivers.protocol import Driver
+from builda.store.layout import Layout
 from builda.values import NamedTuple
 
 
 class Claim(NamedTuple):
     """How a process sees the ids of a store's trees, and what it can do with them.
 
-    `ids` are the views that it may take the store for, that of a new store first: "" is the ids as they are, else rows
-    of an id map. `overlay_refused` tries an overlay in an empty directory and says why there can be none.
+    `ids` are the views of ids that the store may have been made in, that of a new store first: "" is the ids as they
+    are, else rows of an id map. `overlay_refused` tries an overlay in an empty directory; it returns why there can be
+    none, or None.
     """
 
     mode: str
     ids: tuple[str, ...] = ("",)
     overlay_refused: Callable[[str], str | None] = lambda _: None
+    mounts: bool = True
+    no_run: BuildaError | None = None  # why no command can be run
+    no_others: BuildaError | None = None  # why commands have one id
 
 
 class Chosen(NamedTuple):
@@ -34,8 +40,8 @@ class Chosen(NamedTuple):
     `trees` is the driver of the store's trees, where `driver` makes none.
     """
 
-    driver: str
-    trees: str
+    driver: Driver
+    trees: Driver
     reason: str | None = None
     is_first: bool = False
 
@@ -52,18 +58,19 @@ def take(where: Layout, marker: Mapping[str, Any], claim: Claim, driver: str | N
     known = {**marker}
     known.setdefault("mode", claim.mode)
     known.setdefault("ids", claim.ids[0])
-    if driver == COMPOSED:  # it leaves open what trees will be like
-        trees = known.get("driver", "overlay")
+    if driver == LISTS.name:  # it leaves open what trees will be like
         _check_ids(where, claim, known)
-        return Chosen(COMPOSED, trees, is_first="mode" not in marker)
-    named = driver or known.get("driver")
+        trees = DRIVERS.get(known.get("driver", ""), OVERLAY)
+        return Chosen(LISTS, trees, is_first="mode" not in marker)
+    named = DRIVERS.get(driver or known.get("driver", ""))
     chosen = _try(where, claim) if named is None else Chosen(named, named)
     if driver is None:
-        known["driver"] = chosen.driver
-    marks = "user" if inside else "trusted"
-    if chosen.driver == "overlay":
+        known["driver"] = chosen.driver.name
+    marks = None
+    if chosen.driver.has_private_marks:
+        marks = "user" if inside else "trusted"
         known.setdefault("marks", marks)
-    _check_ids(where, claim, known, marks if chosen.driver == "overlay" else None)
+    _check_ids(where, claim, known, marks)
     if known != marker:
         layout.publish(where, path, json.dumps(known).encode())
     return chosen._replace(is_first="mode" not in marker)
@@ -89,5 +96,5 @@ def _try(where: Layout, claim: Claim) -> Chosen:
     finally:
         os.close(parent)
     if refused is None:
-        return Chosen("overlay", "overlay")
-    return Chosen("plain", "plain", refused.replace(place, where.root))
+        return Chosen(OVERLAY, OVERLAY)
+    return Chosen(PLAIN, PLAIN, refused.replace(place, where.root))

@@ -16,7 +16,7 @@ from builda.errors import InUse, InvalidValue, NotFound, StoreUnavailable
 from builda.store import layout
 from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
-from builda.store.layout import COMPOSED, FUSE, Damaged, Layout
+from builda.store.layout import Damaged, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,13 +33,12 @@ if TYPE_CHECKING:
     from builda.store.blobs import BlobWriter
     from builda.store.containers import Containers, WorkingContainer
     from builda.store.drivers.lists import ListSnapshots
-    from builda.store.drivers.overlay import Cut, Snapshots
+    from builda.store.drivers.memory import MemorySnapshots
+    from builda.store.drivers.protocol import Cut, Driver, Snapshots
     from builda.store.ownership import Claim
     from builda.store.steps import Steps
 
 __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
-
-DRIVERS = ("overlay", FUSE, "plain", COMPOSED)
 
 
 def __getattr__(name: str) -> object:
@@ -54,36 +53,42 @@ def __getattr__(name: str) -> object:
 class Store:
     """One store. Use as a context manager: leaving it ends its lease."""
 
-    def __init__(self, where: Layout, driver: str, now: Callable[[], float], trees: str) -> None:
+    def __init__(
+        self,
+        where: Layout,
+        driver: str,
+        trees: str,
+        *,
+        claim: Claim | None = None,
+        no_overlay: str | None = None,
+        is_first: bool = False,
+        lists: bool = False,
+        warn: Callable[[Damaged], None] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Use `open`. `driver` is the name of the store's, and `trees` of its trees' if that makes none."""
         self.layout = where
-        self.driver = driver
         self.now = now
         self.blobs = Blobs(where)
         self.images = Images(where, self.blobs, self.report)
-        self._trees = trees
+        self._names = driver, trees
+        self._claim = claim
+        self._allows_lists = lists
+        self._warn = warn
         self._lists: ListSnapshots | None = None
+        self._in_memory: MemorySnapshots | None = None
         self._containers: Containers | None = None
         self._steps: Steps | None = None
         self._stack = ExitStack()
         self._leased = False
-        self.no_overlay: str | None = None
-        """Why the store's driver is not overlay, when opening it found that out."""
-        self.no_run: BuildaError | None = None
-        """Why no command can be run here, when opening it found that out."""
-        self.no_others: BuildaError | None = None
-        """Why commands have one id here, when opening it found that out."""
+        self.no_overlay = no_overlay
+        """Why the store's driver is not overlay, if opening it found that out."""
+        self.is_first = is_first
+        """Whether trees are worked with for the first time in this store."""
         self.memory: int | None = None
         """How many bytes of trees are kept in memory at most, if they are."""
-        self.is_first = False
-        """Whether trees are worked with for the first time in this store."""
-        self.can_mount = True
-        """Whether commands get their trees by mounts; otherwise all that they see is put into the tree itself."""
-        self.warn: Callable[[Damaged], None] = _silent
-        """Told once of each record that cannot be read; what it describes counts as missing."""
         self.damaged: set[str] = set()
-        """The paths of those that were found."""
-        self.composes = driver == COMPOSED
-        """Whether layers are composed, of lists of files, as long as nothing needs a tree."""
+        """The paths of records that cannot be read; what they describe counts as missing."""
 
     @classmethod
     def open(
@@ -93,29 +98,41 @@ class Store:
         *,
         driver: str | None = None,
         claim: Claim | None = None,
+        lists: bool = False,
+        warn: Callable[[Damaged], None] | None = None,
         now: Callable[[], float] = time.time,
     ) -> Store:
-        """The store at `root`, made when it is not there. `driver` is one of DRIVERS, by default what works there.
+        """The store at `root`, made if missing. `driver` is a name of `drivers.NAMES`, by default what works there.
 
-        `claim` is how this process sees the ids of trees, if it works in them. Raises StoreUnavailable when the store
-        cannot be made, was made by another version, or belongs to another user or mode.
+        `claim` is how this process sees the ids of trees, and what it can do with them; None if it works in none. With
+        `lists` layers are lists of files as long as nothing needs a tree. `warn` is called once for each record that
+        cannot be read. StoreUnavailable if the store cannot be made, was made by another version, or belongs to another
+        user or mode.
         """
-        if driver is not None and driver not in DRIVERS:
-            raise InvalidValue(f"unknown storage driver: {driver}", hint=f"builda has {', '.join(DRIVERS)}")
+        asked = None if driver is None else _driver(driver)
         where = Layout(os.path.abspath(root), os.path.abspath(runroot))
         marker = layout.create(where)
         if claim is None:
             known = marker.get("driver")
             trees = known if isinstance(known, str) else "overlay"  # until it is known what its file system can do
-            return cls(where, driver or trees, now, trees if driver in (None, COMPOSED) else driver)
+            if asked is not None and asked.has_trees:
+                trees = asked.name
+            return cls(where, driver or trees, trees, lists=lists, warn=warn, now=now)
         from builda.linux.userns import in_user_namespace
         from builda.store import ownership
 
         chosen = ownership.take(where, marker, claim, driver, inside=in_user_namespace())
-        store = cls(where, chosen.driver, now, chosen.trees)
-        store.no_overlay = chosen.reason
-        store.is_first = chosen.is_first
-        return store
+        return cls(
+            where,
+            chosen.driver.name,
+            chosen.trees.name,
+            claim=claim,
+            no_overlay=chosen.reason,
+            is_first=chosen.is_first,
+            lists=lists,
+            warn=warn,
+            now=now,
+        )
 
     def __enter__(self) -> Store:
         return self
@@ -139,7 +156,17 @@ class Store:
         """A record could not be read."""
         if error.path not in self.damaged:
             self.damaged.add(error.path)
-            self.warn(error)
+            if self._warn is not None:
+                self._warn(error)
+
+    @contextmanager
+    def unwarned(self) -> Iterator[None]:
+        """Nobody is told of damaged records during the block."""
+        warn, self._warn = self._warn, None
+        try:
+            yield
+        finally:
+            self._warn = warn
 
     def lease(self) -> None:
         """From now on nothing that this process makes or reuses is garbage to others, until the store is closed."""
@@ -235,12 +262,39 @@ class Store:
     @cached_property
     def lasting(self) -> Snapshots:
         """The trees that outlive this process."""
-        return self._by(self._trees)
+        return self._by(self._names[1])
 
     @cached_property
     def snapshots(self) -> Snapshots:
         """The trees that are made from now on."""
         return self.lasting
+
+    @cached_property
+    def driver(self) -> Driver:
+        """The driver that was asked for, or that works here: of trees, or of lists where there can be no trees."""
+        from builda.store.drivers import DRIVERS, OVERLAY
+
+        return DRIVERS.get(self._names[0], OVERLAY)
+
+    @property
+    def composes(self) -> bool:
+        """Whether layers are lists of files as long as nothing needs a tree."""
+        return self._allows_lists or not self.driver.has_trees
+
+    @property
+    def can_mount(self) -> bool:
+        """Whether commands get their trees by mounts; otherwise all that they see is put into the tree itself."""
+        return self._claim is None or self._claim.mounts
+
+    @property
+    def no_run(self) -> BuildaError | None:
+        """Why no command can be run here; None if one can, or if this process works in no trees."""
+        return None if self._claim is None else self._claim.no_run
+
+    @property
+    def no_others(self) -> BuildaError | None:
+        """Why commands have one id here, and can neither become others nor give files to them; None if they can."""
+        return None if self._claim is None else self._claim.no_others
 
     @cached_property
     def _userxattr(self) -> bool:
@@ -250,9 +304,7 @@ class Store:
 
     def full_memory(self, *, did_not_fit: bool = False) -> StoreUnavailable | None:
         """What to say of a failure where trees are in memory: that it is full, or that something did not fit."""
-        from builda.store.drivers.memory import MemorySnapshots
-
-        if not isinstance(self.snapshots, MemorySnapshots) or not (did_not_fit or self.snapshots.is_full()):
+        if self._in_memory is None or not (did_not_fit or self._in_memory.is_full()):
             return None
         return StoreUnavailable(
             f"memory for the build's trees is full: {(self.memory or 0) >> 20} MiB",
@@ -270,30 +322,36 @@ class Store:
 
     def is_list(self, snapshot: str) -> bool:
         """Whether it is a list of files; False where there is none."""
-        return self.kind_of(snapshot).driver == COMPOSED
+        return not self.kind_of(snapshot).driver.has_trees
 
     def kind_of(self, snapshot: str) -> Snapshots:
-        """The snapshots that this one is of, by the driver that made it; where there is none, those of new trees."""
+        """The driver that made a snapshot; that of new trees if the snapshot is gone."""
         try:
-            driver = self.snapshots.info(snapshot).driver
+            name = self.snapshots.info(snapshot).driver
         except (NotFound, Damaged):
             return self.snapshots
         for known in (self.snapshots, self.lasting):
-            if driver in (None, known.driver):
+            if name in (None, known.driver.name):
                 return known
-        if driver == COMPOSED:
+        if name == self.lists.driver.name:
             return self.lists
-        return self._by(driver or "")
+        return self._by(name or "")
 
-    def _by(self, driver: str) -> Snapshots:
-        return _trees_of(driver)(self.layout, self.blobs, userxattr=self._userxattr)
+    def _by(self, name: str) -> Snapshots:
+        from builda.store.drivers import DRIVERS, OVERLAY, open_snapshots
+
+        driver = DRIVERS.get(name, OVERLAY)
+        if not driver.lasts:  # in the memory of another process: only the record is here
+            driver = OVERLAY
+        return open_snapshots(driver, self.layout, self.blobs, userxattr=self._userxattr)
 
     def keep_in_memory(self, place: str, limit: int) -> None:
         """New trees are made in `place`, a tmpfs of this process for `limit` bytes, and end with it."""
         from builda.store.drivers.memory import MemorySnapshots
 
-        self.snapshots = MemorySnapshots(self.layout, self.blobs, userxattr=self._userxattr, place=place)
-        self.driver = self.snapshots.driver
+        self._in_memory = MemorySnapshots(self.layout, self.blobs, userxattr=self._userxattr, place=place)
+        self.snapshots = self._in_memory
+        self.driver = self._in_memory.driver
         self.memory = limit
 
     def unpack(self, image: Image, emit: Emit | None = None, *, as_list: bool = False) -> str | None:
@@ -500,7 +558,7 @@ class Store:
         freed = 0
         from builda.fs.paths import discard
         from builda.store import locks
-        from builda.store.drivers.overlay import count
+        from builda.store.drivers.records import count
 
         for name in layout.iter_names(self.layout.path("cache")):
             if name.endswith((".lock", ".users")):
@@ -535,18 +593,13 @@ class Store:
         return examine(self).faults
 
 
-def _trees_of(driver: str) -> type[Snapshots]:
-    if driver == "plain":
-        from builda.store.drivers.plain import PlainSnapshots
+def _driver(name: str) -> Driver:
+    """The driver that a user may name so."""
+    from builda.store.drivers import DRIVERS, NAMES
 
-        return PlainSnapshots
-    if driver == FUSE:
-        from builda.store.drivers.fuse_overlayfs import FuseOverlaySnapshots
-
-        return FuseOverlaySnapshots
-    from builda.store.drivers.overlay import Snapshots
-
-    return Snapshots
+    if name not in NAMES:
+        raise InvalidValue(f"unknown storage driver: {name}", hint=f"builda has {', '.join(NAMES)}")
+    return DRIVERS[name]
 
 
 @contextmanager
@@ -575,10 +628,6 @@ def _is_before(path: str, until: float | None) -> bool:
         return until is None or os.stat(path).st_mtime < until
     except FileNotFoundError:
         return True
-
-
-def _silent(error: Damaged) -> None:
-    """For those who do not want to know."""
 
 
 def _unseen(event: Event) -> None:

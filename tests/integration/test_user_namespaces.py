@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.isolation.child.id_mapping import Mapping
+from builda.isolation.mapping import Mapping
 from tests.conftest import Builda
 from tests.support.pods import in_pod, runtime_is_there
 from tests.support.rootless import LONELY, USER, Rootless, rootless

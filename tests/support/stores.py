@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform
 from builda.store.containers import WorkingContainer, new_id
+from builda.store.layout import Damaged
 from builda.store.store import Image, Store
 
 VOLATILE = ("locks/", "leases/")
 
 
-def another(store: Store) -> Store:
+def another(store: Store, *, warn: Callable[[Damaged], None] | None = None) -> Store:
     """The same store, opened once more; as another process would see it that begins later, by the clock of files.
 
     That clock advances every few milliseconds, and a sweep spares what is not older than itself.
     """
     time.sleep(0.01)
-    return Store.open(store.layout.root, store.layout.runroot, now=store.now)
+    return Store.open(store.layout.root, store.layout.runroot, now=store.now, warn=warn)
 
 
 def container(store: Store, image: Image | None = None, *, name: str | None = None, **values: Any) -> WorkingContainer:

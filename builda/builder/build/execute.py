@@ -69,7 +69,6 @@ from builda.plan import Context as BuildContext
 from builda.store import digests as file_digests
 from builda.store.containers import FrozenLayer, WorkingContainer, new_id
 from builda.store.digests import FileKey
-from builda.store.layout import COMPOSED, FUSE
 from builda.store.steps import ELSEWHERE, StepResult
 from builda.values import dataclass, replace
 
@@ -82,7 +81,7 @@ if TYPE_CHECKING:
     from builda.builder.options import ImageFormat
     from builda.events import Event
     from builda.oci.descriptor import Descriptor
-    from builda.store.drivers.overlay import Snapshots
+    from builda.store.drivers.protocol import Snapshots
     from builda.store.store import Image, Store
 
 _INPUTS, _PULL, _RUN, _COMMIT = Inputs(), PullOptions(), RunOptions(), CommitOptions()
@@ -193,7 +192,7 @@ def execute(ctx: Context, plan: Plan, options: ExecuteOptions) -> Built:
 def _composes(ctx: Context, plan: Plan, options: ExecuteOptions) -> bool:
     """Whether the build makes its layers without trees: it runs nothing, nobody wants to see its files, and trees would
     have to be unpacked first."""
-    if ctx.store.driver == COMPOSED:
+    if not ctx.store.driver.has_trees:
         return True
     if not ctx.store.composes or options.commit.squash or first_run(plan) is not None:
         return False
@@ -506,8 +505,8 @@ class _Execution:
         }
         if said.env:
             settings["env"] = repr(said.env)
-        if self.kind.driver == FUSE:  # it loses modes and owners of what is changed: docs/rootless.md
-            settings["driver"] = FUSE
+        if not self.kind.driver.is_exact:  # docs/rootless.md says what it loses
+            settings["driver"] = self.kind.driver.name
         image: Image | None = None
         name = ""
         if isinstance(stage.base, FromImage):
@@ -537,7 +536,7 @@ class _Execution:
                 raise Stopped from error
             if isinstance(error, ContainerfileError | StepFailed):
                 raise
-            if isinstance(error, TreeNeeded) and self.store.driver != COMPOSED:
+            if isinstance(error, TreeNeeded) and self.store.driver.has_trees:
                 raise
             from builda.builder.build.step_failure import step_failed
 
@@ -654,7 +653,7 @@ class _Execution:
 
     def is_of_kind(self, snapshot: str) -> bool:
         """Whether the snapshots that this build makes can stand on it."""
-        return snapshot == ELSEWHERE or self.store.kind_of(snapshot).driver == self.kind.driver
+        return snapshot == ELSEWHERE or self.store.kind_of(snapshot).driver is self.kind.driver
 
     def note_done(self, key: Digest, created: float, tip: Tip) -> None:
         if self.options.export:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from builda.errors import ContainerfileError
 from builda.plan import Copy, FromImage, Run
-from builda.store.layout import COMPOSED
 from builda.values import replace
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 def check_no_runs(ctx: Context, plan: Plan) -> None:
     """ContainerfileError for the first command that a build would run, where the store can run none."""
-    if ctx.store.driver != COMPOSED:
+    if ctx.store.driver.has_trees:
         return
     found = first_run(plan)
     if found is not None:
@@ -52,6 +51,9 @@ def is_unpacked(store: Store, plan: Plan) -> bool:
         names |= {source.name for source in (stage.base, *sources) if isinstance(source, FromImage)}
     images = [store.find_image(name) for name in names]
     return bool(images) and all(
-        image is not None and not image.is_index and store.snapshots.stacks and store.snapshots.is_unpacked(image)
+        image is not None
+        and not image.is_index
+        and store.snapshots.driver.stacks
+        and store.snapshots.is_unpacked(image)
         for image in images
     )

@@ -31,7 +31,6 @@ from builda.fs import paths
 from builda.fs.tree import CopyRequest, copy_tree
 from builda.oci.digest import Digest
 from builda.store import layout
-from builda.store.layout import COMPOSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +54,7 @@ def copy(
     try:
         return _copy(ctx, container, step, inputs)
     except TreeNeeded:
-        if not may_make_tree or ctx.store.driver == COMPOSED:
+        if not may_make_tree or not ctx.store.driver.has_trees:
             raise
     return _copy(ctx, with_tree(ctx, container), step, inputs)
 

@@ -346,7 +346,7 @@ def _keep_frozen(
 def _becomes_layer(store: Store, container: WorkingContainer) -> bool:
     """Whether what was changed in the container is a tree of its own, as those of unpacked layers are, and lasts."""
     kind = store.kind_of(container.snapshot)
-    return kind.stacks and kind.lasts
+    return kind.driver.stacks and kind.driver.lasts
 
 
 def _retire(

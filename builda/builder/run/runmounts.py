@@ -173,7 +173,7 @@ class _Work:
         if not store.can_mount:  # what is read-only is put into the tree as a copy
             return mount if mount.lower else mount._replace(type="bind", options=("ro", *_part(mount)))
         place = self.stored()
-        if is_directory(mount) and store.snapshots.stacks:
+        if is_directory(mount) and store.snapshots.driver.stacks:
             stacked = store.snapshots.stacked(mount.lower or (source,), place)
             _start_upper(stacked, source)
             return writable(mount, stacked)
@@ -254,7 +254,7 @@ class _Work:
             return None
         if not is_directory(found):
             return self.owned(self.over(found), (0, 0), read_only=False)
-        if not store.snapshots.stacks:
+        if not store.snapshots.driver.stacks:
             return None
         made = self.over(found)
         if "userxattr" in made.options:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, IsolationUnavailable, Unsupported
 from builda.linux.userns import id_map, identity, in_user_namespace, unmapped
-from builda.store.layout import FUSE
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from builda.linux.mount import Mount
     from builda.linux.subids import IdMap, IdRange, Kind
     from builda.plan import RunOptions
+    from builda.store.drivers.protocol import Driver
     from builda.store.store import Store, WorkingContainer
 
 AUTO = "containers"
@@ -60,7 +60,7 @@ def users_for(
         raise InvalidValue(
             f"container is mounted, which fixes the ids of its files: {container.name}", hint="umount it first"
         )
-    _check_driver(rootfs[0].type)
+    _check_driver(ctx.store.kind_of(container.snapshot).driver)
     return users
 
 
@@ -132,23 +132,23 @@ def _fitted(rows: IdMap, outer: IdMap) -> IdMap:
     return tuple(found)
 
 
-def _check_driver(name: str) -> None:
-    if name == FUSE:
-        raise Unsupported(f"ids cannot be mapped with the storage driver {FUSE}", hint="overlay maps them")
+def _check_driver(driver: Driver) -> None:
+    if not driver.maps_ids:
+        raise Unsupported(f"ids cannot be mapped with the storage driver {driver.name}", hint="overlay maps them")
 
 
 def _check_store(store: Store, users: Users) -> None:
     """Map the ids of what is in the store anyway, attached nowhere."""
     _check_driver(store.driver)
-    from builda.isolation.child.failure import Failure
-    from builda.isolation.child.id_mapping import Mapping
+    from builda.isolation.failure import Failure
+    from builda.isolation.mapping import Mapping
     from builda.linux.trial import attempt
 
     def mapped() -> None:
         layers = store.layout.path("snapshots"), store.layout.path("empty")
         overlay = ("overlay", "overlay", "/", ("ro",), layers)
         try:
-            Mapping(*users).clone(("bind", layers[0], "/", (), ()) if store.driver == "plain" else overlay)
+            Mapping(*users).clone(("bind", layers[0], "/", (), ()) if store.snapshots.driver.copies else overlay)
         except Failure as failure:
             message, hint = failure.fields[1:3]
             raise IsolationUnavailable(f"{message}\n{hint or ''}") from failure

@@ -6,26 +6,27 @@ can be no overlay there can be no whiteouts of its kind either.
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from builda.linux.fuse import KIND, unserved
-from builda.store.drivers.overlay import MARKED, Driver, Snapshots
+from builda.store.drivers import FUSE
+from builda.store.drivers.overlay import OverlaySnapshots
+from builda.store.drivers.protocol import Driver
+from builda.store.drivers.records import opened
 
 if TYPE_CHECKING:
     from builda.fs.layer import Clamp, Marks, Whiteouts
     from builda.fs.tar import Writable
 
 
-class FuseOverlaySnapshots(Snapshots):
+class FuseOverlaySnapshots(OverlaySnapshots):
     """Snapshots that fuse-overlayfs puts on each other."""
 
-    driver: Driver = "fuse-overlayfs"
-    kind = KIND
+    driver: ClassVar[Driver] = FUSE
+    mount_type = KIND
     marks: Marks = "files"
     whiteouts: Whiteouts = "files"
-    chain_suffix = MARKED
 
     def freeze(self, key: str) -> str:
         with unserved(self.path(key, "work")):
@@ -38,14 +39,11 @@ class FuseOverlaySnapshots(Snapshots):
         return super().write_changes(key, sink, clamp=clamp, below=below)
 
     def _restore(self, key: str) -> None:
-        """What the program lost of directories is there again."""
+        """Give directories the set-ID bits again that the program lost when it copied them up."""
         from builda.fs.layer import restore_set_ids
 
         with ExitStack() as stack:
-            fds = []
-            for snapshot in self.lineage(key):
-                fds.append(os.open(self.path(snapshot, "fs"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-                stack.callback(os.close, fds[-1])
+            fds = [stack.enter_context(opened(self.path(snapshot, "fs"))) for snapshot in self.lineage(key)]
             restore_set_ids(fds[0], fds[1:])
 
     def _options(self) -> tuple[str, ...]:

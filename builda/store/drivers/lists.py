@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from builda.errors import IsolationUnavailable
 from builda.fs.compose import Spool, keeper, write_rows
@@ -19,7 +19,10 @@ from builda.fs.index import Row, Tree, read_rows
 from builda.fs.whiteouts import OPAQUE
 from builda.linux import private
 from builda.store import layout
-from builda.store.drivers.overlay import ENTRY_SIZE, LIST, Driver, Snapshots
+from builda.store.drivers import LISTS
+from builda.store.drivers.layered import Layered
+from builda.store.drivers.protocol import Driver
+from builda.store.drivers.records import ENTRY_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,12 +56,10 @@ _IN_LINE = 128
 """Rows in a line of `rows`: enough for speed, few enough to be in memory at once."""
 
 
-class ListSnapshots(Snapshots):
+class ListSnapshots(Layered):
     """Snapshots that hold lists of files."""
 
-    driver: Driver = "composed"
-    chain_suffix = LIST
-    stacks = False
+    driver: ClassVar[Driver] = LISTS
 
     def __init__(self, where: Layout, blobs: Blobs, *, userxattr: bool) -> None:
         super().__init__(where, blobs, userxattr=userxattr)
@@ -81,7 +82,6 @@ class ListSnapshots(Snapshots):
         return base
 
     def _make(self, key: str, parent: str | None) -> None:
-        os.mkdir(self.path(key, "work"), 0o700)
         os.mkdir(self.path(key, "fs"), 0o700)
 
     def tree(self, key: str) -> Tree:
@@ -151,20 +151,12 @@ class ListSnapshots(Snapshots):
     @contextmanager
     def layer(self, snapshot: str) -> Iterator[Readable]:
         """The archive of a base image's layer, decompressed and verified if it is read to its end."""
-        from builda.fs.compress import decompressing
-        from builda.fs.pipeline import Ahead
         from builda.oci.descriptor import Descriptor
-        from builda.oci.digest import VerifyingReader
-        from builda.oci.mediatype import compression_of
+        from builda.store.drivers.unpack import decompressed
 
         blob = Descriptor.from_json(layout.read_json(self.path(snapshot, "fs", "blob")), where="snapshot")
-        with self._blobs.open(blob.digest) as file:
-            reader = VerifyingReader(file, blob.digest, blob.size)
-            ahead = Ahead(decompressing(reader, compression_of(blob.media_type)))
-            try:
-                yield ahead
-            finally:
-                ahead.stop()
+        with decompressed(self._blobs, blob) as archive:
+            yield archive
 
     def save(self, key: str, tree: Tree) -> None:
         """The active snapshot records what was changed in `tree`; nothing when nothing was."""
@@ -198,65 +190,47 @@ class ListSnapshots(Snapshots):
     def changed_size(self, key: str) -> int | None:
         return sum(row.size + ENTRY_SIZE for row in self.rows(key))
 
+    def is_changed(self, key: str, below: str | None) -> bool:
+        """Whether anything is recorded in it; the root directory is a row like others."""
+        return bool(os.listdir(self.upper(key)))
+
     def rootfs(self, key: str) -> tuple[Mount, ...]:
         raise no_trees()
 
     def view(self, snapshot: str | None) -> tuple[Mount, ...]:
         raise no_trees()
 
-    def _unpack_layer(
-        self, layer: Descriptor, diff_id: Digest, chain: Digest, emit: Emit
-    ) -> tuple[str, Applied | None]:
-        from builda.fs.layer import Applied
-        from builda.store import locks
+    def stacked(self, lower: tuple[str, ...], place: str) -> Mount:
+        raise no_trees()
 
-        lock = locks.exclusive(locks.bucket(self._layout.path("locks"), chain.encoded))
-        with lock, layout.translated(self._layout.root):
-            if (known := self.find_chain(chain)) is not None:
-                return known, None
-            key = os.urandom(16).hex()
-            os.mkdir(self.path(key), 0o700)
-            os.mkdir(self.path(key, "fs"), 0o700)
-            try:
-                count, hides_all = self._read(key, layer, diff_id)
-                blob = json.dumps(layer.to_json()).encode()
-                layout.publish(self._layout, self.path(key, "fs", "blob"), blob)
-            except BaseException:
-                self.remove(key)
-                raise
-        return key, Applied(count, 0, hides_all=hides_all)
+    def fill(self, key: str, archive: Readable) -> None:
+        raise no_trees()
 
-    def _read(self, key: str, layer: Descriptor, diff_id: Digest) -> tuple[int, bool]:
-        """Record what the layer lists: how many entries, and whether it hides all that lies below it."""
-        from builda.errors import CorruptContent
-        from builda.fs.compress import decompressing
-        from builda.fs.pipeline import Ahead, Hashing
+    def _read_layer(self, key: str, layer: Descriptor, diff_id: Digest) -> Applied:
+        from builda.fs.layer import Applied, check_found
+        from builda.fs.pipeline import Hashing
         from builda.fs.tar import iter_members
-        from builda.oci.digest import VerifyingReader
-        from builda.oci.mediatype import compression_of
+        from builda.store.drivers.unpack import decompressed
 
-        with self._blobs.open(layer.digest) as file, Spool(self.path(key, "fs")) as spool:
-            reader = VerifyingReader(file, layer.digest, layer.size)
-            ahead = Ahead(decompressing(reader, compression_of(layer.media_type)))
-            hashing = Hashing(ahead)
-            hiding: list[Row] = []
+        hiding: list[Row] = []
 
-            def noted(rows: Iterable[Row]) -> Iterator[Row]:
-                for row in rows:
-                    if row.path == OPAQUE:
-                        hiding.append(row)
-                    yield row
+        def noted(rows: Iterable[Row]) -> Iterator[Row]:
+            for row in rows:
+                if row.path == OPAQUE:
+                    hiding.append(row)
+                yield row
 
+        os.mkdir(self.path(key, "fs"), 0o700)
+        with decompressed(self._blobs, layer) as archive, Spool(self.path(key, "fs")) as spool:
+            hashing = Hashing(archive)
             try:
                 count = self._write_rows(key, noted(read_rows(iter_members(hashing), keeper(spool, ACCOUNTS))))
                 found = hashing.digest()
             finally:
                 hashing.stop()
-                ahead.stop()
-        if found != diff_id:
-            raise CorruptContent(f"layer unpacks to {found}, but the image configuration promises {diff_id}")
-        self._blobs.note(layer.digest, diff_id)
-        return count, bool(hiding)
+        check_found(found, diff_id)
+        layout.publish(self._layout, self.path(key, "fs", "blob"), json.dumps(layer.to_json()).encode())
+        return Applied(count, 0, hides_all=bool(hiding))
 
 
 def no_trees() -> IsolationUnavailable:

@@ -8,10 +8,13 @@ build makes trees of those that its steps stand on.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from builda.store import layout
-from builda.store.drivers.overlay import FLAT, Driver, Info, Snapshots, boot_id
+from builda.store.drivers import MEMORY
+from builda.store.drivers.overlay import OverlaySnapshots
+from builda.store.drivers.protocol import Driver, Info
+from builda.store.drivers.records import opened
 
 if TYPE_CHECKING:
     from builda.events import Emit
@@ -23,19 +26,17 @@ if TYPE_CHECKING:
     from builda.store.layout import Layout
 
 
-class MemorySnapshots(Snapshots):
+class MemorySnapshots(OverlaySnapshots):
     """Snapshots in memory, and images unpacked into one tree each."""
 
-    driver: Driver = "memory"
-    lasts = False
-    chain_suffix = FLAT
+    driver: ClassVar[Driver] = MEMORY
 
     def __init__(self, where: Layout, blobs: Blobs, *, userxattr: bool, place: str) -> None:
         super().__init__(where, blobs, userxattr=userxattr)
         self._place = place
 
     def path(self, snapshot: str, *parts: str) -> str:
-        """A path in its directory in memory; in the store's for the tree of an image, and what is known of either."""
+        """A path in its directory in memory; in the store's for the tree of an image, and for the record of either."""
         if parts[:1] in (("fs",), ("work",)):
             kept = f"{self._place}/{snapshot}"
             if os.path.exists(kept):
@@ -48,7 +49,7 @@ class MemorySnapshots(Snapshots):
         return left.f_bavail < left.f_blocks // 100 or left.f_favail < 100
 
     def stacked(self, lower: tuple[str, ...], place: str) -> Mount:
-        """In memory too, where an upper directory can be."""
+        """In memory too, as no upper directory can be in the store."""
         kept = f"{self._place}/{os.path.basename(place)}"
         os.mkdir(kept, 0o700)
         return super().stacked(lower, kept)
@@ -58,7 +59,7 @@ class MemorySnapshots(Snapshots):
         super()._make(key, parent)
 
     def unpack(self, image: Image, emit: Emit) -> str | None:
-        """The one tree of all of the image's layers; None when it has none."""
+        """The one tree of all of the image's layers; None if it has none."""
         from builda.oci.config import chain_ids
         from builda.store import locks
 
@@ -74,51 +75,27 @@ class MemorySnapshots(Snapshots):
 
     def _flatten(self, image: Image, chain: Digest, emit: Emit) -> str:
         from builda.events import BlobProgress
-        from builda.fs.layer import unpack_blob
-        from builda.oci.digest import VerifyingReader
-        from builda.oci.mediatype import compression_of
+        from builda.store.drivers.unpack import unpack_into
 
-        key = os.urandom(16).hex()
-        tree = super().path(key, "fs")
-        os.makedirs(tree, 0o755)
-        os.chmod(os.path.dirname(tree), 0o700)
-        root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fchmod(root, 0o755)
-            for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
-                with self._blobs.open(layer.digest) as file:
-                    reader = VerifyingReader(file, layer.digest, layer.size)
-                    kind = compression_of(layer.media_type)
-                    unpack_blob(reader, kind, root, diff_id=diff_id, whiteouts="plain")
-                self._blobs.note(layer.digest, diff_id)
-                size = layer.size
-                emit(BlobProgress(action="unpack", digest=layer.digest, offset=size, total=size, done=True))
-            entries, size = self._measure(key)
-            self._write_info(key, Info(None, True, str(chain), boot_id(), entries, size))
-            return self._link_chain(chain, key)
-        except BaseException:
-            self.remove(key)
-            raise
-        finally:
-            os.close(root)
+        with self._new() as key:
+            os.mkdir(self.path(key, "fs"))
+            os.chmod(self.path(key, "fs"), 0o755)
+            with opened(self.path(key, "fs")) as root:
+                for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
+                    unpack_into(root, self._blobs, layer, diff_id, whiteouts="plain")
+                    self._blobs.note(layer.digest, diff_id)
+                    size = layer.size
+                    emit(BlobProgress(action="unpack", digest=layer.digest, offset=size, total=size, done=True))
+            return self._commit(chain, key, Info(None, committed=True))
 
     def unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, parent: str | None, emit: Emit) -> str:
-        from builda.fs.layer import unpack_blob
-        from builda.oci.digest import VerifyingReader
-        from builda.oci.mediatype import compression_of
+        from builda.store.drivers.unpack import unpack_into
 
         key = self.prepare(parent)
-        root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with self._blobs.open(layer.digest) as file:
-                reader = VerifyingReader(file, layer.digest, layer.size)
-                applied = unpack_blob(
-                    reader,
-                    compression_of(layer.media_type),
-                    root,
-                    diff_id=diff_id,
-                    whiteouts=self.whiteouts,
-                    userxattr=self._userxattr,
+            with opened(self.upper(key)) as root:
+                applied = unpack_into(
+                    root, self._blobs, layer, diff_id, whiteouts=self.whiteouts, userxattr=self._userxattr
                 )
             if applied.hides_all:
                 parent = None
@@ -128,8 +105,6 @@ class MemorySnapshots(Snapshots):
         except BaseException:
             self.remove(key)
             raise
-        finally:
-            os.close(root)
 
     def is_trusted(self, snapshot: str) -> bool:
         """Whether it is in this process's memory, or the whole tree of an image."""
@@ -142,10 +117,7 @@ class MemorySnapshots(Snapshots):
 
         super().remove(snapshot)
         try:
-            directory = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with opened(self._place) as directory:
+                remove_tree(directory, snapshot)
         except FileNotFoundError:
             return
-        try:
-            remove_tree(directory, snapshot)
-        finally:
-            os.close(directory)

@@ -12,13 +12,15 @@ import json
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from builda.errors import CorruptContent, NotFound, StoreUnavailable
+from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
 from builda.linux import private
 from builda.oci.digest import Digest
 from builda.store import layout
-from builda.store.drivers.overlay import Cut, Driver, Info, Snapshots, boot_id
+from builda.store.drivers import PLAIN
+from builda.store.drivers.protocol import Cut, Driver, Info
+from builda.store.drivers.records import Records, boot_id, opened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,48 +32,51 @@ if TYPE_CHECKING:
     from builda.fs.tar import Writable
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
+    from builda.oci.digest import Readable
     from builda.store.images import Image
 
-_NO_ENTRY = 1024
+NO_ENTRY = 1024
 """Bytes of a tar without any entry: the two records that end it."""
 _CLOCK_REALTIME_COARSE = 5
 """The clock that file times are taken from (linux/time.h); it goes in steps of up to 10 ms."""
 
 
-class PlainSnapshots(Snapshots):
+class PlainSnapshots(Records):
     """Snapshots that are whole trees, and frozen ones that are archives."""
 
-    driver: Driver = "plain"
+    driver: ClassVar[Driver] = PLAIN
     whiteouts: Whiteouts = "plain"
-    stacks = False
 
     def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
         return None, self.prepare_on(image, None)
 
     def prepare_on(self, image: Image | None, top: str | None) -> str:
-        from builda.fs.layer import apply, fingerprints, unpack_blob
-        from builda.oci.digest import VerifyingReader
-        from builda.oci.mediatype import compression_of
+        from builda.fs.layer import apply, fingerprints
+        from builda.store.drivers.unpack import unpack_into
 
         key = self.prepare(None)
-        root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True) if image else ():
-                with self._blobs.open(layer.digest) as file:
-                    reader = VerifyingReader(file, layer.digest, layer.size)
-                    unpack_blob(
-                        reader, compression_of(layer.media_type), root, diff_id=diff_id, whiteouts=self.whiteouts
-                    )
-            for snapshot in reversed(self.lineage(top)):
-                with self._layer(snapshot) as file:
-                    apply(file, root, whiteouts="plain")
-            self._save(key, top, fingerprints(root))
+            with opened(self.upper(key)) as root:
+                for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True) if image else ():
+                    unpack_into(root, self._blobs, layer, diff_id, whiteouts=self.whiteouts)
+                for snapshot in reversed(self.lineage(top)):
+                    with self._layer(snapshot) as file:
+                        apply(file, root, whiteouts=self.whiteouts)
+                self._save(key, top, fingerprints(root))
         except BaseException:
             self.remove(key)
             raise
-        finally:
-            os.close(root)
         return key
+
+    def upper(self, key: str) -> str:
+        """The whole tree."""
+        return self.path(key, "fs")
+
+    def fill(self, key: str, archive: Readable) -> None:
+        from builda.fs.layer import apply
+
+        with opened(self.upper(key)) as root:
+            apply(archive, root, whiteouts=self.whiteouts)
 
     def _make(self, key: str, parent: str | None) -> None:
         os.mkdir(self.path(key, "fs"))
@@ -108,6 +113,12 @@ class PlainSnapshots(Snapshots):
 
         return (Mount("bind", self.path(key, "fs"), "/"),)
 
+    def view(self, snapshot: str | None) -> tuple[Mount, ...]:
+        raise _not_stacked()
+
+    def stacked(self, lower: tuple[str, ...], place: str) -> Mount:
+        raise _not_stacked()
+
     def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, below: str | None = None) -> tuple[str, ...]:
         from builda.fs.layer import AS_IS, with_times
 
@@ -131,30 +142,24 @@ class PlainSnapshots(Snapshots):
 
         size = _Size()
         self._diff(key, below, size, AS_IS, {})
-        return size.bytes > _NO_ENTRY
+        return size.bytes > NO_ENTRY
 
     def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
         from builda.fs.layer import AS_IS
 
-        layer = os.urandom(16).hex()
-        with layout.translated(self._layout.root):
-            os.mkdir(self.path(layer), 0o700)
-            try:
-                after: dict[bytes, Fingerprint] = {}
-                with open(self.path(layer, "layer.tar"), "xb", 0, opener=private.opener) as file:
-                    skipped = self._diff(key, below, file, AS_IS, after)
-                    size = file.tell()
-                empty = size <= _NO_ENTRY
-                if empty and not even_empty:
-                    self.remove(layer)
-                    return Cut(None, key, empty)
-                if skipped:
-                    layout.publish(self._layout, self.path(layer, "skipped"), json.dumps({"paths": skipped}).encode())
-                self._write_info(layer, Info(below, committed=True, boot=boot_id(), entries=1, size=size))
-                self._save(key, layer, after)
-            except BaseException:
+        after: dict[bytes, Fingerprint] = {}
+        with self._new() as layer:
+            with self._new_layer(layer) as file:
+                skipped = self._diff(key, below, file, AS_IS, after)
+                size = file.tell()
+            empty = size <= NO_ENTRY
+            if empty and not even_empty:
                 self.remove(layer)
-                raise
+                return Cut(None, key, empty)
+            if skipped:
+                layout.publish(self._layout, self.path(layer, "skipped"), json.dumps({"paths": skipped}).encode())
+            self._write_info(layer, Info(below, committed=True, boot=boot_id(), entries=1, size=size))
+            self._save(key, layer, after)
         return Cut(layer, key, empty)
 
     def freeze(self, key: str) -> str:
@@ -166,26 +171,18 @@ class PlainSnapshots(Snapshots):
         return None
 
     def unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, parent: str | None, emit: Emit) -> str:
-        from builda.fs.compress import decompressing
-        from builda.fs.pipeline import Ahead
-        from builda.oci.digest import VerifyingReader
-        from builda.oci.mediatype import compression_of
+        from builda.fs.layer import check_found
+        from builda.store.drivers.unpack import decompressed
 
-        key = os.urandom(16).hex()
-        with layout.translated(self._layout.root):
-            os.mkdir(self.path(key), 0o700)
-            try:
-                with (
-                    self._blobs.open(layer.digest) as file,
-                    open(self.path(key, "layer.tar"), "xb", opener=private.opener) as out,
-                ):
-                    reader = VerifyingReader(file, layer.digest, layer.size)
-                    size = _copy(Ahead(decompressing(reader, compression_of(layer.media_type))), out, diff_id)
-                self._write_info(key, Info(parent, committed=True, boot=boot_id(), entries=1, size=size))
-            except BaseException:
-                self.remove(key)
-                raise
+        with self._new() as key:
+            with decompressed(self._blobs, layer) as archive, self._new_layer(key) as out:
+                found, size = _copy(archive, out)
+            check_found(found, diff_id, "its step")
+            self._write_info(key, Info(parent, committed=True, boot=boot_id(), entries=1, size=size))
         return key
+
+    def _new_layer(self, key: str) -> BinaryIO:
+        return open(self.path(key, "layer.tar"), "xb", 0, opener=private.opener)
 
     def _measure(self, snapshot: str) -> tuple[int, int]:
         try:
@@ -211,11 +208,8 @@ class PlainSnapshots(Snapshots):
         """Write what was changed since `below` was frozen; `after` gets what the tree is like now."""
         from builda.fs.layer import diff_trees
 
-        root = os.open(self.upper(key), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with opened(self.upper(key)) as root:
             return diff_trees(self._before(key, below), root, sink, clamp=clamp, after=after)
-        finally:
-            os.close(root)
 
     def _before(self, key: str, below: str | None) -> dict[bytes, Fingerprint]:
         from builda.fs.layer import Fingerprint
@@ -270,17 +264,16 @@ def _name(below: str | None) -> str:
     return "before" if below is None else f"before-{below}"
 
 
-def _copy(source: Ahead, out: BinaryIO, diff_id: Digest) -> int:
-    """Write an archive whose digest must be `diff_id`; its size."""
+def _copy(source: Ahead, out: BinaryIO) -> tuple[Digest, int]:
+    """Write an archive; its digest and size."""
     import hashlib
 
     digest, size = hashlib.sha256(), 0
-    try:
-        while data := source.read(1 << 20):
-            digest.update(data)
-            size += out.write(data)
-    finally:
-        source.stop()
-    if Digest("sha256", digest.hexdigest()) != diff_id:
-        raise CorruptContent(f"layer unpacks to sha256:{digest.hexdigest()}, but its step promises {diff_id}")
-    return size
+    while data := source.read(1 << 20):
+        digest.update(data)
+        size += out.write(data)
+    return Digest("sha256", digest.hexdigest()), size
+
+
+def _not_stacked() -> Unsupported:
+    return Unsupported("the plain driver keeps no layers that a mount could stack")

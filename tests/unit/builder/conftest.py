@@ -20,6 +20,7 @@ from builda.isolation import isolation_for
 from builda.isolation.spec import Process, Sandbox
 from builda.oci.reference import Reference
 from builda.plan import Copy, Run, RunOptions
+from builda.store.ownership import Claim
 from builda.store.store import Image, Store, WorkingContainer
 from builda.transfer.copy import ImageSink, ImageSource
 from builda.transfer.layout import LayoutSink, LayoutSource
@@ -137,10 +138,16 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield make_bench(tmp_path, stack)
 
 
-def make_bench(path: Path, stack: ExitStack, driver: str | None = None, environ: Mapping[str, str] = {}) -> Bench:
+def make_bench(
+    path: Path,
+    stack: ExitStack,
+    driver: str | None = None,
+    environ: Mapping[str, str] = {},
+    claim: Claim | None = None,
+) -> Bench:
     events: list[Event] = []
     remote = FakeRemote(path / "registry")
-    store = stack.enter_context(Store.open(path / "store", path / "run", driver=driver, now=lambda: NOW))
+    store = stack.enter_context(Store.open(path / "store", path / "run", driver=driver, claim=claim, now=lambda: NOW))
 
     def isolation(options: RunOptions) -> object:
         return isolation_for(options.isolation or "native", state=path / "run")

@@ -14,7 +14,7 @@ from builda.cli.group import ALIASES, VERBS, make_group
 from builda.cli.pages import TOPICS
 from builda.cli.verb import GLOBAL_OPTIONS
 from builda.host import probe
-from builda.store import store
+from builda.store import drivers
 
 
 def offered(line: str) -> list[str]:
@@ -111,7 +111,7 @@ def test_the_choices_are_those_that_are_taken() -> None:
         "--isolation": set(groups._ISOLATIONS) - {"default"},
         "--log-level": set(settings.LEVELS) - {"warning"},
         "--mode": {"auto", *probe.MODES},
-        "--storage-driver": set(store.DRIVERS),
+        "--storage-driver": set(drivers.NAMES),
     }
     assert {name: set(CHOICES[name].split()) for name in taken} == taken
     assert set(OF_VERB["images", "--filter"].split()) == {f"{key}=" for key in filters._MAKERS}

@@ -75,9 +75,8 @@ def test_all_else_works_with_one_damaged_record(victims: Victims, kind: str) -> 
         Path(victims.paths()[kind]).write_bytes(damage)
         verbs = VERBS if number == len(DAMAGES) - 1 else dict.fromkeys(("images", "containers", "tag", "fsck", "names"))
         for name in verbs:
-            with another(victims.store) as store:
-                warned: list[StoreUnavailable] = []
-                store.warn = warned.append
+            warned: list[StoreUnavailable] = []
+            with another(victims.store, warn=warned.append) as store:
                 VERBS[name](store)
                 assert len(warned) == len({str(error) for error in warned})
 

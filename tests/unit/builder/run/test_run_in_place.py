@@ -22,6 +22,7 @@ from builda.events import CommandOutput, Emit
 from builda.fs.layer import AS_IS
 from builda.isolation.spec import Process, Sandbox
 from builda.plan import Run, RunMount, RunOptions
+from builda.store.ownership import Claim
 from builda.store.store import WorkingContainer
 from tests.unit.builder.conftest import Bench, make_bench
 
@@ -49,8 +50,7 @@ class Chroot:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with ExitStack() as stack:
-        made = make_bench(tmp_path, stack, driver="plain")
-        made.store.can_mount = False
+        made = make_bench(tmp_path, stack, driver="plain", claim=Claim("chroot", mounts=False))
         made.change(isolation=lambda options: Chroot())
         yield made
 

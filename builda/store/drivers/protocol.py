@@ -1,0 +1,170 @@
+"""What a driver of snapshots promises.
+
+A snapshot is the files of a layer, or of a whole tree, under an ID of 32 hexadecimal digits. An *active* one belongs to
+a working container and is written to. A *committed* one never changes again and lies under any number of others. `cut`
+divides an active snapshot into a layer and a place where work goes on, the caller records both, and `freeze` makes the
+layer a committed snapshot. A kill between these leaves a layer that is merely not marked as committed, and never a
+working tree that is.
+
+What `rootfs` and `view` return is data; `linux.mount` and the child of `run` mount it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from builda.values import NamedTuple
+
+if TYPE_CHECKING:
+    from builda.events import Emit
+    from builda.fs.layer import Clamp
+    from builda.fs.tar import Writable
+    from builda.linux.mount import Mount
+    from builda.oci.descriptor import Descriptor
+    from builda.oci.digest import Digest, Readable
+    from builda.store.images import Image
+
+
+class Driver(NamedTuple):
+    """What a driver is called, where it is, and what can be done with its snapshots."""
+
+    name: str
+    where: str  # module and class
+    has_trees: bool = True  # else snapshots are lists of files: nothing can be run in them or mounted
+    stacks: bool = True  # a snapshot is one layer's own files, put on the others by a mount
+    lasts: bool = True  # trees outlive this process
+    needs_mounts: bool = True  # trees are seen through a mount only
+    is_served: bool = False  # by a program, through FUSE
+    maps_ids: bool = True  # its mounts can be made with other ids
+    is_exact: bool = True  # a layer has the modes and owners that commands left; else steps say which driver made them
+    has_private_marks: bool = False  # a deletion is marked by attributes that a user namespace calls otherwise
+    can_be_named: bool = True  # by --storage-driver
+    also: tuple[str, ...] = ()  # what Buildah calls it
+    chain_suffix: str = ""  # what the names of its ChainIDs end with: snapshots of several drivers may have one ChainID
+
+    @property
+    def copies(self) -> bool:
+        """Whether each working tree is a whole copy of its own."""
+        return self.has_trees and not self.stacks
+
+
+class Info(NamedTuple):
+    """The record of a snapshot: the one below it, and whether it is committed."""
+
+    parent: str | None
+    committed: bool
+    chain: str | None = None
+    boot: str | None = None  # the boot in which its content was last known to be whole
+    entries: int = -1
+    size: int = -1
+    driver: str | None = None  # the one that made it; None in old records: that of the store's trees
+
+
+class Cut(NamedTuple):
+    """A divided snapshot: the layer of what was changed, None without changes, and where work goes on."""
+
+    layer: str | None
+    fresh: str
+    empty: bool
+
+
+class Snapshots(Protocol):
+    """The snapshots of one store, by one driver. `records.Records` has the half of it that is bookkeeping."""
+
+    @property
+    def driver(self) -> Driver:
+        """Its row of the table, which says what it can do."""
+
+    # Records
+
+    def path(self, snapshot: str, *parts: str) -> str:
+        """A path in a snapshot's directory."""
+
+    def info(self, snapshot: str) -> Info:
+        """The record of a snapshot; NotFound if it is missing or half made."""
+
+    def exists(self, snapshot: str) -> bool:
+        """Whether it is there; then no sweep takes it while this process holds a lease."""
+
+    def is_trusted(self, snapshot: str) -> bool:
+        """Whether it is there and holds what it did when it was committed."""
+
+    def lineage(self, snapshot: str | None) -> tuple[str, ...]:
+        """The snapshot and all below it, topmost first."""
+
+    def find_chain(self, chain: Digest) -> str | None:
+        """The committed snapshot of a ChainID; None if there is none that can be trusted."""
+
+    def bind_chain(self, chain: Digest, snapshot: str) -> str:
+        """Record `snapshot` as the one of `chain`; returns it, or the one that another process recorded first."""
+
+    def remove(self, snapshot: str) -> None:
+        """Remove a snapshot. Its record goes first, so that a crash leaves nothing that looks whole."""
+
+    # Images and the layers upon them
+
+    def is_unpacked(self, image: Image) -> bool:
+        """Whether a working tree on the image takes no unpacking."""
+
+    def unpack(self, image: Image, emit: Emit) -> str | None:
+        """The committed snapshot of the image's topmost layer, unpacking what is missing.
+
+        None if the image has no layers, or if working trees stand on no snapshot. Of two processes that want the same
+        layer the second waits for the first. CorruptContent if a layer is not what the configuration promises, also one
+        that another image brought.
+        """
+
+    def unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, parent: str | None, emit: Emit) -> str:
+        """The committed snapshot of one layer on `parent`, which together are `chain`; unpacked if missing."""
+
+    # Working trees
+
+    def prepare(self, parent: str | None) -> str:
+        """A new active snapshot on a committed one (None: on nothing)."""
+
+    def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
+        """The committed snapshot of an image, None if there is none, and a new active one on it."""
+
+    def prepare_on(self, image: Image | None, top: str | None) -> str:
+        """A new active snapshot on `top`, the topmost of the layers that were frozen on an image."""
+
+    def rootfs(self, key: str) -> tuple[Mount, ...]:
+        """The mounts of an active snapshot, to be written to. IsolationUnavailable without trees."""
+
+    def view(self, snapshot: str | None) -> tuple[Mount, ...]:
+        """The read-only mounts of a committed snapshot (None: of an empty one). IsolationUnavailable without trees."""
+
+    def stacked(self, lower: tuple[str, ...], place: str) -> Mount:
+        """A mount of directories on each other, topmost first, with writes going to `place`, a new directory."""
+
+    def upper(self, key: str) -> str:
+        """The directory that holds the changes of an active snapshot, or its whole tree if the driver copies."""
+
+    def fill(self, key: str, archive: Readable) -> None:
+        """Apply a layer's archive to an active snapshot without changes. The driver has trees."""
+
+    def take_out(self, key: str) -> None:
+        """Take out of an active snapshot what was put there for a command that was killed."""
+
+    def bring_home(self, cache: str) -> None:
+        """Take the directory of a cache mount, whose lock the caller has, out of the tree of a killed command."""
+
+    # Layers of what was changed
+
+    def is_changed(self, key: str, below: str | None) -> bool:
+        """Whether an active snapshot was changed since `below` was frozen under it."""
+
+    def changed_size(self, key: str) -> int | None:
+        """About how many bytes `write_changes` writes; None if that is known only afterwards."""
+
+    def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, below: str | None = None) -> tuple[str, ...]:
+        """Write a snapshot's layer as a tar; returns the paths of sockets, which no tar can hold.
+
+        `below` is the topmost frozen layer under an active snapshot, for drivers that keep it elsewhere.
+        """
+
+    def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
+        """Divide an active snapshot: what was changed since `below` was frozen, and a tree where work goes on."""
+
+    def freeze(self, key: str) -> str:
+        """Make the layer of a `cut` a committed snapshot, in place; returns its ID, which stays. Copies nothing."""
