@@ -375,7 +375,7 @@ def _check_names(names: tuple[str, ...]) -> None:
 
     for name in names:
         location = parse_location(name)
-        if location is None or location.transport == "store":
+        if location is None or location.in_store:
             local_name(name if location is None else location.where)
 
 
@@ -490,7 +490,7 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
     _line(session, f"--> {image.id.encoded[:12]}")
     for tag in tags:
         location = parse_location(tag)
-        if location is not None and location.transport != "store":
+        if location is not None and not location.in_store:
             write_to(session.builder.context, image, location, options.inputs.access)
             names.append(tag)
             continue

@@ -139,4 +139,4 @@ def write(session: Session, image: Image, output: Output, name: str | None, acce
             for each in output.name.split(","):
                 session.store.tag(image, local_name(each))
                 if output.push:
-                    write_to(ctx, image, Location("registry", each), access)
+                    write_to(ctx, image, Location.at_registry(each), access)

@@ -45,6 +45,10 @@ class OciArchiveSource:
     def _other_kind(self) -> str:
         return "use docker-archive:" if "manifest.json" in self._members else "it has no index.json"
 
+    def own_names(self) -> tuple[str, ...]:
+        """The one name that the store takes over."""
+        return layout.best_name(self.names)
+
     def manifest(self) -> tuple[Descriptor, bytes]:
         """The manifest or index that the name points to."""
         return self._descriptor, self.child(self._descriptor)

@@ -72,6 +72,15 @@ class ImageSink(Protocol):
 
 
 @runtime_checkable
+class NamedSource(Protocol):
+    """A source that says how its image is called there."""
+
+    def own_names(self) -> tuple[str, ...]:
+        """The names that the store gives the image if the user gives it none; they may lack a registry."""
+        ...
+
+
+@runtime_checkable
 class AskedSink(Protocol):
     """A sink that can say at once whether there is nothing to do."""
 

@@ -109,9 +109,9 @@ class DockerArchiveSource:
                 hasher.update(data)
         return Descriptor(media_type=_TYPES[kind], digest=Digest("sha256", hasher.hexdigest()), size=size)
 
-    def references(self) -> tuple[Reference, ...]:
-        """Those of the image's names in the archive that are names."""
-        return tuple(reference for tag in self.names if (reference := _reference(tag)) is not None)
+    def own_names(self) -> tuple[str, ...]:
+        """All of the image's names in the archive that are valid."""
+        return tuple(str(reference) for tag in self.names if (reference := _reference(tag)) is not None)
 
     def manifest(self) -> tuple[Descriptor, bytes]:
         """The manifest made of what the archive lists."""

@@ -41,6 +41,10 @@ class LayoutSource:
         self.names = names_of(entry)
         self._descriptor = replace(entry, annotations={})
 
+    def own_names(self) -> tuple[str, ...]:
+        """The one name that the store takes over."""
+        return best_name(self.names)
+
     def manifest(self) -> tuple[Descriptor, bytes]:
         """The manifest or index that the name points to."""
         return self._descriptor, self.child(self._descriptor)
@@ -135,6 +139,11 @@ def chosen(entries: tuple[Descriptor, ...], name: str | None, where: str) -> Des
     if not found:
         raise NotFound(f"no image {name or ''} in: {where}".replace("  ", " "), hint=hint if entries else None)
     raise NotFound(f"{len(found)} images to choose from in: {where}", hint=hint)
+
+
+def best_name(names: tuple[str, ...]) -> tuple[str, ...]:
+    """One of an image's names, with a registry or repository if there is one; the others are tags of a layout."""
+    return tuple(sorted(names, key=lambda name: "/" not in name)[:1])
 
 
 def names_of(entry: Descriptor) -> tuple[str, ...]:

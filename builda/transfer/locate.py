@@ -1,8 +1,12 @@
-"""`transport:argument` as users write it: where an image comes from or goes to (containers-transports(5))."""
+"""`transport:argument` as users write it: where an image comes from or goes to (containers-transports(5)).
+
+Registries and the store are reached through the builder. For images in files there is one table: a new transport is a
+module of this package, with a source and a sink, and a row of FILES.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from builda.errors import InvalidReference, Unsupported
 from builda.values import NamedTuple
@@ -10,9 +14,38 @@ from builda.values import NamedTuple
 if TYPE_CHECKING:
     from builda.transfer.copy import ImageSink, ImageSource
 
-Transport: TypeAlias = Literal["registry", "store", "oci", "oci-archive", "docker-archive", "dir"]
+_REGISTRY, _STORE = "registry", "store"
 
-_FILES: tuple[Transport, ...] = ("oci", "oci-archive", "docker-archive", "dir")
+
+class FileTransport(NamedTuple):
+    """What users call a transport, where it is, and what its files hold."""
+
+    name: str
+    module: str
+    source: str  # classes of the module
+    sink: str
+    has_names: bool = True  # `:name` may follow the path
+    has_indexes: bool = True  # else only single images
+    wants_oci: bool = False  # other programs find no image of Docker's format in it
+    is_archive: bool = False  # one file that is written anew: an image gets the name that it was pushed by
+
+
+FILES = {
+    transport.name: transport
+    for transport in (
+        FileTransport("oci", "layout", "LayoutSource", "LayoutSink", wants_oci=True),
+        FileTransport("oci-archive", "archive", "OciArchiveSource", "OciArchiveSink", wants_oci=True, is_archive=True),
+        FileTransport(
+            "docker-archive",
+            "dockerarchive",
+            "DockerArchiveSource",
+            "DockerArchiveSink",
+            has_indexes=False,
+            is_archive=True,
+        ),
+        FileTransport("dir", "directory", "DirectorySource", "DirectorySink", has_names=False),
+    )
+}
 _REFUSED = {
     "docker-daemon": "builda speaks to no daemon; save the image with docker save and use docker-archive:",
     "ostree": "OSTree repositories are not supported",
@@ -22,15 +55,40 @@ _REFUSED = {
 
 
 class Location(NamedTuple):
-    """A place. `where` is a path for files, else an image name; `name` is what comes behind a path's colon."""
+    """A place. `where` is a path for files, else an image name; `name` is what follows a path's colon."""
 
-    transport: Transport
+    transport: str
     where: str
     name: str | None = None
 
     def __str__(self) -> str:
-        prefix = {"registry": "docker://", "store": "containers-storage:"}.get(self.transport, f"{self.transport}:")
+        prefix = {_REGISTRY: "docker://", _STORE: "containers-storage:"}.get(self.transport, f"{self.transport}:")
         return prefix + self.where + (f":{self.name}" if self.name else "")
+
+    @classmethod
+    def at_registry(cls, name: str) -> Location:
+        """The place of a name in its registry."""
+        return cls(_REGISTRY, name)
+
+    @property
+    def in_registry(self) -> bool:
+        """Whether `where` is a name in a registry."""
+        return self.transport == _REGISTRY
+
+    @property
+    def in_store(self) -> bool:
+        """Whether `where` is a name in the store."""
+        return self.transport == _STORE
+
+    @property
+    def file(self) -> FileTransport | None:
+        """The transport of an image in a file; None for registries and the store."""
+        return FILES.get(self.transport)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the user wrote a name behind the path, not the number of an image in it."""
+        return self.name is not None and not self.name.startswith("@")
 
 
 def parse_location(text: str) -> Location | None:
@@ -39,80 +97,53 @@ def parse_location(text: str) -> Location | None:
     Raises Unsupported for transports that builda does not have, InvalidReference for one without its argument.
     """
     if text.startswith("docker://"):
-        return Location("registry", _required(text.removeprefix("docker://"), text))
+        return Location(_REGISTRY, _required(text.removeprefix("docker://"), text))
     prefix, colon, rest = text.partition(":")
     if not colon:
         return None
     if rest.startswith("//") and prefix.isalnum():
-        known = " ".join(f"{one}:" for one in (*_FILES, "containers-storage"))
+        known = " ".join(f"{one}:" for one in (*FILES, "containers-storage"))
         raise InvalidReference(f"unknown transport: {prefix}://", hint=f"it is docker://, {known}, or a name without")
     if prefix in _REFUSED:
         raise Unsupported(f"transport is not supported: {prefix}", hint=_REFUSED[prefix])
     if prefix == "containers-storage":
         return _store_location(rest, text)
-    for transport in _FILES:
-        if prefix == transport:
-            return _file_location(transport, rest, text)
-    return None
+    transport = FILES.get(prefix)
+    return None if transport is None else _file_location(transport, rest, text)
 
 
 def open_source(location: Location) -> ImageSource:
     """The image at a file location."""
-    match location.transport:
-        case "oci":
-            from builda.transfer.layout import LayoutSource
-
-            return LayoutSource(location.where, location.name)
-        case "oci-archive":
-            from builda.transfer.archive import OciArchiveSource
-
-            return OciArchiveSource(location.where, location.name)
-        case "docker-archive":
-            from builda.transfer.dockerarchive import DockerArchiveSource
-
-            return DockerArchiveSource(location.where, location.name)
-        case "dir":
-            from builda.transfer.directory import DirectorySource
-
-            return DirectorySource(location.where)
-        case "registry" | "store":
-            raise AssertionError(location)
+    transport = FILES[location.transport]
+    source: ImageSource = _made(transport, transport.source, location)
+    return source
 
 
 def open_sink(location: Location) -> ImageSink:
-    """Where an image becomes the one at a file location."""
-    match location.transport:
-        case "oci":
-            from builda.transfer.layout import LayoutSink
+    """The sink that makes an image the one at a file location."""
+    transport = FILES[location.transport]
+    sink: ImageSink = _made(transport, transport.sink, location)
+    return sink
 
-            return LayoutSink(location.where, location.name)
-        case "oci-archive":
-            from builda.transfer.archive import OciArchiveSink
 
-            return OciArchiveSink(location.where, location.name)
-        case "docker-archive":
-            from builda.transfer.dockerarchive import DockerArchiveSink
+def _made(transport: FileTransport, kind: str, location: Location) -> Any:
+    from importlib import import_module
 
-            return DockerArchiveSink(location.where, location.name)
-        case "dir":
-            from builda.transfer.directory import DirectorySink
-
-            return DirectorySink(location.where)
-        case "registry" | "store":
-            raise AssertionError(location)
+    made = getattr(import_module(f"builda.transfer.{transport.module}"), kind)
+    return made(location.where, location.name) if transport.has_names else made(location.where)
 
 
 def _store_location(rest: str, text: str) -> Location:
     if rest.startswith("["):
         raise Unsupported(f"another store cannot be named in an image name: {text}", hint="use --root and --runroot")
-    return Location("store", _required(rest.removeprefix("@"), text))
+    return Location(_STORE, _required(rest.removeprefix("@"), text))
 
 
-def _file_location(transport: Transport, rest: str, text: str) -> Location:
-    if transport == "dir":
-        return Location(transport, _required(rest, text))
+def _file_location(transport: FileTransport, rest: str, text: str) -> Location:
+    if not transport.has_names:
+        return Location(transport.name, _required(rest, text))
     path, _, name = rest.partition(":")
-    return Location(transport, _required(path, text), name or None)
+    return Location(transport.name, _required(path, text), name or None)
 
 
 def _required(argument: str, text: str) -> str:

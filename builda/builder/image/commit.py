@@ -87,7 +87,7 @@ def _targets(options: CommitOptions) -> tuple[Location | None, tuple[str, ...]]:
     location = parse_location(options.destination)
     if location is None:
         return None, (local_name(options.destination), *further)
-    if location.transport == "store":
+    if location.in_store:
         return None, (local_name(location.where), *further)
     return location, further
 

@@ -28,22 +28,20 @@ def pull(ctx: Context, name: str, options: PullOptions) -> Image:
     location = parse_location(name)
     if location is None:
         return _by_name(ctx, name, options)
-    match location.transport:
-        case "store":
-            return _for_platform(ctx, ctx.store.image(location.where), options)
-        case "registry":
-            reference = Reference.parse(location.where)
-            local = _fitting(ctx, _name_of(reference), options)
-            ctx.decided("image", lambda: _said(name, local, options))
-            return _by_policy(ctx, name, local, (reference,), options)
-        case _:
-            return _from_file(ctx, location, options)
+    if location.in_store:
+        return _for_platform(ctx, ctx.store.image(location.where), options)
+    if not location.in_registry:
+        return _from_file(ctx, location, options)
+    reference = Reference.parse(location.where)
+    local = _fitting(ctx, _name_of(reference), options)
+    ctx.decided("image", lambda: _said(name, local, options))
+    return _by_policy(ctx, name, local, (reference,), options)
 
 
 def tagged(ctx: Context, name: str, access: RegistryAccess) -> tuple[str, ...]:
     """The full names of all tags of a repository; InvalidValue for a name with a tag or of another transport."""
     location = parse_location(name)
-    if location is not None and location.transport != "registry":
+    if location is not None and not location.in_registry:
         raise InvalidValue(f"only a repository has tags: {name}")
     text = name if location is None else location.where
     if (short := parse_short(text)).tag or short.digest:
@@ -221,31 +219,17 @@ def copied(
 def _from_file(ctx: Context, location: Location, options: PullOptions) -> Image:
     """The image at a file location. An archive comes from a stranger: it moves no name of the store."""
     source = ctx.remote.source(location, options.access)
-    asked = options.moves_names and _is_named(location)
+    asked = options.moves_names and location.is_named
     return copied(ctx, source, _names_of(source, location), options.platform, free_only=not asked)
 
 
-def _is_named(location: Location) -> bool:
-    """Whether the user wrote a name behind the path, not the number of an image in it."""
-    return location.name is not None and not location.name.startswith("@")
-
-
 def _names_of(source: ImageSource, location: Location) -> tuple[str, ...]:
-    """What an image from a file is called here: as the user says, else as it is called there; one of a dir: has no
-    name."""
-    from builda.transfer.archive import OciArchiveSource
-    from builda.transfer.dockerarchive import DockerArchiveSource
-    from builda.transfer.layout import LayoutSource
+    """What the store calls an image from a file: as the user says, else as it is called there, if that has names."""
+    from builda.transfer.copy import NamedSource
 
-    if _is_named(location):
+    if location.is_named:
         return _full_names((location.name or "",), location)
-    match source:
-        case DockerArchiveSource():
-            return tuple(map(str, source.references()))
-        case OciArchiveSource() | LayoutSource():
-            return _full_names(tuple(sorted(source.names, key=lambda name: "/" not in name))[:1], location)
-        case _:
-            return ()
+    return _full_names(source.own_names(), location) if isinstance(source, NamedSource) else ()
 
 
 def _full_names(names: tuple[str, ...], location: Location) -> tuple[str, ...]:
@@ -272,8 +256,8 @@ def container_prefix(store: Store, name: str, image: Image) -> str:
     location = parse_location(name)
     text = name
     if location is not None:
-        is_name = location.transport in ("registry", "store")
-        said = location.where if is_name else location.name if _is_named(location) else None
+        is_name = location.in_registry or location.in_store
+        said = location.where if is_name else location.name if location.is_named else None
         text = said or (image.names[0] if image.names else location.transport)
     elif "@" not in name and _is_identity(store, name, image):
         text = image.names[0] if image.names else image.id.encoded[:12]

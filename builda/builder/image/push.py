@@ -36,7 +36,7 @@ def push(ctx: Context, name: str, destination: str | None, options: PushOptions)
 
 def _named(ctx: Context, location: Location, name: str) -> Location:
     """An archive that is given no name has the one that was pushed, so that it can be loaded under it."""
-    if location.transport not in ("docker-archive", "oci-archive") or location.name is not None:
+    if location.file is None or not location.file.is_archive or location.name is not None:
         return location
     full = ctx.store.images.full_name(name)
     return location if full is None or "@" in full else location._replace(name=full)
@@ -54,23 +54,21 @@ def write_to(ctx: Context, image: Image, location: Location, access: RegistryAcc
 
 def _fitting(location: Location, image: Image, options: PushOptions) -> PushOptions:
     """`options` with the OCI format for image layouts: others find no Docker manifest in them, as Buildah knows."""
-    if location.transport in ("oci", "oci-archive") and options.format is None and not image.is_index:
+    if location.file is not None and location.file.wants_oci and options.format is None and not image.is_index:
         return replace(options, format="oci")
     return options
 
 
 def _sink(ctx: Context, image: Image, location: Location, access: RegistryAccess) -> ImageSink:
-    match location.transport:
-        case "registry":
-            return ctx.remote.sink(Reference.parse(location.where), access, _relatives(image))
-        case "store":
-            from builda.transfer.stored import StoreSink
+    if location.in_registry:
+        return ctx.remote.sink(Reference.parse(location.where), access, _relatives(image))
+    if location.in_store:
+        from builda.transfer.stored import StoreSink
 
-            return StoreSink(ctx.store, (local_name(location.where),))
-        case _:
-            from builda.transfer.locate import open_sink
+        return StoreSink(ctx.store, (local_name(location.where),))
+    from builda.transfer.locate import open_sink
 
-            return open_sink(location)
+    return open_sink(location)
 
 
 def _relatives(image: Image) -> tuple[Reference, ...]:
@@ -95,15 +93,15 @@ def local_name(text: str) -> str:
 
 def _destination(image: Image, name: str, destination: str | None) -> Location:
     if destination is not None:
-        return parse_location(destination) or Location("registry", destination)
+        return parse_location(destination) or Location.at_registry(destination)
     try:
         if parse_short(name).registry is not None:
-            return Location("registry", name)
+            return Location.at_registry(name)
     except InvalidReference:
         pass
     if not image.names:
         raise InvalidValue(f"image has no name to push it to: {name}", hint="say where: builda push IMAGE DESTINATION")
-    return Location("registry", next((full for full in image.names if _short_of(full) == name), image.names[0]))
+    return Location.at_registry(next((full for full in image.names if _short_of(full) == name), image.names[0]))
 
 
 def _short_of(full: str) -> str:
