@@ -558,7 +558,7 @@ class Store:
         freed = 0
         from builda.fs.paths import discard
         from builda.store import locks
-        from builda.store.drivers.records import count
+        from builda.store.drivers.bookkeeping import count
 
         for name in layout.iter_names(self.layout.path("cache")):
             if name.endswith((".lock", ".users")):

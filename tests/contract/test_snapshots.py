@@ -1,6 +1,7 @@
-"""What every driver of snapshots keeps: overlay, fuse-overlayfs, plain, and trees in memory.
+"""What every driver of snapshots keeps: overlay, fuse-overlayfs, plain, trees in memory, and lists of files.
 
-A driver is tried through the interface that the builder uses: prepare, mount, cut, freeze, write, unpack, remove.
+A driver is tried through the interface that the builder uses: prepare, mount, cut, freeze, write, unpack, remove. Lists
+have no tree to mount, and nothing can be deleted in them: their files are changed on disk and recorded as layers are.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import socket
 import stat
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,9 +22,13 @@ from typing import NamedTuple
 
 import pytest
 
-from builda.errors import CorruptContent, NotFound
-from builda.fs.layer import AS_IS, Clamp
+from builda.errors import CorruptContent, IsolationUnavailable, NotFound
+from builda.events import ignore
+from builda.fs.compose import Spool
+from builda.fs.index import read_rows
+from builda.fs.layer import AS_IS, Clamp, apply, diff_trees, fingerprints
 from builda.fs.paths import discard
+from builda.fs.tar import iter_members
 from builda.linux import fuse
 from builda.linux import syscalls as sys_
 from builda.linux.mount import mounted
@@ -36,7 +42,10 @@ from tests.support.stores import another, files
 
 pytestmark = pytest.mark.root
 
-DRIVERS = ("overlay", "fuse-overlayfs", "plain", "memory")
+TREES = ("overlay", "fuse-overlayfs", "plain", "memory")
+DRIVERS = (*TREES, "composed")
+with_trees = pytest.mark.parametrize("work", TREES, indirect=True)
+"""For what lists do not promise."""
 TIME = 1_600_000_000
 
 
@@ -134,6 +143,50 @@ def tree_of(root: str) -> dict[str, File]:
     return found
 
 
+class ListWork(Work):
+    """A working list of files. What it holds is unpacked on disk to be seen, and to be changed."""
+
+    def change(self, do: Callable[[Path], object]) -> None:
+        data = io.BytesIO()
+        with self.unpacked() as (place, root):
+            before = fingerprints(root)
+            do(place)
+            diff_trees(before, root, data, clamp=AS_IS)
+        data.seek(0)
+        lists = self.store.lists
+        tree = lists.tree(self.key)
+        with Spool(lists.upper(self.key)) as spool:
+            tree.add(read_rows(iter_members(data), lambda member: spool.taken(member.content)), "", changed=True)
+        lists.save(self.key, tree)
+
+    def seen(self) -> dict[str, File]:
+        with self.unpacked() as (place, _):
+            return tree_of(f"{place}/.")
+
+    def again(self) -> Work:
+        return ListWork(
+            self.store, self.driver, self.driver.prepare_on(self.image, self.top), self.image, [*self.layers]
+        )
+
+    @contextmanager
+    def unpacked(self) -> Iterator[tuple[Path, int]]:
+        """A directory with the files of the list, and a descriptor of it."""
+        lists = self.store.lists
+        with tempfile.TemporaryDirectory() as directory:
+            root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fchmod(root, 0o755)
+                for snapshot in reversed(lists.lineage(self.key)):
+                    if os.path.exists(lists.path(snapshot, "fs/blob")):
+                        with lists.layer(snapshot) as archive:
+                            apply(archive, root, whiteouts="plain")
+                    else:
+                        apply(io.BytesIO(self.archive(snapshot)[0]), root, whiteouts="plain")
+                yield Path(directory), root
+            finally:
+                os.close(root)
+
+
 @pytest.fixture(params=DRIVERS)
 def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
     """An empty working tree of each driver."""
@@ -150,14 +203,19 @@ def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
             stack.callback(partial(subprocess.run, ["umount", "-l", place], check=True))
             store.keep_in_memory(str(place), 256 << 20)
         store.lease()
-        yield Work(store, store.snapshots, store.snapshots.prepare_on(None, None))
+        if driver == "composed":
+            yield ListWork(store, store.lists, store.lists.prepare_on(None, None))
+        else:
+            yield Work(store, store.snapshots, store.snapshots.prepare_on(None, None))
 
 
 def on(work: Work, *layers: bytes) -> Work:
     """A working tree on an image of these layers."""
     image = images.put(work.store, images.image(*layers))
-    _, key = work.store.prepare_for(image)
-    return Work(work.store, work.driver, key, image)
+    _, key = work.driver.prepare_for(image, ignore)
+    if isinstance(work, ListWork):
+        work.store.lists.stand_on(key, image, ignore)
+    return type(work)(work.store, work.driver, key, image)
 
 
 def fill(root: Path) -> None:
@@ -198,6 +256,7 @@ def test_what_was_frozen_is_seen_in_the_trees_above_it(work: Work) -> None:
     assert work.again().seen() == before
 
 
+@with_trees
 def test_a_frozen_layer_is_not_changed_by_the_tree_above_it(work: Work) -> None:
     work.change(fill)
     layer = work.freeze()
@@ -280,6 +339,7 @@ def test_an_unusual_root_directory_is_in_every_layer_with_files(work: Work) -> N
     assert work.names(layer) == [".", "f"]
 
 
+@with_trees
 def test_deletions_are_whiteouts(work: Work) -> None:
     work.change(fill)
     work.freeze()
@@ -290,6 +350,7 @@ def test_deletions_are_whiteouts(work: Work) -> None:
     assert "d" not in work.again().seen()
 
 
+@with_trees
 def test_what_was_made_and_deleted_between_two_layers_leaves_nothing(work: Work) -> None:
     work.change(fill)
     work.freeze()
@@ -299,6 +360,7 @@ def test_what_was_made_and_deleted_between_two_layers_leaves_nothing(work: Work)
     assert layer is None or "d/brief" not in str(work.names(layer))
 
 
+@with_trees
 def test_a_replaced_directory_hides_what_it_had(work: Work) -> None:
     work.change(fill)
     work.change(lambda root: (root / "d/old").touch())
@@ -315,6 +377,7 @@ def test_a_replaced_directory_hides_what_it_had(work: Work) -> None:
     assert names == {"d/new"}
 
 
+@with_trees
 def test_a_file_may_become_a_directory_and_a_directory_a_file(work: Work) -> None:
     work.change(fill)
     work.freeze()
@@ -334,6 +397,7 @@ def test_a_file_may_become_a_directory_and_a_directory_a_file(work: Work) -> Non
     }
 
 
+@with_trees
 def test_sockets_are_left_out_and_named(work: Work) -> None:
     def bind(root: Path) -> None:
         with socket.socket(socket.AF_UNIX) as bound:
@@ -357,7 +421,7 @@ def test_an_archive_unpacks_to_the_tree_that_it_was_made_of(work: Work) -> None:
 def test_the_same_tree_gives_the_same_archive(work: Work) -> None:
     work.change(fill)
     first = str(work.freeze())
-    other = Work(work.store, work.driver, work.driver.prepare_on(None, None))
+    other = type(work)(work.store, work.driver, work.driver.prepare_on(None, None))
     other.change(fill)
     clamp = Clamp(exact=TIME)
     assert work.archive(first, clamp) == other.archive(str(other.freeze()), clamp)
@@ -370,6 +434,7 @@ def test_times_are_clamped_while_the_archive_is_written(work: Work) -> None:
         assert {member.mtime for member in tar if ".wh." not in member.name} == {1000}
 
 
+@with_trees
 def test_images_layers_lie_on_each_other(work: Work) -> None:
     lower = images.layer({"a": None, "a/gone": b"1", "a/kept": b"2", "b": None, "b/x": b"3"})
     upper = images.layer({"a": None, "a/.wh.gone": b"", "a/kept": b"new", "b": None, "b/.wh..wh..opq": b"", "b/y": b""})
@@ -386,8 +451,11 @@ def test_a_layer_that_is_not_what_its_image_says_leaves_nothing(work: Work) -> N
     image = images.put(work.store, made)
     Path(work.store.blob_path(made.layer_digests[0])).write_bytes(images.pack(images.layer({"other": b"x"}), "gzip"))
     before = files(work.store)
+    begin: Callable[..., object] = work.driver.prepare_for
+    if not work.driver.driver.has_trees:  # a list leaves it to its first use
+        begin = work.driver.unpack
     with pytest.raises(CorruptContent):
-        work.store.prepare_for(image)
+        begin(image, ignore)
     assert files(work.store) == before
 
 
@@ -401,7 +469,7 @@ def test_a_remembered_layer_is_unpacked_on_another(work: Work) -> None:
     diff_id = Digest.of(tar)
     chain = chain_ids((Digest.of(b"below"), diff_id))[-1]
     layer = work.driver.unpack_layer(descriptor, diff_id, chain, work.top, lambda _: None)
-    above = Work(work.store, work.driver, work.driver.prepare_on(None, layer), None, [*work.layers, layer])
+    above = type(work)(work.store, work.driver, work.driver.prepare_on(None, layer), None, [*work.layers, layer])
     seen = above.seen()
     assert seen["added"].content == b"x"
     assert "empty" not in seen
@@ -444,4 +512,13 @@ def test_another_process_sees_the_trees_that_last(work: Work) -> None:
         other = store.kind_of(work.key)
         assert other.driver == work.driver.driver
         assert other.info(layer).committed
-        assert Work(store, other, work.key, None, [*work.layers]).seen() == work.seen()
+        assert type(work)(store, other, work.key, None, [*work.layers]).seen() == work.seen()
+
+
+@pytest.mark.parametrize("work", ["composed"], indirect=True)
+def test_without_trees_there_is_nothing_to_mount(work: Work) -> None:
+    assert not work.driver.driver.has_trees
+    with pytest.raises(IsolationUnavailable, match="lists of files instead of trees"):
+        work.driver.rootfs(work.key)
+    with pytest.raises(IsolationUnavailable, match="lists of files instead of trees"):
+        work.driver.view(None)

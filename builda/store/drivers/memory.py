@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from builda.store import layout
 from builda.store.drivers import MEMORY
+from builda.store.drivers.bookkeeping import opened
 from builda.store.drivers.overlay import OverlaySnapshots
 from builda.store.drivers.protocol import Driver, Info
-from builda.store.drivers.records import opened
 
 if TYPE_CHECKING:
     from builda.events import Emit

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar
 
 from builda.store.drivers import OVERLAY
+from builda.store.drivers.bookkeeping import ENTRY_SIZE, count, opened
 from builda.store.drivers.layered import Layered
 from builda.store.drivers.protocol import Driver
-from builda.store.drivers.records import ENTRY_SIZE, count, opened
 
 if TYPE_CHECKING:
     from builda.events import Emit

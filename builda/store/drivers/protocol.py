@@ -69,7 +69,7 @@ class Cut(NamedTuple):
 
 
 class Snapshots(Protocol):
-    """The snapshots of one store, by one driver. `records.Records` has the half of it that is bookkeeping."""
+    """The snapshots of one store, by one driver. `bookkeeping.Records` has the half of it that is bookkeeping."""
 
     @property
     def driver(self) -> Driver:
