@@ -18,7 +18,7 @@ _LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
 def write(directory: Path) -> tuple[Path, ...]:
     """Write every page to `directory`; their paths."""
     sys.path.insert(0, str(ROOT))
-    from builda.cli.group import make_group
+    from builda.cli.commands import make_group
     from builda.cli.manual import manual
 
     found = {**manual(make_group()), "Containerfile.in.5": of_format()}

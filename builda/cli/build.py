@@ -12,7 +12,7 @@ from builda.cli.buildview import build_view, ended, failed, stage_prefix, wants_
 from builda.cli.commit import annotation
 from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_named
 from builda.cli.logfile import logging_to, platform_logs
-from builda.cli.options import Duration, argument, listed, many, number, refused, switch, text
+from builda.cli.options import argument, duration, listed, many, number, refused, switch, text
 from builda.cli.output import print_line, print_words, write_file
 from builda.cli.secrets import agents_of, secrets_of
 from builda.cli.verb import verb
@@ -79,7 +79,7 @@ _OF_DOCKER = (
     text("--format", metavar="FORMAT", help="oci or docker.  [env: BUILDA_FORMAT, BUILDAH_FORMAT]"),
     switch("--layers", default=None, is_on=True, help="Make a layer of each step, and remember its result (default)."),
     switch("--no-cache", help="Do every step again."),
-    text("--cache-ttl", metavar="DURATION", type=Duration(), help="Do a step again if its result is older than this."),
+    duration("--cache-ttl", help="Do a step again if its result is older than this."),
     many("--cache-from", metavar="REPO", help="Look for results of steps in this repository, too."),
     many("--cache-to", metavar="REPO", help="Push the results of steps to this repository after the build."),
     switch("--explain-cache", help="Say for each step that is done again what differs from the remembered ones."),
@@ -98,7 +98,7 @@ _OF_DOCKER = (
     text("--iidfile-raw", "--raw-iidfile", metavar="FILE", help="The same without sha256:."),
     text("--metadata-file", metavar="FILE", help="Write the digests as JSON into this file."),
     text("--manifest", metavar="LIST", help="Append the image to this list, which is made when missing."),
-    text("--pull", metavar="POLICY", default="missing", bare="true", help="missing (default), always, never or newer."),
+    text("--pull", metavar="POLICY", bare="true", help="missing (default), always, never or newer."),
     switch("--quiet", "-q", help="Print the image ID only."),
     text(
         "--progress",

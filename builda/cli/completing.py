@@ -1,6 +1,6 @@
 """Completion: what can stand at the end of a command line, for the scripts of `shells`.
 
-The line is read by the rules of `verb.normalised`. Where no answer is known the shell completes file names.
+The line is read by the rules of `line`. Where no answer is known the shell completes file names.
 """
 
 from __future__ import annotations
@@ -8,16 +8,14 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-import click
+from typing import NamedTuple
 
 from builda.cli.complete import containers, images
-from builda.cli.options import Switch
-from builda.cli.verb import GIVEN, GLOBAL_OPTIONS, Verb
-
-if TYPE_CHECKING:
-    from builda.cli.group import Group
+from builda.cli.line import Given, by_flag
+from builda.cli.options import Argument, Option
+from builda.cli.session import Session
+from builda.cli.verb import GLOBAL_OPTIONS, HELP, Verb, session_for
+from builda.cli.verbs import ALIASES, OWN, VERBS, verb_named
 
 _SAFE = re.compile(r"[\w@%+=:,./!-]+")
 """Words that mean themselves to every shell; others, as from a hostile Containerfile, are not offered."""
@@ -80,11 +78,12 @@ class Answer(NamedTuple):
 class _Line(NamedTuple):
     """The words before the one to be completed, taken apart."""
 
-    context: click.Context
     verb: Verb | None
-    options: Mapping[str, click.Parameter]
+    options: Mapping[str, Option]
+    given: Given
+    """The texts of all options, by name."""
     arguments: Sequence[str]
-    waiting: click.Parameter | None
+    waiting: Option | None
     """The option whose value comes next."""
     ended: bool
     """Whether an argument or `--` has ended the options."""
@@ -92,15 +91,11 @@ class _Line(NamedTuple):
 
 def complete(shell: str, args: Sequence[str]) -> int:
     """Answer the script of `shell`, which has put its name into _BUILDA_COMPLETE and the line into `args`."""
-    from builda.cli.group import make_group
-
-    group = make_group()
-    with click.Context(group, info_name="builda"):
-        print(reply(group, shell, args))
+    print(reply(shell, args))
     return 0
 
 
-def reply(group: Group, shell: str, args: Sequence[str]) -> str:
+def reply(shell: str, args: Sequence[str]) -> str:
     """What builda prints for the script of `shell`, which has given `args`."""
     from builda.cli.shells import SHELLS
 
@@ -111,7 +106,7 @@ def reply(group: Group, shell: str, args: Sequence[str]) -> str:
         typed = incomplete.removesuffix(part) if incomplete.endswith(part) else ""
     else:
         *words, incomplete = args
-    answer = answered(group, words, incomplete, describe=SHELLS[shell].describes)
+    answer = answered(words, incomplete, describe=SHELLS[shell].describes)
     words_ = [word for word in answer.words if _SAFE.fullmatch(word.value)]
     kind = answer.kind
     if words_:
@@ -120,17 +115,17 @@ def reply(group: Group, shell: str, args: Sequence[str]) -> str:
     return "\n".join([kind, *lines])
 
 
-def answered(group: Group, words: Sequence[str], incomplete: str, *, describe: bool = False) -> Answer:
+def answered(words: Sequence[str], incomplete: str, *, describe: bool = False) -> Answer:
     """What can stand at the place of `incomplete`, after `words`."""
     if words and _AFTER_REDIRECTION.fullmatch(words[-1]):
         return Answer()
-    line = _read(group, words)
+    line = _read(words)
     if line.waiting is not None:
         return _value_of(line, line.waiting, incomplete)
     if not line.ended and incomplete.startswith("-"):
         return _options(line, incomplete)
     if line.verb is None:
-        return Answer() if line.ended else Answer(_starting(_verbs(group, line.context, describe=describe), incomplete))
+        return Answer() if line.ended else Answer(_starting(_verbs(describe=describe), incomplete))
     return _argument(line, incomplete)
 
 
@@ -142,10 +137,9 @@ def _split(line: str) -> list[str]:
     return [*words, ""] if not words or (line[-1:].isspace() and not line[:-1].endswith("\\")) else words
 
 
-def _read(group: Group, words: Sequence[str]) -> _Line:
-    context = click.Context(group, info_name="builda", resilient_parsing=True)
-    given: dict[str, tuple[str, ...]] = context.meta.setdefault(GIVEN, {})
-    options = _by_name([*GLOBAL_OPTIONS, *group.get_params(context)])
+def _read(words: Sequence[str]) -> _Line:
+    options = by_flag((*GLOBAL_OPTIONS, *OWN))
+    given: Given = {}
     verb: Verb | None = None
     arguments: list[str] = []
     ended = False
@@ -157,11 +151,10 @@ def _read(group: Group, words: Sequence[str]) -> _Line:
                 arguments.append(word)
                 ended = ended or not verb.interspersed
                 continue
-            found = group.get_command(context, word)
-            if not isinstance(found, Verb):
-                return _Line(context, None, {}, (), None, True)
-            verb, context = found, click.Context(found, parent=context, info_name=word, resilient_parsing=True)
-            options = {**options, **_by_name(found.get_params(context))}
+            if ALIASES.get(word, word) not in VERBS:
+                return _Line(None, {}, given, (), None, True)
+            verb = verb_named(word)
+            options = {**options, **by_flag((*verb.rows, HELP))}
         elif word == "--":
             ended = True
         else:
@@ -169,36 +162,26 @@ def _read(group: Group, words: Sequence[str]) -> _Line:
             if option is None:
                 continue
             if value is None and not queue:
-                return _Line(context, verb, options, arguments, option, ended)
-            name = str(option.name)
-            given[name] = (*given.get(name, ()), queue.popleft() if value is None else value)
-    return _Line(context, verb, options, arguments, None, ended)
+                return _Line(verb, options, given, arguments, option, ended)
+            given[option.name] = (*given.get(option.name, ()), queue.popleft() if value is None else value)
+    return _Line(verb, options, given, arguments, None, ended)
 
 
-def _by_name(params: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
-    return {name: param for param in params if isinstance(param, click.Option) for name in param.opts}
-
-
-def _option(word: str, options: Mapping[str, click.Parameter]) -> tuple[click.Parameter | None, str | None]:
+def _option(word: str, options: Mapping[str, Option]) -> tuple[Option | None, str | None]:
     """The option that takes a value, and that value if `word` has it; (None, None) for a switch or no option."""
     if word.startswith("--"):
         name, equals, value = word.partition("=")
         option = options.get(name)
-        if option is None or (not equals and _is_complete(option)):
+        if option is None or (not equals and option.takes_none):
             return None, None
         return option, value if equals else None
     for at, letter in enumerate(word[1:], start=2):
         option = options.get(f"-{letter}")
         if option is None:
             return None, None
-        if not _is_complete(option):
+        if not option.takes_none:
             return option, word[at:].removeprefix("=") or None
     return None, None
-
-
-def _is_complete(option: click.Parameter) -> bool:
-    """Whether it needs no value: a switch, or an option whose value stands behind `=` only."""
-    return isinstance(option, click.Option) and (option.is_flag or getattr(option, "bare", None) is not None)
 
 
 def _options(line: _Line, incomplete: str) -> Answer:
@@ -209,27 +192,23 @@ def _options(line: _Line, incomplete: str) -> Answer:
             return Answer()
         answer = _value_of(line, option, value)
         return Answer([word._replace(value=f"{name}={word.value}") for word in answer.words], answer.kind)
-    own = line.verb.get_params(line.context) if line.verb is not None else ()
-    ranked = [*_by_name(own), *line.options]  # those of the verb first
-    found = [
-        Word(name, _sentence(option))
-        for name in dict.fromkeys(ranked)
-        if isinstance(option := line.options[name], click.Option) and not option.hidden
-    ]
+    own = by_flag((*line.verb.rows, HELP)) if line.verb is not None else {}
+    names = dict.fromkeys([*own, *line.options])  # those of the verb first
+    found = [Word(name, _sentence(option)) for name in names if not (option := line.options[name]).hidden]
     return Answer(_starting(found, incomplete))
 
 
-def _sentence(option: click.Option) -> str:
+def _sentence(option: Option) -> str:
     return " ".join((option.help or "").split())
 
 
-def _value_of(line: _Line, option: click.Parameter, incomplete: str) -> Answer:
+def _value_of(line: _Line, option: Option, incomplete: str) -> Answer:
     """Values of an option; of a list those of its last part."""
-    if isinstance(option, Switch):
+    if option.kind == "switch":
         return Answer(_starting(map(Word, _BOOLEAN.split()), incomplete))
-    named = next((name for name in option.opts if name.startswith("--")), option.opts[0])
-    verb = line.verb.name or "" if line.verb is not None else ""
-    metavar = getattr(option, "metavar", None) or ""
+    named = option.long
+    verb = line.verb.name if line.verb is not None else ""
+    metavar = option.metavar or ""
     before, comma, last = incomplete.rpartition(",") if metavar.endswith("…") else ("", "", incomplete)
     choices = OF_VERB.get((verb, named)) or CHOICES.get(named)
     if choices is not None:
@@ -239,40 +218,46 @@ def _value_of(line: _Line, option: click.Parameter, incomplete: str) -> Answer:
         return Answer(_starting(map(Word, _stages(line)), incomplete))
     for kind, completer in _NAMED.items():
         if kind in metavar.split("|"):
-            return Answer([Word(value) for value in completer(line.context, option, incomplete)])
+            return Answer([Word(value) for value in _names(line, completer, incomplete)])
     return Answer(kind="dirs" if metavar == "DIR" else "files")
 
 
-_NAMED: Mapping[str, Callable[[click.Context, click.Parameter, str], list[str]]] = {
+_NAMED: Mapping[str, Callable[[Session, str], list[str]]] = {
     "CONTAINER": containers,
     "IMAGE": images,
 }
 """What options take a name of, by their metavars."""
 
 
+def _names(line: _Line, completer: Callable[[Session, str], list[str]], incomplete: str) -> list[str]:
+    with session_for(line.given) as session:
+        return completer(session, incomplete)
+
+
 def _argument(line: _Line, incomplete: str) -> Answer:
     assert line.verb is not None
-    params = [param for param in line.verb.params if isinstance(param, click.Argument)]
+    rows = [row for row in line.verb.rows if isinstance(row, Argument)]
     at = len(line.arguments)
-    if at >= len(params) and params and params[-1].nargs == -1:
-        at = len(params) - 1
-    if at >= len(params):
+    if at >= len(rows) and rows and rows[-1].repeats:
+        at = len(rows) - 1
+    if at >= len(rows):
         return Answer()
-    taken = set(line.arguments)
-    items = params[at].shell_complete(line.context, incomplete)
-    return Answer([Word(item.value) for item in items if item.type == "plain" and item.value not in taken])
+    row, taken = rows[at], set(line.arguments)
+    if row.complete is not None:
+        return Answer([Word(name) for name in _names(line, row.complete, incomplete) if name not in taken])
+    return Answer(_starting(map(Word, row.choices), incomplete))
 
 
-def _verbs(group: Group, context: click.Context, *, describe: bool) -> list[Word]:
-    from builda.cli.group import ALIASES, VERBS
-
+def _verbs(*, describe: bool) -> list[Word]:
     if not describe:
         return [Word(name) for name in sorted([*VERBS, *ALIASES])]
+    from builda.cli.commands import make_group, root_context
+
+    group, context = make_group(), root_context()
     words = []
     for name in sorted([*VERBS, *ALIASES]):
-        command = group.get_command(context, name)
-        assert command is not None
-        words.append(Word(name, f"as {ALIASES[name]}" if name in ALIASES else command.get_short_help_str(100)))
+        short = group.get_command(context, name).get_short_help_str(100)
+        words.append(Word(name, f"as {ALIASES[name]}" if name in ALIASES else short))
     return words
 
 
@@ -284,9 +269,8 @@ def _stages(line: _Line) -> list[str]:
     """The names of the stages of the Containerfile that the line builds, as far as no preprocessor makes them."""
     import os
 
-    given = line.context.find_root().meta.get(GIVEN, {})
     directory = line.arguments[0] if line.arguments else "."
-    names = given.get("file") or [os.path.join(directory, name) for name in ("Containerfile", "Dockerfile")]
+    names = line.given.get("file") or [os.path.join(directory, name) for name in ("Containerfile", "Dockerfile")]
     for name in names:
         text = _content(name)
         if text is not None:

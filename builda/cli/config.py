@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builda.cli import complete, groups
-from builda.cli.options import Duration, argument, listed, many, number, switch, text
+from builda.cli.options import argument, duration, listed, many, number, switch, text
 from builda.cli.verb import verb
 from builda.errors import CorruptContent, InvalidValue
 from builda.events import Warned
@@ -57,18 +57,11 @@ class Change(NamedTuple):
     text("--stop-signal", metavar="SIGNAL", help="The signal that stops a container."),
     listed("--onbuild", metavar="INSTRUCTION,…", help="Run this when the image is a base; - drops all."),
     text("--healthcheck", metavar="TEST", help="NONE, CMD … or CMD-SHELL …; empty removes it (docker format)."),
-    text("--healthcheck-interval", metavar="DURATION", type=Duration(), help="The time between two checks."),
-    text("--healthcheck-timeout", metavar="DURATION", type=Duration(), help="How long a check may take."),
+    duration("--healthcheck-interval", help="The time between two checks."),
+    duration("--healthcheck-timeout", help="How long a check may take."),
     number("--healthcheck-retries", help="Failures after which a container is unhealthy."),
-    text(
-        "--healthcheck-start-period",
-        metavar="DURATION",
-        type=Duration(),
-        help="The time in which failures do not count.",
-    ),
-    text(
-        "--healthcheck-start-interval", metavar="DURATION", type=Duration(), help="The time between checks meanwhile."
-    ),
+    duration("--healthcheck-start-period", help="The time in which failures do not count."),
+    duration("--healthcheck-start-interval", help="The time between checks meanwhile."),
     text("--author", help="Who made the image."),
     text("--created-by", help="What history says of the new layer."),
     text("--comment", help="A comment on the image (docker format)."),

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     text(
         "--pull",
         metavar="POLICY",
-        default="missing",
         bare="true",
         help="When to pull: missing (default), always (also when written bare), never or newer.",
     ),

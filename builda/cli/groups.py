@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from builda.cli.options import Duration, Params, Size, listed, many, number, refused, switch, text
+from builda.cli.options import Params, duration, listed, many, number, parse_size, refused, size, switch, text
 from builda.cli.settings import environment
 from builda.errors import InvalidValue, Unsupported
 
@@ -34,12 +32,7 @@ REGISTRY: Params = (
 )
 RETRY: Params = (
     number("--retry", help="Try again this often after a network failure.  [default: 3]"),
-    text(
-        "--retry-delay",
-        metavar="DURATION",
-        type=Duration(),
-        help="Wait this long between tries (default: longer each time).",
-    ),
+    duration("--retry-delay", help="Wait this long between tries (default: longer each time)."),
 )
 DECRYPTION: Params = (refused("--decryption-key", reason=_ENCRYPTION),)
 ENCRYPTION: Params = (
@@ -106,9 +99,9 @@ USERNS: Params = (
     listed("--group-add", metavar="GROUP,…", help="Give commands these groups too."),
 )
 RESOURCES: Params = (
-    text("--memory", "-m", metavar="SIZE", type=Size(), help="Limit memory."),
+    size("--memory", "-m", help="Limit memory."),
     text("--memory-swap", metavar="SIZE", help="Limit memory and swap together; -1 is no limit."),
-    text("--shm-size", metavar="SIZE", type=Size(), help="The size of /dev/shm.  [default: 64m]"),
+    size("--shm-size", help="The size of /dev/shm.  [default: 64m]"),
     listed("--ulimit", metavar="TYPE=SOFT[:HARD],…", help="Set resource limits."),
     text("--cgroup-parent", metavar="PATH", help="The cgroup under which commands run."),
     number("--cpu-period", help="The CFS period, in microseconds."),
@@ -221,8 +214,9 @@ def _with_password(creds: str | None) -> str | None:
 
     if not sys.stdin.isatty():
         raise InvalidValue("--creds has no password", hint="write --creds USER:PASSWORD, or use builda login")
-    password: str = click.prompt("Password", hide_input=True, err=True)
-    return f"{creds}:{password}"
+    from builda.cli.asking import ask
+
+    return f"{creds}:{ask('Password', hidden=True, err=True)}"
 
 
 def platform(values: Values) -> Platform | None:
@@ -274,21 +268,14 @@ def _known(platform: Platform) -> Platform:
     return platform
 
 
-def pull_policy(values: Values, said: str) -> PullPolicy:
-    """The pull policy of `--pull` or `--policy`, or what one of PULL_FLAGS says; InvalidValue for two of them."""
+def pull_policy(values: Values, said: str | None) -> PullPolicy:
+    """The pull policy `said` by --pull or --policy, or that of one of PULL_FLAGS; InvalidValue for two of them."""
     from builda.builder.options import parse_policy
 
     flags = [name for name in ("always", "never") if values.pop(f"pull_{name}", False)]
-    if len(flags) + (bool(flags) and _is_given("pull", "policy")) > 1:
+    if len(flags) + (bool(flags) and said is not None) > 1:
         raise InvalidValue("--pull, --pull-always and --pull-never cannot be used together", hint="write --pull=POLICY")
-    return parse_policy(flags[0] if flags else said)
-
-
-def _is_given(*names: str) -> bool:
-    """Whether one of these options stands on the command line."""
-    context = click.get_current_context(silent=True)
-    given = click.core.ParameterSource.COMMANDLINE
-    return context is not None and any(context.get_parameter_source(name) is given for name in names)
+    return parse_policy(flags[0] if flags else said or "missing")
 
 
 def image_format(said: str | None, environ: Mapping[str, str]) -> ImageFormat | None:
@@ -359,9 +346,9 @@ def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
         "runtime_flag": "runtime_flags",
     }
     taken: Values = {}
-    for param in (*NAMESPACES, *USERNS, *RESOURCES, *HOST, *PROCESS, *SECURITY, *OF_RUN):
-        if param.expose_value and param.name in values:
-            taken[renamed.get(param.name, param.name)] = values.pop(param.name)
+    for row in (*NAMESPACES, *USERNS, *RESOURCES, *HOST, *PROCESS, *SECURITY, *OF_RUN):
+        if row.name in values:
+            taken[renamed.get(row.name, row.name)] = values.pop(row.name)
     for name in ("userns_uid_map", "userns_gid_map"):
         taken[name] = ",".join(taken.get(name) or ()) or None
     taken["isolation"] = _isolation(taken.pop("isolation", None), environ) or ("oci" if taken.get("runtime") else None)
@@ -369,7 +356,7 @@ def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
     if environment(environ, "BUILDA_NOPIVOT", "BUILDAH_NOPIVOT"):
         taken["no_pivot"] = True
     if taken.get("memory_swap") is not None:
-        taken["memory_swap"] = -1 if taken["memory_swap"] == "-1" else Size().convert(taken["memory_swap"], None, None)
+        taken["memory_swap"] = -1 if taken["memory_swap"] == "-1" else parse_size(taken["memory_swap"])
     return RunOptions(**taken)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from builda.cli import complete
 from builda.cli.options import argument
 from builda.cli.output import print_line
@@ -23,18 +21,11 @@ def help_(session: Session, *, command: tuple[str, ...]) -> None:
     COMMAND can also be status, environment or files: what builda exits with, and what it reads.
     """
     from builda.cli import pages
+    from builda.cli.commands import page, root_context
 
     if len(command) > 1:
         raise InvalidValue(f"help of one command at a time: {' '.join(command)}")
-    root = click.get_current_context().find_root()
-    group = root.command
-    assert isinstance(group, click.Group)
-    if not command:
-        print_line(group.get_help(root))
-        return
-    if command[0] in pages.TOPICS:
-        print_line(pages.topic(command[0], root))
-        return
-    name, found, _ = group.resolve_command(root, [command[0]])
-    assert found is not None  # an unknown one has raised
-    print_line(found.get_help(click.Context(found, info_name=name, parent=root, **found.context_settings)))
+    if command and command[0] in pages.TOPICS:
+        print_line(pages.topic(command[0], root_context()))
+    else:
+        print_line(page(*command))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import click
-
 from builda.cli.options import Params, argument, switch, text
 from builda.cli.output import print_line
 from builda.cli.verb import verb
@@ -126,8 +124,10 @@ def _credentials(values: dict[str, str | bool | None]) -> Credentials:
         password = sys.stdin.read().rstrip("\r\n")
     if (username is None or password is None) and not sys.stdin.isatty():
         raise InvalidValue("no credentials were given", hint="use --username with --password-stdin")
+    from builda.cli.asking import ask
+
     if username is None:
-        username = click.prompt("Username")
+        username = ask("Username")
     if password is None:
-        password = click.prompt("Password", hide_input=True)
+        password = ask("Password", hidden=True)
     return Credentials(str(username), str(password))

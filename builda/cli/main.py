@@ -93,7 +93,7 @@ def each(items: Iterable[T], action: Callable[[T], None]) -> None:
 def _ended(args: Sequence[str]) -> int:
     import signal
 
-    from builda.cli.group import invoke
+    from builda.cli.invoke import invoke
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end_cleanly)

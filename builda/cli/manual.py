@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import click
 
 from builda.cli import pages
-from builda.cli.group import ALIASES, VERBS, Group
-from builda.cli.options import Option
+from builda.cli.commands import Group, rows_of
+from builda.cli.verbs import ALIASES, VERBS
 from builda.cli.versions import version_line
 
 _OPTION = re.compile(r"(?<![\w-])(--?[A-Za-z][\w-]*)")
@@ -25,7 +25,6 @@ def manual(group: Group) -> Mapping[str, str]:
     found = {"builda.1": _of_builda(group, context)}
     for name in VERBS:
         command = group.get_command(context, name)
-        assert command is not None
         found[f"builda-{name}.1"] = _of_verb(command, context)
     return {**found, **{f"builda-{alias}.1": f".so man1/builda-{name}.1\n" for alias, name in ALIASES.items()}}
 
@@ -92,8 +91,7 @@ def _of_verb(command: click.Command, parent: click.Context) -> str:
     for title, options in groups:
         parts += [f".SS {escaped(title)}\n"] if len(groups) > 1 else []
         parts += [listed(_records(options, context))]
-    refused = [(bold(param.opts[0]), param.refusal) for param in command.params if isinstance(param, Option)]
-    if rows := [(option, reason) for option, reason in refused if reason]:
+    if rows := [(bold(row.flags[0]), row.refusal) for row in rows_of(command) if row.refusal]:
         parts += [".SH OPTIONS THAT ARE REFUSED\n", "Buildah or docker have these.\n", listed(rows)]
     if examples := pages.examples(command):
         parts += [".SH EXAMPLES\n", literal(examples)]
@@ -108,7 +106,6 @@ def _others(name: str) -> str:
 def _verbs(group: Group, context: click.Context) -> Iterator[tuple[str, str]]:
     for name in sorted(VERBS):
         command = group.get_command(context, name)
-        assert command is not None
         names = [name, *(alias for alias, meant in ALIASES.items() if meant == name)]
         yield ", ".join(map(bold, names)), command.get_short_help_str(1000)
 

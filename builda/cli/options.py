@@ -1,87 +1,104 @@
-"""The kinds of options that Buildah's command line has, as tables of rows: what a verb takes is a list.
+"""The rows of which a verb's command line consists: its options and arguments, as plain values.
 
-pflag's rules hold, not click's: a switch may be written `--quiet=false`, never `--quiet false`; options that split at
-commas do so as CSV. An option that builda does not have is *declared* refused, with the reason that its use prints.
+`line` reads a command line by them and gives the verb's function its values; `commands` makes click's options of them
+where help, a manual page or a complaint is wanted; `completing` offers them. An option that builda does not have is
+*declared* refused, with the reason that its use prints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import click
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from builda.errors import InvalidValue
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
-    _IntType: TypeAlias = click.ParamType[int]
-else:
-    _IntType = click.ParamType  # a generic class for type checkers, but not at run time in every click
+    from builda.cli.session import Session
 
-Params: TypeAlias = tuple[click.Parameter, ...]
+Kind: TypeAlias = Literal["switch", "text", "number", "size", "duration", "many", "list", "answer"]
+"""What becomes of what is written: a boolean, the text, a whole number, bytes, nanoseconds, all texts as they are, all
+texts split at commas. An "answer" is no value: --help and --version."""
 
 
-class Option(click.Option):
-    """An option that takes a value; `bare` is the value it has when written without one (None: it needs one)."""
+class Option(NamedTuple):
+    """An option as users write it (`flags`) and as the verb's function gets it (its argument `name`)."""
 
+    flags: Sequence[str]
+    name: str
+    kind: Kind = "text"
+    metavar: str | None = None
+    help: str | None = None
+    default: Any = None
     bare: str | None = None
-    has_off = False
-    """Whether a false value asks for nothing, so that an option that is refused is taken with it."""
+    """Its value when it is written without one; None if it needs one."""
+    is_on: bool = False
+    """Whether a switch is on, or may be, where it is not written."""
+    hidden: bool = False
     refusal: str | None = None
+    has_off: bool = False
+    """Whether a false value asks for nothing, so that an option that is refused is taken with it."""
 
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Its names and help, with the value behind `=` where it can only stand there."""
-        record = super().get_help_record(ctx)
-        if record is None or self.bare is None or self.is_flag:
-            return record
-        return record[0].replace(f" {self.metavar}", f"[={self.metavar}]"), record[1]
+    @property
+    def takes_none(self) -> bool:
+        """Whether it is complete without a value; it has one only behind `=`."""
+        return self.bare is not None or self.kind == "answer"
+
+    @property
+    def long(self) -> str:
+        """Its first name with two dashes; the only one, where that has one dash."""
+        return next((flag for flag in self.flags if flag.startswith("--")), self.flags[0])
 
 
-class Switch(Option):
-    """An option that is on when written bare; `--name=false` turns it off."""
+class Argument(NamedTuple):
+    """A positional argument. `repeats`: the rest of the line is its value."""
 
-    bare = "true"
-    has_off = True
+    name: str
+    required: bool = True
+    repeats: bool = False
+    choices: Sequence[str] = ()
+    complete: Callable[[Session, str], list[str]] | None = None
+    """The words for the shell that begin so."""
 
-    def __init__(self, names: Sequence[str], *, is_on: bool = False, **attributes: Any) -> None:
-        super().__init__(names, is_flag=True, **attributes)
-        self.is_on = is_on
 
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Its names and help; with `[=false]` where it is on without being named."""
-        record = super().get_help_record(ctx)
-        return record if record is None or not self.is_on else (f"{record[0]}[=false]", record[1])
-
-    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Store the text that `verb.normalised` always gives, instead of a constant."""
-        parser.add_option(obj=self, opts=self.opts, dest=self.name, action="store", nargs=1)
+Row: TypeAlias = Option | Argument
+Params: TypeAlias = tuple[Row, ...]
 
 
 def switch(*names: str, default: bool | None = False, is_on: bool = False, **more: Any) -> Option:
     """A boolean option; `default=None` keeps "not said" apart. `is_on`: not said is on, or may be."""
-    return Switch(names, default=default, type=click.BOOL, is_on=is_on or default is True, **more)
+    on = is_on or default is True
+    return Option(*_named(names), "switch", default=default, bare="true", is_on=on, has_off=True, **more)
 
 
-def text(*names: str, metavar: str = "TEXT", bare: str | None = None, **more: Any) -> Option:
+def text(*names: str, metavar: str = "TEXT", **more: Any) -> Option:
     """An option with one value."""
-    option = Option(names, metavar=metavar, **more)
-    option.bare = bare
-    return option
+    return Option(*_named(names), metavar=metavar, **more)
 
 
 def number(*names: str, metavar: str = "N", **more: Any) -> Option:
     """An option with one whole number."""
-    return Option(names, metavar=metavar, type=click.INT, **more)
+    return Option(*_named(names), "number", metavar, **more)
+
+
+def size(*names: str, metavar: str = "SIZE", **more: Any) -> Option:
+    """An option with a number of bytes: `64m`, `1g`, `100`, in units of 1024."""
+    return Option(*_named(names), "size", metavar, **more)
+
+
+def duration(*names: str, metavar: str = "DURATION", **more: Any) -> Option:
+    """An option with a time in Go's syntax, given in nanoseconds: `1h30m`, `2.5s`, `300ms`."""
+    return Option(*_named(names), "duration", metavar, **more)
 
 
 def many(*names: str, metavar: str = "TEXT", **more: Any) -> Option:
     """A repeatable option whose values are taken whole (pflag's StringArray)."""
-    return Option(names, metavar=metavar, multiple=True, **more)
+    return Option(*_named(names), "many", metavar, default=(), **more)
 
 
 def listed(*names: str, metavar: str = "TEXT,…", **more: Any) -> Option:
     """A repeatable option whose values are split at commas (pflag's StringSlice)."""
-    return Option(names, metavar=metavar, multiple=True, callback=_split, **more)
+    return Option(*_named(names), "list", metavar, default=(), **more)
 
 
 def refused(*names: str, reason: str, takes_value: bool = True, has_off: bool = False) -> Option:
@@ -89,38 +106,69 @@ def refused(*names: str, reason: str, takes_value: bool = True, has_off: bool = 
 
     With `has_off`, or without a value, `--name=false` is taken: it asks for nothing.
     """
-    kind = Option if takes_value else Switch
-    option = kind(names, hidden=True, expose_value=False)
-    option.has_off = has_off or not takes_value
-    option.refusal = reason
-    return option
+    row = text(*names) if takes_value else switch(*names)
+    return row._replace(hidden=True, refusal=reason, has_off=has_off or not takes_value)
 
 
-def argument(name: str, *, complete: Callable[..., Any] | None = None, **more: Any) -> click.Argument:
-    """A positional argument."""
-    return click.Argument([name], shell_complete=complete, **more)
+def answer(*names: str, help: str) -> Option:  # noqa: A002  # as in every row
+    """An option that ends the line with an answer of its own."""
+    return Option(*_named(names), "answer", help=help)
 
 
-class Size(_IntType):
-    """`64m`, `1g`, `100`: bytes, in units of 1024."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes of the text `value`."""
-        from builda.mounts import parse_size
-
-        return parse_size(value) if isinstance(value, str) else int(value)
+def argument(name: str, *, nargs: int = 1, required: bool | None = None, **more: Any) -> Argument:
+    """A positional argument; nargs=-1 is all that are left, and none of them is required unless that is said."""
+    repeats = nargs == -1
+    return Argument(name, not repeats if required is None else required, repeats, **more)
 
 
-class Duration(_IntType):
-    """`1h30m`, `2.5s`, `300ms`: nanoseconds, in Go's syntax."""
+def _named(names: Sequence[str]) -> tuple[Sequence[str], str]:
+    """The flags, and the name of the value: the one without dashes, else the first long flag as Python spells it."""
+    own = [name for name in names if not name.startswith("-")]
+    if own:
+        return [name for name in names if name.startswith("-")], own[0]
+    long = next((name for name in names if name.startswith("--")), names[0])
+    return names, long.lstrip("-").replace("-", "_")
 
-    name = "duration"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Nanoseconds of the text `value`."""
-        return parse_duration(value) if isinstance(value, str) else int(value)
+def value_of(row: Option, texts: Sequence[str]) -> Any:
+    """What the verb's function gets for an option that stands on the line with these texts.
+
+    ValueError or InvalidValue if one of them means nothing.
+    """
+    match row.kind:
+        case "switch":
+            return boolean(texts[-1])
+        case "number":
+            return int(texts[-1])
+        case "size":
+            return parse_size(texts[-1])
+        case "duration":
+            return parse_duration(texts[-1])
+        case "many":
+            return tuple(texts)
+        case "list":
+            return split_commas(texts)
+        case _:
+            return texts[-1]
+
+
+def boolean(value: str) -> bool:
+    """A switch's value in the words that click takes; ValueError for another."""
+    word = value.strip().lower()
+    if word not in _ON | _OFF:
+        raise ValueError(value)
+    return word in _ON
+
+
+_ON = frozenset({"1", "true", "t", "yes", "y", "on"})
+_OFF = frozenset({"0", "false", "f", "no", "n", "off"})
+
+
+def parse_size(value: str) -> int:
+    """Bytes of `64m`, `1g` or `100`, in units of 1024; InvalidValue otherwise."""
+    from builda.mounts import parse_size as parse
+
+    return parse(value)
 
 
 def parse_duration(value: str) -> int:
@@ -131,10 +179,6 @@ def parse_duration(value: str) -> int:
     if found is None:
         raise InvalidValue(f"not a duration: {value}", hint="write numbers with units, as in 1h30m, 10s or 300ms")
     return found
-
-
-def _split(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
-    return split_commas(values)
 
 
 def split_commas(values: Sequence[str]) -> tuple[str, ...]:

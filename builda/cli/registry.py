@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @verb(
     argument("image"),
-    text("--policy", metavar="POLICY", default="missing", help="missing (default), always, never or newer."),
+    text("--policy", metavar="POLICY", help="missing (default), always, never or newer."),
     switch("--quiet", "-q", help="Show no progress."),
     switch("--all-tags", "-a", help="Fetch every tag of the repository, and print the ID of each image."),
     groups.PLATFORM,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     groups.HIDDEN,
     example="builda pull --platform linux/arm64 docker.io/library/alpine:3.20",
 )
-def pull(session: Session, *, image: str, policy: str, all_tags: bool, quiet: bool, **values: Any) -> None:
+def pull(session: Session, *, image: str, policy: str | None, all_tags: bool, quiet: bool, **values: Any) -> None:
     """Fetch an image into the store, and print its ID.
 
     IMAGE is a name, or a transport with its argument: docker://, oci:, oci-archive:, docker-archive:, dir:.

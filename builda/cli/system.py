@@ -4,35 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from builda.cli.options import argument, switch, text
 from builda.cli.output import print_json, print_line, print_template
 from builda.cli.verb import verb
-from builda.cli.versions import IMAGE_SPEC, RUNTIME_SPEC, version_line
+from builda.cli.versions import IMAGE_SPEC, RUNTIME_SPEC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from builda.cli.session import Session
-
-
-def version_option() -> click.Option:
-    """`--version` of `builda` itself."""
-
-    def show(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-        if value and not ctx.resilient_parsing:
-            print_line(version_line())
-            ctx.exit()
-
-    return click.Option(
-        ["--version", "-v"],
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=show,
-        help="Print the version and leave.",
-    )
 
 
 @verb(
@@ -91,7 +71,7 @@ def info(session: Session, *, debug: bool, template: str | None) -> None:
 
 
 @verb(
-    argument("shell", required=False, type=click.Choice(["bash", "zsh", "fish"])),
+    argument("shell", required=False, choices=("bash", "zsh", "fish")),
     interspersed=True,
     example='eval "$(builda completion bash)"     # in ~/.bashrc; zsh and fish work alike',
 )

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Builda, clean_environ
 
 # What a light verb must not load: each costs milliseconds that the promises of start-up do not have.
-HEAVY = frozenset({"urllib3", "pyroute2", "tqdm", "zstandard", "isal", "filelock", "subprocess", "tempfile", "asyncio"})
+HEAVY = frozenset("urllib3 pyroute2 tqdm zstandard isal filelock subprocess tempfile asyncio click gettext".split())
 
 
 def imported(builda: Builda, *args: str) -> frozenset[str]:
@@ -45,7 +45,6 @@ def test_version_loads_next_to_nothing(builda: Builda) -> None:
 def test_light_verbs_load_nothing_heavy(builda: Builda, args: list[str]) -> None:
     loaded = {name.partition(".")[0] for name in imported(builda, *args)}
     assert not loaded & HEAVY
-    assert "click" in loaded
 
 
 def test_images_loads_no_other_verb(builda: Builda) -> None:

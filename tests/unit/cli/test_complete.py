@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import pytest
 
 from builda.builder.options import parse_policy
 from builda.cli import buildview, filters, groups, inspect, settings
 from builda.cli.completing import CHOICES, OF_VERB, answered, reply
-from builda.cli.group import ALIASES, VERBS, make_group
+from builda.cli.line import by_flag
 from builda.cli.pages import TOPICS
 from builda.cli.verb import GLOBAL_OPTIONS
+from builda.cli.verbs import ALIASES, VERBS, verb_named
 from builda.host import probe
 from builda.store import drivers
 
@@ -20,7 +20,7 @@ from builda.store import drivers
 def offered(line: str) -> list[str]:
     """The words for the end of `line`."""
     *words, incomplete = line.split(" ")
-    return [word.value for word in answered(make_group(), words, incomplete).words]
+    return [word.value for word in answered(words, incomplete).words]
 
 
 @pytest.mark.parametrize(
@@ -62,22 +62,22 @@ def test_verbs_are_completed_by_all_their_names() -> None:
 @pytest.mark.parametrize("line", ["bud > x", "bud 2>> x", "images < x", "bud -f x", "bud --iidfile=x", "copy c x"])
 def test_files_are_left_to_the_shell(line: str) -> None:
     *words, incomplete = line.split(" ")
-    words_, kind = answered(make_group(), words, incomplete)
+    words_, kind = answered(words, incomplete)
     assert not words_
     assert kind == "files"
 
 
 def test_directories_where_only_they_are_meant() -> None:
-    assert answered(make_group(), ["--root"], "x").kind == "dirs"
-    assert answered(make_group(), ["bud"], "--cert-dir=x").kind == "dirs"
+    assert answered(["--root"], "x").kind == "dirs"
+    assert answered(["bud"], "--cert-dir=x").kind == "dirs"
 
 
 def test_bash_replaces_only_what_follows_a_break() -> None:
-    assert reply(make_group(), "bash", ["builda bud --pull=al", "al"]) == "words\nalways"
-    assert reply(make_group(), "bash", ["builda bud --pul", "--pul"]) == "words\n--pull"
-    assert reply(make_group(), "bash", ["builda images --filter dang", "dang"]) == "nospace\ndangling="
-    assert reply(make_group(), "bash", ["builda 'unfinished wo", "wo"]) == "files"
-    assert reply(make_group(), "bash", ["", ""]).startswith("words\n")
+    assert reply("bash", ["builda bud --pull=al", "al"]) == "words\nalways"
+    assert reply("bash", ["builda bud --pul", "--pul"]) == "words\n--pull"
+    assert reply("bash", ["builda images --filter dang", "dang"]) == "nospace\ndangling="
+    assert reply("bash", ["builda 'unfinished wo", "wo"]) == "files"
+    assert reply("bash", ["", ""]).startswith("words\n")
 
 
 def test_stages_of_the_containerfile_that_is_built(tmp_path: Path) -> None:
@@ -85,19 +85,14 @@ def test_stages_of_the_containerfile_that_is_built(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("FROM a AS two\n  from b as tests\nFROM c AS t$(id)\nFROM d\n# FROM x AS tno\n")
     assert offered(f"bud --target= {tmp_path}") == []
     assert offered(f"bud -f {tmp_path}/other --target t") == ["two", "tests", "t$(id)"]
-    words = reply(make_group(), "fish", ["bud", "-f", f"{tmp_path}/other", "--target", "t"])
+    words = reply("fish", ["bud", "-f", f"{tmp_path}/other", "--target", "t"])
     assert words == "words\ntwo\t\ntests\t"
     assert offered(f"bud -f {tmp_path} --target t") == []
 
 
 def test_every_option_with_choices_exists() -> None:
-    group = make_group()
-    context = click.Context(group)
-    commands = {name: group.get_command(context, name) for name in VERBS}
-    options: dict[str, set[str]] = {"": {name for option in GLOBAL_OPTIONS for name in option.opts}}
-    for name, command in commands.items():
-        assert command is not None
-        options[name] = {opt for param in command.params for opt in param.opts}
+    options = {name: set(by_flag(verb_named(name).rows)) for name in VERBS}
+    options[""] = set(by_flag(GLOBAL_OPTIONS))
     everywhere = set().union(*options.values())
     assert set(CHOICES) <= everywhere
     missing = [(verb, name) for verb, name in OF_VERB if name not in options[verb]]

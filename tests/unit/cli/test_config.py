@@ -27,7 +27,7 @@ BEFORE = ImageConfig(
 
 
 def values_of(*args: str) -> Mapping[str, Any]:
-    return config.make_context("config", [*args, "c"]).params
+    return config.read([*args, "c"], {}, path="builda config").values(config.rows)
 
 
 def configured(*args: str, said: list[Event] | None = None) -> ImageConfig:

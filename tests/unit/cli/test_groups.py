@@ -9,32 +9,30 @@ import pytest
 
 from builda.builder.options import RegistryAccess
 from builda.cli import groups
+from builda.cli.line import read
 from builda.cli.options import parse_duration, split_commas
 from builda.cli.run import statuses, variables
-from builda.cli.verb import verb
 from builda.errors import InvalidValue, Unsupported
 from builda.oci.descriptor import Platform
 from builda.plan import RunOptions
 
 
 def values_of(*args: str) -> dict[str, Any]:
-    command = verb(
-        groups.NAMESPACES,
-        groups.USERNS,
-        groups.RESOURCES,
-        groups.HOST,
-        groups.PROCESS,
-        groups.SECURITY,
-        groups.OF_RUN,
-        groups.REGISTRY,
-        groups.RETRY,
-        groups.PLATFORM,
-        groups.PULL_FLAGS,
-        groups.COMPRESSION,
-        example="x",
-        name="t",
-    )(lambda session, **values: None)
-    return command.make_context("t", list(args)).params
+    rows = (
+        *groups.NAMESPACES,
+        *groups.USERNS,
+        *groups.RESOURCES,
+        *groups.HOST,
+        *groups.PROCESS,
+        *groups.SECURITY,
+        *groups.OF_RUN,
+        *groups.REGISTRY,
+        *groups.RETRY,
+        *groups.PLATFORM,
+        *groups.PULL_FLAGS,
+        *groups.COMPRESSION,
+    )
+    return read(args, rows, (), {}, path="builda t", interspersed=False).values(rows)
 
 
 def run_options(*args: str, environ: Mapping[str, str] | None = None) -> RunOptions:
@@ -123,8 +121,12 @@ def test_a_platform_may_be_named_in_two_ways() -> None:
 
 def test_pull_policies_and_their_hidden_flags() -> None:
     assert groups.pull_policy(values_of(), "true") == "always"
-    assert groups.pull_policy(values_of("--pull-never"), "missing") == "never"
-    assert groups.pull_policy(values_of("--pull-always"), "missing") == "always"
+    assert groups.pull_policy(values_of(), None) == "missing"
+    assert groups.pull_policy(values_of("--pull-never"), None) == "never"
+    assert groups.pull_policy(values_of("--pull-always"), None) == "always"
+    for said, flags in (("missing", ("--pull-always",)), (None, ("--pull-always", "--pull-never"))):
+        with pytest.raises(InvalidValue, match="cannot be used together"):
+            groups.pull_policy(values_of(*flags), said)
     with pytest.raises(InvalidValue, match="unknown pull policy: often"):
         groups.pull_policy(values_of(), "often")
 

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
 from builda.cli import pages
-from builda.cli.group import ALIASES, VERBS, make_group
+from builda.cli.commands import make_group
 from builda.cli.manual import escaped, manual
 from builda.cli.options import Option
+from builda.cli.verbs import ALIASES, VERBS, verb_named
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,16 +45,13 @@ def test_every_verb_and_alias_has_a_page(directory: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(VERBS))
 def test_a_page_has_every_option_with_its_help(directory: Path, name: str) -> None:
-    group = make_group()
-    command = group.get_command(click.Context(group), name)
-    assert command is not None
     text = shown(directory / f"builda-{name}.1")
-    for param in command.params:
-        if isinstance(param, Option) and param.refusal:
-            assert param.opts[0] in text
-        elif isinstance(param, click.Option) and not param.hidden:
-            assert all(option in text for option in param.opts)
-            assert " ".join((param.help or "").split()) in text
+    for row in verb_named(name).rows:
+        if isinstance(row, Option) and row.refusal:
+            assert row.flags[0] in text
+        elif isinstance(row, Option) and not row.hidden:
+            assert all(flag in text for flag in row.flags)
+            assert " ".join((row.help or "").split()) in text
 
 
 def test_the_page_of_builda_has_what_decides_besides_options(directory: Path) -> None:

@@ -5,22 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import click
 import pytest
 
 import builda
 from builda.cli import pages
-from builda.cli.group import ALIASES, VERBS, make_group
+from builda.cli.commands import page
 from builda.cli.main import status_of
+from builda.cli.options import Option
+from builda.cli.verbs import ALIASES, VERBS, verb_named
 
 INTERNAL = {"BUILDA_COMPLETE", "BUILDA_CALLER_UID"}
-
-
-def page(name: str) -> str:
-    group = make_group()
-    command = group.get_command(click.Context(group), name)
-    assert command is not None
-    return command.get_help(click.Context(command, info_name=name, **command.context_settings))
 
 
 def test_the_options_of_build_stand_under_headings() -> None:
@@ -37,13 +31,10 @@ def test_the_options_of_build_stand_under_headings() -> None:
 
 @pytest.mark.parametrize("name", sorted(VERBS))
 def test_no_option_is_lost_under_headings(name: str) -> None:
-    group = make_group()
-    command = group.get_command(click.Context(group), name)
-    assert command is not None
     text = page(name)
-    for param in command.params:
-        if isinstance(param, click.Option) and not param.hidden:
-            assert max(param.opts, key=len) in text
+    for row in verb_named(name).rows:
+        if isinstance(row, Option) and not row.hidden:
+            assert max(row.flags, key=len) in text
 
 
 def test_a_short_page_has_one_list() -> None:

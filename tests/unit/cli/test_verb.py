@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-import click
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from builda.cli.group import ALIASES, VERBS, in_our_words, make_group
-from builda.cli.options import Option, Switch, argument, listed, many, number, refused, switch, text
-from builda.cli.verb import GIVEN, GLOBAL_OPTIONS, Verb, verb
+from builda.cli import commands
+from builda.cli.line import Given, Odd
+from builda.cli.options import Argument, Option, argument, listed, many, number, refused, switch, text
+from builda.cli.verb import GLOBAL_OPTIONS, HELP, Verb, verb
+from builda.cli.verbs import ALIASES, OWN, VERBS, verb_named
 from builda.errors import InvalidValue, Unsupported
 
 OPTIONS = (
@@ -31,20 +35,21 @@ OPTIONS = (
 
 @pytest.mark.parametrize("name", [None, *VERBS])
 def test_no_two_parameters_share_a_name(name: str | None) -> None:
-    group = make_group()
-    command = group if name is None else group.get_command(click.Context(group), name)
-    assert command is not None
-    params = command.get_params(click.Context(command))
-    written = [option for param in params for option in (*param.opts, *param.secondary_opts)]
-    assert sorted(set(written)) == sorted(written)
+    rows = (*GLOBAL_OPTIONS, *OWN) if name is None else (*verb_named(name).rows, HELP)
+    flags = [flag for row in rows if isinstance(row, Option) for flag in row.flags]
+    assert sorted(set(flags)) == sorted(flags)
+    assert len({row.name for row in rows}) == len(rows)
 
 
 @pytest.fixture
 def parse() -> Callable[..., dict[str, Any]]:
-    def parsed(*args: str, **attributes: Any) -> dict[str, Any]:
+    """What a verb with OPTIONS is given for a line, with `click` what click makes of it."""
+
+    def parsed(*args: str, click: bool = False, **attributes: Any) -> dict[str, Any]:
         command = verb(*OPTIONS, example="x", name="t", **attributes)(lambda session, **values: None)
-        ctx = command.make_context("t", list(args))
-        return {**ctx.params, "given": ctx.meta[GIVEN]}
+        everywhere: Given = {}
+        line = command.read(args, everywhere, path="builda t")
+        return {**(commands.values(command, "t", line) if click else line.values(command.rows)), "given": everywhere}
 
     return parsed
 
@@ -151,66 +156,132 @@ def test_global_options_may_follow_the_verb(parse: Callable[..., dict[str, Any]]
 
 
 def test_an_unknown_option_comes_with_the_nearest(parse: Callable[..., dict[str, Any]]) -> None:
-    with pytest.raises(click.NoSuchOption) as caught:
+    with pytest.raises(InvalidValue, match=r"^unknown flag: --nam$") as caught:
         parse("--nam", "x", "c")
-    error = in_our_words(caught.value)
-    assert str(error) == "unknown flag: --nam"
-    assert error.hint == "did you mean --name?"
+    assert caught.value.hint == "did you mean --name?"
 
 
 def test_a_missing_value_and_a_wrong_one_name_the_option(parse: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(InvalidValue, match="flag needs an argument: --name"):
         parse("--name")
-    with pytest.raises(click.BadParameter) as caught:
-        parse("--retry", "many", "c")
-    assert str(in_our_words(caught.value)) == "invalid value for --retry: 'many' is not a valid integer"
+    with pytest.raises(InvalidValue, match=r"^invalid value for --retry: 'many' is not a valid integer$"):
+        parse("--retry", "many", "c", click=True)
 
 
 def test_a_missing_argument_is_named(parse: Callable[..., dict[str, Any]]) -> None:
-    with pytest.raises(click.MissingParameter) as caught:
-        parse()
-    assert str(in_our_words(caught.value)) == "missing argument: CONTAINER"
+    with pytest.raises(InvalidValue, match=r"^missing argument: CONTAINER$"):
+        parse(click=True)
+
+
+@pytest.mark.parametrize("written", [["--retry", "many", "c"], ["--quiet=maybe", "c"], [], ["--help"], ["c", "-h"]])
+def test_what_is_wrong_or_asks_for_help_is_left_to_click(
+    parse: Callable[..., dict[str, Any]], written: list[str]
+) -> None:
+    with pytest.raises(Odd):
+        parse(*written, interspersed=True)
 
 
 ALL = sorted({*VERBS, *ALIASES})
 
 
-@pytest.fixture(scope="module")
-def group() -> click.Group:
-    return make_group()
-
-
 @pytest.mark.parametrize("name", ALL)
-def test_every_verb_is_there_with_help_and_an_example(group: click.Group, name: str) -> None:
-    with click.Context(group) as ctx:
-        command = group.get_command(ctx, name)
-        assert isinstance(command, Verb)
-        assert command.name == ALIASES.get(name, name)
-        assert command.epilog
-        assert command.epilog.startswith(("builda", "c=", "m=", "eval"))
-        text_ = command.get_help(click.Context(command, parent=ctx, **command.context_settings))
-    assert "Example" in text_
+def test_every_verb_is_there_with_help_and_an_example(name: str) -> None:
+    found = verb_named(name)
+    assert found.name == ALIASES.get(name, name)
+    assert found.example.startswith(("builda", "c=", "m=", "eval"))
+    assert "Example" in commands.page(name)
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))
-def test_no_option_of_a_verb_is_declared_twice_or_without_words(group: click.Group, name: str) -> None:
-    command = group.get_command(click.Context(group), name)
-    assert command is not None
-    names = [one for param in command.params if isinstance(param, Option) for one in param.opts]
-    assert len(names) == len(set(names))
-    for param in command.params:
-        if isinstance(param, Option) and param.refusal is None:
-            assert param.help, param.name
+def test_every_option_says_what_it_is(name: str) -> None:
+    for row in verb_named(name).rows:
+        if isinstance(row, Option) and row.refusal is None:
+            assert row.help, row.name
 
 
 def test_global_options_all_say_what_they_are() -> None:
-    for option in GLOBAL_OPTIONS:
-        assert isinstance(option, Option)
-        assert option.help or option.hidden
-        assert isinstance(option, Switch) or option.bare is None
+    for row in GLOBAL_OPTIONS:
+        assert isinstance(row, Option)
+        assert row.help or row.hidden
+        assert row.kind == "switch" or row.bare is None
 
 
-def test_an_unknown_verb_comes_with_the_nearest(group: click.Group) -> None:
+def test_an_unknown_verb_comes_with_the_nearest() -> None:
     with pytest.raises(InvalidValue, match="unknown command: comit") as caught:
-        group.resolve_command(click.Context(group), ["comit"])
+        verb_named("comit")
     assert caught.value.hint == "did you mean commit?"
+
+
+SAMPLES: Mapping[str, Sequence[str]] = {
+    "switch": ["true", "false", "1", "0", "T", "F", "Yes", "no", "on", "OFF", " true ", "y", "n"],
+    "text": ["x", "", "-", "a,b", 'a"b', "a=b", " ", "--x"],
+    "number": ["0", "5", "-1", " 7 ", "1_000", "+3"],
+    "size": ["0", "64m", "1G", "10 kb"],
+    "duration": ["0", "1h30m", "2.5s", "+300ms", " 1s "],
+    "many": ["x", "", "a,b", "-"],
+    "list": ["x", "", "a,b", ",a,,b", '"a,b",c'],
+}
+"""Texts that each kind of option takes."""
+WRONG: Mapping[str, Sequence[str]] = {
+    "switch": ["maybe", "2"],
+    "number": ["", "x", "1.5", "0x10"],
+    "size": ["", "x", "1q"],
+    "duration": ["", "x", "5"],
+    "list": ['"a', '"a"b'],
+}
+"""Texts that it does not take."""
+
+
+def options_of(found: Verb) -> Iterator[tuple[Option, list[str]]]:
+    """Every option that builda has, with the arguments that the verb needs besides."""
+    required = [row.name for row in found.rows if isinstance(row, Argument) and row.required]
+    for row in found.rows:
+        if isinstance(row, Option) and row.refusal is None:
+            yield row, required
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_click_reads_every_option_as_we_do(name: str) -> None:
+    """Our reader and click make the same of a line, so that help and complaints tell of what happens."""
+    found = verb_named(name)
+    command = commands.Command(found)
+    for row, required in options_of(found):
+        texts = SAMPLES[row.kind]
+        tries = [[f"{flag}={one}"] for flag in row.flags for one in texts]
+        tries += [[f"{row.long}={one}", f"{row.long}={other}"] for one, other in pairwise(texts)]
+        tries += [[flag] if row.bare is not None else [flag, texts[0]] for flag in row.flags]
+        for written in tries:
+            line = found.read([*written, *required], {}, path="builda t")
+            ours, theirs = line.values(found.rows), command.make_context("t", line.words()).params
+            assert ours == theirs, written
+            assert type(ours[row.name]) is type(theirs[row.name]), written
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_click_says_what_is_wrong_with_a_text_that_we_do_not_take(name: str) -> None:
+    found = verb_named(name)
+    for row, required in options_of(found):
+        for wrong in WRONG.get(row.kind, ()):
+            line = found.read([f"{row.long}={wrong}", *required], {}, path="builda t")
+            with pytest.raises(Odd):
+                line.values(found.rows)
+            with pytest.raises(InvalidValue):
+                commands.values(found, "t", line)
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+@given(words=st.lists(st.sampled_from(["a", "b", "", "-", "bash", "--", "zsh"]), max_size=4))
+@settings(max_examples=25, deadline=None)
+def test_click_gives_arguments_their_places_as_we_do(name: str, words: list[str]) -> None:
+    found = verb_named(name)
+    try:
+        line = found.read(words, {}, path="builda t")
+    except InvalidValue:
+        return  # what looks like an option
+    try:
+        ours = line.values(found.rows)
+    except Odd:
+        with pytest.raises(InvalidValue):
+            commands.values(found, "t", line)
+    else:
+        assert ours == commands.values(found, "t", line)

@@ -1,0 +1,36 @@
+"""How a command line comes to its verb's function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from builda.cli.line import Given, Line, Odd, read
+from builda.cli.verb import GLOBAL_OPTIONS, Verb, session_for
+from builda.cli.verbs import OWN, verb_named
+
+
+def invoke(args: Sequence[str]) -> int:
+    """Run one command line; its exit status."""
+    given: Given = {}
+    top = read(args or ["--help"], OWN, GLOBAL_OPTIONS, given, path="builda", interspersed=False)
+    if top.options or not top.arguments:
+        from builda.cli import commands
+
+        commands.answer(top)
+    name, *rest = top.arguments
+    verb = verb_named(name)
+    values = _values(verb, name, verb.read(rest, given, path=f"builda {name}"))
+    with session_for(given) as session:
+        verb(session, values)
+    return 0
+
+
+def _values(verb: Verb, called: str, line: Line) -> dict[str, Any]:
+    """What the verb's function gets. Where that is not plain, click shows the help or says what is wrong."""
+    try:
+        return line.values(verb.rows)
+    except Odd:
+        from builda.cli import commands
+
+        return commands.values(verb, called, line)
