@@ -83,8 +83,6 @@ CIRCLES: dict[frozenset[str], str] = {
     frozenset(
         {"linux.detached", "linux.fuse"}
     ): "a mount by fuse-overlayfs is made and opened by each other's functions",
-    frozenset({"linux.subids", "linux.userns"}): "a type only",
-    frozenset({"store.fsck", "store.gc", "store.store"}): "the store's type only",
 }
 """Modules that still import each other, and why. The list may only become shorter."""
 

@@ -16,8 +16,7 @@ from builda.linux.userns import mapping_refused
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:
-    from builda.linux.subids import IdMap
-    from builda.linux.userns import Maps
+    from builda.linux.userns import IdMap, Maps
 
 __all__ = [
     "Mode",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from builda.events import Emit
     from builda.linux.mount import Mount
     from builda.linux.stopping import Stop
-    from builda.linux.subids import IdMap
+    from builda.linux.userns import IdMap
 
 
 # What container engines hide of /proc and /sys, and what they let be read only.

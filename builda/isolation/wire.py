@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from builda.isolation.spec import Process, Sandbox
     from builda.linux.detached import Description
     from builda.linux.mount import Mount
-    from builda.linux.subids import IdMap
+    from builda.linux.userns import IdMap
 
     class Runtime(TypedDict):
         """The OCI runtime that the child starts instead of the command, which the bundle then names."""

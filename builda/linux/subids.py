@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import IsolationUnavailable
 
-Kind: TypeAlias = Literal["uid", "gid"]
-IdMap: TypeAlias = tuple[tuple[int, int, int], ...]
-"""Rows of /proc/PID/uid_map: first id inside, first id outside, how many."""
+if TYPE_CHECKING:
+    from builda.linux.userns import IdMap
 
+Kind: TypeAlias = Literal["uid", "gid"]
 ENOUGH = 65536
 """Ids that an image may use; below are those that accounts of a machine have."""
 _LEAST = 1000  # system users of every distribution end below

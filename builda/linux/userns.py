@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from builda.errors import InvalidValue, IsolationUnavailable, NotFound
 from builda.values import NamedTuple
@@ -16,7 +16,9 @@ from builda.values import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from builda.linux.subids import IdMap
+
+IdMap: TypeAlias = tuple[tuple[int, int, int], ...]
+"""Rows of /proc/PID/uid_map: first id inside, first id outside, how many."""
 
 _WHOLE = (0, 0, 0xFFFFFFFF)
 _INITIAL = 0xEFFFFFFD  # the inode of the first user namespace, part of the kernel's interface

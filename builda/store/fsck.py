@@ -16,7 +16,7 @@ from builda.store.gc import content_of
 from builda.store.layout import Damaged
 
 if TYPE_CHECKING:
-    from builda.store.store import Store
+    from builda.store.parts import Parts
 
 
 class Findings(NamedTuple):
@@ -26,15 +26,15 @@ class Findings(NamedTuple):
     leftovers: tuple[str, ...]
 
 
-def examine(store: Store) -> Findings:
+def examine(store: Parts) -> Findings:
     """What is wrong in the store. Changes nothing; reads every blob."""
     with store.unwarned():  # the findings name the records
         return _examined(store)
 
 
-def _examined(store: Store) -> Findings:
+def _examined(store: Parts) -> Findings:
     faults = [f"blob does not match its digest: sha256:{name}" for name in _damaged_blobs(store)]
-    for image in store.iter_images():
+    for image in store.images.iter():
         for digest in _missing(store, image.digest):
             faults.append(f"image {image.id.encoded[:12]} misses a blob: {digest}")
     faults += _broken_containers(store)
@@ -43,7 +43,7 @@ def _examined(store: Store) -> Findings:
     return Findings(tuple(faults), tuple(_leftovers(store)))
 
 
-def repair(store: Store) -> tuple[str, ...]:
+def repair(store: Parts) -> tuple[str, ...]:
     """What was done: blobs and records that are not what they should be are removed, the record of an image that is
     whole is written again."""
     done = []
@@ -62,7 +62,7 @@ def repair(store: Store) -> tuple[str, ...]:
     return tuple(done)
 
 
-def _damaged_blobs(store: Store) -> Iterator[str]:
+def _damaged_blobs(store: Parts) -> Iterator[str]:
     import hashlib
 
     for name in layout.iter_names(store.layout.path("blobs/sha256")):
@@ -71,13 +71,13 @@ def _damaged_blobs(store: Store) -> Iterator[str]:
                 yield name
 
 
-def _missing(store: Store, digest: Digest) -> list[Digest]:
+def _missing(store: Parts, digest: Digest) -> list[Digest]:
     wanted = [Digest("sha256", encoded) for encoded in sorted(content_of(store, digest))] or [digest]
     return [item for item in wanted if not os.path.exists(store.blobs.path(item))]
 
 
-def _broken_containers(store: Store) -> Iterator[str]:
-    for container in store.iter_containers():
+def _broken_containers(store: Parts) -> Iterator[str]:
+    for container in store.containers.iter():
         for snapshot in {container.base, container.snapshot, *(layer.snapshot for layer in container.layers)}:
             try:
                 store.snapshots.lineage(snapshot)
@@ -85,20 +85,20 @@ def _broken_containers(store: Store) -> Iterator[str]:
                 yield f"container {container.name}: {error}"
 
 
-def _dangling(store: Store) -> list[str]:
+def _dangling(store: Parts) -> list[str]:
     """Names that point at no image."""
     return [
         name
-        for name, target in store.names().items()
+        for name, target in store.images.names().items()
         if not os.path.exists(store.layout.path("images", f"{Digest.parse(target).encoded}.json"))
     ]
 
 
-def _damaged_records(store: Store) -> set[str]:
+def _damaged_records(store: Parts) -> set[str]:
     """The records of images, names, containers and snapshots that cannot be read."""
-    for _ in store.iter_images():  # each that cannot be read is reported to the store
+    for _ in store.images.iter():  # each that cannot be read is reported to the store
         pass
-    for _ in store.iter_containers():
+    for _ in store.containers.iter():
         pass
     for snapshot in layout.iter_names(store.layout.path("snapshots")):
         try:
@@ -110,8 +110,8 @@ def _damaged_records(store: Store) -> set[str]:
     return store.damaged
 
 
-def _repaired(store: Store, path: str) -> str:
-    kind, _, name = path.removeprefix(f"{store.root}/").partition("/")
+def _repaired(store: Parts, path: str) -> str:
+    kind, _, name = path.removeprefix(f"{store.layout.root}/").partition("/")
     if kind == "images" and _is_written_again(store, name.removesuffix(".json")):
         return f"wrote record again: {path}"
     if kind == "containers":  # what it worked in goes with the next sweep
@@ -121,20 +121,21 @@ def _repaired(store: Store, path: str) -> str:
     return f"removed record: {path}"
 
 
-def _is_written_again(store: Store, encoded: str) -> bool:
+def _is_written_again(store: Parts, encoded: str) -> bool:
     from builda.oci.descriptor import Descriptor
     from builda.oci.manifest import parse
 
     digest = Digest("sha256", encoded)
     try:
         data = store.blobs.read(digest)
-        store.put_image(Descriptor(media_type=parse(data).media_type, digest=digest, size=len(data)))
+        store.lease()
+        store.images.put(Descriptor(media_type=parse(data).media_type, digest=digest, size=len(data)), ())
     except BuildaError:  # its content is not whole either
         return False
     return True
 
 
-def _leftovers(store: Store) -> Iterator[str]:
+def _leftovers(store: Parts) -> Iterator[str]:
     where = store.layout
     horizon = leases.horizon(where, time.time())
     for name in layout.iter_names(where.path("ingest")):

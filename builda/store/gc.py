@@ -19,7 +19,7 @@ from builda.store.images import reference_in
 from builda.store.layout import Damaged, Layout
 
 if TYPE_CHECKING:
-    from builda.store.store import Store
+    from builda.store.parts import Parts
 
 
 _CLOCK_REALTIME_COARSE = 5
@@ -33,7 +33,7 @@ class Marked(NamedTuple):
     snapshots: frozenset[str]
 
 
-def sweep(store: Store) -> int:
+def sweep(store: Parts) -> int:
     """Remove everything that nothing refers to; the bytes of it, as far as they are known without looking into trees.
 
     Two sweeps never run at once; everything else may.
@@ -69,16 +69,16 @@ def _begin(where: Layout, stack: ExitStack) -> None:
             raise
 
 
-def mark(store: Store) -> Marked:
+def mark(store: Parts) -> Marked:
     """Everything that images, remembered steps and working containers stand on."""
     blobs: set[str] = set()
     snapshots: set[str] = set()
     chains: set[str] = set()
-    for image in store.iter_images():
+    for image in store.images.iter():
         _mark_manifest(store, image.digest, image.media_type, blobs, chains)
     for digest in _unreadable(store, "images"):
         _mark_manifest(store, Digest("sha256", digest.removesuffix(".json")), None, blobs, chains)
-    for container in store.iter_containers():
+    for container in store.containers.iter():
         for snapshot in (container.snapshot, container.base, *(layer.snapshot for layer in container.layers)):
             _mark_lineage(store, snapshot, snapshots)
         blobs.update(layer.blob.digest.encoded for layer in container.layers if layer.blob is not None)
@@ -96,14 +96,14 @@ def mark(store: Store) -> Marked:
     return Marked(frozenset(blobs), frozenset(snapshots))
 
 
-def content_of(store: Store, digest: Digest) -> frozenset[str]:
+def content_of(store: Parts, digest: Digest) -> frozenset[str]:
     """The blobs that an image or index consists of, by their digits; none if its manifest is not there."""
     blobs: set[str] = set()
     _mark_manifest(store, digest, None, blobs, set())
     return frozenset(blobs)
 
 
-def _mark_manifest(store: Store, digest: Digest, media_type: str | None, blobs: set[str], chains: set[str]) -> None:
+def _mark_manifest(store: Parts, digest: Digest, media_type: str | None, blobs: set[str], chains: set[str]) -> None:
     from builda.oci.config import chain_ids, parse_config
     from builda.oci.manifest import Index, parse
 
@@ -125,13 +125,13 @@ def _mark_manifest(store: Store, digest: Digest, media_type: str | None, blobs: 
         )
 
 
-def _unreadable(store: Store, kind: str) -> list[str]:
+def _unreadable(store: Parts, kind: str) -> list[str]:
     """What is behind `kind/` in the paths of records that could not be read."""
     place = store.layout.path(kind, "")
     return [path.removeprefix(place) for path in store.damaged if path.startswith(place)]
 
 
-def _mark_lineage(store: Store, snapshot: str | None, snapshots: set[str]) -> None:
+def _mark_lineage(store: Parts, snapshot: str | None, snapshots: set[str]) -> None:
     while snapshot is not None and snapshot not in snapshots:
         snapshots.add(snapshot)
         try:
@@ -160,7 +160,7 @@ def _sweep_diffs(where: Layout) -> None:
             layout.unlink(where, where.path("diffs", name))
 
 
-def _sweep_snapshots(store: Store, marked: frozenset[str], horizon: float) -> int:
+def _sweep_snapshots(store: Parts, marked: frozenset[str], horizon: float) -> int:
     """Upper ones go before those they stand on, and one that is spared spares all below it."""
     spared, freed = set(marked), 0
     going = [name for name in layout.iter_names(store.layout.path("snapshots")) if name not in marked]
@@ -175,14 +175,14 @@ def _sweep_snapshots(store: Store, marked: frozenset[str], horizon: float) -> in
     return freed
 
 
-def _size(store: Store, snapshot: str) -> int:
+def _size(store: Parts, snapshot: str) -> int:
     try:
         return max(0, store.snapshots.info(snapshot).size)
     except (NotFound, Damaged):
         return 0
 
 
-def _depth(store: Store, snapshot: str) -> int:
+def _depth(store: Parts, snapshot: str) -> int:
     below: set[str] = set()
     _mark_lineage(store, snapshot, below)
     return len(below)
@@ -212,7 +212,7 @@ def _remove(where: Layout, path: str) -> None:
         os.close(directory)
 
 
-def _sweep_containers(store: Store, horizon: float) -> None:
+def _sweep_containers(store: Parts, horizon: float) -> None:
     """Directories that a killed process left without a record, and notes that it runs something."""
     where = store.layout
     for name in layout.iter_names(where.path("containers")):
@@ -233,7 +233,7 @@ def _sweep_chains(where: Layout) -> None:
                 os.unlink(where.path("chains", name))
 
 
-def _sweep_references(store: Store, horizon: float) -> None:
+def _sweep_references(store: Parts, horizon: float) -> None:
     """Names that point at no image, which is what is left when an image is tagged while it is removed."""
     where = store.layout
     for name in layout.iter_names(where.path("refs")):

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from builda.builder.context import Context
     from builda.linux.mount import Mount
-    from builda.linux.subids import IdMap, IdRange, Kind
+    from builda.linux.subids import IdRange, Kind
+    from builda.linux.userns import IdMap
     from builda.plan import RunOptions
     from builda.store.drivers.protocol import Driver
     from builda.store.store import Store, WorkingContainer

@@ -1,0 +1,45 @@
+"""What the sweep and the check of a store ask of it: its parts, and the damage that was found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from builda.store.blobs import Blobs
+    from builda.store.containers import Containers
+    from builda.store.drivers.protocol import Snapshots
+    from builda.store.images import Images
+    from builda.store.layout import Damaged, Layout
+    from builda.store.steps import Steps
+
+
+class Parts(Protocol):
+    """A store, as those see it that work on all of it."""
+
+    layout: Layout
+    blobs: Blobs
+    images: Images
+    damaged: set[str]
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """The driver of new trees."""
+
+    @property
+    def containers(self) -> Containers:
+        """The working containers' records."""
+
+    @property
+    def steps(self) -> Steps:
+        """The remembered steps."""
+
+    def report(self, error: Damaged) -> None:
+        """Remember that a record could not be read, and warn of it once."""
+
+    def unwarned(self) -> AbstractContextManager[None]:
+        """No warning of damaged records during the block."""
+
+    def lease(self) -> None:
+        """From now on nothing that this process makes or reuses is garbage to others."""
