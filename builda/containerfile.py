@@ -257,12 +257,13 @@ def preprocessed(
 def _written(error: ContainerfileError, name: str, data: bytes) -> str | None:
     """The lines around an error as they stand in the file, be it this one or one that it includes."""
     from builda.frontend.parse import excerpt
+    from builda.frontend.preprocess import read_include
 
-    if error.file != name:
-        data = Path(error.file).read_bytes()
     try:
+        if error.file != name:
+            data = read_include(error.file)
         source = SourceText.of(decode(data, error.file), error.file)
-    except ContainerfileError:  # no text, which is the error then
+    except (ContainerfileError, InvalidValue, OSError):  # there is no text, and the error says so
         return None
     return excerpt(source, Location(error.file, error.line))
 

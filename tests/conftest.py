@@ -15,12 +15,14 @@ import pytest
 from hypothesis import settings
 
 from builda.linux import syscalls
+from tests.support import forked
 from tests.support.base_images import busybox_tree, debian_tar
 
 REPOSITORY = Path(__file__).parents[1]
+PROGRAM = str(Path(sys.executable).with_name("builda"))
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Undo what a shell does to jobs in the background: an ignored SIGINT stays ignored in every child.
 
     As root, have a mount namespace: two test runs do not see each other's mounts, and none outlives its run.
@@ -28,6 +30,8 @@ def pytest_configure() -> None:
     # a first example also pays for lazy imports, so no example has a deadline
     settings.register_profile("builda", deadline=None)
     settings.load_profile("builda")
+    if config.getoption("--long"):
+        os.environ[forked.START_ALWAYS] = "1"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid() == 0:
@@ -65,10 +69,12 @@ class Builda:
     root: Path
     runroot: Path
     environ: dict[str, str] = field(default_factory=dict)
+    starts: bool = field(default=False, kw_only=True)
+    """Start the program for each verb, instead of forking a process that has imported it (tests.support.forked)."""
 
     @property
     def command(self) -> list[str]:
-        return [str(Path(sys.executable).with_name("builda")), "--root", str(self.root), "--runroot", str(self.runroot)]
+        return [PROGRAM, "--root", str(self.root), "--runroot", str(self.runroot)]
 
     def run(
         self,
@@ -81,17 +87,24 @@ class Builda:
         **environ: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run a verb; its output is captured."""
-        result = subprocess.run(
-            [*self.command, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            input=given,
-            stdin=subprocess.DEVNULL if given is None else None,
-            cwd=cwd,
-            pass_fds=pass_fds,
-            env={**clean_environ(), **self.environ, **environ},
-            timeout=seconds,
-        )
+        command = [*self.command, *map(str, arguments)]
+        variables = {**clean_environ(), **self.environ, **environ}
+        if not self.starts and command[0] == PROGRAM and forked.can_run((*self.environ, *environ)):
+            result = forked.run(
+                command, environ=variables, directory=cwd, given=given, pass_fds=pass_fds, seconds=seconds
+            )
+        else:
+            result = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                input=given,
+                stdin=subprocess.DEVNULL if given is None else None,
+                cwd=cwd,
+                pass_fds=pass_fds,
+                env=variables,
+                timeout=seconds,
+            )
         if check and result.returncode != 0:
             raise AssertionError(f"builda {' '.join(map(str, arguments))}: {result.returncode}\n{result.stderr}")
         return result
@@ -114,9 +127,10 @@ def clean_environ() -> dict[str, str]:
 
 
 @pytest.fixture
-def builda(tmp_path: Path) -> Iterator[Builda]:
+def builda(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Builda]:
     """builda on an empty store."""
-    made = Builda(tmp_path / "store", tmp_path / "run")
+    starts = request.node.get_closest_marker("starts") is not None
+    made = Builda(tmp_path / "store", tmp_path / "run", starts=starts)
     yield made
     places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for place in reversed(places):

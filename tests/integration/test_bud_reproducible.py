@@ -10,7 +10,7 @@ from tests.conftest import Builda
 from tests.integration.test_bud import make_context
 from tests.support.corpus import CASES, Case
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.starts]
 
 OWN = (
     Case("link-into-new", "FROM scratch\nCOPY --link f g /new/place/\n", {"f": "f", "g": "g"}),

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import Builda, clean_environ
 from tests.support.registry import Registry, registry
 
-pytestmark = [pytest.mark.root, pytest.mark.network]
+pytestmark = [pytest.mark.root, pytest.mark.network, pytest.mark.starts]
 
 SCRIPT = """
 set -euo pipefail

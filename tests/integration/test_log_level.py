@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Builda, clean_environ
 from tests.support.registry import PASSWORD, USER, registry
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.starts]
 
 
 def test_a_build_says_its_mode_driver_keys_names_and_mounts(builda: Builda, base: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Builda
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.starts]
 
 
 def script(builda: Builda, base: str, number: int) -> str:
