@@ -1,4 +1,4 @@
-"""What all tests share. On CI a test that skips for lack of set-up fails: the set-up is CI's job."""
+"""What all tests share. On CI a test that is skipped for lack of set-up fails: see tests/support/needs.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from builda.linux import syscalls
-from tests.support import forked
+from tests.support import forked, needs
 from tests.support.base_images import busybox_tree, debian_tar
 
 REPOSITORY = Path(__file__).parents[1]
@@ -51,15 +51,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result has no type here
-    if report.skipped and os.environ.get("CI") and not item.get_closest_marker("long"):
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("machine"):
+        if mark.args[0] is not None:
+            needs.not_here(mark.args[0])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    lacks_setup = report.skipped and call.excinfo is not None and not isinstance(call.excinfo.value, needs.NotHere)
+    if lacks_setup and os.environ.get("CI") and not item.get_closest_marker("long"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if "right" not in reason and "kernel" not in reason:
-            report.outcome = "failed"
-            report.longrepr = f"skipped on CI, where everything must be set up: {reason}"
+        report.outcome = "failed"
+        report.longrepr = f"skipped on CI, where everything must be set up: {reason}"
+    return report
 
 
 @dataclass(frozen=True)

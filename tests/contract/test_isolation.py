@@ -19,6 +19,7 @@ from builda.errors import BuildaError, CommandFailed
 from builda.isolation.spec import Rlimit, User
 from builda.isolation.tree import TreeIsolation
 from builda.linux import caps
+from tests.support import needs
 from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the unit tests
 
 pytestmark = pytest.mark.root
@@ -62,7 +63,7 @@ def test_the_status_is_the_commands(box: Any) -> None:
 
 def test_a_signal_is_128_and_its_number(box: Any) -> None:
     if box.isolation.name == "oci":
-        pytest.skip("the kernel gives process 1, which the command is here, no signal that it sends itself")
+        needs.not_here("the kernel gives process 1, which the command is here, no signal that it sends itself")
     assert box.run("sh", "-c", "kill -TERM $$") == 128 + signal.SIGTERM
 
 

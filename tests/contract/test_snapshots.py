@@ -37,7 +37,7 @@ from builda.oci.config import chain_ids
 from builda.oci.digest import Digest
 from builda.store.drivers.protocol import Snapshots
 from builda.store.store import Image, Store
-from tests.support import images
+from tests.support import images, needs
 from tests.support.stores import another, files
 
 pytestmark = pytest.mark.root
@@ -192,7 +192,7 @@ def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
     """An empty working tree of each driver."""
     driver = request.param
     if driver == "fuse-overlayfs" and (lacking := fuse.lacking()) is not None:
-        pytest.skip(f"the right to serve file systems is lacking: {lacking}")
+        needs.not_here(f"no right to serve file systems: {lacking}")
     with ExitStack() as stack:
         named = None if driver == "memory" else driver
         store = stack.enter_context(Store.open(tmp_path / "store", tmp_path / "run", driver=named))
@@ -505,7 +505,7 @@ def test_nothing_is_prepared_on_what_is_not_there(work: Work) -> None:
 
 def test_another_process_sees_the_trees_that_last(work: Work) -> None:
     if not work.driver.driver.lasts:
-        pytest.skip("no right of another process to this one's memory")
+        needs.not_here("no right of another process to this one's memory")
     work.change(fill)
     layer = str(work.freeze())
     with another(work.store) as store:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Builda
+from tests.support import needs
 from tests.support.rootless import rootless
 
 pytestmark = pytest.mark.root
@@ -368,7 +369,7 @@ def test_a_context_with_sockets_and_pipes_warns_and_leaves_sockets_out(
     assert "no file matches" not in said
 
 
-@pytest.mark.skipif(shutil.which("newuidmap") is None, reason="newuidmap is not installed")
+@needs.program("newuidmap")
 def test_a_file_that_may_not_be_read_is_named(busybox: Path) -> None:
     with rootless() as user:
         place = user.home / "c"

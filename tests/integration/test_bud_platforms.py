@@ -9,12 +9,13 @@ import pytest
 
 from builda.linux import binfmt
 from tests.conftest import Builda
+from tests.support import needs
 from tests.support.registry import registry
 
 pytestmark = pytest.mark.root
 BOTH = "linux/amd64,linux/s390x"
-NO_EMULATOR = pytest.mark.skipif(
-    os.uname().machine != "x86_64" or binfmt.runs("s390x", "amd64"), reason="this kernel runs s390x programs"
+NO_EMULATOR = needs.machine(
+    "a kernel that runs no s390x programs" if os.uname().machine != "x86_64" or binfmt.runs("s390x", "amd64") else None
 )
 
 

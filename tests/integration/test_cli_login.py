@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Builda
+from tests.support import needs
 from tests.support import registry as support
 
 pytestmark = [
     pytest.mark.network,
-    pytest.mark.skipif(support.PROGRAM is None, reason="docker-registry is not installed"),
+    needs.program("docker-registry"),
 ]
 
 

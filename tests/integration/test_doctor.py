@@ -17,12 +17,13 @@ import yaml
 
 from builda.host.podmanifest import BEST_FIRST
 from tests.conftest import Builda
-from tests.support.pods import in_pod, runtime_is_there
+from tests.support import needs
+from tests.support.pods import in_pod
 from tests.support.rootless import rootless
 
 EXAMPLES = Path(__file__).parents[2] / "examples/kubernetes"
 
-needs_runtime = pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+needs_runtime = needs.program("crun", "runc")
 
 
 def diagnosed(profile: str, given: Path, *options: str) -> tuple[dict[str, object], int]:

@@ -16,10 +16,10 @@ import pytest
 
 from builda.linux import fuse
 from tests.conftest import Builda, clean_environ
-from tests.support.pods import runtime_is_there
+from tests.support import needs
 
 LACKING = fuse.lacking()
-pytestmark = [pytest.mark.root, pytest.mark.skipif(LACKING is not None, reason=str(LACKING))]
+pytestmark = [pytest.mark.root, needs.machine(LACKING)]
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 CONTAINERFILE = """\
 FROM localhost/busybox AS first
@@ -244,7 +244,7 @@ def test_a_keyboard_interrupt_ends_the_command_and_not_the_program(by: dict[str,
     assert builda("run", container, "cat", "/kept") == "kept"
 
 
-@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+@needs.program("crun", "runc")
 def test_an_oci_runtime_gets_such_mounts(by: dict[str, Builda], context: Path) -> None:
     found = []
     for builda in by.values():

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Builda
-from tests.support.pods import PODSIM, runtime_is_there
+from tests.support import needs
+from tests.support.pods import PODSIM
 from tests.support.rootless import REPOSITORY
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.network,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed"),
+    needs.program("crun", "runc"),
 ]
 IN_POD = """set -e
 builda info --format '{{.host.mode}}'; echo

@@ -15,12 +15,13 @@ import pytest
 
 from builda.linux.fuse import lacking
 from tests.conftest import Builda
-from tests.support.pods import VOLUME, in_pod, runtime_is_there
+from tests.support import needs
+from tests.support.pods import VOLUME, in_pod
 from tests.support.registry import PASSWORD, USER, registry
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed"),
+    needs.program("crun", "runc"),
 ]
 TMP = {"TMP": VOLUME, "SOURCE_DATE_EPOCH": "0"}
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
@@ -393,7 +394,7 @@ def test_a_build_on_the_pods_own_file_system_keeps_its_trees_in_memory(
 
 ON_ITS_OWN = {"BUILDA_ROOT": "/home/build/store", **EPOCH}
 BY_FUSE = {**ON_ITS_OWN, "BUILDA_STORAGE_DRIVER": "fuse-overlayfs"}
-needs_fuse = pytest.mark.skipif(lacking() is not None, reason=f"fuse-overlayfs cannot be had: {lacking()}")
+needs_fuse = needs.machine(lacking())
 
 
 @needs_fuse

@@ -25,9 +25,9 @@ from builda.oci.manifest import Index, Manifest
 from builda.oci.reference import Reference
 from builda.registry.client import RegistryClient, RegistryOptions, RegistrySink, RegistrySource
 from builda.registry.credentials import Credentials, store_login
+from tests.support import needs
 from tests.support.registry import (
     PASSWORD,
-    PROGRAM,
     REFRESH_TOKEN,
     USER,
     Answer,
@@ -39,7 +39,7 @@ from tests.support.registry import (
 
 pytestmark = [
     pytest.mark.network,
-    pytest.mark.skipif(PROGRAM is None, reason="docker-registry is not installed"),
+    needs.program("docker-registry"),
 ]
 
 CREDS = f"{USER}:{PASSWORD}"
@@ -438,7 +438,7 @@ def test_a_missing_cert_dir_is_named(plain: Registry) -> None:
         registries.source(reference(plain, "x:1")).manifest()
 
 
-@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+@needs.program("skopeo")
 def test_skopeo_reads_what_was_pushed(plain: Registry, tmp_path: Path) -> None:
     image = Image(24)
     with client() as registries:

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import Builda, clean_environ
+from tests.support import needs
 from tests.support.rootless import LONELY, Rootless, rootless
 
 pytestmark = [
     pytest.mark.root,  # to become somebody else
-    pytest.mark.skipif(shutil.which("newuidmap") is None, reason="newuidmap is not installed"),
+    needs.program("newuidmap"),
 ]
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 CONTAINERFILE = """\

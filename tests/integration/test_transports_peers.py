@@ -17,12 +17,13 @@ from builda.transfer.copy import ImageSource, copy_image
 from builda.transfer.locate import open_sink, open_source, parse_location
 from builda.transfer.validate import validate
 from tests.conftest import Builda
+from tests.support import needs
 from tests.support.memory import ARM64, MemoryImage, image_of, index_of, random_image
 
 SKOPEO = shutil.which("skopeo")
 PODMAN = shutil.which("podman")
 KINDS = ("oci", "oci-archive", "docker-archive", "dir")
-pytestmark = pytest.mark.skipif(SKOPEO is None, reason="skopeo is not installed")
+pytestmark = needs.program("skopeo")
 
 
 def skopeo(*arguments: str) -> str:

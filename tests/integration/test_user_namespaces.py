@@ -15,7 +15,8 @@ import pytest
 
 from builda.isolation.mapping import Mapping
 from tests.conftest import Builda
-from tests.support.pods import in_pod, runtime_is_there
+from tests.support import needs
+from tests.support.pods import in_pod
 from tests.support.rootless import LONELY, USER, Rootless, rootless
 
 pytestmark = pytest.mark.root
@@ -143,7 +144,7 @@ REAL_ROOT = "only real root can give a command other ids"
 SHARED = "a command shares the namespaces of its caller here"
 
 
-@pytest.mark.skipif(not runtime_is_there(), reason="neither crun nor runc is installed")
+@needs.program("crun", "runc")
 @pytest.mark.parametrize(
     ("profile", "mapped", "private"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sysconfig
 from collections.abc import Mapping
@@ -13,11 +12,6 @@ from tests.support.rootless import REPOSITORY, interpreter
 PODSIM = REPOSITORY / "tests/podsim/podsim"
 VOLUME = "/vol"
 """Where an empty volume is mounted."""
-
-
-def runtime_is_there() -> bool:
-    """Whether an OCI runtime is installed, which podsim needs."""
-    return any(shutil.which(name, path="/usr/bin:/usr/sbin:/bin:/sbin") for name in ("crun", "runc"))
 
 
 def in_pod(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import builda
 from builda import edits
 from builda.oci.digest import Digest
 from builda.oci.manifest import parse
+from tests.support import needs
 from tests.support.base_images import busybox_tree
 from tests.support.registry import PROGRAM, Registry, registry
 
@@ -75,7 +75,7 @@ print(*sorted(name for name in sys.modules if name.startswith(heavy)))
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image layout with busybox in it, called box."""
     if os.geteuid() != 0:
-        pytest.skip("needs root's right to mount")
+        needs.not_here("needs root's right to mount")
     work = tmp_path_factory.mktemp("api")
     tree = busybox_tree(work / "tree")
     with builda.open_builder(work / "store", work / "run") as builder:
@@ -132,7 +132,7 @@ def test_the_whole_way(base: Path, server: Registry, tmp_path: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.network
-@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+@needs.program("skopeo")
 def test_the_registry_names_the_digest_that_was_committed(base: Path, server: Registry, tmp_path: Path) -> None:
     with builda.open_builder(tmp_path / "store", tmp_path / "run") as builder:
         container = builder.from_image(f"oci:{base}:box")

@@ -25,6 +25,7 @@ from builda.store.store import Image, Store, WorkingContainer
 from builda.transfer.copy import ImageSink, ImageSource
 from builda.transfer.layout import LayoutSink, LayoutSource
 from builda.transfer.locate import Location, open_source
+from tests.support import needs
 from tests.support.base_images import busybox_tree
 
 NOW = 1_700_000_000.5
@@ -168,7 +169,7 @@ def make_bench(
 def busybox_layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image layout with a busybox image called `box`, made by the builder."""
     if os.geteuid() != 0:
-        pytest.skip("needs root's right to mount")
+        needs.not_here("needs root's right to mount")
     work = tmp_path_factory.mktemp("box")
     tree = busybox_tree(work / "tree")
     with ExitStack() as stack:

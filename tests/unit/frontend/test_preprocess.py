@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from builda.errors import ContainerfileError, InvalidValue
 from builda.frontend.preprocess import Flags, Preprocessed, parse_flags, preprocess
+from tests.support import needs
 
 FRAGMENTS = (
     *("#include", "# define", "#if", "#endif", "#else", "#elif", " X", "X(a, b)", " 1", " ??/", "\n", "\n", "\n"),
@@ -271,7 +271,7 @@ def test_flags_that_cannot_be_honoured_are_refused(flag: str) -> None:
         parse_flags("", (flag,))
 
 
-@pytest.mark.skipif(shutil.which("cpp") is None, reason="cpp is not installed")
+@needs.program("cpp")
 @pytest.mark.parametrize(
     "text",
     [

@@ -9,6 +9,7 @@ import pytest
 
 from builda.errors import InvalidValue, IsolationUnavailable
 from builda.isolation.cgroups import cgroup_files, limited
+from tests.support import needs
 
 
 def test_limits_become_the_files_of_version_2() -> None:
@@ -56,7 +57,7 @@ def _has_memory_controller() -> bool:
 @pytest.mark.root
 def test_limits_that_cannot_be_enforced_are_an_error() -> None:
     if _has_memory_controller():
-        pytest.skip("this machine can limit memory")
+        needs.not_here("this machine can limit memory")
     with pytest.raises(IsolationUnavailable, match="memory"), limited({"memory": 1 << 20}, None):
         raise AssertionError("not reached")
 
@@ -65,7 +66,7 @@ def test_limits_that_cannot_be_enforced_are_an_error() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="cgroups need root")
 def test_a_cgroup_of_its_own_is_gone_afterwards() -> None:
     if "cgroup2" not in Path("/proc/self/mountinfo").read_text():
-        pytest.skip("no cgroup v2 hierarchy is mounted")
+        needs.not_here("no cgroup v2 hierarchy is mounted")
     with limited({}, None) as path:
         assert os.path.isdir(path)
     assert not os.path.exists(path)

@@ -22,6 +22,7 @@ from builda.isolation.spec import Device, Rlimit, User
 from builda.isolation.stubs import remove_stubs
 from builda.linux import caps
 from builda.linux.mount import Mount
+from tests.support import needs
 
 pytestmark = pytest.mark.root
 NATIVE_CHILD = str(Path(__file__).parents[3] / "builda/isolation/child.py")
@@ -269,7 +270,7 @@ def test_a_device_for_reading_only_is_refused(box: Any) -> None:
 def test_a_capability_that_the_caller_lacks_is_named(box: Any) -> None:
     lacking = [name for name, number in caps.NUMBERS.items() if number not in _held()]
     if not lacking:
-        pytest.skip("this process has every capability")
+        needs.not_here("this process has every capability")
     with pytest.raises(IsolationUnavailable, match=lacking[0]):
         box.run("true", capabilities=(*caps.DEFAULT, lacking[0]))
     assert box.run("true", capabilities=caps.NAMES) == 0  # ALL is all that there are
@@ -281,7 +282,7 @@ def test_limits_are_set(box: Any) -> None:
 
 def test_a_limit_that_may_not_be_raised_is_named(box: Any) -> None:
     if caps.NUMBERS["CAP_SYS_RESOURCE"] in _held():
-        pytest.skip("this process may raise every limit")
+        needs.not_here("this process may raise every limit")
     with pytest.raises(IsolationUnavailable, match="may not raise RLIMIT_NOFILE"):
         box.run("true", rlimits=(Rlimit(type="RLIMIT_NOFILE", soft=1, hard=1 << 31),))
 
@@ -507,6 +508,7 @@ from dataclasses import replace
 sys.path.insert(0, {tests!r})
 from conftest import Box
 from builda.isolation import isolation_for
+from tests.support import needs
 box = Box(Path({rootfs!r}), Path({scratch!r}))
 box.isolation = isolation_for({isolation!r}, state=Path({scratch!r}))
 sys.exit(box.run(*sys.argv[1:], capture=False, **{changes!r}))

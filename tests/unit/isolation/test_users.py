@@ -13,6 +13,7 @@ from builda.builder.copy.ownernames import owner
 from builda.errors import InvalidValue, NotFound
 from builda.isolation.spec import User
 from builda.isolation.users import home_directory, resolve_user
+from tests.support import needs
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\n# comment\n\nbroken:x\nbob:x:1000:1001::/home/bob:/bin/sh\n77:x:5:5::/five:\n"
 GROUP = "root:x:0:\nbob:x:1001:\nwheel:x:10:root,bob\nbad:x:y:\nusers:x:100:bob\n"
@@ -107,7 +108,7 @@ def test_a_file_of_accounts_that_is_none_is_refused_and_not_opened(root: int, tm
             os.mknod(place, stat.S_IFSOCK | 0o600)
         case _:
             if os.geteuid() != 0:
-                pytest.skip("no right to make a device node")
+                needs.not_here("no right to make a device node")
             # A loop device that is not there: to open it fails with another error.
             os.mknod(tmp_path / "etc/node", stat.S_IFBLK | 0o600, os.makedev(7, 1 << 19))
             if kind == "device":

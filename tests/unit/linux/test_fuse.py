@@ -11,9 +11,10 @@ import pytest
 
 from builda.errors import StoreUnavailable
 from builda.linux import fuse
+from tests.support import needs
 
 LACKING = fuse.lacking()
-pytestmark = [pytest.mark.root, pytest.mark.skipif(LACKING is not None, reason=str(LACKING))]
+pytestmark = [pytest.mark.root, needs.machine(LACKING)]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import traceback
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from builda.store.store import Store
-from tests.support import images
+from tests.support import images, needs
 from tests.support.stores import another, container, files
 
 pytestmark = pytest.mark.root
@@ -155,7 +154,7 @@ def test_all_together_and_a_prune_leave_what_was(store: Store) -> None:
     assert files(store) == before
 
 
-@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+@needs.program("skopeo")
 def test_other_tools_read_the_store_while_it_is_written(store: Store) -> None:
     image = images.put(store, images.simple(), "localhost/base:latest")
     seen = Path(store.root, "seen")

@@ -8,7 +8,6 @@ import hashlib
 import io
 import lzma
 import os
-import shutil
 import socket
 import stat
 import subprocess
@@ -27,6 +26,7 @@ from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.oci.edits import SetText
 from builda.plan import Configure, Copy, FromContainer, FromImage, FromStage, InlineFile, MakeDirectory, NamedContext
 from builda.store.store import Image, WorkingContainer
+from tests.support import needs
 from tests.unit.builder.conftest import Bench
 
 pytestmark = pytest.mark.root
@@ -280,7 +280,7 @@ def test_a_checksum_is_for_one_remote_file(bench: Bench, container: WorkingConta
         bench.builder.copy(container, step, inputs=Inputs(context=context))
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@needs.program("git")
 def test_add_fetches_repositories(bench: Bench, container: WorkingContainer, context: Path, tmp_path: Path) -> None:
     with git_daemon(tmp_path) as (url, commit):
         step = Copy(sources=(f"{url}#main:sub",), destination="/r/", extract=True, checksum=commit[:12])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,6 +25,7 @@ from builda.oci.manifest import Index
 from builda.plan import Configure, Copy, FromImage, InlineFile
 from builda.store.containers import Containers
 from builda.store.store import Image, WorkingContainer
+from tests.support import needs
 from tests.unit.builder.conftest import NOW, Bench, make_bench
 
 pytestmark = pytest.mark.root
@@ -404,7 +404,7 @@ def test_a_full_disk_is_said_and_leaves_no_image(bench: Bench, busybox_layout: P
         detach(place)
 
 
-@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+@needs.program("skopeo")
 def test_skopeo_reads_the_store(bench: Bench, container: WorkingContainer) -> None:
     add(bench, container, "/one")
     image = commit(bench, container)
