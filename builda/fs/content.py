@@ -25,7 +25,6 @@ CHUNK = 1 << 20
 ZEROS = bytes(CHUNK)
 HOLE = 1 << 16
 """Zeros of this length, at such an offset, become a hole."""
-_FICLONE = 0x40049409
 
 
 def data_ranges(fd: int, info: os.stat_result) -> Iterator[tuple[int, int]]:
@@ -119,7 +118,7 @@ def _copy_large(
 ) -> bytes:
     from builda.fs.pipeline import Stage
 
-    cloned = target is not None and _clone(source, target)
+    cloned = target is not None and clone(source, target)
     stage: Stage[bytes] = Stage(hasher.update, "builda-content")
     try:
         at = 0
@@ -167,12 +166,12 @@ def _write_at(fd: int, data: bytes, offset: int) -> None:
         written += os.pwrite(fd, memoryview(data)[written:], offset + written)
 
 
-def _clone(source: int, target: int) -> bool:
-    """Share the blocks, where the file system can."""
-    import fcntl
+def clone(source: int, target: int) -> bool:
+    """Give `target` the content of `source` without copying it; whether the file system could."""
+    from builda.linux import reflink
 
     try:
-        fcntl.ioctl(target, _FICLONE, source)
+        reflink.clone(source, target)
     except OSError:  # EOPNOTSUPP, EXDEV, EINVAL, ENOTTY …: copied instead, and what is really wrong shows then
         return False
     return True

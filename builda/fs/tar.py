@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RECORD = 512
 FLUSH = 1 << 20
+EMPTY_SIZE = 2 * RECORD
+"""Bytes of an archive without entries: the two records of zeros that end it."""
 ZEROS = bytes(RECORD)
 ZERO_BLOCK = bytes(FLUSH)
 NAME_LIMIT = 100

@@ -7,7 +7,6 @@ renamed away and looked at again: who touched it meanwhile gets it back, and who
 from __future__ import annotations
 
 import os
-import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,10 +19,6 @@ from builda.store.layout import Damaged, Layout
 
 if TYPE_CHECKING:
     from builda.store.parts import Parts
-
-
-_CLOCK_REALTIME_COARSE = 5
-"""The clock that file times are taken from (linux/time.h), up to 10 ms behind the other."""
 
 
 class Marked(NamedTuple):
@@ -43,7 +38,7 @@ def sweep(store: Parts) -> int:
     with layout.translated(where.root), locks.brief(where.path("locks", "gc.lock")), ExitStack() as stack:
         leases.remove_dead(where)
         _begin(where, stack)
-        horizon = leases.horizon(where, time.clock_gettime(_CLOCK_REALTIME_COARSE))
+        horizon = leases.horizon(where, layout.file_clock_ns() / 1e9)
         _sweep_containers(store, horizon)
         marked = mark(store)
         if not _unreadable(store, "containers"):  # else nobody knows what those stand on

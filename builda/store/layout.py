@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,6 +20,7 @@ from builda.linux.process import is_alive, process_identity
 from builda.values import NamedTuple
 
 FORMAT = 1
+_CLOCK_REALTIME_COARSE = 5  # linux/time.h
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 DIRECTORIES = (
     "blobs/sha256",
@@ -231,10 +233,10 @@ def _is_above(directory: str, path: str) -> bool:
     return path.startswith(f"{directory.rstrip('/')}/")
 
 
-def temporary(layout: Layout, suffix: str = "") -> str:
+def temporary(layout: Layout) -> str:
     """A new path in `ingest/` that this process may make something at."""
     pid, start = process_identity()
-    return layout.path("ingest", f"tmp-{pid}-{start}-{os.urandom(8).hex()}{suffix}")
+    return layout.path("ingest", f"tmp-{pid}-{start}-{os.urandom(8).hex()}")
 
 
 def publish(layout: Layout, path: str, data: bytes, *, durable: bool = False, exclusive: bool = False) -> None:
@@ -328,6 +330,11 @@ def quote(name: str) -> str:
 
         return "sha256-" + hashlib.sha256(name.encode()).hexdigest()
     return quoted
+
+
+def file_clock_ns() -> int:
+    """The time that a file would get now, in nanoseconds: the kernel's clock for it advances every 4 to 10 ms."""
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
 
 
 def owner_is_alive(file_name: str) -> bool | None:

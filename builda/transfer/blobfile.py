@@ -5,7 +5,6 @@ Directories and archives come from strangers: what should be a file may be a pip
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from builda.transfer.copy import ImageSource
 
 PIECE = 1 << 20
-_FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file
 
 
 @contextmanager
@@ -129,13 +127,11 @@ def write_all(file: BinaryIO, data: bytes | bytearray | memoryview) -> None:
 
 
 def _cloned(path: Path, file: BinaryIO) -> bool:
-    """Whether `file` now has the content of the one at `path`, without that anything was copied."""
+    """Give `file` the content of the one at `path` without copying it; whether the file system could."""
+    from builda.fs.content import clone
+
     with open_at(path) as source:
-        try:
-            fcntl.ioctl(file.fileno(), _FICLONE, source.fileno())
-        except OSError:  # most file systems cannot, each with an error of its own
-            return False
-    return True
+        return clone(source.fileno(), file.fileno())
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 TIMES = "io.builda.layer.times"
 """Annotation of a stored layer's descriptor: what was made of its times. It is in no manifest."""
-_NO_ENTRY = 1024
-"""Bytes of a tar without any entry: the two records that end it."""
 
 
 class LayerOptions(NamedTuple):
@@ -91,6 +89,7 @@ def write(
     `moved` is told of the tar's bytes.
     """
     from builda.fs.pipeline import write_layer
+    from builda.fs.tar import EMPTY_SIZE
 
     skipped: list[str] = []
     with store.new_blob() as blob:
@@ -101,7 +100,7 @@ def write(
             level=options.level,
             moved=moved,
         )
-        if written.uncompressed_size <= _NO_ENTRY:
+        if written.uncompressed_size <= EMPTY_SIZE:
             return StoredLayer(None, None, tuple(skipped))
         blob.publish(written.digest, written.diff_id)
     return StoredLayer(options.descriptor(written.digest, written.size), written.diff_id, tuple(skipped))

@@ -35,11 +35,6 @@ if TYPE_CHECKING:
     from builda.oci.digest import Readable
     from builda.store.images import Image
 
-NO_ENTRY = 1024
-"""Bytes of a tar without any entry: the two records that end it."""
-_CLOCK_REALTIME_COARSE = 5
-"""The clock that file times are taken from (linux/time.h); it goes in steps of up to 10 ms."""
-
 
 class PlainSnapshots(Records):
     """Snapshots that are whole trees, and frozen ones that are archives."""
@@ -139,20 +134,22 @@ class PlainSnapshots(Records):
 
     def is_changed(self, key: str, below: str | None) -> bool:
         from builda.fs.layer import AS_IS
+        from builda.fs.tar import EMPTY_SIZE
 
         size = _Size()
         self._diff(key, below, size, AS_IS, {})
-        return size.bytes > NO_ENTRY
+        return size.bytes > EMPTY_SIZE
 
     def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
         from builda.fs.layer import AS_IS
+        from builda.fs.tar import EMPTY_SIZE
 
         after: dict[bytes, Fingerprint] = {}
         with self._new() as layer:
             with self._new_layer(layer) as file:
                 skipped = self._diff(key, below, file, AS_IS, after)
                 size = file.tell()
-            empty = size <= NO_ENTRY
+            empty = size <= EMPTY_SIZE
             if empty and not even_empty:
                 self.remove(layer)
                 return Cut(None, key, empty)
@@ -245,7 +242,7 @@ class PlainSnapshots(Records):
         value = {os.fsdecode(path): list(known) for path, known in found.items()}
         layout.publish(self._layout, self.path(key, _name(below)), json.dumps(value).encode("ascii"))
         latest = max((known.ctime_ns for known in found.values()), default=0)
-        while latest < time.time_ns() and time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) <= latest:
+        while latest < time.time_ns() and layout.file_clock_ns() <= latest:
             time.sleep(0.001)
 
 

@@ -1,4 +1,4 @@
-"""validate: recompute everything that an image promises, and say all that does not hold."""
+"""`validate` recomputes everything that an image promises, and says all that does not hold."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from builda.errors import BuildaError, CorruptContent
 from builda.fs.compress import decompressing
 from builda.fs.tar import iter_members
 from builda.oci import mediatype
-from builda.oci.config import CONFIG_LIMIT, parse_config
+from builda.oci.config import CONFIG_LIMIT, ImageConfig, parse_config
 from builda.oci.digest import VerifyingReader
-from builda.oci.manifest import Index, choose, parse
-from builda.oci.validate import disagreements
+from builda.oci.manifest import Index, Manifest, choose, parse
 from builda.transfer.copy import DEPTH, child_of, read_blob
 
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest, Readable
-    from builda.oci.manifest import Manifest
     from builda.transfer.copy import ImageSource
 
 PIECE = 1 << 20
@@ -145,3 +143,44 @@ class _Hashing:
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
+
+
+def disagreements(manifest: Manifest, config: ImageConfig) -> tuple[str, ...]:
+    """Everything in which the two do not agree with each other or with the specification."""
+    return (*_of_types(manifest), *_of_layers(manifest, config), *_of_history(manifest, config))
+
+
+def _of_types(manifest: Manifest) -> Iterator[str]:
+    docker = manifest.media_type == mediatype.DOCKER_MANIFEST
+    if manifest.config.media_type != (mediatype.DOCKER_CONFIG if docker else mediatype.CONFIG):
+        yield f"manifest of type {manifest.media_type} has a configuration of type {manifest.config.media_type}"
+    if docker and (manifest.annotations or manifest.subject):
+        yield "Docker manifest has annotations or a subject, which schema 2 does not know"
+    for number, layer in enumerate(manifest.layers):
+        try:
+            compression = mediatype.compression_of(layer.media_type)
+        except BuildaError as error:
+            yield f"layer {number}: {error}"
+        else:
+            if mediatype.layer_media_type("docker" if docker else "oci", compression) != layer.media_type:
+                yield f"layer {number} is of type {layer.media_type} in a manifest of type {manifest.media_type}"
+
+
+def _of_layers(manifest: Manifest, config: ImageConfig) -> Iterator[str]:
+    if not config.platform.architecture:
+        yield "configuration names no architecture"
+    if len(config.diff_ids) != len(manifest.layers):
+        yield f"manifest lists {len(manifest.layers)} layers, its configuration {len(config.diff_ids)} diff_ids"
+    for number, (layer, diff_id) in enumerate(zip(manifest.layers, config.diff_ids, strict=False)):
+        plain = layer.media_type in (mediatype.LAYER, mediatype.DOCKER_LAYER)
+        if plain and layer.digest != diff_id:
+            yield f"layer {number} is not compressed, but has digest {layer.digest} and diff_id {diff_id}"
+    sizes = {part.digest: part.size for part in manifest.layers}
+    if any(sizes[part.digest] != part.size for part in manifest.layers):
+        yield "manifest lists one digest with two sizes"
+
+
+def _of_history(manifest: Manifest, config: ImageConfig) -> Iterator[str]:
+    made = sum(not entry.empty_layer for entry in config.history)
+    if config.history and made != len(manifest.layers):
+        yield f"history has {made} entries with a layer, the manifest lists {len(manifest.layers)} layers"
