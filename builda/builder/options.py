@@ -141,7 +141,7 @@ class PushOptions:
     compression: Compression | None = None  # None: as stored
     compression_level: int | None = None
     force_compression: bool = False
-    all: bool = False  # of an index: every image it lists
+    alone: bool = False  # of an index: it without its images, which the registry has
     access: RegistryAccess = RegistryAccess()
 
 

@@ -499,9 +499,9 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
         names.append(name)
         _line(session, f"Successfully tagged {name}")
     if (manifest := values.pop("manifest")) is not None:
-        from builda.builder.image.commit import append_to_index
+        from builda.builder.image import manifestlist
 
-        append_to_index(store, local_name(manifest), image)
+        manifestlist.appended(store, local_name(manifest), image)
     buildcache.push(session, built, values.pop("cache_to"), options.inputs.access)
     for output in outputs.parse(values["output"]):
         outputs.write(session, image, output, names[0] if names else None, options.inputs.access)

@@ -14,7 +14,7 @@ import click
 
 from builda.cli.options import Argument, Option, Row, parse_duration, parse_size, split_commas
 from builda.cli.verb import GLOBAL_OPTIONS, HELP, Verb
-from builda.cli.verbs import ALIASES, OWN, VERBS, verb_named
+from builda.cli.verbs import ALIASES, GROUPS, OWN, VERBS, member_named, verb_named
 from builda.cli.versions import version_line
 from builda.errors import InvalidValue
 
@@ -71,16 +71,20 @@ class Command(click.Command):
         return text_of(self, ctx)
 
 
-class Group(click.Group):
-    """`builda` itself."""
+class Verbs(click.Group):
+    """What is followed by a verb."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs, without their other names."""
-        return sorted(VERBS)
+        raise NotImplementedError
 
-    def get_command(self, ctx: click.Context, name: str) -> Command:
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
         """The verb of this name; InvalidValue with the nearest name if there is none."""
-        return Command(verb_named(name))
+        raise NotImplementedError
+
+    def aliases_of(self, name: str) -> list[str]:
+        """The other names of a verb."""
+        return []
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The verbs, each with its other names."""
@@ -89,10 +93,53 @@ class Group(click.Group):
         rows = []
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
-            others = ", ".join(alias for alias, meant in ALIASES.items() if meant == name and len(alias) <= LONGEST)
+            others = ", ".join(alias for alias in self.aliases_of(name) if len(alias) <= LONGEST)
             rows.append((f"{name} ({others})" if others else name, unbroken(command.get_short_help_str(1000))))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The page that --help shows."""
+        from builda.cli.pages import text_of
+
+        return text_of(self, ctx)
+
+
+class GroupOfVerbs(Verbs):
+    """A word that another verb follows, as `create` follows `manifest`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, help=GROUPS[name].help, context_settings=_SETTINGS)
+        self.called = name
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs of the group."""
+        return sorted(GROUPS[self.called].verbs)
+
+    def get_command(self, ctx: click.Context, name: str) -> Command:
+        """The verb of the group; InvalidValue with the nearest name if there is none."""
+        return Command(member_named(self.called, name))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Where more is said."""
+        formatter.write_paragraph()
+        formatter.write_text(f"builda {self.called} VERB --help tells more of a verb. Also: man builda-{self.called}.")
+
+
+class Group(Verbs):
+    """`builda` itself."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, without their other names, and the groups."""
+        return sorted([*VERBS, *GROUPS])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        """The verb or group of this name; InvalidValue with the nearest name if there is none."""
+        return GroupOfVerbs(name) if name in GROUPS else Command(verb_named(name))
+
+    def aliases_of(self, name: str) -> list[str]:
+        """The other names of a verb."""
+        return [alias for alias, meant in ALIASES.items() if meant == name]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Where more is said."""
@@ -104,12 +151,6 @@ class Group(click.Group):
         formatter.write_text(
             f"builda VERB --help tells more of a verb, man builda of all; builda help {', '.join(TOPICS)} of the rest."
         )
-
-    def get_help(self, ctx: click.Context) -> str:
-        """The page that --help shows."""
-        from builda.cli.pages import text_of
-
-        return text_of(self, ctx)
 
 
 def make_group() -> Group:
@@ -128,13 +169,15 @@ def root_context() -> click.Context:
     return click.Context(make_group(), info_name="builda", **_SETTINGS)
 
 
-def page(name: str | None = None) -> str:
-    """The help of a verb, or of builda; InvalidValue if there is no such verb."""
-    root = root_context()
-    if name is None:
-        return root.command.get_help(root)
-    command = Command(verb_named(name))
-    return command.get_help(click.Context(command, info_name=name, parent=root, **_SETTINGS))
+def page(*words: str) -> str:
+    """The help of a verb, of a group of verbs, of a verb in it, or of builda; InvalidValue if there is none such."""
+    context = root_context()
+    for name in words:
+        if not isinstance(context.command, Verbs):
+            raise InvalidValue(f"help of one command at a time: {' '.join(words)}")
+        command = context.command.get_command(context, name)
+        context = click.Context(command, info_name=name, parent=context, **_SETTINGS)
+    return context.command.get_help(context)
 
 
 def answer(line: Line) -> NoReturn:

@@ -31,9 +31,9 @@ def objects(session: Session, incomplete: str) -> list[str]:
 def verbs(session: Session, incomplete: str) -> list[str]:
     """What `builda help` tells of: verbs by all their names, and topics."""
     from builda.cli.pages import TOPICS
-    from builda.cli.verbs import ALIASES, VERBS
+    from builda.cli.verbs import ALIASES, GROUPS, VERBS
 
-    return _matching([*VERBS, *ALIASES, *TOPICS], incomplete)
+    return _matching([*VERBS, *GROUPS, *ALIASES, *TOPICS], incomplete)
 
 
 def _store(session: Session) -> Store | None:

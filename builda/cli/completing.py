@@ -15,7 +15,7 @@ from builda.cli.line import Given, by_flag
 from builda.cli.options import Argument, Option
 from builda.cli.session import Session
 from builda.cli.verb import GLOBAL_OPTIONS, HELP, Verb, session_for
-from builda.cli.verbs import ALIASES, OWN, VERBS, verb_named
+from builda.cli.verbs import ALIASES, GROUPS, OWN, VERBS, member_named, verb_named
 
 _SAFE = re.compile(r"[\w@%+=:,./!-]+")
 """Words that mean themselves to every shell; others, as from a hostile Containerfile, are not offered."""
@@ -54,6 +54,7 @@ OF_VERB: Mapping[tuple[str, str], str] = {
         "until="
     ),
     ("inspect", "--type"): "container image manifest",
+    ("manifest-push", "--format"): "oci v2s2",
     ("prune", "--filter"): "until=",
     ("push", "--format"): "oci docker",
 }
@@ -78,6 +79,8 @@ class Answer(NamedTuple):
 class _Line(NamedTuple):
     """The words before the one to be completed, taken apart."""
 
+    group: str | None
+    """The group of verbs, if the line names one."""
     verb: Verb | None
     options: Mapping[str, Option]
     given: Given
@@ -125,7 +128,7 @@ def answered(words: Sequence[str], incomplete: str, *, describe: bool = False) -
     if not line.ended and incomplete.startswith("-"):
         return _options(line, incomplete)
     if line.verb is None:
-        return Answer() if line.ended else Answer(_starting(_verbs(describe=describe), incomplete))
+        return Answer() if line.ended else Answer(_starting(_verbs(line.group, describe=describe), incomplete))
     return _argument(line, incomplete)
 
 
@@ -140,6 +143,7 @@ def _split(line: str) -> list[str]:
 def _read(words: Sequence[str]) -> _Line:
     options = by_flag((*GLOBAL_OPTIONS, *OWN))
     given: Given = {}
+    group: str | None = None
     verb: Verb | None = None
     arguments: list[str] = []
     ended = False
@@ -151,9 +155,12 @@ def _read(words: Sequence[str]) -> _Line:
                 arguments.append(word)
                 ended = ended or not verb.interspersed
                 continue
-            if ALIASES.get(word, word) not in VERBS:
-                return _Line(None, {}, given, (), None, True)
-            verb = verb_named(word)
+            if group is None and word in GROUPS:
+                group = word
+                continue
+            if word not in (GROUPS[group].verbs if group is not None else {*VERBS, *ALIASES}):
+                return _Line(group, None, {}, given, (), None, True)
+            verb = verb_named(word) if group is None else member_named(group, word)
             options = {**options, **by_flag((*verb.rows, HELP))}
         elif word == "--":
             ended = True
@@ -162,9 +169,9 @@ def _read(words: Sequence[str]) -> _Line:
             if option is None:
                 continue
             if value is None and not queue:
-                return _Line(verb, options, given, arguments, option, ended)
+                return _Line(group, verb, options, given, arguments, option, ended)
             given[option.name] = (*given.get(option.name, ()), queue.popleft() if value is None else value)
-    return _Line(verb, options, given, arguments, None, ended)
+    return _Line(group, verb, options, given, arguments, None, ended)
 
 
 def _option(word: str, options: Mapping[str, Option]) -> tuple[Option | None, str | None]:
@@ -243,21 +250,26 @@ def _argument(line: _Line, incomplete: str) -> Answer:
     if at >= len(rows):
         return Answer()
     row, taken = rows[at], set(line.arguments)
+    if line.verb.name == "help" and line.arguments and line.arguments[0] in GROUPS:
+        return Answer(_starting(map(Word, sorted(GROUPS[line.arguments[0]].verbs)), incomplete))
     if row.complete is not None:
         return Answer([Word(name) for name in _names(line, row.complete, incomplete) if name not in taken])
     return Answer(_starting(map(Word, row.choices), incomplete))
 
 
-def _verbs(*, describe: bool) -> list[Word]:
+def _verbs(within: str | None, *, describe: bool) -> list[Word]:
+    """The verbs, or those of a group."""
+    aliases = ALIASES if within is None else {}
+    names = sorted([*VERBS, *GROUPS, *ALIASES] if within is None else GROUPS[within].verbs)
     if not describe:
-        return [Word(name) for name in sorted([*VERBS, *ALIASES])]
-    from builda.cli.commands import make_group, root_context
+        return [Word(name) for name in names]
+    from builda.cli.commands import GroupOfVerbs, make_group, root_context
 
-    group, context = make_group(), root_context()
+    group, context = make_group() if within is None else GroupOfVerbs(within), root_context()
     words = []
-    for name in sorted([*VERBS, *ALIASES]):
+    for name in names:
         short = group.get_command(context, name).get_short_help_str(100)
-        words.append(Word(name, f"as {ALIASES[name]}" if name in ALIASES else short))
+        words.append(Word(name, f"as {aliases[name]}" if name in aliases else short))
     return words
 
 

@@ -8,7 +8,6 @@ from builda.cli import complete
 from builda.cli.options import argument
 from builda.cli.output import print_line
 from builda.cli.verb import verb
-from builda.errors import InvalidValue
 
 if TYPE_CHECKING:
     from builda.cli.session import Session
@@ -18,14 +17,14 @@ if TYPE_CHECKING:
 def help_(session: Session, *, command: tuple[str, ...]) -> None:
     """Show how builda, or one of its commands, is used.
 
+    A command of a group is two words, as in `builda help manifest create`.
+
     COMMAND can also be status, environment or files: what builda exits with, and what it reads.
     """
     from builda.cli import pages
     from builda.cli.commands import page, root_context
 
-    if len(command) > 1:
-        raise InvalidValue(f"help of one command at a time: {' '.join(command)}")
-    if command and command[0] in pages.TOPICS:
+    if len(command) == 1 and command[0] in pages.TOPICS:
         print_line(pages.topic(command[0], root_context()))
     else:
         print_line(page(*command))

@@ -12,10 +12,6 @@ _RUNS_IMAGES = (
     "builda builds images and runs commands in working containers; podman, docker or a cluster run the result"
 )
 _ENGINE = "builda has no daemon, networks or volumes to look after"
-_LISTS = (
-    "bud --manifest and commit --manifest make a list and add to it; push --all copies it, inspect --type manifest "
-    "shows it"
-)
 
 VERBS: Mapping[str, str] = {
     "attach": _RUNS_IMAGES,
@@ -38,7 +34,6 @@ VERBS: Mapping[str, str] = {
     "load": "builda pull docker-archive:FILE, or oci-archive:FILE",
     "logs": _RUNS_IMAGES,
     "container": "verbs of working containers stand alone: builda containers, rm, mount, inspect",
-    "manifest": _LISTS,
     "mkcw": "confidential workloads are not supported",
     "network": _ENGINE,
     "pause": _RUNS_IMAGES,

@@ -277,7 +277,7 @@ def rmi(session: Session, *, images: tuple[str, ...], everything: bool, force: b
     try:
         each(images or tuple(_removable(session.store, unnamed_only=prune, force=force)), remove)
     finally:
-        _print_removal(untagged, deleted)
+        print_removal(untagged, deleted)
         if deleted:
             session.store.sweep()
 
@@ -300,7 +300,7 @@ def _remove_containers(session: Session, name: str) -> None:
             session.builder.remove(container)
 
 
-def _print_removal(untagged: Iterable[str], deleted: Iterable[str]) -> None:
+def print_removal(untagged: Iterable[str], deleted: Iterable[str]) -> None:
     for name in untagged:
         print_line(f"untagged: {name}")
     for identity in deleted:
@@ -327,6 +327,6 @@ def prune(session: Session, *, everything: bool, force: bool, filters: tuple[str
 
     until = moment_of_prune(filters, time.time()) if filters else None
     removal = session.builder.prune(all_images=everything, force=force, until=until)
-    _print_removal(removal.untagged, removal.deleted)
+    print_removal(removal.untagged, removal.deleted)
     if not quiet:
         say(f"freed {human_size(removal.freed)}", to_people_only=True)

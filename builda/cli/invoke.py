@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from builda.cli.line import Given, Line, Odd, read
-from builda.cli.verb import GLOBAL_OPTIONS, Verb, session_for
-from builda.cli.verbs import OWN, verb_named
+from builda.cli.verb import GLOBAL_OPTIONS, HELP, Verb, session_for
+from builda.cli.verbs import GROUPS, OWN, member_named, verb_named
 
 
 def invoke(args: Sequence[str]) -> int:
@@ -19,7 +19,17 @@ def invoke(args: Sequence[str]) -> int:
 
         commands.answer(top)
     name, *rest = top.arguments
-    verb = verb_named(name)
+    if name in GROUPS:
+        inner = read(rest or ["--help"], (HELP,), GLOBAL_OPTIONS, given, path=f"builda {name}", interspersed=False)
+        if inner.options or not inner.arguments:
+            from builda.cli import commands
+
+            print(commands.page(name))
+            return 0
+        member, *rest = inner.arguments
+        verb, name = member_named(name, member), f"{name} {member}"
+    else:
+        verb = verb_named(name)
     values = _values(verb, name, verb.read(rest, given, path=f"builda {name}"))
     with session_for(given) as session:
         verb(session, values)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import click
 
 from builda.cli import pages
-from builda.cli.commands import Group, rows_of
-from builda.cli.verbs import ALIASES, VERBS
+from builda.cli.commands import Group, GroupOfVerbs, Verbs, rows_of
+from builda.cli.verbs import ALIASES, GROUPS, VERBS
 from builda.cli.versions import version_line
 
 _OPTION = re.compile(r"(?<![\w-])(--?[A-Za-z][\w-]*)")
@@ -24,8 +24,14 @@ def manual(group: Group) -> Mapping[str, str]:
     context = click.Context(group, info_name="builda", **group.context_settings)
     found = {"builda.1": _of_builda(group, context)}
     for name in VERBS:
-        command = group.get_command(context, name)
-        found[f"builda-{name}.1"] = _of_verb(command, context)
+        found[f"builda-{name}.1"] = _of_verb(group.get_command(context, name), name, context)
+    for name, members in GROUPS.items():
+        inner = GroupOfVerbs(name)
+        within = click.Context(inner, info_name=name, parent=context)
+        found[f"builda-{name}.1"] = _of_group(inner, within)
+        for member in members.verbs:
+            command = inner.get_command(within, member)
+            found[f"builda-{name}-{member}.1"] = _of_verb(command, f"{name} {member}", within)
     return {**found, **{f"builda-{alias}.1": f".so man1/builda-{name}.1\n" for alias, name in ALIASES.items()}}
 
 
@@ -73,18 +79,29 @@ def _of_builda(group: Group, context: click.Context) -> str:
     parts += [".SH OPTIONS\n", paragraphs("These may stand before the verb and behind it.")]
     parts += [listed(_records(group.get_params(context), context))]
     parts += _surroundings()
-    parts += [".SH SEE ALSO\n", ", ".join(f"{bold(f'builda-{name}')}(1)" for name in sorted(VERBS)), ",\n"]
+    parts += [".SH SEE ALSO\n", ", ".join(f"{bold(f'builda-{name}')}(1)" for name in sorted([*VERBS, *GROUPS])), ",\n"]
     return "".join([*parts, f"{bold('Containerfile.in')}(5)\n"])
 
 
-def _of_verb(command: click.Command, parent: click.Context) -> str:
+def _of_group(group: GroupOfVerbs, context: click.Context) -> str:
+    name = group.called
+    parts = [header(f"builda-{name}", 1), ".SH NAME\n"]
+    short = group.get_short_help_str(1000).rstrip(".")
+    parts += [f"builda\\-{escaped(name)} \\- {escaped(short[:1].lower() + short[1:])}\n"]
+    parts += [".SH SYNOPSIS\n", f"{bold(f'builda {name}')} \\fIVERB\\fR [\\fIARGUMENTS\\fR]\n"]
+    parts += [".SH DESCRIPTION\n", paragraphs(group.help or ""), ".SH VERBS\n", listed(_verbs(group, context))]
+    members = [f"{bold(f'builda-{name}-{member}')}(1)" for member in group.list_commands(context)]
+    return "".join([*parts, ".SH SEE ALSO\n", ", ".join([*members, f"{bold('builda')}(1)"]), "\n"])
+
+
+def _of_verb(command: click.Command, called: str, parent: click.Context) -> str:
     name = command.name or ""
     context = click.Context(command, info_name=name, parent=parent, **command.context_settings)
     usage = " ".join(f"\\fI{escaped(piece)}\\fR" for piece in command.collect_usage_pieces(context))
     parts = [header(f"builda-{name}", 1), ".SH NAME\n"]
     short = command.get_short_help_str(1000).rstrip(".")
     parts += [f"builda\\-{escaped(name)} \\- {escaped(short[:1].lower() + short[1:])}\n"]
-    parts += [".SH SYNOPSIS\n", f"{bold(f'builda {name}')} {usage}\n"]
+    parts += [".SH SYNOPSIS\n", f"{bold(f'builda {called}')} {usage}\n"]
     parts += [f".PP\n{bold(f'builda {alias}')} is the same.\n" for alias, meant in ALIASES.items() if meant == name]
     parts += [".SH DESCRIPTION\n", paragraphs(command.help or ""), ".SH OPTIONS\n"]
     groups = pages.sections(name, command.get_params(context))
@@ -103,10 +120,10 @@ def _others(name: str) -> str:
     return f", {bold('Containerfile.in')}(5)" if name in ("build", "preprocess") else ""
 
 
-def _verbs(group: Group, context: click.Context) -> Iterator[tuple[str, str]]:
-    for name in sorted(VERBS):
+def _verbs(group: Verbs, context: click.Context) -> Iterator[tuple[str, str]]:
+    for name in group.list_commands(context):
         command = group.get_command(context, name)
-        names = [name, *(alias for alias, meant in ALIASES.items() if meant == name)]
+        names = [name, *group.aliases_of(name)]
         yield ", ".join(map(bold, names)), command.get_short_help_str(1000)
 
 

@@ -76,8 +76,7 @@ def publish(
     session: Session, each: tuple[Built, ...], options: ExecuteOptions, values: dict[str, Any], began: float
 ) -> None:
     """Lists, caches and the last lines on stdout; the ID that is printed is the list's."""
-    from builda.builder.image.commit import append_to_index
-    from builda.builder.image.platforms import put_index
+    from builda.builder.image import manifestlist
     from builda.builder.image.push import local_name, write_to
     from builda.transfer.locate import parse_location
 
@@ -85,7 +84,7 @@ def publish(
     for built in each:
         _tell(session, built, (*tags, manifest)[0])
     images = tuple(built.image for built in each)
-    index = put_index(session.builder.context, images, ())
+    index = manifestlist.made_of(session.store, images)
     names: list[str] = []
     for tag in tags:
         location = parse_location(tag)
@@ -101,7 +100,7 @@ def publish(
             print_words(f"Successfully tagged {names[-1]}")
     if manifest is not None:
         for image in images:
-            index = append_to_index(session.store, local_name(manifest), image)
+            index = manifestlist.appended(session.store, local_name(manifest), image)
         names.append(local_name(manifest))
     for built in each:
         buildcache.push(session, built, values["cache_to"], options.inputs.access)

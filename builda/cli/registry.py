@@ -53,7 +53,7 @@ def pull(session: Session, *, image: str, policy: str | None, all_tags: bool, qu
 @verb(
     argument("image", complete=complete.images),
     argument("destination", required=False),
-    switch("--all", help="Of a list, push every image that it names."),
+    switch("--all", help="Of a list, push every image that it names, as is always done."),
     text("--digestfile", metavar="FILE", help="Write the digest of what was pushed into this file."),
     text("--format", "-f", metavar="FORMAT", help="Convert the manifest to oci or v2s2."),
     switch("--quiet", "-q", help="Show no progress."),
@@ -77,6 +77,7 @@ def push(session: Session, *, image: str, destination: str | None, digestfile: s
     from builda.builder.options import PushOptions, parse_format
 
     session.quiet = values.pop("quiet")
+    values.pop("all")  # as is always done
     said = values.pop("format")
     if said == "v2s1":
         raise Unsupported("Docker schema 1 manifests are not supported", hint="--format is oci or v2s2")
@@ -86,7 +87,6 @@ def push(session: Session, *, image: str, destination: str | None, digestfile: s
         compression=kind,
         compression_level=level,
         force_compression=values.pop("force_compression"),
-        all=values.pop("all"),
         access=groups.registry_access(values, session.environ),
     )
     written = session.builder.push(image, destination, options)

@@ -1,14 +1,19 @@
-"""The verbs by name, each imported when it is called."""
+"""The verbs by name, each imported when it is called.
+
+A verb of a group (`manifest create`) is called `manifest-create` where one word is needed: in the names of manual
+pages, in tables, and by those who write it so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 
 from builda.cli.line import Rows
 from builda.cli.options import answer
 from builda.cli.verb import HELP, Verb
 from builda.errors import InvalidValue
+from builda.values import NamedTuple
 
 VERBS: Mapping[str, str] = {
     "add": "copy:add",
@@ -44,6 +49,30 @@ VERBS: Mapping[str, str] = {
     "version": "system:version",
     "workdir": "workdir:workdir",
 }
+
+
+class Members(NamedTuple):
+    """The verbs of a group by name, and what the group is for."""
+
+    help: str
+    verbs: Mapping[str, str]
+
+
+GROUPS: Mapping[str, Members] = {
+    "manifest": Members(
+        "Make and change lists of images, such as the images of one program for several platforms.",
+        {
+            "add": "manifest:add",
+            "annotate": "manifest:annotate",
+            "create": "manifest:create",
+            "exists": "manifest:exists",
+            "inspect": "manifest:inspect",
+            "push": "manifest:push",
+            "remove": "manifest:remove",
+            "rm": "manifest:rm",
+        },
+    ),
+}
 ALIASES: Mapping[str, str] = {
     "bud": "build",
     "build-using-dockerfile": "build",
@@ -60,10 +89,36 @@ OWN: Rows = (answer("--version", "-v", help="Print the version and leave."), HEL
 def verb_named(name: str) -> Verb:
     """The verb of this name, imported now; InvalidValue with the nearest name if there is none."""
     target = VERBS.get(ALIASES.get(name, name))
-    if target is None:
-        from builda.cli import hints
+    if target is not None:
+        return _imported(target)
+    group, hyphen, member = name.partition("-")
+    if hyphen and group in GROUPS:
+        return member_named(group, member)
+    from builda.cli import hints
 
-        raise InvalidValue(f"unknown command: {name}", hint=hints.of_verb(name, [*VERBS, *ALIASES]))
+    raise InvalidValue(f"unknown command: {name}", hint=hints.of_verb(name, [*VERBS, *GROUPS, *ALIASES]))
+
+
+def member_named(group: str, name: str) -> Verb:
+    """The verb of a group, imported now; InvalidValue with the nearest name if there is none."""
+    members = GROUPS[group].verbs
+    if name in members:
+        return _imported(members[name])
+    from builda.cli import hints
+
+    near = hints.nearest(name, members)
+    hint = f"did you mean {group} {near}?" if near else f"builda {group} --help lists the commands"
+    raise InvalidValue(f"unknown command: {group} {name}", hint=hint)
+
+
+def every_verb() -> Iterator[str]:
+    """All verbs, those of groups in one word."""
+    yield from VERBS
+    for group, members in GROUPS.items():
+        yield from (f"{group}-{name}" for name in members.verbs)
+
+
+def _imported(target: str) -> Verb:
     module, _, attribute = target.partition(":")
     verb: Verb = getattr(import_module(f"builda.cli.{module}"), attribute)
     return verb

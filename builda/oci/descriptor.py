@@ -10,7 +10,7 @@ from typing import Any
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.oci.digest import Digest
-from builda.values import dataclass
+from builda.values import dataclass, replace
 
 # What `uname -m` calls an architecture, and the ways users spell it, to GOARCH (image-spec, image-index.md).
 _ARCHITECTURES = {
@@ -73,6 +73,11 @@ class Platform:
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @property
+    def canonical(self) -> Platform:
+        """The platform with its variant spelled out where the architecture alone means one: arm64 is arm64/v8."""
+        return replace(self, variant=_implied_variant(self))
 
     def runs(self, other: Platform) -> bool:
         """Whether an image for `other` is what a user who asks for this platform means."""

@@ -238,6 +238,14 @@ class RegistrySink:
             return False
         return found is not None and found.digest == descriptor.digest
 
+    def has_child(self, descriptor: Descriptor) -> bool:
+        """Whether the repository has this manifest, under whatever name: it took all that it lists before."""
+        try:
+            found = self._repository.head_manifest(str(descriptor.digest), "pull,push")
+        except RegistryError:  # only a shortcut
+            return False
+        return found is not None and (found.digest, found.size) == (descriptor.digest, descriptor.size)
+
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether the registry has the blob in this repository."""
         there = self._repository.has_blob(descriptor)

@@ -12,7 +12,7 @@ from builda.errors import BuildaError, NotFound
 from builda.fs.paths import discard
 from builda.oci.digest import Digest
 from builda.store import layout, leases, locks
-from builda.store.gc import content_of
+from builda.store.gc import kept_of
 from builda.store.layout import Damaged
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _damaged_blobs(store: Parts) -> Iterator[str]:
 
 
 def _missing(store: Parts, digest: Digest) -> list[Digest]:
-    wanted = [Digest("sha256", encoded) for encoded in sorted(content_of(store, digest))] or [digest]
+    wanted = [Digest("sha256", encoded) for encoded in sorted(kept_of(store, digest))]
     return [item for item in wanted if not os.path.exists(store.blobs.path(item))]
 
 
@@ -95,11 +95,13 @@ def _dangling(store: Parts) -> list[str]:
 
 
 def _damaged_records(store: Parts) -> set[str]:
-    """The records of images, names, containers and snapshots that cannot be read."""
+    """The records of images, names, containers, snapshots and origins that cannot be read."""
     for _ in store.images.iter():  # each that cannot be read is reported to the store
         pass
     for _ in store.containers.iter():
         pass
+    for manifest in store.images.origins.manifests():
+        store.images.origins.get(manifest)
     for snapshot in layout.iter_names(store.layout.path("snapshots")):
         try:
             store.snapshots.info(snapshot)

@@ -46,6 +46,7 @@ def sweep(store: Parts) -> int:
             freed += _sweep_blobs(where, marked.blobs, horizon)
         _sweep_chains(where)
         _sweep_diffs(where)
+        _sweep_origins(store)
         store.containers.release_stale(horizon)
         _sweep_references(store, horizon)
         _sweep_ingest(where, horizon)
@@ -96,6 +97,26 @@ def content_of(store: Parts, digest: Digest) -> frozenset[str]:
     blobs: set[str] = set()
     _mark_manifest(store, digest, None, blobs, set())
     return frozenset(blobs)
+
+
+def kept_of(store: Parts, digest: Digest) -> frozenset[str]:
+    """The blobs of an image or index that the store should have, by their digits: of one that an index names and that
+    has an origin, only the manifest, unless the image is in the store for itself too."""
+    from builda.oci.manifest import Index, parse
+
+    if not os.path.exists(store.blobs.path(digest)):
+        return frozenset({digest.encoded})
+    try:
+        document = parse(store.blobs.read(digest))
+    except (CorruptContent, Unsupported):
+        return frozenset({digest.encoded})
+    if not isinstance(document, Index):
+        return content_of(store, digest)
+    kept = {digest.encoded}
+    for child in document.manifests:
+        alone = store.images.origins.get(child.digest) is not None and store.images.find(str(child.digest)) is None
+        kept |= {child.digest.encoded} if alone else kept_of(store, child.digest)
+    return frozenset(kept)
 
 
 def _mark_manifest(store: Parts, digest: Digest, media_type: str | None, blobs: set[str], chains: set[str]) -> None:
@@ -153,6 +174,13 @@ def _sweep_diffs(where: Layout) -> None:
     for name in layout.iter_names(where.path("diffs")):
         if not os.path.exists(where.blob(name)):
             layout.unlink(where, where.path("diffs", name))
+
+
+def _sweep_origins(store: Parts) -> None:
+    """Where the content of manifests was that are gone."""
+    for manifest in store.images.origins.manifests():
+        if not os.path.exists(store.layout.blob(manifest.encoded)):
+            store.images.origins.remove(manifest)
 
 
 def _sweep_snapshots(store: Parts, marked: frozenset[str], horizon: float) -> int:

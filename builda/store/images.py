@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
     from builda.oci.manifest import Document, Manifest
     from builda.store.blobs import Blobs
+    from builda.store.origins import Origins
 
 REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -105,11 +106,18 @@ class Images:
         self._blobs = blobs
         self._report = report
 
+    @cached_property
+    def origins(self) -> Origins:
+        """Where the content of manifests is that the store has without it."""
+        from builda.store.origins import Origins
+
+        return Origins(self._layout, self._report)
+
     def put(self, descriptor: Descriptor, names: tuple[str, ...] = (), *, free_only: bool = False) -> Image:
         """The image that `descriptor` names is published, and `names` point at it, last of all.
 
-        With `free_only` names that other images have stay theirs. Everything it consists of must be in the store;
-        NotFound names what is not. Survives a power cut.
+        With `free_only` names that other images have stay theirs. Everything it consists of must be in the store, of an
+        index but the content of manifests that have an origin; NotFound names what is not. Survives a power cut.
         """
         record = self._record_of(descriptor)
         self._blobs.sync()
@@ -135,15 +143,18 @@ class Images:
     def _ref(self, name: str) -> str:
         return self._layout.path("refs", layout.quote(name))
 
-    def _record_of(self, descriptor: Descriptor) -> dict[str, Any]:
+    def _record_of(self, descriptor: Descriptor, *, may_lack: bool = False) -> dict[str, Any]:
+        """The record of an image; with `may_lack`, layers of one that has an origin may be there only."""
         from builda.oci.manifest import Manifest, parse
 
         raw = self._blobs.read(descriptor.digest)
         document = parse(raw, descriptor.media_type)
         plain = {"mediaType": document.media_type, "digest": str(descriptor.digest), "size": len(raw)}
         if isinstance(document, Manifest):
-            return self._manifest_record(document, plain)
-        sizes = [self._record_of(child)["size"] for child in document.manifests if self._blobs.has(child.digest)]
+            is_elsewhere = may_lack and self.origins.get(descriptor.digest) is not None
+            return self._manifest_record(document, plain, whole=not is_elsewhere)
+        stored = [child for child in document.manifests if self._blobs.has(child.digest)]
+        sizes = [self._record_of(child, may_lack=True)["size"] for child in stored]
         return {
             "manifest": plain,
             "id": str(descriptor.digest),
@@ -152,15 +163,16 @@ class Images:
             "created": self._blobs_time(descriptor.digest),
         }
 
-    def _manifest_record(self, manifest: Manifest, plain: dict[str, Any]) -> dict[str, Any]:
+    def _manifest_record(self, manifest: Manifest, plain: dict[str, Any], *, whole: bool) -> dict[str, Any]:
         from builda.oci.config import parse_config
         from builda.oci.mediatype import CONFIGS
 
         missing = [part for part in (manifest.config, *manifest.layers) if not self._blobs.has(part.digest, part.size)]
-        if missing:
+        if missing and whole:
             raise NotFound(f"image is incomplete, the store has no {missing[0].digest}")
         is_image = manifest.config.media_type in CONFIGS  # an index may list signatures and the like
-        created = parse_config(self._blobs.read(manifest.config.digest)).created if is_image else None
+        is_read = is_image and manifest.config not in missing
+        created = parse_config(self._blobs.read(manifest.config.digest)).created if is_read else None
         return {
             "manifest": plain,
             "id": str(manifest.config.digest),

@@ -28,6 +28,7 @@ DIRECTORIES = (
     "refs",
     "chains",
     "diffs",
+    "origins",
     "snapshots",
     "containers",
     "names",

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from builda.errors import CorruptContent
 from builda.events import BlobProgress, Emit, Warned, ignore
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DEPTH = 4
 """Indexes inside indexes that are followed."""
+Select: TypeAlias = Literal["one", "all", "index-only"]
+"""What is copied of an index: the image for one platform, all of it, or it alone."""
 PIECE = 1 << 20
 
 
@@ -88,27 +90,32 @@ class AskedSink(Protocol):
         """Whether the place has this very image or index under the name already, with all that belongs to it."""
         ...
 
+    def has_child(self, descriptor: Descriptor) -> bool:
+        """Whether the place has this manifest, with all that belongs to it, whatever names it."""
+        ...
+
 
 def copy_image(
     source: ImageSource,
     sink: ImageSink,
     *,
     platform: Platform | None = None,
-    all_platforms: bool = False,
+    select: Select = "one",
     action: Literal["pull", "push"] = "pull",
     emit: Emit = ignore,
     jobs: int = 4,
 ) -> Descriptor:
     """Copy what `source` names; the descriptor of what `sink` was given.
 
-    Of an index the image for `platform` is taken; with `all_platforms`, or without a platform, the index whole.
-    `action` is what events call it. Nothing is published on failure: CorruptContent, Unsupported for layers that
-    cannot be had, NotFound when no image fits, and whatever the two places raise.
+    Of an index the image for `platform` is taken; with `all`, or without a platform, the index whole; with `index-only`
+    the index without its images, which the sink has to have. `action` is what events call it. Nothing is published on
+    failure: CorruptContent, Unsupported for layers that cannot be had, NotFound when no image fits, and whatever the
+    two places raise.
     """
     descriptor, data = source.manifest()
     document = parse(_checked(descriptor, data), descriptor.media_type)
     chosen, depth = platform is None, 0
-    while isinstance(document, Index) and platform is not None and not all_platforms:
+    while isinstance(document, Index) and platform is not None and select == "one":
         chosen, depth = True, _deeper(depth, descriptor)
         descriptor = choose(document, platform)
         data = child_of(source, descriptor)
@@ -118,7 +125,7 @@ def copy_image(
         if isinstance(document, Manifest):
             copy.tell_all_reused(document)
         return plainly(descriptor, document.media_type)
-    return copy.document(descriptor, data, top=True)
+    return copy.document(descriptor, data, top=True, alone=select == "index-only")
 
 
 def plainly(descriptor: Descriptor, media_type: str) -> Descriptor:
@@ -166,16 +173,21 @@ class _Copy:
         self.blobs: list[_Progress] = []
         self.manifests: set[Digest] = set()
 
-    def document(self, descriptor: Descriptor, data: bytes, *, top: bool, depth: int = 0) -> Descriptor:
-        """Put a manifest or index, after everything it lists; its descriptor, without what an index said of it."""
+    def document(
+        self, descriptor: Descriptor, data: bytes, *, top: bool, depth: int = 0, alone: bool = False
+    ) -> Descriptor:
+        """Put a manifest or index, after everything it lists; its descriptor, without what an index said of it.
+
+        Of an index that is put `alone`, nothing that it lists is.
+        """
         document = parse(data, descriptor.media_type)
         if isinstance(document, Manifest):
             self.image(document, is_artifact=_is_attestation(descriptor))
-        else:
+        elif not alone:
             depth = _deeper(depth, descriptor)
             for child in document.manifests:
                 if child.digest not in self.manifests:  # or a small index that lists itself again would never end
-                    self.document(child, child_of(self.source, child), top=False, depth=depth)
+                    self.child(child, depth)
         self.manifests.add(descriptor.digest)
         plain = plainly(descriptor, document.media_type)
         self.sink.put_manifest(plain, data, top=top)
@@ -183,6 +195,13 @@ class _Copy:
             for blob in self.blobs:
                 blob.ended()
         return plain
+
+    def child(self, descriptor: Descriptor, depth: int) -> None:
+        """Put what an index lists, unless it is there."""
+        if isinstance(self.sink, AskedSink) and self.sink.has_child(descriptor):
+            self.manifests.add(descriptor.digest)
+        else:
+            self.document(descriptor, child_of(self.source, descriptor), top=False, depth=depth)
 
     def image(self, manifest: Manifest, *, is_artifact: bool) -> None:
         """Move everything a manifest lists."""

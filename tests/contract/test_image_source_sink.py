@@ -235,7 +235,7 @@ def test_an_index_is_copied_whole(place: Place) -> None:
         with pytest.raises(Unsupported, match="single images"):
             copy_image(index, place.sink())
         return
-    written = copy_image(index, place.sink(), platform=AMD64, all_platforms=True)
+    written = copy_image(index, place.sink(), platform=AMD64, select="all")
     assert written == index.descriptor
     source = place.source()
     descriptor, data = source.manifest()

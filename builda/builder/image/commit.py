@@ -20,14 +20,14 @@ from builda.builder.removal import remove
 from builda.builder.run.mountpoint_cleanup import settle
 from builda.builder.working_tree import occupied, rootfs
 from builda.display import without_passwords
-from builda.errors import InvalidValue, NotFound
+from builda.errors import NotFound
 from builda.events import Warned
 from builda.oci import edits, mediatype
 from builda.oci.config import History, ImageConfig, chain_ids, dump_config
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.docker import dump_docker_config
-from builda.oci.manifest import Index, Manifest
+from builda.oci.manifest import Manifest
 from builda.transfer.locate import parse_location
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def commit(ctx: Context, container: WorkingContainer, options: CommitOptions) ->
         else:
             image = _sent(ctx, stored, location, names, options)
         if options.manifest is not None:
-            append_to_index(ctx.store, local_name(options.manifest), image)
+            from builda.builder.image import manifestlist
+
+            manifestlist.appended(ctx.store, local_name(options.manifest), image)
         _keep_frozen(ctx, current, parts, image, options)
         if options.remove:
             _retire(ctx, current, parts, image, options)
@@ -310,25 +312,6 @@ def _sent(
 
 def _config_bytes(config: ImageConfig, media_type: str) -> bytes:
     return dump_docker_config(config) if media_type == mediatype.DOCKER_CONFIG else dump_config(config)
-
-
-def append_to_index(store: Store, name: str, image: Image) -> Image:
-    """The index called `name` lists the image too, in place of an older one for the same platform."""
-    from builda.store import locks
-
-    platform = image.config.platform
-    lock = locks.bucket(store.layout.path("locks"), Digest.of(name.encode()).encoded)
-    with locks.exclusive(lock):
-        known = store.images.names().get(name)
-        present = store.image(name) if known is not None else None
-        if present is not None and not isinstance(present.document, Index):
-            raise InvalidValue(f"not an index, so no image can be added to it: {name}", hint="choose another name")
-        index = present.document if present is not None else Index(manifests=())
-        assert isinstance(index, Index)
-        kept = tuple(entry for entry in index.manifests if entry.platform != platform)
-        added = replace(image.descriptor, platform=platform)
-        data = replace(index, manifests=(*kept, added)).dump()
-        return store.put_image(store.put_bytes(data, index.media_type), names=(name,))
 
 
 def _keep_frozen(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builda.errors import Unsupported
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
@@ -33,15 +32,17 @@ class ConvertedSource(StoreSource):
         return self._descriptor, self._data
 
 
-def source_of(ctx: Context, image: Image, options: PushOptions) -> StoreSource:
-    """The image as it is, or as `options` want it; then its manifest, and so its digest, is another one."""
+def source_of(ctx: Context, image: Image, options: PushOptions, destination: str | None = None) -> StoreSource:
+    """The image as it is, or as `options` want it; then its manifest, and so its digest, is another one.
+
+    `destination` is the registry that it goes to, if it goes to one.
+    """
+    if image.is_index:
+        from builda.builder.image.indexsource import source_of_list
+
+        return source_of_list(ctx.store, ctx.remote, image, options, destination)
     if not _changes(image, options):
         return StoreSource(ctx.store, image)
-    if image.is_index:
-        raise Unsupported(
-            f"the images of an index keep their format and compression: {image.digest}",
-            hint="push its images one by one, or leave --format and --compression-format out",
-        )
     manifest = image.manifest
     layers = tuple(_layer(ctx, layer, options) for layer in manifest.layers)
     changed = retyped(replace(manifest, layers=layers), options.format or _format_of(manifest))
@@ -51,10 +52,6 @@ def source_of(ctx: Context, image: Image, options: PushOptions) -> StoreSource:
 def _changes(image: Image, options: PushOptions) -> bool:
     if options.force_compression and options.compression is not None:
         return True
-    if image.is_index:
-        return options.format is not None and (options.format == "docker") != (
-            image.media_type == mediatype.DOCKER_LIST
-        )
     if options.format is not None and options.format != _format_of(image.manifest):
         return True
     if options.compression is None:

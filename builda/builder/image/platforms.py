@@ -10,14 +10,12 @@ from builda.linux import binfmt
 from builda.oci.manifest import Index, parse
 from builda.oci.reference import LOCAL_REGISTRY
 from builda.plan import FromImage, Run
-from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import PullOptions
     from builda.oci.descriptor import Platform
     from builda.plan import Plan
-    from builda.store.store import Image
 
 
 def check_runs(plan: Plan) -> None:
@@ -62,10 +60,3 @@ def _platforms_of(ctx: Context, name: str, options: PullOptions) -> tuple[Platfo
         return (pull(ctx, name, options).config.platform,)
     known = (entry.platform for entry in document.manifests if entry.platform is not None)
     return tuple(dict.fromkeys(platform for platform in known if platform.os != "unknown"))
-
-
-def put_index(ctx: Context, images: tuple[Image, ...], names: tuple[str, ...]) -> Image:
-    """An index of exactly these images, in the store under `names`."""
-    entries = tuple(replace(image.descriptor, platform=image.config.platform) for image in images)
-    index = Index(manifests=entries)
-    return ctx.store.put_image(ctx.store.put_bytes(index.dump(), index.media_type), names=names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound, PolicyRejected, RegistryError
 from builda.events import Warned
@@ -13,12 +13,15 @@ from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
 from builda.transfer.locate import Location, parse_location
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builda.builder.context import Context
     from builda.builder.options import PullOptions, RegistryAccess
-    from builda.oci.descriptor import Platform
+    from builda.oci.descriptor import Descriptor, Platform
     from builda.store.store import Image, Store
     from builda.transfer.copy import ImageSource
 
+T = TypeVar("T")
 _ABSENT = (404, 401, 403)
 """What registries answer for a repository that they do not have, or do not show to strangers."""
 
@@ -88,12 +91,12 @@ def _by_policy(
             return local
         case "newer" if local is not None:
             try:
-                return _pull_first(ctx, references, options, local)
+                return first(references, lambda reference: _pull_one(ctx, reference, options, local))
             except RegistryError as error:
                 ctx.emit(Warned(message=f"not updated, the registry cannot be asked: {error}"))
                 return local
         case _:
-            return _pull_first(ctx, references, options, None)
+            return first(references, lambda reference: _pull_one(ctx, reference, options, None))
 
 
 def _said(name: str, local: Image | None, options: PullOptions) -> str:
@@ -150,7 +153,21 @@ def _for_platform(ctx: Context, image: Image, options: PullOptions) -> Image:
     chosen = choose(image.document, options.platform or machine_platform())
     if not ctx.store.has_blob(chosen.digest):
         raise NotFound(f"stored index lacks its image for {chosen.platform}: {image.digest}", hint="pull it again")
-    return ctx.store.put_image(chosen)
+    try:
+        return ctx.store.put_image(chosen)
+    except NotFound:
+        return _from_origin(ctx, chosen, options)
+
+
+def _from_origin(ctx: Context, entry: Descriptor, options: PullOptions) -> Image:
+    """The image that a list names and whose layers are in a registry, in the store; NotFound if that is not wanted."""
+    from builda.builder.image.indexsource import open_origin
+
+    origin = ctx.store.images.origins.get(entry.digest)
+    if origin is None or options.policy == "never":
+        where = "" if origin is None else f", which {origin.name} has"
+        raise NotFound(f"list names an image whose layers are not in the store{where}: {entry.digest}")
+    return copied(ctx, open_origin(ctx.remote, origin, options.access), (), options.platform)
 
 
 def machine_platform() -> Platform:
@@ -160,12 +177,12 @@ def machine_platform() -> Platform:
     return Platform.of_machine(os.uname().machine)
 
 
-def _pull_first(ctx: Context, references: tuple[Reference, ...], options: PullOptions, local: Image | None) -> Image:
-    """The image of the first reference that its registry has."""
+def first(references: tuple[Reference, ...], action: Callable[[Reference], T]) -> T:
+    """What `action` gives for the first reference that its registry has; NotFound if none has it."""
     failures: list[BuildaError] = []
     for reference in references:
         try:
-            return _pull_one(ctx, reference, options, local)
+            return action(reference)
         except (NotFound, RegistryError, PolicyRejected) as error:
             if len(references) == 1 or (isinstance(error, RegistryError) and error.status not in _ABSENT):
                 raise

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import PushOptions, RegistryAccess
     from builda.oci.descriptor import Descriptor
-    from builda.store.store import Image
-    from builda.transfer.copy import ImageSink
+    from builda.store.store import Image, Store
+    from builda.transfer.copy import ImageSink, Select
 
 
 def push(ctx: Context, name: str, destination: str | None, options: PushOptions) -> Descriptor:
@@ -29,9 +29,14 @@ def push(ctx: Context, name: str, destination: str | None, options: PushOptions)
     image = ctx.store.image(name)
     location = _named(ctx, _destination(image, name, destination), name)
     ctx.store.lease()
-    source = source_of(ctx, image, _fitting(location, image, options))
+    source = source_of(ctx, image, _fitting(location, image, options), _registry_of(location))
     sink = _sink(ctx, image, location, options.access)
-    return copy_image(source, sink, all_platforms=options.all, action="push", emit=ctx.emit)
+    select: Select = "index-only" if options.alone else "all"
+    return copy_image(source, sink, select=select, action="push", emit=ctx.emit)
+
+
+def _registry_of(location: Location) -> str | None:
+    return Reference.parse(location.where).registry if location.in_registry else None
 
 
 def _named(ctx: Context, location: Location, name: str) -> Location:
@@ -48,7 +53,8 @@ def write_to(ctx: Context, image: Image, location: Location, access: RegistryAcc
     from builda.builder.options import PushOptions
     from builda.transfer.copy import copy_image
 
-    source = source_of(ctx, image, _fitting(location, image, PushOptions()))
+    options = PushOptions(access=access)
+    source = source_of(ctx, image, _fitting(location, image, options), _registry_of(location))
     return copy_image(source, _sink(ctx, image, location, access), action="push", emit=ctx.emit)
 
 
@@ -61,7 +67,7 @@ def _fitting(location: Location, image: Image, options: PushOptions) -> PushOpti
 
 def _sink(ctx: Context, image: Image, location: Location, access: RegistryAccess) -> ImageSink:
     if location.in_registry:
-        return ctx.remote.sink(Reference.parse(location.where), access, _relatives(image))
+        return ctx.remote.sink(Reference.parse(location.where), access, _relatives(ctx.store, image))
     if location.in_store:
         from builda.transfer.stored import StoreSink
 
@@ -71,10 +77,12 @@ def _sink(ctx: Context, image: Image, location: Location, access: RegistryAccess
     return open_sink(location)
 
 
-def _relatives(image: Image) -> tuple[Reference, ...]:
-    """Other names that a registry may have this image's layers under: its own, and its base's."""
+def _relatives(store: Store, image: Image) -> tuple[Reference, ...]:
+    """Other names that a registry may have this image's layers under: its own, its base's, of a list its images'."""
+    from builda.builder.image.indexsource import origins_of
+
     base = () if image.is_index else (image.manifest.annotations.get(BASE_NAME, ""),)
-    found = []
+    found = list(origins_of(store, image)) if image.is_index else []
     for name in (*image.names, *base):
         try:
             found.append(Reference.parse(name))

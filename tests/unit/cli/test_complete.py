@@ -12,7 +12,7 @@ from builda.cli.completing import CHOICES, OF_VERB, answered, reply
 from builda.cli.line import by_flag
 from builda.cli.pages import TOPICS
 from builda.cli.verb import GLOBAL_OPTIONS
-from builda.cli.verbs import ALIASES, VERBS, verb_named
+from builda.cli.verbs import ALIASES, GROUPS, VERBS, every_verb, verb_named
 from builda.host import probe
 from builda.store import drivers
 
@@ -55,8 +55,16 @@ def test_words(line: str, words: list[str]) -> None:
 
 
 def test_verbs_are_completed_by_all_their_names() -> None:
-    assert offered("") == sorted([*VERBS, *ALIASES])
-    assert offered("help ") == sorted([*VERBS, *ALIASES, *TOPICS])
+    assert offered("") == sorted([*VERBS, *GROUPS, *ALIASES])
+    assert offered("help ") == sorted([*VERBS, *GROUPS, *ALIASES, *TOPICS])
+
+
+def test_verbs_of_a_group_are_completed_behind_it() -> None:
+    assert offered("manifest ") == sorted(GROUPS["manifest"].verbs)
+    assert offered("help manifest cr") == ["create"]
+    assert offered("manifest create --am") == ["--amend"]
+    assert offered("--log-level debug manifest r") == ["remove", "rm"]
+    assert offered("manifest push --format ") == ["oci", "v2s2"]
 
 
 @pytest.mark.parametrize("line", ["bud > x", "bud 2>> x", "images < x", "bud -f x", "bud --iidfile=x", "copy c x"])
@@ -91,7 +99,7 @@ def test_stages_of_the_containerfile_that_is_built(tmp_path: Path) -> None:
 
 
 def test_every_option_with_choices_exists() -> None:
-    options = {name: set(by_flag(verb_named(name).rows)) for name in VERBS}
+    options = {name: set(by_flag(verb_named(name).rows)) for name in every_verb()}
     options[""] = set(by_flag(GLOBAL_OPTIONS))
     everywhere = set().union(*options.values())
     assert set(CHOICES) <= everywhere

@@ -7,7 +7,7 @@ import pytest
 from builda.cli import hints
 from builda.cli.line import by_flag
 from builda.cli.main import status_of
-from builda.cli.verbs import ALIASES, VERBS, verb_named
+from builda.cli.verbs import ALIASES, GROUPS, VERBS, verb_named
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_verbs_of_others_say_what_to_do() -> None:
 
 
 def test_tables_of_hints_hold_no_names_that_builda_has() -> None:
-    assert not hints.VERBS.keys() & {*VERBS, *ALIASES}
+    assert not hints.VERBS.keys() & {*VERBS, *GROUPS, *ALIASES}
     for name, flags in hints.FLAGS.items():
         assert not flags.keys() & by_flag(verb_named(name).rows).keys(), name
 

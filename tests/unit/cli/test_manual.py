@@ -13,7 +13,7 @@ from builda.cli import pages
 from builda.cli.commands import make_group
 from builda.cli.manual import escaped, manual
 from builda.cli.options import Option
-from builda.cli.verbs import ALIASES, VERBS, verb_named
+from builda.cli.verbs import ALIASES, GROUPS, every_verb, verb_named
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,13 +37,13 @@ def shown(page: Path) -> str:
 
 def test_every_verb_and_alias_has_a_page(directory: Path) -> None:
     names = {path.name for path in directory.iterdir()}
-    verbs = {f"builda-{name}.1" for name in (*VERBS, *ALIASES)}
+    verbs = {f"builda-{name}.1" for name in (*every_verb(), *GROUPS, *ALIASES)}
     assert names == verbs | {"builda.1", "Containerfile.in.5"}
     for alias, name in ALIASES.items():
         assert (directory / f"builda-{alias}.1").read_text() == f".so man1/builda-{name}.1\n"
 
 
-@pytest.mark.parametrize("name", sorted(VERBS))
+@pytest.mark.parametrize("name", sorted(every_verb()))
 def test_a_page_has_every_option_with_its_help(directory: Path, name: str) -> None:
     text = shown(directory / f"builda-{name}.1")
     for row in verb_named(name).rows:
@@ -59,6 +59,13 @@ def test_the_page_of_builda_has_what_decides_besides_options(directory: Path) ->
     for _, rows in pages.TOPICS.values():
         assert all(row in text for row in rows)
     assert "build, bud, build-using-dockerfile" in text
+
+
+def test_the_page_of_a_group_has_its_verbs(directory: Path) -> None:
+    text = shown(directory / "builda-manifest.1")
+    assert "create Make a list of images" in text
+    assert "builda-manifest-create(1)" in text
+    assert "builda manifest create [OPTIONS] NAME" in shown(directory / "builda-manifest-create.1")
 
 
 def test_the_format_of_in_files_is_that_of_the_document(directory: Path) -> None:

@@ -12,7 +12,7 @@ from builda.cli import pages
 from builda.cli.commands import page
 from builda.cli.main import status_of
 from builda.cli.options import Option
-from builda.cli.verbs import ALIASES, VERBS, verb_named
+from builda.cli.verbs import ALIASES, GROUPS, VERBS, every_verb, verb_named
 
 INTERNAL = {"BUILDA_COMPLETE", "BUILDA_CALLER_UID"}
 
@@ -29,7 +29,7 @@ def test_the_options_of_build_stand_under_headings() -> None:
     assert re.findall(r"^  -., (--\w+)", common, re.MULTILINE)[:2] == ["--tag", "--file"]
 
 
-@pytest.mark.parametrize("name", sorted(VERBS))
+@pytest.mark.parametrize("name", sorted(every_verb()))
 def test_no_option_is_lost_under_headings(name: str) -> None:
     text = page(name)
     for row in verb_named(name).rows:
@@ -62,7 +62,7 @@ def test_the_page_of_builda_has_all_names_of_verbs(capsys: pytest.CaptureFixture
     shown = capsys.readouterr().out
     assert "build (bud)" in shown
     assert "containers (list, ls, ps)" in shown
-    for name in {*VERBS, *ALIASES} - {"build-using-dockerfile"}:
+    for name in {*VERBS, *GROUPS, *ALIASES} - {"build-using-dockerfile"}:
         assert re.search(rf"[ (]{name}[ ,)]", shown), name
     assert "..." not in shown[shown.index("Commands:") :]
 

@@ -14,7 +14,7 @@ from builda.cli import commands
 from builda.cli.line import Given, Odd
 from builda.cli.options import Argument, Option, argument, listed, many, number, refused, switch, text
 from builda.cli.verb import GLOBAL_OPTIONS, HELP, Verb, verb
-from builda.cli.verbs import ALIASES, OWN, VERBS, verb_named
+from builda.cli.verbs import ALIASES, OWN, every_verb, verb_named
 from builda.errors import InvalidValue, Unsupported
 
 OPTIONS = (
@@ -33,7 +33,7 @@ OPTIONS = (
 )
 
 
-@pytest.mark.parametrize("name", [None, *VERBS])
+@pytest.mark.parametrize("name", [None, *every_verb()])
 def test_no_two_parameters_share_a_name(name: str | None) -> None:
     rows = (*GLOBAL_OPTIONS, *OWN) if name is None else (*verb_named(name).rows, HELP)
     flags = [flag for row in rows if isinstance(row, Option) for flag in row.flags]
@@ -181,7 +181,7 @@ def test_what_is_wrong_or_asks_for_help_is_left_to_click(
         parse(*written, interspersed=True)
 
 
-ALL = sorted({*VERBS, *ALIASES})
+ALL = sorted({*every_verb(), *ALIASES})
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -192,7 +192,7 @@ def test_every_verb_is_there_with_help_and_an_example(name: str) -> None:
     assert "Example" in commands.page(name)
 
 
-@pytest.mark.parametrize("name", sorted(VERBS))
+@pytest.mark.parametrize("name", sorted(every_verb()))
 def test_every_option_says_what_it_is(name: str) -> None:
     for row in verb_named(name).rows:
         if isinstance(row, Option) and row.refusal is None:
@@ -240,7 +240,7 @@ def options_of(found: Verb) -> Iterator[tuple[Option, list[str]]]:
             yield row, required
 
 
-@pytest.mark.parametrize("name", sorted(VERBS))
+@pytest.mark.parametrize("name", sorted(every_verb()))
 def test_click_reads_every_option_as_we_do(name: str) -> None:
     """Our reader and click make the same of a line, so that help and complaints tell of what happens."""
     found = verb_named(name)
@@ -257,7 +257,7 @@ def test_click_reads_every_option_as_we_do(name: str) -> None:
             assert type(ours[row.name]) is type(theirs[row.name]), written
 
 
-@pytest.mark.parametrize("name", sorted(VERBS))
+@pytest.mark.parametrize("name", sorted(every_verb()))
 def test_click_says_what_is_wrong_with_a_text_that_we_do_not_take(name: str) -> None:
     found = verb_named(name)
     for row, required in options_of(found):
@@ -269,7 +269,7 @@ def test_click_says_what_is_wrong_with_a_text_that_we_do_not_take(name: str) -> 
                 commands.values(found, "t", line)
 
 
-@pytest.mark.parametrize("name", sorted(VERBS))
+@pytest.mark.parametrize("name", sorted(every_verb()))
 @given(words=st.lists(st.sampled_from(["a", "b", "", "-", "bash", "--", "zsh"]), max_size=4))
 @settings(max_examples=25, deadline=None)
 def test_click_gives_arguments_their_places_as_we_do(name: str, words: list[str]) -> None:

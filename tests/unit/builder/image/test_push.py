@@ -73,10 +73,12 @@ def test_another_format_keeps_the_blobs(bench: Bench, box: Image, tmp_path: Path
 def test_an_index_is_pushed_with_its_images(bench: Bench, container: WorkingContainer, tmp_path: Path) -> None:
     bench.builder.commit(container, CommitOptions(manifest="list"))
     index = bench.store.image("list")
-    written = bench.builder.push("list", f"oci:{tmp_path}/out:1", PushOptions(all=True))
+    written = bench.builder.push("list", f"oci:{tmp_path}/out:1", PushOptions())
     assert written.digest == index.digest
-    with pytest.raises(Unsupported, match="images of an index"):
-        bench.builder.push("list", f"oci:{tmp_path}/out:2", PushOptions(format="docker"))
+    other = bench.builder.push("list", f"dir:{tmp_path}/other", PushOptions(format="docker"))
+    assert other.media_type == mediatype.DOCKER_LIST
+    with pytest.raises(Unsupported, match="images of a list keep their compression"):
+        bench.builder.push("list", f"oci:{tmp_path}/out:2", PushOptions(compression="zstd"))
 
 
 def test_what_cannot_be_pushed(bench: Bench, box: Image) -> None:
