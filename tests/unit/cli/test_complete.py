@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,8 @@ def test_the_choices_are_those_that_are_taken() -> None:
         "--storage-driver": set(drivers.NAMES),
     }
     assert {name: set(CHOICES[name].split()) for name in taken} == taken
+    said = by_flag(GLOBAL_OPTIONS)["--storage-driver"].help or ""
+    assert all(re.search(rf"\b{name}\b", said) for name in drivers.NAMES)
     assert set(OF_VERB["images", "--filter"].split()) == {f"{key}=" for key in filters._MAKERS}
     assert set(OF_VERB["inspect", "--type"].split()) == set(inspect._KINDS)
     for policy in CHOICES["--pull"].split():
