@@ -15,6 +15,7 @@ from builda.builder.options import PullOptions
 from builda.errors import ContainerfileError, InvalidValue, NotFound, StepFailed
 from builda.events import Warned
 from builda.frontend.source import SIZE_LIMIT, SourceText, decode
+from builda.inputfile import read_input
 from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import NO_OPTIONS, Location, RunOptions
 from builda.values import dataclass, replace
@@ -133,8 +134,7 @@ def source_policy(path: str) -> SourcePolicy:
     from builda.frontend.sourcepolicy import parse
 
     try:
-        with open(path, "rb") as file:
-            return parse(file.read(), path)
+        return parse(read_input(path, "source policy"), path)
     except FileNotFoundError as error:
         raise NotFound(f"no such source policy: {path}") from error
 
@@ -342,8 +342,7 @@ def read_containerfile(context: Path, name: str) -> bytes:
         if lies_in(context, Path(name)):
             check_stays(context, Path(name), "Containerfile", "name the file that it leads to: -f FILE")
             return _read_regular(name)
-        with open(name, "rb") as file:
-            return file.read(SIZE_LIMIT + 1)
+        return read_input(name, "Containerfile", SIZE_LIMIT)
     except FileNotFoundError as error:
         raise NotFound(f"no such file or directory for the Containerfile: {name}") from error
     except IsADirectoryError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from builda.errors import BuildaError, InvalidValue, NotFound
+from builda.inputfile import read_input
 from builda.registry.places import Places
 from builda.runoptions import RunOptions
 from builda.values import dataclass
@@ -123,7 +124,7 @@ def _files(places: Places) -> Iterable[Path]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_input(file, "configuration file").decode()
     except FileNotFoundError as error:
         raise NotFound(f"no such file: {file}") from error
     except UnicodeDecodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,11 @@ from builda.cli.commit import annotation
 from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_named
 from builda.cli.logfile import logging_to, platform_logs
 from builda.cli.options import argument, duration, listed, many, number, refused, switch, text
-from builda.cli.output import print_line, print_words, write_file
+from builda.cli.output import check_files, print_line, print_words, write_file
 from builda.cli.secrets import agents_of, secrets_of
 from builda.cli.verb import verb
-from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
+from builda.errors import BuildaError, InvalidValue, Unsupported
+from builda.inputfile import read_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -324,9 +324,17 @@ def _label(item: str) -> tuple[str, str]:
 def _build_args(files: tuple[str, ...], items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
     lines: list[str] = []
     for path in files:
-        with open(path, encoding="utf-8") as file:
-            lines += [line.strip() for line in file if line.strip() and not line.lstrip().startswith("#")]
+        lines += _lines(path)
     return _variables((*lines, *filter(None, items)), environ)  # `--build-arg=` is a task's way to say that it has none
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a file of build arguments that say something."""
+    try:
+        text = read_input(path, "file of build arguments").decode()
+    except UnicodeDecodeError as error:
+        raise InvalidValue(f"file of build arguments is not UTF-8: {path}") from error
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
 def _variables(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
@@ -363,9 +371,7 @@ def _check_rest(session: Session, values: dict[str, Any]) -> None:
         raise InvalidValue(f"--jobs is 0 or more: {values['jobs']}")
     outputs.check(outputs.parse(values["output"]))
     _check_names((*values["tag"], *filter(None, (values["manifest"],))))
-    for path in filter(None, (values["iidfile"], values["iidfile_raw"], values["metadata_file"])):
-        if not os.path.isdir(os.path.dirname(path) or "."):  # found out afterwards, the image would have its names
-            raise NotFound(f"no such file or directory: {path}")
+    check_files(values["iidfile"], values["iidfile_raw"], values["metadata_file"])
 
 
 def _check_names(names: tuple[str, ...]) -> None:

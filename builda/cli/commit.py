@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from builda.cli import complete, groups
 from builda.cli.options import argument, listed, many, refused, switch, text
-from builda.cli.output import print_line, write_file
+from builda.cli.output import check_files, print_line, write_file
 from builda.cli.verb import verb
 from builda.errors import InvalidValue
 
@@ -68,6 +68,7 @@ def commit(
     without a registry is localhost's. The digest committed here is the digest that push will write.
     """
     session.quiet = values.pop("quiet")
+    check_files(metadata_file, iidfile)
     target = session.container(container)
     made = session.builder.commit(target, _options(session, target, image, values))
     if metadata_file is not None:
@@ -141,10 +142,10 @@ def annotation(item: str) -> tuple[str, str]:
 def _bytes_of(path: str | None) -> bytes | None:
     if path is None:
         return None
+    from builda.inputfile import read_input
     from builda.oci.document import decode_any
 
-    with open(path, "rb") as file:
-        data = file.read()
+    data = read_input(path, "configuration to merge")
     decode_any(data, f"configuration to merge, {path},")  # what is wrong with it is said with its name
     return data
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from builda.cli import complete, groups
 from builda.cli.options import argument, switch, text
-from builda.cli.output import print_line, write_file
+from builda.cli.output import check_files, print_line, write_file
 from builda.cli.verb import verb
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def from_(session: Session, *, image: str, name: str | None, cidfile: str | None
         ),
         run=groups.with_maps(groups.run_options(values, session.environ), session.settings),
     )
+    check_files(cidfile)
     container = session.builder.from_image(image, options)
     if cidfile is not None:
         write_file(cidfile, container.id)

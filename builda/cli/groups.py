@@ -173,16 +173,19 @@ def registry_access(values: Values, environ: Mapping[str, str]) -> RegistryAcces
     Raises NotFound or InvalidValue for files that they name and that are not there or cannot mean anything.
     """
     from builda.builder.options import RegistryAccess
+    from builda.inputfile import rereadable
 
     delay = values.pop("retry_delay", None)
+    authfile = values.pop("authfile", None) or environment(environ, "BUILDA_AUTHFILE")
+    policy = values.pop("signature_policy", None)
     access = RegistryAccess(
-        authfile=values.pop("authfile", None) or environment(environ, "BUILDA_AUTHFILE"),
+        authfile=authfile and rereadable(authfile, "credential file"),
         creds=_with_password(values.pop("creds", None)),
         cert_dir=values.pop("cert_dir", None),
         tls_verify=values.pop("tls_verify", None),
         retry=values.pop("retry", None),
         retry_delay=None if delay is None else delay / 10**9,
-        policy=values.pop("signature_policy", None),
+        policy=policy and rereadable(policy, "policy.json"),
     )
     if access.authfile or access.cert_dir or access.policy:
         _check_files(access, environ)
@@ -202,7 +205,7 @@ def _check_files(access: RegistryAccess, environ: Mapping[str, str]) -> None:
         credentials.check_file(Path(access.authfile))
     if access.cert_dir is not None:
         certificates.Certificates(places, Path(access.cert_dir)).check()
-    if access.policy is not None and not Path(access.policy).is_fifo():
+    if access.policy is not None:
         policy.Policy.load(places, Path(access.policy))
 
 

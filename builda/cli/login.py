@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from builda.registry.credentials import Credentials
     from builda.registry.places import Places
 
+_PASSWORD_LIMIT = 1 << 20
 _FILE: Params = (
     text("--authfile", metavar="FILE", help="The credential file.  [env: REGISTRY_AUTH_FILE]"),
     text("--compat-auth-file", metavar="FILE", help="Write to this file in Docker's format instead."),
@@ -121,7 +122,9 @@ def _credentials(values: dict[str, str | bool | None]) -> Credentials:
             raise InvalidValue("--password cannot be used with --password-stdin")
         if username is None:
             raise InvalidValue("--password-stdin needs --username")
-        password = sys.stdin.read().rstrip("\r\n")
+        password = sys.stdin.read(_PASSWORD_LIMIT + 1).rstrip("\r\n")
+        if len(password) > _PASSWORD_LIMIT:
+            raise InvalidValue(f"password on standard input has more characters than the limit: {_PASSWORD_LIMIT}")
     if (username is None or password is None) and not sys.stdin.isatty():
         raise InvalidValue("no credentials were given", hint="use --username with --password-stdin")
     from builda.cli.asking import ask

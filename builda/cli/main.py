@@ -40,7 +40,7 @@ def main() -> NoReturn:
     except OSError as error:
         from builda.errors import of_system
 
-        status = _report(of_system(error))
+        status = status or _report(of_system(error))  # a failure was reported already, perhaps this one
     if _threads_run():
         sys.exit(status)
     os._exit(status)
@@ -116,6 +116,18 @@ class _Output(io.FileIO):
             raise
 
 
+class _Messages(io.FileIO):
+    """Standard error: where it takes nothing, messages are lost, and the exit status tells."""
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return memoryview(data).nbytes
+
+
 def _open_standard_streams() -> None:
     """Descriptors 0, 1 and 2 that the caller has closed lead nowhere, rather than to what is opened next."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -131,6 +143,8 @@ def _open_standard_streams() -> None:
     encoding, by_line = sys.stdout.encoding, bool(sys.stdout.line_buffering)
     out = io.BufferedWriter(_Output(1, "w", closefd=False))
     sys.stdout = io.TextIOWrapper(out, encoding, errors="surrogateescape", line_buffering=by_line)
+    raw = io.BufferedWriter(_Messages(2, "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
 
 
 def _end_cleanly(number: int, _frame: object) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from builda.errors import InvalidValue
+from builda.errors import InvalidValue, NotFound
 
 if TYPE_CHECKING:
     from builda.cli.gofuncs import Struct
@@ -111,6 +111,17 @@ def _tabbed(template: str) -> str:
         part if i % 2 else part.replace("\\t", "\t").replace("\\n", "\n").replace(" ", "\t")
         for i, part in enumerate(parts)
     )
+
+
+def check_files(*paths: str | None) -> None:
+    """Refuse paths that `write_file` cannot write to, before anything is done whose result they are to hold."""
+    import os
+
+    for path in filter(None, paths):
+        if os.path.isdir(path):
+            raise InvalidValue(f"file to write is a directory: {path}")
+        if not os.path.isdir(os.path.dirname(path) or "."):
+            raise NotFound(f"no such file or directory: {path}")
 
 
 def write_file(path: str, text: str) -> None:

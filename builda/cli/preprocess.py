@@ -54,11 +54,13 @@ def _shown(file: str) -> str:
 
 
 def _read(file: str) -> bytes:
+    from builda.containerfile import SIZE_LIMIT
+    from builda.inputfile import read_input
+
     if file == "-":
-        return sys.stdin.buffer.read()
+        return sys.stdin.buffer.read(SIZE_LIMIT + 1)
     try:
-        with open(file, "rb") as opened:
-            return opened.read()
+        return read_input(file, "file to preprocess", SIZE_LIMIT)
     except FileNotFoundError as error:
         raise NotFound(f"no such file or directory: {file}") from error
     except IsADirectoryError as error:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from builda.cli import complete, groups
 from builda.cli.options import argument, switch, text
-from builda.cli.output import print_line, write_file
+from builda.cli.output import check_files, print_line, write_file
 from builda.cli.verb import verb
 from builda.errors import Unsupported
 
@@ -89,6 +89,7 @@ def push(session: Session, *, image: str, destination: str | None, digestfile: s
         force_compression=values.pop("force_compression"),
         access=groups.registry_access(values, session.environ),
     )
+    check_files(digestfile)
     written = session.builder.push(image, destination, options)
     if digestfile is not None:
         write_file(digestfile, str(written.digest))

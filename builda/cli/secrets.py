@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, NotFound
+from builda.inputfile import read_input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +49,7 @@ def _secret(item: str, environ: Mapping[str, str]) -> tuple[str, bytes]:
             raise NotFound(f"variable of the secret {name} is not set: {variable}")
         return name, os.fsencode(environ[variable])
     try:
-        with open(os.path.expanduser(source or name), "rb") as file:
-            return name, file.read()
+        return name, read_input(os.path.expanduser(source or name), f"secret {name}")
     except FileNotFoundError as error:
         if source or kind:
             raise NotFound(f"no such file or directory for the secret {name}: {source or name}") from error
@@ -70,8 +70,11 @@ def agents_of(items: tuple[str, ...], environ: Mapping[str, str], stack: ExitSta
         for path in paths:
             if not os.path.exists(path):
                 raise NotFound(f"no such file or directory (a socket or key) for --ssh {name}: {path}")
-        if len(paths) == 1 and stat.S_ISSOCK(os.stat(paths[0]).st_mode):
+        kinds = {stat.S_IFMT(os.stat(path).st_mode) for path in paths}
+        if kinds == {stat.S_IFSOCK} and len(paths) == 1:
             found[name] = paths[0]
+        elif kinds != {stat.S_IFREG}:
+            raise InvalidValue(f"--ssh {name} takes one agent's socket, or regular files of keys: {','.join(paths)}")
         else:
             from builda.builder.run.ssh_agent import agent_with
 

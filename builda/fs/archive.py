@@ -25,14 +25,15 @@ def archive_compression(file: BinaryIO) -> ArchiveCompression | None:
     found = sniff(file.read(8))
     file.seek(0)
     try:
-        head = _head(decompressing(file, found))
+        head = first_record(decompressing(file, found))
     except CorruptContent:
         head = b""
     file.seek(0)
     return found if is_header(head) else None
 
 
-def _head(source: Readable) -> bytes:
+def first_record(source: Readable) -> bytes:
+    """The first 512 bytes, or all if there are fewer."""
     head = b""
     while len(head) < RECORD and (data := source.read(RECORD - len(head))):
         head += data

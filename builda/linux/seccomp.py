@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builda.errors import InvalidValue, IsolationUnavailable
+from builda.inputfile import read_input
 from builda.linux import private
 from builda.linux.caps import to_bits
 
@@ -353,8 +354,7 @@ def load_filter(profile: str | None, capabilities: tuple[str, ...], machine: str
     if profile is None:
         return default_filter(capabilities, machine)
     try:
-        with open(profile, "rb") as file:
-            data = file.read()
+        data = read_input(profile, "seccomp profile")
     except OSError as error:
         raise InvalidValue(f"cannot read seccomp profile: {profile}: {error.strerror}") from error
     return parse_filter(data, capabilities, machine, profile)

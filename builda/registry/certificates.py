@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InvalidValue, NotFound
+from builda.inputfile import read_input
 from builda.registry.places import Places
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def _pair(certificate: Path) -> tuple[Path, Path]:
     key = certificate.with_suffix(".key")
     if not key.is_file():
         raise NotFound(f"client certificate has no key beside it: {certificate}", hint=f"the key belongs in {key}")
+    if not certificate.is_file():
+        raise InvalidValue(f"client certificate is not a regular file: {certificate}")
     return certificate, key
 
 
@@ -67,8 +70,8 @@ def context_for(tls: Tls) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     for file in tls.authorities:
         try:
-            context.load_verify_locations(cafile=file)
-        except ssl.SSLError as error:
+            context.load_verify_locations(cadata=read_input(file, "certificate").decode("ascii"))
+        except (ssl.SSLError, ValueError) as error:
             raise InvalidValue(f"not a PEM certificate: {file}") from error
     for certificate, key in tls.client:
         try:

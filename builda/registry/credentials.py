@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from builda.errors import InvalidValue, NotFound, RegistryError
 from builda.events import Emit, Warned, ignore
+from builda.inputfile import read_input
 from builda.registry.places import Places
 
 TOKEN_USER = "<token>"
@@ -204,8 +205,6 @@ def check_file(path: Path) -> None:
             f"credential file is not accessible: stat {path}: no such file or directory",
             hint="--authfile names it; `builda login` makes it",
         )
-    if path.is_fifo():  # it can be read once, by whoever needs it
-        return
     content = _read(path)
     _table(content, "credHelpers", path)
     for key, entry in _table(content, "auths", path).items():
@@ -238,7 +237,7 @@ def _read(path: Path) -> dict[str, Any]:
     import json
 
     try:
-        value = json.loads(path.read_bytes() or b"{}")
+        value = json.loads(read_input(path, "credential file") or b"{}")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, RecursionError) as error:

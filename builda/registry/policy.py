@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from builda.errors import BuildaError, InvalidValue, NotFound, PolicyRejected
+from builda.inputfile import read_input
 from builda.oci.reference import Reference
 from builda.registry.places import Places
 from builda.values import dataclass
@@ -29,7 +30,6 @@ _SIGNED: Mapping[str, frozenset[str]] = {
     ),
 }
 _BY_PATH = ("dir", "oci", "oci-archive")
-_SIZE_LIMIT = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +121,11 @@ def _exists(file: Path) -> bool:
 
 def _read(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            data = stream.read(_SIZE_LIMIT + 1)
+        data = read_input(file, "policy.json")
     except FileNotFoundError as error:
         raise NotFound(f"no such policy.json: {file}") from error
     except OSError as error:
         raise BuildaError(f"policy.json cannot be read, {(error.strerror or str(error)).lower()}: {file}") from error
-    if len(data) > _SIZE_LIMIT:
-        raise InvalidValue(f"policy.json is larger than {_SIZE_LIMIT >> 20} MiB: {file}")
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError, Unsupported
+from builda.inputfile import read_input
 from builda.oci.reference import DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ShortReference, parse_short
 from builda.registry.places import Places
 from builda.values import dataclass
@@ -197,7 +198,7 @@ def _read(file: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_input(file, "registries.conf").decode()
     except FileNotFoundError as error:
         raise NotFound(f"no such registries.conf: {file}") from error
     except UnicodeDecodeError as error:

@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent, InvalidValue, NotFound, Unsupported
+from builda.fs.archive import first_record
 from builda.fs.compress import decompressing, sniff
 from builda.fs.tar import HARD_LINK, RECORD, REGULAR, SYMBOLIC_LINK, Limits, is_header, iter_offsets
+from builda.inputfile import open_input
 
 if TYPE_CHECKING:
     from builda.oci.digest import Readable
@@ -126,7 +128,7 @@ def _normal(name: str) -> str:
 def _opened(path: str) -> int:
     """A descriptor of the uncompressed archive."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_input(path, "archive")
     except FileNotFoundError as error:
         raise NotFound(f"no such file or directory: {path}") from error
     try:
@@ -134,20 +136,22 @@ def _opened(path: str) -> int:
         if stat.S_ISDIR(mode):
             raise InvalidValue(f"archive is a directory: {path}", hint="use oci: or dir: for directories")
         plain = stat.S_ISREG(mode) and sniff(os.pread(fd, _HEAD, 0)) == "none"
-        opened = os.dup(fd) if plain else _unpacked(fd)
-        if not is_header(os.pread(opened, RECORD, 0)):
-            os.close(opened)
+        if plain and not is_header(os.pread(fd, RECORD, 0)):
             raise CorruptContent(f"not a tar archive: {path}")
-        return opened
+        return os.dup(fd) if plain else _unpacked(fd, path)
     finally:
         os.close(fd)
 
 
-def _unpacked(fd: int) -> int:
-    """A descriptor of a file without a name that holds the uncompressed content."""
+def _unpacked(fd: int, path: str) -> int:
+    """A descriptor of a file without a name that holds the uncompressed content; CorruptContent if it is no tar."""
     large = "/var/tmp" if "TMPDIR" not in os.environ and os.path.isdir("/var/tmp") else None  # /tmp may be memory
     with tempfile.TemporaryFile(dir=large) as spool, open(fd, "rb", closefd=False) as file:
         source = decompressing(file, sniff(file.peek(_HEAD)))
+        head = first_record(source)
+        if not is_header(head):
+            raise CorruptContent(f"not a tar archive: {path}")
+        spool.write(head)
         while data := source.read(_PIECE):
             spool.write(data)
         spool.flush()

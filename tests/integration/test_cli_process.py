@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -72,6 +73,80 @@ def test_a_full_disk_under_stdout_is_an_error(builda: Builda) -> None:
         result = subprocess.run([*builda.command, "images"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert result.returncode == 125
     assert "no space left on device" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["images"], ["rm", "nothing"], ["bud", "--help"], ["--version"]])
+def test_where_no_stream_takes_anything_the_status_tells(builda: Builda, arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run([*builda.command, *arguments], stdout=full, stderr=full).returncode == 125
+
+
+NAMING_FILES = (
+    "bud --secret id=a,src={} .",
+    "bud --build-arg-file {} .",
+    "bud --ignorefile {} .",
+    "bud -f {} .",
+    "bud --source-policy-file {} .",
+    "bud --authfile {} .",
+    "bud --ssh default={} .",
+    "pull --authfile {} docker://localhost:1/a",
+    "pull --signature-policy {} docker://localhost:1/a",
+    "pull oci-archive:{}",
+    "pull docker-archive:{}",
+    "--registries-conf {} pull a",
+    "copy --ignorefile {} --contextdir . CONTAINER Containerfile /",
+    "commit --config {} CONTAINER",
+    "run --secret id=a,src={} CONTAINER true",
+    "--default-mounts-file {} run CONTAINER true",
+    "preprocess {}",
+    "login --username me --password-stdin localhost:1 < {}",
+)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("line", NAMING_FILES)
+def test_every_option_that_names_a_file_reads_it_up_to_a_limit(builda: Builda, line: str, tmp_path: Path) -> None:
+    (tmp_path / "Containerfile").write_text("FROM scratch\nLABEL a=b\n")
+    words = line.replace("CONTAINER", builda("from", "scratch")).format("/dev/zero")
+    command = f"ulimit -v 3000000; exec {shlex.join(builda.command)} {words}"
+    ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 125
+    assert any(said in ended.stderr for said in ("than the limit", "not a tar archive", "regular files")), ended.stderr
+
+
+@pytest.mark.root
+def test_an_endless_context_is_refused(builda: Builda) -> None:
+    with open("/dev/zero", "rb") as zeros:
+        ended = subprocess.run([*builda.command, "bud", "-"], stdin=zeros, capture_output=True, text=True, timeout=30)
+    assert "context is neither an archive nor a Containerfile" in ended.stderr
+
+
+@pytest.mark.root
+def test_pipes_of_commands_are_files(builda: Builda, base: str, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("")
+    text = f"FROM {base}\nARG A\nLABEL a=$A\nRUN --mount=type=secret,id=s [ $(cat /run/secrets/s) = hidden ]\n"
+    (tmp_path / "Containerfile").write_text(text)
+    words = (
+        f"{shlex.join(builda.command)} bud -q --build-arg-file <(echo A=5) --secret id=s,src=<(echo hidden) "
+        "--authfile <(echo '{}') -f <(cat Containerfile) ."
+    )
+    built = subprocess.run(["bash", "-c", words], cwd=tmp_path, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert builda("inspect", "-f", '{{index .OCIv1.Config.Labels "a"}}', built.stdout.strip()) == "5"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "line",
+    ["from --cidfile {} scratch", "commit --iidfile {} CONTAINER x", "push --digestfile {} x", "bud --iidfile {} ."],
+)
+def test_a_result_that_cannot_be_written_is_refused_first(builda: Builda, line: str, tmp_path: Path) -> None:
+    (tmp_path / "Containerfile").write_text("FROM scratch\nLABEL a=b\n")
+    words = line.replace("CONTAINER", builda("from", "scratch")).split()
+    for place, said in ((tmp_path, "is a directory"), (tmp_path / "missing/file", "no such file or directory")):
+        before = builda("containers", "-q"), builda("images", "-q")
+        assert said in builda.fails(*(word.format(place) for word in words), cwd=tmp_path)
+        assert (builda("containers", "-q"), builda("images", "-q")) == before
 
 
 @pytest.mark.root

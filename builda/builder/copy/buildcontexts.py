@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.copy.git import Repository
     from builda.builder.options import RegistryAccess
+    from builda.oci.digest import Readable
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _HUB = "github.com/"  # Docker takes it for a repository without a scheme
@@ -55,19 +56,16 @@ def fetch_context(ctx: Context, text: str, access: RegistryAccess, stack: ExitSt
     where = os.path.join(temporary.path, "download")
     with open(where, "w+b") as file:
         with ctx.remote.fetch(text, access) as response:
-            while data := response.read(1 << 20):
-                file.write(data)
+            _spool(response, file, limit)
         return _unpacked(file, text, temporary.path, limit)
 
 
 def read_context(ctx: Context, stdin: BinaryIO, stack: ExitStack, limit: int) -> Fetched:
     """The context on standard input: an archive of it, or a Containerfile that needs none."""
-    import shutil
-
     temporary = TemporaryDirectory(ctx.store)
     stack.enter_context(temporary)
     with open(os.path.join(temporary.path, "download"), "w+b") as file:
-        shutil.copyfileobj(stdin, file, 1 << 20)
+        _spool(stdin, file, limit)
         return _unpacked(file, "standard input", temporary.path, limit)
 
 
@@ -113,6 +111,20 @@ def read_inside(directory: Path, path: str, limit: int) -> bytes | None:
             return file.read(limit)
     finally:
         os.close(fd)
+
+
+def _spool(source: Readable, file: BinaryIO, limit: int) -> None:
+    """Copy `source` into `file`; of what is no archive little more than `limit` bytes, as it may never end."""
+    from builda.fs.archive import archive_compression
+
+    is_archive = False
+    while data := source.read(1 << 20):
+        file.write(data)
+        if not is_archive and file.tell() > limit:
+            is_archive = archive_compression(file) is not None
+            file.seek(0, os.SEEK_END)
+            if not is_archive:
+                return
 
 
 def _unpacked(file: BinaryIO, what: str, place: str, limit: int) -> Fetched:

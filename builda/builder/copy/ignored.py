@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from builda.errors import InvalidValue
 from builda.fs import paths
 from builda.fs.ignore import Matcher
+from builda.inputfile import read_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +24,7 @@ def rules_of(file: Path | None) -> Matcher:
     """The rules of an ignore file, each with its place; none without a file. InvalidValue for one that is too large."""
     if file is None:
         return Matcher(())
-    with file.open("rb") as stream:
-        return _parse(stream.read(SIZE_LIMIT + 1), str(file))
+    return _parse(read_input(file, "ignore file", SIZE_LIMIT), str(file))
 
 
 def rules_in(root: int, shown: Path | str) -> Matcher:
