@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from builda.frontend.source import SIZE_LIMIT, SourceText, decode
 from builda.inputfile import read_input
 from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import NO_OPTIONS, Location, RunOptions
-from builda.values import dataclass, replace
+from builda.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from builda.builder.build.execute import Built, ExecuteOptions

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from builda.errors import BuildaError, InvalidValue, NotFound
 from builda.inputfile import read_input
 from builda.registry.places import Places
 from builda.runoptions import RunOptions
-from builda.values import dataclass
+from builda.values import dataclass, field
 
 _PING = "net.ipv4.ping_group_range=0 0"
 """The sysctl that distributions' files set; without it ping needs CAP_NET_RAW, which commands have."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import field, fields
 from typing import Literal
 
-from builda.values import dataclass, replace
+from builda.values import dataclass, field, replace, values_of
 
 _USERNS = ("userns", "userns_uid_map", "userns_gid_map", "userns_uid_map_user", "userns_gid_map_group")
 
@@ -64,7 +63,7 @@ class RunOptions:
 
         What is said of a user namespace is one thing: any of it here is instead of all of it there.
         """
-        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in (None, ())}
+        said = {name: value for name, value in values_of(self).items() if value not in (None, ())}
         for name, value in said.items():
             if isinstance(value, tuple):
                 said[name] = (*getattr(base, name), *value)

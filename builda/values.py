@@ -1,22 +1,22 @@
 """Dataclasses and named tuples that cost a tenth of the standard library's to define.
 
-`dataclasses` compiles six methods of each class whenever a module is imported, `typing.NamedTuple` a constructor and
-each annotation: a fifth of a millisecond per class, and a verb needs a hundred classes. Here all dataclasses share the
-same six methods, and what the standard library's functions ask a class for is made when they do. What is made is a
-dataclass in every other respect: `fields`, `replace`, `field(compare=False)` and `match` work, and type checkers see
-the standard decorator. A named tuple gets the standard constructor when the first one is made.
+`dataclasses` takes five milliseconds to import and compiles six methods of each class whenever a module is imported,
+`typing.NamedTuple` a constructor: a fifth of a millisecond per class, and a verb needs a hundred classes. Here all
+dataclasses share the same six methods, which look at `_values`, the fields of their class; and a named tuple gets the
+standard constructor once many of its class are made. Type checkers see the standard names. So do the functions of the
+standard library, for which a class of ours is a dataclass: what they look for is made when they do (`_Standard`).
 """
 
 from __future__ import annotations
 
 import collections
-import sys
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
+    from dataclasses import field as field
     from dataclasses import replace as replace
     from typing import NamedTuple as NamedTuple
 
@@ -25,9 +25,14 @@ _NOTHING = object()
 """The default of a field that has none."""
 
 
+def values_of(value: Any) -> dict[str, Any]:
+    """The fields of one of our dataclasses, by name."""
+    return {name: getattr(value, name) for name, _, _ in type(value)._values}
+
+
 def compared(value: Any) -> dict[str, Any]:
-    """The fields of one of our dataclasses that its equality looks at, by name."""
-    return {name: getattr(value, name) for name, _, _, _, counts, _ in type(value)._values if counts}
+    """The fields that its equality looks at, by name."""
+    return {name: getattr(value, name) for name, field, _ in type(value)._values if field.compare}
 
 
 def is_value(value: object) -> bool:
@@ -35,14 +40,40 @@ def is_value(value: object) -> bool:
     return hasattr(type(value), "_values")
 
 
-def _define(*, slots: Literal[True], frozen: bool = False, kw_only: bool = False) -> Callable[[type[T]], type[T]]:
+class _Field:
+    """What a class says of one of its fields: `dataclasses.field`, as far as this project uses it."""
+
+    __slots__ = ("compare", "default", "default_factory", "repr")
+
+    def __init__(
+        self,
+        *,
+        default: Any = _NOTHING,
+        default_factory: Callable[[], Any] | None = None,
+        compare: bool = True,
+        repr: bool = True,  # noqa: A002  # the standard name
+    ) -> None:
+        self.default, self.default_factory, self.compare, self.repr = default, default_factory, compare, repr
+
+    def standard(self) -> Any:
+        """The same in the words of the standard library."""
+        import dataclasses
+
+        default = {} if self.default is _NOTHING else {"default": self.default}
+        factory = {} if self.default_factory is None else {"default_factory": self.default_factory}
+        options: dict[str, Any] = {**default, **factory, "compare": self.compare, "repr": self.repr}
+        return dataclasses.field(**options)
+
+
+def _dataclass(*, slots: Literal[True], frozen: bool = False, kw_only: bool = False) -> Callable[[type[T]], type[T]]:
     """`dataclasses.dataclass`, as far as this project uses it: no class of them has another as its base."""
 
     def decorated(cls: type[T]) -> type[T]:
-        annotations = dict(cls.__annotations__)
-        said = {name: cls.__dict__[name] for name in annotations if name in cls.__dict__}
-        own = {name: value for name, value in cls.__dict__.items() if name not in said and name not in _REMADE}
-        standard = {"frozen": frozen, "kw_only": kw_only}
+        said = {name: cls.__dict__.get(name, _NOTHING) for name in cls.__annotations__}
+        assert not any(type(one).__module__ == "dataclasses" for one in said.values()), f"{cls}: field is not of values"
+        fields = {name: one if isinstance(one, _Field) else _Field(default=one) for name, one in said.items()}
+        annotations, options = cls.__annotations__, {"frozen": frozen, "kw_only": kw_only}
+        own = {name: value for name, value in cls.__dict__.items() if name not in (*fields, "__dict__", "__weakref__")}
         made: Any = type(
             cls.__name__,
             cls.__bases__,
@@ -50,51 +81,36 @@ def _define(*, slots: Literal[True], frozen: bool = False, kw_only: bool = False
                 **own,
                 **_METHODS,
                 **(_FROZEN if frozen else {"__hash__": None}),
-                "__slots__": tuple(annotations),
+                "__slots__": tuple(fields),
                 "__qualname__": cls.__qualname__,
-                "__match_args__": () if kw_only else tuple(annotations),
-                "__dataclass_fields__": _Standard("__dataclass_fields__", annotations, said, standard),
-                "__dataclass_params__": _Standard("__dataclass_params__", annotations, said, standard),
+                "__match_args__": () if kw_only else tuple(fields),
+                "__dataclass_fields__": _Standard(annotations, fields, options),
+                "__dataclass_params__": _Standard(annotations, fields, options),
             },
         )
-        made._values = tuple(_value(made, name, said.get(name, _NOTHING)) for name in annotations)
+        # past a frozen class's own __setattr__, only the descriptors of its slots set what is in them
+        made._values = tuple((name, field, made.__dict__[name].__set__) for name, field in fields.items())
         result: type[T] = made
         return result
 
     return decorated
 
 
-_REMADE = frozenset({"__dict__", "__weakref__"})
-
-
-def _value(
-    cls: type, name: str, said: Any
-) -> tuple[str, Callable[[Any, Any], None], Any, Callable[[], Any] | None, bool, bool]:
-    """A field: its name, what sets it, its default or _NOTHING, what makes one, whether it is compared, and shown."""
-    setter = cls.__dict__[name].__set__
-    standard = sys.modules.get("dataclasses")  # which has made `said`, if that is a field
-    if standard is None or not isinstance(said, standard.Field):
-        return name, setter, said, None, True, True
-    default = _NOTHING if said.default is standard.MISSING else said.default
-    factory = None if said.default_factory is standard.MISSING else said.default_factory
-    return name, setter, default, factory, said.compare, said.repr
-
-
 class _Standard:
-    """What the standard library keeps in an attribute of each dataclass, made when it is asked for."""
+    """What the standard library keeps in attributes of each dataclass, made when one of them is asked for."""
 
-    def __init__(
-        self, attribute: str, annotations: dict[str, Any], said: dict[str, Any], options: dict[str, bool]
-    ) -> None:
-        self._attribute = attribute
-        # with a docstring, as dataclasses would write one from a signature
-        self._namespace = {"__doc__": "-", "__annotations__": annotations, **said}
-        self._options = options
+    def __init__(self, annotations: dict[str, Any], fields: dict[str, _Field], options: dict[str, bool]) -> None:
+        self._annotations, self._fields, self._options = annotations, fields, options
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._attribute = name
 
     def __get__(self, instance: object, owner: type) -> Any:
         import dataclasses
 
-        like = type(owner.__name__, (), {**self._namespace, "__module__": owner.__module__})
+        body = {name: field.standard() for name, field in self._fields.items()}
+        about = {"__doc__": owner.__doc__, "__module__": owner.__module__, "__annotations__": self._annotations}
+        like = type(owner.__name__, (), {**about, **body})
         standard: Any = dataclasses.dataclass(init=False, repr=False, eq=False, **self._options)(like)
         made = getattr(standard, self._attribute)
         setattr(owner, self._attribute, made)
@@ -110,13 +126,13 @@ def _init(self: Any, /, *args: Any, **given: Any) -> None:
             if name in given:
                 raise TypeError(f"{cls.__name__}() got two values of argument {name!r}")
             given[name] = value
-    for name, setter, default, factory, _, _ in cls._values:
+    for name, field, set_slot in cls._values:
         if name in given:
-            setter(self, given.pop(name))
-        elif factory is not None:
-            setter(self, factory())
-        elif default is not _NOTHING:
-            setter(self, default)
+            set_slot(self, given.pop(name))
+        elif field.default_factory is not None:
+            set_slot(self, field.default_factory())
+        elif field.default is not _NOTHING:
+            set_slot(self, field.default)
         else:
             raise TypeError(f"{cls.__name__}() is missing argument {name!r}")
     if given:
@@ -126,7 +142,7 @@ def _init(self: Any, /, *args: Any, **given: Any) -> None:
 
 
 def _compared(self: Any) -> tuple[Any, ...]:
-    return tuple(getattr(self, name) for name, _, _, _, counts, _ in type(self)._values if counts)
+    return tuple(getattr(self, name) for name, field, _ in type(self)._values if field.compare)
 
 
 def _eq(self: Any, other: object) -> bool:
@@ -138,7 +154,7 @@ def _hash(self: Any) -> int:
 
 
 def _repr(self: Any) -> str:
-    shown = (name for name, _, _, _, _, said in type(self)._values if said)
+    shown = (name for name, field, _ in type(self)._values if field.repr)
     return f"{type(self).__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
 
@@ -150,7 +166,7 @@ def _refuse(self: Any, name: str, value: object = None) -> NoReturn:
 
 def _reduce(self: Any) -> tuple[Any, ...]:
     """Copying and pickling go through the fields, as nothing can be set afterwards."""
-    return _rebuilt, (type(self), {name: getattr(self, name) for name, *_ in type(self)._values})
+    return _rebuilt, (type(self), values_of(self))
 
 
 def _rebuilt(cls: type[T], values: dict[str, Any]) -> T:
@@ -159,12 +175,7 @@ def _rebuilt(cls: type[T], values: dict[str, Any]) -> T:
 
 def _replace(value: T, /, **changes: Any) -> T:
     """`dataclasses.replace`."""
-    values = getattr(type(value), "_values", None)
-    if values is None:
-        import dataclasses
-
-        return dataclasses.replace(value, **changes)  # type: ignore[type-var]
-    return type(value)(**{name: getattr(value, name) for name, *_ in values} | changes)
+    return type(value)(**values_of(value) | changes)
 
 
 _METHODS = {"__init__": _init, "__eq__": _eq, "__repr__": _repr}
@@ -186,6 +197,7 @@ class _Named(type):
                 "__match_args__": tuple(fields),
                 "_fields": tuple(fields),
                 "_field_defaults": defaults,
+                "_made": 0,
                 **_OF_TUPLES,
                 **namespace,
                 **attributes,
@@ -194,14 +206,26 @@ class _Named(type):
 
 
 def _new(cls: Any, /, *args: Any, **given: Any) -> Any:
-    """The first of a class gives it the constructor that the others are made by, and quicker attributes."""
+    """Make one. Compiling the standard constructor takes as long as making some of them without it."""
     owner = next(base for base in cls.__mro__ if "_fields" in base.__dict__)
+    owner._made += 1
+    fields = owner._fields
+    values = {**owner._field_defaults, **dict(zip(fields, args, strict=False)), **given}
+    is_right = (
+        len(args) <= len(fields) and given.keys().isdisjoint(fields[: len(args)]) and values.keys() == set(fields)
+    )
+    if is_right and owner._made < _MANY:
+        return tuple.__new__(cls, [values[name] for name in fields])
     namedtuple: Any = collections.namedtuple  # type checkers want to see the fields
-    standard = namedtuple(owner.__name__, owner._fields, defaults=owner._field_defaults.values())
-    for name in owner._fields:
-        setattr(owner, name, standard.__dict__[name])
+    standard = namedtuple(owner.__name__, fields, defaults=owner._field_defaults.values())
+    for name in fields:
+        setattr(owner, name, standard.__dict__[name])  # quicker than ours
     owner.__new__ = standard.__new__
-    return standard.__new__(cls, *args, **given)
+    return standard.__new__(cls, *args, **given)  # which says what is wrong with these
+
+
+_MANY = 16
+"""So many of a class, and the rest are made by the standard constructor."""
 
 
 def _make(cls: Any, values: Iterable[Any]) -> Any:
@@ -235,6 +259,7 @@ _OF_TUPLES = {
 }
 
 if not TYPE_CHECKING:
-    dataclass = _define
+    dataclass = _dataclass
+    field = _Field
     replace = _replace
     NamedTuple = type.__new__(_Named, "NamedTuple", (), {})

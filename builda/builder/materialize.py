@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.working_tree import occupied
 from builda.events import BlobProgress
 from builda.oci.config import chain_ids
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.builder.context import Context

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from dataclasses import field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from builda.errors import InvalidValue
 from builda.plan import RunOptions
-from builda.values import dataclass
+from builda.values import dataclass, field
 
 if TYPE_CHECKING:
     from pathlib import Path

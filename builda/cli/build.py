@@ -193,9 +193,8 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
 
 
 def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], began: float) -> None:
-    from dataclasses import replace
-
     from builda import containerfile
+    from builda.values import replace
 
     wanted = values.pop("platforms")
     if values.pop("check"):

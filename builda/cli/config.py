@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builda.cli import complete, groups
@@ -17,6 +16,7 @@ from builda.oci import edits
 from builda.oci.config import Healthcheck
 from builda.oci.document import decode_any
 from builda.plan import Configure
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.cli.session import Session

@@ -83,10 +83,9 @@ def add(session: Session, **values: Any) -> None:
 
 
 def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
-    from dataclasses import replace
-
     from builda.builder.options import Inputs
     from builda.plan import Configure, Copy
+    from builda.values import replace
 
     session.quiet = values.pop("quiet")
     container = session.container(values.pop("container"))

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields
 from fcntl import F_GETFL, fcntl
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any, Protocol, TextIO
@@ -17,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TextIO
 from builda.display import displayed, without_passwords
 from builda.errors import InvalidValue
 from builda.events import BlobProgress, CommandOutput, Decided, Event, StepFinished, StepStarted, Warned, WorkProgress
-from builda.values import replace
+from builda.values import replace, values_of
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -110,7 +109,7 @@ def with_texts(event: Event, change: Callable[[str], str]) -> Event:
     """The event with each of its texts changed; what commands write is theirs and stays."""
     if isinstance(event, BlobProgress | CommandOutput):
         return event
-    texts = {field.name: getattr(event, field.name) for field in fields(event)}
+    texts = values_of(event)
     changed = {name: _changed(text, change) for name, text in texts.items() if isinstance(text, str | tuple)}
     differs = {name: text for name, text in changed.items() if text != texts[name]}
     return replace(event, **differs) if differs else event
@@ -311,7 +310,7 @@ def _json_of(event: Event) -> str:
     import re
 
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
-    values = {field.name: _json_value(getattr(event, field.name)) for field in fields(event)}
+    values = {name: _json_value(value) for name, value in values_of(event).items()}
     return json.dumps({"event": kind, "time": round(time.time(), 3), **values}, separators=(",", ":"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.errors import BuildaError, InvalidValue, Unsupported
@@ -10,6 +9,7 @@ from builda.frontend.compile import CompileOptions, to_plan
 from builda.frontend.parse import parse
 from builda.frontend.source import SourceText
 from builda.plan import Configure
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.oci.config import ImageConfig

@@ -9,7 +9,6 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import field
 
 from builda.errors import InvalidReference, InvalidValue
 from builda.frontend import words
@@ -21,7 +20,7 @@ from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform
 from builda.oci.reference import parse_short
 from builda.plan import Location
-from builda.values import NamedTuple, dataclass
+from builda.values import NamedTuple, dataclass, field
 
 
 class Finding(NamedTuple):

@@ -11,7 +11,6 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import field
 from typing import TypeAlias
 
 from builda.errors import BuildaError, ContainerfileError
@@ -56,7 +55,7 @@ from builda.plan import (
     Stage,
     Step,
 )
-from builda.values import dataclass, replace
+from builda.values import dataclass, field, replace
 
 ConfigOf: TypeAlias = Callable[[str, Platform], ImageConfig]
 

@@ -5,12 +5,12 @@ The command has a mount tree and a host name of its own, but the caller's proces
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from builda.errors import IsolationUnavailable
 from builda.isolation.namespaces import check, run_child
 from builda.isolation.wire import Method
+from builda.values import replace
 
 if TYPE_CHECKING:
     from pathlib import Path

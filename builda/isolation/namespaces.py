@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable, Unsupported
@@ -15,6 +14,7 @@ from builda.isolation import oom, rlimits
 from builda.isolation.wire import Acquired, Checked, Method, to_wire
 from builda.linux import caps, detached, process
 from builda.linux import syscalls as sys_
+from builda.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

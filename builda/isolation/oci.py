@@ -11,7 +11,6 @@ import os
 import stat
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +22,7 @@ from builda.isolation.wire import Method, shows_devices
 from builda.linux import detached
 from builda.linux.process import is_alive, process_identity
 from builda.linux.userns import in_user_namespace
+from builda.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

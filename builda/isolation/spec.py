@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from builda.values import dataclass
+from builda.values import dataclass, field
 
 if TYPE_CHECKING:
     from builda.events import Emit

@@ -8,7 +8,6 @@ whoever may not mount only if the command gives up rights that setuid files woul
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from builda.errors import IsolationUnavailable
@@ -16,6 +15,7 @@ from builda.isolation.chroot import check_confinement
 from builda.isolation.namespaces import check, run_child
 from builda.isolation.serving import filter_program
 from builda.isolation.wire import NAMESPACES, Method
+from builda.values import replace
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,6 @@ Unknown keys survive in `extra` (top level) and `extra_config` (inside `config`)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +13,7 @@ from builda.errors import CorruptContent, InvalidValue
 from builda.oci.descriptor import Platform, string_map, string_tuple
 from builda.oci.digest import Digest
 from builda.oci.document import decode, encode
-from builda.values import dataclass, replace
+from builda.values import dataclass, field, replace
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CONFIG_LIMIT = 8 << 20

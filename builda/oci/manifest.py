@@ -6,7 +6,6 @@ What builda did not create is never re-encoded: keep the bytes that `parse` was 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -14,7 +13,7 @@ from builda.errors import CorruptContent, NotFound, Unsupported
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor, Platform, string_map
 from builda.oci.document import decode, encode
-from builda.values import dataclass
+from builda.values import dataclass, field
 
 MANIFEST_LIMIT = 8 << 20
 """Bytes that a manifest or index may have (registries allow 4 MiB by the distribution-spec's advice)."""

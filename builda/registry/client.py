@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -29,7 +28,7 @@ from builda.registry.places import Places
 from builda.registry.registries import Registries
 from builda.registry.repository import Endpoint, Repository
 from builda.registry.upload import CHUNK, BlobSource, BlobUpload
-from builda.values import dataclass
+from builda.values import dataclass, field
 
 T = TypeVar("T")
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})

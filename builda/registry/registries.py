@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -15,7 +14,7 @@ from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError, Un
 from builda.inputfile import read_input
 from builda.oci.reference import DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ShortReference, parse_short
 from builda.registry.places import Places
-from builda.values import dataclass
+from builda.values import dataclass, field, replace
 
 PullFrom: TypeAlias = Literal["all", "digest-only", "tag-only"]
 

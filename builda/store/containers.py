@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import AlreadyExists, CorruptContent, InUse, InvalidValue, NotFound, StoreUnavailable
@@ -18,7 +17,7 @@ from builda.oci.digest import Digest
 from builda.runoptions import NO_OPTIONS, RunOptions
 from builda.store import layout, locks
 from builda.store.layout import Damaged, Layout
-from builda.values import dataclass, replace
+from builda.values import dataclass, field, replace, values_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -348,10 +347,8 @@ def _check_name(name: str) -> None:
 
 
 def _dump(container: WorkingContainer) -> bytes:
-    value: dict[str, Any] = {"version": VERSION}
-    for item in fields(container):
-        value[item.name] = _to_json(getattr(container, item.name))
-    return json.dumps(value).encode()
+    values = {name: _to_json(value) for name, value in values_of(container).items()}
+    return json.dumps({"version": VERSION, **values}).encode()
 
 
 def _to_json(value: object) -> Any:
@@ -365,14 +362,13 @@ def _to_json(value: object) -> Any:
         case History() | Descriptor():
             return value.to_json()
         case RunOptions():
-            said = {item.name: getattr(value, item.name) for item in fields(value)}
             return {
                 name: list(item) if isinstance(item, tuple) else item
-                for name, item in said.items()
+                for name, item in values_of(value).items()
                 if item not in (None, ())
             }
         case FrozenLayer():
-            return {item.name: _to_json(getattr(value, item.name)) for item in fields(value)}
+            return {name: _to_json(item) for name, item in values_of(value).items()}
         case tuple():
             return [_to_json(item) for item in value]
         case Mapping():

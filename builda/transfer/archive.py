@@ -9,7 +9,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,6 +18,7 @@ from builda.oci.digest import VerifyingReader
 from builda.oci.manifest import MANIFEST_LIMIT
 from builda.transfer import blobfile, layout
 from builda.transfer.members import Members
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor

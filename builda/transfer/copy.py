@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
@@ -21,6 +20,7 @@ from builda.oci import mediatype
 from builda.oci.config import CONFIG_LIMIT, ImageConfig, parse_config
 from builda.oci.digest import VerifyingReader
 from builda.oci.manifest import MANIFEST_LIMIT, Index, Manifest, choose, parse
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor, Platform

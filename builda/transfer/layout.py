@@ -6,7 +6,6 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.document import decode, encode
 from builda.oci.manifest import MANIFEST_LIMIT
 from builda.transfer import blobfile
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.oci.digest import Digest, Readable

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
-from dataclasses import FrozenInstanceError, field, replace
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
 
-from builda.values import NamedTuple, dataclass
+from builda.values import NamedTuple, dataclass, field, replace, values_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +31,8 @@ class Standard:
     a: int
     b: str = "b"
     c: tuple[int, ...] = ()
-    d: dict[str, int] = field(default_factory=dict, compare=False)
-    secret: str = field(default="s", repr=False)
+    d: dict[str, int] = dataclasses.field(default_factory=dict, compare=False)
+    secret: str = dataclasses.field(default="s", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,19 @@ def test_nothing_changes_a_frozen_value() -> None:
     assert not hasattr(value, "__dict__")
 
 
-def test_the_rest_of_dataclasses_works() -> None:
+def test_a_value_is_changed_by_making_another() -> None:
     assert replace(Pair(1), y=5) == Pair(1, 5)
-    assert [item.name for item in dataclasses.fields(Named)] == ["a", "b", "c", "d", "secret"]
+    anything: Any = replace
+    with pytest.raises(TypeError, match="unexpected argument 'z'"):
+        anything(Pair(1), z=5)
+    assert values_of(Pair(1)) == {"x": 1, "y": 2}
+
+
+def test_the_rest_of_dataclasses_works() -> None:
+    assert dataclasses.replace(Pair(1), y=5) == Pair(1, 5)
+    kinds = [(one.name, one.compare, one.repr, one.kw_only) for one in dataclasses.fields(Named)]
+    assert kinds == [(one.name, one.compare, one.repr, one.kw_only) for one in dataclasses.fields(Standard)]
+    assert dataclasses.fields(Named)[3].default_factory is dict
     assert dataclasses.is_dataclass(Pair(1))
     assert dataclasses.asdict(Pair(1)) == {"x": 1, "y": 2}
     match Pair(3, 4):
@@ -189,6 +199,17 @@ def test_the_first_named_tuple_of_a_class_is_checked_too(args: tuple[int, ...], 
     with pytest.raises(TypeError, match="Where"):
         kind(*args, **given)
     assert Where("here").place == "here"
+
+
+def test_the_many_of_a_class_are_made_as_the_first() -> None:
+    made = [Point(number) for number in range(40)]
+    assert made == [(number, 2) for number in range(40)]
+    assert {type(one) for one in made} == {Point}
+    assert [one.total for one in made[::39]] == [2, 41]
+    kind: Any = Point
+    for args, given in (((), {}), ((1, 2, 3), {}), ((1,), {"x": 1}), ((1,), {"z": 1})):
+        with pytest.raises(TypeError, match="Point"):
+            kind(*args, **given)
 
 
 def test_named_tuples_are_unpacked_and_never_changed() -> None:

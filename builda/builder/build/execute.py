@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import field
 from signal import SIGINT
 from typing import TYPE_CHECKING
 
@@ -70,7 +69,7 @@ from builda.store import digests as file_digests
 from builda.store.containers import FrozenLayer, WorkingContainer, new_id
 from builda.store.digests import FileKey
 from builda.store.steps import ELSEWHERE, StepResult
-from builda.values import dataclass, replace
+from builda.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor

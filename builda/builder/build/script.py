@@ -27,7 +27,7 @@ from builda.plan import (
     NamedContext,
     Run,
 )
-from builda.values import dataclass
+from builda.values import dataclass, values_of
 
 if TYPE_CHECKING:
     from builda.builder.build.execute import ExecuteOptions
@@ -279,13 +279,10 @@ _LISTS: Mapping[str, str] = {
 
 
 def _run_options(options: RunOptions) -> Iterator[str]:
-    from dataclasses import fields
-
-    for field in fields(options):
-        value = getattr(options, field.name)
+    for field, value in values_of(options).items():
         if value is None or value == ():
             continue
-        name = _LISTS.get(field.name, f"--{field.name.replace('_', '-')}")
+        name = _LISTS.get(field, f"--{field.replace('_', '-')}")
         if isinstance(value, tuple):
             for item in value:
                 yield from (name, _quoted(_csv(item)))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.oci.edits import SetLabel
 from builda.plan import Configure
-from builda.values import dataclass
+from builda.values import dataclass, replace
 
 if TYPE_CHECKING:
     from builda.builder.options import CommitOptions

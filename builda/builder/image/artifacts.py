@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import field
 from typing import TYPE_CHECKING, BinaryIO
 
 from builda.errors import of_system
@@ -13,7 +12,7 @@ from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.manifest import Manifest
-from builda.values import dataclass, replace
+from builda.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from builda.store.store import Store

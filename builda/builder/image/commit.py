@@ -7,7 +7,6 @@ is pure; the image appears when the store is given its manifest, its names after
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.byteprogress import moving
@@ -29,6 +28,7 @@ from builda.oci.digest import Digest
 from builda.oci.docker import dump_docker_config
 from builda.oci.manifest import Manifest
 from builda.transfer.locate import parse_location
+from builda.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

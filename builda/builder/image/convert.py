@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.oci import mediatype
@@ -10,6 +9,7 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.docker import retyped
 from builda.transfer.stored import StoreSource
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.builder.context import Context

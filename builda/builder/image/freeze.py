@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.records import timestamp
 from builda.builder.run.mountpoint_cleanup import settle
 from builda.builder.working_tree import occupied
 from builda.oci.config import History
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.builder.context import Context

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from builda.errors import AlreadyExists, InvalidValue, NotFound
@@ -17,7 +16,7 @@ from builda.oci.descriptor import Descriptor, Platform
 from builda.oci.digest import Digest
 from builda.oci.manifest import Index, parse
 from builda.oci.reference import in_store
-from builda.values import dataclass, replace
+from builda.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 import sys
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from builda.builder.run.rootfiles import files
@@ -13,7 +12,7 @@ from builda.builder.run.security import Security, capabilities, rlimits, securit
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.isolation.spec import Device, Process, Sandbox
 from builda.oci.config import DEFAULT_PATH
-from builda.values import dataclass
+from builda.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -93,7 +93,7 @@ def placed(tree: str, aside: str, sandbox: Sandbox, *, caches: str) -> Iterator[
     `aside` is a path of ours beside the tree, on its file system; cache mounts are directories in `caches`, each used
     by nobody else meanwhile. Unsupported, before anything is changed, for what would have to be written on the host.
     """
-    from dataclasses import replace
+    from builda.values import replace
 
     items = items_of(sandbox, caches)
     take_out(tree, aside)

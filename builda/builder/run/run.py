@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builda.builder.materialize import treed
@@ -22,6 +21,7 @@ from builda.isolation.users import home_directory, resolve_user
 from builda.linux.mount import mounted
 from builda.linux.userns import in_user_namespace
 from builda.store.scratch import scratch
+from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.builder.context import Context
