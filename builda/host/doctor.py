@@ -190,7 +190,7 @@ def _sysctl(setting: str) -> tuple[str, ...]:
 
 
 def _no_range(facts: Facts) -> Finding:
-    """A plain user whose user namespace has one id."""
+    """The finding for a plain user whose user namespace has one id."""
     text = "only one id can be mapped"
     lacking = tuple(_lacking_for_a_range(facts))
     if lacking:
@@ -199,7 +199,7 @@ def _no_range(facts: Facts) -> Finding:
 
 
 def _one_finding(text: str, lacking: tuple[Lack, ...], gives: Mode) -> Finding:
-    """All of what is lacking must be had for the mode; one change may help against several causes."""
+    """One finding for several causes, all of which must be removed; equal changes are listed once."""
     changes = dict.fromkeys(change for _, change in lacking)
     lines = tuple(line for change in changes for line in change)
     return Finding("lack", text, "; ".join(cause for cause, _ in lacking), lines, gives)
@@ -426,7 +426,7 @@ def _inside(mode: Mode, name: str) -> str | None:
 
 
 def _overlay_in(mode: Mode, place: str) -> str | None:
-    """Why there is no overlay in `place`, tried in a directory that is gone again."""
+    """Why no overlay can be written in `place`, tried in a directory that is removed again; None if it can."""
     if not os.access(place, os.W_OK):
         return "it cannot be written"
     from builda.host.modes import overlay_at

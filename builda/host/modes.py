@@ -54,7 +54,7 @@ def parse_mode(text: str | None) -> Mode | None:
 def abilities(runroot: str, *, again: bool = False) -> Abilities:
     """What this process may do, as far as the mode depends on it; remembered in `runroot` where that can be written.
 
-    With `again` it is tried whatever is remembered.
+    With `again` what is remembered is not used.
     """
     key = _credentials()
     path = f"{runroot}/abilities-{os.geteuid()}"
@@ -67,12 +67,12 @@ def abilities(runroot: str, *, again: bool = False) -> Abilities:
 
 
 def decide(asked: Mode | None, runroot: str) -> Mode:
-    """The mode to work in; `asked` is taken at its word."""
+    """The mode to work in: `asked`, else the best one that works."""
     return asked or choose_mode(abilities(runroot))
 
 
 class Place(NamedTuple):
-    """Where a process works: the mode, and how it sees ids there.
+    """Where a process works: its mode, and how it sees ids there.
 
     `ids` are the views of ids that a store may have been made in, the one of a new store first; "" is as they are.
     """
@@ -84,10 +84,10 @@ class Place(NamedTuple):
 
 
 def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place:
-    """This process is where its mode works: in namespaces of its own for `userns`, `subid` and `single`.
+    """Enter the namespaces of the mode: those of its own for `userns`, `subid` and `single`.
 
-    Must be called while this process has one thread. IsolationUnavailable or Unsupported when there is no way; where
-    `composing` is enough, which takes no right at all, there always is one, and the place says what it lacks.
+    Must be called while this process has one thread. IsolationUnavailable or Unsupported if no mode works. With
+    `composing`, which takes no rights, there is always one, and the place says what it lacks.
     """
     mode = decide(asked, runroot)
     if not mode.runs:
@@ -111,7 +111,7 @@ def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place
 
 
 def _views(mode: Mode, maps: Maps | None) -> tuple[str, ...]:
-    """Without a namespace of our own we may be in one that `unshare` made: then its map tells which."""
+    """The views of ids that a store may have. A process without a new namespace may be in one of `unshare`."""
     from builda.linux.userns import id_map
 
     if mode is not Mode.USERNS and maps is not None:
@@ -160,7 +160,7 @@ def _check_direct(runroot: str) -> None:
 
 
 def _credentials() -> str:
-    """All that the answer depends on and that can be had without trying, as one line."""
+    """What the abilities depend on, as far as it can be read without trying anything, in one line."""
     from builda import __version__
 
     with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
@@ -195,7 +195,7 @@ def _remembered(path: str, key: str) -> Abilities | None:
             if os.fstat(file.fileno()).st_uid != os.geteuid():
                 return None
             lines = file.read().split("\n")
-    except (OSError, UnicodeDecodeError):  # it is not there, or not for us: then we look ourselves
+    except (OSError, UnicodeDecodeError):  # missing or not readable for this user: then it is tried again
         return None
     if lines[0] != key or len(lines) != len(Abilities._fields) + 1:
         return None
@@ -259,7 +259,7 @@ def room(place: str, mode: Mode) -> dict[str, int | str]:
 
 
 def overlay_at(place: str, prefix: str, maps: Maps | None, options: tuple[str, ...] | None = None) -> str | None:
-    """Why no overlay can be written in a directory below `place`, which is gone again; None when one can.
+    """Why no overlay can be written in a directory below `place`, which is removed again; None if one can.
 
     `options` are by default those that overlays have in the namespaces of `maps`.
     """
@@ -288,9 +288,9 @@ def _overlay_at(place: str, prefix: str, maps: Maps | None, options: tuple[str, 
 
 
 def hold_memory(place: str) -> int | None:
-    """A tmpfs that only this process and its children see is at the directory `place`: how many bytes it takes.
+    """Mount a tmpfs at `place` that only this process and its children see; returns how many bytes it takes.
 
-    None, and nothing is there, where less memory is left than a build is likely to want, or no overlay can be written
+    None, and nothing is mounted, if less memory is left than a build is likely to need, or if no overlay can be written
     in such a tmpfs. Must be called while this process has one thread.
     """
     from builda.linux import syscalls as sys_

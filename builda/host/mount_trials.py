@@ -1,4 +1,4 @@
-"""What `builda info` tells of a mode's place, each tried by one function in a child that has its own mounts there."""
+"""What `builda info` reports of a mode: each ability is tried by one function, in a child with mounts of its own."""
 
 from __future__ import annotations
 
@@ -131,4 +131,4 @@ ANYWHERE: Mapping[str, Callable[[], None]] = {
     "ptrace": _ptrace,
     "cgroups": _cgroup,
 }
-"""What needs no mounts of one's own."""
+"""What needs no mount."""

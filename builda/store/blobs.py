@@ -38,12 +38,12 @@ class Blobs:
     def has(self, digest: Digest, size: int | None = None) -> bool:
         """Whether the content is here; then no sweep takes it while this process holds a lease.
 
-        A blob that has not its `size` is not: a power cut may leave one that nobody synced shorter than it was.
+        One of another size than `size` does not count: a power cut may shorten what was not synced yet.
         """
         path = self.path(digest)
         if not layout.touch(path) or (size is not None and os.stat(path).st_size != size):
             return False
-        self.unsynced.add(path)  # whoever made it may be killed before syncing it
+        self.unsynced.add(path)  # the process that made it may be killed before it syncs
         return True
 
     def open(self, digest: Digest) -> BinaryIO:
@@ -62,7 +62,7 @@ class Blobs:
         return data
 
     def put_bytes(self, data: bytes) -> Digest:
-        """`data` is in the store under the digest returned."""
+        """Store `data`; returns its digest."""
         digest = Digest.of(data)
         if not self.has(digest, len(data)):
             layout.publish(self._layout, self.path(digest), data)
@@ -88,15 +88,15 @@ class Blobs:
         return self._layout.path("diffs", layer.encoded)
 
     def new(self) -> BlobWriter:
-        """A blob whose digest is known only when it is written."""
+        """A writer for a blob whose digest is known only when all of it is written."""
         return BlobWriter(self)
 
     def ingest(
         self, descriptor: Descriptor, open_from: Callable[[int], Readable], progress: Callable[[int], None]
     ) -> None:
-        """The content of `descriptor` is in the store, read from `open_from(offset)` unless it was there.
+        """Store the content of `descriptor`, read from `open_from(offset)` unless it is there.
 
-        What a killed or failed predecessor had fetched is kept in `ingest/` and continued; of two processes that want
+        A partial download of a killed or failed process is kept in `ingest/` and continued; of two processes that want
         the same content the second waits. Nothing appears in `blobs/` unless digest and size are right.
         """
         from builda.store import locks
@@ -143,7 +143,7 @@ class Blobs:
         raise CorruptContent(message)
 
     def sync(self) -> None:
-        """What this process published or relies on survives a power cut."""
+        """Sync all blobs that this process published or relies on, so that they survive a power cut."""
         for path in sorted(self.unsynced):
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

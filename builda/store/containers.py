@@ -1,4 +1,4 @@
-"""Working containers: a record each, a name reserved by creating it, and who runs in them."""
+"""Working containers: their records, their names, each reserved by creating its file, and the processes in them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class WorkingContainer:
 
     @property
     def top(self) -> str | None:
-        """The snapshot right under the working tree: the topmost frozen layer, the base's when there is none."""
+        """The snapshot right under the working tree: the topmost frozen layer, or the base if there is none."""
         return (self.layers[-1].snapshot if self.layers else self.base) or None
 
 
@@ -79,7 +79,7 @@ class Containers:
         return self._layout.path("containers", container_id, *parts)
 
     def create(self, container: WorkingContainer, *, name: str | None, prefix: str) -> WorkingContainer:
-        """The container is recorded, under `name`, or under `prefix` with `-1`, `-2` … when that is taken.
+        """Record a container under `name`, or under `prefix`, with `-1`, `-2` … added if that is taken.
 
         AlreadyExists when `name` is. No two processes get the same name.
         """
@@ -116,7 +116,7 @@ class Containers:
         return AlreadyExists(f"container name is already in use{by}: {name}", hint=hint)
 
     def _is_taken(self, name: str) -> bool:
-        """Whether a container has this name; False for the name of one that a killed process never made."""
+        """Whether a container has this name; False if a killed process reserved it and made no container."""
         path = self._layout.path("names", layout.quote(name))
         try:
             return self._is_container(_read_name(path))
@@ -143,14 +143,14 @@ class Containers:
         return False
 
     def _release(self, name: str, container_id: str) -> None:
-        """The name is free, unless another container has got it meanwhile."""
+        """Free the name, unless another container has it by now."""
         path = self._layout.path("names", layout.quote(name))
         with self.names_locked(), suppress(FileNotFoundError):
             if _read_name(path) == container_id:
                 os.unlink(path)
 
     def release_stale(self, horizon: float) -> None:
-        """Names whose containers are gone, or called something else, and that nobody is about to use are free."""
+        """Free the names of containers that are gone or renamed, unless a process is about to use them."""
         for name in layout.iter_names(self._layout.path("names")):
             path = self._layout.path("names", name)
             with self.names_locked(), suppress(FileNotFoundError):
@@ -169,14 +169,14 @@ class Containers:
         return os.path.exists(self.path(container_id, "container.json"))
 
     def names_locked(self) -> AbstractContextManager[None]:
-        """Who takes a name from somebody does it alone; who makes a new one needs no lock."""
+        """Lock held while a name is freed or moved. Creating one needs none, since link(2) is atomic."""
         return locks.brief(self._layout.path("locks", "names.lock"))
 
     def _write(self, container: WorkingContainer) -> None:
         layout.publish(self._layout, self.path(container.id, "container.json"), _dump(container))
 
     def update(self, container: WorkingContainer) -> WorkingContainer:
-        """The record is as given."""
+        """Write the record."""
         try:
             if self._is_container(container.id):
                 self._write(container)
@@ -187,7 +187,7 @@ class Containers:
 
     @contextmanager
     def locked(self, container: WorkingContainer) -> Iterator[WorkingContainer]:
-        """The record as it is now; nobody else who locks it changes it during the block."""
+        """The current record, locked: no other process that takes this lock changes it during the block."""
         try:
             with self.lock(container, "lock"):
                 current = self.load(container.id)
@@ -203,7 +203,7 @@ class Containers:
 
     @contextmanager
     def lock(self, container: WorkingContainer, name: str) -> Iterator[None]:
-        """Nobody else holds this lock file of the container during the block; NotFound when the container is gone."""
+        """Hold a lock file of the container during the block; NotFound if the container is gone."""
         with ExitStack() as stack:
             try:
                 with layout.translated(self._layout.root):
@@ -236,7 +236,7 @@ class Containers:
         return None
 
     def get(self, text: str) -> WorkingContainer:
-        """As `find`; NotFound with the nearest name when there is none."""
+        """Same as `find`, but NotFound, with the nearest name, instead of None."""
         container = self.find(text)
         if container is not None:
             return container
@@ -267,7 +267,7 @@ class Containers:
         yield from sorted(found, key=lambda container: (container.created, container.id))
 
     def rename(self, container: WorkingContainer, name: str) -> WorkingContainer:
-        """The container is called `name`; AlreadyExists when something else is."""
+        """Rename the container; AlreadyExists if another one has the name."""
         _check_name(name)
         if name == container.name or not self._claim(name, container.id):
             if name == container.name:
@@ -284,7 +284,7 @@ class Containers:
 
     @contextmanager
     def running(self, container: WorkingContainer) -> Iterator[None]:
-        """This process runs something in the container for the time of the block."""
+        """Note during the block that this process runs something in the container."""
         pid, start = process_identity()
         path = self.path(container.id, f"run-{pid}-{start}-{os.urandom(4).hex()}")
         try:
@@ -308,9 +308,9 @@ class Containers:
         return tuple(found)
 
     def delete(self, container: WorkingContainer) -> None:
-        """The record and the name are gone; InUse while something runs in it. The record goes first.
+        """Remove the record, then the name; InUse while something runs in the container.
 
-        Whoever changes the record at this moment finishes that first, or it would come back.
+        Waits for a process that is changing the record, which would write it again otherwise.
         """
         if (pids := self.runners(container)) and os.getpid() not in pids:
             raise InUse(f"container is running, process {pids[0]}: {container.name}", hint="end it first")

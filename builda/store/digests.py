@@ -1,4 +1,4 @@
-"""Digests of context files, remembered by what tells that a file is the same: a second build stats and does not read.
+"""Digests of context files, remembered with their inode, size and times: a second build stats and does not read.
 
 One file for each context, rows of (device, inode, size, mtime, ctime, sha256). A file that changed less than SETTLED
 seconds before is not remembered: its next change might not show in its times.
@@ -22,7 +22,7 @@ LIMIT = 4_000_000
 
 
 def load(where: Layout, context: str) -> dict[FileKey, bytes]:
-    """What is remembered of a context; empty when nothing is, or when it is damaged."""
+    """The remembered digests of a context; empty if there are none, or if the file is damaged."""
     try:
         with open(_path(where, context), "rb") as file:
             data = file.read(LIMIT * _ROW.size)
@@ -37,7 +37,7 @@ def load(where: Layout, context: str) -> dict[FileKey, bytes]:
 
 
 def save(where: Layout, context: str, digests: Mapping[FileKey, bytes], now: float) -> None:
-    """Remember these, and nothing else, of a context."""
+    """Remember these digests of a context instead of the earlier ones."""
     settled = int((now - SETTLED) * 1e9)
     rows = [_ROW.pack(*key, digest) for key, digest in digests.items() if key[3] < settled and key[4] < settled]
     body = b"".join(rows[:LIMIT])

@@ -44,8 +44,10 @@ def _examined(store: Parts) -> Findings:
 
 
 def repair(store: Parts) -> tuple[str, ...]:
-    """What was done: blobs and records that are not what they should be are removed, the record of an image that is
-    whole is written again."""
+    """Remove damaged blobs and records, and write the record of an image again whose content is whole.
+
+    Returns what was done, in words.
+    """
     done = []
     where = store.layout
     with store.unwarned(), layout.translated(where.root), locks.brief(where.path("locks", "gc.lock")):

@@ -1,7 +1,7 @@
-"""Garbage: what nothing refers to, found by walking the disk, and removed without stopping anybody.
+"""Garbage: what nothing refers to, found by walking the disk, and removed while other processes go on.
 
 Mark from records, names, containers; sweep what is not marked and older than every living lease. An object is first
-renamed away and looked at again: who touched it meanwhile gets it back, and who comes later does not find it.
+renamed away and looked at again: if it was touched meanwhile it is put back, and later readers do not find it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Marked(NamedTuple):
 
 
 def sweep(store: Parts) -> int:
-    """Remove everything that nothing refers to; the bytes of it, as far as they are known without looking into trees.
+    """Remove everything that nothing refers to; returns its bytes as far as records tell them.
 
     Two sweeps never run at once; everything else may.
     """
@@ -41,7 +41,7 @@ def sweep(store: Parts) -> int:
         horizon = leases.horizon(where, layout.file_clock_ns() / 1e9)
         _sweep_containers(store, horizon)
         marked = mark(store)
-        if not _unreadable(store, "containers"):  # else nobody knows what those stand on
+        if not _unreadable(store, "containers"):  # else it is unknown which snapshots they need
             freed += _sweep_snapshots(store, marked.snapshots, horizon)
             freed += _sweep_blobs(where, marked.blobs, horizon)
         _sweep_chains(where)
@@ -66,7 +66,7 @@ def _begin(where: Layout, stack: ExitStack) -> None:
 
 
 def mark(store: Parts) -> Marked:
-    """Everything that images, remembered steps and working containers stand on."""
+    """Everything that images, remembered steps and working containers need."""
     blobs: set[str] = set()
     snapshots: set[str] = set()
     chains: set[str] = set()
@@ -142,7 +142,7 @@ def _mark_manifest(store: Parts, digest: Digest, media_type: str | None, blobs: 
 
 
 def _unreadable(store: Parts, kind: str) -> list[str]:
-    """What is behind `kind/` in the paths of records that could not be read."""
+    """The file names of records in the directory `kind` that could not be read."""
     place = store.layout.path(kind, "")
     return [path.removeprefix(place) for path in store.damaged if path.startswith(place)]
 
@@ -170,7 +170,7 @@ def _sweep_blobs(where: Layout, marked: frozenset[str], horizon: float) -> int:
 
 
 def _sweep_diffs(where: Layout) -> None:
-    """What is known of blobs that are gone."""
+    """Forget the DiffIDs of blobs that are gone."""
     for name in layout.iter_names(where.path("diffs")):
         if not os.path.exists(where.blob(name)):
             layout.unlink(where, where.path("diffs", name))
@@ -184,7 +184,7 @@ def _sweep_origins(store: Parts) -> None:
 
 
 def _sweep_snapshots(store: Parts, marked: frozenset[str], horizon: float) -> int:
-    """Upper ones go before those they stand on, and one that is spared spares all below it."""
+    """Remove upper snapshots before those below them; one that is spared spares all below it."""
     spared, freed = set(marked), 0
     going = [name for name in layout.iter_names(store.layout.path("snapshots")) if name not in marked]
     for name in sorted(going, key=lambda name: _depth(store, name), reverse=True):
@@ -212,7 +212,7 @@ def _depth(store: Parts, snapshot: str) -> int:
 
 
 def _take(where: Layout, path: str, horizon: float) -> bool:
-    """Remove an object unless a living process may have made or touched it; whether it is gone."""
+    """Remove an object unless a living process may have made or touched it; returns whether it is gone."""
     trash = layout.temporary(where)
     with suppress(FileNotFoundError):
         if os.stat(path, follow_symlinks=False).st_mtime >= horizon:
@@ -236,7 +236,7 @@ def _remove(where: Layout, path: str) -> None:
 
 
 def _sweep_containers(store: Parts, horizon: float) -> None:
-    """Directories that a killed process left without a record, and notes that it runs something."""
+    """Remove directories that killed processes left without a record, and their notes that they run something."""
     where = store.layout
     for name in layout.iter_names(where.path("containers")):
         if not os.path.exists(where.path("containers", name, "container.json")):
@@ -257,7 +257,7 @@ def _sweep_chains(where: Layout) -> None:
 
 
 def _sweep_references(store: Parts, horizon: float) -> None:
-    """Names that point at no image, which is what is left when an image is tagged while it is removed."""
+    """Remove names that point at no image: an image that was tagged while it was removed leaves one."""
     where = store.layout
     for name in layout.iter_names(where.path("refs")):
         with suppress(FileNotFoundError, Damaged):
@@ -267,12 +267,12 @@ def _sweep_references(store: Parts, horizon: float) -> None:
 
 
 def _sweep_ingest(where: Layout, horizon: float) -> None:
-    """Temporaries of dead processes, and partial downloads that nobody continues."""
+    """Remove temporary files of dead processes, and partial downloads that no process continues."""
     for name in layout.iter_names(where.path("ingest")):
         path = where.path("ingest", name)
         with suppress(FileNotFoundError):
             if name.startswith("blob-"):
-                # Whoever continues one holds its lock, whatever the file's time says.
+                # A process that continues one holds its lock, whatever the file's time says.
                 lock = locks.bucket(where.path("locks"), name.removeprefix("blob-"))
                 with suppress(BlockingIOError), locks.alone(lock):
                     _take(where, path, horizon)

@@ -46,7 +46,7 @@ class Image:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """What it is called, sorted; as it was when this was first asked."""
+        """Its names, sorted, as they were when this was first asked."""
         return self._find_names()
 
     @cached_property
@@ -114,7 +114,7 @@ class Images:
         return Origins(self._layout, self._report)
 
     def put(self, descriptor: Descriptor, names: tuple[str, ...] = (), *, free_only: bool = False) -> Image:
-        """The image that `descriptor` names is published, and `names` point at it, last of all.
+        """Publish the image that `descriptor` names; `names` point at it last of all.
 
         With `free_only` names that other images have stay theirs. Everything it consists of must be in the store, of an
         index but the content of manifests that have an origin; NotFound names what is not. Survives a power cut.
@@ -204,7 +204,7 @@ class Images:
         return target is not None and os.path.exists(self._path(Digest.parse(target)))
 
     def tag(self, image: Image, name: str) -> None:
-        """`name` points at the image; NotFound when it was removed meanwhile."""
+        """Point `name` at the image; NotFound if it was removed meanwhile."""
         with self._changing() as change:
             if not layout.touch(self._path(image.digest)):
                 raise NotFound(f"image not known: {image.id}", hint="it was removed meanwhile")
@@ -212,14 +212,15 @@ class Images:
             change.names[name] = str(image.digest)
 
     def untag(self, name: str) -> bool:
-        """Nothing is called `name` any more; whether something was."""
+        """Remove a name; returns whether there was one."""
         with self._changing(removal=True) as change:
             change.names.pop(name, None)
             return layout.unlink(self._layout, self._ref(name))
 
     def discard(self, digest: Digest, *, named: bool, horizon: float) -> tuple[str, ...] | None:
-        """Remove an image with all its names; those names. None, and nothing done, when it has names but may not be
-        removed with them (`named`), or when somebody made or named it after `horizon`.
+        """Remove an image with all its names; returns the names.
+
+        None, and nothing is done, if it has names and `named` is false, or if it was made or named after `horizon`.
         """
         with self._changing(removal=True) as change:
             names = self.names_of(digest)
@@ -351,7 +352,7 @@ class Images:
         return next(iter(by_id.values()), None)
 
     def get(self, text: str) -> Image:
-        """As `find`; NotFound with the nearest name when there is none."""
+        """Same as `find`, but NotFound, with the nearest name, instead of None."""
         found = self.find(text)
         if found is not None:
             return found
@@ -402,7 +403,7 @@ class Images:
 
     @contextmanager
     def _changing(self, *, removal: bool = False) -> Iterator[Listing]:
-        """No other process changes records and names; what the block changes in the listing is in `index.json` then.
+        """Lock records and names against other processes; write the listing to `index.json` after the block.
 
         A removal goes on without it where the disk is full. The lock file is not empty while `index.json` may be
         behind, so that the process after a killed one reads everything again.
@@ -427,7 +428,7 @@ class Images:
                 notes.clean()
 
     def refresh_index(self) -> None:
-        """`index.json` says what records and names do, even if a writer was killed before it did."""
+        """Make `index.json` agree with records and names, even if a writer was killed before it did."""
         with self._changing(removal=True) as change:
             found = self._listing()
             change.records, change.names = found.records, found.names
@@ -437,11 +438,11 @@ class Images:
         layout.publish(self._layout, self._layout.path("index.json"), body)
 
     def _listing(self) -> Listing:
-        """What records and names say."""
+        """The listing by records and names."""
         return Listing({record["manifest"]["digest"]: record["manifest"] for record in self._records()}, self.names())
 
     def _listed(self) -> Listing | None:
-        """What `index.json` says, which is the same and one file; None if it cannot be read."""
+        """The listing of `index.json`, which is quicker to read; None if it cannot be read."""
         try:
             manifests = layout.read_json(self._layout.path("index.json"))["manifests"]
             return Listing.parse(manifests)
@@ -466,7 +467,7 @@ class Listing:
         return cls(records, names)
 
     def record(self, manifest: dict[str, Any]) -> None:
-        """An image is listed."""
+        """List an image."""
         self.records[manifest["digest"]] = manifest
 
     def entries(self) -> list[dict[str, Any]]:
@@ -505,7 +506,7 @@ def _is_record(record: dict[str, Any], digest: str) -> bool:
 
 
 def _seconds(created: str | None) -> float:
-    """Seconds since the epoch of an RFC 3339 time; 0 when there is none or it is none."""
+    """Seconds since the epoch of an RFC 3339 time; 0 if missing or malformed."""
     if not created:
         return 0.0
     from datetime import UTC, datetime

@@ -168,9 +168,9 @@ def _make(layout: Layout) -> None:
 
 
 def _make_private(layout: Layout) -> None:
-    """Nobody but the owner reaches what is in the store: layers with setuid programs, private images, locks.
+    """Close the store to other users: it holds layers with setuid programs, private images, locks.
 
-    Where the top is not ours to narrow, as a volume's may be, every directory in it is.
+    If the top cannot be narrowed, as the mount point of a volume, every directory in it is.
     """
     if private.narrow(layout.root, _NAMES.__contains__):
         return
@@ -186,7 +186,7 @@ def _is_volatile(name: str) -> bool:
 
 @contextmanager
 def translated(path: str) -> Iterator[None]:
-    """Turns what the file system says of the store as a whole into StoreUnavailable."""
+    """Turn errors of the file system that concern the whole store into StoreUnavailable."""
     try:
         yield
     except OSError as error:
@@ -204,7 +204,7 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def unavailable(error: OSError, path: str) -> StoreUnavailable | OSError:
-    """What an OSError under the store means for its user; the error itself when it means nothing special."""
+    """The StoreUnavailable that an OSError in the store stands for; the error itself if it stands for none."""
     named = error.filename
     if isinstance(named, str) and os.path.isabs(named) and not named.startswith(path) and not _is_above(named, path):
         return error  # of a file that came from, or goes, elsewhere
@@ -265,7 +265,7 @@ def _publish(layout: Layout, path: str, data: bytes, *, durable: bool, exclusive
 
 
 def _written(layout: Layout, data: bytes, *, durable: bool) -> str:
-    """A new temporary file that holds `data`; there is none on failure."""
+    """Write `data` to a new temporary file; none is left on failure."""
     temp = temporary(layout)
     try:
         fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -306,7 +306,7 @@ class Damaged(StoreUnavailable):
 def read_json(path: str) -> dict[str, Any]:
     """The JSON object in a file of the store; FileNotFoundError, or Damaged.
 
-    An empty file counts as none: a power cut makes them of those that nobody synced, and nothing else does.
+    An empty file counts as missing: only a power cut makes one, of a file that was not synced.
     """
     with open(path, "rb") as file:
         data = file.read()
@@ -347,7 +347,7 @@ def owner_is_alive(file_name: str) -> bool | None:
 
 
 def touch(path: str) -> bool:
-    """Mark an object as used now, so that no sweep that began earlier takes it; False when it is not there.
+    """Mark an object as used now, so that no sweep that began earlier takes it; False if it is missing.
 
     In a store that can only be read there are no sweeps either.
     """
@@ -363,7 +363,7 @@ def touch(path: str) -> bool:
 
 
 def unlink(layout: Layout, path: str) -> bool:
-    """Nothing is at `path` any more; whether something was."""
+    """Remove the file at `path`; returns whether there was one."""
     with translated(layout.root):
         try:
             os.unlink(path)

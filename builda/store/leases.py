@@ -1,4 +1,4 @@
-"""Leases: which live process works in the store, and since when.
+"""Leases: which live processes work in the store, and since when.
 
 A process that may make or reuse objects holds a file `leases/lease-PID-START-RANDOM`. The sweep spares all that is
 younger than the oldest lease that is held, so whatever a process made or touched since it began is safe until it ends.
@@ -17,7 +17,7 @@ from builda.store.layout import Layout
 
 @contextmanager
 def lease(store: Layout) -> Iterator[None]:
-    """This process works in the store for the time of the block."""
+    """Hold a lease during the block."""
     pid, start = process_identity()
     path = store.path("leases", f"lease-{pid}-{start}-{os.urandom(8).hex()}")
     with layout.translated(store.root):
@@ -31,7 +31,7 @@ def lease(store: Layout) -> Iterator[None]:
 
 
 def horizon(store: Layout, now: float, *, mine: bool = True) -> float:
-    """When the oldest living lease began, `now` when there is none.
+    """When the oldest living lease began, `now` if there is none; seconds since the epoch.
 
     Without `mine` this process's own leases do not count.
     """
@@ -49,7 +49,7 @@ def horizon(store: Layout, now: float, *, mine: bool = True) -> float:
 
 
 def remove_dead(store: Layout) -> None:
-    """Leases that no living process holds are gone."""
+    """Remove leases that no living process holds."""
     for name in layout.iter_names(store.path("leases")):
         path = store.path("leases", name)
         if not locks.is_held(path):

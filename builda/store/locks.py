@@ -22,7 +22,7 @@ BUCKETS = 256
 
 @contextmanager
 def exclusive(path: str) -> Iterator[None]:
-    """Nobody else is inside `exclusive` of the same path, in any process or thread."""
+    """Hold a lock during the block; waits for other processes and threads."""
     with file_lock(path):
         yield
 
@@ -36,8 +36,10 @@ def file_lock(path: str, timeout: float = -1) -> FileLock:
 
 @contextmanager
 def brief(path: str, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """As `exclusive`, with flock(2) itself, which is what filelock uses: for the light verbs, whose whole run is
-    shorter than an import of filelock (0.03 s). `kind` is what flock is asked for."""
+    """Same as `exclusive`, by flock(2), which filelock uses too.
+
+    For the light verbs: importing filelock (0.03 s) takes longer than they run. `kind` is the operation of flock.
+    """
     fd = _opened(path)
     try:
         fcntl.flock(fd, kind)
@@ -69,7 +71,7 @@ class Notes:
 
 @contextmanager
 def noted(path: str) -> Iterator[Notes]:
-    """As `brief`, with what the last holder left in the lock file."""
+    """Same as `brief`, with a note in the lock file of whether the last holder finished."""
     fd = _opened(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -79,8 +81,10 @@ def noted(path: str) -> Iterator[Notes]:
 
 
 def _opened(path: str) -> int:
-    """The lock file, made if missing. Its directory if it cannot be made for lack of inodes: nobody holds what is not
-    there, and those that remove things at this moment exclude each other."""
+    """Open the lock file, made if missing; its directory if inodes are lacking.
+
+    No process holds a lock file that does not exist, and those that remove things then exclude each other.
+    """
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
     except OSError as error:
@@ -90,17 +94,17 @@ def _opened(path: str) -> int:
 
 
 def shared(path: str) -> AbstractContextManager[None]:
-    """Nobody is inside `alone` of the same path."""
+    """Hold the lock together with other processes, while none has it `alone`."""
     return brief(path, fcntl.LOCK_SH)
 
 
 def alone(path: str) -> AbstractContextManager[None]:
-    """Nobody is inside `shared` of the same path; BlockingIOError at once when somebody is."""
+    """Hold the lock while no process has it `shared`; BlockingIOError at once if one has."""
     return brief(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def hold(path: str) -> int:
-    """The descriptor of a file that is there and `is_held` for as long as this process lives and keeps it open.
+    """Make a file that `is_held` for as long as this process lives and keeps the descriptor open.
 
     Unlike a process ID this also tells processes of another pid namespace: another pod that has the same volume.
     """
@@ -108,7 +112,7 @@ def hold(path: str) -> int:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink:  # else somebody found it before it was held, and removed it
+            if os.fstat(fd).st_nlink:  # else a sweep found it before it was held, and removed it
                 return fd
         except BaseException:
             os.close(fd)
@@ -117,7 +121,7 @@ def hold(path: str) -> int:
 
 
 def hold_directory(path: str) -> int:
-    """As `hold`, for a directory of mode 0700 that is made."""
+    """Same as `hold`, for a new directory of mode 0700."""
     while True:
         with suppress(FileExistsError):
             os.mkdir(path, 0o700)
@@ -131,7 +135,7 @@ def hold_directory(path: str) -> int:
 
 @contextmanager
 def directory_alone(path: str) -> Iterator[None]:
-    """No living process holds this directory; BlockingIOError at once when one does."""
+    """Hold a directory; BlockingIOError at once if a living process holds it."""
     fd = os.open(path, _DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -35,7 +35,7 @@ class Origins:
         self._report = report
 
     def put(self, manifest: Digest, origin: Origin) -> None:
-        """What the manifest lists can be had from there, also after a power cut."""
+        """Record where the content that a manifest lists can be had; survives a power cut."""
         path = self._path(manifest)
         private.make(os.path.dirname(path))  # a store of an earlier version has none
         body = json.dumps({"name": origin.name, "tls_verify": origin.tls_verify}).encode()
@@ -64,7 +64,7 @@ class Origins:
             yield Digest("sha256", name)
 
     def remove(self, manifest: Digest) -> None:
-        """Nothing is known of this manifest any more."""
+        """Forget the origin of a manifest."""
         layout.unlink(self._layout, self._path(manifest))
 
     def _path(self, manifest: Digest) -> str:

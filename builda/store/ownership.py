@@ -35,9 +35,9 @@ class Claim(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The driver of a store, and what was decided just now: why it is not overlay, and whether all of it was.
+    """The driver of a store. `trees` is the one of its trees, in case `driver` makes none.
 
-    `trees` is the driver of the store's trees, where `driver` makes none.
+    `reason` says why it is not overlay, if that was found out just now; `is_first`: the store had no claim yet.
     """
 
     driver: Driver
@@ -47,7 +47,7 @@ class Chosen(NamedTuple):
 
 
 def take(where: Layout, marker: Mapping[str, Any], claim: Claim, driver: str | None, *, inside: bool) -> Chosen:
-    """The driver for this claim, `driver` if one is asked for; what builda.json (`marker`) did not say is written down.
+    """The driver for this claim, `driver` if one is asked for; builda.json (`marker`) is completed by what was decided.
 
     StoreUnavailable when the store's trees are another user's, or were made in another mode. `inside`: in a user
     namespace, where overlay's marks are other attributes.

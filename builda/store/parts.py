@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Parts(Protocol):
-    """A store, as those see it that work on all of it."""
+    """A store, as far as the sweep and the check need it."""
 
     layout: Layout
     blobs: Blobs

@@ -1,6 +1,6 @@
 """Scratch directories: the files that a command is given while it runs, in the volatile run root.
 
-Each is held by flock(2) for as long as its process lives, so that the sweep can tell those of killed ones.
+Each is held by flock(2) for as long as its process lives, so that the sweep knows which are left over.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def scratch(where: Layout) -> Iterator[str]:
 
 
 def sweep(where: Layout) -> None:
-    """Scratch directories of processes that are no more are gone, and mount points of containers that are."""
+    """Remove scratch directories of dead processes."""
     parent = f"{where.runroot}/scratch"
     for name in layout.iter_names(parent):
         path = f"{parent}/{name}"
@@ -41,7 +41,7 @@ def sweep(where: Layout) -> None:
 
 
 def sweep_mount_points(where: Layout) -> None:
-    """Directories that `builda mount` made for containers that are gone are gone too, unless something is mounted."""
+    """Remove directories that `builda mount` made for containers that are gone, unless something is mounted there."""
     parent = f"{where.runroot}/mounts"
     for name in layout.iter_names(parent):
         if not os.path.exists(where.path("containers", name)):

@@ -1,4 +1,4 @@
-"""The build cache: step key to result. Only a cache: what it names may be gone, and then the step is done again."""
+"""The build cache: step key to result. What a result names may be gone; then the step is done again."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class Steps:
         return self._has_blob(Digest.parse(result.blob["digest"]), int(result.blob["size"]))
 
     def put(self, key: Digest, result: StepResult) -> None:
-        """The result is remembered under `key`."""
+        """Remember the result under `key`."""
         value = {**result._asdict(), "diff_id": None if result.diff_id is None else str(result.diff_id)}
         layout.publish(self._layout, self._layout.path("steps", key.encoded), json.dumps(value).encode())
 
     def put_image(self, key: Digest, manifest: Digest) -> None:
-        """The image that a whole build led to is remembered under `key`."""
+        """Remember the image that a whole build made under `key`."""
         layout.publish(self._layout, self._layout.path("steps", f"image-{key.encoded}"), str(manifest).encode())
 
     def find_image(self, key: Digest) -> Digest | None:

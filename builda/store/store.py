@@ -42,7 +42,7 @@ __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
 
 
 def __getattr__(name: str) -> object:
-    """WorkingContainer, whose module `images` and `inspect` of images need not import."""
+    """WorkingContainer, imported when it is asked for: the verbs on images do without its module."""
     if name == "WorkingContainer":
         from builda.store.containers import WorkingContainer
 
@@ -153,7 +153,7 @@ class Store:
         return self.layout.root
 
     def report(self, error: Damaged) -> None:
-        """A record could not be read."""
+        """Remember that a record could not be read, and warn of it once."""
         if error.path not in self.damaged:
             self.damaged.add(error.path)
             if self._warn is not None:
@@ -161,7 +161,7 @@ class Store:
 
     @contextmanager
     def unwarned(self) -> Iterator[None]:
-        """Nobody is told of damaged records during the block."""
+        """Warn of no damaged record during the block."""
         warn, self._warn = self._warn, None
         try:
             yield
@@ -169,7 +169,7 @@ class Store:
             self._warn = warn
 
     def lease(self) -> None:
-        """From now on nothing that this process makes or reuses is garbage to others, until the store is closed."""
+        """Take a lease: until the store is closed, no sweep removes what this process makes or reuses."""
         if not self._leased:
             from builda.store import leases
 
@@ -191,19 +191,19 @@ class Store:
         return self.blobs.path(digest)
 
     def put_bytes(self, data: bytes, media_type: str) -> Descriptor:
-        """`data` is in the store; its descriptor."""
+        """Store `data`; returns its descriptor."""
         from builda.oci.descriptor import Descriptor
 
         self.lease()
         return Descriptor(media_type=media_type, digest=self.blobs.put_bytes(data), size=len(data))
 
     def put_blob(self, source: Readable, descriptor: Descriptor) -> None:
-        """The content of `descriptor` is in the store, read from `source` and verified."""
+        """Store the content of `descriptor`, read from `source` and verified."""
         self.lease()
         self.blobs.ingest(descriptor, lambda offset: _skipped(source, offset), lambda _: None)
 
     def new_blob(self) -> BlobWriter:
-        """A blob to be written whose digest is not known yet."""
+        """A writer for a blob whose digest is not known yet."""
         self.lease()
         return self.blobs.new()
 
@@ -232,18 +232,20 @@ class Store:
         return self.images.names()
 
     def tag(self, image: Image, name: str) -> None:
-        """`name` points at the image; NotFound when it was removed meanwhile."""
+        """Point `name` at the image; NotFound if it was removed meanwhile."""
         self.images.tag(image, name)
 
     def untag(self, name: str) -> bool:
-        """Nothing is called `name` any more."""
+        """Remove a name; returns whether there was one."""
         return self.images.untag(name)
 
     def remove_image(
         self, text: str, *, force: bool = False, detach: Callable[[str], None] | None = None, sweep: bool = True
     ) -> Removal:
-        """Take a name off, or an image away; with `force` its working containers too. Its content goes with it, or, if
-        the caller removes more of them and sweeps at the end, with that `sweep`."""
+        """Remove a name, or an image with its last one; with `force` its working containers too.
+
+        Without `sweep` the content stays until the caller sweeps, after it has removed more images.
+        """
         image = self.image(text)
         if force:
             for container in self.iter_containers():
@@ -261,12 +263,12 @@ class Store:
 
     @cached_property
     def lasting(self) -> Snapshots:
-        """The trees that outlive this process."""
+        """The driver of trees that outlive this process."""
         return self._by(self._names[1])
 
     @cached_property
     def snapshots(self) -> Snapshots:
-        """The trees that are made from now on."""
+        """The driver of trees that are made from now on."""
         return self.lasting
 
     @cached_property
@@ -303,7 +305,7 @@ class Store:
         return in_user_namespace()
 
     def full_memory(self, *, did_not_fit: bool = False) -> StoreUnavailable | None:
-        """What to say of a failure where trees are in memory: that it is full, or that something did not fit."""
+        """The error to report if full memory caused another one; None if it did not."""
         if self._in_memory is None or not (did_not_fit or self._in_memory.is_full()):
             return None
         return StoreUnavailable(
@@ -313,7 +315,7 @@ class Store:
 
     @property
     def lists(self) -> ListSnapshots:
-        """The snapshots that are lists of files."""
+        """The driver of lists of files."""
         if self._lists is None:
             from builda.store.drivers.lists import ListSnapshots
 
@@ -321,7 +323,7 @@ class Store:
         return self._lists
 
     def is_list(self, snapshot: str) -> bool:
-        """Whether it is a list of files; False where there is none."""
+        """Whether a snapshot is a list of files; False if it is gone."""
         return not self.kind_of(snapshot).driver.has_trees
 
     def kind_of(self, snapshot: str) -> Snapshots:
@@ -346,7 +348,7 @@ class Store:
         return open_snapshots(driver, self.layout, self.blobs, userxattr=self._userxattr)
 
     def keep_in_memory(self, place: str, limit: int) -> None:
-        """New trees are made in `place`, a tmpfs of this process for `limit` bytes, and end with it."""
+        """Make new trees in `place`, a tmpfs of this process that takes `limit` bytes; they end with the process."""
         from builda.store.drivers.memory import MemorySnapshots
 
         self._in_memory = MemorySnapshots(self.layout, self.blobs, userxattr=self._userxattr, place=place)
@@ -355,7 +357,7 @@ class Store:
         self.memory = limit
 
     def unpack(self, image: Image, emit: Emit | None = None, *, as_list: bool = False) -> str | None:
-        """The committed snapshot of the image's topmost layer, unpacked when missing; or read, to be a list."""
+        """The committed snapshot of the image's topmost layer, unpacked if missing, or read if it is to be a list."""
         self.lease()
         return (self.lists if as_list else self.snapshots).unpack(image, emit or _unseen)
 
@@ -367,7 +369,7 @@ class Store:
     def prepare_for(
         self, image: Image | None, emit: Emit | None = None, *, as_list: bool = False
     ) -> tuple[str | None, str]:
-        """The base snapshot of an image and a new active snapshot on it, as the driver does it."""
+        """The committed snapshot of an image, None if the driver has none, and a new active one on it."""
         self.lease()
         return (self.lists if as_list else self.snapshots).prepare_for(image, emit or _unseen)
 
@@ -377,33 +379,33 @@ class Store:
         return (self.lists if as_list else self.snapshots).prepare_on(image, top)
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:
-        """How to mount an active snapshot."""
+        """The mounts of an active snapshot."""
         return self.kind_of(key).rootfs(key)
 
     def view(self, snapshot: str | None) -> tuple[Mount, ...]:
-        """How to mount a committed snapshot, read-only."""
+        """The read-only mounts of a committed snapshot."""
         return self.snapshots.view(snapshot)
 
     def take_out(self, key: str) -> None:
-        """What a command that was killed was given is not in an active snapshot any more."""
+        """Take out of an active snapshot what was put there for a command that was killed."""
         self.kind_of(key).take_out(key)
 
     def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
-        """What was changed in an active snapshot as a layer, to be recorded and then given to `freeze`."""
+        """Divide an active snapshot: its changes become a layer, to be recorded and then given to `freeze`."""
         self.lease()
         return self.kind_of(key).cut(key, below, even_empty=even_empty)
 
     def freeze(self, key: str) -> str:
-        """The active snapshot becomes a committed one of the same ID."""
+        """Make the layer of a `cut` a committed snapshot; its ID stays."""
         self.lease()
         return self.kind_of(key).freeze(key)
 
     def bind_chain(self, chain: Digest, snapshot: str) -> str:
-        """The committed snapshot of a ChainID is this one, or the one that was there first."""
+        """Record the snapshot of a ChainID; returns it, or the one that was recorded first."""
         return self.kind_of(snapshot).bind_chain(chain, snapshot)
 
     def remove_snapshot(self, snapshot: str) -> None:
-        """The snapshot is gone."""
+        """Remove a snapshot."""
         self.kind_of(snapshot).remove(snapshot)
 
     # Working containers
@@ -418,7 +420,7 @@ class Store:
         return self._containers
 
     def create_container(self, container: WorkingContainer, *, name: str | None, prefix: str) -> WorkingContainer:
-        """The container is recorded under a name of its own."""
+        """Record a container under `name`, or under a free name that begins with `prefix`."""
         self.lease()
         return self.containers.create(container, name=name, prefix=prefix)
 
@@ -435,24 +437,24 @@ class Store:
         return self.containers.iter()
 
     def update(self, container: WorkingContainer) -> WorkingContainer:
-        """The record is as given."""
+        """Write the record."""
         return self.containers.update(container)
 
     def locked(self, container: WorkingContainer) -> AbstractContextManager[WorkingContainer]:
-        """The record as it is now, changed by nobody else who locks it."""
+        """The current record, locked during the block."""
         return self.containers.locked(container)
 
     def running(self, container: WorkingContainer) -> AbstractContextManager[None]:
-        """This process runs something in the container for the time of the block."""
+        """Note during the block that this process runs something in the container."""
         return self.containers.running(container)
 
     def rename(self, container: WorkingContainer, name: str) -> WorkingContainer:
-        """The container is called `name`."""
+        """Rename the container."""
         self.lease()
         return self.containers.rename(container, name)
 
     def remove_container(self, container: WorkingContainer, *, detach: Callable[[str], None] | None = None) -> None:
-        """The container, its working tree and its `builda mount` are gone; InUse while something runs in it.
+        """Remove the container, its working tree and its `builda mount`; InUse while something runs in it.
 
         `detach` unmounts a path.
         """
@@ -503,7 +505,7 @@ class Store:
             yield path
 
     def sweep(self) -> int:
-        """Remove what nothing refers to; how many bytes that was, as far as it is known."""
+        """Remove what nothing refers to; returns its bytes as far as they are known."""
         from builda.store import gc
 
         return gc.sweep(self)
@@ -623,7 +625,7 @@ def _first_free(path: str) -> Iterator[str]:
 
 
 def _is_before(path: str, until: float | None) -> bool:
-    """Whether a file was touched before this time, or at any time; also if it is not there."""
+    """Whether a file was touched before `until` (None: at any time); True if it is missing."""
     try:
         return until is None or os.stat(path).st_mtime < until
     except FileNotFoundError:
@@ -631,7 +633,7 @@ def _is_before(path: str, until: float | None) -> bool:
 
 
 def _unseen(event: Event) -> None:
-    """As `events.ignore`, whose module a list of images need not import."""
+    """Same as events.ignore, without the import."""
 
 
 def _skipped(source: Readable, offset: int) -> Readable:

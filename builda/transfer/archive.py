@@ -68,7 +68,7 @@ class OciArchiveSource:
 
 
 class ArchiveSink:
-    """Remembers where blobs come from, and writes the archive when the top manifest comes.
+    """Remembers where blobs come from, and writes the archive when it gets the top manifest.
 
     The archive appears whole or not at all, unless it goes to a pipe or device. `write` says what is in it.
     """
@@ -161,7 +161,7 @@ def _written(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_special(path: Path) -> bool:
-    """Whether `path` is no regular file, or one that somebody has opened already: what a script's stdout goes to."""
+    """Whether `path` is no regular file, or names an open descriptor, as a script's stdout: it cannot be replaced."""
     if str(path) in ("/dev/stdout", "/dev/stderr") or str(path).startswith(("/dev/fd/", "/proc/")):
         return True
     try:

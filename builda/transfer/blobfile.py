@@ -1,4 +1,4 @@
-"""Files that hold blobs and documents: nothing of one is seen until it is whole. What the file transports share.
+"""Files that hold blobs and documents, as all file transports use them: a file appears when it is whole.
 
 Directories and archives come from strangers: what should be a file may be a pipe, a device or of any size.
 """
@@ -81,7 +81,7 @@ def staged(path: Path) -> Iterator[BinaryIO]:
 
 
 def _named(fd: int, directory: int, path: Path) -> str | None:
-    """Give the file its name; None, or the other name that is to be put in the place of what has it."""
+    """Give the file its name. If that is taken: another name, which the caller renames over it; else None."""
     place = f"/proc/self/fd/{fd}"
     try:
         os.link(place, path.name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=True)
@@ -97,7 +97,7 @@ def _temporary(path: Path) -> str:
 
 
 def fetch(path: Path, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
-    """`path` holds exactly the blob, from `source` and verified; nothing is there on failure.
+    """Write the blob of `source`, verified, to `path`; nothing is there on failure.
 
     Blocks of a local file are shared where the file system can: the blob is a file of its own nevertheless.
     """
@@ -135,7 +135,7 @@ def _cloned(path: Path, file: BinaryIO) -> bool:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """`path` holds `data`; a reader sees what was there before, or all of it."""
+    """Replace the content of `path`; a reader sees what was there before, or all of `data`."""
     with staged(path) as file:
         write_all(file, data)
 

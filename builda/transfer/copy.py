@@ -45,11 +45,11 @@ class ImageSource(Protocol):
         ...
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Readable]:
-        """The raw bytes from `offset` on; whoever reads them verifies them."""
+        """The raw bytes from `offset` on; the reader has to verify them."""
         ...
 
     def local_path(self, descriptor: Descriptor) -> Path | None:
-        """A file that should hold exactly the blob, if there is one; whoever reads it verifies it."""
+        """A file that should hold exactly the blob, if there is one; the reader has to verify it."""
         ...
 
 
@@ -61,15 +61,15 @@ class ImageSink(Protocol):
         ...
 
     def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
-        """The content is there, verified, at the latest when the top manifest is.
+        """Put the content there, verified, at the latest with the top manifest.
 
-        `progress` is told of all its bytes as they move. It raises what stops the copy when another blob failed, which
-        is to be let through.
+        `progress` is called with the number of bytes as they move. If another blob failed it raises, to stop this one;
+        let that through.
         """
         ...
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
-        """The manifest is there; `top` comes once, last, and publishes the name."""
+        """Put a manifest there; the `top` one comes once, last, and publishes the name."""
         ...
 
 
@@ -152,7 +152,7 @@ def read_blob(source: ImageSource, descriptor: Descriptor, limit: int = MANIFEST
 
 
 class _Copy:
-    """One run of copy_image. `platform` is what a lone image should be for, None when that was seen to."""
+    """One run of copy_image. `platform` is what a single image should be for; None if it was chosen from an index."""
 
     def __init__(
         self,
@@ -270,7 +270,7 @@ class _Copy:
 
 
 class _Progress:
-    """What moved of one blob. It is done when put_blob has returned and all bytes were told of, in either order."""
+    """The progress of one blob: done when put_blob has returned and all bytes were reported, in either order."""
 
     def __init__(self, copy: _Copy, descriptor: Descriptor) -> None:
         self._copy = copy
@@ -299,7 +299,7 @@ class _Progress:
 
 
 class _Stopped(Exception):
-    """Another blob failed, so this one is not wanted any more."""
+    """Raised to stop moving a blob because another one failed."""
 
 
 class _InMemory:
@@ -337,7 +337,7 @@ def _distinct(manifest: Manifest) -> tuple[Descriptor, ...]:
 
 
 def _is_attestation(descriptor: Descriptor) -> bool:
-    """Whether an index lists this manifest not as an image: so BuildKit marks its attestations, which have no tars."""
+    """Whether an index lists an attestation, which has no tars: BuildKit marks them by an annotation."""
     platform = descriptor.platform
     return platform is not None and (platform.os, platform.architecture) == ("unknown", "unknown")
 

@@ -86,7 +86,7 @@ class DirectorySink:
         blobfile.fetch(self._made(descriptor.digest.encoded), descriptor, source, progress)
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
-        """Keep the manifest; the top one is what the directory holds, and what belonged to another image goes."""
+        """Keep a manifest; with the top one, files of the image that was there before are removed."""
         if not top:
             blobfile.write_whole(self._made(f"{descriptor.digest.encoded}.manifest.json"), data)
             return

@@ -121,7 +121,7 @@ class DockerArchiveSource:
         return Descriptor(media_type=mediatype.DOCKER_MANIFEST, digest=Digest.of(data), size=len(data)), data
 
     def child(self, descriptor: Descriptor) -> bytes:
-        """None is ever listed."""
+        """NotFound: such an archive has no index."""
         raise NotFound(f"no such manifest in the archive: {descriptor.digest}")
 
     @contextmanager
@@ -195,5 +195,5 @@ def _is_called(tag: str, wanted: str) -> bool:
 def _reference(tag: str) -> Reference | None:
     try:
         return Reference.parse(tag)
-    except InvalidReference:  # nobody can ask for it
+    except InvalidReference:  # no name that can be asked for
         return None

@@ -111,7 +111,7 @@ def has_file(path: Path, descriptor: Descriptor) -> bool:
 
 
 def check_marker(data: bytes, where: str) -> None:
-    """The file `oci-layout` says that this is a layout as builda knows it."""
+    """Unsupported if the file `oci-layout` says another version than builda knows."""
     version = decode(data, f"oci-layout of {where}", MARKER_LIMIT).get("imageLayoutVersion")
     if not isinstance(version, str):
         raise CorruptContent(f"oci-layout names no version: {where}")
@@ -147,7 +147,7 @@ def best_name(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def names_of(entry: Descriptor) -> tuple[str, ...]:
-    """What an entry of `index.json` is called."""
+    """The names of an entry of `index.json`."""
     names = (entry.annotations.get(REF_NAME), entry.annotations.get(CONTAINERD_NAME))
     return tuple(dict.fromkeys(name for name in names if name))
 
@@ -191,7 +191,7 @@ def _manifests(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """Nobody else changes `index.json`. The directory itself is locked: a lock file would stay in a user's layout."""
+    """Lock `index.json` during the block, by the directory itself: a lock file would stay in a user's layout."""
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -32,7 +32,7 @@ _HEAD = 8
 class Members:
     """The archive at `path`. A compressed one, or a pipe, is first unpacked into a file without a name.
 
-    Stays readable when the path is replaced meanwhile; closed when nobody holds it any more.
+    Stays readable if the path is replaced meanwhile; closed with the last reference to it.
     """
 
     def __init__(self, path: str) -> None:

@@ -23,7 +23,7 @@ class BlobsSource:
         self._store = store
 
     def manifest(self) -> tuple[Descriptor, bytes]:
-        """Only an image has one."""
+        """Not for blobs alone: only an image has a manifest."""
         raise AssertionError("only blobs")
 
     def child(self, descriptor: Descriptor) -> bytes:

@@ -1,6 +1,6 @@
 """Drivers whose snapshots are one layer each: an image is a chain of them, and a frozen layer is one more.
 
-Freezing an active snapshot is a rename of nothing: its record says that it is committed. What differs between these
+To freeze an active snapshot its record says that it is committed; nothing is moved. What differs between these
 drivers is how one layer is read (`_read_layer`) and how it is set on those below it (`_fit`).
 """
 
@@ -31,11 +31,11 @@ class Layered(Records):
         raise NotImplementedError
 
     def _read_layer(self, key: str, layer: Descriptor, diff_id: Digest) -> Applied:
-        """Fill a new directory with the layer's own files; what reading it met."""
+        """Fill a new directory with the layer's own files; returns what to take care of in `_fit`."""
         raise NotImplementedError
 
     def _fit(self, key: str, parent: str | None, applied: Applied) -> None:
-        """Make what depends on the layers below one that was read without looking at them."""
+        """Complete a layer by what the layers below have, which may be unpacked later than it."""
 
     # Working trees
 
@@ -128,7 +128,7 @@ class Layered(Records):
         return parent
 
     def _set_on(self, snapshot: str, parent: str | None, *, is_new: bool) -> None:
-        """A layer whose lower neighbour was damaged or gone stands on the new one, which holds the same."""
+        """Put a layer on `parent` if the one that it was on is damaged or gone; both hold the same."""
         info = self.info(snapshot)
         if info.parent not in (None, parent) and (is_new or not self._is_whole(info.parent)):
             self._write_info(snapshot, info._replace(parent=parent))
@@ -167,7 +167,7 @@ class Layered(Records):
     def _unpack_layer(
         self, layer: Descriptor, diff_id: Digest, chain: Digest, emit: Emit
     ) -> tuple[str, Applied | None]:
-        """The directory with the layer's own files, and what reading it met; None if it is a snapshot already."""
+        """The directory with the layer's own files, and the result of `_read_layer`, None for a known snapshot."""
         from builda.store import locks
 
         with locks.exclusive(locks.bucket(self._layout.path("locks"), chain.encoded)):

@@ -46,7 +46,7 @@ _TREES = 2
 
 
 class _Known(NamedTuple):
-    """A tree in memory; `changed` tells the state of the topmost rows if they are marked as changes in it."""
+    """A tree in memory. `changed` identifies the state of the topmost rows, if they are marked as changes in it."""
 
     tree: Tree
     changed: tuple[int, int] | None
@@ -68,11 +68,11 @@ class ListSnapshots(Layered):
         """Trees in memory, by what they consist of, topmost first."""
 
     def prepare_for(self, image: Image | None, emit: Emit) -> tuple[str | None, str]:
-        """Nothing is read of the image before `stand_on`."""
+        """A new active snapshot on nothing: the image is read later, by `stand_on`."""
         return None, self.prepare(None)
 
     def stand_on(self, key: str, image: Image, emit: Emit) -> str | None:
-        """The image's list, read now if it was not, with all that was made upon the image standing on it."""
+        """The list of the image, read now if missing; the snapshots of `key` are put upon it."""
         base = self.unpack(image, emit)
         bottom = self.lineage(key)[-1]
         if base not in (None, bottom):
@@ -99,7 +99,7 @@ class ListSnapshots(Layered):
         return tree
 
     def give_back(self, key: str, tree: Tree) -> None:
-        """`tree`, got for `key`, was only read since, or has been saved: it may be used again."""
+        """Keep `tree` for the next step. It was got for `key`, and only read since, or it was saved."""
         lineage = self.lineage(key)
         changed = self._written(key)
         if changed is None:
@@ -128,7 +128,7 @@ class ListSnapshots(Layered):
         return known.tree
 
     def _written(self, snapshot: str) -> tuple[int, int] | None:
-        """What tells one state of a snapshot's rows from another; None if it has none."""
+        """What identifies the state of a snapshot's rows (inode and mtime); None if it has none."""
         try:
             found = os.stat(self.path(snapshot, "fs", "rows"))
         except FileNotFoundError:
@@ -136,7 +136,7 @@ class ListSnapshots(Layered):
         return found.st_ino, found.st_mtime_ns
 
     def rows(self, snapshot: str) -> Iterator[Row]:
-        """What the snapshot itself records."""
+        """The rows of the snapshot itself."""
         try:
             with open(self.path(snapshot, "fs", "rows"), encoding="ascii") as file:
                 for line in file:
@@ -159,12 +159,12 @@ class ListSnapshots(Layered):
             yield archive
 
     def save(self, key: str, tree: Tree) -> None:
-        """The active snapshot records what was changed in `tree`; nothing when nothing was."""
+        """Record in the active snapshot what was changed in `tree`, if anything was."""
         self._write_rows(key, tree.rows())
         self.give_back(key, tree)
 
     def _write_rows(self, key: str, rows: Iterable[Row]) -> int:
-        """Record them, a few in each line, if there are any; how many there are."""
+        """Write rows, if there are any, several in a line; returns how many."""
         from itertools import islice
 
         encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -191,7 +191,7 @@ class ListSnapshots(Layered):
         return sum(row.size + ENTRY_SIZE for row in self.rows(key))
 
     def is_changed(self, key: str, below: str | None) -> bool:
-        """Whether anything is recorded in it; the root directory is a row like others."""
+        """Whether anything is recorded; a change of the root directory is a row like others."""
         return bool(os.listdir(self.upper(key)))
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:

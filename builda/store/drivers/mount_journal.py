@@ -1,7 +1,7 @@
-"""What was put into a tree for the time of a command, on record in a journal, and how it is taken out again.
+"""The journal of what was put into a tree for the time of a command, and how it is taken out again.
 
-The journal is written before each step and read backwards to undo it. Every step of the undoing can be told from the
-state of the disk alone, so that it may be broken off anywhere, by a kill too, and begun again.
+A line is written before each step, and the lines are read backwards to undo the steps. Whether a step was undone shows
+on the disk, so that undoing can be broken off anywhere, by a kill too, and begun again.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def take_out(
     tree: str, aside: str, *, held: Mapping[str, int] = MappingProxyType({}), cache: str | None = None
 ) -> None:
-    """Nothing that a run, perhaps a killed one, placed is in `tree` any more, and what was there before is back.
+    """Take out of `tree` what a run, perhaps a killed one, put there, and put back what was there before.
 
     May be repeated after a crash at any point. Originals that are no directories get a line in the file `amended`
-    beside `aside`, which tells what taking them away and back did to their ctime; not when the command changed them.
-    `held` are open directories by their path when things were placed in them: they are found wherever they are now.
-    With `cache` nothing is done unless that is among what was placed; the caller has its lock, so the run is dead.
+    beside `aside` with their ctimes before and after, unless the command changed them.
+    `held` are open directories by the path that they had; the command may have moved them since.
+    With `cache` nothing is done unless that cache mount was put there; the caller has its lock, so the run is dead.
     """
     try:
         here = os.open(aside, _OPEN)
     except FileNotFoundError:
         return
     try:
-        fcntl.flock(here, fcntl.LOCK_EX)  # who looks for a cache has no lock of the tree
+        fcntl.flock(here, fcntl.LOCK_EX)  # a process that looks for a cache does not lock the tree
         entries = _entries(here)
         if cache is not None and not any(entry["do"] == "cache" and entry["home"] == cache for entry in entries):
             return
@@ -124,7 +124,7 @@ class _Undoing:
             yield fd if os.fstat(fd).st_nlink else None
 
     def times(self) -> dict[str, int]:
-        """What the directories' times shall be; decided once, as undoing changes them itself."""
+        """The mtimes that directories get at the end. Decided once, since undoing changes the times itself."""
         for entry in reversed(self.entries):
             if entry["do"] == "undo":
                 decided: dict[str, int] = entry["times"]
@@ -137,7 +137,7 @@ class _Undoing:
         return times
 
     def time_of(self, path: str, inode: int, before: int) -> int:
-        """As it is now, `before` for what lies below another place."""
+        """The mtime of a directory now; `before` if the path leads to another one."""
         with self.directory(path) as fd:
             info = None if fd is None else os.fstat(fd)
         return before if info is None or info.st_ino != inode else info.st_mtime_ns
@@ -148,7 +148,7 @@ class _Undoing:
                 os.utime(fd, ns=(os.fstat(fd).st_atime_ns, times[path]))
 
     def remove_made(self, path: str) -> None:
-        """What the command put into it stays, and it too."""
+        """Remove a directory that was made, unless the command put something into it."""
         above, _, name = path.rpartition("/")
         with self.directory(above) as parent:
             if parent is not None:
@@ -156,7 +156,7 @@ class _Undoing:
                     os.rmdir(name, dir_fd=parent)
 
     def take_back(self, entry: Entry) -> None:
-        """What is at the place now goes, whatever it is, as a mount there would have swallowed it."""
+        """Remove what is at the place now, as a mount would have hidden it, and put the original back."""
         above, _, name = entry["path"].rpartition("/")
         number, original = entry["number"], entry["original"]
         with self.directory(above) as parent:
@@ -194,7 +194,7 @@ class _Undoing:
         _append(f"{os.path.dirname(self.aside)}/amended", row)
 
     def send_home(self, number: str, home: str) -> None:
-        """The cache is where it lives, as the command left it; dropped when another one lives there by now."""
+        """Move a cache back to its place in the store; it is dropped if there is another one by now."""
         name = next((name for name in (f"{number}-gone", number) if _is_directory(self.here, name)), None)
         if name is None:  # it is there already, or the command made something else of it
             return
@@ -206,7 +206,7 @@ class _Undoing:
 
 
 def _entries(here: int) -> list[Entry]:
-    """The journal's lines; one that a kill cut short is cut off, as what it announces was not begun."""
+    """The journal's lines. A last line that a kill cut short is removed: its step was not begun."""
     try:
         fd = os.open("journal", os.O_RDWR | os.O_CLOEXEC, dir_fd=here)
     except FileNotFoundError:

@@ -160,7 +160,7 @@ class PlainSnapshots(Records):
         return Cut(layer, key, empty)
 
     def freeze(self, key: str) -> str:
-        """A layer that was cut is committed already; what the tree was like before it is not asked for any more."""
+        """Nothing to do: the layer of a `cut` is an archive, and committed already."""
         return key
 
     def unpack(self, image: Image, emit: Emit) -> str | None:
@@ -222,7 +222,7 @@ class PlainSnapshots(Records):
         return known
 
     def _amend(self, key: str, known: dict[bytes, Fingerprint]) -> None:
-        """A file that was put aside for a command, and back after it, has another ctime and is what it was."""
+        """Accept the new ctime of files that were only put aside for a command and put back after it."""
         try:
             with open(self.path(key, "amended"), encoding="ascii") as file:
                 rows = [json.loads(line) for line in file if line.endswith("\n")]
@@ -238,7 +238,7 @@ class PlainSnapshots(Records):
                     known[path] = found._replace(ctime_ns=row["after"])
 
     def _save(self, key: str, below: str | None, found: Mapping[bytes, Fingerprint]) -> None:
-        """`found` is what the tree was like when `below` was frozen. Whatever is changed after this shows."""
+        """Record the tree as it was when `below` was frozen; wait until a later change would get another ctime."""
         value = {os.fsdecode(path): list(known) for path, known in found.items()}
         layout.publish(self._layout, self.path(key, _name(below)), json.dumps(value).encode("ascii"))
         latest = max((known.ctime_ns for known in found.values()), default=0)
