@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from builda.host.modes import Place
     from builda.isolation.spec import Isolation
     from builda.oci.reference import Reference
+    from builda.places import Places
     from builda.plan import RunOptions
     from builda.registry.client import RegistryClient
-    from builda.registry.places import Places
     from builda.registry.policy import Policy
     from builda.store.layout import Damaged
     from builda.store.store import Store
@@ -265,7 +265,7 @@ class Registries:
 
     def places(self) -> Places:
         """Where this user's and this machine's configuration lies."""
-        from builda.registry.places import Places
+        from builda.places import Places
 
         return Places(self._environ, os.geteuid() if self._uid is None else self._uid)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from builda.errors import BuildaError, InvalidValue, NotFound
 from builda.inputfile import read_input
-from builda.registry.places import Places
+from builda.places import Places
 from builda.runoptions import RunOptions
 from builda.values import dataclass, field
 

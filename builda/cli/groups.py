@@ -197,8 +197,8 @@ def _check_files(access: RegistryAccess, environ: Mapping[str, str]) -> None:
     import os
     from pathlib import Path
 
+    from builda.places import Places
     from builda.registry import certificates, credentials, policy
-    from builda.registry.places import Places
 
     places = Places(environ, os.geteuid())
     if access.authfile is not None:

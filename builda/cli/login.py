@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.cli.session import Session
+    from builda.places import Places
     from builda.registry.credentials import Credentials
-    from builda.registry.places import Places
 
 _PASSWORD_LIMIT = 1 << 20
 _FILE: Params = (
@@ -94,7 +94,7 @@ def logout(session: Session, *, registry: str | None, everything: bool, **values
 
 
 def _places(session: Session) -> Places:
-    from builda.registry.places import Places
+    from builda.places import Places
 
     return Places(session.environ, session.settings.uid)
 

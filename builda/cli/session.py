@@ -120,7 +120,7 @@ class Session:
         """Say, when a store is made, that storage.conf is about another one."""
         from builda.containersconf import foreign_store
         from builda.events import Warned
-        from builda.registry.places import Places
+        from builda.places import Places
 
         said = foreign_store(Places(self.environ, self.settings.uid))
         if said:
@@ -135,7 +135,7 @@ class Session:
     @property
     def is_configured(self) -> bool:
         """Whether there is a file that `defaults` are read from."""
-        from builda.registry.places import Places
+        from builda.places import Places
 
         return Places(self.environ, self.settings.uid).says_how_to_run()
 
@@ -143,7 +143,7 @@ class Session:
     def defaults(self) -> Defaults:
         """What containers.conf says where the command line says nothing."""
         from builda.containersconf import load
-        from builda.registry.places import Places
+        from builda.places import Places
 
         return load(Places(self.environ, self.settings.uid))
 

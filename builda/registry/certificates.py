@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InvalidValue, NotFound
 from builda.inputfile import read_input
-from builda.registry.places import Places
+from builda.places import Places
 
 if TYPE_CHECKING:
     import ssl

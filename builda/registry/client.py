@@ -20,11 +20,11 @@ from builda.events import Emit, Warned, ignore
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest, Readable
 from builda.oci.reference import DEFAULT_TAG, Reference
+from builda.places import Places
 from builda.registry.certificates import Certificates, Tls
 from builda.registry.credentials import Credentials, Keyring, parse_creds
 from builda.registry.fetch import Response, fetch
 from builda.registry.http import Http, Trust
-from builda.registry.places import Places
 from builda.registry.registries import Registries
 from builda.registry.repository import Endpoint, Repository
 from builda.registry.upload import CHUNK, BlobSource, BlobUpload

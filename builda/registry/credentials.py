@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from builda.errors import InvalidValue, NotFound, RegistryError
 from builda.events import Emit, Warned, ignore
 from builda.inputfile import read_input
-from builda.registry.places import Places
+from builda.places import Places
 
 TOKEN_USER = "<token>"
 """The user name with which credential helpers mark an identity token."""

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from builda.errors import BuildaError, InvalidValue, NotFound, PolicyRejected
 from builda.inputfile import read_input
 from builda.oci.reference import Reference
-from builda.registry.places import Places
+from builda.places import Places
 from builda.values import dataclass
 
 Rules: TypeAlias = tuple[str, ...]

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError, Unsupported
 from builda.inputfile import read_input
 from builda.oci.reference import DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ShortReference, parse_short
-from builda.registry.places import Places
+from builda.places import Places
 from builda.values import dataclass, field, replace
 
 PullFrom: TypeAlias = Literal["all", "digest-only", "tag-only"]

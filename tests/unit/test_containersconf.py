@@ -9,7 +9,7 @@ import pytest
 from builda import containersconf
 from builda.containersconf import Defaults
 from builda.errors import InvalidValue, NotFound
-from builda.registry.places import Places
+from builda.places import Places
 from builda.runoptions import RunOptions
 
 

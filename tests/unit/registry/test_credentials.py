@@ -12,6 +12,7 @@ import pytest
 
 from builda.errors import InvalidValue, NotFound, RegistryError
 from builda.events import Event
+from builda.places import Places
 from builda.registry.credentials import (
     Credentials,
     Keyring,
@@ -21,7 +22,6 @@ from builda.registry.credentials import (
     remove_login,
     store_login,
 )
-from builda.registry.places import Places
 
 SECRET = "s3:cr:et"
 

@@ -9,7 +9,7 @@ import pytest
 
 from builda.errors import BuildaError, InvalidValue, NotFound, PolicyRejected
 from builda.oci.reference import Reference
-from builda.registry.places import Places
+from builda.places import Places
 from builda.registry.policy import Policy, docker_scopes, file_scopes, parse
 
 ACCEPT = [{"type": "insecureAcceptAnything"}]

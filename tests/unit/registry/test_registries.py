@@ -8,7 +8,7 @@ import pytest
 
 from builda.errors import InvalidValue, NotFound, RegistryError, Unsupported
 from builda.oci.reference import Reference
-from builda.registry.places import Places
+from builda.places import Places
 from builda.registry.registries import Registries
 
 DIGEST = "sha256:" + "a" * 64
