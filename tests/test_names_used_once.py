@@ -26,7 +26,7 @@ ALLOWED = {
     "builda/store/drivers/memory.py": OWN,
     "builda/store/drivers/plain.py": OWN,
     "builda/store/drivers/overlay.py": OWN,
-    "builda/isolation/oci.py": OWN,
+    "builda/isolation/oci_runtime.py": OWN,
     "builda/linux/private.py": OWN,
 }
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def remove_leftovers() -> None:
     """Remove what runs share or killed runs left outside the store: unused networks, and cgroups of ended runs."""
     from builda.isolation.network import remove_unused
-    from builda.isolation.oci import sweep_cgroups
+    from builda.isolation.oci_runtime import sweep_cgroups
 
     sweep_cgroups()
     remove_unused()
@@ -30,7 +30,7 @@ def isolation_for(
     `runtime_flags` are for `oci`. InvalidValue for another name, IsolationUnavailable when there is no such runtime.
     """
     if name in ("native", "rootless", "default"):
-        from builda.isolation.namespaces import NativeIsolation
+        from builda.isolation.native import NativeIsolation
 
         return NativeIsolation(cache=state / "cache")
     if name == "chroot":
@@ -38,7 +38,7 @@ def isolation_for(
 
         return ChrootIsolation(cache=state / "cache")
     if name == "oci":
-        from builda.isolation.oci import OciIsolation
+        from builda.isolation.oci_runtime import OciIsolation
 
         return OciIsolation(runtime=runtime, flags=runtime_flags, cache=state / "cache")
     raise InvalidValue(f"no such isolation: {name}", hint="there are native, oci and chroot")
@@ -51,6 +51,6 @@ def in_tree(name: str | None, *, state: Path) -> Isolation:
             f"isolation {name} needs mounts, which this process may not make",
             hint="leave --isolation out, or set it to chroot; `builda doctor` says what mounts need",
         )
-    from builda.isolation.tree import TreeIsolation
+    from builda.isolation.plain_chroot import TreeIsolation
 
     return TreeIsolation(cache=state / "cache")

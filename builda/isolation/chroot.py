@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from builda.errors import IsolationUnavailable
-from builda.isolation.namespaces import check, run_child
+from builda.isolation.launch import check, run_child
 from builda.isolation.wire import Method
 from builda.values import replace
 

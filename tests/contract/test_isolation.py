@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from builda.errors import BuildaError, CommandFailed
+from builda.isolation.plain_chroot import TreeIsolation
 from builda.isolation.spec import Rlimit, User
-from builda.isolation.tree import TreeIsolation
 from builda.linux import caps
 from tests.support import needs
 from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the unit tests

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.isolation.mapping import Mapping
+from builda.isolation.child.id_mapping import Mapping
 from tests.conftest import Builda
 from tests.support import needs
 from tests.support.pods import in_pod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builda.errors import NotFound
-from builda.isolation.users import resolve_user
+from builda.isolation.accounts import resolve_user
 
 
 def owner(root: int, text: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ def settle(ctx: Context, container: WorkingContainer) -> None:
 
     Where nothing is mounted it is all that the run was given.
     """
-    from builda.isolation.stubs import parse_stubs, remove_stubs
+    from builda.isolation.made_mountpoints import parse_stubs, remove_stubs
 
     ctx.store.take_out(container.snapshot)
     record = ctx.store.containers.path(container.id, "stubs")

@@ -131,7 +131,7 @@ def _host_lines(host: Host, network: str) -> list[str]:
     if network == "host":
         return lines
     if network == "private" and host.relayed:
-        from builda.isolation.relay import RESOLVER
+        from builda.isolation.relay_program import RESOLVER
 
         return [*(line for line in lines if not line.startswith("nameserver")), f"nameserver {RESOLVER}"]
     reachable = [line for line in lines if not _is_loopback(line)]

@@ -17,7 +17,7 @@ from builda.builder.working_tree import rootfs as rootfs_of
 from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsupported
 from builda.events import Warned
 from builda.fs import owners, paths
-from builda.isolation.users import home_directory, resolve_user
+from builda.isolation.accounts import home_directory, resolve_user
 from builda.linux.mount import mounted
 from builda.linux.userns import in_user_namespace
 from builda.store.scratch import scratch

@@ -141,8 +141,8 @@ def _check_driver(driver: Driver) -> None:
 def _check_store(store: Store, users: Users) -> None:
     """Map the ids of what is in the store anyway, attached nowhere."""
     _check_driver(store.driver)
-    from builda.isolation.failure import Failure
-    from builda.isolation.mapping import Mapping
+    from builda.isolation.child.failure import Failure
+    from builda.isolation.child.id_mapping import Mapping
     from builda.linux.trial import attempt
 
     def mapped() -> None:

@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 
 from builda.errors import BuildaError, CommandFailed, InvalidValue, IsolationUnavailable, NotFound, Unsupported
+from builda.isolation.made_mountpoints import remove_stubs
 from builda.isolation.spec import Device, Rlimit, User
-from builda.isolation.stubs import remove_stubs
 from builda.linux import caps
 from builda.linux.mount import Mount
 from tests.support import needs
 
 pytestmark = pytest.mark.root
-NATIVE_CHILD = str(Path(__file__).parents[3] / "builda/isolation/child.py")
+NATIVE_CHILD = str(Path(__file__).parents[3] / "builda/isolation/child/start.py")
 
 
 def until(condition: Callable[[], Any], seconds: float = 10) -> Any:

@@ -13,9 +13,9 @@ import pytest
 
 from builda.errors import CommandFailed, InvalidValue, IsolationUnavailable
 from builda.isolation import isolation_for
-from builda.isolation.oci import sweep_cgroups
+from builda.isolation.made_mountpoints import remove_stubs
+from builda.isolation.oci_runtime import sweep_cgroups
 from builda.isolation.spec import Device, Rlimit, User
-from builda.isolation.stubs import remove_stubs
 from builda.linux.mount import Mount
 
 

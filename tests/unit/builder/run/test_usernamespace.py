@@ -9,7 +9,7 @@ import pytest
 
 from builda.builder.run.usernamespace import Users, is_asked_for, parse_map, users_of
 from builda.errors import BuildaError, InvalidValue, IsolationUnavailable
-from builda.isolation.mapping import Mapping
+from builda.isolation.child.id_mapping import Mapping
 from builda.runoptions import RunOptions
 
 

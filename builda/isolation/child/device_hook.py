@@ -1,4 +1,4 @@
-"""A createContainer hook for an OCI runtime, about which nodes open their devices: `python -IS hook.py ROOT WORD...`.
+"""A createContainer hook of an OCI runtime: which nodes open their devices. `python -IS device_hook.py ROOT WORD...`.
 
 crun mounts the root and /dev so that all nodes do, and without a device cgroup a node that an image or a command makes
 would open the host's device. runc keeps the root as it is, where none does. The hook runs when all is mounted and
@@ -16,7 +16,7 @@ _builda = __file__.rpartition("/isolation/")[0]
 
 
 def _package(name: str, path: str) -> None:
-    """Make a package importable without running its `__init__`, as child.py does."""
+    """Make a package importable without running its `__init__`, as start.py does."""
     module = type(sys)(name)
     module.__path__ = [path]
     sys.modules[name] = module

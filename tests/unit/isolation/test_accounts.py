@@ -11,8 +11,8 @@ import pytest
 
 from builda.builder.copy.ownernames import owner
 from builda.errors import InvalidValue, NotFound
+from builda.isolation.accounts import home_directory, resolve_user
 from builda.isolation.spec import User
-from builda.isolation.users import home_directory, resolve_user
 from tests.support import needs
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\n# comment\n\nbroken:x\nbob:x:1000:1001::/home/bob:/bin/sh\n77:x:5:5::/five:\n"

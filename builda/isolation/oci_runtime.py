@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
 from builda.isolation import rlimits
-from builda.isolation.namespaces import check, interpreter_environment, run_child
-from builda.isolation.rootfs import BUNDLE, NODES
+from builda.isolation.child.rootfs import BUNDLE, NODES
+from builda.isolation.launch import check, interpreter_environment, run_child
 from builda.isolation.wire import Method, shows_devices
 from builda.linux import detached
 from builda.linux.process import is_alive, process_identity
@@ -288,7 +288,7 @@ def _stat(source: str) -> os.stat_result:
 
 
 def _about_devices(sandbox: Sandbox, *, filtered: bool) -> tuple[str, ...]:
-    """What `builda.isolation.hook` has to do, in its words; `filtered`: a device cgroup keeps all others shut."""
+    """What `child.device_hook` has to do, in its words; `filtered`: a device cgroup keeps all others shut."""
     given = tuple(device.target for device in sandbox.devices)
     if filtered:
         return tuple(f"node:{path}" for path in given if not path.startswith("/dev/"))
@@ -299,7 +299,7 @@ def _about_devices(sandbox: Sandbox, *, filtered: bool) -> tuple[str, ...]:
 
 
 def _hook(root: str, words: tuple[str, ...]) -> dict[str, Any]:
-    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook.py")
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child", "device_hook.py")
     environment = [f"{name}={value}" for name, value in interpreter_environment().items()]
     return {"path": sys.executable, "args": [sys.executable, "-IS", script, root, *words], "env": environment}
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builda.isolation.places import Places, quote
-from builda.isolation.stubs import parse_stubs, remove_stubs
+from builda.isolation.child.mountpoints import Places, quote
+from builda.isolation.made_mountpoints import parse_stubs, remove_stubs
 
 
 @pytest.fixture

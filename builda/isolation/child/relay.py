@@ -1,8 +1,7 @@
-"""Private networks without rights on the caller's network: pasta or slirp4netns relays a command's connections.
+"""The command's network by a relay: the child starts pasta or slirp4netns before it leaves the caller's network.
 
-The child starts the program before it leaves the caller's network, and tells it the namespace once there is one. The
-program dies with the child. This module's first half belongs to the parent, `Relay` to the child: standard library
-only.
+The program waits until the command's network namespace exists, and dies with the child. `isolation.relay_program`
+chooses it.
 """
 
 from __future__ import annotations
@@ -10,34 +9,12 @@ from __future__ import annotations
 import os
 import sys
 
-from builda.isolation.failure import Failure
+from builda.isolation.child.failure import Failure
 from builda.linux import syscalls as sys_
 
-RESOLVER = "10.0.2.3"
-"""The name server that both programs have for the command: it asks the caller's."""
-
 _HINT = "install passt or slirp4netns, and let /dev/net/tun be opened; or use --network host or --network none"
-_PASTA = (
-    "--foreground --stderr --quiet --config-net --no-netns-quit --runas 0:0 --tcp-ports none --udp-ports none "
-    f"--tcp-ns none --udp-ns none --no-map-gw --dns-forward {RESOLVER} --pid /proc/self/fd/READY "
-    "--netns /proc/self/fd/NETNS"
-)
-_SLIRP4NETNS = (
-    "--configure --mtu=65520 --disable-host-loopback --ready-fd=READY --netns-type=path /proc/self/fd/NETNS tap0"
-)
 _KILL = 9
 _TUN = "/dev/net/tun"
-
-
-def command() -> tuple[str, ...] | None:
-    """What relays connections here, with READY and NETNS for the descriptors it is to have; None: not installed."""
-    from builda.linux.subids import find_tool
-
-    for name, words in (("pasta", _PASTA), ("slirp4netns", _SLIRP4NETNS)):
-        path = find_tool(name)
-        if path is not None:
-            return (path, *words.split())
-    return None
 
 
 class Relay:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from builda.isolation.failure import Failure, refused
+from builda.isolation.child.failure import Failure, refused
 from builda.linux import detached
 from builda.linux import syscalls as sys_
 

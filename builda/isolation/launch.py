@@ -1,4 +1,4 @@
-"""Native isolation, the parent's half: writes down what the child shall do, starts it, and stays with it to the end."""
+"""The parent's half of every isolation: it checks what a run needs, starts the child, and follows it to its end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable, Unsupported
 from builda.isolation import oom, rlimits
@@ -26,26 +26,14 @@ if TYPE_CHECKING:
     from builda.isolation.wire import Wire
     from builda.linux.mount import Mount
 
-_CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
+_CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child", "start.py")
 _SPEC, _REPORT, _GO, _CONSOLE, _PYTHON, _MOUNTS = 3, 4, 5, 6, 7, 8  # the child's descriptors; mounts from the last on
 _NATIVE = Method()
 
 
-class NativeIsolation:
-    """Namespaces made by builda itself; `cache` keeps compiled filters."""
-
-    name: Literal["native"] = "native"
-
-    def __init__(self, *, cache: Path | None = None) -> None:
-        self._cache = cache
-
-    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
-        """See `Isolation.run`."""
-        return run_child(process, sandbox, emit, checked=check(process, sandbox, self._cache))
-
-
 def check(process: Process, sandbox: Sandbox, cache: Path | None) -> Checked:
     """What this run takes from this process and the kernel; an error names what they cannot give."""
+    from builda.isolation.relay_program import relay_command
     from builda.linux.seccomp import filter_program
     from builda.linux.userns import in_user_namespace
 
@@ -57,17 +45,10 @@ def check(process: Process, sandbox: Sandbox, cache: Path | None) -> Checked:
         rlimits=rlimits.checked(process.rlimits),
         devices=tuple((device.source, _checked(device.permissions, device.target)) for device in sandbox.devices),
         seccomp=filter_program(sandbox.seccomp, process.capabilities, cache),
-        relay=_relay() if sandbox.network == "private" and inside else None,
+        relay=relay_command() if sandbox.network == "private" and inside else None,
         window_size=_terminal_size() if process.terminal else (0, 0),
         signal_mask=tuple(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
     )
-
-
-def _relay() -> tuple[str, ...]:
-    """The program for a private network where we have no rights on the caller's; empty when there is none."""
-    from builda.isolation.relay import command
-
-    return command() or ()
 
 
 def run_child(command: Process, sandbox: Sandbox, emit: Emit, *, checked: Checked, method: Method = _NATIVE) -> int:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 
-from builda.isolation.failure import Failure, refused
-from builda.isolation.places import Places, open_record
+from builda.isolation.child.failure import Failure, refused
+from builda.isolation.child.mountpoints import Places, open_record
 from builda.linux import detached
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False  # typing takes 8 ms to import
 if TYPE_CHECKING:
-    from builda.isolation.mapping import Mapping
+    from builda.isolation.child.id_mapping import Mapping
     from builda.isolation.wire import Runtime, Wire
 
 BUNDLE = "bundle"

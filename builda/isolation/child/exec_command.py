@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from builda.isolation.failure import Failure, refused
+from builda.isolation.child.failure import Failure, refused
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -213,7 +213,7 @@ def _confine(wire: Wire, permitted: int, supervisor: int) -> None:
 
 
 def _hand_over(supervisor: int, program: bytes) -> None:
-    from builda.isolation.serving import hand_over  # imported already: here it would come from the container
+    from builda.isolation.child.proc_server import hand_over  # imported already: here it would come from the container
 
     try:
         hand_over(supervisor, program)

@@ -11,9 +11,9 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from builda.errors import IsolationUnavailable
+from builda.isolation.child.proc_server import filter_program
 from builda.isolation.chroot import check_confinement
-from builda.isolation.namespaces import check, run_child
-from builda.isolation.serving import filter_program
+from builda.isolation.launch import check, run_child
 from builda.isolation.wire import NAMESPACES, Method
 from builda.values import replace
 

@@ -18,15 +18,15 @@ import marshal
 import os
 import sys
 
-from builda.isolation.execute import execute
-from builda.isolation.failure import Failure, refused
-from builda.isolation.rootfs import Sources, Tree
+from builda.isolation.child.exec_command import execute
+from builda.isolation.child.failure import Failure, refused
+from builda.isolation.child.rootfs import Sources, Tree
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.isolation.mapping import Mapping
-    from builda.isolation.relay import Relay
+    from builda.isolation.child.id_mapping import Mapping
+    from builda.isolation.child.relay import Relay
     from builda.isolation.wire import PlainTree, Wire
 
 SPEC, REPORT, GO, CONSOLE = 3, 4, 5, 6
@@ -128,7 +128,7 @@ def _mapping(wire: Wire) -> Mapping | None:
     import fcntl  # noqa: F401
     import struct  # noqa: F401
 
-    from builda.isolation.mapping import Mapping
+    from builda.isolation.child.id_mapping import Mapping
     from builda.linux import netlink  # noqa: F401
 
     mapping = Mapping(*wire["users"])
@@ -139,7 +139,7 @@ def _mapping(wire: Wire) -> Mapping | None:
 def _relay(argv: tuple[str, ...] | None) -> Relay | None:
     if argv is None:
         return None
-    from builda.isolation.relay import Relay, unavailable
+    from builda.isolation.child.relay import Relay, unavailable
 
     if not argv:
         raise unavailable()
@@ -201,7 +201,7 @@ def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
     """Run the command in a plain directory, and answer its calls about /proc and /dev until it ends."""
     import _socket
 
-    from builda.isolation.serving import Supervisor, be_no_tracer, received
+    from builda.isolation.child.proc_server import Supervisor, be_no_tracer, received
 
     root = os.open(plain_tree["root"], os.O_RDONLY | os.O_DIRECTORY)
     parent = os.getppid()

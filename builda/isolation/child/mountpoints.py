@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
-from builda.isolation.failure import Failure
+from builda.isolation.child.failure import Failure
 from builda.linux import syscalls as sys_
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR)

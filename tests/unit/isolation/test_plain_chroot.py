@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from builda.errors import CommandFailed, IsolationUnavailable
+from builda.isolation.plain_chroot import TreeIsolation
 from builda.isolation.spec import User
-from builda.isolation.tree import TreeIsolation
 from builda.linux.mount import Mount
 
 pytestmark = pytest.mark.root

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.isolation.mapping import Mapping, in_other_namespace
+from builda.isolation.child.id_mapping import Mapping, in_other_namespace
 from builda.linux import detached
 from builda.linux import syscalls as sys_
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from builda.errors import InvalidValue, NotFound
-from builda.isolation import execute
-from builda.isolation.tree import TreeIsolation
+from builda.isolation.child import exec_command as execute
+from builda.isolation.plain_chroot import TreeIsolation
 from builda.linux.mount import Mount, attach, detach
 from builda.linux.trial import attempt
 
