@@ -136,6 +136,16 @@ def _without_fuse(lacking: str, root: Path | str) -> StoreUnavailable:
     )
 
 
+def isolation_name(text: str | None, *, runtime: str | None = None) -> str | None:
+    """The isolation that --isolation calls `text`; without it the one that uses OCI runtimes if a `runtime` is named.
+
+    None if neither is given. InvalidValue for an unknown one.
+    """
+    from builda.isolation import kinds
+
+    return kinds.isolation_name(text, has_runtime=runtime is not None)
+
+
 def keep_in_memory(store: Store) -> bool:
     """Whether trees that are made from now on are in memory, which they are where the store takes no overlay.
 
@@ -177,12 +187,15 @@ def builder_over(
     runroot = Path(store.layout.runroot)
 
     def isolation(options: RunOptions) -> Isolation:
-        from builda.isolation import in_tree, isolation_for
+        from builda.isolation import isolation_for
 
-        if not store.can_mount:
-            return in_tree(options.isolation, state=runroot)
-        name = options.isolation or "native"
-        return isolation_for(name, state=runroot, runtime=options.runtime, runtime_flags=options.runtime_flags)
+        return isolation_for(
+            options.isolation,
+            state=runroot,
+            can_mount=store.can_mount,
+            runtime=options.runtime,
+            runtime_flags=options.runtime_flags,
+        )
 
     remote = Registries(emit=emit, environ=environ, files=files, uid=uid)
     try:

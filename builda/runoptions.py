@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from builda.values import dataclass, field, replace, values_of
 
 _USERNS = ("userns", "userns_uid_map", "userns_gid_map", "userns_uid_map_user", "userns_gid_map_group")
@@ -16,7 +14,7 @@ class RunOptions:
     `from` stores one with the working container, `run` and RUN lay theirs over it.
     """
 
-    isolation: Literal["native", "oci", "chroot"] | None = None
+    isolation: str | None = None  # name of one of the isolations, such as native
     runtime: str | None = None
     runtime_flags: tuple[str, ...] = ()
     network: str | None = None  # host, none, private, ns:PATH

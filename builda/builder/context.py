@@ -78,8 +78,9 @@ class Context:
 
     def default_network(self, options: RunOptions) -> Literal["private", "host"]:
         """The network of a command whose options name none."""
+        from builda.isolation.kinds import find_kind
+
         if not self.network.private:
             return "host"
-        if self.store.can_mount and options.isolation in (None, "native"):  # known without importing isolation
-            return "private"
-        return "host" if self.isolation(options).name == "chroot" else "private"
+        kind = find_kind(options.isolation, can_mount=self.store.can_mount)
+        return "private" if kind.own_network else "host"

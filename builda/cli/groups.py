@@ -164,7 +164,6 @@ SBOM: Params = tuple(
         "--sbom-image-purl-output",
     )
 )
-_ISOLATIONS = {"native": "native", "default": "native", "rootless": "native", "oci": "oci", "chroot": "chroot"}
 
 
 def registry_access(values: Values, environ: Mapping[str, str]) -> RegistryAccess:
@@ -336,6 +335,7 @@ def adds_history(said: bool | None, environ: Mapping[str, str]) -> bool:
 
 def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
     """What the options NAMESPACES … SECURITY in `values` (which they leave) say of running commands."""
+    from builda.api import isolation_name
     from builda.plan import RunOptions
 
     _check_network(values)
@@ -354,7 +354,8 @@ def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
             taken[renamed.get(row.name, row.name)] = values.pop(row.name)
     for name in ("userns_uid_map", "userns_gid_map"):
         taken[name] = ",".join(taken.get(name) or ()) or None
-    taken["isolation"] = _isolation(taken.pop("isolation", None), environ) or ("oci" if taken.get("runtime") else None)
+    asked = taken.pop("isolation", None) or environment(environ, "BUILDA_ISOLATION", "BUILDAH_ISOLATION")
+    taken["isolation"] = isolation_name(asked, runtime=taken.get("runtime") or None)
     taken["runtime"] = taken.pop("runtime", None) or environment(environ, "BUILDA_RUNTIME", "BUILDAH_RUNTIME")
     if environment(environ, "BUILDA_NOPIVOT", "BUILDAH_NOPIVOT"):
         taken["no_pivot"] = True
@@ -399,15 +400,6 @@ OF_RUN: Params = (
     switch("--no-pivot", default=None, help="Do without pivot_root, for roots on a ramdisk."),
     switch("--terminal", "--tty", "-t", default=None, is_on=True, help="Give the command a terminal, or none."),
 )
-
-
-def _isolation(said: str | None, environ: Mapping[str, str]) -> str | None:
-    name = said or environment(environ, "BUILDA_ISOLATION", "BUILDAH_ISOLATION")
-    if name is None:
-        return None
-    if name not in _ISOLATIONS:
-        raise InvalidValue(f"unknown isolation: {name}", hint="it is native, oci, rootless or chroot")
-    return _ISOLATIONS[name]
 
 
 def _check_network(values: Values) -> None:

@@ -1,10 +1,17 @@
-"""Running one process: `isolation_for` gives the way that was asked for."""
+"""Running one process in a root file system of its own.
+
+`spec` holds what a caller says (Process, Sandbox) and the Protocol Isolation; `kinds` is the table of isolations, and
+`isolation_for` makes one. `native`, `oci_runtime`, `chroot` and `plain_chroot` are the isolations. All of them say what
+the child shall do (`wire`) and have `launch` start and follow it; `child` is what runs there. `builder.run` calls this
+package, `api` makes the isolations.
+
+The one rule: nothing that a run started, mounted or wrote here outlives the run, except the networks and cgroups that
+runs share, which `remove_leftovers` removes.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from builda.errors import InvalidValue, IsolationUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,35 +29,20 @@ def remove_leftovers() -> None:
 
 
 def isolation_for(
-    name: str, *, state: Path, runtime: str | None = None, runtime_flags: tuple[str, ...] = ()
+    name: str | None,
+    *,
+    state: Path,
+    can_mount: bool = True,
+    runtime: str | None = None,
+    runtime_flags: tuple[str, ...] = (),
 ) -> Isolation:
-    """The isolation called `native` (Buildah's `rootless`), `oci` or `chroot`; Buildah's `default` is native too.
+    """The isolation called `name` (None: the default) for a process that can mount, or cannot.
 
     `state` is a volatile directory of builda's own (the run root) where compiled filters are kept. `runtime` and
-    `runtime_flags` are for `oci`. InvalidValue for another name, IsolationUnavailable when there is no such runtime.
+    `runtime_flags` are for OCI runtimes. InvalidValue for an unknown name, IsolationUnavailable if it cannot work here.
     """
-    if name in ("native", "rootless", "default"):
-        from builda.isolation.native import NativeIsolation
+    from builda.isolation.kinds import find_kind
+    from builda.isolation.spec import Wanted
 
-        return NativeIsolation(cache=state / "cache")
-    if name == "chroot":
-        from builda.isolation.chroot import ChrootIsolation
-
-        return ChrootIsolation(cache=state / "cache")
-    if name == "oci":
-        from builda.isolation.oci_runtime import OciIsolation
-
-        return OciIsolation(runtime=runtime, flags=runtime_flags, cache=state / "cache")
-    raise InvalidValue(f"no such isolation: {name}", hint="there are native, oci and chroot")
-
-
-def in_tree(name: str | None, *, state: Path) -> Isolation:
-    """The one way to run something where nothing can be mounted, called chroot; IsolationUnavailable for others."""
-    if name not in (None, "chroot", "rootless", "default"):
-        raise IsolationUnavailable(
-            f"isolation {name} needs mounts, which this process may not make",
-            hint="leave --isolation out, or set it to chroot; `builda doctor` says what mounts need",
-        )
-    from builda.isolation.plain_chroot import TreeIsolation
-
-    return TreeIsolation(cache=state / "cache")
+    kind = find_kind(name, can_mount=can_mount)
+    return kind.make(kind, Wanted(state, runtime, runtime_flags))

@@ -5,7 +5,7 @@ The command has a mount tree and a host name of its own, but the caller's proces
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from builda.errors import IsolationUnavailable
 from builda.isolation.launch import check, run_child
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.events import Emit
-    from builda.isolation.spec import Process, Sandbox
+    from builda.isolation.spec import Kind, Process, Sandbox
 
 
 class ChrootIsolation:
     """A mount and a UTS namespace, and chroot(2); proc and sys are the caller's."""
 
-    name: Literal["chroot"] = "chroot"
-
-    def __init__(self, *, cache: Path | None = None) -> None:
+    def __init__(self, kind: Kind, *, cache: Path | None = None) -> None:
+        self.kind = kind
         self._cache = cache
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`. Limits and networks of its own are refused, never ignored."""
         check_confinement(sandbox)
-        checked = check(process, sandbox := shared(sandbox), self._cache)
+        sandbox = shared(sandbox)
+        checked = check(process, sandbox, self.kind, self._cache)
         return run_child(process, sandbox, emit, checked=checked, method=Method(new_proc_sys=False))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.events import Emit
-    from builda.isolation.spec import Process, Sandbox
+    from builda.isolation.spec import Device, Kind, Process, Sandbox
     from builda.isolation.streams import Streams
     from builda.isolation.wire import Wire
     from builda.linux.mount import Mount
@@ -31,7 +31,7 @@ _SPEC, _REPORT, _GO, _CONSOLE, _PYTHON, _MOUNTS = 3, 4, 5, 6, 7, 8  # the child'
 _NATIVE = Method()
 
 
-def check(process: Process, sandbox: Sandbox, cache: Path | None) -> Checked:
+def check(process: Process, sandbox: Sandbox, kind: Kind, cache: Path | None) -> Checked:
     """What this run takes from this process and the kernel; an error names what they cannot give."""
     from builda.isolation.relay_program import relay_command
     from builda.linux.seccomp import filter_program
@@ -43,7 +43,7 @@ def check(process: Process, sandbox: Sandbox, cache: Path | None) -> Checked:
         in_user_namespace=inside,
         capabilities=_checked_capabilities(process.capabilities),
         rlimits=rlimits.checked(process.rlimits),
-        devices=tuple((device.source, _checked(device.permissions, device.target)) for device in sandbox.devices),
+        devices=tuple((device.source, _checked_target(device, kind)) for device in sandbox.devices),
         seccomp=filter_program(sandbox.seccomp, process.capabilities, cache),
         relay=relay_command() if sandbox.network == "private" and inside else None,
         window_size=_terminal_size() if process.terminal else (0, 0),
@@ -248,13 +248,15 @@ def _checked_capabilities(names: tuple[str, ...]) -> int:
     return wanted
 
 
-def _checked(permissions: str, target: str) -> str:
-    if not {"r", "w"} <= set(permissions):
+def _checked_target(device: Device, kind: Kind) -> str:
+    """The path of the device inside. Unsupported if the isolation cannot restrict access to it as asked."""
+    if not kind.restricts_devices and not {"r", "w"} <= set(device.permissions):
         raise Unsupported(
-            f"native isolation gives a device for reading and writing or not at all: {target}:{permissions}",
+            f"{kind.name} isolation gives a device for reading and writing or not at all: "
+            f"{device.target}:{device.permissions}",
             hint="--isolation oci can restrict it, through the device cgroup",
         )
-    return target
+    return device.target
 
 
 def _terminal_size() -> tuple[int, int]:

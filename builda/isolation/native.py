@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from builda.isolation.launch import check, run_child
 
@@ -10,17 +10,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.events import Emit
-    from builda.isolation.spec import Process, Sandbox
+    from builda.isolation.spec import Kind, Process, Sandbox
 
 
 class NativeIsolation:
     """Namespaces made by builda itself; `cache` keeps compiled filters."""
 
-    name: Literal["native"] = "native"
-
-    def __init__(self, *, cache: Path | None = None) -> None:
+    def __init__(self, kind: Kind, *, cache: Path | None = None) -> None:
+        self.kind = kind
         self._cache = cache
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`."""
-        return run_child(process, sandbox, emit, checked=check(process, sandbox, self._cache))
+        return run_child(process, sandbox, emit, checked=check(process, sandbox, self.kind, self._cache))

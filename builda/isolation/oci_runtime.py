@@ -12,7 +12,7 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
 from builda.isolation import rlimits
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from builda.events import Emit
-    from builda.isolation.spec import Process, Sandbox
+    from builda.isolation.spec import Kind, Process, Sandbox
     from builda.isolation.wire import Runtime
     from builda.linux.mount import Mount
 
@@ -41,9 +41,10 @@ _STANDARD_NODES = tuple(f"/dev/{name}" for name in NODES)
 class OciIsolation:
     """`runtime` (a name or path, else crun or runc from PATH) runs the command; `flags` go before its `run`."""
 
-    name: Literal["oci"] = "oci"
-
-    def __init__(self, *, runtime: str | None = None, flags: tuple[str, ...] = (), cache: Path | None = None) -> None:
+    def __init__(
+        self, kind: Kind, *, runtime: str | None = None, flags: tuple[str, ...] = (), cache: Path | None = None
+    ) -> None:
+        self.kind = kind
         self._runtime = find_runtime(runtime)
         self._flags = tuple(flag if flag.startswith("-") else "--" + flag for flag in flags)
         self._cache = cache
@@ -62,7 +63,7 @@ class OciIsolation:
             config["hooks"] = {"createContainer": [_hook(f"{sandbox.scratch}/rootfs", words)]}
         method = Method(runtime=self._runtime_for(sandbox, identifier, config))
         sandbox = replace(sandbox, namespaces=_outer_namespaces(sandbox.namespaces))
-        checked = check(process, sandbox, self._cache)
+        checked = check(process, sandbox, self.kind, self._cache)
         sweep_cgroups()
         try:
             status = run_child(process, sandbox, emit, checked=checked, method=method)

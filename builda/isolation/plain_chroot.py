@@ -8,7 +8,7 @@ whoever may not mount only if the command gives up rights that setuid files woul
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from builda.errors import IsolationUnavailable
 from builda.isolation.child.proc_server import filter_program
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.events import Emit
-    from builda.isolation.spec import Process, Sandbox
+    from builda.isolation.spec import Kind, Process, Sandbox
     from builda.isolation.wire import PlainTree
 
 _ALL_SHARED = dict.fromkeys(NAMESPACES, "host")
@@ -30,9 +30,8 @@ _ALL_SHARED = dict.fromkeys(NAMESPACES, "host")
 class TreeIsolation:
     """chroot(2) and a supervisor that answers calls that name something in /proc or /dev."""
 
-    name: Literal["chroot"] = "chroot"
-
-    def __init__(self, *, cache: Path | None = None) -> None:
+    def __init__(self, kind: Kind, *, cache: Path | None = None) -> None:
+        self.kind = kind
         self._cache = cache
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
@@ -47,5 +46,5 @@ class TreeIsolation:
         plain: PlainTree = {"root": root.source, "secrets": secrets, "filter": filter_program(os.uname().machine)}
         process = replace(process, no_new_privileges=True)
         sandbox = replace(sandbox, namespaces=_ALL_SHARED, network="host", memory_files=())
-        checked = check(process, sandbox, self._cache)
+        checked = check(process, sandbox, self.kind, self._cache)
         return run_child(process, sandbox, emit, checked=checked, method=Method(plain_tree=plain))

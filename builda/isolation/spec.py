@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
-from builda.values import dataclass, field
+from builda.values import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from builda.events import Emit
     from builda.linux.mount import Mount
     from builda.linux.stopping import Stop
@@ -123,12 +125,39 @@ class Sandbox:
     stubs: str | None = None  # record here, before making them, the mount points that had to be made in the rootfs
 
 
+class Wanted(NamedTuple):
+    """What an isolation is made from: `state` is a volatile directory of builda's own (the run root)."""
+
+    state: Path
+    runtime: str | None = None  # name or path of an OCI runtime; None: look for one
+    runtime_flags: tuple[str, ...] = ()
+
+    @property
+    def cache(self) -> Path:
+        """The directory where compiled seccomp filters are kept."""
+        return self.state / "cache"
+
+
+class Kind(NamedTuple):
+    """One isolation. The defaults are those of one that makes all namespaces itself."""
+
+    name: str  # what --isolation calls it, and what messages and `inspect` show
+    make: Callable[[Kind, Wanted], Isolation]
+    aliases: tuple[str, ...] = ()  # other values of --isolation that mean it
+    mounts: bool = True  # mounts the root file system; False: runs in a directory where nothing can be mounted
+    own_network: bool = True  # gives a command a network other than the caller's
+    no_own_ids: str | None = None  # why it gives a command no user namespace of its own; None: it does
+    keeps_groups: bool = True  # in a user namespace, keeps groups of the caller that have no number there
+    restricts_devices: bool = False  # gives a device for reading only
+    takes_runtime: bool = False  # runs commands with an OCI runtime
+
+
 class Isolation(Protocol):
     """A way to run one process. Nothing that the process started outlives `run`."""
 
     @property
-    def name(self) -> Literal["native", "oci", "chroot"]:
-        """What `--isolation` calls it."""
+    def kind(self) -> Kind:
+        """Its row in the table of isolations: its name, and what it can do."""
         ...
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from builda.errors import BuildaError, CommandFailed
-from builda.isolation.plain_chroot import TreeIsolation
+from builda.isolation import isolation_for
 from builda.isolation.spec import Rlimit, User
 from builda.linux import caps
 from tests.support import needs
@@ -42,7 +42,7 @@ def box(request: pytest.FixtureRequest, new_box: Callable[..., Any]) -> Any:
     if name in ("chroot", "tree"):
         made.sandbox = replace(made.sandbox, network="host")
     if name == "tree":
-        made.isolation = TreeIsolation(cache=made.scratch / "cache")
+        made.isolation = isolation_for(None, state=made.scratch, can_mount=False)
         put_nodes(made.rootfs / "dev")
     return made
 
@@ -62,7 +62,7 @@ def test_the_status_is_the_commands(box: Any) -> None:
 
 
 def test_a_signal_is_128_and_its_number(box: Any) -> None:
-    if box.isolation.name == "oci":
+    if box.isolation.kind.name == "oci":
         needs.not_here("the kernel gives process 1, which the command is here, no signal that it sends itself")
     assert box.run("sh", "-c", "kill -TERM $$") == 128 + signal.SIGTERM
 

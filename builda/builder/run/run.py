@@ -18,6 +18,7 @@ from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsup
 from builda.events import Warned
 from builda.fs import owners, paths
 from builda.isolation.accounts import home_directory, resolve_user
+from builda.isolation.kinds import find_kind
 from builda.linux.mount import mounted
 from builda.linux.userns import in_user_namespace
 from builda.store.scratch import scratch
@@ -94,8 +95,8 @@ def _perform(
 ) -> int:
     isolation = ctx.isolation(options)
     asked = command.network_name(options)
-    if isolation.name == "chroot" and asked not in (None, "host"):
-        raise InvalidValue(f"cannot set --network other than host with --isolation chroot: {asked}")
+    if not isolation.kind.own_network and asked not in (None, "host"):
+        raise InvalidValue(f"cannot set --network other than host with --isolation {isolation.kind.name}: {asked}")
 
     def sandbox(network: str) -> Sandbox:
         return command.sandbox_of(
@@ -112,7 +113,7 @@ def _perform(
 
     def perform(network: str) -> int:
         outer = sandbox(network)
-        ctx.decided("run", lambda: _described(isolation.name, process, outer))
+        ctx.decided("run", lambda: _described(isolation.kind.name, process, outer))
         if ctx.store.can_mount:
             return isolation.run(process, outer, ctx.emit)
         from builda.builder.run.emulated_mounts import placed
@@ -192,7 +193,7 @@ def _with_our_groups(user: User, options: RunOptions, *, apart: bool) -> User:
         return replace(user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *os.getgroups()))))
     if _group_names(options):
         raise InvalidValue(f"--group-add keep-groups excludes other groups here: {','.join(_group_names(options))}")
-    if options.isolation == "oci":
+    if not find_kind(options.isolation).keeps_groups:
         raise Unsupported("--group-add keep-groups needs native isolation in a user namespace")
     return replace(user, additional_gids=(), keep_groups=True)
 

@@ -27,11 +27,6 @@ _SIZE = 65536
 _LARGEST = 2**32 - 1
 _MOST_ROWS = 340  # of a map, by the kernel
 
-_REASONS = {
-    "oci": "the root of its user namespace could not enter builda's directories, where a runtime looks for the tree",
-    "chroot": "it has the caller's namespaces",
-}
-
 
 class Users(NamedTuple):
     """The maps of a user namespace, which is at `path` if it is not to be made."""
@@ -94,10 +89,11 @@ def _permitted(ctx: Context, options: RunOptions) -> Users | None:
         raise _no_others()
     if users.path is None:
         users = Users(_fitted(users.uids, id_map("uid")), _fitted(users.gids, id_map("gid")))
-    name = ctx.isolation(options).name
-    if name != "native":
+    kind = ctx.isolation(options).kind
+    if kind.no_own_ids is not None:
         raise Unsupported(
-            f"isolation {name} gives a command no ids of its own: {_REASONS[name]}", hint="--isolation native does"
+            f"isolation {kind.name} gives a command no ids of its own: {kind.no_own_ids}",
+            hint="--isolation native does",
         )
     return users
 

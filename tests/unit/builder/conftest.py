@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -16,8 +16,8 @@ from builda.builder.options import CommitOptions, RegistryAccess
 from builda.builder.remote import Download
 from builda.errors import RegistryError
 from builda.events import CommandOutput, Emit, Event
-from builda.isolation import isolation_for
-from builda.isolation.spec import Process, Sandbox
+from builda.isolation import isolation_for, kinds
+from builda.isolation.spec import Kind, Process, Sandbox
 from builda.oci.reference import Reference
 from builda.plan import Copy, Run, RunOptions
 from builda.store.ownership import Claim
@@ -85,7 +85,7 @@ class Served:
 class FakeIsolation:
     """Notes what it was asked to run, and ends with `status`."""
 
-    name: Literal["native", "oci", "chroot"] = "native"
+    kind: Kind = kinds.NATIVE
     status: int = 0
     process: Process | None = None
     sandbox: Sandbox | None = None
@@ -151,7 +151,7 @@ def make_bench(
     store = stack.enter_context(Store.open(path / "store", path / "run", driver=driver, claim=claim, now=lambda: NOW))
 
     def isolation(options: RunOptions) -> object:
-        return isolation_for(options.isolation or "native", state=path / "run")
+        return isolation_for(options.isolation, state=path / "run")
 
     builder = Builder(
         store,

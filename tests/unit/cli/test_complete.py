@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from builda.builder.options import parse_policy
-from builda.cli import buildview, filters, groups, inspect, settings
+from builda.cli import buildview, filters, inspect, settings
 from builda.cli.completing import CHOICES, OF_VERB, answered, reply
 from builda.cli.line import by_flag
 from builda.cli.pages import TOPICS
 from builda.cli.verb import GLOBAL_OPTIONS
 from builda.cli.verbs import ALIASES, GROUPS, VERBS, every_verb, verb_named
 from builda.host import probe
+from builda.isolation import kinds
 from builda.store import drivers
 
 
@@ -112,7 +113,7 @@ def test_the_choices_are_those_that_are_taken() -> None:
     """Each list stands where it is checked, too, behind imports that completion does without."""
     taken = {
         "--progress": set(buildview.PROGRESS),
-        "--isolation": set(groups._ISOLATIONS) - {"default"},
+        "--isolation": {name for kind in kinds.KINDS for name in (kind.name, *kind.aliases)} - {"default"},
         "--log-level": set(settings.LEVELS) - {"warning"},
         "--mode": {"auto", *probe.MODES},
         "--storage-driver": set(drivers.NAMES),

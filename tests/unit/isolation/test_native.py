@@ -520,7 +520,7 @@ def runner(box: Any, tmp_path: Path, *args: str, **changes: Any) -> subprocess.P
     scratch = tmp_path / os.urandom(4).hex()
     scratch.mkdir()
     code = RUNNER.format(
-        isolation=box.isolation.name,
+        isolation=box.isolation.kind.name,
         tests=str(Path(__file__).parent),
         rootfs=str(box.rootfs),
         scratch=str(scratch),

@@ -30,7 +30,7 @@ def oci(request: pytest.FixtureRequest, new_box: Callable[..., Any]) -> Any:
     ("asked", "name"), [("native", "native"), ("rootless", "native"), ("default", "native"), ("chroot", "chroot")]
 )
 def test_buildahs_names_are_known(asked: str, name: str, tmp_path: Path) -> None:
-    assert isolation_for(asked, state=tmp_path).name == name
+    assert isolation_for(asked, state=tmp_path).kind.name == name
 
 
 def test_another_name_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from builda.errors import CommandFailed, IsolationUnavailable
-from builda.isolation.plain_chroot import TreeIsolation
+from builda.isolation import isolation_for
 from builda.isolation.spec import User
 from builda.linux.mount import Mount
 
@@ -108,7 +108,7 @@ int main(void) {
 def tree(new_box: Callable[[str], Any]) -> Any:
     """Runs commands in a busybox tree with device nodes, as a builder places them."""
     box = new_box("native")
-    box.isolation = TreeIsolation(cache=box.scratch / "cache")
+    box.isolation = isolation_for(None, state=box.scratch, can_mount=False)
     for name in ("dev", "proc", "tmp"):
         (box.rootfs / name).mkdir(exist_ok=True)
     for name, device in NODES.items():

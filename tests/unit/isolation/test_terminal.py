@@ -36,7 +36,7 @@ class Screen:
 
     def __init__(self, box: Any, tmp_path: Path, *args: str) -> None:
         names = {"tests": str(Path(__file__).parent), "rootfs": str(box.rootfs), "scratch": str(tmp_path)}
-        code = RUNNER.format(**names, isolation=box.isolation.name)
+        code = RUNNER.format(**names, isolation=box.isolation.kind.name)
         self.shown = b""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:

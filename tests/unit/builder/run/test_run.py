@@ -13,6 +13,7 @@ import pytest
 
 from builda.builder.options import FromOptions, Inputs
 from builda.errors import CommandFailed, InvalidValue, NotFound, Unsupported
+from builda.isolation import kinds
 from builda.oci.config import ImageConfig
 from builda.oci.edits import AddVolume, SetEnv, SetText
 from builda.plan import Configure, Copy, FromContainer, FromImage, Run, RunMount, RunOptions
@@ -440,7 +441,7 @@ def test_options_that_cannot_be_kept_are_refused(
 
 def test_chroot_has_no_network_of_its_own(bench: Bench, container: WorkingContainer) -> None:
     isolation = fake(bench)
-    isolation.name = "chroot"
+    isolation.kind = kinds.CHROOT
     bench.builder.run(container, Run(args=("x",)))
     with pytest.raises(InvalidValue, match="other than host with --isolation chroot"):
         bench.builder.run(container, Run(args=("x",), options=RunOptions(network="none")))

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -20,6 +19,7 @@ from builda.builder.options import CommitOptions, Inputs
 from builda.errors import CommandFailed, Unsupported
 from builda.events import CommandOutput, Emit
 from builda.fs.layer import AS_IS
+from builda.isolation import kinds
 from builda.isolation.spec import Process, Sandbox
 from builda.plan import Run, RunMount, RunOptions
 from builda.store.ownership import Claim
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.root
 class Chroot:
     """A command in the tree itself, by chroot(2) and nothing else."""
 
-    name: Literal["native", "oci", "chroot"] = "chroot"
+    kind = kinds.PLAIN_CHROOT
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         assert (sandbox.files, sandbox.mounts, sandbox.devices) == ({}, (), ())

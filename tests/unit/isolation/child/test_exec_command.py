@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from builda.errors import InvalidValue, NotFound
+from builda.isolation import isolation_for
 from builda.isolation.child import exec_command as execute
-from builda.isolation.plain_chroot import TreeIsolation
 from builda.linux.mount import Mount, attach, detach
 from builda.linux.trial import attempt
 
@@ -62,7 +62,7 @@ def test_nor_without_namespaces(new_box: Callable[[str], Any], isolation: str) -
     box = new_box("chroot")
     sandbox: dict[str, Any] = {"network": "host"}
     if isolation == "tree":
-        box.isolation = TreeIsolation(cache=box.scratch / "cache")
+        box.isolation = isolation_for(None, state=box.scratch, can_mount=False)
     for place in (*(f"/proc/self/fd/{number}" for number in DESCRIPTORS), "/proc/self/cwd"):
         assert start(box, place, **sandbox) is None, place
 
