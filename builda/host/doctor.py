@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import BuildaError
 from builda.host.probe import Abilities, Mode, choose_mode
+from builda.linux import caps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,8 +30,7 @@ Lack: TypeAlias = tuple[str, tuple[str, ...]]
 BRIDGE = "a bridge"
 """What gives commands a network of their own without being asked."""
 
-_SETGID, _SETUID, _NET_ADMIN, _SYS_ADMIN, _SETFCAP = 6, 7, 12, 21, 31
-_MAPPING = (("SETUID", _SETUID), ("SETGID", _SETGID), ("SETFCAP", _SETFCAP))
+_MAPPING = ("CAP_SETUID", "CAP_SETGID", "CAP_SETFCAP")
 """What mapping root's ids takes; SETFCAP for id 0 itself, user_namespaces(7)."""
 _LITTLE_SPACE, _FEW_INODES = 2 << 30, 100_000
 
@@ -136,7 +136,7 @@ def _better(facts: Facts) -> Iterator[Finding]:
         yield _no_namespace(facts)
         return
     if found.identity_map is not None and facts.uid == 0:
-        missing = [name for name, bit in _MAPPING if not facts.effective >> bit & 1]
+        missing = [name.removeprefix("CAP_") for name in caps.missing(facts.effective, *_MAPPING)]
         if missing:
             yield Finding(
                 "lack",
@@ -206,7 +206,7 @@ def _one_finding(text: str, lacking: tuple[Lack, ...], gives: Mode) -> Finding:
 
 
 def _lacking_for_a_range(facts: Facts) -> Iterator[Lack]:
-    admin = bool(facts.bounding >> _SYS_ADMIN & 1)
+    admin = not caps.missing(facts.bounding, "CAP_SYS_ADMIN")
     if facts.helpers == "missing":
         change = ("apt-get install uidmap",) if admin else ("apt-get install uidmap libcap2-bin", *_FILE_CAPABILITIES)
         yield "newuidmap and newgidmap are not installed", change
@@ -219,7 +219,7 @@ def _lacking_for_a_range(facts: Facts) -> Iterator[Lack]:
     yield from facts.ranges
     if facts.no_new_privileges:
         yield "no_new_privs is set: newuidmap and newgidmap get no rights from their files", _rootless_pod()
-    elif not (facts.bounding >> _SETUID & 1 and facts.bounding >> _SETGID & 1):
+    elif caps.missing(facts.bounding, "CAP_SETUID", "CAP_SETGID"):
         cause = "SETUID and SETGID are not in the bounding set: newuidmap and newgidmap cannot have them"
         yield cause, _rootless_pod()
 
@@ -372,15 +372,15 @@ def _unwritable(path: str) -> str | None:
 
 def _mounted(path: str) -> tuple[str, frozenset[str]]:
     """The type and flags of the file system that `path` is on."""
+    from builda.linux import procfs
+
     device = os.stat(path).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-        rows = [line.split() for line in file]
-    fitting = [row for row in rows if row[2] == number and _is_below(path, row[4])]
+    fitting = [mount for mount in procfs.mounts() if mount.device == number and _is_below(path, mount.point)]
     if not fitting:
         return "unknown", frozenset()
-    row = max(fitting, key=lambda row: len(row[4]))
-    return row[row.index("-") + 1], frozenset(row[5].split(","))
+    found = max(fitting, key=lambda mount: len(mount.point))
+    return found.kind, frozenset(found.flags)
 
 
 def _is_below(path: str, mount: str) -> bool:
@@ -448,7 +448,7 @@ def _network(mode: Mode, effective: int) -> str | None:
     from builda.linux.userns import in_user_namespace
 
     if mode is Mode.DIRECT and not in_user_namespace():
-        return BRIDGE if effective >> _NET_ADMIN & 1 else None
+        return None if caps.missing(effective, "CAP_NET_ADMIN") else BRIDGE
     if not mode.mounts:
         return None
     return next((name for name in ("pasta", "slirp4netns") if find_tool(name)), None)

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from builda.linux import detached
+from builda.linux import detached, procfs
 from builda.linux import syscalls as sys_
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def _ptrace() -> None:
 
 
 def _cgroup() -> None:
-    with open("/proc/self/cgroup", encoding="ascii") as file:
-        mine = next((line[3:].strip() for line in file if line.startswith("0::")), None)
+    mine = procfs.cgroups().get(procfs.VERSION_2)
     if mine is None or not os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         raise OSError(errno.ENOSYS, "there is no cgroup of version 2")
     made = f"/sys/fs/cgroup{mine.rstrip('/')}/builda-probe-{os.getpid()}"

@@ -10,11 +10,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from builda.errors import IsolationUnavailable
+from builda.linux import caps
 from builda.linux.trial import attempt
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from builda.linux.userns import Maps
 
@@ -77,16 +78,8 @@ class Mode(StrEnum):
 MODES = tuple(Mode)
 UNTRIED = "not tried"
 
-_SETGID, _SETUID, _SYS_ADMIN = 6, 7, 21
-IN_TREES: Mapping[str, int] = {
-    "SYS_CHROOT": 18,
-    "CHOWN": 0,
-    "DAC_OVERRIDE": 1,
-    "FOWNER": 3,
-    "SETGID": _SETGID,
-    "SETUID": _SETUID,
-}
-"""The capabilities, by number, without which mode `chroot` can neither make the trees of images nor run in them."""
+_IN_TREES = ("CAP_SYS_CHROOT", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID")
+"""The capabilities without which mode `chroot` can neither make the trees of images nor run in them."""
 
 
 class Abilities(NamedTuple):
@@ -106,7 +99,7 @@ def decisive() -> Abilities:
     from builda.linux.userns import only
 
     effective = sys_.capget()[0]
-    mounts = attempt(_tmpfs) if effective >> _SYS_ADMIN & 1 else "CAP_SYS_ADMIN is missing"
+    mounts = "CAP_SYS_ADMIN is missing" if caps.missing(effective, "CAP_SYS_ADMIN") else attempt(_tmpfs)
     if mounts is None:
         return Abilities(private_mounts=None)
     namespace = attempt(lambda: sys_.unshare(sys_.CLONE_NEWUSER))
@@ -168,14 +161,13 @@ def everywhere() -> dict[str, str | None]:
 
 
 def _change_root(effective: int) -> str | None:
-    missing = [name for name, bit in IN_TREES.items() if not effective >> bit & 1]
-    if missing:
-        return f"{' and '.join(f'CAP_{name}' for name in missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    if missing := caps.missing(effective, *_IN_TREES):
+        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     return attempt(lambda: os.chroot("/"))
 
 
 def _identity_map(effective: int) -> str | None:
-    if not (effective >> _SETUID & 1 and effective >> _SETGID & 1):
+    if caps.missing(effective, "CAP_SETUID", "CAP_SETGID"):
         return "CAP_SETUID or CAP_SETGID is missing"
     from builda.linux.userns import identity
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, IsolationUnavailable
+from builda.linux import procfs
 from builda.linux.process import is_alive, process_identity
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ def limited(resources: Mapping[str, int | str], parent: str | None) -> Iterator[
     IsolationUnavailable when a limit cannot be enforced: none is ever ignored. The cgroup is gone after the block.
     """
     files = cgroup_files(resources)
-    mount_point = _mount_point()
-    if mount_point is None:
+    mount = next(procfs.mounts("cgroup2"), None)
+    if mount is None:
         raise IsolationUnavailable("no cgroup v2 hierarchy is mounted", hint=_HINT)
     needed = frozenset(name.split(".")[0] for name, _ in files)
-    base = _base(mount_point, needed, parent)
+    base = _base(mount.point, needed, parent)
     _sweep(base)
     pid, start = process_identity()
     path = os.path.join(base, f"{_PREFIX}{pid}-{start}-{os.urandom(4).hex()}")
@@ -85,15 +86,6 @@ def _limit(value: int) -> str:
     return "max" if value < 0 else str(value)
 
 
-def _mount_point() -> str | None:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            fields = line.split()
-            if fields[fields.index("-") + 1] == "cgroup2":
-                return fields[4]
-    return None
-
-
 def _base(mount_point: str, needed: frozenset[str], parent: str | None) -> str:
     """Where the new cgroup goes: below `parent`, else near our own, where the controllers it needs can be had."""
     if parent is not None:
@@ -101,7 +93,7 @@ def _base(mount_point: str, needed: frozenset[str], parent: str | None) -> str:
         with suppress(OSError):
             os.makedirs(candidates[0], exist_ok=True)
     else:
-        own = _own_cgroup()
+        own = procfs.cgroups().get(procfs.VERSION_2, "/")
         candidates = [os.path.normpath(mount_point + own)]
         while candidates[-1] != mount_point:
             candidates.append(os.path.dirname(candidates[-1]))
@@ -110,11 +102,6 @@ def _base(mount_point: str, needed: frozenset[str], parent: str | None) -> str:
             return path
     missing = ", ".join(sorted(needed)) or "a writable cgroup"
     raise IsolationUnavailable(f"limits cannot be applied, cgroup v2 lacks: {missing}", hint=_HINT)
-
-
-def _own_cgroup() -> str:
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        return next((line[3:].strip() for line in file if line.startswith("0::")), "/")
 
 
 def _enable(path: str, needed: frozenset[str]) -> bool:

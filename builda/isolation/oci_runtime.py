@@ -19,7 +19,7 @@ from builda.isolation import rlimits
 from builda.isolation.child.rootfs import BUNDLE, NODES
 from builda.isolation.launch import check, interpreter_environment, run_child
 from builda.isolation.wire import Method, shows_devices
-from builda.linux import detached
+from builda.linux import caps, detached
 from builda.linux.process import is_alive, process_identity
 from builda.linux.userns import in_user_namespace
 from builda.values import replace
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 _RUNTIMES = ("crun", "runc")
 _INERT = ["nosuid", "noexec", "nodev"]
-_CAP_SYS_RESOURCE = 24
 _STANDARD_NODES = tuple(f"/dev/{name}" for name in NODES)
 
 
@@ -333,7 +332,8 @@ def _device_filter_works() -> bool:
     """crun's needs cgroup v2 alone, and to raise RLIMIT_MEMLOCK."""
     from builda.linux.syscalls import capget
 
-    return os.path.exists("/sys/fs/cgroup/cgroup.controllers") and bool(capget()[0] >> _CAP_SYS_RESOURCE & 1)
+    may_raise = not caps.missing(capget()[0], "CAP_SYS_RESOURCE")
+    return may_raise and os.path.exists("/sys/fs/cgroup/cgroup.controllers")
 
 
 def _failure(log: Path, command: str) -> BuildaError | None:

@@ -10,6 +10,8 @@ import os
 from contextlib import suppress
 from typing import NamedTuple
 
+from builda.linux import procfs
+
 _NO_LIMIT = 1 << 60
 """Version 1 writes the largest number of pages where there is no limit."""
 
@@ -77,27 +79,15 @@ def _version_2(path: str, top: str) -> _Cgroup:
 
 def _own() -> _Cgroup | None:
     """The cgroup of this process, as far as it is mounted."""
-    lines = [line.split(":", 2) for line in _read("/proc/self/cgroup").splitlines()]
-    own = {name: path for _, names, path in lines for name in names.split(",")}
+    own = procfs.cgroups()
     found: _Cgroup | None = None
-    for mount in _read("/proc/self/mountinfo").splitlines():
-        if " - cgroup" not in mount:
-            continue
-        before, _, after = mount.partition(" - ")
-        root, top = before.split()[3:5]
-        kind, _, options = after.split()[:3]
-        if kind == "cgroup" and "memory" in options.split(",") and "memory" in own:
-            return _Cgroup(_inside(top, root, own["memory"]), top, "memory.oom_control", "memory.limit_in_bytes")
-        if kind == "cgroup2" and "" in own and found is None:
-            found = _version_2(_inside(top, root, own[""]), top)
+    for mount in procfs.mounts("cgroup"):
+        if mount.kind == "cgroup" and "memory" in mount.options and "memory" in own:
+            path = procfs.shown_cgroup(mount, own["memory"])
+            return _Cgroup(path, mount.point, "memory.oom_control", "memory.limit_in_bytes")
+        if mount.kind == "cgroup2" and procfs.VERSION_2 in own and found is None:
+            found = _version_2(procfs.shown_cgroup(mount, own[procfs.VERSION_2]), mount.point)
     return found
-
-
-def _inside(top: str, root: str, path: str) -> str:
-    """Where a cgroup is below the mount of its hierarchy; the mount itself when it shows no such part of it."""
-    path = path.removeprefix(root) if root != "/" else path
-    full = os.path.normpath(f"{top}/{path}")
-    return full if os.path.isdir(full) else top
 
 
 def _read(path: str) -> str:

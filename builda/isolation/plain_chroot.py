@@ -15,6 +15,8 @@ from builda.isolation.child.proc_server import filter_program
 from builda.isolation.chroot import check_confinement
 from builda.isolation.launch import check, run_child
 from builda.isolation.wire import NAMESPACES, Method
+from builda.isolation.wire import NAMESPACES, Method
+from builda.linux import caps
 from builda.values import replace
 
 if TYPE_CHECKING:
@@ -43,7 +45,15 @@ class TreeIsolation:
         # The builder has put them into the tree. The child holds them open for writing, so that no file that is to be
         # executed can be among them (ETXTBSY).
         secrets = tuple(file.target for file in sandbox.memory_files if not file.mode & 0o111)
-        plain: PlainTree = {"root": root.source, "secrets": secrets, "filter": filter_program(os.uname().machine)}
+        # With CAP_SYS_PTRACE the supervisor would read the memory of any process as root, and open for the command what
+        # the command's user may not open.
+        given_up = caps.to_bits(("CAP_SYS_PTRACE",)) & ~caps.to_bits(process.capabilities)
+        plain: PlainTree = {
+            "root": root.source,
+            "secrets": secrets,
+            "given_up": given_up,
+            "filter": filter_program(os.uname().machine),
+        }
         process = replace(process, no_new_privileges=True)
         sandbox = replace(sandbox, namespaces=_ALL_SHARED, network="host", memory_files=())
         checked = check(process, sandbox, self.kind, self._cache)

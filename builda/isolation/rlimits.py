@@ -9,8 +9,6 @@ from builda.errors import InvalidValue, IsolationUnavailable
 if TYPE_CHECKING:
     from builda.isolation.spec import Rlimit
 
-_CAP_SYS_RESOURCE = 24
-
 
 def checked(limits: tuple[Rlimit, ...]) -> tuple[tuple[str, int, int, int], ...]:
     """(name, number, soft, hard) of each; InvalidValue or IsolationUnavailable names the limit that cannot be."""
@@ -18,9 +16,10 @@ def checked(limits: tuple[Rlimit, ...]) -> tuple[tuple[str, int, int, int], ...]
         return ()
     import resource
 
+    from builda.linux import caps
     from builda.linux.syscalls import capget
 
-    may_raise = bool(capget()[0] >> _CAP_SYS_RESOURCE & 1)
+    may_raise = not caps.missing(capget()[0], "CAP_SYS_RESOURCE")
     for limit in limits:
         number = getattr(resource, limit.type, None)
         if not limit.type.startswith("RLIMIT_") or number is None:

@@ -67,6 +67,11 @@ def from_bits(bits: int) -> tuple[str, ...]:
     return tuple(name for number, name in enumerate(NAMES) if bits >> number & 1)
 
 
+def missing(bits: int, *names: str) -> tuple[str, ...]:
+    """Those of the names that are not in a set as the kernel writes it."""
+    return tuple(name for name in names if not bits >> NUMBERS[name] & 1)
+
+
 def lower(name: str) -> None:
     """From now on this thread, and what it starts that is no program, does without a capability; see `raised`."""
     from builda.linux import syscalls as sys_

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from builda.linux import procfs
+
 _UNLIMITED = 1 << 60
 """What is larger is how version 1 says that there is no limit."""
 
@@ -12,14 +14,12 @@ def available(proc: str = "/proc", cgroups: str = "/sys/fs/cgroup") -> int:
     """Bytes that this process may still use before something must give way (cgroup v2, memory.max; v1 as well)."""
     with open(f"{proc}/meminfo", encoding="ascii") as file:
         free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
-    with open(f"{proc}/self/cgroup", encoding="utf-8", errors="replace") as file:
-        rows = [line.rstrip("\n").split(":", 2) for line in file]
-    for _, controllers, path in rows:
-        if controllers == "":
-            free = min(free, _left(cgroups, path, "memory.max", "memory.current"))
-        elif "memory" in controllers.split(","):
-            names = "memory.limit_in_bytes", "memory.usage_in_bytes"
-            free = min(free, _left(f"{cgroups}/memory", path, *names))
+    own = procfs.cgroups(proc)
+    if procfs.VERSION_2 in own:
+        free = min(free, _left(cgroups, own[procfs.VERSION_2], "memory.max", "memory.current"))
+    if "memory" in own:
+        names = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        free = min(free, _left(f"{cgroups}/memory", own["memory"], *names))
     return free
 
 

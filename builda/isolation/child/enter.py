@@ -201,7 +201,7 @@ def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
     """Run the command in a plain directory, and answer its calls about /proc and /dev until it ends."""
     import _socket
 
-    from builda.isolation.child.proc_server import Supervisor, be_no_tracer, received
+    from builda.isolation.child.proc_server import Supervisor, give_up, received
 
     root = os.open(plain_tree["root"], os.O_RDONLY | os.O_DIRECTORY)
     parent = os.getppid()
@@ -220,7 +220,7 @@ def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
         sys.path.clear()  # an import from now on would take its module from the container
         _become_command(wire, terminal, root, theirs.fileno())
     theirs.close()
-    be_no_tracer(wire["capabilities"])
+    give_up(plain_tree["given_up"])
     os.close(REPORT)
     if terminal is not None:
         os.close(terminal)

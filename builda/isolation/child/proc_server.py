@@ -39,7 +39,6 @@ _NOFOLLOW = sys_.AT_SYMLINK_NOFOLLOW
 _PATH_MAX = 4096
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _STATX_SIZE = 256
-_SYS_PTRACE = 1 << 19
 # Of a process in /proc: what shows or leads to more of it than anybody may see (ptrace(2), access mode checking).
 _GUARDED = frozenset(
     b"auxv clear_refs cwd environ exe fd fdinfo io map_files maps mem ns numa_maps pagemap personality root smaps "
@@ -414,14 +413,11 @@ def received(connection: _socket.socket) -> int | None:
     return int.from_bytes(ancillary[0][2], sys.byteorder) if data and ancillary else None
 
 
-def be_no_tracer(wanted: int) -> None:
-    """Give up looking into other users' processes, unless the command (capabilities `wanted`) may do so itself.
-
-    With CAP_SYS_PTRACE we would read the memory of any process as root, and open what its user may not.
-    """
+def give_up(capabilities: int) -> None:
+    """Drop these capabilities, a bit set, from this thread."""
     effective, permitted, inheritable = sys_.capget()
-    if not wanted & _SYS_PTRACE:
-        sys_.capset(effective & ~_SYS_PTRACE, permitted & ~_SYS_PTRACE, inheritable & ~_SYS_PTRACE)
+    if capabilities:
+        sys_.capset(effective & ~capabilities, permitted & ~capabilities, inheritable & ~capabilities)
 
 
 def _wake_up_in_place(listener: int) -> None:
