@@ -403,9 +403,9 @@ _WORST: tuple[Helper, ...] = ("missing", "plain", "set-uid", "file capabilities"
 
 
 def _helpers() -> Helper:
-    from builda.linux.subids import find_tool
+    from builda.linux.process import find_program
 
-    return min((_helper(find_tool(name)) for name in ("newuidmap", "newgidmap")), key=_WORST.index)
+    return min((_helper(find_program(name)) for name in ("newuidmap", "newgidmap")), key=_WORST.index)
 
 
 def _helper(path: str | None) -> Helper:
@@ -444,14 +444,14 @@ def _in_namespace(mode: Mode, ask: Callable[[Maps | None], str | None]) -> str |
 
 
 def _network(mode: Mode, effective: int) -> str | None:
-    from builda.linux.subids import find_tool
+    from builda.linux.process import find_program
     from builda.linux.userns import in_user_namespace
 
     if mode is Mode.DIRECT and not in_user_namespace():
         return None if caps.missing(effective, "CAP_NET_ADMIN") else BRIDGE
     if not mode.mounts:
         return None
-    return next((name for name in ("pasta", "slirp4netns") if find_tool(name)), None)
+    return next((name for name in ("pasta", "slirp4netns") if find_program(name)), None)
 
 
 def _tun_refused() -> str | None:

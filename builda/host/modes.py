@@ -219,7 +219,7 @@ def _remember(path: str, key: str, found: Abilities) -> None:
 def report(mode: Mode, runroot: str) -> dict[str, str]:
     """What this process may do and what helps it, by name: "yes", "not tried", or why not; a program's path."""
     from builda.host.probe import details, everywhere
-    from builda.linux.subids import find_tool
+    from builda.linux.process import find_program
 
     names = {
         "private_mounts": "mount namespace",
@@ -235,7 +235,7 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
     found |= everywhere()
     answers = {name: "yes" if answer is None else answer for name, answer in found.items()}
     tools = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "fuse-overlayfs", "crun", "runc")
-    return answers | {name: find_tool(name) or "not installed" for name in tools}
+    return answers | {name: find_program(name) or "not installed" for name in tools}
 
 
 def room(place: str, mode: Mode) -> dict[str, int | str]:

@@ -129,10 +129,11 @@ def choose_mode(abilities: Abilities) -> Mode:
 
 def subordinate(etc: str = "/etc") -> Maps:
     """The maps of mode `subid`; IsolationUnavailable says what is missing."""
-    from builda.linux.subids import find_tool, subordinate_map
+    from builda.linux.process import find_program
+    from builda.linux.subids import subordinate_map
     from builda.linux.userns import Maps
 
-    tools = find_tool("newuidmap"), find_tool("newgidmap")
+    tools = find_program("newuidmap"), find_program("newgidmap")
     if tools[0] is None or tools[1] is None:
         raise IsolationUnavailable(
             f"no such program: {'newgidmap' if tools[0] else 'newuidmap'}",

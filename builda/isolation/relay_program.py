@@ -24,10 +24,10 @@ def relay_command() -> tuple[str, ...]:
     READY and NETNS in it stand for the numbers of two descriptors: the pipe that the program writes to when it works,
     and the network namespace of the command.
     """
-    from builda.linux.subids import find_tool
+    from builda.linux.process import find_program
 
     for name, words in (("pasta", _PASTA), ("slirp4netns", _SLIRP4NETNS)):
-        path = find_tool(name)
+        path = find_program(name)
         if path is not None:
             return (path, *words.split())
     return ()

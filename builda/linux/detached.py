@@ -38,7 +38,7 @@ PROPAGATION = {
     "unbindable": sys_.MS_UNBINDABLE,
 }
 FUSE = "fuse-overlayfs"
-"""An overlay by the program of this name (`linux.fuse`)."""
+"""An overlay that the program of this name serves. `linux.fuse` makes it, so `clone` here does not know it."""
 DETACHED = "detached"
 """A mount that exists already: its source is the number of a descriptor of this process, which is used up."""
 
@@ -63,10 +63,6 @@ def clone(mount: Description, userns: int = -1) -> int:
         return clone_bind(source, recursive=kind == "rbind" or "rbind" in options, options=options, userns=userns)
     if kind == "overlay":
         return clone_overlay(lower, options, userns)
-    if kind == FUSE:
-        from builda.linux.fuse import left_alone
-
-        return left_alone(lower, options)
     if kind == DETACHED:
         set_options(int(source), options)
         return int(source)

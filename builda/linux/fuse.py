@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from builda.errors import InUse, StoreUnavailable
 from builda.linux import detached
 from builda.linux import syscalls as sys_
-from builda.linux.subids import find_tool
+from builda.linux.process import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Server(NamedTuple):
 
 def lacking() -> str | None:
     """What is missing for mounts of this kind, in words; None when all is there."""
-    if find_tool(KIND) is None:
+    if find_program(KIND) is None:
         return f"{KIND} is not installed"
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
@@ -82,7 +82,7 @@ def left_alone(lower: tuple[str, ...], options: tuple[str, ...]) -> int:
 def _start(lower: tuple[str, ...], options: tuple[str, ...]) -> Server:
     attributes, settings = detached.split_options(options)
     _check_paths((*lower, *settings))
-    program = find_tool(KIND)
+    program = find_program(KIND)
     if program is None:
         raise OSError(errno.ENOENT, "is not installed", KIND)
     device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)

@@ -110,10 +110,19 @@ def detached_tree(mounts: tuple[Mount, ...]) -> int:
     first, *others = mounts
     if not others:
         try:
-            return detached.clone(first)
+            return _clone(first)
         except detached.NoLowerPlus:
             pass
     return _in_private_namespace(lambda: _assemble(first, tuple(others)))
+
+
+def _clone(mount: Mount) -> int:
+    """`detached.clone`, also for mounts that fuse-overlayfs serves for as long as they are used."""
+    if mount.type == detached.FUSE:
+        from builda.linux.fuse import left_alone
+
+        return left_alone(mount.lower, detached.split_part(mount.options)[1])
+    return detached.clone(mount)
 
 
 def _mount_id(path: str) -> int:
@@ -145,7 +154,7 @@ def _assemble(first: Mount, others: tuple[Mount, ...]) -> int:
         for mount in others:
             target = sys_.openat2(root, mount.target.lstrip("/") or ".", os.O_PATH)
             try:
-                fd = detached.clone(mount)
+                fd = _clone(mount)
                 try:
                     flags = sys_.MOVE_MOUNT_F_EMPTY_PATH | sys_.MOVE_MOUNT_T_EMPTY_PATH
                     sys_.move_mount(fd, "", target, "", flags)
@@ -163,7 +172,7 @@ def _attach_root(mount: Mount) -> int:
     """Attach the root of the tree and return a descriptor of it. Overlays of an old kernel go through mount(2)."""
     os.chdir("/proc/self/fd")
     try:
-        fd = detached.clone(mount)
+        fd = _clone(mount)
     except detached.NoLowerPlus:
         return mount_overlay_page(mount)
     sys_.move_mount(fd, "", sys_.AT_FDCWD, "/proc", sys_.MOVE_MOUNT_F_EMPTY_PATH)

@@ -53,6 +53,34 @@ def spawn(
     return os.posix_spawn(executable or argv[0], argv, dict(environ), file_actions=actions, setsigmask=blocked)
 
 
+_ENDED_WITH_PARENT = """\
+import ctypes, os, sys
+signal, parent, *argv = sys.argv[1:]
+ctypes.CDLL(None).prctl(1, int(signal))
+if os.getppid() != int(parent):
+    os._exit(1)
+os.execvp(argv[0], argv)
+"""
+
+
+def ended_with_parent(argv: list[str], number: int) -> list[str]:
+    """`argv` as the arguments of an interpreter that becomes it, and gets signal `number` when the thread that starts
+    it ends, be it killed (PR_SET_PDEATHSIG of prctl(2)).
+
+    A `preexec_fn` would do the same between fork and exec, where another thread may hold a lock for ever.
+    """
+    return [sys.executable, "-IS", "-c", _ENDED_WITH_PARENT, str(number), str(os.getpid()), *argv]
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program, which distributions keep in an sbin at times; None when missing."""
+    for directory in (*os.environ.get("PATH", "").split(":"), "/usr/bin", "/usr/sbin", "/bin", "/sbin"):
+        path = f"{directory}/{name}"
+        if directory and os.access(path, os.X_OK):
+            return path
+    return None
+
+
 def wait(pid: int) -> int:
     """Wait for a child: its exit status, 128 + N when signal N ended it."""
     return exit_status(os.waitpid(pid, 0)[1])

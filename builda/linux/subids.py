@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import IsolationUnavailable
@@ -189,12 +188,3 @@ def _from_library(kind: Kind, user: int, etc: str) -> tuple[IdRange, ...]:
         return ()
     rows = [line.split() for line in done.stdout.splitlines()] if done.returncode == 0 else []
     return tuple(IdRange(int(row[-2]), int(row[-1])) for row in rows if len(row) == 4)
-
-
-def find_tool(name: str) -> str | None:
-    """The path of a program, which distributions keep in an sbin at times; None when missing."""
-    for directory in (*os.environ.get("PATH", "").split(":"), "/usr/bin", "/usr/sbin", "/bin", "/sbin"):
-        path = f"{directory}/{name}"
-        if directory and os.access(path, os.X_OK):
-            return path
-    return None

@@ -15,8 +15,6 @@ AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
-CLONE_NEWTIME = 0x80
-CLONE_FS = 0x200
 CLONE_NEWNS = 0x20000
 CLONE_NEWCGROUP = 0x2000000
 CLONE_NEWUTS = 0x4000000
@@ -29,10 +27,7 @@ MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
-MS_REMOUNT = 0x20
-MS_NOSYMFOLLOW = 0x100
 MS_NOATIME = 0x400
-MS_NODIRATIME = 0x800
 MS_BIND = 0x1000
 MS_MOVE = 0x2000
 MS_REC = 0x4000
@@ -40,8 +35,6 @@ MS_UNBINDABLE = 0x20000
 MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
 MS_SHARED = 0x100000
-MS_RELATIME = 0x200000
-MS_STRICTATIME = 0x1000000
 
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
@@ -52,7 +45,6 @@ MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
-FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
 
 MOUNT_ATTR_RDONLY = 0x1
@@ -70,7 +62,6 @@ MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 RESOLVE_NO_XDEV = 0x1
 RESOLVE_NO_MAGICLINKS = 0x2
 RESOLVE_NO_SYMLINKS = 0x4
-RESOLVE_BENEATH = 0x8
 RESOLVE_IN_ROOT = 0x10
 RESOLVE_INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS  # links of /proc jump anywhere: openat2(2) asks to say both
 
@@ -81,10 +72,8 @@ PR_SET_NAME = 15
 PR_SET_SECCOMP = 22
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
-PR_SET_SECUREBITS = 28
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
-PR_GET_NO_NEW_PRIVS = 39
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
@@ -105,7 +94,6 @@ SYS_PIDFD_OPEN = 434
 SYS_CLOSE_RANGE = 436
 SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
-SYS_PIDFD_SEND_SIGNAL = 424
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SYS_GETCWD = {"x86_64": 79, "aarch64": 17}
 SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
@@ -191,10 +179,10 @@ def fsopen(kind: str) -> int:
     return call("fsopen", SYS_FSOPEN, _text(kind), 1, path=kind)
 
 
-def fsconfig(fd: int, command: int, key: str | None = None, value: str | bytes | None = None, number: int = 0) -> None:
+def fsconfig(fd: int, command: int, key: str | None = None, value: str | bytes | None = None) -> None:
     """One step of configuring what `fsopen` began; the kernel's own words about a failure are in the OSError."""
     try:
-        call("fsconfig", SYS_FSCONFIG, fd, command, _text(key), _text(value), number)
+        call("fsconfig", SYS_FSCONFIG, fd, command, _text(key), _text(value), 0)
     except OSError as error:
         said = _kernel_message(fd)
         what = f"{key}={os.fsdecode(value)}" if key and value is not None else key

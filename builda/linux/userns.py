@@ -16,7 +16,6 @@ from builda.values import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 IdMap: TypeAlias = tuple[tuple[int, int, int], ...]
 """Rows of /proc/PID/uid_map: first id inside, first id outside, how many."""
 

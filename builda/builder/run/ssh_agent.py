@@ -88,7 +88,7 @@ def agent_with(keys: tuple[str, ...]) -> Iterator[str]:
     import subprocess
     import tempfile
 
-    from builda.linux import syscalls as sys_
+    from builda.linux.process import ended_with_parent
 
     if shutil.which("ssh-agent") is None or shutil.which("ssh-add") is None:
         raise Unsupported(
@@ -97,10 +97,9 @@ def agent_with(keys: tuple[str, ...]) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="builda-ssh-") as directory:
         place = f"{directory}/agent"
         agent = subprocess.Popen(
-            ["ssh-agent", "-D", "-a", place],
+            ended_with_parent(["ssh-agent", "-D", "-a", place], signal.SIGTERM),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            preexec_fn=lambda: sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGTERM),
         )
         assert agent.stdout is not None
         with agent.stdout:

@@ -42,9 +42,10 @@ class Mapping:
         """As `detached.clone`, with the ids of all directories that it is made of mapped."""
         userns = self.fd if self._maps_files else -1
         held = sys_.capget()
-        sys_.set_file_ids(*self.host_ids(0, 0))  # who mounts an overlay makes its own files in the upper directory
-        sys_.capset(*held)
         try:
+            # An overlay makes its own files in the upper directory as the user that mounts it.
+            sys_.set_file_ids(*self.host_ids(0, 0))
+            sys_.capset(*held)
             return _cloned(mount, userns)
         except OSError as error:
             hint = _NO_IDMAP if self._maps_files else None

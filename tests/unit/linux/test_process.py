@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 
@@ -91,3 +92,20 @@ def test_a_user_namespace_is_noticed() -> None:
     if status == 77:
         needs.not_here("no user namespaces here")
     assert status == 0
+
+
+def test_a_program_ends_with_the_process_that_started_it() -> None:
+    reader, writer = os.pipe()
+    starter = os.fork()
+    if starter == 0:
+        argv = process.ended_with_parent(["sleep", "1000"], signal.SIGTERM)
+        child = os.posix_spawn(argv[0], argv, dict(os.environ))
+        os.write(writer, str(child).encode())
+        signal.pause()
+    child = int(os.read(reader, 16))
+    watch = os.pidfd_open(child)
+    os.kill(starter, signal.SIGKILL)
+    os.waitpid(starter, 0)
+    assert select.select([watch], [], [], 10)[0] == [watch]  # it has ended
+    for fd in (reader, writer, watch):
+        os.close(fd)
