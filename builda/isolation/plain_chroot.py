@@ -15,7 +15,6 @@ from builda.isolation.child.proc_server import filter_program
 from builda.isolation.chroot import check_confinement
 from builda.isolation.launch import check, run_child
 from builda.isolation.wire import NAMESPACES, Method
-from builda.isolation.wire import NAMESPACES, Method
 from builda.linux import caps
 from builda.values import replace
 
