@@ -28,6 +28,14 @@ _BEFORE_NAME = (
     rf"(?<![\w.%+~/@:-])[\w.%+~-]+:[^\s/@\"']{{1,{_LONGEST}}}@(?!sha\d+:)"
     r"(?=(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?:(?::\d+)?/|:\d+(?![\w.:-])))"
 )
+_SCP = (  # git's user:password@host:path; a user called git has no password
+    rf"(?<![\w.%+~/:-])[\w.%+~-]+:(?!git@)[^\s/@\"']{{1,{_LONGEST}}}@(?!sha\d+:)(?=[\w.-]+:[\w./~])"
+)
+_IN_QUERY = (  # of a URL: tokens and the signatures of storage services
+    r"(?i)(?<=[?&])((?:(?:access|private|refresh|id|job|auth|oauth|security|x-amz-security)[_-]?)?token|sig|signature|"
+    r"x-amz-(?:signature|credential)|x-goog-(?:signature|credential)|awsaccesskeyid|api[_-]?key|"
+    r"(?:client[_-]?)?secret|passw(?:or)?d|pwd|auth)=[^\s&#\"']+"
+)
 _IN_PATH = rf"(?<=\w:/)[^\s/@:\"']+:[^\s/@\"']{{0,{_LONGEST}}}@(?!sha\d+:)"  # a URL taken for a path: http:/u:p@host
 
 
@@ -60,13 +68,26 @@ def visible_in_json(text: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """`text` with *** for user and password of each URL, and for `user:password@` before an image or `host:port`."""
+    """`text` with *** for user and password of each URL, and for `user:password@` before an image, `host:port` or path.
+
+    So are the tokens and signatures in the query of a URL.
+    """
+    if "=" in text and ("?" in text or "&" in text):
+        import re
+
+        text = re.sub(_IN_QUERY, rf"\1={HIDDEN}", text)
     if "@" not in text and "…" not in text:
         return text
     import re
 
-    without = re.sub(_IN_PATH, f"{HIDDEN}@", re.sub(_IN_URL, _hidden, text))
-    return re.sub(_BEFORE_NAME, f"{HIDDEN}@", without)
+    for pattern, instead in (
+        (_IN_URL, _hidden),
+        (_IN_PATH, f"{HIDDEN}@"),
+        (_BEFORE_NAME, f"{HIDDEN}@"),
+        (_SCP, f"{HIDDEN}@"),
+    ):
+        text = re.sub(pattern, instead, text)
+    return text
 
 
 def _hidden(found: re.Match[str]) -> str:

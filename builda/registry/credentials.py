@@ -188,6 +188,9 @@ def login_name(text: str) -> str:
     name = _normalized(text)
     if not name or name.startswith("-") or any(character.isspace() for character in name):
         raise InvalidValue(f"not a registry: {text!r}")
+    if "@" in name:  # which would be repeated wherever the name is
+        name = name.rpartition("@")[2]
+        raise InvalidValue(f"registry is written with user and password: {name}", hint="--username names the user")
     return name
 
 

@@ -74,6 +74,15 @@ SECRETS = [
     "unable to look up user:PW@127.0.0.1:9418 (Name or service not known)",
     "not logged into: user:PW@host:5000",
     "no such file: http:/user:PW@host:1",
+    "git@user:PW@host:me/it.git",
+    "user:PW@host.example.org:it.git#main",
+    "user:PW@host:/srv/it.git",
+    "user:PW@registry.example.org/path",
+    "https://host/x?token=PW",
+    "https://host/x.git?ref=main&access_token=PW#main",
+    "https://bucket.example.org/x?X-Amz-Credential=PW&X-Amz-Date=2&X-Amz-Signature=PW",
+    "https://account.example.org/x?sv=1&sig=PW%2B&se=2",
+    "'https://host/x?private_token=PW'",
     "no such file: /tmp/https:/user:PW@host",
 ]
 
@@ -102,6 +111,10 @@ def test_a_password_of_a_url_is_not_repeated(text: str) -> None:
         "https://example.org/a?b=c@d",
         "https://example.org:443…",
         "rsync -a . me@host:/srv/",
+        "url:git@github.com:me/it.git",
+        "https://host/x?tag=1&page=2",
+        "https://host/token=1?tokens=a",
+        "a ? b & token = c",
     ],
 )
 def test_what_is_no_password_stays(text: str) -> None:
@@ -109,7 +122,25 @@ def test_what_is_no_password_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["a.a-", "://a:b/", "://", "@", "a:!", "u:p", "a@", "://u:p@", "://a:", "x://[", "!", "a:b@c/", "…"]
+    "part",
+    [
+        "a.a-",
+        "://a:b/",
+        "://",
+        "@",
+        "a:!",
+        "u:p",
+        "a@",
+        "://u:p@",
+        "://a:",
+        "x://[",
+        "!",
+        "a:b@c/",
+        "…",
+        "a:b@c",
+        "?token=",
+        "&sig",
+    ],
 )
 def test_a_hostile_text_needs_no_more_than_its_length(part: str) -> None:
     displayed(part * (300_000 // len(part)) + "@…")  # squared, this would take hours

@@ -265,3 +265,10 @@ def test_login_names_are_hosts_with_perhaps_a_namespace() -> None:
     assert login_name("https://index.docker.io/v1/") == "docker.io"
     with pytest.raises(InvalidValue):
         login_name("")
+
+
+def test_a_registry_with_a_password_in_it_is_not_repeated() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        login_name("user:PW@registry.example.org")
+    assert "PW" not in str(caught.value)
+    assert "registry.example.org" in str(caught.value)
