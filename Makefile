@@ -1,9 +1,10 @@
-# make demo: build images and show them.   make test: run every test.   Both install what is missing.
+# make demo: build images and show them.   make test: run every test.   make check: what to run while working.
+# Each installs what is missing.
 PYTHON := .venv/bin/python
 # Files are handed out in the order of their names: the long ones of tests/integration come first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-long bench pods lint clean
+.PHONY: demo test test-long check fuzz coverage bench pods lint clean
 
 demo:
 	tools/install demo
@@ -16,6 +17,22 @@ test:
 test-long:
 	tools/install test
 	$(PYTHON) -m pytest $(PARALLEL) -m "long or not long" --long
+
+# Format, lint, types and the tests that need neither root nor much time; PYTHON=python3.12 for another interpreter.
+check:
+	tools/check "$(PYTHON)"
+
+# Input by chance for every parser, for SECONDS in all.
+SECONDS := 60
+fuzz:
+	tools/install test
+	$(PYTHON) -m pytest tests/fuzz --fuzz-seconds=$(SECONDS) --timeout=0
+
+# The share of lines that unit and contract tests reach.
+coverage:
+	tools/install test
+	$(PYTHON) -m pytest $(PARALLEL) --cov=builda --cov-report= tests/unit tests/contract tests/fuzz
+	$(PYTHON) -m coverage report --skip-covered --skip-empty | tail -1
 
 bench:
 	tools/install bench

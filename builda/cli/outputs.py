@@ -85,7 +85,10 @@ def _parse(item: str) -> Output:
         return Output("tar" if item == STDOUT else "local", item)
     import csv
 
-    parts = next(csv.reader([item]))
+    try:
+        parts = next(csv.reader([item], strict=True))
+    except (csv.Error, StopIteration) as error:
+        raise InvalidValue(f"--output cannot be read: {item!r}", hint=_HINT) from error
     fields = dict(part.partition("=")[::2] for part in parts)
     kind = fields.pop("type", "tar" if fields.get("dest") == STDOUT else "local")
     if kind not in _KEYS:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from builda.errors import BuildaError, InvalidValue, Unsupported
 from builda.frontend.compile import CompileOptions, to_plan
 from builda.frontend.parse import parse
-from builda.frontend.source import SourceText
+from builda.frontend.source import SourceText, decode
 from builda.plan import Configure
 from builda.values import replace
 
@@ -35,7 +35,7 @@ def edits_of(config: ImageConfig, texts: tuple[str, ...]) -> tuple[ConfigEdit, .
         if keyword not in _KNOWN:
             hint = f"there are {', '.join(sorted(_KNOWN))}"
             raise Unsupported(f"not an instruction that changes the configuration: {text}", hint=hint)
-    source = SourceText.of("FROM base\n" + "".join(f"{text}\n" for text in texts), _PLACE)
+    written = "FROM base\n" + "".join(f"{text}\n" for text in texts)
     before = replace(config, onbuild=())  # the triggers of a base act in builds
 
     def config_of(name: str, platform: Platform) -> ImageConfig:
@@ -43,7 +43,8 @@ def edits_of(config: ImageConfig, texts: tuple[str, ...]) -> tuple[ConfigEdit, .
 
     options = CompileOptions(platform=config.platform, build_platform=config.platform)
     try:
-        plan = to_plan(parse(source), options, config_of).plan
+        source = decode(written.encode(errors="surrogatepass"), _PLACE)  # refuses what is not UTF-8
+        plan = to_plan(parse(SourceText.of(source, _PLACE)), options, config_of).plan
     except BuildaError as error:
         raise InvalidValue(f"{_PLACE}: {error}", hint=error.hint) from error
     steps = plan.stages[plan.target].steps

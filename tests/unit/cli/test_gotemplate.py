@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builda.cli.gofuncs import FUNCTIONS, LAZY, Nanoseconds, Nil, NilList, NilMap, Struct, Time
+from builda.cli.gofuncs import Nanoseconds, Nil, NilList, NilMap, Struct, Time
 from builda.cli.gotemplate import Template
 from builda.errors import InvalidValue
 
@@ -175,29 +175,6 @@ def test_a_malformed_template_prints_nothing_and_says_where(template: str) -> No
 @given(st.text(alphabet=st.characters(exclude_characters="{}"), max_size=40))
 def test_text_without_actions_comes_out_as_it_is(text: str) -> None:
     assert render(text) == text
-
-
-@given(st.text(alphabet='{}.|$()"`-/* :=ifrangeend x1', max_size=24))
-def test_no_template_fails_otherwise_than_with_an_error_of_ours(template: str) -> None:
-    with suppress(InvalidValue):
-        render(template)
-
-
-_NAMES = ["Name", "Tags", "Labels", "Config", "Nothing", "Set", "Unmade", "Pointer", "Made", "Wait", "Deep", "Foo"]
-_WORDS = st.one_of(
-    st.sampled_from([f".{name}" for name in _NAMES]),
-    st.sampled_from(
-        ["$", ".", "$x", "nil", "true", "0", "-1", "1e999", "9" * 5000, "0x", '"%q"', '"%*d"', "`%v`", "'a'"]
-    ),
-    st.sampled_from(['"%99999999999s"', '"%.99999999999f"', '"%c%x%U%t"', '"\\U99999999"', '"\\ud800"', "(", ")", "|"]),
-    st.sampled_from(sorted([*FUNCTIONS, *LAZY, "if", "range", "with", "else", "end", "break", ":=", "=", ","])),
-)
-
-
-@given(st.lists(st.one_of(st.just("}}{{"), _WORDS), max_size=12))
-def test_no_words_fail_otherwise_than_with_an_error_of_ours(words: list[str]) -> None:
-    with suppress(InvalidValue):
-        render("{{" + " ".join(words) + "}}", TYPED)
 
 
 @pytest.mark.parametrize(

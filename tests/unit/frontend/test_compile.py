@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from builda.errors import BuildaError, ContainerfileError
+from builda.errors import ContainerfileError
 from builda.frontend.checks import Facts, check
 from builda.frontend.compile import Compiled, CompileOptions, to_plan
 from builda.frontend.parse import parse
@@ -374,59 +371,3 @@ def test_long_and_deep_files_take_no_longer_than_their_length(text: str) -> None
 def test_a_chain_of_stages_by_variables_ends_in_an_error() -> None:
     chain = "".join(f"FROM scratch AS s{i + 1}\nARG P=s\nCOPY --from=${{P}}{i} / /\n" for i in range(300))
     assert "stages stand on each other" in refused(f"FROM image AS s0\n{chain}")
-
-
-# By chance
-
-FRAGMENTS = (
-    *("FROM ", "RUN ", "COPY ", "ADD ", "ENV ", "ARG ", "LABEL ", "EXPOSE ", "USER ", "WORKDIR ", "ONBUILD ", "CMD "),
-    *(
-        "HEALTHCHECK ",
-        "SHELL ",
-        "STOPSIGNAL ",
-        "VOLUME ",
-        "scratch",
-        "image",
-        " AS a",
-        "a",
-        "=",
-        "$",
-        "${",
-        "}",
-        ":-",
-        "#",
-    ),
-    *(
-        "%%",
-        "/",
-        "*",
-        "?",
-        "'",
-        '"',
-        "\\",
-        "\\\n",
-        "\n",
-        "\n",
-        "\n",
-        " ",
-        "\t",
-        "<<EOF",
-        "EOF",
-        "<<-",
-        "[",
-        "]",
-        ",",
-        '["',
-    ),
-    *("--mount=", "type=", "cache", "--from=", "--chmod=", "--", "é", "\u00a0", "0", "65535", "-", "\\ud800", "\x85"),
-)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join))
-def test_any_text_compiles_or_is_an_error(text: str) -> None:
-    for whole in (text, f"FROM image\n{text}"):
-        with suppress(BuildaError):
-            parsed = parse(SourceText.of(whole, "f"))
-            check(parsed, Facts(platform=AMD64, config_of=lambda name: base(name, AMD64)))
-            to_plan(parsed, OPTIONS, base)

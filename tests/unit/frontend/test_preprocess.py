@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from builda.errors import ContainerfileError, InvalidValue
 from builda.frontend.preprocess import Flags, Preprocessed, parse_flags, preprocess
 from tests.support import needs
-
-FRAGMENTS = (
-    *("#include", "# define", "#if", "#endif", "#else", "#elif", " X", "X(a, b)", " 1", " ??/", "\n", "\n", "\n"),
-    *("/*", "*/", "//", "\\\n", "'", '"', "<<EOF", "EOF", "RUN ", "#", "##", "(", ")", "\t", "\ue001", "é", "$", " > "),
-)
-"""What texts by chance are made of."""
 
 
 def run(tmp_path: Path, text: str, *flags: str) -> Preprocessed:
@@ -184,14 +175,6 @@ def test_the_name_of_the_file_is_that_in_the_context(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/a.in").write_text("RUN __FILE__ __LINE__\n")
     assert lines(tmp_path, '#include "sub/a.in"\nRUN __FILE__\n') == ['RUN "sub/a.in" 1', 'RUN "Containerfile.in"']
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
-def test_any_text_gives_lines_or_an_error_with_a_place(text: str) -> None:
-    with suppress(ContainerfileError):
-        done = preprocess(text.encode(), "f.in", context=None)
-        assert len(done.source.lines) == len(done.source.places)
 
 
 def test_conditions(tmp_path: Path) -> None:
