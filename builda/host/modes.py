@@ -294,7 +294,7 @@ def hold_memory(place: str) -> int | None:
     in such a tmpfs. Must be called while this process has one thread.
     """
     from builda.linux import syscalls as sys_
-    from builda.linux.memory import available
+    from builda.linux.free_memory import available
 
     size = available() // 2  # the other half is for what commands do
     if size < _LEAST_MEMORY:

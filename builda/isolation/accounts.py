@@ -1,4 +1,4 @@
-"""Users and groups as the image knows them: `user[:group]` to numbers, by its own /etc/passwd and /etc/group."""
+"""Users and groups of an image: `user[:group]` to numbers, by /etc/passwd and /etc/group in its root file system."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from builda.isolation.spec import User
 from builda.linux import syscalls as sys_
 from builda.linux.regular import open_regular
 
-_LIMIT = 16 << 20  # an image that has more than this to say about its users is not a good one
+_LIMIT = 16 << 20  # bytes read of each file: the image may be hostile
 LARGEST_ID = 0xFFFFFFFE
-"""The kernel's id 4294967295 means "leave it as it is": who became it would stay root."""
+"""The id above, 4294967295, means "do not change" to setresuid(2): a command that asked for it would stay root."""
 
 
 class Account(NamedTuple):
@@ -39,7 +39,7 @@ def is_number(text: str) -> bool:
 
 
 def parse_id(text: str) -> int:
-    """The user or group id that a number is; InvalidValue for one that no user or group can have."""
+    """The number of a user or group id; InvalidValue if it is larger than any id."""
     number = _number(text)
     if number > LARGEST_ID:
         raise InvalidValue(f"not a user or group id: {text[:40]}", hint=f"ids are numbers from 0 to {LARGEST_ID}")
@@ -47,17 +47,17 @@ def parse_id(text: str) -> int:
 
 
 def _number(text: str) -> int:
-    """A number of any length; more digits than an id has make one that is too large."""
+    """The number; LARGEST_ID + 1 for more digits than any id has (int() refuses very long texts)."""
     return int(text) if len(text) <= 20 else LARGEST_ID + 1
 
 
 def resolve_user(root: int, text: str, additional: tuple[str, ...] = ()) -> User:
     """The identity that `user[:group]` means in the tree at `root`; "" is root.
 
-    A name must be in /etc/passwd (/etc/group), a number need not. Without a group the user has its own and those it is
-    a member of; with one, only that. `additional` groups come on top. The first group is among the supplementary ones
-    too: a command that could leave its group through a setgid file would reach what is closed to that group
-    (CVE-2022-2990). NotFound says what is missing, InvalidValue which id is none.
+    A name must be in /etc/passwd (/etc/group), a number need not be. Without a group the user gets the group of its
+    entry and all groups that list it as a member; with one, only that. `additional` groups are added in both cases.
+    The primary group is among the supplementary ones too: else a command could drop it by a setgid file, and reach
+    files whose mode denies that group (CVE-2022-2990). NotFound for an unknown name, InvalidValue for an impossible id.
     """
     name, colon, group = text.partition(":")
     if colon and not group:
@@ -72,13 +72,14 @@ def resolve_user(root: int, text: str, additional: tuple[str, ...] = ()) -> User
 
 
 def home_directory(root: int, uid: int) -> str:
-    """Where the user lives by the tree's /etc/passwd; "/" when it does not say, as container engines have it."""
+    """The home directory by the tree's /etc/passwd; "/" if it has no entry, as in other container engines."""
     found = next((account for account in _accounts(root) if account.uid == uid), None)
     return (found.home if found else "") or "/"
 
 
 def _account(root: int, name: str) -> Account:
-    """A number is a number even if an account has it for a name, as in chown(1) with `+`, and as Docker reads it."""
+    """The entry for a name or number. Digits are always a number, even if an account has them as its name, as in
+    Docker."""
     accounts = _accounts(root)
     if is_number(name):
         uid = parse_id(name)
@@ -139,7 +140,7 @@ def _groups(root: int) -> tuple[Group, ...]:
 
 
 def _lines(root: int, path: str, count: int) -> list[list[str]]:
-    """The well-formed lines of a colon-separated file; none when there is no such file."""
+    """The fields of the well-formed lines of a colon-separated file; empty if there is no such file."""
     try:
         fd = open_regular(sys_.openat2(root, path, os.O_PATH), path)
     except OSError as error:
@@ -151,5 +152,5 @@ def _lines(root: int, path: str, count: int) -> list[list[str]]:
     with open(fd, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         text = file.read(_LIMIT)
     rows = (line.strip().split(":") for line in text.split("\n") if not line.startswith("#"))
-    # A last field that is empty may lack its colon too.
+    # The last field may be missing together with its colon.
     return [[*row, ""][:count] for row in rows if len(row) >= count - 1]

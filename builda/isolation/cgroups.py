@@ -1,6 +1,7 @@
-"""Memory and cpu limits of a run, by a cgroup (version 2) of its own.
+"""Limits of memory and processor time for a run: each run with limits gets a cgroup (version 2) of its own.
 
-A cgroup is named after the process that made it, so that the next user of limits removes what a killed one left.
+The cgroup's name holds the identity of the builda process that made it. If that process is killed, the next run with
+limits sees that it is gone and removes the cgroup.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _HINT = "limits need a cgroup v2 hierarchy that this process may write; leave ou
 def limited(resources: Mapping[str, int | str], parent: str | None) -> Iterator[str]:
     """The directory of a new cgroup with these limits, below `parent` (a path in the hierarchy) if given.
 
-    IsolationUnavailable when a limit cannot be enforced: none is ever ignored. The cgroup is gone after the block.
+    IsolationUnavailable if a limit cannot be enforced: no limit is ever ignored. The cgroup is removed after the block.
     """
     files = cgroup_files(resources)
     mount = next(procfs.mounts("cgroup2"), None)
@@ -45,14 +46,15 @@ def limited(resources: Mapping[str, int | str], parent: str | None) -> Iterator[
             _write_limit(path, name, value)
         yield path
     finally:
-        with suppress(OSError):  # busy for a moment while the kernel ends the last process: the next sweep has it
+        with suppress(OSError):  # EBUSY while the kernel ends the last process: the next sweep removes it
             os.rmdir(path)
 
 
 def cgroup_files(resources: Mapping[str, int | str]) -> tuple[tuple[str, str], ...]:
-    """The files of a cgroup and what to write there, for limits named as in `RunOptions`.
+    """Pairs of a file of the cgroup and the text to write to it, for limits named as in `RunOptions`.
 
-    Docker's numbers are translated: shares (2 to 262144) to a weight (1 to 10000), memory plus swap to swap alone.
+    cgroup version 2 has other numbers than Docker: shares (2 to 262144) become a weight (1 to 10000), and the limit on
+    memory and swap together becomes one on swap alone. InvalidValue for limits that contradict each other.
     """
     known = {"memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems"}
     if unknown := sorted(set(resources) - known):
@@ -87,7 +89,8 @@ def _limit(value: int) -> str:
 
 
 def _base(mount_point: str, needed: frozenset[str], parent: str | None) -> str:
-    """Where the new cgroup goes: below `parent`, else near our own, where the controllers it needs can be had."""
+    """The directory for the new cgroup: `parent` if given, else the nearest of this process's cgroup and those above
+    it that can give its children the controllers `needed`."""
     if parent is not None:
         candidates = [os.path.join(mount_point, parent.strip("/"))]
         with suppress(OSError):
@@ -105,7 +108,7 @@ def _base(mount_point: str, needed: frozenset[str], parent: str | None) -> str:
 
 
 def _enable(path: str, needed: frozenset[str]) -> bool:
-    """Whether children of this cgroup have the controllers, given to them if need be."""
+    """Give children of this cgroup the controllers; False if the kernel refuses."""
     control = os.path.join(path, "cgroup.subtree_control")
     try:
         with open(control, encoding="ascii") as file:
@@ -127,9 +130,9 @@ def _write_limit(path: str, name: str, value: str) -> None:
 
 
 def _sweep(base: str) -> None:
-    """Remove the cgroups of builda processes that are no more."""
+    """Remove the cgroups of builda processes that have ended."""
     for name in os.listdir(base):
         owner = re.fullmatch(_PREFIX + r"(\d+)-(\d+)-[0-9a-f]+", name)
         if owner and not is_alive(int(owner[1]), int(owner[2])):
-            with suppress(OSError):  # another process was faster
+            with suppress(OSError):  # another builda removed it first
                 os.rmdir(os.path.join(base, name))

@@ -1,6 +1,6 @@
 """Isolation by chroot, for places without pid or network namespaces.
 
-The command has a mount tree and a host name of its own, but the caller's processes, network and ipc: no confinement.
+The command has its own mount tree and host name. It shares the caller's processes, network and ipc: it is not confined.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class ChrootIsolation:
-    """A mount and a UTS namespace, and chroot(2); proc and sys are the caller's."""
+    """A mount and a UTS namespace, and chroot(2). /proc and /sys are binds of the caller's."""
 
     def __init__(self, kind: Kind, *, cache: Path | None = None) -> None:
         self.kind = kind
         self._cache = cache
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
-        """See `Isolation.run`. Limits and networks of its own are refused, never ignored."""
+        """See `Isolation.run`. IsolationUnavailable for limits and for a network of the command's own."""
         check_confinement(sandbox)
         sandbox = shared(sandbox)
         checked = check(process, sandbox, self.kind, self._cache)
@@ -41,7 +41,7 @@ def shared(sandbox: Sandbox) -> Sandbox:
 
 
 def check_confinement(sandbox: Sandbox) -> None:
-    """IsolationUnavailable for what takes a namespace or a cgroup of the command's own."""
+    """IsolationUnavailable if the sandbox asks for a network namespace or a cgroup of the command's own."""
     if sandbox.network == "none" or sandbox.network.startswith("ns:"):
         raise IsolationUnavailable(
             f"chroot isolation has the caller's network: {sandbox.network}", hint="use --network host"

@@ -32,7 +32,7 @@ _NATIVE = Method()
 
 
 def check(process: Process, sandbox: Sandbox, kind: Kind, cache: Path | None) -> Checked:
-    """What this run takes from this process and the kernel; an error names what they cannot give."""
+    """Find what the run needs of this process and the kernel. An error names what they cannot give."""
     from builda.isolation.relay_program import relay_command
     from builda.linux.seccomp import filter_program
     from builda.linux.userns import in_user_namespace
@@ -52,7 +52,11 @@ def check(process: Process, sandbox: Sandbox, kind: Kind, cache: Path | None) ->
 
 
 def run_child(command: Process, sandbox: Sandbox, emit: Emit, *, checked: Checked, method: Method = _NATIVE) -> int:
-    """Start the child, follow it, and return the status of the command; nothing of it is left then."""
+    """Start the child, follow it, and return the command's exit status. No process of the run is left afterwards.
+
+    CommandFailed if the command cannot be executed or the kernel killed it for lack of memory, KeyboardInterrupt if the
+    user interrupted it.
+    """
     from builda.isolation.streams import Streams
 
     forward = process.can_forward()
@@ -88,7 +92,7 @@ def run_child(command: Process, sandbox: Sandbox, emit: Emit, *, checked: Checke
     if failure is not None:
         raise failure
     if status == 128 + signal.SIGINT and signal.SIGINT in received:
-        raise KeyboardInterrupt  # the user's wish, not a failure of the command
+        raise KeyboardInterrupt  # the user asked for it: the command did not fail
     if status and kills.happened():
         raise CommandFailed(oom.described(status), status=status, hint=kills.way_out(), command=command.args)
     return status
@@ -104,8 +108,11 @@ def _limits(stack: ExitStack, sandbox: Sandbox) -> str | None:
 
 
 def _served(stack: ExitStack, sandbox: Sandbox) -> tuple[Sandbox, dict[int, int]]:
-    """Start the programs that serve mounts of the sandbox; the sandbox with mounts that exist instead, and their
-    descriptors by those that the child gets. The child cannot start them: they would be in the command's namespaces."""
+    """Start fuse-overlayfs for the mounts that it serves.
+
+    Returns the sandbox with these mounts replaced by detached ones, and their descriptors: child's number -> ours. The
+    child cannot start the programs: they would be in the command's namespaces.
+    """
     made: dict[int, int] = {}
 
     def handed(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
@@ -135,7 +142,7 @@ def _serve(stack: ExitStack, mount: Mount) -> int:
 
 
 def _start(stack: ExitStack, wire: Wire, streams: Streams, mounts: dict[int, int]) -> tuple[int, int, int]:
-    """(reports, pid, go): the child started, our copies of its descriptors closed."""
+    """Start the child: (descriptor of its reports, pid, descriptor that tells it to go on)."""
     with ExitStack() as theirs:
         spec = _owned(theirs, os.memfd_create("builda-spec"))
         with open(os.dup(spec), "wb") as file:
@@ -153,7 +160,7 @@ def _start(stack: ExitStack, wire: Wire, streams: Streams, mounts: dict[int, int
             **mounts,
         }
         executable = None
-        with suppress(OSError):  # the child will say what is not allowed
+        with suppress(OSError):  # without the right to mount, the child fails and names what it needs
             descriptors[_PYTHON] = _owned(theirs, read_only_python())
             executable = f"/proc/self/fd/{_PYTHON}"
         argv = [sys.executable, "-IS", _CHILD]
@@ -163,14 +170,14 @@ def _start(stack: ExitStack, wire: Wire, streams: Streams, mounts: dict[int, int
 
 
 def read_only_python() -> int:
-    """The interpreter on a read-only mount of its own: through /proc/self/exe a command could else overwrite it."""
+    """The interpreter on a read-only mount: else a command could write to it by /proc/self/exe (CVE-2019-5736)."""
     fd = sys_.open_tree(sys_.AT_FDCWD, sys.executable, sys_.OPEN_TREE_CLONE)
     sys_.mount_setattr(fd, "", sys_.AT_EMPTY_PATH, attr_set=sys_.MOUNT_ATTR_RDONLY)
     return fd
 
 
 def interpreter_environment() -> dict[str, str]:
-    """What the interpreter needs to start, and nothing else of ours."""
+    """The variables that the interpreter needs to start. No others: the child must not depend on the caller's."""
     return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
 
 
@@ -181,7 +188,8 @@ def _owned(stack: ExitStack, fd: int) -> int:
 
 @contextmanager
 def _ended(pid: int) -> Iterator[Callable[[], int]]:
-    """Gives a function that waits for the child; the child is killed if the block ends without."""
+    """Yield a function that waits for the child and returns its exit status. The block kills a child it did not wait
+    for."""
     waited = False
 
     def wait() -> int:
@@ -199,7 +207,7 @@ def _ended(pid: int) -> Iterator[Callable[[], int]]:
 
 
 def _follow(reader: int, pid: int, go: int, stack: ExitStack) -> BuildaError | None:
-    """Read what the child reports until the command is executed (None) or cannot be."""
+    """Read the child's reports until the command is executed (None), or the error that says why it cannot be."""
     ready = False
     failure = None
     for message in _messages(reader):
@@ -221,7 +229,7 @@ def _messages(reader: int) -> Iterator[tuple[Any, ...]]:
         while header := file.read(4):
             size = int.from_bytes(header, "little")
             data = file.read(size)
-            if len(data) < size:  # killed in the middle of it
+            if len(data) < size:  # the child was killed while it wrote
                 return
             yield marshal.loads(data)
 
@@ -236,7 +244,10 @@ def _error(kind: str, message: str, hint: str | None, status: int | None) -> Bui
 
 
 def _checked_capabilities(names: tuple[str, ...]) -> int:
-    """The set as bits; what this process cannot give must be among the defaults, or all (`ALL`) have been asked for."""
+    """The capabilities as bits. IsolationUnavailable if the caller asked for one that this process lacks.
+
+    The default ones and those of `ALL` may be missing: the command gets what there is.
+    """
     held = sys_.capget()[1]
     wanted = caps.to_bits(names)
     lacking = caps.from_bits(wanted & ~held & ~caps.to_bits(caps.DEFAULT))

@@ -1,7 +1,7 @@
-"""Mount points that a run had to make in the rootfs, taken away again so that no layer records them.
+"""Mount points that a run had to make in the root file system: they are removed, so that no layer records them.
 
-The child appends to the file two lines for each: before it makes the mount point (with its parent's time then) and
-after. A crash between leaves at most a line too many.
+`child.mountpoints` writes the record: one line before it makes a mount point, with the parent's time at that moment,
+and one after. A crash in between leaves at most a line without a mount point.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import NamedTuple
 from builda.linux import syscalls as sys_
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
-# Something was put there or mounted there: it is no stub any more.
+# It holds something or is mounted on: it is a mount point of builda's no longer.
 _USED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY})
 
 
 class Stub(NamedTuple):
-    """One mount point: `before` and `after` are its parent's mtime, `after` None when it may never have been made."""
+    """One mount point. `before` and `after` are its parent's mtime in ns; `after` is None if a crash came between."""
 
     path: str
     directory: bool
@@ -32,8 +32,8 @@ class Stub(NamedTuple):
 def remove_stubs(root: int, path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Remove the mount points recorded in the file `path` that are still empty from the tree at `root`.
 
-    A parent that nothing else changed has its old mtime again. The file is removed last; no file means nothing to do,
-    so this may be repeated after a crash at any point. Returns what was removed.
+    Returns the removed paths. A parent that nothing else changed gets its old mtime back. The file is removed last, so
+    a call after a crash at any point finishes the work; without the file there is nothing to do.
     """
     try:
         with open(path, "rb") as file:
@@ -47,7 +47,7 @@ def remove_stubs(root: int, path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def parse_stubs(data: bytes) -> tuple[Stub, ...]:
-    """The stubs in the order they were made; a last line that a crash cut short is left out (its stub was not made)."""
+    """The records in order. A last line without its newline is left out: the crash came before the mount point."""
     found: dict[str, Stub] = {}
     for line in data.split(b"\n")[:-1]:
         entry = json.loads(line)

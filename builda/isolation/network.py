@@ -1,9 +1,10 @@
 """Private networks: a bridge of builda's own, one veth pair for each run, and masquerading through nftables.
 
-The kernel holds all state. A run's lease is its veth: the host's end is named after the last number of the address, its
-other end dies with the run's network namespace, whatever kills that. Bridge and rules are made by the first run, which
-takes 0.2 s, and stay for the next ones, as those of other container tools do, until `builda prune` or a restart. A lock
-file orders those who attach and those who take the bridge away. pyroute2 is imported inside the functions that use it.
+The kernel holds all state. The lease of an address is the veth: the name of the host's end holds the last number of
+the address, and the kernel removes both ends with the run's network namespace, whatever ends that. The first run makes
+the bridge and the rules, which takes 0.2 s. They stay for the next runs until `builda prune` or a restart, as those of
+other container tools do. A lock file keeps runs that attach and a prune that removes the bridge apart. pyroute2 takes
+long to import, so the functions that use it import it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 BRIDGE = "builda0"
 TABLE = "builda"
-_COMPLETE = "complete"  # an empty chain of the table, made last: with it, all the rules are there
+_COMPLETE = "complete"  # an empty chain of the table that is made last: if it exists, all rules exist
 _PORT = "builda-"
 _LOCAL = b"\x02\x42"  # a MAC address that is locally administered
 _LOCK = Path("/run/builda/network.lock")  # one for the machine: runs of all stores share the bridge
@@ -36,7 +37,7 @@ _HINT = "use --network host or --network none"
 
 
 class Connection(NamedTuple):
-    """What the interface in a command's namespace is given, each as the four bytes of network order."""
+    """The settings of the interface in the command's namespace: four bytes each, in network order."""
 
     address: bytes
     netmask: bytes
@@ -44,23 +45,23 @@ class Connection(NamedTuple):
 
 
 def connect(pid: int, lock: Path | None = None) -> Connection:
-    """Give the network namespace of process `pid` an eth0 that leads to the world, still to be configured in there.
+    """Put an eth0 that leads to the world into the network namespace of process `pid`, which configures it.
 
-    It is gone with the namespace. NetworkUnavailable when this cannot be had, naming what failed.
+    The interface ends with the namespace. NetworkUnavailable names what failed.
     """
     with _in_words(), _locked(lock or _LOCK):
         return _add_port(*_bridge(), pid)
 
 
 def host_address(lock: Path | None = None) -> str:
-    """The machine's address as commands in private networks see it. NetworkUnavailable as `connect`."""
+    """The machine's address as commands in private networks see it. NetworkUnavailable as for `connect`."""
     with _in_words(), _locked(lock or _LOCK):
         _, address, _ = _bridge()
     return ".".join(map(str, address))
 
 
 def _bridge() -> tuple[int, bytes, bytes]:
-    """The bridge's index, address and netmask; it and its rules are made if need be."""
+    """The bridge's index, address and netmask. Makes the bridge and its rules if they do not exist."""
     there = _lasting()
     if there is None:
         with _routes() as routes:
@@ -73,7 +74,7 @@ def _bridge() -> tuple[int, bytes, bytes]:
 
 @contextmanager
 def _in_words() -> Iterator[None]:
-    """What the kernel refuses is a NetworkUnavailable."""
+    """Raise NetworkUnavailable for errors of the kernel, also those that pyroute2 has its own class for."""
     try:
         yield
     except Exception as error:
@@ -83,7 +84,7 @@ def _in_words() -> Iterator[None]:
 
 
 def remove_unused(lock: Path | None = None) -> bool:
-    """Take away the bridge and table; whether they were there and nobody used them any more."""
+    """Remove the bridge and the table if no run uses them; True if it did."""
     try:
         if_nametoindex(BRIDGE)
     except OSError:  # no such interface
@@ -94,7 +95,7 @@ def remove_unused(lock: Path | None = None) -> bool:
 
 
 def _lasting() -> tuple[int, bytes, bytes] | None:
-    """The bridge's index, address and netmask; None when it or its rules are still to be made."""
+    """The bridge's index, address and netmask; None if it or its rules do not exist."""
     try:
         index = if_nametoindex(BRIDGE)
     except OSError:  # no such interface
@@ -128,7 +129,7 @@ def _routes() -> Any:
 
 
 def _make_bridge(routes: Any) -> None:
-    """The bridge and its rules, also where a crash or somebody's flush left it without some of them."""
+    """Make the bridge and its rules, also if a crash or a flush of the rules left a part of them."""
     bridge = _index(routes, BRIDGE)
     if bridge is not None:
         subnet = _subnet_of(routes, bridge)
@@ -146,7 +147,7 @@ def _make_bridge(routes: Any) -> None:
 
 
 def _set_up(routes: Any, bridge: int, subnet: ipaddress.IPv4Network) -> None:
-    """Bridge up, forwarding on, and last what `_lasting` looks for: masquerading."""
+    """Set the bridge up, switch forwarding on, and make the table last: `_lasting` looks for it."""
     routes.link("set", index=bridge, state="up")
     forward = Path("/proc/sys/net/ipv4/ip_forward")
     if forward.read_text().strip() != "1":
@@ -166,7 +167,7 @@ def _subnet_of(routes: Any, bridge: int) -> ipaddress.IPv4Network | None:
 
 
 def _free_subnet(routes: Any) -> ipaddress.IPv4Network:
-    """The first of our subnets that overlaps no route of the machine but the default one."""
+    """The first subnet of _SUBNETS that overlaps no route of the machine except the default one."""
     import ipaddress
 
     used = []
@@ -181,7 +182,10 @@ def _free_subnet(routes: Any) -> ipaddress.IPv4Network:
 
 
 def _add_port(bridge: int, gateway: bytes, netmask: bytes, pid: int) -> Connection:
-    """A veth pair from the bridge into the namespace of `pid`; the kernel refuses a name, so an address, twice."""
+    """Make a veth pair from the bridge into the namespace of `pid`.
+
+    The kernel refuses a name that exists. Names hold the address, so no address is given twice.
+    """
     for number in range(gateway[3] + 1, 255):
         address = gateway[:3] + bytes((number,))
         try:
@@ -189,7 +193,7 @@ def _add_port(bridge: int, gateway: bytes, netmask: bytes, pid: int) -> Connecti
                 f"{_PORT}{number}",
                 master=bridge,
                 peer="eth0",
-                peer_address=_LOCAL + address,  # the same for the same address: what neighbours remember stays true
+                peer_address=_LOCAL + address,  # derived from the address, so that ARP caches of neighbours stay right
                 peer_pid=pid,
             )
         except FileExistsError:
@@ -212,7 +216,7 @@ def _index(routes: Any, name: str) -> int | None:
 
 
 def _add_table(subnet: ipaddress.IPv4Network) -> None:
-    """table ip builda: what leaves the subnet for elsewhere takes the machine's address."""
+    """Make the table `ip builda`: packets that leave the subnet get the machine's address."""
     from pyroute2.nftables.expressions import ipv4addr, masq
 
     outwards = _is_bridge(_OIFNAME, equal=False)
@@ -228,7 +232,8 @@ def _add_table(subnet: ipaddress.IPv4Network) -> None:
 def _let_forward(nft: Any) -> None:
     """Accept the bridge's packets where a firewall (Docker's, ufw's) drops what it does not know of.
 
-    No table of ours can: a packet must pass every one. The rules are such as iptables writes, so it can show them.
+    A separate table cannot do this: every base chain must accept the packet. The rules have the form that iptables
+    writes, so that it can list them.
     """
     from pyroute2.nftables.expressions import genex, verdict
 
@@ -244,7 +249,7 @@ def _let_forward(nft: Any) -> None:
 
 
 def _forget_forward(nft: Any) -> None:
-    """Take our rules out of other tables again."""
+    """Remove builda's rules from other tables."""
     for rule in nft.get_rules():
         if rule.get_attr("NFTA_RULE_TABLE") != TABLE and _BRIDGE_NAME in _compared(rule):
             with _gone_already():
@@ -267,7 +272,7 @@ def _is_bridge(key: int, *, equal: bool) -> list[Any]:
 
 
 def _compared(rule: Any) -> list[bytes]:
-    """The values that a rule compares with."""
+    """The values in the comparisons of a rule."""
     values = []
     for expression in rule.get_attr("NFTA_RULE_EXPRESSIONS") or ():
         data = expression.get_attr("NFTA_EXPR_DATA")
@@ -285,7 +290,7 @@ def _delete_table() -> None:
 
 @contextmanager
 def _gone_already() -> Iterator[None]:
-    """What is to be deleted may be gone: others write rules too."""
+    """Ignore ENOENT of a deletion: other programs change rules too."""
     try:
         yield
     except Exception as error:
@@ -300,7 +305,7 @@ def _nftables() -> Any:
 
 
 def _is_kernel_error(error: Exception) -> bool:
-    """pyroute2's NetlinkError carries the errno as `code`, and is no OSError."""
+    """pyroute2's NetlinkError is no OSError and has the errno as `code`."""
     return isinstance(error, OSError) or isinstance(getattr(error, "code", None), int)
 
 

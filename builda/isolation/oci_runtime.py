@@ -1,7 +1,7 @@
-"""Isolation by an OCI runtime: writes a bundle (runtime-spec config.md) and has crun or runc run it.
+"""Isolation by an OCI runtime: builda writes a bundle (runtime-spec config.md), and crun or runc runs it.
 
-builda's child first makes a mount namespace where the rootfs is mounted and the bundle is a tmpfs, and a pid namespace
-that takes the runtime and all its container along when builda is killed.
+builda's child first makes a mount namespace, mounts the root there, and puts the bundle on a tmpfs. It also makes a pid
+namespace: if builda is killed, the kernel ends the runtime and its container with that namespace.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _STANDARD_NODES = tuple(f"/dev/{name}" for name in NODES)
 
 
 class OciIsolation:
-    """`runtime` (a name or path, else crun or runc from PATH) runs the command; `flags` go before its `run`."""
+    """Runs commands by `runtime`: a name or path, else crun or runc from PATH. `flags` come before its word `run`."""
 
     def __init__(
         self, kind: Kind, *, runtime: str | None = None, flags: tuple[str, ...] = (), cache: Path | None = None
@@ -56,7 +56,7 @@ class OciIsolation:
         (scratch / "log.json").unlink(missing_ok=True)
         identifier = "-".join(("builda", *map(str, process_identity()), os.urandom(4).hex()))
         config = bundle_config(process, sandbox, f"/{identifier}", files=_write_files(sandbox, scratch))
-        if in_user_namespace():  # runc does without a cgroup that it may not make, unless one is named
+        if in_user_namespace():  # runc fails if it may not make a cgroup that is named, and else goes on without
             del config["linux"]["cgroupsPath"]
         elif not shows_devices(process) and (words := _about_devices(sandbox, filtered=self._filters_devices())):
             config["hooks"] = {"createContainer": [_hook(f"{sandbox.scratch}/rootfs", words)]}
@@ -201,7 +201,7 @@ def _linux(process: Process, sandbox: Sandbox, cgroups_path: str) -> dict[str, A
 
 
 def _namespaces(wanted: Mapping[str, str]) -> list[dict[str, str]]:
-    """No network one: the child has made or joined it already, and the runtime's is the child's."""
+    """`linux.namespaces` of the configuration. None for the network: the child has entered it before the runtime."""
     entries = [{"type": "mount"}]
     for kind in ("pid", "ipc", "uts", "cgroup"):
         value = wanted.get(kind, "private")
@@ -214,7 +214,7 @@ def _namespaces(wanted: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _system_mounts(sandbox: Sandbox) -> list[dict[str, Any]]:
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
-    # A new sysfs shows a network namespace, which must then be of the same user namespace.
+    # The kernel makes a new sysfs only where the network namespace belongs to the same user namespace.
     bound = in_user_namespace() and sandbox.network == "host"
     rows = [
         ("/proc", "proc", "proc", _INERT),
@@ -249,7 +249,7 @@ def _mount(mount: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _bound(number: int, mount: Mount, scratch: str) -> tuple[Any, ...]:
-    """What a runtime cannot mount is mounted into the bundle by the child (`rootfs.Tree`)."""
+    """The mount as the runtime gets it. What it cannot mount itself, the child has mounted in the bundle."""
     if not detached.is_handed(mount):
         return tuple(mount)
     words = tuple(word for word in mount.options if word in detached.ATTRIBUTES)
@@ -315,7 +315,7 @@ def _write_files(sandbox: Sandbox, scratch: Path) -> tuple[tuple[str, str], ...]
 
 
 def _mount_points(sandbox: Sandbox) -> tuple[tuple[str, bool], ...]:
-    """(path, is a directory) of what the runtime would else make in the rootfs without saying so."""
+    """(path, is a directory) of the mount points in the root. The runtime would make missing ones without a record."""
     points = [(path, True) for path in ("/proc", "/dev", "/sys")]
     points += [(path, False) for path in sandbox.files]
     points += [(file.target, False) for file in sandbox.memory_files]
@@ -329,7 +329,7 @@ def _mount_points(sandbox: Sandbox) -> tuple[tuple[str, bool], ...]:
 
 
 def _device_filter_works() -> bool:
-    """crun's needs cgroup v2 alone, and to raise RLIMIT_MEMLOCK."""
+    """Whether crun's device filter works here: it needs cgroup v2 alone, and the right to raise RLIMIT_MEMLOCK."""
     from builda.linux.syscalls import capget
 
     may_raise = not caps.missing(capget()[0], "CAP_SYS_RESOURCE")
@@ -337,7 +337,7 @@ def _device_filter_works() -> bool:
 
 
 def _failure(log: Path, command: str) -> BuildaError | None:
-    """What the runtime said when it was not the command that failed."""
+    """The error that the runtime logged; None if it logged none, so that the command itself failed."""
     with suppress(FileNotFoundError):
         for line in log.read_text(errors="replace").splitlines():
             with suppress(ValueError):
@@ -350,17 +350,17 @@ def _failure(log: Path, command: str) -> BuildaError | None:
 def _read_failure(said: str, command: str) -> BuildaError | None:
     if "not found in $PATH" in said or ("exec" in said and "no such file or directory" in said.lower()):
         return CommandFailed(f"no such command in the container: {command}", status=127, hint=said)
-    # crun says the last of a directory
+    # The last is what crun says of a directory.
     denied = "permission denied" in said.lower() or said.startswith("open executable: Operation not permitted")
     if "exec" in said and denied:
         return CommandFailed(f"not executable: {command}", status=126, hint=said)
     if "hybrid mode" in said:
-        return None  # crun's remark about cgroups, an error only by name
+        return None  # crun logs this remark about cgroups as an error and goes on
     return IsolationUnavailable(f"the OCI runtime failed: {said}")
 
 
 def sweep_cgroups(identifier: str | None = None) -> None:
-    """Remove the cgroups that a runtime made for a run that is over: `identifier`, or any of a dead builda process."""
+    """Remove cgroups that runtimes left: of the run `identifier`, and of builda processes that have ended."""
     root = Path("/sys/fs/cgroup")
     for path in (*root.glob("builda-*"), *root.glob("*/builda-*")):
         words = path.name.split("-")

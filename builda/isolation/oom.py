@@ -1,23 +1,22 @@
-"""Whether the kernel killed something of a command for lack of memory: its cgroup counts that.
+"""Whether the kernel killed a process of a command because memory ran out: the command's cgroup counts these kills.
 
-Both hierarchies are read, version 2 (memory.events) and 1 (memory.oom_control). Where neither is in sight nothing is
-said: a signal alone does not tell who sent it.
+Both hierarchies are read, version 2 (memory.events) and 1 (memory.oom_control). Where neither is mounted there is no
+answer: exit status 137 alone does not tell whether the kernel or another process sent SIGKILL.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import NamedTuple
 
 from builda.linux import procfs
 
 _NO_LIMIT = 1 << 60
-"""Version 1 writes the largest number of pages where there is no limit."""
+"""Bytes. cgroup version 1 says "no limit" by the largest number of pages, which lies above."""
 
 
 class _Cgroup(NamedTuple):
-    """A cgroup with memory accounting; `top` is where its hierarchy is mounted."""
+    """A cgroup with memory accounting. `top` is the mount point of its hierarchy, the others are names of its files."""
 
     path: str
     top: str
@@ -26,18 +25,18 @@ class _Cgroup(NamedTuple):
 
 
 class Kills:
-    """The count of kills in a cgroup (None: the caller's own) from now on."""
+    """Counts the kills in a cgroup (None: the caller's own) from now on."""
 
     def __init__(self, cgroup: str | None) -> None:
         self._cgroup = _own() if cgroup is None else _version_2(cgroup, cgroup)
         self._before = self._count()
 
     def happened(self) -> bool:
-        """Whether there was one since this was made."""
+        """Whether the kernel killed a process since this object was made."""
         return self._count() > self._before
 
     def way_out(self) -> str:
-        """What to do about it, with the limit if one is set."""
+        """The hint for the user. It names the limit of the cgroup if there is one."""
         found = self._limit()
         if found is None:
             return "the machine has too little memory; --jobs and the command's own parallelism need less when lower"
@@ -46,20 +45,20 @@ class Kills:
     def _count(self) -> int:
         if self._cgroup is None:
             return 0
-        for line in _read(os.path.join(self._cgroup.path, self._cgroup.counter)).splitlines():
+        for line in procfs.contents(os.path.join(self._cgroup.path, self._cgroup.counter)).splitlines():
             name, _, value = line.partition(" ")
             if name == "oom_kill":
                 return int(value)
         return 0
 
     def _limit(self) -> int | None:
-        """The lowest limit of the cgroup and those above it."""
+        """The lowest limit of the cgroup and of those above it, in bytes; None if there is none."""
         if self._cgroup is None:
             return None
         found: list[int] = []
         path = self._cgroup.path
         while True:
-            text = _read(os.path.join(path, self._cgroup.limit)).strip()
+            text = procfs.contents(os.path.join(path, self._cgroup.limit)).strip()
             found += [int(text)] if text.isdigit() and int(text) < _NO_LIMIT else []
             if path == self._cgroup.top or path == "/":
                 return min(found, default=None)
@@ -67,7 +66,7 @@ class Kills:
 
 
 def described(status: int) -> str:
-    """How a command ended of which something was killed."""
+    """The error message for a command that ended with `status` after such a kill."""
     if status == 137:
         return "command was killed for lack of memory"
     return f"command failed with exit status {status}, and something it ran was killed for lack of memory"
@@ -78,7 +77,7 @@ def _version_2(path: str, top: str) -> _Cgroup:
 
 
 def _own() -> _Cgroup | None:
-    """The cgroup of this process, as far as it is mounted."""
+    """The cgroup of this process; None if its hierarchy is not mounted."""
     own = procfs.cgroups()
     found: _Cgroup | None = None
     for mount in procfs.mounts("cgroup"):
@@ -88,9 +87,3 @@ def _own() -> _Cgroup | None:
         if mount.kind == "cgroup2" and procfs.VERSION_2 in own and found is None:
             found = _version_2(procfs.shown_cgroup(mount, own[procfs.VERSION_2]), mount.point)
     return found
-
-
-def _read(path: str) -> str:
-    with suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
-    return ""

@@ -1,8 +1,9 @@
-"""Isolation in a plain directory, for places where nothing can be mounted: chroot(2), with /proc and /dev served.
+"""Isolation in a plain directory, for places where nothing can be mounted: chroot(2) and a supervisor.
 
-All that a command shall see lies in the tree already. It shares the caller's processes, network, ipc and host name, and
-can read whatever the caller can; writes are confined to the tree where the kernel has Landlock. Calls can be served by
-whoever may not mount only if the command gives up rights that setuid files would give (no_new_privs).
+The builder has put all that the command needs into the tree (`builder.run.emulated_mounts`). The command shares the
+caller's processes, network, ipc and host name, and can read whatever the caller can. Where the kernel has Landlock,
+the command writes in the tree only. The supervisor (`child.proc_server`) answers calls that name /proc and /dev.
+Without CAP_SYS_ADMIN the kernel takes its filter only from a process with no_new_privs, so setuid files give no rights.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ _ALL_SHARED = dict.fromkeys(NAMESPACES, "host")
 
 
 class TreeIsolation:
-    """chroot(2) and a supervisor that answers calls that name something in /proc or /dev."""
+    """chroot(2) into a directory, with a supervisor for /proc and /dev."""
 
     def __init__(self, kind: Kind, *, cache: Path | None = None) -> None:
         self.kind = kind
         self._cache = cache
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
-        """See `Isolation.run`. What the sandbox would mount must be in the tree already."""
+        """See `Isolation.run`. IsolationUnavailable for a sandbox with mounts: they must be in the tree already."""
         check_confinement(sandbox)
         if sandbox.mounts or sandbox.files or sandbox.devices:
-            raise IsolationUnavailable("nothing can be mounted here", hint="what a command needs is put into its tree")
+            raise IsolationUnavailable("nothing can be mounted here", hint="put what the command needs into its tree")
         (root,) = sandbox.rootfs
         # The builder has put them into the tree. The child holds them open for writing, so that no file that is to be
         # executed can be among them (ETXTBSY).

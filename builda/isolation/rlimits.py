@@ -1,4 +1,4 @@
-"""Resource limits of a command, checked against what this process may raise before anything is started."""
+"""Resource limits of a command. They are checked before anything is started: raising one may need a capability."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def checked(limits: tuple[Rlimit, ...]) -> tuple[tuple[str, int, int, int], ...]:
-    """(name, number, soft, hard) of each; InvalidValue or IsolationUnavailable names the limit that cannot be."""
+    """(name, number of RLIMIT_…, soft, hard) of each limit; -1 is unlimited.
+
+    InvalidValue names an unknown or contradictory limit, IsolationUnavailable one that this process may not raise.
+    """
     if not limits:
         return ()
     import resource

@@ -1,4 +1,4 @@
-"""What it takes to run one process, in the words of the OCI runtime-spec (config.md)."""
+"""What a caller says of one process to run and of its sandbox, in the words of the OCI runtime-spec (config.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from builda.linux.userns import IdMap
 
 
-# What container engines hide of /proc and /sys, and what they let be read only.
+# The paths that container engines hide (masked), and those that they make read-only.
 MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",
@@ -43,7 +43,7 @@ class User:
     uid: int
     gid: int
     additional_gids: tuple[int, ...] = ()
-    keep_groups: bool = False  # the caller's groups stay, also those that have no number in a user namespace
+    keep_groups: bool = False  # keep the caller's groups, also those without a number in the user namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Rlimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """What is executed and as whom; `args[0]` is looked up in the PATH of `env` inside the rootfs."""
+    """The command and its identity. `args[0]` is looked up in the PATH of `env`, inside the root file system."""
 
     args: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
@@ -71,12 +71,12 @@ class Process:
     capture: bool = False  # send output to `emit` as CommandOutput instead of the caller's stdout and stderr
     stage: str | None = None
     umask: int = 0o022
-    stop: Stop | None = None  # ends it on request; None: only signals to this process do
+    stop: Stop | None = None  # a request that ends the command; None: only signals to builda end it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device node to be had inside: bound from the host path."""
+    """A device of the host that the command gets at `target`."""
 
     source: str
     target: str
@@ -85,22 +85,22 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryFile:
-    """A read-only file that lies in memory of the sandbox's own, such as a secret: it ends with the command.
+    """A read-only file on a tmpfs of the sandbox, such as a secret: it is gone when the command has ended.
 
-    Where nothing can be mounted it lies in the tree, and goes when the command ends or builda is killed.
+    Where nothing can be mounted it is a file in the tree, which is emptied and removed when the command ends.
     """
 
     target: str
     data: bytes
     mode: int
-    owner: tuple[int, int] | None  # as the command calls it; None: whoever it runs as
+    owner: tuple[int, int] | None  # uid and gid inside; None: root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """Where it runs. `rootfs` mounts the root file system at the place isolation chooses; `mounts` come on top of it.
+    """The surroundings of the command. `rootfs` describes the mounts that make the root, `mounts` those on top of it.
 
-    Targets of `mounts` are paths inside the rootfs and are resolved inside it, never following a link out.
+    Targets of `mounts` are paths inside the root. They are resolved inside it: no link leads out.
     """
 
     rootfs: tuple[Mount, ...]
@@ -112,7 +112,7 @@ class Sandbox:
     devices: tuple[Device, ...] = ()
     namespaces: Mapping[str, str]  # pid, ipc, uts, cgroup, network → "private", "host" or "ns:PATH"
     network: str  # host, none, private or ns:PATH
-    users: tuple[IdMap, IdMap, str | None] | None = None  # a user namespace: maps of uids and gids, and its path if any
+    users: tuple[IdMap, IdMap, str | None] | None = None  # user namespace: uid map, gid map, path of one to join
     hostname: str | None
     seccomp: str | None  # None: builda's default filter; "unconfined"; else the path of a profile
     masked_paths: tuple[str, ...]
@@ -121,8 +121,8 @@ class Sandbox:
     no_pivot: bool = False
     cgroup_parent: str | None = None
     resources: Mapping[str, int | str] = field(default_factory=dict)
-    scratch: str  # an existing private directory of the caller for files, sockets and bundles; removed by the caller
-    stubs: str | None = None  # record here, before making them, the mount points that had to be made in the rootfs
+    scratch: str  # an existing private directory for files, sockets and bundles; the caller removes it
+    stubs: str | None = None  # file that records the mount points that are made in the root; see made_mountpoints
 
 
 class Wanted(NamedTuple):
@@ -161,9 +161,9 @@ class Isolation(Protocol):
         ...
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
-        """Its exit status, 128 + N when signal N ended it.
+        """Run the command and return its exit status, 128 + N if signal N ended it.
 
-        Raises CommandFailed, naming the command, with status 127 when there is no such one and 126 when it cannot be
-        executed, and IsolationUnavailable when the kernel refuses what the sandbox needs, naming that.
+        CommandFailed, naming the command, has status 127 if there is no such command and 126 if it cannot be executed.
+        IsolationUnavailable names what the sandbox needs and the kernel refuses.
         """
         ...

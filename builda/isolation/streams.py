@@ -1,7 +1,7 @@
 """Standard input and output of a command: passed through as descriptors, captured, or relayed to a terminal.
 
-The caller's files are never passed through: by /proc/self/fd a command could open them again and change them. It reads
-a file through a read-only mount, or by a pipe, and writes to one by a pipe; terminals, pipes and sockets it gets.
+Terminals, pipes and sockets of the caller are passed through. Its files are not: by /proc/self/fd a command could open
+them again and change them. The command reads a file from a read-only mount or a pipe, and writes to a file by a pipe.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _CHUNK = 1 << 16
 
 
 class Streams:
-    """`theirs` maps the child's descriptors to ours; `owned` are those we made, for the command's user to have."""
+    """The streams of one run: `theirs` maps the child's descriptors to ours.
+
+    `owned` are the numbers of the pipes that builda made: the child gives them to the command's user.
+    """
 
     def __init__(self, command: Process, emit: Emit) -> None:
         self.theirs: dict[int, int] = {}
@@ -32,10 +35,8 @@ class Streams:
         self._command = command
         self._emit = emit
         self._ours: dict[int, Literal["stdout", "stderr"]] = {}
-        self._files: dict[
-            int, int
-        ] = {}  # the pipes whose bytes go to a file of the caller's, by that file's descriptor
-        self._feed = -1  # the pipe that the caller's file is written to for the command to read
+        self._files: dict[int, int] = {}  # pipe -> descriptor of the caller's file that its bytes go to
+        self._feed = -1  # the pipe by which the command reads the caller's file
         self._mounted = -1
         self._console = -1
         self._master = -1
@@ -59,11 +60,12 @@ class Streams:
         self._stack.close()
 
     def started(self) -> None:
-        """The child has its descriptors: ours of them are closed, so that their end shows."""
+        """Close the child's ends after it started: else builda would never read the end of a pipe."""
         self._started.close()
 
     def relay(self) -> None:
-        """Move bytes until the command and all it started have closed their ends; nothing to do for plain ones."""
+        """Move bytes until the command and all that it started have closed their ends. Streams passed through need
+        nothing."""
         if self._command.terminal:
             self._relay_terminal()
         elif self._ours or self._feed >= 0:
@@ -91,7 +93,7 @@ class Streams:
         self.owned = tuple(fd for fd in self.theirs if self.theirs[fd] != self._mounted)
 
     def _open_files(self) -> None:
-        """One pipe for each file: what is written to one by both streams stays in order."""
+        """Make one pipe for each file of the caller. Both streams share it if they go to one file, so order is kept."""
         first = _is_file(1)
         if first:
             self.theirs[1] = self._pipe("stdout", to=1)
@@ -100,9 +102,9 @@ class Streams:
             self.theirs[2] = self.theirs[1] if same else self._pipe("stderr", to=2)
 
     def _read_only_file(self) -> int | None:
-        """The caller's standard input once more, on a read-only mount of its own; None where that cannot be made.
+        """The caller's standard input opened again on a read-only mount; None if that cannot be made.
 
-        What the command has read is read for the caller too, as if they shared it.
+        Afterwards the caller's file offset is where the command stopped reading, as if both shared the descriptor.
         """
         import fcntl
 
@@ -114,7 +116,7 @@ class Streams:
                 stack.callback(os.close, mount)
                 sys_.mount_setattr(mount, "", sys_.AT_EMPTY_PATH, attr_set=sys_.MOUNT_ATTR_RDONLY)
                 reader = os.open(f"/proc/self/fd/{mount}", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:  # no right to mount, or a file of another mount namespace, or of none
+            except OSError:  # no right to mount, or the file belongs to another mount namespace or to none
                 return None
         os.lseek(reader, os.lseek(0, 0, os.SEEK_CUR), os.SEEK_SET)
         self._stack.callback(os.close, reader)
@@ -123,7 +125,7 @@ class Streams:
         return reader
 
     def _fed(self) -> int:
-        """A pipe that the caller's standard input is written to while the command runs."""
+        """The reading end of a pipe into which `relay` copies the caller's standard input."""
         reader, self._feed = os.pipe()
         os.set_blocking(self._feed, False)
         self._started.callback(os.close, reader)
@@ -157,7 +159,7 @@ class Streams:
         self.theirs[_CONSOLE] = theirs.fileno()
 
     def _fill_missing(self) -> None:
-        """A standard descriptor that we do not have ourselves is /dev/null for the command."""
+        """Give the command /dev/null for standard descriptors that are closed in this process."""
         for fd in (0, 1, 2):
             if fd in self.theirs:
                 continue
@@ -169,7 +171,7 @@ class Streams:
                 self.theirs[fd] = null
 
     def _relay_pipes(self) -> None:
-        """Until the command and all it started have closed them."""
+        """Copy until the command and all that it started have closed the pipes."""
         import select
 
         poll = select.poll()
@@ -203,7 +205,8 @@ class Streams:
                 raise OSError(error.errno, error.strerror, f"standard {self._ours[pipe][3:]}put") from error
 
     def _fed_more(self, pending: bytes) -> bytes:
-        """What is still to be written of the caller's standard input; nothing at its end, or when nobody reads it."""
+        """Write some of the caller's standard input; the rest that the pipe did not take. Empty at the end of the
+        input, or if no process has the pipe open for reading."""
         pending = pending or os.read(0, _CHUNK)
         try:
             return pending and (pending[os.write(self._feed, pending) :] or os.read(0, _CHUNK))
@@ -231,7 +234,7 @@ class Streams:
 
 
 def _is_file(fd: int) -> bool:
-    """Whether a descriptor of ours is of a file, directory or disk, which a command could open again to change it."""
+    """Whether our descriptor is a file, directory or disk: these a command could open again to change them."""
     try:
         kind = os.fstat(fd).st_mode & 0o170000
     except OSError:  # it is closed

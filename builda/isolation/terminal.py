@@ -1,4 +1,4 @@
-"""The caller's terminal joined to the command's pseudo terminal."""
+"""Copies between the caller's terminal and the command's pseudo terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TYPED_AT_ONCE = 1024  # the line discipline holds 4096 bytes and blocks beyond
 def relay(master: int, stdin: bytes | None, output: Callable[[bytes], None] | None) -> None:
     """Move bytes both ways until the last process has closed the terminal.
 
-    `stdin` is typed instead of what the caller types; `output` takes what is written instead of our stdout.
+    `stdin` replaces what the caller types, and `output` gets what would be written to our standard output.
     """
     copy_size(master)
     with _raw(_STDIN if stdin is None else -1):
@@ -44,12 +44,12 @@ def _move(master: int, *, typed: bytes | None, output: Callable[[bytes], None]) 
         poll.register(_STDIN, select.POLLIN)
     pending = typed or b""
     while True:
-        # Wait for room only while something is to be typed: a command that does not read must not stop its output.
+        # Wait for room only while there is input left: a command that does not read must not stop its own output.
         poll.register(master, select.POLLIN | (select.POLLOUT if pending else 0))
         for fd, happened in poll.poll():
             if fd == _STDIN:
                 data = os.read(_STDIN, _CHUNK)
-                # An empty read is the end of our file; a terminal's end of file is a character.
+                # An empty read is the end of the file. A terminal says that by a character.
                 pending += data or _END_OF_FILE
                 if not data:
                     poll.unregister(_STDIN)
@@ -66,7 +66,7 @@ def _read_master(master: int) -> bytes:
     try:
         return os.read(master, _CHUNK)
     except OSError as error:
-        if error.errno == errno.EIO:  # nobody has the other side open any more
+        if error.errno == errno.EIO:  # no process has the other side open any more
             return b""
         raise
 
@@ -78,7 +78,7 @@ def _write_all(data: bytes) -> None:
 
 @contextmanager
 def _raw(fd: int) -> Iterator[None]:
-    """The caller's terminal passes every key on while the block runs."""
+    """Put the caller's terminal into raw mode for the block: every key goes to the command."""
     if fd < 0 or not os.isatty(fd):
         yield
         return

@@ -31,7 +31,7 @@ class MountLine(NamedTuple):
 
 def mounts(kind: str = "", proc: str = "/proc") -> Iterator[MountLine]:
     """The mounts that this process sees, those of types that begin with `kind`, in the order they were made."""
-    for line in _read(f"{proc}/self/mountinfo").splitlines():
+    for line in contents(f"{proc}/self/mountinfo").splitlines():
         before, dash, after = line.partition(f" - {kind}")
         if dash:
             _, _, device, root, point, flags, *_ = before.split(" ")
@@ -41,7 +41,7 @@ def mounts(kind: str = "", proc: str = "/proc") -> Iterator[MountLine]:
 
 def cgroups(proc: str = "/proc") -> dict[str, str]:
     """The path of this process's cgroup in each hierarchy, by controller of version 1, and VERSION_2."""
-    rows = (line.split(":", 2) for line in _read(f"{proc}/self/cgroup").splitlines())
+    rows = (line.split(":", 2) for line in contents(f"{proc}/self/cgroup").splitlines())
     return {name: path for _, names, path in rows for name in names.split(",")}
 
 
@@ -66,7 +66,8 @@ def _decoded(text: str) -> str:
     return text
 
 
-def _read(path: str) -> str:
+def contents(path: str) -> str:
+    """The text of a file of the kernel's; empty if it is missing or cannot be read."""
     with suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read()
     return ""

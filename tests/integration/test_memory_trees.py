@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from builda.linux import syscalls as sys_
-from builda.linux.memory import available
+from builda.linux.free_memory import available
 from builda.linux.mount import detach
 from tests.conftest import Builda
 
