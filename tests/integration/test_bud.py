@@ -310,7 +310,7 @@ def test_a_cached_build_imports_nothing_for_registries_copies_and_commands(
         "fs.compose",
         "builder.copy.copying",
         "builder.copy.git",
-        "builder.run",
+        "builder.run.run",
         "isolation",
     )
     assert not {name for name in imported for out in left_out if f"{name}.".startswith(f"builda.{out}.")}
