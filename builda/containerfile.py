@@ -20,7 +20,7 @@ from builda.plan import NO_OPTIONS, Location, RunOptions
 from builda.values import dataclass, field, replace
 
 if TYPE_CHECKING:
-    from builda.builder.build.execute import Built, ExecuteOptions
+    from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.builder import Builder
     from builda.events import Emit
     from builda.frontend.checks import Facts, Finding
@@ -80,7 +80,8 @@ def build(builder: Builder, request: BuildRequest, options: ExecuteOptions | Non
 
     Raises ContainerfileError with the place and an excerpt for what cannot be built, StepFailed for a step that fails.
     """
-    from builda.builder.build.execute import ExecuteOptions, execute
+    from builda.builder.build.buildoptions import ExecuteOptions
+    from builda.builder.build.execute import execute
     from builda.frontend.parse import parse
 
     chosen = options or ExecuteOptions()
@@ -108,7 +109,7 @@ def build_directory(
 
     Raises what `build` raises, and NotFound where there is no Containerfile. No name is given when the build fails.
     """
-    from builda.builder.build.execute import ExecuteOptions
+    from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.image.push import local_name
 
     directory = Path(context)

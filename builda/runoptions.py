@@ -48,13 +48,17 @@ class RunOptions:
     no_hosts: bool | None = None
     no_pivot: bool | None = None
     group_add: tuple[str, ...] = ()
-    # The user namespace changes no layer, so it is no part of what a step is remembered by: that is the repr.
-    userns: str | None = field(default=None, repr=False)  # host, private, auto[:…], ns:PATH
-    userns_uid_map: str | None = field(default=None, repr=False)  # container:host:size,…
-    userns_gid_map: str | None = field(default=None, repr=False)
-    userns_uid_map_user: str | None = field(default=None, repr=False)  # whose ranges in /etc/subuid
-    userns_gid_map_group: str | None = field(default=None, repr=False)
+    userns: str | None = None  # host, private, auto[:…], ns:PATH
+    userns_uid_map: str | None = None  # container:host:size,…
+    userns_gid_map: str | None = None
+    userns_uid_map_user: str | None = None  # whose ranges in /etc/subuid
+    userns_gid_map_group: str | None = None
     terminal: bool | None = None  # None: when stdin and stdout are one
+
+    @property
+    def names_a_user_namespace(self) -> bool:
+        """Whether a user namespace is asked for, were it the caller's own."""
+        return any(getattr(self, name) for name in _USERNS)
 
     def over(self, base: RunOptions) -> RunOptions:
         """These options laid over `base`: what is said here wins; lists are added behind the base's.

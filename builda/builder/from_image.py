@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builda.builder.image.pull import container_prefix, machine_platform, pull
-from builda.builder.run.usernamespace import checked
 from builda.errors import InvalidReference, InvalidValue
 from builda.events import Warned
 from builda.oci.config import ImageConfig
@@ -33,7 +32,10 @@ def from_image(ctx: Context, name: str, options: FromOptions) -> WorkingContaine
         from builda.builder.run.runcheck import check
 
         check(options.run)
-    checked(ctx, options.run)
+        if options.run.names_a_user_namespace:
+            from builda.builder.run.usernamespace import checked
+
+            checked(ctx, options.run)
     if name.startswith(CONTAINER):
         return _from_container(ctx, ctx.store.container(name.removeprefix(CONTAINER)), options)
     image = None if name == SCRATCH else pull(ctx, name, options.pull)
@@ -60,7 +62,7 @@ def _begins_as_list(store: Store, image: Image | None) -> bool:
 
 def _from_container(ctx: Context, other: WorkingContainer, options: FromOptions) -> WorkingContainer:
     """A container that stands where `other` does: base, frozen layers, configuration and history."""
-    from builda.builder.run.mountpoint_cleanup import settle
+    from builda.builder.mountpoint_cleanup import settle
     from builda.builder.working_tree import occupied
 
     with occupied(ctx, other) as current:

@@ -46,7 +46,7 @@ def opened(ctx: Context, container: WorkingContainer) -> Iterator[tuple[int, Wor
 def opened_alone(ctx: Context, container: WorkingContainer) -> Iterator[tuple[int, WorkingContainer]]:
     """The same for a caller who has the tree's lock."""
     from builda.builder.materialize import treed
-    from builda.builder.run.mountpoint_cleanup import settle
+    from builda.builder.mountpoint_cleanup import settle
 
     settle(ctx, container)
     current = treed(ctx, container)
@@ -57,7 +57,7 @@ def opened_alone(ctx: Context, container: WorkingContainer) -> Iterator[tuple[in
 def mount(ctx: Context, container: WorkingContainer) -> Path:
     """Mount the working tree at a path of its own; where nothing can be mounted it is the tree's own path."""
     from builda.builder.materialize import treed
-    from builda.builder.run.mountpoint_cleanup import settle
+    from builda.builder.mountpoint_cleanup import settle
 
     with occupied(ctx, container) as current:
         if not ctx.store.can_mount:

@@ -21,7 +21,7 @@ from builda.inputfile import read_input
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from builda.builder.build.execute import Built, ExecuteOptions
+    from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.build.stageimages import StageImages
     from builda.builder.options import Inputs, RegistryAccess
     from builda.cli.buildview import BuildView
@@ -408,7 +408,7 @@ def _inputs(
 def _execute_options(
     session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], *, live: bool
 ) -> ExecuteOptions:
-    from builda.builder.build.execute import ExecuteOptions
+    from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.options import CommitOptions, PullOptions
 
     timestamp = values.pop("timestamp")
@@ -467,12 +467,14 @@ def _execute_options(
 
 
 def _stage_images(save: bool, labelled: bool, labels: tuple[str, ...]) -> StageImages | None:
-    from builda.builder.build.stageimages import StageImages
-
     further = tuple(map(_label, labels))
     if labelled and not save:
         raise InvalidValue('"--stage-labels" requires "--save-stages"')
-    return StageImages(labelled=labelled, labels=further) if save else None
+    if not save:
+        return None
+    from builda.builder.build.stageimages import StageImages
+
+    return StageImages(labelled=labelled, labels=further)
 
 
 def _layers(said: str) -> bool:

@@ -9,8 +9,8 @@ from builda.errors import InvalidValue, Unsupported
 from builda.events import Warned
 
 if TYPE_CHECKING:
+    from builda.builder.build.buildoptions import Built
     from builda.builder.build.cachefrom import CachePlace
-    from builda.builder.build.execute import Built
     from builda.builder.options import RegistryAccess
     from builda.cli.session import Session
 

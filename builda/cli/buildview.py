@@ -24,7 +24,7 @@ from builda.events import (
 )
 
 if TYPE_CHECKING:
-    from builda.builder.build.execute import Built
+    from builda.builder.build.buildoptions import Built
     from builda.cli.live import Live
     from builda.cli.progress import Observer
 

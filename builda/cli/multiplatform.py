@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from builda.builder.build.execute import Built, ExecuteOptions
+    from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.cli.session import Session
     from builda.containerfile import BuildRequest
     from builda.oci.descriptor import Platform
@@ -57,7 +57,7 @@ def build(
 ) -> tuple[Built, ...]:
     """What each platform's build gave. Nothing is run before it is known that all of them can run their commands."""
     from builda import containerfile
-    from builda.builder.image.platforms import check_runs
+    from builda.builder.build.plan_needs import check_runs
     from builda.builder.image.pull import machine_platform
 
     platforms = [platform or machine_platform() for platform in wanted]

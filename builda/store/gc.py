@@ -16,6 +16,7 @@ from builda.store import layout, leases, locks, scratch
 from builda.store.drivers import DRIVERS
 from builda.store.images import reference_in
 from builda.store.layout import Damaged, Layout
+from builda.store.steps import blob_of, snapshot_of
 
 if TYPE_CHECKING:
     from builda.store.parts import Parts
@@ -81,9 +82,10 @@ def mark(store: Parts) -> Marked:
         if container.image_digest is not None:
             _mark_manifest(store, container.image_digest, None, blobs, chains)
     for _, result in store.steps.iter():
-        _mark_lineage(store, result.snapshot, snapshots)
-        if result.blob is not None:
-            blobs.add(Digest.parse(result.blob["digest"]).encoded)
+        _mark_lineage(store, snapshot_of(result.content), snapshots)
+        layer = blob_of(result.content)
+        if layer is not None:
+            blobs.add(layer.digest.encoded)
     suffixes = {driver.chain_suffix for driver in DRIVERS.values()}
     for chain in chains:
         for name in (f"{chain}{suffix}" for suffix in suffixes):

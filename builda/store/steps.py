@@ -4,30 +4,73 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from builda.errors import InvalidValue, StoreUnavailable
+from builda.errors import CorruptContent, InvalidValue, StoreUnavailable
+from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.store import layout
 from builda.store.layout import Layout
-from builda.values import NamedTuple
+from builda.values import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-ELSEWHERE = ""
-"""The snapshot of a layer that has none in this store, or none any more: only its blob, here or in a registry."""
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The step's layer is a frozen snapshot of this store: a tree, or a list where it was made without trees.
+
+    `diff_id` and `blob` are None until the layer's bytes are made.
+    """
+
+    snapshot: str
+    diff_id: Digest | None = None
+    blob: Descriptor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Only the bytes of the step's layer are in this store."""
+
+    diff_id: Digest
+    blob: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Only a registry has the step's layer."""
+
+    diff_id: Digest
+    blob: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """The step changed no file. `snapshot` is the one that its files are in; None if it is not known or not here."""
+
+    snapshot: str | None = None
+
+
+Content: TypeAlias = Tree | Blob | Remote | Empty
+"""What a step led to, by where its files are."""
+
+
+def snapshot_of(content: Content) -> str | None:
+    """The snapshot in this store that has the step's files; None if there is none."""
+    return content.snapshot if isinstance(content, Tree | Empty) else None
+
+
+def blob_of(content: Content) -> Descriptor | None:
+    """The bytes of the step's layer; None if it has none, or they are not made yet."""
+    return None if isinstance(content, Empty) else content.blob
 
 
 class StepResult(NamedTuple):
-    """What a step led to: the frozen snapshot, and once it is computed the layer's identities."""
+    """A remembered step: what it led to, when (seconds since the epoch), and its key's inputs in readable form."""
 
-    snapshot: str
-    diff_id: Digest | None
-    blob: dict[str, Any] | None  # its descriptor as JSON
-    empty: bool
-    explained: str  # the key's inputs, readable
+    content: Content
+    explained: str
     created: float
 
 
@@ -43,30 +86,46 @@ class Steps:
         self._has_blob = has_blob
 
     def find(self, key: Digest) -> StepResult | None:
-        """The result under `key` when it is still there and whole; its snapshot ELSEWHERE if only the blob is."""
+        """The result under `key` as far as it is still here and whole; None if nothing of it is."""
         try:
             value = layout.read_json(self._layout.path("steps", key.encoded))
         except (FileNotFoundError, StoreUnavailable):  # never written, or emptied by a power cut: nothing syncs a cache
             return None
         try:
             result = _parsed(value)
-        except (KeyError, TypeError, InvalidValue):
+        except (KeyError, TypeError, InvalidValue, CorruptContent):
             return None
-        if not self._is_trusted(result.snapshot):
-            if not (result.empty or self._is_stored(result)):
-                return None
-            result = result._replace(snapshot=ELSEWHERE)
+        content = self._still_here(result.content)
+        if content is None:
+            return None
         layout.touch(self._layout.path("steps", key.encoded))
-        return result
+        return result._replace(content=content)
 
-    def _is_stored(self, result: StepResult) -> bool:
-        if result.blob is None or result.diff_id is None:
-            return False
-        return self._has_blob(Digest.parse(result.blob["digest"]), int(result.blob["size"]))
+    def _still_here(self, content: Content) -> Content | None:
+        """What is left of a result: its snapshot, else its blob."""
+        snapshot = snapshot_of(content)
+        if snapshot is not None and self._is_trusted(snapshot):
+            return content
+        if isinstance(content, Empty):
+            return Empty()
+        diff_id, blob = content.diff_id, content.blob
+        if diff_id is None or blob is None or not self._has_blob(blob.digest, blob.size):
+            return None
+        return Blob(diff_id, blob)
 
     def put(self, key: Digest, result: StepResult) -> None:
         """Remember the result under `key`."""
-        value = {**result._asdict(), "diff_id": None if result.diff_id is None else str(result.diff_id)}
+        content = result.content
+        diff_id = None if isinstance(content, Empty) else content.diff_id
+        blob = blob_of(content)
+        value = {
+            "snapshot": snapshot_of(content) or "",
+            "diff_id": None if diff_id is None else str(diff_id),
+            "blob": None if blob is None else blob.to_json(),
+            "empty": isinstance(content, Empty),
+            "explained": result.explained,
+            "created": result.created,
+        }
         layout.publish(self._layout, self._layout.path("steps", key.encoded), json.dumps(value).encode())
 
     def put_image(self, key: Digest, manifest: Digest) -> None:
@@ -86,10 +145,22 @@ class Steps:
         for name in layout.iter_names(self._layout.path("steps")):
             if name.startswith("image-"):
                 continue
-            with suppress(FileNotFoundError, StoreUnavailable, KeyError, TypeError, InvalidValue):
+            with suppress(FileNotFoundError, StoreUnavailable, KeyError, TypeError, InvalidValue, CorruptContent):
                 yield Digest("sha256", name), _parsed(layout.read_json(self._layout.path("steps", name)))
 
 
 def _parsed(value: dict[str, Any]) -> StepResult:
-    diff_id = value["diff_id"]
-    return StepResult(**{**value, "diff_id": None if diff_id is None else Digest.parse(diff_id)})
+    return StepResult(_content(value), value["explained"], value["created"])
+
+
+def _content(value: dict[str, Any]) -> Content:
+    snapshot, blob = value["snapshot"], value["blob"]
+    if value["empty"]:
+        return Empty(snapshot or None)
+    diff_id = None if value["diff_id"] is None else Digest.parse(value["diff_id"])
+    layer = None if blob is None else Descriptor.from_json(blob, where="remembered step")
+    if snapshot:
+        return Tree(snapshot, diff_id, layer)
+    if diff_id is None or layer is None:
+        raise InvalidValue("a remembered step has neither a snapshot nor a layer")
+    return Blob(diff_id, layer)

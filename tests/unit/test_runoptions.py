@@ -16,7 +16,3 @@ def test_a_user_namespace_is_replaced_as_a_whole() -> None:
     assert RunOptions(userns="host").over(MAPPED) == RunOptions(userns="host", group_add=("5",), network="none")
     found = RunOptions(userns_uid_map="0:9:1").over(MAPPED)
     assert (found.userns_uid_map, found.userns_gid_map) == ("0:9:1", None)
-
-
-def test_a_step_is_remembered_whatever_its_user_namespace_was() -> None:
-    assert repr(RunOptions(userns="auto", userns_uid_map="0:1:2")) == repr(RunOptions())

@@ -10,22 +10,24 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from builda.builder.build.tip import LayerLost
 from builda.errors import BuildaError, CorruptContent, RegistryError, Unsupported
 from builda.events import BlobProgress, Warned
 from builda.oci.config import chain_ids
-from builda.store.steps import ELSEWHERE
-from builda.values import dataclass, replace
+from builda.oci.digest import Digest
+from builda.store.steps import Blob, Empty, Remote, Tree
+from builda.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from builda.builder.build.tip import Layer
     from builda.builder.context import Context
     from builda.builder.options import RegistryAccess
     from builda.oci.descriptor import Descriptor
-    from builda.oci.digest import Digest
     from builda.oci.reference import Reference
     from builda.oci.stepcache import CachedStep
-    from builda.store.containers import FrozenLayer
+    from builda.store.steps import Content
     from builda.transfer.copy import ImageSource
 
 
@@ -45,10 +47,6 @@ class CachePlace:
         return Reference(self.registry, self.repository, self.tag or f"builda-cache-{target}")
 
 
-class LayerLost(Exception):
-    """A layer that a cache promised cannot be had: the build is begun again without that cache."""
-
-
 class ImportedSteps:
     """The steps that the registries know. Threads may share it; nothing is asked before the first look-up."""
 
@@ -59,7 +57,6 @@ class ImportedSteps:
         self._lock = threading.Lock()
         self._steps: dict[Digest, list[CachedStep]] | None = None
         self._sources: dict[Digest, ImageSource] = {}
-        self.dropped = False
 
     def find(self, key: Digest, below: tuple[Digest, ...] | None, oldest: float) -> CachedStep | None:
         """What is known of `key` where the layers `below` (their DiffIDs; None: not all known) lie under it.
@@ -78,12 +75,6 @@ class ImportedSteps:
     def source(self, layer: Descriptor) -> ImageSource:
         """Where the layer of a step that was found is fetched from."""
         return self._sources[layer.digest]
-
-    def drop(self) -> None:
-        """Nothing is found any more."""
-        with self._lock:
-            self._steps = {}
-        self.dropped = True
 
     def _known(self) -> Mapping[Digest, list[CachedStep]]:
         with self._lock:
@@ -122,44 +113,60 @@ def read_steps(source: ImageSource) -> tuple[CachedStep, ...]:
 
 def fetched(
     ctx: Context,
-    steps: ImportedSteps,
-    layers: tuple[FrozenLayer, ...],
+    steps: ImportedSteps | None,
+    layers: tuple[Layer, ...],
     base: str | None,
     below: tuple[Digest, ...],
     *,
     as_list: bool,
-) -> tuple[FrozenLayer, ...]:
-    """The layers, each with its snapshot: those that are elsewhere are fetched and unpacked.
+) -> tuple[Layer, ...]:
+    """The layers, each with its snapshot: those that have none here are fetched and unpacked.
 
     `base` is the snapshot under them all and `below` its DiffIDs; they become trees, or lists.
     LayerLost when one is not to be had as promised.
     """
-    done: list[FrozenLayer] = []
+    done: list[Layer] = []
+    diff_ids: tuple[Digest, ...] | None = below
     for layer in layers:
-        if layer.empty:
-            done.append(replace(layer, snapshot=layer.snapshot or base or ELSEWHERE))
-            continue
-        if layer.diff_id is not None:
-            below = (*below, layer.diff_id)
-        if layer.snapshot == ELSEWHERE:
-            made = _unpacked(ctx, steps, layer, chain_ids(below)[-1], base, as_list=as_list)
-            layer = replace(layer, snapshot=made)
-        base = layer.snapshot
-        done.append(layer)
+        content: Content = layer.content
+        match content:
+            case Empty(snapshot):
+                content = Empty(snapshot or base)
+            case Tree(snapshot, diff_id, _):
+                base = snapshot
+                diff_ids = None if diff_ids is None or diff_id is None else (*diff_ids, diff_id)
+            case Blob(diff_id, blob) | Remote(diff_id, blob):
+                diff_ids = None if diff_ids is None else (*diff_ids, diff_id)
+                chain = _no_chain(base, diff_id) if diff_ids is None else chain_ids(diff_ids)[-1]
+                base = _unpacked(ctx, steps, blob, diff_id, chain, base, as_list=as_list)
+                content = Tree(base, diff_id, blob)
+        done.append(layer._replace(content=content))
     return tuple(done)
 
 
+def _no_chain(parent: str | None, diff_id: Digest) -> Digest:
+    """What a layer is found under whose ChainID is not known, as a layer below has no DiffID yet: by no image."""
+    return Digest.of(f"{parent} {diff_id}".encode())
+
+
 def _unpacked(
-    ctx: Context, steps: ImportedSteps, layer: FrozenLayer, chain: Digest, parent: str | None, *, as_list: bool
+    ctx: Context,
+    steps: ImportedSteps | None,
+    blob: Descriptor,
+    diff_id: Digest,
+    chain: Digest,
+    parent: str | None,
+    *,
+    as_list: bool,
 ) -> str:
-    assert layer.blob is not None, "what is elsewhere was found with its digests"
-    assert layer.diff_id is not None
     store = ctx.store
     try:
-        if not store.has_blob(layer.blob.digest):
-            _fetch(ctx, layer.blob, steps.source(layer.blob))
+        if not store.has_blob(blob.digest):
+            if steps is None:
+                raise LayerLost(f"layer of the build cache is gone: {blob.digest}")
+            _fetch(ctx, blob, steps.source(blob))
         kind = store.lists if as_list else store.snapshots
-        return kind.unpack_layer(layer.blob, layer.diff_id, chain, parent, ctx.emit)
+        return kind.unpack_layer(blob, diff_id, chain, parent, ctx.emit)
     except (RegistryError, CorruptContent) as error:
         raise LayerLost(f"layer of the build cache cannot be used: {error}") from error
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.build.cachefrom import read_steps
+from builda.builder.build.tip import Layer, frozen
 from builda.errors import BuildaError, CorruptContent, NotFound, RegistryError
 from builda.events import BlobProgress, Warned
 from builda.oci.config import chain_ids
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.stepcache import CachedStep, to_manifest
-from builda.store.steps import ELSEWHERE
+from builda.store.steps import Blob, Empty, Remote, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from builda.builder.image.layers import LayerOptions
     from builda.builder.options import RegistryAccess
     from builda.oci.reference import Reference
-    from builda.store.containers import FrozenLayer
     from builda.transfer.copy import ImageSink, ImageSource
 
 
@@ -34,7 +34,7 @@ class Remembered(NamedTuple):
 
     key: Digest
     created: float
-    layers: tuple[FrozenLayer, ...]
+    layers: tuple[Layer, ...]
     below: tuple[Digest, ...]
 
 
@@ -44,7 +44,7 @@ class Export(NamedTuple):
     target: str  # what the tag is derived from
     steps: tuple[Remembered, ...]
     how: LayerOptions
-    imported: ImportedSteps
+    imported: ImportedSteps | None
 
 
 def push_cache(ctx: Context, export: Export, place: CachePlace, access: RegistryAccess) -> None:
@@ -63,7 +63,7 @@ def _push(ctx: Context, export: Export, reference: Reference, access: RegistryAc
     there = _present(ctx, reference, access)
     if all(key in there and there[key]._replace(created=step.created) == step for key, step in own.items()):
         return
-    sink = ctx.remote.sink(reference, access, export.imported.references)
+    sink = ctx.remote.sink(reference, access, () if export.imported is None else export.imported.references)
     for layer in {step.layer.digest: step.layer for step in own.values() if step.layer is not None}.values():
         _put_layer(ctx, export, sink, layer)
     try:
@@ -80,9 +80,8 @@ def _cached_steps(ctx: Context, export: Export) -> dict[Digest, CachedStep]:
     for step in export.steps:
         below = step.below
         layer, diff_id, chain = None, None, None
-        for frozen in step.layers:
-            stored = _stored(ctx, export, frozen)
-            layer, diff_id = stored
+        for each in step.layers:
+            layer, diff_id = _stored(ctx, export, each)
             if diff_id is not None:
                 below = (*below, diff_id)
         if layer is not None:
@@ -91,11 +90,15 @@ def _cached_steps(ctx: Context, export: Export) -> dict[Digest, CachedStep]:
     return found
 
 
-def _stored(ctx: Context, export: Export, frozen: FrozenLayer) -> tuple[Descriptor | None, Digest | None]:
-    if frozen.snapshot == ELSEWHERE and not frozen.empty:
-        return frozen.blob, frozen.diff_id
-    stored = ctx.layers().result(frozen, export.how, ctx.emit)
-    return stored.blob, stored.diff_id
+def _stored(ctx: Context, export: Export, layer: Layer) -> tuple[Descriptor | None, Digest | None]:
+    match layer.content:
+        case Empty():
+            return None, None
+        case Blob(diff_id, blob) | Remote(diff_id, blob):
+            return blob, diff_id
+        case Tree():
+            stored = ctx.layers().result(frozen(layer), export.how, ctx.emit)
+            return stored.blob, stored.diff_id
 
 
 def _present(ctx: Context, reference: Reference, access: RegistryAccess) -> dict[Digest, CachedStep]:
@@ -133,6 +136,7 @@ def _source_of(ctx: Context, export: Export, layer: Descriptor) -> ImageSource:
         from builda.transfer.stored import BlobsSource
 
         return BlobsSource(ctx.store)
+    assert export.imported is not None, "a layer that is not in the store was found in a registry"
     return export.imported.source(layer)
 
 

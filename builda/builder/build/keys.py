@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from builda.builder.options import RegistryAccess
 from builda.oci.digest import Digest
+from builda.plan import NO_OPTIONS, Configure, Run
 from builda.values import compared, is_value, replace
 
 if TYPE_CHECKING:
+    from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.options import CommitOptions
-    from builda.plan import Step
+    from builda.oci.descriptor import Platform
+    from builda.plan import Copy, MakeDirectory, RunOptions, Step
+    from builda.store.drivers.protocol import Driver
 
 _NOT_IN_IMAGES: dict[str, Any] = {
     "destination": None,
@@ -27,11 +31,60 @@ _NOT_IN_IMAGES: dict[str, Any] = {
 }
 """Options of a commit that say where its image goes and not what is in it, with values that stand for all others."""
 
-VERSION = 1
+_NOT_IN_KEYS = (
+    "isolation",
+    "runtime",
+    "runtime_flags",
+    "cgroup_parent",
+    "terminal",
+    "userns",
+    "userns_uid_map",
+    "userns_gid_map",
+    "userns_uid_map_user",
+    "userns_gid_map_group",
+)
+"""Options that say where and by whom a command is run, and change no layer: a user namespace least of all."""
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+"""Variables of a command that are no part of its key, in lower or upper case."""
+
+VERSION = 2
 """Changes whenever the same step would give another result, so that old results are not found any more."""
 
 
-def step_key(parent: Digest | None, step: Step, inputs: Mapping[str, str]) -> Digest:
+def base_key(base: str, platform: Platform, options: ExecuteOptions, said: RunOptions, driver: Driver) -> Digest:
+    """The key of a stage before its first step: of its base, and of all options that change what steps lead to.
+
+    `base` is the base image's digest or `scratch`, `said` how commands run with the machine's defaults below. Volumes
+    that a machine gives to all commands are left out.
+    """
+    commit = options.commit
+    inputs: dict[str, object] = {
+        "base": base,
+        "platform": str(platform),
+        "run": run_identity(replace(said, volumes=options.run.volumes)),
+        "clamp": commit.clamp,
+        "exact": commit.timestamp,
+        "compression": (commit.compression, commit.compression_level),
+    }
+    if not driver.is_exact:  # docs/rootless.md says what it loses
+        inputs["driver"] = driver.name
+    return step_key(None, Configure(), inputs)
+
+
+def run_identity(options: RunOptions) -> RunOptions:
+    """The options that may change what a command does to files; all others as if nothing was said of them."""
+    return replace(options, **{name: getattr(NO_OPTIONS, name) for name in _NOT_IN_KEYS})
+
+
+def keyed(step: Run | Copy | MakeDirectory) -> Step:
+    """The step as it counts for its key: without what only history shows, and without proxies."""
+    plain = replace(step, created_by=None)
+    if isinstance(plain, Run):
+        return replace(plain, env=tuple(pair for pair in plain.env if pair[0].lower() not in PROXIES))
+    return plain
+
+
+def step_key(parent: Digest | None, step: Step, inputs: Mapping[str, object]) -> Digest:
     """The key of `step` performed on the result of `parent` (None: on the empty file system).
 
     `inputs` name what the step reads and its arguments do not pin: content digests of sources and mounts, the base's
@@ -40,7 +93,7 @@ def step_key(parent: Digest | None, step: Step, inputs: Mapping[str, str]) -> Di
     return Digest.of(explained(parent, step, inputs))
 
 
-def explained(parent: Digest | None, step: Step, inputs: Mapping[str, str]) -> bytes:
+def explained(parent: Digest | None, step: Step, inputs: Mapping[str, object]) -> bytes:
     """The bytes that `step_key` hashes: readable JSON, kept beside a result so that a later miss can be explained."""
     return canonical(
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from builda.builder.image.pull import machine_platform
 from builda.errors import ContainerfileError
 from builda.plan import Copy, FromImage, Run
 from builda.values import replace
@@ -12,6 +13,28 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.plan import Plan
     from builda.store.store import Store
+
+
+def check_runs(plan: Plan) -> None:
+    """Every command of the plan can run on this machine; ContainerfileError at the first that cannot."""
+    here = machine_platform()
+    for index in plan.needed():
+        stage = plan.stages[index]
+        platform = stage.platform or here
+        step = next((step for step in stage.steps if isinstance(step, Run)), None)
+        if step is None or platform.architecture == here.architecture:
+            continue
+        from builda.linux import binfmt
+
+        if binfmt.runs(platform.architecture, here.architecture):
+            continue
+        at = step.at or stage.at
+        raise ContainerfileError(
+            f"commands for {platform} cannot run on this machine, which is {here}",
+            file="" if at is None else at.file,
+            line=0 if at is None else at.line,
+            hint=f"register an emulator with binfmt_misc, flag F (qemu-user-static does), or build for {here}",
+        )
 
 
 def check_no_runs(ctx: Context, plan: Plan) -> None:

@@ -30,7 +30,7 @@ from builda.plan import (
 from builda.values import dataclass, values_of
 
 if TYPE_CHECKING:
-    from builda.builder.build.execute import ExecuteOptions
+    from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.options import CommitOptions
     from builda.oci.config import Healthcheck
     from builda.plan import Location, Plan, RunMount, RunOptions, Source, Stage, Step

@@ -1,6 +1,7 @@
 """What a Copy asks for, as both engines perform it: `copying` on trees, `listcopy` on lists of rows.
 
-A flag of COPY becomes a field of `CopyRequest` here, for both at once.
+A flag of COPY becomes a field of `CopyRequest` here, for both at once; one that says which files are read does so in
+`copyflags`, because it counts for the step's key too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from builda.builder.byteprogress import moving, words
+from builda.builder.copy.copyflags import reading
 from builda.builder.copy.copysources import Gathered, is_archive
 from builda.builder.copy.ownernames import owner
 from builda.events import Warned
@@ -40,23 +42,18 @@ def target_of(container: WorkingContainer, step: Copy) -> str:
 
 
 def request_of(step: Copy, gathered: Gathered, root: int, destination: str) -> CopyRequest:
+    """What to copy, where, and what the copies look like. `root` is the container's own, whose users have names."""
     if step.chown is not None:
         owners: tuple[int, int] | None = owner(root, step.chown)
     else:
         owners = None if gathered.keeps_owners else (0, 0)
-    return CopyRequest(
-        sources=gathered.sources,
+    return reading(gathered.sources, step)._replace(
         destination=destination,
         owner=owners,
         mode=None if step.chmod is None else parse_mode(step.chmod),
         made_mode=made_mode(step),
         timestamp=step.timestamp,
-        excludes=step.excludes,
-        parents=step.parents,
         link=step.link,
-        follow_symlinks=step.follow_symlinks,
-        wildcards=step.allow_wildcard,
-        allow_empty_wildcard=step.allow_empty_wildcard or step.as_containerfile,
     )
 
 

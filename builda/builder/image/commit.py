@@ -14,9 +14,9 @@ from builda.builder.image import layers
 from builda.builder.image.layers import LayerOptions, StoredLayer
 from builda.builder.image.push import local_name, write_to
 from builda.builder.materialize import treed
+from builda.builder.mountpoint_cleanup import settle
 from builda.builder.records import timestamp
 from builda.builder.removal import remove
-from builda.builder.run.mountpoint_cleanup import settle
 from builda.builder.working_tree import occupied, rootfs
 from builda.display import without_passwords
 from builda.errors import NotFound

@@ -4,36 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builda.builder.image.pull import machine_platform, pull
-from builda.errors import ContainerfileError, NotFound
-from builda.linux import binfmt
+from builda.builder.image.pull import pull
+from builda.errors import NotFound
 from builda.oci.manifest import Index, parse
 from builda.oci.reference import LOCAL_REGISTRY
-from builda.plan import FromImage, Run
+from builda.plan import FromImage
 
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import PullOptions
     from builda.oci.descriptor import Platform
     from builda.plan import Plan
-
-
-def check_runs(plan: Plan) -> None:
-    """Every command of the plan can run on this machine; ContainerfileError at the first that cannot."""
-    here = machine_platform()
-    for index in plan.needed():
-        stage = plan.stages[index]
-        platform = stage.platform or here
-        step = next((step for step in stage.steps if isinstance(step, Run)), None)
-        if step is None or binfmt.runs(platform.architecture, here.architecture):
-            continue
-        at = step.at or stage.at
-        raise ContainerfileError(
-            f"commands for {platform} cannot run on this machine, which is {here}",
-            file="" if at is None else at.file,
-            line=0 if at is None else at.line,
-            hint=f"register an emulator with binfmt_misc, flag F (qemu-user-static does), or build for {here}",
-        )
 
 
 def common_platforms(ctx: Context, plan: Plan, options: PullOptions) -> tuple[Platform, ...]:

@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from builda.builder.materialize import treed
+from builda.builder.mountpoint_cleanup import settle
 from builda.builder.records import remembered
 from builda.builder.run import command
-from builda.builder.run.mountpoint_cleanup import settle
 from builda.builder.run.runmounts import Attachments, attached
 from builda.builder.run.usernamespace import check_ids, users_for
 from builda.builder.working_tree import occupied

@@ -14,7 +14,7 @@ import pytest
 
 from builda.errors import BuildaError
 from builda.oci.digest import Digest
-from builda.store.steps import StepResult
+from builda.store.steps import StepResult, Tree
 from builda.store.store import Store
 from tests.support import images
 from tests.support.stores import another, container, files
@@ -57,7 +57,7 @@ def whole_day(store: Store, seed: float) -> None:
         import dataclasses
 
         made = store.update(dataclasses.replace(current, snapshot=fresh, comment="frozen"))
-    store.steps.put(Digest.of(frozen.encode()), StepResult(frozen, None, None, False, "", 0.0))
+    store.steps.put(Digest.of(frozen.encode()), StepResult(Tree(frozen), "", 0.0))
     store.bind_chain(Digest.of(frozen.encode()), frozen)
     made = store.rename(made, f"name-{chance.randrange(1 << 40)}")
     if chance.random() < 0.5:

@@ -21,7 +21,7 @@ from builda.store import gc, leases, locks
 from builda.store.containers import FrozenLayer
 from builda.store.fsck import examine
 from builda.store.locks import is_held
-from builda.store.steps import StepResult
+from builda.store.steps import StepResult, Tree
 from builda.store.store import Store
 from tests.support import images
 from tests.support.stores import age, another, container, files, forget
@@ -71,7 +71,7 @@ def test_everything_that_is_referred_to_stays(store: Store) -> None:
     images.put(store, images.index(images.simple(2), images.simple(3)), "localhost/b:latest")
     store.unpack(image)
     container(store, image, name="mine")
-    store.steps.put(Digest.of(b"k"), StepResult(store.freeze(store.prepare(None)), None, None, False, "", 0.0))
+    store.steps.put(Digest.of(b"k"), StepResult(Tree(store.freeze(store.prepare(None))), "", 0.0))
     age(store)
     before = files(store)
     sweep(store)
@@ -292,7 +292,7 @@ def test_prune_brings_the_store_back_to_its_beginning(store: Store) -> None:
     before = files(store)
     image = images.put(store, images.simple(1), "localhost/a:latest")
     container(store, image)
-    store.steps.put(Digest.of(b"k"), StepResult(store.freeze(store.prepare(None)), None, None, False, "", 0.0))
+    store.steps.put(Digest.of(b"k"), StepResult(Tree(store.freeze(store.prepare(None))), "", 0.0))
     store.steps.put_image(Digest.of(b"k"), image.digest)
     with store.cache_mount("id") as path:
         Path(path, "kept").write_text("x")

@@ -6,11 +6,14 @@ from dataclasses import fields, replace
 
 import pytest
 
-from builda.builder.build.keys import canonical, explained, image_key, step_key
+from builda.builder.build.buildoptions import ExecuteOptions
+from builda.builder.build.keys import base_key, canonical, explained, image_key, keyed, run_identity, step_key
 from builda.builder.options import CommitOptions, RegistryAccess
+from builda.oci.descriptor import Platform
 from builda.oci.digest import Digest
 from builda.oci.edits import SetEnv, UnsetEnv
-from builda.plan import Configure, Copy, Location, Run, RunMount
+from builda.plan import Configure, Copy, Location, Run, RunMount, RunOptions
+from builda.store.drivers import DRIVERS
 
 PARENT = Digest.of(b"base")
 RUN = Run(args=("make", "all"), env=(("A", "1"),), mounts=(RunMount(type="cache", target="/c"),))
@@ -103,3 +106,61 @@ def test_every_option_of_a_commit_counts_unless_it_says_where_the_image_goes(nam
 def test_what_else_an_image_says_counts() -> None:
     keys = {image_key(PARENT, CommitOptions(), said) for said in ({}, {"base": "a"}, {"base": "b"})}
     assert len(keys) == 3
+
+
+def test_a_step_is_remembered_whatever_its_user_namespace_was() -> None:
+    assert run_identity(RunOptions(userns="auto", userns_uid_map="0:1:2")) == RunOptions()
+    assert (
+        run_identity(RunOptions(isolation="oci", runtime="crun", runtime_flags=("x",), terminal=True)) == RunOptions()
+    )
+
+
+RUNS = RunOptions(
+    network="none",
+    cap_add=("CAP_X",),
+    devices=("/dev/null",),
+    env=("A=1",),
+    hostname="h",
+    memory=1 << 20,
+    dns=("1.1.1.1",),
+    security_opts=("no-new-privileges",),
+)
+PLATFORM = Platform(os="linux", architecture="amd64")
+OPTIONS = ExecuteOptions()
+
+
+@pytest.mark.parametrize("name", ["network", "cap_add", "devices", "env", "hostname", "memory", "dns", "security_opts"])
+def test_what_may_change_files_is_part_of_every_key(name: str) -> None:
+    less = replace(RUNS, **{name: getattr(RunOptions(), name)})
+    driver = DRIVERS["overlay"]
+    keys = {base_key("scratch", PLATFORM, OPTIONS, run, driver) for run in (RUNS, less)}
+    assert len(keys) == 2
+
+
+def test_the_base_and_what_layers_record_are_part_of_every_key() -> None:
+    driver = DRIVERS["overlay"]
+    first = base_key("scratch", PLATFORM, OPTIONS, RUNS, driver)
+    commits = (
+        CommitOptions(timestamp=1),
+        CommitOptions(source_date_epoch=1),
+        CommitOptions(compression="zstd"),
+        CommitOptions(compression_level=3),
+    )
+    others = [
+        base_key("sha256:x", PLATFORM, OPTIONS, RUNS, driver),
+        base_key("scratch", replace(PLATFORM, architecture="arm64"), OPTIONS, RUNS, driver),
+        base_key("scratch", PLATFORM, OPTIONS, RUNS, DRIVERS["fuse-overlayfs"]),
+        *(base_key("scratch", PLATFORM, ExecuteOptions(commit=commit), RUNS, driver) for commit in commits),
+    ]
+    assert len({first, *others}) == len(others) + 1
+    assert base_key("scratch", PLATFORM, OPTIONS, RUNS, DRIVERS["plain"]) == first
+
+
+def test_volumes_of_the_machine_and_proxies_are_no_part_of_a_key() -> None:
+    driver = DRIVERS["overlay"]
+    with_volumes = replace(RUNS, volumes=("/a:/b",))
+    assert base_key("scratch", PLATFORM, OPTIONS, with_volumes, driver) == base_key(
+        "scratch", PLATFORM, OPTIONS, RUNS, driver
+    )
+    step = Run(args=("a",), env=(("https_proxy", "x"), ("NO_PROXY", "y"), ("A", "1")), created_by="z")
+    assert keyed(step) == Run(args=("a",), env=(("A", "1"),))

@@ -1,0 +1,63 @@
+"""How a plan is performed, and what comes of it, as values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from builda.builder.options import CommitOptions, Inputs, PullOptions
+from builda.permissions import NO_PERMISSIONS, Permissions
+from builda.plan import NO_OPTIONS, RunMount, RunOptions
+from builda.values import dataclass
+
+if TYPE_CHECKING:
+    from builda.builder.build.cachefrom import CachePlace
+    from builda.builder.build.cacheto import Export
+    from builda.builder.build.stageimages import StageImages
+    from builda.builder.options import ImageFormat
+    from builda.store.store import Image
+
+_INPUTS, _PULL, _COMMIT = Inputs(), PullOptions(), CommitOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecuteOptions:
+    """How a plan is performed."""
+
+    inputs: Inputs = _INPUTS
+    pull: PullOptions = _PULL
+    run: RunOptions = NO_OPTIONS
+    permissions: Permissions = NO_PERMISSIONS  # what RUN instructions may ask for
+    mounts: tuple[RunMount, ...] = ()  # for every Run, before its own
+    stdin: bool = False  # commands read the caller's standard input; else an empty one
+    format: ImageFormat = "oci"
+    layers: bool = True  # a layer for each step that changes files; False: one for the whole stage
+    cache: bool = True  # look for remembered steps; they are remembered anyway
+    cache_ttl: float | None = None  # seconds; older results count as forgotten
+    cache_from: tuple[CachePlace, ...] = ()  # where steps are looked for that this store does not remember
+    export: bool = False  # the result says what every step led to, for `cacheto`
+    commit: CommitOptions = _COMMIT  # its clamp decides what layers record, so it is part of every key
+    stage_images: StageImages | None = None  # also make an image of each stage below the target
+    jobs: int = 1  # stages at a time; 0: as many as there are
+    explain: bool = False
+    platform_label: str | None = None  # the platform, where several are built
+    capture: bool = False  # commands' output goes to `emit`, as it does with several jobs
+    hidden: frozenset[str] = frozenset()  # of "stdout" and "stderr", what `emit` does not show: errors repeat it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Miss:
+    """Why a step was not found: what differs from the nearest remembered one."""
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """The target stage's image, whether it was there already, and why steps were missed."""
+
+    image: Image
+    cached: bool
+    misses: tuple[Miss, ...]
+    stage: str | None = None  # what events call the target, where there are several stages
+    export: Export | None = None  # what every step led to, if that was asked for

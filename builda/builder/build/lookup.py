@@ -1,0 +1,107 @@
+"""Which steps need not be performed: those that this store or a registry remembers under their key.
+
+`usable` decides and is pure; `Lookup` asks the store and the registries. A stage stops looking at its first miss, so
+what is found is always the beginning of the stage.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from builda.builder.build.keys import explained
+from builda.store.steps import Blob, Empty, Remote, StepResult, Tree, snapshot_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from builda.builder.build.cachefrom import ImportedSteps
+    from builda.builder.build.tip import Tip
+    from builda.builder.context import Context
+    from builda.oci.digest import Digest
+    from builda.plan import Step
+    from builda.store.drivers.protocol import Driver
+    from builda.store.steps import Content
+
+
+def usable(
+    result: StepResult | None, *, oldest: float, on_snapshot: bool, own_kind: bool, blobs: bool
+) -> Content | None:
+    """What a build can take of a remembered result; None if the step has to be performed.
+
+    Results from before `oldest` (seconds since the epoch) count as forgotten. `on_snapshot` says that the layer below
+    is a snapshot of this store, `own_kind` that the result's snapshot is of the kind that this build makes: trees, or
+    lists. Where either is false the bytes of the layer are taken, to be unpacked when something stands on them; with
+    `blobs=False` they are not, because a layer that was promised could not be had.
+    """
+    if result is None or result.created < oldest:
+        return None
+    fits = on_snapshot and own_kind
+    match result.content:
+        case Empty():
+            return result.content if fits else Empty()
+        case Tree() if fits:
+            return result.content
+        case Tree(_, diff_id, blob):
+            return Blob(diff_id, blob) if blobs and diff_id is not None and blob is not None else None
+        case Blob() | Remote():
+            return result.content if blobs else None
+
+
+class Lookup:
+    """The remembered steps that a build may use. Threads may share it."""
+
+    def __init__(
+        self, ctx: Context, imported: ImportedSteps | None, driver: Driver, ttl: float | None, *, blobs: bool
+    ) -> None:
+        """`driver` makes the snapshots of the build; `ttl` is in seconds, None for no limit.
+
+        Without `blobs` only snapshots of this store are found, and no registry is asked.
+        """
+        self._ctx = ctx
+        self._imported = imported if blobs else None
+        self._blobs = blobs
+        self._driver = driver
+        self._ttl = ttl
+
+    def find(self, key: Digest, tip: Tip, explanation: bytes) -> StepResult | None:
+        """What is remembered of the step with this key on `tip`, in this store or else in a registry."""
+        oldest = 0.0 if self._ttl is None else self._ctx.now() - self._ttl
+        result = self._ctx.store.steps.find(key)
+        content = usable(
+            result,
+            oldest=oldest,
+            on_snapshot=not isinstance(tip.above, Blob | Remote),
+            own_kind=result is not None and self._is_own(result.content),
+            blobs=self._blobs,
+        )
+        if result is not None and content is not None:
+            return result._replace(content=content)
+        return self._elsewhere(key, tip, oldest, explanation)
+
+    def _is_own(self, content: Content) -> bool:
+        snapshot = snapshot_of(content)
+        return snapshot is None or self._ctx.store.kind_of(snapshot).driver is self._driver
+
+    def _elsewhere(self, key: Digest, tip: Tip, oldest: float, explanation: bytes) -> StepResult | None:
+        step = None if self._imported is None else self._imported.find(key, tip.diff_ids, oldest)
+        if step is None:
+            return None
+        content: Content
+        if step.layer is None or step.diff_id is None:
+            content = Empty(None if tip.above is None else snapshot_of(tip.above))
+        else:
+            content = Remote(step.diff_id, step.layer)
+        return StepResult(content, readable(explanation), step.created)
+
+    def remember(
+        self, key: Digest, parent: Digest, step: Step, inputs: Mapping[str, object], content: Content
+    ) -> StepResult:
+        """Remember what a step led to; what was remembered."""
+        result = StepResult(content, readable(explained(parent, step, inputs)), self._ctx.now())
+        self._ctx.store.steps.put(key, result)
+        return result
+
+
+def readable(explanation: bytes) -> str:
+    """The inputs of a key as text, from the bytes that the key is the digest of."""
+    return explanation.decode("utf-8", "surrogateescape")

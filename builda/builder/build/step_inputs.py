@@ -1,0 +1,115 @@
+"""What a step reads besides its arguments, by digest: the part of its key that says whether files have changed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from builda.errors import NotFound
+from builda.plan import Context as BuildContext
+from builda.plan import Copy, FromContainer, FromImage, FromStage, MakeDirectory, NamedContext, Run
+from builda.store import digests as file_digests
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from builda.builder.build.buildoptions import ExecuteOptions
+    from builda.builder.build.tip import Tip
+    from builda.builder.context import Context
+    from builda.oci.digest import Digest
+    from builda.plan import Source
+    from builda.store.digests import FileKey
+
+
+class StepInputs:
+    """The inputs of one build's steps. Digests of context files are kept from build to build. Threads may share it."""
+
+    def __init__(self, ctx: Context, options: ExecuteOptions, tips: Mapping[int, Tip]) -> None:
+        """`tips` are the stages that were begun; a step reads those that are finished."""
+        self._ctx = ctx
+        self._options = options
+        self._tips = tips
+        self._lock = threading.Lock()
+        self._digests: dict[str, dict[FileKey, bytes]] = {}  # of context files, by context
+        self._known: dict[str, int] = {}  # how many of them earlier builds took
+
+    def of(self, step: Run | Copy | MakeDirectory) -> Mapping[str, object] | None:
+        """What the step reads; None if that cannot be known before it is done."""
+        match step:
+            case MakeDirectory():
+                return {}
+            case Run():
+                return self._of_run(step)
+            case Copy():
+                return self._of_copy(step)
+
+    def digests_of(self, context: str) -> dict[FileKey, bytes]:
+        """The digests of a context's files that earlier builds took, and this one adds to."""
+        place = os.path.realpath(context)
+        with self._lock:
+            if place not in self._digests:
+                self._digests[place] = file_digests.load(self._ctx.store.layout, place)
+                self._known[place] = len(self._digests[place])
+            return self._digests[place]
+
+    def save(self) -> None:
+        """Keep the digests of context files for later builds."""
+        for context, found in self._digests.items():
+            if len(found) != self._known[context]:
+                file_digests.save(self._ctx.store.layout, context, found, self._ctx.now())
+
+    def _of_run(self, step: Run) -> Mapping[str, object]:
+        found: dict[str, object] = {}
+        for mount in step.mounts:
+            if mount.type == "bind" or mount.from_ != BuildContext():
+                found[f"mount {mount.target}"] = self._source(mount.from_, (mount.source or ".",))
+        return found
+
+    def _of_copy(self, step: Copy) -> Mapping[str, object] | None:
+        remote = [source for source in step.sources if "://" in source or source.startswith("git@")]
+        if remote and step.checksum is None:
+            return None
+        local = tuple(source for source in step.sources if source not in remote)
+        found = {"content": self._source(step.source, local, step)} if local else {}
+        return {**found, **{f"remote {url}": step.checksum or "" for url in remote}}
+
+    def _source(self, source: Source, names: tuple[str, ...], step: Copy | None = None) -> str:
+        inputs = self._options.inputs
+        match source:
+            case FromStage(index):
+                return f"stage {self._tips[index].key}"
+            case FromImage(name):
+                from builda.builder.image.pull import pull
+
+                return f"image {pull(self._ctx, name, self._options.pull).digest}"
+            case FromContainer(name):
+                from builda.store.containers import new_id
+
+                return f"container {name} {new_id()}"  # it may change at any time, so no key is like another
+            case NamedContext(name):
+                if name not in inputs.named:
+                    raise NotFound(f"no such build context: {name}")
+                return str(self._directory(str(inputs.named[name]), names, step, own=False))
+            case BuildContext():
+                if inputs.context is None:
+                    raise NotFound("there is no build context")
+                return str(self._directory(str(inputs.context), names, step, own=True))
+
+    def _directory(self, path: str, names: tuple[str, ...], step: Copy | None, *, own: bool) -> Digest:
+        from builda.builder.byteprogress import moving, words
+        from builda.builder.copy.copyflags import reading
+        from builda.builder.copy.ignored import rules_in, rules_of
+        from builda.fs.sources import NOTHING
+        from builda.fs.tree import Source, content_digest, content_size
+
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            ignore, within = rules_of(self._options.inputs.ignore_file), "the context"
+            if not own:  # a mount shows all of a named context
+                ignore, within = NOTHING if step is None else rules_in(root, path), "the build context"
+            request = reading(tuple(Source(root, name, None, ignore, within) for name in names), step)
+            with moving(self._ctx.emit, "read", words(names or (within,)), lambda: content_size(request)) as moved:
+                return content_digest(request, remembered=self.digests_of(path), moved=moved)
+        finally:
+            os.close(root)

@@ -1,0 +1,226 @@
+"""One step of a stage: found under its key, or performed, frozen and remembered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from builda.builder.build.buildoptions import Miss
+from builda.builder.build.keys import explained, keyed, step_key
+from builda.builder.build.tip import Layer
+from builda.builder.records import timestamp
+from builda.oci.config import History
+from builda.oci.digest import Digest
+from builda.plan import Configure, Copy, FromStage, NamedContext
+from builda.plan import Context as BuildContext
+from builda.store.steps import Empty, Tree, blob_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from builda.builder.build.buildoptions import ExecuteOptions
+    from builda.builder.build.cacheto import Remembered
+    from builda.builder.build.lookup import Lookup
+    from builda.builder.build.perform import Performer
+    from builda.builder.build.step_events import StepEvents
+    from builda.builder.build.step_inputs import StepInputs
+    from builda.builder.build.tip import Tip
+    from builda.builder.context import Context
+    from builda.plan import MakeDirectory, Plan, Run, Step
+    from builda.store.steps import StepResult
+
+
+class StepRunner:
+    """Takes the tips of one build's stages from step to step. Threads may share it; each works on its own stage."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        plan: Plan,
+        options: ExecuteOptions,
+        tips: Mapping[int, Tip],
+        *,
+        events: StepEvents,
+        inputs: StepInputs,
+        lookup: Lookup,
+        performer: Callable[[], Performer],
+    ) -> None:
+        self._ctx = ctx
+        self._options = options
+        self._tips = tips
+        self._events = events
+        self._inputs = inputs
+        self._lookup = lookup
+        self._performer = performer
+        self._changed: set[int] = set()  # stages of which something was performed: they have a container
+        self._behind: set[int] = set()  # stages whose container does not have the configuration and history yet
+        self._kept = stored_stages(plan, options, in_memory=ctx.store.memory is not None)
+        self.misses: list[Miss] = []
+        self.done: list[Remembered] = []  # what every step led to, if that is exported
+
+    def run(self, index: int, step: Step) -> bool | None:
+        """Take the stage one step further; whether it was found, None for one that is never looked up."""
+        if isinstance(step, Configure):
+            self._configure(index, step)
+            return None
+        return self._change(index, step)
+
+    def is_changed(self, index: int) -> bool:
+        """Whether something was performed in the stage."""
+        return index in self._changed
+
+    def settle(self, index: int) -> None:
+        """Write into the stage's container what instructions without files have said since the last that has."""
+        if index in self._behind:
+            self._behind.discard(index)
+            self._performer().update(index)
+
+    def close(self, index: int) -> None:
+        """Make one layer of all that a stage without layers of its own changed: a stage or an image stands on it."""
+        if index not in self._changed:
+            return
+        from builda.builder.image.commit import DEFAULT_HISTORY
+
+        content = self._performer().freeze(index, DEFAULT_HISTORY, self._moment())
+        if isinstance(content, Tree) and index in self._kept:
+            self._performer().write(index, None, content.snapshot)
+
+    def _configure(self, index: int, step: Configure) -> None:
+        tip = self._tips[index]
+        tip.edited.change(step.edits)
+        tip.key = step_key(tip.key, step, {})
+        self._note(tip, step.created_by)
+        if index in self._changed:
+            self._behind.add(index)
+
+    def _note(self, tip: Tip, created_by: str | None) -> None:
+        if created_by is not None:
+            entry = History(created=self._moment(), created_by=created_by, empty_layer=True)
+            tip.history = (*tip.history, entry)
+
+    def _moment(self) -> str:
+        epoch = self._options.commit.epoch
+        return timestamp(self._ctx.now() if epoch is None else epoch)
+
+    def _change(self, index: int, step: Run | Copy | MakeDirectory) -> bool:
+        """A step that may change files."""
+        tip = self._tips[index]
+        looking = self._options.cache and self._options.layers and index not in self._changed
+        late = not looking and _tells_its_content(step)  # the copy hashes anyhow; nobody needs the key before
+        inputs = None if late else self._inputs.of(step)
+        if looking and inputs is not None and self._find(index, tip, step, inputs):
+            return True
+        self.settle(index)
+        self._changed.add(index)
+        content = self._performer().perform(index, step, self._inputs)
+        self._finish(index, tip, step, {"content": str(content)} if late else inputs)
+        return False
+
+    def _find(self, index: int, tip: Tip, step: Run | Copy | MakeDirectory, inputs: Mapping[str, object]) -> bool:
+        """Whether the step is remembered; the tip is behind it then."""
+        counted = keyed(step)
+        explanation = explained(tip.key, counted, inputs)
+        key = Digest.of(explanation)
+        found = self._lookup.find(key, tip, explanation)
+        self._ctx.decided("cache", lambda: self._said(index, key, tip.key, inputs, explanation, found))
+        if found is None:
+            if self._options.explain:
+                from builda.builder.build.explain import explain_miss
+
+                reason = explain_miss(self._ctx.store.steps, explanation)
+                self.misses.append(Miss(text=step.text or step.created_by or "", reason=reason))
+            return False
+        empty = isinstance(found.content, Empty)
+        history = History(created=timestamp(found.created), created_by=step.created_by, empty_layer=empty)
+        tip.layers = (*tip.layers, *tip.pending(), Layer(history, found.content, (key, found)))
+        tip.history = ()
+        tip.key = key
+        self._events.marks[index].blob = blob_of(found.content)
+        self._export(key, found.created, tip)
+        return True
+
+    def _finish(
+        self, index: int, tip: Tip, step: Run | Copy | MakeDirectory, inputs: Mapping[str, object] | None
+    ) -> None:
+        """The tip is behind a step that was performed; `inputs` None: nothing is the same as what it read."""
+        counted = keyed(step)
+        key = None if inputs is None else step_key(tip.key, counted, inputs)
+        if not self._options.layers:
+            self._note(tip, step.created_by)
+            if step.created_by is not None:
+                self._performer().update(index)
+        else:
+            content = self._performer().freeze(index, step.created_by, self._moment())
+            if key is not None and inputs is not None:
+                self._lookup.remember(key, tip.key, counted, inputs, content)
+            if isinstance(content, Tree) and index in self._kept:
+                self._performer().write(index, key, content.snapshot)
+            if key is not None:
+                self._export(key, self._ctx.now(), tip)
+        tip.key = key if key is not None else _unique(tip.key)
+
+    def _export(self, key: Digest, created: float, tip: Tip) -> None:
+        if self._options.export:
+            from builda.builder.build.cacheto import Remembered
+
+            self.done.append(Remembered(key, created, tip.layers, tip.base_diff_ids))
+
+    def _said(
+        self,
+        index: int,
+        key: Digest,
+        parent: Digest,
+        inputs: Mapping[str, object],
+        explanation: bytes,
+        found: StepResult | None,
+    ) -> str:
+        """Whether a step was found, for --log-level debug."""
+        read = "".join(f", {what} {digest}" for what, digest in inputs.items())
+        if found is None:
+            from builda.builder.build.explain import explain_miss
+
+            outcome = f"not found: {explain_miss(self._ctx.store.steps, explanation)}"
+        else:
+            outcome = f"found, layer {_described(found)}"
+        return f"{self._events.name(index)} key {key.encoded[:12]} (on {parent.encoded[:12]}{read}): {outcome}"
+
+
+def _described(found: StepResult) -> str:
+    match found.content:
+        case Empty():
+            return "none"
+        case Tree(snapshot, None, _):
+            return snapshot
+        case content:
+            return str(content.diff_id)
+
+
+def _unique(parent: Digest) -> Digest:
+    """A key that no other step has."""
+    from builda.store.containers import new_id
+
+    return Digest.of(str(parent).encode() + new_id().encode())
+
+
+def _tells_its_content(step: Step) -> bool:
+    """Whether the digest that a copy returns is the one that its key is made of."""
+    if not isinstance(step, Copy) or step.extract or step.inline:
+        return False
+    return isinstance(step.source, BuildContext | NamedContext)
+
+
+def stored_stages(plan: Plan, options: ExecuteOptions, *, in_memory: bool) -> frozenset[int]:
+    """The stages whose layers are stored while others are performed.
+
+    These are the target and the stages that it begins with; or all where later builds have nothing else. A squashed
+    image has no layer of theirs.
+    """
+    if options.export or options.stage_images is not None or in_memory:
+        return frozenset(plan.needed())
+    if options.commit.squash:
+        return frozenset()
+    found = {plan.target}
+    base = plan.stages[plan.target].base
+    while isinstance(base, FromStage):
+        found.add(base.index)
+        base = plan.stages[base.index].base
+    return frozenset(found)
