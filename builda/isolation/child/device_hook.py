@@ -1,8 +1,8 @@
 """A createContainer hook of an OCI runtime: which nodes open their devices. `python -IS device_hook.py ROOT WORD...`.
 
-crun mounts the root and /dev so that all nodes do, and without a device cgroup a node that an image or a command makes
-would open the host's device. runc keeps the root as it is, where none does. The hook runs when all is mounted and
-before the command starts. It does what each WORD says of a path in the root:
+crun remounts the root and /dev so that device nodes work there. Without a device cgroup, a node that an image or a
+command makes would open the host's device. runc keeps the root nodev, so no node works there. The hook runs after all
+mounts and before the command. Each WORD says what to do with a path in the root:
   close:PATH      forbid devices on this mount
   close-all:PATH  forbid devices on this mount and all below it
   open:PATH       allow devices on this mount
@@ -16,14 +16,14 @@ _builda = __file__.rpartition("/isolation/")[0]
 
 
 def _package(name: str, path: str) -> None:
-    """Make a package importable without running its `__init__`, as start.py does."""
+    """Register a package without running its `__init__`, as start.py does."""
     module = type(sys)(name)
     module.__path__ = [path]
     sys.modules[name] = module
 
 
 def main(root: str, *words: str) -> None:
-    """Errors reach the runtime as this process's status, and it starts no command then."""
+    """Do what the words say. An exception ends this process with a status, and the runtime starts no command then."""
     from builda.linux import syscalls as sys_
 
     top = os.open(root, os.O_PATH | os.O_DIRECTORY)

@@ -1,18 +1,18 @@
-"""The child: from a fresh interpreter to the command, in namespaces of its own. Standard library only.
+"""The child: from a fresh interpreter to the command, in namespaces of its own.
 
     builda ── outer ── init ── command
               │        pid 1 of the new pid namespace: builds the mount tree, reaps, forwards signals, and ends
               │        with the command; the kernel kills what is left in the namespace
               unshares the namespaces, waits for init; both die with their parent (PDEATHSIG)
 
-Where the pid namespace is not new, init is a subreaper that kills its descendants itself. The parent passes the
-specification on descriptor 3 (marshal, made by the same interpreter), and reads reports from 4 until it closes: that is
-the exec. Descriptor 5 says go on when the parent has set up the network, 6 takes the terminal to it.
+Without a new pid namespace, init is a subreaper and kills its descendants itself. The parent passes the message
+(isolation.wire, by marshal of the same interpreter) on descriptor 3, and reads reports from 4 until execve(2) closes
+it. On descriptor 5 the parent sends the addresses of the network that it has made, on 6 it receives the terminal.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # the C half of signal, whose other half imports enum
+import _signal  # type: ignore[import-not-found]  # the C half: signal itself imports enum
 import errno
 import marshal
 import os
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SPEC, REPORT, GO, CONSOLE = 3, 4, 5, 6
 
-# In the order in which they are entered: the network before its owner-checked file systems, pid before the fork.
+# In the order in which they are entered: all before the fork, which alone enters the pid namespace.
 _KINDS = (
     ("cgroup", sys_.CLONE_NEWCGROUP),
     ("ipc", sys_.CLONE_NEWIPC),
@@ -47,7 +47,7 @@ _TIOCGPTPEER, _TIOCGPTN, _TIOCSPTLCK, _TIOCSCTTY, _TIOCSWINSZ = 0x5441, 0x800454
 
 
 def main() -> None:
-    """Never returns: exits with the command's status, or 125 after a report of what failed."""
+    """Run the command and exit with its status, or with 125 after a report of the failure. Never returns."""
     try:
         sys_.close_range(3, 0x7FFFFFFF, _CLOSE_ON_EXEC)
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def report(fields: tuple[str | int | None, ...]) -> None:
-    """Send one message to the parent: a length, then marshal. Short enough to be written at once."""
+    """Send one message to the parent: its length, then marshal. It is shorter than PIPE_BUF, so one write sends all."""
     data = marshal.dumps(fields)
     os.write(REPORT, len(data).to_bytes(4, "little") + data)
 
@@ -93,10 +93,11 @@ def _outer(wire: Wire) -> int:
     sources = Sources(wire, mapping) if wire["plain_tree"] is None else None
     relay = _relay(wire["relay"])
     if sources is not None:
-        _join_namespaces(wire["namespaces"])  # with the caller's rights: the user namespace need not own them
+        # Joined with the caller's rights: the command's user namespace may not own them.
+        _join_namespaces(wire["namespaces"])
     if mapping is not None:
         mapping.enter(keep_groups=wire["groups"] is None)
-        _die_with_parent(_signal.SIGKILL)  # which a change of rights undoes
+        _die_with_parent(_signal.SIGKILL)  # a change of ids clears it (prctl(2), PR_SET_PDEATHSIG)
     if sources is not None:
         _make_namespaces(wire["namespaces"])
     if relay is not None:
@@ -105,7 +106,7 @@ def _outer(wire: Wire) -> int:
         report(("network",))
         connection = os.read(GO, 64)
         if not connection:
-            os._exit(125)  # the parent has said why
+            os._exit(125)  # the parent failed, and reports why
         _connect(connection)
     alive, keep = os.pipe()
     init = os.fork()
@@ -114,16 +115,17 @@ def _outer(wire: Wire) -> int:
         _init(wire, sources, alive, private_pid)
     os.close(REPORT)
     if mapping is not None:
-        sys_.prctl(sys_.PR_SET_DUMPABLE, 0)  # our root is the caller's, and a command may have all rights in here
+        # This process still has the caller's root directory, and the command may have all rights in the user namespace.
+        sys_.prctl(sys_.PR_SET_DUMPABLE, 0)
     _forward(init, group=False)
     return _wait_for(init)
 
 
 def _mapping(wire: Wire) -> Mapping | None:
-    """The user namespace that the command shall have, if not the caller's."""
+    """Make or open the command's user namespace; None if it stays in the caller's."""
     if wire["users"] is None:
         return None
-    # What is imported later: who is nobody to the caller's files can import no more of them.
+    # Later imports, done now: after it has entered the namespace, this process may not read builda's files.
     import _socket  # noqa: F401
     import fcntl  # noqa: F401
     import struct  # noqa: F401
@@ -147,18 +149,18 @@ def _relay(argv: tuple[str, ...] | None) -> Relay | None:
 
 
 def _connect(connection: bytes) -> None:
-    """Set up eth0 as the parent says: address, netmask and gateway."""
+    """Configure eth0 by what the parent sent: address, netmask and gateway, four bytes each."""
     from builda.linux import netlink
 
     netlink.configure("eth0", address=connection[:4], netmask=connection[4:8], gateway=connection[8:])
 
 
 def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool) -> None:
-    """Never returns."""
+    """Build the sandbox, run the command, and exit with its status. Never returns."""
     try:
         _die_with_parent(_signal.SIGKILL if private_pid else _PARENT_DIED)
         _check_alive(alive)
-        sys_.prctl(sys_.PR_SET_DUMPABLE, 0)  # the command may not look into this process
+        sys_.prctl(sys_.PR_SET_DUMPABLE, 0)  # the command must not read this process in /proc
         sys_.set_process_name("builda-init")
         if sources is None:
             assert wire["plain_tree"] is not None
@@ -170,7 +172,7 @@ def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool) ->
             tree.replace_null()
         children = None if private_pid else _open_children(tree, wire)
         if wire["runtime"] is None:
-            sys.path.clear()  # an import from now on would take its module from the container
+            sys.path.clear()  # else a late import would load a module of the container
             tree.enter(wire["pivot"])
         status = _run(wire, terminal, children)
     except Failure as failure:
@@ -183,7 +185,7 @@ def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool) ->
 
 
 def _build(wire: Wire, tree: Tree, sources: Sources) -> int | None:
-    """Mount all, name the host; the slave side of the terminal if there is one."""
+    """Mount everything and set the host name. Returns the slave side of the terminal; None without one."""
     if wire["namespaces"]["network"] == "private" and not wire["network_by_parent"]:
         sys_.raise_interface("lo")
     if wire["runtime"] is not None:
@@ -217,7 +219,7 @@ def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
     if command == 0:
         _signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-        sys.path.clear()  # an import from now on would take its module from the container
+        sys.path.clear()  # else a late import would load a module of the container
         _become_command(wire, terminal, root, theirs.fileno())
     theirs.close()
     give_up(plain_tree["given_up"])
@@ -237,7 +239,7 @@ def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
 
 
 def _reaped(wanted: int, statuses: list[int]) -> bool:
-    """Reap all that has ended; whether `wanted` was among them, whose exit status is noted."""
+    """Reap all children that have ended. True if `wanted` was one of them; its exit status is appended."""
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == wanted:
@@ -248,7 +250,7 @@ def _reaped(wanted: int, statuses: list[int]) -> bool:
 
 
 def _adopt_descendants(children: int, secrets: tuple[int, ...] = ()) -> None:
-    """Whatever the command leaves behind is ours to end, and the secrets that lie in the tree are ours to empty."""
+    """Become a subreaper. If the parent dies, kill all descendants, empty the secrets in the tree, and exit."""
 
     def end(*_: object) -> None:
         _end_descendants(children)
@@ -260,7 +262,7 @@ def _adopt_descendants(children: int, secrets: tuple[int, ...] = ()) -> None:
 
 
 def _empty(files: tuple[int, ...]) -> None:
-    """Leave nothing in files that builda removes, if it lives: a killed one cannot."""
+    """Empty the files. builda removes them, but may have been killed."""
     for fd in files:
         os.ftruncate(fd, 0)
 
@@ -282,7 +284,10 @@ def _run(wire: Wire, terminal: int | None, children: int | None) -> int:
 
 
 def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor: int = -1) -> None:
-    """Never returns. For a plain tree `root` is its directory, and `supervisor` the socket that takes the listener."""
+    """Execute the command. Never returns.
+
+    For a plain tree `root` is its directory, and `supervisor` the socket to which the filter's listener is sent.
+    """
     try:
         if wire["namespaces"]["pid"] != "private":
             _die_with_parent(_signal.SIGKILL)
@@ -294,7 +299,7 @@ def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor
                 os.fchown(terminal, wire["uid"], -1)
             for fd in (0, 1, 2):
                 os.dup2(terminal, fd)
-        if wire["users"] is None:  # else they have been given already, by rights that the command's namespace lacks
+        if wire["users"] is None:  # else `Mapping.give` did it, before the user namespace took the right away
             for fd in wire["owned_streams"]:
                 os.fchown(fd, wire["uid"], wire["gid"])
         _signal.pthread_sigmask(_signal.SIG_SETMASK, wire["signal_mask"])
@@ -383,7 +388,8 @@ def _open_namespace(path: str) -> int:
 def _open_terminal(wire: Wire, tree: Tree | None) -> int:
     """A pseudo terminal of the container's own devpts: its master goes to the parent, its slave to /dev/console.
 
-    An OCI runtime gets one of the machine's, and joins it to one in the container; so does a command without mounts.
+    An OCI runtime gets one of the host's devpts and copies to one in the container. A command in a plain tree gets one
+    of the host's too.
     """
     import _socket
 
@@ -405,7 +411,7 @@ def _open_terminal(wire: Wire, tree: Tree | None) -> int:
 
 
 def _forward(pid: int, *, group: bool) -> None:
-    """Pass signals on to `pid`; the keyboard's to its whole process group when it leads one, as a terminal does."""
+    """Pass signals on to `pid`. Those of the keyboard go to its process group if it leads one, as from a terminal."""
 
     def forward(number: int, _frame: object) -> None:
         if group and number in _KEYBOARD and _kill(-pid, number):
@@ -427,7 +433,7 @@ def _kill(pid: int, number: int) -> bool:
 
 
 def _wait_for(wanted: int) -> int:
-    """Reap all that ends until `wanted` does; its exit status."""
+    """Reap children until `wanted` ends; its exit status."""
     while True:
         pid, status = os.wait()
         if pid == wanted:
@@ -435,7 +441,7 @@ def _wait_for(wanted: int) -> int:
 
 
 def _code(status: int) -> int:
-    """An exit status as shells have it."""
+    """The exit status as shells show it: 128 + N for signal N."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -452,7 +458,7 @@ def _open_children(tree: Tree | None, wire: Wire) -> int:
 
 
 def _end_descendants(children: int) -> int:
-    """Kill and reap until none is left: what a killed one leaves behind becomes our child."""
+    """Kill and reap until no child is left: the children of a killed process become ours (subreaper)."""
     while True:
         os.lseek(children, 0, os.SEEK_SET)
         for pid in os.read(children, 65536).split():

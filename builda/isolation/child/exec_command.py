@@ -1,4 +1,7 @@
-"""The last steps before the command: identity, limits, filter, exec. Imported by the child: standard library only."""
+"""The last steps before the command: directory, limits, identity, filter, execve(2).
+
+Their order matters: each step needs rights that a later one takes away.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def execute(wire: Wire, ready: Callable[[], None], report: int, supervisor: int = -1) -> None:
-    """Become the command; `ready` is called when nothing but the exec itself can fail any more.
+    """Become the command. `ready` is called when only execve(2) itself can still fail.
 
     Of the descriptors from 3 on only `report` and `supervisor` stay open until the exec. `supervisor` is the socket
     that takes the listener of a plain tree's filter.
@@ -31,7 +34,7 @@ def execute(wire: Wire, ready: Callable[[], None], report: int, supervisor: int 
     _set_limits(wire["rlimits"])
     permitted = _limit_bounding_set(wire["capabilities"])
     _change_user(wire)
-    # The caller's keys are not the command's. Where keyctl is filtered the command cannot reach them either.
+    # The command must not read the caller's keys. Where keyctl(2) is filtered it cannot reach them anyway.
     sys_.join_session_keyring()
     path = _look_up(wire["args"][0], environment.get("PATH", _DEFAULT_PATH))
     _confine(wire, permitted, supervisor)
@@ -43,7 +46,7 @@ def execute(wire: Wire, ready: Callable[[], None], report: int, supervisor: int 
 
 
 def _close_all_but(keep: set[int]) -> None:
-    """Close descriptors: an image may name /proc/self/fd/N as its working directory (CVE-2024-21626)."""
+    """Close all other descriptors: an image may name /proc/self/fd/N as working directory (CVE-2024-21626)."""
     first = 3
     for fd in (*sorted(keep), _LAST):
         if first < fd:
@@ -65,7 +68,10 @@ def _change_directory(path: str) -> None:
 
 
 def _opened_or_made(path: str) -> int:
-    """The directory at `path`. What a mount of another file system hides of it is made there, as OCI runtimes do."""
+    """The directory at `path`. It is made if a mount hides it, but not in the root itself, as OCI runtimes do.
+
+    The builder has made it in the root already; a volume above it may lack it.
+    """
     try:
         return _opened_directory(path)
     except FileNotFoundError:
@@ -86,18 +92,18 @@ def _opened_or_made(path: str) -> int:
 
 
 def _found_or_made(above: int, name: str, path: str, root: int) -> int:
-    """The directory `path`, which is `name` in `above`; made if it is missing on another device than `root`."""
+    """The directory `path`, which is `name` in `above`. It is made if it is missing and not on the device `root`."""
     try:
         return _opened_directory(path)
     except FileNotFoundError:
         if os.fstat(above).st_dev == root:
             raise
-        os.mkdir(name, 0o755, dir_fd=above)  # does not follow a link that leads nowhere
+        os.mkdir(name, 0o755, dir_fd=above)  # EEXIST for a dangling link: it is not followed
         return _opened_directory(path)
 
 
 def _opened_directory(path: str) -> int:
-    """The directory at `path`, reached without the links of /proc that jump to what a descriptor or process has."""
+    """The directory at `path`. Magic links of /proc (fd/N, cwd, root) are refused: they lead outside."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY)
     try:
         return sys_.openat2(root, path, os.O_PATH | os.O_DIRECTORY)
@@ -110,7 +116,7 @@ def _opened_directory(path: str) -> int:
 
 
 def _walked(root: int, path: str) -> int:
-    """The same without openat2(2): the text of a link is followed and never the link itself."""
+    """The same without openat2(2): reads each link and walks its text, so that the kernel follows none."""
     here = os.dup(root)
     links = 40
     rest = [name for name in path.split("/") if name not in ("", ".")]
@@ -137,7 +143,7 @@ def _link_target(directory: int, name: str) -> str | None:
     try:
         return os.readlink(name, dir_fd=directory)
     except OSError as error:
-        if error.errno == errno.EINVAL:  # it is no link
+        if error.errno == errno.EINVAL:  # not a link
             return None
         raise
 
@@ -157,7 +163,7 @@ def _set_limits(limits: tuple[tuple[str, int, int, int], ...]) -> None:
 
 
 def _limit_bounding_set(wanted: int) -> int:
-    """Drop from the bounding set what is not wanted; what the command may have of it."""
+    """Drop all other capabilities from the bounding set. Returns the bits that the command can have."""
     number = 0
     kept = 0
     while True:
@@ -182,7 +188,7 @@ def _change_user(wire: Wire) -> None:
     try:
         if groups is not None:
             os.setgroups(groups)
-    except PermissionError as error:  # a namespace of one id: whoever has it is in that group anyhow
+    except PermissionError as error:  # a user namespace of one id denies setgroups(2); its own group needs none
         if set(groups or ()) - {wire["gid"]}:
             raise refused("set the groups of the command", error) from error
     try:
@@ -193,13 +199,13 @@ def _change_user(wire: Wire) -> None:
 
 
 def _confine(wire: Wire, permitted: int, supervisor: int) -> None:
-    """Filter and capabilities, in the order in which each is still allowed."""
+    """Set the seccomp filter and the capabilities. A filter needs SYS_ADMIN or no_new_privs."""
     effective = permitted if wire["uid"] == 0 else 0
     if wire["no_new_privileges"]:
         sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
     elif wire["seccomp"] is not None:
         held = sys_.capget()[1]
-        sys_.capset(held, held, 0)  # setuid cleared the effective set, and the filter needs SYS_ADMIN
+        sys_.capset(held, held, 0)  # setresuid(2) cleared the effective set
         _install(wire["seccomp"])
     try:
         sys_.prctl(sys_.PR_CAP_AMBIENT, sys_.PR_CAP_AMBIENT_CLEAR_ALL)
@@ -213,12 +219,14 @@ def _confine(wire: Wire, permitted: int, supervisor: int) -> None:
 
 
 def _hand_over(supervisor: int, program: bytes) -> None:
-    from builda.isolation.child.proc_server import hand_over  # imported already: here it would come from the container
+    from builda.isolation.child.proc_server import (
+        hand_over,
+    )  # loaded before chroot(2): now it would come from the container
 
     try:
         hand_over(supervisor, program)
     except OSError as error:
-        raise refused("have calls about /proc answered", error) from error
+        raise refused("hand over calls that name /proc", error) from error
 
 
 def _install(program: bytes) -> None:
@@ -229,7 +237,7 @@ def _install(program: bytes) -> None:
 
 
 def _look_up(name: str, search: str) -> str:
-    """The file that `name` means, as execvp finds it."""
+    """The path of the program `name`, searched as execvp(3) does. Failure with status 126 or 127."""
     if "/" in name:
         return name
     denied = None
@@ -259,7 +267,7 @@ def _not_executed(path: str, error: OSError) -> Failure:
 
 
 def _not_found(path: str) -> Failure:
-    """ENOENT of an existing file is about the interpreter that it names."""
+    """Why execve(2) said ENOENT: the file is missing, or the interpreter or loader that it names."""
     try:
         with open(path, "rb", buffering=0) as file:
             head = file.read(256)

@@ -1,17 +1,17 @@
-"""How the child tells its parent why the command could not be started. Imported by the child: standard library only."""
+"""The error that the child reports to its parent when the command cannot be started."""
 
 from __future__ import annotations
 
 import errno
 
-# Errnos that mean "this kernel or pod does not allow it" rather than "you asked for something wrong".
+# Errnos that mean "this kernel or pod does not allow it" rather than "the caller asked for something wrong".
 _REFUSED = frozenset(
     {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENODEV, errno.EINVAL, errno.ENOSPC, errno.EUSERS, errno.EROFS}
 )
 
 
 class Failure(Exception):
-    """`kind` names a class of builda.errors; `status` is set when the command itself could not be executed."""
+    """`kind` names a class of builda.errors. `status` is 126 or 127 if the command itself cannot be executed."""
 
     def __init__(self, kind: str, message: str, hint: str | None = None, status: int | None = None) -> None:
         super().__init__(message)
@@ -19,7 +19,7 @@ class Failure(Exception):
 
 
 def refused(what: str, error: OSError, hint: str | None = None) -> Failure:
-    """The failure of doing `what`, from the kernel's error."""
+    """The failure "cannot `what`" with the kernel's reason, and a hint if none is given."""
     name = f": {error.filename}" if error.filename else ""
     kind = "IsolationUnavailable" if error.errno in _REFUSED else "BuildaError"
     if hint is None and error.errno in (errno.EPERM, errno.EACCES):

@@ -1,7 +1,7 @@
-"""A user namespace of a command's own, whose ids the files of its root have by id-mapped mounts.
+"""A user namespace of the command's own, with id-mapped mounts for the files of its root (mount_setattr(2)).
 
-The tree keeps the ids that images have: what id 0 of the namespace writes is 0 on the disk, and shows as the id that 0
-is mapped to to everybody else (mount_setattr(2), ID mapping). Imported by the child: standard library only.
+The tree keeps the ids that images have. The mount shows owner 0 on the disk as the host id that the namespace maps its
+id 0 to, so the command sees 0; and what its id 0 writes is stored as 0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NO_IDMAP = (
 
 
 class Mapping:
-    """The namespace, which this process is not in yet: `fd` is of it, and its maps are known."""
+    """A user namespace that this process has not entered yet; `fd` is a descriptor of it."""
 
     def __init__(self, uids: Rows, gids: Rows, path: str | None) -> None:
         self.uids = uids
@@ -35,11 +35,11 @@ class Mapping:
         self.fd = _made(uids, gids) if path is None else _opened(path)
 
     def host_ids(self, uid: int, gid: int) -> tuple[int, int]:
-        """What a user and a group of the namespace are outside; -1 for one that it does not have."""
+        """The ids outside of a user and a group of the namespace; -1 for one that is not mapped."""
         return _outside(uid, self.uids), _outside(gid, self.gids)
 
     def clone(self, mount: detached.Description) -> int:
-        """As `detached.clone`, with the ids of all directories that it is made of mapped."""
+        """As `detached.clone`, with the mount's directories id-mapped by the namespace."""
         userns = self.fd if self._maps_files else -1
         held = sys_.capget()
         try:
@@ -57,7 +57,7 @@ class Mapping:
             sys_.capset(*held)
 
     def can_map(self, path: str) -> bool:
-        """Whether there is anything to map, and all that is mounted at and below `path` has id-mapped mounts."""
+        """Whether ids differ, and all file systems mounted at and below `path` support id-mapped mounts."""
         if not self._maps_files:
             return False
         try:
@@ -69,7 +69,7 @@ class Mapping:
         return True
 
     def give(self, made: tuple[int, ...], uid: int, gid: int) -> None:
-        """Pipes that the command inherits belong to it, so that it can open them again; `made` are those of builda."""
+        """Give the command's user the pipes `made` by builda and those it inherits, so that it can open them again."""
         owner = self.host_ids(uid, gid)
         for fd in made:
             os.fchown(fd, *owner)
@@ -78,7 +78,7 @@ class Mapping:
                 _give(fd, owner)
 
     def enter(self, *, keep_groups: bool) -> None:
-        """Be the namespace's root, with all rights in it and none outside but those of groups that are kept."""
+        """Become root of the namespace: all rights inside, none outside except those of groups that are kept."""
         try:
             sys_.setns(self.fd, sys_.CLONE_NEWUSER)
             if not keep_groups and _may_set_groups():
@@ -87,7 +87,9 @@ class Mapping:
             os.setresuid(0, 0, 0)
         except OSError as error:
             raise refused("enter the user namespace", error, "its map must have the ids 0") from error
-        sys_.prctl(sys_.PR_SET_DUMPABLE, 1)  # else our own /proc entries are the real root's
+        sys_.prctl(
+            sys_.PR_SET_DUMPABLE, 1
+        )  # a change of ids made it 0: this process could not open its own /proc files
         os.close(self.fd)
 
 
@@ -106,7 +108,7 @@ def _cloned(mount: detached.Description, userns: int) -> int:
 
 
 def in_other_namespace(work: Callable[[], int]) -> int:
-    """What `work` makes in a mount namespace that is gone afterwards; this process is where it was."""
+    """Call `work` in a new mount namespace and return to the old one. Returns what `work` returns."""
     here = os.open("/proc/self/ns/mnt", os.O_RDONLY)
     root = os.open("/", os.O_PATH)
     try:
@@ -117,7 +119,7 @@ def in_other_namespace(work: Callable[[], int]) -> int:
         finally:
             sys_.setns(here, sys_.CLONE_NEWNS)
             os.fchdir(root)
-            os.chroot(".")  # which need not be that of the namespace
+            os.chroot(".")  # this process's root, which may differ from the namespace's
     finally:
         os.close(here)
         os.close(root)
@@ -128,7 +130,7 @@ def _what(userns: int) -> str:
 
 
 def _made(uids: Rows, gids: Rows) -> int:
-    """A new namespace with these maps, which a process of ours holds for as long as it takes to open it."""
+    """Create a user namespace with these maps; a descriptor of it. A child keeps it alive until it is open."""
     ready, done = os.pipe(), os.pipe()
     holder = os.fork()
     if holder == 0:
@@ -172,7 +174,7 @@ def _opened(path: str) -> int:
 
 
 def _is_pipe(fd: int) -> bool:
-    """Whether it is a pipe without a name: giving that away changes nothing of the caller's files."""
+    """Whether it is an anonymous pipe: changing its owner changes no file of the caller's."""
     return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
 
 
@@ -180,11 +182,11 @@ def _give(fd: int, owner: tuple[int, int]) -> None:
     try:
         os.fchown(fd, *owner)
     except PermissionError:
-        return  # it belongs to who started us, in a user namespace above ours: then it stays theirs, and can be written
+        return  # an owner of a user namespace above this one. The command can still write to it.
 
 
 def _may_set_groups() -> bool:
-    """False where there is one id only: a plain user's groups cannot be given up (user_namespaces(7))."""
+    """False in a user namespace that denies setgroups(2), as one of a single id does (user_namespaces(7))."""
     with open("/proc/self/setgroups", encoding="ascii") as file:
         return file.read().strip() == "allow"
 

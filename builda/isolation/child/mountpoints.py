@@ -1,6 +1,6 @@
-"""Mount points in a rootfs that is not trusted: found inside it by the kernel, made and recorded where missing.
+"""Mount points in a root file system that is not trusted: the kernel resolves paths inside it (openat2(2)).
 
-Imported by the child: standard library only.
+Missing ones are made, and recorded for `isolation.made_mountpoints`, which removes them after the run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MISSING = (errno.ENOENT, errno.ENOTDIR)
 
 
 class Places:
-    """Paths inside the root that `root` is a descriptor of; what has to be made there is recorded in `stubs` first."""
+    """Mount points below the directory descriptor `root`; those that have to be made are recorded in `stubs`."""
 
     def __init__(self, root: int, stubs: str | None, record: int = -1) -> None:
         self.root = root
@@ -23,7 +23,7 @@ class Places:
         self._record = record
 
     def find(self, path: str) -> int | None:
-        """A descriptor of what is at `path`; None when nothing is, or it cannot be reached."""
+        """An O_PATH descriptor of `path`; None if it does not exist or cannot be reached."""
         try:
             return sys_.openat2(self.root, _relative(path), os.O_PATH)
         except OSError as error:
@@ -32,7 +32,7 @@ class Places:
             raise
 
     def make(self, path: str, *, directory: bool) -> int:
-        """A descriptor of the directory or file at `path`, made with its parents when missing."""
+        """An O_PATH descriptor of the directory or file at `path`, which is made with its parents if it is missing."""
         fd = self.find(path)
         if fd is None:
             fd = self._create(path, directory)
@@ -43,9 +43,9 @@ class Places:
         return fd
 
     def _create(self, path: str, directory: bool) -> int:
-        """Walk down, following links inside the root, and make what is missing from the first gap on."""
+        """Walk down the path, following links inside the root, and make every part that is missing."""
         links = 40
-        done = ""  # real directories, no links among them
+        done = ""  # the path so far, without links
         rest = [name for name in path.split("/") if name not in ("", ".")]
         while rest:
             name = rest.pop(0)
@@ -95,7 +95,7 @@ class Places:
             os.close(fd)
 
     def _make_recorded(self, parent: int, path: str, name: str, directory: bool) -> None:
-        """Two runs in one container want the same ones: each is made and recorded by one of them alone."""
+        """Make it under a lock: of two runs in one container, exactly one makes and records each mount point."""
         if self._record < 0:
             assert self._stubs is not None
             self._record = open_record(self._stubs)
@@ -109,7 +109,7 @@ class Places:
             _lock(self._record, os.F_ULOCK)
 
     def _in_rootfs(self, parent: str) -> bool:
-        """Whether no mount lies between: what is made in a volume is the volume's, not the rootfs's."""
+        """Whether `parent` is on the root's own mount: what is made in a volume stays there, and is not recorded."""
         try:
             resolve = sys_.RESOLVE_INSIDE | sys_.RESOLVE_NO_XDEV
             os.close(sys_.openat2(self.root, parent or ".", os.O_PATH, resolve=resolve))
@@ -120,7 +120,7 @@ class Places:
         return True
 
     def _note(self, path: str, directory: bool, parent: int, made: bool = False) -> None:
-        """Append one JSON line; before the stub is made, and after with its parent's new time (see `stubs`)."""
+        """Append one JSON line, before the mount point is made and after it, each with its parent's time."""
         mtime = os.fstat(parent).st_mtime_ns
         words = (
             f'"path":{quote(path)}',
@@ -152,7 +152,7 @@ def _json(value: bool) -> str:
 
 
 def _make(parent: int, name: str, directory: bool) -> None:
-    """Make it, unless somebody who works in the same tree was faster."""
+    """Make a file or directory, unless another process has made it meanwhile."""
     try:
         if directory:
             os.mkdir(name, 0o755, dir_fd=parent)
@@ -163,7 +163,7 @@ def _make(parent: int, name: str, directory: bool) -> None:
 
 
 def _lock(fd: int, command: int) -> None:
-    """lockf(3) of the whole file; it counts from where the file is written next. fcntl would be one more import."""
+    """lockf(3) of the whole file, which counts from the file offset. fcntl(2) would need one more import."""
     os.lseek(fd, 0, os.SEEK_SET)
     os.lockf(fd, command, 0)
 
@@ -177,7 +177,7 @@ def _exists(parent: int, name: str) -> bool:
 
 
 def open_record(stubs: str) -> int:
-    """A descriptor for noting mount points."""
+    """A descriptor for appending to the record of mount points."""
     return os.open(stubs, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 

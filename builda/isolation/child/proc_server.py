@@ -1,8 +1,8 @@
-"""/proc and /dev for a command that has neither: its calls that name a path there are answered by this process.
+"""A supervisor that gives /proc and /dev to a command whose root has neither.
 
-A filter hands the calls over (seccomp_unotify(2)); what they ask of /proc is done on ours and its descriptor put into
-the caller, and every other call goes on as if nobody had looked. Landlock binds the command and not us: what it keeps
-from the command we do not open for it either. Imported by the child: standard library only.
+A filter hands calls that may name a path there over to it (seccomp_unotify(2)). The supervisor opens the path in its
+own /proc and puts the descriptor into the caller; other calls continue in the kernel. Landlock binds the command and
+not the supervisor, so the supervisor refuses to open for writing what Landlock would forbid the command.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _NOFOLLOW = sys_.AT_SYMLINK_NOFOLLOW
 _PATH_MAX = 4096
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _STATX_SIZE = 256
-# Of a process in /proc: what shows or leads to more of it than anybody may see (ptrace(2), access mode checking).
+# Files of /proc/PID that the kernel guards by ptrace access mode checks (ptrace(2)): the command gets them of processes
+# in its own tree only.
 _GUARDED = frozenset(
     b"auxv clear_refs cwd environ exe fd fdinfo io map_files maps mem ns numa_maps pagemap personality root smaps "
     b"smaps_rollup stack syscall".split()
@@ -50,7 +51,7 @@ _STREAMS = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
 
 
 class _Calls:
-    """An architecture's numbers of the calls that name a path, and what AUDIT_ARCH_* it is."""
+    """The system call numbers of an architecture. `arch` is its AUDIT_ARCH_*, `status_size` the size of struct stat."""
 
     def __init__(self, arch: int, status_size: int, at: dict[str, int], plain: dict[str, int]) -> None:
         self.arch = arch
@@ -93,9 +94,9 @@ _MACHINES = {
 
 
 def filter_program(machine: str) -> bytes:
-    """The filter that hands over calls that may name an absolute path, and lets those through that cannot.
+    """A BPF program that hands over calls that may name an absolute path, and allows all others.
 
-    These are calls relative to a directory's descriptor, and those about a descriptor itself.
+    Calls relative to a directory's descriptor, and those about a descriptor itself, are allowed.
     """
     calls = _MACHINES[machine]
     notify, allow = 0x7FC00000, 0x7FFF0000  # SECCOMP_RET_USER_NOTIF, SECCOMP_RET_ALLOW
@@ -133,7 +134,7 @@ def filter_program(machine: str) -> bytes:
 
 
 class Call:
-    """One call that waits for its answer; `path` is the translated one."""
+    """One call that waits for its answer. `path` is the path in this process's view."""
 
     __slots__ = ("arguments", "identity", "memory", "name", "path", "pid")
 
@@ -150,9 +151,10 @@ _GO_ON = (0, 0, _CONTINUE)
 
 
 class Supervisor:
-    """Answers the calls of everything that runs in the tree that `root` is a descriptor of.
+    """Answers the calls of all processes of the command; `root` is a descriptor of its root directory.
 
-    `end_with_parent` asks for the signal of the parent's death, which a change of this process's ids takes back.
+    `end_with_parent` asks for a signal when the parent dies. It is called after each change of this process's ids,
+    which clears that request.
     """
 
     def __init__(self, listener: int, root: int, end_with_parent: Callable[[], None]) -> None:
@@ -179,7 +181,7 @@ class Supervisor:
         }
 
     def run(self, wake: int, ended: Callable[[], bool]) -> None:
-        """Answer until `ended()`, which is asked whenever there is something to read from `wake`."""
+        """Answer calls until `ended()`, which is asked each time when `wake` becomes readable."""
         _wake_up_in_place(self.listener)
         poll = select.poll()
         poll.register(self.listener, select.POLLIN)
@@ -192,7 +194,7 @@ class Supervisor:
                         return
                 elif events & select.POLLIN:
                     self.one()
-                else:  # nobody is left whom the filter is on
+                else:  # POLLHUP: no process with the filter is left
                     poll.unregister(self.listener)
 
     def one(self) -> None:
@@ -201,7 +203,7 @@ class Supervisor:
         buffer[:] = bytes(_REQUEST.size)
         try:
             fcntl.ioctl(self.listener, _RECV, buffer, True)
-        except OSError:  # ENOENT: its caller was killed; EINTR: it is asked again
+        except OSError:  # ENOENT: the caller was killed; EINTR: poll(2) returns it again
             return
         identity, pid, _, number, _, _, *arguments = _REQUEST.unpack(buffer)
         name = self.calls.names[number]
@@ -210,14 +212,15 @@ class Supervisor:
         if answer is not None:
             try:
                 fcntl.ioctl(self.listener, _SEND, _ANSWER.pack(identity, *answer))
-            except OSError:  # whoever asked is gone
+            except OSError:  # the caller was killed
                 return
 
     def answer(self, call: Call) -> tuple[int, int, int] | None:
-        """Value, negative error and flags; None when it was given already.
+        """(value, negative errno, flags) of the answer; None if it has been sent already.
 
-        For a process of another user we look as that user: its memory is not ours to read, and what its user may not
-        open it shall not get from us. One that has just changed its user lets nobody look, and goes on.
+        For a process of another user, the supervisor takes on that user's file ids: it may not read the process's
+        memory otherwise, and opens nothing that the user may not. If it still may not read the memory (a process that
+        has just changed its user is not dumpable), the call continues in the kernel.
         """
         call.memory = _memory(call.pid)
         if call.memory >= 0:
@@ -238,7 +241,7 @@ class Supervisor:
             self.end_with_parent()
 
     def served(self, call: Call) -> tuple[int, int, int] | None:
-        """As `answer`, with the caller's memory open."""
+        """As `answer`, for a call whose caller's memory is open."""
         try:
             path = _string(call.memory, call.arguments[0])
             found = None if path is None else self.translated(call, path)
@@ -249,13 +252,13 @@ class Supervisor:
             return None if value is None else (value, 0, 0)
         except OSError as error:
             return (0, -(error.errno or errno.EIO), 0)
-        except (OverflowError, ValueError):  # arguments that no program means
+        except (OverflowError, ValueError):  # arguments that Python cannot pass on
             return (0, -errno.EINVAL, 0)
         finally:
             os.close(call.memory)
 
     def translated(self, call: Call, path: bytes) -> bytes | None:
-        """Where we find what the caller means; None when that is in its tree."""
+        """The path in this process's view of what the caller means; None if it lies in the caller's tree."""
         path = _normal(path)
         if path in self.links and not _is_of_link(call):
             path = self.links[path]
@@ -285,12 +288,12 @@ class Supervisor:
             return b"/proc/%d/fd/%s" % (_tgid(call.pid), _STREAMS[path])
         return b"/proc/%d/fd" % _tgid(call.pid) if path == b"/dev/fd" else None
 
-    # What is done for each call: the value to be returned, None when that has happened.
+    # One method for each kind of call: the value that the call returns, None if the answer has been sent.
 
     def open(self, call: Call) -> int | None:
         """open(2) and its relatives."""
         flags = _flags_of_openat2(call) if call.name == "openat2" else call.arguments[1] & 0x7FFFFFFF
-        if flags & os.O_PATH:  # the kernel injects none of these, and one for reading can do what they can
+        if flags & os.O_PATH:  # the kernel injects no O_PATH descriptor; one for reading can do all that it can
             flags &= os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = self.opened(call, flags)
         try:
@@ -299,7 +302,7 @@ class Supervisor:
             os.close(fd)
 
     def opened(self, call: Call, flags: int) -> int:
-        """What the caller asks for; PermissionError for what Landlock would keep from it."""
+        """Open the path of the call. PermissionError for what Landlock or ptrace checks would refuse the caller."""
         if call.path[:6] != b"/proc/":
             return _opened(call.path, flags)
         process, *parts = call.path[6:].split(b"/")
@@ -316,7 +319,7 @@ class Supervisor:
         return self.reopened(call.path, flags) if what == b"fd" else _opened(call.path, flags)
 
     def is_inside(self, call: Call, process: bytes) -> bool:
-        """Whether this is the caller or another process in the tree; what is no process at all is not."""
+        """Whether `process`, a name in /proc, is the caller or a process whose root is in the tree."""
         if not process.isdigit():
             return False
         if int(process) in (call.pid, _tgid(call.pid)):
@@ -324,13 +327,14 @@ class Supervisor:
         return self.holds(os.readlink(b"/proc/%s/root" % process))
 
     def holds(self, path: bytes) -> bool:
-        """Whether a path of ours is in the tree."""
+        """Whether a path in this process's view lies in the tree."""
         return path == self.root or path.startswith(self.root + b"/")
 
     def reopened(self, path: bytes, flags: int) -> int:
-        """What somebody's descriptor is of, for writing: in the tree, no file at all, or open for writing already.
+        """Reopen for writing the file behind another process's descriptor.
 
-        Held while it is looked at, as its number may mean another file at any moment.
+        Allowed only if it lies in the tree, is no file with a path, or is open for writing already. An O_PATH handle
+        pins it: its process may reuse the number at any moment.
         """
         held = os.open(path, os.O_PATH)
         try:
@@ -345,14 +349,14 @@ class Supervisor:
             os.close(held)
 
     def inject(self, call: Call, fd: int, flags: int) -> int | None:
-        """Give the caller a descriptor, whose number is what its call returns."""
+        """Put a descriptor into the caller; its call returns the number. None if that answered the call."""
         try:
             fcntl.ioctl(self.listener, _ADDFD, _INJECTION.pack(call.identity, _ADDFD_SEND, fd, 0, flags))
         except OSError as error:
-            if error.errno == errno.EINVAL:  # before Linux 5.14 it takes a second step
+            if error.errno == errno.EINVAL:  # before Linux 5.14 the answer is a step of its own
                 request = bytearray(_INJECTION.pack(call.identity, 0, fd, 0, flags))
                 return int(fcntl.ioctl(self.listener, _ADDFD, request, True))
-            if error.errno != errno.ENOENT:  # else the caller is gone
+            if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
                 raise
         return None
 
@@ -388,7 +392,8 @@ class Supervisor:
         return 0
 
     def write(self, call: Call, address: int, data: bytes) -> int:
-        """Put `data` into the caller's memory if it still waits: another process may have its number by now."""
+        """Write `data` into the caller's memory if the call still waits: its pid may belong to another process by
+        now."""
         fcntl.ioctl(self.listener, _ID_VALID, _IDENTITY.pack(call.identity))
         try:
             return os.pwrite(call.memory, data, address)
@@ -397,7 +402,7 @@ class Supervisor:
 
 
 def hand_over(connection: int, program: bytes) -> None:
-    """This thread gives up writing outside its root, and its calls to whoever `received` the listener."""
+    """Confine this thread's writes to its root, install the filter, and send its listener over the socket."""
     confine_writes(os.open("/", os.O_PATH))
     listener = sys_.seccomp_listener(program)
     other = _socket.socket(fileno=connection)
@@ -407,7 +412,7 @@ def hand_over(connection: int, program: bytes) -> None:
 
 
 def received(connection: _socket.socket) -> int | None:
-    """The listener that comes; None when whoever should send it has ended."""
+    """Receive the listener that `hand_over` sends; None if the sender ended without."""
     data, ancillary, _, _ = connection.recvmsg(1, _socket.CMSG_SPACE(4))
     connection.close()
     return int.from_bytes(ancillary[0][2], sys.byteorder) if data and ancillary else None
@@ -421,7 +426,7 @@ def give_up(capabilities: int) -> None:
 
 
 def _wake_up_in_place(listener: int) -> None:
-    """Answers on the processor that the call came from take 10 us, and 70 on another."""
+    """Answer on the processor of the caller: a call takes 10 us there and 70 on another."""
     try:
         fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
     except OSError:  # before Linux 6.6
@@ -429,7 +434,7 @@ def _wake_up_in_place(listener: int) -> None:
 
 
 def _can_be(uid: int, gid: int) -> bool:
-    """Open files as this user from now on; False when the kernel does not let us."""
+    """Open files as this user from now on; False if the kernel refuses."""
     try:
         sys_.set_file_ids(uid, gid)
     except OSError:
@@ -438,7 +443,7 @@ def _can_be(uid: int, gid: int) -> bool:
 
 
 def _memory(pid: int) -> int:
-    """A descriptor of a process's memory; -1 when we may not have one."""
+    """A descriptor of a process's memory; -1 if this process may not open it."""
     try:
         return os.open(f"/proc/{pid}/mem", os.O_RDWR)
     except OSError:
@@ -446,7 +451,7 @@ def _memory(pid: int) -> int:
 
 
 def _string(memory: int, address: int) -> bytes | None:
-    """The absolute path at an address; None when there is another, or nothing that could be read."""
+    """The absolute path at an address; None if it is relative or cannot be read."""
     try:
         data = os.pread(memory, 256, address)
         if data[:1] != b"/":
@@ -461,7 +466,7 @@ def _string(memory: int, address: int) -> bytes | None:
 
 
 def _normal(path: bytes) -> bytes:
-    """An absolute path without the empty parts and dots that a name may hide behind; a slash at its end stays."""
+    """An absolute path without empty parts and dots: `//proc/./self` is `/proc/self`. A slash at its end is kept."""
     if b"//" not in path and b"/." not in path:
         return path
     parts = path.split(b"/")
@@ -485,7 +490,7 @@ def _flags_of_openat2(call: Call) -> int:
 
 
 def _description(path: bytes) -> tuple[int, tuple[bytes, bytes]]:
-    """How the descriptor at /proc/PID/fd/N is open, and what identifies its file."""
+    """(access mode, (mount id, inode)) of the descriptor at /proc/PID/fd/N."""
     with open(path.replace(b"/fd/", b"/fdinfo/", 1), "rb", buffering=0) as file:
         fields = dict(line.split(b":\t", 1) for line in file.read(512).splitlines() if b":\t" in line)
     return int(fields[b"flags"], 8) & os.O_ACCMODE, (fields[b"mnt_id"], fields.get(b"ino", b""))
@@ -502,7 +507,7 @@ def _tgid(pid: int) -> int:
 
 
 def _is_of_link(call: Call) -> bool:
-    """Whether the call is about a link at the end of its path, not what it leads to."""
+    """Whether the call does not follow a link at the end of its path."""
     if call.name in ("newfstatat", "faccessat2"):
         return bool(call.arguments[2] & _NOFOLLOW)
     if call.name == "statx":
@@ -513,7 +518,7 @@ def _is_of_link(call: Call) -> bool:
 
 
 def _opened(path: bytes, flags: int) -> int:
-    """Open for somebody else, without ever waiting for a FIFO's other end as he would."""
+    """Open a path for the caller, without waiting for the other end of a FIFO as the caller would."""
     flags |= os.O_CLOEXEC | os.O_NOCTTY
     if not any(part in path for part in (b"/fd/", b"/root/", b"/cwd/")):
         return os.open(path, flags)
@@ -535,7 +540,7 @@ def _is_device(root: int, path: bytes) -> bool:
 
 
 def _links_to_proc(root: int) -> dict[bytes, bytes]:
-    """The link to the list of mounts that every distribution has."""
+    """/etc/mtab, which distributions link to /proc/mounts, and the path that it leads to."""
     try:
         parent = sys_.openat2(root, "etc", os.O_PATH | os.O_DIRECTORY)
     except OSError:

@@ -18,7 +18,7 @@ _TUN = "/dev/net/tun"
 
 
 class Relay:
-    """The program, forked in the caller's namespaces and waiting for the command's."""
+    """The program. It is forked in the caller's namespaces, and waits for the command's network namespace."""
 
     def __init__(self, argv: tuple[str, ...]) -> None:
         self._name = os.path.basename(argv[0])
@@ -33,7 +33,7 @@ class Relay:
         os.close(ready)
 
     def connect(self) -> None:
-        """This process is in the command's namespace now; the relay works when this returns."""
+        """Start the relay for this process's network namespace, and wait until it works. Failure if it does not."""
         os.write(self._go, b"g")
         if not os.read(self._ready, 64):
             os.lseek(self._said, 0, os.SEEK_SET)
@@ -46,12 +46,12 @@ class Relay:
 
 
 def unavailable() -> Failure:
-    """There is no program to do it."""
+    """The failure that says that no such program is installed."""
     return Failure("NetworkUnavailable", "cannot make a private network: neither pasta nor slirp4netns is here", _HINT)
 
 
 def _become(argv: tuple[str, ...], parent: int, start: int, ready: int, said: int) -> None:
-    """Never returns. The namespace is opened here: pasta drops the right to look it up by the process."""
+    """Execute the program. Never returns. It gets the namespace open: pasta drops the right to open it by /proc."""
     try:
         sys_.prctl(sys_.PR_SET_PDEATHSIG, _KILL)
         if os.getppid() != parent or not os.read(start, 1):

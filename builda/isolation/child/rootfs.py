@@ -1,7 +1,7 @@
-"""The mount tree that a command sees, built by the child. Imported by it: standard library only.
+"""The mount tree that a command sees.
 
-Everything is a detached mount first. Binds and the root are cloned while the child still has its caller's mount
-namespace (so that `rshared` and `rslave` keep their peers), the rest once it has its own.
+All mounts are made detached and attached later. Binds and the root are cloned while the child is still in the caller's
+mount namespace, so that `rshared` and `rslave` keep their peers. New file systems are made in the child's own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from builda.isolation.wire import Runtime, Wire
 
 BUNDLE = "bundle"
-"""Where in the scratch directory an OCI runtime finds its bundle."""
+"""Name of the OCI runtime's bundle in the scratch directory."""
 _INERT = ("nosuid", "nodev", "noexec")
-_UNIFIED = "/sys/fs/cgroup/unified"  # where machines with both kinds of cgroups have the second
+_UNIFIED = "/sys/fs/cgroup/unified"  # version 2 on machines that have both versions of cgroups
 NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _DEVICE_KINDS = (0o020000, 0o060000)  # character and block
 _DEV_LINKS = (
@@ -38,7 +38,7 @@ _COPY = sys_.OPEN_TREE_CLONE | sys_.AT_EMPTY_PATH
 
 
 class Sources:
-    """Detached mounts made of what the caller's mount namespace has; for an OCI runtime of the rootfs only."""
+    """Detached clones of what the caller's mount namespace has. For an OCI runtime only what it cannot mount itself."""
 
     def __init__(self, wire: Wire, mapping: Mapping | None = None) -> None:
         self.rootfs = _clone_rootfs(wire, mapping)
@@ -52,12 +52,13 @@ class Sources:
         self.mounts = tuple((mount, _clone_mount(mount, wire["shows_devices"], mapping)) for mount in wire["mounts"])
         self.devices = tuple((target, _clone_device(source)) for source, target in wire["devices"])
         self.own_nodes = mapping is None and wire["makes_nodes"]
-        # A user namespace may make no nodes. Its root directory may be mounted over ours, which has the caller's.
+        # A user namespace cannot make device nodes, so the host's are bound. They are cloned before the new root covers
+        # the caller's /dev.
         self.nodes = {} if self.own_nodes else {name: _clone_device("/dev/" + name) for name in NODES}
 
 
 class Tree:
-    """The rootfs attached in this mount namespace, and what is mounted in it."""
+    """The root file system, attached in this mount namespace, with the mounts in it."""
 
     def __init__(self, wire: Wire, sources: Sources) -> None:
         self.scratch = _open_scratch(wire)
@@ -66,7 +67,7 @@ class Tree:
         self.dev = self.devpts = -1
 
     def prepare_for_runtime(self, wire: Wire, runtime: Runtime, sources: Sources) -> None:
-        """What an OCI runtime needs around the rootfs: mount points on record, a /proc of ours, one kind of cgroups."""
+        """Set up what an OCI runtime needs: mount points, the bundle, a /proc of this pid namespace, cgroup2."""
         for path, directory in runtime["mountpoints"]:
             os.close(self.places.make(path, directory=directory))
         for number, mount, bind in sources.handed:
@@ -86,7 +87,7 @@ class Tree:
                     sys_.mount(_UNIFIED, "/sys/fs/cgroup", None, sys_.MS_BIND)
 
     def _write_bundle(self, wire: Wire, runtime: Runtime) -> None:
-        """On a tmpfs that only this mount namespace has: the environment and the memory files may be secrets."""
+        """Write the bundle on a tmpfs of this mount namespace: environment and memory files may hold secrets."""
         bundle = detached.clone_filesystem("tmpfs", "tmpfs", (*_INERT, "mode=700"))
         sys_.move_mount(bundle, "", self.scratch, BUNDLE, sys_.MOVE_MOUNT_F_EMPTY_PATH)
         _write(bundle, "config.json", runtime["config"], 0o600, None)
@@ -95,14 +96,14 @@ class Tree:
         os.close(bundle)
 
     def mount_system(self, wire: Wire, sources: Sources) -> None:
-        """proc, sys, dev and the cgroup view."""
+        """Mount /proc, /sys, /sys/fs/cgroup and /dev."""
         self._mount_or_bind("proc", "/proc", wire["new_proc_sys"], ())
         self._mount_or_bind("sysfs", "/sys", wire["new_proc_sys"], ("ro",))
         self._mount_cgroup()
         self._mount_dev(wire, sources)
 
     def mount_others(self, wire: Wire, sources: Sources) -> None:
-        """The caller's files, devices and mounts, in this order, then the masks over all of it."""
+        """Mount files, devices, mounts and memory files, in this order, then read-only paths and masks."""
         self._bind_files(wire["files"])
         for number, (target, fd) in enumerate(sources.devices):
             own = self._own_device(fd, f"device-{number}") if sources.own_nodes else fd
@@ -125,7 +126,7 @@ class Tree:
         self._mask(wire["masked_paths"])
 
     def attach(self, fd: int, target: str, *, directory: bool) -> None:
-        """Attach the detached mount `fd` at a path inside the rootfs, made when missing; closes `fd`."""
+        """Attach the detached mount `fd` at a path inside the root, which is made if missing. Closes `fd`."""
         if not target.strip("/."):
             raise Failure("InvalidValue", f"cannot mount over the root of the container: {target}")
         place = self.places.make(target, directory=directory)
@@ -134,9 +135,9 @@ class Tree:
         os.close(fd)
 
     def part(self, fd: int, mount: detached.Description) -> int:
-        """The part that `mount` describes of the whole, a detached mount, in its place; binds are the part already.
+        """A detached mount of the part of `fd` that `mount` names; `fd` itself if it names none. Closes `fd` otherwise.
 
-        The whole is attached for a moment where only we look: the kernel copies nothing of what is attached nowhere.
+        The whole is attached in the scratch directory for a moment: open_tree(2) copies no part of a detached mount.
         """
         kind, _, _, options, _ = mount
         word, _ = detached.split_part(options)
@@ -157,13 +158,13 @@ class Tree:
         return copy
 
     def _mount_or_bind(self, kind: str, path: str, fresh: bool, options: tuple[str, ...]) -> None:
-        """A new file system of this kind; the caller's own where the kernel refuses one."""
+        """Mount a new file system of this kind, or bind the caller's if the kernel refuses a new one."""
         fd = -1
         if fresh:
             try:
                 fd = detached.clone_filesystem(kind, kind, (*_INERT, *options))
             except PermissionError:
-                fd = -1  # in a user namespace that has a masked one
+                fd = -1  # mount_too_revealing(): a user namespace whose own /proc or /sys has masked parts
         if fd < 0:
             every = tuple("r" + word for word in options)
             fd = detached.clone_bind(path, recursive=True, options=(*every, "rprivate"))
@@ -173,7 +174,7 @@ class Tree:
             raise refused(f"mount {kind}", error) from error
 
     def _mount_cgroup(self) -> None:
-        """A read-only view of cgroups, where there is a place for one; builds rarely look, so it is never fatal."""
+        """Mount cgroups read-only if /sys/fs/cgroup exists. Builds rarely look at it, so no failure is an error."""
         place = self.places.find("/sys/fs/cgroup")
         if place is None:
             return
@@ -211,7 +212,7 @@ class Tree:
             self.attach(copy, path, directory=False)
 
     def _own_device(self, fd: int, name: str) -> int:
-        """A node of the command's own for the device that `fd` is a mount of; closes `fd`. See `_node`."""
+        """A node of the command's own for the device that `fd` is a mount of. Closes `fd`. See `_node`."""
         info = os.fstat(fd)
         os.mknod(name, info.st_mode, info.st_rdev, dir_fd=self.scratch)
         os.chown(name, info.st_uid, info.st_gid, dir_fd=self.scratch, follow_symlinks=False)
@@ -219,7 +220,7 @@ class Tree:
         return _opening(self.scratch, name)
 
     def replace_null(self) -> None:
-        """Give the command its own /dev/null for streams that are the machine's, which fchmod(2) would change."""
+        """Replace the host's /dev/null in the streams by the command's own: fchmod(2) would change the host's node."""
         for fd in (0, 1, 2):
             info = os.fstat(fd)
             if info.st_mode & 0o170000 == 0o020000 and info.st_rdev == os.makedev(*NODES["null"]):
@@ -258,7 +259,7 @@ class Tree:
             os.close(empty)
 
     def enter(self, pivot: bool) -> None:
-        """Make the tree the root of this process, and let go of the old one."""
+        """Make the tree the root of this process, and unmount the old one."""
         os.fchdir(self.root)
         if not pivot or not _pivot():
             sys_.mount(".", "/", None, sys_.MS_MOVE)
@@ -297,7 +298,7 @@ def _clone_new(mount: detached.Description) -> int:
 
 
 def _clone_mount(mount: detached.Description, dev: bool, mapping: Mapping | None) -> int | None:
-    """The clone of a bind; None for what is a new file system, which belongs to the new namespaces."""
+    """A clone of a bind; None for a new file system, which must be made in the new namespaces."""
     kind, source, _, options, _ = mount
     if mapping is not None and (kind == "overlay" or "idmap" in options):
         return mapping.clone(_with_attributes(mount, dev))
@@ -316,7 +317,7 @@ def _clone_mount(mount: detached.Description, dev: bool, mapping: Mapping | None
 
 
 def _clone_device(source: str) -> int:
-    """The machine's node, read-only: mode, owner and times stay as they are, and devices can be written to anyhow."""
+    """A bind of the host's node. Read-only protects its mode, owner and times; the device can still be written."""
     try:
         fd = detached.clone_bind(source, recursive=False, options=("private", "noexec", "nosuid", "ro"))
     except FileNotFoundError as error:
@@ -329,10 +330,10 @@ def _clone_device(source: str) -> int:
 
 
 def _node(dev: int, name: str, numbers: tuple[int, int], sources: Sources) -> int:
-    """A mount of one of the standard devices, for the file `name` that this makes in the directory `dev`.
+    """A detached mount of a standard device, to be attached at the file `name` that this makes in the directory `dev`.
 
-    The directory opens no devices (nodev), so that a node that the command makes is of no use, and each standard one
-    is a mount that does. With rights to make nodes it is one of the command's own, which it may change as it likes.
+    The tmpfs on /dev is nodev, so that nodes that the command makes do not work. Each standard device is a mount of
+    its own that works. If this process may make nodes it is a new node, whose mode and owner the command may change.
     """
     if name not in sources.nodes:
         try:
@@ -345,7 +346,7 @@ def _node(dev: int, name: str, numbers: tuple[int, int], sources: Sources) -> in
 
 
 def _opening(directory: int, name: str) -> int:
-    """A detached mount of one node that opens its device."""
+    """A detached mount of one device node on which the node works."""
     fd = sys_.open_tree(directory, name, sys_.OPEN_TREE_CLONE)
     inert = sys_.MOUNT_ATTR_NOSUID | sys_.MOUNT_ATTR_NOEXEC
     sys_.mount_setattr(fd, "", sys_.AT_EMPTY_PATH, attr_set=inert, attr_clr=sys_.MOUNT_ATTR_NODEV)
@@ -353,7 +354,7 @@ def _opening(directory: int, name: str) -> int:
 
 
 def _with_attributes(mount: detached.Description, dev: bool) -> detached.Description:
-    """Without device nodes unless asked for: a node opens the host's device, and no device cgroup guards it here."""
+    """The mount with nodev unless `dev`: no device cgroup guards a node here, which would open the host's device."""
     kind, source, target, options, lower = mount
     if dev:
         return mount
@@ -362,9 +363,9 @@ def _with_attributes(mount: detached.Description, dev: bool) -> detached.Descrip
 
 
 def _open_scratch(wire: Wire) -> int:
-    """A tmpfs nobody sees, at the caller's scratch directory: where the root hangs until it is one, and for files.
+    """Mount a tmpfs over the scratch directory, in this namespace only: for files, and to attach the root first.
 
-    For an OCI runtime it is that directory, its bundle.
+    For an OCI runtime it is the directory itself, where the runtime looks for its bundle.
     """
     path = wire["scratch"]
     if wire["runtime"] is not None:
@@ -404,7 +405,7 @@ def _write(directory: int, name: str, data: bytes, mode: int, owner: tuple[int, 
 
 
 def _late_overlay(mount: detached.Description) -> int:
-    """An overlay for a kernel that takes layers as a page of options: attached for a moment, in our own namespace."""
+    """An overlay on a kernel that takes layers only by mount(2): attached for a moment, in this namespace."""
     os.chdir("/proc/self/fd")
     flags, page, descriptors = detached.overlay_page(mount[4], mount[3])
     try:
@@ -432,7 +433,7 @@ def _attach_mqueue(dev: int) -> None:
     try:
         fd = detached.clone_filesystem("mqueue", "mqueue", _INERT)
     except OSError as error:
-        if error.errno in (errno.ENODEV, errno.EPERM):  # no such file system here, or the caller's ipc namespace
+        if error.errno in (errno.ENODEV, errno.EPERM):  # a kernel without it, or the caller's ipc namespace
             return
         raise refused("mount mqueue", error) from error
     _attach_below(fd, dev, "mqueue")
@@ -448,13 +449,13 @@ def _is_directory(fd: int) -> bool:
 
 
 def _pivot() -> bool:
-    """pivot_root onto the current directory; False where it is filtered, or the old root is an initramfs."""
+    """pivot_root(2) onto the current directory; False if it is filtered, or the old root is an initramfs."""
     try:
         sys_.pivot_root(".", ".")
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EINVAL, errno.ENOSYS):
             return False
         raise refused("pivot_root", error) from error
-    # The old root now lies over the new one, at the same place.
+    # The old root is now mounted over the new one at ".".
     sys_.umount2(".", sys_.MNT_DETACH)
     return True

@@ -1,7 +1,7 @@
-"""The first instructions of the process that builda execs to enter a sandbox: `python -IS start.py`.
+"""The script that builda executes to enter a sandbox: `python -IS start.py`.
 
-It has neither site-packages nor builda on its path, and runs for every RUN step: so it makes importable, without
-running any package's `__init__`, the few modules that the child needs. They have cached bytecode; a script has none.
+Its path holds neither site-packages nor builda. It registers the packages whose modules the child needs, without
+running their `__init__`. All else is in modules, which have cached bytecode: a script has none, and every RUN waits.
 """
 
 import sys
