@@ -14,7 +14,7 @@ from builda.oci.descriptor import Platform
 from builda.oci.edits import ConfigEdit
 from builda.runoptions import NO_OPTIONS as NO_OPTIONS
 from builda.runoptions import RunOptions as RunOptions
-from builda.values import dataclass, field
+from builda.values import NamedTuple, dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,27 @@ class Copy:
     at: Location | None = field(default=None, compare=False)
 
 
+class CopyFlag(NamedTuple):
+    """A flag of COPY and ADD: the field of Copy that it sets, and what its value is."""
+
+    field: str
+    of: tuple[str, ...] = ("COPY", "ADD")
+    kind: Literal["text", "switch", "list"] = "text"
+
+
+COPY_FLAGS: Mapping[str, CopyFlag] = {
+    "chown": CopyFlag("chown"),
+    "chmod": CopyFlag("chmod"),
+    "link": CopyFlag("link", kind="switch"),
+    "parents": CopyFlag("parents", ("COPY",), "switch"),
+    "checksum": CopyFlag("checksum", ("ADD",)),
+    "keep-git-dir": CopyFlag("keep_git_dir", ("ADD",), "switch"),
+    "unpack": CopyFlag("unpack", ("ADD",), "switch"),
+    "exclude": CopyFlag("excludes", kind="list"),
+}
+"""The flags that are one field of Copy each: the compiler reads them by this table, scripts are written by it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeDirectory:
     """Make sure that `path` is a directory: what WORKDIR does besides setting the configuration."""
@@ -160,6 +181,13 @@ class Configure:
     text: str = field(default="", compare=False)
     at: Location | None = field(default=None, compare=False)
 
+
+PROXIES = tuple(
+    name
+    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (upper, upper.lower())
+)
+"""Variables that reach commands without being declared, and are kept out of history and step keys."""
 
 Step: TypeAlias = Run | Copy | MakeDirectory | Configure
 

@@ -11,7 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from builda.errors import BuildaError, ContainerfileError
 from builda.frontend import words
@@ -39,6 +39,8 @@ from builda.oci.config import Healthcheck, ImageConfig, empty_config
 from builda.oci.descriptor import Platform
 from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import (
+    COPY_FLAGS,
+    PROXIES,
     Configure,
     Context,
     Copy,
@@ -61,12 +63,6 @@ ConfigOf: TypeAlias = Callable[[str, Platform], ImageConfig]
 
 HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
 """The build argument that gives commands a host name, without being declared."""
-PROXIES = tuple(
-    name
-    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-    for name in (upper, upper.lower())
-)
-"""Build args that need no ARG and are kept out of history and step keys."""
 _SYSTEMS = frozenset("aix android darwin dragonfly freebsd linux netbsd openbsd plan9 solaris windows".split())
 _DEPTH = 100
 _FROM = re.compile(r"(?:^|,)from=([^,]*)")
@@ -593,28 +589,36 @@ class _Compiler:
         if "checksum" in flags:
             _check_checksum(flags["checksum"], sources, item)
         text = _transfer_text(item)
-        boolean = {name: flag_true(flags[name], name, item.at) for name in _BOOLEAN_FLAGS & flags.keys()}
         state.steps.append(
             Copy(
                 sources=sources,
                 destination=_destination(destination, state.working_dir),
                 source=source,
                 inline=tuple(self._inline(state, heredoc) for heredoc in item.heredocs),
-                chown=flags.get("chown"),
-                chmod=flags.get("chmod"),
-                excludes=tuple(self._expand(state, value) for name, value in item.flags if name == "exclude"),
                 extract=item.keyword == "ADD",
-                unpack=boolean.get("unpack"),
-                parents=boolean.get("parents", False),
-                link=boolean.get("link", False),
-                checksum=flags.get("checksum"),
-                keep_git_dir=boolean.get("keep-git-dir", False),
                 as_containerfile=True,
                 created_by=NOP + text,
                 text=text,
                 at=item.at,
+                **self._copy_fields(state, item),
             )
         )
+
+    def _copy_fields(self, state: _State, item: Transfer) -> dict[str, Any]:
+        """The fields of the Copy that its flags set."""
+        fields: dict[str, Any] = {}
+        for name, text in item.flags:
+            flag, value = COPY_FLAGS.get(name), self._expand(state, text)
+            if flag is None:  # --from
+                continue
+            match flag.kind:
+                case "text":
+                    fields[flag.field] = value
+                case "switch":
+                    fields[flag.field] = flag_true(value, name, item.at)
+                case "list":
+                    fields[flag.field] = (*fields.get(flag.field, ()), value)
+        return fields
 
     def _inline(self, state: _State, heredoc: Heredoc) -> InlineFile:
         body = words.keep_quotes(heredoc.body, state.lookup) if heredoc.expand else heredoc.body
@@ -678,9 +682,6 @@ class _Compiler:
         said = [f"--{name}={value}" for name, value in item.flags]
         said.append("NONE" if item.command is None else f"CMD {item.command.text}")
         self._configure(state, (edits.SetHealthcheck(check),), f"HEALTHCHECK {' '.join(said)}", item.at)
-
-
-_BOOLEAN_FLAGS = frozenset({"link", "parents", "keep-git-dir", "unpack"})
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from builda.frontend.execform import NotStrings, exec_form
 from builda.frontend.parse import Heredoc, Instruction, parse_line
 from builda.frontend.words import BLANK, parts
 from builda.oci.duration import nanoseconds
-from builda.plan import Location
+from builda.plan import COPY_FLAGS, Location
 from builda.values import dataclass
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
@@ -119,12 +119,12 @@ Typed: TypeAlias = From | Arg | Assign | Command | Transfer | Words | Text | Hea
 _FLAGS: dict[str, tuple[str, ...]] = {
     "FROM": ("platform",),
     "RUN": ("mount", "network", "security", "device"),
-    "COPY": ("from", "chown", "chmod", "link", "parents", "exclude"),
-    "ADD": ("chown", "chmod", "link", "checksum", "keep-git-dir", "unpack", "exclude"),
+    "COPY": ("from", *(name for name, flag in COPY_FLAGS.items() if "COPY" in flag.of)),
+    "ADD": tuple(name for name, flag in COPY_FLAGS.items() if "ADD" in flag.of),
     "HEALTHCHECK": ("interval", "timeout", "start-period", "start-interval", "retries"),
 }
-_REPEATABLE = frozenset({"mount", "device", "exclude"})
-_BOOLEAN = frozenset({"link", "parents", "keep-git-dir", "unpack"})
+_REPEATABLE = frozenset({"mount", "device", *(name for name, flag in COPY_FLAGS.items() if flag.kind == "list")})
+_BOOLEAN = frozenset(name for name, flag in COPY_FLAGS.items() if flag.kind == "switch")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_./]*")
 _BLANKS = re.compile(f"[{BLANK}]+")
 

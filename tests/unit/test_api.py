@@ -6,14 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import builda
 from builda import edits
+from builda.api import NamedFiles, Registries
+from builda.events import ignore
 from builda.oci.digest import Digest
 from builda.oci.manifest import parse
 from tests.support import needs
@@ -269,3 +273,17 @@ def test_a_command_that_is_no_step_is_named(base: Path, tmp_path: Path) -> None:
         container = builder.from_image(f"oci:{base}:box")
         with pytest.raises(TypeError, match=r"run takes a Run, as in builda.Run\(args=\('true',\)\): \['true'\]"):
             builder.run(container, ["true"])  # type: ignore[arg-type]
+
+
+def test_stages_that_ask_at_the_same_time_share_a_client() -> None:
+    registries = Registries(emit=ignore, environ={}, files=NamedFiles())
+    together = threading.Barrier(8, timeout=20)
+
+    def client(_: int) -> object:
+        together.wait()
+        return registries._client(ACCESS)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(client, range(8)))
+    registries.close()
+    assert len(set(map(id, found))) == 1

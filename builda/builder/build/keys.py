@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from builda.builder.options import RegistryAccess
 from builda.oci.digest import Digest
-from builda.plan import NO_OPTIONS, Configure, Run
+from builda.plan import NO_OPTIONS, PROXIES, Configure, Run
 from builda.values import compared, is_value, replace
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ _NOT_IN_KEYS = (
     "userns_gid_map_group",
 )
 """Options that say where and by whom a command is run, and change no layer: a user namespace least of all."""
-PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
-"""Variables of a command that are no part of its key, in lower or upper case."""
-
 VERSION = 2
 """Changes whenever the same step would give another result, so that old results are not found any more."""
 
@@ -80,7 +77,7 @@ def keyed(step: Run | Copy | MakeDirectory) -> Step:
     """The step as it counts for its key: without what only history shows, and without proxies."""
     plain = replace(step, created_by=None)
     if isinstance(plain, Run):
-        return replace(plain, env=tuple(pair for pair in plain.env if pair[0].lower() not in PROXIES))
+        return replace(plain, env=tuple(pair for pair in plain.env if pair[0] not in PROXIES))
     return plain
 
 

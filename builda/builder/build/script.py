@@ -17,6 +17,7 @@ from builda.errors import Unsupported
 from builda.oci import edits
 from builda.oci.config import empty_config
 from builda.plan import (
+    COPY_FLAGS,
     Configure,
     Context,
     Copy,
@@ -124,15 +125,9 @@ class _Writer:
         words = ["builda", "add" if step.extract else "copy", "--quiet", "--layer"]
         words += _option("--created-by", step.created_by)
         words += self.where(step.source)
-        words += [*_option("--chown", step.chown), *_option("--chmod", step.chmod)]
-        words += [word for pattern in step.excludes for word in _option("--exclude", _csv(pattern))]
-        words += _option("--checksum", step.checksum)
+        words += _flags(step)
         words += _option("--timestamp", None if step.timestamp is None else str(step.timestamp))
-        flags = {"--link": step.link, "--parents": step.parents, "--keep-git-dir": step.keep_git_dir}
-        flags |= {"--as-containerfile": step.as_containerfile}
-        words += [flag for flag, said in flags.items() if said]
-        if step.unpack is not None:
-            words.append(f"--unpack={str(step.unpack).lower()}")
+        words += ["--as-containerfile"] if step.as_containerfile else []
         for file in step.inline:
             words += ["--inline", _quoted_bytes(f"{file.name}=".encode() + file.data)]
         return [*words, "--", container, *map(_quoted, step.sources), _quoted(step.destination)]
@@ -215,6 +210,24 @@ def _quoted_bytes(data: bytes) -> str:
         return shlex.quote(data.decode())
     except UnicodeDecodeError:
         return "$'" + "".join(chr(byte) if chr(byte).isalnum() else f"\\x{byte:02x}" for byte in data) + "'"
+
+
+def _flags(step: Copy) -> list[str]:
+    """The flags of COPY that differ from their defaults."""
+    words = []
+    plain = Copy(sources=(), destination="")
+    for name, flag in COPY_FLAGS.items():
+        value = getattr(step, flag.field)
+        if value == getattr(plain, flag.field):
+            continue
+        match flag.kind:
+            case "text":
+                words += _option(f"--{name}", value)
+            case "switch":
+                words.append(f"--{name}" if value else f"--{name}=false")
+            case "list":
+                words += [word for each in value for word in _option(f"--{name}", _csv(each))]
+    return words
 
 
 def _option(name: str, value: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""`copy`, `add` and WORKDIR's directory in containers without trees: layers composed of rows (`store.composed`)."""
+"""`copy`, `add` and WORKDIR's directory in containers without trees: rows of a list (`store.drivers.lists`)."""
 
 from __future__ import annotations
 

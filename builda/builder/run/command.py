@@ -12,6 +12,7 @@ from builda.builder.run.security import Security, capabilities, rlimits, securit
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.isolation.spec import Device, Process, Sandbox
 from builda.oci.config import DEFAULT_PATH
+from builda.plan import PROXIES
 from builda.values import dataclass, field, replace
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 BUILD_HOSTNAME = "buildkitsandbox"
 """The host name of commands of a build unless another is said: BuildKit's, the same in every build."""
 SHM_SIZE = 64 << 20
-PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _NAMESPACES = ("pid", "ipc", "uts", "cgroup")
 _RESOURCES = ("memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems")
 
@@ -172,8 +172,7 @@ def environment(
 
 def proxies(environ: Mapping[str, str]) -> dict[str, str]:
     """The proxy variables of the caller, in both cases; they reach the command and nothing that is recorded."""
-    names = (*PROXIES, *(name.upper() for name in PROXIES))
-    return {name: environ[name] for name in names if name in environ}
+    return {name: environ[name] for name in PROXIES if name in environ}
 
 
 def namespaces(options: RunOptions) -> dict[str, str]:

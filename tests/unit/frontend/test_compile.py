@@ -16,7 +16,7 @@ from builda.frontend.source import SourceText
 from builda.oci.config import ImageConfig, empty_config
 from builda.oci.descriptor import Platform
 from builda.permissions import Permissions
-from builda.plan import Copy, FromImage, FromStage, MakeDirectory, Run
+from builda.plan import COPY_FLAGS, Copy, FromImage, FromStage, MakeDirectory, Run
 
 AMD64, ARM64 = Platform.parse("linux/amd64"), Platform.parse("linux/arm64")
 OPTIONS = CompileOptions(platform=AMD64, build_platform=AMD64)
@@ -371,3 +371,22 @@ def test_long_and_deep_files_take_no_longer_than_their_length(text: str) -> None
 def test_a_chain_of_stages_by_variables_ends_in_an_error() -> None:
     chain = "".join(f"FROM scratch AS s{i + 1}\nARG P=s\nCOPY --from=${{P}}{i} / /\n" for i in range(300))
     assert "stages stand on each other" in refused(f"FROM image AS s0\n{chain}")
+
+
+VALUES = {"chown": "7:8", "chmod": "640", "checksum": f"sha256:{'0' * 64}", "exclude": "*.md"}
+
+
+@pytest.mark.parametrize("name", COPY_FLAGS)
+def test_a_flag_of_copy_sets_its_field(name: str) -> None:
+    flag = COPY_FLAGS[name]
+    words = [f"--{name}" if flag.kind == "switch" else f"--{name}={VALUES[name]}"]
+    if flag.kind == "list":
+        words.append(f"--{name}=second")
+    keyword = flag.of[-1]
+    source = "https://host/a" if keyword == "ADD" else "a"
+    (step,) = steps(f"FROM scratch\n{keyword} {' '.join(words)} {source} /b", Copy)
+    expected = {"text": VALUES.get(name), "switch": True, "list": (VALUES.get(name), "second")}[flag.kind]
+    assert getattr(step, flag.field) == expected
+    assert f"--{name}" in step.created_by
+    for other in {"COPY", "ADD"} - set(flag.of):
+        assert f"unknown flag of {other}: --{name}" in refused(f"FROM scratch\n{other} {words[0]} a /b")

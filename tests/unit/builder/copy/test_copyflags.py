@@ -10,14 +10,18 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
 
+from builda.builder.build.buildoptions import ExecuteOptions
 from builda.builder.build.keys import step_key
+from builda.builder.build.script import ScriptRequest, script
 from builda.builder.options import CommitOptions, Inputs
+from builda.cli.commands import make_group
 from builda.errors import BuildaError
 from builda.fs.compress import decompressing, sniff
 from builda.oci.digest import Digest
-from builda.plan import Copy, InlineFile, Location, NamedContext
+from builda.plan import COPY_FLAGS, Copy, InlineFile, Location, NamedContext, Plan, Stage
 from tests.unit.builder.conftest import Bench, make_bench
 
 pytestmark = pytest.mark.root
@@ -150,3 +154,20 @@ def test_a_field_is_part_of_the_steps_key_unless_it_is_only_shown() -> None:
 
     same = {name for name, value in values.items() if key(replace(plain, **{name: value})) == key(plain)}  # type: ignore[arg-type]
     assert same == {"text", "at"}
+
+
+def test_every_flag_of_copy_is_an_option_of_the_verbs_and_of_scripts() -> None:
+    group = make_group()
+    for verb, keyword in (("copy", "COPY"), ("add", "ADD")):
+        command = group.get_command(click.Context(group), verb)
+        assert command is not None
+        options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        assert {f"--{name}" for name, row in COPY_FLAGS.items() if keyword in row.of} <= options
+    fields_with_flags = {row.field for row in COPY_FLAGS.values()}
+    assert fields_with_flags <= {field.name for field in fields(Copy)}
+    for name, row in COPY_FLAGS.items():
+        value = True if row.field == "keep_git_dir" else FLAGS[row.field].value
+        step = Copy(sources=("a",), destination="/b", extract="COPY" not in row.of, **{row.field: value})  # type: ignore[arg-type]
+        stage = Stage(name=None, base=None, steps=(step,))
+        text = script(Plan(stages=(stage,), target=0), ExecuteOptions(), ScriptRequest(context="."))
+        assert f"--{name}" in text
