@@ -125,7 +125,7 @@ def build_directory(
     inputs = replace(chosen.inputs, context=directory, ignore_file=find_ignore_file(directory, path))
     image = build(builder, request, replace(chosen, inputs=inputs)).image
     for name in full_names:
-        builder.store.tag(image, name)
+        builder.store.images.tag(image, name)
     return builder.store.image(str(image.digest))
 
 

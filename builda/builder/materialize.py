@@ -34,7 +34,7 @@ def treed(ctx: Context, container: WorkingContainer) -> WorkingContainer:
     key = store.lasting.prepare_on(image, top or None)
     try:
         _fill(store, key, container.snapshot)
-        with store.locked(container) as current:
+        with store.containers.locked(container) as current:
             made = store.update(replace(current, base=base, snapshot=key, layers=layers))
     except BaseException:
         store.remove_snapshot(key)

@@ -97,5 +97,5 @@ def umount(ctx: Context, container: WorkingContainer) -> bool:
 
 
 def _note(ctx: Context, container: WorkingContainer, place: str | None) -> None:
-    with ctx.store.locked(container) as current:
+    with ctx.store.containers.locked(container) as current:
         ctx.store.update(replace(current, mount_point=place))

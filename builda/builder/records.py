@@ -31,7 +31,7 @@ def remembered(
     """The container as recorded now, with one more history entry when there is something to say."""
     if created_by is None:
         return ctx.store.containers.load(container.id)
-    with ctx.store.locked(container) as current:
+    with ctx.store.containers.locked(container) as current:
         return ctx.store.update(noted(current, created_by, comment, ctx.now()))
 
 
@@ -43,7 +43,7 @@ def noted(container: WorkingContainer, created_by: str, comment: str | None, now
 
 def configure(ctx: Context, container: WorkingContainer, step: Configure) -> WorkingContainer:
     """The container with its pending configuration and annotations edited."""
-    with ctx.store.locked(container) as current:
+    with ctx.store.containers.locked(container) as current:
         changed = replace(
             current,
             config=apply_all(current.config, step.edits),

@@ -502,7 +502,7 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
             names.append(tag)
             continue
         name = local_name(tag if location is None else location.where)
-        store.tag(image, name)
+        store.images.tag(image, name)
         names.append(name)
         _line(session, f"Successfully tagged {name}")
     if (manifest := values.pop("manifest")) is not None:

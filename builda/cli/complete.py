@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 def containers(session: Session, incomplete: str) -> list[str]:
     """Names of working containers that begin so."""
     store = _store(session)
-    return [] if store is None else _matching((one.name for one in store.iter_containers()), incomplete)
+    return [] if store is None else _matching((one.name for one in store.containers.iter()), incomplete)
 
 
 def images(session: Session, incomplete: str) -> list[str]:
     """Names of images that begin so; the registry may be left out."""
     store = _store(session)
-    names = [] if store is None else [name for image in store.iter_images() for name in image.names]
+    names = [] if store is None else [name for image in store.images.iter() for name in image.names]
     return _matching([*names, *(name.partition("/")[2] for name in names)], incomplete)
 
 

@@ -103,7 +103,7 @@ def config(session: Session, *, container: str, **values: Any) -> None:
     elif changes:
         session.builder.config(target, _configure(changes, None, None))
     if created_by is not None or comment is not None:
-        with session.store.locked(target) as current:
+        with session.store.containers.locked(target) as current:
             session.store.update(
                 replace(
                     current,

@@ -48,7 +48,7 @@ def containers(session: Session, *, everything: bool, filters: str | None, json:
     if values["quiet"] and values["template"] is not None:
         raise InvalidValue("--quiet cannot be used with --format")
     conditions = _conditions(filters)
-    found = [one for one in session.store.iter_containers() if all(meets(one) for meets in conditions)]
+    found = [one for one in session.store.containers.iter() if all(meets(one) for meets in conditions)]
     if json:
         print_json([_as_json(one) for one in found] or None)
     elif values["template"] is not None:
@@ -146,7 +146,7 @@ def _chosen(session: Session, names: Sequence[str], everything: bool, what: str)
         raise InvalidValue("--all cannot be used with names of containers")
     if not everything and not names:
         raise InvalidValue(f"no container to be {what} was named", hint="name some, or use --all")
-    return tuple(one.id for one in session.store.iter_containers()) if everything else tuple(names)
+    return tuple(one.id for one in session.store.containers.iter()) if everything else tuple(names)
 
 
 @verb(
@@ -182,7 +182,7 @@ def mount(session: Session, *, containers: tuple[str, ...], json: bool, notrunca
     else:
         from builda.builder.mounting import mounted_at
 
-        mounted = [(one.name, path) for one in session.store.iter_containers() if (path := mounted_at(one))]
+        mounted = [(one.name, path) for one in session.store.containers.iter() if (path := mounted_at(one))]
     single = len(containers) == 1
     if json:
         named = [{"mountPoint": path} if single else {"container": name, "mountPoint": path} for name, path in mounted]

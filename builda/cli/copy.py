@@ -182,7 +182,7 @@ def _source(session: Session, name: str | None) -> Source:
 
     if name is None:
         return Context()
-    return FromContainer(name) if session.store.find_container(name) is not None else FromImage(name)
+    return FromContainer(name) if session.store.containers.find(name) is not None else FromImage(name)
 
 
 def _path(text_: str | None) -> Path | None:

@@ -119,7 +119,7 @@ def _containers(value: str, store: Store, now: float) -> Condition:
     if value == "external":
         return lambda image: False  # every container in the store is builda's
     wanted = _boolean("containers", value)
-    used = {container.image_digest for container in store.iter_containers()}
+    used = {container.image_digest for container in store.containers.iter()}
     return lambda image: (image.digest in used) == wanted
 
 

@@ -98,14 +98,14 @@ def _named(store: Store, name: str) -> tuple[Image, ...]:
     """The images of a repository, whatever their tags, when NAME is one; else the image that it means."""
     repository = tuple(
         image
-        for image in store.iter_images()
+        for image in store.images.iter()
         if any(known.rpartition(":")[0] in (name, f"{LOCAL_REGISTRY}/{name}") for known in image.names)
     )
     return repository or (store.image(name),)
 
 
 def _selected(store: Store, name: str | None, filters: tuple[str, ...]) -> Iterator[Image]:
-    found = store.iter_images() if name is None else _named(store, name)
+    found = store.images.iter() if name is None else _named(store, name)
     if not filters:
         return iter(found)
     from builda.cli.filters import condition
@@ -208,7 +208,7 @@ def tag(session: Session, *, image: str, names: tuple[str, ...]) -> None:
     for name in [str(Reference.parse(name, default_registry=LOCAL_REGISTRY)) for name in names]:
         if "@" in name:
             raise InvalidValue(f"a name given to an image cannot hold a digest: {name}")
-        session.store.tag(found, name)
+        session.store.images.tag(found, name)
 
 
 @verb(
@@ -227,7 +227,7 @@ def untag(session: Session, *, image: str, names: tuple[str, ...]) -> None:
         if full not in found.names:
             raise NotFound(f"image has no such name: {name}", hint=f"it has: {' '.join(found.names) or 'none'}")
     for full in dict(known).values() if names else found.names:
-        session.store.untag(full or "")
+        session.store.images.untag(full or "")
 
 
 @verb(
@@ -243,7 +243,7 @@ def exists(session: Session, *, name: str, kind: str) -> None:
     if kind not in ("any", "image", "container"):
         raise InvalidValue(f"unknown type: {kind}", hint="there are image and container")
     store = session.store
-    is_container = kind != "image" and store.find_container(name) is not None
+    is_container = kind != "image" and store.containers.find(name) is not None
     if not is_container and (kind == "container" or store.find_image(in_store(name)) is None):
         raise SystemExit(1)
 
@@ -284,8 +284,8 @@ def rmi(session: Session, *, images: tuple[str, ...], everything: bool, force: b
 
 def _removable(store: Store, *, unnamed_only: bool, force: bool) -> Iterator[str]:
     """What `--all` and `--prune` mean; --all has an image in use by its digest, which is refused as Buildah does."""
-    used = {container.image_digest for container in store.iter_containers()}
-    for image in store.iter_images():
+    used = {container.image_digest for container in store.containers.iter()}
+    for image in store.images.iter():
         if image.digest in used and not force:
             if not unnamed_only:
                 yield str(image.digest)
@@ -295,7 +295,7 @@ def _removable(store: Store, *, unnamed_only: bool, force: bool) -> Iterator[str
 
 def _remove_containers(session: Session, name: str) -> None:
     digest = session.store.image(name).digest
-    for container in session.store.iter_containers():
+    for container in session.store.containers.iter():
         if container.image_digest == digest:
             session.builder.remove(container)
 

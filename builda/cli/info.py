@@ -68,14 +68,14 @@ def _store(session: Session) -> Mapping[str, Any]:
 
     store = session.store
     return {
-        "ContainerStore": {"number": sum(1 for _ in store.iter_containers())},
+        "ContainerStore": {"number": sum(1 for _ in store.containers.iter())},
         "GraphDriverName": store.driver.name if session.mode.runs else LISTS.name,
         "GraphImageStore": "",
         "GraphOptions": [],
         "GraphRoot": store.root,
         "GraphStatus": room(store.layout.path("ingest"), session.mode),
         "GraphTransientStore": False,
-        "ImageStore": {"number": sum(1 for _ in store.iter_images())},
+        "ImageStore": {"number": sum(1 for _ in store.images.iter())},
         "RunRoot": os.path.abspath(session.settings.runroot),
     }
 

@@ -48,7 +48,7 @@ def _found(session: Session, name: str, kind: str) -> Any:
     from builda.cli import inspection
 
     store = session.store
-    container = store.find_container(name) if kind == "container" else None
+    container = store.containers.find(name) if kind == "container" else None
     if container is not None:
         digest = container.image_digest
         return inspection.of_container(container, None if digest is None else store.find_image(str(digest)))
@@ -64,10 +64,10 @@ def _missing(session: Session, name: str, kind: str) -> NotFound:
     """What to say of a name that nothing has, with the nearest of the names there are."""
     from difflib import get_close_matches
 
-    names = [one for image in session.store.iter_images() for one in image.names]
+    names = [one for image in session.store.images.iter() for one in image.names]
     known = {form: one for one in names for form in (one, one.rpartition("/")[2], one.rpartition("/")[2].split(":")[0])}
     if kind == "container":
-        known |= {container.name: container.name for container in session.store.iter_containers()}
+        known |= {container.name: container.name for container in session.store.containers.iter()}
     near = get_close_matches(name, known, 1, 0.7)
     what = "container or image" if kind == "container" else kind
     return NotFound(f"{what} not known: {name}", hint=f"did you mean {known[near[0]]}?" if near else None)

@@ -95,7 +95,7 @@ def publish(
             names.append(tag)
             continue
         names.append(local_name(tag if location is None else location.where))
-        session.store.tag(index, names[-1])
+        session.store.images.tag(index, names[-1])
         if not session.quiet:
             print_words(f"Successfully tagged {names[-1]}")
     if manifest is not None:

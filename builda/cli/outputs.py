@@ -140,6 +140,6 @@ def write(session: Session, image: Image, output: Output, name: str | None, acce
         case _:
             assert output.name is not None
             for each in output.name.split(","):
-                session.store.tag(image, local_name(each))
+                session.store.images.tag(image, local_name(each))
                 if output.push:
                     write_to(ctx, image, Location.at_registry(each), access)

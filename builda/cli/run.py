@@ -62,7 +62,7 @@ def run(session: Session, *, container: str, command: tuple[str, ...], **values:
 
 
 def _without_command(session: Session, container: str) -> str:
-    if session.store.find_container(container) is not None:
+    if session.store.containers.find(container) is not None:
         return f"as in: builda run {container} -- ls -l"
     return f"{container} stands where a container is named; does an option before it lack its value?"
 
@@ -160,7 +160,7 @@ def _mounts(
     def source_of(name: str) -> Source:
         if name in inputs.named:
             return NamedContext(name)
-        return FromContainer(name) if session.store.find_container(name) is not None else FromImage(name)
+        return FromContainer(name) if session.store.containers.find(name) is not None else FromImage(name)
 
     kind = "bind"
     for item in written:

@@ -20,10 +20,8 @@ from builda.store.layout import Damaged, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
-    from typing import BinaryIO
 
     from builda.errors import BuildaError
     from builda.events import Emit, Event
@@ -178,18 +176,6 @@ class Store:
 
     # Blobs
 
-    def has_blob(self, digest: Digest) -> bool:
-        """Whether the content is here."""
-        return self.blobs.has(digest)
-
-    def open_blob(self, digest: Digest) -> BinaryIO:
-        """The blob's bytes."""
-        return self.blobs.open(digest)
-
-    def blob_path(self, digest: Digest) -> str:
-        """Where the blob lies."""
-        return self.blobs.path(digest)
-
     def put_bytes(self, data: bytes, media_type: str) -> Descriptor:
         """Store `data`; returns its descriptor."""
         from builda.oci.descriptor import Descriptor
@@ -223,22 +209,6 @@ class Store:
         """The image a user means by `text`; NotFound with a near miss."""
         return self.images.get(text)
 
-    def iter_images(self) -> Iterator[Image]:
-        """Every image, newest first."""
-        return self.images.iter()
-
-    def names(self) -> dict[str, str]:
-        """All names and the manifest digests they point at."""
-        return self.images.names()
-
-    def tag(self, image: Image, name: str) -> None:
-        """Point `name` at the image; NotFound if it was removed meanwhile."""
-        self.images.tag(image, name)
-
-    def untag(self, name: str) -> bool:
-        """Remove a name; returns whether there was one."""
-        return self.images.untag(name)
-
     def remove_image(
         self, text: str, *, force: bool = False, detach: Callable[[str], None] | None = None, sweep: bool = True
     ) -> Removal:
@@ -248,7 +218,7 @@ class Store:
         """
         image = self.image(text)
         if force:
-            for container in self.iter_containers():
+            for container in self.containers.iter():
                 if container.image_digest == image.digest:
                     self.remove_container(container, detach=detach)
         removal = self.images.remove(text, force=force, in_use=self._in_use)
@@ -257,7 +227,7 @@ class Store:
         return removal
 
     def _in_use(self) -> dict[str, str]:
-        return {str(container.image_digest): container.name for container in self.iter_containers()}
+        return {str(container.image_digest): container.name for container in self.containers.iter()}
 
     # Snapshots
 
@@ -428,25 +398,9 @@ class Store:
         """The container of this name, ID or beginning of an ID; NotFound with a near miss."""
         return self.containers.get(text)
 
-    def find_container(self, text: str) -> WorkingContainer | None:
-        """The container of this name, ID or beginning of an ID; None when there is none."""
-        return self.containers.find(text)
-
-    def iter_containers(self) -> Iterator[WorkingContainer]:
-        """Every working container, oldest first."""
-        return self.containers.iter()
-
     def update(self, container: WorkingContainer) -> WorkingContainer:
         """Write the record."""
         return self.containers.update(container)
-
-    def locked(self, container: WorkingContainer) -> AbstractContextManager[WorkingContainer]:
-        """The current record, locked during the block."""
-        return self.containers.locked(container)
-
-    def running(self, container: WorkingContainer) -> AbstractContextManager[None]:
-        """Note during the block that this process runs something in the container."""
-        return self.containers.running(container)
 
     def rename(self, container: WorkingContainer, name: str) -> WorkingContainer:
         """Rename the container."""
@@ -527,7 +481,7 @@ class Store:
 
         horizon = leases.horizon(self.layout, time.time(), mine=False)
         removed: list[Removal] = []
-        for image in tuple(self.iter_images()):
+        for image in tuple(self.images.iter()):
             if (image.names and not all_images) or (until is not None and image.created >= until):
                 continue
             with suppress(InUse):
@@ -546,7 +500,7 @@ class Store:
     def _remove_whole(
         self, image: Image, named: bool, horizon: float, *, force: bool, detach: Callable[[str], None] | None
     ) -> Removal:
-        users = [container for container in self.iter_containers() if container.image_digest == image.digest]
+        users = [container for container in self.containers.iter() if container.image_digest == image.digest]
         if users and not force:
             raise InUse(f"image is used by working container {users[0].name}: {image.id}")
         for container in users:

@@ -33,13 +33,13 @@ class BlobsSource:
     @contextmanager
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
         """The blob from `offset` on."""
-        with self._store.open_blob(descriptor.digest) as file:
+        with self._store.blobs.open(descriptor.digest) as file:
             file.seek(offset)
             yield file
 
     def local_path(self, descriptor: Descriptor) -> Path | None:
         """The blob's file."""
-        return Path(self._store.blob_path(descriptor.digest))
+        return Path(self._store.blobs.path(descriptor.digest))
 
 
 class StoreSource(BlobsSource):

@@ -449,7 +449,7 @@ def test_images_layers_lie_on_each_other(work: Work) -> None:
 def test_a_layer_that_is_not_what_its_image_says_leaves_nothing(work: Work) -> None:
     made = images.simple(1, layers=1)
     image = images.put(work.store, made)
-    Path(work.store.blob_path(made.layer_digests[0])).write_bytes(images.pack(images.layer({"other": b"x"}), "gzip"))
+    Path(work.store.blobs.path(made.layer_digests[0])).write_bytes(images.pack(images.layer({"other": b"x"}), "gzip"))
     before = files(work.store)
     begin: Callable[..., object] = work.driver.prepare_for
     if not work.driver.driver.has_trees:  # a list leaves it to its first use

@@ -45,8 +45,8 @@ def test_importing_builda_imports_nothing_of_it() -> None:
     "verb",
     [
         "builder.config(container, Configure(edits=(SetEnv('A', '1'),)))",
-        "builder.store.tag(image, 'localhost/other:1')",
-        "list(builder.store.iter_images())",
+        "builder.store.images.tag(image, 'localhost/other:1')",
+        "list(builder.store.images.iter())",
         "builder.store.image('box').config",
     ],
 )
@@ -59,7 +59,7 @@ from builda import Configure
 
 with builda.open_builder({str(tmp_path / "store")!r}, {str(tmp_path / "run")!r}) as builder:
     image = builder.pull("oci:{base}:box")
-    builder.store.tag(image, "localhost/box:latest")
+    builder.store.images.tag(image, "localhost/box:latest")
     container = builder.from_image("scratch")
     for name in [name for name in sys.modules if name.startswith("builda.")]:
         del sys.modules[name]
@@ -119,7 +119,7 @@ def test_the_whole_way(base: Path, server: Registry, tmp_path: Path) -> None:
         made = builder.commit(container, builda.CommitOptions(destination=server.name("app:1"), remove=True))
         written = builder.push(server.name("app:1"), options=builda.PushOptions(access=ACCESS))
         assert written.digest == made.digest
-        assert not list(builder.store.iter_containers())
+        assert not list(builder.store.containers.iter())
     output: list[bytes] = []
 
     def emit(event: object) -> None:
@@ -157,7 +157,7 @@ def test_the_example_builds_an_image_that_runs(base: Path, tmp_path: Path) -> No
     with builda.open_builder(tmp_path / "store", tmp_path / "run") as builder:
         assert builder.store.image("app:1").id.encoded == image_id.strip()
         assert builder.store.image("app:1").config.user == "1000:1000"
-        assert not list(builder.store.iter_containers())
+        assert not list(builder.store.containers.iter())
 
 
 @pytest.mark.root
@@ -192,10 +192,10 @@ def test_killed_at_any_moment_everything_works_and_nothing_is_left(base: Path, t
     store, run = tmp_path / "store", tmp_path / "run"
     with builda.open_builder(store, run) as builder:
         image = builder.pull(f"oci:{base}:box")
-        builder.store.tag(image, "localhost/box:latest")
+        builder.store.images.tag(image, "localhost/box:latest")
         with builder.view(builder.store.image("box")):  # its trees are there before
             pass
-        builder.store.untag(image.names[0])
+        builder.store.images.untag(image.names[0])
         builder.store.prune()
     before = inventory(store)
     for moment in range(12):
@@ -209,7 +209,7 @@ def test_killed_at_any_moment_everything_works_and_nothing_is_left(base: Path, t
         if builder.store.find_image("made") is not None:
             check = builder.from_image("made")
             builder.run(check, builda.Run(args=("cat", "/number", "/copied")), capture=True)
-        for container in tuple(builder.store.iter_containers()):
+        for container in tuple(builder.store.containers.iter()):
             builder.run(container, builda.Run(args=("true",)))
             builder.commit(container, builda.CommitOptions(destination="again"))
             builder.remove(container)
@@ -251,14 +251,14 @@ def test_a_containerfile_is_built_from_python(base: Path, tmp_path: Path) -> Non
     (context / ".dockerignore").write_text("left-out\n")
     (context / "Containerfile").write_text("FROM box AS first\nARG V\nENV V=$V\nCOPY . /srv/\nFROM first\nENV LAST=1\n")
     with builda.open_builder(tmp_path / "store", tmp_path / "run") as builder:
-        builder.store.tag(builder.pull(f"oci:{base}:box"), "localhost/box:latest")
+        builder.store.images.tag(builder.pull(f"oci:{base}:box"), "localhost/box:latest")
         image = builda.build_directory(
             builder, context, names=("app:1", "other"), build_args={"V": "7"}, target="first"
         )
         assert image.names == ("localhost/app:1", "localhost/other:latest")
         assert image.config.environ()["V"] == "7"
         assert "LAST" not in image.config.environ()
-        assert not list(builder.store.iter_containers())
+        assert not list(builder.store.containers.iter())
         with builder.mounted(builder.from_image("app:1")) as root:
             assert sorted(os.listdir(f"/proc/self/fd/{root}/srv")) == [".dockerignore", "Containerfile", "f"]
         with pytest.raises(builda.errors.NotFound, match="no Containerfile or Dockerfile in the context"):

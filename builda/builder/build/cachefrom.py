@@ -161,7 +161,7 @@ def _unpacked(
 ) -> str:
     store = ctx.store
     try:
-        if not store.has_blob(blob.digest):
+        if not store.blobs.has(blob.digest):
             if steps is None:
                 raise LayerLost(f"layer of the build cache is gone: {blob.digest}")
             _fetch(ctx, blob, steps.source(blob))

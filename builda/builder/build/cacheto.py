@@ -132,7 +132,7 @@ def _put_layer(ctx: Context, export: Export, sink: ImageSink, layer: Descriptor)
 
 def _source_of(ctx: Context, export: Export, layer: Descriptor) -> ImageSource:
     """The store, or where the layer was found: on the same registry it is mounted from there and never sent."""
-    if ctx.store.has_blob(layer.digest):
+    if ctx.store.blobs.has(layer.digest):
         from builda.transfer.stored import BlobsSource
 
         return BlobsSource(ctx.store)

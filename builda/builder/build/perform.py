@@ -76,7 +76,7 @@ class Performer:
     def update(self, index: int) -> None:
         """The stage's container has the configuration, the layers and the history of its tip."""
         tip = self._tips[index]
-        with self._ctx.store.locked(self.container(index)) as current:
+        with self._ctx.store.containers.locked(self.container(index)) as current:
             updated = replace(current, config=tip.config, layers=tip.frozen(), history=tip.history)
             self._containers[index] = self._ctx.store.update(updated)
 
@@ -103,7 +103,7 @@ class Performer:
     def freeze(self, index: int, created_by: str | None, moment: str) -> Content:
         """Close what was changed in the stage as a layer of its tip; what that is. `moment` goes into the history."""
         tip, store = self._tips[index], self._ctx.store
-        with store.locked(self._containers[index]) as current:
+        with store.containers.locked(self._containers[index]) as current:
             before = tip.top
             cut = store.cut(current.snapshot, before, even_empty=before is None)
             below = cut.layer or before

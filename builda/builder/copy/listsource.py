@@ -56,7 +56,7 @@ def on_base(ctx: Context, container: WorkingContainer) -> WorkingContainer:
     base = store.lists.stand_on(container.snapshot, store.image(str(container.image_digest)), ctx.emit)
     if base is None:
         return container
-    with store.locked(container) as current:
+    with store.containers.locked(container) as current:
         return store.update(replace(current, base=base))
 
 

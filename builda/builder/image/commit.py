@@ -60,7 +60,7 @@ def commit(ctx: Context, container: WorkingContainer, options: CommitOptions) ->
     """
     location, names = _targets(options)
     ctx.store.lease()
-    with occupied(ctx, container) as current, ctx.store.running(current):
+    with occupied(ctx, container) as current, ctx.store.containers.running(current):
         settle(ctx, current)
         if options.squash:
             current = treed(ctx, current)

@@ -82,7 +82,7 @@ def recompressed(
     from builda.oci.digest import VerifyingReader
 
     def produce(sink: Writable) -> None:
-        with store.open_blob(layer.digest) as file:
+        with store.blobs.open(layer.digest) as file:
             reader = VerifyingReader(file, layer.digest, layer.size)
             tar = decompressing(reader, mediatype.compression_of(layer.media_type))
             while data := tar.read(1 << 20):

@@ -31,7 +31,7 @@ def freeze(
     """
     from builda.store.containers import FrozenLayer
 
-    with occupied(ctx, container), ctx.store.locked(container) as current:
+    with occupied(ctx, container), ctx.store.containers.locked(container) as current:
         settle(ctx, current)
         text = created_by or current.created_by or "/bin/sh"
         history = History(created=timestamp(ctx.now()), created_by=text, comment=comment or current.comment)

@@ -96,7 +96,7 @@ class ListSource(StoreSource):
 
     def local_path(self, descriptor: Descriptor) -> Path | None:
         """The blob's file, if the store has it."""
-        return super().local_path(descriptor) if self._store.has_blob(descriptor.digest) else None
+        return super().local_path(descriptor) if self._store.blobs.has(descriptor.digest) else None
 
     def _source_of(self, origin: Origin) -> ImageSource:
         if origin not in self._opened:

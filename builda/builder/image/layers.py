@@ -153,7 +153,7 @@ class Layers:
         """The stored layer of a frozen one; waits for a thread that is at it."""
         if layer.empty:
             return StoredLayer(None, None)
-        if layer.blob is not None and options.made(layer.blob) and self._store.has_blob(layer.blob.digest):
+        if layer.blob is not None and options.made(layer.blob) and self._store.blobs.has(layer.blob.digest):
             return StoredLayer(layer.blob, layer.diff_id)
         return self.start(layer.snapshot, options, emit).result()
 

@@ -177,7 +177,7 @@ def created(store: Store, full: str, change: Callable[[Index], Index], *, presen
     """A list called `full`, in the store. `present` says what becomes of what has the name already: it stays, and
     AlreadyExists is raised; it is changed, an image becoming the first of the list; or the name is taken from it."""
     with _alone(store, full):
-        known = store.names().get(full)
+        known = store.images.names().get(full)
         before = None if known is None else store.find_image(full)
         if before is not None and present == "refuse":
             raise AlreadyExists(
@@ -193,7 +193,7 @@ def appended(store: Store, full: str, image: Image) -> Image:
         return with_entry(index, described(image), "replace")
 
     with _alone(store, full):
-        known = store.names().get(full)
+        known = store.images.names().get(full)
         before = None if known is None else store.find_image(full)
         if before is not None and not before.is_index:
             raise InvalidValue(f"not an index, so no image can be added to it: {full}", hint="choose another name")

@@ -151,7 +151,7 @@ def _for_platform(ctx: Context, image: Image, options: PullOptions) -> Image:
         return image
     assert isinstance(image.document, Index)
     chosen = choose(image.document, options.platform or machine_platform())
-    if not ctx.store.has_blob(chosen.digest):
+    if not ctx.store.blobs.has(chosen.digest):
         raise NotFound(f"stored index lacks its image for {chosen.platform}: {image.digest}", hint="pull it again")
     try:
         return ctx.store.put_image(chosen)

@@ -184,9 +184,9 @@ def busybox_layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def box(bench: Bench, busybox_layout: Path) -> Image:
     """The busybox image in the store, as localhost/box:latest."""
     image = bench.builder.pull(f"oci:{busybox_layout}:box")
-    bench.store.tag(image, "localhost/box:latest")
+    bench.store.images.tag(image, "localhost/box:latest")
     for name in image.names:
-        bench.store.untag(name)
+        bench.store.images.untag(name)
     return bench.store.image("localhost/box:latest")
 
 

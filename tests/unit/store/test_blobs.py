@@ -52,32 +52,32 @@ def test_bytes_put_are_read_back_under_their_digest(store: Store) -> None:
     descriptor = store.put_bytes(DATA, "application/x-test")
     assert descriptor == described()
     assert store.blobs.read(DIGEST) == DATA
-    assert store.has_blob(DIGEST)
+    assert store.blobs.has(DIGEST)
 
 
 def test_putting_twice_writes_once(store: Store) -> None:
     store.put_bytes(DATA, "a")
-    inode = os.stat(store.blob_path(DIGEST)).st_ino
+    inode = os.stat(store.blobs.path(DIGEST)).st_ino
     store.put_bytes(DATA, "a")
-    assert os.stat(store.blob_path(DIGEST)).st_ino == inode
+    assert os.stat(store.blobs.path(DIGEST)).st_ino == inode
 
 
 def test_missing_blob_is_not_found(store: Store) -> None:
-    assert not store.has_blob(DIGEST)
+    assert not store.blobs.has(DIGEST)
     with pytest.raises(NotFound, match=DIGEST.encoded):
-        store.open_blob(DIGEST)
+        store.blobs.open(DIGEST)
 
 
 def test_damaged_blob_is_noticed_when_it_is_read(store: Store) -> None:
     store.put_bytes(DATA, "a")
-    Path(store.blob_path(DIGEST)).write_bytes(DATA[:-1] + b"?")
+    Path(store.blobs.path(DIGEST)).write_bytes(DATA[:-1] + b"?")
     with pytest.raises(CorruptContent, match="damaged"):
         store.blobs.read(DIGEST)
 
 
 def test_sha512_content_is_refused(store: Store) -> None:
     with pytest.raises(CorruptContent, match="sha256"):
-        store.blob_path(Digest("sha512", "0" * 128))
+        store.blobs.path(Digest("sha512", "0" * 128))
 
 
 def test_ingested_content_is_there_and_told_of(store: Store) -> None:
@@ -125,7 +125,7 @@ def test_partial_download_longer_than_the_content_starts_over(store: Store) -> N
 def test_content_that_ends_early_is_kept_for_the_next_attempt(store: Store) -> None:
     with pytest.raises(CorruptContent, match="ends after 50000 of 100000"):
         ingest(store, Offered(DATA[:50_000]))
-    assert not store.has_blob(DIGEST)
+    assert not store.blobs.has(DIGEST)
     offered = Offered(DATA)
     ingest(store, offered)
     assert offered.offsets == [50_000]
@@ -149,7 +149,7 @@ def test_wrong_partial_download_does_not_stand_in_the_way(store: Store) -> None:
 
 def test_blob_cut_short_by_a_power_cut_is_fetched_again(store: Store) -> None:
     store.put_bytes(DATA, "a")
-    Path(store.blob_path(DIGEST)).write_bytes(b"")
+    Path(store.blobs.path(DIGEST)).write_bytes(b"")
     ingest(store, Offered(DATA))
     assert store.blobs.read(DIGEST) == DATA
 
@@ -176,7 +176,7 @@ def test_failing_source_is_its_own_error_and_the_next_attempt_goes_on(store: Sto
 def test_written_blob_appears_when_it_is_published(store: Store) -> None:
     with store.new_blob() as writer:
         writer.file.write(DATA)
-        assert not store.has_blob(DIGEST)
+        assert not store.blobs.has(DIGEST)
         writer.publish(DIGEST)
     assert store.blobs.read(DIGEST) == DATA
     assert os.listdir(store.layout.path("ingest")) == []
@@ -199,7 +199,7 @@ def test_put_blob_reads_from_where_a_partial_download_ends(store: Store) -> None
 def test_content_another_process_published_is_synced_with_the_image_that_relies_on_it(store: Store) -> None:
     store.put_bytes(DATA, "a")
     store.blobs.unsynced.clear()
-    assert store.has_blob(DIGEST)
-    assert store.blob_path(DIGEST) in store.blobs.unsynced
+    assert store.blobs.has(DIGEST)
+    assert store.blobs.path(DIGEST) in store.blobs.unsynced
     store.blobs.sync()
     assert not store.blobs.unsynced

@@ -43,11 +43,11 @@ def test_no_tag_is_lost(store: Store) -> None:
 
     def tag(mine: Store, number: int) -> None:
         for other in range(10):
-            mine.tag(image, f"localhost/n{number}:t{other}")
+            mine.images.tag(image, f"localhost/n{number}:t{other}")
 
     in_processes(store, tag)
     names = {f"localhost/n{number}:t{other}" for number in range(PROCESSES) for other in range(10)}
-    assert set(store.names()) == names
+    assert set(store.images.names()) == names
     listed = Path(store.layout.path("index.json")).read_text()
     assert all(f'"{name}"' in listed for name in names)
 
@@ -58,7 +58,7 @@ def test_no_two_containers_have_one_name(store: Store) -> None:
             container(mine)
 
     in_processes(store, create)
-    found = list(store.iter_containers())
+    found = list(store.containers.iter())
     assert len(found) == len({one.name for one in found}) == 5 * PROCESSES
     assert all(store.container(one.name).id == one.id for one in found)
 
@@ -76,7 +76,7 @@ def test_one_of_all_gets_the_name_that_all_want(store: Store) -> None:
             Path(store.root, f"lost-{number}").touch()
 
     in_processes(store, create)
-    assert len(list(store.iter_containers())) == 1
+    assert len(list(store.containers.iter())) == 1
     assert len([name for name in os.listdir(store.root) if name.startswith("lost-")]) == PROCESSES - 1
 
 
@@ -88,7 +88,7 @@ def test_image_is_unpacked_once_for_all(store: Store) -> None:
         assert len(mine.snapshots.lineage(one.base)) == 4
 
     in_processes(store, unpack)
-    assert len({one.base for one in store.iter_containers()}) == 1
+    assert len({one.base for one in store.containers.iter()}) == 1
     assert len(os.listdir(store.layout.path("snapshots"))) == 4 + PROCESSES
 
 
@@ -162,9 +162,9 @@ def test_other_tools_read_the_store_while_it_is_written(store: Store) -> None:
     def work(mine: Store, number: int) -> None:
         if number:
             while not seen.exists():
-                mine.tag(image, f"localhost/w{number}:latest")
+                mine.images.tag(image, f"localhost/w{number}:latest")
                 images.put(mine, images.simple(number), f"localhost/i{number}:latest")
-                mine.untag(f"localhost/w{number}:latest")
+                mine.images.untag(f"localhost/w{number}:latest")
             return
         try:
             for _ in range(10):

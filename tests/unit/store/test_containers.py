@@ -106,7 +106,7 @@ def test_container_is_found_by_name_id_and_beginning_of_its_id(store: Store) -> 
 @pytest.mark.parametrize("text", ["", "nobody", "a\0b", "../x", "0" * 65, "x" * 5000])
 def test_what_names_no_container_is_not_found(store: Store, text: str) -> None:
     container(store, name="mine")
-    assert store.find_container(text) is None
+    assert store.containers.find(text) is None
     with pytest.raises(NotFound):
         store.container(text)
 
@@ -127,22 +127,22 @@ def test_ambiguous_beginning_of_an_id_is_refused(store: Store) -> None:
 
 def test_containers_are_listed_oldest_first(store: Store) -> None:
     late, early = container(store, created=9.0), container(store, created=3.0)
-    assert [one.id for one in store.iter_containers()] == [early.id, late.id]
+    assert [one.id for one in store.containers.iter()] == [early.id, late.id]
 
 
 def test_half_removed_container_is_not_listed(store: Store) -> None:
     made = container(store, name="mine")
     os.unlink(store.containers.path(made.id, "container.json"))
-    assert list(store.iter_containers()) == []
-    assert store.find_container("mine") is None
-    assert store.find_container(made.id[:12]) is None
+    assert list(store.containers.iter()) == []
+    assert store.containers.find("mine") is None
+    assert store.containers.find(made.id[:12]) is None
 
 
 def test_renamed_container_leaves_its_old_name(store: Store) -> None:
     made = container(store, name="old")
     renamed = store.rename(made, "new")
     assert store.container("new") == renamed
-    assert store.find_container("old") is None
+    assert store.containers.find("old") is None
     assert os.listdir(store.layout.path("names")) == ["new"]
 
 
@@ -207,14 +207,14 @@ def test_update_of_a_removed_container_says_so(store: Store) -> None:
     store.remove_container(made)
     with pytest.raises(NotFound):
         store.update(made)
-    with pytest.raises(NotFound), store.locked(made):
+    with pytest.raises(NotFound), store.containers.locked(made):
         pass
 
 
 def test_locked_record_is_the_newest(store: Store) -> None:
     made = container(store)
     store.update(replace(made, comment="newer"))
-    with store.locked(made) as current:
+    with store.containers.locked(made) as current:
         assert current.comment == "newer"
 
 
@@ -224,7 +224,7 @@ def test_changes_under_the_lock_are_not_lost(store: Store) -> None:
     def add() -> None:
         mine = another(store)
         for _ in range(20):
-            with mine.locked(made) as current:
+            with mine.containers.locked(made) as current:
                 mine.update(replace(current, comment=f"{current.comment}x"))
 
     threads = [threading.Thread(target=add) for _ in range(4)]
@@ -239,20 +239,20 @@ def test_removal_waits_for_who_changes_the_record(store: Store) -> None:
     made = container(store)
     other = another(store)
     remover = threading.Thread(target=lambda: other.remove_container(made))
-    with store.locked(made) as current:
+    with store.containers.locked(made) as current:
         remover.start()
         time.sleep(0.05)
         store.update(replace(current, comment="kept alive"))
     remover.join()
-    assert list(store.iter_containers()) == []
+    assert list(store.containers.iter()) == []
     assert os.listdir(store.layout.path("containers")) == []
 
 
 def test_holder_of_the_lock_may_remove_the_container(store: Store) -> None:
     made = container(store)
-    with store.locked(made) as current:
+    with store.containers.locked(made) as current:
         store.remove_container(current)
-    assert list(store.iter_containers()) == []
+    assert list(store.containers.iter()) == []
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ def test_container_in_which_another_process_runs_is_not_removed(store: Store) ->
 
 def test_running_marks_this_process_for_the_time_of_the_block(store: Store) -> None:
     made = container(store)
-    with store.running(made), store.running(made):
+    with store.containers.running(made), store.containers.running(made):
         assert set(store.containers.runners(made)) == {os.getpid()}
     assert store.containers.runners(made) == ()
 
@@ -300,7 +300,7 @@ def test_running_marks_this_process_for_the_time_of_the_block(store: Store) -> N
 def test_nothing_runs_in_a_container_that_is_gone(store: Store) -> None:
     made = container(store)
     store.remove_container(made)
-    with pytest.raises(NotFound), store.running(made):
+    with pytest.raises(NotFound), store.containers.running(made):
         pass
 
 

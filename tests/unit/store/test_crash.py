@@ -51,7 +51,7 @@ def whole_day(store: Store, seed: float) -> None:
     image = images.put(store, OTHERS[number], f"localhost/other{number}:latest", f"localhost/{chance.random()}:latest")
     made = container(store, image)
     Path(store.snapshots.upper(made.snapshot), "file").write_text("x")
-    with store.locked(made) as current:
+    with store.containers.locked(made) as current:
         frozen = store.freeze(current.snapshot)
         fresh = store.prepare(frozen)
         import dataclasses
@@ -63,21 +63,21 @@ def whole_day(store: Store, seed: float) -> None:
     if chance.random() < 0.5:
         store.remove_container(made)
     if chance.random() < 0.3:
-        store.untag(f"localhost/other{number}:latest")
+        store.images.untag(f"localhost/other{number}:latest")
     if chance.random() < 0.3:
         store.sweep()
 
 
 def read_everything(store: Store) -> None:
     """Every reader works, and finds only what is whole."""
-    for image in store.iter_images():
+    for image in store.images.iter():
         assert Digest.of(image.raw) == image.digest
         for part in (image.manifest.config, *image.manifest.layers):
-            with store.open_blob(part.digest) as file:
+            with store.blobs.open(part.digest) as file:
                 assert Digest.of(file.read()) == part.digest
-    for name, target in store.names().items():
+    for name, target in store.images.names().items():
         assert str(store.image(name).digest) == target
-    for one in store.iter_containers():
+    for one in store.containers.iter():
         store.rootfs(one.snapshot)
         assert store.container(one.id) == one
     for key, _ in store.steps.iter():
@@ -88,12 +88,12 @@ def read_everything(store: Store) -> None:
 def empty_again(store: Store) -> set[str]:
     """The store's files after all that can go went."""
     with another(store) as last:
-        for one in last.iter_containers():
+        for one in last.containers.iter():
             last.remove_container(one)
-        for image in last.iter_images():
+        for image in last.images.iter():
             if "localhost/base:latest" not in image.names:
                 for name in image.names:
-                    last.untag(name)
+                    last.images.untag(name)
         last.prune()
     return files(store)
 
@@ -127,7 +127,7 @@ def test_killed_sweeps_take_nothing_that_is_needed(store: Store) -> None:
             time.sleep(random.Random(number).uniform(0.002, 0.02))
         with another(store) as reader:
             read_everything(reader)
-            for image in reader.iter_images():
+            for image in reader.images.iter():
                 reader.rootfs(container(reader, image).snapshot)
         assert empty_again(store) == before
 

@@ -53,19 +53,19 @@ def victims(store: Store) -> Victims:
 
 KINDS = ("image", "name", "container", "container name", "snapshot", "index", "step")
 VERBS: dict[str, Callable[[Store], object]] = {
-    "images": lambda store: [image.names for image in store.iter_images()],
-    "containers": lambda store: list(store.iter_containers()),
+    "images": lambda store: [image.names for image in store.images.iter()],
+    "containers": lambda store: list(store.containers.iter()),
     "inspect": lambda store: store.image("b").config,
     "by ID": lambda store: store.image(images.simple(2).config_digest.encoded[:12]),
     "from": lambda store: container(store, store.image("b")),
-    "tag": lambda store: store.tag(store.image("b"), "localhost/c:latest"),
+    "tag": lambda store: store.images.tag(store.image("b"), "localhost/c:latest"),
     "rm": lambda store: store.remove_container(store.container("two")),
     "rmi": lambda store: store.remove_image("b", force=True),
     "commit": lambda store: images.put(store, images.simple(3), "localhost/d:latest"),
     "prune": lambda store: store.prune(),
     "prune all": lambda store: store.prune(all_images=True, force=True),
     "fsck": lambda store: store.fsck(),
-    "names": lambda store: store.names(),
+    "names": lambda store: store.images.names(),
 }
 
 
@@ -99,13 +99,13 @@ def test_a_damaged_record_is_named_and_repaired(victims: Victims, kind: str) -> 
 
 def test_the_record_of_an_image_that_is_not_whole_goes_with_its_names(victims: Victims) -> None:
     Path(victims.paths()["image"]).write_bytes(b"x")
-    Path(victims.store.blob_path(victims.image.digest)).write_bytes(b"x")
+    Path(victims.store.blobs.path(victims.image.digest)).write_bytes(b"x")
     with another(victims.store) as store:
         store.remove_container(store.container("one"))
         fsck.repair(store)
     with another(victims.store) as store:
         assert store.fsck() == ()
-        assert store.names() == {"localhost/b:latest": str(victims.other.digest)}
+        assert store.images.names() == {"localhost/b:latest": str(victims.other.digest)}
 
 
 def content(image: Image) -> set[str]:

@@ -86,7 +86,7 @@ def test_frozen_layers_of_a_container_stay_with_their_blobs(store: Store) -> Non
     container(store, layers=layers)
     sweep(store)
     assert store.snapshots.exists(frozen)
-    assert store.has_blob(blob.digest)
+    assert store.blobs.has(blob.digest)
 
 
 def test_image_that_only_a_container_needs_keeps_its_content(store: Store) -> None:
@@ -95,7 +95,7 @@ def test_image_that_only_a_container_needs_keeps_its_content(store: Store) -> No
     container(store, image)
     forget(store, image)
     sweep(store)
-    assert all(store.has_blob(digest) for digest in made.blobs)
+    assert all(store.blobs.has(digest) for digest in made.blobs)
 
 
 def test_what_a_living_process_made_or_reused_stays(store: Store) -> None:
@@ -106,17 +106,17 @@ def test_what_a_living_process_made_or_reused_stays(store: Store) -> None:
     age(store)
     with living_process(store):
         user = another(store)
-        assert user.has_blob(old)
+        assert user.blobs.has(old)
         assert user.snapshots.exists(snapshot)
         new = user.put_bytes(b"new", "m").digest
         user.close()
         another(store).sweep()
-        assert os.path.exists(store.blob_path(old))
-        assert os.path.exists(store.blob_path(new))
+        assert os.path.exists(store.blobs.path(old))
+        assert os.path.exists(store.blobs.path(new))
         assert os.path.exists(store.snapshots.path(snapshot))
-        assert not os.path.exists(store.blob_path(unused))
+        assert not os.path.exists(store.blobs.path(unused))
     another(store).sweep()
-    assert not os.path.exists(store.blob_path(old))
+    assert not os.path.exists(store.blobs.path(old))
 
 
 def test_snapshot_that_a_living_process_uses_keeps_all_below(store: Store) -> None:
@@ -134,9 +134,9 @@ def test_snapshot_that_a_living_process_uses_keeps_all_below(store: Store) -> No
 
 def test_object_touched_between_look_and_removal_is_put_back(store: Store) -> None:
     blob = store.put_bytes(b"x", "m").digest
-    horizon = os.stat(store.blob_path(blob)).st_mtime
-    assert not gc._take(store.layout, store.blob_path(blob), horizon)
-    assert os.path.exists(store.blob_path(blob))
+    horizon = os.stat(store.blobs.path(blob)).st_mtime
+    assert not gc._take(store.layout, store.blobs.path(blob), horizon)
+    assert os.path.exists(store.blobs.path(blob))
 
 
 def test_a_process_of_another_pid_namespace_is_known_to_live(store: Store) -> None:
@@ -146,10 +146,10 @@ def test_a_process_of_another_pid_namespace_is_known_to_live(store: Store) -> No
         made.write_text("written by a process that is known there only")
         store.close()
         another(store).sweep()
-        assert os.path.exists(store.blob_path(blob))
+        assert os.path.exists(store.blobs.path(blob))
         assert made.exists()
     sweep(store)
-    assert not os.path.exists(store.blob_path(blob))
+    assert not os.path.exists(store.blobs.path(blob))
     assert not made.exists()
 
 
@@ -160,7 +160,7 @@ def test_leases_of_the_dead_do_not_count(store: Store) -> None:
     Path(store.layout.path("leases", "lease-1-999999999-dead")).touch()
     os.utime(store.layout.path("leases", "lease-1-999999999-dead"), (0, 0))
     another(store).sweep()
-    assert not os.path.exists(store.blob_path(blob))
+    assert not os.path.exists(store.blobs.path(blob))
     assert os.listdir(store.layout.path("leases")) == []
 
 
@@ -215,7 +215,7 @@ def test_name_that_a_killed_rename_left_goes(store: Store) -> None:
 def test_marks_of_dead_runners_go(store: Store) -> None:
     made = container(store)
     Path(store.containers.path(made.id, "run-1-999999999-dead")).touch()
-    with store.running(made):
+    with store.containers.running(made):
         sweep(store)
         assert len([name for name in os.listdir(store.containers.path(made.id)) if name.startswith("run-")]) == 1
 
@@ -225,7 +225,7 @@ def test_name_that_points_at_no_image_goes(store: Store) -> None:
     forget(store, image)
     assert store.fsck() == ("name points at no image: localhost/a:latest",)
     sweep(store)
-    assert store.names() == {}
+    assert store.images.names() == {}
 
 
 def test_index_json_is_brought_up_to_date(store: Store) -> None:
@@ -251,12 +251,12 @@ def test_damaged_image_does_not_stop_the_sweep(store: Store) -> None:
     image = images.put(store, made, "localhost/a:latest")
     whole = images.simple(2)
     images.put(store, whole, "localhost/b:latest")
-    Path(store.blob_path(image.digest)).write_bytes(b"damaged")
+    Path(store.blobs.path(image.digest)).write_bytes(b"damaged")
     garbage = store.put_bytes(b"garbage", "m").digest
     assert f"blob does not match its digest: {image.digest}" in store.fsck()
     sweep(store)
-    assert not os.path.exists(store.blob_path(garbage))
-    assert all(store.has_blob(digest) for digest in whole.blobs)
+    assert not os.path.exists(store.blobs.path(garbage))
+    assert all(store.blobs.has(digest) for digest in whole.blobs)
     images.put(store, made, "localhost/a:latest")
     assert store.fsck() == ()
 
@@ -266,7 +266,7 @@ def test_fsck_finds_what_is_wrong_and_changes_nothing(store: Store) -> None:
     image = images.put(store, made, "localhost/a:latest")
     one = container(store, image, name="mine")
     assert store.fsck() == ()
-    os.unlink(store.blob_path(made.layer_digests[0]))
+    os.unlink(store.blobs.path(made.layer_digests[0]))
     assert one.base is not None
     store.remove_snapshot(store.snapshots.lineage(one.base)[1])
     before = {path: os.lstat(store.layout.path(path)).st_mtime_ns for path in files(store)}
@@ -285,7 +285,7 @@ def test_prune_keeps_named_images_unless_all_are_meant(store: Store) -> None:
     assert another(store).prune().deleted == (nameless.id.encoded,)
     assert another(store).prune(all_images=True).deleted == (named.id.encoded,)
     assert another(store).prune(all_images=True, force=True).deleted == (used.id.encoded,)
-    assert list(store.iter_containers()) == []
+    assert list(store.containers.iter()) == []
 
 
 def test_prune_brings_the_store_back_to_its_beginning(store: Store) -> None:

@@ -43,8 +43,8 @@ def test_incomplete_image_is_not_published(store: Store) -> None:
             store.put_bytes(data, "a")
     with pytest.raises(NotFound, match=str(made.layer_digests[1])):
         store.put_image(made.descriptor, names=(NAME,))
-    assert not list(store.iter_images())
-    assert store.names() == {}
+    assert not list(store.images.iter())
+    assert store.images.names() == {}
 
 
 def test_index_is_an_image_of_its_own(store: Store) -> None:
@@ -80,25 +80,25 @@ def test_index_may_list_an_artifact(store: Store) -> None:
     image = images.put(store, images.index(images.simple(1), artifact), NAME)
     store.sweep()
     assert store.fsck() == ()
-    assert store.has_blob(Digest.of(b"signed"))
+    assert store.blobs.has(Digest.of(b"signed"))
     assert image.is_index
 
 
 def test_tag_and_untag(store: Store) -> None:
     image = images.put(store, images.simple())
-    store.tag(image, NAME)
-    assert store.names() == {NAME: str(image.digest)}
-    assert store.untag(NAME)
-    assert not store.untag(NAME)
-    assert store.names() == {}
-    assert [found.digest for found in store.iter_images()] == [image.digest]
+    store.images.tag(image, NAME)
+    assert store.images.names() == {NAME: str(image.digest)}
+    assert store.images.untag(NAME)
+    assert not store.images.untag(NAME)
+    assert store.images.names() == {}
+    assert [found.digest for found in store.images.iter()] == [image.digest]
 
 
 def test_name_moves_to_the_image_tagged_last(store: Store) -> None:
     images.put(store, images.simple(1), NAME)
     second = images.put(store, images.simple(2), NAME)
     assert store.image(NAME).digest == second.digest
-    assert sorted(len(image.names) for image in store.iter_images()) == [0, 1]
+    assert sorted(len(image.names) for image in store.images.iter()) == [0, 1]
 
 
 def test_index_json_lists_each_name_and_nameless_images(store: Store) -> None:
@@ -146,7 +146,7 @@ def test_short_name_of_two_images_elsewhere_is_nobody(store: Store) -> None:
 def test_ambiguous_beginning_of_an_id_is_refused(store: Store) -> None:
     for number in range(40):
         images.put(store, images.simple(number, layers=1))
-    ids = sorted(image.id.encoded for image in store.iter_images())
+    ids = sorted(image.id.encoded for image in store.images.iter())
     twice = next(one[0] for one, other in pairwise(ids) if one[0] == other[0])
     with pytest.raises(NotFound, match="ambiguous"):
         store.image(twice)
@@ -181,8 +181,8 @@ def test_removing_the_last_name_removes_the_image_and_its_content(store: Store) 
     store.close()
     removal = another(store).remove_image("app")
     assert removal.deleted == (image.id.encoded,)
-    assert list(store.iter_images()) == []
-    assert not any(os.path.exists(store.blob_path(digest)) for digest in made.blobs)
+    assert list(store.images.iter()) == []
+    assert not any(os.path.exists(store.blobs.path(digest)) for digest in made.blobs)
 
 
 def test_id_with_several_names_needs_force(store: Store) -> None:
@@ -210,9 +210,9 @@ def test_image_of_a_container_needs_force_which_removes_that_too(store: Store) -
     made = container(store, image)
     with pytest.raises(InUse, match=made.name):
         store.remove_image(NAME)
-    assert store.find_container(made.name) is not None
+    assert store.containers.find(made.name) is not None
     store.remove_image(NAME, force=True)
-    assert store.find_container(made.name) is None
+    assert store.containers.find(made.name) is None
     assert store.find_image(NAME) is None
 
 
@@ -226,7 +226,7 @@ def test_removing_one_of_two_images_keeps_the_layers_they_share(store: Store) ->
     store.close()
     another(store).remove_image("first")
     assert store.fsck() == ()
-    assert all(store.has_blob(digest) for digest in second.blobs)
+    assert all(store.blobs.has(digest) for digest in second.blobs)
     assert store.unpack(kept) is not None
 
 
@@ -239,7 +239,7 @@ def test_images_are_listed_newest_first(store: Store) -> None:
     manifest = {**newest.value, "config": images.described(mediatype.CONFIG, raw)}
     made = images.made(manifest, raw, *(newest.blobs[digest] for digest in newest.layer_digests))
     images.put(store, made)
-    assert next(iter(store.iter_images())).digest == made.descriptor.digest
+    assert next(iter(store.images.iter())).digest == made.descriptor.digest
 
 
 @pytest.mark.parametrize("created", ["", "yesterday", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
@@ -249,7 +249,7 @@ def test_odd_creation_times_do_no_harm(store: Store, created: str) -> None:
     raw = json.dumps(document).encode()
     manifest = {**base.value, "config": images.described(mediatype.CONFIG, raw)}
     images.put(store, images.made(manifest, raw, base.blobs[base.layer_digests[0]]))
-    assert len(list(store.iter_images())) == 1
+    assert len(list(store.images.iter())) == 1
 
 
 def test_damaged_record_is_named(store: Store) -> None:

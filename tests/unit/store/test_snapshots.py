@@ -60,7 +60,7 @@ def test_images_share_the_layers_they_have_in_common(store: Store) -> None:
 def test_layer_that_is_not_what_it_says_leaves_nothing(store: Store, what: str) -> None:
     made = images.simple(1)
     image = images.put(store, made)
-    path = Path(store.blob_path(made.layer_digests[1]))
+    path = Path(store.blobs.path(made.layer_digests[1]))
     if what == "digest":
         path.write_bytes(images.pack(images.layer({"other": b"x"}), "gzip"))
     elif what == "diff_id":
@@ -212,7 +212,7 @@ def test_plain_driver_leaves_nothing_of_an_image_that_cannot_be_unpacked(tmp_pat
     with Store.open(tmp_path / "store", tmp_path / "run", driver="plain") as store:
         made = images.simple()
         image = images.put(store, made)
-        Path(store.blob_path(made.layer_digests[1])).write_bytes(b"?")
+        Path(store.blobs.path(made.layer_digests[1])).write_bytes(b"?")
         before = files(store)
         with pytest.raises(CorruptContent):
             store.prepare_for(image)
@@ -264,7 +264,7 @@ def test_a_claim_is_verified_once_for_each_blob(store: Store) -> None:
     assert store.unpack(image) == top
     assert sorted(os.listdir(store.layout.path("diffs"))) == sorted(digest.encoded for digest in true.layer_digests)
     for digest in true.layer_digests:
-        os.truncate(store.blob_path(digest), 0)  # so that reading it again would fail
+        os.truncate(store.blobs.path(digest), 0)  # so that reading it again would fail
     assert store.unpack(image) == top
 
 

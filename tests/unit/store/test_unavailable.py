@@ -36,7 +36,7 @@ CHANGES: dict[str, Callable[[Store], object]] = {
     "unpack": lambda store: store.unpack(store.image("big")),
     "create a container": lambda store: container(store, store.image("small")),
     "put an image": lambda store: images.put(store, images.simple(9), "localhost/zzz:latest"),
-    "tag": lambda store: store.tag(store.image("small"), "localhost/zzz:latest"),
+    "tag": lambda store: store.images.tag(store.image("small"), "localhost/zzz:latest"),
 }
 
 
@@ -83,7 +83,7 @@ def test_full_disk_is_said_and_leaves_nothing_half_done(tiny: Store, change: str
     with pytest.raises(StoreUnavailable, match="no space left"):
         until_it_fails(tiny, CHANGES[change])
     assert {path for path in files(tiny) - before if path.startswith(("ingest/", "containers/", "names/"))} == set()
-    assert {image.names[0] for image in tiny.iter_images()} == {"localhost/big:latest", "localhost/small:latest"}
+    assert {image.names[0] for image in tiny.images.iter()} == {"localhost/big:latest", "localhost/small:latest"}
     for snapshot in os.listdir(tiny.layout.path("snapshots")):
         assert tiny.snapshots.exists(snapshot)
     assert tiny.fsck() == ()
@@ -94,8 +94,8 @@ def until_it_fails(store: Store, change: Callable[[Store], object]) -> None:
     with another(store) as mine:
         for _ in range(400):
             change(mine)
-            mine.untag("localhost/zzz:latest")
-            for one in mine.iter_containers():
+            mine.images.untag("localhost/zzz:latest")
+            for one in mine.containers.iter():
                 mine.containers.delete(one)
 
 
@@ -104,7 +104,7 @@ def test_download_onto_a_full_disk_goes_on_when_there_is_space(tiny: Store) -> N
     descriptor = Descriptor(media_type="m", digest=Digest.of(BIG), size=len(BIG))
     with pytest.raises(StoreUnavailable, match="no space left"):
         tiny.put_blob(io.BytesIO(BIG), descriptor)
-    assert not tiny.has_blob(descriptor.digest)
+    assert not tiny.blobs.has(descriptor.digest)
     os.unlink(Path(tiny.root).parent / "ballast/x")
     tiny.put_blob(io.BytesIO(BIG), descriptor)
     assert tiny.blobs.read(descriptor.digest) == BIG
@@ -116,7 +116,7 @@ def test_full_disk_can_be_pruned(tiny: Store, inodes: bool) -> None:
     age(tiny)
     with another(tiny) as store:
         store.prune(all_images=True)
-    assert list(tiny.iter_images()) == []
+    assert list(tiny.images.iter()) == []
     assert os.listdir(tiny.layout.path("blobs/sha256")) == []
 
 
@@ -133,16 +133,16 @@ def test_everything_can_be_removed_from_a_full_disk(tiny: Store, inodes: bool, o
     use_up(tiny, inodes=inodes)
     with another(tiny) as store:
         store.remove_container(made)
-    assert list(tiny.iter_containers()) == []
+    assert list(tiny.containers.iter()) == []
     use_up(tiny, inodes=inodes)
     with another(tiny) as store:
         assert store.remove_image("big").deleted
-        assert store.untag("localhost/small:latest")
+        assert store.images.untag("localhost/small:latest")
     use_up(tiny, inodes=inodes)
     with another(tiny) as store:
         store.prune(all_images=True)
         assert store.fsck() == ()
-    assert list(tiny.iter_images()) == []
+    assert list(tiny.images.iter()) == []
     assert not os.path.exists(cache)
 
 
@@ -170,7 +170,7 @@ def test_read_only_store_says_so(read_only: Store, change: str) -> None:
 
 
 def test_read_only_store_can_be_swept_and_pruned_by_nobody(read_only: Store) -> None:
-    for change in (read_only.sweep, read_only.prune, lambda: read_only.untag("localhost/small:latest")):
+    for change in (read_only.sweep, read_only.prune, lambda: read_only.images.untag("localhost/small:latest")):
         with pytest.raises(StoreUnavailable, match="read-only"):
             change()
 
@@ -178,8 +178,8 @@ def test_read_only_store_can_be_swept_and_pruned_by_nobody(read_only: Store) -> 
 def test_read_only_store_can_be_read(read_only: Store) -> None:
     image = read_only.image("small")
     assert image.config.env == (("NUMBER", "0"),)
-    assert read_only.has_blob(image.manifest.layers[0].digest)
-    assert read_only.find_container("nobody") is None
+    assert read_only.blobs.has(image.manifest.layers[0].digest)
+    assert read_only.containers.find("nobody") is None
     assert read_only.fsck() == ()
 
 

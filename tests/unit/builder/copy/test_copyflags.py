@@ -114,7 +114,7 @@ def outcome(path: Path, context: Path, step: Copy, driver: str | None) -> object
 def layer(bench: Bench, container: str) -> list[tuple[object, ...]]:
     """The entries of the container's own layer. Directories that were made have the time of the copy: none here."""
     image = bench.builder.commit(bench.store.container(container), CommitOptions())
-    with bench.store.open_blob(image.manifest.layers[-1].digest) as file:
+    with bench.store.blobs.open(image.manifest.layers[-1].digest) as file:
         compression = sniff(file.read(8))
         file.seek(0)
         reader = decompressing(file, compression)

@@ -42,7 +42,7 @@ def commit(bench: Bench, container: WorkingContainer, destination: str | None = 
 
 def files_of(bench: Bench, image: Image) -> list[str]:
     """The members of the image's topmost layer."""
-    blob = bench.store.blob_path(image.manifest.layers[-1].digest)
+    blob = bench.store.blobs.path(image.manifest.layers[-1].digest)
     listing = subprocess.check_output(["tar", "-tf", blob, "-z"], text=True)
     return listing.splitlines()
 
@@ -111,7 +111,7 @@ def test_the_container_goes_on_after_a_commit(bench: Bench, container: WorkingCo
 def test_a_removed_container_leaves_its_tree_to_the_image(bench: Bench, container: WorkingContainer) -> None:
     add(bench, container, "/one")
     image = commit(bench, container, remove=True)
-    assert bench.store.find_container(container.id) is None
+    assert bench.store.containers.find(container.id) is None
     assert bench.store.snapshots.find_chain(chain_ids(image.config.diff_ids)[-1]) == container.snapshot
     again = bench.builder.from_image("out")
     assert again.base == container.snapshot
@@ -246,10 +246,10 @@ def test_changes_and_unsetting(bench: Bench, container: WorkingContainer) -> Non
 
 
 def test_a_bad_configuration_publishes_nothing(bench: Bench, container: WorkingContainer) -> None:
-    before = bench.store.names()
+    before = bench.store.images.names()
     with pytest.raises(InvalidValue):
         commit(bench, container, config=b"no")
-    assert bench.store.names() == before
+    assert bench.store.images.names() == before
     assert os.listdir(bench.store.layout.path("ingest")) == []
 
 
@@ -308,10 +308,10 @@ def test_a_commit_to_a_file_leaves_the_store_alone(
     bench: Bench, container: WorkingContainer, tmp_path: Path, transport: str
 ) -> None:
     add(bench, container, "/one")
-    before = (bench.store.names(), {image.id for image in bench.store.iter_images()})
+    before = (bench.store.images.names(), {image.id for image in bench.store.images.iter()})
     place = f"{transport}:{tmp_path}/there" + ("" if transport == "dir" else ":x:1")
     image = commit(bench, container, place)
-    assert (bench.store.names(), {image.id for image in bench.store.iter_images()}) == before
+    assert (bench.store.images.names(), {image.id for image in bench.store.images.iter()}) == before
     again = bench.builder.from_image(place)
     assert bench.shell(again, "cat /one") == "data"
     assert again.config.diff_ids == image.config.diff_ids
@@ -344,7 +344,7 @@ def test_what_was_pushed_is_what_was_committed(bench: Bench, container: WorkingC
     image = commit(bench, container)
     written = bench.builder.push("out", "docker://registry.test/app:1")
     assert written.digest == image.digest
-    bench.store.untag("localhost/out:latest")
+    bench.store.images.untag("localhost/out:latest")
     assert bench.builder.pull("registry.test/app:1").digest == image.digest
 
 
@@ -392,7 +392,7 @@ def test_a_full_disk_is_said_and_leaves_no_image(bench: Bench, busybox_layout: P
             small.builder.copy(container, step)
             with pytest.raises(StoreUnavailable, match="no space left"):
                 commit(small, container)
-            assert small.store.names() == {}
+            assert small.store.images.names() == {}
             assert os.listdir(small.store.layout.path("ingest")) == []
             with pytest.raises(StoreUnavailable, match="no space left"):
                 small.builder.copy(container, replace(step, destination="/again"))

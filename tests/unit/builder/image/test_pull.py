@@ -32,7 +32,7 @@ def relabelled(bench: Bench, container: WorkingContainer, value: str) -> Image:
     bench.builder.config(container, Configure(edits=(SetLabel("version", value),)))
     image = bench.builder.commit(container, CommitOptions(destination="next"))
     bench.builder.push("next", f"docker://{NAME}")
-    bench.store.untag("localhost/next:latest")
+    bench.store.images.untag("localhost/next:latest")
     return image
 
 
@@ -94,7 +94,7 @@ def test_a_name_that_no_registry_has_says_where_it_was_looked_for(bench: Bench) 
 def test_a_failed_pull_leaves_no_name(bench: Bench) -> None:
     with pytest.raises(RegistryError):
         bench.builder.pull("registry.test/none")
-    assert bench.store.names() == {}
+    assert bench.store.images.names() == {}
 
 
 def test_another_platform_is_not_what_was_asked_for(
@@ -112,7 +112,7 @@ def test_another_platform_is_not_what_was_asked_for(
 def test_images_in_files(bench: Bench, box: Image, tmp_path: Path, transport: str) -> None:
     place = transport.format(tmp_path)
     bench.builder.push("box", place)
-    bench.store.untag("localhost/box:latest")
+    bench.store.images.untag("localhost/box:latest")
     found = bench.builder.pull(place)
     assert found.config.diff_ids == box.config.diff_ids
     assert found.names
@@ -122,7 +122,7 @@ def test_images_in_files(bench: Bench, box: Image, tmp_path: Path, transport: st
 
 def test_a_directory_is_a_place_for_an_image_without_a_name(bench: Bench, box: Image, tmp_path: Path) -> None:
     bench.builder.push("box", f"dir:{tmp_path}/image")
-    bench.store.untag("localhost/box:latest")
+    bench.store.images.untag("localhost/box:latest")
     found = bench.builder.pull(f"dir:{tmp_path}/image")
     assert (found.id, found.names) == (box.id, ())
 
@@ -137,7 +137,7 @@ def pushed(bench: Bench, place: str) -> Image:
     (bench.builder.mount(container) / "evil").touch()
     evil = bench.builder.commit(container, CommitOptions(destination="evil"))
     bench.builder.push("evil", place)
-    bench.store.tag(bench.store.image("box"), VICTIM)
+    bench.store.images.tag(bench.store.image("box"), VICTIM)
     return evil
 
 
@@ -153,32 +153,32 @@ def test_an_archive_takes_no_name_from_another_image(
     assert container.config.diff_ids == evil.config.diff_ids
     assert bench.builder.pull(at).config.diff_ids == evil.config.diff_ids
     assert bench.builder.pull(at, PullOptions(moves_names=named)).config.diff_ids == evil.config.diff_ids
-    assert (bench.store.names()[VICTIM] == str(box.digest)) is not named
+    assert (bench.store.images.names()[VICTIM] == str(box.digest)) is not named
     warnings = [event.message for event in bench.events if isinstance(event, Warned) and VICTIM in event.message]
     assert len(warnings) == (2 if named else 3)
 
 
 @pytest.mark.parametrize("place", ["docker-archive:{}/d.tar", "oci-archive:{}/a.tar"])
 def test_an_archive_keeps_the_name_that_was_pushed(bench: Bench, box: Image, tmp_path: Path, place: str) -> None:
-    bench.store.tag(box, "quay.io/a/b:1")
+    bench.store.images.tag(box, "quay.io/a/b:1")
     for name, full in (("box", "localhost/box:latest"), ("quay.io/a/b:1", "quay.io/a/b:1"), (box.id.encoded, None)):
         at = place.format(tmp_path / str(len(name)))
         Path(at.partition(":")[2]).parent.mkdir()
         bench.builder.push(name, at)
-        before = bench.store.names()
+        before = bench.store.images.names()
         for known in before:
-            bench.store.untag(known)
+            bench.store.images.untag(known)
         assert bench.builder.pull(at).names == (() if full is None else (full,))
         for known in before:
-            bench.store.tag(box, known)
+            bench.store.images.tag(box, known)
 
 
 def test_an_image_whose_name_looks_like_its_id_is_called_by_its_name(bench: Bench, box: Image) -> None:
     name = box.id.encoded[:2] + "f"
-    bench.store.tag(box, f"localhost/{name}:latest")
+    bench.store.images.tag(box, f"localhost/{name}:latest")
     assert bench.builder.from_image(name).name == f"{name}-working-container"
-    bench.store.untag("localhost/box:latest")
-    bench.store.untag(f"localhost/{name}:latest")
+    bench.store.images.untag("localhost/box:latest")
+    bench.store.images.untag(f"localhost/{name}:latest")
     assert bench.builder.from_image(box.id.encoded[:8]).name == f"{box.id.encoded[:12]}-working-container"
 
 
@@ -205,10 +205,10 @@ def test_from_a_file_names_the_container_as_buildah_does(bench: Bench, box: Imag
         return bench.builder.from_image(place.format(tmp_path)).name
 
     assert called("dir:{}/d") == "box-working-container"
-    bench.store.untag("localhost/box:latest")
+    bench.store.images.untag("localhost/box:latest")
     assert called("dir:{}/d") == "dir-working-container"
     assert called("docker-archive:{}/b.tar") == "named-working-container"
-    bench.store.untag("localhost/named:1")
+    bench.store.images.untag("localhost/named:1")
     assert called("oci-archive:{}/a.tar") == "box-working-container-1"  # the first has the name box
 
 
@@ -278,5 +278,5 @@ def test_a_stored_image_for_another_platform_is_refused_by_name(bench: Bench, co
 )
 def test_from_records_the_name_that_was_meant(bench: Bench, box: Image, written: str, recorded: str) -> None:
     for name in ("localhost/box1:latest", "docker.io/library/box:latest", "localhost/box:v"):
-        bench.store.tag(box, name)
+        bench.store.images.tag(box, name)
     assert bench.builder.from_image(written).image == recorded

@@ -30,7 +30,7 @@ def test_nothing_is_changed_by_default(bench: Bench, box: Image, tmp_path: Path)
 
 
 def test_the_destination_is_the_images_name(bench: Bench, box: Image) -> None:
-    bench.store.tag(box, "registry.test/app:1")
+    bench.store.images.tag(box, "registry.test/app:1")
     bench.builder.push("registry.test/app:1")
     bench.builder.push("app:1")
     bench.builder.push("box", "other.test/app")
@@ -51,7 +51,7 @@ def test_another_compression_keeps_the_content(bench: Bench, box: Image, tmp_pat
     assert {mediatype.compression_of(layer.media_type) for layer in found.layers} == {compression}
     assert found.config == box.manifest.config
     assert (written.digest == box.digest) == (compression == "gzip")
-    bench.store.untag("localhost/box:latest")
+    bench.store.images.untag("localhost/box:latest")
     again = bench.builder.from_image(f"oci:{tmp_path}/out:1")
     assert bench.shell(again, "echo works") == "works\n"
 
