@@ -7,7 +7,7 @@ import os
 PLACE = "/proc/sys/fs/binfmt_misc"
 
 _NATIVE_TOO = {"amd64": ("386",), "arm64": ("arm",)}
-"""Architectures, in Go's words, whose programs kernels of another one run themselves."""
+"""Architectures (Go's names) whose programs a kernel for the key runs without an emulator."""
 _MACHINES = {  # e_machine of ELF headers, class (2: 64 bits), data (1: little endian)
     "386": (3, 1, 1),
     "amd64": (62, 2, 1),
@@ -22,7 +22,7 @@ _MACHINES = {  # e_machine of ELF headers, class (2: 64 bits), data (1: little e
 
 
 def runs(architecture: str, machine: str, place: str = PLACE) -> bool:
-    """Whether programs for `architecture` run on a kernel for `machine`, by itself or with a registered emulator."""
+    """Whether a kernel for `machine` runs programs for `architecture`, itself or by a registered emulator."""
     if architecture == machine or architecture in _NATIVE_TOO.get(machine, ()):
         return True
     header = _header(architecture)
@@ -30,7 +30,7 @@ def runs(architecture: str, machine: str, place: str = PLACE) -> bool:
 
 
 def _header(architecture: str) -> bytes | None:
-    """The begin of an executable's ELF header."""
+    """The first bytes of an executable's ELF header."""
     if architecture not in _MACHINES:
         return None
     machine, bits, data = _MACHINES[architecture]
@@ -43,7 +43,7 @@ def _entries(place: str) -> list[str]:
     found = []
     try:
         names = sorted(os.listdir(place))
-    except OSError:  # not mounted, or not to be read: nothing is known to be registered
+    except OSError:  # not mounted or not readable: assume that nothing is registered
         return []
     for name in names:
         if name not in ("register", "status"):
@@ -53,7 +53,7 @@ def _entries(place: str) -> list[str]:
 
 
 def _takes(text: str, header: bytes) -> bool:
-    """Whether an entry takes such programs also where the emulator is in no file system in sight (flag F)."""
+    """Whether an entry handles such programs in any root file system: flag F keeps the emulator open."""
     lines = text.splitlines()
     fields = dict(line.partition(" ")[::2] for line in lines)
     if not lines or lines[0] != "enabled" or "F" not in fields.get("flags:", "") or fields.get("offset") != "0":

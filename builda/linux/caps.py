@@ -19,7 +19,7 @@ NAMES = tuple(
 )
 NUMBERS = {name: number for number, name in enumerate(NAMES)}
 
-# What Docker gives a container that asked for nothing.
+# Docker's default set.
 DEFAULT = tuple(
     "CAP_" + name
     for name in (
@@ -32,7 +32,7 @@ _ALL = "ALL"
 
 
 def parse_capability(text: str) -> str:
-    """The full name of a capability written with or without `CAP_`, in any case; InvalidValue when there is none."""
+    """The full name of a capability that is written with or without `CAP_`, in any case. InvalidValue if unknown."""
     name = text.strip().upper()
     name = name if name.startswith("CAP_") else "CAP_" + name
     if name not in NUMBERS:
@@ -41,9 +41,9 @@ def parse_capability(text: str) -> str:
 
 
 def effective_set(default: tuple[str, ...], add: tuple[str, ...], drop: tuple[str, ...]) -> tuple[str, ...]:
-    """`default` with `drop` taken away and `add` added, in the order of their numbers; `ALL` means every capability.
+    """`default` without `drop` and with `add`, in the order of their numbers; `ALL` means every capability.
 
-    InvalidValue when one capability (or ALL) is both added and dropped.
+    InvalidValue if one capability (or ALL) is both added and dropped.
     """
     added, dropped = _words(add), _words(drop)
     if both := sorted(added & dropped):
@@ -58,22 +58,22 @@ def effective_set(default: tuple[str, ...], add: tuple[str, ...], drop: tuple[st
 
 
 def to_bits(names: tuple[str, ...]) -> int:
-    """The set as the kernel writes it."""
+    """The set as the kernel represents it: bit N is capability number N."""
     return sum(1 << NUMBERS[parse_capability(name)] for name in set(names))
 
 
 def from_bits(bits: int) -> tuple[str, ...]:
-    """The names in a set as the kernel writes it; bits younger than this list are left out."""
+    """The names in a set of bits. Bits that this list lacks, of newer kernels, are left out."""
     return tuple(name for number, name in enumerate(NAMES) if bits >> number & 1)
 
 
 def missing(bits: int, *names: str) -> tuple[str, ...]:
-    """Those of the names that are not in a set as the kernel writes it."""
+    """Those of the names that are not in a set of bits."""
     return tuple(name for name in names if not bits >> NUMBERS[name] & 1)
 
 
 def lower(name: str) -> None:
-    """From now on this thread, and what it starts that is no program, does without a capability; see `raised`."""
+    """Remove a capability from this thread's effective set, not from the permitted one. `raised` restores it."""
     from builda.linux import syscalls as sys_
 
     effective, permitted, inheritable = sys_.capget()
@@ -82,7 +82,7 @@ def lower(name: str) -> None:
 
 @contextmanager
 def raised(name: str) -> Iterator[None]:
-    """This thread has a capability for the time of the block, if it may."""
+    """Add a capability to this thread's effective set for the block, if the permitted set has it."""
     from builda.linux import syscalls as sys_
 
     effective, permitted, inheritable = sys_.capget()

@@ -1,7 +1,7 @@
 """Detached mounts: file systems that exist only as a descriptor, made from plain values.
 
-Shared by `linux.mount` and the child of `isolation`, which must start in milliseconds: nothing but os and syscalls is
-imported. A description is a tuple (type, source, target, options, lower), the fields of `linux.mount.Mount`.
+A description is a tuple (type, source, target, options, lower): the fields of `linux.mount.Mount`. The child of
+`isolation` uses this module too and must start in milliseconds, so nothing but os and syscalls is imported.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ PROPAGATION = {
 FUSE = "fuse-overlayfs"
 """An overlay that the program of this name serves. `linux.fuse` makes it, so `clone` here does not know it."""
 DETACHED = "detached"
-"""A mount that exists already: its source is the number of a descriptor of this process, which is used up."""
+"""A mount that exists already. Its source is the number of a descriptor of this process, which `clone` takes over."""
 
 DIRECTORY_PART, FILE_PART = "directory=", "file="
-"""Options that say that only a part is mounted: the directory or file at a path, which holds no links, in the whole."""
+"""Options that name the part to mount: the directory or file at a path in the whole. The path holds no links."""
 
-# Words of mount options that say which kind of mount it is, not how it is.
+# Options that say which kind of mount is meant, and set no attribute.
 KINDS = frozenset({"bind", "rbind", "defaults", "idmap", "idmap?", ""})
 
 
 def clone(mount: Description, userns: int = -1) -> int:
     """A descriptor of a detached mount of what `mount` describes; closing it ends the mount.
 
-    Of an overlay it is the whole, whatever its options say of a part (see `part_at`). `userns`, if given, is a
-    descriptor of the user namespace by which the ids of its directories are mapped.
+    An overlay is mounted whole, also if its options name a part (see `part_at`). `userns`, if given, is a descriptor of
+    the user namespace by which the mount's directories are id-mapped.
     """
     kind, source, _, options, lower = mount
     part, options = split_part(options)
@@ -70,24 +70,24 @@ def clone(mount: Description, userns: int = -1) -> int:
 
 
 def clone_bind(source: str, *, recursive: bool, options: tuple[str, ...], userns: int = -1) -> int:
-    """A detached copy of the mount at `source`, which may be a file; attributes of `options` set on the copy."""
+    """A detached copy of the mount at `source`, a directory or file, with the attributes of `options`."""
     flags = sys_.OPEN_TREE_CLONE | (sys_.AT_RECURSIVE if recursive else 0)
     return _adjusted(sys_.open_tree(sys_.AT_FDCWD, source, flags), recursive, options, userns)
 
 
 def split_part(options: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
-    """The option that says which part is mounted, None if the whole is, and the others."""
+    """(the option that names the part to mount or None, the other options)."""
     found = [word for word in options if word.startswith((DIRECTORY_PART, FILE_PART))]
     return found[0] if found else None, tuple(word for word in options if word not in found)
 
 
 def is_handed(mount: Description) -> bool:
-    """Whether an OCI runtime cannot make this mount, so that it finds it made in its bundle."""
+    """Whether an OCI runtime cannot make this mount itself: the child makes it in the bundle."""
     return mount[0] in (DETACHED, FUSE) or split_part(mount[3])[0] is not None
 
 
 def part_at(root: int, part: str) -> int:
-    """An O_PATH descriptor of the `part`, an option as above, of the directory `root`; no link is followed."""
+    """An O_PATH descriptor of the part of the directory `root` that the option `part` names. No link is followed."""
     resolve = sys_.RESOLVE_IN_ROOT | sys_.RESOLVE_NO_SYMLINKS
     return sys_.openat2(root, part.partition("=")[2].lstrip("/"), os.O_PATH, resolve=resolve)
 
@@ -107,7 +107,7 @@ def _clone_part(source: str, part: str, *, recursive: bool, options: tuple[str, 
 
 
 def _adjusted(fd: int, recursive: bool, options: tuple[str, ...], userns: int) -> int:
-    """The detached mount `fd` with these attributes, and its ids mapped."""
+    """Set attributes and the id map of the detached mount `fd`. Returns it; closes it on failure."""
     try:
         if userns >= 0:
             deep = sys_.AT_EMPTY_PATH | (sys_.AT_RECURSIVE if recursive else 0)
@@ -137,7 +137,7 @@ def clone_filesystem(kind: str, source: str, options: tuple[str, ...]) -> int:
 def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: int = -1) -> int:
     """A detached overlay of `lower` (topmost first) and the upperdir and workdir of `options`.
 
-    One lower directory and no upper is what the kernel refuses to call an overlay: it is a read-only bind instead.
+    The kernel refuses an overlay of one lower directory without an upper one: that is a read-only bind instead.
     """
     attributes, settings = split_options(options)
     if len(lower) == 1 and not any(setting.startswith("upperdir=") for setting in settings):
@@ -159,9 +159,10 @@ def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: int 
 def _mapped_layers(
     lower: tuple[str, ...], settings: list[str], userns: int, mapped: list[int]
 ) -> tuple[tuple[str, ...], list[str]]:
-    """The layers by id-mapped mounts of theirs, whose descriptors `mapped` gets: overlay itself cannot be mapped.
+    """Replace the layers by id-mapped mounts of them: an overlay itself cannot be id-mapped.
 
-    The upper and the work directory must be of one mount, so it is that of the directory above both.
+    The mounts' descriptors are appended to `mapped`. The upper and the work directory must be on one mount, so the
+    directory above both is mounted.
     """
 
     def name(path: str) -> str:
@@ -182,9 +183,9 @@ def _mapped_layers(
 
 
 def attached_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: int = -1) -> int:
-    """As `clone_overlay`, for kernels whose overlay takes a page of options, or no layers that are attached nowhere.
+    """As `clone_overlay`, for kernels whose overlay takes its options as one page, or no detached layers.
 
-    The layers are attached in this process's mount namespace, below /dev, so it must be one that will be thrown away.
+    The layers are attached below /dev in this process's mount namespace, which must be a temporary one.
     """
     mapped: list[int] = []
     settings = split_options(options)[1]
@@ -212,14 +213,14 @@ class NoLowerPlus(OSError):
 
 
 def split_options(options: tuple[str, ...]) -> tuple[int, list[str]]:
-    """MOUNT_ATTR_ bits, and the options that are the file system's own."""
+    """(MOUNT_ATTR_ bits, the options of the file system)."""
     attributes = 0
     settings = []
     for word in options:
         if word in ATTRIBUTES:
             add, remove = ATTRIBUTES[word]
             attributes = attributes & ~remove | add
-        elif word not in KINDS and word not in ("private", "rprivate"):  # what a new file system is anyway
+        elif word not in KINDS and word not in ("private", "rprivate"):  # a new file system is private already
             settings.append(word)
     return attributes, settings
 
@@ -246,7 +247,7 @@ def set_options(fd: int, options: tuple[str, ...]) -> None:
 
 
 def set_propagation(fd: int, options: tuple[str, ...]) -> None:
-    """Apply the propagation words of `options` to the mount `fd`, to all below it for those with an `r`."""
+    """Apply the propagation words of `options` to the mount `fd`; those with an `r` also to all mounts below it."""
     for word in options:
         kind = PROPAGATION.get(word) or PROPAGATION.get(word.removeprefix("r"))
         if kind is not None:
@@ -255,9 +256,10 @@ def set_propagation(fd: int, options: tuple[str, ...]) -> None:
 
 
 def overlay_page(lower: tuple[str, ...], options: tuple[str, ...]) -> tuple[int, str, list[int]]:
-    """The overlay as flags and a page of options for mount(2), with the descriptors that the page names.
+    """(flags, options, descriptors) of an overlay for mount(2).
 
-    The page holds 4095 bytes, so each directory is named by a descriptor: the caller's directory is /proc/self/fd.
+    The options must fit into a page of 4095 bytes, so each directory is named by the number of a descriptor: the
+    caller mounts with /proc/self/fd as its working directory, and closes the descriptors.
     """
     attributes, settings = split_options(options)
     descriptors: list[int] = []
@@ -306,7 +308,7 @@ def _configure_overlay(context: int, lower: tuple[str, ...], settings: list[str]
 
 
 def _plain(path: str, opened: list[int]) -> str:
-    """`path`, or the name of a descriptor for it where overlay would misread it: escapes, 256 bytes."""
+    """`path`; or /proc/self/fd/N if overlay would misread it: it has special characters, or 256 bytes or more."""
     if len(os.fsencode(path)) < 256 and "\\" not in path and ":" not in path and "," not in path:
         return path
     opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY))

@@ -1,4 +1,4 @@
-"""How much memory is left: of the machine, and of what the cgroups of this process may use."""
+"""How much memory is left: of the machine, and by the limits of this process's cgroups."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from builda.linux import procfs
 
 _UNLIMITED = 1 << 60
-"""What is larger is how version 1 says that there is no limit."""
+"""Bytes. cgroup version 1 says "no limit" by a number above this one."""
 
 
 def available(proc: str = "/proc", cgroups: str = "/sys/fs/cgroup") -> int:
-    """Bytes that this process may still use before something must give way (cgroup v2, memory.max; v1 as well)."""
+    """Bytes that this process can still use: the least that the machine and its cgroups (version 1 or 2) leave."""
     with open(f"{proc}/meminfo", encoding="ascii") as file:
         free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
     own = procfs.cgroups(proc)
@@ -24,7 +24,7 @@ def available(proc: str = "/proc", cgroups: str = "/sys/fs/cgroup") -> int:
 
 
 def _left(top: str, path: str, limit: str, usage: str) -> int:
-    """What the cgroup and those above it leave, as far as they are shown here; caches that can go count as free."""
+    """Bytes that the cgroup and the visible ones above it leave. Inactive page cache counts as free."""
     left = _UNLIMITED
     while True:
         directory = f"{top}{path.rstrip('/')}"
@@ -40,7 +40,7 @@ def _number(path: str) -> int | None:
     try:
         with open(path, encoding="ascii") as file:
             text = file.read().strip()
-    except OSError:  # no such controller here
+    except OSError:  # no memory controller
         return None
     return None if text == "max" else int(text)
 

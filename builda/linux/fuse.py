@@ -1,8 +1,9 @@
-"""Overlays by the program fuse-overlayfs, as detached mounts like any other.
+"""Overlays that the program fuse-overlayfs serves, as detached mounts like any other.
 
-builda makes the mount itself and hands the program the connection: no fusermount, no mount point. The program ends when
-the last reference to the mount does, whoever was killed. It is a child of this process in a session of its own, has
-none of its descriptors, and is waited for, so that the next one on a working directory finds it alone.
+builda makes the mount itself and gives the program the connection: there is no fusermount and no mount point. The
+kernel ends the connection with the last reference to the mount, and so the program, whichever process was killed. The
+program is a child of this process in a session of its own and inherits none of its descriptors. builda waits for its
+end, so that the next program finds the working directory free.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ DEVICE = "/dev/fuse"
 _CONNECTION, _LOCK = 3, 4  # the program's descriptors
 _PATIENCE_MS = 10_000
 _SIGNALLED = 128
-_ENVIRONMENT = {"FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT": "1"}  # always .wh. files, as on an overlay: one form is enough
+_ENVIRONMENT = {"FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT": "1"}  # whiteouts are always .wh. files: one form is enough
 
 
 class Server(NamedTuple):
-    """A mount, the process that serves it, and what that process has said."""
+    """A mount, the pid of the program that serves it, and a descriptor of the program's output."""
 
     mount: int
     pid: int
@@ -39,7 +40,7 @@ class Server(NamedTuple):
 
 
 def lacking() -> str | None:
-    """What is missing for mounts of this kind, in words; None when all is there."""
+    """The reason why such mounts cannot be made; None if they can."""
     if find_program(KIND) is None:
         return f"{KIND} is not installed"
     try:
@@ -51,9 +52,9 @@ def lacking() -> str | None:
 
 @contextmanager
 def served(lower: tuple[str, ...], options: tuple[str, ...]) -> Iterator[int]:
-    """The O_PATH descriptor that owns a detached mount of `lower`, topmost first, and the places of `options`.
+    """A detached mount of `lower` (topmost first) and the upperdir and workdir of `options`: its O_PATH descriptor.
 
-    After the block the program has ended. StoreUnavailable when it did so before.
+    After the block the program has ended. StoreUnavailable if it ended before, so that writes may be lost.
     """
     server = _start(lower, options)
     try:
@@ -68,12 +69,12 @@ def served(lower: tuple[str, ...], options: tuple[str, ...]) -> Iterator[int]:
         how = f"was ended by signal {status - _SIGNALLED}" if status > _SIGNALLED else f"failed: {words}"
         raise StoreUnavailable(
             f"{KIND}, which showed the files of the container, {how}",
-            hint="what was written last may be lost: begin the step anew",
+            hint="what was written last may be lost: repeat the step",
         )
 
 
 def left_alone(lower: tuple[str, ...], options: tuple[str, ...]) -> int:
-    """The same for as long as anybody uses the mount, this process or another; the caller closes the descriptor."""
+    """The same mount without an end: it lasts as long as any process uses it. The caller closes the descriptor."""
     server = _start(lower, options)
     os.close(server.said)
     return server.mount
@@ -97,7 +98,7 @@ def _start(lower: tuple[str, ...], options: tuple[str, ...]) -> Server:
             os.close(mount)
             raise
     finally:
-        os.close(device)  # from now on the program alone holds the connection: when it goes, nobody waits for it
+        os.close(device)  # only the program holds the connection now: if it dies, calls fail and do not hang
     server = Server(mount, pid, said)
     try:
         os.stat(mount)
@@ -110,7 +111,7 @@ def _start(lower: tuple[str, ...], options: tuple[str, ...]) -> Server:
 
 @contextmanager
 def unserved(workdir: str) -> Iterator[None]:
-    """No program works on this working directory during the block; one whose mount is gone has finished."""
+    """Keep fuse-overlayfs off this working directory for the block. Waits for one whose mount has gone."""
     fd = _locked(workdir)
     try:
         yield
@@ -141,7 +142,7 @@ def _mount(device: int, attributes: int) -> int:
 
 @contextmanager
 def _alone(settings: list[str]) -> Iterator[int | None]:
-    """A descriptor by which the program has its working directory for itself as long as it lives."""
+    """A locked descriptor of the workdir. The program inherits it, so the lock lasts as long as the program."""
     work = next((word.partition("=")[2] for word in settings if word.startswith("workdir=")), None)
     if work is None:
         yield None
@@ -154,7 +155,7 @@ def _alone(settings: list[str]) -> Iterator[int | None]:
 
 
 def _locked(path: str) -> int:
-    """Who served it before needs a moment to end after its mount did."""
+    """Lock a workdir. InUse after ten seconds: a program needs a moment to end after its mount."""
     import fcntl
     import time
 
@@ -172,7 +173,7 @@ def _locked(path: str) -> int:
 
 
 def _spawn(argv: list[str], device: int, lock: int | None) -> tuple[int, int]:
-    """(pid, what it says): the program, which a ^C at the terminal does not reach."""
+    """Start the program: (pid, descriptor of its output). A ^C at the terminal does not reach it."""
     import signal
 
     said = os.memfd_create("builda-fuse")
@@ -201,19 +202,19 @@ def _spawn(argv: list[str], device: int, lock: int | None) -> tuple[int, int]:
 def _is_inherited(fd: int) -> bool:
     try:
         return os.get_inheritable(fd)
-    except OSError:  # the one that listed them
+    except OSError:  # EBADF: the descriptor that listed the directory
         return False
 
 
 def _said(server: Server) -> str:
-    """The last line of what the program said."""
+    """The last line of the program's output."""
     os.lseek(server.said, 0, os.SEEK_SET)
     lines = os.read(server.said, 65536).decode("utf-8", "replace").splitlines()
     return next((line.strip().removeprefix(f"{KIND}: ") for line in reversed(lines) if line.strip()), "")
 
 
 def _end(server: Server) -> int:
-    """Let go of the mount and wait for the program, unless somebody else still uses the mount; its exit status."""
+    """Close the mount and wait for the program; its exit status. 0 if another process still uses the mount."""
     from builda.linux.process import wait
 
     os.close(server.mount)
@@ -222,7 +223,7 @@ def _end(server: Server) -> int:
 
 
 def _has_ended(server: Server, *, patience: int) -> bool:
-    """Whether the program ends within so many milliseconds."""
+    """Whether the program ends within `patience` milliseconds."""
     import select
 
     watch = sys_.pidfd_open(server.pid)

@@ -1,4 +1,4 @@
-"""Landlock (landlock(7)): a process that takes rights on files from itself, for good. Standard library only."""
+"""Landlock (landlock(7)): a thread gives up rights on files for ever."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class _PathBeneath(ctypes.Structure):
 
 
 def confine_writes(root: int) -> bool:
-    """From now on this thread changes files below the directory `root` only; False where the kernel cannot do that.
+    """Confine this thread's changes of files to the directory `root`; False if the kernel cannot.
 
-    Needs no_new_privs. What is open already stays as it is. Before its second version Landlock forbade every rename
-    from one directory to another, so that one does not count.
+    Needs no_new_privs. Open descriptors are not affected. Version 1 of Landlock does not count: it forbids every rename
+    from one directory to another.
     """
     version = _version()
     if version < 2:

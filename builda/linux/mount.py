@@ -31,10 +31,10 @@ class Mount(NamedTuple):
 
 
 def clone_tree(mounts: tuple[Mount, ...]) -> int:
-    """A directory descriptor of a detached mount of the tree described; the first mount is its root, others lie in it.
+    """A directory descriptor of a detached mount of the tree; the first mount is its root, the others lie in it.
 
-    It is attached nowhere, so no process sees it by path, and the mount ends when the descriptor is closed or the
-    process dies. A tree that is one directory as it is needs no mount, nor the right to make one.
+    It is attached nowhere, so no process reaches it by a path. The mount ends when the descriptor is closed or this
+    process ends. A tree that is one directory needs no mount, and no right to make one.
     """
     if len(mounts) == 1 and mounts[0].type == "bind":
         return os.open(mounts[0].source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -47,7 +47,7 @@ def clone_tree(mounts: tuple[Mount, ...]) -> int:
 
 
 def _without_devices(mount: Mount) -> Mount:
-    """The same, in which no device node opens a device: one may take a file's place between a look and an open."""
+    """The mount with nodev: a device node may replace a file between builda's look at it and its open."""
     return mount._replace(options=(*mount.options, "nodev"))
 
 
@@ -86,7 +86,7 @@ def attach(mounts: tuple[Mount, ...], path: str | os.PathLike[str]) -> None:
 
 
 def detach(path: str | os.PathLike[str]) -> None:
-    """Nothing is mounted at `path` (any more); who still uses what was there may finish, nobody else finds it."""
+    """Unmount `path` lazily (MNT_DETACH): processes that use the mount may finish. No error if nothing is mounted."""
     try:
         sys_.umount2(os.fspath(path), sys_.MNT_DETACH | sys_.UMOUNT_NOFOLLOW)
     except OSError as error:
@@ -95,7 +95,7 @@ def detach(path: str | os.PathLike[str]) -> None:
 
 
 def is_mounted(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is the root of a mount in this process's namespace; False when it does not exist."""
+    """Whether `path` is a mount point in this process's mount namespace; False if it does not exist."""
     text = os.fspath(path)
     try:
         here = _mount_id(text)
@@ -106,7 +106,7 @@ def is_mounted(path: str | os.PathLike[str]) -> bool:
 
 
 def detached_tree(mounts: tuple[Mount, ...]) -> int:
-    """The O_PATH descriptor that owns a detached mount of the tree: what move_mount(2) takes."""
+    """An O_PATH descriptor of a detached mount of the tree, for move_mount(2)."""
     first, *others = mounts
     if not others:
         try:
@@ -135,7 +135,7 @@ def _mount_id(path: str) -> int:
 
 
 def _in_private_namespace(work: Callable[[], int]) -> int:
-    """`work()` done by a thread with a mount namespace and a current directory of its own, which end with it."""
+    """Call `work` in a thread with its own mount namespace and current directory, which end with the thread."""
     from concurrent.futures import ThreadPoolExecutor
 
     def enter() -> None:
@@ -169,7 +169,7 @@ def _assemble(first: Mount, others: tuple[Mount, ...]) -> int:
 
 
 def _attach_root(mount: Mount) -> int:
-    """Attach the root of the tree and return a descriptor of it. Overlays of an old kernel go through mount(2)."""
+    """Attach the root of the tree at /proc; a descriptor of it. Overlays of old kernels need mount(2)."""
     os.chdir("/proc/self/fd")
     try:
         fd = _clone(mount)

@@ -1,7 +1,7 @@
-"""The netlink messages that every command with a network of its own needs: a veth pair, and whether rules are there.
+"""The netlink messages of every run with a private network: make a veth pair, and look whether the rules exist.
 
-pyroute2 sets up what lasts, the bridge and its rules. Importing it takes 0.13 s, longer than all the rest of a run, and
-a run needs two messages of it: rtnetlink(7) RTM_NEWLINK, and NFT_MSG_GETCHAIN of linux/netfilter/nf_tables.h.
+These are RTM_NEWLINK of rtnetlink(7) and NFT_MSG_GETCHAIN of linux/netfilter/nf_tables.h. The bridge and its rules,
+which last, are made by pyroute2: importing it takes 0.13 s, longer than all the rest of a run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GATEWAY_UP = 0x3  # RTF_UP | RTF_GATEWAY
 def add_veth(name: str, *, master: int, peer: str, peer_address: bytes, peer_pid: int) -> None:
     """A veth pair: `name`, up and a port of the bridge with index `master`; `peer` in the namespace of `peer_pid`.
 
-    `peer_address` is the peer's MAC address. FileExistsError when there is an interface `name`.
+    `peer_address` is the peer's MAC address. FileExistsError if there is an interface `name`.
     """
     import struct
 
@@ -44,7 +44,7 @@ def add_veth(name: str, *, master: int, peer: str, peer_address: bytes, peer_pid
 
 
 def has_chain(table: str, chain: str) -> bool:
-    """Whether nftables has that chain for IPv4."""
+    """Whether nftables has this chain in this IPv4 table."""
     ipv4 = bytes((2, 0, 0, 0))
     names = _attribute(1, table.encode() + b"\0") + _attribute(3, chain.encode() + b"\0")  # NFTA_CHAIN_TABLE, _NAME
     try:
@@ -55,7 +55,7 @@ def has_chain(table: str, chain: str) -> bool:
 
 
 def ipv4_of(interface: str) -> tuple[bytes, bytes] | None:
-    """An interface's address and netmask in network order (netdevice(7)); None when it has none."""
+    """An interface's address and netmask in network order (netdevice(7)); None if it has none."""
     try:
         return tuple(_interface_ioctl(number, interface)[20:24] for number in (_SIOCGIFADDR, _SIOCGIFNETMASK))  # type: ignore[return-value]  # two
     except OSError as error:
@@ -67,12 +67,12 @@ def ipv4_of(interface: str) -> tuple[bytes, bytes] | None:
 
 
 def configure(interface: str, *, address: bytes, netmask: bytes, gateway: bytes) -> None:
-    """Give this namespace's interface its IPv4 address and bring it and lo up; the gateway is the way to all else."""
+    """Give an interface of this network namespace its IPv4 address, set it and lo up, and add the default route."""
     sys_.raise_interface("lo")
     _interface_ioctl(_SIOCSIFADDR, interface, _socket_address(address))
     _interface_ioctl(_SIOCSIFNETMASK, interface, _socket_address(netmask))
     sys_.raise_interface(interface)
-    # struct rtentry: pad, destination, gateway, netmask, flags, and no more that an IPv4 default route needs
+    # struct rtentry: pad, destination, gateway, netmask, flags; an IPv4 default route needs no more
     everywhere = _socket_address(bytes(4))
     route = bytes(8) + everywhere + _socket_address(gateway) + everywhere + _GATEWAY_UP.to_bytes(2, "little")
     _ioctl(_SIOCADDRT, route.ljust(120, b"\0"))
@@ -104,7 +104,7 @@ def _attribute(kind: int, data: bytes) -> bytes:
 
 
 def _request(protocol: int, kind: int, flags: int, body: bytes) -> None:
-    """Send one message and read the kernel's answer: OSError with its errno when it refuses."""
+    """Send one message and read the answer. OSError with the kernel's errno if it refuses."""
     import struct
     from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
 

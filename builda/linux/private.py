@@ -1,4 +1,4 @@
-"""Directories and files that only this user can change, whatever the umask."""
+"""Directories and files that only their owner can change, whatever the umask."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 OTHERS = 0o077
-"""The rights of everybody but the owner."""
+"""Mode bits of group and others."""
 
 
 def make(path: str) -> None:
-    """`path` is a directory; one that is made now has mode 0700, and what is missing above it gets 0755."""
+    """Make the directory `path` with mode 0700, and missing ones above it with 0755. Existing ones keep their modes."""
     missing = []
     while not os.path.isdir(path):
         missing.append(path)
@@ -28,10 +28,10 @@ def make(path: str) -> None:
 
 
 def narrow(path: str, is_own: Callable[[str], bool]) -> bool:
-    """Whether nobody else reaches what the directory holds.
+    """Whether only the owner can enter the directory; it is narrowed if that is safe.
 
-    A wider one of this user's is narrowed if every name in it `is_own`. One that holds anything else (a home, /tmp)
-    was not made for this, and one of another user's cannot be narrowed: both stay as they are.
+    A directory of this user is narrowed if every name in it `is_own`. One that holds anything else (a home, /tmp) was
+    not made by builda, and one of another user cannot be changed: both stay as they are.
     """
     info = os.stat(path)
     if not info.st_mode & OTHERS:
@@ -45,7 +45,7 @@ def narrow(path: str, is_own: Callable[[str], bool]) -> bool:
 
 
 def is_ours(path: str, uid: int) -> bool:
-    """Whether it is a directory of this user's that nobody else can write to; not followed if it is a link."""
+    """Whether `path` is a directory of this user that no other user can write to. A link is not followed."""
     try:
         info = os.lstat(path)
     except OSError:
@@ -54,5 +54,5 @@ def is_ours(path: str, uid: int) -> bool:
 
 
 def opener(path: str | bytes, flags: int) -> int:
-    """For `open`: a file that is made by it cannot be written by others, even with a umask of 0."""
+    """An opener for `open`: new files get mode 0644 at most, so that others cannot write them with a umask of 0."""
     return os.open(path, flags | os.O_CLOEXEC, 0o644)

@@ -1,4 +1,4 @@
-"""Processes: start one with chosen descriptors, pass signals on to it, wait for it, and know it again later."""
+"""Processes: start one with chosen descriptors, pass signals on to it, wait for it, and identify it later."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-# What a user or a supervisor sends to builda and means for the command that builda runs.
+# Signals that a user or supervisor sends to builda and means for the command that builda runs.
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 
 
 def process_identity(pid: int | None = None) -> tuple[int, int]:
-    """(pid, start time in clock ticks since boot) of a process, this one by default: never given to two processes.
+    """(pid, start time in clock ticks since boot) of a process, by default this one. No two processes have the same.
 
-    ProcessLookupError when it does not exist.
+    ProcessLookupError if it does not exist.
     """
     pid = os.getpid() if pid is None else pid
     fields = _stat(pid)
@@ -27,7 +27,7 @@ def process_identity(pid: int | None = None) -> tuple[int, int]:
 
 
 def is_alive(pid: int, start_time: int) -> bool:
-    """Whether the very process with this identity still runs; a zombie does not."""
+    """Whether the process with this identity still runs. A zombie does not."""
     fields = _stat(pid)
     return fields is not None and int(fields[19]) == start_time and fields[0] not in (b"Z", b"X")
 
@@ -35,9 +35,9 @@ def is_alive(pid: int, start_time: int) -> bool:
 def spawn(
     argv: list[str], *, executable: str | None = None, environ: Mapping[str, str], descriptors: Mapping[int, int]
 ) -> int:
-    """Start `argv` and return its pid; `descriptors` maps its descriptors to ours, besides 0, 1 and 2.
+    """Start `argv` and return its pid. `descriptors` maps its descriptors to ours; 0, 1 and 2 are inherited.
 
-    Forwarded signals are blocked in it from its first instruction; it unblocks them when it can handle them.
+    The FORWARDED signals are blocked in it from its first instruction: it unblocks them when it can handle them.
     """
     import signal
 
@@ -49,7 +49,7 @@ def spawn(
     actions += [(os.POSIX_SPAWN_CLOSE, spare) for spare, _ in numbered]
     blocked = {getattr(signal, name) for name in FORWARDED} | signal.pthread_sigmask(signal.SIG_BLOCK, ())
     if sys.stdout is not None:
-        sys.stdout.flush()  # what we said comes before what it says
+        sys.stdout.flush()  # builda's output comes before the program's
     return os.posix_spawn(executable or argv[0], argv, dict(environ), file_actions=actions, setsigmask=blocked)
 
 
@@ -73,7 +73,7 @@ def ended_with_parent(argv: list[str], number: int) -> list[str]:
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program, which distributions keep in an sbin at times; None when missing."""
+    """The path of a program in PATH or an sbin directory, where some distributions keep it; None if missing."""
     for directory in (*os.environ.get("PATH", "").split(":"), "/usr/bin", "/usr/sbin", "/bin", "/sbin"):
         path = f"{directory}/{name}"
         if directory and os.access(path, os.X_OK):
@@ -87,22 +87,22 @@ def wait(pid: int) -> int:
 
 
 def exit_status(wait_status: int) -> int:
-    """A wait status the way a shell shows it."""
+    """A wait status as a shell shows it: 128 + N for signal N."""
     code = os.waitstatus_to_exitcode(wait_status)
     return 128 - code if code < 0 else code
 
 
 def can_forward() -> bool:
-    """Whether this thread may handle signals: only the main one of the main interpreter can."""
+    """Whether this thread can handle signals: only the main thread can."""
     import threading
 
     return threading.current_thread() is threading.main_thread()
 
 
 def forwarding(pid: int, also: Callable[[int], bool] | None = None) -> AbstractContextManager[None]:
-    """While the block runs, forwarded signals go to `pid` instead of ending this process.
+    """Send FORWARDED signals on to `pid` for the block, instead of ending this process.
 
-    `also` is told of each, and says whether it has dealt with it, so that it is not sent.
+    `also` is called first with each signal's number. If it returns True, the signal is not sent on.
     """
     import signal
     from contextlib import contextmanager, suppress
@@ -110,7 +110,7 @@ def forwarding(pid: int, also: Callable[[int], bool] | None = None) -> AbstractC
     def forward(number: int, _frame: object) -> None:
         if also is not None and also(number):
             return
-        with suppress(ProcessLookupError):  # it ended before the signal reached us: nothing is left to stop
+        with suppress(ProcessLookupError):  # it has ended meanwhile
             os.kill(pid, number)
 
     @contextmanager
@@ -131,7 +131,7 @@ def forwarding(pid: int, also: Callable[[int], bool] | None = None) -> AbstractC
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """The fields of /proc/PID/stat from the third (the state) on; None when there is no such process."""
+    """The fields of /proc/PID/stat from the third (the state) on; None if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             data = file.read()

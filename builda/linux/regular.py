@@ -1,7 +1,7 @@
-"""Files with known names in trees that are not trusted: read only if they are regular.
+"""Reading files with known names in trees that are not trusted: only regular files are opened.
 
-To open a device can be an act (a watchdog starts, a tape rewinds), and to open a FIFO can take for ever. So a path is
-first resolved without opening what it leads to (O_PATH), looked at, and then opened by its descriptor.
+Opening a device can have an effect (a watchdog starts, a tape rewinds), and opening a FIFO can block for ever. So a
+path is first resolved by O_PATH, which opens nothing, then its type is checked, then that descriptor is opened.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import stat
 
 
 def open_regular(found: int, name: str | bytes) -> int:
-    """A descriptor for reading of the regular file that `found`, opened with O_PATH, refers to; `found` is closed.
+    """Open for reading the regular file that the O_PATH descriptor `found` refers to. Closes `found`.
 
-    OSError (EINVAL, naming `name`) for what is no regular file, which is not opened.
+    OSError (EINVAL, naming `name`) if it is not a regular file, which is not opened then.
     """
     try:
         if not stat.S_ISREG(os.fstat(found).st_mode):

@@ -1,7 +1,7 @@
 """System call filters: builda's default one, filters in the runtime-spec's JSON form, and both as BPF programs.
 
-The default follows what container engines agree on: what is not known fails as if the kernel lacked it (ENOSYS, so
-that a C library falls back), what is known to be dangerous fails with EPERM, and each capability opens its own calls.
+The default follows what container engines agree on: unknown calls fail as if the kernel lacked them (ENOSYS, so that a
+C library falls back), dangerous ones fail with EPERM, and each capability allows its own calls.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ _ORDINARY = tuple(
     for name in group.split()
 )
 
-# What each capability opens; without it the calls fail with EPERM.
+# The calls that each capability allows; without it they fail with EPERM.
 _BY_CAPABILITY = {
     "CAP_SYS_ADMIN": (
         "bpf clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr lsm_list_modules "
@@ -131,13 +131,13 @@ _BY_CAPABILITY = {
     "CAP_BPF": "bpf",
     "CAP_PERFMON": "perf_event_open",
 }
-# No capability opens these: they reach around the container, or give far more kernel than a build needs.
+# No capability allows these: they bypass the container, or expose far more of the kernel than a build needs.
 _DENIED = (
     "add_key request_key keyctl io_uring_enter io_uring_register io_uring_setup nfsservctl pivot_root swapon swapoff "
     "sysfs _sysctl uselib userfaultfd ustat vm86 vm86old afs_syscall getpmsg putpmsg security tuxcall vserver "
     "get_kernel_syms bdflush rtas spu_create spu_run s390_runtime_instr subpage_prot switch_endian"
 )
-# Harmless since Linux 4.8, where a tracer sees the call after the filter did; debuggers in builds need them.
+# Harmless since Linux 4.8, where the filter sees a call after the tracer changed it; debuggers in builds need them.
 _OWN_PROCESSES = ("ptrace", "process_vm_readv", "process_vm_writev")
 
 # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET; the bit of CLONE_NEWTIME is part of the exit signal here.
@@ -177,7 +177,7 @@ def _personality_rules() -> tuple[Rule, ...]:
 
 
 def _socket_rules(held: frozenset[str]) -> tuple[Rule, ...]:
-    """All sockets but vsock, which reaches a hypervisor's host; audit netlink only with CAP_AUDIT_WRITE."""
+    """Allow all sockets except vsock, which reaches a hypervisor's host. Audit netlink needs CAP_AUDIT_WRITE."""
     rules = [
         Rule("allow", ("socket",), (Argument(0, "GT", _AF_VSOCK),)),
         Rule("errno", ("socket",), (Argument(0, "EQ", _AF_VSOCK),), errno.EAFNOSUPPORT),
@@ -189,7 +189,7 @@ def _socket_rules(held: frozenset[str]) -> tuple[Rule, ...]:
     return (
         Rule("allow", ("socket",), (Argument(0, "LT", _AF_NETLINK),)),
         Rule("allow", ("socket",), (netlink, Argument(2, "NE", audit))),
-        # What a kernel without audit says: sudo and PAM go on then, and would not after EPERM.
+        # The error of a kernel without audit: sudo and PAM go on after it, and would stop after EPERM.
         Rule("errno", ("socket",), (netlink, Argument(2, "EQ", audit)), errno.EINVAL),
         *between,
         *rules,
@@ -214,7 +214,7 @@ _OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 def parse_filter(data: bytes, capabilities: Iterable[str], machine: str, name: str = "seccomp profile") -> Filter:
     """A filter in the runtime-spec's JSON form, or in the container engines' form of it with includes and excludes.
 
-    InvalidValue names `name` and what in it cannot be.
+    InvalidValue, with `name`, for a profile that is malformed.
     """
     import json
 
@@ -309,7 +309,7 @@ def compile_filter(filter_: Filter) -> bytes:
 def _add_rule(pyseccomp: Any, compiled: Any, filter_: Filter, rule: Rule) -> None:
     action = _action(pyseccomp, rule.action, rule.error)
     if action == _action(pyseccomp, filter_.default, filter_.default_error):
-        return  # libseccomp refuses a rule that says what happens anyway
+        return  # libseccomp refuses a rule whose action is the default one
     arguments = [
         pyseccomp.Arg(argument.position, getattr(pyseccomp, argument.op), argument.value, argument.other)
         for argument in rule.arguments
@@ -320,7 +320,7 @@ def _add_rule(pyseccomp: Any, compiled: Any, filter_: Filter, rule: Rule) -> Non
 
 
 def _number(pyseccomp: Any, name: str) -> int | None:
-    """The call's number, None when libseccomp does not know the name: an older one lacks the newest calls."""
+    """The call's number; None if libseccomp does not know the name, as older ones do not know the newest calls."""
     try:
         number: int = pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)
     except ValueError:
@@ -384,7 +384,7 @@ def _spec_rule(actions: dict[str, str], rule: Rule) -> dict[str, Any]:
 
 
 def _cached(capabilities: tuple[str, ...], machine: str, cache: Path | None) -> bytes:
-    """The default filter's program, from `cache` if it is there, whole, and made by the libseccomp of today."""
+    """The default filter's program, from `cache` if it is there, undamaged, and made by the installed libseccomp."""
     if cache is None:
         return compile_filter(default_filter(capabilities, machine))
     path = cache / f"seccomp-{REVISION}-{machine}-{to_bits(capabilities):x}.bpf"
@@ -396,11 +396,11 @@ def _cached(capabilities: tuple[str, ...], machine: str, cache: Path | None) -> 
 
 
 def _read_cached(path: Path) -> bytes | None:
-    """A file is one line `library size mtime crc` and the program; None for anything else."""
+    """The program of a cache file: one line `library size mtime crc`, then the program. None if it does not fit."""
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_uid != os.geteuid():
-                return None  # somebody else could have written a filter that allows all
+                return None  # another user could have written a filter that allows everything
             header, _, program = file.read().partition(b"\n")
     except OSError:
         return None
@@ -409,7 +409,7 @@ def _read_cached(path: Path) -> bytes | None:
 
 
 def _write_cached(path: Path, program: bytes) -> None:
-    """Keep the program; a cache that cannot be written (read-only, full) costs time later and nothing else."""
+    """Keep the program. A failure (read-only, full) is ignored: the next run compiles the filter again."""
     try:
         private.make(str(path.parent))
         temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
@@ -432,7 +432,7 @@ def _header(library: str, program: bytes) -> bytes:
 
 
 def _loaded_library() -> str:
-    """The file that libseccomp was loaded from: an upgrade of it changes what the names mean."""
+    """The path of the loaded libseccomp: an upgrade may compile the same names to other programs."""
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         for line in maps:
             if "/libseccomp." in line:

@@ -1,4 +1,4 @@
-"""Stop: a request to end, shared by threads. Whoever starts a child process registers it; a request ends them all."""
+"""Stop: a request to end that threads share. A thread registers its child processes; a request ends all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(Exception):
-    """The work was given up because somebody else asked for that. Not an error of its own: nobody is told of it."""
+    """The work was given up on request. It is not reported: the cause of the request is."""
 
 
 class Stop:
@@ -26,16 +26,16 @@ class Stop:
 
     def __init__(self, grace: float = GRACE) -> None:
         self._grace = grace
-        self._lock = threading.RLock()  # a signal handler may interrupt its owner
-        self._children: dict[int, int] = {}  # descriptors, by pid: a pid alone may be another process's by now
+        self._lock = threading.RLock()  # reentrant: a signal handler may interrupt the thread that holds it
+        self._children: dict[int, int] = {}  # pid -> pidfd: the pid alone may belong to another process by now
         self._killer: threading.Timer | None = None
         self.signal: int | None = None
-        """The signal that asked for it; None: none did."""
+        """Number of the signal that asked for it; None if it was no signal."""
         self.asked = False
-        """Whether everything is to end."""
+        """True after a request: all work is to end."""
 
     def ask(self, number: int | None = None) -> None:
-        """End all children, and those that come later, by signal `number` (None: SIGTERM); kill what is left later."""
+        """End all present and later children by signal `number` (None: SIGTERM). Kill them after the grace time."""
         with self._lock:
             if self.signal is None:
                 self.signal = number
@@ -47,26 +47,26 @@ class Stop:
                 self._killer.start()
 
     def took(self, number: int) -> bool:
-        """Whether the signal `number` is a request to end, which is obeyed then."""
+        """Treat the signal `number` as a request if it is one of ENDING; False for all others."""
         if number not in ENDING:
             return False
         self.ask(number)
         return True
 
     def kill(self) -> None:
-        """Kill all children now, and those that come later."""
+        """Kill all present and later children at once."""
         with self._lock:
             self.asked, self._grace = True, 0.0
             self._send(signal.SIGKILL)
 
     def check(self) -> None:
-        """Raise Stopped if everything is to end."""
+        """Raise Stopped after a request."""
         if self.asked:
             raise Stopped
 
     @contextmanager
     def child(self, pid: int) -> Iterator[None]:
-        """The child process `pid`, which nobody has waited for yet, ends on request while the block runs."""
+        """Register the child process `pid` for the block: a request ends it. It must not have been waited for."""
         descriptor = os.pidfd_open(pid)
         try:
             with self._lock:
@@ -80,7 +80,7 @@ class Stop:
             os.close(descriptor)
 
     def close(self) -> None:
-        """The block that could be stopped has ended: no thread is left of a request."""
+        """Cancel the timer of a request, after all children have ended."""
         with self._lock:
             if self._killer is not None:
                 self._killer.cancel()

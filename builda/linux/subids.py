@@ -1,4 +1,4 @@
-"""The ranges of ids that a user may have besides their own: /etc/subuid and /etc/subgid, else what getsubids says."""
+"""Subordinate ids of a user: the ranges in /etc/subuid and /etc/subgid, or of the directory service (getsubids(1))."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal["uid", "gid"]
 ENOUGH = 65536
-"""Ids that an image may use; below are those that accounts of a machine have."""
+"""The number of ids that images use. Ids below it belong to accounts of the machine."""
 _LEAST = 1000  # system users of every distribution end below
 _FIRST = 100000  # where useradd begins
 _LARGEST = 2**32 - 1
@@ -25,15 +25,15 @@ class IdRange(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The first id behind it."""
+        """The first id after the range."""
         return self.start + self.size
 
 
 def subordinate_map(kind: Kind, own: int, user: int, *, etc: str = "/etc", held: IdMap | None = None) -> IdMap:
-    """The caller's own id as 0, then the usable ranges of user `user` from 1 on; IsolationUnavailable without any.
+    """A map with the caller's own id as 0 and the usable ranges of user `user` from 1 on.
 
-    `held` is the map of the caller's user namespace (None: look): a pod with hostUsers: false has 65536 ids, and what
-    is written for more does not exist there.
+    `held` is the map of the caller's user namespace (None: read it): a pod with hostUsers: false has 65536 ids, and a
+    range beyond them does not exist there. IsolationUnavailable if there are too few ids, with the line that would do.
     """
     from builda.linux.userns import id_map
 
@@ -49,12 +49,12 @@ def subordinate_map(kind: Kind, own: int, user: int, *, etc: str = "/etc", held:
 
 
 def ranges_of(kind: Kind, user: int, *, etc: str = "/etc") -> tuple[IdRange, ...]:
-    """The user's ranges in the order written, by their name or number; () when there are none."""
+    """The user's ranges in the order of the file, found by name or number; () if there are none."""
     return _written(kind, {str(user), *_names(user)}, etc) or _from_library(kind, user, etc)
 
 
 def ranges_named(kind: Kind, name: str, *, etc: str = "/etc") -> tuple[IdRange, ...]:
-    """The ranges that are written for `name`, who need not have an account; () when there are none."""
+    """The ranges of `name`, which need not be an account; () if there are none."""
     return _written(kind, {name}, etc)
 
 
@@ -70,7 +70,7 @@ def _written(kind: Kind, names: set[str], etc: str) -> tuple[IdRange, ...]:
 
 
 def advice(kind: Kind, user: int, etc: str, held: IdMap) -> str:
-    """The line that would do in the file: a range that neither another line there nor an account has."""
+    """A line for the file that would give the user a range which no other line and no account has."""
     name = next(iter(_names(user)), str(user))
     free = _free(_taken(kind, etc), held)
     if free is None:
@@ -80,7 +80,7 @@ def advice(kind: Kind, user: int, etc: str, held: IdMap) -> str:
 
 
 def _taken(kind: Kind, etc: str) -> list[IdRange]:
-    """The ranges of all users, and the id of each account, in order."""
+    """The ranges of all users and the ids of all accounts, sorted."""
     import grp
     import pwd
 
@@ -95,7 +95,7 @@ def _taken(kind: Kind, etc: str) -> list[IdRange]:
 
 
 def _free(taken: list[IdRange], held: IdMap) -> IdRange | None:
-    """The first free range of the usual size; where the ids end before that, the largest there is, if it will do."""
+    """The first free range of the usual size; without one, the largest that is large enough; else None."""
     gaps: list[IdRange] = []
     for first, _, size in held:
         at, end = max(first, _LEAST), min(first + size, _LARGEST)
@@ -111,8 +111,8 @@ def _free(taken: list[IdRange], held: IdMap) -> IdRange | None:
 def _usable(ranges: tuple[IdRange, ...], held: IdMap) -> tuple[IdRange, ...]:
     """The parts of `ranges` that exist in a user namespace with the map `held`.
 
-    Those that begin among the ids of accounts are left out where the others are enough: a file may have one row for
-    pods with a user namespace and one for pods without.
+    Ranges among the ids of accounts are left out if the others are enough: a file may have one row for pods with a
+    user namespace and one for pods without.
     """
     parts = tuple(
         IdRange(start, end - start)
@@ -171,7 +171,7 @@ def _names(user: int) -> tuple[str, ...]:
 
 
 def _from_library(kind: Kind, user: int, etc: str) -> tuple[IdRange, ...]:
-    """What getsubids(1) says, which asks a directory service where nsswitch.conf names one for `subid`."""
+    """The ranges that getsubids(1) lists, if nsswitch.conf names a directory service for `subid`."""
     try:
         with open(f"{etc}/nsswitch.conf", encoding="utf-8", errors="replace") as file:
             if not any(line.startswith("subid:") for line in file):

@@ -1,7 +1,7 @@
 """System calls that Python lacks, one thin function each: call, check, raise OSError.
 
-Every command that runs something imports this twice (parent and child), so it imports nothing but ctypes and os.
-Paths are str or bytes; descriptors are plain ints that the caller closes; all are made close-on-exec.
+Each run imports this twice (parent and child), so it imports nothing but ctypes and os. Paths are str or bytes.
+Descriptors are plain ints that the caller closes; all are close-on-exec.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ RESOLVE_NO_XDEV = 0x1
 RESOLVE_NO_MAGICLINKS = 0x2
 RESOLVE_NO_SYMLINKS = 0x4
 RESOLVE_IN_ROOT = 0x10
-RESOLVE_INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS  # links of /proc jump anywhere: openat2(2) asks to say both
+RESOLVE_INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS  # magic links of /proc lead anywhere: openat2(2) advises both
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -180,7 +180,7 @@ def fsopen(kind: str) -> int:
 
 
 def fsconfig(fd: int, command: int, key: str | None = None, value: str | bytes | None = None) -> None:
-    """One step of configuring what `fsopen` began; the kernel's own words about a failure are in the OSError."""
+    """One step of configuring a file system after `fsopen`. The OSError holds the kernel's message of the failure."""
     try:
         call("fsconfig", SYS_FSCONFIG, fd, command, _text(key), _text(value), 0)
     except OSError as error:
@@ -258,10 +258,10 @@ def set_seccomp_filter(program: bytes) -> None:
 
 
 def seccomp_listener(program: bytes) -> int:
-    """Install a BPF program on this thread; the descriptor of whoever answers the calls that it hands over.
+    """Install a BPF program on this thread; the descriptor that receives the calls it hands over (seccomp_unotify(2)).
 
-    Needs what `set_seccomp_filter` needs (seccomp_unotify(2)). Where the kernel can (Linux 5.19), a call that waits for
-    its answer is not interrupted by signals that its process survives.
+    Needs the same as `set_seccomp_filter`. From Linux 5.19 on, a waiting call is not interrupted by signals that its
+    process survives.
     """
     fprog = _FilterProgram(len(program) // 8, program)
     waiting = SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
@@ -287,9 +287,9 @@ def set_file_ids(uid: int, gid: int) -> None:
 
 
 def getcwd() -> bytes:
-    """The working directory as the kernel tells it; it begins with `(unreachable)` when it is not below the root.
+    """The working directory by getcwd(2). It begins with `(unreachable)` if it is not below the root.
 
-    libc's own function would go on to search for such a directory.
+    The function of libc would search the tree for such a directory.
     """
     buffer = ctypes.create_string_buffer(4096)
     call("getcwd", SYS_GETCWD[os.uname().machine], buffer, len(buffer))
@@ -297,8 +297,8 @@ def getcwd() -> bytes:
 
 
 def file_status(number: int, path: bytes, before: tuple[int, ...], after: tuple[int, ...], size: int) -> bytes:
-    """What a call of the stat family, by its number, writes into its buffer of `size` bytes; the arguments between the
-    path and the buffer, and those behind it."""
+    """The `size` bytes that a call of the stat family writes. `number` is the call's; `before` and `after` are its
+    arguments between the path and the buffer, and after the buffer."""
     buffer = ctypes.create_string_buffer(size)
     call("stat", number, AT_FDCWD, path, *before, buffer, *after)
     return buffer.raw
@@ -353,13 +353,13 @@ def close_range(first: int, last: int, flags: int = 0) -> None:
 
 
 def join_session_keyring() -> bool:
-    """A new, empty session keyring instead of the caller's; False where keyctl(2) is filtered or missing."""
+    """Replace the caller's session keyring by a new, empty one; False if keyctl(2) is filtered or missing."""
     join = 1
     return bool(_libc.syscall(ctypes.c_long(SYS_KEYCTL[os.uname().machine]), ctypes.c_long(join), None) >= 0)
 
 
 def ioctl(fd: int, request: int, argument: bytes | int = 0) -> tuple[int, bytes]:
-    """ioctl(2): its result and, for a bytes argument, what the kernel left there."""
+    """ioctl(2): its result and, for a bytes argument, the bytes that the kernel wrote there."""
     if isinstance(argument, int):
         result, buffer = _libc.ioctl(fd, ctypes.c_ulong(request), ctypes.c_ulong(argument)), None
     else:
@@ -384,7 +384,7 @@ def raise_interface(name: str) -> None:
 
 
 def call(name: str, number: int, *arguments: object, path: str | bytes | None = None) -> int:
-    """A system call that has no function here; OSError, naming it, for a negative result."""
+    """A system call by number. OSError, with its name, for a negative result."""
     # libc.syscall() is variadic: an int that is not widened leaves the upper half of its register undefined.
     words = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
     result: int = _libc.syscall(ctypes.c_long(number), *words)
@@ -405,7 +405,7 @@ def _failure(name: str, path: str | bytes | None = None) -> OSError:
 
 
 def _kernel_message(fd: int) -> str:
-    """What the file system said about the failure: lines `e overlay: …` queued on the fsopen descriptor."""
+    """The messages of the file system about a failure: lines `e overlay: …`, read from the fsopen descriptor."""
     lines: list[str] = []
     while True:
         try:

@@ -1,7 +1,7 @@
-"""User namespaces: whether this process is in one, and entering one of its own.
+"""User namespaces: whether this process is in one, and entering a new one.
 
-`enter` unshares in place, while this process has one thread. A forked helper stays behind in the old namespace to write
-the maps: by itself when this process has the rights (container root), else by newuidmap and newgidmap.
+`enter` unshares in place, while this process has one thread. A forked helper stays in the old namespace and writes the
+maps: itself if this process has the rights (container root), else by newuidmap and newgidmap.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _NOT_MAPPED = "cannot map the ids of a user namespace: "
 
 
 class Maps(NamedTuple):
-    """Who is who in the namespace; `tools` are newuidmap and newgidmap where they have to write it."""
+    """The id maps of a namespace. `tools` are the paths of newuidmap and newgidmap if they have to write the maps."""
 
     uids: IdMap
     gids: IdMap
     tools: tuple[str, str] | None = None
-    denies_groups: bool = False  # setgroups(2) is given up, without which a plain user may map no group
+    denies_groups: bool = False  # deny setgroups(2): else an unprivileged user may map no group
 
 
 def id_map(kind: str = "uid") -> IdMap:
@@ -44,7 +44,7 @@ def id_map(kind: str = "uid") -> IdMap:
 
 
 def in_user_namespace() -> bool:
-    """Whether this process's root is not the machine's root. Its map need not tell: it may map every id to itself."""
+    """Whether this process is in a user namespace other than the first. The map cannot tell: it may be the identity."""
     try:
         return os.stat("/proc/self/ns/user").st_ino != _INITIAL
     except FileNotFoundError:  # a kernel without user namespaces
@@ -52,7 +52,10 @@ def in_user_namespace() -> bool:
 
 
 def unmapped(uid: int, gid: int, maps: Mapping[str, IdMap] | None = None) -> str | None:
-    """What of an owner has no place in id maps, by default this process's, with the range that would do, else None."""
+    """The message that an owner has no id in these maps (None: this process's), with the range that would do.
+
+    None if both ids are mapped.
+    """
     for kind, wanted in (("uid", uid), ("gid", gid)):
         rows = id_map(kind) if maps is None else maps[kind]
         if not any(first <= wanted < first + size for first, _, size in rows):
@@ -62,7 +65,7 @@ def unmapped(uid: int, gid: int, maps: Mapping[str, IdMap] | None = None) -> str
 
 
 def maps_at(path: str) -> tuple[IdMap, IdMap]:
-    """The maps of uids and gids of the user namespace at `path`, as seen from here; it must be one below ours."""
+    """The maps of uids and gids of the user namespace at `path`, which must be a descendant of this process's."""
     from builda.linux import syscalls as sys_
 
     try:
@@ -70,7 +73,7 @@ def maps_at(path: str) -> tuple[IdMap, IdMap]:
     except OSError as error:
         raise NotFound(f"cannot open the user namespace: {path}: {error.strerror}") from error
     reader, writer = os.pipe()
-    pid = os.fork()  # who joins it cannot come back
+    pid = os.fork()  # a process that has joined it cannot come back
     if pid == 0:
         try:
             sys_.setns(fd, sys_.CLONE_NEWUSER)
@@ -96,22 +99,22 @@ def _row(text: str) -> tuple[int, int, int]:
 
 
 def identity() -> Maps:
-    """Every id that this process knows stays what it is."""
+    """Maps in which each id of this process's namespace is itself."""
     uids = tuple((inside, inside, size) for inside, _, size in id_map("uid"))
     gids = tuple((inside, inside, size) for inside, _, size in id_map("gid"))
     return Maps(uids, gids)
 
 
 def only() -> Maps:
-    """This process's own user and group are 0, and there is nobody else."""
+    """Maps of one id: this process's own user and group are 0."""
     return Maps(((0, os.geteuid(), 1),), ((0, os.getegid(), 1),), denies_groups=True)
 
 
 def enter(maps: Maps) -> None:
-    """This process is root of a new user namespace, with a mount namespace of its own.
+    """Make this process root of a new user namespace with a new mount namespace.
 
-    IsolationUnavailable when the kernel refuses it, or the helpers do, with their words. After that of the helpers,
-    this process is in a namespace without a map, and good for nothing.
+    IsolationUnavailable if the kernel refuses, or the helpers do, with their message. If the helpers fail, this process
+    is in a namespace without a map and should end.
     """
     from builda.linux import syscalls as sys_
 
@@ -148,7 +151,7 @@ def _no_namespace(error: OSError) -> IsolationUnavailable:
 
 
 def mapping_refused(said: str, *, by_tools: bool) -> IsolationUnavailable:
-    """The error for an id map that could not be written, with the way out that fits."""
+    """The error for an id map that could not be written, with a hint that fits the message `said`."""
     said = said.removeprefix(_NOT_MAPPED)
     hint = "newuidmap and newgidmap need their set-uid bit or file capabilities, and no_new_privs off"
     if not by_tools:
@@ -162,7 +165,7 @@ def mapping_refused(said: str, *, by_tools: bool) -> IsolationUnavailable:
 
 
 def _write_maps(target: int, maps: Maps, go: int, told: int) -> NoReturn:
-    """The helper's work: what went wrong goes into `told`; never returns."""
+    """Run the helper: write the maps, and the error if any into `told`. Never returns."""
     try:
         if os.read(go, 1):
             said = _maps_by_tools(target, maps) if maps.tools else _maps_by_hand(target, maps)
@@ -190,7 +193,7 @@ def _as_rows(rows: IdMap) -> str:
 
 
 def _maps_by_tools(target: int, maps: Maps) -> str:
-    """Both at once: each takes as long as a process takes to start."""
+    """Run newuidmap and newgidmap at the same time; their errors, "" for none."""
     assert maps.tools is not None
     running = []
     for tool, rows in zip(maps.tools, (maps.uids, maps.gids), strict=True):

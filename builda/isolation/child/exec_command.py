@@ -9,6 +9,7 @@ import errno
 import os
 
 from builda.isolation.child.failure import Failure, refused
+from builda.isolation.child.mountpoints import names
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -79,9 +80,7 @@ def _opened_or_made(path: str) -> int:
     here = _opened_directory("/")
     root = os.fstat(here).st_dev
     done = ""
-    for name in path.split("/"):
-        if name in ("", "."):
-            continue
+    for name in names(path):
         done = f"{done}/{name}"
         try:
             found = _found_or_made(here, name, done, root)
@@ -119,7 +118,7 @@ def _walked(root: int, path: str) -> int:
     """The same without openat2(2): reads each link and walks its text, so that the kernel follows none."""
     here = os.dup(root)
     links = 40
-    rest = [name for name in path.split("/") if name not in ("", ".")]
+    rest = names(path)
     try:
         while rest:
             name = rest.pop(0)
@@ -132,7 +131,7 @@ def _walked(root: int, path: str) -> int:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
             if target.startswith("/"):
                 here = _moved(here, "/")
-            rest = [part for part in target.split("/") if part not in ("", ".")] + rest
+            rest = names(target) + rest
     except OSError:
         os.close(here)
         raise

@@ -46,7 +46,7 @@ class Places:
         """Walk down the path, following links inside the root, and make every part that is missing."""
         links = 40
         done = ""  # the path so far, without links
-        rest = [name for name in path.split("/") if name not in ("", ".")]
+        rest = names(path)
         while rest:
             name = rest.pop(0)
             if name == "..":
@@ -58,7 +58,7 @@ class Places:
                 links -= 1
                 if not links:
                     raise Failure("InvalidValue", f"too many levels of symbolic links in the container: {path}")
-                rest = [part for part in link.split("/") if part not in ("", ".")] + rest
+                rest = names(link) + rest
                 done = "" if link.startswith("/") else done
                 continue
             self._make_one(done, name, directory or bool(rest))
@@ -129,6 +129,11 @@ class Places:
             f'"mtime_ns":{mtime}',
         )
         os.write(self._record, ("{" + ",".join(words) + "}\n").encode())
+
+
+def names(path: str) -> list[str]:
+    """The components of a path, without empty ones and dots."""
+    return [name for name in path.split("/") if name not in ("", ".")]
 
 
 def quote(text: str) -> str:
