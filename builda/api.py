@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from builda.builder.remote import Download
     from builda.host.modes import Place
     from builda.isolation.spec import Isolation
+    from builda.oci.descriptor import Descriptor
     from builda.oci.reference import Reference
     from builda.places import Places
     from builda.plan import RunOptions
@@ -271,6 +272,10 @@ class Registries:
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         """Where an image becomes `reference` in its registry."""
         return self._client(access).sink(reference, mount_from=mount_from)
+
+    def delete(self, reference: Reference, access: RegistryAccess) -> Descriptor | None:
+        """The registry no longer has what the reference means; what that was, None if there was nothing."""
+        return self._client(access).delete(reference)
 
     def fetch(self, url: str, access: RegistryAccess) -> AbstractContextManager[Download]:
         """The body of `url`."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from builda.builder.options import RegistryAccess
+    from builda.oci.descriptor import Descriptor
     from builda.oci.reference import Reference
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.transfer.locate import Location
@@ -51,6 +52,10 @@ class Remote(Protocol):
 
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         """Where an image becomes `reference` in its registry, which may have its layers under `mount_from` already."""
+        ...
+
+    def delete(self, reference: Reference, access: RegistryAccess) -> Descriptor | None:
+        """The registry no longer has what the reference means; what that was, None if there was nothing."""
         ...
 
     def fetch(self, url: str, access: RegistryAccess) -> AbstractContextManager[Download]:

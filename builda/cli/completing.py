@@ -30,7 +30,9 @@ CHOICES: Mapping[str, str] = {
     "--ipc": "host private",
     "--isolation": "native oci rootless chroot",
     "--log-level": "trace debug info warn error fatal panic",
+    "--dest-compress-format": "gzip zstd",
     "--mode": "auto direct userns subid single chroot traced",
+    "--multi-arch": "system all index-only",
     "--network": "host none private",
     "--pid": "host private",
     "--platform": "linux/amd64 linux/arm64 linux/386 linux/arm/v7 linux/ppc64le linux/riscv64 linux/s390x local",
@@ -49,6 +51,7 @@ OF_VERB: Mapping[tuple[str, str], str] = {
     ("commit", "--format"): "oci docker",
     ("containers", "--filter"): "ancestor= id= name=",
     ("from", "--format"): "oci docker",
+    ("image-copy", "--format"): "oci v2s2",
     ("images", "--filter"): (
         "after= before= containers= dangling= digest= id= intermediate= label= manifest= readonly= reference= since= "
         "until="

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.manifest import Index
 
-_COMPRESSION = "the images of a list keep their compression; push them one by one"
+_COMPRESSION = "an image of a list has one compression; push another list with --compression-format zstd"
 _ALL = switch("--all", help="Of a list, take every image that it names, instead of the one for this machine.")
 _ENTRY: Params = (
     listed("--annotation", metavar="NAME=VALUE,…", help="Set annotations of the entry in the list."),
@@ -233,7 +233,7 @@ def inspect(session: Session, *, name: str, **values: Any) -> None:
     switch("--rm", help="Remove the list from the store afterwards."),
     switch("--quiet", "-q", help="Show no progress."),
     refused("--add-compression", reason=_COMPRESSION),
-    refused("--force-compression", reason=_COMPRESSION, takes_value=False),
+    switch("--force-compression", help="Compress again what is compressed otherwise."),
     groups.COMPRESSION,
     groups.REGISTRY,
     groups.RETRY,
@@ -258,9 +258,12 @@ def push(session: Session, *, name: str, destination: str | None, digestfile: st
     said, removes = values.pop("format"), values.pop("rm")
     if said == "v2s1":
         raise Unsupported("Docker schema 1 manifests are not supported", hint="--format is oci or v2s2")
+    kind, level = groups.compression(values)
     options = PushOptions(
         format=None if said is None else parse_format(said),
-        compression=groups.compression(values)[0],
+        compression=kind,
+        compression_level=level,
+        force_compression=values.pop("force_compression"),
         alone=not values.pop("all"),
         access=groups.registry_access(values, session.environ),
     )

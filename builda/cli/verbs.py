@@ -59,6 +59,29 @@ class Members(NamedTuple):
 
 
 GROUPS: Mapping[str, Members] = {
+    "image": Members(
+        "Copy, inspect and compare images wherever they are: in the store, in registries, layouts and archives.",
+        {
+            "check": "image:check",
+            "copy": "image:copy",
+            "delete": "image:delete",
+            "df": "image:df",
+            "diff": "image:diff",
+            "exists": "image:exists",
+            "history": "image:history",
+            "inspect": "image:inspect",
+            "list": "image:listing",
+            "list-tags": "image:list_tags",
+            "load": "image:load",
+            "pull": "image:pull",
+            "push": "image:push",
+            "rm": "image:rm",
+            "save": "image:save",
+            "tag": "image:tag",
+            "tree": "image:tree",
+            "untag": "image:untag",
+        },
+    ),
     "manifest": Members(
         "Make and change lists of images, such as the images of one program for several platforms.",
         {

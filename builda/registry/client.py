@@ -120,6 +120,15 @@ class RegistryClient:
         place = self.registries.pull_sources(reference)[-1]
         return tuple(self._repository(place.reference, place.insecure).iter_tags())
 
+    def delete(self, reference: Reference) -> Descriptor | None:
+        """The registry, not a mirror, no longer has the manifest that `reference` means; None if it had none."""
+        self.registries.allowed(reference)
+        repository = self._repository(reference, self.registries.is_insecure(reference))
+        found = repository.head_manifest(_version(reference), "pull,push,delete")
+        if found is not None:
+            repository.delete_manifest(found.digest)
+        return found
+
     def check_login(self, name: str, credentials: Credentials) -> None:
         """The registry of `name` (`host[/namespace]`) accepts the credentials; RegistryError when it does not."""
         host, _, namespace = name.partition("/")

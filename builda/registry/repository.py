@@ -172,6 +172,17 @@ class Repository:
         if digest is not None and digest != descriptor.digest and digest.algorithm == descriptor.digest.algorithm:
             raise RegistryError(f"{what}: the registry stored it as {digest} instead of {descriptor.digest}")
 
+    def delete_manifest(self, digest: Digest) -> None:
+        """The repository has no manifest of this digest, and no tag means it."""
+        what = f"cannot delete {_named(self.reference, str(digest))}"
+        request = self.request("DELETE", self.url(f"manifests/{digest}"), what)
+        reply, answer = self.call(request, self.scopes("pull,push,delete"))
+        if reply.status not in (200, 202, 204):
+            error = refused(reply, answer, request)
+            if reply.status == 405:
+                error.hint = "this registry deletes nothing; its configuration may allow it"
+            raise error
+
     def has_blob(self, descriptor: Descriptor, actions: str = "pull,push") -> bool:
         """Whether the registry has the blob in this repository."""
         what = f"cannot look up a blob in {self}: {descriptor.digest}"

@@ -44,9 +44,6 @@ class DockerArchiveSource:
     def __init__(self, path: str, name: str | None) -> None:
         self._members = Members(path)
         self._path = path
-        if "manifest.json" not in self._members:
-            other = "use oci-archive:" if "index.json" in self._members else "it has no manifest.json"
-            raise NotFound(f"not an archive of docker save: {path}", hint=other)
         entry = self._chosen(name)
         self.names = _tags(entry)
         self._layers = _texts(entry.get("Layers"), f"Layers in manifest.json of {path}")
@@ -61,7 +58,7 @@ class DockerArchiveSource:
             )
 
     def _chosen(self, name: str | None) -> dict[str, Any]:
-        entries = self._entries()
+        entries = entries_in(self._path, self._members)
         if name is None:
             found = entries
         elif name.startswith("@") and name[1:].isdecimal():
@@ -76,13 +73,6 @@ class DockerArchiveSource:
         if not found:
             raise NotFound(f"no image {name or ''} in: {self._path}".replace("  ", " "), hint=hint)
         raise NotFound(f"{len(found)} images to choose from in: {self._path}", hint=hint)
-
-    def _entries(self) -> list[dict[str, Any]]:
-        what = f"manifest.json of {self._path}"
-        entries = decode_any(self._members.read("manifest.json", MANIFEST_LIMIT), what)
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise CorruptContent(f"{what} is not a list of images")
-        return entries
 
     @cached_property
     def _blobs(self) -> tuple[tuple[str, Descriptor], ...]:
@@ -142,14 +132,36 @@ class DockerArchiveSource:
         return None
 
 
+def names_in(path: str) -> tuple[str, ...]:
+    """The names of all images in an archive, in their order."""
+    return tuple(tag for entry in entries_in(path, Members(path)) for tag in _tags(entry))
+
+
+def entries_in(path: str, members: Members) -> list[dict[str, Any]]:
+    """What `manifest.json` of an archive lists."""
+    if "manifest.json" not in members:
+        other = "use oci-archive:" if "index.json" in members else "it has no manifest.json"
+        raise NotFound(f"not an archive of docker save: {path}", hint=other)
+    what = f"manifest.json of {path}"
+    entries = decode_any(members.read("manifest.json", MANIFEST_LIMIT), what)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise CorruptContent(f"{what} is not a list of images")
+    return entries
+
+
 class DockerArchiveSink(ArchiveSink):
     """An archive with one image under `name`, with its layers as they are. AlreadyExists when there is a file."""
 
     def __init__(self, path: str, name: str | None) -> None:
         super().__init__(path)
-        self._tags = [] if name is None else [str(Reference.parse(name)._replace(digest=None))]
+        self._tags: list[str] = []
+        self.call(() if name is None else (name,))
         if self.path.exists() and not is_special(self.path) and self.path.stat().st_size:
             raise AlreadyExists(f"docker-archive cannot be added to: {path}", hint="remove it first")
+
+    def call(self, names: tuple[str, ...]) -> None:
+        """The image has these names, too."""
+        self._tags += [str(Reference.parse(name)._replace(digest=None)) for name in names]
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
         """As for any archive; Unsupported for an index before anything is written."""

@@ -25,9 +25,9 @@ from builda.store.store import Store
 from builda.transfer.copy import ImageSink, ImageSource, copy_image, read_blob
 from builda.transfer.locate import open_sink, open_source, parse_location
 from builda.transfer.stored import StoreSink, StoreSource
+from builda.transfer.validate import validate
 from tests.support.memory import AMD64, ARM64, MemoryImage, index_of, random_image
 from tests.support.registry import PROGRAM, registry
-from tests.support.validate import validate
 
 
 class Place(NamedTuple):

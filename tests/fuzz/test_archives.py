@@ -19,8 +19,8 @@ from builda.fs.paths import empty
 from builda.fs.tar import RECORD, TarEntry, TarWriter, header_of, iter_members, iter_offsets
 from builda.transfer.archive import OciArchiveSink, OciArchiveSource
 from builda.transfer.copy import copy_image
+from builda.transfer.validate import validate
 from tests.support.memory import MemoryImage, random_image
-from tests.support.validate import validate
 from tests.unit.fs.trees import GID, UID, opened
 
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

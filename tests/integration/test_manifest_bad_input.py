@@ -198,7 +198,7 @@ def test_a_damaged_origin_is_named_and_repaired(builda: Builda) -> None:
         (("remove", "l", "sha256:" + "0" * 64), "hint: it is empty"),
         (("push", "--format", "v2s1", "l", "x.example/y"), "schema 1"),
         (("push", "--add-compression", "zstd", "l", "x.example/y"), "--add-compression is not supported"),
-        (("push", "--compression-format", "zstd", "l", "x.example/y"), "keep their compression"),
+        (("push", "--compression-format", "xz", "l", "x.example/y"), "compression format is not supported: xz"),
         (("push", "l", "docker-archive:/dev/null/x"), ""),
         (("rm", "l", "nosuch"), "image not known: nosuch"),
         (("inspect", "localhost/nosuch"), "image not known"),

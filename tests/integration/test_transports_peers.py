@@ -15,10 +15,10 @@ import pytest
 from builda.oci.manifest import Manifest, parse
 from builda.transfer.copy import ImageSource, copy_image
 from builda.transfer.locate import open_sink, open_source, parse_location
+from builda.transfer.validate import validate
 from tests.conftest import Builda
 from tests.support import needs
 from tests.support.memory import ARM64, MemoryImage, image_of, index_of, random_image
-from tests.support.validate import validate
 
 SKOPEO = shutil.which("skopeo")
 PODMAN = shutil.which("podman")

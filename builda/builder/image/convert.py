@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from builda.oci.manifest import Manifest
     from builda.oci.mediatype import Compression
     from builda.store.store import Image, Store
+    from builda.transfer.copy import ImageSource
 
 
 class ConvertedSource(StoreSource):
@@ -32,7 +33,7 @@ class ConvertedSource(StoreSource):
         return self._descriptor, self._data
 
 
-def source_of(ctx: Context, image: Image, options: PushOptions, destination: str | None = None) -> StoreSource:
+def source_of(ctx: Context, image: Image, options: PushOptions, destination: str | None = None) -> ImageSource:
     """The image as it is, or as `options` want it; then its manifest, and so its digest, is another one.
 
     `destination` is the registry that it goes to, if it goes to one.

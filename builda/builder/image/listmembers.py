@@ -39,7 +39,7 @@ class Places(NamedTuple):
     emit: Emit
 
 
-class _Outside(NamedTuple):
+class Outside(NamedTuple):
     """An image that is not in the store."""
 
     place: Reference | Location
@@ -52,8 +52,8 @@ def entries(places: Places, text: str, platform: Platform, *, every: bool = Fals
     A name without a transport is looked for in the store, then in registries. All that a list needs of the image is in
     the store afterwards, or has an origin. An image of a file is in the store whole.
     """
-    found = _opened(places, text)
-    if not isinstance(found, _Outside):
+    found = opened(places, text)
+    if not isinstance(found, Outside):
         return _of_store(found, platform, every=every)
     if isinstance(found.place, Reference):
         return _Fetching(places, found.place, found.source).entries(platform, every=every)
@@ -65,27 +65,27 @@ def digest_of(places: Places, text: str, platform: Platform) -> Digest:
     digest = _digest_in(text)
     if digest is not None:
         return digest
-    descriptor, document = _document(_opened(places, text))
+    descriptor, document = _document(opened(places, text))
     return choose(document, platform).digest if isinstance(document, Index) else descriptor.digest
 
 
 def subject(places: Places, text: str) -> Descriptor:
     """The descriptor of the image or list that something else is about; nothing of it is kept."""
-    descriptor, document = _document(_opened(places, text))
+    descriptor, document = _document(opened(places, text))
     return plainly(descriptor, document.media_type)
 
 
 def document_of(places: Places, text: str) -> tuple[bytes, Document]:
     """The manifest or list that `text` means, in the store or outside, with its bytes."""
-    found = _opened(places, text)
-    if not isinstance(found, _Outside):
+    found = opened(places, text)
+    if not isinstance(found, Outside):
         return found.raw, found.document
     descriptor, data = found.source.manifest()
     return data, parse(data, descriptor.media_type)
 
 
-def _document(found: Image | _Outside) -> tuple[Descriptor, Document]:
-    if not isinstance(found, _Outside):
+def _document(found: Image | Outside) -> tuple[Descriptor, Document]:
+    if not isinstance(found, Outside):
         return found.descriptor, found.document
     descriptor, data = found.source.manifest()
     return descriptor, parse(data, descriptor.media_type)
@@ -97,7 +97,7 @@ def _digest_in(text: str) -> Digest | None:
     return Digest.parse(name) if name.startswith(("sha256:", "sha512:")) else None
 
 
-def _opened(places: Places, text: str) -> Image | _Outside:
+def opened(places: Places, text: str) -> Image | Outside:
     """The image that `text` means, where it is."""
     location = parse_location(text)
     if location is None:
@@ -107,11 +107,11 @@ def _opened(places: Places, text: str) -> Image | _Outside:
     return _outside(places, Reference.parse(location.where) if location.in_registry else location)
 
 
-def _outside(places: Places, place: Reference | Location) -> _Outside:
-    return _Outside(place, places.remote.source(place, places.access))
+def _outside(places: Places, place: Reference | Location) -> Outside:
+    return Outside(place, places.remote.source(place, places.access))
 
 
-def _by_name(places: Places, text: str) -> Image | _Outside:
+def _by_name(places: Places, text: str) -> Image | Outside:
     """The image in the first registry that has it."""
     from builda.builder.image.pull import first
 
@@ -121,7 +121,7 @@ def _by_name(places: Places, text: str) -> Image | _Outside:
     if all(reference.registry == LOCAL_REGISTRY for reference in candidates):
         return places.store.image(in_store(text))  # raises NotFound with the nearest name
 
-    def there(reference: Reference) -> _Outside:
+    def there(reference: Reference) -> Outside:
         found = _outside(places, reference)
         found.source.manifest()
         return found

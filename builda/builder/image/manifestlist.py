@@ -16,6 +16,7 @@ from builda.oci.descriptor import Descriptor, Platform
 from builda.oci.digest import Digest
 from builda.oci.manifest import Index, parse
 from builda.oci.reference import in_store
+from builda.transfer.converting import is_other
 from builda.values import dataclass, field, replace
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ Duplicates: TypeAlias = Literal["refuse", "replace", "keep"]
 """What becomes of an image that a list has for the platform of a new one."""
 Present: TypeAlias = Literal["refuse", "change", "replace"]
 """What becomes of a list or image whose name a new list is to have."""
-UNKNOWN = "unknown"
-"""The system of entries that are no images, such as BuildKit's attestations."""
 _COMPRESSED = "io.github.containers.compression.zstd"
 """Annotation of an entry that is there a second time, for those who read zstd."""
 
@@ -137,9 +136,7 @@ def entry_of(index: Index, digest: Digest) -> Descriptor:
 
 def _same_place(one: Descriptor, other: Descriptor) -> bool:
     """Whether both are images that the same machines would take."""
-    if one.platform is None or other.platform is None or one.artifact_type or other.artifact_type:
-        return False
-    if UNKNOWN in (one.platform.os, other.platform.os):
+    if one.platform is None or other.platform is None or is_other(one) or is_other(other):
         return False
     compressed = one.annotations.get(_COMPRESSED) == other.annotations.get(_COMPRESSED)
     return compressed and one.platform.canonical == other.platform.canonical

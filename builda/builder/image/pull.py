@@ -34,7 +34,7 @@ def pull(ctx: Context, name: str, options: PullOptions) -> Image:
     if location.in_store:
         return _for_platform(ctx, ctx.store.image(location.where), options)
     if not location.in_registry:
-        return _from_file(ctx, location, options)
+        return from_file(ctx, location, options)
     reference = Reference.parse(location.where)
     local = _fitting(ctx, _name_of(reference), options)
     ctx.decided("image", lambda: _said(name, local, options))
@@ -233,7 +233,7 @@ def copied(
     return sink.image
 
 
-def _from_file(ctx: Context, location: Location, options: PullOptions) -> Image:
+def from_file(ctx: Context, location: Location, options: PullOptions) -> Image:
     """The image at a file location. An archive comes from a stranger: it moves no name of the store."""
     source = ctx.remote.source(location, options.access)
     asked = options.moves_names and location.is_named

@@ -22,15 +22,24 @@ if TYPE_CHECKING:
 
 def push(ctx: Context, name: str, destination: str | None, options: PushOptions) -> Descriptor:
     """Copy the image to where `destination` says; its descriptor there."""
+    name = in_store(name)
+    image = ctx.store.image(name)
+    return push_to(ctx, image, _named(ctx, _destination(image, name, destination), name), options)
+
+
+def push_to(ctx: Context, image: Image, location: Location, options: PushOptions) -> Descriptor:
+    """Copy the image to the location; its descriptor there."""
     from builda.builder.image.convert import source_of
     from builda.transfer.copy import copy_image
 
-    name = in_store(name)
-    image = ctx.store.image(name)
-    location = _named(ctx, _destination(image, name, destination), name)
     ctx.store.lease()
     source = source_of(ctx, image, _fitting(location, image, options), _registry_of(location))
     sink = _sink(ctx, image, location, options.access)
+    if image.is_index and options.compression is not None:
+        from builda.transfer.converting import Recompressed
+
+        force = options.force_compression
+        source = Recompressed(source, sink, options.compression, options.compression_level, force=force)
     select: Select = "index-only" if options.alone else "all"
     return copy_image(source, sink, select=select, action="push", emit=ctx.emit)
 
@@ -49,13 +58,9 @@ def _named(ctx: Context, location: Location, name: str) -> Location:
 
 def write_to(ctx: Context, image: Image, location: Location, access: RegistryAccess) -> Descriptor:
     """Copy the image as it is to `location`."""
-    from builda.builder.image.convert import source_of
     from builda.builder.options import PushOptions
-    from builda.transfer.copy import copy_image
 
-    options = PushOptions(access=access)
-    source = source_of(ctx, image, _fitting(location, image, options), _registry_of(location))
-    return copy_image(source, _sink(ctx, image, location, access), action="push", emit=ctx.emit)
+    return push_to(ctx, image, location, PushOptions(access=access))
 
 
 def _fitting(location: Location, image: Image, options: PushOptions) -> PushOptions:
@@ -66,15 +71,35 @@ def _fitting(location: Location, image: Image, options: PushOptions) -> PushOpti
 
 
 def _sink(ctx: Context, image: Image, location: Location, access: RegistryAccess) -> ImageSink:
+    return sink_at(ctx, location, access, _relatives(ctx.store, image))
+
+
+def sink_at(
+    ctx: Context,
+    location: Location,
+    access: RegistryAccess,
+    relatives: tuple[Reference, ...] = (),
+    also: tuple[str, ...] = (),
+) -> ImageSink:
+    """The sink that makes an image the one at a location; a registry may have its layers under `relatives` already.
+
+    `also` are further names, which the store and docker-archives take.
+    """
     if location.in_registry:
-        return ctx.remote.sink(Reference.parse(location.where), access, _relatives(ctx.store, image))
+        return ctx.remote.sink(Reference.parse(location.where), access, relatives)
     if location.in_store:
         from builda.transfer.stored import StoreSink
 
-        return StoreSink(ctx.store, (local_name(location.where),))
+        return StoreSink(ctx.store, tuple(map(local_name, (location.where, *also))))
     from builda.transfer.locate import open_sink
 
-    return open_sink(location)
+    sink = open_sink(location)
+    if also:
+        from builda.transfer.dockerarchive import DockerArchiveSink
+
+        assert isinstance(sink, DockerArchiveSink), "the others have one name"
+        sink.call(also)
+    return sink
 
 
 def _relatives(store: Store, image: Image) -> tuple[Reference, ...]:

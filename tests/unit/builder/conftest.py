@@ -18,6 +18,7 @@ from builda.errors import RegistryError
 from builda.events import CommandOutput, Emit, Event
 from builda.isolation import isolation_for, kinds
 from builda.isolation.spec import Kind, Process, Sandbox
+from builda.oci.descriptor import Descriptor
 from builda.oci.reference import Reference
 from builda.plan import Copy, Run, RunOptions
 from builda.store.ownership import Claim
@@ -59,6 +60,11 @@ class FakeRemote:
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         self.images[str(reference)] = str(len(self.images))
         return LayoutSink(str(self.directory), self.images[str(reference)])
+
+    def delete(self, reference: Reference, access: RegistryAccess) -> Descriptor | None:
+        source = self.source(reference, access)
+        del self.images[str(reference)]
+        return source.manifest()[0]
 
     def fetch(self, url: str, access: RegistryAccess) -> AbstractContextManager[Download]:
         return _served(self.urls[url], url.rpartition("/")[2])

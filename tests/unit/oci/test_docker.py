@@ -13,8 +13,8 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.docker import dump_docker_config, from_docker, to_docker, without_bookkeeping
 from builda.oci.manifest import Manifest, parse
+from builda.transfer.validate import disagreements
 from tests.support.memory import AMD64, random_image
-from tests.support.validate import disagreements
 from tests.unit.oci.test_config import configs
 
 

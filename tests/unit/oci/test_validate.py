@@ -9,8 +9,8 @@ from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform
 from builda.oci.digest import Digest
 from builda.oci.manifest import Manifest
+from builda.transfer.validate import disagreements
 from tests.support.memory import random_image
-from tests.support.validate import disagreements
 
 
 @pytest.fixture

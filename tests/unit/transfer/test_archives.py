@@ -22,8 +22,8 @@ from builda.transfer.copy import copy_image
 from builda.transfer.dockerarchive import DockerArchiveSink, DockerArchiveSource
 from builda.transfer.layout import LayoutSink
 from builda.transfer.members import Members
+from builda.transfer.validate import validate
 from tests.support.memory import MemoryImage, compressed, index_of, random_image, tar_of
-from tests.support.validate import validate
 
 Member = bytes | tuple[bytes, str]
 """A file's content, or a link's type and target."""

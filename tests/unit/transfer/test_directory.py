@@ -8,8 +8,8 @@ import pytest
 from builda.errors import AlreadyExists, CorruptContent, NotFound, Unsupported
 from builda.transfer.copy import copy_image
 from builda.transfer.directory import VERSION, DirectorySink, DirectorySource
+from builda.transfer.validate import validate
 from tests.support.memory import ARM64, MemoryImage, index_of, random_image
-from tests.support.validate import validate
 
 
 def test_the_directory_is_as_skopeo_writes_it(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from builda.errors import BuildaError, CorruptContent, NotFound, Unsupported
 from builda.oci.manifest import MANIFEST_LIMIT
 from builda.transfer.copy import copy_image
 from builda.transfer.layout import CONTAINERD_NAME, REF_NAME, LayoutSink, LayoutSource
+from builda.transfer.validate import validate
 from tests.support.memory import MemoryImage, index_of, random_image
-from tests.support.validate import validate
 
 
 @pytest.fixture

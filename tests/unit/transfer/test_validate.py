@@ -8,8 +8,8 @@ from builda.oci import mediatype
 from builda.oci.config import dump_config
 from builda.oci.digest import Digest
 from builda.oci.manifest import Index, Manifest
+from builda.transfer.validate import validate
 from tests.support.memory import AMD64, ARM64, MemoryImage, compressed, index_of, random_image
-from tests.support.validate import validate
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])

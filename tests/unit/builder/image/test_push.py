@@ -9,9 +9,11 @@ import pytest
 from builda.builder.options import CommitOptions, PushOptions
 from builda.errors import InvalidReference, InvalidValue, NotFound, Unsupported
 from builda.oci import mediatype
-from builda.oci.manifest import Manifest, parse
+from builda.oci.manifest import Index, Manifest, parse
 from builda.store.store import Image, WorkingContainer
 from builda.transfer.layout import LayoutSource
+from builda.transfer.locate import open_source, parse_location
+from builda.transfer.validate import validate
 from tests.unit.builder.conftest import Bench
 
 pytestmark = pytest.mark.root
@@ -77,8 +79,17 @@ def test_an_index_is_pushed_with_its_images(bench: Bench, container: WorkingCont
     assert written.digest == index.digest
     other = bench.builder.push("list", f"dir:{tmp_path}/other", PushOptions(format="docker"))
     assert other.media_type == mediatype.DOCKER_LIST
-    with pytest.raises(Unsupported, match="images of a list keep their compression"):
-        bench.builder.push("list", f"oci:{tmp_path}/out:2", PushOptions(compression="zstd"))
+    for place in (f"oci:{tmp_path}/out:2", f"oci-archive:{tmp_path}/archive"):
+        bench.builder.push("list", place, PushOptions(compression="zstd"))
+        location = parse_location(place)
+        assert location is not None
+        source = open_source(location)
+        top = parse(source.manifest()[1])
+        assert isinstance(top, Index)
+        inner = parse(source.child(top.manifests[0]))
+        assert isinstance(inner, Manifest)
+        assert all(layer.media_type.endswith("+zstd") for layer in inner.layers)
+        assert validate(source) == ()
 
 
 def test_what_cannot_be_pushed(bench: Bench, box: Image) -> None:

@@ -136,12 +136,14 @@ class _Hashing:
         self.count = 0
 
     def read(self, size: int = -1, /) -> bytes:
+        """The next bytes."""
         data = self._source.read(size)
         self._hash.update(data)
         self.count += len(data)
         return data
 
     def hexdigest(self) -> str:
+        """The digest of what has passed."""
         return self._hash.hexdigest()
 
 

@@ -1,0 +1,228 @@
+"""Images from any place to any other, and what can be asked of an image wherever it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builda.builder.image.listmembers import Outside, Places, opened
+from builda.builder.image.push import sink_at
+from builda.errors import InvalidReference, InvalidValue, NotFound, Unsupported
+from builda.oci import mediatype
+from builda.oci.manifest import Index, parse
+from builda.oci.reference import Reference, in_store
+from builda.transfer.converting import Chosen, Recompressed, Retyped
+from builda.transfer.copy import copy_image
+from builda.transfer.locate import Location, parse_location
+from builda.values import dataclass, field
+
+if TYPE_CHECKING:
+    from builda.builder.context import Context
+    from builda.builder.options import ImageFormat, PushOptions, RegistryAccess
+    from builda.oci.descriptor import Descriptor, Platform
+    from builda.oci.mediatype import Compression
+    from builda.store.store import Image
+    from builda.transfer.copy import ImageSink, ImageSource, Select
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOptions:
+    """`image copy`: what is copied and what may be changed on the way. The defaults change nothing."""
+
+    platform: Platform
+    select: Select = "one"
+    format: ImageFormat | None = None  # None: as it is
+    compression: Compression | None = None  # None: as it is
+    compression_level: int | None = None
+    force_compression: bool = False
+    preserve_digests: bool = False
+    additional: tuple[str, ...] = ()  # further names at the destination
+    destination: RegistryAccess = field(default_factory=lambda: _access())
+
+
+def copy(ctx: Context, text: str, destination: str, source_access: RegistryAccess, options: CopyOptions) -> Descriptor:
+    """The image that `text` means is at the destination; its descriptor there."""
+    location = located(destination)
+    _check(location, options)
+    ctx.store.lease()
+    found = opened(Places(ctx.store, ctx.remote, source_access, ctx.emit), text)
+    source = source_of(ctx, found, options.destination, location)
+    if options.select == "one":
+        source = Chosen(source, options.platform)
+    image_format = _format(location, source, options)
+    if image_format is not None:
+        source = Retyped(source, image_format)
+    sink = sink_at(ctx, location, options.destination, _relatives(found), options.additional)
+    return _copied(ctx, source, sink, location, options)
+
+
+def located(text: str) -> Location:
+    """The place that is written with its transport; InvalidValue for a name without one."""
+    location = parse_location(text)
+    if location is None:
+        raise InvalidValue(
+            f"destination has no transport: {text}", hint="write docker://…, containers-storage:…, oci:… or another"
+        )
+    return location
+
+
+def source_of(
+    ctx: Context, found: Image | Outside, access: RegistryAccess, destination: Location | None = None
+) -> ImageSource:
+    """The image as a source. What the store lacks of a list comes from registries, by `access` from `destination`'s."""
+    from builda.builder.image.convert import source_of as stored
+    from builda.builder.options import PushOptions
+
+    if isinstance(found, Outside):
+        return found.source
+    registry = Reference.parse(destination.where).registry if destination and destination.in_registry else ""
+    return stored(ctx, found, PushOptions(access=access), registry)
+
+
+def _check(location: Location, options: CopyOptions) -> None:
+    """What can be known to be impossible before anything is asked."""
+    changes = options.format is not None or options.compression is not None
+    if options.preserve_digests and changes:
+        raise InvalidValue("--preserve-digests cannot be used with another format or compression")
+    if options.select == "index-only" and (changes or location.in_store):
+        where = "in the store" if location.in_store else "in another format or compression"
+        raise InvalidValue(f"a list without its images cannot be {where}", hint="--all copies them, too")
+    if options.additional and not (location.in_registry or location.in_store or location.transport == "docker-archive"):
+        raise Unsupported(f"an image has one name in {location.transport}:", hint="copy it once for each name")
+    if location.in_registry and Reference.parse(location.where).digest and options.additional:
+        raise InvalidReference("what is pushed by its digest has no further names")
+
+
+def _format(location: Location, source: ImageSource, options: CopyOptions) -> ImageFormat | None:
+    """The format to convert to; None where the source has it."""
+    descriptor, data = source.manifest()
+    document = parse(data, descriptor.media_type)
+    is_docker = document.media_type in (mediatype.DOCKER_MANIFEST, mediatype.DOCKER_LIST)
+    wanted = options.format
+    if wanted is None and location.file is not None and location.file.wants_oci and is_docker:
+        if isinstance(document, Index):
+            return None
+        if options.preserve_digests:
+            raise Unsupported(
+                f"an image of Docker's format gets another digest in {location.transport}:",
+                hint="copy it without --preserve-digests, or to dir:",
+            )
+        wanted = "oci"
+    return None if wanted is None or (wanted == "docker") == is_docker else wanted
+
+
+def _copied(ctx: Context, source: ImageSource, sink: ImageSink, location: Location, options: CopyOptions) -> Descriptor:
+    if options.compression is not None:
+        level, force = options.compression_level, options.force_compression
+        source = Recompressed(source, sink, options.compression, level, force=force)
+    written = copy_image(source, sink, select=options.select, action="push", emit=ctx.emit)
+    if location.in_registry:
+        first = Reference.parse(location.where)
+        for name in options.additional:
+            other = ctx.remote.sink(Reference.parse(name), options.destination, (first,))
+            copy_image(source, other, select=options.select, action="push", emit=ctx.emit)
+    return written
+
+
+def _relatives(found: Image | Outside) -> tuple[Reference, ...]:
+    """Names that a registry may have the image's layers under."""
+    if isinstance(found, Outside):
+        return (found.place,) if isinstance(found.place, Reference) else ()
+    names = []
+    for name in found.names:
+        try:
+            names.append(Reference.parse(name))
+        except InvalidReference:
+            continue
+    return tuple(names)
+
+
+def repository(text: str) -> Reference:
+    """The repository, or the image in a registry, that a user writes with or without `docker://`."""
+    location = parse_location(text)
+    if location is not None and not location.in_registry:
+        raise InvalidValue(f"not in a registry: {text}", hint="write docker://HOST/NAME")
+    return Reference.parse(text if location is None else location.where)
+
+
+def delete(ctx: Context, text: str, access: RegistryAccess) -> Descriptor:
+    """The registry no longer has the image that a tag or digest means, nor any other tag of it; what it was.
+
+    NotFound if it has none such.
+    """
+    location = parse_location(text)
+    if location is None or not location.in_registry:
+        raise InvalidValue(f"only images in registries are deleted so: {text}", hint="rmi removes those of the store")
+    reference = Reference.parse(location.where)
+    gone = ctx.remote.delete(reference, access)
+    if gone is None:
+        raise NotFound(f"registry has no such image: {reference}")
+    return gone
+
+
+def _access() -> RegistryAccess:
+    from builda.builder.options import RegistryAccess
+
+    return RegistryAccess()
+
+
+def save(ctx: Context, name: str, transport: str, path: str, options: PushOptions) -> Descriptor:
+    """The stored image is in a file or directory, by its name where the transport has names."""
+    from builda.builder.image.push import push_to
+    from builda.transfer.locate import FILES
+
+    full = ctx.store.images.full_name(in_store(name))
+    named = full is not None and "@" not in full and FILES[transport].has_names
+    return push_to(ctx, ctx.store.image(in_store(name)), Location(transport, path, full if named else None), options)
+
+
+def load(ctx: Context, path: str, access: RegistryAccess) -> Iterator[Image]:
+    """The images of an archive, layout or directory, each in the store; names that other images have stay theirs."""
+    from builda.builder.image.pull import from_file
+    from builda.builder.options import PullOptions
+
+    with _readable_again(path) as file:
+        for location in _locations(file):
+            yield from_file(ctx, location, PullOptions(access=access))
+
+
+@contextmanager
+def _readable_again(path: str) -> Iterator[str]:
+    """The path of the same content, which can be read more than once: what comes through a pipe is put into a file."""
+    if os.path.isdir(path) or os.path.isfile(path):
+        yield path
+        return
+    if not os.path.exists(path):
+        raise NotFound(f"no such file or directory: {path}")
+    with tempfile.NamedTemporaryFile(prefix="builda-") as file, open(path, "rb") as pipe:
+        shutil.copyfileobj(pipe, file, 1 << 20)
+        file.flush()
+        yield file.name
+
+
+def _locations(path: str) -> tuple[Location, ...]:
+    """The images in a file or directory, each by its place."""
+    from builda.oci.manifest import MANIFEST_LIMIT
+    from builda.transfer import layout
+    from builda.transfer.dockerarchive import entries_in
+    from builda.transfer.members import Members
+
+    if os.path.isdir(path):
+        if not os.path.exists(f"{path}/oci-layout"):
+            return (Location("dir", path),)
+        from builda.transfer import blobfile
+
+        index = blobfile.read_small(Path(path, "index.json"), MANIFEST_LIMIT)
+        return tuple(Location("oci", path, f"@{place}") for place in range(len(layout.entries_of(index, path))))
+    members = Members(path)
+    if "manifest.json" in members:
+        return tuple(Location("docker-archive", path, f"@{place}") for place in range(len(entries_in(path, members))))
+    if "index.json" not in members:
+        raise NotFound(f"not an archive of images: {path}", hint="it has neither manifest.json nor index.json")
+    entries = layout.entries_of(members.read("index.json", MANIFEST_LIMIT), path)
+    return tuple(Location("oci-archive", path, f"@{place}") for place in range(len(entries)))

@@ -1,0 +1,230 @@
+"""What is in an image, wherever it is: its documents, its history, its files; and how stored images share layers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from builda.builder.image.between import source_of
+from builda.builder.image.listmembers import Places, opened
+from builda.errors import CorruptContent, NotFound, Unsupported
+from builda.oci import mediatype
+from builda.oci.config import CONFIG_LIMIT, chain_ids, config_to_json, parse_config
+from builda.oci.digest import VerifyingReader
+from builda.oci.manifest import Manifest, parse
+from builda.transfer.converting import Chosen
+from builda.transfer.copy import read_blob
+from builda.values import NamedTuple
+
+if TYPE_CHECKING:
+    from builda.builder.context import Context
+    from builda.builder.options import RegistryAccess
+    from builda.fs.index import Node, Row, Tree
+    from builda.oci.config import History, ImageConfig
+    from builda.oci.descriptor import Descriptor, Platform
+    from builda.oci.digest import Digest
+    from builda.store.store import Image, Store
+    from builda.transfer.copy import ImageSource
+
+_PIECE = 1 << 20
+
+
+class Seen(NamedTuple):
+    """One image, of a list the one for a platform, with its documents."""
+
+    source: ImageSource
+    descriptor: Descriptor
+    manifest: Manifest
+    raw_config: bytes
+    config: ImageConfig
+    names: tuple[str, ...]
+
+
+class Step(NamedTuple):
+    """One entry of an image's history, with the layer that it made, if it made one."""
+
+    history: History
+    layer: Descriptor | None
+
+
+class Change(NamedTuple):
+    """A path in which two images differ: `A`dded, `C`hanged or `D`eleted, and its bytes before and after."""
+
+    kind: str
+    path: str
+    before: int
+    after: int
+
+
+class Layer(NamedTuple):
+    """A layer of a stored image, in the stack that it ends."""
+
+    chain: Digest
+    descriptor: Descriptor
+    tops: tuple[str, ...]
+    """The names of images that end here."""
+    sharers: tuple[str, ...]
+    """The names of other images that have the stack up to here."""
+
+
+def seen(ctx: Context, text: str, access: RegistryAccess, platform: Platform) -> Seen:
+    """The image that `text` means, in the store or outside; Unsupported for an artifact, which is no image."""
+    found = opened(Places(ctx.store, ctx.remote, access, ctx.emit), text)
+    source = Chosen(source_of(ctx, found, access), platform)
+    descriptor, data = source.manifest()
+    manifest = parse(data, descriptor.media_type)
+    assert isinstance(manifest, Manifest), "an image is chosen"
+    if manifest.config.media_type not in mediatype.CONFIGS:
+        raise Unsupported(f"is an artifact, not an image: {text}", hint="image inspect --raw shows its manifest")
+    raw_config = read_blob(source, manifest.config, CONFIG_LIMIT)
+    return Seen(source, descriptor, manifest, raw_config, parse_config(raw_config), getattr(found, "names", ()))
+
+
+def raw(ctx: Context, text: str, access: RegistryAccess) -> bytes:
+    """The bytes of the manifest or list that `text` means."""
+    found = opened(Places(ctx.store, ctx.remote, access, ctx.emit), text)
+    return source_of(ctx, found, access).manifest()[1]
+
+
+def history_of(image: Seen) -> tuple[Step, ...]:
+    """What made the image, first to last; CorruptContent if its history and its layers do not fit."""
+    layers = iter(image.manifest.layers)
+    steps = []
+    for entry in image.config.history:
+        layer = None if entry.empty_layer else next(layers, None)
+        if layer is None and not entry.empty_layer:
+            raise CorruptContent(f"history names more layers than the image has: {image.descriptor.digest}")
+        steps.append(Step(entry, layer))
+    return tuple(steps)
+
+
+# Files
+
+
+def changes(before: Seen, after: Seen) -> Iterator[Change]:
+    """The paths in which the images differ, sorted. Layers that both have are read once; nothing is written."""
+    known: dict[Digest, tuple[Row, ...]] = {}
+    one, other = (_nodes(_tree(image, known)) for image in (before, after))
+    for path in sorted({*one, *other}):
+        old, new = one.get(path), other.get(path)
+        shown = "/" + path.decode(errors="surrogateescape")
+        if new is None and old is not None:
+            yield Change("D", shown, old.size, 0)
+        elif old is None and new is not None:
+            yield Change("A", shown, 0, new.size)
+        elif old is not None and new is not None and _says(old) != _says(new):
+            yield Change("C", shown, old.size, new.size)
+
+
+def config_changes(before: ImageConfig, after: ImageConfig) -> dict[str, tuple[Any, Any]]:
+    """The values in which two configurations differ, by key; None where one has none. Without history and layers."""
+    one, other = (_flat(config_to_json(config)) for config in (before, after))
+    return {key: (one.get(key), other.get(key)) for key in sorted({*one, *other}) if one.get(key) != other.get(key)}
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in document.items() if key not in ("config", "history", "rootfs")}
+    return plain | {f"config.{key}": value for key, value in document.get("config", {}).items()}
+
+
+def _says(row: Row) -> tuple[object, ...]:
+    """All that counts of a file but its name; a directory's time changes with what is put into it."""
+    from builda.fs.tar import DIRECTORY
+
+    time = 0 if row.kind == DIRECTORY else row.mtime
+    return row.kind, row.mode, row.uid, row.gid, time, row.link, row.major, row.minor, row.size, row.file, row.xattrs
+
+
+def _tree(image: Seen, known: dict[Digest, tuple[Row, ...]]) -> Tree:
+    from builda.fs.index import Tree
+
+    tree = Tree()
+    for layer in image.manifest.layers:
+        if layer.digest not in known:
+            known[layer.digest] = tuple(_rows(image.source, layer))
+        tree.add(known[layer.digest], str(layer.digest))
+    return tree
+
+
+def _rows(source: ImageSource, layer: Descriptor) -> Iterator[Row]:
+    """What a layer holds. The `file` of a row is the digest of its content."""
+    from builda.fs.compress import decompressing
+    from builda.fs.index import read_rows
+    from builda.fs.tar import Member, iter_members
+
+    def hashed(member: Member) -> tuple[str, int] | None:
+        hasher = hashlib.sha256()
+        while data := member.content.read(_PIECE):
+            hasher.update(data)
+        return hasher.hexdigest(), 0
+
+    with source.open_blob(layer) as content:
+        reader = VerifyingReader(content, layer.digest, layer.size)
+        plain = decompressing(reader, mediatype.compression_of(layer.media_type))
+        yield from read_rows(iter_members(plain), hashed)
+        while plain.read(_PIECE):
+            pass
+        while reader.read(_PIECE):
+            pass
+
+
+def _nodes(tree: Tree) -> dict[bytes, Row]:
+    found: dict[bytes, Row] = {}
+    stack: list[tuple[bytes, Node]] = [(b"", tree.root)]
+    while stack:
+        prefix, node = stack.pop()
+        for name, child in node.children.items():
+            found[prefix + name] = child.row
+            if child.is_directory:
+                stack.append((prefix + name + b"/", child))
+    return found
+
+
+# Layers that stored images share
+
+
+def layers_of(store: Store, image: Image) -> tuple[Layer, ...]:
+    """The layers of a stored image, lowest first."""
+    tops, holders = _stacks(store)
+    own = set(image.names)
+    return tuple(
+        Layer(chain, layer, tops.get(chain, ()), tuple(name for name in holders[chain] if name not in own))
+        for chain, layer in zip(chain_ids(image.config.diff_ids), image.manifest.layers, strict=True)
+    )
+
+
+def built_on(store: Store, image: Image) -> tuple[tuple[Image, int], ...]:
+    """The stored images whose layers begin with all of this one's; how many more layers each has, fewest first."""
+    own = image.config.diff_ids
+    found = []
+    for other in store.images.iter():
+        if other.digest == image.digest or not _is_image(other):
+            continue
+        if other.config.diff_ids[: len(own)] == own:
+            found.append((other, len(other.config.diff_ids) - len(own)))
+    return tuple(sorted(found, key=lambda pair: (pair[1], pair[0].names)))
+
+
+def _stacks(store: Store) -> tuple[dict[Digest, tuple[str, ...]], dict[Digest, tuple[str, ...]]]:
+    """The names of the images that end in a stack of layers, and of those that have it, by its ChainID."""
+    tops: dict[Digest, tuple[str, ...]] = {}
+    holders: dict[Digest, tuple[str, ...]] = {}
+    for image in store.images.iter():
+        if not _is_image(image):
+            continue
+        chains = chain_ids(image.config.diff_ids)
+        names = image.names or (image.id.encoded[:12],)
+        for chain in chains:
+            holders[chain] = (*holders.get(chain, ()), *names)
+        if chains:
+            tops[chains[-1]] = (*tops.get(chains[-1], ()), *names)
+    return tops, holders
+
+
+def _is_image(image: Image) -> bool:
+    """Whether it has layers that can be read; fsck tells of those that are damaged."""
+    try:
+        return not image.is_index and bool(image.manifest.config.media_type in mediatype.CONFIGS and image.config)
+    except (NotFound, CorruptContent):
+        return False

@@ -1,0 +1,228 @@
+"""Sources that change what another source has: one platform of an index, another format, another compression.
+
+None of them holds more than one blob at a time, in a temporary file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from builda.errors import CorruptContent, Unsupported
+from builda.oci import mediatype
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest, VerifyingReader
+from builda.oci.docker import retyped
+from builda.oci.manifest import Index, Manifest, choose, parse
+from builda.transfer.copy import DEPTH, child_of, plainly
+from builda.values import replace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builda.oci.descriptor import Platform
+    from builda.oci.digest import Readable
+    from builda.oci.mediatype import Compression
+    from builda.transfer.copy import ImageSink, ImageSource
+
+UNKNOWN = "unknown"
+"""The system of entries that are no images, such as BuildKit's attestations."""
+_PIECE = 1 << 20
+
+
+class Changed:
+    """A source with another top manifest and other children; what it does not have is the source's."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+        self.children: dict[Digest, bytes] = {}
+        self.top, self.data = source.manifest()
+
+    def manifest(self) -> tuple[Descriptor, bytes]:
+        """What it has instead."""
+        return self.top, self.data
+
+    def child(self, descriptor: Descriptor) -> bytes:
+        """A manifest that its index lists."""
+        return self.children.get(descriptor.digest) or self.source.child(descriptor)
+
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Readable]:
+        """The blob from `offset` on."""
+        return self.source.open_blob(descriptor, offset)
+
+    def local_path(self, descriptor: Descriptor) -> Path | None:
+        """The file of a blob of the source."""
+        return self.source.local_path(descriptor)
+
+    def become(self, document: Index | Manifest) -> None:
+        """The document is the top."""
+        self.data = document.dump()
+        self.top = Descriptor(media_type=document.media_type, digest=Digest.of(self.data), size=len(self.data))
+
+    def adopt(self, entry: Descriptor, manifest: Manifest) -> Descriptor:
+        """The entry of an index for this manifest, which is a child from now on."""
+        data = manifest.dump()
+        digest = Digest.of(data)
+        self.children[digest] = data
+        return replace(entry, media_type=manifest.media_type, digest=digest, size=len(data))
+
+    def image_of(self, entry: Descriptor) -> Manifest:
+        """The image that an entry of the source's index names."""
+        document = parse(child_of(self.source, entry), entry.media_type)
+        if isinstance(document, Index):
+            raise Unsupported(f"a list in a list cannot be converted: {entry.digest}", hint="add its images with --all")
+        return document
+
+
+class Chosen(Changed):
+    """Of an index the image for a platform; NotFound if it has none."""
+
+    def __init__(self, source: ImageSource, platform: Platform) -> None:
+        super().__init__(source)
+        document = parse(self.data, self.top.media_type)
+        for _ in range(DEPTH):
+            if isinstance(document, Manifest):
+                break
+            entry = choose(document, platform)
+            self.data = child_of(source, entry)
+            document = parse(self.data, entry.media_type)
+            self.top = plainly(entry, document.media_type)
+        else:
+            raise CorruptContent(f"indexes are nested more than {DEPTH} deep: {self.top.digest}")
+
+
+class Retyped(Changed):
+    """An image or index in the words of a format; of an index, with its images. Blobs and IDs stay what they are."""
+
+    def __init__(self, source: ImageSource, image_format: Literal["oci", "docker"]) -> None:
+        super().__init__(source)
+        self._format = image_format
+        document = parse(self.data, self.top.media_type)
+        self.become(self._image(document) if isinstance(document, Manifest) else self._index(document))
+
+    def _image(self, manifest: Manifest) -> Manifest:
+        if manifest.config.media_type not in mediatype.CONFIGS or manifest.artifact_type is not None:
+            kind = manifest.artifact_type or manifest.config.media_type
+            raise Unsupported(f"what is no image has no other format: {kind}")
+        return retyped(manifest, self._format)
+
+    def _index(self, index: Index) -> Index:
+        docker = self._format == "docker"
+        return Index(
+            manifests=tuple(self._entry(entry) for entry in index.manifests),
+            media_type=mediatype.DOCKER_LIST if docker else mediatype.INDEX,
+            annotations={} if docker else index.annotations,
+            subject=None if docker else index.subject,
+        )
+
+    def _entry(self, entry: Descriptor) -> Descriptor:
+        docker = self._format == "docker"
+        if is_other(entry):
+            if docker:
+                raise Unsupported(
+                    f"a Docker list holds images only: {entry.digest}", hint="--format oci keeps all there is"
+                )
+            return entry
+        before = self.image_of(entry)
+        after = self._image(before)
+        found = entry if after.media_type == before.media_type else self.adopt(entry, after)
+        return replace(found, annotations={}) if docker else found
+
+
+class Recompressed(Changed):
+    """An image or index whose layers are compressed otherwise. They go to `sink` one by one while this is made.
+
+    A sink that only remembers a blob, as those of archives do, has it compressed again when it reads it.
+    """
+
+    def __init__(
+        self, source: ImageSource, sink: ImageSink, compression: Compression, level: int | None, *, force: bool
+    ) -> None:
+        super().__init__(source)
+        self._sink = sink
+        self._compression = compression
+        self._level = level
+        self._force = force
+        self._originals: dict[Digest, Descriptor] = {}
+        self._ready: tuple[Digest, BinaryIO] | None = None
+        document = parse(self.data, self.top.media_type)
+        if isinstance(document, Manifest):
+            self.become(self._image(document))
+        else:
+            self.become(replace(document, manifests=tuple(map(self._entry, document.manifests))))
+
+    @contextmanager
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
+        """The blob from `offset` on."""
+        original = self._originals.get(descriptor.digest)
+        if original is None:
+            with self.source.open_blob(descriptor, offset) as content:
+                yield content
+        elif self._ready is not None and self._ready[0] == descriptor.digest:
+            self._ready[1].seek(offset)
+            yield self._ready[1]
+        else:
+            with tempfile.TemporaryFile(prefix="builda-") as file:
+                self._compress(original, file)
+                file.seek(offset)
+                yield file
+
+    def local_path(self, descriptor: Descriptor) -> Path | None:
+        """The file of a blob of the source; None for those that are compressed otherwise."""
+        return None if descriptor.digest in self._originals else self.source.local_path(descriptor)
+
+    def _entry(self, entry: Descriptor) -> Descriptor:
+        if is_other(entry):
+            return entry
+        before = self.image_of(entry)
+        after = self._image(before)
+        return entry if after == before else self.adopt(entry, after)
+
+    def _image(self, manifest: Manifest) -> Manifest:
+        return replace(manifest, layers=tuple(map(self._layer, manifest.layers)))
+
+    def _layer(self, layer: Descriptor) -> Descriptor:
+        if mediatype.compression_of(layer.media_type) == self._compression and not self._force:
+            return layer
+        image_format: Literal["oci", "docker"] = "docker" if "docker" in layer.media_type else "oci"
+        kind = mediatype.layer_media_type(image_format, self._compression)
+        with tempfile.TemporaryFile(prefix="builda-") as file:
+            digest, size = self._compress(layer, file)
+            changed = replace(layer, media_type=kind, digest=digest, size=size)
+            if digest != layer.digest:
+                self._originals[digest] = layer
+                self._ready = (digest, file)
+                if not self._sink.has_blob(changed):
+                    self._sink.put_blob(changed, self, _quietly)
+                self._ready = None
+        return changed
+
+    def _compress(self, layer: Descriptor, file: BinaryIO) -> tuple[Digest, int]:
+        """Write the layer's tar to the file, compressed otherwise; digest and size."""
+        from builda.fs.compress import decompressing
+        from builda.fs.pipeline import write_layer
+        from builda.fs.tar import Writable
+
+        def produce(sink: Writable) -> None:
+            with self.source.open_blob(layer) as content:
+                reader = VerifyingReader(content, layer.digest, layer.size)
+                tar = decompressing(reader, mediatype.compression_of(layer.media_type))
+                while data := tar.read(_PIECE):
+                    sink.write(data)
+                while reader.read(_PIECE):  # what the compressor left behind its end is verified too
+                    pass
+
+        written = write_layer(produce, file, compression=self._compression, level=self._level)
+        file.flush()
+        return written.digest, written.size
+
+
+def is_other(entry: Descriptor) -> bool:
+    """Whether an entry of an index names something other than an image."""
+    return bool(entry.artifact_type) or (entry.platform is not None and entry.platform.os == UNKNOWN)
+
+
+def _quietly(_: int) -> None:
+    """Blobs are told of by the copy."""

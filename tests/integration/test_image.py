@@ -1,0 +1,411 @@
+"""`builda image`: images from any place to any other, and what can be asked of them there."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Builda
+from tests.support.registry import Registry, registry
+
+pytestmark = pytest.mark.root
+INSECURE = "--tls-verify=false"
+BOTH = ("--src-tls-verify=false", "--dest-tls-verify=false")
+PLACES = ("docker", "containers-storage", "oci", "oci-archive", "docker-archive", "dir")
+OCI_ONLY = ("oci", "oci-archive")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Registry]:
+    with registry() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Builda:
+    """A store with one:latest, two:latest on it, and a list of both platforms' images, all:latest."""
+    place = tmp_path_factory.mktemp("first")
+    made = Builda(place / "store", place / "run")
+    (place / "f").write_text("first\n" * 500)
+    (place / "Containerfile").write_text("FROM scratch\nARG TARGETARCH\nCOPY f /of-$TARGETARCH\nENV A=$TARGETARCH\n")
+    made("bud", "-q", "--platform", "linux/amd64,linux/arm64", "-t", "all", place)
+    container = made("from", "scratch")
+    made("copy", "-q", container, place / "f", "/f")
+    made("config", "--env", "A=1", "--label", "who=me", container)
+    made("commit", "-q", "--rm", container, "one")
+    container = made("from", "one")
+    (place / "f").write_text("second\n" * 500)
+    made("copy", "-q", container, place / "f", "/etc/g")
+    made("copy", "-q", container, place / "f", "/f")
+    made("config", "--env", "A=2", container)
+    made("commit", "-q", "--rm", container, "two")
+    return made
+
+
+def place(kind: str, directory: Path, server: Registry, name: str) -> str:
+    match kind:
+        case "docker":
+            return f"docker://{server.name(name)}:1"
+        case "containers-storage":
+            return f"containers-storage:localhost/{name}:1"
+        case "dir":
+            return f"dir:{directory}/{name}-dir"
+        case _:
+            return f"{kind}:{directory}/{name}-{kind}:localhost/{name}:1"
+
+
+def digest_of(builda: Builda, text: str) -> str:
+    return str(json.loads(builda("image", "inspect", "-n", INSECURE, text))["Digest"])
+
+
+@pytest.mark.parametrize("source", PLACES)
+def test_an_image_goes_from_any_place_to_any_other(
+    builda: Builda, first: Builda, server: Registry, tmp_path: Path, source: str
+) -> None:
+    start = place(source, tmp_path, server, f"a-{source}")
+    if source == "containers-storage":
+        shutil.copytree(first.root, builda.root, symlinks=True)
+        start = "two"
+    else:
+        first("image", "copy", "-q", *BOTH, "two", start)
+    there = digest_of(builda, start)
+    kept = digest_of(first, "two")
+    assert (there == kept) == (source != "docker-archive")
+    for sink in PLACES:
+        end = place(sink, tmp_path, server, f"b-{source}-{sink}")
+        builda("image", "copy", "-q", *BOTH, start, end)
+        builda("image", "check", INSECURE, end)
+        copied = digest_of(builda, end)
+        changes = sink == "docker-archive" or (source == "docker-archive" and sink in OCI_ONLY)
+        assert changes or copied == there, sink
+        assert builda("image", "diff", INSECURE, start, end) == ""
+    if source != "containers-storage":
+        assert builda("fsck") == ""
+
+
+@pytest.mark.parametrize("source", ["docker", "containers-storage", "oci", "oci-archive", "dir"])
+def test_a_list_goes_from_any_place_to_any_other(
+    builda: Builda, first: Builda, server: Registry, tmp_path: Path, source: str
+) -> None:
+    start = place(source, tmp_path, server, f"l-{source}")
+    if source == "containers-storage":
+        shutil.copytree(first.root, builda.root, symlinks=True)
+        start = "all"
+    else:
+        first("image", "copy", "-q", "--all", *BOTH, "all", start)
+    raw = first("image", "inspect", "--raw", "all")
+    for sink in ("docker", "containers-storage", "oci", "oci-archive", "dir"):
+        end = place(sink, tmp_path, server, f"m-{source}-{sink}")
+        builda("image", "copy", "-q", "--multi-arch=all", *BOTH, start, end)
+        assert builda("image", "inspect", "--raw", INSECURE, end) == raw
+        builda("image", "check", INSECURE, end)
+    said = builda.fails("image", "copy", "-q", "--all", *BOTH, start, f"docker-archive:{tmp_path}/x:y")
+    assert "docker-archive holds single images" in said
+    assert not (tmp_path / "x").exists()
+    end = place("oci", tmp_path, server, f"n-{source}")
+    builda("image", "copy", "-q", "--platform", "linux/arm64", *BOTH, start, end)
+    assert json.loads(builda("image", "inspect", end))["Architecture"] == "arm64"
+
+
+def test_only_the_list_is_copied_to_where_its_images_are(first: Builda, server: Registry) -> None:
+    name = server.name("alone")
+    said = first.fails("image", "copy", "-q", "--multi-arch=index-only", *BOTH, "all", f"docker://{name}:1")
+    assert "unknown to registry" in said
+    first("image", "copy", "-q", "--all", *BOTH, "all", f"docker://{name}:1")
+    first("image", "copy", "-q", "--multi-arch=index-only", *BOTH, "all", f"docker://{name}:2")
+    assert sorted(json.loads(first("image", "list-tags", INSECURE, f"docker://{name}"))["Tags"]) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "ending"),
+    [
+        (("--dest-compress-format=zstd",), "+zstd"),
+        (("--dest-decompress",), ".tar"),
+        (("--dest-compress-format=zstd", "--format=v2s2"), "diff.tar.zstd"),
+        (("--dest-compress-level=9", "--dest-compress-format=gzip", "--dest-force-compress-format"), "+gzip"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["docker", "dir", "oci-archive"])
+def test_layers_are_compressed_otherwise_on_the_way(
+    first: Builda, server: Registry, tmp_path: Path, kind: str, options: tuple[str, ...], ending: str
+) -> None:
+    if kind != "dir" and "--format=v2s2" in options:
+        kind = "dir"
+    end = place(kind, tmp_path, server, f"c{len(ending)}")
+    first("image", "copy", "-q", *BOTH, *options, "two", end)
+    layers = json.loads(first("image", "inspect", "--raw", INSECURE, end))["layers"]
+    assert all(layer["mediaType"].endswith(ending) for layer in layers)
+    assert first("image", "check", INSECURE, end) == ""
+    assert first("image", "diff", INSECURE, "two", end) == ""
+
+
+def test_a_list_is_compressed_otherwise(first: Builda, server: Registry, tmp_path: Path) -> None:
+    for kind in ("docker", "oci", "oci-archive"):
+        end = place(kind, tmp_path, server, "z")
+        first("image", "copy", "-q", "--all", *BOTH, "--dest-compress-format=zstd", "all", end)
+        assert first("image", "check", INSECURE, end) == ""
+        raw = first("image", "inspect", "--raw", "--config", "--platform=linux/arm64", INSECURE, end)
+        assert json.loads(raw)["architecture"] == "arm64"
+
+
+def test_peers_read_what_was_copied(first: Builda, server: Registry, tmp_path: Path) -> None:
+    for number, options in enumerate(((), ("--format", "v2s2"), ("--dest-compress-format", "zstd"))):
+        for kind in ("docker", "oci", "dir", "docker-archive"):
+            if kind == "oci" and "v2s2" in options:
+                continue
+            end = place(kind, tmp_path, server, f"peer{number}")
+            first("image", "copy", "-q", *BOTH, *options, "two", end)
+            found = json.loads(skopeo("inspect", INSECURE, end) if kind == "docker" else skopeo("inspect", end))
+            ours = json.loads(first("image", "inspect", INSECURE, end))
+            assert found["Layers"] == ours["Layers"] or kind == "docker-archive"
+            assert {key: found[key] for key in ("Architecture", "Os", "Env", "Labels")} == {
+                key: ours[key] for key in ("Architecture", "Os", "Env", "Labels")
+            }
+            if kind == "docker":
+                assert found["Digest"] == ours["Digest"]
+                assert found["Name"] == ours["Name"]
+                assert sorted(found["RepoTags"]) == sorted(ours["RepoTags"])
+
+
+def skopeo(*arguments: str) -> str:
+    program = shutil.which("skopeo")
+    assert program is not None, "skopeo is not installed"
+    done = subprocess.run([program, "--insecure-policy", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_image_gets_more_names(first: Builda, builda: Builda, server: Registry, tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    first("image", "copy", "-q", "two", f"docker-archive:{archive}:x:1", "--additional-tag", "x:2")
+    assert json.loads(first("image", "list-tags", f"docker-archive:{archive}")) == {
+        "Tags": ["docker.io/library/x:1", "docker.io/library/x:2"]
+    }
+    name = server.name("named")
+    digestfile = tmp_path / "digest"
+    first(
+        "image", "copy", "-q", *BOTH, "--digestfile", digestfile, "--additional-tag", f"{name}:2", "two",
+        f"docker://{name}:1",
+    )  # fmt: skip
+    assert digest_of(builda, f"docker://{name}:2") == digest_of(first, "two") == digestfile.read_text()
+    builda("image", "copy", "-q", *BOTH, "--additional-tag", "b", f"docker://{name}:1", "containers-storage:a")
+    assert json.loads(builda("image", "inspect", "a"))["RepoTags"] == ["localhost/a:latest", "localhost/b:latest"]
+    said = first.fails("image", "copy", "--additional-tag", "x", "two", f"oci:{tmp_path}/o:x")
+    assert "an image has one name in oci:" in said
+    assert not (tmp_path / "o").exists()
+
+
+def test_digests_are_preserved_or_nothing_is_copied(first: Builda, tmp_path: Path) -> None:
+    first("image", "copy", "-q", "--preserve-digests", "two", f"dir:{tmp_path}/d")
+    first("image", "copy", "-q", "--format=v2s2", "two", f"dir:{tmp_path}/docker")
+    said = first.fails("image", "copy", "--preserve-digests", f"dir:{tmp_path}/docker", f"oci:{tmp_path}/o:x")
+    assert "gets another digest in oci:" in said
+    assert not (tmp_path / "o").exists()
+    assert "--preserve-digests" in first.fails("image", "copy", "--preserve-digests", "-f", "oci", "two", "dir:x")
+
+
+def test_tags_are_listed_and_images_deleted(first: Builda, server: Registry) -> None:
+    name = server.name("gone")
+    for tag in ("1", "2"):
+        first("image", "copy", "-q", *BOTH, "one", f"docker://{name}:{tag}")
+    first("image", "copy", "-q", *BOTH, "two", f"docker://{name}:3")
+    found = json.loads(first("image", "list-tags", INSECURE, name))
+    assert (found["Repository"], sorted(found["Tags"])) == (name, ["1", "2", "3"])
+    assert first("image", "delete", INSECURE, f"docker://{name}:1") == digest_of(first, "one")
+    assert "404" in first.fails("image", "inspect", INSECURE, f"docker://{name}:2")
+    first("image", "inspect", "-n", INSECURE, f"docker://{name}:3")
+    assert "registry has no such image" in first.fails("image", "delete", INSECURE, f"docker://{name}:1")
+    assert "rmi removes those of the store" in first.fails("image", "delete", "one")
+    first("exists", "one")
+    with registry(delete=False) as fixed:
+        first("image", "copy", "-q", *BOTH, "one", f"docker://{fixed.name('a:1')}")
+        assert "405" in first.fails("image", "delete", INSECURE, f"docker://{fixed.name('a:1')}")
+
+
+def test_an_image_tells_its_history_and_what_it_is(first: Builda, server: Registry) -> None:
+    steps = json.loads(first("image", "history", "--json", "two"))
+    assert [bool(step["layer"]) for step in steps] == [True, True]
+    raw = json.loads(first("image", "inspect", "--raw", "two"))
+    assert [step["layer"] for step in steps] == [layer["digest"] for layer in raw["layers"]][::-1]
+    table = first("image", "history", "two").splitlines()
+    assert table[0].split() == ["LAYER", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"]
+    assert steps[0]["layer"][7:19] in table[1]
+    assert first("image", "history", "-q", "two").splitlines() == [step["layer"] for step in steps]
+    assert first("image", "inspect", "--format", "{{.Os}} {{index .Env 0}}", "two") == "linux A=2"
+    assert json.loads(first("image", "inspect", "--config", "two"))["config"]["Labels"]["who"] == "me"
+
+
+def test_images_that_share_layers_name_each_other(first: Builda) -> None:
+    shown = json.loads(first("image", "tree", "--json", "two"))
+    assert [layer["topOf"] for layer in shown["layers"]] == [["localhost/one:latest"], ["localhost/two:latest"]]
+    assert [layer["sharedWith"] for layer in shown["layers"]] == [["localhost/one:latest"], []]
+    lines = first("image", "tree", "one").splitlines()
+    assert lines[1].split() == ["Tags:", "localhost/one:latest"]
+    assert lines[4].startswith("└── ID: ")
+    assert "Shared with: [localhost/two:latest]" in lines[4]
+    requires = json.loads(first("image", "tree", "--json", "--whatrequires", "one"))
+    assert [(one["names"], one["layers"]) for one in requires] == [(["localhost/two:latest"], 1)]
+    assert first("image", "tree", "--whatrequires", "one").splitlines()[-1].endswith("+1 localhost/two:latest")
+
+
+def test_two_images_are_compared_by_files_and_configuration(first: Builda, tmp_path: Path) -> None:
+    lines = first("image", "diff", "one", "two").splitlines()
+    assert lines[:3] == ["A /etc", "A /etc/g +3.5 KB", "C /f +500 B"]
+    assert 'C config.Env: ["A=1"] -> ["A=2"]' in lines
+    back = json.loads(first("image", "diff", "--json", "two", "one"))
+    assert [file["path"] for file in back["deleted"]] == ["/etc", "/etc/g"]
+    assert back["changed"] == [{"path": "/f", "before": 3500, "after": 3000}]
+    assert first("image", "diff", "two", "two") == ""
+
+
+@pytest.mark.parametrize("kind", ["docker-archive", "oci-archive", "oci-dir", "docker-dir"])
+def test_what_is_saved_is_loaded(first: Builda, builda: Builda, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "saved"
+    first("image", "save", "-q", "--format", kind, "-o", path, "two")
+    said = builda("image", "load", "-q", "-i", path)
+    named = kind != "docker-dir"
+    assert said == ("Loaded image: localhost/two:latest" if named else f"Loaded image: sha256:{id_of(first, 'two')}")
+    assert id_of(builda, "localhost/two" if named else id_of(first, "two")) == id_of(first, "two")
+
+
+def id_of(builda: Builda, name: str) -> str:
+    return builda("inspect", "--type", "image", "--format", "{{.FromImageID}}", name)
+
+
+def test_images_go_through_pipes(first: Builda, builda: Builda) -> None:
+    saved = subprocess.run([*first.command, "image", "save", "-q", "two"], capture_output=True, check=True).stdout
+    for data in (saved, gzip.compress(saved)):
+        loaded = subprocess.run([*builda.command, "image", "load", "-q"], input=data, capture_output=True, check=True)
+        assert loaded.stdout.decode().startswith("Loaded image: ")
+
+
+def test_several_images_are_one_layout(first: Builda, builda: Builda, tmp_path: Path) -> None:
+    first("image", "save", "-q", "--format", "oci-dir", "-o", tmp_path / "l", "one", "two")
+    assert builda("image", "load", "-q", tmp_path / "l").splitlines() == [
+        "Loaded image: localhost/one:latest",
+        "Loaded image: localhost/two:latest",
+    ]
+    said = first.fails("image", "save", "-o", tmp_path / "x", "one", "two")
+    assert "several images cannot be saved in a docker-archive" in said
+    builda("image", "untag", "one")
+    assert builda.run("image", "exists", "one", check=False).returncode == 1
+    assert "localhost/two" in builda("image", "list")
+    assert builda("image", "rm", "two").splitlines()[0] == "untagged: localhost/two:latest"
+
+
+def test_what_the_store_holds_is_counted(first: Builda, builda: Builda) -> None:
+    rows = {row["type"]: row for row in json.loads(first("image", "df", "--json"))}
+    assert rows["Images"]["total"] == 5
+    assert rows["Images"]["size"] == rows["Images"]["reclaimable"] > 0
+    builda("image", "copy", "-q", f"containers-storage:{'nix'}", "containers-storage:x", check=False)
+    assert {row["total"] for row in json.loads(builda("image", "df", "--json"))} == {0}
+    assert first("image", "df").splitlines()[0].split() == ["TYPE", "TOTAL", "SIZE", "RECLAIMABLE"]
+
+
+def test_a_damaged_image_is_found_out_and_not_copied(
+    first: Builda, builda: Builda, server: Registry, tmp_path: Path
+) -> None:
+    first("image", "copy", "-q", "two", f"oci:{tmp_path}/l:x")
+    raw = json.loads(first("image", "inspect", "--raw", "two"))
+    blob = tmp_path / "l/blobs/sha256" / raw["layers"][1]["digest"][7:]
+    whole = blob.read_bytes()
+    for damage, message in (
+        (whole[:-1] + b"x", "content has digest"),
+        (whole + b"x", "its descriptor says"),
+        (whole[:20], "bytes"),
+        (b"", "bytes"),
+    ):
+        blob.write_bytes(damage)
+        said = builda.run("image", "check", f"oci:{tmp_path}/l:x", check=False)
+        assert said.returncode == 125
+        assert message in said.stdout
+        for end in (f"oci-archive:{tmp_path}/a", f"dir:{tmp_path}/d", "containers-storage:x"):
+            failed = builda.fails("image", "copy", "-q", f"oci:{tmp_path}/l:x", end)
+            assert failed.startswith("Error: ")
+        zstd = ("--dest-compress-format=zstd", f"oci:{tmp_path}/l:x")
+        assert builda.fails("image", "copy", "-q", *zstd, f"oci-archive:{tmp_path}/a").startswith("Error: ")
+        assert builda.fails("image", "diff", "--json", f"oci:{tmp_path}/l:x", f"oci:{tmp_path}/l:x").startswith("Error")
+    blob.unlink()
+    assert builda.run("image", "check", f"oci:{tmp_path}/l:x", check=False).returncode == 125
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "d/manifest.json").exists()
+    assert builda("images", "-q") == ""
+    assert builda("fsck") == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("copy", "one", "two"), "destination has no transport: two"),
+        (("copy", "nix", "oci:x"), "no registry"),
+        (("copy", "oci:/nonexistent", "oci:x"), "not an OCI image layout"),
+        (("copy", "docker://a/../b", "dir:x"), "invalid image name"),
+        (("copy", "one", "docker://host.example/../x"), "invalid image name"),
+        (("copy", "--multi-arch", "some", "one", "dir:x"), "unknown selection: some"),
+        (("copy", "--all", "--multi-arch", "index-only", "one", "dir:x"), "--all cannot be used with another"),
+        (("copy", "--multi-arch", "index-only", "one", "containers-storage:x"), "cannot be in the store"),
+        (("copy", "--dest-compress-format", "xz", "one", "dir:x"), "compression format is not supported: xz"),
+        (("copy", "--dest-force-compress-format", "one", "dir:x"), "needs --dest-compress-format"),
+        (("copy", "--dest-decompress", "--dest-compress", "one", "dir:x"), "cannot be used with"),
+        (("copy", "--sign-by", "x", "one", "dir:x"), "--sign-by is not supported"),
+        (("inspect", "--raw", "--format", "{{.Name}}", "one"), "--format cannot be used with --raw"),
+        (("inspect", "sha256:" + "0" * 64), "image not known"),
+        (("list-tags", "docker://host.example/x:1"), "a name with a tag means one image"),
+        (("list-tags", "oci:x"), "not in a registry"),
+        (("save", "--format", "tar", "-o", "x", "one"), "unknown format: tar"),
+        (("save", "--format", "oci-dir", "one"), "use -o"),
+        (("load", "-i", "/nonexistent"), "no such file or directory: /nonexistent"),
+        (("load", "-i", "/etc/passwd"), "not a tar archive"),
+        (("load", "a", "-i", "b"), "an input is named twice"),
+        (("tree", "nix"), "image not known: nix"),
+        (("foo",), "unknown command: image foo"),
+    ],
+)
+def test_words_that_mean_nothing(first: Builda, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    conf = tmp_path / "registries.conf"
+    conf.write_text("unqualified-search-registries = []\n")
+    said = first.fails("image", *arguments, cwd=tmp_path, CONTAINERS_REGISTRIES_CONF=str(conf))
+    assert message in said
+    assert said.startswith("Error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["registries.conf"]
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "no configuration": {"manifest.json": [{"Config": "x.json", "Layers": []}]},
+    "configuration outside": {"manifest.json": [{"Config": "../../etc/passwd", "Layers": []}]},
+    "not a list": {"manifest.json": {"Config": "x"}},
+    "too many": {"manifest.json": [{"Config": "x", "Layers": ["l"] * 5000}]},
+    "neither": {"other": 1},
+    "no manifests": {"index.json": {"schemaVersion": 2}, "oci-layout": {"imageLayoutVersion": "1.0.0"}},
+    "a list that names itself": {
+        "oci-layout": {"imageLayoutVersion": "1.0.0"},
+        "index.json": {
+            "schemaVersion": 2,
+            "manifests": [
+                {"mediaType": "application/vnd.oci.image.index.v1+json", "size": 9, "digest": f"sha256:{'0' * 64}"}
+            ],
+        },
+        f"blobs/sha256/{'0' * 64}": {},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_archives_of_strangers(builda: Builda, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "archive.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, content in HOSTILE[kind].items():
+            (tmp_path / "member").write_text(json.dumps(content))
+            tar.add(tmp_path / "member", name)
+    said = builda.fails("image", "load", "-i", path)
+    assert said.startswith("Error: ")
+    assert "Traceback" not in said
+    assert builda("images", "-q") == ""
