@@ -13,7 +13,7 @@ from builda.cli.verb import verb
 from builda.errors import CorruptContent, InvalidValue
 from builda.events import Warned
 from builda.oci import edits
-from builda.oci.config import Healthcheck
+from builda.oci.config import Healthcheck, check_hostname
 from builda.oci.document import decode_any
 from builda.plan import Configure
 from builda.values import replace
@@ -139,6 +139,7 @@ def changes_of(values: Values, before: ImageConfig, emit: Emit) -> Iterator[Chan
         yield Change((edits.SetCmd(_command(values["cmd"], "--cmd")),), f"CMD {values['cmd']}")
     yield from _entries(values["volume"], "VOLUME", edits.AddVolume, edits.RemoveVolume, literal=literal)
     yield from _labels(values)
+    check_hostname(values["hostname"] or "", "--hostname")
     yield from _texts(
         values,
         ("workingdir", "WORKDIR", "working_dir"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 Value: TypeAlias = Any
@@ -35,6 +35,17 @@ class Nil:
 
 class NilMap(dict[str, Any]):
     """A map that was never made: empty, and null in JSON."""
+
+
+class Set(dict[str, Struct]):
+    """Go's set: a map to structs without fields, which it also gives for what is not in it."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        super().__init__((name, Struct({})) for name in names)
+
+
+class NilSet(Set, NilMap):
+    """A set that was never made."""
 
 
 class NilList(list[Any]):
@@ -153,7 +164,7 @@ def _index(value: Value, *keys: Value) -> Value:
         if value is None or isinstance(value, Nil):
             raise TemplateFault("index of untyped nil")
         if isinstance(value, Mapping):
-            value = value.get(key, "")
+            value = value.get(key, Struct({}) if isinstance(value, Set) else "")
         elif isinstance(value, str):
             value = value.encode()[_position(key, len(value.encode()))]
         elif isinstance(value, Sequence):

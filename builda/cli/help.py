@@ -19,7 +19,8 @@ def help_(session: Session, *, command: tuple[str, ...]) -> None:
 
     A command of a group is two words, as in `builda help manifest create`.
 
-    COMMAND can also be status, environment or files: what builda exits with, and what it reads.
+    COMMAND can also be status, environment or files: what builda exits with, and what it reads; or Containerfile.in:
+    what a file of this name can have that a Containerfile cannot.
     """
     from builda.cli import pages
     from builda.cli.commands import page, root_context

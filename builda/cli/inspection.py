@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from builda.cli.gofuncs import Nanoseconds, Nil, NilList, NilMap, Struct, Time
+from builda.cli.gofuncs import Nanoseconds, Nil, NilList, NilMap, NilSet, Set, Struct, Time
 from builda.oci.config import config_to_json
 from builda.oci.docker import every_field
 from builda.oci.document import decode_any
@@ -213,8 +213,7 @@ def _list(value: list[Any] | None) -> list[Any]:
 
 
 def _set(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """A Go set: a map whose values are structs without fields."""
-    return {key: Struct({}) for key in value} if value else NilMap()
+    return Set(value) if value else NilSet()
 
 
 def _oci(config: ImageConfig) -> Struct:

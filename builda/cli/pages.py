@@ -122,10 +122,23 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "id=$(builda bud -q .)",
     ),
 }
+PREPROCESSED: Mapping[str, str] = {
+    '#include "FILE"': "The lines of FILE: beside this file, else in the context, else in a directory of -I.",
+    "#include <FILE>": "The same from the directories of -I alone.",
+    "#define NAME TEXT, #undef NAME": "NAME stands for TEXT where it is a whole word outside of quotes; NAME(A,B) "
+    "takes arguments.",
+    "#if, #ifdef, #ifndef, #elif, #else, #endif": "Leave lines out.",
+    "#error TEXT, #warning TEXT": "End the build, or go on, and say so.",
+    "# other text": "A comment, as in every Containerfile.",
+    "__FILE__, __LINE__": "The place in the file.",
+    "--cpp-flag, BUILDAH_CPPFLAGS": "-DNAME=VALUE, -UNAME and -IDIR from outside.",
+}
+
 TOPICS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "status": ("Exit status", STATUSES),
     "environment": ("Environment", ENVIRONMENT),
     "files": ("Files", FILES),
+    "Containerfile.in": ("Preprocessed files (.in)", PREPROCESSED),
 }
 """What `builda help` tells of besides verbs."""
 SWITCHES = (

@@ -17,7 +17,7 @@ ENTERING = frozenset(
     "add build commit copy from fsck image-df image-rm prune rm rmi run umount unshare workdir".split(),
 )
 """The verbs that work in trees, so where their mode does; the others only read and write records and blobs."""
-COMPOSING = ENTERING - frozenset("run umount unshare".split())
+COMPOSING = ENTERING - frozenset("run unshare".split())
 """Those of them that have something to do where no tree can be, too."""
 _CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run says another one"
 

@@ -35,7 +35,7 @@ from builda.frontend.instructions import (
 from builda.frontend.parse import Heredoc, Parsed, parse_line
 from builda.mounts import parse_mount
 from builda.oci import edits
-from builda.oci.config import Healthcheck, ImageConfig, empty_config
+from builda.oci.config import Healthcheck, ImageConfig, check_hostname, empty_config
 from builda.oci.descriptor import Platform
 from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import (
@@ -114,6 +114,7 @@ class Compiled:
 
 def to_plan(parsed: Parsed, options: CompileOptions, config_of: ConfigOf) -> Compiled:
     """The plan of a parsed Containerfile; ContainerfileError with its place for everything that is wrong with it."""
+    check_hostname(options.build_args.get(HOSTNAME, ""), f"build argument {HOSTNAME}")
     listed = tuple(typed(instruction, parsed.escape) for instruction in parsed.instructions)
     compiler = _Compiler(_split_stages(listed), options, config_of, parsed.escape)
     target = compiler.target()

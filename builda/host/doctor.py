@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import BuildaError
-from builda.host.probe import Abilities, Mode, choose_mode
+from builda.host.probe import IN_TREES, Abilities, Mode, choose_mode
 from builda.linux import caps
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def _iter_findings(facts: Facts) -> Iterator[Finding]:
         yield from _better(facts)
     if facts.libseccomp is not None and facts.mode.runs:
         change = ("apt-get install libseccomp2", "elsewhere: install the package libseccomp")
-        yield Finding("wrong", "commands cannot be run", str(facts.libseccomp), change)
+        cause = f"libseccomp, which filters their calls, cannot be loaded: {facts.libseccomp.__cause__}"
+        yield Finding("wrong", "commands cannot be run", cause, change)
     yield from _isolation(facts)
     yield from _store(facts)
     if facts.mode.runs:
@@ -118,7 +119,7 @@ _MODES: dict[Mode, str] = {
     "place",
     Mode.SINGLE: "builds in a user namespace of this user's id alone; commands run as root, and can give files to "
     "nobody",
-    Mode.TRACED: "no usable namespace, no mount and no chroot; builds without RUN work, and commands cannot be run",
+    Mode.TRACED: "builds without RUN work; commands cannot be run, without a namespace, a mount or a usable chroot",
 }
 
 
@@ -141,7 +142,7 @@ def _better(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "lack",
                 "root's ids cannot be mapped",
-                f"of the capabilities SETUID, SETGID and SETFCAP, it lacks {' and '.join(missing)}",
+                f"these capabilities are missing: {', '.join(missing)}",
                 _context("capabilities:", "  add: [SETUID, SETGID, SETFCAP]"),
                 Mode.USERNS,
             )
@@ -153,8 +154,17 @@ def _better(facts: Facts) -> Iterator[Finding]:
                 _context("runAsUser: 1000"),
                 Mode.SINGLE,
             )
+    if facts.mode is Mode.TRACED and facts.uid == 0 and found.change_root is not None:
+        yield _no_chroot(facts, found.change_root)
     if (facts.mode.one_id or not facts.mode.mounts) and facts.uid != 0:
         yield _no_range(facts)
+
+
+def _no_chroot(facts: Facts, refused: str) -> Finding:
+    missing = ", ".join(name.removeprefix("CAP_") for name in caps.missing(facts.effective, *IN_TREES))
+    cause = f"these capabilities are missing: {missing}" if missing else f"the kernel says: {refused}"
+    change = _context("capabilities:", f"  add: [{missing}]") if missing else ()
+    return Finding("lack", "root cannot run commands by chroot", cause, change, Mode.CHROOT)
 
 
 def _no_namespace(facts: Facts) -> Finding:

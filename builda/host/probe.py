@@ -78,7 +78,7 @@ class Mode(StrEnum):
 MODES = tuple(Mode)
 UNTRIED = "not tried"
 
-_IN_TREES = ("CAP_SYS_CHROOT", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID")
+IN_TREES = ("CAP_SYS_CHROOT", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID")
 """The capabilities without which mode `chroot` can neither make the trees of images nor run in them."""
 
 
@@ -162,7 +162,7 @@ def everywhere() -> dict[str, str | None]:
 
 
 def _change_root(effective: int) -> str | None:
-    if missing := caps.missing(effective, *_IN_TREES):
+    if missing := caps.missing(effective, *IN_TREES):
         return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     return attempt(lambda: os.chroot("/"))
 

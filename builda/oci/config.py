@@ -18,6 +18,7 @@ from builda.values import dataclass, field, replace
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CONFIG_LIMIT = 8 << 20
 """Bytes that an image configuration may have."""
+_HOSTNAME_LIMIT = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,12 @@ class ImageConfig:
 def empty_config(platform: Platform) -> ImageConfig:
     """What FROM scratch begins with: BuildKit and Buildah both give it a PATH."""
     return ImageConfig(platform=platform, env=(("PATH", DEFAULT_PATH),))
+
+
+def check_hostname(name: str, what: str) -> None:
+    """InvalidValue, beginning with `what`, for a host name that is longer than the kernel takes."""
+    if len(name.encode("utf-8", "surrogateescape")) > _HOSTNAME_LIMIT:
+        raise InvalidValue(f"{what} has more than {_HOSTNAME_LIMIT} bytes: {name}")
 
 
 def chain_ids(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:

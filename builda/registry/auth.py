@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from builda.errors import RegistryError
 from builda.registry.credentials import Credentials
-from builda.registry.failures import login_hint, shown
+from builda.registry.failures import login_hint, other_login_hint, shown
 from builda.registry.http import Http, Request, Trust, refused
 
 _TOKEN_LIMIT = 1 << 20
@@ -145,7 +145,8 @@ class Authenticator:
         reply, data = self._http.call(request, limit=_TOKEN_LIMIT)
         if reply.status >= 400:
             error = refused(reply, data, request)
-            error.hint = login_hint(self._host) if reply.status in (400, 401, 403) else error.hint
+            if reply.status in (400, 401, 403):
+                error.hint = login_hint(self._host) if self._credentials() is None else other_login_hint(self._host)
             raise error
         return self._parsed(data, start)
 

@@ -52,6 +52,11 @@ def login_hint(host: str) -> str:
     return f"log in with `builda login {host}`, or give --creds or --authfile"
 
 
+def other_login_hint(host: str) -> str:
+    """The way out where credentials were sent and not taken."""
+    return f"user name or password is wrong for {host}: `builda login {host}` or --creds says others"
+
+
 def shown(url: str) -> str:
     """`url` without user, password and query, any of which may be a secret."""
     parts = urlsplit(url)
@@ -66,12 +71,17 @@ def address(url: str) -> str:
     return f"{host}:{parts.port or {'https': 443}.get(parts.scheme, 80)}"
 
 
-def refusal(status: int, body: bytes, *, what: str, host: str | None) -> RegistryError:
-    """The error that an answer of 400 or more means; `what` says what was tried, `host` where one can log in."""
+def refusal(status: int, body: bytes, *, what: str, host: str | None, logged_in: bool = False) -> RegistryError:
+    """The error that an answer of 400 or more means; `what` says what was tried, `host` where one can log in.
+
+    `logged_in`: a user name and a password were sent.
+    """
     code, message = _diagnosis(body)
     reason = message or _reason(status)
     hint = None
-    if host is not None and (status in (401, 403) or code in ("UNAUTHORIZED", "DENIED")):
+    if host is not None and status == 401 and logged_in:
+        hint = other_login_hint("docker.io" if host == "registry-1.docker.io" else host)
+    elif host is not None and (status in (401, 403) or code in ("UNAUTHORIZED", "DENIED")):
         host = "docker.io" if host == "registry-1.docker.io" else host
         hint = f"{login_hint(host)}; registries also answer so when there is no such repository"
     elif host is not None and status == 429:

@@ -281,7 +281,8 @@ class Http:
 def refused(reply: Reply, data: bytes, request: Request) -> RegistryError:
     """The error that an answer of 400 or more to `request` means."""
     host = urlsplit(request.url).netloc.rpartition("@")[2] if request.login else None
-    return failures.refusal(reply.status, data, what=request.what, host=host)
+    logged_in = (request.authorization or "").startswith("Basic ")
+    return failures.refusal(reply.status, data, what=request.what, host=host, logged_in=logged_in)
 
 
 def same_origin(one: str, other: str) -> bool:

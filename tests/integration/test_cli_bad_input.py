@@ -354,3 +354,45 @@ def test_errors_of_files_name_them(builda: Builda, container: str, tmp_path: Pat
         said = builda.fails(*args, given="text")
         assert message in said
         assert hint in said
+
+
+LONG = 65 * "a"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            f"bud --build-arg BUILDKIT_SANDBOX_HOSTNAME={LONG} .",
+            "build argument BUILDKIT_SANDBOX_HOSTNAME has more than",
+        ),
+        (f"config --hostname {LONG} builder-1", "--hostname has more than 64 bytes"),
+        (f"run --hostname {LONG} builder-1 true", "--hostname: host name has more than 64 bytes"),
+        ("bud --ulimit nofile=5:2 .", "--ulimit: soft limit above the hard one"),
+        ("from --ulimit nofile=5:2 scratch", "--ulimit: soft limit above the hard one"),
+    ],
+)
+def test_what_no_command_can_have_is_refused_before_any_runs(
+    builda: Builda, container: str, base: str, tmp_path: Path, line: str, said: str
+) -> None:
+    (tmp_path / "Containerfile").write_text(f"FROM {base}\nRUN touch {tmp_path}/ran\n")
+    message = builda.fails(*line.split(), cwd=tmp_path)
+    assert message.startswith(f"Error: {said}")
+    assert "Containerfile:" not in message
+    assert builda("containers", "-n", "--format", "{{.ContainerName}}") == container
+
+
+def test_where_nothing_can_be_mounted_nothing_is_to_be_unmounted(builda: Builda) -> None:
+    assert builda("--mode", "traced", "umount", "--all") == ""
+
+
+def test_an_archive_warns_of_a_name_that_another_image_has(builda: Builda, base: str, tmp_path: Path) -> None:
+    """A name that means the image already is where it should be, whatever form the archive has."""
+    archives = tuple(f"{form}:{tmp_path}/{form}" for form in ("oci-archive", "docker-archive"))
+    for archive in archives:
+        builda("push", "-q", base, f"{archive}:{base}")
+        assert "stays with" not in builda.run("pull", archive).stderr
+    container = builda("from", base)
+    builda("config", "--label", "a=b", container)
+    builda("commit", "-q", container, base)
+    assert f"name stays with the image that has it: {base}" in builda.run("pull", archives[0]).stderr

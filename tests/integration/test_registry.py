@@ -319,6 +319,7 @@ def test_missing_or_wrong_credentials_name_the_way_out(
         registries.source(reference(server, "secret:1")).manifest()
     assert caught.value.status == 401
     assert f"builda login {server.address}" in str(caught.value.hint)
+    assert ("user name or password is wrong" in str(caught.value.hint)) == (creds is not None)
     assert "wrong" not in str(caught.value)
 
 

@@ -227,7 +227,7 @@ def copied(
     copy_image(source, sink, platform=platform or machine_platform(), emit=ctx.emit)
     assert sink.image is not None
     for name in names:
-        if name not in sink.image.names:
+        if name not in sink.image.names and ctx.store.image(name).id != sink.image.id:
             hint = f"builda tag {sink.image.id.encoded[:12]} {name}"
             ctx.emit(Warned(message=f"name stays with the image that has it: {name}", hint=hint))
     return sink.image

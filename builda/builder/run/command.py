@@ -11,7 +11,7 @@ from builda.builder.run.rootfiles import files
 from builda.builder.run.security import Security, capabilities, rlimits, security
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.isolation.spec import Device, Process, Sandbox
-from builda.oci.config import DEFAULT_PATH
+from builda.oci.config import DEFAULT_PATH, check_hostname
 from builda.plan import PROXIES
 from builda.values import dataclass, field, replace
 
@@ -135,6 +135,8 @@ def sandbox_of(
 
 def hostname_of(container: WorkingContainer, options: RunOptions) -> str:
     """The name that the command's machine has."""
+    if not options.hostname and container.config.hostname:
+        check_hostname(container.config.hostname, "host name in the image's configuration")
     return options.hostname or container.config.hostname or container.id[:12]
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from builda.builder.run import command, rootfiles, security
 from builda.builder.run.runmounts import parse_volume
 from builda.errors import BuildaError, InvalidValue, NotFound
+from builda.isolation import rlimits
+from builda.oci.config import check_hostname
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +37,9 @@ def check(options: RunOptions) -> None:
         with _named(f"--{name}"):
             _check_place(command.namespace(name.removesuffix("ns"), getattr(options, name)))
     with _named("--ulimit"):
-        security.rlimits(options.ulimits)
+        rlimits.checked(security.rlimits(options.ulimits))
+    with _named("--hostname"):
+        check_hostname(options.hostname or "", "host name")
     with _named("--add-host"):
         rootfiles.hosts(options.add_hosts, "", "", lambda: "")
     with _named("--dns"):

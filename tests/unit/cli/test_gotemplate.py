@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builda.cli.gofuncs import Nanoseconds, Nil, NilList, NilMap, Struct, Time
+from builda.cli.gofuncs import Nanoseconds, Nil, NilList, NilMap, NilSet, Set, Struct, Time
 from builda.cli.gotemplate import Template
 from builda.errors import InvalidValue
 
@@ -201,7 +201,8 @@ TYPED = Struct(
         "Labels": {"k": "v", "q": 'a"b\x1b\u00e9'},
         "Config": Struct({"User": "", "Count": 3}),
         "Nothing": None,
-        "Set": {"/v": Struct({})},
+        "Set": Set(["/v"]),
+        "NoSet": NilSet(),
         "Unmade": NilMap(),
         "List": NilList(),
         "Pointer": Nil(),
@@ -220,6 +221,10 @@ TYPED = Struct(
     ("template", "expected"),
     [
         ("{{.Set}} {{json .Set}}", 'map[/v:{}] {"/v":{}}'),
+        (
+            '{{index .Set "/v"}} {{index .Set "/x"}} {{index .NoSet "/x"}} {{.NoSet}} {{json .NoSet}}',
+            "{} {} {} map[] null",
+        ),
         ("{{.Unmade}} {{.List}} {{.Pointer}}", "map[] [] <nil>"),
         ("{{json .Unmade}} {{json .List}} {{json .Pointer}}", "null null null"),
         ('[{{index .Unmade "k"}}] {{len .Unmade}} {{if .Unmade}}x{{end}}{{if .Pointer}}x{{end}}', "[] 0 "),

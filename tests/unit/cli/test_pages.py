@@ -67,7 +67,7 @@ def test_the_page_of_builda_has_all_names_of_verbs(capsys: pytest.CaptureFixture
     assert "..." not in shown[shown.index("Commands:") :]
 
 
-@pytest.mark.parametrize("name", ["status", "environment", "files"])
+@pytest.mark.parametrize("name", ["status", "environment", "files", "Containerfile.in"])
 def test_topics_of_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(["help", name]) == 0
     shown = capsys.readouterr().out

@@ -100,10 +100,30 @@ def test_a_root_that_lacks_one_capability_is_told(missing: int) -> None:
 def test_a_root_without_capabilities_is_told_to_be_somebody_else() -> None:
     root = FACTS._replace(mode=Mode.TRACED, abilities=NOT_MAPPED, effective=0, bounding=0)
     lacks = [finding for finding in findings(root) if finding.kind == "lack"]
-    assert [finding.gives for finding in lacks] == ["userns", "single"]
+    assert [finding.gives for finding in lacks] == ["userns", "single", "chroot"]
     assert lacks[1].change == ("securityContext:", "  runAsUser: 1000")
     with_setfcap = root._replace(mode=Mode.SINGLE, abilities=ONE_ID)
     assert all("runAsUser" not in line for finding in findings(with_setfcap) for line in finding.change)
+
+
+def test_a_root_that_may_chroot_alone_is_told_what_more_it_takes() -> None:
+    refused = "CAP_CHOWN and CAP_SETUID are missing"
+    root = FACTS._replace(mode=Mode.TRACED, abilities=NOT_MAPPED._replace(change_root=refused), effective=1 << 18)
+    (mode, *others) = findings(root)
+    assert "no chroot" not in mode.text
+    causes = [finding.cause for finding in others if finding.kind == "lack"]
+    assert causes[0] == "these capabilities are missing: SETUID, SETGID, SETFCAP"
+    (chroot,) = [finding for finding in others if finding.gives == "chroot"]
+    assert chroot.change[-1] == "    add: [CHOWN, DAC_OVERRIDE, FOWNER, SETGID, SETUID]"
+
+
+def test_the_reason_why_the_filter_cannot_be_loaded_is_no_circle() -> None:
+    try:
+        raise BuildaError("commands cannot be run without libseccomp: too old") from OSError("too old")
+    except BuildaError as error:
+        facts = FACTS._replace(libseccomp=error)
+    (wrong,) = [finding for finding in findings(facts) if finding.kind == "wrong"]
+    assert wrong.cause == "libseccomp, which filters their calls, cannot be loaded: too old"
 
 
 def test_a_set_uid_helper_is_good_outside_of_pods() -> None:
