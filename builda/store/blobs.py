@@ -183,8 +183,7 @@ class BlobWriter:
                 raise said from error
 
     def publish(self, digest: Digest, diff_id: Digest | None = None) -> None:
-        """The content is in the store under `digest`, which the caller computed while writing; of a layer its DiffID,
-        too."""
+        """Store what was written under `digest`, which the caller computed meanwhile, and a layer's DiffID with it."""
         path = self._blobs.path(digest)
         if not self._blobs.has(digest, os.fstat(self.file.fileno()).st_size):
             os.rename(self._path, path)

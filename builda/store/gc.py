@@ -58,7 +58,11 @@ def sweep(store: Parts) -> int:
 
 
 def _begin(where: Layout, stack: ExitStack) -> None:
-    """Take a lease, whose time is the file system's own. Without an inode for it this machine's clock will do."""
+    """Take a lease, whose time is the file system's own. Without an inode for it this machine's clock will do.
+
+    File times lag some milliseconds behind the clock: by the clock, what was made just now would look older than the
+    sweep. A store that has no inode left must still be swept, as that frees some.
+    """
     try:
         stack.enter_context(leases.lease(where))
     except StoreUnavailable as error:
@@ -179,7 +183,7 @@ def _sweep_diffs(where: Layout) -> None:
 
 
 def _sweep_origins(store: Parts) -> None:
-    """Where the content of manifests was that are gone."""
+    """Forget the origins of manifests that are gone."""
     for manifest in store.images.origins.manifests():
         if not os.path.exists(store.layout.blob(manifest.encoded)):
             store.images.origins.remove(manifest)
@@ -187,6 +191,7 @@ def _sweep_origins(store: Parts) -> None:
 
 def _sweep_snapshots(store: Parts, marked: frozenset[str], horizon: float) -> int:
     """Remove upper snapshots before those below them; one that is spared spares all below it."""
+    # A sweep that is killed halfway must leave no upper layer on nothing: it would still be found by its ChainID.
     spared, freed = set(marked), 0
     going = [name for name in layout.iter_names(store.layout.path("snapshots")) if name not in marked]
     for name in sorted(going, key=lambda name: _depth(store, name), reverse=True):
@@ -220,6 +225,7 @@ def _take(where: Layout, path: str, horizon: float) -> bool:
         if os.stat(path, follow_symlinks=False).st_mtime >= horizon:
             return False
         os.rename(path, trash)
+        # A process may have touched it between the look and the rename. After the rename none can: it is not found.
         if os.stat(trash, follow_symlinks=False).st_mtime >= horizon:
             os.rename(trash, path)
             return False

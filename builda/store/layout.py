@@ -253,14 +253,14 @@ def _publish(layout: Layout, path: str, data: bytes, *, durable: bool, exclusive
     temp = _written(layout, data, durable=durable)
     try:
         if exclusive:
-            os.link(temp, path)
+            os.link(temp, path)  # unlike rename(2) it fails if the name is taken
             os.unlink(temp)
         else:
             os.rename(temp, path)
     except OSError:
         os.unlink(temp)
         raise
-    if durable:
+    if durable:  # the content was synced before the name appeared, and the name is synced now
         sync_directory(os.path.dirname(path))
 
 

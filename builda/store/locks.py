@@ -128,7 +128,7 @@ def hold_directory(path: str) -> int:
         with suppress(FileNotFoundError):  # a sweep found it before it was held
             fd = os.open(path, _DIRECTORY)
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink:
+            if os.fstat(fd).st_nlink:  # else a sweep removed it before it was held
                 return fd
             os.close(fd)
 

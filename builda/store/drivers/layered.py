@@ -128,7 +128,10 @@ class Layered(Records):
         return parent
 
     def _set_on(self, snapshot: str, parent: str | None, *, is_new: bool) -> None:
-        """Put a layer on `parent` if the one that it was on is damaged or gone; both hold the same."""
+        """Put a layer on `parent` if the one that it was on is damaged or gone; both hold the same.
+
+        A sweep takes upper layers first, but a lower one may also be lost by hand or not be trusted after a power cut.
+        """
         info = self.info(snapshot)
         if info.parent not in (None, parent) and (is_new or not self._is_whole(info.parent)):
             self._write_info(snapshot, info._replace(parent=parent))
@@ -157,7 +160,7 @@ class Layered(Records):
             futures = [pool.submit(one, index) for index in missing]
         failed = [error for future in futures if (error := future.exception())]
         unpacked = dict(future.result() for future in futures if not future.exception())
-        if failed:
+        if failed:  # what the others unpacked has no record yet, and would stay until the next sweep
             for key, applied in unpacked.values():
                 if applied is not None:
                     self.remove(key)
@@ -187,7 +190,7 @@ class Layered(Records):
         key, applied = unpacked
         if applied is None:
             return key
-        if applied.hides_all:
+        if applied.hides_all:  # an opaque root directory: nothing below it is seen
             parent = None
         self._fit(key, parent, applied)
         found = self._commit(chain, key, Info(parent, committed=True))

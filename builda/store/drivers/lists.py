@@ -176,7 +176,7 @@ class ListSnapshots(Layered):
                 while some := list(islice(rest, _IN_LINE)):
                     file.write(encode(some) + "\n")
                     count += len(some)
-            if count:
+            if count:  # a snapshot without the file has no changes
                 os.rename(temporary, self.path(key, "fs", "rows"))
         finally:
             with suppress(FileNotFoundError):

@@ -39,7 +39,7 @@ class OverlaySnapshots(Layered):
     def _make(self, key: str, parent: str | None) -> None:
         os.mkdir(self.path(key, "work"), 0o700)
         os.mkdir(self.path(key, "fs"))
-        os.chmod(self.path(key, "fs"), 0o755)
+        os.chmod(self.path(key, "fs"), 0o755)  # whatever the umask
         if parent is not None:  # the root directory's own attributes are the upper's
             below = os.stat(self.path(parent, "fs"))
             os.chown(self.path(key, "fs"), below.st_uid, below.st_gid)
@@ -63,7 +63,7 @@ class OverlaySnapshots(Layered):
         lower = tuple(self.path(below, "fs") for below in self.lineage(snapshot))
         if not lower:
             return (Mount("bind", self._layout.path("empty"), "/", ("ro",)),)
-        if len(lower) == 1 and self.mount_type == "overlay":  # which without an upper directory wants two lower ones
+        if len(lower) == 1 and self.mount_type == "overlay":  # which needs two lower directories if it has no upper one
             return (Mount("bind", lower[0], "/", ("ro",)),)
         return (Mount(self.mount_type, self.mount_type, "/", (*self._options(), "ro"), lower),)
 
@@ -150,7 +150,11 @@ class OverlaySnapshots(Layered):
             emit(Warned(message=f"attributes that the store's file system cannot keep: {names}"))
 
     def _fit(self, key: str, parent: str | None, applied: Applied) -> None:
-        """Directories that the layer uses and does not list look as they do below it; idle whiteouts go."""
+        """Give directories that the layer implies the look that they have below it, and remove idle whiteouts.
+
+        An overlay shows an upper directory's attributes, and an archive need not list the directories of its files. In
+        a directory that only one layer has, overlay lists the names of whiteouts, as files that cannot be opened.
+        """
         from builda.fs.layer import drop_idle_whiteouts, inherit_directories
 
         if not (applied.hidden or applied.implied):
