@@ -331,14 +331,14 @@ def _die_with_parent(number: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Have the signal of the parent's death again, also when it died meanwhile."""
+    """Ask for the signal of the parent's death again, and send it if the parent died meanwhile."""
     _die_with_parent(_PARENT_DIED)
     if os.getppid() != parent:
         os.kill(os.getpid(), _PARENT_DIED)
 
 
 def _check_alive(alive: int) -> None:
-    """End if our parent did before it could take us along: only it holds the other end of the pipe."""
+    """Exit if the parent died before PDEATHSIG was set: only it holds the other end of the pipe `alive`."""
     os.set_blocking(alive, False)
     try:
         os.read(alive, 1)

@@ -121,6 +121,8 @@ def test_the_choices_are_those_that_are_taken() -> None:
     assert {name: set(CHOICES[name].split()) for name in taken} == taken
     said = by_flag(GLOBAL_OPTIONS)["--storage-driver"].help or ""
     assert all(re.search(rf"\b{name}\b", said) for name in drivers.NAMES)
+    said = by_flag(verb_named("run").rows)["--isolation"].help or ""
+    assert all(re.search(rf"\b{name}\b", said) for name in taken["--isolation"])
     assert set(OF_VERB["images", "--filter"].split()) == {f"{key}=" for key in filters._MAKERS}
     assert set(OF_VERB["inspect", "--type"].split()) == set(inspect._KINDS)
     for policy in CHOICES["--pull"].split():
