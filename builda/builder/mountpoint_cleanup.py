@@ -16,13 +16,13 @@ def settle(ctx: Context, container: WorkingContainer) -> None:
 
     Where nothing is mounted it is all that the run was given.
     """
-    from builda.isolation.made_mountpoints import parse_stubs, remove_stubs
+    from builda.isolation.made_mountpoints import parse_record, remove_made
 
     ctx.store.take_out(container.snapshot)
     record = ctx.store.containers.path(container.id, "stubs")
     try:
         with open(record, "rb") as file:
-            stubs = parse_stubs(file.read())
+            made = parse_record(file.read())
     except FileNotFoundError:
         return
     from builda.builder.working_tree import rootfs
@@ -30,15 +30,15 @@ def settle(ctx: Context, container: WorkingContainer) -> None:
 
     mounts = rootfs(ctx, container)
     with mounted(mounts) as root:
-        remove_stubs(root, record)
+        remove_made(root, record)
     (tree,) = mounts
     if tree.type != "bind":  # nobody has it mounted now, so its upper directory may be changed
-        for parent in sorted({os.path.dirname(stub.path) for stub in stubs}, key=len, reverse=True):
+        for parent in sorted({os.path.dirname(point.path) for point in made}, key=len, reverse=True):
             _forget_copy(ctx.store.kind_of(container.snapshot).upper(container.snapshot), tree.lower, parent.strip("/"))
 
 
 def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:
-    """Remove directories that are in the upper layer only because a stub was once made in them."""
+    """Remove directories that are in the upper layer only because a mount point was once made in them."""
     top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         while path:

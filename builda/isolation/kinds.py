@@ -34,9 +34,9 @@ def _chroot(kind: Kind, wanted: Wanted) -> Isolation:
 
 
 def _plain_chroot(kind: Kind, wanted: Wanted) -> Isolation:
-    from builda.isolation.plain_chroot import TreeIsolation
+    from builda.isolation.plain_chroot import PlainChrootIsolation
 
-    return TreeIsolation(kind, cache=wanted.cache)
+    return PlainChrootIsolation(kind, cache=wanted.cache)
 
 
 NATIVE = Kind("native", _native, aliases=("rootless", "default"))

@@ -20,7 +20,7 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
 _USED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY})
 
 
-class Stub(NamedTuple):
+class MadeMountpoint(NamedTuple):
     """One mount point. `before` and `after` are its parent's mtime in ns; `after` is None if a crash came between."""
 
     path: str
@@ -29,7 +29,7 @@ class Stub(NamedTuple):
     after: int | None
 
 
-def remove_stubs(root: int, path: str | os.PathLike[str]) -> tuple[str, ...]:
+def remove_made(root: int, path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Remove the mount points recorded in the file `path` that are still empty from the tree at `root`.
 
     Returns the removed paths. A parent that nothing else changed gets its old mtime back. The file is removed last, so
@@ -37,31 +37,31 @@ def remove_stubs(root: int, path: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     try:
         with open(path, "rb") as file:
-            stubs = parse_stubs(file.read())
+            made = parse_record(file.read())
     except FileNotFoundError:
         return ()
-    removed = tuple(stub.path for stub in reversed(stubs) if _remove(root, stub))
+    removed = tuple(point.path for point in reversed(made) if _remove(root, point))
     with suppress(FileNotFoundError):
         os.unlink(path)
     return removed
 
 
-def parse_stubs(data: bytes) -> tuple[Stub, ...]:
+def parse_record(data: bytes) -> tuple[MadeMountpoint, ...]:
     """The records in order. A last line without its newline is left out: the crash came before the mount point."""
-    found: dict[str, Stub] = {}
+    found: dict[str, MadeMountpoint] = {}
     for line in data.split(b"\n")[:-1]:
         entry = json.loads(line)
         name, mtime = entry["path"], entry["mtime_ns"]
         if not entry["made"]:
             found.pop(name, None)
-            found[name] = Stub(name, entry["directory"], mtime, None)
+            found[name] = MadeMountpoint(name, entry["directory"], mtime, None)
         else:
             found[name] = found[name]._replace(after=mtime)
     return tuple(found.values())
 
 
-def _remove(root: int, stub: Stub) -> bool:
-    parent, _, name = stub.path.rpartition("/")
+def _remove(root: int, point: MadeMountpoint) -> bool:
+    parent, _, name = point.path.rpartition("/")
     try:
         fd = sys_.openat2(root, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -69,15 +69,15 @@ def _remove(root: int, stub: Stub) -> bool:
             return False
         raise
     try:
-        return _remove_empty(fd, name, stub)
+        return _remove_empty(fd, name, point)
     finally:
         os.close(fd)
 
 
-def _remove_empty(parent: int, name: str, stub: Stub) -> bool:
+def _remove_empty(parent: int, name: str, point: MadeMountpoint) -> bool:
     times = os.fstat(parent)
     try:
-        if stub.directory:
+        if point.directory:
             os.rmdir(name, dir_fd=parent)
         elif not _is_empty_file(parent, name):
             return False
@@ -87,8 +87,8 @@ def _remove_empty(parent: int, name: str, stub: Stub) -> bool:
         if error.errno in _GONE | _USED:
             return False
         raise
-    untouched = stub.after is None or times.st_mtime_ns == stub.after
-    os.utime(parent, ns=(times.st_atime_ns, stub.before if untouched else times.st_mtime_ns))
+    untouched = point.after is None or times.st_mtime_ns == point.after
+    os.utime(parent, ns=(times.st_atime_ns, point.before if untouched else times.st_mtime_ns))
     return True
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _ALL_SHARED = dict.fromkeys(NAMESPACES, "host")
 
 
-class TreeIsolation:
+class PlainChrootIsolation:
     """chroot(2) into a directory, with a supervisor for /proc and /dev."""
 
     def __init__(self, kind: Kind, *, cache: Path | None = None) -> None:

@@ -122,7 +122,7 @@ class Sandbox:
     cgroup_parent: str | None = None
     resources: Mapping[str, int | str] = field(default_factory=dict)
     scratch: str  # an existing private directory for files, sockets and bundles; the caller removes it
-    stubs: str | None = None  # file that records the mount points that are made in the root; see made_mountpoints
+    mountpoint_record: str | None = None  # file that notes the mount points made in the root; see made_mountpoints
 
 
 class Wanted(NamedTuple):

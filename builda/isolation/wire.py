@@ -153,7 +153,7 @@ def to_wire(process: Process, sandbox: Sandbox, checked: Checked, method: Method
         "shm_size": sandbox.shm_size,
         "new_proc_sys": method.new_proc_sys,
         "pivot": not sandbox.no_pivot,
-        "mountpoint_record": sandbox.stubs,
+        "mountpoint_record": sandbox.mountpoint_record,
         "args": process.args,
         "env": process.env,
         "cwd": process.cwd,

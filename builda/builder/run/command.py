@@ -105,7 +105,7 @@ def sandbox_of(
     users: Users | None = None,
     network: str,
     scratch: str,
-    stubs: str,
+    mountpoint_record: str,
     version: str,
 ) -> Sandbox:
     """Where it runs."""
@@ -129,7 +129,7 @@ def sandbox_of(
         cgroup_parent=options.cgroup_parent,
         resources=resources(options),
         scratch=scratch,
-        stubs=stubs,
+        mountpoint_record=mountpoint_record,
     )
 
 

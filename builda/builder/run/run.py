@@ -107,7 +107,7 @@ def _perform(
             users=users,
             network=network,
             scratch=_inner(place),
-            stubs=ctx.store.containers.path(container.id, "stubs"),
+            mountpoint_record=ctx.store.containers.path(container.id, "stubs"),
             version=ctx.version,
         )
 

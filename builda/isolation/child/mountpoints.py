@@ -14,12 +14,12 @@ from builda.linux import syscalls as sys_
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 
 
-class Places:
-    """Mount points below the directory descriptor `root`; those that have to be made are recorded in `stubs`."""
+class Mountpoints:
+    """Mount points below the directory descriptor `root`; those that have to be made are recorded in `record_path`."""
 
-    def __init__(self, root: int, stubs: str | None, record: int = -1) -> None:
+    def __init__(self, root: int, record_path: str | None, record: int = -1) -> None:
         self.root = root
-        self._stubs = stubs
+        self._record_path = record_path
         self._record = record
 
     def find(self, path: str) -> int | None:
@@ -83,7 +83,7 @@ class Places:
         try:
             if _exists(fd, name):
                 return
-            if self._stubs is not None and self._in_rootfs(parent):
+            if self._record_path is not None and self._in_rootfs(parent):
                 self._make_recorded(fd, path, name, directory)
             else:
                 _make(fd, name, directory)
@@ -97,8 +97,8 @@ class Places:
     def _make_recorded(self, parent: int, path: str, name: str, directory: bool) -> None:
         """Make it under a lock: of two runs in one container, exactly one makes and records each mount point."""
         if self._record < 0:
-            assert self._stubs is not None
-            self._record = open_record(self._stubs)
+            assert self._record_path is not None
+            self._record = open_record(self._record_path)
         _lock(self._record, os.F_LOCK)
         try:
             if not _exists(parent, name):
@@ -181,9 +181,9 @@ def _exists(parent: int, name: str) -> bool:
     return True
 
 
-def open_record(stubs: str) -> int:
+def open_record(record_path: str) -> int:
     """A descriptor for appending to the record of mount points."""
-    return os.open(stubs, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    return os.open(record_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
 def _relative(path: str) -> str:

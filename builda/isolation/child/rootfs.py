@@ -10,7 +10,7 @@ import errno
 import os
 
 from builda.isolation.child.failure import Failure, refused
-from builda.isolation.child.mountpoints import Places, open_record
+from builda.isolation.child.mountpoints import Mountpoints, open_record
 from builda.linux import detached
 from builda.linux import syscalls as sys_
 
@@ -63,13 +63,13 @@ class Tree:
     def __init__(self, wire: Wire, sources: Sources) -> None:
         self.scratch = _open_scratch(wire)
         self.root = _attach_root(self.scratch, sources.rootfs)
-        self.places = Places(self.root, wire["mountpoint_record"], sources.record)
+        self.mountpoints = Mountpoints(self.root, wire["mountpoint_record"], sources.record)
         self.dev = self.devpts = -1
 
     def prepare_for_runtime(self, wire: Wire, runtime: Runtime, sources: Sources) -> None:
         """Set up what an OCI runtime needs: mount points, the bundle, a /proc of this pid namespace, cgroup2."""
         for path, directory in runtime["mountpoints"]:
-            os.close(self.places.make(path, directory=directory))
+            os.close(self.mountpoints.make(path, directory=directory))
         for number, mount, bind in sources.handed:
             fd = self.part(_clone_new(_with_attributes(mount, wire["shows_devices"])) if bind is None else bind, mount)
             _make_place(self.scratch, f"mount-{number}", directory_wanted=_is_directory(fd))
@@ -129,7 +129,7 @@ class Tree:
         """Attach the detached mount `fd` at a path inside the root, which is made if missing. Closes `fd`."""
         if not target.strip("/."):
             raise Failure("InvalidValue", f"cannot mount over the root of the container: {target}")
-        place = self.places.make(target, directory=directory)
+        place = self.mountpoints.make(target, directory=directory)
         sys_.move_mount(fd, "", place, "", _ATTACH)
         os.close(place)
         os.close(fd)
@@ -175,7 +175,7 @@ class Tree:
 
     def _mount_cgroup(self) -> None:
         """Mount cgroups read-only if /sys/fs/cgroup exists. Builds rarely look at it, so no failure is an error."""
-        place = self.places.find("/sys/fs/cgroup")
+        place = self.mountpoints.find("/sys/fs/cgroup")
         if place is None:
             return
         try:
@@ -230,7 +230,7 @@ class Tree:
 
     def _make_readonly(self, paths: tuple[str, ...]) -> None:
         for path in paths:
-            place = self.places.find(path)
+            place = self.mountpoints.find(path)
             if place is None:
                 continue
             copy = sys_.open_tree(place, "", _COPY | sys_.AT_RECURSIVE)
@@ -242,7 +242,7 @@ class Tree:
     def _mask(self, paths: tuple[str, ...]) -> None:
         empty = -1
         for path in paths:
-            place = self.places.find(path)
+            place = self.mountpoints.find(path)
             if place is None:
                 continue
             if not _is_directory(place):

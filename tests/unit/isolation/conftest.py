@@ -49,7 +49,7 @@ class Box:
             masked_paths=MASKED_PATHS,
             readonly_paths=READONLY_PATHS,
             scratch="",
-            stubs=str(self.stubs),
+            mountpoint_record=str(self.stubs),
         )
 
     def run(self, *args: str, **changes: Any) -> int:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builda.isolation.child.mountpoints import Places, quote
-from builda.isolation.made_mountpoints import parse_stubs, remove_stubs
+from builda.isolation.child.mountpoints import Mountpoints, quote
+from builda.isolation.made_mountpoints import parse_record, remove_made
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Iterator[int]:
 
 
 def make(root: int, tmp_path: Path, *paths: str, directory: bool = True) -> None:
-    places = Places(root, str(tmp_path / "stubs"))
+    places = Mountpoints(root, str(tmp_path / "stubs"))
     for path in paths:
         os.close(places.make(path, directory=directory))
 
@@ -37,7 +37,7 @@ def test_paths_are_written_as_json(text: str) -> None:
 def test_paths_that_are_not_unicode_come_back() -> None:
     name = os.fsdecode(b"caf\xe9")
     line = f'{{"path":{quote(name)},"directory":true,"made":false,"mtime_ns":1}}\n'
-    assert parse_stubs(line.encode())[0].path == name
+    assert parse_record(line.encode())[0].path == name
 
 
 def test_nothing_is_recorded_for_what_exists(root: int, tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_many_runs_in_one_tree_make_and_record_each_once(root: int, tmp_path: Pa
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0, 0]
     rows = [json.loads(line) for line in (tmp_path / "stubs").read_text().splitlines()]
     assert len(rows) == 2 * 2 * 200
-    before = [stub.before for stub in parse_stubs((tmp_path / "stubs").read_bytes()) if stub.path.startswith("d0")]
-    assert len(remove_stubs(root, tmp_path / "stubs")) == 2 * 200
+    before = [stub.before for stub in parse_record((tmp_path / "stubs").read_bytes()) if stub.path.startswith("d0")]
+    assert len(remove_made(root, tmp_path / "stubs")) == 2 * 200
     assert os.listdir(tmp_path / "root") == ["etc"]
     assert before[0] == os.stat(tmp_path / "root").st_mtime_ns
 
@@ -80,7 +80,7 @@ def test_what_was_put_into_a_stub_keeps_it(root: int, tmp_path: Path) -> None:
     make(root, tmp_path, "/etc/file", "/etc/other", directory=False)
     (tmp_path / "root/a/b/kept").touch()
     (tmp_path / "root/etc/file").write_text("kept")
-    assert remove_stubs(root, tmp_path / "stubs") == ("etc/other", "c")
+    assert remove_made(root, tmp_path / "stubs") == ("etc/other", "c")
     assert (tmp_path / "root/a/b/kept").exists()
     assert (tmp_path / "root/etc/file").read_text() == "kept"
 
@@ -89,7 +89,7 @@ def test_a_stub_that_became_something_else_is_kept(root: int, tmp_path: Path) ->
     make(root, tmp_path, "/etc/file", directory=False)
     (tmp_path / "root/etc/file").unlink()
     (tmp_path / "root/etc/file").symlink_to("/nowhere")
-    assert remove_stubs(root, tmp_path / "stubs") == ()
+    assert remove_made(root, tmp_path / "stubs") == ()
     assert (tmp_path / "root/etc/file").is_symlink()
 
 
@@ -98,14 +98,14 @@ def test_a_parent_that_changed_otherwise_keeps_its_new_time(root: int, tmp_path:
     make(root, tmp_path, "/etc/file", directory=False)
     (tmp_path / "root/etc/new").touch()
     os.utime(tmp_path / "root/etc", (5, 5))
-    remove_stubs(root, tmp_path / "stubs")
+    remove_made(root, tmp_path / "stubs")
     assert (tmp_path / "root/etc").stat().st_mtime == 5
 
 
 def test_a_parent_that_only_held_stubs_has_its_old_time(root: int, tmp_path: Path) -> None:
     os.utime(tmp_path / "root/etc", (1, 1))
     make(root, tmp_path, "/etc/one", "/etc/two/three", directory=True)
-    remove_stubs(root, tmp_path / "stubs")
+    remove_made(root, tmp_path / "stubs")
     assert (tmp_path / "root/etc").stat().st_mtime == 1
 
 
@@ -118,12 +118,12 @@ def test_a_crash_after_any_line_is_cleaned_up(root: int, tmp_path: Path, kept: i
         if path not in made:
             os.rmdir(path, dir_fd=root)
     (tmp_path / "stubs").write_bytes(b"".join(lines[:kept]) + b'{"path":"cut sho')
-    remove_stubs(root, tmp_path / "stubs")
+    remove_made(root, tmp_path / "stubs")
     assert os.listdir(root) == ["etc"]
 
 
 def test_removing_twice_or_without_a_record_is_nothing(root: int, tmp_path: Path) -> None:
-    assert remove_stubs(root, tmp_path / "stubs") == ()
+    assert remove_made(root, tmp_path / "stubs") == ()
 
 
 def test_a_link_planted_meanwhile_does_not_lead_out(root: int, tmp_path: Path) -> None:
@@ -132,5 +132,5 @@ def test_a_link_planted_meanwhile_does_not_lead_out(root: int, tmp_path: Path) -
     os.rmdir("a", dir_fd=root)
     (tmp_path / "outside/b").mkdir(parents=True)
     (tmp_path / "root/a").symlink_to(tmp_path / "outside")
-    assert remove_stubs(root, tmp_path / "stubs") == ()
+    assert remove_made(root, tmp_path / "stubs") == ()
     assert (tmp_path / "outside/b").is_dir()

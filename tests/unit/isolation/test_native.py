@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from builda.errors import BuildaError, CommandFailed, InvalidValue, IsolationUnavailable, NotFound, Unsupported
-from builda.isolation.made_mountpoints import remove_stubs
+from builda.isolation.made_mountpoints import remove_made
 from builda.isolation.spec import Device, Rlimit, User
 from builda.linux import caps
 from builda.linux.mount import Mount
@@ -456,7 +456,7 @@ def test_the_old_root_is_out_of_reach(box: Any, no_pivot: bool) -> None:
     assert "/dev/vda" not in box.shell("cat /proc/self/mountinfo", no_pivot=no_pivot) or no_pivot
 
 
-# -- stubs
+# -- made mount points
 
 
 def test_mount_points_that_were_made_are_taken_away(box: Any, tmp_path: Path) -> None:
@@ -469,8 +469,8 @@ def test_mount_points_that_were_made_are_taken_away(box: Any, tmp_path: Path) ->
     box.shell("true", files={"/etc/hosts": b"", "/etc/resolv.conf": b"x"}, mounts=mounts)
     assert (box.rootfs / "etc/hosts").exists()
     root = os.open(box.rootfs, os.O_RDONLY)
-    removed = remove_stubs(root, box.stubs)
-    assert remove_stubs(root, box.stubs) == ()
+    removed = remove_made(root, box.stubs)
+    assert remove_made(root, box.stubs) == ()
     os.close(root)
     assert set(removed) == {"etc/hosts", "etc/resolv.conf", "proc", "sys", "dev", "srv", "srv/a", "srv/a/b", "tmp/x"}
     assert sorted(str(path.relative_to(box.rootfs)) for path in box.rootfs.rglob("*")) == before

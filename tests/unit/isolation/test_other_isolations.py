@@ -13,7 +13,7 @@ import pytest
 
 from builda.errors import CommandFailed, InvalidValue, IsolationUnavailable
 from builda.isolation import isolation_for
-from builda.isolation.made_mountpoints import remove_stubs
+from builda.isolation.made_mountpoints import remove_made
 from builda.isolation.oci_runtime import sweep_cgroups
 from builda.isolation.spec import Device, Rlimit, User
 from builda.linux.mount import Mount
@@ -84,7 +84,7 @@ def test_a_runtime_leaves_nothing(oci: Any) -> None:
     oci.shell("sleep 4720 & true", files={"/etc/resolv.conf": b""})
     assert (Path("/proc/self/mountinfo").read_text(), sorted(Path("/sys/fs/cgroup").glob("**/builda*"))) == before
     root = os.open(oci.rootfs, os.O_RDONLY)
-    assert set(remove_stubs(root, oci.stubs)) == {"proc", "etc/resolv.conf"}
+    assert set(remove_made(root, oci.stubs)) == {"proc", "etc/resolv.conf"}
     os.close(root)
     assert subprocess.run(["pgrep", "-f", "^sleep 4720"], check=False, stdout=subprocess.DEVNULL).returncode == 1
 
