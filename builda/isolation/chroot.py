@@ -44,7 +44,7 @@ def check_confinement(sandbox: Sandbox) -> None:
     """IsolationUnavailable if the sandbox asks for a network namespace or a cgroup of the command's own."""
     if sandbox.network == "none" or sandbox.network.startswith("ns:"):
         raise IsolationUnavailable(
-            f"chroot isolation has the caller's network: {sandbox.network}", hint="use --network host"
+            f"chroot isolation has no network but the caller's: {sandbox.network}", hint="use --network host"
         )
     if sandbox.resources or sandbox.cgroup_parent:
         raise IsolationUnavailable("chroot isolation has no resource limits", hint="use --isolation native")

@@ -253,7 +253,7 @@ def _checked_capabilities(names: tuple[str, ...]) -> int:
     lacking = caps.from_bits(wanted & ~held & ~caps.to_bits(caps.DEFAULT))
     if lacking and held & ~wanted:
         raise IsolationUnavailable(
-            f"this process does not have the capability itself: {lacking[0]}",
+            f"builda itself lacks the capability: {lacking[0]}",
             hint="in a pod, add it to the capabilities of the container",
         )
     return wanted

@@ -68,8 +68,8 @@ def served(lower: tuple[str, ...], options: tuple[str, ...]) -> Iterator[int]:
     if gone or status > _SIGNALLED:
         how = f"was ended by signal {status - _SIGNALLED}" if status > _SIGNALLED else f"failed: {words}"
         raise StoreUnavailable(
-            f"{KIND}, which showed the files of the container, {how}",
-            hint="what was written last may be lost: repeat the step",
+            f"{KIND}, which serves the files of the container, {how}",
+            hint="the last writes may be lost: repeat the step",
         )
 
 

@@ -224,7 +224,7 @@ def test_a_kill_leaves_nothing(by: dict[str, Builda], tmp_path: Path, victim: st
             assert running.returncode == -signal.SIGKILL
         else:
             assert running.returncode == 125
-            assert "fuse-overlayfs, which showed the files of the container, was ended by signal 9" in said
+            assert "fuse-overlayfs, which serves the files of the container, was ended by signal 9" in said
         found = builda("run", container, "sh", "-c", "ls -d /made*; touch /after; rm /after")
         assert found.split() == [f"/made-{each}" for each in range(number + 1)]
     assert ended(tmp_path)

@@ -213,8 +213,8 @@ class _Placing:
     def check(self, path: str, target: str, is_directory: bool) -> None:
         there = paths.lstat_in_root(self.root, path)
         if there is not None and stat.S_ISDIR(there.st_mode) != is_directory:
-            kinds = ("a directory", "not a directory") if is_directory else ("a file", "a directory")
-            raise InvalidValue(f"cannot mount {kinds[0]} on what is {kinds[1]} in the container: {target}")
+            kinds = ("a directory", "a file") if is_directory else ("a file", "a directory")
+            raise InvalidValue(f"cannot mount {kinds[0]} over {kinds[1]} in the container: {target}")
 
     def make(self, item: Item, name: str) -> bool:
         """Make the item in the directory aside; whether it is a directory."""

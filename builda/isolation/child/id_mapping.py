@@ -86,7 +86,7 @@ class Mapping:
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
         except OSError as error:
-            raise refused("enter the user namespace", error, "its map must have the ids 0") from error
+            raise refused("enter the user namespace", error, "its maps must contain the id 0") from error
         sys_.prctl(
             sys_.PR_SET_DUMPABLE, 1
         )  # a change of ids made it 0: this process could not open its own /proc files

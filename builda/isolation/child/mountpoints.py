@@ -38,8 +38,8 @@ class Mountpoints:
             fd = self._create(path, directory)
         elif directory != (os.fstat(fd).st_mode & 0o170000 == 0o040000):
             os.close(fd)
-            kinds = ("a directory", "not a directory") if directory else ("a file", "a directory")
-            raise Failure("InvalidValue", f"cannot mount {kinds[0]} on what is {kinds[1]} in the container: {path}")
+            kinds = ("a directory", "a file") if directory else ("a file", "a directory")
+            raise Failure("InvalidValue", f"cannot mount {kinds[0]} over {kinds[1]} in the container: {path}")
         return fd
 
     def _create(self, path: str, directory: bool) -> int:

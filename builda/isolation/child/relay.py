@@ -47,7 +47,9 @@ class Relay:
 
 def unavailable() -> Failure:
     """The failure that says that no such program is installed."""
-    return Failure("NetworkUnavailable", "cannot make a private network: neither pasta nor slirp4netns is here", _HINT)
+    return Failure(
+        "NetworkUnavailable", "cannot make a private network: neither pasta nor slirp4netns is installed", _HINT
+    )
 
 
 def _become(argv: tuple[str, ...], parent: int, start: int, ready: int, said: int) -> None:

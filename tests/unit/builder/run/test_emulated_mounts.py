@@ -415,7 +415,7 @@ def test_a_source_that_is_gone_is_named(snapshot: Snapshot) -> None:
     ("target", "message"),
     [
         ("/etc/hosts/token", "below what is not a directory in the container: /etc/hosts/token"),
-        ("/etc", "cannot mount a file on what is a directory in the container: /etc"),
+        ("/etc", "cannot mount a file over a directory in the container: /etc"),
         ("/loop/token", "too many levels"),
         ("/", "over the root"),
         ("/usr/..", "over the root"),
