@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from builda.errors import InvalidReference, Unsupported
+from builda.errors import InvalidReference, NotFound, Unsupported
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class FileTransport(NamedTuple):
     source: str  # classes of the module
     sink: str
     has_names: bool = True  # `:name` may follow the path
+    many_names: bool = False  # an image may have several there
     has_indexes: bool = True  # else only single images
     wants_oci: bool = False  # other programs find no image of Docker's format in it
     is_archive: bool = False  # one file that is written anew: an image gets the name that it was pushed by
@@ -40,6 +41,7 @@ FILES = {
             "dockerarchive",
             "DockerArchiveSource",
             "DockerArchiveSink",
+            many_names=True,
             has_indexes=False,
             is_archive=True,
         ),
@@ -124,6 +126,29 @@ def open_sink(location: Location) -> ImageSink:
     transport = FILES[location.transport]
     sink: ImageSink = _made(transport, transport.sink, location)
     return sink
+
+
+def locations_in(path: str) -> tuple[Location, ...]:
+    """The images in a file or directory of any of these transports, each by its place in it."""
+    from pathlib import Path
+
+    from builda.oci.manifest import MANIFEST_LIMIT
+    from builda.transfer import blobfile, layout
+    from builda.transfer.dockerarchive import entries_in
+    from builda.transfer.members import Members
+
+    if Path(path).is_dir():
+        if not Path(path, "oci-layout").exists():
+            return (Location("dir", path),)
+        index = blobfile.read_small(Path(path, "index.json"), MANIFEST_LIMIT)
+        return tuple(Location("oci", path, f"@{place}") for place in range(len(layout.entries_of(index, path))))
+    members = Members(path)
+    if "manifest.json" in members:
+        return tuple(Location("docker-archive", path, f"@{place}") for place in range(len(entries_in(path, members))))
+    if "index.json" not in members:
+        raise NotFound(f"not an archive of images: {path}", hint="it has neither manifest.json nor index.json")
+    entries = layout.entries_of(members.read("index.json", MANIFEST_LIMIT), path)
+    return tuple(Location("oci-archive", path, f"@{place}") for place in range(len(entries)))
 
 
 def _made(transport: FileTransport, kind: str, location: Location) -> Any:

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builda.builder.image.listmembers import Outside, Places, opened
@@ -18,7 +17,7 @@ from builda.oci.manifest import Index, parse
 from builda.oci.reference import Reference, in_store
 from builda.transfer.converting import Chosen, Recompressed, Retyped
 from builda.transfer.copy import copy_image
-from builda.transfer.locate import Location, parse_location
+from builda.transfer.locate import Location, locations_in, parse_location
 from builda.values import dataclass, field
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def _check(location: Location, options: CopyOptions) -> None:
     if options.select == "index-only" and (changes or location.in_store):
         where = "in the store" if location.in_store else "in another format or compression"
         raise InvalidValue(f"a list without its images cannot be {where}", hint="--all copies them, too")
-    if options.additional and not (location.in_registry or location.in_store or location.transport == "docker-archive"):
+    if options.additional and location.file is not None and not location.file.many_names:
         raise Unsupported(f"an image has one name in {location.transport}:", hint="copy it once for each name")
     if location.in_registry and Reference.parse(location.where).digest and options.additional:
         raise InvalidReference("what is pushed by its digest has no further names")
@@ -187,7 +186,7 @@ def load(ctx: Context, path: str, access: RegistryAccess) -> Iterator[Image]:
     from builda.builder.options import PullOptions
 
     with _readable_again(path) as file:
-        for location in _locations(file):
+        for location in locations_in(file):
             yield from_file(ctx, location, PullOptions(access=access))
 
 
@@ -203,26 +202,3 @@ def _readable_again(path: str) -> Iterator[str]:
         shutil.copyfileobj(pipe, file, 1 << 20)
         file.flush()
         yield file.name
-
-
-def _locations(path: str) -> tuple[Location, ...]:
-    """The images in a file or directory, each by its place."""
-    from builda.oci.manifest import MANIFEST_LIMIT
-    from builda.transfer import layout
-    from builda.transfer.dockerarchive import entries_in
-    from builda.transfer.members import Members
-
-    if os.path.isdir(path):
-        if not os.path.exists(f"{path}/oci-layout"):
-            return (Location("dir", path),)
-        from builda.transfer import blobfile
-
-        index = blobfile.read_small(Path(path, "index.json"), MANIFEST_LIMIT)
-        return tuple(Location("oci", path, f"@{place}") for place in range(len(layout.entries_of(index, path))))
-    members = Members(path)
-    if "manifest.json" in members:
-        return tuple(Location("docker-archive", path, f"@{place}") for place in range(len(entries_in(path, members))))
-    if "index.json" not in members:
-        raise NotFound(f"not an archive of images: {path}", hint="it has neither manifest.json nor index.json")
-    entries = layout.entries_of(members.read("index.json", MANIFEST_LIMIT), path)
-    return tuple(Location("oci-archive", path, f"@{place}") for place in range(len(entries)))
