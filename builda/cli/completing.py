@@ -52,6 +52,9 @@ OF_VERB: Mapping[tuple[str, str], str] = {
     ("containers", "--filter"): "ancestor= id= name=",
     ("from", "--format"): "oci docker",
     ("image-copy", "--format"): "oci v2s2",
+    ("image-sync", "--dest"): "docker dir",
+    ("image-sync", "--format"): "oci v2s2",
+    ("image-sync", "--src"): "docker dir yaml",
     ("images", "--filter"): (
         "after= before= containers= dangling= digest= id= intermediate= label= manifest= readonly= reference= since= "
         "until="

@@ -11,6 +11,7 @@ from builda.cli.output import print_json, print_line, print_table, print_templat
 from builda.cli.table import human_age, human_size
 from builda.cli.verb import verb
 from builda.errors import BuildaError, InvalidValue, Unsupported
+from builda.events import Warned
 from builda.oci.reference import in_store
 
 if TYPE_CHECKING:
@@ -473,12 +474,94 @@ def df(session: Session, *, json: bool) -> None:
     print_table(lines)
 
 
+@verb(
+    argument("source"),
+    argument("destination"),
+    text("--src", "-s", "kind", metavar="KIND", help="What SOURCE is: docker, dir or yaml."),
+    text("--dest", "-d", "place", metavar="KIND", help="What DESTINATION is: docker or dir."),
+    switch("--all", "-a", "every", help="Of a list, copy every image that it names."),
+    switch("--scoped", help="Call images by their whole names, with the registry."),
+    text("--append-suffix", metavar="TEXT", default="", help="Add this to every tag."),
+    switch("--dry-run", help="Print what would be copied, and copy nothing."),
+    switch("--keep-going", help="Go on after a failure."),
+    text("--format", "-f", metavar="FORMAT", help="Convert manifests to oci or v2s2."),
+    switch("--preserve-digests", help="Fail rather than change a digest."),
+    text("--digestfile", metavar="FILE", help="Write the digest and the name of each image into this file."),
+    text("--authfile", metavar="FILE", help="Take credentials from this file.  [env: REGISTRY_AUTH_FILE]"),
+    _sides(),
+    number("--retry-times", "--retry", "retry", help="Try again this often after a network failure.  [default: 3]"),
+    duration("--retry-delay", help="Wait this long between tries (default: longer each time)."),
+    switch("--quiet", "-q", help="Show no progress."),
+    _JSON,
+    groups.PLATFORM,
+    groups.SIGNATURES,
+    groups.SIGNING,
+    groups.HIDDEN,
+    name="image-sync",
+    interspersed=True,
+    example="builda image sync --src yaml --dest docker images.yaml registry.example.org/mirror",
+)
+def sync(session: Session, *, source: str, destination: str, json: bool, **values: Any) -> None:
+    """Copy many images: all tags of a repository, all images of a directory, or what a YAML file lists.
+
+    The file and the names at the destination are those of skopeo sync. Each source is printed with its destination.
+    """
+    from builda.builder.image import between, sync
+    from builda.builder.options import parse_format
+
+    kinds = values.pop("kind"), values.pop("place")
+    if kinds[0] not in ("docker", "dir", "yaml") or kinds[1] not in ("docker", "dir") or kinds == ("dir", "dir"):
+        raise InvalidValue("--src is docker, dir or yaml, --dest docker or dir, and one of them is not dir")
+    session.quiet = values.pop("quiet")
+    ctx, access = session.builder.context, _side(session, values, "src")
+    naming = sync.Naming(kinds[1], destination, values.pop("scoped"), values.pop("append_suffix"))
+    said, keeps, digestfile = values.pop("format"), values.pop("keep_going"), values.pop("digestfile")
+    options = between.CopyOptions(
+        platform=_platform(values),
+        select="all" if values.pop("every") else "one",
+        format=None if said is None else parse_format(said),
+        preserve_digests=values.pop("preserve_digests"),
+        destination=_side(session, values, "dest"),
+    )
+    jobs = tuple(
+        sync.from_file(ctx, source, access, naming)
+        if kinds[0] == "yaml"
+        else sync.from_directory(source, access, naming)
+        if kinds[0] == "dir"
+        else sync.from_registry(ctx, source, access, naming)
+    )
+    if values.pop("dry_run"):
+        _print_jobs([{"source": job.source, "destination": job.destination} for job in jobs], json)
+        return
+    rows, digests, failures = [], [], []
+    for job, result in sync.run(ctx, jobs, options, keep_going=keeps):
+        if isinstance(result, BuildaError):
+            failures.append(result)
+            session.emit(Warned(message=str(result), hint=result.hint))
+            continue
+        rows.append({"source": job.source, "destination": job.destination, "digest": str(result.digest)})
+        digests.append(f"{result.digest} {job.source.removeprefix('docker://')}\n")
+    _print_jobs(rows, json)
+    if digestfile is not None:
+        write_file(digestfile, "".join(digests))
+    if failures:
+        raise BuildaError(f"{len(failures)} of {len(jobs)} images were not copied: {failures[-1]}")
+
+
 listing = images.images._replace(name="image-list", example="builda image list --digests")
 pull = registry.pull._replace(name="image-pull", example="builda image pull docker.io/library/debian:bookworm")
 push = registry.push._replace(name="image-push", example="builda image push app:1 registry.example.org/app:1")
 rm = images.rmi._replace(name="image-rm", example="builda image rm app:1")
 tag = images.tag._replace(name="image-tag", example="builda image tag app:1 registry.example.org/app:1")
 untag = images.untag._replace(name="image-untag", example="builda image untag app:1 registry.example.org/app:1")
+
+
+def _print_jobs(rows: list[dict[str, str]], json: bool) -> None:
+    if json:
+        print_json(rows)
+        return
+    for row in rows:
+        print_line(f"{row['source']} -> {row['destination']}")
 
 
 def _compression(values: dict[str, Any]) -> tuple[Any, int | None]:
