@@ -33,7 +33,7 @@ def test_what_is_far_from_all_is_not_guessed(written: str) -> None:
 def test_verbs_of_others_say_what_to_do() -> None:
     assert "docker-archive:" in hints.of_verb("save", VERBS)
     assert "docker-archive:" in hints.of_verb("load", VERBS)
-    assert "History" in hints.of_verb("history", VERBS)
+    assert "builda image history" in hints.of_verb("history", VERBS)
     assert "builda copy" in hints.of_verb("cp", VERBS)
 
 
