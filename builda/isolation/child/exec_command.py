@@ -107,7 +107,9 @@ def _opened_directory(path: str) -> int:
     try:
         return sys_.openat2(root, path, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):  # EPERM: some pods filter the call
+        # EPERM: some pods filter the call. EAGAIN: the kernel does not resolve `..` behind an absolute link at the root
+        # of an overlay that was mounted detached, however often it is asked.
+        if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
             raise
         return _walked(root, path)
     finally:

@@ -309,6 +309,8 @@ class Supervisor:
         if parts[:1] == [b"task"]:
             del parts[:2]
         what = parts[0] if parts else b""
+        # The supervisor has the rights of builda: it must not open /proc/sys, its own memory or another process's
+        # descriptors for writing where the command could not.
         writing = bool(flags & _WRITING)
         if (writing or what in _GUARDED) and not self.is_inside(call, process):
             raise PermissionError(errno.EACCES, "")
@@ -466,7 +468,10 @@ def _string(memory: int, address: int) -> bytes | None:
 
 
 def _normal(path: bytes) -> bytes:
-    """An absolute path without empty parts and dots: `//proc/./self` is `/proc/self`. A slash at its end is kept."""
+    """An absolute path without empty parts and dots: `//proc/./self` is `/proc/self`. A slash at its end is kept.
+
+    Without this, `/proc/./PID/mem` would pass the checks below as no process's file.
+    """
     if b"//" not in path and b"/." not in path:
         return path
     parts = path.split(b"/")

@@ -159,7 +159,7 @@ def test_a_bridge_in_use_is_not_removed(box: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["table", "chain", "address"])
-def test_what_somebody_took_away_is_made_again(box: Any, server: int, lost: str) -> None:
+def test_rules_that_another_program_removed_are_made_again(box: Any, server: int, lost: str) -> None:
     box.shell("true", network="private")
     if lost == "address":
         subprocess.run(["ip", "addr", "flush", "dev", network.BRIDGE], check=True)
