@@ -31,8 +31,8 @@ def test_what_is_far_from_all_is_not_guessed(written: str) -> None:
 
 
 def test_verbs_of_others_say_what_to_do() -> None:
-    assert "docker-archive:" in hints.of_verb("save", VERBS)
-    assert "docker-archive:" in hints.of_verb("load", VERBS)
+    assert "builda image save" in hints.of_verb("save", VERBS)
+    assert "builda image load" in hints.of_verb("load", VERBS)
     assert "builda image history" in hints.of_verb("history", VERBS)
     assert "builda copy" in hints.of_verb("cp", VERBS)
 
@@ -52,7 +52,7 @@ def test_tables_of_hints_hold_no_names_that_builda_has() -> None:
         (["build", "--uts2000"], "see builda build --help"),
         (["run", "-d", "c", "true"], "builda builds images"),
         (["run", "--rm", "c", "true"], "builda rm CONTAINER removes it"),
-        (["images", "--tree"], "builda inspect IMAGE"),
+        (["images", "--tree"], "builda image tree IMAGE"),
         (["commit", "-m", "x"], "--history-comment"),
     ],
 )
