@@ -1,7 +1,7 @@
 """Builder: the primitives. Each takes a working container and a step, and returns the container as it is afterwards.
 
-Each is a module beside this one, imported when it is first used: `builda config` shall not pay for what `builda run`
-needs.
+Each is a function in a module of its own, imported when it is first used: `builda config` does not pay for what
+`builda run` needs.
 """
 
 from __future__ import annotations
@@ -106,12 +106,12 @@ class Builder:
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """The caller's environment, which commands see no more of than proxies and, on a terminal, TERM."""
+        """The caller's environment. Commands see its proxy variables and, on a terminal, TERM."""
         return self.context.environ
 
     @cached_property
     def defaults(self) -> RunOptions:
-        """How commands are run where nobody says otherwise: what the machine's and the user's files say."""
+        """Default options of commands, from containers.conf and mounts.conf."""
         from builda.plan import RunOptions
 
         return RunOptions() if self._defaults is None else self._defaults()
@@ -259,7 +259,7 @@ class Builder:
         remove(self.context, container)
 
     def prune(self, *, all_images: bool = False, force: bool = False, until: float | None = None) -> Removal:
-        """Remove what nothing needs, and what killed commands left, on disk and elsewhere on the machine.
+        """Remove what is not needed any more, and what killed commands left behind, on disk and elsewhere.
 
         Images without a name go, and with `all_images` those with names, unless a working container stands on them,
         which with `force` goes first. With `until`, seconds since the epoch, only images that were made, and caches

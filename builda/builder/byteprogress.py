@@ -1,4 +1,4 @@
-"""How far a copy or a layer is, for who watches: nothing in the first second, then ten times a second at most."""
+"""Progress of copies and layers in bytes: no events in the first second, then at most ten a second."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PERIOD = 0.1
 
 @contextmanager
 def moving(emit: Emit, work: Work, subject: str, total: Callable[[], int | None]) -> Iterator[Moved | None]:
-    """A function that is told of bytes that were moved, for the time of the block; None when nobody watches.
+    """A function to report moved bytes to, for the time of the block; None if no one listens to events.
 
     `subject` is what the user calls it. `total`, all bytes that there are, None if that is not known, is
     asked once it is needed.
@@ -36,7 +36,7 @@ def moving(emit: Emit, work: Work, subject: str, total: Callable[[], int | None]
 
 
 def words(paths: tuple[str, ...]) -> str:
-    """What several paths are called together: by the first of them."""
+    """Several paths in a few words: the first, and how many more."""
     first, *others = paths
     return f"{first} and {len(others)} more" if others else first
 

@@ -41,7 +41,7 @@ class Context:
     remote: Remote
     isolation: Callable[[RunOptions], Isolation]
     layers: Callable[[], Layers]  # the frozen layers that threads are storing; the pool is made when first needed
-    run_defaults: Callable[[], RunOptions]  # how commands run where nobody says otherwise: containers.conf
+    run_defaults: Callable[[], RunOptions]  # default options of commands, from containers.conf
     network: Network
     version: str
     configured_environ: Callable[[], Mapping[str, str]]  # what containers.conf adds below `environ`

@@ -69,7 +69,7 @@ def _from_container(ctx: Context, other: WorkingContainer, options: FromOptions)
         settle(ctx, current)
         if ctx.store.kind_of(current.snapshot).is_changed(current.snapshot, current.top):
             raise InvalidValue(
-                f"working container has changes that are no layer yet: {other.name}",
+                f"working container has changes that are not in a layer: {other.name}",
                 hint="run, copy and add make layers with --layer",
             )
     image = None if current.image_digest is None else ctx.store.image(str(current.image_digest))

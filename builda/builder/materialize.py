@@ -1,4 +1,4 @@
-"""A tree for a working container that was composed so far: the first command, mount or look at its files wants one."""
+"""Make a tree for a working container whose layers are lists: the first command or mount needs one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def treed(ctx: Context, container: WorkingContainer) -> WorkingContainer:
-    """The container, whose tree lock the caller has, with a tree; IsolationUnavailable where there can be none."""
+    """The container with a tree; IsolationUnavailable if the store can have none. The caller holds its tree lock."""
     store = ctx.store
     if not store.is_list(container.snapshot):
         return container
@@ -44,7 +44,7 @@ def treed(ctx: Context, container: WorkingContainer) -> WorkingContainer:
 
 
 def with_tree(ctx: Context, container: WorkingContainer) -> WorkingContainer:
-    """The same for a caller who does not have the tree lock."""
+    """As `treed`, and takes the tree lock."""
     if not ctx.store.is_list(container.snapshot):
         return container
     with occupied(ctx, container) as current:
@@ -52,7 +52,7 @@ def with_tree(ctx: Context, container: WorkingContainer) -> WorkingContainer:
 
 
 def _quietly(emit: Emit) -> Emit:
-    """The same without progress: the caller asked for something else, whose output is its own."""
+    """`emit` without the progress of blobs, which would mix with the output of the command that was asked for."""
     return lambda event: None if isinstance(event, BlobProgress) else emit(event)
 
 
@@ -77,7 +77,7 @@ def _unpacked(
 
 
 def _fill(store: Store, key: str, composed: str) -> None:
-    """The tree `key` has the changes that the list `composed` records, by way of their archive."""
+    """Unpack the changes in the list `composed` into the tree `key`."""
     from concurrent.futures import ThreadPoolExecutor
 
     from builda.fs.layer import AS_IS

@@ -37,14 +37,14 @@ def viewed(ctx: Context, image: Image) -> Iterator[tuple[Mount, ...]]:
 
 @contextmanager
 def opened(ctx: Context, container: WorkingContainer) -> Iterator[tuple[int, WorkingContainer]]:
-    """The working tree's root, changed by nobody else during the block, and the record as it is at its beginning."""
+    """A descriptor of the working tree's root, and the record; the tree is locked during the block."""
     with occupied(ctx, container) as current, opened_alone(ctx, current) as found:
         yield found
 
 
 @contextmanager
 def opened_alone(ctx: Context, container: WorkingContainer) -> Iterator[tuple[int, WorkingContainer]]:
-    """The same for a caller who has the tree's lock."""
+    """As `opened`, for a caller that holds the tree's lock."""
     from builda.builder.materialize import treed
     from builda.builder.mountpoint_cleanup import settle
 
@@ -90,7 +90,7 @@ def umount(ctx: Context, container: WorkingContainer) -> bool:
             return False
         was_mounted = is_mounted(current.mount_point)
         detach(current.mount_point)
-        with suppress(OSError):  # a directory that somebody stands in goes with the next prune
+        with suppress(OSError):  # busy if a process has it as its directory; the next prune removes it
             os.rmdir(current.mount_point)
         _note(ctx, current, None)
         return was_mounted

@@ -1,4 +1,4 @@
-"""What a run had to put into the root file system, taken away again: nothing of it reaches an image."""
+"""Remove the mount points that a run made in the root file system, so that no image contains them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def settle(ctx: Context, container: WorkingContainer) -> None:
     """Take away the mount points that a run, perhaps a killed one, had to make in the root file system.
 
-    Where nothing is mounted it is all that the run was given.
+    If nothing can be mounted, remove all that was put into the tree instead of mounts.
     """
     from builda.isolation.made_mountpoints import parse_record, remove_made
 
@@ -32,7 +32,7 @@ def settle(ctx: Context, container: WorkingContainer) -> None:
     with mounted(mounts) as root:
         remove_made(root, record)
     (tree,) = mounts
-    if tree.type != "bind":  # nobody has it mounted now, so its upper directory may be changed
+    if tree.type != "bind":  # it is not mounted, so its upper directory may be changed
         for parent in sorted({os.path.dirname(point.path) for point in made}, key=len, reverse=True):
             _forget_copy(ctx.store.kind_of(container.snapshot).upper(container.snapshot), tree.lower, parent.strip("/"))
 
@@ -52,7 +52,7 @@ def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:
 
 
 def _forget_one(upper: int, head: str, name: str, below: str) -> bool:
-    """Whether the directory was a mere copy, and is gone. Links that were put on the way lead nowhere."""
+    """Remove a directory that is a mere copy; whether it was one. Links in the path are not followed."""
     from builda.fs.paths import directory_at
 
     with directory_at(upper, head) as parent:
@@ -68,13 +68,13 @@ def _forget_one(upper: int, head: str, name: str, below: str) -> bool:
 
 
 def _is_said(path: str) -> bool:
-    """Whether a layer has the path, or a file that says that it is deleted."""
+    """Whether a layer has the path, or a whiteout of it."""
     head, name = os.path.split(path)
     return os.path.lexists(path) or os.path.lexists(f"{head}/.wh.{name}")
 
 
 def _is_mere_copy(here: int, below: str) -> bool:
-    """Whether an empty directory of the upper layer says nothing that the one below does not say."""
+    """Whether an empty directory of the upper layer is the same as the one below it."""
     from builda.fs.xattrs import recorded
 
     try:

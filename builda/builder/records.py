@@ -1,4 +1,4 @@
-"""What primitives note in a working container's record: configuration, times and history. No file is touched."""
+"""Edits of a working container's record: configuration, times and history. No file is touched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def timestamp(seconds: float) -> str:
 def remembered(
     ctx: Context, container: WorkingContainer, created_by: str | None, comment: str | None = None
 ) -> WorkingContainer:
-    """The container as recorded now, with one more history entry when there is something to say."""
+    """The container as recorded now, with one more history entry if `created_by` is given."""
     if created_by is None:
         return ctx.store.containers.load(container.id)
     with ctx.store.containers.locked(container) as current:

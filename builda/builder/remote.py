@@ -1,6 +1,6 @@
-"""What the builder needs from outside the store, and from nothing else: images and URLs.
+"""The interface to what is outside the store: images in registries and files, and URLs.
 
-`api.open_builder` gives one that speaks to registries; tests give their own.
+`api.Registries` implements it for builda, tests implement their own.
 """
 
 from __future__ import annotations

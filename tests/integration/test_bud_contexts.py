@@ -136,7 +136,7 @@ def test_a_git_server_is_asked_for_one_commit(builda: Builda, tree: Path, tmp_pa
         ("?commit=abcdef0123", "no such reference in the repository"),
         ("?branch=main&commit=abcdef0123", "commit does not match the checksum"),
         ("?commit=xyz", "not the digest of a commit: xyz"),
-        ("?nope=1", "git URL asks for what is not known: nope"),
+        ("?nope=1", "unknown parameter of a git URL: nope"),
         ("?branch=main&tag=v1", "names more than one reference"),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_container_with_changes_that_are_no_layer_is_no_beginning(builda: Buil
     first = builda("from", base)
     builda("run", first, "--", "touch", "/file")
     said = builda.fails("from", f"container:{first}")
-    assert "has changes that are no layer yet" in said
+    assert "has changes that are not in a layer" in said
     assert "--layer" in said
     assert builda("containers", "--quiet", "--noheading").count("\n") == 0
 

@@ -115,7 +115,7 @@ def test_a_container_begins_where_another_stands(plain: Plain) -> None:
         plain("run", plain("from", f"container:{container}"), "--", "sh", "-c", "cat /a; ls /etc/group || true") == "a"
     )
     plain("run", container, "--", "touch", "/b")
-    assert "changes that are no layer yet" in plain.builda.fails(
+    assert "changes that are not in a layer" in plain.builda.fails(
         "--storage-driver", "plain", "from", f"container:{container}"
     )
 

@@ -92,7 +92,7 @@ def test_a_container_keeps_the_map_for_its_commands(builda: Builda, base: str) -
     assert "uid 70000 is not in this user namespace, which has 0-65535" in told
     for kind in ("oci", "chroot"):
         told = builda.fails("run", "--isolation", kind, container, "true")
-        assert f"isolation {kind} gives a command no ids of its own" in told
+        assert f"isolation {kind} cannot map the ids of a command" in told
 
 
 def test_a_global_map_is_for_those_who_are_told_nothing_else(builda: Builda, base: str) -> None:
@@ -140,8 +140,8 @@ try --userns private
 c=$(builda from --group-add keep-groups $image)
 builda run $c id -u
 """
-REAL_ROOT = "only real root can give a command other ids"
-SHARED = "a command shares the namespaces of its caller here"
+REAL_ROOT = "only real root can map the ids of a command"
+SHARED = "a command cannot have a user namespace of its own here"
 
 
 @needs.program("crun", "runc")
@@ -180,7 +180,7 @@ def refused(user: Rootless, busybox: Path) -> None:
     readable.write_bytes(busybox.read_bytes())
     user("pull", "-q", f"oci-archive:{readable}:busybox")
     told = user.fails("from", *MAP, user("images", "-q").split()[0])
-    assert "only real root can give a command other ids" in told
+    assert "only real root can map the ids of a command" in told
     assert user("containers", "-q") == ""
 
 
@@ -324,7 +324,7 @@ def test_a_store_without_mapped_mounts_is_named_before_anything_is_done(
     with overlay_over(builda.root):
         for words in (("from", *MAP, base), ("bud", *MAP, context)):
             told = builda.fails("--storage-driver", "plain", *words)
-            assert "a command can have no other ids with this store: cannot map the ids of" in told
+            assert "ids cannot be mapped with this store: cannot map the ids of" in told
             assert "id-mapped mounts (Linux 5.19: ext4, xfs, btrfs; 6.3: tmpfs)" in told
         assert builda("containers", "-q") == ""
 

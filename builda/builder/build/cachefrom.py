@@ -1,8 +1,8 @@
-"""Remembered steps of other stores, which a registry holds: looked up in one request, their layers fetched when used.
+"""The build cache in a registry: other stores' remembered steps. One request finds them; layers are fetched on use.
 
-Whatever is wrong with such a cache is a warning: the build goes on as if it did not exist. What it says is checked like
-an image is: sizes, digests, and the DiffID when a layer is unpacked. Who may write it decides what builds contain, as
-who may push a base image does.
+A cache that cannot be used is a warning, and the build goes on without it. Its content is verified as an image's is:
+sizes, digests, and the DiffID when a layer is unpacked. Trust is the same as for a base image: everyone who may push to
+the repository decides what builds contain.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePlace:
-    """A repository for remembered steps; without a tag it is derived from the target."""
+    """A repository for remembered steps. Without `tag`, the tag is derived from platform and target."""
 
     registry: str
     repository: str
@@ -41,14 +41,14 @@ class CachePlace:
     ignore_error: bool = False  # of --cache-to: a failing push is a warning
 
     def reference(self, target: str) -> Reference:
-        """Where the steps of builds of `target` are."""
+        """The reference that holds the steps of builds of `target`."""
         from builda.oci.reference import Reference
 
         return Reference(self.registry, self.repository, self.tag or f"builda-cache-{target}")
 
 
 class ImportedSteps:
-    """The steps that the registries know. Threads may share it; nothing is asked before the first look-up."""
+    """The remembered steps of several registries, which are asked at the first look-up. Threads may share it."""
 
     def __init__(self, ctx: Context, references: tuple[Reference, ...], access: RegistryAccess) -> None:
         self._ctx = ctx
@@ -59,9 +59,9 @@ class ImportedSteps:
         self._sources: dict[Digest, ImageSource] = {}
 
     def find(self, key: Digest, below: tuple[Digest, ...] | None, oldest: float) -> CachedStep | None:
-        """What is known of `key` where the layers `below` (their DiffIDs; None: not all known) lie under it.
+        """The step with this key, made on layers with the DiffIDs `below` (None: not all known); None if there is none.
 
-        A layer that was made on other layers is none: what it holds is only the difference from those.
+        A layer that was made on other layers does not count: it holds the difference from those.
         """
         for step in self._known().get(key, ()):
             if step.created < oldest:
@@ -73,7 +73,7 @@ class ImportedSteps:
         return None
 
     def source(self, layer: Descriptor) -> ImageSource:
-        """Where the layer of a step that was found is fetched from."""
+        """The registry that has the layer of a step that was found."""
         return self._sources[layer.digest]
 
     def _known(self) -> Mapping[Digest, list[CachedStep]]:
@@ -100,7 +100,7 @@ class ImportedSteps:
 
 
 def read_steps(source: ImageSource) -> tuple[CachedStep, ...]:
-    """The steps of the cache that `source` names; CorruptContent when it is none."""
+    """The steps in the cache at `source`; CorruptContent if it is something else."""
     from builda.oci.manifest import parse
     from builda.oci.stepcache import from_manifest
 
@@ -123,7 +123,7 @@ def fetched(
     """The layers, each with its snapshot: those that have none here are fetched and unpacked.
 
     `base` is the snapshot under them all and `below` its DiffIDs; they become trees, or lists.
-    LayerLost when one is not to be had as promised.
+    LayerLost if a layer is missing or not what the cache promised.
     """
     done: list[Layer] = []
     diff_ids: tuple[Digest, ...] | None = below
@@ -145,7 +145,7 @@ def fetched(
 
 
 def _no_chain(parent: str | None, diff_id: Digest) -> Digest:
-    """What a layer is found under whose ChainID is not known, as a layer below has no DiffID yet: by no image."""
+    """A stand-in for the ChainID of a layer above one without a DiffID. No image has it, so none finds the layer."""
     return Digest.of(f"{parent} {diff_id}".encode())
 
 

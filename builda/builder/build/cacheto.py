@@ -1,7 +1,7 @@
-"""`--cache-to`: what a build's steps led to, pushed to a registry for other stores, beside what is there already.
+"""`--cache-to`: push the results of a build's steps to a registry, beside the steps that are there already.
 
-Steps of every stage go, as a store that finds only those of the last one would run the others again. Of two builds that
-push at once the later one wins, and the steps of the other are merely done once more.
+Steps of all stages are pushed: a store that finds only the last stage's would run the others again. If two builds push
+at the same time, the later one wins, and the other's steps are performed once more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Remembered(NamedTuple):
-    """A step that a build did or found: all layers up to its own, above a base with the DiffIDs `below`."""
+    """A step that a build performed or found: all layers up to its own, on a base with the DiffIDs `below`."""
 
     key: Digest
     created: float
@@ -39,7 +39,7 @@ class Remembered(NamedTuple):
 
 
 class Export(NamedTuple):
-    """All that is to be pushed after a build."""
+    """What is pushed after a build."""
 
     target: str  # what the tag is derived from
     steps: tuple[Remembered, ...]
@@ -48,7 +48,7 @@ class Export(NamedTuple):
 
 
 def push_cache(ctx: Context, export: Export, place: CachePlace, access: RegistryAccess) -> None:
-    """The steps can be found at `place`; RegistryError when it does not take them, unless that is to be ignored."""
+    """Push the steps to `place`. RegistryError if it refuses them, or a warning with `ignore_error`."""
     reference = place.reference(export.target)
     try:
         _push(ctx, export, reference, access)
@@ -75,7 +75,7 @@ def _push(ctx: Context, export: Export, reference: Reference, access: RegistryAc
 
 
 def _cached_steps(ctx: Context, export: Export) -> dict[Digest, CachedStep]:
-    """The steps as others shall find them; waits for the threads that make their layers."""
+    """The steps in the form of the cache; waits for the threads that make their layers."""
     found: dict[Digest, CachedStep] = {}
     for step in export.steps:
         below = step.below
@@ -102,7 +102,7 @@ def _stored(ctx: Context, export: Export, layer: Layer) -> tuple[Descriptor | No
 
 
 def _present(ctx: Context, reference: Reference, access: RegistryAccess) -> dict[Digest, CachedStep]:
-    """The steps that are there already; those of a damaged cache are replaced."""
+    """The steps that the registry has already; none if the cache there is damaged, which is a warning."""
     try:
         return {step.key: step for step in read_steps(ctx.remote.source(reference, access))}
     except NotFound:
@@ -131,7 +131,7 @@ def _put_layer(ctx: Context, export: Export, sink: ImageSink, layer: Descriptor)
 
 
 def _source_of(ctx: Context, export: Export, layer: Descriptor) -> ImageSource:
-    """The store, or where the layer was found: on the same registry it is mounted from there and never sent."""
+    """The store if it has the layer, else the registry it was found in, which can mount it without sending it."""
     if ctx.store.blobs.has(layer.digest):
         from builda.transfer.stored import BlobsSource
 

@@ -67,8 +67,10 @@ def execute(ctx: Context, plan: Plan, options: ExecuteOptions) -> Built:
 
 
 def _composes(ctx: Context, plan: Plan, options: ExecuteOptions) -> bool:
-    """Whether the build makes its layers without trees: it runs nothing, nobody wants to see its files, and trees would
-    have to be unpacked first."""
+    """Whether the build makes its layers as lists, without trees.
+
+    It does if it runs no command, needs no file system afterwards, and trees would first have to be unpacked.
+    """
     if not ctx.store.driver.has_trees:
         return True
     if not ctx.store.composes or options.commit.squash or first_run(plan) is not None:
@@ -93,7 +95,7 @@ def _try(ctx: Context, plan: Plan, options: ExecuteOptions, imported: ImportedSt
 
 
 def _imported(ctx: Context, plan: Plan, options: ExecuteOptions) -> ImportedSteps | None:
-    """The steps that registries know; None if none is to be asked."""
+    """The caches of --cache-from; None without any."""
     if not (options.cache_from and options.cache and options.layers):
         return None
     from builda.builder.build.cachefrom import ImportedSteps
@@ -103,7 +105,7 @@ def _imported(ctx: Context, plan: Plan, options: ExecuteOptions) -> ImportedStep
 
 
 def _cache_target(plan: Plan, options: ExecuteOptions) -> str:
-    """What the tag of a cache is derived from: the platform, and the target where it has a name."""
+    """What the tag of a cache is derived from: the platform, and the name of the target if it has one."""
     platform, name = options.pull.platform or machine_platform(), plan.stages[plan.target].name
     words = [platform.os, platform.architecture, platform.variant, name]
     return "-".join(word for word in words if word)[:100]
@@ -203,13 +205,13 @@ class _Execution:
         )
 
     def _show(self, event: Event) -> None:
-        """Pass an event on; a download or a long copy ends here if all is to end."""
+        """Pass an event on. Progress of a download or copy raises Stopped here if the build is to end."""
         if isinstance(event, BlobProgress | WorkProgress):
             self._stop.check()
         self._tails.show(event)
 
     def _performer(self) -> Performer:
-        """Made when something is not found: a build that finds all need not import it."""
+        """The Performer, made at the first miss: a build that finds every step does not import it."""
         with self._lock:
             if self._made is None:
                 from builda.builder.build.perform import Performer
@@ -226,7 +228,7 @@ class _Execution:
             return self._made
 
     def _export(self) -> Export:
-        """All that the steps led to."""
+        """The results of all steps, for `cacheto`."""
         from builda.builder.build.cacheto import Export
         from builda.builder.image.layers import LayerOptions
 

@@ -1,7 +1,7 @@
-"""Step keys: what a step's result is remembered under (design.md section 4).
+"""Step keys: the names under which results are remembered.
 
-`key = sha256(canonical(parent, step, inputs))`. Where a step was written and how it is displayed are no part of it:
-those fields are left out of comparison by the steps themselves, and so are they here. Secrets never come near.
+`key = sha256(canonical(parent, step, inputs))`. Place and text of a step are not part of it: the steps
+leave these fields out of comparison, and so does the key. No secret is part of a key.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def base_key(base: str, platform: Platform, options: ExecuteOptions, said: RunOp
 
 
 def run_identity(options: RunOptions) -> RunOptions:
-    """The options that may change what a command does to files; all others as if nothing was said of them."""
+    """The options that may change what a command does to files; the others have their defaults."""
     return replace(options, **{name: getattr(NO_OPTIONS, name) for name in _NOT_IN_KEYS})
 
 
 def keyed(step: Run | Copy | MakeDirectory) -> Step:
-    """The step as it counts for its key: without what only history shows, and without proxies."""
+    """The step as its key contains it: without `created_by`, which only history shows, and without proxies."""
     plain = replace(step, created_by=None)
     if isinstance(plain, Run):
         return replace(plain, env=tuple(pair for pair in plain.env if pair[0] not in PROXIES))
@@ -111,7 +111,7 @@ def image_key(parent: Digest, options: CommitOptions, said: Mapping[str, object]
 
 
 def canonical(value: object) -> bytes:
-    """The one JSON text of a value: sorted keys, no spaces, dataclasses with their type and compared fields."""
+    """A value as JSON in one form: sorted keys, no spaces, dataclasses with type name and compared fields."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
         "utf-8", "surrogateescape"
     )

@@ -1,7 +1,6 @@
-"""The last lines of what each stage's command wrote, for the error of a command that fails.
+"""The last output lines of each stage's command, for the error if the command fails.
 
-A terminal or log that has just shown them needs no second copy: lines are given back only when they were hidden, or
-when something else was written in between.
+They are repeated only if the user has not just seen them: if the stream is hidden, or other output came in between.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b-\x1f\
 
 
 class Tails:
-    """Passes events on to `emit` and remembers; `hidden` names the streams that nobody shows. For many threads."""
+    """Passes events on to `emit` and keeps last lines. `hidden` streams are not shown. Threads may share it."""
 
     def __init__(self, emit: Emit, *, hidden: frozenset[str]) -> None:
         self._emit = emit
@@ -39,7 +38,7 @@ class Tails:
         self._emit(event)
 
     def of(self, stage: str | None) -> tuple[str, ...]:
-        """The last lines of a stage's running command; none when whoever reads the error has them before the eyes."""
+        """The last lines of a stage's command; none if they are what the user saw last."""
         with self._lock:
             lines = self._lines.get(stage, deque())
             return _readable(lines) if stage in self._unseen else ()
@@ -71,7 +70,7 @@ class Tails:
 
 
 def _readable(lines: deque[bytes]) -> tuple[str, ...]:
-    """The lines as text, without colours and what a carriage return overwrote."""
+    """The lines as text, without escape sequences and without what a carriage return overwrote."""
     texts = [line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace") for line in lines]
     if texts and not texts[-1]:
         texts.pop()

@@ -1,4 +1,4 @@
-"""What is not remembered is performed: in a working container of the stage, frozen as a layer, and remembered.
+"""Perform the steps that are not remembered, each in the working container of its stage, and freeze the results.
 
 A stage has a container only once something has to be done in it, or is copied from it. Layers that only a registry or a
 blob holds are unpacked at that moment.
@@ -63,7 +63,7 @@ class Performer:
             remove(self._ctx, container)
 
     def has(self, index: int) -> bool:
-        """Whether something was done in the stage."""
+        """Whether the stage has a working container."""
         return index in self._containers
 
     def container(self, index: int) -> WorkingContainer:
@@ -74,14 +74,14 @@ class Performer:
             return self._containers[index]
 
     def update(self, index: int) -> None:
-        """The stage's container has the configuration, the layers and the history of its tip."""
+        """Write the configuration, layers and history of the stage's tip into its container's record."""
         tip = self._tips[index]
         with self._ctx.store.containers.locked(self.container(index)) as current:
             updated = replace(current, config=tip.config, layers=tip.frozen(), history=tip.history)
             self._containers[index] = self._ctx.store.update(updated)
 
     def perform(self, index: int, step: Run | Copy | MakeDirectory, inputs: StepInputs) -> Digest | None:
-        """Do what the step says, by the primitive that verbs use; the digest of what a copy copied."""
+        """Perform the step with the primitive that verbs use; the content digest of a copy."""
         container = self.container(index)
         given = replace(self._options.inputs, stages=_Lazily(self, self._tips))
         plain = replace(step, created_by=None)  # history is written when it is known whether there is a layer
@@ -101,7 +101,7 @@ class Performer:
         return None
 
     def freeze(self, index: int, created_by: str | None, moment: str) -> Content:
-        """Close what was changed in the stage as a layer of its tip; what that is. `moment` goes into the history."""
+        """Freeze what was changed in the stage as a layer of its tip; the layer. `moment` goes into the history."""
         tip, store = self._tips[index], self._ctx.store
         with store.containers.locked(self._containers[index]) as current:
             before = tip.top
@@ -172,7 +172,7 @@ class Performer:
         return store.create_container(made, name=None, prefix="build-working-container")
 
     def _fetch(self, tip: Tip) -> None:
-        """Unpack the layers that are no snapshots of this store: something stands on them now."""
+        """Unpack the layers of the tip that have no snapshot here, as a working container needs them now."""
         if tip.is_here:
             return
         store = self._ctx.store

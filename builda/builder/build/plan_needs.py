@@ -1,4 +1,4 @@
-"""What a plan needs, told before anything of it is done: trees to run commands in, or only lists of files."""
+"""What a plan needs, checked before it is performed: can its commands run here, and does it need trees?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_runs(plan: Plan) -> None:
-    """Every command of the plan can run on this machine; ContainerfileError at the first that cannot."""
+    """ContainerfileError for the first command that is for another processor, without an emulator for it."""
     here = machine_platform()
     for index in plan.needed():
         stage = plan.stages[index]
@@ -38,7 +38,7 @@ def check_runs(plan: Plan) -> None:
 
 
 def check_no_runs(ctx: Context, plan: Plan) -> None:
-    """ContainerfileError for the first command that a build would run, where the store can run none."""
+    """ContainerfileError for the plan's first command if the store has no trees to run commands in."""
     if ctx.store.driver.has_trees:
         return
     found = first_run(plan)
@@ -56,7 +56,7 @@ def check_no_runs(ctx: Context, plan: Plan) -> None:
 
 
 def first_run(plan: Plan) -> Run | None:
-    """The first command that a build runs, with a place; None when it runs none."""
+    """The first command of the plan, with its place; None if there is none."""
     for index in plan.needed():
         stage = plan.stages[index]
         for step in stage.steps:
@@ -66,7 +66,7 @@ def first_run(plan: Plan) -> Run | None:
 
 
 def is_unpacked(store: Store, plan: Plan) -> bool:
-    """Whether the plan takes images, and trees on all of them cost no unpacking."""
+    """Whether the plan uses images, and all of them are unpacked already."""
     names = set()
     for index in plan.needed():
         stage = plan.stages[index]

@@ -1,4 +1,4 @@
-"""A plan for people: stages, what they stand on, and their steps as primitives, each with its place."""
+"""A plan as text for people: stages with their bases, and steps as primitives, each with its place."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _place(at: Location | None) -> str:
 
 
 def _shown(plan: Plan, step: Step) -> tuple[str, str]:
-    """The primitive and what it is given."""
+    """A step as one line: the primitive and its arguments."""
     match step:
         case Run():
             return "run", _line(" ".join((*_mounts(plan, step), shlex.join(step.args))))
@@ -78,7 +78,7 @@ def _mounts(plan: Plan, step: Run) -> Iterator[str]:
 
 
 def _origin(plan: Plan, source: Source) -> str | None:
-    """Whose files a step takes; None for the context's."""
+    """The source of a step's files in words; None for the build context."""
     match source:
         case Context():
             return None

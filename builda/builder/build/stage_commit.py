@@ -66,7 +66,7 @@ class StageCommits:
         return image, False
 
     def _is_base(self) -> bool:
-        """Whether the result is the base image itself, as in Buildah: nothing is done with it, nor said of it."""
+        """Whether the result is the base image itself, as in Buildah: no step, and no option changes the image."""
         stage = self._plan.stages[self._plan.target]
         options = self._options.commit
         plain = CommitOptions(
@@ -78,7 +78,7 @@ class StageCommits:
         return isinstance(stage.base, FromImage) and not stage.steps and options == plain
 
     def _key(self, tip: Tip, options: CommitOptions) -> Digest:
-        """What the image follows from: the last step, what the commit adds, and what is only written in it."""
+        """The key of the image: of the last step, the options of the commit, and what only the history contains."""
         history = (*(layer.history for layer in tip.layers), *tip.history)
         said = {
             "format": self._options.format,

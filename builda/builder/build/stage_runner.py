@@ -124,7 +124,7 @@ class StageRunner:
         return below and instructions(self._plan.stages[index]) > 1
 
     def _save(self, index: int) -> None:
-        """Make an image of a finished stage if that is asked for."""
+        """Make an image of a finished stage if --save-stages asks for it."""
         wanted = self._options.stage_images
         if wanted is None or not self._is_saved(index):
             return

@@ -18,14 +18,14 @@ BASE_LABEL = "io.buildah.stage.base"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageImages:
-    """How the stages that a build needs are kept as images. These have no names; the target's is as ever."""
+    """How intermediate stages are kept as images, which have no names. The target's image is not affected."""
 
     labelled: bool = False  # every stage with instructions, the target too, says its name and its base in labels
     labels: tuple[tuple[str, str], ...] = ()  # of the kept images only; those of the stage win
 
 
 def stage_labels(name: str, base: str) -> Configure:
-    """The LABEL instruction, as the first of a stage, that says the stage's name and its base."""
+    """The LABEL instruction with a stage's name and base, to be its first."""
     return Configure(
         edits=(SetLabel(NAME_LABEL, name), SetLabel(BASE_LABEL, base)),
         created_by=f'LABEL "{NAME_LABEL}"="{name}" "{BASE_LABEL}"="{base}"',
@@ -33,6 +33,6 @@ def stage_labels(name: str, base: str) -> Configure:
 
 
 def stage_commit(wanted: StageImages, options: CommitOptions, config: ImageConfig) -> CommitOptions:
-    """The options of the commit of a stage with `config`, where `options` are those of the target."""
+    """The commit options of an intermediate stage with `config`, from those of the target."""
     labels = tuple(SetLabel(name, value) for name, value in wanted.labels if name not in config.labels)
     return replace(options, destination=None, changes=(*options.changes, *labels))

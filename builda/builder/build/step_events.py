@@ -1,4 +1,4 @@
-"""What a build tells of its stages and steps, as events."""
+"""The events of a build's stages and steps."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class StepEvents:
         self.marks: dict[int, Mark] = {}
 
     def begin(self) -> None:
-        """The build has started."""
+        """Emit that the build starts."""
         needed = self._plan.needed()
         steps = sum(instructions(self._plan.stages[index]) for index in needed)
         self._emit(BuildStarted(stages=len(needed), steps=steps, platform=self._platform))
 
     def label(self, index: int) -> str | None:
-        """What tells a stage from the others, by platform and position in the file; None if it is the only one."""
+        """The name of a stage in events: platform and position in the file; None if it is the only one."""
         count = len(self._plan.stages)
         words = (self._platform, f"{index + 1}/{count}" if count > 1 else None)
         return " ".join(word for word in words if word) or None
@@ -63,7 +63,7 @@ class StepEvents:
         return step_name(self.label(index), mark.number, mark.total)
 
     def start_stage(self, index: int) -> Mark:
-        """The stage is at its FROM."""
+        """Emit that the stage starts with its FROM; the mark of it."""
         stage = self._plan.stages[index]
         base = "scratch"
         if isinstance(stage.base, FromStage):
@@ -74,7 +74,7 @@ class StepEvents:
         return self._start(index, Mark(1, instructions(stage), stage.at), text)
 
     def start_step(self, index: int, step: Step, text: str) -> Mark:
-        """The stage is at its next instruction."""
+        """Emit that the stage starts its next instruction; the mark of it."""
         before = self.marks[index]
         return self._start(index, Mark(before.number + 1, before.total, step.at), text)
 
@@ -95,7 +95,7 @@ class StepEvents:
         return mark
 
     def finish(self, index: int, *, cached: bool) -> None:
-        """The stage's current instruction is done."""
+        """Emit that the stage's current instruction is done."""
         mark = self.marks[index]
         blob = mark.blob
         file, line = mark.place
@@ -115,7 +115,7 @@ class StepEvents:
         )
 
     def fail(self, index: int, error: BaseException) -> None:
-        """The stage ends at its current instruction."""
+        """Emit that the stage fails at its current instruction."""
         mark = self.marks[index]
         file, line = mark.place
         self._emit(
@@ -131,7 +131,7 @@ class StepEvents:
         )
 
     def stored(self, mark: Mark, index: int, layer: StoredLayer) -> None:
-        """The layer of an instruction is stored; the stage may be at a later one by now."""
+        """Emit that the layer of an instruction is stored; the stage may be at a later one by now."""
         blob = layer.blob
         digest, size = (None, 0) if blob is None else (blob.digest, blob.size)
         self._emit(

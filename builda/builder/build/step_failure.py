@@ -1,4 +1,4 @@
-"""Why a step failed, for the one who wrote it: its place, how its command ended, and what to do about it."""
+"""The error of a failed step: its place, how its command ended, and a hint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXEC_FORM = re.compile(r"RUN\s+(--\S+\s+)*\[")
 
 
 def step_failed(step: Step, error: BuildaError, output: tuple[str, ...]) -> BuildaError:
-    """The error of a build whose step failed with `error`; `output` are lines that its command wrote unseen."""
+    """The build's error for a step that failed with `error`; `output` are last lines that the user has not seen."""
     place = step.at
     origin = f" ({place.origin})" if place is not None and place.origin else ""
     if isinstance(error, CommandFailed):

@@ -65,17 +65,17 @@ class StepRunner:
         return self._change(index, step)
 
     def is_changed(self, index: int) -> bool:
-        """Whether something was performed in the stage."""
+        """Whether a step of the stage was performed rather than found."""
         return index in self._changed
 
     def settle(self, index: int) -> None:
-        """Write into the stage's container what instructions without files have said since the last that has."""
+        """Write pending configuration and history into the record of the stage's container."""
         if index in self._behind:
             self._behind.discard(index)
             self._performer().update(index)
 
     def close(self, index: int) -> None:
-        """Make one layer of all that a stage without layers of its own changed: a stage or an image stands on it."""
+        """Freeze all that the stage changed as one layer, in a build with --layers=false; another stage needs it."""
         if index not in self._changed:
             return
         from builda.builder.image.commit import DEFAULT_HISTORY
@@ -102,10 +102,10 @@ class StepRunner:
         return timestamp(self._ctx.now() if epoch is None else epoch)
 
     def _change(self, index: int, step: Run | Copy | MakeDirectory) -> bool:
-        """A step that may change files."""
+        """Find or perform a step that may change files; whether it was found."""
         tip = self._tips[index]
         looking = self._options.cache and self._options.layers and index not in self._changed
-        late = not looking and _tells_its_content(step)  # the copy hashes anyhow; nobody needs the key before
+        late = not looking and _tells_its_content(step)  # the copy hashes the files; hashing before would read twice
         inputs = None if late else self._inputs.of(step)
         if looking and inputs is not None and self._find(index, tip, step, inputs):
             return True
@@ -116,7 +116,7 @@ class StepRunner:
         return False
 
     def _find(self, index: int, tip: Tip, step: Run | Copy | MakeDirectory, inputs: Mapping[str, object]) -> bool:
-        """Whether the step is remembered; the tip is behind it then."""
+        """Look the step up and, if it is remembered, move the tip past it; whether it was found."""
         counted = keyed(step)
         explanation = explained(tip.key, counted, inputs)
         key = Digest.of(explanation)
@@ -141,7 +141,7 @@ class StepRunner:
     def _finish(
         self, index: int, tip: Tip, step: Run | Copy | MakeDirectory, inputs: Mapping[str, object] | None
     ) -> None:
-        """The tip is behind a step that was performed; `inputs` None: nothing is the same as what it read."""
+        """Move the tip past a step that was performed. Without `inputs` its result is never found again."""
         counted = keyed(step)
         key = None if inputs is None else step_key(tip.key, counted, inputs)
         if not self._options.layers:
@@ -202,7 +202,7 @@ def _unique(parent: Digest) -> Digest:
 
 
 def _tells_its_content(step: Step) -> bool:
-    """Whether the digest that a copy returns is the one that its key is made of."""
+    """Whether the digest that a copy returns is the content digest in its key."""
     if not isinstance(step, Copy) or step.extract or step.inline:
         return False
     return isinstance(step.source, BuildContext | NamedContext)

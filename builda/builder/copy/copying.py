@@ -91,7 +91,7 @@ def _copied(ctx: Context, step: Copy, request: CopyRequest, root: int, inputs: I
 
 @contextmanager
 def _named(ctx: Context, step: Copy) -> Iterator[None]:
-    """A full disk is the store's; whatever else fails is about the files copied, and names them."""
+    """Errors of the system name the files that are copied; a full disk becomes an error of the store."""
     try:
         yield
     except OSError as error:
@@ -136,7 +136,7 @@ def _unpack(top: Top, request: CopyRequest, root: int, step: Copy, emit: Emit) -
         try:
             paths.make_directories(root, request.destination, uid=uid, gid=gid)
         except NotADirectoryError as error:
-            raise InvalidValue(f"archives are unpacked into directories: {request.destination}") from error
+            raise InvalidValue(f"destination of an archive is not a directory: {request.destination}") from error
         size = os.fstat(fd).st_size
         with moving(emit, "extract", top.name, lambda: size) as moved:
             reader = Hashing(file, moved)

@@ -85,20 +85,20 @@ def without_archives(request: CopyRequest, step: Copy, gathered: Gathered) -> tu
 
 
 def told(ctx: Context, step: Copy, request: CopyRequest) -> AbstractContextManager[Moved | None]:
-    """What is told of bytes that are copied, for the time of a `with` block; None when nobody watches."""
+    """A function to report copied bytes to, for the time of a `with` block; None if no one listens to events."""
     name = words(step.sources or (step.destination,))
     return moving(ctx.emit, "copy", name, partial(content_size, request))
 
 
 def warn_of_nothing(emit: Emit, request: CopyRequest) -> None:
-    """No pattern of a Containerfile's COPY or ADD matches anything: BuildKit says nothing, but it may be a mistake."""
+    """Warn if no pattern matched: BuildKit copies nothing without a word, but it may be a mistake."""
     if request.sources and not names_something(request.sources[0]):
         reason = no_match(request.sources[0])
         emit(Warned(message=f"nothing is copied: {reason}", hint=reason.hint))
 
 
 def warn_of_modes(emit: Emit, step: Copy, archive: Top) -> None:
-    """Files in an archive have the modes that it says, as with BuildKit and Buildah."""
+    """Warn that --chmod does not apply to files in an archive, as with BuildKit and Buildah."""
     if step.chmod is not None:
         emit(
             Warned(
@@ -124,14 +124,14 @@ class Hashing:
         return data
 
     def digest(self) -> Digest:
-        """Of the whole source, whatever was not read yet included."""
+        """The digest of the whole source; reads what is left of it."""
         while self.read(1 << 20):
             pass
         return Digest("sha256", self._hash.hexdigest())
 
 
 def joined(digests: list[Digest]) -> Digest | None:
-    """One digest for all that was added."""
+    """One digest for several; None if nothing was added."""
     found = [digest for digest in digests if digest != Digest.of(b"")]
     if len(found) < 2:
         return found[0] if found else None

@@ -42,7 +42,7 @@ _URL = ("http://", "https://")
 class Gathered(NamedTuple):
     """Sources that can be read now. `downloads` are the roots of those that came from URLs.
 
-    `known` is what the files of a shadow stand for, by device and inode (`builder.copy.listsource`).
+    `known` maps device and inode of a shadow's files to the rows they stand for (`builder.copy.listsource`).
     """
 
     sources: tuple[Source, ...]
@@ -104,7 +104,7 @@ class _Opener:
         return self._of_shell(path) if self.shell else Source(self.root, path, None, self.ignore, self._within())
 
     def _within(self) -> str:
-        """What the root is, for errors."""
+        """The root in words, for errors."""
         match self.step.source:
             case BuildContext():
                 return "the context"

@@ -39,7 +39,7 @@ class Repository(NamedTuple):
 class Credentials(NamedTuple):
     """What git may show to servers on behalf of an ADD: what the command line gave, and nothing of the caller's own.
 
-    A Containerfile may come from a stranger, and names the server. So a token counts for the host in its name only.
+    A Containerfile may be untrusted, and it names the server, so a token is used only for the host in its name.
     """
 
     agent: str | None = None  # the socket of --ssh default
@@ -94,9 +94,7 @@ def _with_query(base: Repository, text: str, query: str) -> Repository:
 
     values = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := values.keys() - _QUERY:
-        raise InvalidValue(
-            f"git URL asks for what is not known: {min(unknown)}", hint=f"known: {' '.join(sorted(_QUERY))}"
-        )
+        raise InvalidValue(f"unknown parameter of a git URL: {min(unknown)}", hint=f"known: {' '.join(sorted(_QUERY))}")
     refs = [prefix + values[key] for key, prefix in _REFS.items() if values.get(key)]
     if len(refs) + (base.ref is not None) > 1:
         raise InvalidValue(f"git URL names more than one reference: {text}")
@@ -167,7 +165,7 @@ def _check_out(source: Repository, git: Callable[..., str]) -> str:
 
 
 def _found(source: Repository, git: Callable[..., str]) -> str:
-    """The commit that the reference means among all that were fetched; tags go before branches, as in git."""
+    """The commit of the reference; tags take precedence over branches, as in git."""
     ref = source.ref or "HEAD"
     short = ref.removeprefix("refs/heads/")
     for name in (ref, f"refs/tags/{ref}", f"refs/remotes/origin/{short}"):
@@ -203,7 +201,7 @@ def _git(source: Repository, directory: str, credentials: Credentials | None, *a
 
 
 def _environment() -> dict[str, str]:
-    """The caller's, without what would lead git to another repository than the one it is told."""
+    """The caller's environment without the variables that would lead git to another repository."""
     return {name: value for name, value in os.environ.items() if name not in _MISLEADING}
 
 

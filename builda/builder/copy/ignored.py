@@ -1,4 +1,4 @@
-"""What the ignore file of a context leaves out, as a question about one path."""
+"""Ignore files of contexts: their rules, and whether a path is ignored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 IGNORE_FILES = (".containerignore", ".dockerignore")
 SIZE_LIMIT = 8 << 20
-"""Bytes of an ignore file; a context of strangers may have a file of any size under that name."""
+"""Bytes of an ignore file; an untrusted context may have a file of any size under that name."""
 
 
 def rules_of(file: Path | None) -> Matcher:

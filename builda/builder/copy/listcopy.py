@@ -130,7 +130,7 @@ def _unpack(top: Top, request: CopyRequest, step: Copy, tree: Tree, spool: Spool
         try:
             unpacking.make_directories(destination, directory_row(uid=uid, gid=gid, mtime=now))
         except NotADirectoryError as error:
-            raise InvalidValue(f"archives are unpacked into directories: {request.destination}") from error
+            raise InvalidValue(f"destination of an archive is not a directory: {request.destination}") from error
         size = os.fstat(fd).st_size
         with moving(emit, "extract", top.name, lambda: size) as moved:
             reader = Hashing(file, moved)

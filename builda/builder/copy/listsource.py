@@ -1,8 +1,8 @@
-"""Trees that are only known, as sources of a copy: a shadow of each on disk, and what its files really are.
+"""Copying from a layer that is a list: a shadow of its tree on disk, and a map from its files to rows of the list.
 
-A shadow has the names, links and sizes of a tree and none of its contents or owners, so that wildcards, links and rules
-are read as they always are. Whoever copies from it finds by device and inode what a file of it stands for. It has no
-more than what the copy may look at: an image is large, and what is copied from it is often one program.
+A shadow has the names, links and sizes of a tree, but not its contents and owners, so that the same code as for trees
+resolves wildcards, links and rules. The copy finds the row of a file by device and inode. Only what the copy can reach
+is made: an image is large, and often one program is copied from it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def on_base(ctx: Context, container: WorkingContainer) -> WorkingContainer:
 
 
 class Part(NamedTuple):
-    """What of a tree is looked at, by the identity of its nodes: the files passed on the way, and whole directories."""
+    """The part of a tree that a copy can reach, by id() of its nodes: nodes on the way, and whole directories."""
 
     passed: frozenset[int]
     whole: frozenset[int]

@@ -43,7 +43,7 @@ IDENTITY_LABELS = ("io.builda.version", "io.buildah.version")
 """What scanners look for, too, has builda's version."""
 CREATED = "org.opencontainers.image.created"
 DEFAULT_HISTORY = "/bin/sh"
-"""What Buildah writes for a layer that nobody said anything about."""
+"""What Buildah writes into the history for a layer without a description."""
 
 
 class Part(NamedTuple):

@@ -31,7 +31,7 @@ TIMES = "io.builda.layer.times"
 
 
 class LayerOptions(NamedTuple):
-    """What a layer's bytes depend on besides the tree it records."""
+    """The options that a layer's bytes depend on, besides its files."""
 
     compression: Compression = "gzip"
     level: int | None = None
@@ -40,23 +40,23 @@ class LayerOptions(NamedTuple):
 
     @classmethod
     def of(cls, options: CommitOptions) -> LayerOptions:
-        """Those of a commit."""
+        """The layer options among those of a commit."""
         return cls(options.compression, options.compression_level, options.clamp, options.timestamp)
 
     @property
     def clamp(self) -> Clamp:
-        """What times the layer records."""
+        """How times are recorded in the layer."""
         from builda.fs.layer import Clamp
 
         return Clamp(self.latest, self.exact)
 
     @property
     def keeps_times(self) -> bool:
-        """Whether files keep the times they have, so that the layer unpacks to the tree it was made of."""
+        """Whether files keep their times, so that the layer unpacks to the same tree."""
         return self.latest is None and self.exact is None
 
     def made(self, blob: Descriptor) -> bool:
-        """Whether a stored layer is what these options would make."""
+        """Whether a stored layer was made with these options."""
         same = mediatype.compression_of(blob.media_type) == self.compression
         return same and self.level is None and blob.annotations.get(TIMES, "") == self._times()
 
@@ -64,14 +64,14 @@ class LayerOptions(NamedTuple):
         return "" if self.keeps_times else f"{self.latest}:{self.exact}"
 
     def descriptor(self, digest: Digest, size: int) -> Descriptor:
-        """Of a layer made with these options."""
+        """The descriptor of a layer made with these options."""
         kind = mediatype.layer_media_type("oci", self.compression)
         notes = {} if self.keeps_times else {TIMES: self._times()}
         return Descriptor(media_type=kind, digest=digest, size=size, annotations=notes)
 
 
 class StoredLayer(NamedTuple):
-    """Both identities of a layer in the store; None when there was nothing to record. `skipped`: sockets."""
+    """Descriptor and DiffID of a stored layer; None if nothing was changed. `skipped` are sockets, in no layer."""
 
     blob: Descriptor | None
     diff_id: Digest | None
@@ -117,7 +117,7 @@ class Layers:
         self._futures: dict[tuple[str, LayerOptions], Future[StoredLayer]] = {}
 
     def close(self) -> None:
-        """End the threads; layers that nobody waited for are not stored."""
+        """End the threads; layers that are not finished are dropped."""
         with self._lock:
             pool, self._pool = self._pool, None
             self._futures.clear()
@@ -150,7 +150,7 @@ class Layers:
             return self._futures[key]
 
     def result(self, layer: FrozenLayer, options: LayerOptions, emit: Emit) -> StoredLayer:
-        """The stored layer of a frozen one; waits for a thread that is at it."""
+        """The stored layer of a frozen one; waits if a thread is storing it."""
         if layer.empty:
             return StoredLayer(None, None)
         if layer.blob is not None and options.made(layer.blob) and self._store.blobs.has(layer.blob.digest):

@@ -37,7 +37,7 @@ def _json_object(data: bytes) -> dict[str, Any]:
 
 
 def _joined(mine: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `other`; maps and the environment are joined with mine, the rest replaces."""
+    """The fields with those of `other` over them; maps and the environment are merged, the rest is replaced."""
     joined = dict(other)
     for key in ("Labels", "Volumes", "ExposedPorts"):
         if isinstance(other.get(key), dict):

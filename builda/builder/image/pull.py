@@ -105,7 +105,7 @@ def _said(name: str, local: Image | None, options: PullOptions) -> str:
 
 
 def _is_digest(name: str) -> bool:
-    """Whether it is a whole ID, which no registry is asked for: it would name a repository `sha256`."""
+    """Whether it is a whole image ID. No registry is asked for one: it would be read as a repository `sha256`."""
     return re.fullmatch(r"sha256:[0-9a-f]{64}", name) is not None
 
 
@@ -132,7 +132,7 @@ def _fitting(ctx: Context, name: str, options: PullOptions) -> Image | None:
 
 
 def _unfit(ctx: Context, name: str, options: PullOptions) -> NotFound:
-    """What is wrong with the stored image of this name: not there, or for another platform."""
+    """The error for a name without a usable stored image: there is none, or it is for another platform."""
     wanted = options.platform or machine_platform()
     try:
         image = ctx.store.image(name)
@@ -229,12 +229,12 @@ def copied(
     for name in names:
         if name not in sink.image.names and ctx.store.image(name).id != sink.image.id:
             hint = f"builda tag {sink.image.id.encoded[:12]} {name}"
-            ctx.emit(Warned(message=f"name stays with the image that has it: {name}", hint=hint))
+            ctx.emit(Warned(message=f"name was not moved, as another image has it: {name}", hint=hint))
     return sink.image
 
 
 def from_file(ctx: Context, location: Location, options: PullOptions) -> Image:
-    """The image at a file location. An archive comes from a stranger: it moves no name of the store."""
+    """The image at a file location. An archive is untrusted, so it takes no name from another image."""
     source = ctx.remote.source(location, options.access)
     asked = options.moves_names and location.is_named
     return copied(ctx, source, _names_of(source, location), options.platform, free_only=not asked)
@@ -261,7 +261,7 @@ def _full_names(names: tuple[str, ...], location: Location) -> tuple[str, ...]:
 
 
 def _name_of(reference: Reference) -> str:
-    """How the store names it: a digest decides, so a tag beside it says nothing more."""
+    """The name in the store; a tag beside a digest is left out, as the digest decides."""
     return str(reference._replace(tag=None)) if reference.digest is not None else str(reference)
 
 

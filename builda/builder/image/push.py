@@ -49,7 +49,7 @@ def _registry_of(location: Location) -> str | None:
 
 
 def _named(ctx: Context, location: Location, name: str) -> Location:
-    """An archive that is given no name has the one that was pushed, so that it can be loaded under it."""
+    """The location with a name: an archive without one gets the name that was pushed, to be loaded under."""
     if location.file is None or not location.file.is_archive or location.name is not None:
         return location
     full = ctx.store.images.full_name(name)
@@ -117,7 +117,7 @@ def _relatives(store: Store, image: Image) -> tuple[Reference, ...]:
 
 
 def local_name(text: str) -> str:
-    """How the store calls what a user calls `text`: on localhost when it has no registry, `:latest` without a tag."""
+    """The full name in the store for `text`: on localhost without a registry, `:latest` without a tag."""
     reference = Reference.parse(text, default_registry="localhost")
     if reference.digest is not None:
         raise InvalidReference(f"cannot name an image by a digest: {text}", hint="name it by a tag")

@@ -1,4 +1,4 @@
-"""Copies of files and directories that stand in for their source while a command runs, and are thrown away after it."""
+"""Copies of files and directories that a command sees in place of the originals and may change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def duplicate(source: str, parent: int, name: str) -> bool:
     try:
         mode = os.fstat(found).st_mode
         if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-            raise Unsupported(f"neither a file nor a directory, of which there can be no copy to write to: {source}")
+            raise Unsupported(f"neither a file nor a directory, so it cannot be copied: {source}")
         fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(found)

@@ -1,4 +1,4 @@
-"""A working container and a Run to the Process and Sandbox that isolation performs."""
+"""What isolation is told of a command: the Process and the Sandbox, from a working container and a Run."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Surroundings:
 
 
 def surroundings(ctx: Context, *, capture: bool, stage: str | None, stop: Stop | None) -> Surroundings:
-    """Those of a command of this process; the environment is that of the caller over the one in containers.conf."""
+    """The surroundings of a command that this process runs. The caller's environment overrides containers.conf's."""
     terminal = _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
     environ = {**ctx.configured_environ(), **ctx.environ}
     return Surroundings(environ=environ, terminal=terminal, capture=capture, stage=stage, stop=stop)
 
 
 def _is_terminal(stream: object) -> bool:
-    """Whether a standard stream is one; False for those that are closed or replaced."""
+    """Whether a standard stream is a terminal; False if it is closed or replaced."""
     try:
         return bool(stream.isatty())  # type: ignore[attr-defined]  # None, or an object without it
     except (AttributeError, ValueError):
@@ -108,7 +108,7 @@ def sandbox_of(
     mountpoint_record: str,
     version: str,
 ) -> Sandbox:
-    """Where it runs."""
+    """The environment of the command: file system, mounts, namespaces, limits."""
     confined: Security = security(options.security_opts)
     hostname = hostname_of(container, options)
     return Sandbox(
@@ -134,7 +134,7 @@ def sandbox_of(
 
 
 def hostname_of(container: WorkingContainer, options: RunOptions) -> str:
-    """The name that the command's machine has."""
+    """The host name that the command sees."""
     if not options.hostname and container.config.hostname:
         check_hostname(container.config.hostname, "host name in the image's configuration")
     return options.hostname or container.config.hostname or container.id[:12]
@@ -178,13 +178,13 @@ def proxies(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def namespaces(options: RunOptions) -> dict[str, str]:
-    """Which namespaces the command has to itself."""
+    """The namespaces of the command, by kind: private, host or ns:PATH."""
     asked = {"pid": options.pid, "ipc": options.ipc, "uts": options.uts, "cgroup": options.cgroupns}
     return {kind: namespace(kind, asked[kind]) for kind in _NAMESPACES}
 
 
 def namespace(kind: str, value: str | None) -> str:
-    """The namespace of this kind that an option means: private, host or ns:PATH; InvalidValue for anything else."""
+    """The namespace that an option asks for: private, host or ns:PATH; InvalidValue for anything else."""
     if value in (None, "", "private", "container"):
         return "private"
     assert value is not None
@@ -197,7 +197,7 @@ def namespace(kind: str, value: str | None) -> str:
 
 
 def network_name(options: RunOptions) -> str | None:
-    """The network asked for in the words of `Sandbox.network`; None when nothing is said."""
+    """The network that the options ask for, as `Sandbox.network` has it; None if they ask for none."""
     value = options.network
     if value in (None, "", "default"):
         return None

@@ -1,4 +1,4 @@
-"""What a sandbox would mount, put into the tree itself, for places where nothing can be mounted.
+"""Mounts without mounting: what a sandbox would mount is put into the tree itself and taken out afterwards.
 
 Everything is made beside the tree and renamed into it, and what is in its place is renamed away; `mount_journal` undoes
 it. What is copied is as it was when the command began, and what the command makes of it is thrown away, except in cache
@@ -62,7 +62,7 @@ class Moved(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """A directory of the store's that the command shall change."""
+    """A directory of the store that the command may change."""
 
     target: str
     home: str
@@ -76,7 +76,7 @@ class Empty(NamedTuple):
 
 
 class Devices(NamedTuple):
-    """What every command finds in /dev."""
+    """The standard devices in /dev."""
 
     target: str
 
@@ -111,11 +111,11 @@ def placed(tree: str, aside: str, sandbox: Sandbox, *, caches: str) -> Iterator[
 
 
 def items_of(sandbox: Sandbox, caches: str) -> tuple[Item, ...]:
-    """What has to be placed, in this order; nothing is changed."""
+    """The items to put into the tree, in this order. Changes nothing."""
     for device in sandbox.devices:
         if device.target != device.source or device.target not in [f"/dev/{name}" for name in _NODES]:
             raise Unsupported(
-                f"no device but the standard ones can be given to a command without mounts: {device.source}",
+                f"--device needs a mode that can mount: {device.source}",
                 hint="leave out --device, or run where builda can mount",
             )
     return (
@@ -135,7 +135,7 @@ def _item(mount: Mount, caches: str) -> Item:
     if mount.type == "overlay" and len(mount.lower) == 1:
         return Copy(mount.target, mount._replace(type="bind", source=mount.lower[0], lower=()))
     if mount.type not in _BIND:
-        raise Unsupported(f"cannot be had without mounts: {mount.type} at {mount.target}")
+        raise Unsupported(f"needs a mode that can mount: {mount.type} at {mount.target}")
     try:
         is_socket = stat.S_ISSOCK(os.stat(mount.source).st_mode)
     except FileNotFoundError as error:
@@ -180,7 +180,7 @@ class _Placing:
         self.times: dict[str, int] = {}
 
     def place(self, item: Item) -> str:
-        """Make it, and exchange it for what is at its target; the path in the tree without links."""
+        """Make the item and exchange it with what is at its target; the target's path without links."""
         path = self.resolved(item.target)
         self.count += 1
         is_directory = self.make(item, str(self.count))
@@ -195,7 +195,7 @@ class _Placing:
         return path
 
     def finish(self) -> None:
-        """Directories look as before, so that the command sees no other time, and one that it changes shows."""
+        """Restore the times of changed directories, so that later only the command's own changes show."""
         for path, mtime in self.times.items():
             os.utime(self.held[path], ns=(os.fstat(self.held[path]).st_atime_ns, mtime))
         journal.note(self.aside, do="ready")
@@ -238,7 +238,7 @@ class _Placing:
         return True
 
     def make_parents(self, path: str, target: str) -> None:
-        """The directory is there; what of it was made goes when the command is done, if it is empty then."""
+        """Make the directory. What was made is removed after the command if it is empty then."""
         done = ""
         for name in path.split("/") if path else ():
             above, done = done, f"{done}/{name}" if done else name
@@ -328,14 +328,16 @@ def _make_node(parent: int, name: str) -> None:
 
 
 def _make_stand_in(parent: int, name: str) -> None:
-    """Where there can be no node, isolation answers for what is opened here."""
+    """Make a stand-in for a device node; isolation answers when a command opens it."""
     with created(parent, name) as fd:
         os.fchmod(fd, 0o666)
 
 
 def _move_socket(source: str, parent: int, name: str, target: str) -> None:
-    """A socket is reached by its inode: whoever listens at it does so wherever it is."""
+    """Rename a socket into place: connect(2) finds it by inode, so its listener keeps working."""
     try:
         os.rename(source, name, dst_dir_fd=parent)
     except OSError as error:
-        raise Unsupported(f"a socket cannot be had without mounts ({error.strerror}): {source} at {target}") from error
+        raise Unsupported(
+            f"socket cannot be moved into the container ({error.strerror}): {source} at {target}"
+        ) from error

@@ -1,4 +1,4 @@
-"""Files that a command finds over the image's own: hosts, resolv.conf, hostname and /run/.containerenv."""
+"""Files that replace the image's own while a command runs: hosts, resolv.conf, hostname, /run/.containerenv."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UPSTREAM = "/run/systemd/resolve/resolv.conf"
 
 
 class Host(NamedTuple):
-    """The machine's files that the container's are made of."""
+    """The paths of the host's files that the container's are made from."""
 
     resolv_conf: str = "/etc/resolv.conf"
     upstream: str = _UPSTREAM
@@ -37,7 +37,7 @@ def files(
     version: str,
     host: Host | None = None,
 ) -> Mapping[str, bytes]:
-    """Paths in the container to their contents for the time of one command."""
+    """The contents of these files for one command, by their paths in the container."""
     found = {"/run/.containerenv": containerenv(container, version, rootless=os.geteuid() != 0)}
     if not options.no_hosts:
         found["/etc/hosts"] = hosts(options.add_hosts, hostname, container.name, lambda: host_address(network)).encode()
@@ -50,7 +50,7 @@ def files(
 
 
 def containerenv(container: WorkingContainer, version: str, *, rootless: bool) -> bytes:
-    """What tells programs inside that, and in what, they run; nothing of a container without a name."""
+    """/run/.containerenv, by which programs notice that they run in a container; empty for one without a name."""
     if not container.id:
         return b""
     rows = {
@@ -126,7 +126,7 @@ def resolv_conf(options: RunOptions, network: str, host: Host) -> str | None:
 
 
 def _host_lines(host: Host, network: str) -> list[str]:
-    """The host's settings; behind a network of its own, without servers on the host's loopback."""
+    """The lines of the host's resolv.conf; in a private network without name servers on the host's loopback."""
     lines = _lines(host.resolv_conf)
     if network == "host":
         return lines

@@ -1,4 +1,4 @@
-"""`run`: one command in a working container, which afterwards differs by what the command did and nothing else."""
+"""`run`: one command in a working container. Afterwards the container differs only by what the command did."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _perform(
 
 
 def _described(isolation: str, process: Process, sandbox: Sandbox) -> str:
-    """How a command is run: without its words and its environment, which may hold secrets."""
+    """How a command is run, for the log; without arguments and environment, which may contain secrets."""
     mounts = [f"{mount.type} {mount.source} at {mount.target or '/'}" for mount in (*sandbox.rootfs, *sandbox.mounts)]
     files = [f"file at {path}" for path in (*sandbox.files, *(file.target for file in sandbox.memory_files))]
     devices = [f"device at {device.target}" for device in sandbox.devices]
@@ -150,7 +150,7 @@ def _described(isolation: str, process: Process, sandbox: Sandbox) -> str:
 def _identity(
     rootfs: tuple[Mount, ...], container: WorkingContainer, step: Run, options: RunOptions, users: Users | None
 ) -> tuple[User, str]:
-    """Who runs, and where they live; the working directory is theirs if it has to be made."""
+    """The user that the command runs as, and the home directory. Makes the working directory if it is missing."""
     directory = command.working_dir(container, step)
     with mounted(rootfs) as root:
         user = resolve_user(root, step.user or container.config.user, _group_names(options))
@@ -172,14 +172,14 @@ def _identity(
 
 
 def _make_volumes(root: int, volumes: tuple[str, ...]) -> None:
-    """A command finds the directories of the image's volumes; what else is there, such as a file, stays."""
+    """Make the directories of the image's volumes; a file at such a path stays."""
     for path in volumes:
         with suppress(NotADirectoryError):
             paths.make_directories(root, path)
 
 
 def _check_directory(root: int, directory: str) -> None:
-    """InvalidValue for a place that only a process has: an OCI runtime would look at its own (CVE-2024-21626)."""
+    """InvalidValue for a working directory below a process in /proc: a runtime would open its own (CVE-2024-21626)."""
     first, *others = os.fsdecode(paths.resolved(root, directory)).split("/")
     if (first == "proc" and not _OF_PROCESSES.isdisjoint(others)) or (
         first == "dev" and others and others[0] in _OF_THE_PROCESS
@@ -188,7 +188,10 @@ def _check_directory(root: int, directory: str) -> None:
 
 
 def _with_our_groups(user: User, options: RunOptions, *, apart: bool) -> User:
-    """In a user namespace (`apart`) most of our groups have no number to be set by: they are kept, and only they."""
+    """The user with builda's supplementary groups, for --group-add keep-groups.
+
+    In a user namespace (`apart`) most of them are not mapped and cannot be set: they are inherited, and no other.
+    """
     if not apart:
         return replace(user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *os.getgroups()))))
     if _group_names(options):
@@ -218,7 +221,7 @@ def _failure(step: Run, status: int, store: Store) -> CommandFailed:
 
 
 def ending(status: int) -> str:
-    """How a command ended, in words: its status, or the signal that it means by the shells' convention."""
+    """How a command ended, in words: its status, or the signal for a status above 128, as shells report it."""
     if not 128 < status < 160:
         return f"failed with exit status {status}"
     import signal
@@ -230,7 +233,7 @@ def ending(status: int) -> str:
 
 
 def _inner(place: str) -> str:
-    """Isolation's own part of the scratch directory: it may mount over it, and our files must stay in sight."""
+    """A directory for isolation in the scratch directory: it may mount there without hiding builda's files."""
     path = os.path.join(place, "sandbox")
     os.makedirs(path, mode=0o700, exist_ok=True)
     return path

@@ -1,6 +1,6 @@
-"""What options of commands say, read before anything is pulled, made or run; errors name the option.
+"""Check the options of commands before anything is pulled, made or run; errors name the option.
 
-The parsers are those that a run uses: nothing here knows what a value means.
+It calls the parsers that a run uses, and knows nothing of values itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LIST = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*\n?")
 
 
 def check(options: RunOptions) -> None:
-    """Return if a command can be run so, as far as that can be told without its container.
+    """Check that a command can be run with these options, as far as possible without its container.
 
     Raises what the parsers do (InvalidValue, NotFound, Unsupported), with the name of the option in front.
     """
@@ -70,7 +70,7 @@ def _check_limits(options: RunOptions) -> None:
 
 
 def _check_place(namespace: str | None) -> None:
-    """NotFound if the file of a namespace that is to be joined is not there."""
+    """NotFound if the namespace ns:PATH does not exist."""
     if namespace is not None and namespace.startswith("ns:") and not os.path.exists(path := namespace[3:]):
         raise NotFound(f"no such namespace: {path}")
 

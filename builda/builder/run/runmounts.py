@@ -1,4 +1,4 @@
-"""Volumes and mounts of a run, made ready on the host's side: texts and steps to mounts, environment and locks."""
+"""Volumes and mounts of a run, prepared on the host: from --volume and --mount to mounts, variables and locks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SECRET_MODE = 0o400
 
 
 class Attachments(NamedTuple):
-    """What mounts and files a run brings with it."""
+    """Mounts, files and variables that volumes and mounts give to a command."""
 
     mounts: tuple[Mount, ...] = ()
     files: tuple[MemoryFile, ...] = ()
@@ -52,7 +52,7 @@ class Attachments(NamedTuple):
 def attached(
     ctx: Context, step: Run, options: RunOptions, inputs: Inputs, user: User, users: Users | None, scratch: str
 ) -> Iterator[Attachments]:
-    """What volumes and mounts the run asks for; locks of cache mounts are held for the time of the block.
+    """The attachments that a run asks for; locks of cache mounts are held during the block.
 
     Sockets are made in `scratch`, which the caller removes. `users` is the command's own user namespace, if any.
     """
@@ -97,7 +97,7 @@ def _check_words(words: tuple[str, ...], text: str) -> None:
 
 
 class _Work:
-    """The mounts of one run, each made ready in turn."""
+    """Prepares the mounts of one run, one after the other."""
 
     def __init__(
         self, ctx: Context, inputs: Inputs, user: User, users: Users | None, scratch: str, stack: ExitStack
@@ -124,7 +124,7 @@ class _Work:
         return path
 
     def file(self, data: bytes, target: str, mode: int, owner: tuple[int, int] = (0, 0)) -> None:
-        """Have a file that no path of the caller leads to: a secret must not outlive a killed builda."""
+        """Add a file that exists in memory only: a secret must not outlive a killed builda."""
         if self.users is not None:
             self.outside(owner, target)  # an error for one that the command's namespace has not
         elif owners.keeps_aside():
@@ -134,7 +134,7 @@ class _Work:
         self.files.append(MemoryFile(target=target, data=data, mode=mode, owner=owner))
 
     def outside(self, owner: tuple[int, int], what: str) -> tuple[int, int]:
-        """What we call an owner that the command is to see."""
+        """The owner outside the command's user namespace that the command sees as `owner`."""
         if self.users is None:
             return owner
         from builda.builder.run.usernamespace import check_ids
@@ -143,7 +143,7 @@ class _Work:
         return self.users.outside(*owner)
 
     def mapped(self, mount: Mount, word: str = "idmap") -> Mount:
-        """The same, whose files have for the command the ids that they have for us."""
+        """The mount with ids mapped, so that the command sees the same owners as the caller."""
         return mount if self.users is None else mount._replace(options=(*mount.options, word))
 
     def volume(self, text: str) -> Mount:
@@ -160,14 +160,14 @@ class _Work:
         return self.mapped(made)
 
     def options(self, words: tuple[str, ...], source: str, text: str) -> tuple[str, ...]:
-        """Those of `words` that are mount options; the others are done here."""
+        """The mount options among `words`. U is carried out at once."""
         _check_words(words, text)
         if "U" in words:
             _chown_tree(source, *self.outside((self.user.uid, self.user.gid), text))
         return tuple(word for word in words if word in _PLAIN_OPTIONS or word in _PROPAGATIONS)
 
     def over(self, mount: Mount) -> Mount:
-        """The same to be written to, and what is written is thrown away. The run root may not be able to hold it."""
+        """The mount made writable; what is written goes to the store, as /run may be small, and is thrown away."""
         store = self.ctx.store
         source = (mount.lower or (mount.source,))[0]
         if not store.can_mount:  # what is read-only is put into the tree as a copy
@@ -180,7 +180,7 @@ class _Work:
         return Mount("bind", self.copied(mount, place), mount.target, ("rw", *_limits(mount.options)))
 
     def copied(self, mount: Mount, place: str) -> str:
-        """The path of a copy, in the directory `place`, of what a mount shows."""
+        """Copy what a mount shows into the directory `place`; the path of the copy."""
         directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with shown(mount) as source:
@@ -235,7 +235,7 @@ class _Work:
         return self.mapped(self.over(found))
 
     def owned(self, made: Mount, owner: tuple[int, int], *, read_only: bool) -> Mount:
-        """What `over` made, with all of it given to `owner`."""
+        """A mount that `over` made, with all its files given to `owner`."""
         if not self.ctx.store.can_mount:
             raise Unsupported(f"mount option U needs a mode that can mount: {made.target}")
         if made.type == "bind":
@@ -245,9 +245,9 @@ class _Work:
         return _read_only(made) if read_only else made
 
     def of_root(self, found: Mount) -> Mount | None:
-        """A context whose files are root's for the command, whoever has them on the host, as BuildKit shows it.
+        """The mount of a context with all files owned by root, as BuildKit has it.
 
-        None where they are root's already, or where that would take a copy of them.
+        None if they are root's already, or if only a copy could be.
         """
         store = self.ctx.store
         if not store.can_mount or in_user_namespace() or not _has_other_owners(found):
@@ -335,7 +335,7 @@ class _Work:
             return self.stack.enter_context(store.cache_mount(identity, mount.sharing))
         if identity not in self.caches:
             raise Unsupported(
-                f"a cache can be at one place only where nothing can be mounted: {mount.target}",
+                f"without mounts a cache can be at one path only: {mount.target}",
                 hint="sharing=private gives it a directory of its own",
             )
         return self.caches.pop(identity)
@@ -343,7 +343,7 @@ class _Work:
     def take_caches(self, mounts: tuple[RunMount, ...]) -> None:
         """Caches that are moved to where they are used have one user at a time, whatever `sharing` says.
 
-        All take them in the same order, so that nobody waits for somebody who waits for him.
+        All runs take their locks in the same order, which rules out a deadlock.
         """
         shared = {_cache_identity(mount) for mount in mounts if mount.type == "cache" and mount.sharing != "private"}
         for identity in sorted(shared):
@@ -395,12 +395,12 @@ class _Work:
         return (Mount("bind", own, target, ("rw",)),), variables
 
     def socket_directory(self) -> str:
-        """Where nothing can be mounted a socket is moved into the tree, and so has to be on its file system."""
+        """A directory for a socket: in the store if nothing can be mounted, as it is renamed into the tree then."""
         return self.directory("agent") if self.ctx.store.can_mount else self.stored()
 
 
 def _start_upper(stacked: Mount, source: str) -> None:
-    """The directory itself is seen as the topmost one has it: give that one the looks of what it covers."""
+    """Give the upper directory of an overlay the owner, mode and times of the one below, whose place it takes."""
     (upper,) = (word.partition("=")[2] for word in stacked.options if word.startswith("upperdir="))
     with ExitStack() as stack:
         fds = []
@@ -412,7 +412,7 @@ def _start_upper(stacked: Mount, source: str) -> None:
 
 
 def _cache_identity(mount: RunMount) -> str:
-    """One cache for each id, which is the target by default, and owner."""
+    """The name of a cache: its id, by default the target, and its owner."""
     name = mount.id or posixpath.normpath(mount.target)
     return f"{name}\0{mount.uid or 0}\0{mount.gid or 0}"
 
@@ -451,7 +451,7 @@ def _read_only(mount: Mount) -> Mount:
 
 
 def _has_other_owners(found: Mount) -> bool:
-    """Whether anything that the mount shows belongs to someone else than root."""
+    """Whether a file that the mount shows has an owner other than root."""
     with shown(found) as top:
         if _is_others(os.fstat(top)):
             return True
@@ -472,7 +472,7 @@ def _is_others(status: os.stat_result) -> bool:
 
 
 def _chown_shown(mount: Mount, uid: int, gid: int) -> None:
-    """The same of what a mount shows, which may be a part of a larger directory."""
+    """As `_chown_tree`, for what a mount shows, which may be a part of a larger directory."""
     with shown(mount._replace(options=tuple(word for word in mount.options if word != "ro"))) as fd:
         if is_directory(mount):
             _chown_tree(f"/proc/self/fd/{fd}/.", uid, gid)
@@ -481,7 +481,7 @@ def _chown_shown(mount: Mount, uid: int, gid: int) -> None:
 
 
 def _chown_tree(path: str, uid: int, gid: int) -> None:
-    """`U`: the host's directory belongs to the container's user, links themselves and never what they lead to."""
+    """Option U: give the tree to this owner. Links are changed themselves, never their targets."""
     owners.chown(path, uid, gid)
     try:
         top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

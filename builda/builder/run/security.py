@@ -1,4 +1,4 @@
-"""What `--security-opt` and `--ulimit` mean: option texts to values, refused where this kernel cannot keep them."""
+"""Parse `--security-opt` and `--ulimit`; options that this kernel cannot enforce are refused."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _paths(value: str, text: str) -> tuple[str, ...]:
 
 
 def _unmasks(value: str, text: str) -> tuple[str, ...]:
-    """Patterns of paths; one that means all for the word ALL."""
+    """The paths and patterns of unmask=; the word ALL, which stands for all paths, is kept."""
     words = value.split(":")
     others = ":".join(word for word in words if word.upper() != "ALL")
     every = tuple("ALL" for word in words if word.upper() == "ALL")
@@ -121,7 +121,7 @@ def _unmasked(current: Security, patterns: list[str]) -> Security:
 
 
 def _check_label(value: str, text: str) -> None:
-    """Labels say what SELinux confines; without SELinux there is nothing they could mean, as for Buildah."""
+    """Refuse labels where SELinux is enabled; without SELinux they have no effect, as in Buildah."""
     kind = value.partition(":")[0]
     if kind not in ("disable", "user", "role", "type", "level", "filetype", "nested"):
         raise InvalidValue(f"unknown label option: {text}")
@@ -131,7 +131,7 @@ def _check_label(value: str, text: str) -> None:
 
 def _refuse_apparmor(text: str) -> None:
     where = "builda sets no AppArmor profile" if os.path.exists(_APPARMOR) else "this kernel has no AppArmor"
-    raise Unsupported(f"{where}: {text}", hint="apparmor=unconfined is what a command has")
+    raise Unsupported(f"{where}: {text}", hint="commands run unconfined, as with apparmor=unconfined")
 
 
 def rlimits(texts: tuple[str, ...]) -> tuple[Rlimit, ...]:

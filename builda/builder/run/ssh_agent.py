@@ -1,4 +1,4 @@
-"""ssh agents for commands: a socket of a command's own that leads to one, and one that is started for key files."""
+"""ssh agents for commands: a relay socket that only one command sees, and an agent started for key files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _CHUNK = 1 << 16
 
 @contextmanager
 def relayed(agent: str, directory: str, *, owner: tuple[int, int], mode: int) -> Iterator[str]:
-    """A socket in `directory`, which is empty, that passes on to the agent's while the block runs; its path.
+    """The path of a socket in the empty `directory` that is relayed to the agent's during the block.
 
-    NotFound when nobody listens at the agent's.
+    NotFound if no agent listens there.
     """
     with _connected(agent):
         pass
@@ -62,7 +62,7 @@ def _serve(server: socket.socket, agent: str) -> None:
 
 
 def _pass_on(client: socket.socket, agent: str) -> None:
-    """Questions to the agent and its answers back, until either side has had enough."""
+    """Relay requests and answers until one side closes."""
     with client, suppress(OSError, NotFound), _connected(agent) as other:
         answers = threading.Thread(target=_copy, args=(other, client), daemon=True)
         answers.start()
@@ -79,7 +79,7 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
 
 @contextmanager
 def agent_with(keys: tuple[str, ...]) -> Iterator[str]:
-    """The socket of an ssh-agent that knows these key files, and ends with the block or with this process.
+    """The socket of an ssh-agent with these key files. It ends with the block, or with this process.
 
     InvalidValue for a file that ssh-add does not take, Unsupported where ssh-agent is not installed.
     """

@@ -1,8 +1,9 @@
 """A file or directory inside a described rootfs as a mount of its own.
 
 `RUN --mount=from=` hands the kernel a mount of a part of an image or of a container, whose own commands may be changing
-it. The mount is described as the whole, which no command can replace, and the part as a path in it without links. Who
-makes the mount opens that path inside the whole, following nothing, so that a link put there meanwhile leads nowhere.
+it. The mount is described as the whole, which no command can replace, and the part as a path in it without links. That
+path is opened inside the whole when the mount is made, and no link is followed, so a link put there meanwhile is an
+error.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def shown(mount: Mount) -> Iterator[int]:
 
 
 def _opened(root: int, path: str) -> int:
-    """What is at a path without links."""
+    """An O_PATH descriptor of what is at `path`; NotFound if it is gone, InUse if it is a link by now."""
     try:
         with paths.parent_of(root, path) as (parent, name):
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
@@ -97,6 +98,6 @@ def _opened(root: int, path: str) -> int:
 
 
 def writable(mount: Mount, stacked: Mount) -> Mount:
-    """The directory that `mount` shows, in the way that `stacked` does: with writes that go elsewhere."""
+    """The directory that `mount` shows, with the upper layer of `stacked`: writes do not reach the source."""
     kept = tuple(word for word in mount.options if word not in ("ro", "bind", "rbind") and word not in stacked.options)
     return stacked._replace(target=mount.target, options=(*kept, *stacked.options))

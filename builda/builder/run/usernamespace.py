@@ -1,4 +1,4 @@
-"""The user namespace that a command is asked to have: its maps, from options, /etc/subuid and other namespaces."""
+"""The command's user namespace: its maps, from options, /etc/subuid and existing namespaces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_ROWS = 340  # of a map, by the kernel
 
 
 class Users(NamedTuple):
-    """The maps of a user namespace, which is at `path` if it is not to be made."""
+    """The maps of a user namespace; `path` is set if it exists already."""
 
     uids: IdMap
     gids: IdMap
@@ -37,18 +37,18 @@ class Users(NamedTuple):
 
     @property
     def are_others(self) -> bool:
-        """Whether an id of the namespace is another one outside, so that the files of a tree have to be mapped."""
+        """Whether some id differs inside and outside, so that the files of a tree have to be mapped."""
         return any(inside != outside for inside, outside, _ in (*self.uids, *self.gids))
 
     def outside(self, uid: int, gid: int) -> tuple[int, int]:
-        """What the caller calls a user and a group that the namespace has."""
+        """A user and a group of the namespace, as ids outside."""
         return _outside(uid, self.uids), _outside(gid, self.gids)
 
 
 def users_for(
     ctx: Context, container: WorkingContainer, options: RunOptions, rootfs: tuple[Mount, ...]
 ) -> Users | None:
-    """The namespace that the command has to itself, None for the caller's; an error where there can be none."""
+    """The command's own user namespace; None for the caller's. Raises if it cannot be made here."""
     users = _permitted(ctx, options)
     if users is None or not users.are_others:
         return users
@@ -61,14 +61,14 @@ def users_for(
 
 
 def checked(ctx: Context, options: RunOptions) -> None:
-    """An error when the namespace that is asked for cannot be had, as far as it can be told without a container."""
+    """Raise if the namespace that the options ask for cannot be made, as far as that shows without a container."""
     users = _permitted(ctx, options)
     if users is not None and users.are_others:
         _check_store(ctx.store, users)
 
 
 def is_asked_for(options: RunOptions) -> bool:
-    """Whether anything but the caller's user namespace is."""
+    """Whether the options ask for a user namespace other than the caller's."""
     return bool(options.userns not in (None, "", "host") or any(_maps(options)))
 
 
@@ -79,7 +79,7 @@ def _permitted(ctx: Context, options: RunOptions) -> Users | None:
         raise ctx.store.no_run
     if not ctx.store.can_mount:
         raise IsolationUnavailable(
-            "a command shares the namespaces of its caller here", hint="leave the --userns options out"
+            "a command cannot have a user namespace of its own here", hint="leave the --userns options out"
         )
     is_real_root = os.geteuid() == 0 and not in_user_namespace()
     if not is_real_root and _takes_ranges(options):
@@ -92,7 +92,7 @@ def _permitted(ctx: Context, options: RunOptions) -> Users | None:
     kind = ctx.isolation(options).kind
     if kind.no_own_ids is not None:
         raise Unsupported(
-            f"isolation {kind.name} gives a command no ids of its own: {kind.no_own_ids}",
+            f"isolation {kind.name} cannot map the ids of a command: {kind.no_own_ids}",
             hint="--isolation native does",
         )
     return users
@@ -105,13 +105,13 @@ def _takes_ranges(options: RunOptions) -> bool:
 
 def _no_others() -> IsolationUnavailable:
     return IsolationUnavailable(
-        "only real root can give a command other ids: the files of its tree have those of this process's mode",
+        "only real root can map the ids of a command: files here have the ids of this process's user namespace",
         hint="leave the --userns options out; --userns=private is a namespace in which every id stays itself",
     )
 
 
 def _fitted(rows: IdMap, outer: IdMap) -> IdMap:
-    """The rows, none of which spans two of the map that this process is seen through itself: the kernel takes no such.
+    """The rows split so that each lies in one row of this process's own map, which the kernel requires.
 
     InvalidValue for an id that is not in it.
     """
@@ -135,7 +135,7 @@ def _check_driver(driver: Driver) -> None:
 
 
 def _check_store(store: Store, users: Users) -> None:
-    """Map the ids of what is in the store anyway, attached nowhere."""
+    """Raise if the store's file system does not take id-mapped mounts: one is made, attached nowhere."""
     _check_driver(store.driver)
     from builda.isolation.child.failure import Failure
     from builda.isolation.child.id_mapping import Mapping
@@ -153,7 +153,7 @@ def _check_store(store: Store, users: Users) -> None:
     refused = attempt(mapped)
     if refused is not None:
         message, _, hint = refused.partition("\n")
-        raise IsolationUnavailable(f"a command can have no other ids with this store: {message}", hint=hint or None)
+        raise IsolationUnavailable(f"ids cannot be mapped with this store: {message}", hint=hint or None)
 
 
 def users_of(options: RunOptions, *, etc: str = "/etc") -> Users:
@@ -175,12 +175,12 @@ def users_of(options: RunOptions, *, etc: str = "/etc") -> Users:
 
     users = Users(*maps_at(path), path)
     if -1 in users.outside(0, 0):
-        raise InvalidValue(f"user namespace has no id 0, which the command's root directory belongs to: {path}")
+        raise InvalidValue(f"user namespace lacks id 0, the owner of the command's root directory: {path}")
     return users
 
 
 def check_ids(users: Users, uid: int, gid: int, what: str) -> None:
-    """Unsupported, beginning with `what`, when a user or group has no id in the namespace."""
+    """Unsupported, with a message that begins with `what`, if a user or group is not mapped in the namespace."""
     lacking = unmapped(uid, gid, {"uid": users.uids, "gid": users.gids})
     if lacking is not None:
         raise Unsupported(f"{what}: {lacking}", hint="--userns-uid-map says which ids there are")
@@ -196,7 +196,7 @@ def _maps(options: RunOptions) -> tuple[str | None, str | None, str | None, str 
 
 
 def _said(options: RunOptions, etc: str) -> Users:
-    """A map or a name for each kind of ids; who says one kind only means both."""
+    """A map or a name for users and for groups; given for one kind only, it counts for both."""
     uid_map, gid_map, user, group = _maps(options)
     if uid_map and user:
         raise InvalidValue("--userns-uid-map cannot be used with --userns-uid-map-user")
@@ -228,7 +228,7 @@ def parse_map(text: str, option: str, *, whole: bool = True) -> IdMap:
     if twice is not None:
         raise InvalidValue(f"{option} maps an id twice: {twice}")
     if whole and not any(row[0] == 0 for row in rows):
-        raise InvalidValue(f"{option} has no id 0, which the command's root directory belongs to: {text}")
+        raise InvalidValue(f"{option} lacks id 0, the owner of the command's root directory: {text}")
     return tuple(rows)
 
 
@@ -237,7 +237,7 @@ def _is_id(text: str) -> bool:
 
 
 def _twice(rows: Iterable[tuple[int, int, int]]) -> int | None:
-    """An id that more than one of the rows has inside, or outside."""
+    """An id that two rows have inside, or two have outside; None if there is none."""
     rows = tuple(rows)
     for column in (0, 1):
         ends = 0
@@ -249,7 +249,7 @@ def _twice(rows: Iterable[tuple[int, int, int]]) -> int | None:
 
 
 class Auto(NamedTuple):
-    """What `--userns=auto:…` says: how many ids, and where some of them are to be."""
+    """The settings of `--userns=auto:…`: the number of ids, and fixed rows among them."""
 
     size: int | None = None  # None: as many as there are, up to what images use
     uids: IdMap = ()
@@ -257,7 +257,7 @@ class Auto(NamedTuple):
 
 
 def parse_auto(text: str) -> Auto:
-    """The settings behind `auto:`; InvalidValue names one that it does not take."""
+    """The settings behind `auto:`; InvalidValue for an unknown one."""
     size, said = None, {"uidmapping": "", "gidmapping": ""}
     for word in text[5:].split(",") if text[5:] else ():
         key, _, value = word.partition("=")
@@ -276,7 +276,7 @@ def _automatic(auto: Auto, etc: str) -> Users:
 
 
 def _filled(kind: Kind, said: IdMap, size: int | None, etc: str) -> IdMap:
-    """The map of ids 0 to `size`: what is said, and for the rest what the ranges hold besides, one after the other."""
+    """A map of ids 0 to `size`: the given rows, with gaps filled from the free parts of the ranges in order."""
     rows = list(said)
     free = _without(_ranges(kind, AUTO, etc), said)
     for first, count in _gaps(said, size or _SIZE):
@@ -296,7 +296,7 @@ def _filled(kind: Kind, said: IdMap, size: int | None, etc: str) -> IdMap:
 
 
 def _gaps(said: IdMap, size: int) -> list[tuple[int, int]]:
-    """(first, count) of what ids 0 to `size` lack."""
+    """The ids from 0 to `size` that no row has, as (first, count)."""
     gaps, at = [], 0
     for inside, _, count in (*sorted(said), (size, 0, 0)):
         if at < min(inside, size):
@@ -306,7 +306,7 @@ def _gaps(said: IdMap, size: int) -> list[tuple[int, int]]:
 
 
 def _without(ranges: tuple[IdRange, ...], said: IdMap) -> list[tuple[int, int]]:
-    """(first, count) of what the ranges hold and nobody has said a place for."""
+    """The parts of the ranges that no row uses, as (first, count)."""
     free = []
     for one in ranges:
         at = one.start
@@ -321,7 +321,7 @@ def _without(ranges: tuple[IdRange, ...], said: IdMap) -> list[tuple[int, int]]:
 
 
 def _consecutive(kind: Kind, name: str, etc: str) -> IdMap:
-    """All ranges of somebody, from id 0 on."""
+    """All of the ranges, mapped one after the other from id 0 on."""
     rows, at = [], 0
     for one in _ranges(kind, name, etc):
         rows.append((at, one.start, one.size))

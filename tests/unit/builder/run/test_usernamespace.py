@@ -79,7 +79,7 @@ def test_auto_gives_the_size_that_is_said_or_nothing(etc: str) -> None:
         ({"userns_uid_map": "0:4294967295:1"}, "not a range of ids"),
         ({"userns_uid_map": "0:10:5,4:100:5"}, "--userns-uid-map maps an id twice: 4"),
         ({"userns_uid_map": "0:10:5,5:14:5"}, "--userns-uid-map maps an id twice: 14"),
-        ({"userns_uid_map": "5:10:5"}, "has no id 0"),
+        ({"userns_uid_map": "5:10:5"}, "lacks id 0"),
         (
             {"userns_uid_map": ",".join(f"{n}:{n}:1" for n in range(341))},
             "more than the 340 ranges that a map can have",
@@ -125,7 +125,7 @@ def test_a_part_of_a_map_need_not_have_id_0() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_namespace_without_root_is_not_joined(etc: str) -> None:
     there = Mapping(((1, 77000, 5),), ((0, 88000, 6),), None)
-    with pytest.raises(InvalidValue, match="user namespace has no id 0"):
+    with pytest.raises(InvalidValue, match="user namespace lacks id 0"):
         of(etc, userns=f"/proc/{os.getpid()}/fd/{there.fd}")
     os.close(there.fd)
 
