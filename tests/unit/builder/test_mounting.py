@@ -67,7 +67,7 @@ def test_a_container_with_a_command_running_is_in_use(bench: Bench, container: W
     script = (
         "import sys; from pathlib import Path; from builda.store.store import Store\n"
         "s = Store.open(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-        "with s.running(s.container(sys.argv[3])):\n"
+        "with s.containers.running(s.container(sys.argv[3])):\n"
         "    print('running', flush=True); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", script, bench.store.root, str(bench.path / "run"), container.id]
