@@ -41,8 +41,13 @@ def isolation_for(
     `state` is a volatile directory of builda's own (the run root) where compiled filters are kept. `runtime` and
     `runtime_flags` are for OCI runtimes. InvalidValue for an unknown name, IsolationUnavailable if it cannot work here.
     """
+    from importlib import import_module
+
     from builda.isolation.kinds import find_kind
     from builda.isolation.spec import Wanted
 
     kind = find_kind(name, can_mount=can_mount)
-    return kind.make(kind, Wanted(state, runtime, runtime_flags))
+    module, of_class = kind.where.split(":")
+    make = getattr(import_module(f"{__name__}.{module}"), of_class)
+    made: Isolation = make(kind, Wanted(state, runtime, runtime_flags))
+    return made

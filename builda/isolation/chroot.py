@@ -13,18 +13,17 @@ from builda.isolation.wire import Method
 from builda.values import replace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from builda.events import Emit
-    from builda.isolation.spec import Kind, Process, Sandbox
+    from builda.isolation.kinds import Kind
+    from builda.isolation.spec import Process, Sandbox, Wanted
 
 
 class ChrootIsolation:
     """A mount and a UTS namespace, and chroot(2). /proc and /sys are binds of the caller's."""
 
-    def __init__(self, kind: Kind, *, cache: Path | None = None) -> None:
+    def __init__(self, kind: Kind, wanted: Wanted) -> None:
         self.kind = kind
-        self._cache = cache
+        self._cache = wanted.cache
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`. IsolationUnavailable for limits and for a network of the command's own."""

@@ -6,58 +6,36 @@ package compares the name of an isolation: it asks a field of its row.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.errors import InvalidValue, IsolationUnavailable
-from builda.isolation.spec import Kind
-
-if TYPE_CHECKING:
-    from builda.isolation.spec import Isolation, Wanted
+from builda.values import NamedTuple
 
 
-def _native(kind: Kind, wanted: Wanted) -> Isolation:
-    from builda.isolation.native import NativeIsolation
+class Kind(NamedTuple):
+    """One isolation. The defaults are those of one that makes all namespaces itself."""
 
-    return NativeIsolation(kind, cache=wanted.cache)
-
-
-def _oci(kind: Kind, wanted: Wanted) -> Isolation:
-    from builda.isolation.oci_runtime import OciIsolation
-
-    return OciIsolation(kind, runtime=wanted.runtime, flags=wanted.runtime_flags, cache=wanted.cache)
-
-
-def _chroot(kind: Kind, wanted: Wanted) -> Isolation:
-    from builda.isolation.chroot import ChrootIsolation
-
-    return ChrootIsolation(kind, cache=wanted.cache)
+    name: str  # what --isolation calls it, and what messages and `inspect` show
+    where: str  # MODULE:CLASS in this package
+    aliases: tuple[str, ...] = ()  # other values of --isolation that mean it
+    mounts: bool = True  # mounts the root file system; False: runs in a directory where nothing can be mounted
+    own_network: bool = True  # gives a command a network other than the caller's
+    no_own_ids: str | None = None  # why it gives a command no user namespace of its own; None: it does
+    keeps_groups: bool = True  # in a user namespace, keeps groups of the caller that have no number there
+    restricts_devices: bool = False  # gives a device for reading only
+    takes_runtime: bool = False  # runs commands with an OCI runtime
 
 
-def _plain_chroot(kind: Kind, wanted: Wanted) -> Isolation:
-    from builda.isolation.plain_chroot import PlainChrootIsolation
-
-    return PlainChrootIsolation(kind, cache=wanted.cache)
-
-
-NATIVE = Kind("native", _native, aliases=("rootless", "default"))
+NATIVE = Kind("native", "native:NativeIsolation", aliases=("rootless", "default"))
 OCI = Kind(
     "oci",
-    _oci,
+    "oci_runtime:OciIsolation",
     no_own_ids="the root of its user namespace could not enter builda's directories, where a runtime looks for the "
     "tree",
     keeps_groups=False,
     restricts_devices=True,
     takes_runtime=True,
 )
-CHROOT = Kind("chroot", _chroot, own_network=False, no_own_ids="it has the caller's namespaces")
-PLAIN_CHROOT = Kind(
-    "chroot",
-    _plain_chroot,
-    aliases=("rootless", "default"),
-    mounts=False,
-    own_network=False,
-    no_own_ids="it has the caller's namespaces",
-)
+CHROOT = Kind("chroot", "chroot:ChrootIsolation", own_network=False, no_own_ids="it has the caller's namespaces")
+PLAIN_CHROOT = CHROOT._replace(where="plain_chroot:PlainChrootIsolation", aliases=("rootless", "default"), mounts=False)
 KINDS = (NATIVE, OCI, CHROOT, PLAIN_CHROOT)
 """In the order of preference: the first that works where builda can mount, or cannot, is the default there."""
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.events import Emit
-    from builda.isolation.spec import Device, Kind, Process, Sandbox
+    from builda.isolation.kinds import Kind
+    from builda.isolation.spec import Device, Process, Sandbox
     from builda.isolation.streams import Streams
     from builda.isolation.wire import Wire
     from builda.linux.mount import Mount

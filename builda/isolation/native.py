@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 from builda.isolation.launch import check, run_child
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from builda.events import Emit
-    from builda.isolation.spec import Kind, Process, Sandbox
+    from builda.isolation.kinds import Kind
+    from builda.isolation.spec import Process, Sandbox, Wanted
 
 
 class NativeIsolation:
     """Namespaces made by builda itself; `cache` keeps compiled filters."""
 
-    def __init__(self, kind: Kind, *, cache: Path | None = None) -> None:
+    def __init__(self, kind: Kind, wanted: Wanted) -> None:
         self.kind = kind
-        self._cache = cache
+        self._cache = wanted.cache
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`."""

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from builda.events import Emit
-    from builda.isolation.spec import Kind, Process, Sandbox
+    from builda.isolation.kinds import Kind
+    from builda.isolation.spec import Process, Sandbox, Wanted
     from builda.isolation.wire import Runtime
     from builda.linux.mount import Mount
 
@@ -40,13 +41,11 @@ _STANDARD_NODES = tuple(f"/dev/{name}" for name in NODES)
 class OciIsolation:
     """Runs commands by `runtime`: a name or path, else crun or runc from PATH. `flags` come before its word `run`."""
 
-    def __init__(
-        self, kind: Kind, *, runtime: str | None = None, flags: tuple[str, ...] = (), cache: Path | None = None
-    ) -> None:
+    def __init__(self, kind: Kind, wanted: Wanted) -> None:
         self.kind = kind
-        self._runtime = find_runtime(runtime)
-        self._flags = tuple(flag if flag.startswith("-") else "--" + flag for flag in flags)
-        self._cache = cache
+        self._runtime = find_runtime(wanted.runtime)
+        self._flags = tuple(flag if flag.startswith("-") else "--" + flag for flag in wanted.runtime_flags)
+        self._cache = wanted.cache
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`."""

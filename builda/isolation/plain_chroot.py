@@ -20,10 +20,9 @@ from builda.linux import caps
 from builda.values import replace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from builda.events import Emit
-    from builda.isolation.spec import Kind, Process, Sandbox
+    from builda.isolation.kinds import Kind
+    from builda.isolation.spec import Process, Sandbox, Wanted
     from builda.isolation.wire import PlainTree
 
 _ALL_SHARED = dict.fromkeys(NAMESPACES, "host")
@@ -32,9 +31,9 @@ _ALL_SHARED = dict.fromkeys(NAMESPACES, "host")
 class PlainChrootIsolation:
     """chroot(2) into a directory, with a supervisor for /proc and /dev."""
 
-    def __init__(self, kind: Kind, *, cache: Path | None = None) -> None:
+    def __init__(self, kind: Kind, wanted: Wanted) -> None:
         self.kind = kind
-        self._cache = cache
+        self._cache = wanted.cache
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`. IsolationUnavailable for a sandbox with mounts: they must be in the tree already."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from builda.values import NamedTuple, dataclass, field
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.events import Emit
+    from builda.isolation.kinds import Kind
     from builda.linux.mount import Mount
     from builda.linux.stopping import Stop
     from builda.linux.userns import IdMap
@@ -136,20 +137,6 @@ class Wanted(NamedTuple):
     def cache(self) -> Path:
         """The directory where compiled seccomp filters are kept."""
         return self.state / "cache"
-
-
-class Kind(NamedTuple):
-    """One isolation. The defaults are those of one that makes all namespaces itself."""
-
-    name: str  # what --isolation calls it, and what messages and `inspect` show
-    make: Callable[[Kind, Wanted], Isolation]
-    aliases: tuple[str, ...] = ()  # other values of --isolation that mean it
-    mounts: bool = True  # mounts the root file system; False: runs in a directory where nothing can be mounted
-    own_network: bool = True  # gives a command a network other than the caller's
-    no_own_ids: str | None = None  # why it gives a command no user namespace of its own; None: it does
-    keeps_groups: bool = True  # in a user namespace, keeps groups of the caller that have no number there
-    restricts_devices: bool = False  # gives a device for reading only
-    takes_runtime: bool = False  # runs commands with an OCI runtime
 
 
 class Isolation(Protocol):

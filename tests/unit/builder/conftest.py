@@ -17,7 +17,8 @@ from builda.builder.remote import Download
 from builda.errors import RegistryError
 from builda.events import CommandOutput, Emit, Event
 from builda.isolation import isolation_for, kinds
-from builda.isolation.spec import Kind, Process, Sandbox
+from builda.isolation.kinds import Kind
+from builda.isolation.spec import Process, Sandbox
 from builda.oci.descriptor import Descriptor
 from builda.oci.reference import Reference
 from builda.plan import Copy, Run, RunOptions

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from builda.errors import InvalidValue, IsolationUnavailable
-from builda.isolation.kinds import CHROOT, KINDS, NATIVE, OCI, PLAIN_CHROOT, find_kind, isolation_name
-from builda.isolation.spec import Kind
+from builda.isolation.kinds import CHROOT, KINDS, NATIVE, OCI, PLAIN_CHROOT, Kind, find_kind, isolation_name
 
 PACKAGE = Path(__file__).parents[3] / "builda"
 
