@@ -1,6 +1,6 @@
-"""containers.conf, mounts.conf and storage.conf: what the ecosystem's files say of building (containers.conf(5)).
+"""containers.conf, mounts.conf and storage.conf: the configuration that container tools share (containers.conf(5)).
 
-Functions that read files come first; what they call on is pure. Keys that say nothing about a builder are read over;
+Functions that read files come first; those they call are pure. Keys that say nothing about a builder are read over;
 keys that do, and that builda cannot honour, are named in `Defaults.unheard`.
 """
 
@@ -41,7 +41,7 @@ _DEFAULTS: Mapping[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What the files say where the command line says nothing; None and () where they do not either."""
+    """Defaults for options that the command line does not give; None and () if the files have none either."""
 
     run: RunOptions = RunOptions()
     retry: int | None = None
@@ -91,7 +91,7 @@ def subscriptions(places: Places, path: Path | None = None) -> tuple[str, ...]:
 def foreign_store(places: Places) -> tuple[str, ...]:
     """The `key=value` of the user's or the machine's storage.conf that place or shape a store, unless they are usual.
 
-    They are about the store of other programs: builda takes nothing of them.
+    They describe the store of other programs, which builda does not use.
     """
     named = places.path("CONTAINERS_STORAGE_CONF")
     own = (directory / "storage.conf" for directory in places.configuration()[:2])
@@ -204,7 +204,7 @@ def _unheard(containers: _Table, mounts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _mounts(containers: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The volumes that `mounts` asks for, and those of its texts that are no binds."""
+    """The volumes that `mounts` asks for, and its entries of other types than bind."""
     volumes, others = [], []
     for text in containers.strings("mounts"):
         fields = dict(part.strip().partition("=")[::2] for part in text.split(","))
@@ -219,7 +219,7 @@ def _mounts(containers: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _runtime(engine: _Table) -> str | None:
-    """The runtime's path where the table of runtimes has one that exists, else its name."""
+    """The first existing path of the runtime in the table of runtimes, else its name."""
     name = engine.text("runtime")
     known = engine.value("runtimes") if engine.has("runtimes") else {}
     paths = known.get(name, []) if isinstance(known, dict) else []

@@ -1,8 +1,8 @@
 """Text as people get to read it: nothing in it acts on a terminal, and no password of a URL is repeated.
 
 What a message, a warning, an event or a log line quotes may come from an image, a registry or a Containerfile. It is
-made harmless where it is shown, so that who writes a message need not think of it. What the user's own commands write
-passes as it is. Anybody may import this.
+made harmless where it is shown, so that code which makes a message need not care. The output of the user's own commands
+passes unchanged. Any module may import this.
 """
 
 from __future__ import annotations

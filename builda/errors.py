@@ -34,7 +34,7 @@ class BuildaError(Exception):
 
 
 def of_system(error: OSError) -> BuildaError:
-    """What the kernel refused, in the form of builda's own errors."""
+    """An OSError as one of builda's errors."""
     import os
 
     words = (error.strerror or str(error)).lower()
@@ -51,7 +51,7 @@ class InvalidReference(InvalidValue):
 
 
 class TreeNeeded(InvalidValue):
-    """What cannot be composed of lists of files: with a tree it can be done."""
+    """The operation needs a tree, and there is only a list of files."""
 
 
 class Unsupported(BuildaError):
@@ -110,11 +110,11 @@ class IsolationUnavailable(BuildaError):
 
 
 class NetworkUnavailable(IsolationUnavailable):
-    """A network of its own cannot be made for a command; that of the caller is always there."""
+    """A private network cannot be made for a command; the caller's network always works."""
 
 
 class StepFailed(BuildaError):
-    """A step of a build failed: where it was written, and the last lines of its output if nobody saw them.
+    """A step of a build failed: where it was written, and the last lines of its output unless they were printed.
 
     The exit status is its cause's.
     """

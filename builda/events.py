@@ -41,8 +41,8 @@ class StepStarted:
 class StepFinished:
     """A step ended well; `cached` when its result was found and nothing was done.
 
-    With `pending`, a thread is storing what the step changed, and LayerStored follows; `digest` and `bytes` are those
-    of the layer where they are known already.
+    With `pending`, a thread is still storing the layer, and LayerStored follows. `digest` and `bytes` describe the
+    layer if known already.
     """
 
     index: int
@@ -72,7 +72,7 @@ class StepFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerStored:
-    """What step `index` of a stage changed is stored, as a blob of this digest and size; none when it was nothing."""
+    """The layer of step `index` is stored as a blob of this digest and size; None and 0 if it changed nothing."""
 
     index: int
     total: int
@@ -132,7 +132,7 @@ class WorkProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
-    """Something the user should know that does not stop the work; a `note` is worth the attention of a person only."""
+    """Something the user should know that does not stop the work; a `note` is for a person and not for a log."""
 
     message: str
     hint: str | None = None
@@ -147,7 +147,7 @@ Subject: TypeAlias = Literal["mode", "store", "name", "image", "cache", "run"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """What was chosen, and why, for who looks for the cause of something; only with --log-level debug."""
+    """A decision and its reason, for debugging; only with --log-level debug."""
 
     subject: Subject
     message: str
@@ -195,9 +195,9 @@ Emit: TypeAlias = Callable[[Event], None]
 
 
 def step_name(stage: str | None, index: int, total: int) -> str:
-    """How events and lines about a step call it: `[stage] index/total`."""
+    """The name of a step in events and printed lines: `[stage] index/total`."""
     return f"[{stage}] {index}/{total}" if stage else f"{index}/{total}"
 
 
 def ignore(event: Event) -> None:
-    """The observer that does not look."""
+    """The observer that ignores every event."""

@@ -1,4 +1,4 @@
-"""What `--allow` lets the commands of a Containerfile have: the powers that a file or an image cannot take by itself.
+"""Powers that `--allow` grants to the commands of a Containerfile, and that no file or image can take by itself.
 
 A Containerfile (and the ONBUILD triggers of its base images) may come from strangers. `Permissions.check` is asked
 twice: by the compiler, for an early error with its place, and by the executor right before a command gets the power.
@@ -17,7 +17,7 @@ _KNOWN = "there are device, device=PATH, network.host and security.insecure"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permissions:
-    """The powers that were given. `host_network` is None where the build says nothing of its network."""
+    """The powers granted. `host_network` is None if the build was given no network option."""
 
     insecure: bool = False
     host_network: bool | None = None

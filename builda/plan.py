@@ -1,6 +1,6 @@
 """Steps: one primitive call each, as a value. A step *is* the argument of a primitive.
 
-`builda copy`, `Builder.copy` and `COPY` all make a `Copy`; nothing else describes what a primitive shall do.
+`builda copy`, `Builder.copy` and `COPY` all make a `Copy`; nothing else describes the work of a primitive.
 `text` is what a user reads while the step runs ("" for a part of the next one), `created_by` what history records;
 neither `text` nor `at` belongs to a step's identity.
 """
@@ -64,7 +64,7 @@ Source: TypeAlias = Context | NamedContext | FromStage | FromImage | FromContain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMount:
-    """One `--mount` of a run (peers.md sections 1.6 and 2: `RUN --mount`)."""
+    """One `--mount` of a run (Dockerfile reference, `RUN --mount`)."""
 
     type: Literal["bind", "cache", "tmpfs", "secret", "ssh"]
     target: str
@@ -160,7 +160,7 @@ COPY_FLAGS: Mapping[str, CopyFlag] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeDirectory:
-    """Make sure that `path` is a directory: what WORKDIR does besides setting the configuration."""
+    """Make `path` a directory, as WORKDIR does besides setting the configuration."""
 
     path: str
     user: str | None = None

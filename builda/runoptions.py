@@ -1,4 +1,4 @@
-"""How commands are run, as a value of its own: a list of working containers needs it, and nothing else of `plan`."""
+"""Options of commands. A module of its own, because a list of working containers needs this part of `plan` alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _USERNS = ("userns", "userns_uid_map", "userns_gid_map", "userns_uid_map_user", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a command is run; None and () mean "not said", so that two of them merge (`over`).
+    """How a command is run; None and () mean that an option was not given, so that two of them merge (`over`).
 
-    `from` stores one with the working container, `run` and RUN lay theirs over it.
+    `from` stores one with the working container; `run` and RUN add theirs on top.
     """
 
     isolation: str | None = None  # name of one of the isolations, such as native
@@ -57,13 +57,13 @@ class RunOptions:
 
     @property
     def names_a_user_namespace(self) -> bool:
-        """Whether a user namespace is asked for, were it the caller's own."""
+        """Whether an option about user namespaces was given, even one that asks for the caller's own."""
         return any(getattr(self, name) for name in _USERNS)
 
     def over(self, base: RunOptions) -> RunOptions:
-        """These options laid over `base`: what is said here wins; lists are added behind the base's.
+        """`base` with these options on top: those given here win, lists are appended to the base's.
 
-        What is said of a user namespace is one thing: any of it here is instead of all of it there.
+        Options about user namespaces belong together: any of them here replaces all of them there.
         """
         said = {name: value for name, value in values_of(self).items() if value not in (None, ())}
         for name, value in said.items():

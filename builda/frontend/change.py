@@ -23,7 +23,7 @@ _PLACE = "--change"
 
 
 def edits_of(config: ImageConfig, texts: tuple[str, ...]) -> tuple[ConfigEdit, ...]:
-    """What the instructions `texts`, one after the other, do to `config`.
+    """The edits that the instructions `texts`, in order, make to `config`.
 
     They mean what they would in a Containerfile below FROM an image with that configuration. Unsupported for one that
     would touch files, InvalidValue for one that is malformed.

@@ -26,13 +26,13 @@ class Settings(NamedTuple):
     experimental: frozenset[str] = frozenset()
 
     def wants(self, check: str) -> bool:
-        """Whether what this check finds is told."""
+        """Whether findings of this check are reported."""
         name = check.lower()
         asked = name not in EXPERIMENTAL or bool({name, "all"} & self.experimental)
         return asked and not {name, "all"} & self.skip
 
     def with_comments(self, comments: tuple[str, ...]) -> Settings:
-        """These, and what the first `check=` among the comments above an instruction adds for it alone."""
+        """These settings plus those of the first `check=` among the comments above an instruction, for it alone."""
         for comment in comments:
             match = _COMMENT.match(comment)
             if match is None:
@@ -46,7 +46,7 @@ class Settings(NamedTuple):
 
 
 def settings_of(parsed: Parsed, build_args: Mapping[str, str]) -> Settings:
-    """The settings of a build; an error, with its place if it is the directive's, for what is none."""
+    """The settings of a build; an error if malformed, with its place if they come from the directive."""
     if ARGUMENT in build_args:
         return _settings(build_args[ARGUMENT], lambda message: InvalidValue(f"{message} in {ARGUMENT}"))
     written = next(((value, at) for key, value, at in parsed.directives if key == "check"), None)

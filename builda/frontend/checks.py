@@ -1,4 +1,4 @@
-"""Build checks: what a Containerfile does that its author probably did not mean. Names are BuildKit's.
+"""Build checks: find what the author of a Containerfile probably did not mean. Names are BuildKit's.
 
 Each check is a small generator over instructions; none stops a build unless `# check=error=true` says so.
 """
@@ -41,7 +41,7 @@ _PLATFORM_ARGS = frozenset(global_platforms(Platform(os="", architecture=""), Pl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a Containerfile alone does not say. Where something is not known, what depends on it is not checked."""
+    """Facts that the Containerfile does not contain. Checks that need an unknown one are left out."""
 
     platform: Platform | None = None  # that the build is for
     build_platform: Platform | None = None  # of the machine
@@ -51,7 +51,7 @@ class Facts:
 
 
 def check(parsed: Parsed, facts: Facts | None = None) -> tuple[Finding, ...]:
-    """Everything that looks wrong, in the order of the file, without what the settings of the checks skip."""
+    """All findings in the order of the file, without those that the settings skip."""
     known = facts or Facts()
     settings = settings_of(parsed, known.build_args)
     if "all" in settings.skip:
@@ -109,7 +109,7 @@ def _stage_checks(listed: list[tuple[Instruction, Typed]]) -> Iterator[Finding]:
 
 
 def _other_case(word: str, keyword: str) -> bool:
-    """Whether AS is written in another case than its FROM; one that mixes cases is told of elsewhere."""
+    """Whether AS is written in another case than its FROM; mixed case is another check."""
     if keyword.isupper():
         return not word.isupper()
     return keyword.islower() and not word.islower()
@@ -140,7 +140,7 @@ class _Scope:
         self.working_dir = False  # a WORKDIR of the file was
 
     def child(self) -> _Scope:
-        """What a stage that stands on this one begins with."""
+        """The scope in which a stage based on this one begins."""
         made = _Scope(self.values, self.escape, known=self.known)
         made.declared, made.shell, made.working_dir = set(self.declared), self.shell, self.working_dir
         return made
@@ -254,7 +254,7 @@ class _Walk:
             return None  # the compiler says so
 
     def _inherited(self, item: From) -> _Scope:
-        """What a stage starts with."""
+        """The scope in which a stage begins."""
         image = self.top.expand(item.image)[0]
         if image == "scratch":
             return _Scope({"PATH": ""}, self.escape)
@@ -376,7 +376,7 @@ def _is_image_name(text: str) -> bool:
 
 
 def _names_platform(stage: str, text: str) -> bool:
-    """Whether a stage's name says the platform that it is for, or what is written is none."""
+    """Whether a stage's name contains its platform, or the platform is malformed."""
     try:
         platform = Platform.parse(text)
     except InvalidValue:

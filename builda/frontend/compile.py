@@ -169,7 +169,7 @@ def _split_stages(listed: tuple[Typed, ...]) -> _Stages:
 
 @dataclass(slots=True)
 class _State:
-    """Where the compiler stands inside one stage."""
+    """The compiler's state inside one stage."""
 
     edited: edits.Edited
     platform: Platform
@@ -301,7 +301,7 @@ class _Compiler:
         return state
 
     def _set_platform(self, state: _State, head: From) -> None:
-        """The image is for the platform that was asked for, whatever its last FROM says."""
+        """Give the image the platform that was asked for, whatever its last FROM says."""
         wanted, made = self.options.platform, state.config.platform
         same = (wanted.os, wanted.architecture) == (made.os, made.architecture)
         if self.options.platform_asked and not (same and wanted.variant in (None, made.variant)):
@@ -367,7 +367,7 @@ class _Compiler:
         return FromImage(name), _State(edits.Edited(self._config(index, name, platform, head.at)), platform)
 
     def _config(self, index: int, name: str, platform: Platform, at: Location) -> ImageConfig:
-        """The configuration of an image; the error for one that cannot be had says what else may have been meant."""
+        """The configuration of an image. If it cannot be had, the hint may name a stage that was meant."""
         try:
             return self.config_of(name, platform)
         except ContainerfileError:
@@ -378,7 +378,7 @@ class _Compiler:
             raise ContainerfileError(message, file=at.file, line=at.line, hint=hint) from error
 
     def _meant(self, index: int, name: str) -> str | None:
-        """A stage that a name may have been meant for."""
+        """A hint about a later stage of this name, or a similar name; None if there is neither."""
         heads = [head for head, _ in self.stages.bodies]
         for head in heads[index:]:
             if head.name == name.lower():
@@ -687,7 +687,7 @@ class _Compiler:
 
 @contextmanager
 def _placed(at: Location) -> Iterator[None]:
-    """Gives errors that know no place this one."""
+    """Add this place to errors that have none."""
     try:
         yield
     except ContainerfileError:
@@ -732,7 +732,7 @@ def _transfer_text(item: Transfer) -> str:
 
 
 def _destination(path: str, working_dir: str) -> str:
-    """`path` from the working directory, a trailing slash (or `.`) kept as the sign of a directory."""
+    """`path` joined to the working directory. A trailing slash (or `.`), which means a directory, stays a slash."""
     joined = posixpath.join(working_dir, path)
     is_directory = path.endswith(("/", "/.")) or path in (".", "")
     clean = posixpath.normpath(joined)
@@ -782,7 +782,7 @@ def _check_mode(mode: str, at: Location) -> None:
 
 
 def _check_checksum(checksum: str, sources: tuple[str, ...], item: Transfer) -> None:
-    """Refuse what no source can have: the digest of a URL, or the commit of a repository."""
+    """Refuse a --checksum that none of the sources can have: URLs have digests, repositories commits."""
     if len(sources) != 1 or item.heredocs or not _REMOTE.match(sources[0]):
         fail(item.at, "checksum needs exactly one source, a URL or a git repository")
     if not _CHECKSUM.fullmatch(checksum):

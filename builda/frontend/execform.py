@@ -7,11 +7,11 @@ from builda.oci.document import decode_any
 
 
 class NotStrings(ValueError):
-    """A JSON array that holds something else than strings."""
+    """A JSON array with an element that is no string."""
 
 
 def exec_form(text: str) -> tuple[str, ...] | None:
-    """The strings of a JSON array; None for what is none, which is the shell form. NotStrings for another array."""
+    """The strings of a JSON array; None for other text, which is the shell form. NotStrings for other arrays."""
     if not text.lstrip().startswith("["):
         return None
     try:

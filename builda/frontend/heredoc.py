@@ -80,7 +80,7 @@ def is_skipped(line: str) -> bool:
 
 
 def _continued(line: str, escape: str) -> str | None:
-    """What stands before the escape that ends a line; None where the line ends here, as behind two escapes."""
+    """The line without the escape at its end; None if no escape ends it, or two of them."""
     text = line.rstrip(" \t")
     if not text.endswith(escape) or text.endswith(escape * 2):
         return None
@@ -141,7 +141,7 @@ def _is_exec_form(value: str) -> bool:
 
 
 def marks_in(parts: tuple[str, ...]) -> Iterator[tuple[Mark | None, str]]:
-    """Each word, with the heredoc that it opens, if any; `<<` and a plain name behind it are one."""
+    """Each word with the heredoc that it opens, if any. `<<` and a plain name after it count as one word."""
     index = 0
     while index < len(parts):
         word = parts[index]

@@ -130,7 +130,7 @@ _BLANKS = re.compile(f"[{BLANK}]+")
 
 
 def typed(instruction: Instruction, escape: str = "\\") -> Typed:
-    """What `instruction` says; ContainerfileError for flags and forms that it does not have."""
+    """The typed value of `instruction`; ContainerfileError for unknown flags and forms."""
     flags = _checked_flags(instruction)
     match instruction.keyword:
         case "FROM":
@@ -236,7 +236,7 @@ def _arg(instruction: Instruction, escape: str) -> Arg:
 
 
 def check_arg_name(name: str, at: Location) -> None:
-    """Raise the error for what cannot be the name of an ARG."""
+    """Raise ContainerfileError unless `name` can be the name of an ARG."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
         fail(at, f"invalid ARG name: {name!r}")
 

@@ -64,7 +64,7 @@ class Parsed(NamedTuple):
 
 
 def parse(source: SourceText) -> Parsed:
-    """The instructions of `source`; ContainerfileError with file and line for anything that is none."""
+    """The instructions of `source`; ContainerfileError with file and line for a line that is none."""
     _check_directives(source)
     escape = heredoc.escape_of(source.lines)
     scanned = tuple(heredoc.iter_logical(source.lines, escape))

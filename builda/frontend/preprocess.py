@@ -78,7 +78,7 @@ _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 
 class Flags(NamedTuple):
-    """What `--cpp-flag` and BUILDAH_CPPFLAGS say."""
+    """The macros and directories of `--cpp-flag` and BUILDAH_CPPFLAGS."""
 
     macros: tuple[tuple[str, str | None], ...]  # in order; None undefines
     include_dirs: tuple[str, ...]
@@ -147,7 +147,7 @@ def preprocess(
     flags: Flags = NO_FLAGS,
     read: Callable[[str], bytes] = read_include,
 ) -> Preprocessed:
-    """The Containerfile that `data`, found in `file`, stands for.
+    """Preprocess `data`, the content of `file`, to a Containerfile.
 
     `#include "x"` looks beside the including file, in `context`, then in the -I directories; `<x>` in the latter only.
     What is included must lie in one of these. Raises ContainerfileError at the line of the directive that fails.

@@ -14,7 +14,7 @@ SIZE_LIMIT = 8 << 20
 
 
 class SourceText(NamedTuple):
-    """Lines without their ends, and as many places; `included` says of a file where it was included first."""
+    """Lines without their ends, and as many places; `included` maps a file to the place that included it first."""
 
     lines: tuple[str, ...]
     places: tuple[Location, ...]
@@ -34,7 +34,7 @@ class SourceText(NamedTuple):
         return SourceText(self.lines + other.lines, self.places + other.places, self.included + other.included)
 
     def includers(self, file: str) -> tuple[Location, ...]:
-        """Where `file` was included, and where the file that did so was, up to the one that nobody includes."""
+        """Where `file` was included, where the including file was included, and so on up to the main file."""
         first = dict(reversed(self.included))
         found: list[Location] = []
         while file in first and first[file] not in found:

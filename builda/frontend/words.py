@@ -39,7 +39,7 @@ def split(text: str, lookup: Lookup, escape: str = "\\") -> tuple[str, ...]:
 def keep_quotes(text: str, lookup: Lookup) -> str:
     """`text` with its variables replaced and its quotes left alone: bodies of unquoted heredocs.
 
-    A backslash (whatever the escape directive says) goes, and the character behind it stays as it is.
+    A backslash is removed whatever the escape directive says, and the character after it stays.
     """
     return _Lexer(text, lookup, "\\", quotes=False).run()[0]
 
@@ -57,7 +57,7 @@ def first_part(text: str, escape: str = "\\") -> str:
 
 
 def last(text: str) -> str:
-    """What stands behind the last white space of a text, quotes or not."""
+    """The text after the last white space, inside quotes or not."""
     return _BLANKS.split(text.strip(BLANK))[-1]
 
 
@@ -121,7 +121,7 @@ class _Lexer:
         return "".join(self.frames[0].found), self.words.finish()
 
     def _special(self, stop: str) -> re.Pattern[str]:
-        """What ends a run of plain characters in a frame."""
+        """The characters that end a run of plain text in a frame."""
         quotes = "\"'" if self.quotes and stop != '"' else ""
         return re.compile(f"[{re.escape(f'${self.escape}{stop}{quotes}')}]")
 

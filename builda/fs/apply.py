@@ -28,6 +28,7 @@ from builda.fs.tar import (
     Content,
     Limits,
     TarEntry,
+    clean,
     iter_members,
     shown,
 )
@@ -55,12 +56,12 @@ _MACHINE = frozenset(
 
 
 class Applied(NamedTuple):
-    """What unpacking did: entries and content bytes.
+    """Result of unpacking: the number of entries and of bytes of content.
 
-    `implied` are directories that the archive uses and does not list (see `inherit_directories`), `skipped` the names
-    of extended attributes that could not be kept here. `hides_all` says that the layer hides every layer below it,
-    which overlay has no word for: the caller leaves those out. `hidden` is what whiteouts are of (see
-    `drop_idle_whiteouts`).
+    `implied`: directories that the archive uses and does not list (see `inherit_directories`).
+    `skipped`: names of extended attributes that could not be kept here.
+    `hides_all`: the layer hides every layer below it. Overlayfs cannot express that, so the caller leaves those out.
+    `hidden`: paths that whiteouts hide (see `drop_idle_whiteouts`).
     """
 
     entries: int
@@ -168,7 +169,7 @@ def _shows(layer: int, path: bytes) -> bool | None:
                 return False if cut_off or _lstat(fd, part) or _lstat(fd, WHITEOUT + part) else None
             os.close(fd)
             fd = inner
-            cut_off = cut_off or _is_opaque(fd)
+            cut_off = cut_off or xattrs.is_opaque(fd)
         info = _lstat(fd, name)
         if info is not None:
             return not _is_whiteout(info)
@@ -187,19 +188,15 @@ def _is_cut_off(layer: int, path: bytes) -> bool:
                 return False
             os.close(fd)
             fd = inner
-            if _is_opaque(fd):
+            if xattrs.is_opaque(fd):
                 return True
         return False
     finally:
         os.close(fd)
 
 
-def _is_opaque(directory: int) -> bool:
-    return not frozenset(xattrs.OPAQUE).isdisjoint(os.listxattr(directory))
-
-
 def _child(parent: int, name: bytes) -> int | None:
-    """A descriptor of the directory `name` in `parent`; None when it is none."""
+    """A descriptor of the directory `name` in `parent`; None if it is missing or no directory."""
     try:
         return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
     except OSError as error:
@@ -478,7 +475,7 @@ class _Layer(_Unpacker):
         raise NotImplementedError
 
     def is_hidden(self, parent: int, name: bytes) -> bool:
-        """Whether `hide` was said of it."""
+        """Whether `hide` was called for it."""
         raise NotImplementedError
 
     def make_opaque(self, fd: int) -> None:
@@ -711,18 +708,12 @@ def _is_whiteout(info: os.stat_result) -> bool:
 
 
 def _clean(name: bytes) -> bytes:
-    """The path without a leading slash or dots; CorruptContent when it climbs out."""
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            if not parts:
-                raise CorruptContent(f"archive entry leads out of its root: {shown(name)}")
-            parts.pop()
-        elif part not in (b"", b"."):
-            if len(part) > 255:
-                raise CorruptContent(f"file name is longer than 255 bytes: {shown(part[:60])}…")
-            parts.append(part)
-    return b"/".join(parts)
+    """The path of `name` as `tar.clean` has it; CorruptContent when a part is longer than a file's name can be."""
+    path = clean(name)
+    for part in path.split(b"/"):
+        if len(part) > 255:
+            raise CorruptContent(f"file name is longer than 255 bytes: {shown(part[:60])}…")
+    return path
 
 
 def _lstat(parent: int, name: bytes) -> os.stat_result | None:

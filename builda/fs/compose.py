@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import AlreadyExists, CorruptContent, TreeNeeded
 from builda.fs import content, paths, standin, xattrs
-from builda.fs.index import LINKS, NO_XATTRS, Node, Row, Tree, clean, directory_row, resolved
+from builda.fs.index import LINKS, NO_XATTRS, Node, Row, Tree, directory_row, resolved
 from builda.fs.sources import resolve
 from builda.fs.tar import (
     BLOCK,
@@ -27,6 +27,7 @@ from builda.fs.tar import (
     SYMBOLIC_LINK,
     TarEntry,
     TarWriter,
+    clean,
     iter_members,
     shown,
 )
@@ -345,7 +346,7 @@ class _Composing(Changer):
         return digest
 
     def stood_for(self, model: Node, directory: Node, name: bytes, info: os.stat_result) -> bytes:
-        """Put what a file of a shadow stands for; in place of a digest, what tells it from others."""
+        """Record what a file of a shadow stands for, with an identity in place of a digest."""
         kind, old = model.row.kind, model.row
         row = self.row(kind, info, {})._replace(major=old.major, minor=old.minor, size=old.size)
         node = Node(row, directory, changed=True)

@@ -115,15 +115,6 @@ class _Zstd:
         return b"" if self._frames else self.block(b"")
 
 
-def gzip_of(data: bytes) -> bytes:
-    """A small gzip file of `data`, by the rules of this module."""
-    made = compressor("gzip")
-    blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
-    for block in blocks:
-        made.checked(block)
-    return made.header() + b"".join(map(made.block, blocks)) + made.trailer()
-
-
 def sniff(head: bytes) -> ArchiveCompression:
     """How a file that begins with `head` is compressed."""
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "none")

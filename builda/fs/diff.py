@@ -6,7 +6,6 @@ parent in front of what it holds and everything in the order of the bytes of its
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
@@ -28,7 +27,7 @@ from builda.fs.tar import (
     TarWriter,
     iter_members,
 )
-from builda.fs.whiteouts import OPAQUE, WHITEOUT
+from builda.fs.whiteouts import OPAQUE, WHITEOUT, is_marked_opaque
 
 if TYPE_CHECKING:
     from builda.fs.tar import Writable
@@ -61,7 +60,7 @@ _Found: TypeAlias = tuple[bytes, bytes, os.stat_result]
 
 
 class Look(NamedTuple):
-    """What a layer may have to say of the root directory: permissions and owner."""
+    """Permissions and owner of the root directory, which a layer records if they differ from those below."""
 
     mode: int = 0o755
     uid: int = 0
@@ -101,7 +100,7 @@ def write_tree(root: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collect
 
 
 def with_times(layer: Readable, sink: Writable, clamp: Clamp) -> None:
-    """Write the layer that the tar `layer`, one of ours, is, with other times."""
+    """Write the tar `layer`, which builda made, again with other times."""
     tar = TarWriter(sink)
     for entry, content in iter_members(layer):
         tar.add(entry._replace(mtime=clamp(entry.mtime)))
@@ -112,10 +111,10 @@ def with_times(layer: Readable, sink: Writable, clamp: Clamp) -> None:
 
 
 class Fingerprint(NamedTuple):
-    """What tells whether a path of a flat tree was changed since it was recorded.
+    """Recorded attributes of a path in a flat tree, to find out later whether it changed.
 
-    What is put into a directory and taken out again changes its ctime for good, so a directory's attributes stand for
-    it: `ctime_ns` is a number made of them.
+    A file that is made in a directory and removed again changes the directory's ctime. For directories, `ctime_ns` is
+    therefore a hash of the attributes.
     """
 
     mode: int
@@ -225,7 +224,7 @@ class _Walk:
 
     def is_opaque(self, fd: int) -> bool:
         """Whether the directory hides what is below it."""
-        return _is_opaque(fd)
+        return xattrs.is_opaque(fd)
 
     def archive_name(self, name: bytes, info: os.stat_result, prefix: bytes) -> bytes:
         if stat.S_ISDIR(info.st_mode):
@@ -278,7 +277,7 @@ class _Walk:
             os.close(fd)
 
     def stands_in(self, path: bytes, info: os.stat_result, values: Mapping[str, bytes]) -> bool:
-        """Write the device that this file stands in for; False when it is a file like any other."""
+        """Write the device that this file stands in for; False for an ordinary file."""
         found = standin.device_of(values)
         if found is None or info.st_size:
             return False
@@ -347,30 +346,11 @@ class _FileMarks(_Walk):
         ]
 
     def is_opaque(self, fd: int) -> bool:
-        return super().is_opaque(fd) or _has(fd, OPAQUE)
-
-
-def _has(directory: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+        return super().is_opaque(fd) or is_marked_opaque(fd)
 
 
 def _archive_order(found: _Found) -> bytes:
     return found[0]
-
-
-def _is_opaque(fd: int) -> bool:
-    for name in xattrs.OPAQUE:
-        try:
-            if os.getxattr(fd, name) == b"y":
-                return True
-        except OSError as error:
-            if error.errno not in (errno.ENODATA, errno.ENOTSUP, errno.EPERM):
-                raise
-    return False
 
 
 def _fingerprint(info: os.stat_result) -> Fingerprint:

@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from builda.fs import paths
-from builda.fs.whiteouts import OPAQUE, WHITEOUT
+from builda.fs.whiteouts import WHITEOUT, is_marked_opaque
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ def restore_set_ids(upper: int, lowers: Sequence[int]) -> None:
                 lost = below.st_mode & _SET_IDS & ~here.st_mode
                 if lost and _looks(here) == _looks(below):
                     os.fchmod(at.fd, stat.S_IMODE(here.st_mode) | lost)
-                stack.append((path + b"/", iter(()) if _is_opaque(at.fd) else _directories(at.fd)))
+                stack.append((path + b"/", iter(()) if is_marked_opaque(at.fd) else _directories(at.fd)))
                 break
             else:
                 stack.pop()
@@ -50,14 +50,6 @@ def _looks(info: os.stat_result) -> tuple[int, int, int]:
 def _directories(fd: int) -> Iterator[bytes]:
     with os.scandir(fd) as found:
         return iter([os.fsencode(entry.name) for entry in found if entry.is_dir(follow_symlinks=False)])
-
-
-def _is_opaque(fd: int) -> bool:
-    try:
-        os.stat(OPAQUE, dir_fd=fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _below(lowers: Sequence[int], path: bytes) -> os.stat_result | None:

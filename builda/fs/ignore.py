@@ -30,7 +30,7 @@ class _Rule(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """Neighbouring rules of one sign. Plain names are looked up; one expression stands for all other patterns."""
+    """Neighbouring rules of one sign. Plain names are in a set; all other patterns are joined into one expression."""
 
     takes_back: bool
     paths: frozenset[str]
@@ -91,7 +91,7 @@ class Matcher:
         return None if found is None else found.text
 
     def blame(self, path: str) -> str:
-        """Who leaves a path out, in words."""
+        """A sentence that names the rule which leaves a path out."""
         rule = self._rule_for(path)
         if rule is None or not rule.place:
             return f"the ignore file leaves it out by the rule {'' if rule is None else rule.text}".rstrip()

@@ -6,12 +6,11 @@ directories honoured, links followed inside the root. Names of the same file are
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from builda.errors import CorruptContent, InvalidValue
-from builda.fs.tar import DIRECTORY, HARD_LINK, REGULAR, SYMBOLIC_LINK, shown
+from builda.errors import CorruptContent
+from builda.fs.tar import DIRECTORY, HARD_LINK, REGULAR, SYMBOLIC_LINK, clean, shown
 from builda.fs.whiteouts import OPAQUE, hidden_by
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def look(row: Row) -> tuple[int, int, int]:
 
 
 def directory_row(mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int = 0) -> Row:
-    """A directory that nobody named yet."""
+    """The row of a directory that no layer lists."""
     return Row(b"", DIRECTORY, mode, uid, gid, mtime)
 
 
@@ -177,7 +176,7 @@ class Tree:
         return bool(top.xattrs) or not (look(top) == self.root_below == (0o755, 0, 0))
 
     def keep(self, place: str) -> None:
-        """What was changed is recorded as the layer `place`: new files say so, as if they were read from there."""
+        """Name `place` as the layer of all new files, as if they were read from there."""
         if self.root.changed and not self.records_root:
             self.root.row = self.root.row._replace(mtime=self.root_mtime)
         for path, node in self.changes():
@@ -328,9 +327,9 @@ class _Layer:
 
 
 def resolved(root: Node, path: bytes) -> list[bytes]:
-    """Where the links on the way of `path` lead, be it that what they lead to is missing: names from `root` down.
+    """Resolve symbolic links in `path` to names from `root` down; missing components are kept.
 
-    CorruptContent when they lead in a circle.
+    CorruptContent if they form a circle.
     """
     names: list[bytes] = []
     nodes: list[Node | None] = [root]
@@ -375,19 +374,6 @@ def _in_order(node: Node) -> list[tuple[bytes, Node | None]]:
     return found
 
 
-def clean(name: bytes) -> bytes:
-    """The path of an entry without a leading slash or dots; CorruptContent when it climbs out."""
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            if not parts:
-                raise CorruptContent(f"archive entry leads out of its root: {shown(name)}")
-            parts.pop()
-        elif part not in (b"", b"."):
-            parts.append(part)
-    return b"/".join(parts)
-
-
 def row_of(entry: TarEntry) -> Row:
     """A layer's own entry, whose content stays in the layer."""
     link = clean(entry.link) if entry.type == HARD_LINK else entry.link
@@ -396,15 +382,8 @@ def row_of(entry: TarEntry) -> Row:
 
 
 def read_rows(members: Iterable[Member], keep: Callable[[Member], tuple[str, int] | None]) -> Iterator[Row]:
-    """The rows of a layer's archive. `keep` may put a content elsewhere, and says where."""
+    """The rows of a layer's archive. `keep` may store a content elsewhere and returns the place."""
     for member in members:
         row = row_of(member.entry)
         place = keep(member) if row.kind == REGULAR else None
         yield row if place is None else row._replace(file=place[0], at=place[1])
-
-
-def require_directory(node: Node | None, path: bytes) -> Node:
-    """The directory at `path`; InvalidValue when it is none."""
-    if node is None or not node.is_directory:
-        raise InvalidValue(f"not a directory in the container: /{os.fsdecode(path).strip('/')}")
-    return node

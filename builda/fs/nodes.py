@@ -1,7 +1,7 @@
-"""FIFOs, device nodes, sockets and links: what cannot be opened, and gets its owner, mode, attributes and times anyway.
+"""Owner, mode, attributes and times of files that cannot be opened: FIFOs, device nodes, sockets and links.
 
-Another process may share the tree, and put a link in the place of what was just made. So a name is used once, to get a
-descriptor that opens nothing (O_PATH); its type is checked, and what is changed is what the descriptor is of.
+Another process may replace a file that was just made by a link. So a name is used once, to get an O_PATH descriptor;
+the type is checked, and changes are made through the descriptor.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def stat_in_root(root: int, path: Path) -> os.stat_result | None:
 
 
 def resolved(root: int, path: Path) -> bytes:
-    """`path` inside `root` without links and dots, be it that what they lead to is missing; relative, b"" the root."""
+    """`path` inside `root` with links and dots resolved, relative to it; b"" is the root. Missing parts are kept."""
     done: list[bytes] = []
     pending = list(reversed(os.fsencode(path).split(b"/")))
     links = 0
@@ -341,7 +341,7 @@ def _names(directory: int) -> list[tuple[bytes, bool]]:
 
 
 def remove_tree(parent: int, name: Path) -> None:
-    """Remove `name` in the directory `parent` with all below it, following nothing; what is not there is no error."""
+    """Remove `name` in the directory `parent` with all below it, following no links; a missing one is no error."""
     try:
         os.unlink(name, dir_fd=parent)
         return
@@ -361,7 +361,7 @@ def remove_tree(parent: int, name: Path) -> None:
 
 
 def discard(path: str) -> None:
-    """`remove_tree` as far as it can be done, for what nobody asks for any more."""
+    """Like `remove_tree` for something unneeded: errors are ignored, and part of it may stay."""
     with suppress(OSError):
         remove_tree(syscalls.AT_FDCWD, path)
 

@@ -271,7 +271,7 @@ def _about_link(source: Source, path: str) -> str:
 
 
 def _inside(source: Source, path: str) -> str | None:
-    """For who meant another place: where a path that is no relative one was looked for."""
+    """A hint for an absolute or climbing path: it was looked for inside the context."""
     if path == posixpath.normpath(source.path) or not source.within:
         return None
     if source.within.startswith(("the context", "the build context")):

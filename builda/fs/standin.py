@@ -47,7 +47,7 @@ def owner_of(values: Mapping[str, bytes]) -> tuple[int, int] | None:
 
 
 def owned(value: bytes, uid: int, gid: int, mode: int) -> bytes:
-    """The attribute that says this owner, and what `value`, the one that is there, says of a device."""
+    """The attribute for this owner, with the device part of the present `value`."""
     found = _parsed(value)
     device = b"" if found is None or found[3] is None else b":%b-%b-%b" % (found[3], found[4], found[5])
     return b"%d:%d:%04o%b" % (uid, gid, mode & 0o7777, device)

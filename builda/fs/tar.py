@@ -384,7 +384,7 @@ def iter_offsets(file: BinaryIO, limits: Limits = NO_LIMITS) -> Iterator[tuple[T
 
 
 def is_header(record: bytes) -> bool:
-    """Whether the first 512 bytes of a file begin a tar archive, be it as old as the format."""
+    """Whether the first 512 bytes of a file are a tar header, even of the oldest format."""
     if len(record) < RECORD or record == ZEROS:
         return False
     try:
@@ -392,6 +392,19 @@ def is_header(record: bytes) -> bool:
     except CorruptContent:
         return False
     return True
+
+
+def clean(name: bytes) -> bytes:
+    """The path of an entry without a leading slash or dots; CorruptContent when it climbs out."""
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise CorruptContent(f"archive entry leads out of its root: {shown(name)}")
+            parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
 
 
 def shown(name: bytes) -> str:

@@ -164,7 +164,7 @@ class _Place(NamedTuple):
 
 
 class _Level(NamedTuple):
-    """A directory on the way down: what is left of it, and its counterpart; `info` is None for the top."""
+    """A directory being walked: the entries left, and its counterpart; `info` is None for the top."""
 
     prefix: bytes
     relative: str
@@ -543,7 +543,7 @@ class _Copying:
         return owners.seen(info, values) if self.aside else (info.st_uid, info.st_gid)
 
     def kept(self, values: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """An access ACL says the mode again, so that --chmod replaces it."""
+        """The attributes to copy; without access ACLs with --chmod, because an ACL contains a mode of its own."""
         if self.aside:
             values = owners.without(values)
         return values if self.mode is None else {name: values[name] for name in values if name not in xattrs.ACLS}

@@ -1,6 +1,8 @@
-"""Names in a layer's archive that say what is deleted: whiteouts and opaque directories (OCI's layer.md)."""
+"""Names in a layer's archive that mark deletions: whiteouts and opaque directories (OCI's layer.md)."""
 
 from __future__ import annotations
+
+import os
 
 from builda.errors import CorruptContent
 from builda.fs.tar import shown
@@ -13,7 +15,7 @@ OPAQUE = b".wh..wh..opq"
 def hidden_by(head: bytes, name: bytes) -> bytes | None:
     """What a whiteout in the directory `head` hides: a name, OPAQUE for everything, b"" for nothing.
 
-    None when `name` is no whiteout, CorruptContent when it is one of no file.
+    None if `name` is no whiteout, CorruptContent for a whiteout without a name.
     """
     if not name.startswith(WHITEOUT):
         return None
@@ -25,3 +27,12 @@ def hidden_by(head: bytes, name: bytes) -> bytes | None:
     if hidden in (b"", b".", b".."):
         raise CorruptContent(f"whiteout of no file: {shown(head + b'/' + name)}")
     return hidden
+
+
+def is_marked_opaque(directory: int) -> bool:
+    """Whether a file of the name OPAQUE lies in the open directory, as fuse-overlayfs marks it."""
+    try:
+        os.stat(OPAQUE, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

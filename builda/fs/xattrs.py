@@ -58,7 +58,7 @@ def is_settable(name: str) -> bool:
 def write(place: Place, values: Mapping[str, bytes], *, follow: bool = False) -> tuple[str, ...]:
     """Set what an image may set; the names of those that this file system, or this process, cannot keep.
 
-    `follow` is for the path of an open descriptor (/proc/self/fd/N), which is a link to what the descriptor is of.
+    `follow` is for the path of an open descriptor (/proc/self/fd/N), which is a symbolic link.
 
     A capability that cannot be set is an error: without it the program would not work. So is what a file stands in for.
     """
@@ -81,7 +81,7 @@ def write(place: Place, values: Mapping[str, bytes], *, follow: bool = False) ->
 
 
 def stands_for_nothing() -> Unsupported:
-    """The error for a file that is to stand in for a device where its attribute cannot be set."""
+    """The error if the attribute of a file that stands in for a device cannot be set."""
     return Unsupported(
         "a device node cannot be copied here: fuse-overlayfs takes no file that stands in for one",
         hint="a store on a volume (--root) needs no fuse-overlayfs",
@@ -92,3 +92,15 @@ def _value(place: Place, name: str) -> bytes:
     if isinstance(place, int):
         return os.getxattr(place, name)
     return os.getxattr(place, name, follow_symlinks=False)
+
+
+def is_opaque(directory: int) -> bool:
+    """Whether overlayfs or fuse-overlayfs hides everything that lower layers have in the open directory."""
+    for name in OPAQUE:
+        try:
+            if os.getxattr(directory, name) == b"y":
+                return True
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.ENOTSUP, errno.EPERM):
+                raise
+    return False

@@ -13,7 +13,7 @@ from builda.errors import CorruptContent, InvalidValue
 from builda.oci.descriptor import Platform, string_map, string_tuple
 from builda.oci.digest import Digest
 from builda.oci.document import decode, encode
-from builda.values import dataclass, field, replace
+from builda.values import dataclass, field
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CONFIG_LIMIT = 8 << 20
@@ -58,7 +58,7 @@ class Healthcheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
-    """What an image says of itself; `env` keeps its order, None means the key is absent."""
+    """The configuration of an image; `env` keeps its order, None means the key is absent."""
 
     platform: Platform
     created: str | None = None
@@ -109,17 +109,8 @@ def chain_ids(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:
     return tuple(chain)
 
 
-def append_layer(config: ImageConfig, diff_id: Digest, history: History) -> ImageConfig:
-    """`config` with one more layer, its history entry in step with it."""
-    return replace(
-        config,
-        diff_ids=(*config.diff_ids, diff_id),
-        history=(*config.history, replace(history, empty_layer=False)),
-    )
-
-
 def parse_config(data: bytes) -> ImageConfig:
-    """The configuration in `data`; CorruptContent when it is not one."""
+    """The configuration in `data`; CorruptContent if it is malformed."""
     value = decode(data, "image configuration", CONFIG_LIMIT)
     inner = value.get("config")
     if inner is None:
@@ -280,7 +271,7 @@ def _diff_ids(rootfs: object) -> tuple[Digest, ...]:
 
 
 def parse_history(value: object) -> tuple[History, ...]:
-    """The entries of a decoded `history` (null means none); CorruptContent when it is no such thing."""
+    """The entries of a decoded `history` (null means none); CorruptContent if it is malformed."""
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):

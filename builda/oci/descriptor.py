@@ -62,7 +62,7 @@ class Platform:
 
     @property
     def is_known(self) -> bool:
-        """Whether Go has words for the system and the architecture, and so perhaps somebody an image."""
+        """Whether Go knows the operating system and the architecture, so that an image for them may exist."""
         return self.os in _SYSTEMS and self.architecture in _GO_ARCHITECTURES
 
     @classmethod

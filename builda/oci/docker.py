@@ -1,4 +1,4 @@
-"""Docker schema 2 and OCI: the same images in two sets of words, turned into each other here and nowhere else.
+"""Docker schema 2 and OCI: the same images in two sets of words, converted into each other only here.
 
 Only manifest and configuration change; layers' bytes, and so their digests, stay. Format: Docker's
 "Image Manifest Version 2, Schema 2" and "Docker Image Specification v1.3".
@@ -10,9 +10,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from builda.oci import mediatype
-from builda.oci.config import config_to_json, dump_config
+from builda.oci.config import config_to_json
 from builda.oci.descriptor import Descriptor
-from builda.oci.digest import Digest
 from builda.oci.document import encode
 from builda.values import replace
 
@@ -23,30 +22,10 @@ if TYPE_CHECKING:
     from builda.oci.manifest import Manifest
 
 
-def to_docker(manifest: Manifest, config: ImageConfig) -> tuple[bytes, bytes]:
-    """The image as Docker writes it: the bytes of its manifest and of its configuration.
-
-    Annotations, subject and artifact type are lost: schema 2 has no place for them. Unsupported for layers that have
-    no Docker media type.
-    """
-    data = dump_docker_config(config)
-    return replace(retyped(manifest, "docker"), config=_config(mediatype.DOCKER_CONFIG, data)).dump(), data
-
-
-def from_docker(manifest: Manifest, config: ImageConfig) -> tuple[bytes, bytes]:
-    """The image as OCI writes it: the bytes of its manifest and of its configuration.
-
-    What Docker notes of the container that an image was made in is lost. Its extensions that matter to a run (health
-    check, shell, triggers) stay, as all readers allow.
-    """
-    data = dump_config(without_bookkeeping(config))
-    return replace(retyped(manifest, "oci"), config=_config(mediatype.CONFIG, data)).dump(), data
-
-
 def retyped(manifest: Manifest, image_format: Literal["oci", "docker"]) -> Manifest:
-    """The manifest in the words of a format, its blobs and so the image ID unchanged: each reads the other's.
+    """The manifest with the media types of a format. Blobs and image ID stay, as each format reads the other's.
 
-    In Docker's it loses what schema 2 has no place for.
+    Docker's schema 2 has no annotations, subject and artifact type: they are dropped.
     """
     from builda.oci.manifest import Manifest
 
@@ -123,10 +102,6 @@ _NULLED = frozenset({"Env", "Cmd", "Volumes", "Entrypoint", "OnBuild", "Labels"}
 
 def _is_default(key: str, item: object) -> bool:
     return key in _INNER and item == _INNER[key]
-
-
-def _config(media_type: str, data: bytes) -> Descriptor:
-    return Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
 
 
 def _layer(kind: Literal["oci", "docker"], layer: Descriptor) -> Descriptor:

@@ -49,7 +49,7 @@ def encode(value: Mapping[str, Any]) -> bytes:
 
 
 def _whole(escape: re.Match[str]) -> str:
-    """An escape of JSON, but U+FFFD for the half of a pair; those that stand for bytes in Python's texts stay."""
+    """The JSON escape itself, or U+FFFD for half of a surrogate pair. Python's surrogates for bytes (PEP 383) stay."""
     half = escape[1]
     return escape[0] if half is None or 0xDC80 <= int(half, 16) <= 0xDCFF else "\\ufffd"
 

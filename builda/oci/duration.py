@@ -11,7 +11,7 @@ _LIMIT = 2**63
 
 
 def nanoseconds(text: str) -> int | None:
-    """Nanoseconds of `1h30m`, `2.5s` or `0`; None for what is no span, and for one that Go cannot hold."""
+    """Nanoseconds of `1h30m`, `2.5s` or `0`; None if malformed or too long for Go's 64 bits."""
     if text == "0":
         return 0
     if len(text) > _LONGEST:
@@ -24,6 +24,6 @@ def nanoseconds(text: str) -> int | None:
 
 
 def _times(number: str, unit: int) -> int:
-    """`number` of `unit`, exactly but for what is less than a nanosecond."""
+    """`number` times `unit`, rounded down to a nanosecond."""
     whole, _, fraction = number.partition(".")
     return int(whole or 0) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)

@@ -48,7 +48,7 @@ class UnsetLabel:
 
 @dataclass(frozen=True, slots=True)
 class SetEntrypoint:
-    """Replace the entrypoint; None removes it. The command stays: who wants it reset says so with SetCmd."""
+    """Replace the entrypoint; None removes it. The command stays; SetCmd resets it."""
 
     args: tuple[str, ...] | None
 
@@ -87,7 +87,7 @@ class AddPort:
 
 @dataclass(frozen=True, slots=True)
 class RemovePort:
-    """Expose a port no more; None drops all."""
+    """Stop exposing a port; None removes all."""
 
     port: str | None
 
@@ -101,7 +101,7 @@ class AddVolume:
 
 @dataclass(frozen=True, slots=True)
 class RemoveVolume:
-    """Declare it a volume no more; None drops all."""
+    """Remove the declaration of a volume; None removes all."""
 
     path: str | None
 
@@ -127,7 +127,7 @@ class SetHealthcheck:
 
 @dataclass(frozen=True, slots=True)
 class SetPlatform:
-    """Say another platform."""
+    """Change the platform."""
 
     platform: Platform
 
@@ -191,7 +191,7 @@ def apply(config: ImageConfig, edit: ConfigEdit) -> ImageConfig:
 
 
 class Edited:
-    """A configuration under edits. They are applied together when it is read: each alone would copy all variables."""
+    """A configuration under edits. They are applied together when it is read, since each alone copies all variables."""
 
     __slots__ = ("_state",)
 

@@ -86,7 +86,7 @@ def parse(data: bytes, media_type: str | None = None) -> Document:
 def choose(index: Index, platform: Platform) -> Descriptor:
     """The entry of `index` that is best for `platform`; NotFound with the platforms there are.
 
-    Where none fits, an entry of another variant will do for who asked for none, and then one without any platform.
+    Fallbacks if none fits: any variant when `platform` has none, then an entry without a platform.
     """
     images = [entry for entry in index.manifests if entry.media_type in _KINDS]
     fits = [(entry, platform.fit(entry.platform)) for entry in images if entry.platform]

@@ -26,7 +26,7 @@ STEP_LIMIT = 2000
 
 
 class CachedStep(NamedTuple):
-    """What a step led to: its layer (None when it changed nothing), and the stack of layers that this one ends."""
+    """The result of a step: its layer (None if it changed nothing), and all layers up to it."""
 
     key: Digest
     created: int  # seconds since the epoch
@@ -36,7 +36,7 @@ class CachedStep(NamedTuple):
 
 
 def to_manifest(steps: Iterable[CachedStep]) -> tuple[Manifest, bytes]:
-    """The artifact's manifest, and the bytes of its configuration; of too many steps the newest."""
+    """The artifact's manifest and the bytes of its configuration. Only the newest STEP_LIMIT steps are kept."""
     newest = sorted(steps, key=lambda step: (-step.created, str(step.key)))[:STEP_LIMIT]
     data = encode({"version": 1, "steps": [_step_to_json(step) for step in newest]})
     layers = {step.layer.digest: step.layer for step in newest if step.layer is not None}
@@ -46,7 +46,7 @@ def to_manifest(steps: Iterable[CachedStep]) -> tuple[Manifest, bytes]:
 
 
 def from_manifest(document: Document) -> tuple[CachedStep, ...]:
-    """The steps in an artifact's manifest; CorruptContent for anything that is not one whole and within the limits."""
+    """The steps in an artifact's manifest; CorruptContent if it is incomplete or over the limits."""
     if not isinstance(document, Manifest) or document.config.media_type != ARTIFACT:
         raise CorruptContent(f"not a build cache: {getattr(document, 'artifact_type', None) or document.media_type}")
     value = decode(_embedded(document.config), "build cache", MANIFEST_LIMIT)

@@ -13,7 +13,6 @@ from builda.oci.config import (
     Healthcheck,
     History,
     ImageConfig,
-    append_layer,
     chain_ids,
     dump_config,
     parse_config,
@@ -161,14 +160,6 @@ def test_the_bytes_are_canonical() -> None:
 def test_text_that_is_not_unicode_does_not_stop_a_commit() -> None:
     config = ImageConfig(platform=AMD64, labels={"a": "\udcff"})
     assert parse_config(dump_config(config)) == config
-
-
-def test_a_layer_and_its_history_are_appended_together() -> None:
-    config = ImageConfig(platform=AMD64)
-    diff_id = Digest.of(b"x")
-    grown = append_layer(config, diff_id, History(created_by="COPY", empty_layer=True))
-    assert (grown.diff_ids, grown.history) == ((diff_id,), (History(created_by="COPY"),))
-    assert config.diff_ids == ()
 
 
 def test_chain_ids_are_those_of_the_specification() -> None:

@@ -11,11 +11,27 @@ from builda.oci import mediatype
 from builda.oci.config import Healthcheck, ImageConfig, dump_config, parse_config
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
-from builda.oci.docker import dump_docker_config, from_docker, to_docker, without_bookkeeping
+from builda.oci.docker import dump_docker_config, retyped, without_bookkeeping
 from builda.oci.manifest import Manifest, parse
 from builda.transfer.validate import disagreements
 from tests.support.memory import AMD64, random_image
 from tests.unit.oci.test_config import configs
+
+
+def to_docker(manifest: Manifest, config: ImageConfig) -> tuple[bytes, bytes]:
+    """The image as Docker writes it: the bytes of its manifest and of its configuration."""
+    data = dump_docker_config(config)
+    return replace(retyped(manifest, "docker"), config=described(mediatype.DOCKER_CONFIG, data)).dump(), data
+
+
+def from_docker(manifest: Manifest, config: ImageConfig) -> tuple[bytes, bytes]:
+    """The image as OCI writes it: the bytes of its manifest and of its configuration."""
+    data = dump_config(without_bookkeeping(config))
+    return replace(retyped(manifest, "oci"), config=described(mediatype.CONFIG, data)).dump(), data
+
+
+def described(media_type: str, data: bytes) -> Descriptor:
+    return Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
 
 
 def parts(image_format: str = "oci") -> tuple[Manifest, ImageConfig]:
