@@ -271,7 +271,7 @@ def _checked_target(device: Device, kind: Kind) -> str:
         raise Unsupported(
             f"{kind.name} isolation gives a device for reading and writing or not at all: "
             f"{device.target}:{device.permissions}",
-            hint="--isolation oci can restrict it, through the device cgroup",
+            hint="root can restrict it by --isolation oci, with runc or (where only cgroup v2 is) with crun",
         )
     return device.target
 

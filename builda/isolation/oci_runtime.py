@@ -42,8 +42,9 @@ class OciIsolation:
     """Runs commands by `runtime`: a name or path, else crun or runc from PATH. `flags` come before its word `run`."""
 
     def __init__(self, kind: Kind, wanted: Wanted) -> None:
-        self.kind = kind
         self._runtime = find_runtime(wanted.runtime)
+        # The device cgroup restricts them: a user namespace has none, and crun uses none where cgroup v1 is.
+        self.kind = kind._replace(restricts_devices=self._filters_devices() and not in_user_namespace())
         self._flags = tuple(flag if flag.startswith("-") else "--" + flag for flag in wanted.runtime_flags)
         self._cache = wanted.cache
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from builda.errors import CommandFailed, InvalidValue, IsolationUnavailable
+from builda.errors import CommandFailed, InvalidValue, IsolationUnavailable, Unsupported
 from builda.isolation import isolation_for
 from builda.isolation.made_mountpoints import remove_made
 from builda.isolation.oci_runtime import sweep_cgroups
 from builda.isolation.spec import Device, Rlimit, User
 from builda.linux.mount import Mount
+from builda.values import replace
+from tests.support import needs
 
 
 @pytest.fixture(params=["crun", "runc"])
@@ -87,6 +89,22 @@ def test_a_runtime_leaves_nothing(oci: Any) -> None:
     assert set(remove_made(root, oci.stubs)) == {"proc", "etc/resolv.conf"}
     os.close(root)
     assert subprocess.run(["pgrep", "-f", "^sleep 4720"], check=False, stdout=subprocess.DEVNULL).returncode == 1
+
+
+@pytest.mark.root
+def test_a_device_is_for_reading_only_or_refused(oci: Any) -> None:
+    # Not one of those that runtimes always allow, and to open it does nothing.
+    source = next((path for path in ("/dev/fuse", "/dev/net/tun", "/dev/loop-control") if os.path.exists(path)), None)
+    if source is None:
+        needs.not_here("there is no device that a runtime does not give anyway")
+    devices = (Device(source=source, target="/dev/mine", permissions="r"),)
+    if not oci.isolation.kind.restricts_devices:
+        with pytest.raises(Unsupported, match="/dev/mine:r"):
+            oci.run("true", devices=devices)
+        return
+    assert oci.run("sh", "-c", ": </dev/mine", devices=devices) == 0
+    assert oci.run("sh", "-c", ": >/dev/mine", devices=devices) != 0
+    assert oci.run("sh", "-c", ": >/dev/mine", devices=(replace(devices[0], permissions="rw"),)) == 0
 
 
 @pytest.mark.root
