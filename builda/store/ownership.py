@@ -12,8 +12,7 @@ from typing import Any
 
 from builda.errors import BuildaError, StoreUnavailable
 from builda.store import layout
-from builda.store.drivers import DRIVERS, LISTS, OVERLAY, PLAIN
-from builda.store.drivers.protocol import Driver
+from builda.store.drivers import DRIVERS, LISTS, OVERLAY, PLAIN, Driver
 from builda.store.layout import Layout
 from builda.values import NamedTuple
 

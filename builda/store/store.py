@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from builda.oci.digest import Digest, Readable
     from builda.store.blobs import BlobWriter
     from builda.store.containers import Containers, WorkingContainer
+    from builda.store.drivers import Cut, Driver
     from builda.store.drivers.lists import ListSnapshots
     from builda.store.drivers.memory import MemorySnapshots
-    from builda.store.drivers.protocol import Cut, Driver, Snapshots
+    from builda.store.drivers.protocol import Snapshots
     from builda.store.ownership import Claim
     from builda.store.steps import Steps
 
@@ -310,12 +311,17 @@ class Store:
         return self._by(name or "")
 
     def _by(self, name: str) -> Snapshots:
-        from builda.store.drivers import DRIVERS, OVERLAY, open_snapshots
+        from importlib import import_module
+
+        from builda.store.drivers import DRIVERS, OVERLAY
 
         driver = DRIVERS.get(name, OVERLAY)
         if not driver.lasts:  # in the memory of another process: only the record is here
             driver = OVERLAY
-        return open_snapshots(driver, self.layout, self.blobs, userxattr=self._userxattr)
+        module, kind = driver.where.split(":")
+        made = getattr(import_module(f"builda.store.drivers.{module}"), kind)
+        snapshots: Snapshots = made(self.layout, self.blobs, userxattr=self._userxattr)
+        return snapshots
 
     def keep_in_memory(self, place: str, limit: int) -> None:
         """Make new trees in `place`, a tmpfs of this process that takes `limit` bytes; they end with the process."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from builda.builder.options import CommitOptions
     from builda.oci.descriptor import Platform
     from builda.plan import Copy, MakeDirectory, RunOptions, Step
-    from builda.store.drivers.protocol import Driver
+    from builda.store.drivers import Driver
 
 _NOT_IN_IMAGES: dict[str, Any] = {
     "destination": None,

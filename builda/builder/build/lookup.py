@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.oci.digest import Digest
     from builda.plan import Step
-    from builda.store.drivers.protocol import Driver
+    from builda.store.drivers import Driver
     from builda.store.steps import Content
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from builda.linux.stopping import Stop
     from builda.oci.digest import Digest
     from builda.plan import Plan, Stage, Step
-    from builda.store.drivers.protocol import Driver
+    from builda.store.drivers import Driver
 
 
 class StageRunner:

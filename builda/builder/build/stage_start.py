@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.oci.digest import Digest
     from builda.plan import Plan, Stage
-    from builda.store.drivers.protocol import Driver
+    from builda.store.drivers import Driver
     from builda.store.store import Image
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from builda.linux.subids import IdRange, Kind
     from builda.linux.userns import IdMap
     from builda.plan import RunOptions
-    from builda.store.drivers.protocol import Driver
+    from builda.store.drivers import Driver
     from builda.store.store import Store, WorkingContainer
 
 AUTO = "containers"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from builda.errors import NotFound, StoreUnavailable
 from builda.store import layout
-from builda.store.drivers.protocol import Driver, Info
+from builda.store.drivers import Driver, Info
 from builda.store.layout import Layout
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar
 
 from builda.linux.fuse import KIND, unserved
-from builda.store.drivers import FUSE
+from builda.store.drivers import FUSE, Driver
 from builda.store.drivers.bookkeeping import opened
 from builda.store.drivers.overlay import OverlaySnapshots
-from builda.store.drivers.protocol import Driver
 
 if TYPE_CHECKING:
     from builda.fs.layer import Clamp, Marks, Whiteouts

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent, NotFound
 from builda.store import layout
+from builda.store.drivers import Cut, Info
 from builda.store.drivers.bookkeeping import Records, boot_id
-from builda.store.drivers.protocol import Cut, Info
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,10 +19,9 @@ from builda.fs.index import Row, Tree, read_rows
 from builda.fs.whiteouts import OPAQUE
 from builda.linux import private
 from builda.store import layout
-from builda.store.drivers import LISTS
+from builda.store.drivers import LISTS, Driver
 from builda.store.drivers.bookkeeping import ENTRY_SIZE
 from builda.store.drivers.layered import Layered
-from builda.store.drivers.protocol import Driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

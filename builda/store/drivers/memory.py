@@ -11,10 +11,9 @@ import os
 from typing import TYPE_CHECKING, ClassVar
 
 from builda.store import layout
-from builda.store.drivers import MEMORY
+from builda.store.drivers import MEMORY, Driver, Info
 from builda.store.drivers.bookkeeping import opened
 from builda.store.drivers.overlay import OverlaySnapshots
-from builda.store.drivers.protocol import Driver, Info
 
 if TYPE_CHECKING:
     from builda.events import Emit

@@ -6,10 +6,9 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar
 
-from builda.store.drivers import OVERLAY
+from builda.store.drivers import OVERLAY, Driver
 from builda.store.drivers.bookkeeping import ENTRY_SIZE, count, opened
 from builda.store.drivers.layered import Layered
-from builda.store.drivers.protocol import Driver
 
 if TYPE_CHECKING:
     from builda.events import Emit

@@ -18,9 +18,8 @@ from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupporte
 from builda.linux import private
 from builda.oci.digest import Digest
 from builda.store import layout
-from builda.store.drivers import PLAIN
+from builda.store.drivers import PLAIN, Cut, Driver, Info
 from builda.store.drivers.bookkeeping import Records, boot_id, opened
-from builda.store.drivers.protocol import Cut, Driver, Info
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

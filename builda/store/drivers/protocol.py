@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from builda.values import NamedTuple
-
 if TYPE_CHECKING:
     from builda.events import Emit
     from builda.fs.layer import Clamp
@@ -22,50 +20,8 @@ if TYPE_CHECKING:
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest, Readable
+    from builda.store.drivers import Cut, Driver, Info
     from builda.store.images import Image
-
-
-class Driver(NamedTuple):
-    """What a driver is called, where it is, and what can be done with its snapshots."""
-
-    name: str
-    where: str  # module and class
-    has_trees: bool = True  # else snapshots are lists of files: nothing can be run in them or mounted
-    stacks: bool = True  # a snapshot is one layer's own files, put on the others by a mount
-    lasts: bool = True  # trees outlive this process
-    needs_mounts: bool = True  # trees are seen through a mount only
-    is_served: bool = False  # by a program, through FUSE
-    maps_ids: bool = True  # its mounts can be made with other ids
-    is_exact: bool = True  # a layer has the modes and owners that commands left; else steps say which driver made them
-    has_private_marks: bool = False  # a deletion is marked by attributes that a user namespace calls otherwise
-    can_be_named: bool = True  # by --storage-driver
-    also: tuple[str, ...] = ()  # what Buildah calls it
-    chain_suffix: str = ""  # what the names of its ChainIDs end with: snapshots of several drivers may have one ChainID
-
-    @property
-    def copies(self) -> bool:
-        """Whether each working tree is a whole copy of its own."""
-        return self.has_trees and not self.stacks
-
-
-class Info(NamedTuple):
-    """The record of a snapshot: the one below it, and whether it is committed."""
-
-    parent: str | None
-    committed: bool
-    chain: str | None = None
-    boot: str | None = None  # the boot in which its content was last known to be whole
-    entries: int = -1
-    size: int = -1
-    driver: str | None = None  # the one that made it; None in old records: that of the store's trees
-
-
-class Cut(NamedTuple):
-    """A divided snapshot: the layer of what was changed, None without changes, and where work goes on."""
-
-    layer: str | None
-    fresh: str
-    empty: bool
 
 
 class Snapshots(Protocol):
