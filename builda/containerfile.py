@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 CONTAINERFILES = ("Containerfile", "Dockerfile", "Containerfile.in", "Dockerfile.in")
-_DOCKERFILE = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)")
+_DOCKERFILE = r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)"
 """The frontend whose language builda reads."""
 
 
@@ -190,7 +190,7 @@ def _warn(builder: Builder, parsed: Parsed, facts: Facts, request: BuildRequest)
     from builda.frontend.checks import check
 
     for key, value, at in parsed.directives:
-        if key == "syntax" and _DOCKERFILE.match(value) is None:
+        if key == "syntax" and re.match(_DOCKERFILE, value) is None:
             message = f"{at.file}:{at.line}: frontend is not loaded, builda reads the file itself: {value}"
             builder.emit(Warned(message=message))
     found = check(parsed, facts)

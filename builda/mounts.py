@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import posixpath
 import re
 from collections.abc import Callable
@@ -29,7 +28,7 @@ _KEYS = {
 }
 _BOOLEAN = frozenset({"ro", "rw", "required", "z", "Z", "U"})
 _LARGEST_ID = (1 << 32) - 2
-_SIZE = re.compile(r"([0-9]{1,18})\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = r"(?i)([0-9]{1,18})\s*([bkmgt]?)(?:i?b)?"
 
 
 def parse_mount(
@@ -75,7 +74,7 @@ def parse_mount(
 
 def parse_size(text: str) -> int:
     """Bytes of `64m`, `1g`, `100`: units of 1024, as Docker reads them."""
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip())
     if match is None:
         raise InvalidValue(f"not a size: {text}", hint="write a number with b, k, m or g")
     power = " kmgt".index(match[2].lower().replace("b", "") or " ")
@@ -83,6 +82,8 @@ def parse_size(text: str) -> int:
 
 
 def _fields(text: str) -> dict[str, str]:
+    import csv
+
     try:
         parts = next(csv.reader([text], strict=True))
     except (csv.Error, StopIteration) as error:

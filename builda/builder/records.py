@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import math
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from builda.errors import InvalidValue
 from builda.oci.config import History
 from builda.oci.edits import apply_all
 from builda.values import replace
@@ -18,11 +20,23 @@ if TYPE_CHECKING:
     from builda.store.store import WorkingContainer
 
 
+_FIRST, _END = -62_135_596_800, 253_402_300_800
+"""The seconds at which the years 1 and 10000 begin."""
+
+
 def timestamp(seconds: float) -> str:
-    """The time as image configurations write it (RFC 3339, UTC), without a fraction when there is none."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    fraction = f".{moment.microsecond:06d}".rstrip("0") if moment.microsecond else ""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
+    """The time as image configurations write it (RFC 3339, UTC), without a fraction when there is none.
+
+    InvalidValue outside the years 1 to 9999, which are all that can be written so.
+    """
+    if not _FIRST <= seconds < _END:
+        raise InvalidValue(f"time is outside the years 1 to 9999: {seconds}", hint="times are in seconds since 1970")
+    whole = math.floor(seconds)
+    microseconds = round((seconds - whole) * 1_000_000)
+    if microseconds == 1_000_000:
+        whole, microseconds = whole + 1, 0
+    fraction = f".{microseconds:06d}".rstrip("0") if microseconds else ""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + fraction + "Z"
 
 
 def remembered(

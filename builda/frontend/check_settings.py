@@ -14,7 +14,7 @@ ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 EXPERIMENTAL = frozenset({"invaliddefinitiondescription"})
 """Checks that run only where `experimental=NAME` or `experimental=all` asks for them."""
 
-_COMMENT = re.compile(r"check\s*=\s*(\S+)", re.IGNORECASE)
+_COMMENT = r"(?i)check\s*=\s*(\S+)"
 _BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 
 
@@ -34,7 +34,7 @@ class Settings(NamedTuple):
     def with_comments(self, comments: tuple[str, ...]) -> Settings:
         """These settings plus those of the first `check=` among the comments above an instruction, for it alone."""
         for comment in comments:
-            match = _COMMENT.match(comment)
+            match = re.match(_COMMENT, comment)
             if match is None:
                 continue
             try:

@@ -65,12 +65,13 @@ HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
 """The build argument that gives commands a host name, without being declared."""
 _SYSTEMS = frozenset("aix android darwin dragonfly freebsd linux netbsd openbsd plan9 solaris windows".split())
 _DEPTH = 100
-_FROM = re.compile(r"(?:^|,)from=([^,]*)")
-_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[\w.-]+@[\w.-]+:")
-_PORTS = re.compile(r"[0-9]{1,7}(-[0-9]{1,7})?")
-_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}|[0-9a-f]{7,64}")
+# Not compiled here: re does that at the first use and remembers it, and most Containerfiles need few of them.
+_FROM = r"(?:^|,)from=([^,]*)"
+_REMOTE = r"[A-Za-z][A-Za-z0-9+.-]*://|[\w.-]+@[\w.-]+:"
+_PORTS = r"[0-9]{1,7}(-[0-9]{1,7})?"
+_CHECKSUM = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}|[0-9a-f]{7,64}"
 _CLAUSE = r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+"
-_MODE = re.compile(rf"[0-7]{{1,4}}|0[0-7]{{4}}|{_CLAUSE}(?:,{_CLAUSE})*")
+_MODE = rf"[0-7]{{1,4}}|0[0-7]{{4}}|{_CLAUSE}(?:,{_CLAUSE})*"
 _SIGNALS = frozenset(
     "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP "
     "TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ".split()
@@ -257,7 +258,7 @@ class _Compiler:
             for item in body:
                 flags = item.flags if isinstance(item, Transfer | Command) else ()
                 names += [value for name, value in flags if name == "from"]
-                names += [found[1] for name, value in flags if name == "mount" for found in _FROM.finditer(value)]
+                names += [found[1] for name, value in flags if name == "mount" for found in re.finditer(_FROM, value)]
             earlier = (self._stage_named(name, index) for name in names if not self._is_given(name))
             return tuple(dict.fromkeys(number for number in earlier if number is not None))
         return ()
@@ -583,7 +584,7 @@ class _Compiler:
             source = self._source(index, flags["from"], item.at)
         sources = tuple(self._expand(state, text) for text in item.sources)
         destination = self._expand(state, item.destination)
-        if item.keyword == "COPY" and (remote := next(filter(_REMOTE.match, sources), None)):
+        if item.keyword == "COPY" and (remote := next((one for one in sources if re.match(_REMOTE, one)), None)):
             fail(item.at, f"COPY does not fetch: {remote}", "use ADD")
         if "chmod" in flags:
             _check_mode(flags["chmod"], item.at)
@@ -745,7 +746,7 @@ def _ports(word: str, at: Location) -> list[str]:
     *before, ports = word.split(":")
     ports, _, protocol = ports.partition("/")
     protocol = protocol.lower() or "tcp"
-    if _PORTS.fullmatch(ports) is None or protocol not in ("tcp", "udp", "sctp"):
+    if re.fullmatch(_PORTS, ports) is None or protocol not in ("tcp", "udp", "sctp"):
         fail(at, f"invalid port: {word}", "it is N, N-M, N/tcp or N/udp")
     numbers = range(*_first_and_end(ports))
     if not numbers or numbers[-1] > 65535:
@@ -771,21 +772,21 @@ def _check_host_part(word: str, address: str, ports: str, count: int, at: Locati
             fail(at, f"invalid IP address in a port: {word}", "EXPOSE takes ports only")
     if not ports:
         return
-    numbers = range(*_first_and_end(ports)) if _PORTS.fullmatch(ports) else range(0)
+    numbers = range(*_first_and_end(ports)) if re.fullmatch(_PORTS, ports) else range(0)
     if not numbers or numbers[-1] > 65535 or (count > 1 and len(numbers) != count):
         fail(at, f"invalid port: {word}", "EXPOSE takes ports only")
 
 
 def _check_mode(mode: str, at: Location) -> None:
-    if not _MODE.fullmatch(mode):
+    if not re.fullmatch(_MODE, mode):
         fail(at, f"not a mode: {mode}", "modes are octal (0755) or symbolic (u+x)")
 
 
 def _check_checksum(checksum: str, sources: tuple[str, ...], item: Transfer) -> None:
     """Refuse a --checksum that none of the sources can have: URLs have digests, repositories commits."""
-    if len(sources) != 1 or item.heredocs or not _REMOTE.match(sources[0]):
+    if len(sources) != 1 or item.heredocs or not re.match(_REMOTE, sources[0]):
         fail(item.at, "checksum needs exactly one source, a URL or a git repository")
-    if not _CHECKSUM.fullmatch(checksum):
+    if not re.fullmatch(_CHECKSUM, checksum):
         fail(item.at, f"not a checksum: {checksum}", "it is sha256: and 64 hexadecimal digits, or a commit")
 
 

@@ -14,11 +14,11 @@ from builda.frontend import words
 from builda.frontend.execform import NotStrings, exec_form
 from builda.values import NamedTuple
 
-_MARK = re.compile(r"([0-9]{0,9})<<(-?)([^<]*)", re.DOTALL)
-_MARK_ALONE = re.compile(r"[0-9]{0,9}<<")
-_PLAIN_NAME = re.compile(r"\\?[A-Za-z_][\w.-]*")
-_HEREDOC_INSTRUCTION = re.compile(r"\s*(?:ONBUILD\s+)?(?:RUN|COPY|ADD)\s+(.*)", re.IGNORECASE | re.DOTALL)
-_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=(.*)", re.DOTALL)
+_MARK = r"(?s)([0-9]{0,9})<<(-?)([^<]*)"
+_MARK_ALONE = r"[0-9]{0,9}<<"
+_PLAIN_NAME = r"\\?[A-Za-z_][\w.-]*"
+_HEREDOC_INSTRUCTION = r"(?is)\s*(?:ONBUILD\s+)?(?:RUN|COPY|ADD)\s+(.*)"
+_DIRECTIVE = r"(?s)#\s*([A-Za-z][A-Za-z0-9]*)\s*=(.*)"
 
 
 class Mark(NamedTuple):
@@ -48,7 +48,7 @@ def directives(lines: tuple[str, ...]) -> tuple[tuple[str, str, int], ...]:
     for index, line in enumerate(lines):
         if index == 0 and line.startswith("#!"):
             continue
-        match = _DIRECTIVE.match(line.lstrip())
+        match = re.match(_DIRECTIVE, line.lstrip())
         if match is None or match[1].lower() not in ("syntax", "escape", "check"):
             break
         found.append((match[1].lower(), match[2].strip(), index))
@@ -123,7 +123,7 @@ def _heredocs(
 
 def marks_of(joined: str) -> tuple[Mark, ...]:
     """The heredocs that an instruction opens; none unless it is RUN, COPY or ADD (or those under ONBUILD)."""
-    if "<<" not in joined or not (match := _HEREDOC_INSTRUCTION.match(joined)):
+    if "<<" not in joined or not (match := re.match(_HEREDOC_INSTRUCTION, joined)):
         return ()
     if words.has_open_quote(match[1]) or _is_exec_form(match[1]):
         return ()
@@ -146,7 +146,7 @@ def marks_in(parts: tuple[str, ...]) -> Iterator[tuple[Mark | None, str]]:
     while index < len(parts):
         word = parts[index]
         index += 1
-        if _MARK_ALONE.fullmatch(word) and index < len(parts) and _PLAIN_NAME.fullmatch(_bare(parts[index])):
+        if re.fullmatch(_MARK_ALONE, word) and index < len(parts) and re.fullmatch(_PLAIN_NAME, _bare(parts[index])):
             word = word + parts[index]
             index += 1
         yield mark_of(word), word
@@ -154,7 +154,7 @@ def marks_in(parts: tuple[str, ...]) -> Iterator[tuple[Mark | None, str]]:
 
 def mark_of(word: str) -> Mark | None:
     """The heredoc that one word opens."""
-    match = _MARK.fullmatch(word)
+    match = re.fullmatch(_MARK, word)
     if match is None or not match[3]:
         return None
     try:

@@ -125,7 +125,7 @@ _FLAGS: dict[str, tuple[str, ...]] = {
 }
 _REPEATABLE = frozenset({"mount", "device", *(name for name, flag in COPY_FLAGS.items() if flag.kind == "list")})
 _BOOLEAN = frozenset(name for name, flag in COPY_FLAGS.items() if flag.kind == "switch")
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9-_./]*")
+_STAGE_NAME = r"[a-z][a-z0-9-_./]*"
 _BLANKS = re.compile(f"[{BLANK}]+")
 
 
@@ -211,7 +211,7 @@ def _from(instruction: Instruction, flags: Pairs) -> From:
     if len(words) not in (1, 3) or (len(words) == 3 and words[1].upper() != "AS"):
         fail(instruction.at, f"FROM takes an image, or an image AS a name: {instruction.value}")
     name = words[2].lower() if len(words) == 3 else None
-    if name is not None and not _STAGE_NAME.fullmatch(name):
+    if name is not None and not re.fullmatch(_STAGE_NAME, name):
         fail(
             instruction.at, f"invalid stage name: {words[2]}", "it begins with a letter; then letters, digits, - _ . /"
         )

@@ -25,12 +25,13 @@ KEYWORDS = (
 _LONGEST = 12
 """Lines of an instruction that an excerpt shows."""
 _WIDEST = 200
-_FIRST = re.compile(rf"([^{BLANK}]+)(?:[{BLANK}]+(.*))?", re.DOTALL)
-_ODD_SPACE = re.compile(r"[\x1c-\x1f\x85\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\r]")
+_FIRST = rf"(?s)([^{BLANK}]+)(?:[{BLANK}]+(.*))?"
+_ODD_ASCII = "\x1c\x1d\x1e\x1f\r"
+_ODD_SPACE = rf"[{_ODD_ASCII}\x85\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 _HIDING = 0xF0000  # such white space is private characters to dockerfile-parse
-_HIDDEN = re.compile(r"[\U000f0000-\U000f3fff]")
+_HIDDEN = r"[\U000f0000-\U000f3fff]"
 _END = "\ue00f"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 
 
 class Heredoc(NamedTuple):
@@ -97,7 +98,7 @@ def parse_line(text: str, at: Location, heredocs: tuple[Heredoc, ...] = (), esca
 
 def _halves(text: str) -> tuple[str, str]:
     """The first word and what follows it."""
-    found = _FIRST.match(text.strip(BLANK))
+    found = re.match(_FIRST, text.strip(BLANK))
     return ("", "") if found is None else (found[1], found[2] or "")
 
 
@@ -115,7 +116,7 @@ def excerpt(source: SourceText, at: Location, around: int = 2) -> str | None:
 
 
 def _row(source: SourceText, index: int, marked: bool) -> str:
-    line = _CONTROL.sub("\ufffd", source.lines[index].expandtabs(4))
+    line = re.sub(_CONTROL, "\ufffd", source.lines[index].expandtabs(4))
     shown = line if len(line) <= _WIDEST else f"{line[:_WIDEST]}…"
     return f"{'>' if marked else ' '} {source.places[index].line:4} | {shown}".rstrip()
 
@@ -176,11 +177,13 @@ def _split(logical: tuple[heredoc.Logical, ...]) -> list[tuple[str, str]]:
 
 
 def _hidden(text: str) -> str:
-    return _ODD_SPACE.sub(lambda match: chr(_HIDING + ord(match[0])), text)
+    if text.isascii() and not any(space in text for space in _ODD_ASCII):
+        return text
+    return re.sub(_ODD_SPACE, lambda match: chr(_HIDING + ord(match[0])), text)
 
 
 def _shown(text: str) -> str:
-    return _HIDDEN.sub(lambda match: chr(ord(match[0]) - _HIDING), text)
+    return text if text.isascii() else re.sub(_HIDDEN, lambda match: chr(ord(match[0]) - _HIDING), text)
 
 
 def _heredoc(source: SourceText, mark: heredoc.Mark, body: tuple[int, ...]) -> Heredoc:

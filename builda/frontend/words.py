@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import TypeAlias
 
 from builda.errors import InvalidValue
@@ -19,9 +20,8 @@ Lookup: TypeAlias = Callable[[str], str | None]
 BLANK = " \t\v\f\r\n"
 """White space that separates words, as for BuildKit; a no-break space is a character like all others."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?$!-]")
 _BLANKS = re.compile(f"[{BLANK}]+")
-_CLOSED = re.compile(r"""\\.|"(?:\\.|[^"\\])*"|'[^']*'""", re.DOTALL)
+_CLOSED = r"""(?s)\\.|"(?:\\.|[^"\\])*"|'[^']*'"""
 _QUOTE = "a quote that is meant as a character has a backslash before it"
 _OPERATORS = "after the name comes one of :- - :+ + :? ? # ## % %% / //"
 
@@ -63,9 +63,15 @@ def last(text: str) -> str:
 
 def has_open_quote(text: str) -> bool:
     """Whether a quote in `text` is never closed (a backslash escapes), so that its words cannot be told apart."""
-    return any(quote in _CLOSED.sub("", text) for quote in "\"'")
+    return any(quote in re.sub(_CLOSED, "", text) for quote in "\"'")
 
 
+@cache
+def _name() -> re.Pattern[str]:
+    return re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?$!-]")
+
+
+@cache
 def _part_pattern(escape: str) -> re.Pattern[str]:
     at = re.escape(escape)
     double, single = rf'"(?:{at}.|[^"{at}]+)*(?:"|{at}?\Z)', r"'[^']*(?:'|\Z)"
@@ -204,7 +210,7 @@ class _Lexer:
             self._default(name, char, opened)
 
     def _name(self) -> str:
-        match = _NAME.match(self.text, self.at)
+        match = _name().match(self.text, self.at)
         if match is None:
             return ""
         self.at = match.end()

@@ -8,7 +8,6 @@ Semantics are those of BuildKit and Buildah (Dockerfile reference, "COPY"); wher
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -21,7 +20,7 @@ from builda.fs.glob import glob
 from builda.fs.ignore import Matcher
 from builda.fs.modes import parse_mode
 from builda.fs.sources import NOTHING, Filter, Rules, Source, Top, clean, resolve
-from builda.oci.digest import Digest
+from builda.oci.digest import Digest, Hasher, sha256
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:
@@ -213,7 +212,7 @@ class Walk:
         self.remembered = remembered
         self.keeps_owners = request.owner is None
         self.excludes = Matcher.of(request.excludes)
-        self.hasher = hashlib.sha256()
+        self.hasher = Hasher()
         self.links: dict[tuple[int, int], bytes] = {}
         self.skipped: list[str] = []
         self.aside = owners.keeps_aside()
@@ -225,7 +224,7 @@ class Walk:
 
     def digest(self) -> Digest:
         """Of everything walked so far."""
-        return Digest("sha256", self.hasher.hexdigest())
+        return self.hasher.digest()
 
     def top(self, top: Top, place: _Place) -> None:
         """A directory's contents, or a file."""
@@ -351,7 +350,7 @@ class Walk:
         if recorded:
             return
         if values:  # part of what is remembered: setting one changes the ctime
-            digest = hashlib.sha256(digest + _packed(values)).digest()
+            digest = sha256(digest + _packed(values))
         self.remembered[file_key(info)] = digest
         self.recorded_file(label, info, digest)
 

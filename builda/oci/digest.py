@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:
+    import hashlib
+    from collections.abc import Callable
     from typing import Self
 
 HEX_LENGTHS = {"sha256": 64, "sha512": 128}
@@ -39,9 +43,7 @@ class Digest(NamedTuple):
     @classmethod
     def of(cls, data: bytes) -> Digest:
         """The sha256 digest of `data`."""
-        import hashlib  # OpenSSL takes three milliseconds to load, which a list of images need not pay
-
-        return cls("sha256", hashlib.sha256(data).hexdigest())
+        return cls("sha256", sha256(data).hex())
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.encoded}"
@@ -50,6 +52,57 @@ class Digest(NamedTuple):
 def is_sha256(text: str) -> bool:
     """Whether this is the text of a sha256 digest."""
     return len(text) == 71 and text.startswith("sha256:") and not text[7:].strip(_DIGITS)
+
+
+LITTLE = 1 << 16
+"""Bytes that Python hashes itself. OpenSSL is several times faster, but takes three milliseconds to load."""
+
+
+def sha256(data: bytes) -> bytes:
+    """The 32 bytes of the sha256 digest of `data`."""
+    if len(data) > LITTLE:
+        import hashlib
+
+        return hashlib.sha256(data).digest()
+    digest: bytes = _own_sha256()(data).digest()
+    return digest
+
+
+@cache
+def _own_sha256() -> Callable[[bytes], Any]:
+    """The implementation that Python has itself; that of OpenSSL in a Python that was built without its own."""
+    from importlib import import_module
+
+    for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
+        with suppress(ImportError):
+            own: Callable[[bytes], Any] = import_module(name).sha256
+            return own
+    import hashlib
+
+    return hashlib.sha256
+
+
+class Hasher:
+    """The sha256 digest of what comes in parts, little or much."""
+
+    def __init__(self) -> None:
+        self._little = bytearray()
+        self._much: hashlib._Hash | None = None
+
+    def update(self, data: bytes) -> None:
+        """Add `data` behind all that came before."""
+        if self._much is not None:
+            self._much.update(data)
+            return
+        self._little += data
+        if len(self._little) > LITTLE:
+            import hashlib
+
+            self._much = hashlib.sha256(self._little)
+
+    def digest(self) -> Digest:
+        """Of all that came."""
+        return Digest.of(bytes(self._little)) if self._much is None else Digest("sha256", self._much.hexdigest())
 
 
 class Readable(Protocol):

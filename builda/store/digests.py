@@ -6,10 +6,10 @@ seconds before is not remembered: its next change might not show in its times.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Mapping
 
+from builda.oci.digest import sha256
 from builda.store import layout
 from builda.store.layout import Layout
 
@@ -29,7 +29,7 @@ def load(where: Layout, context: str) -> dict[FileKey, bytes]:
     except FileNotFoundError:
         return {}
     body, found = data[32:], {}
-    if len(body) % _ROW.size or hashlib.sha256(body).digest() != data[:32]:
+    if len(body) % _ROW.size or sha256(body) != data[:32]:
         return {}
     for device, inode, size, mtime, ctime, digest in _ROW.iter_unpack(body):
         found[device, inode, size, mtime, ctime] = digest
@@ -41,8 +41,8 @@ def save(where: Layout, context: str, digests: Mapping[FileKey, bytes], now: flo
     settled = int((now - SETTLED) * 1e9)
     rows = [_ROW.pack(*key, digest) for key, digest in digests.items() if key[3] < settled and key[4] < settled]
     body = b"".join(rows[:LIMIT])
-    layout.publish(where, _path(where, context), hashlib.sha256(body).digest() + body)
+    layout.publish(where, _path(where, context), sha256(body) + body)
 
 
 def _path(where: Layout, context: str) -> str:
-    return where.path("digests", hashlib.sha256(context.encode("utf-8", "surrogateescape")).hexdigest()[:32])
+    return where.path("digests", sha256(context.encode("utf-8", "surrogateescape")).hex()[:32])

@@ -17,6 +17,7 @@ from typing import Any
 from builda.errors import StoreUnavailable
 from builda.linux import private
 from builda.linux.process import is_alive, process_identity
+from builda.oci.digest import sha256
 from builda.values import NamedTuple
 
 FORMAT = 1
@@ -327,9 +328,7 @@ def quote(name: str) -> str:
     if quoted.startswith("."):
         quoted = "%2E" + quoted[1:]
     if len(os.fsencode(quoted)) > NAME_LIMIT:
-        import hashlib
-
-        return "sha256-" + hashlib.sha256(name.encode()).hexdigest()
+        return "sha256-" + sha256(name.encode()).hex()
     return quoted
 
 

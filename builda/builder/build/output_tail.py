@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KEPT = 15
 """Lines that an error repeats."""
 _LONGEST = 400
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL = r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b-\x1f\x7f]"
 
 
 class Tails:
@@ -74,4 +74,4 @@ def _readable(lines: deque[bytes]) -> tuple[str, ...]:
     texts = [line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace") for line in lines]
     if texts and not texts[-1]:
         texts.pop()
-    return tuple(_CONTROL.sub("", text)[:_LONGEST] for text in texts[-KEPT:])
+    return tuple(re.sub(_CONTROL, "", text)[:_LONGEST] for text in texts[-KEPT:])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builda.errors import CorruptContent, InvalidValue
-from builda.oci.digest import Digest, VerifyingReader
+from builda.oci.digest import LITTLE, Digest, Hasher, VerifyingReader, sha256
 
 
 def reader(data: bytes, *, digest: Digest | None = None, size: int | None = None) -> VerifyingReader:
@@ -85,3 +85,17 @@ def test_other_content_fails_at_its_end() -> None:
 def test_reading_everything_verifies_without_another_read() -> None:
     with pytest.raises(CorruptContent):
         reader(b"abc", digest=Digest.of(b"abd")).read()
+
+
+@pytest.mark.parametrize("size", [0, 1, LITTLE - 1, LITTLE, LITTLE + 1, 3 * LITTLE])
+def test_little_and_much_are_hashed_alike(size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    data = data[:size]
+    expected = hashlib.sha256(data)
+    assert sha256(data) == expected.digest()
+    assert Digest.of(data).encoded == expected.hexdigest()
+    for step in (1000, LITTLE, LITTLE + 1):
+        hasher = Hasher()
+        for at in range(0, size, step):
+            hasher.update(data[at : at + step])
+        assert hasher.digest().encoded == expected.hexdigest()
