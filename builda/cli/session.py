@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from builda.store.store import Store, WorkingContainer
 
 
+_NEW_OBJECTS = 20_000
+"""So many new objects before a collection looks at them: a verb makes thousands while it imports modules."""
+
+
 class Session:
     """One command line at work. A context manager: leaving it closes whatever was opened."""
 
@@ -40,6 +44,7 @@ class Session:
 
     def __enter__(self) -> Self:
         gc.freeze()  # what was imported stays: no collection need look at it
+        gc.set_threshold(_NEW_OBJECTS)
         gc.enable()
         if self.settings.verbose:
             _log_to(sys.stderr)

@@ -7,7 +7,7 @@ left to right, and what is nested in it stands on a list: neither length nor dep
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TypeAlias
 
@@ -96,6 +96,13 @@ class _Frame:
         self.found: list[str] = []
 
 
+@cache
+def _specials(escape: str, *, quotes: bool) -> Mapping[str, re.Pattern[str]]:
+    """The characters that end a run of plain text in a frame, by the character that ends the frame."""
+    marks = {stop: "\"'" if quotes and stop != '"' else "" for stop in ("", "}", "/", '"')}
+    return {stop: re.compile(f"[{re.escape(f'${escape}{stop}{mark}')}]") for stop, mark in marks.items()}
+
+
 class _Lexer:
     """One pass over one text: the word, and the same split at white space."""
 
@@ -109,7 +116,7 @@ class _Lexer:
         self.frames = [_Frame("", 0, raw=False)]
 
     def run(self) -> tuple[str, list[str]]:
-        special = {stop: self._special(stop) for stop in ("", "}", "/", '"')}
+        special = _specials(self.escape, quotes=self.quotes)
         while self.at < len(self.text):
             frame = self.frames[-1]
             match = special[frame.stop].search(self.text, self.at)
@@ -125,11 +132,6 @@ class _Lexer:
         if len(self.frames) > 1:
             self._fail_open(self.frames[-1])
         return "".join(self.frames[0].found), self.words.finish()
-
-    def _special(self, stop: str) -> re.Pattern[str]:
-        """The characters that end a run of plain text in a frame."""
-        quotes = "\"'" if self.quotes and stop != '"' else ""
-        return re.compile(f"[{re.escape(f'${self.escape}{stop}{quotes}')}]")
 
     def _add(self, text: str, *, quoted: bool = False) -> None:
         """Text that belongs to the innermost frame; white space in it splits words unless it is quoted."""
