@@ -311,7 +311,9 @@ def test_a_cached_build_imports_nothing_for_registries_copies_and_commands(
         "builder.copy.copying",
         "builder.copy.git",
         "builder.run.run",
-        "isolation",
+        "isolation.native",
+        "isolation.launch",
+        "isolation.child",
     )
     assert not {name for name in imported for out in left_out if f"{name}.".startswith(f"builda.{out}.")}
     assert not imported & {"click", "inspect", "dataclasses", "difflib", "tempfile", "concurrent.futures"}
