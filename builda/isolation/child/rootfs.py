@@ -80,9 +80,8 @@ class Tree:
         if runtime["needs_cgroup2"]:
             try:
                 sys_.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
-            except (
-                PermissionError
-            ):  # in a user namespace, where the runtime leaves cgroups alone but wants to see one kind
+            except PermissionError:
+                # In a user namespace the runtime changes no cgroups, but refuses to start where it sees both versions.
                 if os.path.isdir(_UNIFIED):
                     sys_.mount(_UNIFIED, "/sys/fs/cgroup", None, sys_.MS_BIND)
 
@@ -371,7 +370,7 @@ def _open_scratch(wire: Wire) -> int:
     if wire["runtime"] is not None:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     if wire["users"] is not None:
-        path = "/dev"  # which is needed no more, and open to the namespace's root as the caller's directory is not
+        path = "/dev"  # the namespace's root may not enter the caller's directory, and needs the old /dev no longer
     try:
         fd = detached.clone_filesystem("tmpfs", "tmpfs", ("nosuid", "nodev", "mode=700"))
         sys_.move_mount(fd, "", sys_.AT_FDCWD, path, sys_.MOVE_MOUNT_F_EMPTY_PATH)
