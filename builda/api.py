@@ -142,6 +142,8 @@ def isolation_name(text: str | None, *, runtime: str | None = None) -> str | Non
 
     None if neither is given. InvalidValue for an unknown one.
     """
+    if text is None and runtime is None:  # most command lines, which need not import the table
+        return None
     from builda.isolation import kinds
 
     return kinds.isolation_name(text, has_runtime=runtime is not None)

@@ -78,9 +78,11 @@ class Context:
 
     def default_network(self, options: RunOptions) -> Literal["private", "host"]:
         """The network of a command whose options name none."""
-        from builda.isolation.kinds import find_kind
-
         if not self.network.private:
             return "host"
+        if options.isolation is None and self.store.can_mount:  # the default can, which a cached build need not look up
+            return "private"
+        from builda.isolation.kinds import find_kind
+
         kind = find_kind(options.isolation, can_mount=self.store.can_mount)
         return "private" if kind.own_network else "host"
