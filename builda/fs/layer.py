@@ -23,7 +23,7 @@ from builda.fs.diff import (
     with_times,
     write_tree,
 )
-from builda.fs.fused import restore_set_ids
+from builda.fs.fused import as_overlay_has_it
 from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
 from builda.fs.tar import NO_LIMITS, Limits
 
@@ -43,6 +43,7 @@ __all__ = [
     "Whiteouts",
     "WrittenLayer",
     "apply",
+    "as_overlay_has_it",
     "check_diff_id",
     "diff",
     "diff_trees",
@@ -50,7 +51,6 @@ __all__ = [
     "extract",
     "fingerprints",
     "inherit_directories",
-    "restore_set_ids",
     "unpack_blob",
     "with_times",
     "write_layer",

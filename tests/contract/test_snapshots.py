@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -522,3 +523,95 @@ def test_without_trees_there_is_nothing_to_mount(work: Work) -> None:
         work.driver.rootfs(work.key)
     with pytest.raises(IsolationUnavailable, match="lists of files instead of trees"):
         work.driver.view(None)
+
+
+def make_below(root: Path) -> None:
+    for path in ("kept/inner", "again/inner", "gone"):
+        (root / path).mkdir(parents=True)
+        (root / path / "old").touch()
+    (root / "replaced").touch()
+    set_times(root)
+
+
+def change_above(root: Path) -> None:
+    for path in ("new/deep/deeper", "kept/new/deep", "kept/inner/new"):
+        (root / path).mkdir(parents=True)
+        (root / path / "file").touch()
+    delete(root, "again", "gone")
+    (root / "replaced").unlink()
+    for path in ("again/inner", "again/other", "replaced/inner"):
+        (root / path).mkdir(parents=True)
+        (root / path / "file").touch()
+    set_times(root)
+
+
+def delete(root: Path, *names: str) -> None:
+    for name in names:
+        shutil.rmtree(root / name)
+
+
+def set_times(root: Path) -> None:
+    for directory, directories, names in os.walk(root):
+        for name in (*directories, *names):
+            os.utime(os.path.join(directory, name), (TIME, TIME))
+
+
+ENTRIES = {
+    *("again", "again/.wh..wh..opq", "again/inner", "again/inner/file", "again/other", "again/other/file", ".wh.gone"),
+    *(
+        "kept",
+        "kept/inner",
+        "kept/inner/old",
+        "kept/inner/new",
+        "kept/inner/new/file",
+        "kept/new",
+        "kept/new/deep",
+        "kept/new/deep/file",
+    ),
+    *("new", "new/deep", "new/deep/deeper", "new/deep/deeper/file"),
+    *("replaced", "replaced/.wh..wh..opq", "replaced/inner", "replaced/inner/file"),
+}
+
+
+@pytest.mark.parametrize("work", ["overlay", "fuse-overlayfs", "memory"], indirect=True)
+@pytest.mark.parametrize("committed", [True, False])
+def test_equal_changes_make_equal_layers(work: Work, committed: bool) -> None:
+    """A directory is opaque where it hides something of the layers below, and only there."""
+    work.change(make_below)
+    work.freeze()
+    work.change(change_above)
+    names = work.names(str(work.freeze()) if committed else work.key)
+    assert set(names) == ENTRIES
+
+
+@pytest.mark.parametrize("work", DRIVERS, indirect=True)
+def test_equal_additions_make_one_layer_whatever_the_driver(work: Work) -> None:
+    work.change(make_below)
+    work.freeze()
+
+    def add(root: Path) -> None:
+        for path in ("new/deep/deeper", "kept/new/deep"):
+            (root / path).mkdir(parents=True)
+            (root / path / "file").write_bytes(b"content")
+        set_times(root)
+        os.utime(root / "kept", (TIME, TIME))
+
+    work.change(add)
+    data, _ = work.archive(str(work.freeze()), Clamp(TIME))
+    assert Digest.of(data).encoded == ADDITIONS
+
+
+ADDITIONS = "5c836d0bdd1514acfdbd9b9273c3d286f4ec8a606793e3eede45677e9ed0f3ac"
+"""Of the layer that overlay makes."""
+
+
+@pytest.mark.parametrize("work", ["overlay", "fuse-overlayfs"], indirect=True)
+def test_what_a_layer_between_hides_needs_no_mark(work: Work) -> None:
+    work.change(make_below)
+    work.freeze()
+    work.change(lambda root: delete(root, "again", "gone"))
+    work.change(lambda root: (root / "again").mkdir())
+    work.freeze()
+    work.change(lambda root: (root / "again/inner").mkdir())
+    work.change(lambda root: (root / "gone/inner").mkdir(parents=True))
+    assert work.names(str(work.freeze())) == ["again", "again/inner", "gone", "gone/inner"]

@@ -29,21 +29,21 @@ class FuseOverlaySnapshots(OverlaySnapshots):
 
     def freeze(self, key: str) -> str:
         with unserved(self.path(key, "work")):
-            self._restore(key)
+            self._set_right(key)
             return super().freeze(key)
 
     def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, below: str | None = None) -> tuple[str, ...]:
         if not self.info(key).committed:
-            self._restore(key)
+            self._set_right(key)
         return super().write_changes(key, sink, clamp=clamp, below=below)
 
-    def _restore(self, key: str) -> None:
-        """Give directories the set-ID bits again that the program lost when it copied them up."""
-        from builda.fs.layer import restore_set_ids
+    def _set_right(self, key: str) -> None:
+        """Make directories those that the kernel's overlay would have made."""
+        from builda.fs.layer import as_overlay_has_it
 
         with ExitStack() as stack:
             fds = [stack.enter_context(opened(self.path(snapshot, "fs"))) for snapshot in self.lineage(key)]
-            restore_set_ids(fds[0], fds[1:])
+            as_overlay_has_it(fds[0], fds[1:])
 
     def _options(self) -> tuple[str, ...]:
         return ()

@@ -22,11 +22,11 @@ from builda.errors import CorruptContent, Unsupported
 from builda.fs.layer import (
     Clamp,
     apply,
+    as_overlay_has_it,
     diff,
     diff_trees,
     fingerprints,
     inherit_directories,
-    restore_set_ids,
     unpack_blob,
     write_layer,
     write_tree,
@@ -236,7 +236,7 @@ def test_directories_that_fuse_overlayfs_copied_up_have_their_set_id_bits_again(
     middle.mkdir()
     (middle / ".wh.hidden").touch()
     with opened(upper) as top, opened(middle) as below, opened(lower) as bottom:
-        restore_set_ids(top, (below, bottom))
+        as_overlay_has_it(top, (below, bottom))
     found = {str(path.relative_to(upper)) for path in upper.rglob("*") if path.stat().st_mode & 0o2000}
     assert found == {"mail", "mail/box", "gone"}
 
