@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from builda.cli import buildcache, buildmounts, groups, multiplatform, outputs
 from builda.cli.buildview import build_view, ended, failed, stage_prefix, wants_live
-from builda.cli.commit import annotation
 from builda.cli.contexts import BuildContext, NamedContexts, open_context, open_named
 from builda.cli.logfile import logging_to, platform_logs
 from builda.cli.options import argument, duration, listed, many, number, refused, switch, text
@@ -434,7 +433,7 @@ def _execute_options(
         rewrite_timestamp=values.pop("rewrite_timestamp"),
         created_annotation=values.pop("created_annotation"),
         identity_label=values.pop("identity_label"),
-        annotations=tuple(map(annotation, values.pop("annotation"))),
+        annotations=tuple(map(groups.annotation, values.pop("annotation"))),
         inherit_annotations=values.pop("inherit_annotations"),
         unset_annotations=values.pop("unsetannotation"),
         unset_env=values.pop("unsetenv"),

@@ -98,7 +98,7 @@ def _options(session: Session, target: WorkingContainer, image: str | None, valu
         changes=_changes(target, values.pop("change")),
         config=_bytes_of(values.pop("config")),
         add_files=values.pop("add_file"),
-        annotations=tuple(map(annotation, values.pop("annotation"))),
+        annotations=tuple(map(groups.annotation, values.pop("annotation"))),
         unset_annotations=values.pop("unsetannotation"),
         unset_env=values.pop("unsetenv"),
         omit_history=values.pop("omit_history"),
@@ -129,14 +129,6 @@ def _timestamp(values: dict[str, Any]) -> int | None:
             raise InvalidValue("--reference-time cannot be used with --timestamp")
         said = int(os.stat(reference).st_mtime)
     return said
-
-
-def annotation(item: str) -> tuple[str, str]:
-    """Name and value of `NAME=VALUE`."""
-    name, equals, value = item.partition("=")
-    if not name or not equals:
-        raise InvalidValue(f"annotation is written NAME=VALUE: {item}")
-    return name, value
 
 
 def _bytes_of(path: str | None) -> bytes | None:

@@ -280,6 +280,14 @@ def pull_policy(values: Values, said: str | None) -> PullPolicy:
     return parse_policy(flags[0] if flags else said or "missing")
 
 
+def annotation(item: str) -> tuple[str, str]:
+    """Name and value of `NAME=VALUE`."""
+    name, equals, value = item.partition("=")
+    if not name or not equals:
+        raise InvalidValue(f"annotation is written NAME=VALUE: {item}")
+    return name, value
+
+
 def image_format(said: str | None, environ: Mapping[str, str]) -> ImageFormat | None:
     """The format of `--format`, else of the environment; None when neither says one."""
     from builda.builder.options import parse_format
