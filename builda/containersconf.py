@@ -31,8 +31,6 @@ _LISTS = {
 _SWITCHES = {"http_proxy": "http_proxy", "no_hosts": "no_hosts"}
 _TEXTS = {"netns": "network", "pidns": "pid", "ipcns": "ipc", "utsns": "uts", "cgroupns": "cgroupns"}
 _DEFAULTS: Mapping[str, tuple[object, ...]] = {
-    "base_hosts_file": ("",),
-    "host_containers_internal_ip": ("",),
     "umask": ("0022", "022", ""),
     "userns": ("host", ""),
 }
@@ -163,6 +161,7 @@ def _defaults(merged: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults
     if run["ipc"] == "shareable":
         run["ipc"] = "private"
     run["shm_size"] = _size(containers)
+    run["add_hosts"] = _hosts(containers)
     run["security_opts"] = tuple(f"seccomp={path}" for path in (containers.text("seccomp_profile"),) if path)
     run["runtime"] = _runtime(engine)
     volumes, others = _mounts(containers)
@@ -191,6 +190,19 @@ def _environment(engine: _Table) -> dict[str, str]:
     return found
 
 
+def _hosts(containers: _Table) -> tuple[str, ...]:
+    """What the keys about /etc/hosts add to it, as `--add-host` writes it; builda's own begins with localhost alone."""
+    found = []
+    base = containers.text("base_hosts_file")
+    if base not in ("", "none", "image"):
+        rows = (line.partition("#")[0].split() for line in _text(Path(base)).splitlines())
+        found += [f"{';'.join(names)}:{address}" for address, *names in filter(None, rows) if names]
+    address = containers.text("host_containers_internal_ip")
+    if address not in ("", "none"):
+        found.append(f"host.containers.internal;host.docker.internal:{address}")
+    return tuple(found)
+
+
 def _unheard(containers: _Table, mounts: tuple[str, ...]) -> dict[str, str]:
     found = {}
     for key, usual in _DEFAULTS.items():
@@ -198,6 +210,8 @@ def _unheard(containers: _Table, mounts: tuple[str, ...]) -> dict[str, str]:
             found[f"containers.{key}"] = containers.file(key)
     if any(" ".join(text.split()) != _PING for text in containers.strings("default_sysctls")):
         found["containers.default_sysctls"] = containers.file("default_sysctls")
+    if containers.text("base_hosts_file") == "image":
+        found["containers.base_hosts_file"] = containers.file("base_hosts_file")
     if mounts:
         found["containers.mounts"] = containers.file("mounts")
     return found

@@ -114,6 +114,16 @@ def test_which_file_counts(tmp_path: Path) -> None:
         containersconf.load(places(tmp_path, CONTAINERS_CONF="/no/such"))
 
 
+def test_hosts_are_added(tmp_path: Path) -> None:
+    write(tmp_path / "hosts", "# ours\n10.0.0.1 one uno # first\n\n::5\tfive\n10.0.0.9\n")
+    text = f'[containers]\nbase_hosts_file = "{tmp_path}/hosts"\nhost_containers_internal_ip = "10.0.0.254"\n'
+    assert loaded(tmp_path, text).run.add_hosts == (
+        *("one;uno:10.0.0.1", "five:::5", "host.containers.internal;host.docker.internal:10.0.0.254"),
+    )
+    with pytest.raises(NotFound, match="no such file: /nonexistent"):
+        loaded(tmp_path, '[containers]\nbase_hosts_file = "/nonexistent"\n')
+
+
 def test_arrays_replace_unless_they_say_append(tmp_path: Path) -> None:
     write(tmp_path / "etc/containers/containers.conf", '[containers]\nenv = ["A=1"]\ndevices = ["/dev/null"]\n')
     drop_ins = tmp_path / "etc/containers/containers.conf.d"
@@ -130,7 +140,8 @@ def test_arrays_replace_unless_they_say_append(tmp_path: Path) -> None:
         ('umask = "0022"\nuserns = "host"\nbase_hosts_file = ""', set()),
         ('umask = "0077"', {"containers.umask"}),
         ('userns = "auto"', {"containers.userns"}),
-        ('base_hosts_file = "none"', {"containers.base_hosts_file"}),
+        ('base_hosts_file = "none"\nhost_containers_internal_ip = "none"', set()),
+        ('base_hosts_file = "image"', {"containers.base_hosts_file"}),
         ('mounts = ["type=tmpfs,dst=/x"]', {"containers.mounts"}),
         ("pids_limit = 10\nlabel = true\ninit = true", set()),
     ],
