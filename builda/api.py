@@ -249,6 +249,10 @@ class Registries:
         """All tags of the repository that `reference` names."""
         return self._client(access).tags(reference)
 
+    def repositories(self, registry: str, access: RegistryAccess) -> tuple[str, ...]:
+        """The repositories of a registry, as far as it shows them."""
+        return self._client(access).repositories(registry)
+
     def source(self, place: Reference | Location, access: RegistryAccess) -> ImageSource:
         """The image at `place`; PolicyRejected if policy.json does not allow it. No image comes in any other way."""
         from builda.transfer.locate import Location, open_source

@@ -43,6 +43,10 @@ class Remote(Protocol):
         """All tags of the repository that `reference` names."""
         ...
 
+    def repositories(self, registry: str, access: RegistryAccess) -> tuple[str, ...]:
+        """The repositories of a registry, as far as it shows them."""
+        ...
+
     def source(self, place: Reference | Location, access: RegistryAccess) -> ImageSource:
         """The image that `place` names in its registry, layout or archive; PolicyRejected if policy.json says no.
 

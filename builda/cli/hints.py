@@ -42,7 +42,7 @@ VERBS: Mapping[str, str] = {
     "rebuild": "builda bud builds anew what has changed",
     "restart": _RUNS_IMAGES,
     "save": "builda image save -o FILE IMAGE writes a docker-archive; --format oci-archive another",
-    "search": "builda pull NAME looks in the registries of registries.conf",
+    "search": "builda image search HOST/WORD names repositories of a registry",
     "secret": "bud --secret id=ID,src=FILE gives one to RUN --mount=type=secret",
     "source": "source images are not supported",
     "start": _RUNS_IMAGES,

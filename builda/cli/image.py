@@ -182,6 +182,32 @@ def list_tags(session: Session, *, repository: str, **values: Any) -> None:
 
 
 @verb(
+    argument("term"),
+    _JSON,
+    groups.REGISTRY,
+    groups.RETRY,
+    groups.HIDDEN,
+    name="image-search",
+    interspersed=True,
+    example="builda image search registry.example.org/app",
+)
+def search(session: Session, *, term: str, json: bool, **values: Any) -> None:
+    """Print the repositories of a registry whose names hold a word.
+
+    TERM is HOST/WORD, or HOST for all repositories. The registry has to show its catalog; docker.io does not.
+    """
+    from builda.builder.image import between
+
+    access = groups.registry_access(values, session.environ)
+    found = between.search(session.builder.context, term, access)
+    if json:
+        print_json([{"name": name} for name in found])
+        return
+    for name in found:
+        print_line(name)
+
+
+@verb(
     argument("image"),
     groups.REGISTRY,
     groups.RETRY,
@@ -263,7 +289,7 @@ def history(session: Session, *, image: str, json: bool, no_trunc: bool, quiet: 
 )
 def tree(session: Session, *, image: str, whatrequires: bool, json: bool) -> None:
     """Show the layers of a stored image with their sizes, and which other images share each."""
-    from builda.builder.image import describe
+    from builda.builder.image import sharing
 
     found = session.store.image(in_store(image))
     names = " ".join(found.names) or images.NO_NAME
@@ -273,14 +299,14 @@ def tree(session: Session, *, image: str, whatrequires: bool, json: bool) -> Non
         f"Size:     {human_size(found.size)}",
     ]
     if whatrequires:
-        others = describe.built_on(session.store, found)
+        others = sharing.built_on(session.store, found)
         if json:
             print_json([{"id": one.id.encoded, "names": list(one.names), "layers": more} for one, more in others])
             return
         lines = [f"{one.id.encoded[: images.SHORT]} +{more} {' '.join(one.names)}".rstrip() for one, more in others]
         _print_tree([*head, "Images on it"], lines)
         return
-    layers = describe.layers_of(session.store, found)
+    layers = sharing.layers_of(session.store, found)
     if json:
         print_json(
             {

@@ -77,6 +77,7 @@ GROUPS: Mapping[str, Members] = {
             "push": "image:push",
             "rm": "image:rm",
             "save": "image:save",
+            "search": "image:search",
             "sync": "image:sync",
             "tag": "image:tag",
             "tree": "image:tree",

@@ -120,6 +120,12 @@ class RegistryClient:
         place = self.registries.pull_sources(reference)[-1]
         return tuple(self._repository(place.reference, place.insecure).iter_tags())
 
+    def repositories(self, registry: str) -> tuple[str, ...]:
+        """The repositories of a registry, as far as it shows them."""
+        reference = Reference(registry, "")
+        self.registries.allowed(reference)
+        return tuple(self._repository(reference, self.registries.is_insecure(reference)).iter_repositories())
+
     def delete(self, reference: Reference) -> Descriptor | None:
         """The registry, not a mirror, no longer has the manifest that `reference` means; None if it had none."""
         self.registries.allowed(reference)

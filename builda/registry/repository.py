@@ -208,15 +208,25 @@ class Repository:
 
     def iter_tags(self) -> Iterator[str]:
         """The tags, page by page, in the registry's order."""
-        url: str | None = self.url("tags/list?n=1000")
-        what, seen = f"cannot list the tags of {self}", set[str]()
+        what = f"cannot list the tags of {self}"
+        return self._pages(self.url("tags/list?n=1000"), "tags", what, self.scopes())
+
+    def iter_repositories(self) -> Iterator[str]:
+        """The repositories of the whole registry, page by page, as far as it shows them."""
+        what = f"cannot list the repositories of {self.endpoint.host}"
+        url = f"{self.endpoint.base()}/v2/_catalog?n=1000"
+        return self._pages(url, "repositories", what, frozenset({"registry:catalog:*"}))
+
+    def _pages(self, first: str, key: str, what: str, scopes: frozenset[str]) -> Iterator[str]:
+        url: str | None = first
+        seen = set[str]()
         while url is not None and url not in seen and len(seen) < TAGS_LIMIT // 100:
             seen.add(url)
             request = self.request("GET", url, what)
-            reply, data = self.call(request, self.scopes(), limit=_PAGE_LIMIT)
+            reply, data = self.call(request, scopes, limit=_PAGE_LIMIT)
             if reply.status != 200:
                 raise refused(reply, data, request)
-            yield from _tags(data, what)
+            yield from _texts(data, key, what)
             url = _next_page(reply)
 
     def check(self) -> None:
@@ -314,14 +324,15 @@ def _named(reference: Reference, version: str) -> str:
     return f"{reference.name}{'@' if ':' in version else ':'}{version}"
 
 
-def _tags(data: bytes, what: str) -> tuple[str, ...]:
+def _texts(data: bytes, key: str, what: str) -> tuple[str, ...]:
+    """The texts that an answer lists under a key."""
     try:
-        tags = json.loads(data)["tags"] or ()
+        found = json.loads(data)[key] or ()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptContent(f"{what}: answer is not a list of tags") from error
-    if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
-        raise CorruptContent(f"{what}: answer is not a list of tags")
-    return tuple(tags)
+        raise CorruptContent(f"{what}: answer is not a list of {key}") from error
+    if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
+        raise CorruptContent(f"{what}: answer is not a list of {key}")
+    return tuple(found)
 
 
 def _next_page(reply: Reply) -> str | None:

@@ -114,6 +114,16 @@ def test_a_failure_ends_it_or_is_told_at_the_end(builda: Builda, server: Registr
     assert (tmp_path / "out/app:1.0/manifest.json").exists()
 
 
+def test_a_registry_is_searched(builda: Builda, server: Registry) -> None:
+    name = server.name("team/app")
+    for term in (server.address, f"{server.address}/ap", f"docker://{server.address}/team"):
+        assert builda("image", "search", "--tls-verify=false", term) == name
+    assert json.loads(builda("image", "search", "--json", "--tls-verify=false", server.address)) == [{"name": name}]
+    assert builda("image", "search", "--tls-verify=false", f"{server.address}/nix") == ""
+    assert "docker.io lists no repositories" in builda.fails("image", "search", "docker.io/debian")
+    assert "search names no registry: debian" in builda.fails("image", "search", "debian")
+
+
 BOMB = "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(3))
 
 

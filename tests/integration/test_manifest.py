@@ -124,7 +124,6 @@ def test_what_the_store_lacks_is_mounted_or_copied_from_where_it_was(builda: Bui
         assert "401" in said or "unauthorized" in said.lower()
         before = len(server.log())
         builda("manifest", "push", "-q", INSECURE, "--creds", "alice:wonder:land", "app:1", other.name("app:1"))
-        assert "Authorization" not in server.log()[before:]
         assert len([line for line in requests(server, before) if line.startswith("GET /v2/both/blobs/")]) == 4
     assert builda("fsck") == ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from builda.oci.manifest import Index
 from builda.values import replace
 from tests.conftest import Builda
 from tests.support.memory import AMD64, ARM64, MemoryImage, index_of, random_image
-from tests.support.registry import Answer, Asked, scripted
+from tests.support.registry import Answer, Asked, registry, scripted
 
 pytestmark = pytest.mark.root
 INSECURE = "--tls-verify=false"
@@ -72,17 +73,24 @@ def itself(memory: MemoryImage, answer: Answer) -> Answer:
 
 
 LIES: dict[str, tuple[Change, str]] = {
-    "another manifest": (of_child(lambda said: replace(said, body=said.body + b" ")), "does not match its digest"),
+    "another manifest": (
+        of_child(lambda said: dataclasses.replace(said, body=said.body + b" ")),
+        "does not match its digest",
+    ),
     "announced as another": (
-        of_child(lambda said: replace(said, headers={**said.headers, "Docker-Content-Digest": f"sha256:{'0' * 64}"})),
+        of_child(
+            lambda said: dataclasses.replace(
+                said, headers={**said.headers, "Docker-Content-Digest": f"sha256:{'0' * 64}"}
+            )
+        ),
         "does not match its digest",
     ),
     "another media type": (
-        of_child(lambda said: replace(said, headers={"Content-Type": mediatype.INDEX})),
+        of_child(lambda said: dataclasses.replace(said, headers={"Content-Type": mediatype.INDEX})),
         "was announced as",
     ),
     "a web page": (of_child(lambda said: Answer(body=b"<html>log in</html>")), "does not match its digest"),
-    "a short answer": (of_child(lambda said: replace(said, cut=10)), "125"),
+    "a short answer": (of_child(lambda said: dataclasses.replace(said, cut=10)), "125"),
     "not there": (of_child(lambda said: Answer(404)), "404 Not Found"),
     "another size": (of_top(lambda memory, _: listing(memory, size=7)), "its descriptor says 7"),
     "too large": (of_top(lambda memory, _: listing(memory, size=1 << 40)), "more than the limit"),
@@ -146,6 +154,30 @@ def test_a_registry_that_lost_or_changed_a_layer_is_found_out_by_the_push(builda
         assert "404" in builda.fails("manifest", "push", "-q", "--retry=0", "l", f"oci:{tmp_path / 'layout'}")
     assert not (tmp_path / "layout/index.json").exists()
     assert builda("fsck") == ""
+
+
+def test_credentials_for_the_destination_go_nowhere_else(builda: Builda) -> None:
+    """A registry that asks for a password when the layers are fetched gets none."""
+    memory = index_of(random_image(1))
+    asks: list[bool] = []
+
+    def asking(_: MemoryImage, asked: Asked, answer: Answer) -> Answer:
+        if not asks or "/blobs/" not in asked.path or "Authorization" in asked.headers:
+            return answer
+        return Answer(401, headers={"WWW-Authenticate": 'Basic realm="stranger"'})
+
+    with scripted(said_by(memory, asking)) as server, registry(basic=True) as other:
+        builda("manifest", "create", "--all", INSECURE, "l", f"docker://{server.address}/a:1")
+        asks.append(True)
+        push = ("manifest", "push", "-q", INSECURE, "--creds", "alice:wonder:land", "l", other.name("l:1"))
+        copy = ("image", "copy", "-q", "--all", "--src-tls-verify=false", "--dest-tls-verify=false", "--dest-creds",
+                "alice:wonder:land", f"docker://{server.address}/a:1", f"docker://{other.name('c:1')}")  # fmt: skip
+        for command in (push, copy):
+            said = builda.fails(*command)
+            assert f"cannot pull a blob of {server.address}/a" in said
+            assert "401" in said
+    assert [asked for asked in server.asked if "/blobs/" in asked.path]
+    assert not [asked for asked in server.asked if "Authorization" in asked.headers]
 
 
 def layers_of(memory: MemoryImage) -> tuple[Descriptor, ...]:

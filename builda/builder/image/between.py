@@ -149,6 +149,21 @@ def repository(text: str) -> Reference:
     return Reference.parse(text if location is None else location.where)
 
 
+def search(ctx: Context, text: str, access: RegistryAccess) -> tuple[str, ...]:
+    """The names of the repositories of a registry that have the words behind the first slash of `text` in their names.
+
+    Without a slash all repositories of the registry are named.
+    """
+    registry, _, words = text.removeprefix("docker://").partition("/")
+    if registry in ("docker.io", "index.docker.io"):
+        raise Unsupported("docker.io lists no repositories", hint="search on https://hub.docker.com")
+    if not words and not ("." in registry or ":" in registry or registry == "localhost"):
+        raise InvalidValue(f"search names no registry: {text}", hint="write HOST/WORD")
+    reference = Reference.parse(f"{registry}/any")
+    found = ctx.remote.repositories(reference.registry, access)
+    return tuple(sorted(f"{reference.registry}/{name}" for name in found if words in name))
+
+
 def delete(ctx: Context, text: str, access: RegistryAccess) -> Descriptor:
     """The registry no longer has the image that a tag or digest means, nor any other tag of it; what it was.
 

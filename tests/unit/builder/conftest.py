@@ -50,6 +50,10 @@ class FakeRemote:
         name = f"{reference.registry}/{reference.repository}:"
         return tuple(key.removeprefix(name) for key in self.images if key.startswith(name))
 
+    def repositories(self, registry: str, access: RegistryAccess) -> tuple[str, ...]:
+        found = (Reference.parse(name) for name in self.images)
+        return tuple(dict.fromkeys(one.repository for one in found if one.registry == registry))
+
     def source(self, place: Reference | Location, access: RegistryAccess) -> ImageSource:
         if isinstance(place, Location):
             return open_source(place)
