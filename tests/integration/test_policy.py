@@ -112,17 +112,14 @@ def test_broken_json_is_an_error_wherever_an_image_is_fetched(builda: Builda, po
 
 def test_sources_are_opened_in_one_place() -> None:
     """What opens an image outside the store does so through `Remote.source`, which asks the policy."""
+    sources = {"LayoutSource", "DirectorySource", "DockerArchiveSource", "OciArchiveSource"}
     found = set()
     for path in (REPOSITORY / "builda").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):
+            called = ""
             if isinstance(node, ast.Call):
                 called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                if called in (
-                    "open_source",
-                    "LayoutSource",
-                    "DirectorySource",
-                    "DockerArchiveSource",
-                    "OciArchiveSource",
-                ):
-                    found.add(path.relative_to(REPOSITORY).as_posix())
+            named = isinstance(node, ast.Constant) and node.value in sources  # as the table of transports names them
+            if called in {"open_source", *sources} or named:
+                found.add(path.relative_to(REPOSITORY).as_posix())
     assert found == {"builda/api.py", "builda/transfer/locate.py"}
