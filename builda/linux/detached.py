@@ -261,7 +261,7 @@ def overlay_page(lower: tuple[str, ...], options: tuple[str, ...]) -> tuple[int,
     The options must fit into a page of 4095 bytes, so each directory is named by the number of a descriptor: the
     caller mounts with /proc/self/fd as its working directory, and closes the descriptors.
     """
-    attributes, settings = split_options(options)
+    attributes, settings = split_options(split_part(options)[1])
     descriptors: list[int] = []
 
     def name(path: str) -> str:

@@ -410,7 +410,7 @@ def _late_overlay(mount: detached.Description) -> int:
     try:
         sys_.mount("overlay", "/proc", "overlay", flags, page)
     except OSError as error:
-        raise refused("mount the root file system", error) from error
+        raise refused("mount an overlay", error) from error
     finally:
         os.chdir("/")
         for fd in descriptors:
