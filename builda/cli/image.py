@@ -483,6 +483,47 @@ def exists(session: Session, *, image: str) -> None:
         raise SystemExit(1)
 
 
+@verb(
+    argument("label"),
+    argument("image", complete=complete.images),
+    argument("arguments", nargs=-1),
+    switch("--run", help="Run the command on this machine, with the rights of builda's caller."),
+    switch("--display", hidden=True, help="Print the command, as is done without --run."),
+    text("--name", "called", metavar="NAME", help="What NAME stands for (default: the image's name)."),
+    _JSON,
+    groups.PLATFORM,
+    groups.REGISTRY,
+    groups.RETRY,
+    groups.HIDDEN,
+    name="image-runlabel",
+    checks_order=False,
+    example="builda image runlabel install registry.example.org/app:1",
+)
+def runlabel(
+    session: Session, *, label: str, image: str, arguments: tuple[str, ...], run: bool, json: bool, **values: Any
+) -> None:
+    """Print the command that a label of an image holds, with IMAGE, NAME and PWD filled in and ARGUMENTS behind it.
+
+    With --run it is run, on this machine and not in a container: only for images that may do what their caller may. No
+    shell reads it.
+    """
+    import shlex
+    import subprocess
+
+    from builda.builder.image import describe
+
+    values.pop("display")
+    called, platform, ctx = values.pop("called"), _platform(values), session.builder.context
+    seen = describe.seen(ctx, image, groups.registry_access(values, session.environ), platform)
+    command = [*describe.command_of(seen, label, image, called), *arguments]
+    if not run:
+        print_json(command) if json else print_line(shlex.join(command))
+        return
+    if not command:
+        raise InvalidValue(f"label is empty: {label}")
+    raise SystemExit(subprocess.run(command, check=False).returncode)
+
+
 @verb(_JSON, name="image-df", example="builda image df --json")
 def df(session: Session, *, json: bool) -> None:
     """Show what the store holds, how many bytes that takes, and how many of these go with prune --all.

@@ -76,6 +76,7 @@ GROUPS: Mapping[str, Members] = {
             "pull": "image:pull",
             "push": "image:push",
             "rm": "image:rm",
+            "runlabel": "image:runlabel",
             "save": "image:save",
             "search": "image:search",
             "sync": "image:sync",

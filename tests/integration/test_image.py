@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -339,6 +340,52 @@ def test_a_damaged_image_is_found_out_and_not_copied(
     assert not (tmp_path / "d/manifest.json").exists()
     assert builda("images", "-q") == ""
     assert builda("fsck") == ""
+
+
+def test_a_copy_needs_temporary_room_for_one_layer(builda: Builda, tmp_path: Path) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    for number in range(3):
+        container = builda("from", "-q", "big" if number else "scratch")
+        (tmp_path / "f").write_bytes(os.urandom(6 << 20))
+        builda("copy", "-q", container, tmp_path / "f", f"/f{number}")
+        builda("commit", "-q", "--rm", container, "big")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", room], check=True)
+    try:
+        for command in (
+            ("copy", "-q", "--dest-compress-format=zstd", "big", f"oci-archive:{tmp_path}/a:x"),
+            ("copy", "-q", "--dest-compress-format=gzip", f"oci-archive:{tmp_path}/a:x", f"oci:{tmp_path}/l:x"),
+            ("copy", "-q", f"oci:{tmp_path}/l:x", f"docker-archive:{tmp_path}/d:x"),
+            ("check", f"oci-archive:{tmp_path}/a"),
+            ("diff", "big", f"docker-archive:{tmp_path}/d"),
+        ):
+            assert builda("image", *command, TMPDIR=str(room)) == ""
+    finally:
+        subprocess.run(["umount", room], check=True)
+
+
+def test_the_command_of_a_label_is_printed_and_run_only_if_that_is_said(builda: Builda, tmp_path: Path) -> None:
+    container = builda("from", "scratch")
+    labels = {
+        "install": f"touch {tmp_path}/made-NAME $IMAGE ${{PWD}}/x 'a b'",
+        "fails": "sh -c 'exit 3'",
+        "odd": "'",
+        "shell": f"echo $(touch {tmp_path}/shell); touch {tmp_path}/shell",
+    }
+    for name, value in labels.items():
+        builda("config", "--label", f"{name}={value}", container)
+    builda("commit", "-q", "--rm", container, "app")
+    shown = f"touch {tmp_path}/made-NAME app {tmp_path}/x 'a b' more"
+    assert builda("image", "runlabel", "install", "app", "more", cwd=tmp_path) == shown
+    assert json.loads(builda("image", "runlabel", "--json", "install", "app", cwd=tmp_path))[2] == "app"
+    assert not list(tmp_path.glob("made*"))
+    builda("image", "runlabel", "--run", "install", "app", cwd=tmp_path)
+    assert all((tmp_path / name).exists() for name in ("made-NAME", "app", "x", "a b"))
+    builda("image", "runlabel", "--run", "shell", "app", cwd=tmp_path)
+    assert not (tmp_path / "shell").exists()
+    assert builda.run("image", "runlabel", "--run", "fails", "app", check=False).returncode == 3
+    assert "image has no label nix" in builda.fails("image", "runlabel", "nix", "app")
+    assert "label odd is no command" in builda.fails("image", "runlabel", "odd", "app")
 
 
 @pytest.mark.parametrize(

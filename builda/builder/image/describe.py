@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from builda.builder.image.between import source_of
 from builda.builder.image.listmembers import Places, opened
-from builda.errors import CorruptContent, Unsupported
+from builda.errors import CorruptContent, InvalidValue, NotFound, Unsupported
 from builda.oci import mediatype
 from builda.oci.config import CONFIG_LIMIT, config_to_json, parse_config
 from builda.oci.digest import VerifyingReader
@@ -85,6 +88,31 @@ def history_of(image: Seen) -> tuple[Step, ...]:
             raise CorruptContent(f"history names more layers than the image has: {image.descriptor.digest}")
         steps.append(Step(entry, layer))
     return tuple(steps)
+
+
+def command_of(image: Seen, label: str, name: str, called: str | None) -> tuple[str, ...]:
+    """The command that a label of the image holds, word by word, with IMAGE, NAME and PWD filled in.
+
+    `name` is how the user wrote the image, `called` what a container of it is to be called. No shell reads the text.
+    NotFound names the labels there are; InvalidValue for text whose quotes do not end.
+    """
+    text = image.config.labels.get(label)
+    if text is None:
+        there = ", ".join(sorted(image.config.labels))
+        raise NotFound(f"image has no label {label}: {name}", hint=f"it has: {there}" if there else None)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InvalidValue(f"label {label} is no command, {str(error).lower()}: {name}") from error
+    known = {"IMAGE": name, "NAME": called or name.rpartition("/")[2].partition(":")[0], "PWD": os.getcwd()}
+    return tuple(_filled(word, known) for word in words)
+
+
+def _filled(word: str, known: Mapping[str, str]) -> str:
+    """The word with its variables; IMAGE and NAME also stand without a dollar sign, as whole words."""
+    if word in ("IMAGE", "NAME"):
+        return known[word]
+    return re.sub(r"\$(?:\{(IMAGE|NAME|PWD)\}|(IMAGE|NAME|PWD)\b)", lambda found: known[found[1] or found[2]], word)
 
 
 # Files
