@@ -28,11 +28,9 @@ fuzz:
 	tools/install test
 	$(PYTHON) -m pytest tests/fuzz --fuzz-seconds=$(SECONDS) --timeout=0
 
-# The share of lines that unit and contract tests reach.
+# The share of lines that the tests of `make check` reach.
 coverage:
-	tools/install test
-	$(PYTHON) -m pytest $(PARALLEL) --cov=builda --cov-report= tests/unit tests/contract tests/fuzz
-	$(PYTHON) -m coverage report --skip-covered --skip-empty | tail -1
+	tools/coverage
 
 bench:
 	tools/install bench
