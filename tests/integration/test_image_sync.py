@@ -134,7 +134,7 @@ BOMB = "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(3))
         ("[" * 100_000, "cannot be read as YAML"),
         ("a: b: c", "cannot be read as YAML"),
         ("!!python/object/apply:os.system ['true']", "not a mapping of registries"),
-        ("x" * (2 << 20), "more than 1048576 bytes"),
+        ("x" * (2 << 20), "list of images has more bytes than the limit, 1048576"),
         ("", "not a mapping of registries"),
         ("host.example: 1", "not a registry with its images"),
         ("host.example: {image: {}}", "unknown key"),
@@ -165,6 +165,7 @@ def test_files_that_mean_nothing(builda: Builda, tmp_path: Path, content: str, m
         (("--src", "dir", "--dest", "dir", "a", "b"), "one of them is not dir"),
         (("--src", "dir", "--dest", "docker", "/nonexistent", "b"), "no such directory"),
         (("--src", "yaml", "--dest", "dir", "/nonexistent", "b"), "no such file or directory"),
+        (("--src", "yaml", "--dest", "dir", "/dev/zero", "b"), "more bytes than the limit"),
     ],
 )
 def test_words_that_mean_nothing(builda: Builda, arguments: tuple[str, ...], message: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builda.builder.image import between
 from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
+from builda.inputfile import read_input
 from builda.oci.digest import Digest
 from builda.oci.reference import Reference
 from builda.values import NamedTuple, replace
@@ -161,10 +162,7 @@ def _document(path: str) -> Any:
                 raise InvalidValue(f"YAML aliases are not taken: {path}")
             return super().compose_node(parent, index)
 
-    with open(path, "rb") as file:
-        data = file.read(FILE_LIMIT + 1)
-    if len(data) > FILE_LIMIT:
-        raise InvalidValue(f"file has more than {FILE_LIMIT} bytes: {path}")
+    data = read_input(path, "list of images", FILE_LIMIT)
     try:
         return yaml.load(data, Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
