@@ -116,6 +116,7 @@ LOOKED_AT = {
     "builda/fs/diff.py": "a file of a layer that was just looked at, and no link is followed",
     "builda/fs/tree.py": "an entry of a directory that was just looked at, and no link is followed",
     "builda/cli/completing.py": "a path that the user is writing",
+    "builda/inputfile.py": "a file that the user names; a pipe is not waited for",
 }
 
 

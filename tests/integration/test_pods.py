@@ -347,7 +347,13 @@ def composed_by_root(tmp_path_factory: pytest.TempPathFactory, given: Path) -> l
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("profile", [*MODES, *WITHOUT_MOUNTS, "rootless-nosetuid"])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        pytest.param(name, marks=() if name in EACH_MODE else pytest.mark.long)
+        for name in (*MODES, *WITHOUT_MOUNTS, "rootless-nosetuid")
+    ],
+)
 def test_a_pod_unpacks_nothing_for_a_build_without_commands(
     profile: str, given: Path, composed_by_root: list[str]
 ) -> None:
