@@ -89,10 +89,12 @@ class Body:
 class Reply:
     """An answer whose content is read as it arrives. Close it, or leave its `with` block, in any case."""
 
-    def __init__(self, response: HTTPResponse, url: str) -> None:
+    def __init__(self, response: HTTPResponse, request: Request) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
-        self.url = url
+        self.url = request.url
+        self.had_password = (request.authorization or "").startswith("Basic ")
+        """Whether a user name and a password were sent."""
         self._response = response
 
     def __enter__(self) -> Reply:
@@ -265,7 +267,7 @@ class Http:
             )
         except HTTPError as error:
             raise _failure(error, request) from error
-        return Reply(cast("HTTPResponse", response), request.url)
+        return Reply(cast("HTTPResponse", response), request)
 
     def _pool(self, request: Request) -> PoolManager:
         parts = urlsplit(request.url)
@@ -281,8 +283,7 @@ class Http:
 def refused(reply: Reply, data: bytes, request: Request) -> RegistryError:
     """The error that an answer of 400 or more to `request` means."""
     host = urlsplit(request.url).netloc.rpartition("@")[2] if request.login else None
-    logged_in = (request.authorization or "").startswith("Basic ")
-    return failures.refusal(reply.status, data, what=request.what, host=host, logged_in=logged_in)
+    return failures.refusal(reply.status, data, what=request.what, host=host, logged_in=reply.had_password)
 
 
 def same_origin(one: str, other: str) -> bool:
