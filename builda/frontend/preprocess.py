@@ -230,7 +230,13 @@ def _engine(file: str, context: str | None, flags: Flags, read: Callable[[str], 
         def define(self, tokens: Any) -> None:
             if isinstance(tokens, str) and tokens.startswith('__FILE__ "'):  # a full path would make builds differ
                 tokens = f'__FILE__ "{self.beside(tokens[10:-1])}"'
-            super().define(tokens)
+            try:
+                super().define(tokens)
+            except IndexError:  # pcpp's way to meet an empty parameter of several, as in X(, b)
+                message = "a parameter of the macro has no name"
+                if isinstance(tokens, str):
+                    raise InvalidValue(f"{message}: {tokens}") from None  # a --cpp-flag
+                self.fail(tokens[0], message)
 
         def beside(self, path: str) -> str:
             top = os.path.abspath(context or os.path.dirname(file))

@@ -312,3 +312,11 @@ def test_a_malformed_include_says_how_one_is_written(tmp_path: Path, rest: str) 
     with pytest.raises(ContainerfileError, match="malformed #include") as caught:
         run(tmp_path, f"FROM a\n#include {rest}\n")
     assert caught.value.hint == 'write #include "file" or <file>'
+
+
+def test_a_macro_with_a_parameter_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContainerfileError, match="a parameter of the macro has no name") as caught:
+        run(tmp_path, "FROM a\n#define X(, b) a b\nRUN X(1, 2)\n")
+    assert caught.value.line == 2
+    with pytest.raises(InvalidValue, match="a parameter of the macro has no name"):
+        run(tmp_path, "FROM a\n", "-DX(,b)=1")
