@@ -1,4 +1,4 @@
-# make demo: build images and show them.   make test: run every test.   make check: what to run while working.
+# make demo: build images and show them.   make test: run the tests.   make check: what to run while working.
 # Each installs what is missing.
 PYTHON := .venv/bin/python
 # Files are handed out in the order of their names: the long ones of tests/integration come first.

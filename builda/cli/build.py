@@ -81,7 +81,10 @@ _OF_DOCKER = (
     duration("--cache-ttl", help="Do a step again if its result is older than this."),
     many("--cache-from", metavar="REPO", help="Look for results of steps in this repository, too."),
     many("--cache-to", metavar="REPO", help="Push the results of steps to this repository after the build."),
-    switch("--explain-cache", help="Say for each step that is done again what differs from the remembered ones."),
+    switch(
+        "--explain-cache",
+        help="Say for the first step of a stage that is done again what differs from the remembered ones.",
+    ),
     switch("--rm", default=None, help="Remove working containers (always done; accepted for scripts)."),
     switch("--force-rm", default=None, help="The same when the build fails (always done; accepted for scripts)."),
     switch("--squash", help="Make one layer of everything, the base included."),

@@ -1,8 +1,8 @@
 """Where `builda` begins and ends: exit statuses, errors as the user reads them, signals.
 
-This is the only place that catches BuildaError. What is neither one nor an OSError is a bug of builda's: it is said in
-one line, and shows its traceback to who asks for `--log-level debug`.
-Click, and what tells of errors, are imported after `--version` was answered.
+Only this module turns a BuildaError into an exit status. An exception that is neither one nor an OSError is a bug of
+builda's: it is reported in one line, with its traceback under `--log-level debug`.
+The modules that report errors are imported after `--version` was answered.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""COPY and ADD without a destination: what they would write becomes rows of a layer, owners and all, by no right.
+"""COPY and ADD into a list instead of a tree: each file becomes a row of the layer, which needs no right.
 
-The walk and the places are those of `fs.tree`; here is only what is done with what it meets. Contents go into files of
-the layer's own directory: small ones one behind the other into `content`, the others each into one.
+`fs.tree` walks the sources and decides the places; this module makes the rows. Contents go into files of
+the layer's own directory: small ones one behind the other into `content`, the others each into a file of its own.
 """
 
 from __future__ import annotations

@@ -391,8 +391,8 @@ def test_an_archive_warns_of_a_name_that_another_image_has(builda: Builda, base:
     archives = tuple(f"{form}:{tmp_path}/{form}" for form in ("oci-archive", "docker-archive"))
     for archive in archives:
         builda("push", "-q", base, f"{archive}:{base}")
-        assert "stays with" not in builda.run("pull", archive).stderr
+        assert "was not moved" not in builda.run("pull", archive).stderr
     container = builda("from", base)
     builda("config", "--label", "a=b", container)
     builda("commit", "-q", container, base)
-    assert f"name stays with the image that has it: {base}" in builda.run("pull", archives[0]).stderr
+    assert f"name was not moved, as another image has it: {base}" in builda.run("pull", archives[0]).stderr

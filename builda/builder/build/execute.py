@@ -137,7 +137,7 @@ class _Execution:
         as_list: bool,
         blobs: bool,
     ) -> None:
-        """`blobs` says whether remembered layers are taken that are no snapshots, from this store or a registry."""
+        """`blobs`: also use remembered layers of which there is only a blob, in this store or in a registry."""
         self._plan = plan
         self._options = options
         self._imported = imported

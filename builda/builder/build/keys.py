@@ -84,8 +84,8 @@ def keyed(step: Run | Copy | MakeDirectory) -> Step:
 def step_key(parent: Digest | None, step: Step, inputs: Mapping[str, object]) -> Digest:
     """The key of `step` performed on the result of `parent` (None: on the empty file system).
 
-    `inputs` name what the step reads and its arguments do not pin: content digests of sources and mounts, the base's
-    digest, the values of the build arguments it references.
+    `inputs`: what the step reads besides its own fields, by digest or key: sources, bind mounts, images and stages; for
+    a stage's base key, the base image and the options.
     """
     return Digest.of(explained(parent, step, inputs))
 

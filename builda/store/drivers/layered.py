@@ -128,7 +128,7 @@ class Layered(Records):
         return parent
 
     def _set_on(self, snapshot: str, parent: str | None, *, is_new: bool) -> None:
-        """Put a layer on `parent` if the one that it was on is damaged or gone; both hold the same.
+        """Set the layer's parent to `parent` if the recorded one is damaged, gone or new; both have the same content.
 
         A sweep takes upper layers first, but a lower one may also be lost by hand or not be trusted after a power cut.
         """
