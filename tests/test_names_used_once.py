@@ -115,7 +115,7 @@ LOOKED_AT = {
     "builda/fs/owners.py": "a file of ours, or one in a directory that was just looked at, and no link is followed",
     "builda/fs/diff.py": "a file of a layer that was just looked at, and no link is followed",
     "builda/fs/tree.py": "an entry of a directory that was just looked at, and no link is followed",
-    "builda/cli/completing.py": "a path that the user is writing",
+    "builda/cli/guide/completing.py": "a path that the user is writing",
     "builda/inputfile.py": "a file that the user names; a pipe is not waited for",
 }
 

@@ -18,8 +18,8 @@ _LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
 def write(directory: Path) -> tuple[Path, ...]:
     """Write every page to `directory`; their paths."""
     sys.path.insert(0, str(ROOT))
-    from builda.cli.commands import make_group
-    from builda.cli.manual import manual
+    from builda.cli.core.commands import make_group
+    from builda.cli.guide.manual import manual
 
     found = {**manual(make_group()), "Containerfile.in.5": of_format()}
     directory.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def write(directory: Path) -> tuple[Path, ...]:
 
 def of_format() -> str:
     """Containerfile.in(5)."""
-    from builda.cli.manual import bold, header, literal
+    from builda.cli.guide.manual import bold, header, literal
 
     text = (ROOT / "docs/containerfile.md").read_text(encoding="utf-8")
     section = text.split("\n## Preprocessing: `.in` files\n", 1)[1].split("\n## ", 1)[0]
@@ -54,7 +54,7 @@ def _roff(markdown: str) -> Iterator[str]:
 
 
 def _inline(text: str) -> str:
-    from builda.cli.manual import bold, escaped
+    from builda.cli.guide.manual import bold, escaped
 
     plain = _LINK.sub(r"\1", text)
     return "".join(bold(part) if at % 2 else escaped(part) for at, part in enumerate(plain.split("`")))

@@ -49,7 +49,7 @@ def main() -> NoReturn:
 def status_of(args: Sequence[str]) -> int:
     """Run one command line; its exit status. Errors were printed."""
     if list(args) in (["--version"], ["-v"]):
-        from builda.cli.versions import version_line
+        from builda.cli.core.versions import version_line
 
         sys.stdout.write(version_line() + "\n")
         return 0
@@ -69,7 +69,7 @@ def status_of(args: Sequence[str]) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
     except Exception as error:
-        from builda.cli.reports import internal
+        from builda.cli.core.reports import internal
 
         return _report(internal(error, args))
 
@@ -93,14 +93,14 @@ def each(items: Iterable[T], action: Callable[[T], None]) -> None:
 def _ended(args: Sequence[str]) -> int:
     import signal
 
-    from builda.cli.invoke import invoke
+    from builda.cli.core.invoke import invoke
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end_cleanly)
     shell = os.environ.get("_BUILDA_COMPLETE")
     if not shell:
         return invoke(args)
-    from builda.cli.completing import complete
+    from builda.cli.guide.completing import complete
 
     return complete(shell, args)
 
@@ -166,7 +166,7 @@ def _forget_output() -> None:
 
 def _report(error: BuildaError) -> int:
     """Print what went wrong on stderr; the exit status of it."""
-    from builda.cli.reports import show
+    from builda.cli.core.reports import show
 
     return show(error)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from builda import containersconf
-from builda.cli import outputs, secrets
-from builda.cli.gofuncs import FUNCTIONS, LAZY, Nil, NilList, NilMap, Struct, Time
-from builda.cli.gotemplate import Template
+from builda.cli.format.gofuncs import FUNCTIONS, LAZY, Nil, NilList, NilMap, Struct, Time
+from builda.cli.format.gotemplate import Template
+from builda.cli.verbs import outputs, secrets
 from builda.frontend import sourcepolicy, words
 from builda.frontend.change import edits_of
 from builda.frontend.check_settings import settings_of

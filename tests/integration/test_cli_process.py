@@ -53,8 +53,14 @@ def test_light_verbs_load_nothing_heavy(builda: Builda, args: list[str]) -> None
 
 def test_images_loads_no_other_verb(builda: Builda) -> None:
     loaded = imported(builda, "images")
-    assert "builda.cli.images" in loaded
-    assert not loaded & {"builda.cli.run", "builda.cli.config", "builda.builder.builder", "builda.plan", "dataclasses"}
+    assert "builda.cli.verbs.images" in loaded
+    assert not loaded & {
+        "builda.cli.verbs.run",
+        "builda.cli.verbs.config",
+        "builda.builder.builder",
+        "builda.plan",
+        "dataclasses",
+    }
 
 
 def test_module_and_script_are_the_same(builda: Builda) -> None:

@@ -93,7 +93,7 @@ def test_a_deleted_working_directory_is_named(builda: Builda, tmp_path: Path) ->
 
 
 def test_a_bug_is_one_line(builda: Builda) -> None:
-    code = "import builda.cli.invoke as g, builda.cli.main as m\ng.read = lambda *_, **__: 1 // 0\nm.main()"
+    code = "import builda.cli.core.invoke as g, builda.cli.main as m\ng.read = lambda *_, **__: 1 // 0\nm.main()"
     python = str(Path(builda.command[0]).with_name("python"))
     result = subprocess.run([python, "-c", code, "images"], capture_output=True, text=True)
     assert result.returncode == 125

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from builda.cli.core.reports import report_of
 from builda.cli.main import BROKEN_PIPE, INTERRUPTED, each, status_of
-from builda.cli.reports import report_of
 from builda.errors import BuildaError, CommandFailed, ContainerfileError, NotFound, StepFailed
 
 

@@ -17,7 +17,7 @@ from builda.builder.build.buildoptions import ExecuteOptions
 from builda.builder.build.keys import step_key
 from builda.builder.build.script import ScriptRequest, script
 from builda.builder.options import CommitOptions, Inputs
-from builda.cli.commands import make_group
+from builda.cli.core.commands import make_group
 from builda.errors import BuildaError
 from builda.fs.compress import decompressing, sniff
 from builda.oci.digest import Digest

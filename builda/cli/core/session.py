@@ -1,0 +1,263 @@
+"""What the verbs of one command line share: settings, store, builder, observer; each made when first asked for."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from contextlib import ExitStack
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Self, TextIO
+
+    from builda.api import NamedFiles
+    from builda.builder.builder import Builder
+    from builda.cli.core.settings import Settings
+    from builda.cli.progress.observer import Observer, Together
+    from builda.containersconf import Defaults
+    from builda.errors import BuildaError
+    from builda.events import Event
+    from builda.host.modes import Mode, Place
+    from builda.store.layout import Damaged
+    from builda.store.store import Store, WorkingContainer
+
+
+_NEW_OBJECTS = 20_000
+"""So many new objects before a collection looks at them: a verb makes thousands while it imports modules."""
+
+
+class Session:
+    """One command line at work. A context manager: leaving it closes whatever was opened."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.environ = environ
+        self.quiet = False
+        self.builds = False
+        """Whether all is done in this process, so that trees may end with it."""
+        self._place: Place | None = None
+        self._lacking: list[str] = []  # what the machine does not allow, if that is traced
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        gc.freeze()  # what was imported stays: no collection need look at it
+        gc.set_threshold(_NEW_OBJECTS)
+        gc.enable()
+        if self.settings.verbose:
+            _log_to(sys.stderr)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    def enter(self, *, composing: bool = False) -> None:
+        """This process is where its mode builds; before anything else is opened, as it must have one thread."""
+        from builda.host.modes import abilities, enter
+
+        if self.settings.verbose:  # asked before, as more is possible inside
+            found = abilities(self.settings.runroot)._asdict()
+            self._lacking = [
+                f"{name.replace('_', ' ')}: {why}" for name, why in found.items() if why not in (None, "not tried")
+            ]
+        self._place = enter(self.settings.mode, self.settings.runroot, composing=composing)
+        self.mode = self._place.mode
+
+    @cached_property
+    def mode(self) -> Mode:
+        """The mode that this command line works in, entered or not."""
+        from builda.host.modes import decide
+
+        return decide(self.settings.mode, self.settings.runroot)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store alone: enough for verbs that run, mount and fetch nothing."""
+        settings = self.settings
+        if self._place is None:
+            from builda.store.store import Store
+
+            store = Store.open(settings.root, settings.runroot, driver=settings.driver, warn=self._warn)
+        else:
+            from builda.api import open_store
+
+            store = open_store(
+                settings.root, settings.runroot, driver=settings.driver, place=self._place, warn=self._warn
+            )
+        self._stack.enter_context(store)
+        if settings.verbose:
+            self._trace(store)
+        if self._place is not None:
+            self._warn_of_options()
+        in_memory = self.builds and self._keeps_in_memory(store)
+        if store.is_first:
+            self._warn_of_foreign_store(store)
+        if store.no_overlay is not None and not in_memory:
+            self.emit(_copying(store))
+        if store.is_first and self._place is not None and self._place.no_others is not None:
+            self.emit(_alone(self._place.no_others))
+        return store
+
+    def _trace(self, store: Store) -> None:
+        """Tell where and how this command line works."""
+        from builda.events import Decided
+
+        if self._place is not None:
+            cannot = f"; not possible: {'; '.join(self._lacking)}" if self._lacking else ""
+            asked = self.settings.mode or "auto"
+            self.emit(Decided(subject="mode", message=f"{self.mode}, asked for: {asked}{cannot}"))
+        why = f", because {store.no_overlay}" if store.no_overlay is not None else ""
+        where = f"{self.settings.root}, run root {self.settings.runroot}"
+        self.emit(Decided(subject="store", message=f"{where}, driver {store.driver.name}{why}"))
+
+    def _warn_of_options(self) -> None:
+        from builda.events import Warned
+
+        for option in self.settings.storage_options:
+            hint = "builda's drivers have no options; `builda info` shows the driver"
+            self.emit(Warned(message=f"storage option has no effect: {option}", hint=hint))
+
+    def _warn_of_foreign_store(self, store: Store) -> None:
+        """Say, when a store is made, that storage.conf is about another one."""
+        from builda.containersconf import foreign_store
+        from builda.events import Warned
+        from builda.places import Places
+
+        said = foreign_store(Places(self.environ, self.settings.uid))
+        if said:
+            self.emit(
+                Warned(
+                    message=f"nothing is taken of {', '.join(said)}: that is another program's store, builda's is "
+                    f"{store.root}",
+                    hint="--root or BUILDA_ROOT, and --storage-driver, say another one",
+                )
+            )
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is a file that `defaults` are read from."""
+        from builda.places import Places
+
+        return Places(self.environ, self.settings.uid).says_how_to_run()
+
+    @cached_property
+    def defaults(self) -> Defaults:
+        """What containers.conf says where the command line says nothing."""
+        from builda.containersconf import load
+        from builda.places import Places
+
+        return load(Places(self.environ, self.settings.uid))
+
+    def _warn(self, error: Damaged) -> None:
+        from builda.events import Warned
+
+        self.emit(Warned(message=str(error), hint=error.hint))
+
+    def _keeps_in_memory(self, store: Store) -> bool:
+        if self.settings.driver is not None or self._place is None:
+            return False
+        from builda.api import keep_in_memory
+
+        return keep_in_memory(store)
+
+    @cached_property
+    def builder(self) -> Builder:
+        """The primitives over `store`."""
+        from builda.api import builder_over
+
+        return self._stack.enter_context(
+            builder_over(
+                self.store,
+                emit=self.emit,
+                environ=self.environ,
+                files=self._named_files,
+                uid=self.settings.uid,
+                tracing=self.settings.verbose,
+            )
+        )
+
+    @property
+    def _named_files(self) -> NamedFiles:
+        from builda.api import NamedFiles
+
+        settings = self.settings
+        return NamedFiles(
+            settings.registries_conf, settings.registries_conf_dir, settings.short_name_aliases, settings.mounts_conf
+        )
+
+    def container(self, name: str) -> WorkingContainer:
+        """The working container of this name or ID."""
+        return self.store.container(name)
+
+    def emit(self, event: Event) -> None:
+        """Show what happens; safe to call from any thread."""
+        self._observer.show(event)
+
+    def watch(self, make: Callable[[Observer], Observer]) -> None:
+        """Show events to people through what `make` makes of the observer that they had."""
+        self._observer.replace(make)
+
+    @cached_property
+    def _observer(self) -> Together:
+        from builda.cli.progress.observer import observer
+
+        return self._stack.enter_context(
+            observer(
+                sys.stderr,
+                quiet=self.quiet,
+                warnings=self.settings.warnings,
+                events=self.settings.events,
+                environ=self.environ,
+                traces=self.settings.verbose,
+            )
+        )
+
+
+def _log_to(stream: TextIO) -> None:
+    """Write everything that is logged, as text that acts on no terminal and has no passwords or signed URLs."""
+    import logging
+    import re
+
+    from builda.display import displayed
+
+    query = re.compile(r"\?[^\s\"]+")
+
+    class Shown(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return query.sub("?…", displayed(super().format(record)))
+
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Shown("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG, handlers=[handler])
+    logging.getLogger("urllib3.util.retry").setLevel(logging.INFO)  # says nothing of what is requested
+
+
+def _alone(lacking: BuildaError) -> Event:
+    from builda.events import Warned
+
+    return Warned(
+        message="commands here have one id: they can become no other user and give files to nobody, while owners "
+        f"that images and COPY bring are kept: {lacking}",
+        hint=lacking.hint,
+    )
+
+
+def _copying(store: Store) -> Event:
+    from builda.events import Warned
+
+    if not store.can_mount:
+        return Warned(
+            message="nothing can be mounted here: a command runs by chroot in its container's one tree, and is not "
+            "kept from what else this process may read",
+            hint="`builda doctor` says what a better way needs",
+            note=not store.is_first,
+        )
+    return Warned(
+        message="every working tree in this store is a copy, as overlay cannot be written in it: "
+        f"{store.no_overlay}; a store on a volume (--root, BUILDA_ROOT) is faster and smaller",
+        note=not store.is_first,
+    )

@@ -1,0 +1,47 @@
+"""Completion of containers, images and what help tells of: names as they are now. `completing` asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from builda.cli.core.session import Session
+    from builda.store.store import Store
+
+
+def containers(session: Session, incomplete: str) -> list[str]:
+    """Names of working containers that begin so."""
+    store = _store(session)
+    return [] if store is None else _matching((one.name for one in store.containers.iter()), incomplete)
+
+
+def images(session: Session, incomplete: str) -> list[str]:
+    """Names of images that begin so; the registry may be left out."""
+    store = _store(session)
+    names = [] if store is None else [name for image in store.images.iter() for name in image.names]
+    return _matching([*names, *(name.partition("/")[2] for name in names)], incomplete)
+
+
+def objects(session: Session, incomplete: str) -> list[str]:
+    """Names of working containers and images."""
+    return containers(session, incomplete) + images(session, incomplete)
+
+
+def verbs(session: Session, incomplete: str) -> list[str]:
+    """What `builda help` tells of: verbs by all their names, and topics."""
+    from builda.cli.guide.pages import TOPICS
+    from builda.cli.verbs import ALIASES, GROUPS, VERBS
+
+    return _matching([*VERBS, *GROUPS, *ALIASES, *TOPICS], incomplete)
+
+
+def _store(session: Session) -> Store | None:
+    """The store that the line names; None where none is yet, because completing makes nothing."""
+    import os
+
+    return session.store if os.path.isdir(session.settings.root) else None
+
+
+def _matching(names: Iterable[str], incomplete: str) -> list[str]:
+    return sorted({name for name in names if name and name.startswith(incomplete)})

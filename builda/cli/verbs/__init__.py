@@ -1,0 +1,150 @@
+"""The verbs by name, each imported when it is called.
+
+A verb of a group (`manifest create`) is called `manifest-create` where one word is needed: in the names of manual
+pages, in tables, and by those who write it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
+from builda.cli.core.line import Rows
+from builda.cli.core.options import answer
+from builda.cli.core.verb import HELP, Verb
+from builda.errors import InvalidValue
+from builda.values import NamedTuple
+
+VERBS: Mapping[str, str] = {
+    "add": "copy:add",
+    "build": "build:build",
+    "commit": "commit:commit",
+    "completion": "system:completion",
+    "config": "config:config",
+    "containers": "containers:containers",
+    "copy": "copy:copy",
+    "doctor": "doctor:doctor",
+    "from": "from_:from_",
+    "exists": "images:exists",
+    "fsck": "fsck:fsck",
+    "help": "help:help_",
+    "images": "images:images",
+    "info": "system:info",
+    "inspect": "inspect:inspect",
+    "login": "login:login",
+    "logout": "login:logout",
+    "mount": "containers:mount",
+    "preprocess": "preprocess:preprocess",
+    "prune": "images:prune",
+    "pull": "pull_push:pull",
+    "push": "pull_push:push",
+    "rename": "containers:rename",
+    "rm": "containers:rm",
+    "rmi": "images:rmi",
+    "run": "run:run",
+    "tag": "images:tag",
+    "umount": "containers:umount",
+    "unshare": "unshare:unshare",
+    "untag": "images:untag",
+    "version": "system:version",
+    "workdir": "workdir:workdir",
+}
+
+
+class Members(NamedTuple):
+    """The verbs of a group by name, and what the group is for."""
+
+    help: str
+    verbs: Mapping[str, str]
+
+
+GROUPS: Mapping[str, Members] = {
+    "image": Members(
+        "Copy, inspect and compare images wherever they are: in the store, in registries, layouts and archives.",
+        {
+            "check": "image:check",
+            "copy": "image:copy",
+            "delete": "image:delete",
+            "df": "image:df",
+            "diff": "image:diff",
+            "exists": "image:exists",
+            "history": "image:history",
+            "inspect": "image:inspect",
+            "list": "image:listing",
+            "list-tags": "image:list_tags",
+            "load": "image:load",
+            "pull": "image:pull",
+            "push": "image:push",
+            "rm": "image:rm",
+            "runlabel": "image:runlabel",
+            "save": "image:save",
+            "search": "image:search",
+            "sync": "image:sync",
+            "tag": "image:tag",
+            "tree": "image:tree",
+            "untag": "image:untag",
+        },
+    ),
+    "manifest": Members(
+        "Make and change lists of images, such as the images of one program for several platforms.",
+        {
+            "add": "manifest:add",
+            "annotate": "manifest:annotate",
+            "create": "manifest:create",
+            "exists": "manifest:exists",
+            "inspect": "manifest:inspect",
+            "push": "manifest:push",
+            "remove": "manifest:remove",
+            "rm": "manifest:rm",
+        },
+    ),
+}
+ALIASES: Mapping[str, str] = {
+    "bud": "build",
+    "build-using-dockerfile": "build",
+    "delete": "rm",
+    "list": "containers",
+    "ls": "containers",
+    "ps": "containers",
+    "unmount": "umount",
+}
+OWN: Rows = (answer("--version", "-v", help="Print the version and leave."), HELP)
+"""The options of builda itself that stand before the verb only."""
+
+
+def verb_named(name: str) -> Verb:
+    """The verb of this name, imported now; InvalidValue with the nearest name if there is none."""
+    target = VERBS.get(ALIASES.get(name, name))
+    if target is not None:
+        return _imported(target)
+    group, hyphen, member = name.partition("-")
+    if hyphen and group in GROUPS:
+        return member_named(group, member)
+    from builda.cli.core import hints
+
+    raise InvalidValue(f"unknown command: {name}", hint=hints.of_verb(name, [*VERBS, *GROUPS, *ALIASES]))
+
+
+def member_named(group: str, name: str) -> Verb:
+    """The verb of a group, imported now; InvalidValue with the nearest name if there is none."""
+    members = GROUPS[group].verbs
+    if name in members:
+        return _imported(members[name])
+    from builda.cli.core import hints
+
+    near = hints.nearest(name, members)
+    hint = f"did you mean {group} {near}?" if near else f"builda {group} --help lists the commands"
+    raise InvalidValue(f"unknown command: {group} {name}", hint=hint)
+
+
+def every_verb() -> Iterator[str]:
+    """All verbs, those of groups in one word."""
+    yield from VERBS
+    for group, members in GROUPS.items():
+        yield from (f"{group}-{name}" for name in members.verbs)
+
+
+def _imported(target: str) -> Verb:
+    module, _, attribute = target.partition(":")
+    verb: Verb = getattr(import_module(f"builda.cli.verbs.{module}"), attribute)
+    return verb

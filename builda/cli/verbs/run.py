@@ -1,0 +1,177 @@
+"""`run`: a command in a working container."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from builda.cli.core import shared_options
+from builda.cli.core.options import argument, listed, many, switch, text
+from builda.cli.core.verb import verb
+from builda.cli.guide import complete
+from builda.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builda.builder.options import Inputs
+    from builda.cli.core.session import Session
+    from builda.plan import RunMount
+    from builda.store.store import WorkingContainer
+
+
+@verb(
+    argument("container", complete=complete.containers),
+    argument("command", nargs=-1),
+    many("--env", "-e", metavar="NAME[=VALUE]", help="Set a variable; NAME alone, NAME* and * copy from the caller's."),
+    text("--user", metavar="USER[:GROUP]", help="Run as this user."),
+    text("--workingdir", metavar="PATH", help="Run in this directory."),
+    many("--mount", metavar="type=…,…", help="Mount a bind, cache, tmpfs, secret or ssh agent."),
+    text("--contextdir", metavar="DIR", help="Sources of bind mounts start here and never leave it."),
+    many("--build-context", metavar="NAME=DIR", help="Give a directory a name, for from=NAME in --mount."),
+    many("--secret", metavar="id=ID[,src=FILE|,env=NAME]", help="A secret for --mount type=secret."),
+    many("--ssh", metavar="default|ID[=SOCKET|KEY]", help="An agent, or key files for one, for --mount type=ssh."),
+    text("--script", help="Run this text: it becomes a file, whose path follows the words of the command."),
+    switch("--layer", help="Make a layer of what changes, as a build does; bind mounts drop what is written to them."),
+    text("--created-by", metavar="TEXT", help="What the history says of the command."),
+    listed("--valid-exit-codes", metavar="N,…", help="Statuses that are no failure.  [default: 0]"),
+    switch("--add-history", default=None, is_on=True, help="Record the command in the history.  [env: BUILDA_HISTORY]"),
+    shared_options.OF_RUN,
+    shared_options.NAMESPACES,
+    shared_options.PROCESS,
+    shared_options.SECURITY,
+    checks_order=False,
+    example="builda run --env DEBIAN_FRONTEND=noninteractive $c -- apt-get install -y curl",
+)
+def run(session: Session, *, container: str, command: tuple[str, ...], **values: Any) -> None:
+    """Run a command in a working container.
+
+    The image's entrypoint and command play no part. Input and output are the command's own, and so is the exit
+    status. What the command writes stays in the container; no process of it outlives the command.
+    """
+    args = command[1:] if command[:1] == ("--",) else command
+    if not args:
+        raise InvalidValue("command must be specified", hint=_without_command(session, container))
+    target = session.container(container)
+    layer, created_by = values.pop("layer"), values.pop("created_by")
+    if created_by is None and (shared_options.adds_history(values.pop("add_history"), session.environ) or layer):
+        created_by = f"/bin/sh -c {shlex.join(args)}"
+    with ExitStack() as stack:
+        _run(session, target, args, _inputs(session, values, stack, layer=layer), created_by, values, layer=layer)
+
+
+def _without_command(session: Session, container: str) -> str:
+    if session.store.containers.find(container) is not None:
+        return f"as in: builda run {container} -- ls -l"
+    return f"{container} stands where a container is named; does an option before it lack its value?"
+
+
+def _run(
+    session: Session,
+    target: WorkingContainer,
+    args: tuple[str, ...],
+    inputs: Inputs,
+    created_by: str | None,
+    values: dict[str, Any],
+    *,
+    layer: bool,
+) -> None:
+    from builda.plan import Run
+
+    options = shared_options.run_options(values_without(values, "valid_exit_codes"), session.environ)
+    shared_options.check_commands(options)
+    script = values.pop("script")
+    step = Run(
+        args=args,
+        env=tuple(variables(values.pop("env"), session.environ)),
+        user=values.pop("user"),
+        working_dir=values.pop("workingdir"),
+        mounts=tuple(_mounts(session, target, values.pop("mount"), inputs)),
+        script=None if script is None else script.encode("utf-8", "surrogateescape"),
+        created_by=None if layer else created_by,
+        text=shlex.join(args),
+        options=options,
+    )
+    valid = statuses(values["valid_exit_codes"])
+    session.builder.run(target, step, inputs=inputs, valid_statuses=valid)
+    if layer:
+        session.builder.freeze(target, created_by=created_by, background=False)
+
+
+def _inputs(session: Session, values: dict[str, Any], stack: ExitStack, *, layer: bool) -> Inputs:
+    from builda.builder.options import Inputs
+    from builda.cli.verbs.secrets import agents_of, secrets_of
+
+    return Inputs(
+        context=_path(values.pop("contextdir")),
+        named=_named(values.pop("build_context")),
+        secrets=secrets_of(values.pop("secret"), session.environ),
+        ssh=agents_of(values.pop("ssh"), session.environ, stack),
+        discard_writes=layer,
+    )
+
+
+def _named(items: Sequence[str]) -> dict[str, Path]:
+    from pathlib import Path
+
+    pairs = [item.partition("=") for item in items]
+    if wrong := [item for item, pair in zip(items, pairs, strict=True) if not all(pair)]:
+        raise InvalidValue(f"build context is written NAME=DIR: {wrong[0]}")
+    return {name: Path(value) for name, _, value in pairs}
+
+
+def values_without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A copy of `values` that lacks `names`."""
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def variables(written: Sequence[str], environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The variables that `--env` options mean: `K=V`, `K` of the caller's when set, `P*` and `*` all that match."""
+    for item in written:
+        name, equals, value = item.partition("=")
+        if not name:
+            raise InvalidValue(f"variable has no name: {item!r}")
+        if equals:
+            yield name, value
+        elif name.endswith("*"):
+            yield from ((key, environ[key]) for key in sorted(environ) if key.startswith(name[:-1]))
+        elif name in environ:
+            yield name, environ[name]
+
+
+def statuses(written: Sequence[str]) -> frozenset[int]:
+    """The exit statuses of --valid-exit-codes; 0 when none is written."""
+    try:
+        return frozenset(int(item) for item in written) if written else frozenset({0})
+    except ValueError:
+        raise InvalidValue(f"exit codes are numbers: {','.join(written)}") from None
+
+
+def _mounts(
+    session: Session, container: WorkingContainer, written: Sequence[str], inputs: Inputs
+) -> Iterator[RunMount]:
+    """One mount for each `--mount`; one without a type has the type of the one before it."""
+    if not written:
+        return
+    from builda.mounts import parse_mount
+    from builda.plan import FromContainer, FromImage, NamedContext, Source
+
+    def source_of(name: str) -> Source:
+        if name in inputs.named:
+            return NamedContext(name)
+        return FromContainer(name) if session.store.containers.find(name) is not None else FromImage(name)
+
+    kind = "bind"
+    for item in written:
+        types = [part[5:] for part in item.split(",") if part.startswith("type=")]
+        kind = types[-1] if types else kind
+        text_ = item if types else f"type={kind},{item}"
+        yield parse_mount(text_, source_of, container.config.working_dir or "/")
+
+
+def _path(text_: str | None) -> Path | None:
+    from pathlib import Path
+
+    return None if text_ is None else Path(text_)
