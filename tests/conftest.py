@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from builda.linux import syscalls
 from tests.support import forked, needs
@@ -27,8 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     As root, have a mount namespace: two test runs do not see each other's mounts, and none outlives its run.
     """
-    # a first example also pays for lazy imports, so no example has a deadline
-    settings.register_profile("builda", deadline=None)
+    # a first example also pays for lazy imports, and machines are busy: only the timeout of a whole test counts
+    settings.register_profile("builda", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("builda")
     if config.getoption("--long"):
         os.environ[forked.START_ALWAYS] = "1"

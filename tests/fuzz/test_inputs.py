@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from builda.errors import BuildaError
 from tests.fuzz.targets import TARGETS, Target
 
-SAMPLE = settings(
-    max_examples=40, deadline=3000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+SAMPLE = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @st.composite
