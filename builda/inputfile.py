@@ -1,7 +1,7 @@
 """Files that the user names: options, variables and configuration. Each is read through `read_input`, up to a limit.
 
-A name may lead anywhere: `/dev/zero` never ends, and opening a pipe that nobody writes to never returns. A pipe that
-somebody does write to is as good as a file: `--secret id=a,src=<(command)`.
+A name may lead anywhere: `/dev/zero` never ends, and opening a pipe that nobody writes to never returns. A pipe
+with a writer is read like a file: `--secret id=a,src=<(command)`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def rereadable(path: str, what: str) -> str:
     try:
         if not stat.S_ISFIFO(os.stat(path).st_mode):
             return path
-    except OSError:  # whoever reads it says so
+    except OSError:  # the caller's open(2) reports it
         return path
     content = read_input(path, what)
     fd = os.memfd_create("builda-input")

@@ -20,7 +20,7 @@ _BITS = {"r": 4, "w": 2, "x": 1}
 def parse_mode(text: str) -> Mode:
     """What `--chmod=TEXT` does: `0755`, `u=rwX,go=rX`, `+x`, `g=u` …; InvalidValue when it cannot mean anything.
 
-    Without a letter in front, all three classes are meant: the umask of whoever builds shall not matter.
+    Without a letter in front, all three classes are meant: the result does not depend on the builder's umask.
     """
     fixed = octal_mode(text)
     if fixed is not None:

@@ -76,7 +76,7 @@ class Stage(Generic[Item]):
                 continue  # keep taking, so that the producer never waits for a dead stage
             try:
                 self._consume(item)
-            except BaseException as error:  # handed to the producer, whoever it is
+            except BaseException as error:  # raised again in the producer's thread
                 self._error = error
 
 

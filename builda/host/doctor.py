@@ -377,7 +377,7 @@ def _existing(path: str) -> str:
 def _unwritable(path: str) -> str | None:
     if os.access(path, os.W_OK | os.X_OK):
         return None
-    return "it is on a read-only file system" if "ro" in _mounted(path)[1] else f"{path} belongs to somebody else"
+    return "it is on a read-only file system" if "ro" in _mounted(path)[1] else f"{path} belongs to another user"
 
 
 def _mounted(path: str) -> tuple[str, frozenset[str]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 MODE = 0o644
-"""Rights of lock files, whatever the umask: whoever can open one can hold it, and the store is its owner's."""
+"""Mode of lock files, whatever the umask: a user who can open one can hold it, so only the store's owner may."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 BUCKETS = 256
 """Lock files of objects that come and go; two objects that share one merely wait for each other."""

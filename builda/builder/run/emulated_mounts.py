@@ -90,7 +90,7 @@ def placed(tree: str, aside: str, sandbox: Sandbox, *, caches: str) -> Iterator[
 
     Memory files stay in the sandbox, by their paths in the tree, so that the child can remove them if we are killed.
 
-    `aside` is a path of ours beside the tree, on its file system; cache mounts are directories in `caches`, each used
+    `aside` is a private path beside the tree, on its file system; cache mounts are directories in `caches`, each used
     by nobody else meanwhile. Unsupported, before anything is changed, for what would have to be written on the host.
     """
     from builda.values import replace

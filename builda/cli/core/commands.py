@@ -206,7 +206,7 @@ def _complaining() -> Iterator[None]:
 
 
 def in_our_words(error: click.ClickException) -> InvalidValue:
-    """A complaint of click as an error of ours: lower case, the value at the end, a way out."""
+    """click's complaint as a BuildaError: in lower case, with the value at the end and a hint."""
     ctx = getattr(error, "ctx", None)
     hint = f"see {ctx.command_path} --help" if ctx is not None else None
     match error:

@@ -234,7 +234,7 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
 
 @contextmanager
 def _reported(session: Session) -> Iterator[float]:
-    """Tells whoever reads events of a failure; gives the time at which the build began."""
+    """Emit an event if the build fails; gives the time at which the build began."""
     import time
 
     began = time.monotonic()

@@ -172,8 +172,8 @@ def rename(session: Session, *, old: str, new: str) -> None:
 def mount(session: Session, *, containers: tuple[str, ...], json: bool, notruncate: bool) -> None:
     """Mount working containers, and print where.
 
-    They stay mounted until umount, rm or a reboot. Without a name, list what is mounted. Who is not root mounts
-    inside `builda unshare` only, and until its end.
+    They stay mounted until umount, rm or a reboot. Without a name, list what is mounted. Without root, mount works
+    inside `builda unshare` only, and ends with it.
     """
     if containers:
         _check_can_stay(session)

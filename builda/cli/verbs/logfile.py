@@ -1,4 +1,4 @@
-"""`build --logfile`: what a build would print goes to a file, whoever prints it; errors still go to standard error."""
+"""`build --logfile`: the output of builda and of commands goes to a file; errors still go to standard error."""
 
 from __future__ import annotations
 
