@@ -31,10 +31,7 @@ def edits_of(config: ImageConfig, texts: tuple[str, ...]) -> tuple[ConfigEdit, .
     if not texts:
         return ()
     for text in texts:
-        keyword = text.split(None, 1)[0].upper() if text.strip() else ""
-        if keyword not in _KNOWN:
-            hint = f"there are {', '.join(sorted(_KNOWN))}"
-            raise Unsupported(f"not an instruction that changes the configuration: {text}", hint=hint)
+        _check(text.split(None, 1)[0].upper() if text.strip() else "", text)
     written = "FROM base\n" + "".join(f"{text}\n" for text in texts)
     before = replace(config, onbuild=())  # the triggers of a base act in builds
 
@@ -44,8 +41,17 @@ def edits_of(config: ImageConfig, texts: tuple[str, ...]) -> tuple[ConfigEdit, .
     options = CompileOptions(platform=config.platform, build_platform=config.platform)
     try:
         source = decode(written.encode(errors="surrogatepass"), _PLACE)  # refuses what is not UTF-8
-        plan = to_plan(parse(SourceText.of(source, _PLACE)), options, config_of).plan
+        parsed = parse(SourceText.of(source, _PLACE))
+        plan = to_plan(parsed, options, config_of).plan
     except BuildaError as error:
         raise InvalidValue(f"{_PLACE}: {error}", hint=error.hint) from error
+    for instruction in parsed.instructions[1:]:  # a text may have several lines
+        _check(instruction.keyword, f"{instruction.written} {instruction.value}")
     steps = plan.stages[plan.target].steps
     return tuple(edit for step in steps if isinstance(step, Configure) for edit in step.edits)
+
+
+def _check(keyword: str, text: str) -> None:
+    if keyword not in _KNOWN:
+        hint = f"there are {', '.join(sorted(_KNOWN))}"
+        raise Unsupported(f"not an instruction that changes the configuration: {text}", hint=hint)

@@ -115,3 +115,9 @@ def test_an_error_names_the_option() -> None:
 def test_deep_nesting_is_no_accident(text: str) -> None:
     with suppress(BuildaError):
         change(EMPTY, text)
+
+
+@pytest.mark.parametrize("text", ["ENV a=1\nRUN true", "USER u\nCOPY f /f", "CMD x\nFROM other\nCMD y"])
+def test_later_lines_of_a_text_are_no_way_in_for_other_instructions(text: str) -> None:
+    with pytest.raises((InvalidValue, Unsupported)):
+        edits_of(EMPTY, (text,))
