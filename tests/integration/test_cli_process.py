@@ -147,15 +147,25 @@ def test_pipes_of_commands_are_files(builda: Builda, base: str, tmp_path: Path) 
 @pytest.mark.root
 @pytest.mark.parametrize(
     "line",
-    ["from --cidfile {} scratch", "commit --iidfile {} CONTAINER x", "push --digestfile {} x", "bud --iidfile {} ."],
+    [
+        "from --cidfile {} scratch",
+        "commit --iidfile {} CONTAINER x",
+        "push --digestfile {} x",
+        "bud --iidfile {} .",
+        "manifest push --digestfile {} list dir:made",
+        "image copy --digestfile {} x dir:made",
+        "image sync --src dir --dest docker --digestfile {} . registry.example.org",
+    ],
 )
 def test_a_result_that_cannot_be_written_is_refused_first(builda: Builda, line: str, tmp_path: Path) -> None:
     (tmp_path / "Containerfile").write_text("FROM scratch\nLABEL a=b\n")
     words = line.replace("CONTAINER", builda("from", "scratch")).split()
+    builda("manifest", "create", "list")
     for place, said in ((tmp_path, "is a directory"), (tmp_path / "missing/file", "no such file or directory")):
         before = builda("containers", "-q"), builda("images", "-q")
         assert said in builda.fails(*(word.format(place) for word in words), cwd=tmp_path)
         assert (builda("containers", "-q"), builda("images", "-q")) == before
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.root

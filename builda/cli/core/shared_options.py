@@ -10,7 +10,7 @@ from builda.cli.core.settings import environment
 from builda.errors import InvalidValue, Unsupported
 
 if TYPE_CHECKING:
-    from builda.builder.options import ImageFormat, PullPolicy, RegistryAccess
+    from builda.builder.options import ImageFormat, PullPolicy, PushOptions, RegistryAccess
     from builda.cli.core.session import Session
     from builda.cli.core.settings import Settings
     from builda.oci.descriptor import Platform
@@ -319,6 +319,27 @@ def compression(values: Values) -> tuple[Any, int | None]:
         if not 1 <= level <= top:
             raise InvalidValue(f"--compression-level of {name or 'gzip'} is 1 to {top}: {level}")
     return name or (None if level is None else "gzip"), level
+
+
+def push_options(values: Values, environ: Mapping[str, str], *, alone: bool = False) -> PushOptions:
+    """What --format, COMPRESSION, --force-compression and the options of a registry ask of a push.
+
+    `alone`: without the images of a list. Raises Unsupported for Docker's schema 1.
+    """
+    from builda.builder.options import PushOptions, parse_format
+
+    said = values.pop("format")
+    if said == "v2s1":
+        raise Unsupported("Docker schema 1 manifests are not supported", hint="--format is oci or v2s2")
+    kind, level = compression(values)
+    return PushOptions(
+        format=None if said is None else parse_format(said),
+        compression=kind,
+        compression_level=level,
+        force_compression=values.pop("force_compression"),
+        alone=alone,
+        access=registry_access(values, environ),
+    )
 
 
 def epoch(said: int | None, timestamp: int | None, environ: Mapping[str, str]) -> int | None:

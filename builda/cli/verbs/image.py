@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import Params, argument, duration, many, number, refused, switch, text
-from builda.cli.core.output import print_json, print_line, print_table, print_template, write, write_file
+from builda.cli.core.output import check_files, print_json, print_line, print_table, print_template, write, write_file
 from builda.cli.core.verb import verb
 from builda.cli.format.table import human_age, human_size
 from builda.cli.guide import complete
@@ -103,6 +103,7 @@ def copy(session: Session, *, source: str, destination: str, **values: Any) -> N
         additional=values.pop("additional_tag"),
         destination=_side(session, values, "dest"),
     )
+    check_files(digestfile)
     written = between.copy(session.builder.context, source, destination, _side(session, values, "src"), options)
     if digestfile is not None:
         write_file(digestfile, str(written.digest))
@@ -587,6 +588,7 @@ def sync(session: Session, *, source: str, destination: str, json: bool, **value
     ctx, access = session.builder.context, _side(session, values, "src")
     naming = sync.Naming(kinds[1], destination, values.pop("scoped"), values.pop("append_suffix"))
     said, keeps, digestfile = values.pop("format"), values.pop("keep_going"), values.pop("digestfile")
+    check_files(digestfile)
     options = between.CopyOptions(
         platform=_platform(values),
         select="all" if values.pop("every") else "one",

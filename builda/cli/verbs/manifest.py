@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import Params, argument, listed, refused, switch, text
-from builda.cli.core.output import print_json, print_line, write_file
+from builda.cli.core.output import check_files, print_json, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.errors import InvalidValue, Unsupported
+from builda.errors import InvalidValue
 from builda.oci.reference import in_store
 
 if TYPE_CHECKING:
@@ -252,22 +252,11 @@ def push(session: Session, *, name: str, destination: str | None, digestfile: st
     list's own name when left out; without a transport it is a registry's.
     """
     from builda.builder.image import manifestlist
-    from builda.builder.options import PushOptions, parse_format
 
     manifestlist.list_image(session.store, name)
-    session.quiet = values.pop("quiet")
-    said, removes = values.pop("format"), values.pop("rm")
-    if said == "v2s1":
-        raise Unsupported("Docker schema 1 manifests are not supported", hint="--format is oci or v2s2")
-    kind, level = shared_options.compression(values)
-    options = PushOptions(
-        format=None if said is None else parse_format(said),
-        compression=kind,
-        compression_level=level,
-        force_compression=values.pop("force_compression"),
-        alone=not values.pop("all"),
-        access=shared_options.registry_access(values, session.environ),
-    )
+    session.quiet, removes = values.pop("quiet"), values.pop("rm")
+    options = shared_options.push_options(values, session.environ, alone=not values.pop("all"))
+    check_files(digestfile)
     written = session.builder.push(name, destination, options)
     if digestfile is not None:
         write_file(digestfile, str(written.digest))

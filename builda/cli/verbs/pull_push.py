@@ -9,7 +9,6 @@ from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.errors import Unsupported
 
 if TYPE_CHECKING:
     from builda.cli.core.session import Session
@@ -75,21 +74,9 @@ def push(session: Session, *, image: str, destination: str | None, digestfile: s
     DESTINATION is the image's own name when left out; without a transport it is a registry's. What is pushed is what is
     stored, byte for byte, unless --format or a compression asks for something else.
     """
-    from builda.builder.options import PushOptions, parse_format
-
     session.quiet = values.pop("quiet")
     values.pop("all")  # as is always done
-    said = values.pop("format")
-    if said == "v2s1":
-        raise Unsupported("Docker schema 1 manifests are not supported", hint="--format is oci or v2s2")
-    kind, level = shared_options.compression(values)
-    options = PushOptions(
-        format=None if said is None else parse_format(said),
-        compression=kind,
-        compression_level=level,
-        force_compression=values.pop("force_compression"),
-        access=shared_options.registry_access(values, session.environ),
-    )
+    options = shared_options.push_options(values, session.environ)
     check_files(digestfile)
     written = session.builder.push(image, destination, options)
     if digestfile is not None:
