@@ -63,7 +63,11 @@ def test_side_by_side_each_line_has_its_stage(builda: Builda, base: str, context
     write(context, f"{stages}FROM {base}\nCOPY --from=a /a /\nCOPY --from=b /b /\n")
     lines = builda("bud", "--jobs", "2", context).splitlines()
     for number, name in enumerate("ab", start=1):
-        said = [line for line in lines if line.endswith((f"{name}1", f"{name}2", f"{name}3")) and "STEP" not in line]
+        said = [
+            line
+            for line in lines
+            if line.endswith((f"{name}1", f"{name}2", f"{name}3")) and line.startswith("[") and "STEP" not in line
+        ]
         assert said == [f"[{number}/3] {name}{i}" for i in (1, 2, 3)]
 
 
