@@ -21,7 +21,7 @@ from pathlib import Path
 
 from builda.fs.layer import diff, unpack_blob, write_layer
 from builda.fs.pipeline import WrittenLayer
-from builda.fs.tree import CopyRequest, FileKey, Source, content_digest, copy_tree
+from builda.fs.trees.copytree import CopyRequest, FileKey, Source, content_digest, copy_tree
 from builda.oci.mediatype import Compression
 
 FILES = 20_000

@@ -1,8 +1,8 @@
 """Layers: a tree to a changeset and back (image-spec, layer.md).
 
 Overlay keeps a deletion as a character device 0:0 and a replaced directory by the xattr `opaque`; a layer says
-`.wh.name` and `.wh..wh..opq`, and so does fuse-overlayfs. Both directions are here (fs.diff, fs.apply), and the same
-for one flat tree that is compared with what was unpacked.
+`.wh.name` and `.wh..wh..opq`, and so does fuse-overlayfs. Both directions are here (fs.trees.diff, fs.trees.apply), and
+the same for one flat tree that is compared with what was unpacked.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent
-from builda.fs.apply import Applied, Whiteouts, apply, drop_idle_whiteouts, extract, inherit_directories
-from builda.fs.diff import (
+from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
+from builda.fs.tar import NO_LIMITS, Limits
+from builda.fs.trees.apply import Applied, Whiteouts, apply, drop_idle_whiteouts, extract, inherit_directories
+from builda.fs.trees.diff import (
     AS_IS,
     Clamp,
     Fingerprint,
@@ -23,9 +25,7 @@ from builda.fs.diff import (
     with_times,
     write_tree,
 )
-from builda.fs.fused import as_overlay_has_it
-from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
-from builda.fs.tar import NO_LIMITS, Limits
+from builda.fs.trees.fused import as_overlay_has_it
 
 if TYPE_CHECKING:
     from builda.fs.compress import ArchiveCompression

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builda.errors import BuildaError
-from builda.fs.compose import Spool, Unpacking
-from builda.fs.index import Tree, read_rows
 from builda.fs.layer import apply, drop_idle_whiteouts, extract, inherit_directories
+from builda.fs.lists.layertree import Tree, read_rows
+from builda.fs.lists.listwriter import Spool, Unpacking
 from builda.fs.paths import empty
 from builda.fs.tar import RECORD, TarEntry, TarWriter, header_of, iter_members, iter_offsets
 from builda.transfer.archive import OciArchiveSink, OciArchiveSource

@@ -307,7 +307,7 @@ def test_a_cached_build_imports_nothing_for_registries_copies_and_commands(
     left_out = (
         "registry",
         "containersconf",
-        "fs.compose",
+        "fs.lists.listwriter",
         "builder.copy.copying",
         "builder.copy.git",
         "builder.run",

@@ -101,7 +101,7 @@ class StepInputs:
         from builda.builder.copy.copyflags import reading
         from builda.builder.copy.ignored import rules_in, rules_of
         from builda.fs.sources import NOTHING
-        from builda.fs.tree import Source, content_digest, content_size
+        from builda.fs.trees.copytree import Source, content_digest, content_size
 
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

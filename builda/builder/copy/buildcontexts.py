@@ -129,9 +129,9 @@ def _spool(source: Readable, file: BinaryIO, limit: int) -> None:
 
 def _unpacked(file: BinaryIO, what: str, place: str, limit: int) -> Fetched:
     """An archive's content; what is no archive is a Containerfile."""
-    from builda.fs.apply import extract
     from builda.fs.archive import archive_compression
     from builda.fs.compress import decompressing
+    from builda.fs.trees.apply import extract
 
     file.flush()
     directory = Path(place) / "context"

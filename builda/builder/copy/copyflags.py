@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builda.fs.tree import CopyRequest
+from builda.fs.trees.copytree import CopyRequest
 
 if TYPE_CHECKING:
-    from builda.fs.tree import Source
+    from builda.fs.trees.copytree import Source
     from builda.plan import Copy
 
 

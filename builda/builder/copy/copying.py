@@ -28,7 +28,7 @@ from builda.builder.working_tree import occupied
 from builda.errors import InvalidValue, TreeNeeded
 from builda.events import Warned
 from builda.fs import paths
-from builda.fs.tree import CopyRequest, copy_tree
+from builda.fs.trees.copytree import CopyRequest, copy_tree
 from builda.oci.digest import Digest
 from builda.store import layout
 

@@ -18,7 +18,7 @@ from builda.builder.copy.ownernames import owner
 from builda.events import Warned
 from builda.fs.modes import octal_mode, parse_mode
 from builda.fs.sources import names_something, no_match, resolve
-from builda.fs.tree import CopyRequest, Source, content_size
+from builda.fs.trees.copytree import CopyRequest, Source, content_size
 from builda.oci.digest import Digest
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Where the sources of a copy come from: the caller's files, a context, an image, a container, a URL, a repository.
 
-Everything becomes a root directory's descriptor and a path inside it; `fs.tree` knows nothing else.
+Everything becomes a root directory's descriptor and a path inside it; `fs.trees.copytree` knows nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.fs import paths
 from builda.fs.ignore import Matcher
 from builda.fs.patterns import has_wildcards
-from builda.fs.tree import Source
+from builda.fs.trees.copytree import Source
 from builda.linux.mount import mounted
 from builda.plan import Context as BuildContext
 from builda.plan import FromContainer, FromImage, FromStage, NamedContext
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from builda.builder.copy.git import Repository
     from builda.builder.options import Inputs
     from builda.builder.remote import Download
-    from builda.fs.index import Node
+    from builda.fs.lists.layertree import Node
     from builda.fs.sources import Top
     from builda.oci.digest import Digest
     from builda.plan import Copy

@@ -25,8 +25,8 @@ from builda.builder.records import remembered
 from builda.errors import InvalidValue
 from builda.events import Warned
 from builda.fs import paths
-from builda.fs.compose import Changer, Known, Spool, Unpacking, compose_tree
-from builda.fs.index import directory_row
+from builda.fs.lists.layertree import directory_row
+from builda.fs.lists.listwriter import Changer, Known, Spool, Unpacking, compose_tree
 from builda.oci.digest import Digest
 from builda.store.drivers.lists import ACCOUNTS
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import Inputs
     from builda.events import Emit
-    from builda.fs.index import Tree
+    from builda.fs.lists.layertree import Tree
     from builda.fs.sources import Top
-    from builda.fs.tree import CopyRequest
+    from builda.fs.trees.copytree import CopyRequest
     from builda.plan import Copy, MakeDirectory
     from builda.store.store import WorkingContainer
 

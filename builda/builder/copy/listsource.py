@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from builda.builder.context import Context
-    from builda.fs.index import Node, Tree
+    from builda.fs.lists.layertree import Node, Tree
     from builda.store.store import WorkingContainer
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -23,7 +23,7 @@ from builda.values import NamedTuple
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import RegistryAccess
-    from builda.fs.index import Node, Row, Tree
+    from builda.fs.lists.layertree import Node, Row, Tree
     from builda.oci.config import History, ImageConfig
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest
@@ -153,7 +153,7 @@ def _says(row: Row) -> tuple[object, ...]:
 
 
 def _tree(image: Seen, known: dict[Digest, tuple[Row, ...]]) -> Tree:
-    from builda.fs.index import Tree
+    from builda.fs.lists.layertree import Tree
 
     tree = Tree()
     for layer in image.manifest.layers:
@@ -166,7 +166,7 @@ def _tree(image: Seen, known: dict[Digest, tuple[Row, ...]]) -> Tree:
 def _rows(source: ImageSource, layer: Descriptor) -> Iterator[Row]:
     """What a layer holds. The `file` of a row is the digest of its content."""
     from builda.fs.compress import decompressing
-    from builda.fs.index import read_rows
+    from builda.fs.lists.layertree import read_rows
     from builda.fs.tar import Member, iter_members
 
     def hashed(member: Member) -> tuple[str, int] | None:

@@ -37,7 +37,7 @@ def duplicate(source: str, parent: int, name: str) -> bool:
 
 
 def _duplicate_directory(source: int, parent: int, name: str) -> None:
-    from builda.fs.tree import CopyRequest, Source, copy_tree
+    from builda.fs.trees.copytree import CopyRequest, Source, copy_tree
 
     os.mkdir(name, 0o700, dir_fd=parent)
     here = os.open(name, _DIRECTORY, dir_fd=parent)

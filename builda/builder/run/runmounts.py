@@ -436,7 +436,7 @@ def _tmpfs(mount: RunMount) -> Mount:
 
 
 def _copy_content(source: Mount, path: str) -> None:
-    from builda.fs.tree import CopyRequest, Source, copy_tree
+    from builda.fs.trees.copytree import CopyRequest, Source, copy_tree
 
     with shown(source) as root:
         target = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

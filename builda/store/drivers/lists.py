@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from builda.errors import IsolationUnavailable
-from builda.fs.compose import Spool, keeper, write_rows
-from builda.fs.index import Row, Tree, read_rows
+from builda.fs.lists.layertree import Row, Tree, read_rows
+from builda.fs.lists.listwriter import Spool, keeper, write_rows
 from builda.fs.whiteouts import OPAQUE
 from builda.linux import private
 from builda.store import layout

@@ -18,7 +18,7 @@ from builda.errors import BuildaError
 from builda.fs.layer import extract
 from builda.fs.nodes import pinned
 from builda.fs.tar import DIRECTORY, FIFO, TarEntry, TarWriter
-from builda.fs.tree import CopyRequest, Source, copy_tree
+from builda.fs.trees.copytree import CopyRequest, Source, copy_tree
 from tests.unit.fs.trees import GID, UID, opened
 
 SECONDS = 2.0

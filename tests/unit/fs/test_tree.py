@@ -15,7 +15,7 @@ import pytest
 from builda.errors import AlreadyExists, InvalidValue, NotFound
 from builda.fs.ignore import Matcher
 from builda.fs.paths import empty
-from builda.fs.tree import (
+from builda.fs.trees.copytree import (
     CopyRequest,
     CopyResult,
     FileKey,

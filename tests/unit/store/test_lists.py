@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from builda.errors import CorruptContent, TreeNeeded
-from builda.fs.compose import Spool, Unpacking
-from builda.fs.index import Node, Tree
+from builda.fs.lists.layertree import Node, Tree
+from builda.fs.lists.listwriter import Spool, Unpacking
 from builda.fs.tar import DIRECTORY, REGULAR, SYMBOLIC_LINK
 from builda.linux.mount import mounted
 from builda.store.drivers.lists import ListSnapshots

@@ -12,7 +12,7 @@ import pytest
 from builda.builder.copy.copysources import Gathered, gather
 from builda.builder.options import Inputs
 from builda.errors import BuildaError, CorruptContent, InvalidValue, NotFound
-from builda.fs.tree import Source
+from builda.fs.trees.copytree import Source
 from builda.oci.digest import Digest
 from builda.plan import Context, Copy, FromContainer, InlineFile, NamedContext
 from builda.store.store import WorkingContainer

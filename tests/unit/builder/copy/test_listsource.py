@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from builda.builder.copy.listsource import fill, looked_at
-from builda.fs.index import Node, Row, Tree
+from builda.fs.lists.layertree import Node, Row, Tree
 from builda.fs.tar import DIRECTORY, HARD_LINK, REGULAR, SYMBOLIC_LINK
 
 ROWS = (

@@ -1,6 +1,6 @@
 """COPY and ADD into a list instead of a tree: each file becomes a row of the layer, which needs no right.
 
-`fs.tree` walks the sources and decides the places; this module makes the rows. Contents go into files of
+`fs.trees.copytree` walks the sources and decides the places; this module makes the rows. Contents go into files of
 the layer's own directory: small ones one behind the other into `content`, the others each into a file of its own.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import AlreadyExists, CorruptContent, TreeNeeded
 from builda.fs import content, paths, standin, xattrs
-from builda.fs.index import LINKS, NO_XATTRS, Node, Row, Tree, directory_row, resolved
+from builda.fs.lists.layertree import LINKS, NO_XATTRS, Node, Row, Tree, directory_row, resolved
 from builda.fs.sources import resolve
 from builda.fs.tar import (
     BLOCK,
@@ -31,7 +31,7 @@ from builda.fs.tar import (
     iter_members,
     shown,
 )
-from builda.fs.tree import NOWHERE, CopyRequest, CopyResult, FileKey, Placer, Walk, in_the_way
+from builda.fs.trees.copytree import NOWHERE, CopyRequest, CopyResult, FileKey, Placer, Walk, in_the_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from builda.fs.diff import Clamp
     from builda.fs.tar import Content, Member, Writable
+    from builda.fs.trees.diff import Clamp
     from builda.oci.digest import Readable
 
 CONTENT = "content"
@@ -185,7 +185,7 @@ def compose_tree(
     remembered: MutableMapping[FileKey, bytes] | None,
     moved: content.Moved | None = None,
 ) -> CopyResult:
-    """As `fs.tree.copy_tree`, into a tree that is only known; what is copied may be, too."""
+    """As `fs.trees.copytree.copy_tree`, into a tree that is only known; what is copied may be, too."""
     tops = resolve(request.sources, request.rules)
     spool.moved = moved
     target = _Composing(request, tree, spool, now, known)
@@ -452,7 +452,7 @@ class _TreePlacer(Placer):
 
 
 class Unpacking(Changer):
-    """An archive's members into a tree, as `fs.apply.extract` does it."""
+    """An archive's members into a tree, as `fs.trees.apply.extract` does it."""
 
     def __init__(
         self,

@@ -148,7 +148,7 @@ def file_key(info: os.stat_result) -> FileKey:
 
 
 NOWHERE = -1
-"""In place of a directory descriptor where nothing is written. Lower numbers are directories of `fs.compose`."""
+"""In place of a directory descriptor where nothing is written. Lower numbers are directories in a list."""
 
 
 class _Place(NamedTuple):
