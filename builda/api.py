@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
 
 from builda.errors import BuildaError, StoreUnavailable
 from builda.events import Emit, Warned, ignore
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from builda.builder.builder import Builder
     from builda.builder.options import RegistryAccess
     from builda.builder.remote import Download
@@ -36,8 +38,7 @@ if TYPE_CHECKING:
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.transfer.locate import Location
 
-
-T = TypeVar("T")
+    T = TypeVar("T")
 
 
 class NamedFiles(NamedTuple):

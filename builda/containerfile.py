@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from builda.builder.image.pull import machine_platform
 from builda.builder.options import PullOptions
@@ -19,6 +18,7 @@ from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import NO_OPTIONS, Location, RunOptions
 from builda.values import dataclass, field, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.builder import Builder

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from builda.errors import BuildaError, InvalidValue, NotFound
 from builda.inputfile import read_input
 from builda.places import Places
 from builda.runoptions import RunOptions
 from builda.values import dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _PING = "net.ipv4.ping_group_range=0 0"
 """The sysctl that distributions' files set; without it ping needs CAP_NET_RAW, which commands have."""

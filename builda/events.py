@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
 
 from builda.oci.digest import Digest
 from builda.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +145,7 @@ class Warned:
     note: bool = False
 
 
-Subject: TypeAlias = Literal["mode", "store", "name", "image", "cache", "run"]
+Subject: TypeAlias = "Literal['mode', 'store', 'name', 'image', 'cache', 'run']"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,16 @@ neither `text` nor `at` belongs to a step's identity.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
 
 from builda.oci.descriptor import Platform
 from builda.oci.edits import ConfigEdit
 from builda.runoptions import NO_OPTIONS as NO_OPTIONS
 from builda.runoptions import RunOptions as RunOptions
 from builda.values import NamedTuple, dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)

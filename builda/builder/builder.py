@@ -11,7 +11,6 @@ import time
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from builda import __version__
 from builda.builder.context import Context, Network
@@ -19,10 +18,11 @@ from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptio
 from builda.events import ignore
 from builda.linux.userns import in_user_namespace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from typing import Self
+    from typing import Literal, Self
 
     from builda.builder.image.layers import LayerOptions, Layers
     from builda.builder.remote import Remote

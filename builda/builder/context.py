@@ -8,14 +8,15 @@ is the build context everywhere.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from builda.errors import NotFound
 from builda.events import Decided
 from builda.values import dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Literal
 
     from builda.builder.image.layers import Layers
     from builda.builder.remote import Remote

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.builder.image.pull import container_prefix, machine_platform, pull
 from builda.errors import InvalidReference, InvalidValue
 from builda.events import Warned
@@ -13,6 +11,7 @@ from builda.oci.reference import DEFAULT_TAG, LOCAL_REGISTRY, parse_short
 from builda.plan import RunOptions
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

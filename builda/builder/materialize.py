@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from builda.builder.working_tree import occupied
 from builda.events import BlobProgress
 from builda.oci.config import chain_ids
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.events import Emit

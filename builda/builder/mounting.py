@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from builda.builder.working_tree import occupied, rootfs
 from builda.linux import private
 from builda.linux.mount import attach, detach, is_mounted, mounted
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from builda.errors import InvalidValue
 from builda.plan import RunOptions
 from builda.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Literal, TypeAlias
 
     from builda.oci.descriptor import Platform
     from builda.oci.edits import ConfigEdit
     from builda.oci.mediatype import Compression
     from builda.store.store import WorkingContainer
 
-PullPolicy: TypeAlias = Literal["missing", "always", "never", "newer"]
-ImageFormat: TypeAlias = Literal["oci", "docker"]
+PullPolicy: TypeAlias = "Literal['missing', 'always', 'never', 'newer']"
+ImageFormat: TypeAlias = "Literal['oci', 'docker']"
 
 _NOTHING_SAID = RunOptions()
 _POLICIES: dict[str, PullPolicy] = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue
 from builda.oci.config import History
 from builda.oci.edits import apply_all
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from builda.values import Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -25,11 +26,9 @@ class Download(Protocol):
     @property
     def last_modified(self) -> float | None:
         """When it last changed, in seconds since the epoch, if the server says so."""
-        ...
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, b"" at the end."""
-        ...
 
 
 class Remote(Protocol):
@@ -37,31 +36,24 @@ class Remote(Protocol):
 
     def candidates(self, name: str) -> tuple[Reference, ...]:
         """The references that `name` may mean, best first: one for a full name, several for a short one."""
-        ...
 
     def tags(self, reference: Reference, access: RegistryAccess) -> tuple[str, ...]:
         """All tags of the repository that `reference` names."""
-        ...
 
     def repositories(self, registry: str, access: RegistryAccess) -> tuple[str, ...]:
         """The repositories of a registry, as far as it shows them."""
-        ...
 
     def source(self, place: Reference | Location, access: RegistryAccess) -> ImageSource:
         """The image that `place` names in its registry, layout or archive; PolicyRejected if policy.json says no.
 
         Every image that comes from outside the store is opened here.
         """
-        ...
 
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         """Where an image becomes `reference` in its registry, which may have its layers under `mount_from` already."""
-        ...
 
     def delete(self, reference: Reference, access: RegistryAccess) -> Descriptor | None:
         """The registry no longer has what the reference means; what that was, None if there was nothing."""
-        ...
 
     def fetch(self, url: str, access: RegistryAccess) -> AbstractContextManager[Download]:
         """The body of `url`, read once."""
-        ...

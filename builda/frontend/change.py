@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.errors import BuildaError, InvalidValue, Unsupported
 from builda.frontend.compile import CompileOptions, to_plan
 from builda.frontend.parse import parse
@@ -11,6 +9,7 @@ from builda.frontend.source import SourceText, decode
 from builda.plan import Configure
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Platform

@@ -11,7 +11,6 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, TypeAlias
 
 from builda.errors import BuildaError, ContainerfileError
 from builda.frontend import words
@@ -58,6 +57,10 @@ from builda.plan import (
     Step,
 )
 from builda.values import dataclass, field, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 ConfigOf: TypeAlias = Callable[[str, Platform], ImageConfig]
 

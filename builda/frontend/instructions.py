@@ -7,7 +7,6 @@ build before its first step. Forms follow the Dockerfile reference.
 from __future__ import annotations
 
 import re
-from typing import Literal, NoReturn, TypeAlias
 
 from builda.errors import ContainerfileError
 from builda.frontend import heredoc
@@ -17,6 +16,10 @@ from builda.frontend.words import BLANK, parts
 from builda.oci.duration import nanoseconds
 from builda.plan import COPY_FLAGS, Location
 from builda.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, NoReturn, TypeAlias
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 

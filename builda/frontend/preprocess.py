@@ -16,11 +16,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from io import StringIO
-from typing import Any, Literal, NamedTuple, NoReturn
 
 from builda.errors import ContainerfileError, InvalidValue
 from builda.frontend.source import SIZE_LIMIT, SourceText, decode
 from builda.plan import Location
+from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, NoReturn
 
 INCLUDE_DEPTH = 64
 NOWHERE = Location("", 0)

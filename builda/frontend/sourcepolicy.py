@@ -6,12 +6,16 @@ The file is BuildKit's source policy in JSON, as far as Buildah reads it: rules 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, NamedTuple, TypeAlias
 
 from builda.errors import InvalidReference, InvalidValue, PolicyRejected, Unsupported
 from builda.oci.reference import Reference
+from builda.values import NamedTuple
 
-Action: TypeAlias = Literal["ALLOW", "DENY", "CONVERT"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
+
+Action: TypeAlias = "Literal['ALLOW', 'DENY', 'CONVERT']"
 
 _PREFIX = "docker-image://"
 _KNOWN = {"rule": {"action", "selector", "updates"}, "selector": {"identifier", "matchType"}}

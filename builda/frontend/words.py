@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TypeAlias
 
 from builda.errors import InvalidValue
 from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 Lookup: TypeAlias = Callable[[str], str | None]
 """The value of a variable, None when it is not set."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.errors import CorruptContent
 from builda.fs.compress import decompressing, sniff
 from builda.fs.tar import RECORD, is_header
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 

@@ -8,18 +8,22 @@ boundary, as RFC 1951 allows), or one zstd frame a block. It depends on the byte
 from __future__ import annotations
 
 import struct
-from typing import Literal, Protocol, TypeAlias
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.oci.digest import Readable
 from builda.oci.mediatype import Compression
+from builda.values import Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
 
 BLOCK = 1 << 20
 """Bytes that are compressed at a time, each for itself: part of what pins the output."""
 DEFAULT_LEVELS: dict[str, int] = {"gzip": 6, "zstd": 3, "none": 0}
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-ArchiveCompression: TypeAlias = Literal["none", "gzip", "zstd", "bzip2", "xz"]
+ArchiveCompression: TypeAlias = "Literal['none', 'gzip', 'zstd', 'bzip2', 'xz']"
 _MAGIC: tuple[tuple[bytes, ArchiveCompression], ...] = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),

@@ -7,8 +7,6 @@ the same for one flat tree that is compared with what was unpacked.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.errors import CorruptContent
 from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
 from builda.fs.tar import NO_LIMITS, Limits
@@ -27,6 +25,7 @@ from builda.fs.trees.diff import (
 )
 from builda.fs.trees.fused import as_overlay_has_it
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.fs.compress import ArchiveCompression
     from builda.oci.digest import Digest, Readable

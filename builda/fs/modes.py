@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TypeAlias
 
 from builda.errors import InvalidValue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 Mode: TypeAlias = "Callable[[int, bool], int]"
 """From the permission bits a file has, and whether it is a directory, to those it gets."""

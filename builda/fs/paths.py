@@ -12,10 +12,13 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TypeAlias
 
 from builda.fs import owners
 from builda.linux import regular, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 Path: TypeAlias = str | bytes
 

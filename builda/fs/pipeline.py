@@ -13,17 +13,22 @@ import queue
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Generic, NamedTuple, TypeVar
 
 from builda.fs.compress import BLOCK, compressor
 from builda.fs.tar import ZERO_BLOCK
 from builda.oci.digest import Digest
+from builda.values import Generic, NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import BinaryIO, TypeVar
+
     from builda.fs.compress import Buffer
     from builda.fs.tar import Writable
     from builda.oci.digest import Readable
     from builda.oci.mediatype import Compression
+
+    Item = TypeVar("Item")
 
 DEPTH = 4
 """Blocks that may wait between two stages: memory stays flat whatever the size of a layer."""
@@ -39,10 +44,7 @@ class WrittenLayer(NamedTuple):
     compression: Compression
 
 
-Item = TypeVar("Item")
-
-
-class Stage(Generic[Item]):
+class Stage(Generic["Item"]):
     """A thread that takes items in order. The first error of `consume` comes out of `put` or `close`."""
 
     def __init__(self, consume: Callable[[Item], object], name: str) -> None:

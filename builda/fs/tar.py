@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from builda.errors import CorruptContent
 from builda.fs import standin
+from builda.values import NamedTuple, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from builda.oci.digest import Readable
 
 RECORD = 512

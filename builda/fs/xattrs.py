@@ -8,9 +8,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from typing import TypeAlias
 
 from builda.errors import Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 OVERLAY = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.")
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque")

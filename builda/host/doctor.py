@@ -8,21 +8,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import BuildaError
 from builda.host.probe import IN_TREES, Abilities, Mode, choose_mode
 from builda.linux import caps
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Literal, TypeAlias
 
     from builda.linux.userns import Maps
 
-Kind: TypeAlias = Literal["good", "note", "lack", "wrong"]
+Kind: TypeAlias = "Literal['good', 'note', 'lack', 'wrong']"
 """`lack`: something better is possible; `wrong`: commands fail of it."""
 
-Helper: TypeAlias = Literal["missing", "plain", "set-uid", "file capabilities"]
+Helper: TypeAlias = "Literal['missing', 'plain', 'set-uid', 'file capabilities']"
 
 Lack: TypeAlias = tuple[str, tuple[str, ...]]
 """A cause, and the lines that take it away."""

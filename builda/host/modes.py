@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from builda.errors import BuildaError, InvalidValue, IsolationUnavailable, Unsupported
 from builda.host.probe import MODES, Abilities, Mode, choose_mode, decisive, subordinate
 from builda.linux.userns import mapping_refused
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.linux.userns import IdMap, Maps
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builda.errors import InvalidValue
 from builda.host.probe import Mode
+from builda.values import NamedTuple
 
 
 class _Pod(NamedTuple):

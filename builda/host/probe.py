@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from builda.errors import IsolationUnavailable
 from builda.linux import caps
 from builda.linux.trial import attempt
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -11,8 +11,7 @@ runs share, which `remove_leftovers` removes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 

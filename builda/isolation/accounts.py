@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
 
 from builda.errors import InvalidValue, NotFound
 from builda.isolation.spec import User
 from builda.linux import syscalls as sys_
 from builda.linux.regular import open_regular
+from builda.values import NamedTuple
 
 _LIMIT = 16 << 20  # bytes read of each file: the image may be hostile
 LARGEST_ID = 0xFFFFFFFE

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, IsolationUnavailable
 from builda.linux import procfs
 from builda.linux.process import is_alive, process_identity
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 

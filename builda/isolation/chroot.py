@@ -5,13 +5,12 @@ The command has its own mount tree and host name. It shares the caller's process
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.errors import IsolationUnavailable
 from builda.isolation.launch import check, run_child
 from builda.isolation.wire import Method
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.events import Emit
     from builda.isolation.kinds import Kind

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable, Unsupported
 from builda.isolation import oom, rlimits
@@ -21,9 +20,11 @@ from builda.linux import caps, detached, process
 from builda.linux import syscalls as sys_
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Any
 
     from builda.events import Emit
     from builda.isolation.kinds import Kind

@@ -11,9 +11,9 @@ import json
 import os
 import stat
 from contextlib import suppress
-from typing import NamedTuple
 
 from builda.linux import syscalls as sys_
+from builda.values import NamedTuple
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
 # It holds something or is mounted on: it is a mount point of builda's no longer.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.isolation.launch import check, run_child
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.events import Emit
     from builda.isolation.kinds import Kind

@@ -14,14 +14,16 @@ import os
 from _socket import if_nametoindex  # the C half: socket imports enum and selectors
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builda.errors import NetworkUnavailable
 from builda.linux import netlink
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ipaddress
     from collections.abc import Iterator
+    from typing import Any
 
 BRIDGE = "builda0"
 TABLE = "builda"

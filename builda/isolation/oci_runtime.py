@@ -12,7 +12,6 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
 from builda.isolation import rlimits
@@ -24,8 +23,10 @@ from builda.linux.process import is_alive, process_identity
 from builda.linux.userns import in_user_namespace
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from builda.events import Emit
     from builda.isolation.kinds import Kind

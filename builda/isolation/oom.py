@@ -7,9 +7,9 @@ answer: exit status 137 alone does not tell whether the kernel or another proces
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from builda.linux import procfs
+from builda.values import NamedTuple
 
 _NO_LIMIT = 1 << 60
 """Bytes. cgroup version 1 says "no limit" by the largest number of pages, which lies above."""

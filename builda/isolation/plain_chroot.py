@@ -9,7 +9,6 @@ Without CAP_SYS_ADMIN the kernel takes its filter only from a process with no_ne
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from builda.errors import IsolationUnavailable
 from builda.isolation.child.proc_server import filter_program
@@ -19,6 +18,7 @@ from builda.isolation.wire import NAMESPACES, Method
 from builda.linux import caps
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.events import Emit
     from builda.isolation.kinds import Kind

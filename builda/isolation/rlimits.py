@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.errors import InvalidValue, IsolationUnavailable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.isolation.spec import Rlimit
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
 
-from builda.values import NamedTuple, dataclass, field
+from builda.values import NamedTuple, Protocol, dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -145,7 +145,6 @@ class Isolation(Protocol):
     @property
     def kind(self) -> Kind:
         """Its row in the table of isolations: its name, and what it can do."""
-        ...
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """Run the command and return its exit status, 128 + N if signal N ended it.
@@ -153,4 +152,3 @@ class Isolation(Protocol):
         CommandFailed, naming the command, has status 127 if there is no such command and 126 if it cannot be executed.
         IsolationUnavailable names what the sandbox needs and the kernel refuses.
         """
-        ...

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal
 
 from builda.events import CommandOutput
 from builda.linux import syscalls as sys_
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Literal
 
     from builda.events import Emit
     from builda.isolation.spec import Process

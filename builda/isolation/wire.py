@@ -7,10 +7,9 @@ checks that each key is written and read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypedDict
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InUse, StoreUnavailable
 from builda.linux import detached
 from builda.linux import syscalls as sys_
 from builda.linux.process import find_program
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builda.errors import InvalidValue, IsolationUnavailable
 from builda.inputfile import read_input
 from builda.linux import private
 from builda.linux.caps import to_bits
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+    from typing import Any
 
 
 class Argument(NamedTuple):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
-
 from builda.errors import IsolationUnavailable
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
     from builda.linux.userns import IdMap
 
-Kind: TypeAlias = Literal["uid", "gid"]
+Kind: TypeAlias = "Literal['uid', 'gid']"
 ENOUGH = 65536
 """The number of ids that images use. Ids below it belong to accounts of the machine."""
 _LEAST = 1000  # system users of every distribution end below

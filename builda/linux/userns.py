@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from builda.errors import InvalidValue, IsolationUnavailable, NotFound
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import NoReturn, TypeAlias
 
 IdMap: TypeAlias = tuple[tuple[int, int, int], ...]
 """Rows of /proc/PID/uid_map: first id inside, first id outside, how many."""

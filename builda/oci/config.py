@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.oci.descriptor import Platform, string_map, string_tuple
 from builda.oci.digest import Digest
 from builda.oci.document import decode, encode
 from builda.values import dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CONFIG_LIMIT = 8 << 20

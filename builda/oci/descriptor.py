@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.oci.digest import Digest
 from builda.values import dataclass, field, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # What `uname -m` calls an architecture, and the ways users spell it, to GOARCH (image-spec, image-index.md).
 _ARCHITECTURES = {

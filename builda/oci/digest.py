@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
 
 from builda.errors import CorruptContent, InvalidValue
-from builda.values import NamedTuple
+from builda.values import NamedTuple, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import hashlib
     from collections.abc import Callable
-    from typing import Self
+    from typing import Any, Self
 
 HEX_LENGTHS = {"sha256": 64, "sha512": 128}
 _DIGITS = "0123456789abcdef"

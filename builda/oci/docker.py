@@ -7,7 +7,6 @@ Only manifest and configuration change; layers' bytes, and so their digests, sta
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
 
 from builda.oci import mediatype
 from builda.oci.config import config_to_json
@@ -15,8 +14,10 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.document import encode
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any, Literal
 
     from builda.oci.config import ImageConfig
     from builda.oci.manifest import Manifest

@@ -8,9 +8,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
 
 from builda.errors import CorruptContent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _ESCAPE = r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 from itertools import groupby
 from types import MappingProxyType
-from typing import TypeAlias
 
 from builda.oci.config import Healthcheck, ImageConfig
 from builda.oci.descriptor import Platform
 from builda.values import dataclass, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)

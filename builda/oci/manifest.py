@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeAlias
 
 from builda.errors import CorruptContent, NotFound, Unsupported
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor, Platform, string_map
 from builda.oci.document import decode, encode
 from builda.values import dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 MANIFEST_LIMIT = 8 << 20
 """Bytes that a manifest or index may have (registries allow 4 MiB by the distribution-spec's advice)."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 from builda.errors import Unsupported
 
-Compression: TypeAlias = Literal["none", "gzip", "zstd"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+Compression: TypeAlias = "Literal['none', 'gzip', 'zstd']"
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

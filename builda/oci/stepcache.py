@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.oci import mediatype
@@ -18,6 +17,11 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.document import decode, encode
 from builda.oci.manifest import MANIFEST_LIMIT, Document, Manifest
+from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ARTIFACT = "application/vnd.builda.cache.v1+json"
 """Type of the artifact, and media type of its configuration."""

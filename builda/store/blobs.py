@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, BinaryIO
 
 from builda.errors import CorruptContent, NotFound
 from builda.linux import private
@@ -12,9 +11,11 @@ from builda.oci.digest import Digest
 from builda.store import layout
 from builda.store.layout import Layout
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import BinaryIO
 
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Readable

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
 
 from builda.errors import AlreadyExists, CorruptContent, InUse, InvalidValue, NotFound, StoreUnavailable
 from builda.linux.process import process_identity
@@ -19,8 +18,10 @@ from builda.store import layout, locks
 from builda.store.layout import Damaged, Layout
 from builda.values import dataclass, field, replace, values_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from typing import Any, Literal
 
     from builda.oci.descriptor import Descriptor
 

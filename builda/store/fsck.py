@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import BuildaError, NotFound
 from builda.fs.paths import discard
@@ -14,7 +13,9 @@ from builda.oci.digest import Digest
 from builda.store import layout, leases, locks
 from builda.store.gc import kept_of
 from builda.store.layout import Damaged
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.store.parts import Parts
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
 from builda.oci.digest import Digest
@@ -17,7 +16,9 @@ from builda.store.drivers import DRIVERS
 from builda.store.images import reference_in
 from builda.store.layout import Damaged, Layout
 from builda.store.steps import blob_of, snapshot_of
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.store.parts import Parts
 

@@ -9,7 +9,6 @@ import json
 import os
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
 
 from builda.errors import CorruptContent, InUse, NotFound, StoreUnavailable
 from builda.oci.digest import Digest, is_sha256
@@ -18,8 +17,10 @@ from builda.store import layout
 from builda.store.layout import Damaged, Layout
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
 
     from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Descriptor

@@ -12,13 +12,16 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from builda.errors import StoreUnavailable
 from builda.linux import private
 from builda.linux.process import is_alive, process_identity
 from builda.oci.digest import sha256
 from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FORMAT = 1
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 from builda.linux import private
 from builda.oci.digest import Digest
@@ -16,6 +15,7 @@ from builda.store import layout
 from builda.store.layout import Damaged, Layout
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

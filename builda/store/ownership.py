@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from builda.errors import BuildaError, StoreUnavailable
 from builda.store import layout
 from builda.store.drivers import DRIVERS, LISTS, OVERLAY, PLAIN, Driver
 from builda.store.layout import Layout
 from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Claim(NamedTuple):

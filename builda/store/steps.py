@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builda.errors import CorruptContent, InvalidValue, StoreUnavailable
 from builda.oci.descriptor import Descriptor
@@ -13,8 +12,10 @@ from builda.store import layout
 from builda.store.layout import Layout
 from builda.values import NamedTuple, dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import os
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from builda.errors import InUse, InvalidValue, NotFound, StoreUnavailable
 from builda.store import layout
@@ -18,6 +17,7 @@ from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
 from builda.store.layout import Damaged, Layout
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from builda.errors import NotFound
 from builda.oci.digest import Digest
@@ -13,6 +12,7 @@ from builda.store.drivers.bookkeeping import count
 from builda.store.layout import Damaged
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

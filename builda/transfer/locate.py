@@ -6,12 +6,13 @@ module of this package, with a source and a sink, and a row of FILES.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from builda.errors import InvalidReference, NotFound, Unsupported
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.transfer.copy import ImageSink, ImageSource
 
 _REGISTRY, _STORE = "registry", "store"

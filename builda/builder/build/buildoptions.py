@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.builder.options import CommitOptions, Inputs, PullOptions
 from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import NO_OPTIONS, RunMount, RunOptions
 from builda.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.build.cachefrom import CachePlace
     from builda.builder.build.cacheto import Export

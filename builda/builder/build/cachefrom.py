@@ -8,7 +8,6 @@ the repository decides what builds contain.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 from builda.builder.build.tip import LayerLost
 from builda.errors import BuildaError, CorruptContent, RegistryError, Unsupported
@@ -18,6 +17,7 @@ from builda.oci.digest import Digest
 from builda.store.steps import Blob, Empty, Remote, Tree
 from builda.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

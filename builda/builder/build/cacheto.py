@@ -6,8 +6,6 @@ at the same time, the later one wins, and the other's steps are performed once m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from builda.builder.build.cachefrom import read_steps
 from builda.builder.build.tip import Layer, frozen
 from builda.errors import BuildaError, CorruptContent, NotFound, RegistryError
@@ -17,7 +15,9 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.stepcache import CachedStep, to_manifest
 from builda.store.steps import Blob, Empty, Remote, Tree
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

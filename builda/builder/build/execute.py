@@ -12,7 +12,6 @@ image. This module chooses trees or lists, and wires them.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 from builda.builder.build.buildoptions import Built, ExecuteOptions
 from builda.builder.build.lookup import Lookup
@@ -32,6 +31,7 @@ from builda.linux.stopping import Stop
 from builda.plan import stages_used
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.build.cachefrom import ImportedSteps
     from builda.builder.build.cacheto import Export

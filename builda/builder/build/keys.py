@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from builda.builder.options import RegistryAccess
 from builda.oci.digest import Digest
 from builda.plan import NO_OPTIONS, PROXIES, Configure, Run
 from builda.values import compared, is_value, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.options import CommitOptions
     from builda.oci.descriptor import Platform

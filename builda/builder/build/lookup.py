@@ -6,11 +6,10 @@ what is found is always the beginning of the stage.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.builder.build.keys import explained
 from builda.store.steps import Blob, Empty, Remote, StepResult, Tree, snapshot_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

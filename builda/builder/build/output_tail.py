@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
 
 from builda.events import CommandOutput, StepFinished, StepStarted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.events import Emit, Event
 

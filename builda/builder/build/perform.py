@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from builda.builder.build.tip import Layer, Tip
 from builda.builder.image.layers import LayerOptions, StoredLayer
@@ -19,6 +18,7 @@ from builda.store.containers import WorkingContainer, new_id
 from builda.store.steps import Blob, Empty, Remote, Tree
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.build.cachefrom import ImportedSteps

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.builder.image.pull import machine_platform
 from builda.errors import ContainerfileError
 from builda.plan import Copy, FromImage, Run
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.plan import Plan

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from builda.plan import (
     Configure,
@@ -18,6 +17,7 @@ from builda.plan import (
     Run,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.plan import Location, Plan, Source, Stage, Step
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from signal import SIGINT
-from typing import TYPE_CHECKING
 
 from builda.linux.stopping import Stopped
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future, ThreadPoolExecutor

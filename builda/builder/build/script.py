@@ -11,7 +11,6 @@ import io
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from builda.errors import Unsupported
 from builda.oci import edits
@@ -30,6 +29,7 @@ from builda.plan import (
 )
 from builda.values import dataclass, values_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.options import CommitOptions

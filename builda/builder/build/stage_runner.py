@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.builder.build.stage_start import base_text, first_tip
 from builda.builder.build.step_events import instructions
 from builda.builder.build.tip import LayerLost
@@ -13,6 +11,7 @@ from builda.linux.stopping import Stopped
 from builda.plan import Configure, FromStage, Run
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.build.output_tail import Tails

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.builder.build.keys import base_key
 from builda.builder.build.tip import Tip
 from builda.builder.from_image import base_annotations, image_name
@@ -14,6 +12,7 @@ from builda.oci.edits import Edited
 from builda.plan import FromImage, FromStage
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

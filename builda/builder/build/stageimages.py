@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.oci.edits import SetLabel
 from builda.plan import Configure
 from builda.values import dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.options import CommitOptions
     from builda.oci.config import ImageConfig

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from builda.errors import BuildaError
 from builda.events import BuildStarted, LayerStored, StepFailure, StepFinished, StepStarted, step_name
 from builda.plan import FromStage
 from builda.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.image.layers import StoredLayer
     from builda.events import Emit

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from builda.errors import BuildaError, CommandFailed, ContainerfileError, StepFailed
 from builda.plan import Run
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.plan import Step
 

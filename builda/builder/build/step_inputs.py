@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
 
 from builda.errors import NotFound
 from builda.plan import Context as BuildContext
 from builda.plan import Copy, FromContainer, FromImage, FromStage, MakeDirectory, NamedContext, Run
 from builda.store import digests as file_digests
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.builder.build.buildoptions import Miss
 from builda.builder.build.keys import explained, keyed, step_key
 from builda.builder.build.tip import Layer
@@ -14,6 +12,7 @@ from builda.plan import Configure, Copy, FromStage, NamedContext
 from builda.plan import Context as BuildContext
 from builda.store.steps import Empty, Tree, blob_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

@@ -9,15 +9,17 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from builda.builder.copy.git import fetch_repository, parse_repository
 from builda.builder.copy.temporary import TemporaryDirectory
 from builda.errors import InvalidValue, NotFound
 from builda.fs import paths
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import ExitStack
+    from typing import BinaryIO
 
     from builda.builder.context import Context
     from builda.builder.copy.git import Repository

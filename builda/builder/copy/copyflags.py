@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.fs.trees.copytree import CopyRequest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.fs.trees.copytree import Source
     from builda.plan import Copy

@@ -6,7 +6,6 @@ import errno
 import os
 import posixpath
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 from builda.builder.byteprogress import moving
 from builda.builder.copy.copyrequest import (
@@ -32,6 +31,7 @@ from builda.fs.trees.copytree import CopyRequest, copy_tree
 from builda.oci.digest import Digest
 from builda.store import layout
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from functools import partial
-from typing import TYPE_CHECKING
 
 from builda.builder.byteprogress import moving, words
 from builda.builder.copy.copyflags import reading
@@ -21,6 +20,7 @@ from builda.fs.sources import names_something, no_match, resolve
 from builda.fs.trees.copytree import CopyRequest, Source, content_size
 from builda.oci.digest import Digest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 

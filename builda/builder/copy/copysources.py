@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.copy.git import parse_repository
 from builda.builder.copy.ignored import rules_in, rules_of
@@ -20,7 +19,9 @@ from builda.fs.trees.copytree import Source
 from builda.linux.mount import mounted
 from builda.plan import Context as BuildContext
 from builda.plan import FromContainer, FromImage, FromStage, NamedContext
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import ExitStack

@@ -11,12 +11,13 @@ import re
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import CorruptContent, InvalidValue, NotFound, Unsupported
 from builda.fs import paths
 from builda.linux import syscalls
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue
 from builda.fs import paths
 from builda.fs.ignore import Matcher
 from builda.inputfile import read_input
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 from builda.builder.copy.copyrequest import (
     Hashing,
@@ -30,6 +29,7 @@ from builda.fs.lists.listwriter import Changer, Known, Spool, Unpacking, compose
 from builda.oci.digest import Digest
 from builda.store.drivers.lists import ACCOUNTS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -8,14 +8,14 @@ is made: an image is large, and often one program is copied from it.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.copy.temporary import TemporaryDirectory
 from builda.fs.patterns import has_wildcards
 from builda.fs.sources import clean
 from builda.fs.tar import SYMBOLIC_LINK
-from builda.values import replace
+from builda.values import NamedTuple, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from contextlib import ExitStack

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from builda.fs import paths
 from builda.store import layout
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.store.store import Store
 

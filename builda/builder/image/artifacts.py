@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, BinaryIO
 
 from builda.errors import of_system
 from builda.linux.regular import open_regular
@@ -14,7 +13,10 @@ from builda.oci.digest import Digest
 from builda.oci.manifest import Manifest
 from builda.values import dataclass, field, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from builda.store.store import Store
 
 TITLE = "org.opencontainers.image.title"

@@ -7,7 +7,6 @@ is pure; the image appears when the store is given its manifest, its names after
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.byteprogress import moving
 from builda.builder.image import layers
@@ -28,8 +27,9 @@ from builda.oci.digest import Digest
 from builda.oci.docker import dump_docker_config
 from builda.oci.manifest import Manifest
 from builda.transfer.locate import parse_location
-from builda.values import replace
+from builda.values import NamedTuple, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

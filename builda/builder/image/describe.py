@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
 
 from builda.builder.image.between import source_of
 from builda.builder.image.listmembers import Places, opened
@@ -20,7 +19,10 @@ from builda.transfer.converting import Chosen
 from builda.transfer.copy import read_blob
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.builder.context import Context
     from builda.builder.options import RegistryAccess
     from builda.fs.lists.layertree import Node, Row, Tree

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.builder.mountpoint_cleanup import settle
 from builda.builder.records import timestamp
 from builda.builder.working_tree import occupied
 from builda.oci.config import History
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.image.layers import LayerOptions

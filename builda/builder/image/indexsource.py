@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from builda.builder.image.manifestlist import index_of
 from builda.oci import mediatype
@@ -17,6 +16,7 @@ from builda.transfer.converting import Retyped
 from builda.transfer.stored import StoreSource
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.options import PushOptions, RegistryAccess
     from builda.builder.remote import Remote

@@ -6,8 +6,6 @@ its manifest, for those who copy or use the list.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.builder.image import manifestlist
 from builda.errors import CorruptContent, NotFound, Unsupported
 from builda.oci import mediatype
@@ -20,6 +18,7 @@ from builda.transfer.copy import DEPTH, child_of, copy_image, plainly, read_blob
 from builda.transfer.locate import Location, parse_location
 from builda.values import NamedTuple, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.options import RegistryAccess
     from builda.builder.remote import Remote

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from builda.errors import AlreadyExists, InvalidValue, NotFound
 from builda.oci import mediatype
@@ -19,14 +18,16 @@ from builda.oci.reference import in_store
 from builda.transfer.converting import is_other
 from builda.values import dataclass, field, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from typing import Literal, TypeAlias
 
     from builda.store.store import Image, Store
 
-Duplicates: TypeAlias = Literal["refuse", "replace", "keep"]
+Duplicates: TypeAlias = "Literal['refuse', 'replace', 'keep']"
 """What becomes of an image that a list has for the platform of a new one."""
-Present: TypeAlias = Literal["refuse", "change", "replace"]
+Present: TypeAlias = "Literal['refuse', 'change', 'replace']"
 """What becomes of a list or image whose name a new list is to have."""
 _COMPRESSED = "io.github.containers.compression.zstd"
 """Annotation of an entry that is there a second time, for those who read zstd."""

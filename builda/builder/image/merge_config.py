@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from builda.errors import CorruptContent, InvalidValue
 from builda.oci.config import ImageConfig, dump_config, parse_config
 from builda.oci.document import decode_any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _OWN = ("rootfs", "history", "config")
 """Keys that say what the image holds: a merge leaves them alone."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.builder.image.pull import pull
 from builda.errors import NotFound
 from builda.oci.manifest import Index, parse
 from builda.oci.reference import LOCAL_REGISTRY
 from builda.plan import FromImage
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import PullOptions

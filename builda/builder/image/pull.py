@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
 
 from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound, PolicyRejected, RegistryError
 from builda.events import Warned
 from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
 from builda.transfer.locate import Location, parse_location
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from builda.builder.context import Context
     from builda.builder.options import PullOptions, RegistryAccess
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from builda.store.store import Image, Store
     from builda.transfer.copy import ImageSource
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 _ABSENT = (404, 401, 403)
 """What registries answer for a repository that they do not have, or do not show to strangers."""
 

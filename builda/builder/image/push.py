@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.errors import InvalidReference, InvalidValue
 from builda.oci.reference import Reference, in_store, parse_short
 from builda.transfer.locate import Location, parse_location
@@ -12,6 +10,7 @@ from builda.values import replace
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import PushOptions, RegistryAccess

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.errors import CorruptContent, NotFound
 from builda.oci import mediatype
 from builda.oci.config import chain_ids
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 import sys
-from typing import TYPE_CHECKING
 
 from builda.builder.run.rootfiles import files
 from builda.builder.run.security import Security, capabilities, rlimits, security
@@ -15,6 +14,7 @@ from builda.oci.config import DEFAULT_PATH, check_hostname
 from builda.plan import PROXIES
 from builda.values import dataclass, field, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 

@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from builda.builder.run.clone_tree import created, duplicate
 from builda.builder.run.subtree import shown
@@ -20,8 +19,12 @@ from builda.fs import nodes, owners, paths
 from builda.linux import caps
 from builda.store.drivers import mount_journal as journal
 from builda.store.drivers.mount_journal import take_out
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from builda.isolation.spec import Sandbox
     from builda.linux.mount import Mount
 

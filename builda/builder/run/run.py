@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from builda.builder.materialize import treed
 from builda.builder.mountpoint_cleanup import settle
@@ -24,6 +23,7 @@ from builda.linux.userns import in_user_namespace
 from builda.store.scratch import scratch
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import Inputs

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from builda.builder.run import command, rootfiles, security
 from builda.builder.run.runmounts import parse_volume
@@ -16,6 +15,7 @@ from builda.errors import BuildaError, InvalidValue, NotFound
 from builda.isolation import rlimits
 from builda.oci.config import check_hostname
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -6,7 +6,6 @@ import os
 import posixpath
 import stat
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 from builda.builder.materialize import with_tree
 from builda.builder.mounting import viewed
@@ -21,7 +20,9 @@ from builda.linux.mount import Mount
 from builda.linux.userns import in_user_namespace
 from builda.plan import Context as BuildContext
 from builda.plan import FromContainer, FromImage, FromStage, NamedContext
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path

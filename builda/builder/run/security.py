@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import InvalidValue, Unsupported
 from builda.isolation.spec import MASKED_PATHS, READONLY_PATHS
 from builda.linux import caps
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.isolation.spec import Rlimit
     from builda.plan import RunOptions

@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from builda.errors import InUse, NotFound
 from builda.fs import paths
 from builda.linux.detached import DIRECTORY_PART, FILE_PART, split_part
 from builda.linux.mount import Mount, mounted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

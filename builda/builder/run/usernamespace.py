@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, IsolationUnavailable, Unsupported
 from builda.linux.userns import id_map, identity, in_user_namespace, unmapped
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import click
 
@@ -18,7 +17,10 @@ from builda.cli.core.versions import version_line
 from builda.cli.verbs import ALIASES, GROUPS, OWN, VERBS, member_named, verb_named
 from builda.errors import InvalidValue
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn, TypeAlias
+
     from builda.cli.core.line import Line
 
 if TYPE_CHECKING:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from builda.cli.core.line import Given, Line, Odd, read
 from builda.cli.core.verb import GLOBAL_OPTIONS, HELP, Verb, session_for
 from builda.cli.verbs import GROUPS, OWN, member_named, verb_named
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def invoke(args: Sequence[str]) -> int:

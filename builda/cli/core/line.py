@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builda.cli.core.options import Argument, Option, boolean, value_of
 from builda.errors import InvalidValue, Unsupported
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
     from builda.cli.core.options import Row
 
 Given: TypeAlias = MutableMapping[str, tuple[str, ...]]

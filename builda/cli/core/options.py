@@ -8,15 +8,17 @@ where help, a manual page or a complaint is wanted; `completing` offers them. An
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from builda.errors import InvalidValue
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
+
     from builda.cli.core.session import Session
 
-Kind: TypeAlias = Literal["switch", "text", "number", "size", "duration", "many", "list", "answer"]
+Kind: TypeAlias = "Literal['switch', 'text', 'number', 'size', 'duration', 'many', 'list', 'answer']"
 """What becomes of what is written: a boolean, the text, a whole number, bytes, nanoseconds, all texts as they are, all
 texts split at commas. An "answer" is no value: --help and --version."""
 

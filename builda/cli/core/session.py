@@ -6,8 +6,8 @@ import gc
 import sys
 from contextlib import ExitStack
 from functools import cached_property
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from builda.cli.core.options import Params, duration, listed, many, number, parse_size, refused, size, switch, text
 from builda.cli.core.settings import environment
 from builda.errors import InvalidValue, Unsupported
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
     from builda.builder.options import ImageFormat, PullPolicy, PushOptions, RegistryAccess
     from builda.cli.core.session import Session
     from builda.cli.core.settings import Settings
     from builda.oci.descriptor import Platform
     from builda.plan import RunOptions
 
-Values = dict[str, Any]
+Values: TypeAlias = "dict[str, Any]"
 
 _ENCRYPTION = "builda neither encrypts nor decrypts layers"
 _SIGNING = "builda does not sign images; sign what was pushed, by its digest, with cosign or skopeo"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from builda.cli.core.line import Given, Line, read
 from builda.cli.core.options import Argument, Option, Params, Row, answer, listed, refused, switch, text
 from builda.errors import InvalidValue
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.cli.core.session import Session
 
 ENTERING = frozenset(

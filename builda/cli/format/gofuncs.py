@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
 
-Value: TypeAlias = Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+Value: TypeAlias = "Any"
 
 
-class Struct(Mapping[str, Any]):
+class Struct(Mapping[str, "Any"]):
     """A value whose fields are all known: `fields` by the names that templates use, `shown` what `json` prints."""
 
     def __init__(self, fields: Mapping[str, Any], shown: Any = None) -> None:
@@ -33,7 +36,7 @@ class Nil:
         return False
 
 
-class NilMap(dict[str, Any]):
+class NilMap(dict[str, "Any"]):
     """A map that was never made: empty, and null in JSON."""
 
 
@@ -48,7 +51,7 @@ class NilSet(Set, NilMap):
     """A set that was never made."""
 
 
-class NilList(list[Any]):
+class NilList(list["Any"]):
     """A list that was never made: empty, and null in JSON."""
 
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from builda.cli.format.gofuncs import FUNCTIONS, LAZY, Nil, Struct, TemplateFault, display, is_true
 from builda.errors import InvalidValue
+from builda.values import NamedTuple
 
-Value: TypeAlias = Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, TypeAlias
+
+Value: TypeAlias = "Any"
 
 
 class Template:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from builda.cli.core.line import Given, by_flag
 from builda.cli.core.options import Argument, Option
@@ -16,6 +15,7 @@ from builda.cli.core.session import Session
 from builda.cli.core.verb import GLOBAL_OPTIONS, HELP, Verb, session_for
 from builda.cli.guide.complete import containers, images
 from builda.cli.verbs import ALIASES, GROUPS, OWN, VERBS, member_named, verb_named
+from builda.values import NamedTuple
 
 _SAFE = re.compile(r"[\w@%+=:,./!-]+")
 """Words that mean themselves to every shell; others, as from a hostile Containerfile, are not offered."""

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TextIO
 
 from builda.cli.progress.ledger import Ledger
 from builda.errors import BuildaError, ContainerfileError, InvalidValue, StepFailed
@@ -23,7 +22,10 @@ from builda.events import (
     Warned,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from builda.builder.build.buildoptions import Built
     from builda.cli.progress.live import Live
     from builda.cli.progress.observer import Observer

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TextIO
 
 from builda.cli.format.table import human_size, human_time
 from builda.cli.progress.ledger import Done, Ledger
@@ -31,6 +30,10 @@ from builda.events import (
     WorkProgress,
     step_name,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 PERIOD = 0.1
 """Seconds between two drawings at least."""

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fcntl import F_GETFL, fcntl
 from threading import Lock
-from typing import IO, TYPE_CHECKING, Any, Protocol, TextIO
 
 from builda.display import displayed, without_passwords
 from builda.errors import InvalidValue
 from builda.events import BlobProgress, CommandOutput, Decided, Event, StepFinished, StepStarted, Warned, WorkProgress
-from builda.values import replace, values_of
+from builda.values import Protocol, replace, values_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import IO, Any, TextIO
+
     from tqdm import tqdm
 
 BAR_LIMIT = 1 << 20
@@ -39,7 +41,6 @@ class Observer(Protocol):
 
     def show(self, event: Event) -> None:
         """Show one event."""
-        ...
 
 
 class Writable(Protocol):
@@ -47,11 +48,9 @@ class Writable(Protocol):
 
     def write(self, text: str, /) -> object:
         """Take `text`."""
-        ...
 
     def flush(self) -> None:
         """Let what was taken be seen."""
-        ...
 
 
 @contextmanager

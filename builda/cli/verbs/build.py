@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, duration, listed, many, number, refused, switch, text
@@ -18,8 +17,10 @@ from builda.cli.verbs.secrets import agents_of, secrets_of
 from builda.errors import BuildaError, InvalidValue, Unsupported
 from builda.inputfile import read_input
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.build.stageimages import StageImages

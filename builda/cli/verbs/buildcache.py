@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.cli.core.output import print_line
 from builda.errors import InvalidValue, Unsupported
 from builda.events import Warned
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.build.buildoptions import Built
     from builda.builder.build.cachefrom import CachePlace

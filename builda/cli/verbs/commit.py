@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, listed, many, refused, switch, text
@@ -12,7 +11,10 @@ from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 from builda.errors import InvalidValue
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.builder.options import CommitOptions
     from builda.cli.core.session import Session
     from builda.oci.edits import ConfigEdit

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, duration, listed, many, number, switch, text
@@ -17,14 +16,17 @@ from builda.oci import edits
 from builda.oci.config import Healthcheck, check_hostname
 from builda.oci.document import decode_any
 from builda.plan import Configure
-from builda.values import replace
+from builda.values import NamedTuple, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
     from builda.cli.core.session import Session
     from builda.events import Emit
     from builda.oci.config import ImageConfig
 
-Values = Mapping[str, Any]
+Values: TypeAlias = "Mapping[str, Any]"
 
 
 class Change(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import print_json, print_line, print_rows
@@ -12,7 +11,10 @@ from builda.cli.guide import complete
 from builda.cli.main import each
 from builda.errors import InvalidValue
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.cli.core.session import Session
     from builda.store.store import WorkingContainer
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from builda.cli.core import shared_options
 from builda.cli.core.options import Params, argument, listed, many, number, switch, text
 from builda.cli.core.output import print_line
@@ -11,8 +9,10 @@ from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 from builda.errors import InvalidValue
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from builda.cli.core.session import Session
     from builda.oci.digest import Digest

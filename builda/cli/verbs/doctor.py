@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from builda.cli.core.options import switch
 from builda.cli.core.output import print_json, print_line
 from builda.cli.core.verb import verb
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.cli.core.session import Session
     from builda.host.doctor import Facts, Finding
 

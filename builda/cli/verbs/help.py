@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.cli.core.options import argument
 from builda.cli.core.output import print_line
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.cli.core.session import Session
 

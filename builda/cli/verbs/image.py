@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import Params, argument, duration, many, number, refused, switch, text
@@ -16,7 +15,10 @@ from builda.errors import BuildaError, InvalidValue, Unsupported
 from builda.events import Warned
 from builda.oci.reference import in_store
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.builder.image.describe import Seen
     from builda.builder.options import RegistryAccess
     from builda.cli.core.session import Session

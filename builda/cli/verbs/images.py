@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builda.cli.core.options import argument, listed, switch, text
 from builda.cli.core.output import print_json, print_line, print_rows, say
@@ -14,8 +13,12 @@ from builda.cli.guide import complete
 from builda.cli.main import each
 from builda.errors import InvalidValue, NotFound
 from builda.oci.reference import LOCAL_REGISTRY, in_store
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.cli.core.session import Session
     from builda.cli.format.gofuncs import Struct
     from builda.store.store import Image, Store

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from builda.cli.core.options import argument, text
 from builda.cli.core.output import print_json, print_template
 from builda.cli.core.verb import verb
@@ -11,7 +9,10 @@ from builda.cli.guide import complete
 from builda.errors import InvalidValue, NotFound
 from builda.oci.reference import in_store
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.cli.core.session import Session
 
 _KINDS = ("container", "image", "manifest")

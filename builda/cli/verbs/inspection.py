@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from builda.cli.format.gofuncs import Nanoseconds, Nil, NilList, NilMap, NilSet, Set, Struct, Time
 from builda.oci.config import config_to_json
@@ -11,7 +10,10 @@ from builda.oci.docker import every_field
 from builda.oci.document import decode_any
 from builda.runoptions import NO_OPTIONS, RunOptions
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.oci.config import History, ImageConfig
     from builda.store.store import Image, WorkingContainer
 

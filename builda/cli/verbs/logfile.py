@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.oci.descriptor import Platform
 

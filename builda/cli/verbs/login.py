@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from builda.cli.core.options import Params, argument, switch, text
 from builda.cli.core.output import print_line
 from builda.cli.core.verb import verb
 from builda.errors import InvalidValue, NotFound
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 

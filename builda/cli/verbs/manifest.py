@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import Params, argument, listed, refused, switch, text
@@ -13,7 +12,10 @@ from builda.cli.guide import complete
 from builda.errors import InvalidValue
 from builda.oci.reference import in_store
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.builder.image.listmembers import Places
     from builda.builder.image.manifestlist import Duplicates, EntryEdit, Present
     from builda.cli.core.session import Session

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from builda.cli.core.output import print_line, print_words
 from builda.cli.progress.buildview import stage_prefix
 from builda.cli.verbs import buildcache
@@ -11,9 +9,11 @@ from builda.errors import InvalidValue, Unsupported
 from builda.events import ImageBuilt
 from builda.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+    from typing import Any
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.cli.core.session import Session

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.options import RegistryAccess
     from builda.cli.core.session import Session

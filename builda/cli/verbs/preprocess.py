@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from builda.cli.core.options import argument, many, text
 from builda.cli.core.output import print_line
 from builda.cli.core.verb import verb
 from builda.errors import InvalidValue, NotFound
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.cli.core.session import Session
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, listed, many, switch, text
@@ -13,8 +12,10 @@ from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 from builda.errors import InvalidValue
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from builda.builder.options import Inputs
     from builda.cli.core.session import Session

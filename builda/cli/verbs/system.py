@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import print_json, print_line, print_template
 from builda.cli.core.verb import verb
 from builda.cli.core.versions import IMAGE_SPEC, RUNTIME_SPEC
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from builda.cli.core.session import Session
 

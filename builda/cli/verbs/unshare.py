@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 from builda.cli.core.options import argument, listed
 from builda.cli.core.settings import for_inside
 from builda.cli.core.verb import verb
 from builda.errors import CommandFailed, InvalidValue
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
 

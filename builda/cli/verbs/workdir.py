@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
 
 from builda.cli.core.options import argument, switch, text
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.cli.core.session import Session
 

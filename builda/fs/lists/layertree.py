@@ -7,13 +7,16 @@ directories honoured, links followed inside the root. Names of the same file are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from builda.errors import CorruptContent
 from builda.fs.tar import DIRECTORY, HARD_LINK, REGULAR, SYMBOLIC_LINK, clean, shown
 from builda.fs.whiteouts import OPAQUE, hidden_by
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from builda.fs.tar import Member, TarEntry
 
 NO_XATTRS: Final[Mapping[str, bytes]] = {}

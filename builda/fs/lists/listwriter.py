@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
 
 from builda.errors import AlreadyExists, CorruptContent, TreeNeeded
 from builda.fs import content, paths, standin, xattrs
@@ -32,7 +31,9 @@ from builda.fs.tar import (
     shown,
 )
 from builda.fs.trees.copytree import NOWHERE, CopyRequest, CopyResult, FileKey, Placer, Walk, in_the_way
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, MutableMapping
     from contextlib import AbstractContextManager

@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import BuildaError, CorruptContent, Unsupported
 from builda.fs import nodes, owners, paths, standin, xattrs
@@ -34,13 +33,16 @@ from builda.fs.tar import (
 )
 from builda.fs.whiteouts import OPAQUE, WHITEOUT, hidden_by
 from builda.linux.userns import unmapped
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Literal, TypeAlias
 
     from builda.oci.digest import Readable
 
-Whiteouts: TypeAlias = Literal["overlay", "files", "plain"]
+Whiteouts: TypeAlias = "Literal['overlay', 'files', 'plain']"
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLLOW_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

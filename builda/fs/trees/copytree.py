@@ -12,7 +12,6 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from builda.errors import AlreadyExists, InvalidValue
 from builda.fs import content, nodes, owners, paths, standin, xattrs
@@ -21,9 +20,12 @@ from builda.fs.ignore import Matcher
 from builda.fs.modes import parse_mode
 from builda.fs.sources import NOTHING, Filter, Rules, Source, Top, clean, resolve
 from builda.oci.digest import Digest, Hasher, sha256
-from builda.values import NamedTuple
+from builda.values import NamedTuple, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from builda.fs.modes import Mode
 
 __all__ = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from builda.errors import InUse, Unsupported
 from builda.fs import owners, paths, standin, xattrs
@@ -28,12 +27,16 @@ from builda.fs.tar import (
     iter_members,
 )
 from builda.fs.whiteouts import OPAQUE, WHITEOUT, is_marked_opaque
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
     from builda.fs.tar import Writable
     from builda.oci.digest import Readable
 
-Marks: TypeAlias = Literal["overlay", "files"]
+Marks: TypeAlias = "Literal['overlay', 'files']"
 """How a directory of changes says what is deleted: as the kernel's overlay does, or by files as fuse-overlayfs does."""
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -11,11 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from builda.fs import paths, xattrs
 from builda.fs.whiteouts import OPAQUE, WHITEOUT, is_marked_opaque
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 

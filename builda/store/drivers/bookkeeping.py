@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, ClassVar
 
 from builda.errors import NotFound, StoreUnavailable
 from builda.store import layout
 from builda.store.drivers import Driver, Info
 from builda.store.layout import Layout
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import ClassVar
 
     from builda.oci.digest import Digest
     from builda.store.blobs import Blobs

@@ -7,14 +7,16 @@ can be no overlay there can be no whiteouts of its kind either.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, ClassVar
 
 from builda.linux.fuse import KIND, unserved
 from builda.store.drivers import FUSE, Driver
 from builda.store.drivers.bookkeeping import opened
 from builda.store.drivers.overlay import OverlaySnapshots
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from builda.fs.layer import Clamp, Marks, Whiteouts
     from builda.fs.tar import Writable
 

@@ -6,13 +6,12 @@ drivers is how one layer is read (`_read_layer`) and how it is set on those belo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builda.errors import CorruptContent, NotFound
 from builda.store import layout
 from builda.store.drivers import Cut, Info
 from builda.store.drivers.bookkeeping import Records, boot_id
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -11,7 +11,6 @@ import json
 import os
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from builda.errors import IsolationUnavailable
 from builda.fs.lists.layertree import Row, Tree, read_rows
@@ -22,9 +21,12 @@ from builda.store import layout
 from builda.store.drivers import LISTS, Driver
 from builda.store.drivers.bookkeeping import ENTRY_SIZE
 from builda.store.drivers.layered import Layered
+from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import ClassVar
 
     from builda.events import Emit
     from builda.fs.layer import Applied, Clamp

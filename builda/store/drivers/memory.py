@@ -8,14 +8,16 @@ build makes trees of those that its steps stand on.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, ClassVar
 
 from builda.store import layout
 from builda.store.drivers import MEMORY, Driver, Info
 from builda.store.drivers.bookkeeping import opened
 from builda.store.drivers.overlay import OverlaySnapshots
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from builda.events import Emit
     from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, ClassVar
 
 from builda.store.drivers import OVERLAY, Driver
 from builda.store.drivers.bookkeeping import ENTRY_SIZE, count, opened
 from builda.store.drivers.layered import Layered
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from builda.events import Emit
     from builda.fs.layer import Applied, Clamp, Look, Marks, Whiteouts
     from builda.fs.tar import Writable

@@ -12,7 +12,6 @@ import json
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
 
 from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
 from builda.linux import private
@@ -21,9 +20,10 @@ from builda.store import layout
 from builda.store.drivers import PLAIN, Cut, Driver, Info
 from builda.store.drivers.bookkeeping import Records, boot_id, opened
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import BinaryIO
+    from typing import BinaryIO, ClassVar
 
     from builda.events import Emit
     from builda.fs.layer import Clamp, Fingerprint, Whiteouts

@@ -11,8 +11,9 @@ What `rootfs` and `view` return is data; `linux.mount` and the child of `run` mo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from builda.values import Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.events import Emit
     from builda.fs.layer import Clamp
