@@ -160,6 +160,18 @@ class Builder:
 
         return umount(self.context, container)
 
+    def mount_image(self, image: Image) -> Path:
+        """Mount an image read-only where every process sees it; each call needs a `umount_image`."""
+        from builda.builder.mounting import mount_image
+
+        return mount_image(self.context, image)
+
+    def umount_image(self, image: Image, *, force: bool = False) -> bool:
+        """Undo one `mount_image`, with `force` all of them; False when it was not mounted."""
+        from builda.builder.mounting import umount_image
+
+        return umount_image(self.context, image.digest, force=force)
+
     @contextmanager
     def mounted(self, container: WorkingContainer) -> Iterator[int]:
         """A directory descriptor of the root file system for the time of a `with`; it is mounted nowhere else."""

@@ -1,4 +1,4 @@
-"""`mount` and `umount`, and mounts for the time of a `with` block: of a working container or an image."""
+"""`mount` and `umount` of working containers and images, and mounts of both for the time of a `with` block."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from builda.builder.working_tree import occupied, rootfs
 from builda.linux import private
 from builda.linux.mount import attach, detach, is_mounted, mounted
+from builda.store.imagemounts import ImageMount
 from builda.values import replace
 
 TYPE_CHECKING = False
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from builda.builder.context import Context
     from builda.linux.mount import Mount
+    from builda.oci.digest import Digest
     from builda.store.store import Image, WorkingContainer
 
 
@@ -94,6 +96,61 @@ def umount(ctx: Context, container: WorkingContainer) -> bool:
             os.rmdir(current.mount_point)
         _note(ctx, current, None)
         return was_mounted
+
+
+def mount_image(ctx: Context, image: Image) -> Path:
+    """Mount an image read-only at a path of its own, until it is unmounted as often as it was mounted.
+
+    Where nothing can be mounted it is the path of a copy, and what is written there changes no image.
+    """
+    store = ctx.store
+    store.lease()
+    if store.snapshots.driver.copies:
+        base, tree = store.prepare_for(image, ctx.emit)
+    else:
+        base, tree = store.unpack(image, ctx.emit), None
+    with store.image_mounts.locked():
+        found = store.image_mounts.find(image.digest)
+        if found is not None:
+            if tree is not None:
+                store.remove_snapshot(tree)
+            store.image_mounts.write(found._replace(times=found.times + 1), is_mounted=bool(found.namespace))
+            return Path(found.place)
+        return _mounted_now(ctx, ImageMount(image.digest, store.image_mounts.place(image.digest), base, tree))
+
+
+def _mounted_now(ctx: Context, mount: ImageMount) -> Path:
+    store = ctx.store
+    mounts = store.view(mount.base) if mount.tree is None else store.rootfs(mount.tree)
+    if not store.can_mount:
+        (tree,) = mounts
+        store.image_mounts.write(mount._replace(place=tree.source), is_mounted=False)
+        return Path(tree.source)
+    if mount.tree is not None:
+        mounts = tuple(one._replace(options=(*one.options, "ro")) for one in mounts)
+    store.image_mounts.write(mount, is_mounted=True)
+    store.layout.volatile("mounts")
+    private.make(mount.place)
+    attach(mounts, mount.place)
+    return Path(mount.place)
+
+
+def umount_image(ctx: Context, digest: Digest, *, force: bool = False) -> bool:
+    """Undo one `mount_image` of the image with this manifest, with `force` all; whether it was mounted."""
+    mounts = ctx.store.image_mounts
+    with mounts.locked():
+        found = mounts.find(digest)
+        if found is None:
+            return False
+        if found.times > 1 and not force:
+            mounts.write(found._replace(times=found.times - 1), is_mounted=bool(found.namespace))
+            return True
+        if found.namespace:
+            detach(found.place)
+        mounts.remove(found)
+    if found.tree is not None:
+        ctx.store.remove_snapshot(found.tree)
+    return True
 
 
 def _note(ctx: Context, container: WorkingContainer, place: str | None) -> None:

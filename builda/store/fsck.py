@@ -98,10 +98,12 @@ def _dangling(store: Parts) -> list[str]:
 
 
 def _damaged_records(store: Parts) -> set[str]:
-    """The records of images, names, containers, snapshots and origins that cannot be read."""
+    """The records of images, names, containers, mounts, snapshots and origins that cannot be read."""
     for _ in store.images.iter():  # each that cannot be read is reported to the store
         pass
     for _ in store.containers.iter():
+        pass
+    for _ in store.image_mounts.iter():
         pass
     for manifest in store.images.origins.manifests():
         store.images.origins.get(manifest)

@@ -40,10 +40,11 @@ def sweep(store: Parts) -> int:
     with layout.translated(where.root), locks.brief(where.path("locks", "gc.lock")), ExitStack() as stack:
         leases.remove_dead(where)
         _begin(where, stack)
+        store.image_mounts.sweep()
         horizon = leases.horizon(where, layout.file_clock_ns() / 1e9)
         _sweep_containers(store, horizon)
         marked = mark(store)
-        if not _unreadable(store, "containers"):  # else it is unknown which snapshots they need
+        if not (_unreadable(store, "containers") or _unreadable(store, "mounts")):  # else it is unknown what they need
             freed += _sweep_snapshots(store, marked.snapshots, horizon)
             freed += _sweep_blobs(where, marked.blobs, horizon)
         _sweep_chains(where)
@@ -72,7 +73,7 @@ def _begin(where: Layout, stack: ExitStack) -> None:
 
 
 def mark(store: Parts) -> Marked:
-    """Everything that images, remembered steps and working containers need."""
+    """Everything that images, their mounts, remembered steps and working containers need."""
     blobs: set[str] = set()
     snapshots: set[str] = set()
     chains: set[str] = set()
@@ -86,6 +87,9 @@ def mark(store: Parts) -> Marked:
         blobs.update(layer.blob.digest.encoded for layer in container.layers if layer.blob is not None)
         if container.image_digest is not None:
             _mark_manifest(store, container.image_digest, None, blobs, chains)
+    for mount in store.image_mounts.iter():
+        for snapshot in mount.snapshots:
+            _mark_lineage(store, snapshot, snapshots)
     for _, result in store.steps.iter():
         _mark_lineage(store, snapshot_of(result.content), snapshots)
         layer = blob_of(result.content)

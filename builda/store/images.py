@@ -371,18 +371,15 @@ class Images:
     def remove(self, text: str, *, force: bool, in_use: Callable[[], Mapping[str, str]]) -> Removal:
         """Take the name off, or all names when an ID is given, and delete the image when it was the last.
 
-        InUse when a working container (`in_use`: manifest digest to container name) stands on it, or when an ID has
-        several names, unless `force`.
+        InUse when something uses it (`in_use`: manifest digest to what does), or when an ID has several names, unless
+        `force`.
         """
         image = self.get(text)
         name = self._name_meant(text, image)
         going = (name,) if name is not None else image.names
         last = set(image.names) <= set(going)
         if last and not force and (user := in_use().get(str(image.digest))) is not None:
-            raise InUse(
-                f"image is used by working container {user}: {text}",
-                hint="remove the container first, or use --force",
-            )
+            raise InUse(f"image is {user}: {text}", hint="end that first, or use --force")
         if len(going) > 1 and not force:
             raise InUse(f"image has several names: {text}", hint=f"name one, or use --force: {' '.join(image.names)}")
         with self._changing(removal=True) as change:

@@ -45,7 +45,7 @@ DIRECTORIES = (
     "empty",
 )
 _NAMES = frozenset(
-    {*(name.partition("/")[0] for name in DIRECTORIES), "builda.json", "oci-layout", "index.json", "memory"}
+    {*(name.partition("/")[0] for name in DIRECTORIES), "builda.json", "oci-layout", "index.json", "memory", "mounts"}
 )
 """All that builda makes at the top of a store."""
 NAME_LIMIT = 180
@@ -66,9 +66,9 @@ class Layout(NamedTuple):
         """Where the sha256 blob of these hexadecimal digits lies."""
         return f"{self.root}/blobs/sha256/{encoded}"
 
-    def mount_point(self, container_id: str) -> str:
-        """Where `builda mount` mounts a container."""
-        return f"{self.runroot}/mounts/{container_id}"
+    def mount_point(self, name: str) -> str:
+        """Where `builda mount` mounts the container of this ID, and `builda image mount` images."""
+        return f"{self.runroot}/mounts/{name}"
 
     def volatile(self, name: str) -> str:
         """A private directory of the run root, made if missing."""

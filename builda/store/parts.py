@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from builda.store.blobs import Blobs
     from builda.store.containers import Containers
     from builda.store.drivers.protocol import Snapshots
+    from builda.store.imagemounts import ImageMounts
     from builda.store.images import Images
     from builda.store.layout import Damaged, Layout
     from builda.store.steps import Steps
@@ -31,6 +32,10 @@ class Parts(Protocol):
     @property
     def containers(self) -> Containers:
         """The working containers' records."""
+
+    @property
+    def image_mounts(self) -> ImageMounts:
+        """The mounts of images."""
 
     @property
     def steps(self) -> Steps:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from builda.fs.paths import discard
 from builda.linux.process import process_identity
 from builda.store import layout, locks
+from builda.store.imagemounts import is_of_an_image
 from builda.store.layout import Layout
 
 
@@ -44,6 +45,6 @@ def sweep_mount_points(where: Layout) -> None:
     """Remove directories that `builda mount` made for containers that are gone, unless something is mounted there."""
     parent = f"{where.runroot}/mounts"
     for name in layout.iter_names(parent):
-        if not os.path.exists(where.path("containers", name)):
+        if not is_of_an_image(name) and not os.path.exists(where.path("containers", name)):
             with suppress(OSError):
                 os.rmdir(f"{parent}/{name}")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from builda.store.drivers.lists import ListSnapshots
     from builda.store.drivers.memory import MemorySnapshots
     from builda.store.drivers.protocol import Snapshots
+    from builda.store.imagemounts import ImageMounts
     from builda.store.ownership import Claim
     from builda.store.steps import Steps
 
@@ -222,13 +223,25 @@ class Store:
             for container in self.containers.iter():
                 if container.image_digest == image.digest:
                     self.remove_container(container, detach=detach)
+            self._unmount(image, detach)
         removal = self.images.remove(text, force=force, in_use=self._in_use)
         if removal.deleted and sweep:
             self.sweep()
         return removal
 
     def _in_use(self) -> dict[str, str]:
-        return {str(container.image_digest): container.name for container in self.containers.iter()}
+        mounted = {str(mount.image): f"mounted at {mount.place}" for mount in self.image_mounts.iter()}
+        used = {str(one.image_digest): f"used by working container {one.name}" for one in self.containers.iter()}
+        return mounted | used
+
+    def _unmount(self, image: Image, detach: Callable[[str], None] | None) -> None:
+        """Undo and forget the mounts of an image that goes whatever uses it."""
+        with self.image_mounts.locked():
+            for mount in tuple(self.image_mounts.iter()):
+                if mount.image == image.digest:
+                    if detach is not None and mount.namespace:
+                        detach(mount.place)
+                    self.image_mounts.remove(mount)
 
     # Snapshots
 
@@ -429,6 +442,13 @@ class Store:
         self.containers.delete(container)
         self.remove_snapshot(container.snapshot)
 
+    @cached_property
+    def image_mounts(self) -> ImageMounts:
+        """The mounts of images."""
+        from builda.store.imagemounts import ImageMounts
+
+        return ImageMounts(self.layout, self.report)
+
     # Steps, cache mounts, garbage
 
     @property
@@ -509,6 +529,8 @@ class Store:
         users = [container for container in self.containers.iter() if container.image_digest == image.digest]
         if users and not force:
             raise InUse(f"image is used by working container {users[0].name}: {image.id}")
+        if any(mount.image == image.digest for mount in self.image_mounts.iter()):
+            raise InUse(f"image is mounted: {image.id}", hint="builda image umount ends that")
         for container in users:
             self.remove_container(container, detach=detach)
         names = self.images.discard(image.digest, named=named, horizon=horizon)

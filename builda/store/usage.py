@@ -31,6 +31,7 @@ class Usage(NamedTuple):
 def usage(store: Store) -> tuple[Usage, ...]:
     """One row for each type. A blob counts once, for the first type that needs it."""
     used = {container.image_digest for container in store.containers.iter()}
+    used.update(mount.image for mount in store.image_mounts.iter())
     images = tuple(store.images.iter())
     kept = _content(store, (image.digest for image in images if image.digest in used))
     named = _content(store, (image.digest for image in images)) | kept
@@ -64,6 +65,9 @@ def _trees(store: Store) -> Usage:
         active.add(container.snapshot)
         with suppress(NotFound, Damaged):
             needed.update(store.snapshots.lineage(container.snapshot))
+    for mount in store.image_mounts.iter():
+        with suppress(NotFound, Damaged):
+            needed.update(store.snapshots.lineage(mount.tree or mount.base))
     sizes = {}
     for name in layout.iter_names(store.layout.path("snapshots")):
         if name not in active:

@@ -144,6 +144,27 @@ def test_mount_works_inside_unshare_and_says_so_outside(user: Rootless, busybox:
     assert seen.split() == ["0", "here"]
 
 
+def test_an_image_mount_inside_unshare_is_kept_from_a_prune_outside(user: Rootless, busybox: Path) -> None:
+    with_image(user, readable(busybox, user), "busybox")
+    assert "builda unshare" in user.fails("image", "mount", "busybox")
+    inner = " ".join(user.command[len(user.command) - 3 :])
+    script = f'm=$({inner} image mount busybox:busybox) && echo "$m" && read line && ls "$m/bin"'
+    command = [*user.command, "unshare", "sh", "-c", script]
+    environ = {**clean_environ(), **user.environ}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environ, stdin=pipe, stdout=pipe, text=True) as inside:
+        assert inside.stdin is not None
+        assert inside.stdout is not None
+        assert inside.stdout.readline().strip()
+        assert "image is mounted" in user.fails("rmi", "--all")
+        user("prune", "--all")
+        inside.stdin.write("\n")
+        inside.stdin.flush()
+        assert "busybox" in inside.stdout.read().split()
+    user("prune", "--all")
+    assert user("images", "--quiet") == ""
+
+
 def test_nothing_is_left_of_a_build_after_prune(user: Rootless, debian: Path) -> None:
     with_image(user, readable(debian, user), "debian")
     user("bud", "-q", "-t", "built", context(user.home / "context"))

@@ -73,6 +73,7 @@ GROUPS: Mapping[str, Members] = {
             "list": "image:listing",
             "list-tags": "image:list_tags",
             "load": "image:load",
+            "mount": "image:mount",
             "pull": "image:pull",
             "push": "image:push",
             "rm": "image:rm",
@@ -82,6 +83,7 @@ GROUPS: Mapping[str, Members] = {
             "sync": "image:sync",
             "tag": "image:tag",
             "tree": "image:tree",
+            "umount": "image:umount",
             "untag": "image:untag",
         },
     ),
@@ -128,8 +130,9 @@ def verb_named(name: str) -> Verb:
 def member_named(group: str, name: str) -> Verb:
     """The verb of a group, imported now; InvalidValue with the nearest name if there is none."""
     members = GROUPS[group].verbs
-    if name in members:
-        return _imported(members[name])
+    target = members.get(name) or members.get(ALIASES.get(name, name))
+    if target is not None:
+        return _imported(target)
     from builda.cli.core import hints
 
     near = hints.nearest(name, members)

@@ -178,7 +178,7 @@ def mount(session: Session, *, containers: tuple[str, ...], json: bool, notrunca
     inside `builda unshare` only, and ends with it.
     """
     if containers:
-        _check_can_stay(session)
+        check_can_stay(session, "mount CONTAINER")
         targets = [session.container(name) for name in containers]
         mounted = [(one.name, str(session.builder.mount(one))) for one in targets]
     else:
@@ -194,7 +194,7 @@ def mount(session: Session, *, containers: tuple[str, ...], json: bool, notrunca
         print_line(path if single else f"{name} {path}")
 
 
-def _check_can_stay(session: Session) -> None:
+def check_can_stay(session: Session, verb: str) -> None:
     """Unsupported where a mount would end with this very command."""
     if session.mode.mounts_stay:
         return
@@ -205,7 +205,7 @@ def _check_can_stay(session: Session) -> None:
 
     raise Unsupported(
         f"mode {session.mode} can show a mount only inside builda unshare",
-        hint="""as in: builda unshare sh -c 'm=$(builda mount CONTAINER) && ls "$m"'""",
+        hint=f"""as in: builda unshare sh -c 'm=$(builda {verb}) && ls "$m"'""",
     )
 
 

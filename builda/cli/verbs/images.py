@@ -254,7 +254,9 @@ def exists(session: Session, *, name: str, kind: str) -> None:
 @verb(
     argument("images", nargs=-1, complete=complete.images),
     switch("--all", "-a", "everything", help="Remove every image that no working container stands on."),
-    switch("--force", "-f", help="Remove the working containers that stand on it first, and all its names."),
+    switch(
+        "--force", "-f", help="Remove the working containers that stand on it and its mounts first, and all its names."
+    ),
     switch("--prune", "-p", help="Remove the images that have no name."),
     example="builda rmi registry.example.org/app:1",
 )
@@ -288,6 +290,7 @@ def rmi(session: Session, *, images: tuple[str, ...], everything: bool, force: b
 def _removable(store: Store, *, unnamed_only: bool, force: bool) -> Iterator[str]:
     """What `--all` and `--prune` mean; --all has an image in use by its digest, which is refused as Buildah does."""
     used = {container.image_digest for container in store.containers.iter()}
+    used.update(mount.image for mount in store.image_mounts.iter())
     for image in store.images.iter():
         if image.digest in used and not force:
             if not unnamed_only:
@@ -301,6 +304,8 @@ def _remove_containers(session: Session, name: str) -> None:
     for container in session.store.containers.iter():
         if container.image_digest == digest:
             session.builder.remove(container)
+    if any(mount.image == digest for mount in session.store.image_mounts.seen()):
+        session.builder.umount_image(session.store.image(name), force=True)
 
 
 def print_removal(untagged: Iterable[str], deleted: Iterable[str]) -> None:
