@@ -18,6 +18,7 @@ from tests.conftest import Builda
 from tests.support import needs
 from tests.support.pods import VOLUME, in_pod
 from tests.support.registry import PASSWORD, USER, registry
+from tests.support.rootless import interpreter
 
 pytestmark = [
     pytest.mark.root,
@@ -332,19 +333,20 @@ builda config --cmd bash $c
 builda commit -q --rm $c again >&2
 for image in built again; do builda inspect --type image --format '{{.FromImageDigest}}' $image; echo; done
 builda push -q again oci-archive:$TMP/pushed.tar >&2
+PYTHON /app/tests/support/listed.py $TMP/pushed.tar
 grep -El '"driver": "(overlay|plain|memory)"' $BUILDA_ROOT/snapshots/*/info.json >&2 || echo nothing was unpacked >&2
 builda prune -af >&2
-"""
+""".replace("PYTHON", interpreter()[0])
 
 
 @pytest.fixture(scope="module")
 def composed_by_root(tmp_path_factory: pytest.TempPathFactory, given: Path) -> list[str]:
-    """The digests of the images that a script without commands makes as root, in trees."""
+    """The digests of the images that a script without commands makes as root in trees, and what the layers hold."""
     trees = {**TMP, "BUILDA_STORAGE_DRIVER": "overlay"}
     done = in_pod("privileged-root", WITHOUT_RUN.replace("REFUSING", ""), given=given, environ=trees)
     assert done.returncode == 0, done.stderr
     assert "nothing was unpacked" not in done.stderr
-    return done.stdout.split()
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -360,7 +362,7 @@ def test_a_pod_unpacks_nothing_for_a_build_without_commands(
     done = in_pod(profile, WITHOUT_RUN.replace("REFUSING", ""), given=given, environ=TMP)
     assert done.returncode == 0, done.stderr
     assert "nothing was unpacked" in done.stderr
-    assert done.stdout.split() == composed_by_root
+    assert done.stdout.splitlines() == composed_by_root
 
 
 @pytest.mark.parametrize("profile", REFUSED)
@@ -371,7 +373,7 @@ def test_a_pod_that_runs_nothing_builds_without_commands_what_root_builds(
     assert done.returncode == 0, done.stderr
     assert "/given/Containerfile:4: no command can be run here: " in done.stderr
     assert REFUSED[profile][1] in done.stderr
-    assert done.stdout.split() == composed_by_root
+    assert done.stdout.splitlines() == composed_by_root
 
 
 def test_newuidmap_without_file_capabilities_is_explained(given: Path) -> None:
