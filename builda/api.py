@@ -201,7 +201,7 @@ def builder_over(
             runtime_flags=options.runtime_flags,
         )
 
-    remote = Registries(emit=emit, environ=environ, files=files, uid=uid)
+    remote = Registries(emit=emit, environ=environ, files=files, uid=uid, tracing=tracing)
     try:
         with Builder(
             store,
@@ -225,8 +225,17 @@ class Registries:
     Clients and the policy are made when first needed.
     """
 
-    def __init__(self, *, emit: Emit, environ: Mapping[str, str], files: NamedFiles, uid: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        emit: Emit,
+        environ: Mapping[str, str],
+        files: NamedFiles,
+        uid: int | None = None,
+        tracing: bool = False,
+    ) -> None:
         self._emit = emit
+        self._tracing = tracing
         self._environ = environ
         self._files = files
         self._uid = uid
@@ -317,7 +326,7 @@ class Registries:
             short_name_aliases=_path(self._files.aliases),
         )
         environ = {**said.env, **self._environ}
-        return RegistryClient(options, self._emit, environ=environ, uid=self._uid)
+        return RegistryClient(options, self._emit, environ=environ, uid=self._uid, tracing=self._tracing)
 
 
 def _configured_environ(places: Places) -> Mapping[str, str]:

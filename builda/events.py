@@ -145,7 +145,7 @@ class Warned:
     note: bool = False
 
 
-Subject: TypeAlias = "Literal['mode', 'store', 'name', 'image', 'cache', 'run']"
+Subject: TypeAlias = "Literal['mode', 'store', 'name', 'image', 'cache', 'run', 'request']"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,20 +10,22 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from builda.errors import RegistryError
 from builda.registry.credentials import Credentials
-from builda.registry.failures import login_hint, other_login_hint, shown
+from builda.registry.failures import login_hint, other_login_hint
 from builda.registry.http import Http, Request, Trust, refused
+from builda.registry.url import origin, shown
+from builda.values import NamedTuple
 
 _TOKEN_LIMIT = 1 << 20
 _DEFAULT_LIFE = 60.0  # seconds, where the server does not say (distribution's token specification)
 _MARGIN = 10.0  # a token this close to its end is not used any more
-_TOKEN = re.compile(r"[\x21-\x7e]+")
-_SCHEME = re.compile(r"\s*,?\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?:\s+|$)")
-_PARAMETER = re.compile(r'\s*,?\s*([A-Za-z0-9_.-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
+# re compiles these when they are first used: most pushes to registries here meet no challenge.
+_TOKEN = r"[\x21-\x7e]+"
+_SCHEME = r"\s*,?\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?:\s+|$)"
+_PARAMETER = r'\s*,?\s*([A-Za-z0-9_.-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))'
 
 
 class Challenge(NamedTuple):
@@ -48,9 +50,9 @@ def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
     found = []
     for text in headers:
         position = 0
-        while match := _SCHEME.match(text, position):
+        while match := re.compile(_SCHEME).match(text, position):
             position, parameters = match.end(), {}
-            while parameter := _PARAMETER.match(text, position):
+            while parameter := re.compile(_PARAMETER).match(text, position):
                 quoted, plain = parameter.group(2), parameter.group(3)
                 value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
                 parameters[parameter.group(1).lower()] = value
@@ -120,9 +122,11 @@ class Authenticator:
         realm = challenge.parameters.get("realm", "")
         if challenge.scheme != "bearer":
             return
-        if urlsplit(realm).scheme not in ("http", "https"):
-            raise RegistryError(f"{self._host} names a token server that is no URL: {realm[:200]!r}")
-        if base.startswith("https:") and not realm.startswith("https:") and self._trust(self._host).verify:
+        try:
+            scheme = origin(realm).scheme
+        except RegistryError as error:
+            raise RegistryError(f"{self._host} names a token server that cannot be asked: {error}") from error
+        if base.startswith("https:") and scheme != "https" and self._trust(self._host).verify:
             raise RegistryError(
                 f"{self._host} wants credentials sent over plain HTTP: {shown(realm)}",
                 hint="--tls-verify=false allows it",
@@ -180,7 +184,7 @@ class Authenticator:
             life = value.get("expires_in") or _DEFAULT_LIFE
         except (ValueError, AttributeError, RecursionError):
             text, life = None, _DEFAULT_LIFE
-        if not isinstance(text, str) or not _TOKEN.fullmatch(text):
+        if not isinstance(text, str) or not re.fullmatch(_TOKEN, text):
             raise RegistryError(f"token server of {self._host} gave no token")
         seconds = float(life) if isinstance(life, int | float) else _DEFAULT_LIFE
         return Token(text, start + max(seconds, _DEFAULT_LIFE))

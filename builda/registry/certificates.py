@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builda.errors import InvalidValue, NotFound
 from builda.inputfile import read_input
 from builda.places import Places
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     import ssl

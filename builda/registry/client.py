@@ -61,6 +61,7 @@ class RegistryClient:
         uid: int | None = None,
         system: Path = Path("/"),
         sleep: Callable[[float], None] = time.sleep,
+        tracing: bool = False,
     ) -> None:
         self._options = options or RegistryOptions()
         self._emit = emit
@@ -73,6 +74,7 @@ class RegistryClient:
             retry_delay=self._options.retry_delay,
             emit=emit,
             sleep=sleep,
+            tracing=tracing,
         )
         self._lock = threading.Lock()
         self._endpoints: dict[tuple[str, bool], Endpoint] = {}

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from builda.errors import InvalidValue, NotFound, RegistryError
 from builda.events import Emit, Warned, ignore
 from builda.inputfile import read_input
 from builda.places import Places
+from builda.values import NamedTuple
 
 TOKEN_USER = "<token>"
 """The user name with which credential helpers mark an identity token."""

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from builda.errors import RegistryError
+from builda.registry.message import CutShort, NoAnswer, NotHttp
 from builda.registry.pace import TooSlow
+from builda.registry.url import origin, shown
 
 if TYPE_CHECKING:
-    from urllib3.exceptions import HTTPError
+    from builda.registry.connections import ThroughProxy
 
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
@@ -57,20 +59,6 @@ def other_login_hint(host: str) -> str:
     return f"user name or password is wrong for {host}: `builda login {host}` or --creds says others"
 
 
-def shown(url: str) -> str:
-    """`url` without user, password and query, any of which may be a secret."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}" + ("?…" if parts.query else "")
-
-
-def address(url: str) -> str:
-    """`host:port` of a URL, which is what a firewall or a name server has to do with."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{host}:{parts.port or {'https': 443}.get(parts.scheme, 80)}"
-
-
 def refusal(status: int, body: bytes, *, what: str, host: str | None, logged_in: bool = False) -> RegistryError:
     """The error that an answer of 400 or more means; `what` says what was tried, `host` where one can log in.
 
@@ -106,40 +94,48 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-def connection_failure(error: HTTPError, url: str) -> Transient | RegistryError:
-    """What went wrong between here and the server, named plainly with host and port."""
-    import http.client
+def unreachable(error: OSError, url: str) -> Transient | RegistryError:
+    """The error that `error` means if no connection to the server of `url` could be made."""
+    import socket
 
-    from urllib3 import exceptions
+    from builda.registry.connections import ThroughProxy
 
-    where = address(url)
+    where = origin(url).address
+    if isinstance(error, ThroughProxy):
+        return _proxy_failure(error, where)
+    if _is_tls(error):
+        return _tls_failure(error, where)
+    if isinstance(error, socket.gaierror):
+        return _name_failure(error, url)
+    if isinstance(error, TimeoutError):
+        return Transient(RegistryError(f"no connection in time: {where}"))
+    words = _words(error)
+    hint = f"nothing listens at {where}; is the address right, and the server running?"
+    refused = isinstance(error, ConnectionRefusedError)
+    return Transient(RegistryError(f"cannot connect ({words}): {where}", hint=hint if refused else None))
+
+
+def broken(error: OSError, url: str) -> Transient | RegistryError:
+    """The error that `error` means if it ended a request to `url`, or its answer, on the way."""
+    where = origin(url).address
+    if _is_tls(error):
+        return _tls_failure(error, where)
     match error:
-        case exceptions.ProxyError():
-            inner = error.original_error
-            return Transient(RegistryError(f"cannot reach {where} through the proxy: {_words(inner)}"))
-        case exceptions.SSLError():
-            return _tls_failure(error, where)
-        case exceptions.NameResolutionError():
-            return _name_failure(error, where, url)
-        case exceptions.NewConnectionError():
-            words = _words(error)
-            hint = f"nothing listens at {where}; is the address right, and the server running?"
-            refused = words == _ERRNO_WORDS[errno.ECONNREFUSED]
-            return Transient(RegistryError(f"cannot connect ({words}): {where}", hint=hint if refused else None))
-        case exceptions.ConnectTimeoutError():
-            return Transient(RegistryError(f"no connection in time: {where}"))
-        case exceptions.ReadTimeoutError() if slow := next((e for e in _chain(error) if isinstance(e, TooSlow)), None):
-            return Transient(RegistryError(f"server sends too slowly, {slow}: {where}"))
-        case exceptions.ReadTimeoutError():
+        case TooSlow():
+            return Transient(RegistryError(f"server sends too slowly, {error}: {where}"))
+        case TimeoutError():
             return Transient(RegistryError(f"no answer in time: {where}"))
-        case exceptions.ProtocolError() if any(isinstance(e, http.client.IncompleteRead) for e in _chain(error)):
+        case NotHttp():
+            return Transient(RegistryError(f"the server's answer is not HTTP ({_printable(str(error))}): {where}"))
+        case CutShort():
             return Transient(RegistryError(f"connection broke before the end of the content: {shown(url)}"))
-        case exceptions.ProtocolError():
-            return Transient(RegistryError(f"connection broke ({_words(error)}): {where}"))
-        case exceptions.LocationValueError():
-            return RegistryError(f"not a URL: {shown(url)}")
         case _:
-            return RegistryError(f"request failed ({_words(error)}): {where}")
+            return Transient(RegistryError(f"connection broke ({_words(error)}): {where}"))
+
+
+def was_idle_too_long(error: OSError) -> bool:
+    """Whether the server may have ended an idle connection just before it was used again."""
+    return isinstance(error, NoAnswer | ConnectionResetError | BrokenPipeError)
 
 
 def _diagnosis(body: bytes) -> tuple[str | None, str | None]:
@@ -166,57 +162,58 @@ def _reason(status: int) -> str:
         return "unknown status"
 
 
-def _tls_failure(error: Exception, where: str) -> Transient | RegistryError:
-    import ssl  # lazily, as urllib3: names are resolved without any connection
+def _proxy_failure(error: ThroughProxy, where: str) -> Transient | RegistryError:
+    what = f"cannot reach {where} through the proxy"
+    if error.status is None:
+        return Transient(RegistryError(f"{what}: {_words(error.__cause__ or error)}"))
+    result = RegistryError(f"{what}: {error.status} {_reason(error.status)}", status=error.status)
+    if error.status == 407:
+        result.hint = "write user and password into its URL (HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT)"
+    return result if 400 <= error.status < 500 and error.status not in PASSING else Transient(result)
 
-    inner = next((e for e in _chain(error) if isinstance(e, ssl.SSLError)), None)
-    if isinstance(inner, ssl.SSLCertVerificationError):
+
+def _is_tls(error: BaseException) -> bool:
+    ssl = sys.modules.get("ssl")  # as nothing else can have raised its errors
+    return ssl is not None and isinstance(error, ssl.SSLError)
+
+
+def _tls_failure(error: Exception, where: str) -> Transient | RegistryError:
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
         return RegistryError(
-            f"certificate is not trusted ({inner.verify_message}): {where}",
+            f"certificate is not trusted ({error.verify_message}): {where}",
             hint="name a directory that holds the authority's certificate (*.crt) with --cert-dir, put it into "
             f"/etc/containers/certs.d/{where}, or use --tls-verify=false",
         )
-    if inner is not None and inner.reason in _NOT_TLS:
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    if reason in _NOT_TLS:
         return RegistryError(
             f"server gave HTTP response to HTTPS client: {where}",
             hint="use --tls-verify=false, or insecure = true for it in registries.conf",
         )
-    if inner is not None and inner.reason and "ALERT" in inner.reason:
+    if reason and "ALERT" in reason:
         return RegistryError(
-            f"server refused the TLS connection ({inner.reason.replace('_', ' ').lower()}): {where}",
+            f"server refused the TLS connection ({reason.replace('_', ' ').lower()}): {where}",
             hint="it may want a client certificate: NAME.cert and NAME.key in --cert-dir",
         )
     return Transient(RegistryError(f"TLS connection failed ({_words(error)}): {where}"))
 
 
-def _name_failure(error: Exception, where: str, url: str) -> Transient | RegistryError:
+def _name_failure(error: OSError, url: str) -> Transient | RegistryError:
     import socket
 
-    inner = next((e for e in _chain(error) if isinstance(e, socket.gaierror)), None)
     result = RegistryError(
-        f"cannot resolve host name: {urlsplit(url).hostname}",
+        f"cannot resolve host name: {origin(url).host}",
         hint="check the registry's name, and name resolution on this machine (/etc/resolv.conf)",
     )
-    passing = inner is not None and inner.errno == socket.EAI_AGAIN
-    return Transient(result) if passing else result
+    return Transient(result) if error.errno == socket.EAI_AGAIN else result
 
 
 def _words(error: BaseException) -> str:
-    for inner in _chain(error):
-        if isinstance(inner, OSError) and inner.errno in _ERRNO_WORDS:
-            return _ERRNO_WORDS[inner.errno]
-    for inner in _chain(error):
-        if isinstance(inner, TimeoutError):
-            return "timed out"
-    innermost = list(_chain(error))[-1]
-    return _printable(str(innermost)) or type(innermost).__name__
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """`error` and what caused it, outermost first; urllib3 keeps causes in `__cause__`, `__context__` or `args`."""
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        nested = next((a for a in error.args if isinstance(a, BaseException)), None)
-        error = nested or error.__cause__ or error.__context__
-    return found
+    if isinstance(error, OSError) and error.errno in _ERRNO_WORDS:
+        return _ERRNO_WORDS[error.errno]
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return _printable(text) or type(error).__name__

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from builda.errors import InvalidValue, RegistryError
 from builda.registry.blob import ResumingReader
-from builda.registry.failures import shown
 from builda.registry.http import Http, Reply, Request, Trust, refused
+from builda.registry.url import shown
 
 
 class Response:

@@ -1,7 +1,6 @@
-"""HTTP: connections, TLS, redirects and retries. The only sockets in builda are opened here.
+"""HTTP: requests with redirects and retries. Connections and their sockets are in `builda.registry.connections`.
 
-One `Http` serves one command and all its threads. urllib3 is imported on the first request: it takes longer to load
-than most verbs take to run.
+One `Http` serves one command and all its threads.
 """
 
 from __future__ import annotations
@@ -10,21 +9,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar, cast
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from builda.errors import CorruptContent, RegistryError
-from builda.events import Emit, Warned, ignore
+from builda.events import Decided, Emit, Warned, ignore
 from builda.oci.digest import Readable
 from builda.registry import failures
-from builda.registry.certificates import Tls, context_for
+from builda.registry.certificates import Tls
 from builda.registry.failures import Transient
-from builda.registry.pace import Pace, keep_pace
+from builda.registry.pace import Pace
 from builda.registry.proxies import proxy_for
+from builda.registry.url import joined, netloc, origin, same_origin, shown, target
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
-    from urllib3 import HTTPResponse, PoolManager
-    from urllib3.exceptions import HTTPError
+    from builda.registry.connections import Connection, Connections, Route
+    from builda.registry.message import Answer
 
 T = TypeVar("T")
 Trust: TypeAlias = Callable[[str], Tls]
@@ -37,7 +37,6 @@ REDIRECT_LIMIT = 10
 PATIENCE = 300.0
 """The longest Retry-After that is waited for, in seconds."""
 
-_CONNECT_TIMEOUT = 20.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SMALL = 64 << 10
 
@@ -61,11 +60,14 @@ class Body:
     """Exactly `length` bytes of a stream, to be sent once; `progress` hears how many went, as they go."""
 
     def __init__(self, source: Readable, length: int, progress: Callable[[int], None]) -> None:
-        self.length = length
+        self._length = length
         self.failure: Exception | None = None
         self._source = source
         self._remaining = length
         self._progress = progress
+
+    def __len__(self) -> int:
+        return self._length
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes; CorruptContent when the stream ends early."""
@@ -79,7 +81,7 @@ class Body:
                     f"content ends {self._remaining} bytes before the size that its descriptor promises"
                 )
         except Exception as error:
-            self.failure = error  # urllib3 would call it a broken connection
+            self.failure = error  # which is not the connection's
             raise
         self._remaining -= len(data)
         self._progress(len(data))
@@ -89,13 +91,14 @@ class Body:
 class Reply:
     """An answer whose content is read as it arrives. Close it, or leave its `with` block, in any case."""
 
-    def __init__(self, response: HTTPResponse, request: Request) -> None:
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+    def __init__(self, answer: Answer, request: Request, give_back: Callable[[bool], None]) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
         self.url = request.url
         self.had_password = (request.authorization or "").startswith("Basic ")
         """Whether a user name and a password were sent."""
-        self._response = response
+        self._answer = answer
+        self._give_back: Callable[[bool], None] | None = give_back
 
     def __enter__(self) -> Reply:
         return self
@@ -111,16 +114,19 @@ class Reply:
 
     def all(self, name: str) -> tuple[str, ...]:
         """Every value of a header that may be repeated."""
-        return tuple(self._response.headers.getlist(name))
+        return self.headers.all(name)
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, b"" at the end; Transient when the connection breaks."""
-        from urllib3.exceptions import HTTPError
-
+        if size < 0:
+            return b"".join(iter(lambda: self.read(PIECE), b""))
         try:
-            return self._response.read(size if size >= 0 else None, decode_content=False) or b""
-        except HTTPError as error:
-            raise failures.connection_failure(error, self.url) from error
+            return self._answer.read(size)
+        except BaseException as error:
+            self._answer.keeps = False
+            if isinstance(error, OSError):
+                raise failures.broken(error, self.url) from error
+            raise
 
     def data(self, limit: int, what: str) -> bytes:
         """The whole content; RegistryError when it has more than `limit` bytes. Of a refusal, the beginning."""
@@ -143,12 +149,13 @@ class Reply:
 
     def close(self) -> None:
         """The connection serves the next request when all, or nearly all, was read; else it is closed."""
-        remaining = self._response.length_remaining
-        if remaining is not None and remaining <= _SMALL:
+        if self._give_back is None:
+            return
+        give_back, self._give_back = self._give_back, None
+        left = self._answer.left
+        if self._answer.keeps and left is not None and 0 < left <= _SMALL:
             self.excerpt()
-        if not self._response.closed:
-            self._response.close()
-        self._response.release_conn()
+        give_back(self._answer.keeps and self._answer.left == 0)
 
 
 class Http:
@@ -164,8 +171,10 @@ class Http:
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
         pace: Pace = Pace(),  # noqa: B008  # an immutable value
+        tracing: bool = False,
     ) -> None:
         self.emit = emit
+        self._tracing = tracing
         self._pace = pace
         self._environ = environ
         self._retry = retry
@@ -173,15 +182,14 @@ class Http:
         self._sleep = sleep
         self._now = now
         self._lock = threading.Lock()
-        self._pools: dict[tuple[Tls | None, str | None], PoolManager] = {}
+        self._made: Connections | None = None
 
     def close(self) -> None:
         """No connection stays open."""
         with self._lock:
-            pools = list(self._pools.values())
-            self._pools.clear()
-        for pool in pools:
-            pool.clear()
+            made, self._made = self._made, None
+        if made is not None:
+            made.close()
 
     def retrying(self, action: Callable[[int], T]) -> T:
         """What `action` returns, which is given the attempt's number and tried again after each Transient failure."""
@@ -222,12 +230,16 @@ class Http:
             if reply.status in failures.PASSING:
                 with reply:
                     raise self._passing(reply, request)
-            target = _redirected(request, reply)
-            if target is None:
+            try:
+                redirected = _redirected(request, reply)
+            except BaseException:
+                reply.close()
+                raise
+            if redirected is None:
                 return reply
             reply.close()
-            request = target
-        raise RegistryError(f"{request.what}: more than {REDIRECT_LIMIT} redirects: {failures.shown(request.url)}")
+            request = redirected
+        raise RegistryError(f"{request.what}: more than {REDIRECT_LIMIT} redirects: {shown(request.url)}")
 
     def _passing(self, reply: Reply, request: Request) -> Transient:
         error = refused(reply, reply.excerpt(), request)
@@ -244,61 +256,86 @@ class Http:
         return first * 2.0**attempt * random.uniform(0.8, 1.2)  # so that parallel jobs do not come back together
 
     def _send(self, request: Request) -> Reply:
-        from urllib3 import Timeout
-        from urllib3.exceptions import HTTPError
+        route = self._route(request)
+        connections = self._connections()
+        connection, answer = self._answered(connections, route, request)
 
-        body = request.body
-        headers = {"User-Agent": "builda", "Accept-Encoding": "identity", **request.headers}
+        def give_back(usable: bool) -> None:
+            if usable:
+                connections.give(route, connection)
+            else:
+                connection.close()
+
+        return Reply(answer, request, give_back)
+
+    def _answered(self, connections: Connections, route: Route, request: Request) -> tuple[Connection, Answer]:
+        """The answer, and the connection it comes over: another one if an idle one had just been ended."""
+        while True:
+            connection = self._taken(connections, route, request)
+            can_be_stale = not connection.is_new and not isinstance(request.body, Body)
+            try:
+                return connection, self._exchange(connection, route, request)
+            except BaseException as error:
+                connection.close()
+                if isinstance(request.body, Body) and request.body.failure is not None:
+                    raise request.body.failure from None
+                if not isinstance(error, OSError):
+                    raise
+                if not (can_be_stale and failures.was_idle_too_long(error)):
+                    raise failures.broken(error, request.url) from error
+
+    def _exchange(self, connection: Connection, route: Route, request: Request) -> Answer:
+        from builda.registry.message import request_head
+
+        path = target(request.url)
+        headers = self._headers(route, request)
+        place = f"http://{headers['Host']}{path}" if route.is_forwarded else path
+        head = request_head(request.method, place, headers)
+        answer = connection.exchange(request.method, head, request.body, timeout=request.timeout)
+        if self._tracing:
+            what = f'{route.origin.address} "{request.method} {path.partition("?")[0]} HTTP/1.1" {answer.status}'
+            self.emit(Decided(subject="request", message=what))
+        return answer
+
+    def _headers(self, route: Route, request: Request) -> dict[str, str]:
+        headers = {"Host": route.origin.host_header, "User-Agent": "builda", "Accept-Encoding": "identity"}
+        if route.is_forwarded and route.proxy is not None:
+            from builda.registry.connections import proxy_authorization
+
+            headers |= proxy_authorization(route.proxy)
+        headers |= request.headers
         if request.authorization is not None:
             headers["Authorization"] = request.authorization
-        if isinstance(body, Body):
-            headers["Content-Length"] = str(body.length)
-        try:
-            response = self._pool(request).urlopen(
-                request.method,
-                request.url,
-                body=body,
-                headers=headers,
-                timeout=Timeout(connect=_CONNECT_TIMEOUT, read=request.timeout),
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        except HTTPError as error:
-            raise _failure(error, request) from error
-        return Reply(cast("HTTPResponse", response), request)
+        if request.body is not None:
+            headers["Content-Length"] = str(len(request.body))
+        return headers
 
-    def _pool(self, request: Request) -> PoolManager:
-        parts = urlsplit(request.url)
-        tls = request.trust(parts.netloc.rpartition("@")[2]) if parts.scheme == "https" else None
-        key = tls, proxy_for(request.url, self._environ)
+    def _taken(self, connections: Connections, route: Route, request: Request) -> Connection:
+        try:
+            return connections.take(route)
+        except OSError as error:
+            raise failures.unreachable(error, request.url) from error
+
+    def _route(self, request: Request) -> Route:
+        from builda.registry.connections import Route
+
+        where = origin(request.url)
+        tls = request.trust(netloc(request.url)) if where.scheme == "https" else None
+        return Route(where, tls, proxy_for(request.url, self._environ))
+
+    def _connections(self) -> Connections:
+        from builda.registry.connections import Connections
+
         with self._lock:
-            if key not in self._pools:
-                self._pools[key] = _new_pool(*key)
-                keep_pace(self._pools[key], self._pace)
-            return self._pools[key]
+            if self._made is None:
+                self._made = Connections(self._pace)
+            return self._made
 
 
 def refused(reply: Reply, data: bytes, request: Request) -> RegistryError:
     """The error that an answer of 400 or more to `request` means."""
-    host = urlsplit(request.url).netloc.rpartition("@")[2] if request.login else None
+    host = netloc(request.url) if request.login else None
     return failures.refusal(reply.status, data, what=request.what, host=host, logged_in=reply.had_password)
-
-
-def same_origin(one: str, other: str) -> bool:
-    """Whether two URLs have the same scheme, host and port: what may be told to one may be told to the other."""
-    return _origin(one) == _origin(other)
-
-
-def _origin(url: str) -> tuple[str, str]:
-    return urlsplit(url).scheme, failures.address(url)
-
-
-def _failure(error: HTTPError, request: Request) -> Exception:
-    if isinstance(request.body, Body) and request.body.failure is not None:
-        return request.body.failure
-    return failures.connection_failure(error, request.url)
 
 
 def _redirected(request: Request, reply: Reply) -> Request | None:
@@ -308,12 +345,12 @@ def _redirected(request: Request, reply: Reply) -> Request | None:
         return None
     if request.method not in ("GET", "HEAD") and (reply.status not in (307, 308) or isinstance(request.body, Body)):
         return None
-    url = urljoin(request.url, location)
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise RegistryError(f"{request.what}: redirected to something other than HTTP: {failures.shown(url)}")
+    url = joined(request.url, location)
+    if not url.startswith(("http://", "https://")):
+        raise RegistryError(f"{request.what}: redirected to something other than HTTP: {shown(url)}")
     if request.url.startswith("https:") and url.startswith("http:") and not _allows_downgrade(request):
         raise RegistryError(
-            f"{request.what}: redirected from HTTPS to plain HTTP: {failures.shown(url)}",
+            f"{request.what}: redirected from HTTPS to plain HTTP: {shown(url)}",
             hint="--tls-verify=false allows it",
         )
     authorization = request.authorization if same_origin(request.url, url) else None
@@ -321,49 +358,4 @@ def _redirected(request: Request, reply: Reply) -> Request | None:
 
 
 def _allows_downgrade(request: Request) -> bool:
-    return request.may_downgrade or not request.trust(urlsplit(request.url).netloc).verify
-
-
-def _new_pool(tls: Tls | None, proxy: str | None) -> PoolManager:
-    import urllib3
-
-    context = context_for(tls) if tls is not None else None
-    if proxy is None:
-        pool = urllib3.PoolManager(num_pools=16, maxsize=8, blocksize=PIECE, ssl_context=context)
-    else:
-        pool = _proxy_pool(proxy, context)
-    if tls is not None and not tls.verify:
-        pool.pool_classes_by_scheme = {**pool.pool_classes_by_scheme, "https": _unverified_pool_class()}
-    return pool
-
-
-def _proxy_pool(proxy: str, context: object) -> PoolManager:
-    from urllib.parse import unquote
-
-    import urllib3
-
-    parts = urlsplit(proxy)
-    headers = None
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers = urllib3.make_headers(proxy_basic_auth=pair)
-    url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return urllib3.ProxyManager(
-        url, num_pools=16, maxsize=8, proxy_headers=headers, blocksize=PIECE, ssl_context=context
-    )
-
-
-def _unverified_pool_class() -> type:
-    """Pools whose connections count as verified: the user asked for none of it, and urllib3 would warn each time."""
-    from urllib3.connection import HTTPSConnection
-    from urllib3.connectionpool import HTTPSConnectionPool
-
-    class Unverified(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            self.is_verified = True
-
-    class UnverifiedPool(HTTPSConnectionPool):
-        ConnectionCls = Unverified
-
-    return UnverifiedPool
+    return request.may_downgrade or not request.trust(netloc(request.url)).verify

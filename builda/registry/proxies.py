@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from builda.errors import InvalidValue
+from builda.registry.url import origin
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
     """The proxy's URL, None for a direct connection; loopback addresses are always reached directly."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    proxy = _setting(f"{parts.scheme}_proxy", environ)
-    if not proxy or _is_loopback(host) or _excluded(host, port, _setting("no_proxy", environ)):
+    where = origin(url)
+    proxy = _setting(f"{where.scheme}_proxy", environ)
+    if not proxy or where.is_loopback or _excluded(where.host, where.port, _setting("no_proxy", environ)):
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
@@ -25,10 +24,6 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
 
 def _setting(name: str, environ: Mapping[str, str]) -> str:
     return environ.get(name.upper()) or environ.get(name) or ""
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _excluded(host: str, port: int, setting: str) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError, Unsupported
 from builda.inputfile import read_input
 from builda.oci.reference import DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ShortReference, parse_short
 from builda.places import Places
-from builda.values import dataclass, field, replace
+from builda.values import NamedTuple, dataclass, field, replace
 
 PullFrom: TypeAlias = Literal["all", "digest-only", "tag-only"]
 

@@ -6,8 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from builda.errors import BuildaError, CorruptContent, InvalidValue, RegistryError
 from builda.oci import mediatype
@@ -19,7 +18,9 @@ from builda.registry.auth import Authenticator
 from builda.registry.blob import ResumingReader
 from builda.registry.credentials import Credentials
 from builda.registry.failures import Transient
-from builda.registry.http import Body, Http, Reply, Request, Trust, refused, same_origin
+from builda.registry.http import Body, Http, Reply, Request, Trust, refused
+from builda.registry.url import joined, netloc, origin, same_origin, shown
+from builda.values import NamedTuple
 
 ACCEPT = ", ".join(
     (
@@ -59,20 +60,40 @@ class Endpoint:
             return self._base
 
     def _found(self, host: str) -> str:
+        """The scheme that the server speaks. On this machine HTTP comes first, where nobody could listen to it."""
+        secure, plain = f"https://{host}", f"http://{host}"
+        if origin(plain).is_loopback:
+            return self._plain_first(plain, secure)
         try:
-            return self._answering(f"https://{host}")
+            return self._answering(secure)
         except (Transient, RegistryError) as first:
             try:
-                return self._answering(f"http://{host}")
+                return self._answering(plain)
             except RegistryError:  # it does speak TLS, only not with us
                 raise first from None
+
+    def _plain_first(self, plain: str, secure: str) -> str:
+        first: Transient | RegistryError
+        try:
+            return self._answering(plain)
+        except RegistryError as error:
+            first = error
+        except Transient as failure:
+            if failure.error.status is not None:  # it does speak HTTP, and is busy
+                raise
+            first = failure
+        try:
+            return self._answering(secure)
+        except Transient:
+            raise first from None
 
     def _answering(self, base: str) -> str:
         request = Request("GET", f"{base}/v2/", self.trust, f"cannot reach the registry {self.host}")
         with self._http.open(request) as reply:
             if reply.status == 400:  # a TLS server's answer to plain HTTP
                 raise refused(reply, reply.excerpt(), request)
-        return base
+            secure = base.replace("http:", "https:", 1)
+            return secure if reply.url == f"{secure}/v2/" else base
 
 
 class Repository:
@@ -277,14 +298,12 @@ def resolved(location: str | None, request_url: str, what: str) -> str:
     """The URL in a Location header, which may be relative; a plain http one of the same host is meant as https."""
     if not location:
         raise RegistryError(f"{what}: the registry did not say where (no Location header)")
-    url = urljoin(request_url, location)
-    asked, told = urlsplit(request_url), urlsplit(url)
-    if told.scheme not in ("http", "https"):
-        raise RegistryError(f"{what}: the registry named a place that is no URL: {location[:200]!r}")
+    url = joined(request_url, location)
+    asked, told = origin(request_url), origin(url)
     if asked.scheme == "https" and told.scheme == "http":
-        if asked.hostname != told.hostname:
-            raise RegistryError(f"{what}: the registry wants the content over plain HTTP: {told.netloc}")
-        return told._replace(scheme="https", netloc=asked.netloc).geturl()  # a proxy ends TLS before it
+        if asked.host != told.host:
+            raise RegistryError(f"{what}: the registry wants the content over plain HTTP: {shown(url)}")
+        return urlsplit(url)._replace(scheme="https", netloc=netloc(request_url)).geturl()  # a proxy ends TLS before it
     return url
 
 
@@ -340,6 +359,6 @@ def _next_page(reply: Reply) -> str | None:
     for value in reply.all("Link"):
         target, _, parameters = value.strip().partition(">")
         if target.startswith("<") and "next" in parameters and "rel" in parameters:
-            url = urljoin(reply.url, target[1:])
+            url = joined(reply.url, target[1:])
             return url if same_origin(url, reply.url) else None
     return None

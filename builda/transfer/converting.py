@@ -5,7 +5,6 @@ None of them holds more than one blob at a time, in a temporary file.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -164,6 +163,8 @@ class Recompressed(Changed):
             self._ready[1].seek(offset)
             yield self._ready[1]
         else:
+            import tempfile
+
             with tempfile.TemporaryFile(prefix="builda-") as file:
                 self._compress(original, file)
                 file.seek(offset)
@@ -188,6 +189,8 @@ class Recompressed(Changed):
             return layer
         image_format: Literal["oci", "docker"] = "docker" if "docker" in layer.media_type else "oci"
         kind = mediatype.layer_media_type(image_format, self._compression)
+        import tempfile
+
         with tempfile.TemporaryFile(prefix="builda-") as file:
             digest, size = self._compress(layer, file)
             changed = replace(layer, media_type=kind, digest=digest, size=size)

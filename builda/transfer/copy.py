@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +22,8 @@ from builda.oci.manifest import MANIFEST_LIMIT, Index, Manifest, choose, parse
 from builda.values import replace
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest, Readable
 
@@ -228,6 +229,8 @@ class _Copy:
         """Move the layers side by side; when one fails, the others are stopped where they are."""
         if not layers:
             return
+        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
         with ThreadPoolExecutor(min(self.jobs, len(layers)), thread_name_prefix="builda-copy") as pool:
             futures = [pool.submit(self.blob, layer, self.source) for layer in layers]
             try:

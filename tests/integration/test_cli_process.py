@@ -15,7 +15,7 @@ from tests.conftest import Builda, clean_environ
 
 # What a light verb must not load: each costs milliseconds that the promises of start-up do not have.
 HEAVY = frozenset(
-    "urllib3 pyroute2 tqdm zstandard isal filelock subprocess tempfile asyncio "
+    "pyroute2 tqdm zstandard isal filelock subprocess tempfile asyncio "
     "click gettext dataclasses inspect typing pathlib ipaddress logging".split()
 )
 

@@ -103,10 +103,14 @@ def sink_at(
 
 def _relatives(store: Store, image: Image) -> tuple[Reference, ...]:
     """Other names that a registry may have this image's layers under: its own, its base's, of a list its images'."""
-    from builda.builder.image.indexsource import origins_of
+    base: tuple[str, ...] = ()
+    found: list[Reference] = []
+    if image.is_index:
+        from builda.builder.image.indexsource import origins_of
 
-    base = () if image.is_index else (image.manifest.annotations.get(BASE_NAME, ""),)
-    found = list(origins_of(store, image)) if image.is_index else []
+        found += origins_of(store, image)
+    else:
+        base = (image.manifest.annotations.get(BASE_NAME, ""),)
     for name in (*image.names, *base):
         try:
             found.append(Reference.parse(name))

@@ -233,7 +233,6 @@ def _log_to(stream: TextIO) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Shown("%(name)s: %(message)s"))
     logging.basicConfig(level=logging.DEBUG, handlers=[handler])
-    logging.getLogger("urllib3.util.retry").setLevel(logging.INFO)  # says nothing of what is requested
 
 
 def _alone(lacking: BuildaError) -> Event:

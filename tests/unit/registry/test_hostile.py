@@ -589,7 +589,7 @@ def test_requests_go_through_the_proxy_of_the_environment() -> None:
         with net.client, net.client.fetch_url("http://files.invalid/x") as response:
             assert response.read() == b"via proxy"
     assert proxy.asked[0].path == "http://files.invalid/x"
-    assert proxy.asked[0].headers["proxy-authorization"] == "Basic bWU6cHc="
+    assert proxy.asked[0].headers["Proxy-Authorization"] == "Basic bWU6cHc="
 
 
 @contextmanager

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
-from typing import Any
 
 import pytest
 
@@ -93,28 +91,31 @@ def test_a_server_that_is_slow_and_goes_on_is_waited_for(http: Http) -> None:
         assert http.call(Request("GET", f"http://{address}/", trust, "asking"), limit=10_000)[1] == b"x" * 4000
 
 
-class Ready(io.RawIOBase):
-    def readinto(self, buffer: Any, /) -> int:
-        buffer[:1] = b"x"
-        return 1
+class Ready:
+    def recv(self, size: int, /) -> bytes:
+        return b"x"
 
 
 def test_a_reader_that_takes_its_time_is_not_the_servers_fault() -> None:
     paced = Paced(Ready(), Pace(least=100, seconds=0.05))
     for _ in range(5):
-        assert paced.read(1) == b"x"
+        assert paced.recv(1) == b"x"
         time.sleep(0.03)
 
 
 def test_what_came_before_does_not_count_for_later() -> None:
-    class Waits(io.RawIOBase):
-        def readinto(self, buffer: Any, /) -> int:
-            time.sleep(0.03)
-            return min(len(buffer), 5)
+    class Waits:
+        pause = 0.03
 
-    paced = Paced(Waits(), Pace(least=10, seconds=0.05))
-    for _ in range(10):
-        paced.read(5)
-    slow = iter(lambda: paced.read(1), b"")
+        def recv(self, size: int, /) -> bytes:
+            time.sleep(self.pause)
+            return b"x" * min(size, 5)
+
+    raw = Waits()
+    paced = Paced(raw, Pace(least=10, seconds=0.5))
+    for _ in range(20):
+        paced.recv(5)
+    raw.pause = 0.2
+    slow = iter(lambda: paced.recv(1), b"")
     with pytest.raises(TooSlow):
         list(slow)

@@ -1,0 +1,248 @@
+"""Connections to servers and proxies, kept open between requests. Every socket of builda is opened here.
+
+Nothing of this is imported before the first request, and `ssl` only for the first https one.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from builda.registry.certificates import Tls, context_for
+from builda.registry.message import Answer, Incoming, read_answer, request_head
+from builda.registry.pace import Pace, Paced
+from builda.registry.url import Origin, origin
+from builda.values import NamedTuple
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from builda.oci.digest import Readable
+
+CONNECT_TIMEOUT = 20.0
+"""Seconds for each address of a name, and for a handshake."""
+
+_IDLE = 8  # connections that wait for another request to the same server
+_TOGETHER = 64 << 10  # a body up to this size is sent with its header
+_PIECE = 1 << 20
+
+
+class Route(NamedTuple):
+    """How a server is reached: `tls` for https, through the proxy at a URL if there is one."""
+
+    origin: Origin
+    tls: Tls | None
+    proxy: str | None
+
+    @property
+    def is_forwarded(self) -> bool:
+        """Whether requests name the whole URL, as the proxy makes them."""
+        return self.proxy is not None and self.tls is None
+
+
+class ThroughProxy(OSError):
+    """The proxy was not reached, or did not reach the server. `status` is its answer, None without one."""
+
+    def __init__(self, status: int | None = None) -> None:
+        super().__init__(f"the proxy answered {status}" if status is not None else "no answer")
+        self.status = status
+
+
+class _SendingEnded(Exception):
+    """The server ended the connection while a request was sent; not that the reading of the body failed."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Socket(Protocol):
+    """What HTTP needs of a socket."""
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+    def settimeout(self, seconds: float, /) -> None: ...
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Connection:
+    """One connection, with at most one request on its way."""
+
+    def __init__(self, raw: Socket, pace: Pace) -> None:
+        self._raw = raw
+        self._incoming = Incoming(Paced(raw, pace))
+        self.is_new = True
+        """Whether it has not carried a request yet."""
+
+    def exchange(self, method: str, head: bytes, body: Readable | bytes | None, *, timeout: float) -> Answer:
+        """Send a request and read the answer's header; OSError if that fails."""
+        self._raw.settimeout(timeout)
+        try:
+            self._send(head, body)
+        except _SendingEnded as ended:
+            return self._early(method, ended.error)
+        answer = read_answer(self._incoming, method)
+        self.is_new = False
+        return answer
+
+    def _send(self, head: bytes, body: Readable | bytes | None) -> None:
+        if isinstance(body, bytes) and len(body) <= _TOGETHER:
+            head, body = head + body, None
+        self._put(head)
+        if isinstance(body, bytes):
+            self._put(body)
+        elif body is not None:
+            while data := body.read(_PIECE):
+                self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        try:
+            self._raw.sendall(data)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise _SendingEnded(error) from error
+
+    def _early(self, method: str, error: OSError) -> Answer:
+        """The answer of a server that refused the request before it had all of it."""
+        try:
+            answer = read_answer(self._incoming, method)
+        except OSError:
+            raise error from None
+        answer.keeps = False
+        return answer
+
+    def is_idle(self) -> bool:
+        """Whether another request can be sent: the server has neither ended the connection nor sent anything more."""
+        if self._incoming.buffered:
+            return False
+        poll = select.poll()
+        poll.register(self._raw.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._raw.close()
+
+
+class Connections:
+    """Idle connections by route, and new ones. Threads may share it."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._lock = threading.Lock()
+        self._idle: dict[Route, list[Connection]] = {}
+        self._contexts: dict[Tls, ssl.SSLContext] = {}
+        self._closed = False
+
+    def take(self, route: Route) -> Connection:
+        """A connection that nobody else has; OSError if there is none and the server cannot be reached."""
+        while True:
+            with self._lock:
+                idle = self._idle.get(route)
+                connection = idle.pop() if idle else None
+            if connection is None:
+                return Connection(self._open(route), self._pace)
+            if connection.is_idle():
+                return connection
+            connection.close()
+
+    def give(self, route: Route, connection: Connection) -> None:
+        """Take back a connection whose answer was read to the end."""
+        with self._lock:
+            idle = self._idle.setdefault(route, [])
+            if not self._closed and len(idle) < _IDLE:
+                idle.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """End all idle connections now, and the others when they are given back."""
+        with self._lock:
+            found = [connection for idle in self._idle.values() for connection in idle]
+            self._idle.clear()
+            self._closed = True
+        for connection in found:
+            connection.close()
+
+    def _open(self, route: Route) -> Socket:
+        raw: Socket
+        if route.proxy is None:
+            raw = _connected(route.origin)
+            return raw if route.tls is None else self._encrypted(raw, route.tls, route.origin.host)
+        raw = self._proxy(route.proxy)
+        if route.tls is None:
+            return raw
+        try:
+            _tunnel(raw, route, self._pace)
+        except BaseException:
+            raw.close()
+            raise
+        return self._encrypted(raw, route.tls, route.origin.host)
+
+    def _proxy(self, url: str) -> Socket:
+        where = origin(url)
+        try:
+            raw = _connected(where)
+            return raw if where.scheme == "http" else self._encrypted(raw, Tls(), where.host)
+        except OSError as error:
+            raise ThroughProxy from error
+
+    def _encrypted(self, raw: Socket, tls: Tls, host: str) -> Socket:
+        try:
+            with self._lock:
+                if tls not in self._contexts:
+                    self._contexts[tls] = context_for(tls)
+                context = self._contexts[tls]
+            if type(raw) is socket.socket:
+                return context.wrap_socket(raw, server_hostname=host)
+            from builda.registry.nestedtls import NestedTls
+
+            return NestedTls(raw, context, host)  # type: ignore[arg-type]  # what is no plain socket is one with TLS
+        except BaseException:
+            raw.close()
+            raise
+
+
+def proxy_authorization(proxy: str) -> dict[str, str]:
+    """The header for the user and password in a proxy's URL; empty without them."""
+    from urllib.parse import unquote, urlsplit
+
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    from builda.registry.credentials import Credentials
+
+    return {"Proxy-Authorization": Credentials(unquote(parts.username), unquote(parts.password or "")).basic()}
+
+
+def _connected(where: Origin) -> socket.socket:
+    """A socket that is connected to the first address that answers; the last address's error if none does."""
+    try:  # a text would load tables of Unicode even where it has only letters of ASCII
+        host = where.host.encode("ascii" if where.host.isascii() else "idna")
+    except UnicodeError:
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
+    raw = socket.create_connection((host, where.port), timeout=CONNECT_TIMEOUT)  # type: ignore[arg-type]
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return raw
+
+
+def _tunnel(raw: Socket, route: Route, pace: Pace) -> None:
+    """Have the proxy connect `raw` to the server."""
+    assert route.proxy is not None, "only a proxy has tunnels"
+    address = route.origin.address
+    headers: Mapping[str, str] = {"Host": address, "User-Agent": "builda", **proxy_authorization(route.proxy)}
+    incoming = Incoming(Paced(raw, pace))
+    try:
+        raw.sendall(request_head("CONNECT", address, headers))
+        status = read_answer(incoming, "CONNECT").status
+    except OSError as error:
+        raise ThroughProxy from error
+    if not 200 <= status < 300 or incoming.buffered:
+        raise ThroughProxy(status)

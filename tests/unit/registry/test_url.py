@@ -1,0 +1,67 @@
+"""URLs of users and servers."""
+
+from __future__ import annotations
+
+import pytest
+
+from builda.errors import RegistryError
+from builda.registry.url import joined, origin, shown, target
+
+MALFORMED = [
+    "http://[::1",
+    "http://h:99999/",
+    "http://h:x/",
+    "http://",
+    "//h/",
+    "file:///x",
+    "",
+    "http://:80/",
+    "http://a b/",
+]
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "host_header"),
+    [
+        ("http://H.io/x", "h.io:80", "h.io"),
+        ("https://h.io:443/x", "h.io:443", "h.io"),
+        ("https://u:p@h.io:5000", "h.io:5000", "h.io:5000"),
+        ("http://[::1]:5000/", "[::1]:5000", "[::1]:5000"),
+        ("http://[FE80::1]/", "[fe80::1]:80", "[fe80::1]"),
+    ],
+)
+def test_where_a_url_leads(url: str, address: str, host_header: str) -> None:
+    assert (origin(url).address, origin(url).host_header) == (address, host_header)
+
+
+@pytest.mark.parametrize("url", MALFORMED)
+def test_a_malformed_url_is_an_error_with_a_message(url: str) -> None:
+    with pytest.raises(RegistryError, match="URL"):
+        origin(url)
+
+
+@pytest.mark.parametrize("location", ["http://[bad", "//[bad/x", "http://[bad?token=secret", "http://me:secret@[bad/"])
+def test_a_malformed_location_is_an_error_without_secrets(location: str) -> None:
+    with pytest.raises(RegistryError, match="not a URL") as caught:
+        joined("https://h.io/v2/", location)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://h", "/"),
+        ("http://h?x=1", "/?x=1"),
+        ("http://h/a%2Fb/c+d?q=a+b&c=%41;d", "/a%2Fb/c+d?q=a+b&c=%41;d"),
+        ("http://h/naïve file?q=ü", "/na%C3%AFve%20file?q=%C3%BC"),
+        ('http://h/"<>\\^`{|}', "/%22%3C%3E%5C%5E%60%7B%7C%7D"),
+        ("http://h/a\r\nHost: x", "/aHost:%20x"),
+    ],
+)
+def test_what_a_request_line_says(url: str, expected: str) -> None:
+    assert target(url) == expected
+
+
+def test_urls_are_shown_without_secrets() -> None:
+    assert shown("https://me:pw@h.io:1/a/b?token=x#y") == "https://h.io:1/a/b?…"
+    assert "pw" not in shown("http://me:pw@[bad/?pw")
