@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from builda.places import Places
     from builda.plan import RunOptions
     from builda.registry.client import RegistryClient
-    from builda.registry.policy import Policy
     from builda.store.layout import Damaged
     from builda.store.store import Store
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.transfer.locate import Location
+    from builda.trust.policy import Policy, Wanted
+    from builda.trust.verify import Shelf
 
     T = TypeVar("T")
 
@@ -264,26 +265,48 @@ class Registries:
         return self._client(access).repositories(registry)
 
     def source(self, place: Reference | Location, access: RegistryAccess) -> ImageSource:
-        """The image at `place`; PolicyRejected if policy.json does not allow it. No image comes in any other way."""
+        """The image at `place`; PolicyRejected if policy.json does not allow it. No image comes in any other way.
+
+        Of an image that needs signatures, they are verified when its manifest is read.
+        """
         from builda.transfer.locate import Location, open_source
 
-        self._admit(place, access)
-        return open_source(place) if isinstance(place, Location) else self._client(access).source(place)
+        wanted = self._wanted(place, access)
+        source = open_source(place) if isinstance(place, Location) else self._client(access).source(place)
+        return source if wanted is None else self._guarded(source, place, access, wanted)
 
-    def _admit(self, place: Reference | Location, access: RegistryAccess) -> None:
-        from builda.registry.policy import Policy, docker_scopes, file_scopes
-        from builda.transfer.locate import Location
+    def _wanted(self, place: Reference | Location, access: RegistryAccess) -> Wanted | None:
+        """The signatures that policy.json wants of the image."""
+        from builda.trust.policy import Policy, scopes_of
 
         with self._lock:
             if access.policy not in self._policies:
                 self._policies[access.policy] = Policy.load(self.places(), _path(access.policy))
             policy = self._policies[access.policy]
-        if policy is None:
-            return
+        return None if policy is None else policy.check(*scopes_of(place), str(place))
+
+    def _guarded(
+        self, source: ImageSource, place: Reference | Location, access: RegistryAccess, wanted: Wanted
+    ) -> ImageSource:
+        from builda.transfer.locate import Location
+        from builda.trust.guard import GuardedSource
+        from builda.trust.verify import Subject, accepted
+
+        shelf = self._shelf(place, access)
+        identity = None if isinstance(place, Location) else place
+        return GuardedSource(source, lambda data: accepted(wanted, Subject(str(place), identity, data), shelf))
+
+    def _shelf(self, place: Reference | Location, access: RegistryAccess) -> Shelf:
+        """Where the signatures of the image are."""
+        from builda.transfer.locate import Location
+        from builda.trust import registriesd, shelves
+
         if isinstance(place, Location):
-            policy.check(place.transport, file_scopes(place.transport, place.where), str(place))
-        else:
-            policy.check("docker", docker_scopes(place), str(place))
+            return shelves.of_file(place)
+        client = self._client(access)
+        places = tuple(one.reference for one in client.registries.pull_sources(place))
+        conf = registriesd.Signatures.load(self.places())
+        return shelves.RegistryShelf(place, places, conf, client.fetch_url, client.source)
 
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         """Where an image becomes `reference` in its registry."""

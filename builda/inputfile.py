@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Any
 
-from builda.errors import InvalidValue
+from builda.errors import InvalidValue, Unsupported
 
 LIMIT = 16 << 20
 """Bytes that a file may have that is kept in memory."""
@@ -36,6 +37,40 @@ def read_input(path: str | os.PathLike[str], what: str, limit: int = LIMIT) -> b
     if len(found) > limit:
         raise InvalidValue(f"{what} has more bytes than the limit, {limit}: {os.fspath(path)}")
     return bytes(found)
+
+
+def read_yaml(path: str | os.PathLike[str], what: str, limit: int = LIMIT) -> Any:
+    """The value in a YAML file, whose plain values are all texts: the tag 1.10 is not 1.1. None for an empty file.
+
+    InvalidValue for what is no YAML, and for aliases, by which a small file can mean a huge one; Unsupported without
+    the package PyYAML.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise Unsupported("reading YAML needs the package PyYAML", hint="pip install PyYAML") from error
+
+    class Loader(yaml.BaseLoader):  # type: ignore[misc]  # the package ships no types
+        """Texts, lists and mappings."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.events.AliasEvent):
+                raise InvalidValue(f"YAML aliases are not taken: {path}")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key.value, str) and key.value in names:
+                    raise InvalidValue(f"two keys are {key.value!r}: {path}")
+                names.add(str(key.value))
+            return super().construct_mapping(node, deep)
+
+    data = read_input(path, what, limit)
+    try:
+        return yaml.load(data, Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise InvalidValue(f"file cannot be read as YAML: {path}: {' '.join(str(error).split())}") from error
 
 
 def rereadable(path: str, what: str) -> str:

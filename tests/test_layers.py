@@ -33,10 +33,23 @@ ALLOWED: dict[str, frozenset[str]] = {
     "isolation": frozenset({"errors", "events", "linux"}),
     "store": BASE | {"linux", "fs", "runoptions"},
     "transfer": BASE | {"fs", "store"},
+    "trust": BASE | {"places", "transfer"},
     "builder": BASE | {"linux", "fs", "permissions", "plan", "store", "isolation", "transfer"},
     "containerfile": BASE | {"permissions", "plan", "frontend", "builder", "store"},
     "api": BASE
-    | {"containersconf", "host", "linux", "places", "plan", "store", "isolation", "transfer", "registry", "builder"},
+    | {
+        "containersconf",
+        "host",
+        "linux",
+        "places",
+        "plan",
+        "store",
+        "isolation",
+        "transfer",
+        "registry",
+        "trust",
+        "builder",
+    },
     "cli": BASE
     | {
         "containersconf",
@@ -49,6 +62,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "store",
         "transfer",
         "registry",
+        "trust",
         "builder",
         "containerfile",
         "api",

@@ -27,7 +27,7 @@ from builda.registry.fetch import Response, fetch
 from builda.registry.http import Http, Trust
 from builda.registry.registries import Registries
 from builda.registry.repository import Endpoint, Repository
-from builda.registry.upload import CHUNK, BlobSource, BlobUpload
+from builda.registry.upload import CHUNK, BlobSource, BlobUpload, MountableSource
 from builda.values import dataclass, field
 
 T = TypeVar("T")
@@ -295,7 +295,7 @@ class RegistrySink:
         return str(descriptor.digest) if by_digest else self.reference.tag or DEFAULT_TAG
 
     def _siblings(self, source: BlobSource) -> tuple[str, ...]:
-        own = source.repositories_on(self.reference.registry) if isinstance(source, RegistrySource) else ()
+        own = source.repositories_on(self.reference.registry) if isinstance(source, MountableSource) else ()
         return tuple(dict.fromkeys((*own, *self._mount_from)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlencode, urlsplit
 
 from builda.errors import RegistryError
@@ -26,6 +26,13 @@ class BlobSource(Protocol):
     """Where the bytes of a blob come from, at any offset."""
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Readable]: ...
+
+
+@runtime_checkable
+class MountableSource(Protocol):
+    """A source whose blobs a registry has already."""
+
+    def repositories_on(self, registry: str) -> tuple[str, ...]: ...
 
 
 class BlobUpload:

@@ -15,7 +15,7 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest, VerifyingReader
 from builda.oci.docker import retyped
 from builda.oci.manifest import Index, Manifest, choose, parse
-from builda.transfer.copy import DEPTH, child_of, plainly
+from builda.transfer.copy import DEPTH, child_of, outline, plainly
 from builda.values import replace
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ _PIECE = 1 << 20
 class Changed:
     """A source with another top manifest and other children; what it does not have is the source's."""
 
-    def __init__(self, source: ImageSource) -> None:
+    def __init__(self, source: ImageSource, top: tuple[Descriptor, bytes] | None = None) -> None:
         self.source = source
         self.children: dict[Digest, bytes] = {}
-        self.top, self.data = source.manifest()
+        self.top, self.data = source.manifest() if top is None else top
 
     def manifest(self) -> tuple[Descriptor, bytes]:
         """What it has instead."""
@@ -79,7 +79,7 @@ class Chosen(Changed):
     """Of an index the image for a platform; NotFound if it has none."""
 
     def __init__(self, source: ImageSource, platform: Platform) -> None:
-        super().__init__(source)
+        super().__init__(source, outline(source))
         document = parse(self.data, self.top.media_type)
         for _ in range(DEPTH):
             if isinstance(document, Manifest):

@@ -84,6 +84,25 @@ class NamedSource(Protocol):
 
 
 @runtime_checkable
+class OutlinedSource(Protocol):
+    """A source that may give out a list only for an image to be chosen from it."""
+
+    def outline(self) -> tuple[Descriptor, bytes]:
+        """What the name points to. Of a list for which policy.json wants signatures that it lacks, images can be taken
+        that have them; `manifest` refuses it."""
+        ...
+
+
+@runtime_checkable
+class MountableSource(Protocol):
+    """A source whose blobs a registry has already."""
+
+    def repositories_on(self, registry: str) -> tuple[str, ...]:
+        """The names under which `registry` has the blobs."""
+        ...
+
+
+@runtime_checkable
 class AskedSink(Protocol):
     """A sink that can say at once whether there is nothing to do."""
 
@@ -113,7 +132,7 @@ def copy_image(
     failure: CorruptContent, Unsupported for layers that cannot be had, NotFound when no image fits, and whatever the
     two places raise.
     """
-    descriptor, data = source.manifest()
+    descriptor, data = outline(source) if platform is not None and select == "one" else source.manifest()
     document = parse(_checked(descriptor, data), descriptor.media_type)
     chosen, depth = platform is None, 0
     while isinstance(document, Index) and platform is not None and select == "one":
@@ -127,6 +146,11 @@ def copy_image(
             copy.tell_all_reused(document)
         return plainly(descriptor, document.media_type)
     return copy.document(descriptor, data, top=True, alone=select == "index-only")
+
+
+def outline(source: ImageSource) -> tuple[Descriptor, bytes]:
+    """What the name points to, of which only an image will be taken if it is a list."""
+    return source.outline() if isinstance(source, OutlinedSource) else source.manifest()
 
 
 def plainly(descriptor: Descriptor, media_type: str) -> Descriptor:

@@ -30,13 +30,22 @@ class FileTransport(NamedTuple):
     has_indexes: bool = True  # else only single images
     wants_oci: bool = False  # other programs find no image of Docker's format in it
     is_archive: bool = False  # one file that is written anew: an image gets the name that it was pushed by
+    has_path_scopes: bool = False  # policy.json has rules for its paths
 
 
 FILES = {
     transport.name: transport
     for transport in (
-        FileTransport("oci", "layout", "LayoutSource", "LayoutSink", wants_oci=True),
-        FileTransport("oci-archive", "archive", "OciArchiveSource", "OciArchiveSink", wants_oci=True, is_archive=True),
+        FileTransport("oci", "layout", "LayoutSource", "LayoutSink", wants_oci=True, has_path_scopes=True),
+        FileTransport(
+            "oci-archive",
+            "archive",
+            "OciArchiveSource",
+            "OciArchiveSink",
+            wants_oci=True,
+            is_archive=True,
+            has_path_scopes=True,
+        ),
         FileTransport(
             "docker-archive",
             "dockerarchive",
@@ -46,7 +55,7 @@ FILES = {
             has_indexes=False,
             is_archive=True,
         ),
-        FileTransport("dir", "directory", "DirectorySource", "DirectorySink", has_names=False),
+        FileTransport("dir", "directory", "DirectorySource", "DirectorySink", has_names=False, has_path_scopes=True),
     )
 }
 _REFUSED = {

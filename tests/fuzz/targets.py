@@ -35,10 +35,10 @@ from builda.oci.reference import Reference, parse_short
 from builda.permissions import parse_permissions
 from builda.places import Places
 from builda.plan import FromImage
-from builda.registry import policy
 from builda.registry.auth import parse_challenges
 from builda.registry.credentials import Keyring, parse_creds
 from builda.registry.registries import Registries
+from builda.trust import payload, policy, registriesd, signature
 
 AMD64 = Platform.parse("linux/amd64")
 BASE = replace(empty_config(AMD64), env=(("PATH", "/bin"), ("A", "x y")), user="app", working_dir="/srv")
@@ -414,7 +414,22 @@ TARGETS = {
                 {"default": [{"type": "reject"}], "transports": {"docker": {"": [{"type": "insecureAcceptAnything"}]}}}
             ),
         ),
-        (*JSON, '"type"', '"default"', '"signedBy"'),
+        (*JSON, '"type"', '"default"', '"signedBy"', '"keyPath"', '"signedIdentity"', '"remapIdentity"', '"fulcio"'),
+    ),
+    "payload of a signature": Target(
+        lambda data, _: payload.read(data, payload.SIMPLE),
+        (payload.written(payload.Claim(Digest.of(b""), "a/b:1"), payload.SIMPLE, creator="c", timestamp=1).decode(),),
+        (*JSON, '"critical"', '"optional"', '"timestamp"', "1e400", '"docker-reference"'),
+    ),
+    "file of a signature": Target(
+        lambda data, _: signature.parse(data),
+        (signature.dump(signature.Sigstore("t", b"p", {"a": "b"})).decode(),),
+        (*JSON, "\0", "sigstore-json\n", "simple-signing\n", '"payload"'),
+    ),
+    "registries.d": Target(
+        of_file(registriesd.read_file),
+        (json_of({"default-docker": {"lookaside": "file:///x"}, "docker": {"a.b": {"sigstore": "https://x"}}}),),
+        (*JSON, "lookaside", "use-sigstore-attachments: true\n", "docker:\n", "http://[", "&a ", "*a "),
     ),
     "registries.conf": Target(
         of_file(registries),

@@ -14,7 +14,7 @@ from builda.oci.digest import Digest
 from builda.oci.manifest import Index, Manifest, choose, parse
 from builda.oci.reference import LOCAL_REGISTRY, Reference, in_store
 from builda.store.origins import Origin
-from builda.transfer.copy import DEPTH, child_of, copy_image, plainly, read_blob
+from builda.transfer.copy import DEPTH, child_of, copy_image, outline, plainly, read_blob
 from builda.transfer.locate import Location, parse_location
 from builda.values import NamedTuple, replace
 
@@ -122,7 +122,7 @@ def _by_name(places: Places, text: str) -> Image | Outside:
 
     def there(reference: Reference) -> Outside:
         found = _outside(places, reference)
-        found.source.manifest()
+        outline(found.source)
         return found
 
     return first(candidates, there)
@@ -157,7 +157,7 @@ class _Fetching:
 
     def entries(self, platform: Platform, *, every: bool) -> tuple[Descriptor, ...]:
         """Of a list its entry for the platform, or with `every` all; of an image the entry that a list has for it."""
-        descriptor, data = self._source.manifest()
+        descriptor, data = self._source.manifest() if every else outline(self._source)
         document = parse(data, descriptor.media_type)
         if isinstance(document, Manifest):
             self._keep(descriptor, data)

@@ -30,11 +30,13 @@ def common_platforms(ctx: Context, plan: Plan, options: PullOptions) -> tuple[Pl
 
 
 def _platforms_of(ctx: Context, name: str, options: PullOptions) -> tuple[Platform, ...]:
+    from builda.transfer.copy import outline
+
     stored = ctx.store.find_image(name)
     document = stored.document if stored is not None else None
     references = ctx.remote.candidates(name) if not isinstance(document, Index) else ()
     if references and references[0].registry != LOCAL_REGISTRY:
-        descriptor, data = ctx.remote.source(references[0], options.access).manifest()
+        descriptor, data = outline(ctx.remote.source(references[0], options.access))
         document = parse(data, descriptor.media_type)
     if not isinstance(document, Index):
         return (pull(ctx, name, options).config.platform,)

@@ -202,8 +202,9 @@ def _pull_one(ctx: Context, reference: Reference, options: PullOptions, local: I
 def _is_current(source: ImageSource, local: Image, options: PullOptions) -> bool:
     """Whether the registry's name still means the stored image."""
     from builda.oci.manifest import Index, choose, parse
+    from builda.transfer.copy import outline
 
-    descriptor, data = source.manifest()
+    descriptor, data = outline(source)
     document = parse(data, descriptor.media_type)
     if isinstance(document, Index):
         descriptor = choose(document, options.platform or machine_platform())

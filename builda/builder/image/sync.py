@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builda.builder.image import between
-from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
-from builda.inputfile import read_input
+from builda.errors import BuildaError, InvalidValue, NotFound
+from builda.inputfile import read_yaml
 from builda.oci.digest import Digest
 from builda.oci.reference import Reference
 from builda.values import NamedTuple, replace
@@ -135,7 +135,7 @@ def _images_below(path: str) -> Iterator[str]:
 
 
 def _sections(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    document = _document(path)
+    document = read_yaml(path, "list of images", FILE_LIMIT)
     if not isinstance(document, dict) or not document:
         raise InvalidValue(f"not a mapping of registries: {path}")
     for registry, section in document.items():
@@ -145,28 +145,6 @@ def _sections(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             hint = f"it is {', '.join(sorted(_KEYS))}"
             raise InvalidValue(f"unknown key: {path}, {registry}, {min(unknown)}", hint=hint)
         yield registry, section
-
-
-def _document(path: str) -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise Unsupported("reading YAML needs the package PyYAML", hint="pip install PyYAML") from error
-
-    class Loader(yaml.BaseLoader):  # type: ignore[misc]  # the package ships no types
-        """All plain values are texts, so that the tag 1.10 is not 1.1. There are no aliases, by which a small file can
-        mean a huge one."""
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.events.AliasEvent):
-                raise InvalidValue(f"YAML aliases are not taken: {path}")
-            return super().compose_node(parent, index)
-
-    data = read_input(path, "list of images", FILE_LIMIT)
-    try:
-        return yaml.load(data, Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InvalidValue(f"file cannot be read as YAML: {path}: {' '.join(str(error).split())}") from error
 
 
 def _repositories(section: Mapping[str, Any], where: str) -> Iterator[tuple[str, Chooser]]:

@@ -199,7 +199,8 @@ def _check_files(access: RegistryAccess, environ: Mapping[str, str]) -> None:
     from pathlib import Path
 
     from builda.places import Places
-    from builda.registry import certificates, credentials, policy
+    from builda.registry import certificates, credentials
+    from builda.trust import policy
 
     places = Places(environ, os.geteuid())
     if access.authfile is not None:

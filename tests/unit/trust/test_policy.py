@@ -10,7 +10,19 @@ import pytest
 from builda.errors import BuildaError, InvalidValue, NotFound, PolicyRejected
 from builda.oci.reference import Reference
 from builda.places import Places
-from builda.registry.policy import Policy, docker_scopes, file_scopes, parse
+from builda.transfer.locate import FILES, Location
+from builda.trust.policy import (
+    Accept,
+    Fulcio,
+    Keys,
+    Policy,
+    SignedBy,
+    SigstoreSigned,
+    docker_scopes,
+    file_scopes,
+    parse,
+    scopes_of,
+)
 
 ACCEPT = [{"type": "insecureAcceptAnything"}]
 REJECT = [{"type": "reject"}]
@@ -67,21 +79,84 @@ def test_the_narrowest_scope_decides_alone() -> None:
 
 def test_every_rule_of_a_list_has_to_hold() -> None:
     assert not accepts(policy(ACCEPT + REJECT), "x")
-    assert not accepts(policy(ACCEPT + SIGNED), "x")
     assert accepts(policy(ACCEPT + ACCEPT), "x")
+    wanted = policy(ACCEPT + SIGNED + SIGNED).check("docker", (), "x")
+    assert wanted is not None
+    assert [rule.type for rule in wanted.requirements] == ["signedBy", "signedBy"]
+    assert (wanted.file, wanted.place) == ("p.json", "default")
+
+
+def test_a_signed_base_layer_is_refused_and_says_why() -> None:
+    with pytest.raises(PolicyRejected, match=r"p\.json wants a signed base layer, which no program can verify: x"):
+        policy([{"type": "signedBaseLayer", "baseLayerIdentity": {}}]).check("docker", (), "x")
+
+
+def test_where_keys_may_be() -> None:
+    rule = {"type": "signedBy", "keyType": "GPGKeys"}
+    sigstore = {"type": "sigstoreSigned"}
+    for keys, expected in (
+        ({"keyPath": "/a"}, Keys(paths=("/a",))),
+        ({"keyPaths": ["/a", "/b"]}, Keys(paths=("/a", "/b"))),
+        ({"keyData": "aGk="}, Keys(data=(b"hi",))),
+    ):
+        assert policy([{**rule, **keys}]).default == (SignedBy(expected),)
+        assert policy([{**sigstore, **keys}]).default == (SigstoreSigned(expected),)
+    logged = {**sigstore, "keyDatas": ["aGk=", "aG8="], "rekorPublicKeyPath": "/r"}
+    assert policy([logged]).default == (SigstoreSigned(Keys(data=(b"hi", b"ho")), None, Keys(paths=("/r",))),)
+    fulcio = {"caPath": "/ca", "oidcIssuer": "https://i", "subjectEmail": "a@b"}
+    by_certificate = {**sigstore, "fulcio": fulcio, "rekorPublicKeyData": "aGk="}
+    assert policy([by_certificate]).default == (
+        SigstoreSigned(None, Fulcio(Keys(paths=("/ca",)), "https://i", "a@b"), Keys(data=(b"hi",))),
+    )
 
 
 @pytest.mark.parametrize(
-    "rule",
+    ("rule", "words"),
     [
-        SIGNED[0],
-        {"type": "sigstoreSigned", "keyPath": "/k", "signedIdentity": {"type": "matchRepository"}},
-        {"type": "signedBaseLayer", "baseLayerIdentity": {}},
+        ({"type": "signedBy", "keyType": "GPGKeys"}, "signedBy has no key"),
+        ({"type": "signedBy", "keyPath": "/k"}, "keyType of signedBy is GPGKeys"),
+        ({"type": "signedBy", "keyType": "X509Certificates", "keyPath": "/k"}, "keyType of signedBy is GPGKeys"),
+        ({"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k", "keyData": "aGk="}, "only one of keyPath and"),
+        ({"type": "signedBy", "keyType": "GPGKeys", "keyPaths": []}, "keyPaths is not a list of texts"),
+        ({"type": "signedBy", "keyType": "GPGKeys", "keyPaths": "/k"}, "keyPaths is not a list of texts"),
+        ({"type": "signedBy", "keyType": "GPGKeys", "keyPath": ""}, "keyPath is not a text"),
+        ({"type": "signedBy", "keyType": "GPGKeys", "keyData": "#"}, "keyData is not base64"),
+        ({"type": "signedBy", "keyType": "GPGKeys", "keyDatas": ["aGk="]}, "signedBy has no key 'keyDatas'"),
+        ({"type": "sigstoreSigned"}, "needs keys or fulcio"),
+        ({"type": "sigstoreSigned", "keyPath": "/k", "fulcio": {}}, "needs keys or fulcio"),
+        ({"type": "sigstoreSigned", "fulcio": {}}, "fulcio needs caPath or caData"),
+        ({"type": "sigstoreSigned", "keyPath": "/k", "pki": {}}, "pki of sigstoreSigned is not supported"),
+        (
+            {
+                "type": "sigstoreSigned",
+                "fulcio": {"caPath": "/c", "oidcIssuer": "https://i", "subjectEmail": "a@b"},
+            },
+            "needs the key of a log",
+        ),
+        (SIGNED[0] | {"signedIdentity": {}}, "unknown signedIdentity"),
+        (SIGNED[0] | {"signedIdentity": {"type": "matchAll"}}, "unknown signedIdentity"),
+        (SIGNED[0] | {"signedIdentity": {"type": "matchExact", "x": 1}}, "matchExact has no key 'x'"),
+        (SIGNED[0] | {"signedIdentity": {"type": "exactReference"}}, "dockerReference is not a text"),
+        (
+            SIGNED[0] | {"signedIdentity": {"type": "exactReference", "dockerReference": "a/b"}},
+            "neither tag nor digest",
+        ),
+        (SIGNED[0] | {"signedIdentity": {"type": "exactRepository", "dockerRepository": "a/b:1"}}, "neither tag nor"),
+        (
+            SIGNED[0] | {"signedIdentity": {"type": "remapIdentity", "prefix": "r.io/a:1", "signedPrefix": "q.io"}},
+            "neither tag nor digest",
+        ),
+        (
+            SIGNED[0] | {"signedIdentity": {"type": "remapIdentity", "prefix": "a/b", "signedPrefix": "q.io"}},
+            "registry",
+        ),
     ],
 )
-def test_a_rule_that_wants_a_signature_refuses_and_says_why(rule: dict[str, object]) -> None:
-    with pytest.raises(PolicyRejected, match=f"wants a signature .{rule['type']}., which builda cannot verify: x"):
-        policy([rule]).check("docker", (), "x")
+def test_rules_that_mean_nothing_name_their_place(rule: dict[str, object], words: str) -> None:
+    text = json.dumps({"default": REJECT, "transports": {"docker": {"r.io/a": [rule]}}})
+    with pytest.raises(InvalidValue, match=words) as raised:
+        parse(text, "p.json")
+    assert 'transports.docker."r.io/a" of p.json' in str(raised.value)
 
 
 def test_scopes_of_files(tmp_path: Path) -> None:
@@ -135,9 +210,7 @@ def test_what_is_no_policy_names_its_file(text: str) -> None:
 
 
 def test_a_transport_that_builda_does_not_have_is_no_error() -> None:
-    assert policy(ACCEPT, **{"docker-daemon": {"": ACCEPT}, "atomic": {"x": SIGNED}}).default == (
-        "insecureAcceptAnything",
-    )
+    assert policy(ACCEPT, **{"docker-daemon": {"": ACCEPT}, "atomic": {"x": SIGNED}}).default == (Accept(),)
 
 
 def test_where_the_policy_is_looked_for(tmp_path: Path) -> None:
@@ -161,7 +234,7 @@ def test_where_the_policy_is_looked_for(tmp_path: Path) -> None:
     assert Policy.load(home, named) == parse(named.read_text(), str(named))
     found = Policy.load(home._replace(environ={**home.environ, "CONTAINERS_POLICY_JSON": str(named)}))
     assert found is not None
-    assert found.default == ("signedBy",)
+    assert [rule.type for rule in found.default] == ["signedBy"]
     with pytest.raises(NotFound, match=r"no such policy\.json"):
         Policy.load(home, tmp_path / "none")
 
@@ -176,3 +249,11 @@ def test_what_cannot_be_read_is_never_no_policy(tmp_path: Path) -> None:
     (containers / "policy.json").mkdir()
     with pytest.raises(BuildaError, match=r"cannot be read, is a directory: .*policy.json"):
         Policy.load(Places({"HOME": str(tmp_path / "home")}, 0, tmp_path))
+
+
+def test_scopes_follow_the_table_of_transports() -> None:
+    assert scopes_of(Location("docker-archive", "/a/b.tar", "x")) == ("docker-archive", ())
+    for name, transport in FILES.items():
+        assert (scopes_of(Location(name, "/a/b"))[1][:1] == ("/a/b",)) is transport.has_path_scopes
+    assert scopes_of(Reference.parse("r.io:5/a"))[1] == ("r.io:5/a:latest", "r.io:5/a", "r.io:5", "*.io")
+    assert scopes_of(Location("docker-daemon", "a:1"))[1][0] == "docker.io/library/a:1"

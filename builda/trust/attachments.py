@@ -1,0 +1,107 @@
+"""cosign's signatures in a registry: an image under the tag sha256-DIGEST.sig, whose layers are the payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builda.errors import CorruptContent, NotFound, RegistryError
+from builda.oci import mediatype
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest
+from builda.oci.document import encode
+from builda.oci.manifest import Manifest, parse
+from builda.transfer.copy import read_blob
+from builda.trust.signature import COSIGN_TYPE, COUNT, LIMIT, Sigstore, is_same
+from builda.values import replace
+
+if TYPE_CHECKING:
+    from builda.oci.digest import Readable
+    from builda.transfer.copy import ImageSink, ImageSource
+
+
+def tag_of(digest: Digest) -> str:
+    """The tag that an image with this digest has its signatures under."""
+    return f"{digest.algorithm}-{digest.encoded}.sig"
+
+
+def signatures(source: ImageSource) -> Iterator[Sigstore]:
+    """The signatures at such a tag; none if there is no such tag. CorruptContent for something else there."""
+    manifest = _manifest(source)
+    if manifest is None:
+        return
+    for layer in [layer for layer in manifest.layers if layer.media_type == COSIGN_TYPE][:COUNT]:
+        yield Sigstore(layer.media_type, read_blob(source, layer, LIMIT), layer.annotations)
+
+
+def add(source: ImageSource, sink: ImageSink, signature: Sigstore) -> None:
+    """The tag has this signature beside those that it has. Two that write at once may lose one of theirs."""
+    before = _manifest(source)
+    layers = () if before is None else before.layers
+    if any(is_same(signature, one) for one in ([] if before is None else signatures(source))):
+        return
+    memory = _Memory()
+    layer = replace(memory.put(signature.payload, signature.media_type), annotations=dict(signature.annotations))
+    sink.put_blob(layer, memory, _nothing)
+    layers = (*layers, layer)
+    config = memory.put(_config(layers), mediatype.CONFIG)
+    sink.put_blob(config, memory, _nothing)
+    manifest = (
+        Manifest(config=config, layers=layers) if before is None else replace(before, config=config, layers=layers)
+    )
+    data = manifest.dump()
+    top = Descriptor(media_type=manifest.media_type, digest=Digest.of(data), size=len(data))
+    sink.put_manifest(top, data, top=True)
+
+
+def _manifest(source: ImageSource) -> Manifest | None:
+    try:
+        descriptor, data = source.manifest()
+    except NotFound:
+        return None
+    except RegistryError as error:
+        if error.status == 404:
+            return None
+        raise
+    document = parse(data, descriptor.media_type)
+    if not isinstance(document, Manifest):
+        raise CorruptContent(f"tag of signatures has a list of images: {descriptor.digest}")
+    return document
+
+
+def _config(layers: tuple[Descriptor, ...]) -> bytes:
+    """The configuration that cosign writes: an image without a platform, whose layers are not compressed."""
+    diff_ids = [str(layer.digest) for layer in layers]
+    return encode({"architecture": "", "os": "", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}})
+
+
+def _nothing(_: int) -> None:
+    """Signatures are too small for progress."""
+
+
+class _Memory:
+    """Blobs to push."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[Digest, bytes] = {}
+
+    def put(self, data: bytes, media_type: str) -> Descriptor:
+        digest = Digest.of(data)
+        self._blobs[digest] = data
+        return Descriptor(media_type=media_type, digest=digest, size=len(data))
+
+    def manifest(self) -> tuple[Descriptor, bytes]:
+        raise AssertionError("only blobs")
+
+    def child(self, descriptor: Descriptor) -> bytes:
+        raise AssertionError("only blobs")
+
+    @contextmanager
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
+        yield BytesIO(self._blobs[descriptor.digest][offset:])
+
+    def local_path(self, descriptor: Descriptor) -> Path | None:
+        return None
