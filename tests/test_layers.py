@@ -28,13 +28,14 @@ ALLOWED: dict[str, frozenset[str]] = {
     "plan": frozenset({"oci", "runoptions"}),
     "mounts": frozenset({"errors", "plan"}),
     "fs": frozenset({"errors", "oci", "linux"}),
+    "contents": frozenset({"errors", "fs", "oci"}),
     "frontend": frozenset({"errors", "oci", "permissions", "plan", "mounts"}),
     "registry": BASE | {"places"},
     "isolation": frozenset({"errors", "events", "linux"}),
     "store": BASE | {"linux", "fs", "runoptions"},
     "transfer": BASE | {"fs", "store"},
     "trust": BASE | {"places", "transfer"},
-    "builder": BASE | {"linux", "fs", "permissions", "plan", "store", "isolation", "transfer"},
+    "builder": BASE | {"contents", "linux", "fs", "permissions", "plan", "store", "isolation", "transfer"},
     "containerfile": BASE | {"permissions", "plan", "frontend", "builder", "store"},
     "api": BASE
     | {
@@ -53,6 +54,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "cli": BASE
     | {
         "containersconf",
+        "contents",
         "host",
         "permissions",
         "places",

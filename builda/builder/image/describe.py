@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from builda.builder.image.between import source_of
 from builda.builder.image.listmembers import Places, opened
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from builda.fs.lists.layertree import Node, Row, Tree
     from builda.oci.config import History, ImageConfig
     from builda.oci.descriptor import Descriptor, Platform
-    from builda.oci.digest import Digest
+    from builda.oci.digest import Digest, Readable
     from builda.transfer.copy import ImageSource
 
 _PIECE = 1 << 20
@@ -167,7 +168,6 @@ def _tree(image: Seen, known: dict[Digest, tuple[Row, ...]]) -> Tree:
 
 def _rows(source: ImageSource, layer: Descriptor) -> Iterator[Row]:
     """What a layer holds. The `file` of a row is the digest of its content."""
-    from builda.fs.compress import decompressing
     from builda.fs.lists.layertree import read_rows
     from builda.fs.tar import Member, iter_members
 
@@ -177,10 +177,19 @@ def _rows(source: ImageSource, layer: Descriptor) -> Iterator[Row]:
             hasher.update(data)
         return hasher.hexdigest(), 0
 
+    with layer_tar(source, layer) as tar:
+        yield from read_rows(iter_members(tar), hashed)
+
+
+@contextmanager
+def layer_tar(source: ImageSource, layer: Descriptor) -> Iterator[Readable]:
+    """The uncompressed tar of a layer; what is left of it is read at the end, so that its digest is verified."""
+    from builda.fs.compress import decompressing
+
     with source.open_blob(layer) as content:
         reader = VerifyingReader(content, layer.digest, layer.size)
         plain = decompressing(reader, mediatype.compression_of(layer.media_type))
-        yield from read_rows(iter_members(plain), hashed)
+        yield plain
         while plain.read(_PIECE):
             pass
         while reader.read(_PIECE):

@@ -52,6 +52,7 @@ OF_VERB: Mapping[tuple[str, str], str] = {
     ("containers", "--filter"): "ancestor= id= name=",
     ("from", "--format"): "oci docker",
     ("image-copy", "--format"): "oci v2s2",
+    ("image-sbom", "--format"): "spdx-json cyclonedx-json purl table",
     ("image-sync", "--dest"): "docker dir",
     ("image-sync", "--format"): "oci v2s2",
     ("image-sync", "--src"): "docker dir yaml",

@@ -79,6 +79,7 @@ GROUPS: Mapping[str, Members] = {
             "rm": "image:rm",
             "runlabel": "image:runlabel",
             "save": "image:save",
+            "sbom": "sbom:sbom",
             "search": "image:search",
             "sync": "image:sync",
             "tag": "image:tag",
