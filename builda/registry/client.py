@@ -22,7 +22,7 @@ from builda.oci.digest import Digest, Readable
 from builda.oci.reference import DEFAULT_TAG, Reference
 from builda.places import Places
 from builda.registry.certificates import Certificates, Tls
-from builda.registry.credentials import Credentials, Keyring, parse_creds
+from builda.registry.credentials import Credentials, Keyring, Look, parse_creds
 from builda.registry.fetch import Response, fetch
 from builda.registry.http import Http, Trust
 from builda.registry.registries import Registries
@@ -136,6 +136,14 @@ class RegistryClient:
         if found is not None:
             repository.delete_manifest(found.digest)
         return found
+
+    def explained(self, name: str) -> tuple[tuple[Reference, tuple[Look, ...]], ...]:
+        """Each place that a pull of `name` asks, mirrors first, with the looks for its credentials up to the first.
+
+        No registry is asked; credential helpers are.
+        """
+        places = (place for reference in self.candidates(name) for place in self.registries.pull_sources(reference))
+        return tuple((place.reference, self._keyring.explained(place.reference.name)) for place in places)
 
     def check_login(self, name: str, credentials: Credentials) -> None:
         """The registry of `name` (`host[/namespace]`) accepts the credentials; RegistryError when it does not."""

@@ -5,7 +5,7 @@ Secrets travel on pipes and in headers only: never in an argument list, a log, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,15 @@ class Credentials(NamedTuple):
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-class Found(NamedTuple):
-    """Credentials with the place they come from, which may be shown."""
+class Look(NamedTuple):
+    """One place where credentials were looked for, and what it said; with the credentials if it had any.
 
-    credentials: Credentials
-    origin: str
+    Neither text holds a secret.
+    """
+
+    place: str
+    outcome: str
+    credentials: Credentials | None = None
 
 
 def parse_creds(text: str) -> Credentials:
@@ -68,72 +72,85 @@ class Keyring(NamedTuple):
 
     def find(self, name: str) -> Credentials | None:
         """The credentials for `registry/namespace/repository`: those of the longest path that has any."""
-        found = self.locate(name)
-        return found.credentials if found is not None else None
+        return next((look.credentials for look in self.looks(name) if look.credentials is not None), None)
 
-    def locate(self, name: str) -> Found | None:
-        """What `find` finds, with its origin."""
+    def explained(self, name: str) -> tuple[Look, ...]:
+        """The looks for the credentials of `name` up to the first that has any."""
+        looks = []
+        for look in self.looks(name):
+            looks.append(look)
+            if look.credentials is not None:
+                break
+        return tuple(looks)
+
+    def looks(self, name: str) -> Iterator[Look]:
+        """Look for credentials for `name` place by place; each is asked only when its turn comes."""
         if self.creds is not None:
-            return Found(self.creds, "--creds")
-        helpers = self.helpers or (_CONTAINERS_AUTH,)
-        searches = (self._in_files if h == _CONTAINERS_AUTH else self._helper_search(h) for h in helpers)
-        return next((found for search in searches if (found := search(name)) is not None), None)
+            yield Look("--creds", "given for every registry", self.creds)
+            return
+        for helper in self.helpers or (_CONTAINERS_AUTH,):
+            if helper == _CONTAINERS_AUTH:
+                yield from self._in_files(name)
+            else:
+                yield self._asked(helper, _host(name), "credential-helpers in registries.conf")
 
-    def _helper_search(self, helper: str) -> Callable[[str], Found | None]:
-        return lambda name: _ask_helper(helper, _host(name), self.places.environ)
-
-    def _in_files(self, name: str) -> Found | None:
-        for path in self._files():
+    def _in_files(self, name: str) -> Iterator[Look]:
+        option, paths = self._files()
+        for path in paths:
+            place = f"{option} {path}" if option else str(path)
             try:
-                content = _read(path)
+                content = _read(path) if path.exists() else None
             except PermissionError:  # such as /root's in a pod with an arbitrary uid: there may be nothing in it
                 self.emit(Warned(message=f"no permission to read credential file: {path}"))
+                yield Look(place, "no permission to read it")
                 continue
-            found = self._in_file(name, content, path)
-            if found is not None:
-                return found
-        return None
+            if content is None:
+                yield Look(place, "no such file")
+            else:
+                yield from self._in_file(name, content, path, place)
 
-    def _files(self) -> tuple[Path, ...]:
+    def _files(self) -> tuple[str, tuple[Path, ...]]:
+        """The option or variable that names the file, and the files that are read."""
         named = self.authfile or self.places.path("REGISTRY_AUTH_FILE")
         if named is None:
-            return self.places.auth_files()
+            return "", self.places.auth_files()
+        option = "--authfile" if self.authfile else "REGISTRY_AUTH_FILE"
         if not named.exists():
-            option = "--authfile" if self.authfile else "REGISTRY_AUTH_FILE"
             raise NotFound(
                 f"credential file is not accessible: stat {named}: no such file or directory",
                 hint=f"{option} names it; `builda login` makes it",
             )
-        return (named,)
+        return option, (named,)
 
-    def _in_file(self, name: str, content: Mapping[str, Any], path: Path) -> Found | None:
+    def _in_file(self, name: str, content: Mapping[str, Any], path: Path, place: str) -> Iterator[Look]:
         helpers = _table(content, "credHelpers", path)
         for key in _keys(name):
             if isinstance(helper := helpers.get(key), str):
-                found = _ask_helper(helper, key, self.places.environ)
-                if found is not None:
-                    return found
+                yield self._asked(helper, key, f"credHelpers in {place}")
         store = content.get("credsStore")
         if isinstance(store, str) and store:
-            found = self._ask_store(store, _host(name), path)
-            if found is not None:
-                return found
+            yield self._ask_store(store, _host(name), place, path)
         entries = {_normalized(key): (key, entry) for key, entry in _table(content, "auths", path).items()}
         for key in _keys(name):
             if key in entries:
                 written, entry = entries[key]
                 credentials = _decode(entry, written, path)
-                if credentials is not None:
-                    return Found(credentials, f"{path} ({written})")
-        return None
+                outcome = f"entry {written}" if credentials is not None else f"no credentials in the entry {written}"
+                yield Look(place, outcome, credentials)
+        yield Look(place, f"no entry for {' or '.join(_keys(name))}")
 
-    def _ask_store(self, store: str, host: str, path: Path) -> Found | None:
+    def _asked(self, helper: str, key: str, named_by: str) -> Look:
+        place = f"docker-credential-{helper} ({named_by})"
+        credentials = _ask_helper(helper, key, self.places.environ)
+        return Look(place, f"{'credentials' if credentials is not None else 'none'} for {key}", credentials)
+
+    def _ask_store(self, store: str, host: str, place: str, path: Path) -> Look:
         """`credsStore` is often copied from a desktop along with the file; a missing program is not an error."""
         try:
-            return _ask_helper(store, _DOCKER_HUB_KEY if host == "docker.io" else host, self.places.environ)
+            return self._asked(store, _DOCKER_HUB_KEY if host == "docker.io" else host, f"credsStore in {place}")
         except NotFound as error:
             self.emit(Warned(message=str(error), hint=f"credsStore in {path} names it"))
-            return None
+            return Look(f"docker-credential-{store} (credsStore in {place})", "no such program")
 
 
 def store_login(name: str, credentials: Credentials, path: Path, *, environ: Mapping[str, str]) -> str:
@@ -323,7 +340,7 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
-def _ask_helper(helper: str, key: str, environ: Mapping[str, str]) -> Found | None:
+def _ask_helper(helper: str, key: str, environ: Mapping[str, str]) -> Credentials | None:
     import json
 
     output = _run_helper(helper, "get", key, environ)
@@ -336,8 +353,7 @@ def _ask_helper(helper: str, key: str, environ: Mapping[str, str]) -> Found | No
         raise RegistryError(f"credential helper gave no credentials in JSON: docker-credential-{helper}") from None
     if not isinstance(username, str) or not isinstance(secret, str):
         raise RegistryError(f"credential helper gave no credentials in JSON: docker-credential-{helper}")
-    credentials = Credentials("", "", secret) if username == TOKEN_USER else Credentials(username, secret)
-    return Found(credentials, f"docker-credential-{helper}")
+    return Credentials("", "", secret) if username == TOKEN_USER else Credentials(username, secret)
 
 
 def _helper_record(name: str, credentials: Credentials) -> str:

@@ -117,3 +117,54 @@ def test_an_unknown_tag_and_an_unreachable_registry_are_named(builda: Builda, se
     said = builda.fails("from", "--tls-verify=false", "--retry=0", f"{nobody}/x")
     assert nobody in said
     assert builda("containers", "-q") == ""
+
+
+def test_auth_explain_says_which_login_is_used_and_no_secret(
+    builda: Builda, server: support.Registry, authfile: Path, tmp_path: Path
+) -> None:
+    name = f"{server.address}/team/app:1"
+    missing = "credential file is not accessible"
+    assert missing in builda.fails("auth", "explain", name)
+    login(builda, server)
+    assert builda("auth", "explain", name).splitlines() == [
+        f"{name}: password of {support.USER}",
+        f"  1. REGISTRY_AUTH_FILE {authfile}: entry {server.address}",
+    ]
+    (explained,) = json.loads(builda("auth", "explain", "--json", f"docker://{name}"))
+    used = {"kind": "password", "user": support.USER, "place": f"REGISTRY_AUTH_FILE {authfile}"}
+    assert explained["credentials"] == used | {"reason": f"entry {server.address}"}
+    assert support.PASSWORD not in json.dumps(explained)
+    assert builda("auth", "explain", "other.invalid/x").splitlines()[0] == "other.invalid/x:latest: no credentials"
+    assert "--creds" in builda("auth", "explain", "--creds=me:hunter2", name)
+    assert "hunter2" not in builda("auth", "explain", "--creds=me:hunter2", "--json", name)
+
+    other = tmp_path / "other.json"
+    other.write_text('{"auths": {}}')
+    assert f"--authfile {other}: no entry" in builda("auth", "explain", f"--authfile={other}", name)
+
+
+def test_auth_explain_explains_mirrors_and_short_names(builda: Builda, tmp_path: Path) -> None:
+    conf = tmp_path / "registries.conf"
+    conf.write_text(
+        'unqualified-search-registries = ["a.invalid", "b.invalid"]\n[[registry]]\nlocation = "a.invalid"\n'
+        '[[registry.mirror]]\nlocation = "m.invalid/cache"\n'
+    )
+    said = builda("--registries-conf", conf, "auth", "explain", "app")
+    assert [line.partition(":")[0] for line in said.splitlines() if not line.startswith(" ")] == [
+        "m.invalid/cache/app",
+        "a.invalid/app",
+        "b.invalid/app",
+    ]
+
+
+@pytest.mark.parametrize("image", ["", "a b", "oci:dir", "docker-archive:f", "docker://[", "A"])
+def test_auth_explain_of_what_is_in_no_registry_is_refused(builda: Builda, image: str) -> None:
+    said = builda.fails("auth", "explain", image)
+    assert "no registry is asked" in said or "invalid" in said
+
+
+def test_auth_explain_of_a_broken_file_names_it(builda: Builda, tmp_path: Path) -> None:
+    broken = tmp_path / "auth.json"
+    broken.write_text('{"auths": {"r.invalid": {"auth": "%%%"}}}')
+    said = builda.fails("auth", "explain", f"--authfile={broken}", "r.invalid/x")
+    assert f"auth is not base64 text in credential file {broken}: r.invalid" in said

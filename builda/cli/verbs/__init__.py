@@ -59,6 +59,7 @@ class Members(NamedTuple):
 
 
 GROUPS: Mapping[str, Members] = {
+    "auth": Members("Explain which credentials are used for a registry.", {"explain": "auth:explain"}),
     "image": Members(
         "Copy, inspect and compare images wherever they are: in the store, in registries, layouts and archives.",
         {

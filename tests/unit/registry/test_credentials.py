@@ -97,11 +97,10 @@ def test_passwords_keep_their_colons(tmp_path: Path) -> None:
 def test_every_documented_place_is_searched(tmp_path: Path, where: str, environ: dict[str, str]) -> None:
     write(tmp_path / where, {"auths": {"r.io": auth("here")}})
     filled = {name: value.format(tmp_path) for name, value in environ.items()}
-    found = Keyring(places(tmp_path, **filled)).locate("r.io/x")
-    assert found is not None
+    found = Keyring(places(tmp_path, **filled)).explained("r.io/x")[-1]
+    assert found.credentials is not None
     assert found.credentials.username == "here"
-    assert where in found.origin
-    assert SECRET not in found.origin
+    assert where in found.place
 
 
 def test_a_named_file_stands_alone(tmp_path: Path) -> None:
@@ -272,3 +271,37 @@ def test_a_registry_with_a_password_in_it_is_not_repeated() -> None:
         login_name("user:PW@registry.example.org")
     assert "PW" not in str(caught.value)
     assert "registry.example.org" in str(caught.value)
+
+
+def test_each_place_is_explained_up_to_the_one_that_is_used(tmp_path: Path) -> None:
+    helper(tmp_path, "none", "echo credentials not found in native keychain; exit 1")
+    first = write(tmp_path / "home/.config/containers/auth.json", {"auths": {"r.io/other": auth()}})
+    last = write(
+        tmp_path / "home/.docker/config.json",
+        {"credHelpers": {"r.io": "none"}, "credsStore": "gone", "auths": {"https://r.io/v1/": auth("docker")}},
+    )
+    where = places(tmp_path)
+    looks = Keyring(where).explained("r.io/team/app")
+    assert [(look.place, look.outcome) for look in looks] == [
+        (str(where.auth_file()), "no such file"),
+        (str(first), "no entry for r.io/team/app or r.io/team or r.io"),
+        (f"docker-credential-none (credHelpers in {last})", "none for r.io"),
+        (f"docker-credential-gone (credsStore in {last})", "no such program"),
+        (str(last), "entry https://r.io/v1/"),
+    ]
+    assert looks[-1].credentials == Credentials("docker", SECRET)
+    assert SECRET not in repr(looks)
+
+
+def test_what_comes_first_is_all_that_is_explained(tmp_path: Path) -> None:
+    file = write(tmp_path / "auth.json", {"auths": {"r.io": auth()}})
+    given = Keyring(places(tmp_path), file, Credentials("me", SECRET)).explained("r.io/app")
+    assert [(look.place, look.credentials) for look in given] == [("--creds", Credentials("me", SECRET))]
+    named = Keyring(places(tmp_path, REGISTRY_AUTH_FILE=str(file))).explained("r.io/app")
+    assert [look.place for look in named] == [f"REGISTRY_AUTH_FILE {file}"]
+
+
+def test_an_empty_entry_is_told_and_passed_over(tmp_path: Path) -> None:
+    file = write(tmp_path / "auth.json", {"auths": {"r.io/app": {}, "r.io": auth("host")}})
+    looks = Keyring(places(tmp_path), file).explained("r.io/app")
+    assert [look.outcome for look in looks] == ["no credentials in the entry r.io/app", "entry r.io"]
