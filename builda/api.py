@@ -66,7 +66,8 @@ def open_builder(
 
     `emit` is called, perhaps by other threads, with what happens. Without `mode` this process is not changed, and it
     needs root, or to be run in `builda unshare`. With `auto`, or the name of a mode, it goes where that mode works,
-    for good, which may be a user namespace; it must have one thread then.
+    for good, which may be a user namespace; it must have one thread then. In a script that `builda session` runs, what
+    is made belongs to the session.
     """
     from builda.store.layout import default_places
 
@@ -87,6 +88,12 @@ def open_builder(
         open_store(where, volatile, driver=driver, place=place, warn=warn) as store,
         builder_over(store, emit=emit, environ=env, files=NamedFiles(registries_conf), uid=uid) as builder,
     ):
+        if env.get("BUILDA_SESSION"):
+            from builda.session.lease import membership
+
+            session = membership(store.layout, env)
+            if session is not None:
+                store.join(session)
         yield builder
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from builda.oci.manifest import Document, Manifest
     from builda.store.blobs import Blobs
     from builda.store.origins import Origins
+    from builda.store.sessions import Membership
 
 REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -106,6 +107,8 @@ class Images:
         self._layout = where
         self._blobs = blobs
         self._report = report
+        self.session: Membership | None = None
+        """The session that images are made in, which has those without a name removed when it ends."""
 
     @cached_property
     def origins(self) -> Origins:
@@ -123,6 +126,8 @@ class Images:
         record = self._record_of(descriptor)
         self._blobs.sync()
         with self._changing() as change:
+            if self.session is not None and not os.path.exists(self._path(descriptor.digest)):
+                self.session.note("images", descriptor.digest.encoded)
             layout.publish(self._layout, self._path(descriptor.digest), json.dumps(record).encode(), durable=True)
             change.record(record["manifest"])
             for name in names:

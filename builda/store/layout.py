@@ -41,6 +41,7 @@ DIRECTORIES = (
     "leases",
     "locks",
     "cache",
+    "sessions",
     "digests",
     "empty",
 )
@@ -185,7 +186,7 @@ def _make_private(layout: Layout) -> None:
 
 def _is_volatile(name: str) -> bool:
     """Whether builda makes a file of this name at the top of the run root."""
-    return name in ("mounts", "scratch", "cache", "network.lock") or name.startswith("abilities-")
+    return name in ("mounts", "scratch", "s", "cache", "network.lock") or name.startswith("abilities-")
 
 
 @contextmanager

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from builda.store.drivers.protocol import Snapshots
     from builda.store.imagemounts import ImageMounts
     from builda.store.ownership import Claim
+    from builda.store.sessions import Membership
     from builda.store.steps import Steps
 
 __all__ = ["Image", "Removal", "Store", "WorkingContainer"]
@@ -79,6 +80,8 @@ class Store:
         self._in_memory: MemorySnapshots | None = None
         self._containers: Containers | None = None
         self._steps: Steps | None = None
+        self.session: Membership | None = None
+        """The session that things are made in."""
         self._stack = ExitStack()
         self._leased = False
         self.no_overlay = no_overlay
@@ -175,6 +178,11 @@ class Store:
 
             self._stack.enter_context(leases.lease(self.layout))
             self._leased = True
+
+    def join(self, session: Membership) -> None:
+        """From now on what this process makes belongs to a session, and goes when that ends."""
+        self.session = session
+        self.images.session = session
 
     # Blobs
 
@@ -411,6 +419,8 @@ class Store:
     def create_container(self, container: WorkingContainer, *, name: str | None, prefix: str) -> WorkingContainer:
         """Record a container under `name`, or under a free name that begins with `prefix`."""
         self.lease()
+        if self.session is not None:
+            self.session.note("containers", container.id)
         return self.containers.create(container, name=name, prefix=prefix)
 
     def container(self, text: str) -> WorkingContainer:

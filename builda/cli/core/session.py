@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from contextlib import ExitStack
 from functools import cached_property
+
+from builda.store.layout import iter_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
-    from typing import Self, TextIO
+    from typing import NoReturn, Self, TextIO
 
     from builda.api import NamedFiles
     from builda.builder.builder import Builder
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from builda.errors import BuildaError
     from builda.events import Event
     from builda.host.modes import Mode, Place
-    from builda.store.layout import Damaged
     from builda.store.store import Store, WorkingContainer
 
 
@@ -57,6 +59,7 @@ class Session:
 
     def enter(self, *, composing: bool = False) -> None:
         """This process is where its mode builds; before anything else is opened, as it must have one thread."""
+        self._end_processes()
         from builda.host.modes import abilities, enter
 
         if self.settings.verbose:  # asked before, as more is possible inside
@@ -89,6 +92,7 @@ class Session:
                 settings.root, settings.runroot, driver=settings.driver, place=self._place, warn=self._warn
             )
         self._stack.enter_context(store)
+        self._join(store)
         if settings.verbose:
             self._trace(store)
         if self._place is not None:
@@ -101,6 +105,51 @@ class Session:
         if store.is_first and self._place is not None and self._place.no_others is not None:
             self.emit(_alone(self._place.no_others))
         return store
+
+    def _end_processes(self) -> None:
+        """End what still runs of sessions that were killed, whose notes say so in the store."""
+        if os.path.exists(f"{self.settings.root}/sessions"):
+            from builda.session.lease import end_processes
+            from builda.store.layout import Layout
+
+            end_processes(Layout(self.settings.root, self.settings.runroot))
+
+    def _join(self, store: Store) -> None:
+        """Remove what killed sessions left, then work in the session that this command is in, if any."""
+        if next(iter_names(store.layout.path("sessions")), None) is not None:
+            self._reclaim(store)
+        if self.environ.get("BUILDA_SESSION"):
+            from builda.session.lease import membership
+
+            session = membership(store.layout, self.environ)
+            if session is not None:
+                store.join(session)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether this command is in a session of the same store."""
+        return self.store.session is not None
+
+    def _reclaim(self, store: Store) -> None:
+        """Remove what sessions made that were killed: here if this process works in trees, else in one that does."""
+        from builda.session import lease
+
+        if self._place is not None:
+            for error in lease.reclaim(store):
+                self._warn(error)
+        elif lease.has_dead(store.layout):
+            pid = os.fork()
+            if pid == 0:
+                self._reclaim_inside()
+            os.waitpid(pid, 0)
+
+    def _reclaim_inside(self) -> NoReturn:
+        try:
+            with Session(self.settings, self.environ) as inside:
+                inside.enter(composing=True)
+                _ = inside.store
+        finally:
+            os._exit(0)
 
     def _trace(self, store: Store) -> None:
         """Tell where and how this command line works."""
@@ -152,7 +201,7 @@ class Session:
 
         return load(Places(self.environ, self.settings.uid))
 
-    def _warn(self, error: Damaged) -> None:
+    def _warn(self, error: BuildaError) -> None:
         from builda.events import Warned
 
         self.emit(Warned(message=str(error), hint=error.hint))

@@ -111,6 +111,18 @@ def for_inside(settings: Settings) -> dict[str, str]:
     }
 
 
+def for_session(settings: Settings, mode: Mode) -> dict[str, str]:
+    """The variables by which the commands of a session work as it does; those given to them have no need of options."""
+    said = {
+        "BUILDA_STORAGE_DRIVER": settings.driver,
+        "BUILDA_REGISTRIES_CONF": settings.registries_conf,
+    }
+    inside = for_inside(settings)
+    if not mode.unshares:
+        inside["BUILDA_MODE"] = settings.mode or "auto"
+    return inside | {name: value for name, value in said.items() if value is not None}
+
+
 def environment(environ: Mapping[str, str], *names: str) -> str | None:
     """The first of the variables `names` that is set and not empty."""
     return next((environ[name] for name in names if environ.get(name)), None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from builda.cli.core.session import Session
 
 ENTERING = frozenset(
-    "add build commit copy from fsck image-df image-rm prune rm rmi run umount unshare workdir".split(),
+    "add build commit copy from fsck image-df image-rm prune rm rmi run session umount unshare workdir".split(),
 )
 """The verbs that work in trees, so where their mode does; the others only read and write records and blobs."""
 COMPOSING = ENTERING - frozenset("run unshare".split())

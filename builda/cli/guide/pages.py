@@ -68,6 +68,7 @@ SECTIONS: tuple[tuple[str, str], ...] = (
 ENVIRONMENT: Mapping[str, str] = {
     "BUILDA_ROOT, BUILDA_RUNROOT": "Where the store and its volatile part are.",
     "BUILDA_MODE": "The mode to work in, instead of the first that the place allows.",
+    "BUILDA_SESSION": "Set by session for its script: the session that a command is part of.",
     "BUILDA_STORAGE_DRIVER, STORAGE_DRIVER": "overlay, fuse-overlayfs or plain.",
     "BUILDA_STORAGE_OPTS, STORAGE_OPTS": "As --storage-opt.",
     "BUILDA_LOG_LEVEL": "As --log-level.",

@@ -42,6 +42,7 @@ VERBS: Mapping[str, str] = {
     "rm": "containers:rm",
     "rmi": "images:rmi",
     "run": "run:run",
+    "session": "session:session",
     "tag": "images:tag",
     "umount": "containers:umount",
     "unshare": "unshare:unshare",

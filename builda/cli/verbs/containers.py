@@ -175,7 +175,7 @@ def mount(session: Session, *, containers: tuple[str, ...], json: bool, notrunca
     """Mount working containers, and print where.
 
     They stay mounted until umount, rm or a reboot. Without a name, list what is mounted. Without root, mount works
-    inside `builda unshare` only, and ends with it.
+    inside `builda session` and `builda unshare` only, and ends with it.
     """
     if containers:
         check_can_stay(session, "mount CONTAINER")
@@ -204,8 +204,8 @@ def check_can_stay(session: Session, verb: str) -> None:
     from builda.errors import Unsupported
 
     raise Unsupported(
-        f"mode {session.mode} can show a mount only inside builda unshare",
-        hint=f"""as in: builda unshare sh -c 'm=$(builda {verb}) && ls "$m"'""",
+        f"mode {session.mode} can show a mount only inside builda session and builda unshare",
+        hint=f"""run the whole script so: builda session ./SCRIPT; or: builda unshare sh -c 'm=$(builda {verb})'""",
     )
 
 

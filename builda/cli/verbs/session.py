@@ -1,0 +1,65 @@
+"""`session`: a script under one lease."""
+
+from __future__ import annotations
+
+from builda.cli.core.options import argument, switch
+from builda.cli.core.settings import for_session
+from builda.cli.core.verb import verb
+from builda.errors import CommandFailed, InvalidValue
+from builda.events import Warned
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.cli.core.session import Session
+    from builda.session.supervisor import Supervisor
+
+
+@verb(
+    argument("command", nargs=-1),
+    switch("--keep", help="Leave working containers and images that the script did not remove."),
+    checks_order=False,
+    example="builda session ./build.sh 1.2",
+)
+def session(session: Session, *, command: tuple[str, ...], keep: bool) -> None:
+    """Run a script whose working containers and mounts end with it.
+
+    However the script ends, everything that it made is removed: working containers, mounts, and images that have no
+    name. If builda itself is killed, the next builda command does it. Processes that the script leaves running are
+    ended. Without root, the script runs as root of a user namespace, so that it can write below `builda mount`.
+    Without COMMAND the script is the shell that SHELL names. The exit status is the script's.
+    """
+    from builda.session.supervisor import Supervisor
+
+    args = command[1:] if command[:1] == ("--",) else command
+    shell = session.environ.get("SHELL")
+    if not args and not shell:
+        raise CommandFailed("no command was given, and SHELL is not set", status=1)
+    script = args or (str(shell),)
+    supervisor = Supervisor()
+    if session.is_joined:
+        if keep:
+            raise InvalidValue("--keep is said to the outer session: this one is part of it")
+        status = supervisor.run(script, session.environ)
+    else:
+        status = _run(session, supervisor, script, keep)
+    if status:
+        raise SystemExit(status)
+
+
+def _run(session: Session, supervisor: Supervisor, script: tuple[str, ...], keep: bool) -> int:
+    """Run the script in a session of its own; its exit status."""
+    from builda.session import lease
+
+    if session.mode.mounts_stay:
+        lease.own_mounts()
+    session.store.lease()
+    with lease.held(session.store) as held:
+        environ = {**session.environ, **for_session(session.settings, session.mode), lease.VARIABLE: held.place}
+        try:
+            return supervisor.run(script, environ)
+        finally:
+            supervisor.ignore_signals()
+            if left := supervisor.end_others():
+                session.emit(Warned(message=f"the script left processes running, which were ended: {', '.join(left)}"))
+            for error in lease.end(session.store, held, keep=keep):
+                session.emit(Warned(message=str(error), hint=error.hint))

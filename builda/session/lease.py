@@ -1,0 +1,157 @@
+"""A session on disk and in the environment: its directory in the run root, its notes in the store, and its end.
+
+A verb inside finds the session by BUILDA_SESSION, the path of that directory, whose name is the session's ID. The
+directory holds `root`, a link to the store, and what the session's commands reach the warm process by.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from builda.errors import BuildaError, NotFound
+from builda.fs.paths import discard
+from builda.oci.digest import Digest
+from builda.store import layout, locks, sessions
+from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.store.layout import Layout
+    from builda.store.sessions import Membership
+    from builda.store.store import Store
+
+VARIABLE = "BUILDA_SESSION"
+_ROOT = "root"
+
+
+class Lease(NamedTuple):
+    """A session that this process runs: its ID, and its directory in the run root."""
+
+    id: str
+    place: str
+
+
+@contextmanager
+def held(store: Store) -> Iterator[Lease]:
+    """A new session in the store, alive during the block; `end` it there, else the next command does."""
+    where = store.layout
+    parent = where.volatile("s")
+    _sweep(parent)
+    place = f"{parent}/{os.urandom(4).hex()}"
+    held_place = locks.hold_directory(place)
+    os.symlink(where.root, f"{place}/{_ROOT}")
+    try:
+        name, held_notes = sessions.begin(where, place)
+    except BaseException:
+        discard(place)
+        raise
+    try:
+        yield Lease(name, place)
+    finally:
+        os.close(held_notes)
+        os.close(held_place)
+
+
+def _sweep(parent: str) -> None:
+    """Remove directories of sessions that were killed and whose store is gone."""
+    for name in layout.iter_names(parent):
+        with suppress(FileNotFoundError, NotADirectoryError, BlockingIOError):
+            path = f"{parent}/{name}"
+            with locks.directory_alone(path):
+                if not os.path.exists(f"{path}/{_ROOT}/{sessions.DIRECTORY}/{name}"):
+                    discard(path)
+
+
+def membership(where: Layout, environ: Mapping[str, str]) -> Membership | None:
+    """The session that a command in this environment works in; None outside of one, and in another store than its.
+
+    InvalidValue if the session has ended.
+    """
+    place = environ.get(VARIABLE)
+    if not place:
+        return None
+    name = os.path.basename(place)
+    try:
+        root = os.readlink(f"{place}/{_ROOT}")
+    except OSError:
+        raise sessions.ended(name) from None
+    return sessions.join(where, name) if root == where.root else None
+
+
+def has_dead(where: Layout) -> bool:
+    """Whether there are sessions that were killed and not yet dissolved."""
+    return bool(sessions.dead(where))
+
+
+def reclaim(store: Store) -> Iterator[BuildaError]:
+    """Dissolve the sessions in this store that were killed; what cannot be removed is yielded."""
+    for name in sessions.dead(store.layout):
+        lock = store.layout.path(sessions.DIRECTORY, name, "lock")
+        with suppress(BlockingIOError, FileNotFoundError), locks.alone(lock):
+            yield from _dissolve(store, name)
+
+
+def end(store: Store, lease: Lease, *, keep: bool) -> Iterator[BuildaError]:
+    """Dissolve a session of this process; with `keep` what it made stays. What cannot be removed is yielded."""
+    store.close()  # its own lease would keep the content of the images that go
+    yield from _dissolve(store, lease.id, keep=keep)
+
+
+def _dissolve(store: Store, name: str, *, keep: bool = False) -> Iterator[BuildaError]:
+    """Remove what a session made, or only the notes of it. What cannot be removed now stays noted and is yielded."""
+    for container_id in sessions.notes(store.layout, name, "containers"):
+        try:
+            if not keep:
+                _remove_container(store, container_id)
+            sessions.forget(store.layout, name, "containers", container_id)
+        except BuildaError as error:
+            yield error
+    is_freed = False
+    for encoded in sessions.notes(store.layout, name, "images"):
+        if not keep:
+            gone = store.images.discard(Digest("sha256", encoded), named=False, horizon=float("inf"))
+            is_freed = is_freed or gone is not None
+        sessions.forget(store.layout, name, "images", encoded)
+    sessions.remove(store.layout, name)
+    if is_freed:
+        store.sweep()
+
+
+def _remove_container(store: Store, container_id: str) -> None:
+    from builda.linux.mount import detach
+
+    with suppress(NotFound):  # removed by the script, or never made
+        store.remove_container(store.containers.load(container_id), detach=detach)
+
+
+def own_mounts() -> None:
+    """From now on mounts of this process and its children are seen by them only, and end with them.
+
+    What others mount and unmount is still seen here.
+    """
+    from builda.linux import syscalls as sys_
+
+    sys_.unshare(sys_.CLONE_NEWNS)
+    sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_SLAVE)
+
+
+def end_processes(where: Layout) -> None:
+    """Kill what still runs of the scripts of sessions that were killed: each such process has the session's variable.
+
+    Must be called before this process enters a user namespace: in one it may not look into the others.
+    """
+    import signal
+
+    names = sessions.dead(where)
+    places = {place for name in names if (place := sessions.place_of(where, name)) is not None}
+    if not places:
+        return
+    marks = [f"{VARIABLE}={place}".encode() for place in places]
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):  # it has ended, or is another user's
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                variables = file.read().split(b"\0")
+            if int(pid) != os.getpid() and any(mark in variables for mark in marks):
+                os.kill(int(pid), signal.SIGKILL)

@@ -1,0 +1,164 @@
+"""The process of a session: it starts the script, waits for it, and ends what the script leaves running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from builda.errors import CommandFailed
+from builda.linux import syscalls as sys_
+from builda.linux.process import exit_status
+
+GRACE = 2.0
+"""Seconds that processes which outlive the script have between SIGTERM and SIGKILL."""
+_ASKED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals to this process that are meant for the script."""
+_KEYS = (signal.SIGINT, signal.SIGQUIT)
+"""Signals that a terminal sends to the script as well."""
+
+
+class Supervisor:
+    """Starts the script and waits. A context manager: inside it signals go to the script; after it, to nobody."""
+
+    def __init__(self) -> None:
+        self._script = 0
+        self._before = frozenset(_children())  # of a shell that became this process by `exec`
+
+    def run(self, command: Sequence[str], environ: Mapping[str, str]) -> int:
+        """Run the script; its exit status, 128 + N when signal N ended it. CommandFailed if it cannot be started."""
+        sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
+        for number in (*_ASKED, *_KEYS):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._forward)
+        self._script = _start(command, environ)
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == self._script:
+                self._script = 0
+                return exit_status(status)
+
+    def _forward(self, number: int, _frame: object) -> None:
+        if self._script and not (number in _KEYS and _has_terminal()):
+            with suppress(ProcessLookupError):
+                os.kill(self._script, number)
+
+    def ignore_signals(self) -> None:
+        """From now on no signal but SIGKILL ends this process: what it does next must be done."""
+        for number in (*_ASKED, *_KEYS):
+            signal.signal(number, signal.SIG_IGN)
+
+    def end_others(self) -> tuple[str, ...]:
+        """End the processes that the script left running; the names that they have."""
+        ended: dict[int, str] = {}
+        deadline = time.monotonic() + GRACE
+        while left := [pid for pid in _children() if pid not in self._before]:
+            late = time.monotonic() > deadline
+            for pid in left:
+                if late or pid not in ended:
+                    ended.setdefault(pid, _name_of(pid))
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+                        os.kill(pid, signal.SIGCONT)
+            if late and time.monotonic() > deadline + GRACE:  # it sleeps in the kernel, or is another user's
+                break
+            _reap()
+            time.sleep(0.01)
+        return tuple(f"{name} ({pid})" for pid, name in ended.items() if name)
+
+
+def _has_terminal() -> bool:
+    """Whether this process is in the foreground of its terminal, which then sends its signals to the script, too."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def _reap() -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _children() -> list[int]:
+    """The children of this process."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return [int(pid) for pid in os.listdir("/proc") if pid.isdecimal() and _parent_of(int(pid)) == os.getpid()]
+
+
+def _parent_of(pid: int) -> int:
+    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
+    return 0
+
+
+def _name_of(pid: int) -> str:
+    """The command name of a process; "" if it has ended."""
+    with suppress(OSError):
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            if file.read().rpartition(b")")[2].split()[0] == b"Z":
+                return ""
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    return ""
+
+
+def _start(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Start the script, which is killed when this process is; its process ID."""
+    reader, writer = os.pipe()  # closed by the exec, unless that fails
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become(command, environ, parent, writer)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        refused = pipe.read()
+    if refused:
+        os.waitpid(pid, 0)
+        raise _refused(command[0], int(refused))
+    return pid
+
+
+def _become(command: Sequence[str], environ: Mapping[str, str], parent: int, told: int) -> NoReturn:
+    try:
+        sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+            signal.signal(number, signal.SIG_DFL)
+        os.execvpe(command[0], list(command), environ)
+    except OSError as error:
+        os.write(told, str(error.errno or 0).encode())
+    finally:
+        os._exit(127)
+
+
+def _refused(name: str, number: int) -> CommandFailed:
+    import errno
+
+    if number == errno.ENOENT and "/" in name and os.path.exists(name):
+        return CommandFailed(f"the interpreter in the first line does not exist: {name}", status=127)
+    if number == errno.ENOENT:
+        near = "/" not in name and os.path.exists(name)
+        hint = f"a file of this directory is written ./{name}" if near else None
+        return CommandFailed(f"no such command: {name}", status=127, hint=hint)
+    if number == errno.EACCES and os.path.isfile(name):
+        hint = f"make it executable (chmod +x {name}), or name its shell: builda session bash {name}"
+        return CommandFailed(f"command cannot be executed: {name}", status=126, hint=hint)
+    if number == errno.ENOEXEC:
+        hint = f"begin it with #!/bin/bash, or name its shell: builda session bash {name}"
+        return CommandFailed(f"script does not say its interpreter: {name}", status=126, hint=hint)
+    return CommandFailed(f"command cannot be executed, {os.strerror(number).lower()}: {name}", status=126)
