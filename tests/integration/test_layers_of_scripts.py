@@ -77,7 +77,7 @@ def test_a_text_is_copied_as_a_file(builda: Builda, base: str) -> None:
 
 def test_a_text_is_run_as_a_script(builda: Builda, base: str) -> None:
     container = builda("from", base)
-    assert builda("run", "--script", "echo from the script\n", container, "--", "sh") == "from the script"
+    assert builda("run", "--inline", "echo from the script\n", container, "--", "sh") == "from the script"
 
 
 def test_secrets_are_mounted_for_a_run(builda: Builda, base: str, tmp_path: Path) -> None:

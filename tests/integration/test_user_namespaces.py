@@ -315,7 +315,7 @@ def test_the_run_root_need_not_have_mapped_mounts(builda: Builda, base: str, con
         container = builda("from", *MAP, base)
         secret = ("--secret", f"id=s,src={context}/secret", "--mount", "type=secret,id=s,target=/s")
         assert builda("run", *secret, container, "cat", "/s") == "word"
-        assert builda("run", "--script", "id -u", container, "sh", "-e") == "0"
+        assert builda("run", "--inline", "id -u", container, "sh", "-e") == "0"
 
 
 def test_a_store_without_mapped_mounts_is_named_before_anything_is_done(

@@ -157,7 +157,7 @@ class _Writer:
             words += ["--mount", _mount(mount)]
         words += self.inputs(step)
         if step.script is not None:
-            words += ["--script", _quoted_bytes(step.script)]
+            words += ["--inline", _quoted_bytes(step.script)]
         words += [container, "--", *map(_quoted, step.args)]
         if step.stdin is None:
             return [*words, "</dev/null"]

@@ -11,6 +11,7 @@ from builda.cli.core.options import argument, listed, many, switch, text
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 from builda.errors import InvalidValue
+from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     many("--build-context", metavar="NAME=DIR", help="Give a directory a name, for from=NAME in --mount."),
     many("--secret", metavar="id=ID[,src=FILE|,env=NAME]", help="A secret for --mount type=secret."),
     many("--ssh", metavar="default|ID[=SOCKET|KEY]", help="An agent, or key files for one, for --mount type=ssh."),
-    text("--script", help="Run this text: it becomes a file, whose path follows the words of the command."),
+    text("--script", metavar="FILE|-", help="Run this file, or standard input, by the container's shell with set -eu."),
+    text("--inline", metavar="TEXT", help="Make a file of this text, whose path follows the words of the command."),
     switch("--layer", help="Make a layer of what changes, as a build does; bind mounts drop what is written to them."),
     text("--created-by", metavar="TEXT", help="What the history says of the command."),
     listed("--valid-exit-codes", metavar="N,…", help="Statuses that are no failure.  [default: 0]"),
@@ -51,16 +53,64 @@ def run(session: Session, *, container: str, command: tuple[str, ...], **values:
 
     The image's entrypoint and command play no part. Input and output are the command's own, and so is the exit
     status. What the command writes stays in the container; no process of it outlives the command.
+
+    --script may stand behind the container, too: builda run $c --script - << 'END'. The script runs inside, nothing
+    in it is expanded outside, and the first command that fails ends it. A script with a #! line is run as a program.
     """
-    args = command[1:] if command[:1] == ("--",) else command
-    if not args:
+    file, args = _script_file(values.pop("script"), command)
+    if file is None and not args:
         raise InvalidValue("command must be specified", hint=_without_command(session, container))
     target = session.container(container)
+    command_line = _by_words(args, values.pop("inline")) if file is None else _by_script(file, args, target)
     layer, created_by = values.pop("layer"), values.pop("created_by")
     if created_by is None and (shared_options.adds_history(values.pop("add_history"), session.environ) or layer):
-        created_by = f"/bin/sh -c {shlex.join(args)}"
+        created_by = f"/bin/sh -c {command_line.text}"
     with ExitStack() as stack:
-        _run(session, target, args, _inputs(session, values, stack, layer=layer), created_by, values, layer=layer)
+        inputs = _inputs(session, values, stack, layer=layer)
+        _run(session, target, command_line, inputs, created_by, values, layer=layer)
+
+
+class _Command(NamedTuple):
+    """What is run: words, to which the path of a file with `script` is added, and their text for the history."""
+
+    args: tuple[str, ...]
+    script: bytes | None
+    text: str
+
+
+def _by_words(args: tuple[str, ...], inline: str | None) -> _Command:
+    script = None if inline is None else inline.encode("utf-8", "surrogateescape")
+    return _Command(args, script, shlex.join(args))
+
+
+def _by_script(file: str, args: tuple[str, ...], container: WorkingContainer) -> _Command:
+    """A script in a file, or in standard input if that is `-`. The command gets what is left of standard input."""
+    if args:
+        raise InvalidValue(
+            f"--script stands in place of a command: {shlex.join(args)}", hint="give a script its values by --env"
+        )
+    from builda.inputfile import read_input
+
+    script = read_input("/dev/stdin" if file == "-" else file, "script")
+    if not script.strip():
+        raise InvalidValue(f"script is empty: {'standard input' if file == '-' else file}")
+    shell = (container.config.shell or ("/bin/sh",))[0]
+    words = () if script.startswith(b"#!") else (shell, "-c", _STRICT)
+    return _Command(words, script, script.decode("utf-8", "surrogateescape").rstrip("\n"))
+
+
+_STRICT = 'set -eu; (set -o pipefail) 2>/dev/null && set -o pipefail; . "$0"'
+"""The shell's own words for a script, whose path is $0: not every shell knows pipefail."""
+
+
+def _script_file(option: str | None, command: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """The file of --script, which may also be the first word behind the container, and the other words."""
+    head, equals, value = (command[0] if command else "").partition("=")
+    if option is None and head == "--script":
+        if not equals and len(command) == 1:
+            raise InvalidValue("option --script needs a file, or - for standard input")
+        return (value, command[1:]) if equals else (command[1], command[2:])
+    return option, command[1:] if command[:1] == ("--",) else command
 
 
 def _without_command(session: Session, container: str) -> str:
@@ -72,7 +122,7 @@ def _without_command(session: Session, container: str) -> str:
 def _run(
     session: Session,
     target: WorkingContainer,
-    args: tuple[str, ...],
+    command: _Command,
     inputs: Inputs,
     created_by: str | None,
     values: dict[str, Any],
@@ -83,16 +133,15 @@ def _run(
 
     options = shared_options.run_options(values_without(values, "valid_exit_codes"), session.environ)
     shared_options.check_commands(options)
-    script = values.pop("script")
     step = Run(
-        args=args,
+        args=command.args,
         env=tuple(variables(values.pop("env"), session.environ)),
         user=values.pop("user"),
         working_dir=values.pop("workingdir"),
         mounts=tuple(_mounts(session, target, values.pop("mount"), inputs)),
-        script=None if script is None else script.encode("utf-8", "surrogateescape"),
+        script=command.script,
         created_by=None if layer else created_by,
-        text=shlex.join(args),
+        text=command.text,
         options=options,
     )
     valid = statuses(values["valid_exit_codes"])
