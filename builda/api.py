@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from threading import Lock
 
 from builda.errors import BuildaError, StoreUnavailable
@@ -20,6 +19,7 @@ from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import TypeVar
 
     from builda.builder.builder import Builder
@@ -74,7 +74,7 @@ def open_builder(
     env = os.environ if environ is None else environ
     uid = os.geteuid()
     places = default_places(env, uid)
-    where, volatile = Path(root or places[0]), Path(runroot or places[1])
+    where, volatile = root or places[0], runroot or places[1]
     place = None
     if mode is not None:
         from builda.host.modes import enter, parse_mode
@@ -196,14 +196,14 @@ def builder_over(
     """
     from builda.builder.builder import Builder
 
-    runroot = Path(store.layout.runroot)
-
     def isolation(options: RunOptions) -> Isolation:
+        from pathlib import Path
+
         from builda.isolation import isolation_for
 
         return isolation_for(
             options.isolation,
-            state=runroot,
+            state=Path(store.layout.runroot),
             can_mount=store.can_mount,
             runtime=options.runtime,
             runtime_flags=options.runtime_flags,
@@ -410,4 +410,6 @@ def _first(said: T | None, configured: T | None, default: T) -> T:
 
 
 def _path(text: str | None) -> Path | None:
+    from pathlib import Path
+
     return None if text is None else Path(text)

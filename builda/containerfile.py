@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from builda.builder.image.pull import machine_platform
 from builda.builder.options import PullOptions
@@ -20,6 +19,8 @@ from builda.values import dataclass, field, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.builder import Builder
     from builda.events import Emit
@@ -56,14 +57,14 @@ class BuildRequest:
     """What `build` is given: a Containerfile (or several, one below the other) and how to compile it."""
 
     files: tuple[tuple[str, bytes], ...]  # names as shown in errors, and their bytes
-    context: Path | None = None
+    context: Path | str | None = None
     fetched: bool = False  # the context is a copy: places are told relative to it
     preprocess: bool = False  # also files that do not end in .in
     cpp_flags: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
     unused_stages: bool = False  # also build the stages before it that it does not depend on
-    named_contexts: Mapping[str, Path] = field(default_factory=dict)
+    named_contexts: Mapping[str, Path | str] = field(default_factory=dict)
     named_images: Mapping[str, str] = field(default_factory=dict)
     base: str | None = None  # replaces the image of the first FROM
     env: tuple[tuple[str, str], ...] = ()
@@ -112,17 +113,16 @@ def build_directory(
     from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.image.push import local_name
 
-    directory = Path(context)
     full_names = [local_name(name) for name in names]
-    path = str(file) if file is not None else str(find_containerfile(directory))
+    path = str(file) if file is not None else find_containerfile(context)
     request = BuildRequest(
-        files=((path, read_containerfile(directory, path)),),
-        context=directory,
+        files=((path, read_containerfile(context, path)),),
+        context=context,
         build_args=build_args or {},
         target=target,
     )
     chosen = options or ExecuteOptions()
-    inputs = replace(chosen.inputs, context=directory, ignore_file=find_ignore_file(directory, path))
+    inputs = replace(chosen.inputs, context=context, ignore_file=find_ignore_file(context, path))
     image = build(builder, request, replace(chosen, inputs=inputs)).image
     for name in full_names:
         builder.store.images.tag(image, name)
@@ -157,7 +157,7 @@ def checked(builder: Builder, request: BuildRequest, pull: PullOptions, look: Ca
         look(_compiled(builder, request, parse(source), pull, {}).plan)
 
 
-def check(builder: Builder, request: BuildRequest, ignore_file: Path | None = None) -> tuple[Finding, ...]:
+def check(builder: Builder, request: BuildRequest, ignore_file: Path | str | None = None) -> tuple[Finding, ...]:
     """What the build checks say of a Containerfile. Nothing is built or fetched: base images count if stored."""
     from builda.frontend.checks import check
     from builda.frontend.parse import parse
@@ -171,7 +171,9 @@ def check(builder: Builder, request: BuildRequest, ignore_file: Path | None = No
         return check(parse(source), _facts(request, ignore_file, stored))
 
 
-def _facts(request: BuildRequest, ignore_file: Path | None, config_of: Callable[[str], ImageConfig | None]) -> Facts:
+def _facts(
+    request: BuildRequest, ignore_file: Path | str | None, config_of: Callable[[str], ImageConfig | None]
+) -> Facts:
     from builda.builder.copy.ignored import ignored_by
     from builda.frontend.checks import Facts
 
@@ -238,7 +240,7 @@ def _preprocessed(builder: Builder, request: BuildRequest, name: str, data: byte
 
 
 def preprocessed(
-    data: bytes, name: str, context: Path | None, flags: tuple[str, ...], environ: Mapping[str, str], emit: Emit
+    data: bytes, name: str, context: Path | str | None, flags: tuple[str, ...], environ: Mapping[str, str], emit: Emit
 ) -> SourceText:
     """The plain text of a `.in` file, each line with its place; ContainerfileError where it cannot be had."""
     from builda.frontend.preprocess import parse_flags, preprocess
@@ -326,21 +328,27 @@ def edits_of(config: ImageConfig, texts: tuple[str, ...]) -> tuple[ConfigEdit, .
     return edits_of(config, texts)
 
 
-def find_containerfile(context: Path) -> Path:
+def find_containerfile(context: Path | str) -> str:
     """`Containerfile`, else `Dockerfile`, in a context; their `.in` forms where neither is there."""
     for name in CONTAINERFILES:
-        if os.path.lexists(context / name) and not (context / name).is_dir():
-            return context / name
+        path = _inside(context, name)
+        if os.path.lexists(path) and not os.path.isdir(path):
+            return path
     raise NotFound(
         f"no Containerfile or Dockerfile in the context, no such file or directory: {context}", hint="name one with -f"
     )
 
 
-def read_containerfile(context: Path, name: str) -> bytes:
+def _inside(context: Path | str, name: str) -> str:
+    """The path of a file in a context, as messages show it."""
+    return os.path.join(context, name).removeprefix("./")
+
+
+def read_containerfile(context: Path | str, name: str) -> bytes:
     """The bytes of a Containerfile. A name inside the context is a regular file there; others may be pipes."""
     try:
-        if lies_in(context, Path(name)):
-            check_stays(context, Path(name), "Containerfile", "name the file that it leads to: -f FILE")
+        if lies_in(context, name):
+            check_stays(context, name, "Containerfile", "name the file that it leads to: -f FILE")
             return _read_regular(name)
         return read_input(name, "Containerfile", SIZE_LIMIT)
     except FileNotFoundError as error:
@@ -366,36 +374,42 @@ def _read_regular(name: str) -> bytes:
         os.close(handle)
 
 
-def find_ignore_file(context: Path, containerfile: str) -> Path | None:
+def find_ignore_file(context: Path | str, containerfile: str) -> str | None:
     """The ignore file of a context: one beside the Containerfile and named after it, else the context's own.
 
     InvalidValue for one that is a link out of the context, or no regular file.
     """
     from builda.builder.copy.ignored import IGNORE_FILES
 
-    for found in (*(Path(f"{containerfile}{name}") for name in IGNORE_FILES), *map(context.joinpath, IGNORE_FILES)):
+    beside = [f"{containerfile}{name}" for name in IGNORE_FILES]
+    for found in (*beside, *(_inside(context, name) for name in IGNORE_FILES)):
         if lies_in(context, found):
             check_stays(context, found, "ignore file", "put the file itself there, or name it with --ignorefile")
-            if found.exists():
-                if not found.is_file():
+            if os.path.exists(found):
+                if not os.path.isfile(found):
                     raise InvalidValue(f"ignore file is not a regular file: {found}")
                 return found
-        elif found.is_file():
+        elif os.path.isfile(found):
             return found
     return None
 
 
-def lies_in(context: Path, path: Path) -> bool:
+def lies_in(context: Path | str, path: Path | str) -> bool:
     """Whether `path` is a name inside the context, wherever links on it lead."""
     name = os.path.abspath(path)
     if name.startswith(
         ("/dev/stdin", "/dev/fd/", "/proc/")
     ):  # standard input and the like, where the context is the whole machine
         return False
-    return any(Path(name).is_relative_to(top) for top in (os.path.abspath(context), os.path.realpath(context)))
+    return any(_is_below(name, top) for top in (os.path.abspath(context), os.path.realpath(context)))
 
 
-def check_stays(context: Path, path: Path, what: str, hint: str) -> None:
+def _is_below(path: str, top: str) -> bool:
+    """Whether an absolute path is `top` or below it, by name."""
+    return path == top or path.startswith(f"{top.rstrip('/')}/")
+
+
+def check_stays(context: Path | str, path: Path | str, what: str, hint: str) -> None:
     """Raise InvalidValue where links lead `path`, a name inside the context, out of it."""
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(context)):
+    if not _is_below(os.path.realpath(path), os.path.realpath(context)):
         raise InvalidValue(f"{what} is a link out of the context: {path}", hint=hint)

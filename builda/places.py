@@ -2,51 +2,74 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 class Places(NamedTuple):
-    """Paths that follow from the environment; `system` stands for the root of the file system."""
+    """Paths that follow from the environment; `top` stands for the root of the file system."""
 
     environ: Mapping[str, str]
     uid: int
-    system: Path = Path("/")
+    top: Path | str = "/"
+
+    @property
+    def system(self) -> Path:
+        """The root of the file system."""
+        from pathlib import Path
+
+        return Path(self.top)
 
     def path(self, variable: str) -> Path | None:
         """The path in an environment variable; None when it is unset or empty."""
+        from pathlib import Path
+
         value = self.environ.get(variable)
         return Path(value) if value else None
 
     def home(self) -> Path:
         """The home directory: $HOME, or what the user database says."""
-        value = self.environ.get("HOME")
-        if value:
-            return Path(value)
-        import pwd
+        from pathlib import Path
 
-        try:
-            return Path(pwd.getpwuid(self.uid).pw_dir)
-        except KeyError:  # a container's arbitrary uid has no entry
-            return Path("/")
+        return Path(self._home())
 
     def user_configuration(self) -> Path:
         """This user's directory of container configuration."""
-        return (self.path("XDG_CONFIG_HOME") or self.home() / ".config") / "containers"
+        return self.configuration()[0]
 
     def configuration(self) -> tuple[Path, ...]:
         """The directories that may hold a configuration file, the one that wins first."""
-        return self.user_configuration(), self.system / "etc/containers", self.system / "usr/share/containers"
+        from pathlib import Path
+
+        return tuple(map(Path, self._configuration()))
+
+    def _configuration(self) -> tuple[str, str, str]:
+        user = self.environ.get("XDG_CONFIG_HOME") or os.path.join(self._home(), ".config")
+        etc, usr = (os.path.join(self.top, name) for name in ("etc/containers", "usr/share/containers"))
+        return os.path.join(user, "containers"), etc, usr
+
+    def _home(self) -> str:
+        value = self.environ.get("HOME")
+        if value:
+            return value
+        import pwd
+
+        try:
+            return pwd.getpwuid(self.uid).pw_dir
+        except KeyError:  # a container's arbitrary uid has no entry
+            return "/"
 
     def says_how_to_run(self) -> bool:
         """Whether there is any containers.conf or mounts.conf; most machines have none, and nothing need be read."""
-        import os.path
-
-        if self.path("CONTAINERS_CONF") or self.path("CONTAINERS_CONF_OVERRIDE"):
+        if self.environ.get("CONTAINERS_CONF") or self.environ.get("CONTAINERS_CONF_OVERRIDE"):
             return True
-        user, machine, distribution = map(str, self.configuration())
+        user, machine, distribution = self._configuration()
         names = ("containers.conf", "containers.conf.d", "mounts.conf")
         files = [f"{directory}/{name}" for directory in (user, machine) for name in names]
         return any(map(os.path.lexists, [*files, f"{distribution}/mounts.conf"]))

@@ -10,7 +10,6 @@ import os
 import time
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 
 from builda import __version__
 from builda.builder.context import Context, Network
@@ -22,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
     from typing import Literal, Self
 
     from builda.builder.image.layers import LayerOptions, Layers

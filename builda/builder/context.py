@@ -7,7 +7,7 @@ is the build context everywhere.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from builda.errors import NotFound
 from builda.events import Decided
@@ -16,6 +16,7 @@ from builda.values import dataclass, replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
     from typing import Literal
 
     from builda.builder.image.layers import Layers
@@ -58,12 +59,12 @@ class Context:
             self.emit(Decided(subject=subject, message=message()))
 
     @property
-    def cwd(self) -> Path:
+    def cwd(self) -> str:
         """Where relative paths of a script start. NotFound if the current directory was removed."""
         if self.directory is not None:
-            return self.directory
+            return str(self.directory)
         try:
-            return Path.cwd()
+            return os.getcwd()
         except FileNotFoundError as error:
             hint = "go to one that exists, or write absolute paths"
             raise NotFound("no such file or directory: the working directory is gone", hint=hint) from error

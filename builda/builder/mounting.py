@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from builda.builder.working_tree import occupied, rootfs
 from builda.linux import private
@@ -15,6 +14,7 @@ from builda.values import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from builda.builder.context import Context
     from builda.linux.mount import Mount
@@ -58,6 +58,8 @@ def opened_alone(ctx: Context, container: WorkingContainer) -> Iterator[tuple[in
 
 def mount(ctx: Context, container: WorkingContainer) -> Path:
     """Mount the working tree at a path of its own; where nothing can be mounted it is the tree's own path."""
+    from pathlib import Path
+
     from builda.builder.materialize import treed
     from builda.builder.mountpoint_cleanup import settle
 

@@ -153,9 +153,9 @@ class Inputs:
     shell: absolute ones are the host's, relative ones start at the current directory.
     """
 
-    context: Path | None = None
-    ignore_file: Path | None = None  # rules for `context`
-    named: Mapping[str, Path] = field(default_factory=dict)  # named contexts
+    context: Path | str | None = None
+    ignore_file: Path | str | None = None  # rules for `context`
+    named: Mapping[str, Path | str] = field(default_factory=dict)  # named contexts
     stages: Mapping[int, WorkingContainer] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)  # id -> the agent's socket

@@ -164,11 +164,11 @@ def _split(logical: tuple[heredoc.Logical, ...]) -> list[tuple[str, str]]:
     It gets each on one line with a mark at the end, so that a last backslash continues nothing, and none of the white
     space that separates no words.
     """
-    from dockerfile_parse import DockerfileParser
+    from builda.frontend.splitter import parser_class
 
     lines = [_hidden((item.joined or "").strip(BLANK)) for item in logical]
     with BytesIO("".join(f"{line}{_END}\n" for line in lines).encode()) as fileobj:
-        structure = DockerfileParser(fileobj=fileobj, env_replace=False).structure
+        structure = parser_class()(fileobj=fileobj, env_replace=False).structure
     entries = [(entry["content"].split(None, 1)[0], entry["value"] or "") for entry in structure]
     return [
         (_shown(keyword.removesuffix(_END)), _shown(value.removesuffix(_END).strip(BLANK)))

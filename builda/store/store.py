@@ -78,6 +78,7 @@ class Store:
         self._warn = warn
         self._lists: ListSnapshots | None = None
         self._in_memory: MemorySnapshots | None = None
+        self._made_by: dict[str, str | None] = {}  # names of drivers, which snapshots keep, by snapshot
         self._containers: Containers | None = None
         self._steps: Steps | None = None
         self.session: Membership | None = None
@@ -320,10 +321,12 @@ class Store:
 
     def kind_of(self, snapshot: str) -> Snapshots:
         """The driver that made a snapshot; that of new trees if the snapshot is gone."""
-        try:
-            name = self.snapshots.info(snapshot).driver
-        except (NotFound, Damaged):
-            return self.snapshots
+        if snapshot not in self._made_by:
+            try:
+                self._made_by[snapshot] = self.snapshots.info(snapshot).driver
+            except (NotFound, Damaged):
+                return self.snapshots
+        name = self._made_by[snapshot]
         for known in (self.snapshots, self.lasting):
             if name in (None, known.driver.name):
                 return known

@@ -321,6 +321,8 @@ def test_a_cached_build_imports_nothing_for_registries_copies_and_commands(
     assert not {name for name in imported for out in left_out if f"{name}.".startswith(f"builda.{out}.")}
     assert not imported & {"click", "inspect", "dataclasses", "difflib", "tempfile", "concurrent.futures"}
     assert not imported & {"ssl", "socket", "filelock", "subprocess"}
+    assert not imported & {"typing", "pathlib", "urllib.parse", "ipaddress", "logging", "traceback"}
+    assert "dockerfile_parse.parser" in imported
 
 
 def test_a_squashed_build_finds_its_steps_again(builda: Builda, base: str, tmp_path: Path) -> None:

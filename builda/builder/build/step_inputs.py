@@ -31,6 +31,7 @@ class StepInputs:
         self._options = options
         self._tips = tips
         self._lock = threading.Lock()
+        self._places: dict[str, str] = {}  # of contexts, by the name that they were given
         self._digests: dict[str, dict[FileKey, bytes]] = {}  # of context files, by context
         self._known: dict[str, int] = {}  # how many of them earlier builds took
 
@@ -46,8 +47,10 @@ class StepInputs:
 
     def digests_of(self, context: str) -> dict[FileKey, bytes]:
         """The digests of a context's files that earlier builds took, and this one adds to."""
-        place = os.path.realpath(context)
         with self._lock:
+            if context not in self._places:
+                self._places[context] = os.path.realpath(context)
+            place = self._places[context]
             if place not in self._digests:
                 self._digests[place] = file_digests.load(self._ctx.store.layout, place)
                 self._known[place] = len(self._digests[place])

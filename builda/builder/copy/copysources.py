@@ -166,7 +166,7 @@ class _Opener:
         """A path as the caller's shell means it: links may lead anywhere on the host."""
         if path.startswith("/"):
             return Source(open_directory("/", self.stack), path)
-        here = str(self.ctx.cwd)
+        here = self.ctx.cwd
         if has_wildcards(here):  # names, not patterns: so they stay out of the path
             return Source(open_directory(self.ctx.cwd, self.stack), path)
         pivot = "/./" if self.step.parents and "/./" not in path else "/"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from builda.errors import InvalidValue
 from builda.fs import paths
@@ -13,6 +12,7 @@ from builda.inputfile import read_input
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 IGNORE_FILES = (".containerignore", ".dockerignore")
@@ -20,7 +20,7 @@ SIZE_LIMIT = 8 << 20
 """Bytes of an ignore file; an untrusted context may have a file of any size under that name."""
 
 
-def rules_of(file: Path | None) -> Matcher:
+def rules_of(file: Path | str | None) -> Matcher:
     """The rules of an ignore file, each with its place; none without a file. InvalidValue for one that is too large."""
     if file is None:
         return Matcher(())
@@ -50,7 +50,7 @@ def _parse(data: bytes, file: str) -> Matcher:
     return Matcher.parse(data.decode("utf-8", "surrogateescape"), file)
 
 
-def ignored_by(file: Path | None, context: Path | None) -> Callable[[str], bool]:
+def ignored_by(file: Path | str | None, context: Path | str | None) -> Callable[[str], bool]:
     """Whether a path, relative to the context, is out of sight of COPY and ADD, with all that is below it."""
     if file is None:
         return lambda path: False
@@ -59,7 +59,7 @@ def ignored_by(file: Path | None, context: Path | None) -> Callable[[str], bool]
     def is_ignored(path: str) -> bool:
         if not rules.excludes(path):
             return False
-        is_directory = context is None or os.path.isdir(context / path)
+        is_directory = context is None or os.path.isdir(os.path.join(context, path))
         return not (is_directory and rules.reaches_into(path))
 
     return is_ignored

@@ -290,7 +290,7 @@ class _Work:
                 image = pull(self.ctx, name, PullOptions(access=self.inputs.access))
                 return subtree(self.stack.enter_context(viewed(self.ctx, image)), path, target, name=name)
 
-    def local(self, context: Path | None, path: str, target: str) -> Mount:
+    def local(self, context: Path | str | None, path: str, target: str) -> Mount:
         """Inside the context; without one a path of the caller's shell."""
         if context is None:
             here = os.path.join(self.ctx.cwd, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from builda.errors import InvalidValue, NotFound
 from builda.values import NamedTuple
@@ -12,6 +11,7 @@ from builda.values import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import ExitStack
+    from pathlib import Path
 
     from builda.builder.builder import Builder
     from builda.builder.copy.buildcontexts import Fetched
@@ -28,9 +28,9 @@ class BuildContext(NamedTuple):
     `fetched`: it is not this machine's own, and errors name places relative to it.
     """
 
-    directory: Path
+    directory: Path | str
     files: tuple[tuple[str, bytes], ...]
-    ignore_file: Path | None
+    ignore_file: str | None
     fetched: bool = False
 
 
@@ -63,13 +63,13 @@ def open_context(
 class NamedContexts(NamedTuple):
     """The named contexts that are directories, and those that stand for images."""
 
-    directories: dict[str, Path]
+    directories: dict[str, Path | str]
     images: dict[str, str]
 
 
 def open_named(builder: Builder, items: tuple[str, ...], access: RegistryAccess, stack: ExitStack) -> NamedContexts:
     """What the `NAME=VALUE` items mean; what is fetched is gone when `stack` ends."""
-    named: dict[str, Path] = {}
+    named: dict[str, Path | str] = {}
     images: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
@@ -85,7 +85,7 @@ def open_named(builder: Builder, items: tuple[str, ...], access: RegistryAccess,
     return NamedContexts(named, images)
 
 
-def _named_directory(builder: Builder, name: str, value: str, access: RegistryAccess, stack: ExitStack) -> Path:
+def _named_directory(builder: Builder, name: str, value: str, access: RegistryAccess, stack: ExitStack) -> Path | str:
     if _may_be_remote(value):
         from builda.builder.copy.buildcontexts import fetch_context, is_remote
 
@@ -98,7 +98,7 @@ def _named_directory(builder: Builder, name: str, value: str, access: RegistryAc
         )
     if not os.path.isdir(value):
         raise NotFound(f"no such file or directory for the build context {name}: {value}")
-    return Path(value)
+    return value
 
 
 def _layout_image(text: str) -> str:
@@ -124,9 +124,9 @@ def _of_fetched(fetched: Fetched, what: str, files: tuple[str, ...], ignore_file
     if fetched.containerfile is not None:
         if files:
             raise InvalidValue(f"context is a Containerfile itself, and -f names another: {what}")
-        return BuildContext(directory, ((what, fetched.containerfile),), _given(ignore_file))
+        return BuildContext(directory, ((what, fetched.containerfile),), ignore_file)
     found = tuple(_file_inside(directory, name, what) for name in files) or (_default_inside(directory, what),)
-    ignored = _given(ignore_file) or find_ignore_file(directory, found[0][0])
+    ignored = ignore_file or find_ignore_file(directory, found[0][0])
     return BuildContext(directory, found, ignored, fetched=True)
 
 
@@ -138,7 +138,7 @@ def _file_inside(directory: Path, name: str, what: str) -> tuple[str, bytes]:
         return STDIN, sys.stdin.buffer.read(_limit() + 1)
     data = read_inside(directory, name, _limit() + 1)
     if data is None and os.path.isfile(name):
-        return name, _read(Path(name).parent, name)
+        return name, _read(os.path.dirname(name) or ".", name)
     if data is None:
         raise NotFound(f"no such file or directory for the Containerfile in {what}: {name}")
     return str(directory / name.lstrip("/")), data
@@ -160,29 +160,26 @@ def _of_directory(where: str, files: tuple[str, ...], ignore_file: str | None) -
     """A context of this machine; a file in its place is the Containerfile, and its directory the context."""
     from builda.containerfile import find_containerfile, find_ignore_file
 
-    directory = Path(where)
-    if not directory.exists():
+    directory = where
+    if not os.path.exists(directory):
         raise NotFound(f"no such file or directory for the context: {where}")
-    if directory.is_file():
-        directory, names = directory.parent, (*files, where)
+    if os.path.isfile(directory):
+        directory, names = os.path.dirname(where) or ".", (*files, where)
     else:
-        names = tuple(_beside(directory, name) for name in files) or (str(find_containerfile(directory)),)
+        names = tuple(_beside(directory, name) for name in files) or (find_containerfile(directory),)
     found = tuple((STDIN if name == "-" else name, _read(directory, name)) for name in names)
-    return BuildContext(directory, found, _given(ignore_file) or find_ignore_file(directory, found[0][0]))
+    return BuildContext(directory, found, ignore_file or find_ignore_file(directory, found[0][0]))
 
 
-def _given(ignore_file: str | None) -> Path | None:
-    return None if ignore_file is None else Path(ignore_file)
-
-
-def _beside(context: Path, name: str) -> str:
+def _beside(context: str, name: str) -> str:
     """As given, else inside the context."""
-    if name != "-" and not os.path.exists(name) and (context / name).exists():
-        return str(context / name)
+    inside = os.path.join(context, name)
+    if name != "-" and not os.path.exists(name) and os.path.exists(inside):
+        return inside
     return name
 
 
-def _read(directory: Path, name: str) -> bytes:
+def _read(directory: Path | str, name: str) -> bytes:
     """The bytes of a Containerfile; `-` is standard input."""
     if name == "-":
         return sys.stdin.buffer.read(_limit() + 1)

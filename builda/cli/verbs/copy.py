@@ -11,7 +11,6 @@ from builda.errors import InvalidValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import Any
 
     from builda.cli.core.session import Session
@@ -92,7 +91,7 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
     container = session.container(values.pop("container"))
     inline = _inline(values.pop("inline"))
     *sources, destination = _paths(values.pop("paths"), bool(inline))
-    context, ignore_file = _path(values.pop("contextdir")), _path(values.pop("ignorefile"))
+    context, ignore_file = values.pop("contextdir") or None, values.pop("ignorefile") or None
     if context is not None:
         sources = [_inside(context, source) for source in sources]
         ignore_file = ignore_file or _ignore_file_of(context)
@@ -148,7 +147,7 @@ def _content(step: Copy, digest: Digest) -> str:
     return f"{kind}:{digest.encoded}"
 
 
-def _inside(context: Path, source: str) -> str:
+def _inside(context: str, source: str) -> str:
     """`source` from the context's top; an absolute path that leads into the context names the same file."""
     import os
 
@@ -161,7 +160,7 @@ def _inside(context: Path, source: str) -> str:
     return source
 
 
-def _ignore_file_of(context: Path) -> Path | None:
+def _ignore_file_of(context: str) -> str | None:
     from builda.containerfile import find_ignore_file
 
     return find_ignore_file(context, f"{context}/")
@@ -186,9 +185,3 @@ def _source(session: Session, name: str | None) -> Source:
     if name is None:
         return Context()
     return FromContainer(name) if session.store.containers.find(name) is not None else FromImage(name)
-
-
-def _path(text_: str | None) -> Path | None:
-    from pathlib import Path
-
-    return None if text_ is None else Path(text_)

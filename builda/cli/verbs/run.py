@@ -15,7 +15,6 @@ from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import Any
 
     from builda.builder.options import Inputs
@@ -155,7 +154,7 @@ def _inputs(session: Session, values: dict[str, Any], stack: ExitStack, *, layer
     from builda.cli.verbs.secrets import agents_of, secrets_of
 
     return Inputs(
-        context=_path(values.pop("contextdir")),
+        context=values.pop("contextdir") or None,
         named=_named(values.pop("build_context")),
         secrets=secrets_of(values.pop("secret"), session.environ),
         ssh=agents_of(values.pop("ssh"), session.environ, stack),
@@ -163,13 +162,11 @@ def _inputs(session: Session, values: dict[str, Any], stack: ExitStack, *, layer
     )
 
 
-def _named(items: Sequence[str]) -> dict[str, Path]:
-    from pathlib import Path
-
+def _named(items: Sequence[str]) -> dict[str, str]:
     pairs = [item.partition("=") for item in items]
     if wrong := [item for item, pair in zip(items, pairs, strict=True) if not all(pair)]:
         raise InvalidValue(f"build context is written NAME=DIR: {wrong[0]}")
-    return {name: Path(value) for name, _, value in pairs}
+    return {name: value for name, _, value in pairs}
 
 
 def values_without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -219,9 +216,3 @@ def _mounts(
         kind = types[-1] if types else kind
         text_ = item if types else f"type={kind},{item}"
         yield parse_mount(text_, source_of, container.config.working_dir or "/")
-
-
-def _path(text_: str | None) -> Path | None:
-    from pathlib import Path
-
-    return None if text_ is None else Path(text_)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager, suppress
+from functools import cache
 
 from builda.errors import NotFound, StoreUnavailable
 from builda.store import layout
@@ -172,6 +173,7 @@ def opened(path: str) -> Iterator[int]:
         os.close(fd)
 
 
+@cache
 def boot_id() -> str:
     """What the kernel calls this boot of the machine."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
