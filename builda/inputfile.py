@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
 
 from builda.errors import InvalidValue, Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LIMIT = 16 << 20
 """Bytes that a file may have that is kept in memory."""
