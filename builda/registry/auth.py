@@ -21,6 +21,7 @@ from builda.values import NamedTuple
 
 _TOKEN_LIMIT = 1 << 20
 _DEFAULT_LIFE = 60.0  # seconds, where the server does not say (distribution's token specification)
+_LONGEST_LIFE = 1e9
 _MARGIN = 10.0  # a token this close to its end is not used any more
 # re compiles these when they are first used: most pushes to registries here meet no challenge.
 _TOKEN = r"[\x21-\x7e]+"
@@ -186,8 +187,8 @@ class Authenticator:
             text, life = None, _DEFAULT_LIFE
         if not isinstance(text, str) or not re.fullmatch(_TOKEN, text):
             raise RegistryError(f"token server of {self._host} gave no token")
-        seconds = float(life) if isinstance(life, int | float) else _DEFAULT_LIFE
-        return Token(text, start + max(seconds, _DEFAULT_LIFE))
+        seconds = life if isinstance(life, int | float) and _DEFAULT_LIFE < life < _LONGEST_LIFE else _DEFAULT_LIFE
+        return Token(text, start + seconds)
 
 
 def _with_query(url: str, query: list[tuple[str, str]]) -> str:

@@ -9,13 +9,16 @@ from typing import NoReturn
 from builda.errors import CorruptContent, RegistryError
 from builda.registry.failures import Transient
 from builda.registry.http import PIECE, Http, Reply
+from builda.registry.message import number
+
+_PROGRESS = 64 << 10  # or a server that breaks off after each byte would be asked for ever
 
 
 class ResumingReader:
     """The bytes from `offset` on, unverified; `size` is that of the whole, None when nobody knows it.
 
     `connect` asks for the bytes from an offset. A server that ignores the Range sends everything, and what was read
-    before is skipped. Attempts are counted anew whenever bytes have arrived.
+    before is skipped. Attempts are counted anew whenever _PROGRESS bytes have arrived.
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class ResumingReader:
         self._position = offset
         self.size = size
         self._attempt = 0
+        self._arrived = 0  # since attempts were counted anew
         self._reply: Reply | None = None
 
     def __enter__(self) -> ResumingReader:
@@ -64,8 +68,10 @@ class ResumingReader:
             self._attempt += 1
             return None
         if data:
-            self._attempt = 0
             self._position += len(data)
+            self._arrived += len(data)
+        if self._arrived >= _PROGRESS:
+            self._attempt = self._arrived = 0
         return data
 
     def _open(self) -> None:
@@ -115,9 +121,11 @@ def _range_of(reply: Reply) -> tuple[int, int | None]:
     unit, _, text = reply.headers.get("Content-Range", "").strip().partition(" ")
     span, _, total = text.partition("/")
     start = span.partition("-")[0].strip()
-    if unit != "bytes" or not start.isdecimal():
-        raise CorruptContent(f"answer of 206 without a usable Content-Range: {reply.headers.get('Content-Range')!r}")
-    return int(start), int(total) if total.strip().isdecimal() else None
+    begin = number(start)
+    if unit != "bytes" or begin is None:
+        said = reply.headers.get("Content-Range", "")[:100]
+        raise CorruptContent(f"answer of 206 without a usable Content-Range: {said!r}")
+    return begin, number(total)
 
 
 def _skip(reply: Reply, count: int) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -217,11 +217,11 @@ class RegistrySource:
             )
         return data
 
-    @contextmanager
-    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Readable]:
         """The blob's bytes from `offset` on, not verified; broken connections are mended on the way."""
-        with ExitStack() as stack:
-            yield self._first(lambda repository: stack.enter_context(repository.open_blob(descriptor, offset)))
+        from builda.registry.mirrored import MirroredBlob
+
+        return MirroredBlob(self._repositories, descriptor, offset, self._emit)
 
     def local_path(self, descriptor: Descriptor) -> Path | None:
         """A registry's blobs are in no local file."""
@@ -281,10 +281,11 @@ class RegistrySink:
         """The registry has the blob; `progress` hears each count of bytes that became unnecessary or went."""
         upload = BlobUpload(self._repository, descriptor, source, progress, chunk=self._chunk)
         known_absent = descriptor.digest in self._absent
-        if (not known_absent and self.has_blob(descriptor)) or upload.mounted(self._siblings(source)):
-            progress(descriptor.size)
-        else:
-            upload.send()
+        with self._repository.endpoint.writing:
+            if (not known_absent and self.has_blob(descriptor)) or upload.mounted(self._siblings(source)):
+                progress(descriptor.size)
+            else:
+                upload.send()
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
         """The registry has the manifest; the top one under the reference's tag, others by digest alone."""

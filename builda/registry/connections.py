@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from builda.registry.certificates import Tls, context_for
 from builda.registry.message import Answer, Incoming, read_answer, request_head
-from builda.registry.pace import Pace, Paced
+from builda.registry.pace import Pace, Paced, TakenTooSlowly
 from builda.registry.url import Origin, origin
 from builda.values import NamedTuple
 
@@ -79,12 +79,14 @@ class Connection:
     def __init__(self, raw: Socket, pace: Pace) -> None:
         self._raw = raw
         self._incoming = Incoming(Paced(raw, pace))
+        self._timeout = CONNECT_TIMEOUT
         self.is_new = True
         """Whether it has not carried a request yet."""
 
     def exchange(self, method: str, head: bytes, body: Readable | bytes | None, *, timeout: float) -> Answer:
         """Send a request and read the answer's header; OSError if that fails."""
         self._raw.settimeout(timeout)
+        self._timeout = timeout
         try:
             self._send(head, body)
         except _SendingEnded as ended:
@@ -98,7 +100,8 @@ class Connection:
             head, body = head + body, None
         self._put(head)
         if isinstance(body, bytes):
-            self._put(body)
+            for start in range(0, len(body), _PIECE):
+                self._put(body[start : start + _PIECE])
         elif body is not None:
             while data := body.read(_PIECE):
                 self._put(data)
@@ -108,6 +111,8 @@ class Connection:
             self._raw.sendall(data)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise _SendingEnded(error) from error
+        except TimeoutError as error:
+            raise TakenTooSlowly(f"less than {len(data)} bytes in {self._timeout:g} seconds") from error
 
     def _early(self, method: str, error: OSError) -> Answer:
         """The answer of a server that refused the request before it had all of it."""

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from builda.errors import RegistryError
-from builda.registry.message import CutShort, NoAnswer, NotHttp
-from builda.registry.pace import TooSlow
+from builda.registry.message import CutShort, NoAnswer, NotHttp, number
+from builda.registry.pace import TakenTooSlowly, TooSlow
 from builda.registry.url import origin, shown
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def refusal(status: int, body: bytes, *, what: str, host: str | None, logged_in:
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """The seconds that a Retry-After header asks to wait; None without a usable one."""
     value = headers.get("Retry-After", "").strip()
-    if value.isdecimal() and len(value) < 10:
-        return float(value)
+    seconds = number(value)
+    if seconds is not None:
+        return float(seconds)
     if not value:
         return None
     from email.utils import parsedate_to_datetime
@@ -123,6 +124,8 @@ def broken(error: OSError, url: str) -> Transient | RegistryError:
     match error:
         case TooSlow():
             return Transient(RegistryError(f"server sends too slowly, {error}: {where}"))
+        case TakenTooSlowly():
+            return Transient(RegistryError(f"server takes data too slowly, {error}: {where}"))
         case TimeoutError():
             return Transient(RegistryError(f"no answer in time: {where}"))
         case NotHttp():

@@ -17,9 +17,10 @@ from builda.oci.digest import Readable
 from builda.registry import failures
 from builda.registry.certificates import Tls
 from builda.registry.failures import Transient
+from builda.registry.message import number
 from builda.registry.pace import Pace
 from builda.registry.proxies import proxy_for
-from builda.registry.url import joined, netloc, origin, same_origin, shown, target
+from builda.registry.url import Origin, joined, netloc, origin, same_origin, shown, target
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:
@@ -109,8 +110,7 @@ class Reply:
     @property
     def length(self) -> int | None:
         """The size that the header promises; None when it promises none."""
-        text = self.headers.get("Content-Length", "")
-        return int(text) if text.isdecimal() and len(text) < 20 else None
+        return number(self.headers.get("Content-Length", "").partition(",")[0])
 
     def all(self, name: str) -> tuple[str, ...]:
         """Every value of a header that may be repeated."""
@@ -183,6 +183,7 @@ class Http:
         self._now = now
         self._lock = threading.Lock()
         self._made: Connections | None = None
+        self._pauses: dict[Origin, tuple[float, int]] = {}  # until when, and the thread that was told so
 
     def close(self) -> None:
         """No connection stays open."""
@@ -226,6 +227,7 @@ class Http:
     def open(self, request: Request) -> Reply:
         """The answer to one attempt, redirects followed; Transient when another attempt may go better."""
         for _ in range(REDIRECT_LIMIT + 1):
+            self._pause(origin(request.url))
             reply = self._send(request)
             if reply.status in failures.PASSING:
                 with reply:
@@ -243,7 +245,19 @@ class Http:
 
     def _passing(self, reply: Reply, request: Request) -> Transient:
         error = refused(reply, reply.excerpt(), request)
-        return Transient(error, failures.retry_after(reply.headers, self._now()))
+        delay = failures.retry_after(reply.headers, self._now())
+        if delay:
+            with self._lock:
+                until = self._now() + min(delay, PATIENCE)
+                self._pauses[origin(reply.url)] = until, threading.get_ident()
+        return Transient(error, delay)
+
+    def _pause(self, where: Origin) -> None:
+        """Wait as long as the server has asked another thread to wait; this thread has waited if it was asked."""
+        with self._lock:
+            until, asked = self._pauses.get(where, (0.0, 0))
+        if asked != threading.get_ident() and (left := until - self._now()) > 0:
+            self._sleep(left)
 
     def _delay(self, attempt: int, failure: Transient) -> float:
         if failure.delay is not None:

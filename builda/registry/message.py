@@ -222,6 +222,12 @@ class Answer:
         return b"".join(pieces)
 
 
+def number(text: str) -> int | None:
+    """The number that a header says; None if it is none, or has so many digits that it means no size and no time."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
+
+
 def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     """The beginning of a request; InvalidValue if a value would become a header of its own."""
     for name, value in headers.items():
@@ -297,10 +303,10 @@ def _framing(incoming: Incoming, method: str, status: int, headers: Headers) -> 
         return Chunked(incoming), not lengths  # both: some server on the way may have taken the other one
     if not lengths:
         return UntilClosed(incoming), False
-    length = lengths.pop()
-    if lengths or not length.isascii() or not length.isdecimal() or len(length) > 18:
+    length = number(lengths.pop())
+    if lengths or length is None:
         raise NotHttp(f"its length is not a number: {headers['Content-Length'][:60]!r}")
-    return Counted(incoming, int(length)), True
+    return Counted(incoming, length), True
 
 
 def _text(line: bytes) -> str:

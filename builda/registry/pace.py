@@ -22,6 +22,10 @@ class TooSlow(TimeoutError):
     """An answer came more slowly than the pace."""
 
 
+class TakenTooSlowly(TimeoutError):
+    """The server takes what it is sent too slowly."""
+
+
 class Receiving(Protocol):
     """A socket, or something that is read like one."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from builda.errors import InvalidValue
+from builda.registry.message import number
 from builda.registry.url import origin
 
 
@@ -38,7 +39,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
         return _in_network(entry, host)
     name, colon, suffix = entry.rpartition(":")
     if colon and suffix.isdigit() and (name.endswith("]") or ":" not in name):
-        if int(suffix) != port:
+        if number(suffix) != port:
             return False
         entry = name
     entry = entry.strip("[]").removeprefix("*")

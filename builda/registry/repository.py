@@ -31,7 +31,10 @@ ACCEPT = ", ".join(
         mediatype.DOCKER_SCHEMA1_SIGNED + ";q=0.1",  # only so that a refusal can say what the image is
     )
 )
-TAGS_LIMIT = 100_000
+NAMES_LIMIT = 1_000_000
+PAGES_LIMIT = 10_000
+PARALLEL = 6
+"""Blobs that are read from one registry at a time, and as many that are written, however many images move."""
 
 _AUTHORIZATION_LIMIT = 2  # one 401 teaches how, one says that a token has ended or covers too little
 _PAGE_LIMIT = 8 << 20
@@ -50,6 +53,9 @@ class Endpoint:
         self._insecure = insecure
         self._lock = threading.Lock()
         self._base: str | None = None
+        # Who writes a blob may wait to read it, from the same registry; never the other way round.
+        self.reading = threading.BoundedSemaphore(PARALLEL)
+        self.writing = threading.BoundedSemaphore(PARALLEL)
 
     def base(self) -> str:
         """`https://host` or `http://host`."""
@@ -128,7 +134,12 @@ class Repository:
             reply = self.http.open(request._replace(authorization=authorization))
             if reply.status != 401 or not same_origin(reply.url, base):
                 return reply
-            if not self.auth.learn(reply.all("WWW-Authenticate"), base=base, used=authorization):
+            try:
+                learned = self.auth.learn(reply.all("WWW-Authenticate"), base=base, used=authorization)
+            except BaseException:
+                reply.close()
+                raise
+            if not learned:
                 return reply
             with reply:
                 if isinstance(request.body, Body):  # it can be sent once only
@@ -241,13 +252,18 @@ class Repository:
     def _pages(self, first: str, key: str, what: str, scopes: frozenset[str]) -> Iterator[str]:
         url: str | None = first
         seen = set[str]()
-        while url is not None and url not in seen and len(seen) < TAGS_LIMIT // 100:
+        count = 0
+        while url is not None and url not in seen:
             seen.add(url)
             request = self.request("GET", url, what)
             reply, data = self.call(request, scopes, limit=_PAGE_LIMIT)
             if reply.status != 200:
                 raise refused(reply, data, request)
-            yield from _texts(data, key, what)
+            names = _texts(data, key, what)
+            count += len(names)
+            if count > NAMES_LIMIT or len(seen) > PAGES_LIMIT:
+                raise RegistryError(f"{what}: the list has more than {NAMES_LIMIT} names or {PAGES_LIMIT} pages")
+            yield from names
             url = _next_page(reply)
 
     def check(self) -> None:

@@ -12,6 +12,7 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Readable
 from builda.registry.failures import Transient
 from builda.registry.http import Body, Request, refused
+from builda.registry.message import number
 from builda.registry.repository import Repository, Upload, expect, resolved
 
 CHUNK = 32 << 20
@@ -53,6 +54,7 @@ class BlobUpload:
         self._source = source
         self._progress = progress
         self._counted = 0
+        self._begun: Upload | None = None  # by an attempt that broke off
         self._what = f"cannot push a blob to {repository}: {descriptor.digest}"
         self._scopes = repository.scopes("pull,push")
 
@@ -85,14 +87,15 @@ class BlobUpload:
         """Whether the blob arrived in one request; False when it has to be sent in chunks."""
         if attempt:
             return self._repository.has_blob(self._descriptor)  # the last attempt may have arrived after all
-        upload = self._begin()
+        self._begun = self._begin()
         with self._source.open_blob(self._descriptor) as content:
             body = Body(content, self._descriptor.size, self._count)
-            request = self._request("PUT", self._finish_url(upload.url), body=body)
+            request = self._request("PUT", self._finish_url(self._begun.url), body=body)
             with self._repository.open(request, self._scopes) as reply:
                 if reply.status in (201, 202, 204):
                     return True
                 error = refused(reply, reply.excerpt(), request)
+        self._begun = None  # which this answer has ended
         if reply.status not in _NOT_IN_ONE or error.code in ("DIGEST_INVALID", "SIZE_INVALID"):
             raise error
         self._uncount(0)
@@ -101,14 +104,16 @@ class BlobUpload:
     def _in_chunks(self, attempt: int) -> None:
         if attempt and self._repository.has_blob(self._descriptor):
             return
-        self._uncount(0)
-        upload = self._begin()
+        upload, offset = self._continued() or (self._begin(), 0)
+        self._uncount(offset)
         size = max(self._chunk_size, upload.least)
-        offset, url, failed = 0, upload.url, 0
+        url, failed, reached = upload.url, 0, offset
         while offset < self._descriptor.size:
             try:
                 url = self._chunk(url, offset, min(size, self._descriptor.size - offset))
-                offset, failed = offset + size, 0
+                offset = min(offset + size, self._descriptor.size)
+                if offset > reached:  # else a registry could take the same bytes for ever
+                    failed, reached = 0, offset
             except Transient as failure:
                 self._repository.http.wait(failed, failure)
                 failed += 1
@@ -120,14 +125,25 @@ class BlobUpload:
         if reply.status not in (201, 202, 204) and not self._repository.has_blob(self._descriptor):
             raise refused(reply, data, request)
 
+    def _continued(self) -> tuple[Upload, int] | None:
+        """The upload that broke off, and how many bytes the registry has of it; None if it has to begin anew."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return None
+        try:
+            url, offset = self._state(begun.url)
+        except (Transient, RegistryError):  # most registries forget it
+            return None
+        return (begun._replace(url=url), offset) if offset else None
+
     def _begin(self) -> Upload:
         request = self._request("POST", self._repository.url("blobs/uploads/"))
         reply, data = self._repository.call(request, self._scopes)
         if reply.status != 202:
             raise refused(reply, data, request)
-        least = reply.headers.get("OCI-Chunk-Min-Length", "")
+        least = number(reply.headers.get("OCI-Chunk-Min-Length", "")) or 0
         url = resolved(reply.headers.get("Location"), reply.url, self._what)
-        return Upload(url, int(least) if least.isdecimal() and len(least) < 12 else 0)
+        return Upload(url, least)
 
     def _chunk(self, url: str, offset: int, length: int) -> str:
         """The bytes arrived; the URL for the next ones."""
@@ -147,10 +163,10 @@ class BlobUpload:
         reply, data = self._repository.call(request, self._scopes)
         if reply.status != 204:
             raise Transient(refused(reply, data, request), 0)
-        end = reply.headers.get("Range", "").removeprefix("bytes=").partition("-")[2]
-        if not end.isdecimal() or int(end) >= self._descriptor.size:
+        end = number(reply.headers.get("Range", "").removeprefix("bytes=").partition("-")[2])
+        if end is None or end >= self._descriptor.size:
             raise Transient(RegistryError(f"{self._what}: the registry does not say how much it has"), 0)
-        offset = int(end) + 1 if int(end) else 0  # "0-0" is how registries write nothing
+        offset = end + 1 if end else 0  # "0-0" is how registries write nothing
         return resolved(reply.headers.get("Location") or url, reply.url, self._what), offset
 
     def _finish_url(self, url: str) -> str:
