@@ -105,6 +105,10 @@ class RegistryError(BuildaError):
         self.code = code
 
 
+class EngineError(BuildaError):
+    """Another engine or tool that was asked (docker-daemon:, containers-storage:[]) refused or is not there."""
+
+
 class IsolationUnavailable(BuildaError):
     """The kernel or the pod does not allow what a run needs."""
 

@@ -21,6 +21,7 @@ from builda.transfer.members import Members
 from builda.values import replace
 
 if TYPE_CHECKING:
+    from builda.fs.tar import Writable
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest, Readable
     from builda.transfer.copy import ImageSource
@@ -90,10 +91,16 @@ class ArchiveSink:
         """Remember the manifest; the top one completes the archive."""
         self.manifests[descriptor.digest] = data
         if top:
-            with _written(self.path) as file:
-                tar = TarWriter(_Whole(file))
+            with self.written() as file:
+                tar = TarWriter(file)
                 self.write(tar, descriptor, data)
                 tar.close()
+
+    @contextmanager
+    def written(self) -> Iterator[Writable]:
+        """Where the archive is written to; what was written counts when the block ends well."""
+        with _written(self.path) as file:
+            yield _Whole(file)
 
     def write(self, tar: TarWriter, descriptor: Descriptor, data: bytes) -> None:
         """Write the members of the archive whose top manifest is `data`."""

@@ -103,6 +103,15 @@ class MountableSource(Protocol):
 
 
 @runtime_checkable
+class NamedSink(Protocol):
+    """A sink whose image may have several names."""
+
+    def call(self, names: tuple[str, ...]) -> None:
+        """Give the image these names, too."""
+        ...
+
+
+@runtime_checkable
 class AskedSink(Protocol):
     """A sink that can say at once whether there is nothing to do."""
 

@@ -41,8 +41,8 @@ class DockerArchiveSource:
     Such an archive has no manifest. One is made of what it lists, with the layers as they lie there.
     """
 
-    def __init__(self, path: str, name: str | None) -> None:
-        self._members = Members(path)
+    def __init__(self, path: str, name: str | None, members: Members | None = None) -> None:
+        self._members = members or Members(path)
         self._path = path
         entry = self._chosen(name)
         self.names = _tags(entry)

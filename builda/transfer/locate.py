@@ -1,7 +1,7 @@
 """`transport:argument` as users write it: where an image comes from or goes to (containers-transports(5)).
 
-Registries and the store are reached through the builder. For images in files there is one table: a new transport is a
-module of this package, with a source and a sink, and a row of FILES.
+Registries and the store are reached through the builder. For all others there is one table: a new transport is a module
+of this package, with a source and a sink, and a row of TRANSPORTS.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 _REGISTRY, _STORE = "registry", "store"
 
 
-class FileTransport(NamedTuple):
-    """What users call a transport, where it is, and what its files hold."""
+class Transport(NamedTuple):
+    """What users call a transport, where it is, and what its places hold."""
 
     name: str
     module: str
-    source: str  # classes of the module
+    source: str  # what the module calls the class, or function, that makes one
     sink: str
+    by_name: bool = False  # what follows the colon is an image's name, not a path
     has_names: bool = True  # `:name` may follow the path
     many_names: bool = False  # an image may have several there
     has_indexes: bool = True  # else only single images
@@ -33,11 +34,12 @@ class FileTransport(NamedTuple):
     has_path_scopes: bool = False  # policy.json has rules for its paths
 
 
-FILES = {
+_OTHER_STORE = "containers-storage"
+TRANSPORTS = {
     transport.name: transport
     for transport in (
-        FileTransport("oci", "layout", "LayoutSource", "LayoutSink", wants_oci=True, has_path_scopes=True),
-        FileTransport(
+        Transport("oci", "layout", "LayoutSource", "LayoutSink", wants_oci=True, has_path_scopes=True),
+        Transport(
             "oci-archive",
             "archive",
             "OciArchiveSource",
@@ -46,7 +48,7 @@ FILES = {
             is_archive=True,
             has_path_scopes=True,
         ),
-        FileTransport(
+        Transport(
             "docker-archive",
             "dockerarchive",
             "DockerArchiveSource",
@@ -55,11 +57,30 @@ FILES = {
             has_indexes=False,
             is_archive=True,
         ),
-        FileTransport("dir", "directory", "DirectorySource", "DirectorySink", has_names=False, has_path_scopes=True),
+        Transport("dir", "directory", "DirectorySource", "DirectorySink", has_names=False, has_path_scopes=True),
+        Transport(
+            "docker-daemon",
+            "engine",
+            "EngineSource",
+            "EngineSink",
+            by_name=True,
+            has_names=False,
+            many_names=True,
+            has_indexes=False,
+        ),
+        Transport(
+            _OTHER_STORE,
+            "otherstore",
+            "OtherStoreSource",
+            "other_store",
+            by_name=True,
+            has_names=False,
+            many_names=True,
+            has_indexes=False,
+        ),
     )
 }
 _REFUSED = {
-    "docker-daemon": "builda speaks to no daemon; save the image with docker save and use docker-archive:",
     "ostree": "OSTree repositories are not supported",
     "sif": "Singularity images are not supported",
     "tarball": "use builda from scratch and builda add",
@@ -67,7 +88,7 @@ _REFUSED = {
 
 
 class Location(NamedTuple):
-    """A place. `where` is a path for files, else an image name; `name` is what follows a path's colon."""
+    """A place. `where` is a path for files, else what names the image; `name` is what follows a path's colon."""
 
     transport: str
     where: str
@@ -93,9 +114,9 @@ class Location(NamedTuple):
         return self.transport == _STORE
 
     @property
-    def file(self) -> FileTransport | None:
-        """The transport of an image in a file; None for registries and the store."""
-        return FILES.get(self.transport)
+    def row(self) -> Transport | None:
+        """The row of the transport; None for registries and the store."""
+        return TRANSPORTS.get(self.transport)
 
     @property
     def is_named(self) -> bool:
@@ -114,26 +135,26 @@ def parse_location(text: str) -> Location | None:
     if not colon:
         return None
     if rest.startswith("//") and prefix.isalnum():
-        known = " ".join(f"{one}:" for one in (*FILES, "containers-storage"))
+        known = " ".join(f"{one}:" for one in TRANSPORTS)
         raise InvalidReference(f"unknown transport: {prefix}://", hint=f"it is docker://, {known}, or a name without")
     if prefix in _REFUSED:
         raise Unsupported(f"transport is not supported: {prefix}", hint=_REFUSED[prefix])
-    if prefix == "containers-storage":
-        return _store_location(rest, text)
-    transport = FILES.get(prefix)
-    return None if transport is None else _file_location(transport, rest, text)
+    if prefix == _OTHER_STORE and not rest.startswith("["):
+        return Location(_STORE, _required(rest.removeprefix("@"), text))
+    transport = TRANSPORTS.get(prefix)
+    return None if transport is None else _location(transport, rest, text)
 
 
 def open_source(location: Location) -> ImageSource:
-    """The image at a file location."""
-    transport = FILES[location.transport]
+    """The image at a location that is neither a registry nor the store."""
+    transport = TRANSPORTS[location.transport]
     source: ImageSource = _made(transport, transport.source, location)
     return source
 
 
 def open_sink(location: Location) -> ImageSink:
-    """The sink that makes an image the one at a file location."""
-    transport = FILES[location.transport]
+    """The sink that makes an image the one at a location that is neither a registry nor the store."""
+    transport = TRANSPORTS[location.transport]
     sink: ImageSink = _made(transport, transport.sink, location)
     return sink
 
@@ -161,20 +182,14 @@ def locations_in(path: str) -> tuple[Location, ...]:
     return tuple(Location("oci-archive", path, f"@{place}") for place in range(len(entries)))
 
 
-def _made(transport: FileTransport, kind: str, location: Location) -> Any:
+def _made(transport: Transport, kind: str, location: Location) -> Any:
     from importlib import import_module
 
     made = getattr(import_module(f"builda.transfer.{transport.module}"), kind)
     return made(location.where, location.name) if transport.has_names else made(location.where)
 
 
-def _store_location(rest: str, text: str) -> Location:
-    if rest.startswith("["):
-        raise Unsupported(f"another store cannot be named in an image name: {text}", hint="use --root and --runroot")
-    return Location(_STORE, _required(rest.removeprefix("@"), text))
-
-
-def _file_location(transport: FileTransport, rest: str, text: str) -> Location:
+def _location(transport: Transport, rest: str, text: str) -> Location:
     if not transport.has_names:
         return Location(transport.name, _required(rest, text))
     path, _, name = rest.partition(":")

@@ -30,14 +30,15 @@ _HEAD = 8
 
 
 class Members:
-    """The archive at `path`. A compressed one, or a pipe, is first unpacked into a file without a name.
+    """The archive at `path`, or in the uncompressed file `fd`, which is then only called `path`.
 
-    Stays readable if the path is replaced meanwhile; closed with the last reference to it.
+    A compressed one, or a pipe, is first unpacked into a file without a name. Stays readable if the path is replaced
+    meanwhile; closed with the last reference to it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, fd: int | None = None) -> None:
         self._path = path
-        self._fd = _opened(path)
+        self._fd = _opened(path) if fd is None else fd
         weakref.finalize(self, os.close, self._fd)
         self._found: dict[str, tuple[int, int]] = {}
         self._links: dict[str, str] = {}
@@ -145,9 +146,14 @@ def _opened(path: str) -> int:
 
 def _unpacked(fd: int, path: str) -> int:
     """A descriptor of a file without a name that holds the uncompressed content; CorruptContent if it is no tar."""
+    with open(fd, "rb", closefd=False) as file:
+        return spooled(decompressing(file, sniff(file.peek(_HEAD))), path)
+
+
+def spooled(source: Readable, path: str) -> int:
+    """A descriptor of a file without a name that holds an archive read to its end; CorruptContent if it is no tar."""
     large = "/var/tmp" if "TMPDIR" not in os.environ and os.path.isdir("/var/tmp") else None  # /tmp may be memory
-    with tempfile.TemporaryFile(dir=large) as spool, open(fd, "rb", closefd=False) as file:
-        source = decompressing(file, sniff(file.peek(_HEAD)))
+    with tempfile.TemporaryFile(dir=large) as spool:
         head = first_record(source)
         if not is_header(head):
             raise CorruptContent(f"not a tar archive: {path}")

@@ -18,7 +18,7 @@ from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound,
 from builda.inputfile import read_input
 from builda.oci.reference import Reference
 from builda.places import Places
-from builda.transfer.locate import FILES, Location
+from builda.transfer.locate import TRANSPORTS, Location
 from builda.trust.identity import DEFAULT, Identity, parse_identity
 from builda.values import NamedTuple, dataclass
 
@@ -213,7 +213,7 @@ def _place(transport: str, scope: str) -> str:
 
 
 def _is_by_path(transport: str) -> bool:
-    return transport in FILES and FILES[transport].has_path_scopes
+    return transport in TRANSPORTS and TRANSPORTS[transport].has_path_scopes
 
 
 def _exists(file: Path) -> bool:
@@ -259,7 +259,7 @@ def _scope(transport: str, scope: str, file: str) -> str:
     if _is_by_path(transport) and scope and (scope == "/" or os.path.normpath(scope) != scope or scope[0] != "/"):
         hint = 'the scope of a whole transport is ""' if scope == "/" else None
         raise InvalidValue(f"a scope of {transport} is an absolute path without . and .. in {file}: {scope}", hint=hint)
-    if transport in FILES and scope and not _is_by_path(transport) and transport not in _BY_NAME:
+    if transport in TRANSPORTS and scope and not (_is_by_path(transport) or TRANSPORTS[transport].by_name):
         raise InvalidValue(f'{transport} has the scope "" only in {file}: {scope}')
     if transport == "docker" and ("//" in scope or scope.startswith("/") or scope.endswith("/")):
         raise InvalidValue(f"a scope of docker is a name, or the beginning of one, in {file}: {scope}")

@@ -20,8 +20,6 @@ from tests.support.registry import Registry, registry
 pytestmark = pytest.mark.root
 INSECURE = "--tls-verify=false"
 BOTH = ("--src-tls-verify=false", "--dest-tls-verify=false")
-PLACES = ("docker", "containers-storage", "oci", "oci-archive", "docker-archive", "dir")
-OCI_ONLY = ("oci", "oci-archive")
 
 
 @pytest.fixture(scope="module")
@@ -65,55 +63,6 @@ def place(kind: str, directory: Path, server: Registry, name: str) -> str:
 
 def digest_of(builda: Builda, text: str) -> str:
     return str(json.loads(builda("image", "inspect", "-n", INSECURE, text))["Digest"])
-
-
-@pytest.mark.parametrize("source", PLACES)
-def test_an_image_goes_from_any_place_to_any_other(
-    builda: Builda, first: Builda, server: Registry, tmp_path: Path, source: str
-) -> None:
-    start = place(source, tmp_path, server, f"a-{source}")
-    if source == "containers-storage":
-        shutil.copytree(first.root, builda.root, symlinks=True)
-        start = "two"
-    else:
-        first("image", "copy", "-q", *BOTH, "two", start)
-    there = digest_of(builda, start)
-    kept = digest_of(first, "two")
-    assert (there == kept) == (source != "docker-archive")
-    for sink in PLACES:
-        end = place(sink, tmp_path, server, f"b-{source}-{sink}")
-        builda("image", "copy", "-q", *BOTH, start, end)
-        builda("image", "check", INSECURE, end)
-        copied = digest_of(builda, end)
-        changes = sink == "docker-archive" or (source == "docker-archive" and sink in OCI_ONLY)
-        assert changes or copied == there, sink
-        assert builda("image", "diff", INSECURE, start, end) == ""
-    if source != "containers-storage":
-        assert builda("fsck") == ""
-
-
-@pytest.mark.parametrize("source", ["docker", "containers-storage", "oci", "oci-archive", "dir"])
-def test_a_list_goes_from_any_place_to_any_other(
-    builda: Builda, first: Builda, server: Registry, tmp_path: Path, source: str
-) -> None:
-    start = place(source, tmp_path, server, f"l-{source}")
-    if source == "containers-storage":
-        shutil.copytree(first.root, builda.root, symlinks=True)
-        start = "all"
-    else:
-        first("image", "copy", "-q", "--all", *BOTH, "all", start)
-    raw = first("image", "inspect", "--raw", "all")
-    for sink in ("docker", "containers-storage", "oci", "oci-archive", "dir"):
-        end = place(sink, tmp_path, server, f"m-{source}-{sink}")
-        builda("image", "copy", "-q", "--multi-arch=all", *BOTH, start, end)
-        assert builda("image", "inspect", "--raw", INSECURE, end) == raw
-        builda("image", "check", INSECURE, end)
-    said = builda.fails("image", "copy", "-q", "--all", *BOTH, start, f"docker-archive:{tmp_path}/x:y")
-    assert "docker-archive holds single images" in said
-    assert not (tmp_path / "x").exists()
-    end = place("oci", tmp_path, server, f"n-{source}")
-    builda("image", "copy", "-q", "--platform", "linux/arm64", *BOTH, start, end)
-    assert json.loads(builda("image", "inspect", end))["Architecture"] == "arm64"
 
 
 def test_only_the_list_is_copied_to_where_its_images_are(first: Builda, server: Registry) -> None:

@@ -91,19 +91,21 @@ def _check(location: Location, options: CopyOptions) -> None:
     if options.select == "index-only" and (changes or location.in_store):
         where = "in the store" if location.in_store else "in another format or compression"
         raise InvalidValue(f"a list without its images cannot be {where}", hint="--all copies them, too")
-    if options.additional and location.file is not None and not location.file.many_names:
+    if options.additional and location.row is not None and not location.row.many_names:
         raise Unsupported(f"an image has one name in {location.transport}:", hint="copy it once for each name")
     if location.in_registry and Reference.parse(location.where).digest and options.additional:
         raise InvalidReference("what is pushed by its digest has no further names")
 
 
 def _format(location: Location, source: ImageSource, options: CopyOptions) -> ImageFormat | None:
-    """The format to convert to; None where the source has it."""
+    """The format to convert to; None where the source has it. Unsupported for an index where there can be none."""
     descriptor, data = source.manifest()
     document = parse(data, descriptor.media_type)
+    if isinstance(document, Index) and location.row is not None and not location.row.has_indexes:
+        raise Unsupported(f"{location.transport}: holds single images, no list", hint="copy one image: --platform")
     is_docker = document.media_type in (mediatype.DOCKER_MANIFEST, mediatype.DOCKER_LIST)
     wanted = options.format
-    if wanted is None and location.file is not None and location.file.wants_oci and is_docker:
+    if wanted is None and location.row is not None and location.row.wants_oci and is_docker:
         if isinstance(document, Index):
             return None
         if options.preserve_digests:
@@ -188,10 +190,10 @@ def _access() -> RegistryAccess:
 def save(ctx: Context, name: str, transport: str, path: str, options: PushOptions) -> Descriptor:
     """The stored image is in a file or directory, by its name where the transport has names."""
     from builda.builder.image.push import push_to
-    from builda.transfer.locate import FILES
+    from builda.transfer.locate import TRANSPORTS
 
     full = ctx.store.images.full_name(in_store(name))
-    named = full is not None and "@" not in full and FILES[transport].has_names
+    named = full is not None and "@" not in full and TRANSPORTS[transport].has_names
     return push_to(ctx, ctx.store.image(in_store(name)), Location(transport, path, full if named else None), options)
 
 

@@ -50,7 +50,7 @@ def made(form: str, subject: Subject, found: Contents) -> bytes:
 def _name(text: str, names: tuple[str, ...]) -> str:
     """The name without a tag that an image has, or was given."""
     location = parse_location(text)
-    if location is not None and location.file is not None:
+    if location is not None and location.row is not None:
         said = location.name or "image"
     else:
         said = names[0] if names else text if location is None else location.where

@@ -237,9 +237,10 @@ def copied(
 
 
 def from_file(ctx: Context, location: Location, options: PullOptions) -> Image:
-    """The image at a file location. An archive is untrusted, so it takes no name from another image."""
+    """The image at a location outside registries. An archive is untrusted, so it takes no name from another image."""
     source = ctx.remote.source(location, options.access)
-    asked = options.moves_names and location.is_named
+    by_name = location.row is not None and location.row.by_name
+    asked = options.moves_names and (location.is_named or by_name)
     return copied(ctx, source, _names_of(source, location), options.platform, free_only=not asked)
 
 

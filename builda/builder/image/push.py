@@ -49,7 +49,7 @@ def _registry_of(location: Location) -> str | None:
 
 def _named(ctx: Context, location: Location, name: str) -> Location:
     """The location with a name: an archive without one gets the name that was pushed, to be loaded under."""
-    if location.file is None or not location.file.is_archive or location.name is not None:
+    if location.row is None or not location.row.is_archive or location.name is not None:
         return location
     full = ctx.store.images.full_name(name)
     return location if full is None or "@" in full else location._replace(name=full)
@@ -64,7 +64,7 @@ def write_to(ctx: Context, image: Image, location: Location, access: RegistryAcc
 
 def _fitting(location: Location, image: Image, options: PushOptions) -> PushOptions:
     """`options` with the OCI format for image layouts: others find no Docker manifest in them, as Buildah knows."""
-    if location.file is not None and location.file.wants_oci and options.format is None and not image.is_index:
+    if location.row is not None and location.row.wants_oci and options.format is None and not image.is_index:
         return replace(options, format="oci")
     return options
 
@@ -82,7 +82,7 @@ def sink_at(
 ) -> ImageSink:
     """The sink that makes an image the one at a location; a registry may have its layers under `relatives` already.
 
-    `also` are further names, which the store and docker-archives take.
+    `also` are further names, which the store and transports with many names take.
     """
     if location.in_registry:
         return ctx.remote.sink(Reference.parse(location.where), access, relatives)
@@ -94,9 +94,9 @@ def sink_at(
 
     sink = open_sink(location)
     if also:
-        from builda.transfer.dockerarchive import DockerArchiveSink
+        from builda.transfer.copy import NamedSink
 
-        assert isinstance(sink, DockerArchiveSink), "the others have one name"
+        assert isinstance(sink, NamedSink), "the others have one name"
         sink.call(also)
     return sink
 

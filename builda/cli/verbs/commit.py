@@ -67,8 +67,9 @@ def commit(
 ) -> None:
     """Make an image of a working container and print its ID.
 
-    IMAGE is a name in the store, or carries a transport (docker://, oci:, oci-archive:, docker-archive:, dir:). A name
-    without a registry is localhost's. The digest committed here is the digest that push will write.
+    IMAGE is a name in the store, or carries a transport (docker://, oci:, oci-archive:, docker-archive:, dir:,
+    docker-daemon:). A name without a registry is localhost's. The digest committed here is the digest
+    that push will write.
     """
     session.quiet = values.pop("quiet")
     check_files(metadata_file, iidfile)

@@ -178,7 +178,7 @@ def list_tags(session: Session, *, repository: str, **values: Any) -> None:
     values.pop("json")
     access = shared_options.registry_access(values, session.environ)
     location = parse_location(repository)
-    if location is not None and location.file is not None and location.file.many_names:
+    if location is not None and location.transport == "docker-archive":
         from builda.transfer.dockerarchive import names_in
 
         print_json({"Tags": list(names_in(location.where))})

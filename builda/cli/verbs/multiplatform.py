@@ -89,8 +89,8 @@ def publish(
     for tag in tags:
         location = parse_location(tag)
         if location is not None and not location.in_store:
-            if location.file is not None and not location.file.has_indexes:
-                raise Unsupported(f"a Docker archive holds no list of images: {tag}")
+            if location.row is not None and not location.row.has_indexes:
+                raise Unsupported(f"{location.transport}: holds no list of images: {tag}")
             write_to(session.builder.context, index, location, options.inputs.access)
             names.append(tag)
             continue

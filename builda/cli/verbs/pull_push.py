@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def pull(session: Session, *, image: str, policy: str | None, all_tags: bool, quiet: bool, **values: Any) -> None:
     """Fetch an image into the store, and print its ID.
 
-    IMAGE is a name, or a transport with its argument: docker://, oci:, oci-archive:, docker-archive:, dir:.
+    IMAGE is a name, or a transport with its argument: docker://, oci:, oci-archive:, docker-archive:, dir:,
+    docker-daemon:.
 
     The names that an archive has itself are given to the image unless another image has them; a name that is written
     behind its path is given in any case.

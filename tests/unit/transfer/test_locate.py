@@ -19,6 +19,10 @@ from builda.transfer.locate import Location, parse_location
         ("dir:/a:b", Location("dir", "/a:b")),
         ("containers-storage:localhost/a:1", Location("store", "localhost/a:1")),
         ("containers-storage:@abc", Location("store", "abc")),
+        ("containers-storage:[overlay@/a+/b]c", Location("containers-storage", "[overlay@/a+/b]c")),
+        ("containers-storage:[]quay.io/a:1", Location("containers-storage", "[]quay.io/a:1")),
+        ("docker-daemon:quay.io/a:1", Location("docker-daemon", "quay.io/a:1")),
+        ("docker-daemon:sha256:abc", Location("docker-daemon", "sha256:abc")),
     ],
 )
 def test_transports_are_read_as_skopeo_reads_them(text: str, location: Location) -> None:
@@ -33,11 +37,9 @@ def test_names_without_a_transport_are_not_touched(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("docker-daemon:a:1", "docker save"),
         ("sif:a.sif", "Singularity"),
         ("ostree:a", "OSTree"),
         ("tarball:a.tar", "from scratch"),
-        ("containers-storage:[overlay@/a+/b]c", "--root"),
     ],
 )
 def test_transports_that_builda_has_not_are_refused_with_a_reason(text: str, hint: str) -> None:
@@ -47,14 +49,34 @@ def test_transports_that_builda_has_not_are_refused_with_a_reason(text: str, hin
 
 
 @pytest.mark.parametrize(
-    "text", ["docker://", "oci:", "oci::name", "oci-archive:", "docker-archive::x", "dir:", "containers-storage:"]
+    "text",
+    [
+        "docker://",
+        "oci:",
+        "oci::name",
+        "oci-archive:",
+        "docker-archive::x",
+        "dir:",
+        "containers-storage:",
+        "docker-daemon:",
+    ],
 )
 def test_a_transport_needs_its_argument(text: str) -> None:
     with pytest.raises(InvalidReference, match="transport needs an argument"):
         parse_location(text)
 
 
-@pytest.mark.parametrize("text", ["docker://quay.io/a:1", "oci:/a:b", "dir:/a", "containers-storage:a"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker://quay.io/a:1",
+        "oci:/a:b",
+        "dir:/a",
+        "containers-storage:a",
+        "docker-daemon:a:1",
+        "containers-storage:[]a",
+    ],
+)
 def test_a_location_is_shown_as_it_is_written(text: str) -> None:
     assert str(parse_location(text)) == text
 

@@ -10,7 +10,7 @@ import pytest
 from builda.errors import BuildaError, InvalidValue, NotFound, PolicyRejected
 from builda.oci.reference import Reference
 from builda.places import Places
-from builda.transfer.locate import FILES, Location
+from builda.transfer.locate import TRANSPORTS, Location
 from builda.trust.policy import (
     Accept,
     Fulcio,
@@ -253,7 +253,7 @@ def test_what_cannot_be_read_is_never_no_policy(tmp_path: Path) -> None:
 
 def test_scopes_follow_the_table_of_transports() -> None:
     assert scopes_of(Location("docker-archive", "/a/b.tar", "x")) == ("docker-archive", ())
-    for name, transport in FILES.items():
+    for name, transport in TRANSPORTS.items():
         assert (scopes_of(Location(name, "/a/b"))[1][:1] == ("/a/b",)) is transport.has_path_scopes
     assert scopes_of(Reference.parse("r.io:5/a"))[1] == ("r.io:5/a:latest", "r.io:5/a", "r.io:5", "*.io")
     assert scopes_of(Location("docker-daemon", "a:1"))[1][0] == "docker.io/library/a:1"

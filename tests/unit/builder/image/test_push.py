@@ -98,7 +98,7 @@ def test_what_cannot_be_pushed(bench: Bench, box: Image) -> None:
     with pytest.raises(InvalidReference):
         bench.builder.push("box", "docker://Not A Name")
     with pytest.raises(Unsupported, match="transport is not supported"):
-        bench.builder.push("box", "docker-daemon:box")
+        bench.builder.push("box", "tarball:box")
 
 
 def test_another_name_in_the_store(bench: Bench, box: Image) -> None:
