@@ -20,9 +20,11 @@ from builda.values import dataclass, field, replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.builder import Builder
+    from builda.builder.locking import Pins
     from builda.events import Emit
     from builda.frontend.checks import Facts, Finding
     from builda.frontend.compile import Compiled
@@ -71,6 +73,7 @@ class BuildRequest:
     labels: tuple[tuple[str, str], ...] = ()
     inherits_labels: bool = True  # of base images and base stages
     policy: SourcePolicy | None = None  # which images may be used, and what is taken for them
+    pins: Pins | None = None  # which content names mean, after the policy; None: what they mean now
     platform: Platform | None = None
     permissions: Permissions = NO_PERMISSIONS
     run: RunOptions = NO_OPTIONS  # how commands are run where they do not say
@@ -294,7 +297,7 @@ def _compiled(
         labels=request.labels,
         unused_stages=request.unused_stages,
         inherits_labels=request.inherits_labels,
-        policy=str if request.policy is None else request.policy.decide,
+        **_sources(request),
         permissions=request.permissions,
         host_network=builder.default_network(request.run) == "host",
         hostname=request.run.hostname,
@@ -304,6 +307,15 @@ def _compiled(
         names = " ".join(unused)
         builder.emit(Warned(message=f"one or more build args were not consumed: [{names}]"))
     return compiled
+
+
+def _sources(request: BuildRequest) -> dict[str, Any]:
+    """The compile options that decide about images, URLs and repositories."""
+    policy, pins = request.policy, request.pins
+    if pins is None:
+        return {} if policy is None else {"image_for": lambda name, _: policy.decide(name)}
+    decide = str if policy is None else policy.decide
+    return {"image_for": lambda name, platform: pins.image(decide(name), platform), "remote_for": pins.remote}
 
 
 @contextmanager

@@ -27,6 +27,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "permissions": frozenset({"errors", "runoptions"}),
     "plan": frozenset({"oci", "runoptions"}),
     "mounts": frozenset({"errors", "plan"}),
+    "lockfile": frozenset({"errors", "oci"}),
     "fs": frozenset({"errors", "oci", "linux"}),
     "contents": frozenset({"errors", "fs", "oci"}),
     "frontend": frozenset({"errors", "oci", "permissions", "plan", "mounts"}),
@@ -36,7 +37,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "session": frozenset({"errors", "oci", "linux", "fs", "store"}),
     "transfer": BASE | {"fs", "store"},
     "trust": BASE | {"places", "transfer"},
-    "builder": BASE | {"contents", "linux", "fs", "permissions", "plan", "store", "isolation", "transfer"},
+    "builder": BASE | {"contents", "linux", "fs", "lockfile", "permissions", "plan", "store", "isolation", "transfer"},
     "containerfile": BASE | {"permissions", "plan", "frontend", "builder", "store"},
     "api": BASE
     | {
@@ -58,6 +59,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "containersconf",
         "contents",
         "host",
+        "lockfile",
         "permissions",
         "places",
         "plan",

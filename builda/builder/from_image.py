@@ -143,9 +143,20 @@ def base_annotations(name: str, image: Image | None) -> Mapping[str, str]:
     if image is None:
         return {}
     annotations = {key: value for key, value in image.manifest.annotations.items() if key != BASE_NAME}
-    full = image_name(name, image)
-    named = {BASE_NAME: full} if full in image.names else {}
+    full = _pinned_name(name) or image_name(name, image)
+    named = {BASE_NAME: full} if full in image.names or _pinned_name(name) else {}
     return {**annotations, **named, BASE_DIGEST: str(image.digest)}
+
+
+def _pinned_name(name: str) -> str | None:
+    """The name with its tag of a full name that has a digest, too; None for others."""
+    try:
+        short = parse_short(name)
+    except InvalidReference:
+        return None
+    if None in (short.registry, short.tag, short.digest):
+        return None
+    return f"{short.registry}/{short.repository}:{short.tag}"
 
 
 def _config(image: Image | None, options: FromOptions) -> ImageConfig:

@@ -85,6 +85,14 @@ _LOCAL_PLACE = re.compile(r"(oci|oci-archive|docker-archive|dir|docker-daemon|co
 NOP = "/bin/sh -c #(nop) "
 
 
+def _as_written(name: str, _: Platform) -> str:
+    return name
+
+
+def _unchecked(source: str) -> tuple[str, None]:
+    return source, None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileOptions:
     """What the command line adds to a Containerfile."""
@@ -100,7 +108,8 @@ class CompileOptions:
     labels: tuple[tuple[str, str], ...] = ()
     unused_stages: bool = False  # stages before the target are wanted though it does not depend on them
     inherits_labels: bool = True  # stages keep the labels of what they start from
-    policy: Callable[[str], str] = str  # the image to take for an image; PolicyRejected if it may not be used
+    image_for: Callable[[str, Platform], str] = _as_written  # the image to take; PolicyRejected if it may not be used
+    remote_for: Callable[[str], tuple[str, str | None]] = _unchecked  # what ADD fetches for a source, and its checksum
     platform_asked: bool = False  # the image is to be for `platform`, whatever its last FROM says
     permissions: Permissions = NO_PERMISSIONS
     host_network: bool = False  # commands have the host's network unless something else is asked for
@@ -367,7 +376,7 @@ class _Compiler:
         if earlier is not None:
             parent = self.stage(earlier)
             return FromStage(earlier), _State(edits.Edited(parent.config), parent.platform, args=dict(parent.args))
-        name = self.options.policy(name)
+        name = self.options.image_for(name, platform)
         return FromImage(name), _State(edits.Edited(self._config(index, name, platform, head.at)), platform)
 
     def _config(self, index: int, name: str, platform: Platform, at: Location) -> ImageConfig:
@@ -578,7 +587,7 @@ class _Compiler:
 
     def _admitted(self, name: str, at: Location) -> str:
         with _placed(at):
-            return self.options.policy(name)
+            return self.options.image_for(name, self.options.platform)
 
     def _transfer(self, index: int, state: _State, item: Transfer) -> None:
         flags = {name: self._expand(state, value) for name, value in item.flags}
@@ -593,6 +602,9 @@ class _Compiler:
             _check_mode(flags["chmod"], item.at)
         if "checksum" in flags:
             _check_checksum(flags["checksum"], sources, item)
+        fields = self._copy_fields(state, item)
+        if item.keyword == "ADD" and "checksum" not in fields:
+            sources, fields["checksum"] = self._remote(sources, item)
         text = _transfer_text(item)
         state.steps.append(
             Copy(
@@ -605,9 +617,18 @@ class _Compiler:
                 created_by=NOP + text,
                 text=text,
                 at=item.at,
-                **self._copy_fields(state, item),
+                **fields,
             )
         )
+
+    def _remote(self, sources: tuple[str, ...], item: Transfer) -> tuple[tuple[str, ...], str | None]:
+        """The sources of an ADD as they are to be fetched, and the checksum of the only one."""
+        if self.options.remote_for is _unchecked:
+            return sources, None
+        if len(sources) + len(item.heredocs) > 1 and any(re.match(_REMOTE, source) for source in sources):
+            fail(item.at, "an ADD of several sources cannot be locked", "write an ADD of its own for each URL")
+        found = [self.options.remote_for(source) if re.match(_REMOTE, source) else (source, None) for source in sources]
+        return tuple(source for source, _ in found), found[0][1] if found else None
 
     def _copy_fields(self, state: _State, item: Transfer) -> dict[str, Any]:
         """The fields of the Copy that its flags set."""

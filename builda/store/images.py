@@ -315,7 +315,8 @@ class Images:
             return None
         if short.digest is not None:
             path = self._layout.path("images", f"{short.digest.encoded}.json")
-            return str(short.digest) if os.path.exists(path) else None
+            pulled = str(Reference.parse(text)._replace(tag=None))  # of an index: the name of the image taken from it
+            return str(short.digest) if os.path.exists(path) else self._target(pulled)
         full = self._full_name(text, short)
         return None if full is None else self._target(full)
 

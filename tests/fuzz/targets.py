@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from builda import containersconf
+from builda import containersconf, lockfile
 from builda.cli.format.gofuncs import FUNCTIONS, LAZY, Nil, NilList, NilMap, Struct, Time
 from builda.cli.format.gotemplate import Template
 from builda.cli.verbs import outputs, secrets
@@ -406,6 +406,22 @@ TARGETS = {
             ),
         ),
         (*JSON, '"(a"', '"REGEX"', '"*"'),
+    ),
+    "lock file": Target(
+        lambda data, _: lockfile.dump(lockfile.parse(data, "f")),
+        (
+            json_of(
+                {
+                    "version": 1,
+                    "images": {
+                        "a": {"name": "r.example/a:1", "digest": f"sha256:{'a' * 64}", "platforms": ["linux/arm64/v8"]}
+                    },
+                    "urls": {"https://a.example/b": f"sha256:{'a' * 64}"},
+                    "repositories": {"https://a.example/b.git#main": "a" * 40},
+                }
+            ),
+        ),
+        (*JSON, '"version"', '"images"', '"digest"', '"name"', '"platforms"', '"urls"'),
     ),
     "policy.json": Target(
         of_text(lambda text: policy.parse(text, "p")),

@@ -31,16 +31,16 @@ def first_tip(ctx: Context, stage: Stage, options: ExecuteOptions, tips: Mapping
         return replace(below, edited=Edited(below.config))
     said = ctx.run_options(options.run)
     image: Image | None = None
-    name = ""
+    asked = name = ""
     if isinstance(stage.base, FromImage):
-        name = stage.base.name
-        image = pull(ctx, name, replace(options.pull, platform=stage.platform or options.pull.platform))
-        name = image_name(name, image)
+        asked = stage.base.name
+        image = pull(ctx, asked, replace(options.pull, platform=stage.platform or options.pull.platform))
+        name = image_name(asked, image)
     start = empty_config(stage.platform or machine_platform())
     config = start if image is None else without_bookkeeping(image.config)
     base = "scratch" if image is None else str(image.digest)
     key = base_key(base, config.platform, options, said, driver)
-    return Tip(image=image, key=key, edited=Edited(config), name=name, annotations=base_annotations(name, image))
+    return Tip(image=image, key=key, edited=Edited(config), name=name, annotations=base_annotations(asked, image))
 
 
 def base_text(plan: Plan, stage: Stage, tips: Mapping[int, Tip], images: Mapping[int, Digest]) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from builda.builder.copy.git import fetch_repository, parse_repository
 from builda.builder.copy.temporary import TemporaryDirectory
-from builda.errors import InvalidValue, NotFound
+from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.fs import paths
+from builda.oci.digest import Hasher
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from builda.builder.context import Context
     from builda.builder.copy.git import Repository
+    from builda.builder.locking import Pins
     from builda.builder.options import RegistryAccess
     from builda.oci.digest import Readable
 
@@ -43,22 +45,27 @@ def is_remote(text: str) -> bool:
     return hub or _URL.match(text) is not None or parse_repository(text) is not None
 
 
-def fetch_context(ctx: Context, text: str, access: RegistryAccess, stack: ExitStack, limit: int) -> Fetched:
+def fetch_context(
+    ctx: Context, text: str, access: RegistryAccess, stack: ExitStack, limit: int, pins: Pins | None = None
+) -> Fetched:
     """The context behind a URL or in a repository; its directory is gone when `stack` ends.
 
-    Of a Containerfile in its place, `limit` bytes and one are read.
+    Of a Containerfile in its place, `limit` bytes and one are read. It is the content that `pins` name.
 
     NotFound, RegistryError or CorruptContent when it cannot be had; InvalidValue for a subdirectory that leads nowhere.
     """
-    repository = parse_repository(f"https://{text}.git" if text.startswith(_HUB) and ".git" not in text else _url(text))
+    where = f"https://{text}.git" if text.startswith(_HUB) and ".git" not in text else _url(text)
+    where, checksum = (where, None) if pins is None else pins.remote(where)
+    repository = parse_repository(where)
     if repository is not None:
         return Fetched(_checked_out(ctx, repository, stack))
     temporary = TemporaryDirectory(ctx.store)
     stack.enter_context(temporary)
-    where = os.path.join(temporary.path, "download")
-    with open(where, "w+b") as file:
+    with open(os.path.join(temporary.path, "download"), "w+b") as file:
         with ctx.remote.fetch(text, access) as response:
             _spool(response, file, limit)
+        if checksum is not None:
+            _check(file, checksum, text)
         return _unpacked(file, text, temporary.path, limit)
 
 
@@ -127,6 +134,16 @@ def _spool(source: Readable, file: BinaryIO, limit: int) -> None:
             file.seek(0, os.SEEK_END)
             if not is_archive:
                 return
+
+
+def _check(file: BinaryIO, checksum: str, what: str) -> None:
+    """Raise CorruptContent if the file does not have this digest."""
+    file.seek(0)
+    hasher = Hasher()
+    while data := file.read(1 << 20):
+        hasher.update(data)
+    if str(hasher.digest()) != checksum:
+        raise CorruptContent(f"context is not the locked one, {checksum}; {what} has: {hasher.digest()}")
 
 
 def _unpacked(file: BinaryIO, what: str, place: str, limit: int) -> Fetched:

@@ -153,6 +153,38 @@ def fetch_repository(source: Repository, directory: str, credentials: Credential
     return head
 
 
+def commit_of(source: Repository, credentials: Credentials | None = None) -> str:
+    """The digest of the commit that the repository's reference means now; nothing is fetched.
+
+    NotFound for a reference that the repository does not have, or with git's words when it cannot be asked.
+    """
+    import shutil
+
+    if shutil.which("git") is None:
+        raise Unsupported(f"git is not installed, and it is needed for: {source.url}", hint="install git")
+    ref = source.ref or "HEAD"
+    names = [f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}", f"{ref}^{{}}", ref]
+    said = _git(source, "/", credentials, "ls-remote", "--", source.url, *names)
+    lines = (line.split("\t", 1) for line in said.splitlines() if "\t" in line)
+    found = {name: digest for digest, name in lines}
+    for name in names:
+        if name in found:
+            return found[name]
+    hint = "write the whole digest of a commit" if re.fullmatch(_COMMIT, ref) else None
+    raise NotFound(f"no such reference in the repository {source.url}: {ref}", hint=hint)
+
+
+def pinned(text: str, commit: str) -> str:
+    """The text of a repository with `commit` in the place of its reference."""
+    from urllib.parse import parse_qsl, urlencode
+
+    body, _, fragment = text.partition("#")
+    url, _, query = body.partition("?")
+    kept = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] not in (*_REFS, "commit", "checksum")]
+    _, colon, subdirectory = fragment.partition(":")
+    return f"{url}{'?' if kept else ''}{urlencode(kept)}#{commit}{colon}{subdirectory}"
+
+
 def _check_out(source: Repository, git: Callable[..., str]) -> str:
     try:
         git("fetch", "--quiet", "--depth=1", "--", source.url, source.ref or "HEAD")

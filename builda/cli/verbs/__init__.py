@@ -90,6 +90,12 @@ GROUPS: Mapping[str, Members] = {
             "untag": "image:untag",
         },
     ),
+    "lock": Members(
+        "Renew lock files, which say by digest what builda bud --locked builds from.",
+        {
+            "update": "lock:update",
+        },
+    ),
     "manifest": Members(
         "Make and change lists of images, such as the images of one program for several platforms.",
         {

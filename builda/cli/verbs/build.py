@@ -10,12 +10,13 @@ from builda.cli.core.options import argument, duration, listed, many, number, re
 from builda.cli.core.output import check_files, print_line, print_words, write_file
 from builda.cli.core.verb import verb
 from builda.cli.progress.buildview import build_view, ended, failed, stage_prefix, wants_live
-from builda.cli.verbs import buildcache, buildmounts, multiplatform, outputs
-from builda.cli.verbs.contexts import BuildContext, NamedContexts, open_context, open_named
+from builda.cli.verbs import buildcache, buildmounts, locks, multiplatform, outputs
+from builda.cli.verbs.contexts import BuildContext, NamedContexts, is_fetched, open_context, open_named
 from builda.cli.verbs.logfile import logging_to, platform_logs
 from builda.cli.verbs.secrets import agents_of, secrets_of
 from builda.errors import BuildaError, InvalidValue, Unsupported
 from builda.inputfile import read_input
+from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.build.stageimages import StageImages
+    from builda.builder.locking import Locked, Locking
     from builda.builder.options import Inputs, RegistryAccess
     from builda.cli.core.session import Session
     from builda.cli.progress.buildview import BuildView
@@ -142,6 +144,19 @@ _OF_DOCKER = (
         metavar="FILE",
         help="Allow, deny or replace base images by the rules in this file.",
     ),
+    text(
+        "--lock",
+        metavar="FILE",
+        bare="",
+        help="Write the digests that all images, URLs and repositories have now into builda.lock beside the "
+        "Containerfile, or into FILE.  [env: BUILDA_LOCK]",
+    ),
+    text(
+        "--locked",
+        metavar="FILE",
+        bare="",
+        help="Build from what builda.lock, or FILE, says, and ask no tag.  [env: BUILDA_LOCKED]",
+    ),
     switch("--inherit-labels", default=True, help="Keep the labels of base images and stages (default)."),
     switch("--inherit-annotations", default=True, help="Keep the annotations of the base image (default)."),
     switch("--force-compression", hidden=True, help="Taken: new layers always have the compression asked for."),
@@ -190,15 +205,36 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     values["log_of"] = platform_logs(logfile, split=values.pop("logsplit"))
     with logging_to(logfile), _reported(session) as began, ExitStack() as stack:
         access = shared_options.registry_access(values, session.environ)
-        opened = open_context(session.builder, context, values.pop("file"), values.pop("ignorefile"), access, stack)
-        named = open_named(session.builder, values.pop("build_context"), access, stack)
+        opened, lock, pins = _opened(session, context, values, access, stack)
+        named = open_named(session.builder, values.pop("build_context"), access, stack, pins)
         request = _request(session, opened, named, values)
-        _build(session, request, _inputs(session, opened, named, access, values, stack), values, began)
+        inputs = _inputs(session, opened, named, access, values, stack)
+        if pins is not None:
+            request = replace(request, pins=locks.of_containerfile(pins, inputs))
+        _build(session, request, inputs, values, began)
+        if lock is not None and pins is not None:
+            lock.save(session, pins)
+
+
+def _opened(
+    session: Session, context: str | None, values: dict[str, Any], access: RegistryAccess, stack: ExitStack
+) -> tuple[BuildContext, locks.LockFile | None, Locked | Locking | None]:
+    """The context, the lock file that is named for the build, and its pins."""
+    lock = locks.named(session.environ, values.pop("lock"), values.pop("locked"))
+    if lock is not None and lock.written and values["check"]:
+        raise InvalidValue("--lock cannot be used with --check", hint="--print-plan finds digests and builds nothing")
+    files, ignore_file = values.pop("file"), values.pop("ignorefile")
+    if lock is None or not is_fetched(context):
+        opened = open_context(session.builder, context, files, ignore_file, access, stack)
+        lock = lock and lock.beside(opened.files[0][0], opened.directory)
+        return opened, lock, lock and lock.pins(session, access)
+    lock = lock.beside("", None)
+    pins = lock.pins(session, access)
+    return open_context(session.builder, context, files, ignore_file, access, stack, pins), lock, pins
 
 
 def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], began: float) -> None:
     from builda import containerfile
-    from builda.values import replace
 
     wanted = values.pop("platforms")
     if values.pop("check"):

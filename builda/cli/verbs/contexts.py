@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.copy.buildcontexts import Fetched
+    from builda.builder.locking import Pins
     from builda.builder.options import RegistryAccess
 
 STDIN = "<stdin>"
@@ -41,8 +42,12 @@ def open_context(
     ignore_file: str | None,
     access: RegistryAccess,
     stack: ExitStack,
+    pins: Pins | None = None,
 ) -> BuildContext:
-    """The context that `where` means (default: the current directory); what is fetched is gone when `stack` ends."""
+    """The context that `where` means (default: the current directory); what is fetched is gone when `stack` ends.
+
+    A context behind a URL or in a repository is the one that `pins` name.
+    """
     where = where or "."
     if where == "-":
         if "-" in files:
@@ -50,14 +55,21 @@ def open_context(
         from builda.builder.copy.buildcontexts import read_context
 
         return _of_fetched(read_context(builder.context, sys.stdin.buffer, stack, _limit()), STDIN, files, ignore_file)
-    if _may_be_remote(where):
-        from builda.builder.copy.buildcontexts import fetch_context, is_remote
+    if is_fetched(where):
+        from builda.builder.copy.buildcontexts import fetch_context
 
-        if is_remote(where):
-            return _of_fetched(
-                fetch_context(builder.context, where, access, stack, _limit()), where, files, ignore_file
-            )
+        fetched = fetch_context(builder.context, where, access, stack, _limit(), pins)
+        return _of_fetched(fetched, where, files, ignore_file)
     return _of_directory(where, files, ignore_file)
+
+
+def is_fetched(where: str | None) -> bool:
+    """Whether a context is no directory of this machine: behind a URL, in a repository, or on standard input."""
+    if where is None or not _may_be_remote(where):
+        return where == "-"
+    from builda.builder.copy.buildcontexts import is_remote
+
+    return is_remote(where)
 
 
 class NamedContexts(NamedTuple):
@@ -67,8 +79,10 @@ class NamedContexts(NamedTuple):
     images: dict[str, str]
 
 
-def open_named(builder: Builder, items: tuple[str, ...], access: RegistryAccess, stack: ExitStack) -> NamedContexts:
-    """What the `NAME=VALUE` items mean; what is fetched is gone when `stack` ends."""
+def open_named(
+    builder: Builder, items: tuple[str, ...], access: RegistryAccess, stack: ExitStack, pins: Pins | None = None
+) -> NamedContexts:
+    """What the `NAME=VALUE` items mean; what is fetched is what `pins` name, and gone when `stack` ends."""
     named: dict[str, Path | str] = {}
     images: dict[str, str] = {}
     for item in items:
@@ -81,16 +95,18 @@ def open_named(builder: Builder, items: tuple[str, ...], access: RegistryAccess,
         elif value.startswith(_LAYOUT):
             images[name] = _layout_image(value.removeprefix(_LAYOUT))
         else:
-            named[name] = _named_directory(builder, name, value, access, stack)
+            named[name] = _named_directory(builder, name, value, access, stack, pins)
     return NamedContexts(named, images)
 
 
-def _named_directory(builder: Builder, name: str, value: str, access: RegistryAccess, stack: ExitStack) -> Path | str:
+def _named_directory(
+    builder: Builder, name: str, value: str, access: RegistryAccess, stack: ExitStack, pins: Pins | None
+) -> Path | str:
     if _may_be_remote(value):
         from builda.builder.copy.buildcontexts import fetch_context, is_remote
 
         if is_remote(value):
-            return fetch_context(builder.context, value, access, stack, _limit()).directory
+            return fetch_context(builder.context, value, access, stack, _limit(), pins).directory
     if "://" in value:
         raise InvalidValue(
             f"unknown kind of build context {name}: {value}",

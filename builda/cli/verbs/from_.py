@@ -7,6 +7,7 @@ from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
+from builda.cli.verbs import locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def from_(session: Session, *, image: str, name: str | None, cidfile: str | None
         run=shared_options.with_maps(shared_options.run_options(values, session.environ), session.settings),
     )
     check_files(cidfile)
+    image = locks.image(session, image, options.pull.platform, options.pull.access)
     container = session.builder.from_image(image, options)
     if cidfile is not None:
         write_file(cidfile, container.id)

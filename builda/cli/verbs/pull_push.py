@@ -7,6 +7,7 @@ from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
+from builda.cli.verbs import locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def pull(session: Session, *, image: str, policy: str | None, all_tags: bool, qu
     )
     names = session.builder.tagged(image, options.access) if all_tags else (image,)
     for name in names:
-        print_line(session.builder.pull(name, options).id.encoded)
+        taken = locks.image(session, name, options.platform, options.access)
+        print_line(session.builder.pull(taken, options).id.encoded)
 
 
 @verb(

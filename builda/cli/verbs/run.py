@@ -10,6 +10,7 @@ from builda.cli.core import shared_options
 from builda.cli.core.options import argument, listed, many, switch, text
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
+from builda.cli.verbs import locks
 from builda.errors import InvalidValue
 from builda.values import NamedTuple
 
@@ -208,7 +209,9 @@ def _mounts(
     def source_of(name: str) -> Source:
         if name in inputs.named:
             return NamedContext(name)
-        return FromContainer(name) if session.store.containers.find(name) is not None else FromImage(name)
+        if session.store.containers.find(name) is not None:
+            return FromContainer(name)
+        return FromImage(locks.image(session, name, None, inputs.access))
 
     kind = "bind"
     for item in written:
