@@ -9,7 +9,7 @@ with builda.open_builder() as builder:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.options import RegistryAccess
-    from builda.builder.remote import Download
+    from builda.builder.remote import Download, SignOptions, Verified, VerifyOptions
     from builda.host.modes import Place
     from builda.isolation.spec import Isolation
     from builda.oci.descriptor import Descriptor
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.transfer.locate import Location
     from builda.trust.policy import Policy, Wanted
+    from builda.trust.signer import Keeper, Signer
     from builda.trust.verify import Shelf
 
     T = TypeVar("T")
@@ -276,11 +277,15 @@ class Registries:
 
         Of an image that needs signatures, they are verified when its manifest is read.
         """
+        wanted = self._wanted(place, access)
+        source = self._opened(place, access)
+        return source if wanted is None else self._guarded(source, place, access, wanted)
+
+    def _opened(self, place: Reference | Location, access: RegistryAccess) -> ImageSource:
+        """The image at `place`, whatever policy.json says."""
         from builda.transfer.locate import Location, open_source
 
-        wanted = self._wanted(place, access)
-        source = open_source(place) if isinstance(place, Location) else self._client(access).source(place)
-        return source if wanted is None else self._guarded(source, place, access, wanted)
+        return open_source(place) if isinstance(place, Location) else self._client(access).source(place)
 
     def _wanted(self, place: Reference | Location, access: RegistryAccess) -> Wanted | None:
         """The signatures that policy.json wants of the image."""
@@ -303,8 +308,8 @@ class Registries:
         identity = None if isinstance(place, Location) else place
         return GuardedSource(source, lambda data: accepted(wanted, Subject(str(place), identity, data), shelf))
 
-    def _shelf(self, place: Reference | Location, access: RegistryAccess) -> Shelf:
-        """Where the signatures of the image are."""
+    def _shelf(self, place: Reference | Location, access: RegistryAccess, *, attached: bool | None = None) -> Shelf:
+        """Where the signatures of the image are; `attached` (None: as registries.d says): cosign's are read."""
         from builda.transfer.locate import Location
         from builda.trust import registriesd, shelves
 
@@ -313,7 +318,113 @@ class Registries:
         client = self._client(access)
         places = tuple(one.reference for one in client.registries.pull_sources(place))
         conf = registriesd.Signatures.load(self.places())
-        return shelves.RegistryShelf(place, places, conf, client.fetch_url, client.source)
+        return shelves.RegistryShelf(place, places, conf, client.fetch_url, client.source, attached=attached)
+
+    def signing(self, place: Reference | Location, access: RegistryAccess) -> Callable[[ImageSink], ImageSink]:
+        """Make of the sink for `place` one that signs each manifest by the keys of `access` before it is published.
+
+        Unsupported for a place that has no signatures, NotFound or InvalidValue for keys that cannot sign.
+        """
+        from builda.trust.signer import SigningSink
+
+        keeper, signers, identity = self._signing(place, access)
+        return lambda sink: SigningSink(sink, keeper, signers, identity)
+
+    def sign(self, place: Reference | Location, access: RegistryAccess, how: SignOptions) -> tuple[Descriptor, ...]:
+        """The image that is at `place` has signatures by the keys of `access`; what was signed.
+
+        No policy is asked: nothing but the manifest is read.
+        """
+        from builda.oci.manifest import Index, parse
+        from builda.transfer.copy import child_of
+        from builda.trust.payload import Claim
+        from builda.trust.signer import sign
+
+        keeper, signers, identity = self._signing(place, access, how)
+        source = self._opened(place, access)
+        descriptor, data = source.manifest()
+        document = parse(data, descriptor.media_type)
+        inner = document.manifests if how.every and isinstance(document, Index) else ()
+        for entry in inner:
+            child_of(source, entry)
+        signed = (*inner, descriptor)
+        for one in signed:
+            sign(keeper, signers, Claim(one.digest, identity))
+        keeper.published()
+        return signed
+
+    def verified(self, place: Reference | Location, access: RegistryAccess, how: VerifyOptions) -> Verified:
+        """The signatures by which the image counts; PolicyRejected if it lacks some that are wanted.
+
+        Of a list that lacks them, its image for the platform may have them.
+        """
+        from builda.builder.remote import Proof, Verified
+        from builda.errors import InvalidValue, PolicyRejected
+        from builda.oci.manifest import Index, choose, parse
+        from builda.transfer.copy import child_of
+        from builda.transfer.locate import Location
+        from builda.trust import policy
+        from builda.trust.verify import Subject, accepted
+
+        wanted = policy.of_key(how.key, how.identity) if how.key is not None else self._wanted(place, access)
+        if wanted is None:
+            hint = "name the key with --key, or a policy with --signature-policy"
+            raise InvalidValue(f"policy wants no signature of the image: {place}", hint=hint)
+        source, shelf = self._opened(place, access), self._shelf(place, access, attached=how.key is not None or None)
+        identity = None if isinstance(place, Location) else place
+
+        def proofs(data: bytes) -> tuple[Proof, ...]:
+            return tuple(Proof(*one) for one in accepted(wanted, Subject(str(place), identity, data), shelf))
+
+        descriptor, data = source.manifest()
+        try:
+            return Verified(descriptor, proofs(data))
+        except PolicyRejected:
+            document = parse(data, descriptor.media_type)
+            if not isinstance(document, Index):
+                raise
+        entry = choose(document, how.platform)
+        return Verified(entry, proofs(child_of(source, entry)))
+
+    def _signing(
+        self, place: Reference | Location, access: RegistryAccess, how: SignOptions | None = None
+    ) -> tuple[Keeper, Sequence[Signer], str]:
+        """Where signatures of `place` go (`how`: the image is there already), who makes them, and the name in them."""
+        from builda.builder.options import Signing
+        from builda.transfer.locate import Location
+        from builda.trust import signer
+
+        said = access.signing or Signing()
+        keeper = self._keeper(place, access, how, has_files=said.fingerprint is not None)
+        identity = signer.identity_of(said.identity, None if isinstance(place, Location) else place)
+        keys = signer.signers(
+            fingerprint=said.fingerprint,
+            key=said.sigstore_key,
+            passphrase_file=said.passphrase_file,
+            environ=self._environ,
+        )
+        return keeper, keys, identity
+
+    def _keeper(
+        self, place: Reference | Location, access: RegistryAccess, how: SignOptions | None, *, has_files: bool
+    ) -> Keeper:
+        """Where signatures go; those that are files need a storage that can be written to."""
+        from builda.errors import Unsupported
+        from builda.transfer.locate import Location
+        from builda.trust import registriesd, signer
+
+        if not isinstance(place, Location):
+            client, conf = self._client(access), registriesd.Signatures.load(self.places())
+            storage = conf.to_write(place) if has_files else None
+            if how is not None and how.directory is not None:
+                storage = registriesd.directory(how.directory)
+            return signer.RegistryKeeper(place, storage, client.source, client.sink)
+        if place.transport != "dir":
+            where = "the store" if place.in_store else f"{place.transport}:"
+            raise Unsupported(
+                f"images have no signatures in {where}", hint="sign them when they are pushed to a registry"
+            )
+        return signer.DirectoryKeeper(place.where, is_there=how is not None)
 
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         """Where an image becomes `reference` in its registry."""

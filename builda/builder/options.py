@@ -54,6 +54,16 @@ def parse_format(text: str) -> ImageFormat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """The keys that sign what is pushed; `identity` is the name in the signatures (None: that of the destination)."""
+
+    fingerprint: str | None = None  # a key of the GPG keyring
+    sigstore_key: str | None = None  # a file
+    passphrase_file: str | None = None
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryAccess:
     """How one command reaches registries; None means what the configuration files and the environment say."""
 
@@ -64,6 +74,7 @@ class RegistryAccess:
     retry: int | None = None
     retry_delay: float | None = None  # seconds; None: exponential back-off
     policy: str | None = None  # the policy.json that decides which images may be taken
+    signing: Signing | None = None  # what signs the images that go to a registry or directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from builda.values import Protocol
+from builda.values import NamedTuple, Protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from builda.builder.options import RegistryAccess
-    from builda.oci.descriptor import Descriptor
+    from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.reference import Reference
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.transfer.locate import Location
@@ -29,6 +30,36 @@ class Download(Protocol):
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, b"" at the end."""
+
+
+class SignOptions(NamedTuple):
+    """`image sign`: whether the images of a list are signed, too, and the directory that gets GPG's signatures."""
+
+    every: bool = False
+    directory: str | None = None  # None: as registries.d says
+
+
+class VerifyOptions(NamedTuple):
+    """`image verify`: what counts instead of policy.json, and the image of a list that will do."""
+
+    platform: Platform
+    key: str | None = None  # a file with GPG keys, or with a public key in PEM
+    identity: str | None = None  # the name that signatures have to have
+
+
+class Proof(NamedTuple):
+    """A signature that counts: the rule it fulfils, whose key it is by, and the image name in it."""
+
+    type: str
+    key: str
+    identity: str
+
+
+class Verified(NamedTuple):
+    """What is signed, and by which signatures it counts."""
+
+    descriptor: Descriptor
+    proofs: tuple[Proof, ...]
 
 
 class Remote(Protocol):
@@ -51,6 +82,18 @@ class Remote(Protocol):
 
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         """Where an image becomes `reference` in its registry, which may have its layers under `mount_from` already."""
+
+    def signing(self, place: Reference | Location, access: RegistryAccess) -> Callable[[ImageSink], ImageSink]:
+        """Make of the sink for `place` one that signs each manifest by the keys of `access` before it is published.
+
+        Unsupported for a place that has no signatures, NotFound or InvalidValue for keys that cannot sign.
+        """
+
+    def sign(self, place: Reference | Location, access: RegistryAccess, how: SignOptions) -> tuple[Descriptor, ...]:
+        """The image that is at `place` has signatures by the keys of `access`; what was signed."""
+
+    def verified(self, place: Reference | Location, access: RegistryAccess, how: VerifyOptions) -> Verified:
+        """The signatures by which the image counts; PolicyRejected if it lacks some that are wanted."""
 
     def delete(self, reference: Reference, access: RegistryAccess) -> Descriptor | None:
         """The registry no longer has what the reference means; what that was, None if there was nothing."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
 
 from builda.errors import InvalidReference, InvalidValue
 from builda.oci.reference import Reference, parse_short
 from builda.values import dataclass
 
-Plain: TypeAlias = Literal["matchExact", "matchRepoDigestOrExact", "matchRepository"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
+
+    Plain: TypeAlias = Literal["matchExact", "matchRepoDigestOrExact", "matchRepository"]
 _PLAIN: Mapping[str, Plain] = {
     "matchExact": "matchExact",
     "matchRepoDigestOrExact": "matchRepoDigestOrExact",
@@ -23,12 +26,18 @@ class ExactReference:
 
     reference: Reference
 
+    def __str__(self) -> str:
+        return f"exactReference {self.reference}"
+
 
 @dataclass(frozen=True, slots=True)
 class ExactRepository:
     """The signature names any image of this repository."""
 
     name: str
+
+    def __str__(self) -> str:
+        return f"exactRepository {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,9 @@ class RemapIdentity:
 
     prefix: str
     signed_prefix: str
+
+    def __str__(self) -> str:
+        return f"remapIdentity {self.prefix} to {self.signed_prefix}"
 
     def applied(self, image: Reference) -> Reference | None:
         """The name that the signature should have; None if there can be no such name."""
@@ -49,7 +61,7 @@ class RemapIdentity:
         return name._replace(tag=image.tag, digest=image.digest)
 
 
-Identity: TypeAlias = Plain | ExactReference | ExactRepository | RemapIdentity
+Identity: TypeAlias = "Plain | ExactReference | ExactRepository | RemapIdentity"
 DEFAULT: Identity = "matchRepoDigestOrExact"
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(_PLAIN, ()),

@@ -12,15 +12,18 @@ import json
 import os.path
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
 
-from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound, PolicyRejected
+from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound, PolicyRejected, of_system
 from builda.inputfile import read_input
 from builda.oci.reference import Reference
 from builda.places import Places
 from builda.transfer.locate import TRANSPORTS, Location
 from builda.trust.identity import DEFAULT, Identity, parse_identity
 from builda.values import NamedTuple, dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 
 class Keys(NamedTuple):
@@ -82,9 +85,9 @@ class SigstoreSigned:
     type = "sigstoreSigned"
 
 
-Signed: TypeAlias = SignedBy | SigstoreSigned
-Requirement: TypeAlias = Accept | Reject | SignedBaseLayer | Signed
-Rules: TypeAlias = tuple[Requirement, ...]
+Signed: TypeAlias = "SignedBy | SigstoreSigned"
+Requirement: TypeAlias = "Accept | Reject | SignedBaseLayer | Signed"
+Rules: TypeAlias = "tuple[Requirement, ...]"
 """The requirements in one list, all of which an image has to fulfil."""
 
 _GPG_KEYS = ("keyPath", "keyPaths", "keyData")
@@ -154,6 +157,25 @@ class Policy:
                 )
         signed = tuple(rule for rule in rules if isinstance(rule, SignedBy | SigstoreSigned))
         return Wanted(self.file, place, signed) if signed else None
+
+
+def of_key(path: str, identity: str | None) -> Wanted:
+    """What an image needs of which a signature by the key in this file is wanted: GPG's, or a public key in PEM.
+
+    cosign's signatures name no tag, so the repository counts; `identity` is the name that counts instead.
+    InvalidValue or NotFound naming the file.
+    """
+    try:
+        data = read_input(path, "key")
+    except FileNotFoundError as error:
+        raise NotFound(f"no such key: {path}") from error
+    except OSError as error:
+        raise of_system(error) from error
+    keys, said = Keys(data=(data,)), {"type": "exactReference", "dockerReference": identity}
+    name = None if identity is None else parse_identity(said, "--identity")
+    if b"-----BEGIN PUBLIC KEY-----" in data:
+        return Wanted(path, "--key", (SigstoreSigned(keys, identity=name or "matchRepository"),))
+    return Wanted(path, "--key", (SignedBy(keys, name or DEFAULT),))
 
 
 def scopes_of(place: Reference | Location) -> tuple[str, tuple[str, ...]]:
@@ -349,3 +371,30 @@ def _keys(value: Mapping[str, Any], names: tuple[str, ...], where: str) -> Keys 
         return Keys(data=tuple(base64.b64decode(item, validate=True) for item in items))
     except (binascii.Error, ValueError) as error:
         raise InvalidValue(f"{name} is not base64 in {where}: {error}") from error
+
+
+class Row(NamedTuple):
+    """One rule in words; `-` where there is nothing to say."""
+
+    transport: str
+    scope: str
+    type: str
+    keys: str
+    identity: str
+
+
+def listed(policy: Policy) -> list[Row]:
+    """All rules of a policy, the default first."""
+    rows = [_row("default", "-", rule) for rule in policy.default]
+    for transport, scopes in policy.transports.items():
+        rows += [_row(transport, scope or "all", rule) for scope, rules in scopes.items() for rule in rules]
+    return rows
+
+
+def _row(transport: str, scope: str, rule: Requirement) -> Row:
+    if not isinstance(rule, SignedBy | SigstoreSigned):
+        return Row(transport, scope, rule.type, "-", "-")
+    fulcio = rule.fulcio if isinstance(rule, SigstoreSigned) else None
+    keys = ", ".join(rule.keys.paths) or "in the policy" if rule.keys is not None else "-"
+    identity = rule.identity if isinstance(rule.identity, str) else str(rule.identity)
+    return Row(transport, scope, rule.type, keys if fulcio is None else f"{fulcio.email} ({fulcio.issuer})", identity)

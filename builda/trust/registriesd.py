@@ -67,10 +67,10 @@ class Signatures:
         """The user's directory if there is one, else the machine's; InvalidValue naming a file that means nothing."""
         fallback = str(_fallback(places))
         user, machine, _ = (directory / "registries.d" for directory in places.configuration())
-        directory = user if user.is_dir() else machine
+        place = user if user.is_dir() else machine
         default: Section | None = None
         found: dict[str, Section] = {}
-        for file in _files(directory):
+        for file in _files(place):
             own, sections = read_file(file)
             if own is not None and default is not None:
                 raise InvalidValue(f"default-docker is in two files: {default.file} {file}")
@@ -105,12 +105,18 @@ class Signatures:
             url = section.first(names)
             if url is not None:
                 return _lookaside(url, section.file)
-        return Lookaside(f"file://{quote(self.fallback)}", "file", self.fallback)
+        return directory(self.fallback)
 
     def _sections(self, reference: Reference) -> list[Section]:
         """Those of the image's scopes, the narrowest first, then the default."""
         found = [self.sections[scope] for scope in docker_scopes(reference) if scope in self.sections]
         return [*found, self.default] if self.default is not None else found
+
+
+def directory(path: str) -> Lookaside:
+    """The directory as a storage of signatures."""
+    whole = os.path.abspath(path)
+    return Lookaside(f"file://{quote(whole)}", "file", whole)
 
 
 def _fallback(places: Places) -> Path:

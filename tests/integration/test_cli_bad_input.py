@@ -137,7 +137,7 @@ def test_config_of_what_cannot_be_changes_nothing(
         (["--timestamp", "1", "--source-date-epoch", "1"], "--timestamp cannot be used with --source-date-epoch"),
         (["--compression-format", "lz4"], "compression format is not supported: lz4"),
         (["--compression-level", "12"], "--compression-level of gzip is 1 to 9: 12"),
-        (["--sign-by", "me"], "--sign-by is not supported"),
+        (["--sign-by", "me"], "images have no signatures in the store"),
         (["--encryption-key", "me"], "--encryption-key is not supported"),
         (["--sbom", "syft"], "--sbom is not supported"),
         (["--cw", "x"], "--cw is not supported"),

@@ -351,7 +351,7 @@ def test_the_command_of_a_label_is_printed_and_run_only_if_that_is_said(builda: 
         (("copy", "--dest-compress-format", "xz", "one", "dir:x"), "compression format is not supported: xz"),
         (("copy", "--dest-force-compress-format", "one", "dir:x"), "needs --dest-compress-format"),
         (("copy", "--dest-decompress", "--dest-compress", "one", "dir:x"), "cannot be used with"),
-        (("copy", "--sign-by", "x", "one", "dir:x"), "--sign-by is not supported"),
+        (("copy", "--sign-by", "x", "one", "dir:x"), "signatures need a name"),
         (("inspect", "--raw", "--format", "{{.Name}}", "one"), "--format cannot be used with --raw"),
         (("inspect", "sha256:" + "0" * 64), "image not known"),
         (("list-tags", "docker://host.example/x:1"), "a name with a tag means one image"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -19,11 +20,12 @@ from builda.oci.digest import Digest
 from tests.conftest import Builda
 from tests.support import needs
 from tests.support import registry as support
-from tests.support.signing import Gpg, gpg, payload
+from tests.support.signing import Gpg, encrypted_key, gpg, openssl, openssl_key, openssl_signature, payload
 
 SKOPEO = shutil.which("skopeo")
 pytestmark = [pytest.mark.root, needs.program("skopeo"), needs.program("gpg")]
 PLAIN = ("--tls-verify=false", "--retry=0")
+COSIGN_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 BOTH = ("--src-tls-verify=false", "--dest-tls-verify=false")
 REJECT = [{"type": "reject"}]
 
@@ -319,3 +321,314 @@ def test_a_list_vouches_for_its_images_and_each_image_for_itself(
     trust.put(name, trust.keys.sign(payload(digest_of(name), name), "good"))
     assert pulled(trust, name)
     trust.builda(*whole)
+
+
+# Signing
+
+
+def test_skopeo_verifies_what_builda_signed(trust: Trust, image: str, base: str, tmp_path: Path) -> None:
+    good, other = trust.keys.fingerprints["good"], trust.keys.fingerprints["other"]
+    trust.wants(trust.signed_by())
+    check = ("copy", "--src-tls-verify=false", f"docker://{image}", f"dir:{tmp_path}/checked")
+    assert "signature was required" in trust.skopeo(*check, check=False).stderr
+    trust.builda("push", "-q", "--tls-verify=false", "--sign-by", other, base, image)
+    assert trust.skopeo(*check, check=False).returncode
+    trust.builda("push", "-q", "--tls-verify=false", "--sign-by", good, base, image)
+    trust.skopeo(*check)
+    files = sorted(path.name for path in trust.lookaside.rglob("signature-*"))
+    assert files == ["signature-1", "signature-2"]
+    trust.builda("image", "sign", *PLAIN, "--sign-by", good, image)
+    assert sorted(path.name for path in trust.lookaside.rglob("signature-*")) == files  # it is signed already
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(trust.builda("image", "inspect", "--raw", *PLAIN, f"docker://{image}"))
+    signature = next(trust.lookaside.rglob("signature-2"))
+    trust.skopeo("standalone-verify", manifest, image, good, signature)
+    assert pulled(trust, image)
+    proof = json.loads(trust.builda("image", "verify", "--json", *PLAIN, image))
+    digest = str(digest_of(image))
+    assert proof["signatures"] == [{"type": "signedBy", "key": good, "identity": image}]
+    assert proof["digest"] == digest
+    printed = trust.builda("image", "verify", "--key", trust.public, *PLAIN, f"docker://{image}")
+    assert printed == f"{digest} signedBy {good} {image}"
+
+
+def test_directories_are_signed_too(trust: Trust, base: str, tmp_path: Path) -> None:
+    place = tmp_path / "image"
+    sign = ("--sign-by", trust.keys.fingerprints["good"], "--sign-identity", "r.io/app:1")
+    rule = trust.signed_by(signedIdentity={"type": "exactReference", "dockerReference": "r.io/app:1"})
+    trust.builda("push", "-q", *sign, base, f"dir:{place}")
+    trust.wants(rule, transport="dir")
+    trust.skopeo("copy", f"dir:{place}", f"dir:{tmp_path}/checked")
+    assert trust.builda("pull", "-q", f"dir:{place}")
+    trust.builda("push", "-q", base, f"dir:{place}")
+    assert "has no signature" in trust.builda.fails("pull", "-q", f"dir:{place}")
+    trust.builda("image", "sign", *sign, f"dir:{place}")
+    trust.builda("image", "sign", *sign, f"dir:{place}")
+    assert (place / "signature-1").exists()
+    assert not (place / "signature-2").exists()
+    assert trust.builda("image", "verify", f"dir:{place}").split()[1:] == ["signedBy", sign[1], "r.io/app:1"]
+
+
+def test_lists_are_signed_with_their_images(trust: Trust, server: support.Registry, base: str, tmp_path: Path) -> None:
+    name = server.name("signed-lists/app:1")
+    trust.builda("manifest", "create", "many", base)
+    sign = ("--sign-by", trust.keys.fingerprints["good"])
+    trust.builda("manifest", "push", "-q", "--tls-verify=false", *sign, "many", f"docker://{name}")
+    trust.wants(trust.signed_by())
+    trust.skopeo("copy", "--all", "--src-tls-verify=false", f"docker://{name}", f"dir:{tmp_path}/all")
+    trust.skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"dir:{tmp_path}/one")
+    assert len(list(trust.lookaside.rglob("signature-1"))) == 2
+    shutil.rmtree(trust.lookaside)
+    assert len(trust.builda("image", "sign", "--all", *sign, *PLAIN, name).split()) == 2
+    trust.skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"dir:{tmp_path}/two")
+
+
+def test_copying_signs_each_name(trust: Trust, image: str, tmp_path: Path) -> None:
+    names = [image.replace("app:1", f"copied:{tag}") for tag in (1, 2)]
+    options = ("--sign-by", trust.keys.fingerprints["good"], "--additional-tag", names[1])
+    trust.builda("image", "copy", "-q", *BOTH, *options, f"docker://{image}", f"docker://{names[0]}")
+    trust.wants(trust.signed_by())
+    for name in names:
+        trust.skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"dir:{tmp_path}/{name[-1]}")
+        assert pulled(trust, name)
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "words"),
+    [
+        (["--sign-by", "nobody@example.org"], "docker", "GPG keyring has no secret key: nobody@example.org"),
+        (["--sign-by", ""], "docker", "not a fingerprint of a GPG key: ''"),
+        (["--sign-by", "{good}"], "oci:{tmp}/x:a", "images have no signatures in oci:"),
+        (["--sign-by", "{good}"], "docker-archive:{tmp}/x:a", "images have no signatures in docker-archive:"),
+        (["--sign-by", "{good}"], "containers-storage:x", "images have no signatures in the store"),
+        (["--sign-by", "{good}"], "dir:{tmp}/x", "signatures need a name"),
+        (["--sign-by", "{good}", "--sign-identity", "app"], "docker", "--sign-identity is a whole name"),
+        (["--sign-by", "{good}", "--sign-identity", "r.io/app"], "docker", "--sign-identity is a whole name"),
+        (["--sign-identity", "r.io/app:1"], "docker", "--sign-identity without a key"),
+        (["--sign-passphrase-file", "/none"], "docker", "--sign-passphrase-file without a key"),
+        (["--sign-by", "{good}", "--sign-passphrase-file", "/none"], "docker", "no such file of a passphrase: /none"),
+        (["--sign-by-sigstore-private-key", "/none"], "docker", "no such file of a private key: /none"),
+        (["--sign-by-sigstore-private-key", "{public}"], "docker", "not a private key in PEM"),
+        (["--sign-by-sigstore", "x"], "docker", "--sign-by-sigstore is not supported"),
+    ],
+)
+def test_what_cannot_be_signed_is_not_pushed(
+    trust: Trust, server: support.Registry, base: str, tmp_path: Path, options: list[str], place: str, words: str
+) -> None:
+    values = {"good": trust.keys.fingerprints["good"], "tmp": tmp_path, "public": trust.public}
+    name = server.name("unsigned/app:1")
+    where = f"docker://{name}" if place == "docker" else place.format(**values)
+    arguments = [option.format(**values) for option in options]
+    assert words in trust.builda.fails("push", "-q", "--tls-verify=false", *arguments, base, where)
+    assert not (tmp_path / "x").exists()
+    assert trust.builda.fails("image", "inspect", *PLAIN, f"docker://{name}")
+    assert not trust.lookaside.exists()
+
+
+def test_storage_that_cannot_be_written(trust: Trust, server: support.Registry, base: str, image: str) -> None:
+    sign = ("push", "-q", "--tls-verify=false", "--sign-by", trust.keys.fingerprints["good"], base)
+    trust.storage(lookaside="https://signatures.example")
+    said = trust.builda.fails(*sign, image)
+    assert "signatures cannot be written to https://signatures.example" in said
+    assert "lookaside-staging" in said
+    trust.lookaside.write_text("a file")
+    trust.storage(lookaside=f"file://{trust.lookaside}")
+    name = server.name("unwritten/app:1")
+    assert "signature cannot be written" in trust.builda.fails(*sign, name)
+    assert trust.builda.fails("image", "inspect", *PLAIN, f"docker://{name}")
+    trust.lookaside.unlink()
+    trust.builda("image", "sign", *PLAIN, *sign[3:5], "--directory", trust.lookaside, image)
+    assert len(list(trust.lookaside.rglob("signature-1"))) == 1
+
+
+# sigstore
+
+
+def sigstore(trust: Trust, public: Path, **more: object) -> dict[str, object]:
+    return {"type": "sigstoreSigned", "keyPath": str(public), **more}
+
+
+@pytest.mark.parametrize("kind", ["COSIGN", "SIGSTORE", "plain"])
+def test_openssl_verifies_what_builda_signed(trust: Trust, image: str, base: str, tmp_path: Path, kind: str) -> None:
+    """Debian's skopeo is built without sigstore."""
+    private, public = openssl_key(tmp_path)
+    _, unknown = openssl_key(tmp_path, "unknown")
+    key, phrase = tmp_path / "cosign.key", tmp_path / "phrase"
+    key.write_bytes(private.read_bytes() if kind == "plain" else encrypted_key(private, b"a phrase", kind=kind))
+    phrase.write_text("a phrase\nmore\n")
+    trust.storage(**{"use-sigstore-attachments": True})
+    trust.wants(sigstore(trust, public))
+    assert "image has no signature" in refused(trust, image)
+    sign = ("--sign-by-sigstore-private-key", key, *(() if kind == "plain" else ("--sign-passphrase-file", phrase)))
+    trust.builda("push", "-q", "--tls-verify=false", *sign, base, image)
+    assert pulled(trust, image)
+    trust.builda("image", "sign", *PLAIN, *sign, image)
+    layers = attached(image, tmp_path)
+    assert len(layers) == 1  # it was signed already
+    content, annotations = layers[0]
+    signature = tmp_path / "signature"
+    signature.write_bytes(base64.b64decode(annotations["dev.cosignproject.cosign/signature"]))
+    openssl("dgst", "-sha256", "-verify", str(public), "-signature", str(signature), data=content)
+    assert json.loads(content)["critical"] == {
+        "identity": {"docker-reference": image},
+        "image": {"docker-manifest-digest": str(digest_of(image))},
+        "type": "cosign container image signature",
+    }
+    trust.wants(sigstore(trust, unknown))
+    assert "it is not by a key that counts" in refused(trust, image)
+    other, _ = openssl_key(tmp_path, "other")
+    trust.builda("image", "sign", *PLAIN, "--sign-by-sigstore-private-key", other, image)
+    assert len(attached(image, tmp_path)) == 2
+    trust.wants(sigstore(trust, public), sigstore(trust, other.with_suffix(".pub")))
+    assert pulled(trust, image)
+
+
+@pytest.mark.parametrize("passphrase", ["another", None])
+def test_keys_of_cosign_with_another_passphrase(
+    trust: Trust, image: str, tmp_path: Path, passphrase: str | None
+) -> None:
+    private, _ = openssl_key(tmp_path)
+    key, phrase = tmp_path / "cosign.key", tmp_path / "phrase"
+    key.write_bytes(encrypted_key(private, b"a phrase"))
+    phrase.write_text(passphrase or "")
+    options = () if passphrase is None else ("--sign-passphrase-file", phrase)
+    sign = ("image", "sign", *PLAIN, "--sign-by-sigstore-private-key", key)
+    said = trust.builda.fails(*sign, *options, image)
+    assert f"passphrase is not that of the private key: {key}" in said
+    trust.builda(*sign, image, COSIGN_PASSWORD="a phrase")
+
+
+def attached(image: str, directory: Path) -> list[tuple[bytes, dict[str, str]]]:
+    """The payloads and annotations that the registry has under cosign's tag."""
+    place = directory / "attached"
+    shutil.rmtree(place, ignore_errors=True)
+    assert SKOPEO is not None
+    tag = f"{image.rpartition(':')[0]}:sha256-{digest_of(image).encoded}.sig"
+    command = [SKOPEO, "--insecure-policy", "copy", "--src-tls-verify=false", f"docker://{tag}", f"dir:{place}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    layers = json.loads((place / "manifest.json").read_text())["layers"]
+    assert {layer["mediaType"] for layer in layers} == {COSIGN_TYPE}
+    return [((place / layer["digest"].partition(":")[2]).read_bytes(), layer["annotations"]) for layer in layers]
+
+
+def test_cosigns_signatures(trust: Trust, image: str, tmp_path: Path) -> None:
+    """As `cosign sign` makes them: the payload has a repository without a tag, and its optional part is null."""
+    private, public = openssl_key(tmp_path)
+    name = image.rpartition(":")[0]
+    payload = cosign_payload(digest_of(image), name)
+    attach(image, [(payload, openssl_signature(private, payload))], tmp_path)
+    trust.wants(sigstore(trust, public, signedIdentity={"type": "matchRepository"}))
+    assert "nowhere, as registries.d does not say use-sigstore-attachments: true" in refused(trust, image)
+    trust.storage(**{"use-sigstore-attachments": True})
+    assert pulled(trust, image)
+    trust.wants(sigstore(trust, public))
+    assert f"it is for another name, {name!r}" in refused(trust, image)
+    assert trust.builda("image", "verify", "--key", public, *PLAIN, image)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("key", "it is not by a key that counts"),
+        ("payload", "its content was changed"),
+        ("digest", "it is about another image"),
+        ("name", "it is for another name"),
+        ("type", "payload is of another type"),
+        ("base64", "signature is not base64"),
+        ("none", "it has no annotation"),
+    ],
+)
+def test_cosigns_signatures_that_do_not_count(trust: Trust, image: str, tmp_path: Path, fault: str, words: str) -> None:
+    private, public = openssl_key(tmp_path)
+    other, _ = openssl_key(tmp_path, "other")
+    name, digest = image.rpartition(":")[0], digest_of(image)
+    good = cosign_payload(digest, name)
+    payload = {
+        "digest": cosign_payload(Digest.of(b""), name),
+        "name": cosign_payload(digest, f"{name}-other"),
+        "type": good.replace(b"cosign container image", b"atomic container"),
+    }.get(fault, good)
+    signature = openssl_signature(other if fault == "key" else private, payload)
+    signed = {"payload": (payload + b" ", signature), "base64": (payload, "#"), "none": (payload, None)}
+    trust.storage(**{"use-sigstore-attachments": True})
+    trust.wants(sigstore(trust, public, signedIdentity={"type": "matchRepository"}))
+    attach(image, [signed.get(fault, (payload, signature))], tmp_path)
+    assert words in refused(trust, image)
+    attach(image, [signed.get(fault, (payload, signature)), (good, openssl_signature(private, good))], tmp_path)
+    assert pulled(trust, image)
+
+
+def cosign_payload(digest: Digest, name: str) -> bytes:
+    value = json.loads(payload(digest, name, "cosign container image signature"))
+    return json.dumps({**value, "optional": None}).encode()
+
+
+def attach(image: str, signatures: list[tuple[bytes, str | None]], directory: Path) -> None:
+    """The registry has these payloads and signatures where cosign puts them; skopeo brings them there."""
+    place = directory / "attached"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    config = b'{"architecture":"","os":"","config":{},"rootfs":{"type":"layers","diff_ids":[]}}'
+    layers = []
+    for content, signature in signatures:
+        annotations = {} if signature is None else {"dev.cosignproject.cosign/signature": signature}
+        layers.append({**described(place, content, COSIGN_TYPE), "annotations": annotations})
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": described(place, config, "application/vnd.oci.image.config.v1+json"),
+        "layers": layers,
+    }
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    (place / "version").write_text("Directory Transport Version: 1.1\n")
+    tag = f"{image.rpartition(':')[0]}:sha256-{digest_of(image).encoded}.sig"
+    assert SKOPEO is not None
+    command = [SKOPEO, "--insecure-policy", "copy", "--preserve-digests", "--dest-tls-verify=false", f"dir:{place}"]
+    subprocess.run([*command, f"docker://{tag}"], check=True, capture_output=True, timeout=60)
+
+
+def described(place: Path, content: bytes, media_type: str) -> dict[str, object]:
+    digest = Digest.of(content)
+    (place / digest.encoded).write_bytes(content)
+    return {"mediaType": media_type, "digest": str(digest), "size": len(content)}
+
+
+def test_the_policy_is_shown(trust: Trust) -> None:
+    assert json.loads(trust.builda("image", "trust", "--json"))["file"] in (None, "/etc/containers/policy.json")
+    trust.wants(trust.signed_by(signedIdentity={"type": "exactRepository", "dockerRepository": "r.io/a"}), scope="q.io")
+    shown = json.loads(trust.builda("image", "trust", "--json"))
+    assert shown["file"] == str(trust.policy)
+    assert shown["rules"][1] == {
+        "transport": "docker",
+        "scope": "q.io",
+        "type": "signedBy",
+        "keys": str(trust.public),
+        "identity": "exactRepository r.io/a",
+    }
+    lines = trust.builda("image", "trust").splitlines()
+    assert lines[0] == str(trust.policy)
+    assert lines[2].split() == ["default", "-", "reject", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sign", "r.io/a"], "no key to sign with"),
+        (["sign", "--sign-by", "x", "oci:a"], "images have no signatures there: oci:a"),
+        (["sign", "--sign-by", "nobody", "r.io/a"], "has no secret key"),
+        (["verify", "oci:a"], "images have no signatures there"),
+        (["verify", "--identity", "a", "r.io/a"], "--identity needs --key"),
+        (["verify", "--key", "/none", "r.io/a"], "no such key: /none"),
+    ],
+)
+def test_what_cannot_be_signed_or_verified(trust: Trust, arguments: list[str], words: str) -> None:
+    assert words in trust.builda.fails("image", *arguments)
+
+
+def test_nothing_to_verify_is_no_success(trust: Trust, image: str) -> None:
+    trust.accept_all()
+    said = trust.builda.fails("image", "verify", *PLAIN, image)
+    assert "policy wants no signature of the image" in said
+    assert "--key" in said
+    trust.wants({"type": "reject"})
+    assert "rejected by" in trust.builda.fails("image", "verify", *PLAIN, image)

@@ -94,3 +94,24 @@ def openssl_key(directory: Path, name: str = "key") -> tuple[Path, Path]:
 def openssl_signature(private: Path, content: bytes) -> str:
     """The signature as cosign writes it: ECDSA with SHA-256, in base64."""
     return base64.b64encode(openssl("dgst", "-sha256", "-sign", str(private), data=content)).decode()
+
+
+def encrypted_key(private: Path, passphrase: bytes, *, kind: str = "COSIGN", cost: int = 1 << 15) -> bytes:
+    """The private key in cosign's envelope."""
+    from hashlib import scrypt
+
+    from nacl.secret import SecretBox
+
+    der = openssl("pkcs8", "-topk8", "-nocrypt", "-in", str(private), "-outform", "DER")
+    salt, nonce = os.urandom(32), os.urandom(24)
+    key = scrypt(passphrase, salt=salt, n=min(cost, 1 << 15), r=8, p=1, maxmem=256 << 20, dklen=32)
+    texts = [base64.b64encode(item).decode() for item in (salt, nonce, SecretBox(key).encrypt(der, nonce).ciphertext)]
+    envelope = {
+        "kdf": {"name": "scrypt", "params": {"N": cost, "r": 8, "p": 1}, "salt": texts[0]},
+        "cipher": {"name": "nacl/secretbox", "nonce": texts[1]},
+        "ciphertext": texts[2],
+    }
+    body = base64.b64encode(json.dumps(envelope).encode()).decode()
+    lines = "\n".join(body[start : start + 64] for start in range(0, len(body), 64))
+    name = f"ENCRYPTED {kind} PRIVATE KEY-----"
+    return f"-----BEGIN {name}\n{lines}\n-----END {name}\n".encode()

@@ -125,7 +125,7 @@ def _copied(ctx: Context, source: ImageSource, sink: ImageSink, location: Locati
     if location.in_registry:
         first = Reference.parse(location.where)
         for name in options.additional:
-            other = ctx.remote.sink(Reference.parse(name), options.destination, (first,))
+            other = sink_at(ctx, Location.at_registry(name), options.destination, (first,))
             copy_image(source, other, select=options.select, action="push", emit=ctx.emit)
     return written
 

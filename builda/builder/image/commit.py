@@ -18,7 +18,7 @@ from builda.builder.records import timestamp
 from builda.builder.removal import remove
 from builda.builder.working_tree import occupied, rootfs
 from builda.display import without_passwords
-from builda.errors import NotFound
+from builda.errors import NotFound, Unsupported
 from builda.events import Warned
 from builda.oci import edits, mediatype
 from builda.oci.config import History, ImageConfig, chain_ids, dump_config
@@ -84,14 +84,14 @@ def commit(ctx: Context, container: WorkingContainer, options: CommitOptions) ->
 def _targets(options: CommitOptions) -> tuple[Location | None, tuple[str, ...]]:
     """Where the image goes besides the store, and its names in it."""
     further = tuple(map(local_name, options.names))
+    location = None if options.destination is None else parse_location(options.destination)
+    if location is not None and not location.in_store:
+        return location, further
+    if options.access.signing is not None:
+        raise Unsupported("images have no signatures in the store", hint="push them with --sign-by")
     if options.destination is None:
         return None, further
-    location = parse_location(options.destination)
-    if location is None:
-        return None, (local_name(options.destination), *further)
-    if location.in_store:
-        return None, (local_name(location.where), *further)
-    return location, further
+    return None, (local_name(options.destination if location is None else location.where), *further)
 
 
 def compose(

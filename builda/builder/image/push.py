@@ -84,6 +84,10 @@ def sink_at(
 
     `also` are further names, which the store and transports with many names take.
     """
+    if access.signing is not None:
+        place = Reference.parse(location.where) if location.in_registry else location
+        signed = ctx.remote.signing(place, access)  # which refuses before anything is written
+        return signed(sink_at(ctx, location, replace(access, signing=None), relatives, also))
     if location.in_registry:
         return ctx.remote.sink(Reference.parse(location.where), access, relatives)
     if location.in_store:

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-    from builda.builder.options import ImageFormat, PullPolicy, PushOptions, RegistryAccess
+    from builda.builder.options import ImageFormat, PullPolicy, PushOptions, RegistryAccess, Signing
     from builda.cli.core.session import Session
     from builda.cli.core.settings import Settings
     from builda.oci.descriptor import Platform
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Values: TypeAlias = "dict[str, Any]"
 
 _ENCRYPTION = "builda neither encrypts nor decrypts layers"
-_SIGNING = "builda does not sign images; sign what was pushed, by its digest, with cosign or skopeo"
+_PARAMETERS = "builda signs with keys in files and with GPG only: --sign-by-sigstore-private-key, --sign-by"
 _SBOM = "builda runs no scanner; run one on the directory that `builda mount` prints"
 _CDI = "CDI devices are not supported; name device nodes with --device"
 _CW = "confidential workloads are not supported"
@@ -41,12 +41,22 @@ ENCRYPTION: Params = (
     refused("--encryption-key", reason=_ENCRYPTION),
     refused("--encrypt-layer", reason=_ENCRYPTION),
 )
-SIGNING: Params = (refused("--sign-by", reason=_SIGNING),)
+SIGNING_TEXTS: Params = (
+    text("--sign-by", metavar="FINGERPRINT", help="Sign the image with this key of the GPG keyring."),
+    text("--sign-by-sigstore-private-key", metavar="FILE", help="Sign the image with this key, as cosign does."),
+    text("--sign-passphrase-file", metavar="FILE", help="The first line of this file is the key's passphrase."),
+    text("--sign-identity", metavar="NAME", help="The image name in the signatures (default: the destination's)."),
+)
+SIGNING: Params = (
+    *SIGNING_TEXTS,
+    refused("--sign-by-sigstore", reason=_PARAMETERS),
+    refused("--sign-by-sq-fingerprint", reason=_PARAMETERS),
+)
 HIDDEN: Params = (
     refused("--blob-cache", reason="the store keeps every blob it has seen"),
     text("--signature-policy", metavar="FILE", hidden=True, help="Use this policy.json."),
 )
-SIGNATURES: Params = (switch("--remove-signatures", hidden=True, help="Accepted: builda never keeps signatures."),)
+SIGNATURES: Params = (switch("--remove-signatures", hidden=True, help="Accepted: builda copies no signatures."),)
 _OF_PLATFORM: Params = (
     text("--os", help="Take the image for this operating system."),
     text("--arch", "--override-arch", help="Take the image for this architecture."),
@@ -187,10 +197,25 @@ def registry_access(values: Values, environ: Mapping[str, str]) -> RegistryAcces
         retry=values.pop("retry", None),
         retry_delay=None if delay is None else delay / 10**9,
         policy=policy and rereadable(policy, "policy.json"),
+        signing=signing(values),
     )
     if access.authfile or access.cert_dir or access.policy:
         _check_files(access, environ)
     return access
+
+
+def signing(values: Values) -> Signing | None:
+    """The keys that the options SIGNING in `values` (which they leave) name; None without one."""
+    names = ("sign_by", "sign_by_sigstore_private_key", "sign_passphrase_file", "sign_identity")
+    fingerprint, key, passphrase_file, identity = (values.pop(name, None) for name in names)
+    if fingerprint is None and key is None:
+        for name, value in (("--sign-passphrase-file", passphrase_file), ("--sign-identity", identity)):
+            if value is not None:
+                raise InvalidValue(f"{name} without a key", hint="--sign-by or --sign-by-sigstore-private-key names it")
+        return None
+    from builda.builder.options import Signing
+
+    return Signing(fingerprint=fingerprint, sigstore_key=key, passphrase_file=passphrase_file, identity=identity)
 
 
 def _check_files(access: RegistryAccess, environ: Mapping[str, str]) -> None:

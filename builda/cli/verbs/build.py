@@ -164,7 +164,7 @@ _OF_DOCKER = (
     refused("--rusage-logfile", reason=_RUSAGE),
     _OF_DOCKER,
     refused("--hooks-dir", reason="builda runs no hooks; do what they do in a RUN, or with --volume and --device"),
-    refused("--sign-by", reason="builda does not sign images; sign what was pushed, by its digest"),
+    refused("--sign-by", reason="images are signed when they are pushed: builda push --sign-by"),
     shared_options.COMPRESSION,
     shared_options.TIME,
     shared_options.PULL_FLAGS,

@@ -754,6 +754,8 @@ def _platform(values: dict[str, Any]) -> Platform:
 def _side(session: Session, values: dict[str, Any], side: str) -> RegistryAccess:
     """How the registry of the source or of the destination is reached."""
     shared = {name: values[name] for name in ("authfile", "retry", "retry_delay", "signature_policy")}
+    if side == "dest":
+        shared.update({row.name: values.pop(row.name) for row in shared_options.SIGNING_TEXTS})
     own = {name: values.pop(f"{side}_{name}") for name in ("authfile", "creds", "cert_dir", "tls_verify")}
     return shared_options.registry_access(
         {**shared, **{name: value for name, value in own.items() if value is not None}}, session.environ

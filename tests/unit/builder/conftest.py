@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +13,8 @@ import pytest
 
 from builda.builder.builder import Builder
 from builda.builder.options import CommitOptions, RegistryAccess
-from builda.builder.remote import Download
-from builda.errors import RegistryError
+from builda.builder.remote import Download, SignOptions, Verified, VerifyOptions
+from builda.errors import RegistryError, Unsupported
 from builda.events import CommandOutput, Emit, Event
 from builda.isolation import isolation_for, kinds
 from builda.isolation.kinds import Kind
@@ -65,6 +65,15 @@ class FakeRemote:
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
         self.images[str(reference)] = str(len(self.images))
         return LayoutSink(str(self.directory), self.images[str(reference)])
+
+    def signing(self, place: Reference | Location, access: RegistryAccess) -> Callable[[ImageSink], ImageSink]:
+        raise Unsupported("these registries have no signatures")
+
+    def sign(self, place: Reference | Location, access: RegistryAccess, how: SignOptions) -> tuple[Descriptor, ...]:
+        raise Unsupported("these registries have no signatures")
+
+    def verified(self, place: Reference | Location, access: RegistryAccess, how: VerifyOptions) -> Verified:
+        raise Unsupported("these registries have no signatures")
 
     def delete(self, reference: Reference, access: RegistryAccess) -> Descriptor | None:
         source = self.source(reference, access)

@@ -1,0 +1,250 @@
+"""Signing: SigningSink signs each manifest before it is published. What cannot be signed is not published.
+
+A signature that a key has made before, for the same manifest and name, is not made again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from builda import __version__
+from builda.errors import AlreadyExists, CorruptContent, InvalidReference, InvalidValue, NotFound, of_system
+from builda.inputfile import read_input
+from builda.oci.digest import Digest
+from builda.oci.reference import Reference, parse_short
+from builda.trust import attachments, lookaside, payload
+from builda.trust.payload import Claim
+from builda.trust.signature import COUNT, Signature, Sigstore, Simple, dump
+
+if TYPE_CHECKING:
+    from builda.oci.descriptor import Descriptor
+    from builda.transfer.copy import ImageSink, ImageSource
+    from builda.trust import gpg, sigstore
+    from builda.trust.registriesd import Lookaside
+
+_PASSPHRASE_LIMIT = 4096
+
+
+class Signer(Protocol):
+    """A key that signs."""
+
+    def sign(self, claim: Claim) -> Simple | Sigstore:
+        """A signature that makes the claim."""
+        ...
+
+    def claim_of(self, signature: Signature) -> Claim | None:
+        """What a signature by this very key claims; None for one by another key."""
+        ...
+
+
+class Keeper(Protocol):
+    """Where signatures go."""
+
+    def keep(self, claim: Claim, signer: Signer) -> None:
+        """The manifest that the claim is about, and which is not there yet, has a signature by the signer."""
+        ...
+
+    def published(self) -> None:
+        """The image is there now."""
+        ...
+
+
+class GpgSigner:
+    """A key of the caller's GPG keyring."""
+
+    def __init__(self, key: gpg.Signing) -> None:
+        self._key = key
+
+    def sign(self, claim: Claim) -> Simple:
+        """A signature of GPG that makes the claim."""
+        return Simple(self._key.sign(_written(claim, payload.SIMPLE)))
+
+    def claim_of(self, signature: Signature) -> Claim | None:
+        """What a signature by this key claims."""
+        content = self._key.has_signed(signature.data) if isinstance(signature, Simple) else None
+        return None if content is None else _read(content, payload.SIMPLE)
+
+
+class SigstoreSigner:
+    """A private key of cosign, or in PEM."""
+
+    def __init__(self, key: sigstore.Signing) -> None:
+        self._key = key
+
+    def sign(self, claim: Claim) -> Sigstore:
+        """A signature as cosign makes it; the claim has the tag, which cosign leaves out."""
+        return self._key.sign(_written(claim, payload.SIGSTORE))
+
+    def claim_of(self, signature: Signature) -> Claim | None:
+        """What a signature by this key claims."""
+        if not isinstance(signature, Sigstore) or not self._key.has_signed(signature):
+            return None
+        return _read(signature.payload, payload.SIGSTORE)
+
+
+class SigningSink:
+    """A sink that signs what becomes of it."""
+
+    def __init__(self, sink: ImageSink, keeper: Keeper, signers: Sequence[Signer], identity: str) -> None:
+        self._sink = sink
+        self._keeper = keeper
+        self._signers = signers
+        self._identity = identity
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """Whether the content is there already."""
+        return self._sink.has_blob(descriptor)
+
+    def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
+        """Put the content there."""
+        self._sink.put_blob(descriptor, source, progress)
+
+    def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
+        """Put a manifest there that has its signatures; the top one is signed by the name, as those of a list are."""
+        sign(self._keeper, self._signers, Claim(Digest.of(data), self._identity))
+        self._sink.put_manifest(descriptor, data, top=top)
+        if top:
+            self._keeper.published()
+
+
+def sign(keeper: Keeper, signers: Sequence[Signer], claim: Claim) -> None:
+    """The manifest has a signature by each signer."""
+    for signer in signers:
+        keeper.keep(claim, signer)
+
+
+class RegistryKeeper:
+    """Storage beside a registry for GPG's signatures, and cosign's tags in it. `sink` and `source` open a tag."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        storage: Lookaside | None,
+        source: Callable[[Reference], ImageSource],
+        sink: Callable[[Reference], ImageSink],
+    ) -> None:
+        self._reference = reference
+        self._storage = storage
+        self._source = source
+        self._sink = sink
+
+    def keep(self, claim: Claim, signer: Signer) -> None:
+        """The signature is there, beside those that are there already."""
+        if isinstance(signer, GpgSigner):
+            self._keep_file(claim, signer)
+        else:
+            self._keep_attachment(claim, signer)
+
+    def published(self) -> None:
+        """The signatures were there before."""
+
+    def _keep_file(self, claim: Claim, signer: Signer) -> None:
+        assert self._storage is not None, "GPG's signatures have a storage"
+        there = lookaside.signatures(self._storage, self._reference, claim.digest, _no_url)
+        if not any(signer.claim_of(one) == claim for one in there):
+            lookaside.add(self._storage, self._reference, claim.digest, dump(signer.sign(claim)))
+
+    def _keep_attachment(self, claim: Claim, signer: Signer) -> None:
+        tagged = self._reference._replace(tag=attachments.tag_of(claim.digest), digest=None)
+        if any(signer.claim_of(one) == claim for one in attachments.signatures(self._source(tagged))):
+            return
+        made = signer.sign(claim)
+        assert isinstance(made, Sigstore), "GPG's signatures are files"
+        attachments.add(self._source(tagged), self._sink(tagged), made)
+
+
+class DirectoryKeeper:
+    """The files of a `dir:`. They are written after the image, as that removes those of the image before."""
+
+    def __init__(self, path: str, *, is_there: bool = False) -> None:
+        self._path = Path(path)
+        self._made: list[tuple[Digest, bytes]] = []
+        self._top: Digest | None = None  # what was signed last
+        self._is_there = is_there
+
+    def keep(self, claim: Claim, signer: Signer) -> None:
+        """Make the signature."""
+        from builda.trust.shelves import DirectoryShelf
+
+        self._top = claim.digest
+        there = DirectoryShelf(str(self._path)).simple(claim.digest) if self._is_there else iter(())
+        if not any(signer.claim_of(one) == claim for one in there):
+            self._made.append((claim.digest, dump(signer.sign(claim))))
+
+    def published(self) -> None:
+        """The files of the signatures are there, that of the top manifest under the short name."""
+        for digest, blob in self._made:
+            prefix = "signature-" if digest == self._top else f"{digest.encoded}.signature-"
+            if not any(lookaside.put(str(self._path / f"{prefix}{number}"), blob) for number in range(1, COUNT + 1)):
+                raise AlreadyExists(f"image has {COUNT} signatures already: {self._path}")
+
+
+def signers(
+    *, fingerprint: str | None, key: str | None, passphrase_file: str | None, environ: Mapping[str, str]
+) -> tuple[Signer, ...]:
+    """The keys that --sign-by and --sign-by-sigstore-private-key name, each of which has been tried.
+
+    Without a passphrase file cosign's variable COSIGN_PASSWORD counts for its keys, and gpg's agent for GPG's.
+    """
+    if fingerprint is not None and key is not None and passphrase_file is not None:
+        raise InvalidValue("--sign-passphrase-file is of one key, and there are two", hint="sign once for each key")
+    passphrase = None if passphrase_file is None else _passphrase(passphrase_file)
+    found: list[Signer] = []
+    if fingerprint is not None:
+        from builda.trust import gpg
+
+        own = gpg.Signing(fingerprint, passphrase, environ)
+        own.check()
+        own.sign(b"")  # a wrong passphrase shows before anything is copied
+        found.append(GpgSigner(own))
+    if key is not None:
+        from builda.trust import sigstore
+
+        word = environ.get("COSIGN_PASSWORD")
+        secret = passphrase if passphrase is not None or word is None else word.encode()
+        found.append(SigstoreSigner(sigstore.Signing.of(_file(key, "private key"), secret, key)))
+    return tuple(found)
+
+
+def identity_of(said: str | None, reference: Reference | None) -> str:
+    """The name that signatures have: as the user said, else that of the place in a registry."""
+    if said is not None:
+        short = parse_short(said)
+        if short.registry is None or (short.tag is None and short.digest is None):
+            raise InvalidReference(f"--sign-identity is a whole name, with its registry and its tag: {said}")
+        return str(Reference.parse(said))
+    if reference is None:
+        raise InvalidValue("signatures need a name", hint="give it by --sign-identity REGISTRY/NAME:TAG")
+    return f"{reference.name}:{reference.tag}" if reference.tag else f"{reference.name}@{reference.digest}"
+
+
+def _written(claim: Claim, kind: str) -> bytes:
+    return payload.written(claim, kind, creator=f"builda {__version__}", timestamp=int(time.time()))
+
+
+def _read(content: bytes, kind: str) -> Claim | None:
+    try:
+        return payload.read(content, kind)
+    except CorruptContent:
+        return None
+
+
+def _no_url(url: str) -> NoReturn:
+    raise AssertionError(f"signatures are written to directories: {url}")
+
+
+def _passphrase(path: str) -> bytes:
+    """The first line of the file."""
+    return _file(path, "passphrase", _PASSPHRASE_LIMIT).split(b"\n")[0].rstrip(b"\r")
+
+
+def _file(path: str, what: str, limit: int = 1 << 20) -> bytes:
+    try:
+        return read_input(path, what, limit)
+    except FileNotFoundError as error:
+        raise NotFound(f"no such file of a {what}: {path}") from error
+    except OSError as error:
+        raise of_system(error) from error
