@@ -112,6 +112,7 @@ GROUPS: Mapping[str, Members] = {
             "rm": "manifest:rm",
         },
     ),
+    "script": Members("Find faults in bash scripts that call builda.", {"lint": "script:lint"}),
 }
 ALIASES: Mapping[str, str] = {
     "bud": "build",

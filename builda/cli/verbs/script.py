@@ -1,0 +1,76 @@
+"""`script lint`: faults of bash scripts that call builda."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builda.cli.core.options import argument, switch
+from builda.cli.core.output import print_json, print_words
+from builda.cli.core.verb import verb
+from builda.errors import BuildaError, InvalidValue, Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.cli.core.session import Session
+    from builda.scriptlint.rules import Complaint, Finding
+
+
+@verb(
+    argument("files", nargs=-1, required=True),
+    switch("--json", help="Print the findings as JSON."),
+    switch("--shellcheck", default=True, is_on=True, help="Add what shellcheck finds, where it is installed."),
+    name="script-lint",
+    interspersed=True,
+    example="builda script lint build.sh",
+)
+def lint(session: Session, *, files: tuple[str, ...], json: bool, shellcheck: bool) -> None:
+    """Name the faults of bash scripts that call builda; - is standard input. Nothing is run.
+
+    UnquotedVariable: a container or mount point that the shell may split. ContainerIsLeft, MountIsLeft: a script that
+    fails leaves them. SecretInArgument: everybody can read it in the list of processes. UnknownCommand, UnknownOption,
+    RefusedOption: builda would refuse the line. NotUnderstood: it is no bash. The status is 1 if there are any.
+    """
+    found = [(file, finding) for file in files for finding in _found(session, file, shellcheck)]
+    if json:
+        print_json([{"file": file, **_fields(finding)} for file, finding in found])
+    else:
+        for file, finding in found:
+            hint = f"; {finding.hint}" if finding.hint else ""
+            print_words(f"{file}:{finding.at.line}:{finding.at.column}: {finding.name}: {finding.message}{hint}")
+    if found:
+        raise SystemExit(1)
+
+
+def _found(session: Session, file: str, shellcheck: bool) -> list[Finding]:
+    from builda.inputfile import read_input
+    from builda.scriptlint import shellcheck as program
+    from builda.scriptlint.calls import read_script
+    from builda.scriptlint.rules import find
+
+    source = read_input("/dev/stdin" if file == "-" else file, "script")
+    found = find(read_script(source), _complaint)
+    theirs = program.findings(source, dict(session.environ)) if shellcheck else None
+    return found if theirs is None else program.merged(found, theirs)
+
+
+def _complaint(words: Sequence[str]) -> Complaint | None:
+    """What builda would say of these words, as far as they can be judged without running anything."""
+    from builda.cli.core.invoke import choose
+    from builda.scriptlint.rules import Complaint
+
+    try:
+        choose(words, {})
+    except Unsupported as error:
+        return Complaint("RefusedOption", str(error), error.hint)
+    except InvalidValue as error:
+        if str(error).startswith("unknown command"):
+            return Complaint("UnknownCommand", str(error), error.hint)
+        return Complaint("UnknownOption", str(error), error.hint)
+    except BuildaError as error:
+        return Complaint("UnknownOption", str(error), error.hint)
+    return None
+
+
+def _fields(finding: Finding) -> dict[str, object]:
+    line, column = finding.at
+    return {"line": line, "column": column, "name": finding.name, "message": finding.message, "hint": finding.hint}
