@@ -100,6 +100,7 @@ _KEYS: Mapping[str, frozenset[str]] = {
     "signedBaseLayer": frozenset({"baseLayerIdentity"}),
     "sigstoreSigned": frozenset({*_SIGSTORE_KEYS, "fulcio", *_REKOR_KEYS, "pki", "signedIdentity"}),
 }
+_OTHER_STORE = "containers-storage"
 _BY_NAME = ("docker", "docker-daemon", "atomic")
 """Transports whose scopes are names of images, or the beginnings of such names."""
 
@@ -143,6 +144,11 @@ class Policy:
 
         PolicyRejected naming `name` and the rule if no signature could help.
         """
+        if transport == _OTHER_STORE and not scopes and self.transports.get(transport, {}).keys() - {""}:
+            raise PolicyRejected(
+                f"{self.file} has rules for some stores, and which store this is is not said: {name}",
+                hint=f"write {_OTHER_STORE}:[DRIVER@ROOT]NAME",
+            )
         place, rules = self.rules(transport, scopes)
         for rule in rules:
             if isinstance(rule, Reject):
@@ -182,6 +188,8 @@ def scopes_of(place: Reference | Location) -> tuple[str, tuple[str, ...]]:
     """The transport of a place in the words of policy.json, and the scopes that it falls under, the narrowest first."""
     if isinstance(place, Reference):
         return "docker", docker_scopes(place)
+    if place.transport == _OTHER_STORE:
+        return place.transport, store_scopes(place.where)
     if place.transport in _BY_NAME:
         try:
             return place.transport, docker_scopes(Reference.parse(place.where))
@@ -198,6 +206,21 @@ def docker_scopes(reference: Reference) -> tuple[str, ...]:
     labels = reference.registry.rpartition(":")[0] or reference.registry
     domains = labels.split(".")
     return (identity, *parents, *("*." + ".".join(domains[start:]) for start in range(1, len(domains))))
+
+
+def store_scopes(where: str) -> tuple[str, ...]:
+    """The scopes of an image in another store, written as [DRIVER@ROOT]NAME; none if it does not say which store."""
+    inside, _, name = where.removeprefix("[").partition("]")
+    driver, _, rest = inside.rpartition("@")
+    root = rest.partition(":")[0].partition("+")[0]
+    if not driver or not root:
+        return ()
+    store = f"[{driver}@{root}]"
+    try:
+        names = tuple(one for one in docker_scopes(Reference.parse(name)) if not one.startswith("*"))
+    except InvalidReference:  # an ID
+        names = ()
+    return (*(f"{store}{one}" for one in names), store, f"[{root}]")
 
 
 def file_scopes(transport: str, path: str) -> tuple[str, ...]:

@@ -257,3 +257,18 @@ def test_scopes_follow_the_table_of_transports() -> None:
         assert (scopes_of(Location(name, "/a/b"))[1][:1] == ("/a/b",)) is transport.has_path_scopes
     assert scopes_of(Reference.parse("r.io:5/a"))[1] == ("r.io:5/a:latest", "r.io:5/a", "r.io:5", "*.io")
     assert scopes_of(Location("docker-daemon", "a:1"))[1][0] == "docker.io/library/a:1"
+    assert scopes_of(Location("docker-daemon", "@abc"))[1] == ()
+
+
+def test_scopes_of_other_stores() -> None:
+    named = Location("containers-storage", "[overlay@/s+/run:o=1]r.io/a/b:1")
+    scopes = ("r.io/a/b:1", "r.io/a/b", "r.io/a", "r.io", "")
+    assert scopes_of(named)[1] == (*(f"[overlay@/s]{scope}" for scope in scopes), "[/s]")
+    assert scopes_of(Location("containers-storage", "[overlay@/s]@abc"))[1] == ("[overlay@/s]", "[/s]")
+    some = policy(ACCEPT, **{"containers-storage": {"[/s]": REJECT}})
+    with pytest.raises(PolicyRejected, match="rejected"):
+        some.check(*scopes_of(named), "x")
+    assert some.check(*scopes_of(Location("containers-storage", "[overlay@/t]a")), "x") is None
+    with pytest.raises(PolicyRejected, match="which store this is is not said"):
+        some.check(*scopes_of(Location("containers-storage", "[]a")), "x")
+    assert policy(ACCEPT).check(*scopes_of(Location("containers-storage", "[]a")), "x") is None
