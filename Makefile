@@ -35,6 +35,7 @@ coverage:
 bench:
 	tools/install bench
 	$(PYTHON) -m bench.run
+	$(PYTHON) -m bench.transfers
 
 pods:
 	tools/install test
