@@ -21,7 +21,10 @@ from pathlib import Path
 
 from builda.fs.layer import diff, unpack_blob, write_layer
 from builda.fs.pipeline import WrittenLayer
-from builda.fs.trees.copytree import CopyRequest, FileKey, Source, content_digest, copy_tree
+from builda.fs.sources import Source
+from builda.fs.trees.copytree import copy_tree
+from builda.fs.trees.directory import TreeTarget
+from builda.fs.trees.walk import CopyRequest, FileKey, content_digest
 from builda.oci.mediatype import Compression
 
 FILES = 20_000
@@ -131,7 +134,7 @@ def unpack(blob: Path, layer: WrittenLayer, out: Path) -> None:
 
 def copy(source: Path, out: Path) -> None:
     with opened(source) as root, opened(out) as target:
-        copy_tree(CopyRequest((Source(root, "."),), "/app", owner=(0, 0)), target)
+        copy_tree(CopyRequest((Source(root, "."),), "/app", owner=(0, 0)), TreeTarget(target))
 
 
 def digest(source: Path, remembered: dict[FileKey, bytes]) -> None:

@@ -191,6 +191,9 @@ _FROZEN = {"__hash__": _hash, "__setattr__": _refuse, "__delattr__": _refuse, "_
 class _Protocol:
     """What classes of protocols stand on: only type checkers use it."""
 
+    def __class_getitem__(cls, item: object) -> type[_Protocol]:
+        return cls
+
 
 class _Generic:
     """What generic classes stand on: only type checkers look at the type in brackets."""

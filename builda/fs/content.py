@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from builda.fs.pipeline import Stage
+    from builda.fs.tar import Content
 
     Moved: TypeAlias = Callable[[int], None]
 
@@ -175,3 +176,25 @@ def clone(source: int, target: int) -> bool:
     except OSError:  # EOPNOTSUPP, EXDEV, EINVAL, ENOTTY …: copied instead, and what is really wrong shows then
         return False
     return True
+
+
+def write_member(fd: int, size: int, member: Content) -> None:
+    """Write the file of an archive, whose size is `size`; long zeros become holes."""
+    if member.sparse is None:
+        if size < HOLE:
+            while data := member.read(CHUNK):
+                write_all(fd, data)
+            return
+        pieces: tuple[tuple[int, int], ...] = ((0, size),)
+        has_hole = False
+    else:
+        pieces, has_hole = member.sparse, True
+    for offset, length in pieces:
+        if offset:
+            os.lseek(fd, offset, os.SEEK_SET)
+        while length:
+            data = member.read(min(length, CHUNK))
+            length -= len(data)
+            has_hole |= write_sparse(fd, data)
+    if has_hole:
+        os.ftruncate(fd, size)

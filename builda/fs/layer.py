@@ -10,7 +10,7 @@ from __future__ import annotations
 from builda.errors import CorruptContent
 from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
 from builda.fs.tar import NO_LIMITS, Limits
-from builda.fs.trees.apply import Applied, Whiteouts, apply, drop_idle_whiteouts, extract, inherit_directories
+from builda.fs.trees.apply import Applied, Whiteouts, apply, drop_idle_whiteouts, inherit_directories
 from builda.fs.trees.diff import (
     AS_IS,
     Clamp,
@@ -47,7 +47,6 @@ __all__ = [
     "diff",
     "diff_trees",
     "drop_idle_whiteouts",
-    "extract",
     "fingerprints",
     "inherit_directories",
     "unpack_blob",

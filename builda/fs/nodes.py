@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from builda.errors import InUse
 from builda.fs import owners, xattrs
-from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.fs.trees.target import Looks
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
-
-
-class Looks(NamedTuple):
-    """What something is given: owner, permission bits, attributes, and the time of its last change in nanoseconds."""
-
-    owner: tuple[int, int]
-    mode: int
-    values: Mapping[str, bytes]
-    time_ns: int
 
 
 @contextmanager
@@ -52,7 +46,8 @@ def dress(parent: int, name: bytes, kind: int, looks: Looks) -> tuple[str, ...]:
 
     InUse when it is not of this `kind` any more. A link's mode stays. Owner first: chown(2) clears set-id bits.
     """
-    times = (looks.time_ns, looks.time_ns)
+    time_ns = looks.time_ns or 0
+    times = (time_ns, time_ns)
     if kind == stat.S_IFLNK:  # each call acts upon the name itself, and none follows it
         owners.give_at(name, *looks.owner, dir_fd=parent)
         skipped = xattrs.write(xattrs.place_of(parent, name), looks.values) if looks.values else ()

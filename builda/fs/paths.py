@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 
 from builda.fs import owners
 from builda.linux import regular, syscalls
@@ -57,7 +55,7 @@ def walk_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
                     os.close(opened.pop())
                 continue
             last = not pending
-            if (target := _link_target(opened[-1], part)) is None:
+            if (target := link_at(opened[-1], part)) is None:
                 if last:
                     return os.open(part, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=opened[-1])
                 opened.append(os.open(part, _STEP, dir_fd=opened[-1]))
@@ -77,11 +75,12 @@ def walk_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
         _close_all(opened, keep=0)
 
 
-def _link_target(parent: int, name: bytes) -> bytes | None:
+def link_at(parent: int, name: bytes) -> bytes | None:
+    """Where the symbolic link `name` in the directory `parent` leads; None if it is missing or no link."""
     try:
         return os.readlink(name, dir_fd=parent)
     except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOENT):  # no link; a missing file is the caller's to report
+        if error.errno in (errno.EINVAL, errno.ENOENT):  #
             return None
         raise
 
@@ -161,7 +160,7 @@ def resolved(root: int, path: Path) -> bytes:
 def _link_in_root(root: int, path: bytes) -> bytes | None:
     try:
         with parent_of(root, path) as (parent, name):
-            return _link_target(parent, name)
+            return link_at(parent, name)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -204,69 +203,6 @@ def read_file(root: int, path: Path, limit: int = 16 << 20) -> bytes:
     """The bytes of a regular file inside `root`, at most `limit`; OSError when it is none."""
     with open(open_regular(root, path), "rb") as file:
         return file.read(limit)
-
-
-def make_directories(
-    root: int,
-    path: Path,
-    *,
-    mode: int = 0o755,
-    uid: int = 0,
-    gid: int = 0,
-    mtime: int | None = None,
-    replace: bool = False,
-) -> tuple[str, ...]:
-    """Make `path` and what is missing above it; those it made, topmost first.
-
-    Links on the way are followed inside the root, and where they lead is made too; a file in the way raises
-    NotADirectoryError. With `replace`, links and files on the way give way to directories instead.
-    """
-    make = partial(_make_directory, mode=mode, uid=uid, gid=gid, mtime=mtime)
-    return tuple(_make_all(root, os.fsencode(path), make, replace))
-
-
-def _make_all(root: int, path: bytes, make: Callable[[int, bytes], bool], replace: bool) -> list[str]:
-    made: list[str] = []
-    done = b""
-    for part in path.split(b"/"):
-        if part in (b"", b"."):
-            continue
-        above, done = done, done + b"/" + part
-        if _is_directory(root, done, follow=not replace):
-            continue
-        with parent_of(root, done) as (parent, name):
-            if replace:
-                remove_tree(parent, name)
-            elif (target := _link_target(parent, name)) is not None:  # /var/run -> /run, and no /run yet
-                made += _make_all(root, target if target.startswith(b"/") else above + b"/" + target, make, replace)
-                continue
-            if make(parent, name):
-                made.append(os.fsdecode(done))
-    return made
-
-
-def _is_directory(root: int, path: bytes, *, follow: bool) -> bool:
-    info = stat_in_root(root, path) if follow else lstat_in_root(root, path)
-    return info is not None and stat.S_ISDIR(info.st_mode)
-
-
-def _make_directory(parent: int, name: bytes, mode: int, uid: int, gid: int, mtime: int | None) -> bool:
-    """Whether this call made it, not another process."""
-    try:
-        os.mkdir(name, mode, dir_fd=parent)
-    except FileExistsError:
-        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            return False
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(name)) from None
-    fd = os.open(name, _LIST, dir_fd=parent)
-    try:
-        owners.fchown(fd, uid, gid)
-        os.fchmod(fd, mode)
-        if mtime is not None:
-            os.utime(fd, (mtime, mtime))
-    finally:
-        os.close(fd)
-    return True
 
 
 def make_directory(parent: int, name: Path, mode: int, owner: tuple[int, int] | None = None) -> None:

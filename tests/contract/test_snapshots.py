@@ -27,7 +27,7 @@ from builda.errors import CorruptContent, IsolationUnavailable, NotFound
 from builda.events import ignore
 from builda.fs.layer import AS_IS, Clamp, apply, diff_trees, fingerprints
 from builda.fs.lists.layertree import read_rows
-from builda.fs.lists.listwriter import Spool
+from builda.fs.lists.spool import Spool
 from builda.fs.paths import discard
 from builda.fs.tar import iter_members
 from builda.linux import fuse

@@ -12,11 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builda.errors import BuildaError
-from builda.fs.layer import apply, drop_idle_whiteouts, extract, inherit_directories
+from builda.fs.layer import apply, drop_idle_whiteouts, inherit_directories
 from builda.fs.lists.layertree import Tree, read_rows
-from builda.fs.lists.listwriter import Spool, Unpacking
+from builda.fs.lists.listwriter import ListTarget
+from builda.fs.lists.spool import Spool
 from builda.fs.paths import empty
 from builda.fs.tar import RECORD, TarEntry, TarWriter, header_of, iter_members, iter_offsets
+from builda.fs.trees.directory import TreeTarget
+from builda.fs.trees.unpack import extract
 from builda.transfer.archive import OciArchiveSink, OciArchiveSource
 from builda.transfer.copy import copy_image
 from builda.transfer.validate import validate
@@ -85,7 +88,7 @@ def read_offsets(data: bytes, path: Path) -> None:
 
 def unpack(data: bytes, path: Path) -> None:
     with opened(path) as root:
-        extract(io.BytesIO(data), root)
+        extract(io.BytesIO(data), TreeTarget(root))
 
 
 def unpack_flat(data: bytes, path: Path) -> None:
@@ -105,7 +108,7 @@ def unpack_layer(data: bytes, path: Path) -> None:
 def compose(data: bytes, path: Path) -> None:
     tree = Tree()
     with Spool(str(path)) as spool:
-        Unpacking(tree, spool, 0, b"/", None, None).run(io.BytesIO(data))
+        extract(io.BytesIO(data), ListTarget(tree, spool, 0))
     sink = TarWriter(io.BytesIO())
     for row in tree.rows():
         sink.add(

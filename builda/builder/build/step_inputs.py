@@ -103,8 +103,8 @@ class StepInputs:
         from builda.builder.byteprogress import moving, words
         from builda.builder.copy.copyflags import reading
         from builda.builder.copy.ignored import rules_in, rules_of
-        from builda.fs.sources import NOTHING
-        from builda.fs.trees.copytree import Source, content_digest, content_size
+        from builda.fs.sources import NOTHING, Source
+        from builda.fs.trees.walk import content_digest, content_size
 
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -150,7 +150,8 @@ def _unpacked(file: BinaryIO, what: str, place: str, limit: int) -> Fetched:
     """An archive's content; what is no archive is a Containerfile."""
     from builda.fs.archive import archive_compression
     from builda.fs.compress import decompressing
-    from builda.fs.trees.apply import extract
+    from builda.fs.trees.directory import TreeTarget
+    from builda.fs.trees.unpack import extract
 
     file.flush()
     directory = Path(place) / "context"
@@ -168,7 +169,7 @@ def _unpacked(file: BinaryIO, what: str, place: str, limit: int) -> Fetched:
     file.seek(0)
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        extract(decompressing(file, compression), root, owner=(os.geteuid(), os.getegid()))
+        extract(decompressing(file, compression), TreeTarget(root), owner=(os.geteuid(), os.getegid()))
     finally:
         os.close(root)
     os.unlink(file.name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from builda.fs.trees.copytree import CopyRequest
+from builda.fs.trees.walk import CopyRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.fs.trees.copytree import Source
+    from builda.fs.sources import Source
     from builda.plan import Copy
 
 

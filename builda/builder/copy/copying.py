@@ -19,15 +19,16 @@ from builda.builder.copy.copyrequest import (
     without_archives,
 )
 from builda.builder.copy.copysources import gather
+from builda.builder.copy.destination import opened_for_copies
 from builda.builder.copy.ownernames import directory_owner
 from builda.builder.materialize import with_tree
-from builda.builder.mounting import opened_alone
 from builda.builder.records import remembered
 from builda.builder.working_tree import occupied
 from builda.errors import InvalidValue, TreeNeeded
 from builda.events import Warned
 from builda.fs import paths
-from builda.fs.trees.copytree import CopyRequest, copy_tree
+from builda.fs.trees.copytree import copy_tree
+from builda.fs.trees.target import Looks, make_directories
 from builda.oci.digest import Digest
 from builda.store import layout
 
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from builda.builder.context import Context
+    from builda.builder.copy.destination import Destination
     from builda.builder.options import Inputs
     from builda.events import Emit
     from builda.fs.sources import Top
+    from builda.fs.trees.walk import CopyRequest
     from builda.plan import Copy, MakeDirectory
     from builda.store.store import WorkingContainer
 
@@ -62,28 +65,29 @@ def copy(
 def _copy(
     ctx: Context, container: WorkingContainer, step: Copy, inputs: Inputs
 ) -> tuple[WorkingContainer, Digest | None]:
-    with ExitStack() as stack:
-        stack.enter_context(_named(ctx, step))
-        current = stack.enter_context(occupied(ctx, container))
-        if ctx.store.is_list(current.snapshot):
-            from builda.builder.copy import listcopy
+    with _named(ctx, step), occupied(ctx, container) as current:
+        with opened_for_copies(ctx, current) as place:
+            digest = _written(ctx, place, step, inputs)
+        return remembered(ctx, place.container, step.created_by), digest
 
-            return listcopy.copy(ctx, current, step, inputs)
-        root, current = stack.enter_context(opened_alone(ctx, current))
-        gathered = gather(ctx, current, root, step, inputs, stack)
-        plain = request_of(step, gathered, root, target_of(current, step))
+
+def _written(ctx: Context, place: Destination, step: Copy, inputs: Inputs) -> Digest | None:
+    with ExitStack() as stack:
+        gathered = gather(ctx, place, step, inputs, stack)
+        plain = request_of(step, gathered, place.root, target_of(place.container, step))
         request, archives = without_archives(plain, step, gathered) if step.extract else (plain, ())
-        digests = [_copied(ctx, step, request, root, inputs)] if request.sources else []
-        digests += [_unpack(top, request, root, step, ctx.emit) for top in archives]
+        digests = [_copied(ctx, step, request, place, inputs)] if request.sources else []
+        digests += [_unpack(top, request, place, step, ctx.emit) for top in archives]
         digest = joined(digests)
         if digest is None and step.as_containerfile:
             warn_of_nothing(ctx.emit, plain)
-        return remembered(ctx, current, step.created_by), digest
+        return digest
 
 
-def _copied(ctx: Context, step: Copy, request: CopyRequest, root: int, inputs: Inputs) -> Digest:
+def _copied(ctx: Context, step: Copy, request: CopyRequest, place: Destination, inputs: Inputs) -> Digest:
+    known = None if place.shadows else inputs.remembered  # the files of a shadow hold nothing
     with told(ctx, step, request) as moved:
-        result = copy_tree(request, root, remembered=inputs.remembered, moved=moved)
+        result = copy_tree(request, place.target, remembered=known, moved=moved)
     for path in result.skipped:
         ctx.emit(Warned(message=f"socket is not copied: {path}"))
     return result.digest
@@ -104,47 +108,39 @@ def _named(ctx: Context, step: Copy) -> Iterator[None]:
 
 def make_directory(ctx: Context, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
     """Make the directory and what is missing above it."""
-    with ExitStack() as stack:
-        current = stack.enter_context(occupied(ctx, container))
-        if ctx.store.is_list(current.snapshot):
-            from builda.builder.copy import listcopy
-
-            return listcopy.make_directory(ctx, current, step)
-        root, current = stack.enter_context(opened_alone(ctx, current))
-        uid, gid = directory_owner(root, step.user or "")
-        path = posixpath.join("/", current.config.working_dir, step.path)
-        try:
-            paths.make_directories(root, path, uid=uid, gid=gid)
-        except NotADirectoryError as error:
-            raise InvalidValue(f"not a directory in the container: {path}") from error
-        return remembered(ctx, current, step.created_by)
+    with occupied(ctx, container) as current:
+        with opened_for_copies(ctx, current) as place:
+            looks = Looks(directory_owner(place.root, step.user or ""))
+            path = posixpath.join("/", current.config.working_dir, step.path)
+            try:
+                make_directories(place.target, path, looks)
+            except NotADirectoryError as error:
+                raise InvalidValue(f"not a directory in the container: {path}") from error
+        return remembered(ctx, place.container, step.created_by)
 
 
-def _unpack(top: Top, request: CopyRequest, root: int, step: Copy, emit: Emit) -> Digest:
+def _unpack(top: Top, request: CopyRequest, place: Destination, step: Copy, emit: Emit) -> Digest:
     """Unpack an archive into the destination directory; the digest of its bytes."""
     from builda.fs.compress import decompressing, sniff
-    from builda.fs.layer import extract
+    from builda.fs.trees.unpack import extract
 
     warn_of_modes(emit, step, top)
-    owners = request.owner if step.chown is not None else None
-    uid, gid = owners or (0, 0)
-    with ExitStack() as stack:
-        fd = paths.open_regular(top.source.root, top.path)
-        file = stack.enter_context(open(fd, "rb", buffering=0))
+    owner = request.owner if step.chown is not None else None
+    with open(paths.open_regular(top.source.root, top.path), "rb", buffering=0) as file:
         compression = sniff(file.read(8))
         file.seek(0)
         try:
-            paths.make_directories(root, request.destination, uid=uid, gid=gid)
+            make_directories(place.target, request.destination, Looks(owner or (0, 0)))
         except NotADirectoryError as error:
             raise InvalidValue(f"destination of an archive is not a directory: {request.destination}") from error
-        size = os.fstat(fd).st_size
+        size = os.fstat(file.fileno()).st_size
         with moving(emit, "extract", top.name, lambda: size) as moved:
             reader = Hashing(file, moved)
             extract(
                 decompressing(reader, compression),
-                root,
+                place.target,
                 request.destination,
-                owner=owners,
+                owner=owner,
                 timestamp=step.timestamp,
                 keep_top=step.as_containerfile,
             )

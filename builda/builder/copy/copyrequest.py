@@ -1,12 +1,11 @@
-"""What a Copy asks for, as both engines perform it: `copying` on trees, `listcopy` on lists of rows.
+"""What a Copy asks for, as `copying` performs it.
 
-A flag of COPY becomes a field of `CopyRequest` here, for both at once; one that says which files are read does so in
+A flag of COPY becomes a field of `CopyRequest` here; one that says which files are read does so in
 `copyflags`, because it counts for the step's key too.
 """
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from functools import partial
 
@@ -16,8 +15,8 @@ from builda.builder.copy.copysources import Gathered, is_archive
 from builda.builder.copy.ownernames import owner
 from builda.events import Warned
 from builda.fs.modes import octal_mode, parse_mode
-from builda.fs.sources import names_something, no_match, resolve
-from builda.fs.trees.copytree import CopyRequest, Source, content_size
+from builda.fs.sources import Source, names_something, no_match, resolve
+from builda.fs.trees.walk import CopyRequest, content_size
 from builda.oci.digest import Digest
 
 TYPE_CHECKING = False
@@ -112,6 +111,8 @@ class Hashing:
     """A reader that hashes what passes."""
 
     def __init__(self, source: Readable, moved: Moved | None) -> None:
+        import hashlib
+
         self._source = source
         self._moved = moved
         self._hash = hashlib.sha256()

@@ -15,7 +15,7 @@ from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.fs import paths
 from builda.fs.ignore import Matcher
 from builda.fs.patterns import has_wildcards
-from builda.fs.trees.copytree import Source
+from builda.fs.sources import Source
 from builda.linux.mount import mounted
 from builda.plan import Context as BuildContext
 from builda.plan import FromContainer, FromImage, FromStage, NamedContext
@@ -23,15 +23,15 @@ from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from contextlib import ExitStack
     from pathlib import Path
 
     from builda.builder.context import Context
+    from builda.builder.copy.destination import Destination
     from builda.builder.copy.git import Repository
     from builda.builder.options import Inputs
     from builda.builder.remote import Download
-    from builda.fs.lists.layertree import Node
     from builda.fs.sources import Top
     from builda.oci.digest import Digest
     from builda.plan import Copy
@@ -41,21 +41,15 @@ _URL = ("http://", "https://")
 
 
 class Gathered(NamedTuple):
-    """Sources that can be read now. `downloads` are the roots of those that came from URLs.
-
-    `known` maps device and inode of a shadow's files to the rows they stand for (`builder.copy.listsource`).
-    """
+    """Sources that can be read now. `downloads` are the roots of those that came from URLs."""
 
     sources: tuple[Source, ...]
     keeps_owners: bool = False
     downloads: frozenset[int] = frozenset()
-    known: Mapping[tuple[int, int], Node] = {}
 
 
-def gather(
-    ctx: Context, container: WorkingContainer, root: int, step: Copy, inputs: Inputs, stack: ExitStack
-) -> Gathered:
-    """The sources of the step, opened until `stack` ends. `root` is the container's own root."""
+def gather(ctx: Context, place: Destination, step: Copy, inputs: Inputs, stack: ExitStack) -> Gathered:
+    """The sources of the step, opened until `stack` ends; `place` is where they are copied to."""
     local: list[Source] = []
     remote: list[Source] = []
     is_local = isinstance(step.source, BuildContext | NamedContext)
@@ -66,7 +60,7 @@ def gather(
         elif is_local and path[:8].lower().startswith(_URL):
             remote.append(_download(ctx, path, step, inputs, stack))
         else:
-            opener = opener or _Opener(ctx, container, root, step, inputs, stack)
+            opener = opener or _Opener(ctx, place, step, inputs, stack)
             local.append(opener.source(path))
     if step.checksum is not None and (local or len(remote) != 1):
         raise InvalidValue("checksum needs exactly one source, a URL or a git repository")
@@ -75,7 +69,6 @@ def gather(
         (*local, *remote, *inline),
         keeps_owners=not is_local,
         downloads=frozenset(source.root for source in remote),
-        known={} if opener is None else opener.known,
     )
 
 
@@ -85,8 +78,7 @@ class _Opener:
     def __init__(
         self,
         ctx: Context,
-        container: WorkingContainer,
-        root: int,
+        place: Destination,
         step: Copy,
         inputs: Inputs,
         stack: ExitStack,
@@ -96,9 +88,9 @@ class _Opener:
         self.inputs = inputs
         self.stack = stack
         self.ignore = Matcher(())
-        self.known: dict[tuple[int, int], Node] = {}
+        self.shadows = place.shadows
         self.shell = isinstance(step.source, BuildContext) and inputs.context is None
-        self.root = -1 if self.shell else self._open(container, root)
+        self.root = -1 if self.shell else self._open(place.container, place.root)
 
     def source(self, path: str) -> Source:
         """The source that a path of the step names."""
@@ -160,7 +152,7 @@ class _Opener:
     def _shadow(self, snapshot: str | None) -> int:
         from builda.builder.copy.listsource import shadow
 
-        return shadow(self.ctx, snapshot, self.step.sources, self.known, self.stack)
+        return shadow(self.ctx, snapshot, self.step.sources, self.shadows, self.stack)
 
     def _of_shell(self, path: str) -> Source:
         """A path as the caller's shell means it: links may lead anywhere on the host."""

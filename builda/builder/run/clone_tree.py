@@ -37,12 +37,15 @@ def duplicate(source: str, parent: int, name: str) -> bool:
 
 
 def _duplicate_directory(source: int, parent: int, name: str) -> None:
-    from builda.fs.trees.copytree import CopyRequest, Source, copy_tree
+    from builda.fs.sources import Source
+    from builda.fs.trees.copytree import copy_tree
+    from builda.fs.trees.directory import TreeTarget
+    from builda.fs.trees.walk import CopyRequest
 
     os.mkdir(name, 0o700, dir_fd=parent)
     here = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
-        copy_tree(CopyRequest((Source(source, "."),), "/"), here)
+        copy_tree(CopyRequest((Source(source, "."),), "/"), TreeTarget(here))
         look_like(here, source)
     finally:
         os.close(here)

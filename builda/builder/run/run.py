@@ -165,7 +165,7 @@ def _identity(
         _check_directory(root, directory)
         _make_volumes(root, container.config.volumes)
         try:
-            paths.make_directories(root, directory, uid=user.uid, gid=user.gid)
+            _make_directory(root, directory, (user.uid, user.gid))
         except NotADirectoryError as error:
             raise InvalidValue(f"working directory is not a directory in the container: {directory}") from error
         return user, home_directory(root, user.uid)
@@ -175,7 +175,14 @@ def _make_volumes(root: int, volumes: tuple[str, ...]) -> None:
     """Make the directories of the image's volumes; a file at such a path stays."""
     for path in volumes:
         with suppress(NotADirectoryError):
-            paths.make_directories(root, path)
+            _make_directory(root, path, (0, 0))
+
+
+def _make_directory(root: int, path: str, owner: tuple[int, int]) -> None:
+    from builda.fs.trees.directory import TreeTarget
+    from builda.fs.trees.target import Looks, make_directories
+
+    make_directories(TreeTarget(root), path, Looks(owner))
 
 
 def _check_directory(root: int, directory: str) -> None:

@@ -313,6 +313,9 @@ class _Work:
 
     def part_of_cache(self, path: str, mount: RunMount, owner: tuple[int, int]) -> tuple[str, ...]:
         """The `source` of a cache that starts empty is a part of the cache; the directory is made if it is missing."""
+        from builda.fs.trees.directory import TreeTarget
+        from builda.fs.trees.target import Looks, make_directories
+
         source = posixpath.normpath(f"/{mount.source}")
         if source == "/":
             return ()
@@ -324,8 +327,7 @@ class _Work:
         try:
             with suppress(NotFound):
                 return part_of(root, source, "the cache")
-            uid, gid = owner
-            paths.make_directories(root, source, uid=uid, gid=gid)
+            make_directories(TreeTarget(root), source, Looks(owner))
             return part_of(root, source, "the cache")
         finally:
             os.close(root)
@@ -437,12 +439,15 @@ def _tmpfs(mount: RunMount) -> Mount:
 
 
 def _copy_content(source: Mount, path: str) -> None:
-    from builda.fs.trees.copytree import CopyRequest, Source, copy_tree
+    from builda.fs.sources import Source
+    from builda.fs.trees.copytree import copy_tree
+    from builda.fs.trees.directory import TreeTarget
+    from builda.fs.trees.walk import CopyRequest
 
     with shown(source) as root:
         target = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            copy_tree(CopyRequest((Source(root, "."),), "/"), target)
+            copy_tree(CopyRequest((Source(root, "."),), "/"), TreeTarget(target))
         finally:
             os.close(target)
 

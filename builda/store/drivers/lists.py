@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from builda.errors import IsolationUnavailable
 from builda.fs.lists.layertree import Row, Tree, read_rows
-from builda.fs.lists.listwriter import Spool, keeper, write_rows
+from builda.fs.lists.spool import Spool, keeper, write_rows
 from builda.fs.whiteouts import OPAQUE
 from builda.linux import private
 from builda.store import layout

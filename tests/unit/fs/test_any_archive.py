@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from builda.errors import CorruptContent
-from builda.fs.layer import apply, drop_idle_whiteouts, extract, inherit_directories
+from builda.fs.layer import apply, drop_idle_whiteouts, inherit_directories
 from builda.fs.paths import empty
 from builda.fs.tar import TarEntry, header_of
+from builda.fs.trees.directory import TreeTarget
+from builda.fs.trees.unpack import extract
 from tests.unit.fs.trees import GID, UID, opened
 
 
 def unpack(data: bytes, path: Path) -> None:
     with opened(path) as root:
-        extract(io.BytesIO(data), root)
+        extract(io.BytesIO(data), TreeTarget(root))
 
 
 @pytest.mark.parametrize(

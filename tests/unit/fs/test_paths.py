@@ -117,30 +117,6 @@ def test_no_descriptor_is_left_open(root: Path, opener: Opener) -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_directories_are_made_where_links_lead(root: Path) -> None:
-    os.symlink("/run", root / "var-run")
-    with opened(root) as fd:
-        made = paths.make_directories(fd, "/dir/new/deep", mode=0o750, uid=os.getuid(), gid=os.getgid(), mtime=5)
-        assert made == ("/dir/new", "/dir/new/deep")
-        assert paths.make_directories(fd, "/dir/new/deep") == ()
-        assert paths.make_directories(fd, "var-run/x", uid=os.getuid(), gid=os.getgid()) == ("/run", "/var-run/x")
-    assert (root / "a/new/deep").stat().st_mode & 0o7777 == 0o750
-    assert (root / "a/new/deep").stat().st_mtime == 5
-    assert (root / "run" / "x").is_dir()
-
-
-def test_a_file_where_a_directory_must_go_is_an_error(root: Path) -> None:
-    with opened(root) as fd, pytest.raises(NotADirectoryError):
-        paths.make_directories(fd, "a/file/x")
-
-
-def test_links_give_way_to_directories_when_told(root: Path) -> None:
-    with opened(root) as fd:
-        assert paths.make_directories(fd, "dir/x", uid=os.getuid(), gid=os.getgid(), replace=True) == ("/dir", "/dir/x")
-    assert not (root / "dir").is_symlink()
-    assert not (root / "a" / "x").exists()
-
-
 def test_removing_follows_nothing(root: Path) -> None:
     os.symlink(root.parent, root / "a" / "b" / "out")
     with opened(root) as fd:

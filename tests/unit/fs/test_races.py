@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from builda.errors import BuildaError
-from builda.fs.layer import extract
 from builda.fs.nodes import pinned
+from builda.fs.sources import Source
 from builda.fs.tar import DIRECTORY, FIFO, TarEntry, TarWriter
-from builda.fs.trees.copytree import CopyRequest, Source, copy_tree
+from builda.fs.trees.copytree import copy_tree
+from builda.fs.trees.directory import TreeTarget
+from builda.fs.trees.unpack import extract
+from builda.fs.trees.walk import CopyRequest
 from tests.unit.fs.trees import GID, UID, opened
 
 SECONDS = 2.0
@@ -94,13 +97,13 @@ def test_an_archive_s_entry_is_replaced_while_it_is_made(shared: Path, target: P
     name = b"name/" if kind == DIRECTORY else b"name"
     data = archive(*[TarEntry(name, kind, mode=0o777, uid=UID, gid=GID, mtime=7)] * 200)
     with opened(shared) as root:
-        raced(shared, target, lambda: extract(io.BytesIO(data), root))
+        raced(shared, target, lambda: extract(io.BytesIO(data), TreeTarget(root)))
 
 
 def test_a_directory_that_an_archive_implies_is_replaced(shared: Path, target: Path) -> None:
     data = archive(*[TarEntry(b"name/fifo", FIFO, mode=0o777, uid=UID, gid=GID, mtime=7)] * 50)
     with opened(shared) as root:
-        raced(shared, target, lambda: extract(io.BytesIO(data), root))
+        raced(shared, target, lambda: extract(io.BytesIO(data), TreeTarget(root)))
 
 
 def test_a_copy_is_replaced_while_it_is_made(tmp_path: Path, shared: Path, target: Path) -> None:
@@ -110,7 +113,7 @@ def test_a_copy_is_replaced_while_it_is_made(tmp_path: Path, shared: Path, targe
     (sources / "name").chmod(0o777)
     with opened(sources) as source, opened(shared) as root:
         request = CopyRequest((Source(source, "."),) * 50, "/", owner=(UID, GID), timestamp=7)
-        raced(shared, target, lambda: copy_tree(request, root))
+        raced(shared, target, lambda: copy_tree(request, TreeTarget(root)))
 
 
 def test_a_name_that_is_something_else_by_now_is_refused(shared: Path, target: Path) -> None:

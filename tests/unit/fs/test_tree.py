@@ -14,17 +14,12 @@ import pytest
 
 from builda.errors import AlreadyExists, InvalidValue, NotFound
 from builda.fs.ignore import Matcher
+from builda.fs.modes import parse_mode
 from builda.fs.paths import empty
-from builda.fs.trees.copytree import (
-    CopyRequest,
-    CopyResult,
-    FileKey,
-    Source,
-    content_digest,
-    content_size,
-    copy_tree,
-    parse_mode,
-)
+from builda.fs.sources import Source
+from builda.fs.trees.copytree import CopyResult, copy_tree
+from builda.fs.trees.directory import TreeTarget
+from builda.fs.trees.walk import CopyRequest, FileKey, content_digest, content_size
 from builda.oci.digest import Digest
 from tests.unit.fs.trees import GID, UID, fails, opened, picture
 
@@ -53,7 +48,7 @@ def copy(context: Path, root: Path, destination: str, *paths: str, ignore: str =
         rules = Matcher.parse(ignore)
         sources = tuple(Source(source, path, None, rules) for path in paths)
         moved = options.pop("moved", None)
-        return copy_tree(CopyRequest(sources, destination, **{"owner": ME, **options}), target, moved=moved)
+        return copy_tree(CopyRequest(sources, destination, **{"owner": ME, **options}), TreeTarget(target), moved=moved)
 
 
 def digest(context: Path, *paths: str, ignore: str = "", **options: Any) -> Digest:
@@ -93,10 +88,10 @@ def test_several_files_go_into_a_directory(context: Path, root: Path) -> None:
 
 def test_a_source_may_have_another_name(context: Path, root: Path) -> None:
     with opened(context) as source, opened(root) as target:
-        copy_tree(CopyRequest((Source(source, "a.txt", "index.html"),), "/www/", owner=ME), target)
+        copy_tree(CopyRequest((Source(source, "a.txt", "index.html"),), "/www/", owner=ME), TreeTarget(target))
         for bad in ("..", "x/y", "."):
             request = CopyRequest((Source(source, "a.txt", bad),), "/www/", owner=ME)
-            assert bad in fails(lambda made=request: copy_tree(made, target), InvalidValue)  # type: ignore[misc]
+            assert bad in fails(lambda made=request: copy_tree(made, TreeTarget(target)), InvalidValue)  # type: ignore[misc]
     assert names(root) == ["www/index.html"]
 
 
@@ -445,7 +440,7 @@ def test_copying_tells_what_it_read(context: Path, root: Path) -> None:
     remembered: dict[FileKey, bytes] = {}
     with opened(context) as source, opened(root) as target:
         request = CopyRequest((Source(source, "app"),), "/x", owner=ME)
-        made = copy_tree(request, target, remembered=remembered)
+        made = copy_tree(request, TreeTarget(target), remembered=remembered)
         assert len(remembered) == 3
         assert content_digest(request, remembered=remembered) == made.digest
 

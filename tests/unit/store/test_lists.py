@@ -14,8 +14,10 @@ import pytest
 
 from builda.errors import CorruptContent, TreeNeeded
 from builda.fs.lists.layertree import Node, Tree
-from builda.fs.lists.listwriter import Spool, Unpacking
+from builda.fs.lists.listwriter import ListTarget
+from builda.fs.lists.spool import Spool
 from builda.fs.tar import DIRECTORY, REGULAR, SYMBOLIC_LINK
+from builda.fs.trees.unpack import extract
 from builda.linux.mount import mounted
 from builda.store.drivers.lists import ListSnapshots
 from builda.store.store import Store
@@ -215,7 +217,7 @@ def test_a_tree_in_memory_is_the_one_that_would_be_read(store: Store, seed: int)
         assert state(tree) == state(fresh)
         try:
             with Spool(store.lists.upper(key)) as spool:
-                Unpacking(tree, spool, time, b"", None, None).run(io.BytesIO(added(chance)))
+                extract(io.BytesIO(added(chance)), ListTarget(tree, spool, time))
         except (CorruptContent, TreeNeeded):
             continue  # and nobody gives the tree back
         store.lists.save(key, tree)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from builda.builder.copy.copysources import Gathered, gather
+from builda.builder.copy.destination import Destination
 from builda.builder.options import Inputs
 from builda.errors import BuildaError, CorruptContent, InvalidValue, NotFound
-from builda.fs.trees.copytree import Source
+from builda.fs.sources import Source
+from builda.fs.trees.directory import TreeTarget
 from builda.oci.digest import Digest
 from builda.plan import Context, Copy, FromContainer, InlineFile, NamedContext
 from builda.store.store import WorkingContainer
@@ -46,7 +48,8 @@ def directory(tmp_path: Path) -> Path:
 def gathered(
     bench: Bench, container: WorkingContainer, step: Copy, stack: ExitStack, inputs: Inputs | None = None, own: int = -1
 ) -> Gathered:
-    return gather(bench.builder.context, container, own, step, inputs or Inputs(), stack)
+    to = Destination(container, own, TreeTarget(own), {})
+    return gather(bench.builder.context, to, step, inputs or Inputs(), stack)
 
 
 def place(fd: int) -> str:
