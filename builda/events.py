@@ -29,6 +29,7 @@ class StepStarted:
     """Step `index` of `total` (both from 1) of a stage begins; `text` is what the user wrote.
 
     `stage` is the stage's position among all, as in 1/3, None where there is one only; `stage_name` is what AS says.
+    The first step of a stage says in `needs` which stages, by position, must be finished before it begins.
     """
 
     index: int
@@ -38,6 +39,20 @@ class StepStarted:
     stage_name: str | None = None
     file: str | None = None
     line: int | None = None
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMissed:
+    """No result of a step is remembered, so that it is performed; `reason` says what differs from the nearest one.
+
+    Only builds that explain their cache have this event.
+    """
+
+    index: int
+    total: int
+    reason: str
+    stage: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +197,7 @@ class BuildFailed:
 Event: TypeAlias = (
     BuildStarted
     | StepStarted
+    | StepMissed
     | StepFinished
     | StepFailure
     | LayerStored

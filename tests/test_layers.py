@@ -114,10 +114,11 @@ WITHIN: dict[str, frozenset[str]] = {
     "builder.build": frozenset({"builder", "builder.run", "builder.copy", "builder.image"}),
     "cli": frozenset({"cli.core", "cli.guide"}),
     "cli.core": frozenset({"cli.verbs", "cli.guide", "cli.format", "cli.progress"}),
-    "cli.verbs": frozenset({"cli", "cli.core", "cli.guide", "cli.format", "cli.progress"}),
+    "cli.verbs": frozenset({"cli", "cli.core", "cli.guide", "cli.format", "cli.progress", "cli.report"}),
     "cli.guide": frozenset({"cli.core", "cli.verbs"}),
     "cli.format": frozenset({"cli.core"}),
     "cli.progress": frozenset({"cli.format"}),
+    "cli.report": frozenset({"cli.format"}),
 }
 """Of a package with sub-packages, which of them may import which. In `builder`, `build` uses the primitives, and they
 not it. In `cli`, `verbs` stands for its table: `core` and `guide` import no verb's module until it is asked for."""

@@ -37,7 +37,8 @@ class ExecuteOptions:
     commit: CommitOptions = _COMMIT  # its clamp decides what layers record, so it is part of every key
     stage_images: StageImages | None = None  # also make an image of each stage below the target
     jobs: int = 1  # stages at a time; 0: as many as there are
-    explain: bool = False
+    explain: bool = False  # the result says why steps were not found
+    tells_misses: bool = False  # events say so
     platform_label: str | None = None  # the platform, where several are built
     capture: bool = False  # commands' output goes to `emit`, as it does with several jobs
     hidden: frozenset[str] = frozenset()  # of "stdout" and "stderr", what `emit` does not show: errors repeat it

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from builda.errors import BuildaError
-from builda.events import BuildStarted, LayerStored, StepFailure, StepFinished, StepStarted, step_name
-from builda.plan import FromStage
+from builda.events import BuildStarted, LayerStored, StepFailure, StepFinished, StepMissed, StepStarted, step_name
+from builda.plan import FromStage, stages_used
 from builda.values import dataclass, field
 
 TYPE_CHECKING = False
@@ -71,14 +71,15 @@ class StepEvents:
         elif stage.base is not None:
             base = stage.base.name
         text = f"FROM {base}" + (f" AS {stage.name}" if stage.name else "")
-        return self._start(index, Mark(1, instructions(stage), stage.at), text)
+        needs = tuple(filter(None, map(self.label, stages_used(stage))))
+        return self._start(index, Mark(1, instructions(stage), stage.at), text, needs)
 
     def start_step(self, index: int, step: Step, text: str) -> Mark:
         """Emit that the stage starts its next instruction; the mark of it."""
         before = self.marks[index]
         return self._start(index, Mark(before.number + 1, before.total, step.at), text)
 
-    def _start(self, index: int, mark: Mark, text: str) -> Mark:
+    def _start(self, index: int, mark: Mark, text: str, needs: tuple[str, ...] = ()) -> Mark:
         self.marks[index] = mark
         file, line = mark.place
         self._emit(
@@ -90,9 +91,15 @@ class StepEvents:
                 stage_name=self._plan.stages[index].name,
                 file=file,
                 line=line,
+                needs=needs,
             )
         )
         return mark
+
+    def missed(self, index: int, reason: str) -> None:
+        """Emit why no result of the stage's current instruction is remembered."""
+        mark = self.marks[index]
+        self._emit(StepMissed(index=mark.number, total=mark.total, reason=reason, stage=self.label(index)))
 
     def finish(self, index: int, *, cached: bool) -> None:
         """Emit that the stage's current instruction is done."""

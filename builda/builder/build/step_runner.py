@@ -122,11 +122,13 @@ class StepRunner:
         found = self._lookup.find(key, tip, explanation)
         self._ctx.decided("cache", lambda: self._said(index, key, tip.key, inputs, explanation, found))
         if found is None:
-            if self._options.explain:
+            if self._options.explain or self._options.tells_misses:
                 from builda.builder.build.explain import explain_miss
 
                 reason = explain_miss(self._ctx.store.steps, explanation)
-                self.misses.append(Miss(text=step.text or step.created_by or "", reason=reason))
+                self._events.missed(index, reason)
+                if self._options.explain:
+                    self.misses.append(Miss(text=step.text or step.created_by or "", reason=reason))
             return False
         empty = isinstance(found.content, Empty)
         history = History(created=timestamp(found.created), created_by=step.created_by, empty_layer=empty)

@@ -196,6 +196,19 @@ def layer_tar(source: ImageSource, layer: Descriptor) -> Iterator[Readable]:
             pass
 
 
+def biggest(image: Seen, layer: Descriptor, count: int) -> tuple[tuple[str, int], ...]:
+    """The paths and bytes of the `count` biggest files in a layer of the image; the layer is read to its end."""
+    import heapq
+
+    from builda.fs.tar import REGULAR, clean, iter_members
+
+    with layer_tar(image.source, layer) as tar:
+        entries = (member.entry for member in iter_members(tar))
+        files = ((entry.size, clean(entry.name)) for entry in entries if entry.type == REGULAR and entry.size)
+        found = heapq.nlargest(count, files)
+    return tuple((f"/{path.decode('utf-8', 'surrogateescape')}", size) for size, path in found)
+
+
 def _nodes(tree: Tree) -> dict[bytes, Row]:
     found: dict[bytes, Row] = {}
     stack: list[tuple[bytes, Node]] = [(b"", tree.root)]

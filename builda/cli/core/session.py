@@ -246,6 +246,10 @@ class Session:
         """Show what happens; safe to call from any thread."""
         self._observer.show(event)
 
+    def record(self, program: Observer) -> None:
+        """Give all events to `program`, too."""
+        self._observer.add(program)
+
     def watch(self, make: Callable[[Observer], Observer]) -> None:
         """Show events to people through what `make` makes of the observer that they had."""
         self._observer.replace(make)

@@ -83,7 +83,7 @@ class Together:
 
     def __init__(self, people: Sequence[Observer], programs: Observer | None, traces: Observer | None = None) -> None:
         self._people = tuple(people)
-        self._programs = programs
+        self._programs = () if programs is None else (programs,)
         self._traces = traces
         self._lock = Lock()
 
@@ -96,8 +96,14 @@ class Together:
                 seen = with_texts(event, displayed)
                 for one in self._people:
                     one.show(seen)
-            if self._programs is not None:
-                self._programs.show(with_texts(event, without_passwords))
+            if self._programs:
+                told = with_texts(event, without_passwords)
+                for one in self._programs:
+                    one.show(told)
+
+    def add(self, program: Observer) -> None:
+        """Let a program see all events too, from now on."""
+        self._programs = (*self._programs, program)
 
     def replace(self, make: Callable[[Observer], Observer]) -> None:
         """Let people see events through the observer that `make` makes of what they saw them through."""

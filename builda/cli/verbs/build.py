@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from builda.cli.core.session import Session
     from builda.cli.progress.buildview import BuildView
     from builda.cli.progress.observer import Observer
+    from builda.cli.report.recording import LayerFiles
     from builda.containerfile import BuildRequest
 
 
+_BIGGEST = 10
+"""Files of each layer that a report names."""
 _RUSAGE = "builda says how long each step took; /usr/bin/time measures the whole of a build"
 _NO_ATTESTATIONS = "builda makes no attestations; make them of the image that was pushed"
 _OF_DOCKER = (
@@ -103,6 +106,7 @@ _OF_DOCKER = (
     text("--iidfile", metavar="FILE", help="Write the image ID into this file instead of printing it."),
     text("--iidfile-raw", "--raw-iidfile", metavar="FILE", help="The same without sha256:."),
     text("--metadata-file", metavar="FILE", help="Write the digests as JSON into this file."),
+    text("--report", metavar="FILE", help="Write a page about the build: times, what was done again and why, layers."),
     text("--manifest", metavar="LIST", help="Append the image to this list, which is made when missing."),
     text("--pull", metavar="POLICY", bare="true", help="missing (default), always, never or newer."),
     switch("--quiet", "-q", help="Print the image ID only."),
@@ -203,7 +207,13 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     if logfile is not None and outputs.to_stdout(values["output"]):
         raise InvalidValue("--logfile cannot be used with an --output to standard output")
     values["log_of"] = platform_logs(logfile, split=values.pop("logsplit"))
-    with logging_to(logfile), _reported(session) as began, ExitStack() as stack:
+    report = values.pop("report")
+    check_files(report)
+    nothing = next((name for name in ("check", "print_plan", "print_script") if values[name]), None)
+    if report is not None and nothing is not None:
+        raise InvalidValue(f"--report cannot be used with --{nothing.replace('_', '-')}, which builds nothing")
+    values["recorded"] = report is not None
+    with logging_to(logfile), _recorded(session, report, context), _reported(session) as began, ExitStack() as stack:
         access = shared_options.registry_access(values, session.environ)
         opened, lock, pins = _opened(session, context, values, access, stack)
         named = open_named(session.builder, values.pop("build_context"), access, stack, pins)
@@ -267,6 +277,47 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
         built = containerfile.build(session.builder, request, options)
     names = _publish(session, built, options, values)
     session.emit(ended(built, names, began))
+
+
+@contextmanager
+def _recorded(session: Session, path: str | None, context: str | None) -> Iterator[None]:
+    """Write a page about the build that goes on inside to the file `path`, however it ends."""
+    if path is None:
+        yield
+        return
+    from builda.cli.report.page import page
+    from builda.cli.report.recording import Recorder
+
+    recorder = Recorder()
+    session.record(recorder)
+    try:
+        yield
+        recorder.build.layers = _layers_of(session, recorder.build.ended)
+    finally:
+        write_file(path, page(recorder.build, context or "."))
+
+
+def _layers_of(session: Session, ended: object) -> tuple[LayerFiles, ...]:
+    """The layers of the image that was built, with their biggest files; none if there is no one image."""
+    from builda.builder.image import describe
+    from builda.builder.image.pull import machine_platform
+    from builda.builder.options import RegistryAccess
+    from builda.cli.report.recording import LayerFiles
+    from builda.events import ImageBuilt
+
+    if not isinstance(ended, ImageBuilt):
+        return ()
+    image = describe.seen(session.builder.context, ended.id.encoded, RegistryAccess(), machine_platform())
+    return tuple(
+        LayerFiles(
+            created_by=step.history.created_by or "",
+            digest=str(step.layer.digest),
+            size=step.layer.size,
+            files=describe.biggest(image, step.layer, _BIGGEST),
+        )
+        for step in describe.history_of(image)
+        if step.layer is not None
+    )
 
 
 @contextmanager
@@ -484,6 +535,7 @@ def _execute_options(
         compression_level=level,
     )
     buildcache.check_layers(session, cache_from, cache_to, layers=layers)
+    recorded = values.pop("recorded")
     return ExecuteOptions(
         inputs=inputs,
         pull=PullOptions(policy=policy, platform=request.platform, access=inputs.access),
@@ -501,7 +553,8 @@ def _execute_options(
         stage_images=_stage_images(values.pop("save_stages"), values.pop("stage_labels"), values.pop("layer_label")),
         jobs=values.pop("jobs"),
         explain=values.pop("explain_cache"),
-        capture=session.quiet or live or session.settings.events is not None,
+        tells_misses=recorded,
+        capture=session.quiet or live or recorded or session.settings.events is not None,
         hidden=frozenset(("stdout", "stderr") if live else ("stdout",) if session.quiet else ()),
     )
 

@@ -1,0 +1,218 @@
+"""The page. Texts of Containerfiles, commands and images stand in it escaped, and a policy in its head allows no script
+but its own and no connection at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from builda.cli.format.table import human_size
+from builda.cli.report.recording import Build, LayerFiles, Step
+from builda.display import displayed
+from builda.events import ImageBuilt, Warned, step_name
+
+_TICKS = 5
+"""Marks on the axis of time."""
+
+
+def page(build: Build, title: str) -> str:
+    """One HTML document of a build; it is the same for equal values."""
+    body = "\n".join((_head(build, title), _timeline(build), _steps(build), _layers(build), _warnings(build)))
+    return f"{_BEFORE_TITLE}{_text(title)}{_BEFORE_BODY}{body}{_END}"
+
+
+def _head(build: Build, title: str) -> str:
+    cached = sum(step.cached for step in build.steps)
+    facts = [f"{build.seconds:.2f} s", f"{len(build.steps)} steps", f"{cached} remembered"]
+    match build.ended:
+        case ImageBuilt(id=image, names=names):
+            state, word = "good", "built"
+            facts += [f"image {image.encoded[:12]}", *names]
+        case None:
+            state, word = "bad", "interrupted"
+        case failed:
+            state, word = "bad", "failed"
+            facts.append(failed.message)
+    items = "".join(f"<li>{_text(fact)}</li>" for fact in facts)
+    return f'<h1><span class="{state}">{word}</span> {_text(title)}</h1>\n<ul class="facts">{items}</ul>'
+
+
+def _timeline(build: Build) -> str:
+    """A row for each stage, and in it a bar for each step."""
+    total = max(build.seconds, 0.001)
+    rows = "\n".join(_stage(build, stage, total) for stage in build.stages)
+    ticks = "".join(
+        f'<span style="left:{100 * number / _TICKS:.2f}%">{total * number / _TICKS:.2f} s</span>'
+        for number in range(_TICKS + 1)
+    )
+    return f'<h2>Time</h2>\n<div class="axis"><div class="ticks">{ticks}</div>\n{rows}</div>'
+
+
+def _stage(build: Build, stage: str | None, total: float) -> str:
+    steps = [(number, step) for number, step in enumerate(build.steps) if step.started.stage == stage]
+    first = steps[0][1].started
+    needs = f' <span class="dim">after {_text(", ".join(first.needs))}</span>' if first.needs else ""
+    name = _text(" ".join(filter(None, (stage, first.stage_name))) or "the only stage")
+    bars = "".join(_bar(number, step, total) for number, step in steps)
+    return f'<div class="stage"><div class="name">{name}{needs}</div><div class="bars">{bars}</div></div>'
+
+
+def _bar(number: int, step: Step, total: float) -> str:
+    seconds = step.seconds if step.seconds is not None else total - step.began
+    left, width = 100 * step.began / total, max(100 * seconds / total, 0.3)
+    about = _text(f"{_first_line(step)} ({seconds:.2f} s, {_word(step)})")
+    place = f"left:{left:.3f}%;width:{min(width, 100 - left):.3f}%"
+    return f'<a class="bar {_kind(step)}" style="{place}" href="#s{number}" title="{about}"></a>'
+
+
+def _steps(build: Build) -> str:
+    rows = "\n".join(_step(number, step) for number, step in enumerate(build.steps))
+    return f"<h2>Steps</h2>\n<div id=steps>{rows}</div>"
+
+
+def _step(number: int, step: Step) -> str:
+    name = step_name(step.started.stage, step.started.index, step.started.total)
+    cost = "" if step.seconds is None else f"{step.seconds:.2f} s"
+    size = f"{_size(step.size)}" if step.size else ""
+    head = (
+        f'<span class="tag {_kind(step)}">{_word(step)}</span><span class="dim">{_text(name)}</span>'
+        f"<code>{_text(_first_line(step))}</code>"
+        f'<span class="number">{size}</span><span class="number">{cost}</span>'
+    )
+    return f'<details id="s{number}"><summary>{head}</summary>{"".join(_details(step))}</details>'
+
+
+def _details(step: Step) -> Iterator[str]:
+    if step.started.file is not None:
+        yield f'<p class="dim">{_text(f"{step.started.file}:{step.started.line}")}</p>'
+    if "\n" in step.started.text:
+        yield f"<pre>{_text(step.started.text)}</pre>"
+    if step.reason is not None:
+        yield f"<p>Done again: {_text(step.reason)}</p>"
+    if step.failure is not None:
+        yield f'<p class="bad">{_text(step.failure)}</p>'
+    if step.digest is not None:
+        yield f'<p class="dim">layer {_text(step.digest)}</p>'
+    if step.lost:
+        yield f'<p class="dim">{step.lost} bytes of output before this are not kept</p>'
+    if step.output:
+        yield f"<pre>{_text(step.output.decode('utf-8', 'replace'))}</pre>"
+
+
+def _layers(build: Build) -> str:
+    if not build.layers:
+        return ""
+    largest = max(layer.size for layer in build.layers) or 1
+    rows = "\n".join(_layer(layer, largest) for layer in build.layers)
+    total = sum(layer.size for layer in build.layers)
+    return f"<h2>Layers, from the base up: {_size(total)} as they are pushed</h2>\n<div>{rows}</div>"
+
+
+def _layer(layer: LayerFiles, largest: int) -> str:
+    files = "".join(
+        f'<tr><td class="number">{_size(size)}</td><td>{_text(path)}</td></tr>' for path, size in layer.files
+    )
+    head = (
+        f'<span class="weight"><i style="width:{100 * layer.size / largest:.1f}%"></i></span>'
+        f'<span class="number">{_size(layer.size)}</span><code>{_text(layer.created_by)}</code>'
+    )
+    biggest = f"<table><tr><th>bytes</th><th>its biggest files</th></tr>{files}</table>" if files else ""
+    return f'<details><summary>{head}</summary><p class="dim">{_text(layer.digest)}</p>{biggest}</details>'
+
+
+def _warnings(build: Build) -> str:
+    if not build.warnings:
+        return ""
+    said = dict.fromkeys(_warning(warning) for warning in build.warnings if not warning.note)
+    return "<h2>Warnings</h2>\n<ul>" + "".join(f"<li>{_text(text)}</li>" for text in said) + "</ul>"
+
+
+def _warning(warning: Warned) -> str:
+    place = f"{warning.file}:{warning.line}: " if warning.file else ""
+    return f"{place}{warning.message}" + (f" ({warning.hint})" if warning.hint else "")
+
+
+def _kind(step: Step) -> str:
+    if step.failure is not None:
+        return "failed"
+    return "cached" if step.cached else "done"
+
+
+def _word(step: Step) -> str:
+    if step.failure is not None:
+        return "failed"
+    if step.seconds is None:
+        return "unfinished"
+    return "remembered" if step.cached else "done"
+
+
+def _first_line(step: Step) -> str:
+    first, feed, _ = step.started.text.partition("\n")
+    return f"{first} …" if feed else first
+
+
+def _text(text: str) -> str:
+    """Text of others, in which nothing acts: no tag, and no control character of a terminal that copies it."""
+    return escape(displayed(text))
+
+
+def _size(count: int | None) -> str:
+    return human_size(count or 0)
+
+
+_BEFORE_TITLE = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>'
+_BEFORE_BODY = """</title>
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width">
+<style>
+:root { color-scheme: light dark; --back: #fff; --text: #1a1c1f; --dim: #68707a; --line: #d9dde2; --done: #2f6fde;
+  --cached: #8fa3b8; --bad: #c62f2f; --good: #23803c; --soft: #f4f6f8 }
+@media (prefers-color-scheme: dark) { :root { --back: #15171a; --text: #e6e8eb; --dim: #929aa4; --line: #33383f;
+  --done: #6b9cf5; --cached: #56657a; --bad: #ef6a6a; --good: #5fc27a; --soft: #1d2024 } }
+body { background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
+  max-width: 76rem; padding: 0 1rem }
+h1 { font-size: 1.4rem } h2 { font-size: 1.05rem; margin-top: 2rem }
+.good { color: var(--good) } .bad { color: var(--bad) } .dim { color: var(--dim) }
+.facts { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; list-style: none; padding: 0; color: var(--dim) }
+code, pre { font: 13px/1.45 ui-monospace, monospace } pre { overflow: auto; max-height: 30rem; padding: .7rem;
+  background: var(--soft); white-space: pre-wrap; overflow-wrap: anywhere }
+.axis { border-left: 1px solid var(--line) } .ticks { position: relative; height: 1.4rem; margin-left: 14rem;
+  font-size: 12px; color: var(--dim) }
+.ticks span { position: absolute; transform: translateX(-50%); white-space: nowrap }
+.ticks span:last-child { transform: translateX(-100%) }
+.stage { display: flex; align-items: center; border-top: 1px solid var(--line); min-height: 1.9rem }
+.stage .name { width: 14rem; flex: none; font-size: 13px; padding-left: .4rem; overflow-wrap: anywhere }
+.bars { position: relative; flex: 1; height: 1.2rem } .bar { position: absolute; height: 100%; border-radius: 2px }
+.bar:focus, summary:focus { outline: 2px solid var(--done) } .bar.done { background: var(--done) }
+.bar.cached { background: var(--cached) } .bar.failed { background: var(--bad) }
+details { border-top: 1px solid var(--line) } details > :not(summary) { margin-left: 1.2rem }
+summary { display: flex; gap: .8rem; align-items: baseline; padding: .3rem; cursor: pointer }
+summary code { flex: 1; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+details[open] summary code { white-space: normal }
+.tag { font-size: 12px; width: 6.5rem; flex: none } .tag.done { color: var(--done) } .tag.failed { color: var(--bad) }
+.tag.cached, .number { color: var(--dim) }
+.number { font-variant-numeric: tabular-nums; text-align: right; min-width: 5rem }
+.weight { width: 8rem; flex: none; background: var(--soft); height: .7rem }
+.weight i { display: block; height: 100%; background: var(--done) }
+table { border-collapse: collapse; font: 13px ui-monospace, monospace } td, th { padding: 0 .8rem; text-align: left }
+</style></head><body>
+"""
+_END = """
+<p class="dim">Keys: j and k go to the next and the previous step, Enter opens it, o opens or closes all.</p>
+<script>
+const rows = [...document.querySelectorAll("#steps summary")];
+let at = -1;
+function go(to) { at = Math.max(0, Math.min(rows.length - 1, to)); rows[at].focus(); }
+document.addEventListener("keydown", event => {
+  if (event.key === "j") go(at + 1);
+  else if (event.key === "k") go(at - 1);
+  else if (event.key === "o") {
+    const open = rows.some(row => !row.parentNode.open);
+    rows.forEach(row => row.parentNode.open = open);
+  }
+});
+document.querySelectorAll("a.bar").forEach(bar => bar.addEventListener("click", () => {
+  const step = document.getElementById(bar.hash.slice(1)); step.open = true; at = rows.indexOf(step.firstChild); }));
+</script></body></html>
+"""
