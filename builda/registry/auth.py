@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from builda.errors import RegistryError
 from builda.registry.credentials import Credentials
+from builda.registry.ending import Ending
 from builda.registry.failures import login_hint, other_login_hint
 from builda.registry.http import Http, Request, Trust, refused
 from builda.registry.url import origin, shown
@@ -73,7 +74,9 @@ class Authenticator:
         trust: Trust,
         credentials: Callable[[], Credentials | None],
         clock: Callable[[], float] = time.monotonic,
+        ending: Ending | None = None,
     ) -> None:
+        self._ending = ending
         self._http = http
         self._host = host
         self._trust = trust
@@ -170,13 +173,15 @@ class Authenticator:
                 "refresh_token": credentials.identity_token,
             }
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            return Request("POST", realm, self._trust, what, headers, body=urlencode(form).encode())
+            body = urlencode(form).encode()
+            return Request("POST", realm, self._trust, what, headers, body=body, ending=self._ending)
         query = [("service", service)] if service else []
         query += [("scope", scope) for scope in sorted(scopes)]
         if credentials is not None:
             query.insert(0, ("account", credentials.username))
         authorization = credentials.basic() if credentials is not None else None
-        return Request("GET", _with_query(realm, query), self._trust, what, authorization=authorization)
+        url = _with_query(realm, query)
+        return Request("GET", url, self._trust, what, authorization=authorization, ending=self._ending)
 
     def _parsed(self, data: bytes, start: float) -> Token:
         try:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from builda.errors import CorruptContent, RegistryError
+from builda.registry.ending import Ending
 from builda.registry.failures import Transient
 from builda.registry.http import PIECE, Http, Reply
 from builda.registry.message import number
@@ -22,8 +23,16 @@ class ResumingReader:
     """
 
     def __init__(
-        self, http: Http, connect: Callable[[int], Reply], *, what: str, offset: int = 0, size: int | None = None
+        self,
+        http: Http,
+        connect: Callable[[int], Reply],
+        *,
+        what: str,
+        offset: int = 0,
+        size: int | None = None,
+        ending: Ending | None = None,
     ) -> None:
+        self._ending = ending
         self._http = http
         self._connect = connect
         self._what = what
@@ -64,7 +73,7 @@ class ResumingReader:
             data = action()
         except Transient as failure:
             self._drop()
-            self._http.wait(self._attempt, failure)
+            self._http.wait(self._attempt, failure, self._ending)
             self._attempt += 1
             return None
         if data:

@@ -223,6 +223,11 @@ class RegistrySource:
 
         return MirroredBlob(self._repositories, descriptor, offset, self._emit)
 
+    def stop(self) -> None:
+        """End all requests, which other threads may be waiting for; later ones fail at once."""
+        for repository in self._repositories:
+            repository.ending.end()
+
     def local_path(self, descriptor: Descriptor) -> Path | None:
         """A registry's blobs are in no local file."""
         return None
@@ -286,6 +291,10 @@ class RegistrySink:
                 progress(descriptor.size)
             else:
                 upload.send()
+
+    def stop(self) -> None:
+        """End all requests, which other threads may be waiting for; later ones fail at once."""
+        self._repository.ending.end()
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
         """The registry has the manifest; the top one under the reference's tag, others by digest alone."""

@@ -5,9 +5,11 @@ Nothing of this is imported before the first request, and `ssl` only for the fir
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from builda.registry.certificates import Tls, context_for
@@ -18,7 +20,7 @@ from builda.values import NamedTuple
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from builda.oci.digest import Readable
 
@@ -78,7 +80,8 @@ class Connection:
 
     def __init__(self, raw: Socket, pace: Pace) -> None:
         self._raw = raw
-        self._incoming = Incoming(Paced(raw, pace))
+        self._decrypted: Callable[[], int] = getattr(raw, "pending", lambda: 0)  # which poll does not see
+        self._incoming = Incoming(Paced(raw, pace), self._has_more)
         self._timeout = CONNECT_TIMEOUT
         self.is_new = True
         """Whether it has not carried a request yet."""
@@ -125,11 +128,22 @@ class Connection:
 
     def is_idle(self) -> bool:
         """Whether another request can be sent: the server has neither ended the connection nor sent anything more."""
-        if self._incoming.buffered:
-            return False
+        return not self._incoming.has_more
+
+    def _has_more(self) -> bool:
+        """Whether something can be received at once, if only that the connection has ended."""
+        if self._decrypted():
+            return True
         poll = select.poll()
         poll.register(self._raw.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        return not poll.poll(0)
+        return bool(poll.poll(0))
+
+    def interrupt(self) -> None:
+        """End it for a thread that waits for the server now; that thread closes it."""
+        with suppress(OSError):  # the server was faster
+            descriptor = socket.socket(fileno=os.dup(self._raw.fileno()))
+            with descriptor:  # a socket of its own, as one with TLS would forget its keys
+                descriptor.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End the connection."""

@@ -16,6 +16,7 @@ from builda.events import Decided, Emit, Warned, ignore
 from builda.oci.digest import Readable
 from builda.registry import failures
 from builda.registry.certificates import Tls
+from builda.registry.ending import Ending
 from builda.registry.failures import Transient
 from builda.registry.message import number
 from builda.registry.pace import Pace
@@ -55,6 +56,7 @@ class Request(NamedTuple):
     timeout: float = 60.0
     may_downgrade: bool = False  # whether a redirect may lead from HTTPS to HTTP
     login: bool = True  # whether `builda login` is a way out of a refusal
+    ending: Ending | None = None
 
 
 class Body:
@@ -192,19 +194,19 @@ class Http:
         if made is not None:
             made.close()
 
-    def retrying(self, action: Callable[[int], T]) -> T:
+    def retrying(self, action: Callable[[int], T], ending: Ending | None = None) -> T:
         """What `action` returns, which is given the attempt's number and tried again after each Transient failure."""
         attempt = 0
         while True:
             try:
                 return action(attempt)
             except Transient as failure:
-                self.wait(attempt, failure)
+                self.wait(attempt, failure, ending)
             attempt += 1
 
-    def wait(self, attempt: int, failure: Transient) -> None:
+    def wait(self, attempt: int, failure: Transient, ending: Ending | None = None) -> None:
         """The time to wait after failed attempt number `attempt` is over; raises its error when it was the last."""
-        if attempt >= self._retry:
+        if attempt >= self._retry or (ending is not None and ending.has_come):
             raise failure.error from failure
         delay = self._delay(attempt, failure)
         if delay > PATIENCE:
@@ -213,7 +215,7 @@ class Http:
             )
             raise failure.error from failure
         self.emit(Warned(message=f"{failure.error}; trying again in {delay:.1f} s"))
-        self._sleep(delay)
+        self._rest(delay, ending)
 
     def call(self, request: Request, *, limit: int) -> tuple[Reply, bytes]:
         """The answer with its whole content of at most `limit` bytes, after as many attempts as needed."""
@@ -222,12 +224,12 @@ class Http:
             with self.open(request) as reply:
                 return reply, reply.data(limit, request.what)
 
-        return self.retrying(attempt)
+        return self.retrying(attempt, request.ending)
 
     def open(self, request: Request) -> Reply:
         """The answer to one attempt, redirects followed; Transient when another attempt may go better."""
         for _ in range(REDIRECT_LIMIT + 1):
-            self._pause(origin(request.url))
+            self._pause(origin(request.url), request.ending)
             reply = self._send(request)
             if reply.status in failures.PASSING:
                 with reply:
@@ -252,12 +254,18 @@ class Http:
                 self._pauses[origin(reply.url)] = until, threading.get_ident()
         return Transient(error, delay)
 
-    def _pause(self, where: Origin) -> None:
+    def _rest(self, seconds: float, ending: Ending | None) -> None:
+        if ending is not None and self._sleep is time.sleep:
+            ending.rest(seconds)
+        else:
+            self._sleep(seconds)
+
+    def _pause(self, where: Origin, ending: Ending | None) -> None:
         """Wait as long as the server has asked another thread to wait; this thread has waited if it was asked."""
         with self._lock:
             until, asked = self._pauses.get(where, (0.0, 0))
         if asked != threading.get_ident() and (left := until - self._now()) > 0:
-            self._sleep(left)
+            self._rest(left, ending)
 
     def _delay(self, attempt: int, failure: Transient) -> float:
         if failure.delay is not None:
@@ -275,6 +283,8 @@ class Http:
         connection, answer = self._answered(connections, route, request)
 
         def give_back(usable: bool) -> None:
+            if request.ending is not None:
+                request.ending.done(connection)
             if usable:
                 connections.give(route, connection)
             else:
@@ -287,15 +297,20 @@ class Http:
         while True:
             connection = self._taken(connections, route, request)
             can_be_stale = not connection.is_new and not isinstance(request.body, Body)
+            if request.ending is not None:
+                request.ending.begin(connection)
             try:
                 return connection, self._exchange(connection, route, request)
             except BaseException as error:
+                if request.ending is not None:
+                    request.ending.done(connection)
                 connection.close()
                 if isinstance(request.body, Body) and request.body.failure is not None:
                     raise request.body.failure from None
                 if not isinstance(error, OSError):
                     raise
-                if not (can_be_stale and failures.was_idle_too_long(error)):
+                ended = request.ending is not None and request.ending.has_come
+                if ended or not (can_be_stale and failures.was_idle_too_long(error)):
                     raise failures.broken(error, request.url) from error
 
     def _exchange(self, connection: Connection, route: Route, request: Request) -> Answer:

@@ -6,8 +6,7 @@ registry that has everything already. An answer that can be understood in two wa
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from builda.errors import InvalidValue
@@ -19,7 +18,6 @@ HEADER_LIMIT = 256
 
 _INTERIM_LIMIT = 16  # answers of 1xx before the answer
 _RECEIVE = 256 << 10
-_GATHER = 0.1  # seconds in which short reads are joined to one
 _NO_CONTENT = (204, 304)
 
 
@@ -62,8 +60,9 @@ class Headers(Mapping[str, str]):
 class Incoming:
     """Bytes from the server, by lines or by pieces. `buffered` bytes have arrived and nobody has read them."""
 
-    def __init__(self, paced: Paced) -> None:
+    def __init__(self, paced: Paced, has_more: Callable[[], bool] = lambda: False) -> None:
         self._paced = paced
+        self._has_more = has_more
         self._data = b""
         self._read = 0  # of the data
 
@@ -71,6 +70,11 @@ class Incoming:
     def buffered(self) -> int:
         """How many bytes are left over."""
         return len(self._data) - self._read
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `some` would return at once."""
+        return bool(self.buffered) or self._has_more()
 
     def begin(self) -> None:
         """Expect a new answer."""
@@ -188,12 +192,13 @@ class UntilClosed:
 class Answer:
     """The header of an answer, and its content as it arrives."""
 
-    def __init__(self, status: int, headers: Headers, framing: Framing, *, keeps: bool) -> None:
+    def __init__(self, status: int, headers: Headers, framing: Framing, incoming: Incoming, *, keeps: bool) -> None:
         self.status = status
         self.headers = headers
         self.keeps = keeps
         """Whether the connection may carry another request after this answer."""
         self._framing = framing
+        self._incoming = incoming
         self._failure: OSError | None = None
 
     @property
@@ -202,14 +207,17 @@ class Answer:
         return self._framing.left
 
     def read(self, size: int) -> bytes:
-        """The next bytes, b"" at the end; what arrived before a failure is returned before the failure is raised."""
+        """The next bytes, b"" at the end: what is there by now, at least one byte, at most `size`.
+
+        What arrived before a failure is returned before the failure is raised.
+        """
         if self._failure is not None:
             raise self._failure
         data = self._framing.some(size)
         if not data or len(data) == size:
             return data
-        pieces, count, start = [data], len(data), time.monotonic()
-        while count < size and time.monotonic() - start < _GATHER:
+        pieces, count = [data], len(data)
+        while count < size and self._incoming.has_more:
             try:
                 data = self._framing.some(size - count)
             except OSError as error:
@@ -250,7 +258,7 @@ def read_answer(incoming: Incoming, method: str) -> Answer:
     framing, known = _framing(incoming, method, status, headers)
     options = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
     keeps = known and "close" not in options and (version != "HTTP/1.0" or "keep-alive" in options)
-    return Answer(status, headers, framing, keeps=keeps)
+    return Answer(status, headers, framing, incoming, keeps=keeps)
 
 
 def _status_line(incoming: Incoming) -> tuple[str, int]:

@@ -60,7 +60,7 @@ class MirroredBlob:
     def _next(self, error: RegistryError | CorruptContent) -> None:
         self._open.close()
         self._reader = None
-        if len(self._left) == 1:
+        if len(self._left) == 1 or self._left[0].ending.has_come:
             raise error
         del self._left[0]
         self._emit(Warned(message=f"mirror failed: {error}", hint=error.hint))

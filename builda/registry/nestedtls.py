@@ -41,6 +41,10 @@ class NestedTls:
         """How long each later call may take."""
         self._outer.settimeout(seconds)
 
+    def pending(self) -> int:
+        """How many bytes have been received and not been read."""
+        return self._tls.pending() or self._received.pending or self._outer.pending()
+
     def fileno(self) -> int:
         """The outer socket's descriptor."""
         return self._outer.fileno()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from builda.errors import BuildaError, CorruptContent, InvalidValue, RegistryError
+from builda.errors import BuildaError, CorruptContent, InvalidValue, RegistryError, Unsupported
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
@@ -17,6 +17,7 @@ from builda.oci.reference import Reference
 from builda.registry.auth import Authenticator
 from builda.registry.blob import ResumingReader
 from builda.registry.credentials import Credentials
+from builda.registry.ending import Ending
 from builda.registry.failures import Transient
 from builda.registry.http import Body, Http, Reply, Request, Trust, refused
 from builda.registry.url import joined, netloc, origin, same_origin, shown
@@ -112,7 +113,11 @@ class Repository:
         self.endpoint = endpoint
         self.name = reference.repository
         self.reference = reference
-        self.auth = Authenticator(http, host=endpoint.host, trust=endpoint.trust, credentials=credentials)
+        self.ending = Ending()
+        """Ends all that is on its way for this repository."""
+        self.auth = Authenticator(
+            http, host=endpoint.host, trust=endpoint.trust, credentials=credentials, ending=self.ending
+        )
 
     def __str__(self) -> str:
         return self.reference.name
@@ -153,7 +158,7 @@ class Repository:
             with self.open(request, scopes) as reply:
                 return reply, reply.data(limit, request.what)
 
-        return self.http.retrying(attempt)
+        return self.http.retrying(attempt, self.ending)
 
     def request(
         self,
@@ -166,7 +171,7 @@ class Repository:
         timeout: float = 60.0,
     ) -> Request:
         """A request to this registry."""
-        return Request(method, url, self.endpoint.trust, what, headers, body=body, timeout=timeout)
+        return Request(method, url, self.endpoint.trust, what, headers, body=body, timeout=timeout, ending=self.ending)
 
     def manifest(self, version: str) -> tuple[Descriptor, bytes]:
         """The manifest or index that a tag or digest names, with its bytes, verified."""
@@ -236,7 +241,8 @@ class Repository:
             request = self.request("GET", url, what, headers)
             return expect(self.open(request, self.scopes()), request, 200, 206)
 
-        return ResumingReader(self.http, connect, what=what, offset=offset, size=descriptor.size)
+        size, ending = descriptor.size, self.ending
+        return ResumingReader(self.http, connect, what=what, offset=offset, size=size, ending=ending)
 
     def iter_tags(self) -> Iterator[str]:
         """The tags, page by page, in the registry's order."""
@@ -331,7 +337,11 @@ def _verified(data: bytes, headers: Mapping[str, str], version: str, what: str) 
     for expected in (asked, announced):
         if expected is not None and _digest_as(expected, data) != expected:
             raise CorruptContent(f"{what}: manifest does not match its digest: {expected}")
-    document = parse(data, _media_type(headers))
+    try:
+        document = parse(data, _media_type(headers))
+    except (CorruptContent, Unsupported, InvalidValue) as error:
+        kind = CorruptContent if isinstance(error, InvalidValue) else type(error)
+        raise kind(f"{what}: {error}", hint=error.hint) from error
     return Descriptor(media_type=document.media_type, digest=digest, size=len(data))
 
 

@@ -68,8 +68,9 @@ class BlobUpload:
 
     def send(self) -> None:
         """The registry has the blob. The first attempt is one request; later ones go in chunks and lose less."""
-        if not self._repository.http.retrying(self._in_one):
-            self._repository.http.retrying(self._in_chunks)
+        http, ending = self._repository.http, self._repository.ending
+        if not http.retrying(self._in_one, ending):
+            http.retrying(self._in_chunks, ending)
 
     def _mount(self, name: str) -> bool:
         query = urlencode({"mount": str(self._descriptor.digest), "from": name})
@@ -115,7 +116,7 @@ class BlobUpload:
                 if offset > reached:  # else a registry could take the same bytes for ever
                     failed, reached = 0, offset
             except Transient as failure:
-                self._repository.http.wait(failed, failure)
+                self._repository.http.wait(failed, failure, self._repository.ending)
                 failed += 1
                 url, offset = self._state(url)
                 self._uncount(offset)

@@ -124,6 +124,21 @@ class AskedSink(Protocol):
         ...
 
 
+@runtime_checkable
+class Stoppable(Protocol):
+    """A source or sink whose methods may wait long, such as for a server."""
+
+    def stop(self) -> None:
+        """Let all that other threads wait for end in an error, soon; it is not used any more."""
+        ...
+
+
+def stop(place: object) -> None:
+    """Stop a source or sink if it can be stopped."""
+    if isinstance(place, Stoppable):
+        place.stop()
+
+
 def copy_image(
     source: ImageSource,
     sink: ImageSink,
@@ -271,6 +286,8 @@ class _Copy:
                 _raise_first(futures)
             except BaseException:
                 self.stop.set()
+                stop(self.source)
+                stop(self.sink)
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 

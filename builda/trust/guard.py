@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from builda.errors import PolicyRejected
 from builda.oci.manifest import Index, Manifest, parse
-from builda.transfer.copy import MountableSource, NamedSource, child_of
+from builda.transfer.copy import MountableSource, NamedSource, child_of, stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +76,10 @@ class GuardedSource:
         """The file of a blob of an image that has the signatures."""
         self._admit(descriptor)
         return self._source.local_path(descriptor)
+
+    def stop(self) -> None:
+        """Stop the source."""
+        stop(self._source)
 
     def own_names(self) -> tuple[str, ...]:
         """What the image is called where it is."""

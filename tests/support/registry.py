@@ -194,7 +194,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a scripted server says. It may lie about the `length`, `cut` the body short and hang up, or never end."""
+    """What a scripted server says. It may lie about the `length`, `cut` the body short and hang up, or never end.
+
+    After `stall` bytes it says nothing more until the client has gone.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -203,6 +206,7 @@ class Answer:
     cut: int | None = None
     endless: bool = False
     reset: bool = False
+    stall: int | None = None
 
 
 @dataclass(frozen=True)
@@ -234,13 +238,18 @@ def scripted(answer: Callable[[Asked], Answer], *, tls: Path | None = None) -> I
             self.send_response(said.status)
             for name, value in said.headers.items():
                 self.send_header(name, value)
-            if said.endless:
+            if "Content-Length" in said.headers:
+                pass
+            elif said.endless:
                 self.send_header("Connection", "close")
             else:
                 self.send_header("Content-Length", str(len(said.body) if said.length is None else said.length))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(said.body[: said.cut])
+                self.wfile.write(said.body[: said.cut if said.stall is None else said.stall])
+            if said.stall is not None:
+                self.connection.recv(1)
+                self.close_connection = True
             while said.endless:
                 self.wfile.write(b"x" * 65536)
             if said.cut is not None:

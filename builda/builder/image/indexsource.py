@@ -13,6 +13,7 @@ from builda.oci.digest import Digest
 from builda.oci.manifest import Manifest, parse
 from builda.oci.reference import Reference
 from builda.transfer.converting import Retyped
+from builda.transfer.copy import stop
 from builda.transfer.stored import StoreSource
 from builda.values import replace
 
@@ -90,6 +91,11 @@ class ListSource(StoreSource):
     def local_path(self, descriptor: Descriptor) -> Path | None:
         """The blob's file, if the store has it."""
         return super().local_path(descriptor) if self._store.blobs.has(descriptor.digest) else None
+
+    def stop(self) -> None:
+        """Stop all origins."""
+        for source in self._opened.values():
+            stop(source)
 
     def _source_of(self, origin: Origin) -> ImageSource:
         if origin not in self._opened:

@@ -37,7 +37,7 @@ class Sent:
 
 
 def incoming(data: bytes, step: int = 1 << 20) -> Incoming:
-    return Incoming(Paced(Sent(data, step), Pace()))
+    return Incoming(Paced(Sent(data, step), Pace()), lambda: True)
 
 
 def content(answer: Answer) -> bytes:

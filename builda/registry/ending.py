@@ -1,0 +1,51 @@
+"""The end of a transfer while its threads wait for a server: their connections end, and nothing is tried again."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+
+class Interruptible(Protocol):
+    """A connection that another thread can end."""
+
+    def interrupt(self) -> None:
+        """Let whoever waits for the server find the connection ended."""
+        ...
+
+
+class Ending:
+    """Whether requests that carry this are to end, and the connections that they use."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._busy: set[Interruptible] = set()
+
+    @property
+    def has_come(self) -> bool:
+        """Whether `end` was called."""
+        return self._event.is_set()
+
+    def end(self) -> None:
+        """End what is on its way, from another thread, and every later request at once."""
+        self._event.set()
+        with self._lock:
+            for connection in self._busy:
+                connection.interrupt()
+
+    def rest(self, seconds: float) -> None:
+        """Sleep, until the end at the latest."""
+        self._event.wait(seconds)
+
+    def begin(self, connection: Interruptible) -> None:
+        """A request uses the connection; it is interrupted if the end has come already."""
+        with self._lock:
+            self._busy.add(connection)
+        if self.has_come:
+            connection.interrupt()
+
+    def done(self, connection: Interruptible) -> None:
+        """No request uses the connection any more. Called before it is closed."""
+        with self._lock:
+            self._busy.discard(connection)
