@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from builda.builder.image.pull import machine_platform
+from builda.builder.image.pull import machine_platform, pull_for_build
 from builda.builder.options import PullOptions
 from builda.errors import ContainerfileError, InvalidValue, NotFound, StepFailed
 from builda.events import Warned
@@ -281,7 +281,7 @@ def _compiled(
     from builda.frontend.compile import CompileOptions, to_plan
 
     def config_of(name: str, platform: Platform) -> ImageConfig:
-        configs[name] = builder.pull(name, replace(pull, platform=platform)).config
+        configs[name] = pull_for_build(builder.context, name, replace(pull, platform=platform)).config
         return configs[name]
 
     options = CompileOptions(

@@ -172,6 +172,21 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceUsed:
+    """What a build took from outside: an image, a file behind a URL or a commit of a repository, with its digest.
+
+    `digest` is that of an image's manifest, of the file, or of the commit; `algorithm` is sha256, sha512 or gitCommit.
+    `platform` is the one that an image is for.
+    """
+
+    kind: Literal["image", "url", "git"]
+    name: str
+    algorithm: str
+    digest: str
+    platform: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageBuilt:
     """A build ended well: the image's ID, its manifest's digest, its names; `cached` when nothing had to be done."""
 
@@ -207,6 +222,7 @@ Event: TypeAlias = (
     | WorkProgress
     | Warned
     | Decided
+    | SourceUsed
     | ImageBuilt
     | BuildFailed
 )

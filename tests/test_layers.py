@@ -29,6 +29,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "mounts": frozenset({"errors", "plan"}),
     "lockfile": frozenset({"errors", "oci"}),
     "fs": frozenset({"errors", "oci", "linux"}),
+    "attestations": frozenset({"oci"}),
     "contents": frozenset({"errors", "fs", "oci"}),
     "frontend": frozenset({"errors", "oci", "permissions", "plan", "mounts"}),
     "registry": BASE | {"places"},
@@ -38,7 +39,19 @@ ALLOWED: dict[str, frozenset[str]] = {
     "session": frozenset({"errors", "oci", "linux", "fs", "store"}),
     "transfer": BASE | {"fs", "store"},
     "trust": BASE | {"places", "transfer"},
-    "builder": BASE | {"contents", "linux", "fs", "lockfile", "permissions", "plan", "store", "isolation", "transfer"},
+    "builder": BASE
+    | {
+        "attestations",
+        "contents",
+        "linux",
+        "fs",
+        "lockfile",
+        "permissions",
+        "plan",
+        "store",
+        "isolation",
+        "transfer",
+    },
     "containerfile": BASE | {"permissions", "plan", "frontend", "builder", "store"},
     "api": BASE
     | {
@@ -57,6 +70,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     },
     "cli": BASE
     | {
+        "attestations",
         "containersconf",
         "contents",
         "host",

@@ -99,6 +99,34 @@ class FromOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attest:
+    """What is said of an image besides itself: SBOMs and provenance in its index, SBOMs in files.
+
+    With `sboms` or `provenance` the result is an index of the image and of what is said of it.
+    """
+
+    sboms: tuple[str, ...] = ()  # formats of those that are attached
+    provenance: Literal["min", "max"] | None = None
+    builder: str | None = None  # the id that the provenance gives the builder
+    form: str = "cyclonedx-json"  # of the files
+    output: str | None = None  # files of this machine
+    purl_output: str | None = None
+    image_output: str | None = None  # files in the image
+    image_purl_output: str | None = None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether something is put into an index beside the image."""
+        return bool(self.sboms or self.provenance)
+
+    @property
+    def wants_contents(self) -> bool:
+        """Whether the packages of the image have to be known."""
+        files = (self.output, self.purl_output, self.image_output, self.image_purl_output)
+        return bool(self.sboms) or any(files)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommitOptions:
     """`commit`: where the image goes and what is said in it.
 
@@ -127,6 +155,7 @@ class CommitOptions:
     omit_history: bool = False
     compression: Compression = "gzip"
     compression_level: int | None = None  # None: the level pinned for that compression
+    attest: Attest | None = None  # for a commit; of a build's image it is said when the build is done
     access: RegistryAccess = RegistryAccess()
 
     def __post_init__(self) -> None:

@@ -139,7 +139,7 @@ def test_config_of_what_cannot_be_changes_nothing(
         (["--compression-level", "12"], "--compression-level of gzip is 1 to 9: 12"),
         (["--sign-by", "me"], "images have no signatures in the store"),
         (["--encryption-key", "me"], "--encryption-key is not supported"),
-        (["--sbom", "syft"], "--sbom is not supported"),
+        (["--sbom", "syft"], "--sbom=syft needs --sbom-output"),
         (["--cw", "x"], "--cw is not supported"),
         (["--config", "/no/such"], "no such file or directory: /no/such"),
         (["--annotation", "a"], "annotation is written NAME=VALUE"),

@@ -148,8 +148,6 @@ def test_flags_that_ask_for_what_builda_does_anyhow(builda: Builda, tmp_path: Pa
         ("--rusage-logfile=x", "/usr/bin/time"),
         ("--push", "-t docker://NAME"),
         ("--load", "docker-archive:FILE"),
-        ("--provenance=true", "attestations"),
-        ("--attest=type=sbom", "attestations"),
         ("--builder=x", "no daemon"),
     ):
         assert hint in builda.fails("bud", flag, context)

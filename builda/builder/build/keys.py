@@ -29,6 +29,7 @@ _NOT_IN_IMAGES: dict[str, Any] = {
     "names": (),
     "manifest": None,
     "remove": False,
+    "attest": None,
     "access": RegistryAccess(),
 }
 """Options of a commit that say where its image goes and not what is in it, with values that stand for all others."""

@@ -83,9 +83,9 @@ class StepInputs:
             case FromStage(index):
                 return f"stage {self._tips[index].key}"
             case FromImage(name):
-                from builda.builder.image.pull import pull
+                from builda.builder.image.pull import pull_for_build
 
-                return f"image {pull(self._ctx, name, self._options.pull).digest}"
+                return f"image {pull_for_build(self._ctx, name, self._options.pull).digest}"
             case FromContainer(name):
                 from builda.store.containers import new_id
 

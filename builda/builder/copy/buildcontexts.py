@@ -13,6 +13,7 @@ from pathlib import Path
 from builda.builder.copy.git import fetch_repository, parse_repository
 from builda.builder.copy.temporary import TemporaryDirectory
 from builda.errors import CorruptContent, InvalidValue, NotFound
+from builda.events import SourceUsed
 from builda.fs import paths
 from builda.oci.digest import Hasher
 from builda.values import NamedTuple
@@ -85,7 +86,8 @@ def _url(text: str) -> str:
 def _checked_out(ctx: Context, repository: Repository, stack: ExitStack) -> Path:
     temporary = TemporaryDirectory(ctx.store)
     root = stack.enter_context(temporary)
-    fetch_repository(repository, temporary.path)
+    commit = fetch_repository(repository, temporary.path)
+    ctx.emit(SourceUsed(kind="git", name=repository.url, algorithm="gitCommit", digest=commit))
     return inside(root, repository.subdirectory, repository.url)
 
 

@@ -12,6 +12,7 @@ from builda.builder.copy.git import parse_repository
 from builda.builder.copy.ignored import rules_in, rules_of
 from builda.builder.copy.temporary import TemporaryDirectory
 from builda.errors import CorruptContent, InvalidValue, NotFound
+from builda.events import SourceUsed
 from builda.fs import paths
 from builda.fs.ignore import Matcher
 from builda.fs.patterns import has_wildcards
@@ -127,11 +128,11 @@ class _Opener:
             case FromContainer(name):
                 return self._of_container(self.ctx.store.container(name), container, own)
             case FromImage(name):
-                from builda.builder.image.pull import pull
+                from builda.builder.image.pull import pull_for_build
                 from builda.builder.mounting import viewed
                 from builda.builder.options import PullOptions
 
-                image = pull(self.ctx, name, PullOptions(access=self.inputs.access))
+                image = pull_for_build(self.ctx, name, PullOptions(access=self.inputs.access))
                 if self.ctx.store.is_list(container.snapshot):
                     return self._shadow(self.ctx.store.unpack(image, self.ctx.emit, as_list=True))
                 return self.stack.enter_context(mounted(self.stack.enter_context(viewed(self.ctx, image))))
@@ -213,6 +214,7 @@ def _download(ctx: Context, url: str, step: Copy, inputs: Inputs, stack: ExitSta
         fd = os.open("file", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
         with open(fd, "wb") as file:
             digest = _receive(response, file.write, step.checksum)
+            ctx.emit(SourceUsed(kind="url", name=url, algorithm=digest.algorithm, digest=digest.encoded))
             file.flush()
             changed = int(response.last_modified or 0)
             os.utime(fd, (changed, changed))
@@ -220,18 +222,18 @@ def _download(ctx: Context, url: str, step: Copy, inputs: Inputs, stack: ExitSta
     return Source(directory, "file", name=name)
 
 
-def _receive(response: Download, write: Callable[[bytes], object], checksum: str | None) -> Digest | None:
+def _receive(response: Download, write: Callable[[bytes], object], checksum: str | None) -> Digest:
+    """The digest of what was received, by the algorithm of the checksum, else sha256."""
     import hashlib
 
     from builda.oci.digest import Digest
 
-    wanted = None if checksum is None else _digest(checksum)
-    hasher = None if wanted is None else hashlib.new(wanted.algorithm)
+    algorithm = "sha256" if checksum is None else _digest(checksum).algorithm
+    hasher = hashlib.new(algorithm)
     while data := response.read(1 << 20):
         write(data)
-        if hasher is not None:
-            hasher.update(data)
-    return None if hasher is None or wanted is None else Digest(wanted.algorithm, hasher.hexdigest())
+        hasher.update(data)
+    return Digest(algorithm, hasher.hexdigest())
 
 
 def _digest(text: str) -> Digest:
@@ -243,8 +245,8 @@ def _digest(text: str) -> Digest:
         raise InvalidValue(f"checksum is {error}", hint="write it as sha256:…") from error
 
 
-def _check(wanted: str | None, found: Digest | None, url: str) -> None:
-    if found is not None and str(found) != wanted:
+def _check(wanted: str | None, found: Digest, url: str) -> None:
+    if wanted is not None and str(found) != wanted:
         raise CorruptContent(f"checksum does not match, {url} has: {found}")
 
 
@@ -257,5 +259,6 @@ def _repository(ctx: Context, source: Repository, step: Copy, inputs: Inputs, st
     checksum = step.checksum or source.checksum
     keep = step.keep_git_dir or source.keep_git_dir
     given = Credentials(inputs.ssh.get("default"), inputs.secrets) if inputs.discard_writes else None
-    fetch_repository(source._replace(checksum=checksum, keep_git_dir=keep), temporary.path, given)
+    commit = fetch_repository(source._replace(checksum=checksum, keep_git_dir=keep), temporary.path, given)
+    ctx.emit(SourceUsed(kind="git", name=source.url, algorithm="gitCommit", digest=commit))
     return Source(directory, source.subdirectory)

@@ -7,9 +7,11 @@ is pure; the image appears when the store is given its manifest, its names after
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from builda.builder.byteprogress import moving
 from builda.builder.image import layers
+from builda.builder.image.configbytes import config_bytes, stored
 from builda.builder.image.layers import LayerOptions, StoredLayer
 from builda.builder.image.push import local_name, write_to
 from builda.builder.materialize import treed
@@ -21,10 +23,9 @@ from builda.display import without_passwords
 from builda.errors import NotFound, Unsupported
 from builda.events import Warned
 from builda.oci import edits, mediatype
-from builda.oci.config import History, ImageConfig, chain_ids, dump_config
+from builda.oci.config import History, ImageConfig, chain_ids
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
-from builda.oci.docker import dump_docker_config
 from builda.oci.manifest import Manifest
 from builda.transfer.locate import parse_location
 from builda.values import NamedTuple, replace
@@ -66,19 +67,26 @@ def commit(ctx: Context, container: WorkingContainer, options: CommitOptions) ->
             current = treed(ctx, current)
         parts = _parts(ctx, current, options)
         config, manifest = compose(current, parts, _base(ctx.store, current), options, ctx.version, ctx.now())
-        stored = _stored(ctx.store, config, manifest)
+        made = stored(ctx.store, config, manifest)
+        plain = ctx.store.images.unrecorded(made)
+        if options.attest is not None:
+            from builda.builder.image.attest import attested, script_build
+
+            name = (names or (options.destination or "image",))[0]
+            build = partial(script_build, ctx, current, plain, options)
+            made = attested(ctx, plain, options.attest, build, options, name)
         if location is None:
-            image = ctx.store.put_image(stored, names=names)
+            result = ctx.store.put_image(made, names=names)
         else:
-            image = _sent(ctx, stored, location, names, options)
+            result = _sent(ctx, made, location, names, options)
         if options.manifest is not None:
             from builda.builder.image import manifestlist
 
-            manifestlist.appended(ctx.store, local_name(options.manifest), image)
-        _keep_frozen(ctx, current, parts, image, options)
+            manifestlist.appended(ctx.store, local_name(options.manifest), result)
+        _keep_frozen(ctx, current, parts, plain, options)
         if options.remove:
-            _retire(ctx, current, parts, image, options)
-        return image
+            _retire(ctx, current, parts, plain, options)
+        return result
 
 
 def _targets(options: CommitOptions) -> tuple[Location | None, tuple[str, ...]]:
@@ -109,7 +117,7 @@ def compose(
     inherited = () if base is None or options.squash else base.layers
     added = tuple(part.layer.blob for part in parts if part.layer.blob is not None)
     kind = mediatype.DOCKER_CONFIG if docker else mediatype.CONFIG
-    data = _config_bytes(config, kind)
+    data = config_bytes(config, kind)
     manifest = Manifest(
         media_type=mediatype.DOCKER_MANIFEST if docker else mediatype.MANIFEST,
         config=Descriptor(media_type=kind, digest=Digest.of(data), size=len(data)),
@@ -213,10 +221,10 @@ def _own_layer(ctx: Context, container: WorkingContainer, options: CommitOptions
 
     produce = _with_files(tree, options.add_files, how) if options.add_files else tree
     with moving(ctx.emit, "store", container.name, size) as moved:
-        stored = layers.write(ctx.store, produce, how, moved)
-    for path in stored.skipped:
+        layer = layers.write(ctx.store, produce, how, moved)
+    for path in layer.skipped:
         ctx.emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
-    return stored
+    return layer
 
 
 def _with_files(
@@ -294,24 +302,11 @@ def _base(store: Store, container: WorkingContainer) -> Manifest | None:
     return document
 
 
-def _stored(store: Store, config: ImageConfig, manifest: Manifest) -> Descriptor:
-    """The manifest's descriptor; all of the image is in the store, which has no record of it yet."""
-    kind = manifest.config.media_type
-    store.put_bytes(_config_bytes(config, kind), kind)
-    return store.put_bytes(manifest.dump(), manifest.media_type)
-
-
-def _sent(
-    ctx: Context, stored: Descriptor, location: Location, names: tuple[str, ...], options: CommitOptions
-) -> Image:
+def _sent(ctx: Context, made: Descriptor, location: Location, names: tuple[str, ...], options: CommitOptions) -> Image:
     """The image, which is at the location; the store has it too if it gets names."""
-    image = ctx.store.images.unrecorded(stored)
+    image = ctx.store.images.unrecorded(made)
     write_to(ctx, image, location, options.access)
-    return ctx.store.put_image(stored, names=names) if names else image
-
-
-def _config_bytes(config: ImageConfig, media_type: str) -> bytes:
-    return dump_docker_config(config) if media_type == mediatype.DOCKER_CONFIG else dump_config(config)
+    return ctx.store.put_image(made, names=names) if names else image
 
 
 def _keep_frozen(

@@ -34,7 +34,7 @@ def contents_of(source: ImageSource, layers: Iterable[Descriptor]) -> Contents:
 def subject_of(ctx: Context, text: str, seen: Seen, epoch: int | None) -> Subject:
     """The image that a user wrote so, as the subject of a document; `epoch` None: the document is of now."""
     return Subject(
-        name=_name(text, seen.names),
+        name=name_of(text, seen.names),
         digest=str(seen.descriptor.digest),
         architecture=seen.config.platform.architecture,
         created=ctx.now() if epoch is None else epoch,
@@ -47,14 +47,15 @@ def made(form: str, subject: Subject, found: Contents) -> bytes:
     return purl_list(found) if form == "purl" else document(form, subject, found)
 
 
-def _name(text: str, names: tuple[str, ...]) -> str:
-    """The name without a tag that an image has, or was given."""
+def name_of(text: str, names: tuple[str, ...] = ()) -> str:
+    """The full name without a tag of an image that has these names, or that a user writes so."""
     location = parse_location(text)
     if location is not None and location.row is not None:
         said = location.name or "image"
     else:
         said = names[0] if names else text if location is None else location.where
     try:
-        return Reference.parse(said).name
+        known = Reference.parse(said) if location is not None else Reference.parse(said, default_registry="localhost")
+        return known.name
     except InvalidReference:
         return "image"

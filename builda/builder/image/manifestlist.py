@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from builda.attestations import manifest as attestations
 from builda.errors import AlreadyExists, InvalidValue, NotFound
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor, Platform
@@ -187,8 +188,15 @@ def created(store: Store, full: str, change: Callable[[Index], Index], *, presen
 def appended(store: Store, full: str, image: Image) -> Image:
     """The list called `full`, made if missing, names the image too, in place of one for the same platform."""
 
+    added = entries_of(image)
+    about = {entry.annotations.get(attestations.IMAGE) for entry in added} - {None}
+
     def change(index: Index) -> Index:
-        return with_entry(index, described(image), "replace")
+        kept = (one for one in index.manifests if one.annotations.get(attestations.IMAGE) not in about)
+        index = replace(index, manifests=tuple(kept))
+        for entry in added:
+            index = with_entry(index, entry, "replace")
+        return replace(index, manifests=attestations.in_order(index.manifests))
 
     with _alone(store, full):
         known = store.images.names().get(full)
@@ -199,8 +207,14 @@ def appended(store: Store, full: str, image: Image) -> Image:
 
 
 def made_of(store: Store, images: tuple[Image, ...]) -> Image:
-    """A list of exactly these images, in the store without a name."""
-    return _put(store, Index(manifests=tuple(map(described, images))), None, None)
+    """A list of exactly these images, with what is attached to them, in the store without a name."""
+    entries = tuple(entry for image in images for entry in entries_of(image))
+    return _put(store, Index(manifests=attestations.in_order(entries)), None, None)
+
+
+def entries_of(image: Image) -> tuple[Descriptor, ...]:
+    """What a list says of an image; of an image with attestations, which is an index, all that this says."""
+    return index_of(image).manifests if image.is_index else (described(image),)
 
 
 def described(image: Image) -> Descriptor:

@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 
 from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound, PolicyRejected, RegistryError
-from builda.events import Warned
+from builda.events import SourceUsed, Warned
 from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
 from builda.transfer.locate import Location, parse_location
 
@@ -75,6 +75,15 @@ def _by_name(ctx: Context, name: str, options: PullOptions) -> Image:
     if local is None and references and all(reference.registry == LOCAL_REGISTRY for reference in references):
         raise _unfit(ctx, name, options)  # localhost is what images of the store are called, no registry
     return _by_policy(ctx, name, local, references, options)
+
+
+def pull_for_build(ctx: Context, name: str, options: PullOptions) -> Image:
+    """What `pull` gives, and an event that says which image the build uses."""
+    image = pull(ctx, name, options)
+    digest, platform = image.digest, str(options.platform or machine_platform())
+    named = ctx.store.images.full_name(name) or name
+    ctx.emit(SourceUsed(kind="image", name=named, algorithm=digest.algorithm, digest=digest.encoded, platform=platform))
+    return image
 
 
 def _by_policy(

@@ -284,10 +284,10 @@ class _Work:
                 container = with_tree(self.ctx, self.ctx.store.container(name))
                 return subtree(rootfs(self.ctx, container), path, target, name=name)
             case FromImage(name):
-                from builda.builder.image.pull import pull
+                from builda.builder.image.pull import pull_for_build
                 from builda.builder.options import PullOptions
 
-                image = pull(self.ctx, name, PullOptions(access=self.inputs.access))
+                image = pull_for_build(self.ctx, name, PullOptions(access=self.inputs.access))
                 return subtree(self.stack.enter_context(viewed(self.ctx, image)), path, target, name=name)
 
     def local(self, context: Path | str | None, path: str, target: str) -> Mount:

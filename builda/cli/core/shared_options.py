@@ -22,7 +22,7 @@ Values: TypeAlias = "dict[str, Any]"
 
 _ENCRYPTION = "builda neither encrypts nor decrypts layers"
 _PARAMETERS = "builda signs with keys in files and with GPG only: --sign-by-sigstore-private-key, --sign-by"
-_SBOM = "builda runs no scanner; run one on the directory that `builda mount` prints"
+_SBOM = "builda reads packages itself and runs no scanner; run one on the directory that `builda mount` prints"
 _CDI = "CDI devices are not supported; name device nodes with --device"
 _CW = "confidential workloads are not supported"
 
@@ -163,18 +163,30 @@ TIME: Params = (
     ),
 )
 CONFIDENTIAL: Params = (refused("--cw", reason=_CW),)
-SBOM: Params = tuple(
-    refused(name, reason=_SBOM, has_off=name == "--sbom")
-    for name in (
+SBOM: Params = (
+    text(
         "--sbom",
-        "--sbom-scanner-image",
-        "--sbom-scanner-command",
-        "--sbom-merge-strategy",
-        "--sbom-output",
-        "--sbom-image-output",
-        "--sbom-purl-output",
-        "--sbom-image-purl-output",
-    )
+        metavar="true|FORMAT,…|PRESET",
+        help="Attach an SBOM to the image: true is spdx-json; cyclonedx-json. A preset of Buildah's (syft, syft-spdx, "
+        "trivy, trivy-spdx) says the format of the files below instead.",
+    ),
+    text("--sbom-output", metavar="FILE", help="Write an SBOM of the image into this file."),
+    text("--sbom-purl-output", metavar="FILE", help="Write a list of package URLs into this file."),
+    text("--sbom-image-output", metavar="PATH", help="Put an SBOM into the image, at this path."),
+    text("--sbom-image-purl-output", metavar="PATH", help="Put a list of package URLs into the image, at this path."),
+    text(
+        "--provenance",
+        metavar="true|mode=MODE,…",
+        help="Attach to the image how it was made: true is mode=min; mode=max also names arguments and steps.",
+    ),
+    many(
+        "--attest",
+        metavar="type=TYPE,…",
+        help="Attach this: type=sbom or type=provenance, with what --sbom and --provenance take.",
+    ),
+    refused("--sbom-scanner-image", reason=_SBOM),
+    refused("--sbom-scanner-command", reason=_SBOM),
+    refused("--sbom-merge-strategy", reason="there is one SBOM, of the image, and nothing to merge it with"),
 )
 
 

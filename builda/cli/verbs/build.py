@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from builda.cli.progress.buildview import BuildView
     from builda.cli.progress.observer import Observer
     from builda.cli.report.recording import LayerFiles
+    from builda.cli.verbs.buildlog import Attesting
     from builda.containerfile import BuildRequest
 
 
 _BIGGEST = 10
 """Files of each layer that a report names."""
 _RUSAGE = "builda says how long each step took; /usr/bin/time measures the whole of a build"
-_NO_ATTESTATIONS = "builda makes no attestations; make them of the image that was pushed"
 _OF_DOCKER = (
     refused(
         "--push",
@@ -51,8 +51,6 @@ _OF_DOCKER = (
         "then docker load -i FILE",
         takes_value=False,
     ),
-    refused("--provenance", reason=_NO_ATTESTATIONS, has_off=True),
-    refused("--attest", reason=_NO_ATTESTATIONS),
     refused("--builder", reason="there is no daemon to choose: builda builds where it is called"),
     refused("--call", reason="--check prints the build checks, --print-plan=json the steps"),
     refused("--no-cache-filter", reason="--no-cache is for all stages; build the stages before with --target first"),
@@ -214,10 +212,13 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
         raise InvalidValue(f"--report cannot be used with --{nothing.replace('_', '-')}, which builds nothing")
     values["recorded"] = report is not None
     with logging_to(logfile), _recorded(session, report, context), _reported(session) as began, ExitStack() as stack:
+        values["attesting"] = attesting = _attesting(session, values)
         access = shared_options.registry_access(values, session.environ)
         opened, lock, pins = _opened(session, context, values, access, stack)
         named = open_named(session.builder, values.pop("build_context"), access, stack, pins)
         request = _request(session, opened, named, values)
+        if attesting is not None:
+            attesting.opened(context, opened)
         inputs = _inputs(session, opened, named, access, values, stack)
         if pins is not None:
             request = replace(request, pins=locks.of_containerfile(pins, inputs))
@@ -243,6 +244,18 @@ def _opened(
     return open_context(session.builder, context, files, ignore_file, access, stack, pins), lock, pins
 
 
+def _attesting(session: Session, values: dict[str, Any]) -> Attesting | None:
+    """What is to be said of the image besides itself; None for nothing."""
+    from builda.cli.verbs.attesting import attest_of
+
+    attest = attest_of(values)
+    if attest is None:
+        return None
+    from builda.cli.verbs.buildlog import Attesting
+
+    return Attesting(session, attest)
+
+
 def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], began: float) -> None:
     from builda import containerfile
 
@@ -266,15 +279,22 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
     options = _execute_options(session, request, inputs, values, live=live)
     if values.pop("all_platforms"):
         wanted = multiplatform.all_of(session, request, options, wanted)
+    attesting: Attesting | None = values.pop("attesting")
+    if attesting is not None:
+        attesting.check(values)
     if len(wanted) > 1:
         multiplatform.check(values)
+        if attesting is not None and attesting.has_files():
+            multiplatform.check_one(wanted, "--sbom-output")
         with _watched(session, options, live=live):
-            each = multiplatform.build(session, request, options, wanted, log_of)
+            each = multiplatform.build(session, request, options, wanted, log_of, attesting)
         multiplatform.publish(session, each, options, values, began)
         return
     request = replace(request, platform=wanted[0])
     with log_of(wanted[0]), _watched(session, options, live=live):
         built = containerfile.build(session.builder, request, options)
+        if attesting is not None:
+            built = attesting.done(built, request, options)
     names = _publish(session, built, options, values)
     session.emit(ended(built, names, began))
 
@@ -605,15 +625,15 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
     buildcache.push(session, built, values.pop("cache_to"), options.inputs.access)
     for output in outputs.parse(values["output"]):
         outputs.write(session, image, output, names[0] if names else None, options.inputs.access)
-    _write_ids(built, values)
+    _write_ids(session, built, values)
     return tuple(names)
 
 
-def _write_ids(built: Built, values: dict[str, Any]) -> None:
+def _write_ids(session: Session, built: Built, values: dict[str, Any]) -> None:
     from builda.cli.verbs.commit import metadata
 
     if values["metadata_file"] is not None:
-        write_file(values["metadata_file"], metadata(built.image))
+        write_file(values["metadata_file"], metadata(session.store, built.image))
     if values["iidfile"] is not None:
         write_file(values["iidfile"], str(built.image.id))
     elif values["iidfile_raw"] is not None:

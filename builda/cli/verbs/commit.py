@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from builda.builder.options import CommitOptions
     from builda.cli.core.session import Session
+    from builda.oci.digest import Digest
     from builda.oci.edits import ConfigEdit
-    from builda.store.store import Image, WorkingContainer
+    from builda.store.store import Image, Store, WorkingContainer
 
 
 @verb(
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     refused(
         "--force-compression", reason="commit writes new layers only; --compression-format says how", takes_value=False
     ),
-    refused("--pull", reason="nothing is pulled, as builda runs no SBOM scanner"),
+    refused("--pull", reason="nothing is pulled, as builda runs no scanner for SBOMs"),
     shared_options.COMPRESSION,
     shared_options.TIME,
     shared_options.REGISTRY,
@@ -76,7 +77,7 @@ def commit(
     target = session.container(container)
     made = session.builder.commit(target, _options(session, target, image, values))
     if metadata_file is not None:
-        write_file(metadata_file, metadata(made))
+        write_file(metadata_file, metadata(session.store, made))
     if iidfile is not None:
         write_file(iidfile, str(made.id))
     else:
@@ -85,6 +86,7 @@ def commit(
 
 def _options(session: Session, target: WorkingContainer, image: str | None, values: dict[str, Any]) -> CommitOptions:
     from builda.builder.options import CommitOptions
+    from builda.cli.verbs.attesting import attest_of
 
     timestamp = _timestamp(values)
     kind, level = shared_options.configured_compression(values, session)
@@ -108,6 +110,7 @@ def _options(session: Session, target: WorkingContainer, image: str | None, valu
         omit_history=values.pop("omit_history"),
         compression=kind or "gzip",
         compression_level=level,
+        attest=attest_of(values),
         access=shared_options.registry_access(values, session.environ),
     )
 
@@ -146,15 +149,24 @@ def _bytes_of(path: str | None) -> bytes | None:
     return data
 
 
-def metadata(image: Image) -> str:
+def metadata(store: Store, image: Image) -> str:
     """What --metadata-file holds."""
     import json
 
     return json.dumps(
         {
-            "containerimage.config.digest": str(image.id),
+            "containerimage.config.digest": str(_config_of(store, image)),
             "containerimage.descriptor": image.descriptor.to_json(),
             "containerimage.digest": str(image.digest),
         },
         indent=4,
     )
+
+
+def _config_of(store: Store, image: Image) -> Digest:
+    """The digest of the configuration; that of the one image of an index with attestations."""
+    if not image.is_index:
+        return image.id
+    from builda.builder.image.manifestlist import index_of
+
+    return store.images.unrecorded(index_of(image).manifests[0]).id

@@ -119,6 +119,7 @@ def copy(session: Session, *, source: str, destination: str, **values: Any) -> N
     argument("image", complete=complete.images),
     switch("--raw", help="Print the manifest or list as it is; with --config the configuration."),
     switch("--config", help="Print the configuration of the image."),
+    switch("--provenance", help="Print how the image was made, if that is attached to it."),
     text("--format", "-f", "template", metavar="TEMPLATE", help="Print through a Go template, as in '{{.Digest}}'."),
     switch("--no-tags", "-n", help="Do not ask the registry for the tags of the repository."),
     switch("--json", help="Print JSON, as is done without --format."),
@@ -135,7 +136,8 @@ def inspect(
 ) -> None:
     """Print what an image is: one of the store, or any place written with its transport. No layer is fetched.
 
-    Of a list it is the image for this machine, or for the one that --platform names; --raw prints the list.
+    Of a list it is the image for this machine, or for the one that --platform names; --raw prints the list. What is
+    attached to the image, such as an SBOM, is named by its type.
     """
     from builda.builder.image import describe
     from builda.cli.format.gofuncs import Struct
@@ -144,6 +146,9 @@ def inspect(
     if template is not None and (raw or config):
         raise InvalidValue("--format cannot be used with --raw or --config")
     values.pop("json")
+    provenance: bool = values.pop("provenance")
+    if provenance and (raw or config or template is not None):
+        raise InvalidValue("--provenance cannot be used with --raw, --config or --format")
     platform, ctx = _platform(values), session.builder.context
     access = shared_options.registry_access(values, session.environ)
     if raw and not config:
@@ -153,7 +158,14 @@ def inspect(
     if config:
         write(seen.raw_config.decode()) if raw else print_json(decode_any(seen.raw_config, "configuration"))
         return
+    from builda.builder.image import attest
+
+    if provenance:
+        write(attest.provenance_of(seen, image).decode())
+        return
     found = _summary(session, image, seen, () if no_tags else _tags_beside(session, image, seen, access))
+    if types := attest.types_of(seen):
+        found["Attestations"] = sorted(types)
     if template is None:
         print_json(found)
     else:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.cli.core.session import Session
+    from builda.cli.verbs.buildlog import Attesting
     from builda.containerfile import BuildRequest
     from builda.oci.descriptor import Platform
 
@@ -54,6 +55,7 @@ def build(
     options: ExecuteOptions,
     wanted: Platforms,
     log_of: Callable[[Platform | None], AbstractContextManager[None]],
+    attesting: Attesting | None = None,
 ) -> tuple[Built, ...]:
     """What each platform's build gave. Nothing is run before it is known that all of them can run their commands."""
     from builda import containerfile
@@ -68,7 +70,11 @@ def build(
     for platform in platforms:
         with log_of(platform):
             labelled = replace(options, platform_label=str(platform))
-            each.append(containerfile.build(session.builder, replace(request, platform=platform), labelled))
+            own = replace(request, platform=platform)
+            if attesting is not None:
+                attesting.begin()
+            built = containerfile.build(session.builder, own, labelled)
+            each.append(built if attesting is None else attesting.done(built, own, labelled))
     return tuple(each)
 
 
