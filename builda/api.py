@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.options import RegistryAccess
-    from builda.builder.remote import Download, SignOptions, Verified, VerifyOptions
+    from builda.builder.remote import Carrier, Download, SignOptions, Verified, VerifyOptions
     from builda.host.modes import Place
     from builda.isolation.spec import Isolation
     from builda.oci.descriptor import Descriptor
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.transfer.locate import Location
     from builda.trust.policy import Policy, Wanted
+    from builda.trust.registriesd import Lookaside
     from builda.trust.signer import Keeper, Signer
     from builda.trust.verify import Shelf
 
@@ -330,6 +331,15 @@ class Registries:
         keeper, signers, identity = self._signing(place, access)
         return lambda sink: SigningSink(sink, keeper, signers, identity)
 
+    def carrier(self, source: Reference | Location, access: RegistryAccess) -> Carrier:
+        """What takes the signatures of the image at `source` along."""
+        from builda.trust.signer import SignatureCarrier
+
+        def keeper(place: Reference | Location, access: RegistryAccess) -> Keeper:
+            return self._keeper(place, access, None, has_files=False)
+
+        return SignatureCarrier(self._shelf(source, access), keeper)
+
     def sign(self, place: Reference | Location, access: RegistryAccess, how: SignOptions) -> tuple[Descriptor, ...]:
         """The image that is at `place` has signatures by the keys of `access`; what was signed.
 
@@ -350,7 +360,7 @@ class Registries:
         signed = (*inner, descriptor)
         for one in signed:
             sign(keeper, signers, Claim(one.digest, identity))
-        keeper.published()
+        keeper.published(descriptor.digest)
         return signed
 
     def verified(self, place: Reference | Location, access: RegistryAccess, how: VerifyOptions) -> Verified:
@@ -415,9 +425,13 @@ class Registries:
 
         if not isinstance(place, Location):
             client, conf = self._client(access), registriesd.Signatures.load(self.places())
-            storage = conf.to_write(place) if has_files else None
-            if how is not None and how.directory is not None:
-                storage = registriesd.directory(how.directory)
+            own = None if how is None or how.directory is None else registriesd.directory(how.directory)
+
+            def storage() -> Lookaside:
+                return own or conf.to_write(place)
+
+            if has_files:
+                storage()  # which refuses one that cannot be written to, before anything is done
             return signer.RegistryKeeper(place, storage, client.source, client.sink)
         if place.transport != "dir":
             where = "the store" if place.in_store else f"{place.transport}:"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from builda.builder.options import RegistryAccess
     from builda.oci.descriptor import Descriptor, Platform
+    from builda.oci.digest import Digest
     from builda.oci.reference import Reference
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.transfer.locate import Location
@@ -62,6 +63,16 @@ class Verified(NamedTuple):
     proofs: tuple[Proof, ...]
 
 
+class Carrier(Protocol):
+    """The signatures of one image, which go where it is copied to. They are not verified."""
+
+    def over(self, sink: ImageSink, place: Reference | Location, access: RegistryAccess) -> ImageSink | None:
+        """A sink that gives each manifest its signatures, at `place`; None for a place that holds none."""
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the manifest with this digest has signatures."""
+
+
 class Remote(Protocol):
     """Images in registries and files, and URLs."""
 
@@ -88,6 +99,9 @@ class Remote(Protocol):
 
         Unsupported for a place that has no signatures, NotFound or InvalidValue for keys that cannot sign.
         """
+
+    def carrier(self, source: Reference | Location, access: RegistryAccess) -> Carrier:
+        """What takes the signatures of the image at `source` along."""
 
     def sign(self, place: Reference | Location, access: RegistryAccess, how: SignOptions) -> tuple[Descriptor, ...]:
         """The image that is at `place` has signatures by the keys of `access`; what was signed."""

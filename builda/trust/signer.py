@@ -6,15 +6,16 @@ A signature that a key has made before, for the same manifest and name, is not m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar
 
 from builda import __version__
 from builda.errors import AlreadyExists, CorruptContent, InvalidReference, InvalidValue, NotFound, of_system
 from builda.inputfile import read_input
 from builda.oci.digest import Digest
 from builda.oci.reference import Reference, parse_short
+from builda.transfer.locate import Location
 from builda.trust import attachments, lookaside, payload
 from builda.trust.payload import Claim
 from builda.trust.signature import COUNT, Signature, Sigstore, Simple, dump
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from builda.transfer.copy import ImageSink, ImageSource
     from builda.trust import gpg, sigstore
     from builda.trust.registriesd import Lookaside
+    from builda.trust.verify import Shelf
+
+A = TypeVar("A")
+"""How a registry is reached."""
 
 _PASSPHRASE_LIMIT = 4096
 
@@ -47,8 +52,12 @@ class Keeper(Protocol):
         """The manifest that the claim is about, and which is not there yet, has a signature by the signer."""
         ...
 
-    def published(self) -> None:
-        """The image is there now."""
+    def put(self, digest: Digest, signature: Simple | Sigstore) -> None:
+        """The manifest, which is not there yet, has this signature, once."""
+        ...
+
+    def published(self, top: Digest) -> None:
+        """The image with this manifest is there now."""
         ...
 
 
@@ -107,7 +116,62 @@ class SigningSink:
         sign(self._keeper, self._signers, Claim(Digest.of(data), self._identity))
         self._sink.put_manifest(descriptor, data, top=top)
         if top:
-            self._keeper.published()
+            self._keeper.published(Digest.of(data))
+
+
+class SignatureCarrier(Generic[A]):
+    """The signatures at `shelf`, which go where the image is copied to; `keeper` opens such a place, when needed."""
+
+    def __init__(self, shelf: Shelf, keeper: Callable[[Reference | Location, A], Keeper]) -> None:
+        self._shelf = shelf
+        self._keeper = keeper
+
+    def over(self, sink: ImageSink, place: Reference | Location, access: A) -> CarryingSink | None:
+        """A sink that gives each manifest its signatures, at `place`; None for a place that holds none."""
+        if isinstance(place, Location) and place.transport != "dir":
+            return None
+        return CarryingSink(sink, lambda: self._keeper(place, access), self._shelf)
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the manifest with this digest has signatures."""
+        return any(True for _ in found_at(self._shelf, digest))
+
+
+class CarryingSink:
+    """A sink that gives each manifest the signatures that it has at `shelf`, before it is published."""
+
+    def __init__(self, sink: ImageSink, keeper: Callable[[], Keeper], shelf: Shelf) -> None:
+        self._sink = sink
+        self._open = keeper
+        self._keeper: Keeper | None = None
+        self._shelf = shelf
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """Whether the content is there already."""
+        return self._sink.has_blob(descriptor)
+
+    def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
+        """Put the content there."""
+        self._sink.put_blob(descriptor, source, progress)
+
+    def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
+        """Put a manifest there that has its signatures."""
+        digest = Digest.of(data)
+        for signature in found_at(self._shelf, digest):
+            self._keeper = self._keeper or self._open()
+            self._keeper.put(digest, signature)
+        self._sink.put_manifest(descriptor, data, top=top)
+        if top and self._keeper is not None:
+            self._keeper.published(digest)
+
+
+def found_at(shelf: Shelf, digest: Digest) -> Iterator[Simple | Sigstore]:
+    """All signatures of a manifest that can be read, each once. They are not verified."""
+    seen: list[Simple | Sigstore] = []
+    for signature in (*shelf.simple(digest), *shelf.sigstore(digest)):
+        if isinstance(signature, Simple | Sigstore) and signature not in seen:
+            seen.append(signature)
+            yield signature
 
 
 def sign(keeper: Keeper, signers: Sequence[Signer], claim: Claim) -> None:
@@ -122,7 +186,7 @@ class RegistryKeeper:
     def __init__(
         self,
         reference: Reference,
-        storage: Lookaside | None,
+        storage: Callable[[], Lookaside],
         source: Callable[[Reference], ImageSource],
         sink: Callable[[Reference], ImageSink],
     ) -> None:
@@ -138,14 +202,24 @@ class RegistryKeeper:
         else:
             self._keep_attachment(claim, signer)
 
-    def published(self) -> None:
+    def put(self, digest: Digest, signature: Simple | Sigstore) -> None:
+        """The signature is there, beside those that are there already."""
+        if isinstance(signature, Sigstore):
+            tagged = self._reference._replace(tag=attachments.tag_of(digest), digest=None)
+            attachments.add(self._source(tagged), self._sink(tagged), signature)
+            return
+        storage = self._storage()
+        if signature not in lookaside.signatures(storage, self._reference, digest, _no_url):
+            lookaside.add(storage, self._reference, digest, dump(signature))
+
+    def published(self, top: Digest) -> None:
         """The signatures were there before."""
 
     def _keep_file(self, claim: Claim, signer: Signer) -> None:
-        assert self._storage is not None, "GPG's signatures have a storage"
-        there = lookaside.signatures(self._storage, self._reference, claim.digest, _no_url)
+        storage = self._storage()
+        there = lookaside.signatures(storage, self._reference, claim.digest, _no_url)
         if not any(signer.claim_of(one) == claim for one in there):
-            lookaside.add(self._storage, self._reference, claim.digest, dump(signer.sign(claim)))
+            lookaside.add(storage, self._reference, claim.digest, dump(signer.sign(claim)))
 
     def _keep_attachment(self, claim: Claim, signer: Signer) -> None:
         tagged = self._reference._replace(tag=attachments.tag_of(claim.digest), digest=None)
@@ -162,22 +236,24 @@ class DirectoryKeeper:
     def __init__(self, path: str, *, is_there: bool = False) -> None:
         self._path = Path(path)
         self._made: list[tuple[Digest, bytes]] = []
-        self._top: Digest | None = None  # what was signed last
         self._is_there = is_there
 
     def keep(self, claim: Claim, signer: Signer) -> None:
         """Make the signature."""
         from builda.trust.shelves import DirectoryShelf
 
-        self._top = claim.digest
         there = DirectoryShelf(str(self._path)).simple(claim.digest) if self._is_there else iter(())
         if not any(signer.claim_of(one) == claim for one in there):
             self._made.append((claim.digest, dump(signer.sign(claim))))
 
-    def published(self) -> None:
+    def put(self, digest: Digest, signature: Simple | Sigstore) -> None:
+        """Keep the signature for later."""
+        self._made.append((digest, dump(signature)))
+
+    def published(self, top: Digest) -> None:
         """The files of the signatures are there, that of the top manifest under the short name."""
         for digest, blob in self._made:
-            prefix = "signature-" if digest == self._top else f"{digest.encoded}.signature-"
+            prefix = "signature-" if digest == top else f"{digest.encoded}.signature-"
             if not any(lookaside.put(str(self._path / f"{prefix}{number}"), blob) for number in range(1, COUNT + 1)):
                 raise AlreadyExists(f"image has {COUNT} signatures already: {self._path}")
 

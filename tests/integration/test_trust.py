@@ -448,7 +448,7 @@ def sigstore(trust: Trust, public: Path, **more: object) -> dict[str, object]:
     return {"type": "sigstoreSigned", "keyPath": str(public), **more}
 
 
-@pytest.mark.parametrize("kind", ["COSIGN", "SIGSTORE", "plain"])
+@pytest.mark.parametrize("kind", ["COSIGN", "plain"])
 def test_openssl_verifies_what_builda_signed(trust: Trust, image: str, base: str, tmp_path: Path, kind: str) -> None:
     """Debian's skopeo is built without sigstore."""
     private, public = openssl_key(tmp_path)
@@ -632,3 +632,73 @@ def test_nothing_to_verify_is_no_success(trust: Trust, image: str) -> None:
     assert "--key" in said
     trust.wants({"type": "reject"})
     assert "rejected by" in trust.builda.fails("image", "verify", *PLAIN, image)
+
+
+# Signatures that come along
+
+
+def test_copying_takes_signatures_along(trust: Trust, image: str, server: support.Registry, tmp_path: Path) -> None:
+    private, public = openssl_key(tmp_path)
+    name = image.rpartition(":")[0]
+    content = cosign_payload(digest_of(image), name)
+    attach(image, [(content, openssl_signature(private, content))], tmp_path)
+    trust.storage(lookaside=f"file://{trust.lookaside}", **{"use-sigstore-attachments": True})
+    for number, key in enumerate(("good", "other"), 1):
+        trust.put(image, trust.keys.sign(payload(digest_of(image), image), key), number)
+    mirror, place = image.replace("/app:1", "/mirror:1"), tmp_path / "dir"
+    for _ in range(2):
+        trust.builda("image", "copy", "-q", *BOTH, f"docker://{image}", f"docker://{mirror}")
+        trust.builda("image", "copy", "-q", *BOTH, f"docker://{image}", f"dir:{place}")
+    assert sorted(path.name for path in place.glob("signature-*")) == ["signature-1", "signature-2", "signature-3"]
+    assert len(attached(mirror, tmp_path)) == 1
+    assert len(list(trust.lookaside.rglob("mirror@*/signature-*"))) == 2
+    exact = {"type": "exactRepository", "dockerRepository": name}
+    rules = (trust.signed_by(signedIdentity=exact), sigstore(trust, public, signedIdentity=exact))
+    trust.wants(*rules)
+    assert pulled(trust, mirror)
+    trust.wants(rules[0])
+    trust.skopeo("copy", "--src-tls-verify=false", f"docker://{mirror}", f"dir:{tmp_path}/checked")
+    trust.accept_all()
+    back = image.replace("/app:1", "/back:1")
+    trust.builda("image", "copy", "-q", *BOTH, f"dir:{place}", f"docker://{back}")
+    trust.wants(*rules)
+    assert pulled(trust, back)
+    without = image.replace("/app:1", "/without:1")
+    trust.builda("image", "copy", "-q", *BOTH, "--remove-signatures", f"docker://{mirror}", f"docker://{without}")
+    assert "image has no signature" in refused(trust, without)
+
+
+def test_signatures_that_cannot_come_along_are_told(trust: Trust, image: str, tmp_path: Path) -> None:
+    copy = ("image", "copy", *BOTH, f"docker://{image}")
+    quiet = trust.builda.run(*copy, f"oci:{tmp_path}/plain")
+    assert "signatures" not in quiet.stderr
+    trust.put(image, trust.keys.sign(payload(digest_of(image), image), "good"))
+    for arguments, words in (
+        ((f"oci:{tmp_path}/x:a",), "signatures are not copied: oci: holds none"),
+        (("containers-storage:x",), "signatures are not copied: the store holds none"),
+        (("--format", "v2s2", f"dir:{tmp_path}/y"), "which was changed"),
+    ):
+        assert words in trust.builda.run(*copy, *arguments).stderr
+        assert "signatures" not in trust.builda.run(*copy, "--remove-signatures", *arguments).stderr
+    trust.storage(lookaside="https://signatures.example")
+    (trust.containers / "registries.d/here.yaml").write_text(
+        json.dumps({"docker": {image: {"lookaside": f"file://{trust.lookaside}"}}})
+    )
+    said = trust.builda.fails(*copy, f"docker://{image.replace('/app:1', '/there:1')}")
+    assert "signatures cannot be written to https://signatures.example" in said
+
+
+def test_a_mirror_has_signatures_of_its_own(trust: Trust, image: str, base: str) -> None:
+    """Those of the mirror's storage count for the image by its own name."""
+    conf = trust.home / "registries.conf"
+    conf.write_text(
+        f'[[registry]]\nprefix = "r.example/app"\nlocation = "{image.rpartition(":")[0]}"\ninsecure = true\n'
+    )
+    trust.wants(trust.signed_by(), scope="r.example/app")
+    trust.builda.environ["CONTAINERS_REGISTRIES_CONF"] = str(conf)
+    pull = ("pull", "-q", "--policy=always", "--retry=0", "r.example/app:1")
+    assert "image has no signature" in trust.builda.fails(*pull)
+    trust.put(image, trust.keys.sign(payload(digest_of(image), image), "good"))
+    assert "it is for another name" in trust.builda.fails(*pull)
+    trust.put(image, trust.keys.sign(payload(digest_of(image), "r.example/app:1"), "good"), 2)
+    assert trust.builda(*pull)

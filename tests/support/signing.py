@@ -96,7 +96,7 @@ def openssl_signature(private: Path, content: bytes) -> str:
     return base64.b64encode(openssl("dgst", "-sha256", "-sign", str(private), data=content)).decode()
 
 
-def encrypted_key(private: Path, passphrase: bytes, *, kind: str = "COSIGN", cost: int = 1 << 15) -> bytes:
+def encrypted_key(private: Path, passphrase: bytes, *, kind: str = "COSIGN", cost: int = 1 << 10) -> bytes:
     """The private key in cosign's envelope."""
     from hashlib import scrypt
 
@@ -104,7 +104,7 @@ def encrypted_key(private: Path, passphrase: bytes, *, kind: str = "COSIGN", cos
 
     der = openssl("pkcs8", "-topk8", "-nocrypt", "-in", str(private), "-outform", "DER")
     salt, nonce = os.urandom(32), os.urandom(24)
-    key = scrypt(passphrase, salt=salt, n=min(cost, 1 << 15), r=8, p=1, maxmem=256 << 20, dklen=32)
+    key = scrypt(passphrase, salt=salt, n=cost, r=8, p=1, maxmem=256 << 20, dklen=32)
     texts = [base64.b64encode(item).decode() for item in (salt, nonce, SecretBox(key).encrypt(der, nonce).ciphertext)]
     envelope = {
         "kdf": {"name": "scrypt", "params": {"N": cost, "r": 8, "p": 1}, "salt": texts[0]},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from builda.builder.image.listmembers import Outside, Places, opened
 from builda.builder.image.push import sink_at
 from builda.errors import InvalidReference, InvalidValue, NotFound, Unsupported
+from builda.events import Warned
 from builda.oci import mediatype
 from builda.oci.manifest import Index, parse
 from builda.oci.reference import Reference, in_store
@@ -23,7 +24,9 @@ from builda.values import dataclass, field
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import ImageFormat, PushOptions, RegistryAccess
+    from builda.builder.remote import Carrier
     from builda.oci.descriptor import Descriptor, Platform
+    from builda.oci.digest import Digest
     from builda.oci.mediatype import Compression
     from builda.store.store import Image
     from builda.transfer.copy import ImageSink, ImageSource, Select
@@ -40,6 +43,7 @@ class CopyOptions:
     compression_level: int | None = None
     force_compression: bool = False
     preserve_digests: bool = False
+    signatures: bool = True  # those of the source come along
     additional: tuple[str, ...] = ()  # further names at the destination
     destination: RegistryAccess = field(default_factory=lambda: _access())
 
@@ -53,11 +57,54 @@ def copy(ctx: Context, text: str, destination: str, source_access: RegistryAcces
     source = source_of(ctx, found, options.destination, location)
     if options.select == "one":
         source = Chosen(source, options.platform)
+    signed = _digests(source, options)
     image_format = _format(location, source, options)
     if image_format is not None:
         source = Retyped(source, image_format)
+    carrier = _carrier(ctx, found, source_access, signed) if options.signatures else None
     sink = sink_at(ctx, location, options.destination, _relatives(found), options.additional)
-    return _copied(ctx, source, sink, location, options)
+    written = _copied(ctx, source, sink, location, options, carrier)
+    if carrier is not None:
+        _tell_lost(ctx, signed[0], written, location)
+    return written
+
+
+def _digests(source: ImageSource, options: CopyOptions) -> tuple[Digest, ...]:
+    """The manifests that are copied, as far as the first one says."""
+    descriptor, data = source.manifest()
+    document = parse(data, descriptor.media_type)
+    inner = document.manifests if options.select == "all" and isinstance(document, Index) else ()
+    return (descriptor.digest, *(entry.digest for entry in inner))
+
+
+def _carrier(
+    ctx: Context, found: Image | Outside, access: RegistryAccess, digests: tuple[Digest, ...]
+) -> Carrier | None:
+    """What takes the signatures of an image along; None if it has none, as images of the store."""
+    if not isinstance(found, Outside):
+        return None
+    try:
+        carrier = ctx.remote.carrier(found.place, access)
+        return carrier if any(map(carrier.has, digests)) else None
+    except Unsupported as error:  # a file of YAML, and no package that reads it
+        ctx.emit(Warned(message=f"signatures are not copied: {error}", hint=error.hint))
+        return None
+
+
+def _carried(carrier: Carrier, sink: ImageSink, location: Location, options: CopyOptions) -> ImageSink | None:
+    place = Reference.parse(location.where) if location.in_registry else location
+    return carrier.over(sink, place, options.destination)
+
+
+def _tell_lost(ctx: Context, signed: Digest, written: Descriptor, location: Location) -> None:
+    """Warn that signatures stayed behind."""
+    if written.digest != signed:
+        why = f"they are for {signed}, which was changed"
+    elif location.in_store or not (location.in_registry or location.transport == "dir"):
+        why = f"{'the store' if location.in_store else f'{location.transport}:'} holds none"
+    else:
+        return
+    ctx.emit(Warned(message=f"signatures are not copied: {why}", hint="--remove-signatures asks for that"))
 
 
 def located(text: str) -> Location:
@@ -117,15 +164,27 @@ def _format(location: Location, source: ImageSource, options: CopyOptions) -> Im
     return None if wanted is None or (wanted == "docker") == is_docker else wanted
 
 
-def _copied(ctx: Context, source: ImageSource, sink: ImageSink, location: Location, options: CopyOptions) -> Descriptor:
+def _copied(
+    ctx: Context,
+    source: ImageSource,
+    sink: ImageSink,
+    location: Location,
+    options: CopyOptions,
+    carrier: Carrier | None,
+) -> Descriptor:
     if options.compression is not None:
         level, force = options.compression_level, options.force_compression
         source = Recompressed(source, sink, options.compression, level, force=force)
+    if carrier is not None:
+        sink = _carried(carrier, sink, location, options) or sink
     written = copy_image(source, sink, select=options.select, action="push", emit=ctx.emit)
     if location.in_registry:
         first = Reference.parse(location.where)
         for name in options.additional:
-            other = sink_at(ctx, Location.at_registry(name), options.destination, (first,))
+            place = Location.at_registry(name)
+            other = sink_at(ctx, place, options.destination, (first,))
+            if carrier is not None:
+                other = _carried(carrier, other, place, options) or other
             copy_image(source, other, select=options.select, action="push", emit=ctx.emit)
     return written
 

@@ -56,7 +56,8 @@ HIDDEN: Params = (
     refused("--blob-cache", reason="the store keeps every blob it has seen"),
     text("--signature-policy", metavar="FILE", hidden=True, help="Use this policy.json."),
 )
-SIGNATURES: Params = (switch("--remove-signatures", hidden=True, help="Accepted: builda copies no signatures."),)
+SIGNATURES: Params = (switch("--remove-signatures", hidden=True, help="As is always done: the store has none."),)
+COPIED_SIGNATURES: Params = (switch("--remove-signatures", help="Do not copy the signatures of the source."),)
 _OF_PLATFORM: Params = (
     text("--os", help="Take the image for this operating system."),
     text("--arch", "--override-arch", help="Take the image for this architecture."),

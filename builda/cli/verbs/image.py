@@ -74,7 +74,7 @@ def _sides() -> Params:
     _sides(),
     number("--retry-times", "--retry", "retry", help="Try again this often after a network failure.  [default: 3]"),
     duration("--retry-delay", help="Wait this long between tries (default: longer each time)."),
-    shared_options.SIGNATURES,
+    shared_options.COPIED_SIGNATURES,
     shared_options.SIGNING,
     shared_options.ENCRYPTION,
     shared_options.DECRYPTION,
@@ -106,6 +106,7 @@ def copy(session: Session, *, source: str, destination: str, **values: Any) -> N
         compression_level=level,
         force_compression=values.pop("dest_force_compress_format"),
         preserve_digests=values.pop("preserve_digests"),
+        signatures=not values.pop("remove_signatures"),
         additional=values.pop("additional_tag"),
         destination=_side(session, values, "dest"),
     )
@@ -664,7 +665,7 @@ def df(session: Session, *, json: bool) -> None:
     switch("--quiet", "-q", help="Show no progress."),
     _JSON,
     shared_options.PLATFORM,
-    shared_options.SIGNATURES,
+    shared_options.COPIED_SIGNATURES,
     shared_options.SIGNING,
     shared_options.HIDDEN,
     name="image-sync",
@@ -692,6 +693,7 @@ def sync(session: Session, *, source: str, destination: str, json: bool, **value
         select="all" if values.pop("every") else "one",
         format=None if said is None else parse_format(said),
         preserve_digests=values.pop("preserve_digests"),
+        signatures=not values.pop("remove_signatures"),
         destination=_side(session, values, "dest"),
     )
     jobs = tuple(

@@ -13,7 +13,7 @@ import pytest
 
 from builda.builder.builder import Builder
 from builda.builder.options import CommitOptions, RegistryAccess
-from builda.builder.remote import Download, SignOptions, Verified, VerifyOptions
+from builda.builder.remote import Carrier, Download, SignOptions, Verified, VerifyOptions
 from builda.errors import RegistryError, Unsupported
 from builda.events import CommandOutput, Emit, Event
 from builda.isolation import isolation_for, kinds
@@ -67,6 +67,9 @@ class FakeRemote:
         return LayoutSink(str(self.directory), self.images[str(reference)])
 
     def signing(self, place: Reference | Location, access: RegistryAccess) -> Callable[[ImageSink], ImageSink]:
+        raise Unsupported("these registries have no signatures")
+
+    def carrier(self, source: Reference | Location, access: RegistryAccess) -> Carrier:
         raise Unsupported("these registries have no signatures")
 
     def sign(self, place: Reference | Location, access: RegistryAccess, how: SignOptions) -> tuple[Descriptor, ...]:
