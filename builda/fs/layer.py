@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from builda.errors import CorruptContent
 from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
-from builda.fs.tar import NO_LIMITS, Limits
 from builda.fs.trees.apply import Applied, Whiteouts, apply, drop_idle_whiteouts, inherit_directories
 from builda.fs.trees.diff import (
     AS_IS,
@@ -32,11 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AS_IS",
-    "NO_LIMITS",
     "Applied",
     "Clamp",
     "Fingerprint",
-    "Limits",
     "Look",
     "Marks",
     "Whiteouts",
@@ -86,7 +83,6 @@ def unpack_blob(
     diff_id: Digest | None,
     whiteouts: Whiteouts,
     userxattr: bool = False,
-    limits: Limits = NO_LIMITS,
 ) -> Applied:
     """Unpack a stored layer into the directory `root`; CorruptContent unless its tar is `diff_id`.
 
@@ -98,7 +94,7 @@ def unpack_blob(
     ahead = Ahead(decompressing(source, compression))
     hashing = Hashing(ahead)
     try:
-        applied = apply(hashing, root, whiteouts=whiteouts, userxattr=userxattr, limits=limits)
+        applied = apply(hashing, root, whiteouts=whiteouts, userxattr=userxattr)
         found = hashing.digest()
     finally:
         hashing.stop()

@@ -25,22 +25,22 @@ _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # the kernel's own limit
 
 
-def open_in_root(root: int, path: Path, flags: int, mode: int = 0) -> int:
+def open_in_root(root: int, path: Path, flags: int) -> int:
     """A descriptor of `path` inside `root`; the last component is followed unless `flags` hold O_NOFOLLOW."""
     name = os.fsencode(path)
     if not name.strip(b"/"):
         name = b"."
     try:
-        return syscalls.openat2(root, name, flags, mode)
+        return syscalls.openat2(root, name, flags)
     except OSError as error:
         # ENOSYS: some pods filter the call. EAGAIN that stays: `..` at the root behind an absolute link, in an overlay
         # that is attached nowhere (seen with Linux 6.18).
         if error.errno not in (errno.ENOSYS, errno.EAGAIN):
             raise
-    return walk_in_root(root, name, flags, mode)
+    return walk_in_root(root, name, flags)
 
 
-def walk_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
+def walk_in_root(root: int, path: bytes, flags: int) -> int:
     """`open_in_root` where openat2(2) is missing: one component after the other, links read and resolved here."""
     opened = [os.dup(root)]  # the directories from the root down to where we are
     pending = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
@@ -57,11 +57,11 @@ def walk_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
             last = not pending
             if (target := link_at(opened[-1], part)) is None:
                 if last:
-                    return os.open(part, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=opened[-1])
+                    return os.open(part, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=opened[-1])
                 opened.append(os.open(part, _STEP, dir_fd=opened[-1]))
                 continue
             if last and flags & os.O_NOFOLLOW:
-                return os.open(part, flags | os.O_CLOEXEC, mode, dir_fd=opened[-1])
+                return os.open(part, flags | os.O_CLOEXEC, dir_fd=opened[-1])
             if last and target.endswith((b"/", b"/.")):
                 flags |= os.O_DIRECTORY
             links += 1

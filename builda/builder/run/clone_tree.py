@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from builda.errors import Unsupported
-from builda.fs import owners, xattrs
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def duplicate(source: str, parent: int, name: str) -> bool:
@@ -29,34 +26,31 @@ def duplicate(source: str, parent: int, name: str) -> bool:
     finally:
         os.close(found)
     try:
-        make = _duplicate_directory if stat.S_ISDIR(mode) else _duplicate_file
-        make(fd, parent, name)
+        _duplicate(fd, parent, name)
         return stat.S_ISDIR(mode)
     finally:
         os.close(fd)
 
 
-def _duplicate_directory(source: int, parent: int, name: str) -> None:
+def _duplicate(source: int, parent: int, name: str) -> None:
+    from builda.fs import xattrs
     from builda.fs.sources import Source
     from builda.fs.trees.copytree import copy_tree
-    from builda.fs.trees.directory import TreeTarget
+    from builda.fs.trees.directory import TreeTarget, look_like
+    from builda.fs.trees.target import Looks
     from builda.fs.trees.walk import CopyRequest
 
-    os.mkdir(name, 0o700, dir_fd=parent)
-    here = os.open(name, _DIRECTORY, dir_fd=parent)
+    info, here = os.fstat(source), TreeTarget(parent)
+    if not stat.S_ISDIR(info.st_mode):
+        looks = Looks(*here.original(info, xattrs.recorded(source)))
+        here.copy(parent, os.fsencode(name), source, info, looks, None)
+        return
+    directory = here.make(parent, os.fsencode(name))
     try:
-        copy_tree(CopyRequest((Source(source, "."),), "/"), TreeTarget(here))
-        look_like(here, source)
+        copy_tree(CopyRequest((Source(source, "."),), "/"), TreeTarget(directory))
+        look_like(directory, source)
     finally:
-        os.close(here)
-
-
-def _duplicate_file(source: int, parent: int, name: str) -> None:
-    with created(parent, name) as fd, open(source, "rb", closefd=False) as file, open(fd, "wb", closefd=False) as copy:
-        while data := file.read(1 << 20):
-            copy.write(data)
-        copy.flush()
-        look_like(fd, source)
+        os.close(directory)
 
 
 @contextmanager
@@ -67,12 +61,3 @@ def created(parent: int, name: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def look_like(fd: int, model: int) -> None:
-    """Give a file or directory the owner, mode, attributes and time of another; Unsupported if it cannot have them."""
-    info = os.fstat(model)
-    owners.fchown(fd, info.st_uid, info.st_gid)
-    os.fchmod(fd, stat.S_IMODE(info.st_mode))
-    xattrs.write(fd, xattrs.recorded(model))
-    os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))

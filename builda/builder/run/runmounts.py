@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from builda.builder.materialize import with_tree
 from builda.builder.mounting import viewed
-from builda.builder.run.clone_tree import duplicate, look_like
+from builda.builder.run.clone_tree import duplicate
 from builda.builder.run.subtree import is_directory, part_of, shown, subtree, writable
 from builda.builder.working_tree import rootfs
 from builda.errors import InvalidValue, NotFound, Unsupported
@@ -404,6 +404,8 @@ class _Work:
 
 def _start_upper(stacked: Mount, source: str) -> None:
     """Give the upper directory of an overlay the owner, mode and times of the one below, whose place it takes."""
+    from builda.fs.trees.directory import look_like
+
     (upper,) = (word.partition("=")[2] for word in stacked.options if word.startswith("upperdir="))
     with ExitStack() as stack:
         fds = []

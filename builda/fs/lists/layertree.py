@@ -100,9 +100,9 @@ def look(row: Row) -> tuple[int, int, int]:
     return row.mode, row.uid, row.gid
 
 
-def directory_row(mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int = 0) -> Row:
+def directory_row(mode: int = 0o755, mtime: int = 0) -> Row:
     """The row of a directory that no layer lists."""
-    return Row(b"", DIRECTORY, mode, uid, gid, mtime)
+    return Row(b"", DIRECTORY, mode, 0, 0, mtime)
 
 
 _DELETED: Final = Node(Row(b"", b"", 0, 0, 0, 0))

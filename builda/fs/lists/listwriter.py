@@ -110,7 +110,7 @@ class ListTarget:
 
     def make(self, parent: Node, name: bytes, mode: int = 0o700) -> Node:
         _must_be_free(parent, name)
-        made = Node(directory_row(mode, mtime=self.now), parent, changed=True)
+        made = Node(directory_row(mode, self.now), parent, changed=True)
         made.opaque = name in parent.covered
         self._put(parent, name, made)
         return made

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from builda.errors import CorruptContent
 from builda.fs import content
 from builda.fs.tar import FLUSH, TarEntry, TarWriter, clean
+from builda.fs.trees.diff import add_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,14 +130,8 @@ def _from_spool(tar: TarWriter, fd: int, row: Row) -> bool:
 
 
 def _from_file(tar: TarWriter, fd: int, row: Row) -> bool:
-    info, at = os.fstat(fd), 0
-    for start, length in content.data_ranges(fd, info):
-        tar.zeros(start - at)
-        if tar.read_from(fd, length) != length:
-            return False
-        at = start + length
-    tar.zeros(row.size - at)
-    return info.st_size == row.size
+    info = os.fstat(fd)
+    return info.st_size == row.size and add_file(tar, fd, info)
 
 
 def keeper(spool: Spool, wanted: frozenset[bytes]) -> Callable[[Member], tuple[str, int] | None]:

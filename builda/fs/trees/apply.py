@@ -11,16 +11,14 @@ import stat
 from contextlib import suppress
 
 from builda.errors import CorruptContent
-from builda.fs import owners, paths, xattrs
+from builda.fs import paths, xattrs
 from builda.fs.tar import (
     CHARACTER,
-    NO_LIMITS,
     Content,
-    Limits,
     TarEntry,
     shown,
 )
-from builda.fs.trees.directory import TreeTarget, is_whiteout, lstat
+from builda.fs.trees.directory import TreeTarget, is_whiteout, look_like, lstat
 from builda.fs.trees.unpack import Unpacker
 from builda.fs.whiteouts import OPAQUE, WHITEOUT, hidden_by
 from builda.values import NamedTuple
@@ -55,9 +53,7 @@ class Applied(NamedTuple):
     hidden: tuple[str, ...] = ()
 
 
-def apply(
-    source: Readable, root: int, *, whiteouts: Whiteouts, userxattr: bool = False, limits: Limits = NO_LIMITS
-) -> Applied:
+def apply(source: Readable, root: int, *, whiteouts: Whiteouts, userxattr: bool = False) -> Applied:
     """Unpack an uncompressed layer into the directory `root`, reading `source` to its end.
 
     `overlay`: `root` is this layer's own directory, and deletions become overlay's; with `files` they stay the files
@@ -72,7 +68,7 @@ def apply(
         unpacker = _Files(target)
     else:
         unpacker = _Overlay(target, "user.overlay.opaque" if userxattr else "trusted.overlay.opaque")
-    count, total = unpacker.run(source, limits)
+    count, total = unpacker.run(source)
     implied = tuple(os.fsdecode(path) for path in sorted(unpacker.implied))
     hidden = tuple(os.fsdecode(path) for path in sorted(unpacker.hidden))
     return Applied(count, total, implied, tuple(sorted(target.skipped)), unpacker.hides_all, hidden)
@@ -191,13 +187,7 @@ def _look_like(root: int, model: int, path: bytes) -> None:
     if fd is None:
         return  # replaced later in the layer
     try:
-        info = os.fstat(model)
-        owners.give(fd, info.st_uid, info.st_gid)
-        os.fchmod(fd, info.st_mode & 0o7777)
-        values = xattrs.recorded(model)  # an owner that is kept aside among them
-        values.pop(owners.NAMED, None)
-        xattrs.write(fd, values)
-        os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
+        look_like(fd, model)
     finally:
         os.close(fd)
 
@@ -276,6 +266,11 @@ class _Layer(_Applying):
                 break
         return found
 
+    def special(self, parent: int, name: bytes, entry: TarEntry) -> None:
+        if entry.type == CHARACTER and entry.major == entry.minor == 0:
+            raise CorruptContent(f"character device 0:0, which is overlay's whiteout: {shown(entry.name)}")
+        super().special(parent, name, entry)
+
 
 class _Overlay(_Layer):
     """A layer for the kernel's overlay."""
@@ -300,11 +295,6 @@ class _Overlay(_Layer):
         if hidden:
             self.make_opaque(fd)
         return fd
-
-    def special(self, parent: int, name: bytes, entry: TarEntry) -> None:
-        if entry.type == CHARACTER and entry.major == entry.minor == 0:
-            raise CorruptContent(f"character device 0:0, which is overlay's whiteout: {shown(entry.name)}")
-        super().special(parent, name, entry)
 
 
 class _Files(_Layer):
@@ -340,11 +330,6 @@ class _Files(_Layer):
         """The layer holds `name` after all, in place of what it deletes."""
         os.unlink(WHITEOUT + name, dir_fd=parent)
         self.made_opaque(parent, name)
-
-    def special(self, parent: int, name: bytes, entry: TarEntry) -> None:
-        if entry.type == CHARACTER and entry.major == entry.minor == 0:
-            raise CorruptContent(f"character device 0:0, which is overlay's whiteout: {shown(entry.name)}")
-        super().special(parent, name, entry)
 
 
 def _make_mark(parent: int, name: bytes) -> None:

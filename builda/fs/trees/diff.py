@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from builda.errors import InUse, Unsupported
 from builda.fs import owners, paths, standin, xattrs
@@ -80,26 +80,24 @@ def diff(
     sink: Writable,
     *,
     clamp: Clamp = AS_IS,
-    drop: Collection[str] = (),
     marks: Marks = "overlay",
     below: Look | None = None,
 ) -> tuple[str, ...]:
     """Write the changes that an overlay's upper directory holds; paths of sockets, which no layer can hold.
 
     `below` is the root directory under it: if that looks otherwise, the layer says how the root looks now.
-    `drop` names paths to leave out with all below them, absolute inside the root; the directories that hold them are
-    recorded as they are. Unsupported for a file that is called like a whiteout.
+    Unsupported for a file that is called like a whiteout.
     """
     kind = _Walk if marks == "overlay" else _FileMarks
-    return kind(TarWriter(sink), clamp, drop, overlay=True, below=below).run(upper)
+    return kind(TarWriter(sink), clamp, overlay=True, below=below).run(upper)
 
 
-def write_tree(root: int, sink: Writable, *, clamp: Clamp = AS_IS, drop: Collection[str] = ()) -> tuple[str, ...]:
+def write_tree(root: int, sink: Writable, *, clamp: Clamp = AS_IS) -> tuple[str, ...]:
     """Write a whole tree as one layer; paths of sockets, which no layer can hold.
 
     The root itself is an entry only when it does not look as roots do (0755, 0:0, no attributes).
     """
-    return _Walk(TarWriter(sink), clamp, drop, overlay=False).run(root)
+    return _Walk(TarWriter(sink), clamp, overlay=False).run(root)
 
 
 def with_times(layer: Readable, sink: Writable, clamp: Clamp) -> None:
@@ -111,6 +109,18 @@ def with_times(layer: Readable, sink: Writable, clamp: Clamp) -> None:
             tar.data(data)
         tar.pad(entry.size)
     tar.close()
+
+
+def add_file(tar: TarWriter, fd: int, info: os.stat_result) -> bool:
+    """Write a file's content, holes as zeros; False if it became shorter than `info` says."""
+    at = 0
+    for start, length in data_ranges(fd, info):
+        tar.zeros(start - at)
+        if tar.read_from(fd, length) != length:
+            return False
+        at = start + length
+    tar.zeros(info.st_size - at)
+    return True
 
 
 class Fingerprint(NamedTuple):
@@ -140,7 +150,6 @@ def diff_trees(
     sink: Writable,
     *,
     clamp: Clamp = AS_IS,
-    drop: Collection[str] = (),
     after: dict[bytes, Fingerprint] | None = None,
 ) -> tuple[str, ...]:
     """Write what changed in a flat tree since `before` was recorded, deletions as whiteouts; paths of sockets.
@@ -148,19 +157,16 @@ def diff_trees(
     Directories above a change are recorded too, as overlay would have copied them up. `after` gets what
     `fingerprints` would find now.
     """
-    return _Changes(TarWriter(sink), clamp, drop, before, {} if after is None else after).run(root)
+    return _Changes(TarWriter(sink), clamp, before, {} if after is None else after).run(root)
 
 
 class _Walk:
     """One pass over a tree into a tar."""
 
-    def __init__(
-        self, tar: TarWriter, clamp: Clamp, drop: Collection[str], *, overlay: bool, below: Look | None = None
-    ) -> None:
+    def __init__(self, tar: TarWriter, clamp: Clamp, *, overlay: bool, below: Look | None = None) -> None:
         self.tar = tar
         self.root_below = below
         self.clamp = clamp
-        self.drop = frozenset(os.fsencode(path).strip(b"/") for path in drop)
         self.overlay = overlay
         self.aside = owners.keeps_aside()
         self.links: dict[tuple[int, int], bytes] = {}
@@ -219,11 +225,7 @@ class _Walk:
         """What the directory holds and the layer records, under the names that it has in the archive."""
         with os.scandir(fd) as found:
             entries = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
-        return [
-            (self.archive_name(name, info, prefix), name, info)
-            for name, info in entries
-            if not self.drop or prefix + name not in self.drop
-        ]
+        return [(self.archive_name(name, info, prefix), name, info) for name, info in entries]
 
     def is_opaque(self, fd: int) -> bool:
         """Whether the directory hides what is below it."""
@@ -274,7 +276,8 @@ class _Walk:
             if standin.XATTR in values and self.stands_in(path, info, values):
                 return
             self.tar.add(self.header(path, REGULAR, info, size=size, xattrs=values))
-            self.content(fd, path, info)
+            if not add_file(self.tar, fd, info):
+                raise InUse(f"file became shorter while it was read: /{os.fsdecode(path)}")
             self.tar.pad(size)
         finally:
             os.close(fd)
@@ -288,15 +291,6 @@ class _Walk:
         rest = values if self.aside else standin.without(values)
         self.tar.add(self.header(path, kind, info, device=found[1], xattrs=rest))
         return True
-
-    def content(self, fd: int, path: bytes, info: os.stat_result) -> None:
-        at = 0
-        for start, length in data_ranges(fd, info):
-            self.tar.zeros(start - at)
-            if self.tar.read_from(fd, length) != length:
-                raise InUse(f"file became shorter while it was read: /{os.fsdecode(path)}")
-            at = start + length
-        self.tar.zeros(info.st_size - at)
 
     def linked(self, path: bytes, info: os.stat_result) -> bool:
         """Write a hard link when this inode has been written already."""
@@ -345,7 +339,7 @@ class _FileMarks(_Walk):
         return [
             (name, b"", info) if name.startswith(WHITEOUT) else (self.archive_name(name, info, prefix), name, info)
             for name, info in entries
-            if name != OPAQUE and name not in hidden and not (self.drop and prefix + name in self.drop)
+            if name != OPAQUE and name not in hidden
         ]
 
     def is_opaque(self, fd: int) -> bool:
@@ -409,11 +403,10 @@ class _Changes(_Walk):
         self,
         tar: TarWriter,
         clamp: Clamp,
-        drop: Collection[str],
         before: Mapping[bytes, Fingerprint],
         after: dict[bytes, Fingerprint],
     ) -> None:
-        super().__init__(tar, clamp, drop, overlay=False)
+        super().__init__(tar, clamp, overlay=False)
         self.before = before
         self.after = after
         self.children: dict[bytes, set[bytes]] = {}
@@ -436,7 +429,7 @@ class _Changes(_Walk):
         entries = super().listed(fd, prefix)
         gone = self.children.get(prefix.rstrip(b"/"), set()) - {name for _, name, _ in entries}
         here = os.fstat(fd)
-        entries += [(WHITEOUT + name, b"", here) for name in gone if prefix + name not in self.drop]
+        entries += [(WHITEOUT + name, b"", here) for name in gone]
         return entries
 
     def entry(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:

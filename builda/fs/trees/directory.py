@@ -8,13 +8,14 @@ import stat
 from contextlib import suppress
 
 from builda.fs import content, nodes, owners, paths, standin, xattrs
+from builda.fs.trees.target import Looks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from builda.fs.tar import Content
-    from builda.fs.trees.target import Inode, Looks, Original
+    from builda.fs.trees.target import Inode, Original
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _DIRECTORY = _OPEN | os.O_NOFOLLOW
@@ -157,6 +158,17 @@ class TreeTarget:
                 standin.make(parent, name, kind, (os.major(device), os.minor(device)), looks.owner, looks.mode)
         looks = looks._replace(values=self.kept(looks.values)) if looks.values else looks
         self.skipped.update(nodes.dress(parent, name, kind, looks))
+
+
+def look_like(fd: int, model: int) -> None:
+    """Give a file or directory the owner, mode, attributes and time of another; Unsupported if it cannot have them."""
+    target = TreeTarget(fd)
+    looks = Looks(*target.original(os.fstat(model), xattrs.recorded(model)))
+    try:
+        target.dress(fd, looks)
+    except OSError as error:
+        owners.explain(error, *looks.owner)
+        raise
 
 
 def is_whiteout(info: os.stat_result) -> bool:

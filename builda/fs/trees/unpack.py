@@ -16,11 +16,9 @@ from builda.fs.tar import (
     DIRECTORY,
     FIFO,
     HARD_LINK,
-    NO_LIMITS,
     REGULAR,
     SYMBOLIC_LINK,
     Content,
-    Limits,
     TarEntry,
     clean,
     iter_members,
@@ -80,11 +78,11 @@ class Unpacker(Generic["D"]):
         self.times: dict[bytes, int] = {}  # directories get theirs last: their entries change them
         self.implied: set[bytes] = set()
 
-    def run(self, source: Readable, limits: Limits = NO_LIMITS) -> tuple[int, int]:
+    def run(self, source: Readable) -> tuple[int, int]:
         """Unpack the archive to its end; the number of its entries, and of bytes of content."""
         count = total = 0
         try:
-            for entry, content in iter_members(source, limits):
+            for entry, content in iter_members(source):
                 count += 1
                 total += entry.size
                 self.member(entry, content)

@@ -59,11 +59,11 @@ def walk(root: Path) -> Iterator[str]:
             yield os.path.join(directory, name)
 
 
-def layer_of(root: Path, clamp: Clamp = Clamp(), drop: tuple[str, ...] = (), **options: Any) -> bytes:  # noqa: B008
+def layer_of(root: Path, clamp: Clamp = Clamp(), **options: Any) -> bytes:  # noqa: B008
     """The layer that the tree, taken as an overlay's upper directory, holds."""
     out = io.BytesIO()
     with opened(root) as fd:
-        diff(fd, out, clamp=clamp, drop=drop, **options)
+        diff(fd, out, clamp=clamp, **options)
     return out.getvalue()
 
 
