@@ -27,6 +27,7 @@ class ExecuteOptions:
     run: RunOptions = NO_OPTIONS
     permissions: Permissions = NO_PERMISSIONS  # what RUN instructions may ask for
     mounts: tuple[RunMount, ...] = ()  # for every Run, before its own
+    looks_around: bool = False  # after a command that fails, a shell begins where it failed, on the caller's terminal
     stdin: bool = False  # commands read the caller's standard input; else an empty one
     format: ImageFormat = "oci"
     layers: bool = True  # a layer for each step that changes files; False: one for the whole stage

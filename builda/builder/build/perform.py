@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from builda.builder.build.tip import Layer, Tip
 from builda.builder.image.layers import LayerOptions, StoredLayer
+from builda.errors import CommandFailed
+from builda.events import Warned
 from builda.oci.config import History
 from builda.plan import Context as BuildContext
 from builda.plan import Copy, MakeDirectory, Run
@@ -26,9 +28,14 @@ if TYPE_CHECKING:
     from builda.builder.build.step_inputs import StepInputs
     from builda.builder.context import Context
     from builda.builder.options import Inputs
+    from builda.builder.run.command import Surroundings
     from builda.linux.stopping import Stop
     from builda.oci.digest import Digest
     from builda.store.steps import Content
+
+
+_ANY = frozenset(range(256)) - {126, 127}
+"""Exit statuses of a shell that was there."""
 
 
 class Performer:
@@ -143,7 +150,28 @@ class Performer:
             step = replace(step, stdin=b"", options=replace(step.options, terminal=False))
         capture = self._options.capture or self._options.jobs != 1
         around = surroundings(self._ctx, capture=capture, stage=stage, stop=self._stop)
-        run(self._ctx, container, step, inputs, SUCCESS, around)
+        try:
+            run(self._ctx, container, step, inputs, SUCCESS, around)
+        except CommandFailed as error:
+            if self._options.looks_around:
+                self._look_around(container, step, inputs, error, around)
+            raise
+
+    def _look_around(
+        self, container: WorkingContainer, step: Run, inputs: Inputs, error: CommandFailed, around: Surroundings
+    ) -> None:
+        """Run a shell with all that the failed step had, until the user ends it. What it changes is lost."""
+        from builda.builder.run.run import run
+
+        hint = "the build ends with this error when the shell ends"
+        self._ctx.emit(Warned(message=f"{error}; a shell begins where it failed", hint=hint))
+        shell = (container.config.shell or ("/bin/sh",))[0]
+        options = replace(step.options, terminal=True)
+        looking = replace(step, args=(shell,), script=None, stdin=None, options=options)
+        try:
+            run(self._ctx, container, looking, inputs, _ANY, around)
+        except CommandFailed as none:
+            self._ctx.emit(Warned(message=f"the shell: {none}"))
 
     def _made(self, tip: Tip) -> WorkingContainer:
         self._fetch(tip)

@@ -128,6 +128,10 @@ _OF_DOCKER = (
     switch("--compress", hidden=True, help="Accepted and without meaning, as in Buildah."),
     switch("--disable-content-trust", hidden=True, help="Accepted and without meaning, as in Buildah."),
     many("--mount", metavar="type=TYPE,…", help="Mount this for every RUN: bind (of the host), cache or tmpfs."),
+    switch(
+        "--interactive-on-failure",
+        help="After a command that fails, open a shell with its files, variables, mounts and user; needs a terminal.",
+    ),
     switch("--stdin", help="Let commands read standard input, which is empty for them otherwise."),
     text("--logfile", metavar="FILE", help="Print to this file, mode 0600, instead of stdout and stderr."),
     switch("--logsplit", help="Of each platform, print to FILE_OS_ARCH instead, FILE being that of --logfile."),
@@ -273,6 +277,9 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
         _print_script(session, replace(request, platform=wanted[0]), inputs, values)
         return
     progress = values.pop("progress") or session.environ.get("BUILDA_PROGRESS") or "auto"
+    if values["interactive_on_failure"]:
+        _check_interactive(values)
+        progress = "plain"
     live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet, verbose=session.settings.verbose)
     _check_rest(session, values)
     log_of = values.pop("log_of")
@@ -484,6 +491,15 @@ def _check_rest(session: Session, values: dict[str, Any]) -> None:
     check_files(values["iidfile"], values["iidfile_raw"], values["metadata_file"])
 
 
+def _check_interactive(values: dict[str, Any]) -> None:
+    """InvalidValue where --interactive-on-failure could show no shell."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
+        raise InvalidValue("--interactive-on-failure needs a terminal on standard input and output")
+    for name, wrong in (("jobs", values["jobs"] != 1), ("report", values["recorded"]), ("stdin", values["stdin"])):
+        if wrong:
+            raise InvalidValue(f"--interactive-on-failure cannot be used with --{name}")
+
+
 def _check_names(names: tuple[str, ...]) -> None:
     """Refuse, before anything is built, names that its image could not have."""
     from builda.builder.image.push import local_name
@@ -555,7 +571,7 @@ def _execute_options(
         compression_level=level,
     )
     buildcache.check_layers(session, cache_from, cache_to, layers=layers)
-    recorded = values.pop("recorded")
+    recorded, looks_around = values.pop("recorded"), values.pop("interactive_on_failure")
     return ExecuteOptions(
         inputs=inputs,
         pull=PullOptions(policy=policy, platform=request.platform, access=inputs.access),
@@ -565,6 +581,7 @@ def _execute_options(
         layers=layers,
         mounts=mounts,
         stdin=values.pop("stdin"),
+        looks_around=looks_around,
         cache_from=cache_from,
         export=bool(cache_to),
         cache=not values.pop("no_cache") and ttl != 0,
@@ -574,7 +591,7 @@ def _execute_options(
         jobs=values.pop("jobs"),
         explain=values.pop("explain_cache"),
         tells_misses=recorded,
-        capture=session.quiet or live or recorded or session.settings.events is not None,
+        capture=not looks_around and (session.quiet or live or recorded or session.settings.events is not None),
         hidden=frozenset(("stdout", "stderr") if live else ("stdout",) if session.quiet else ()),
     )
 
