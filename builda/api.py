@@ -472,6 +472,7 @@ class Registries:
         options = RegistryOptions(
             authfile=_path(access.authfile),
             creds=access.creds,
+            anonymous=access.anonymous,
             cert_dir=_path(access.cert_dir),
             tls_verify=access.tls_verify,
             retry=_first(access.retry, said.retry, 3),

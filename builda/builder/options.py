@@ -69,6 +69,7 @@ class RegistryAccess:
 
     authfile: str | None = None
     creds: str | None = None  # user:password
+    anonymous: bool = False  # no credentials, whatever the files have
     cert_dir: str | None = None
     tls_verify: bool | None = None
     retry: int | None = None
@@ -181,6 +182,7 @@ class PushOptions:
     compression: Compression | None = None  # None: as stored
     compression_level: int | None = None
     force_compression: bool = False
+    added_compressions: tuple[Compression, ...] = ()  # of an index: its images again, compressed so
     alone: bool = False  # of an index: it without its images, which the registry has
     access: RegistryAccess = RegistryAccess()
 

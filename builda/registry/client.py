@@ -40,6 +40,7 @@ class RegistryOptions:
 
     authfile: Path | None = None
     creds: str | None = field(default=None, repr=False)
+    anonymous: bool = False  # no credentials, whatever the files have
     cert_dir: Path | None = None
     tls_verify: bool | None = None
     retry: int = 3
@@ -178,7 +179,9 @@ class RegistryClient:
     @cached_property
     def _keyring(self) -> Keyring:
         helpers = self.registries.credential_helpers
-        return Keyring(self._places, self._options.authfile, self._creds, helpers, self._emit)
+        return Keyring(
+            self._places, self._options.authfile, self._creds, helpers, self._emit, anonymous=self._options.anonymous
+        )
 
     def _trust(self, *, verify: bool) -> Trust:
         def trust(host: str) -> Tls:

@@ -62,13 +62,14 @@ def parse_creds(text: str) -> Credentials:
 
 
 class Keyring(NamedTuple):
-    """Everything that may know credentials: `creds` for any registry, or files and helper programs."""
+    """Everything that may know credentials: `creds` for any registry, or files and helpers, unless `anonymous`."""
 
     places: Places
     authfile: Path | None = None
     creds: Credentials | None = None
     helpers: tuple[str, ...] = ()
     emit: Emit = ignore
+    anonymous: bool = False
 
     def find(self, name: str) -> Credentials | None:
         """The credentials for `registry/namespace/repository`: those of the longest path that has any."""
@@ -85,6 +86,9 @@ class Keyring(NamedTuple):
 
     def looks(self, name: str) -> Iterator[Look]:
         """Look for credentials for `name` place by place; each is asked only when its turn comes."""
+        if self.anonymous:
+            yield Look("--no-creds", "none are wanted")
+            return
         if self.creds is not None:
             yield Look("--creds", "given for every registry", self.creds)
             return

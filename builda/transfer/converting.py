@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from builda.oci.mediatype import Compression
     from builda.transfer.copy import ImageSink, ImageSource
 
+ZSTD_NOTE = "io.github.containers.compression.zstd"
+"""The annotation by which Podman and CRI-O find the images of a list that are compressed with zstd."""
 UNKNOWN = "unknown"
 """The system of entries that are no images, such as BuildKit's attestations."""
 _PIECE = 1 << 20
@@ -130,31 +132,25 @@ class Retyped(Changed):
         return replace(found, annotations={}) if docker else found
 
 
-class Recompressed(Changed):
-    """An image or index whose layers are compressed otherwise. They go to `sink` one by one while this is made.
+class _Recompressing(Changed):
+    """A source that compresses layers otherwise. They go to `sink` one by one while this is made.
 
     A sink that only remembers a blob, as those of archives do, has it compressed again when it reads it.
     """
 
-    def __init__(
-        self, source: ImageSource, sink: ImageSink, compression: Compression, level: int | None, *, force: bool
-    ) -> None:
+    def __init__(self, source: ImageSource, sink: ImageSink, level: int | None = None, *, force: bool = False) -> None:
         super().__init__(source)
         self._sink = sink
-        self._compression = compression
         self._level = level
         self._force = force
-        self._originals: dict[Digest, Descriptor] = {}
+        self._originals: dict[Digest, tuple[Descriptor, Compression]] = {}
         self._ready: tuple[Digest, BinaryIO] | None = None
-        document = parse(self.data, self.top.media_type)
-        if isinstance(document, Manifest):
-            self.become(self._image(document))
-        else:
-            self.become(replace(document, manifests=tuple(map(self._entry, document.manifests))))
 
     @contextmanager
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
         """The blob from `offset` on."""
+        import tempfile
+
         original = self._originals.get(descriptor.digest)
         if original is None:
             with self.source.open_blob(descriptor, offset) as content:
@@ -163,10 +159,8 @@ class Recompressed(Changed):
             self._ready[1].seek(offset)
             yield self._ready[1]
         else:
-            import tempfile
-
             with tempfile.TemporaryFile(prefix="builda-") as file:
-                self._compress(original, file)
+                self._compress(*original, file)
                 file.seek(offset)
                 yield file
 
@@ -174,35 +168,29 @@ class Recompressed(Changed):
         """The file of a blob of the source; None for those that are compressed otherwise."""
         return None if descriptor.digest in self._originals else self.source.local_path(descriptor)
 
-    def _entry(self, entry: Descriptor) -> Descriptor:
-        if is_other(entry):
-            return entry
-        before = self.image_of(entry)
-        after = self._image(before)
-        return entry if after == before else self.adopt(entry, after)
+    def recompressed(self, manifest: Manifest, compression: Compression) -> Manifest:
+        """The manifest of the same image with its layers compressed so; the sink has these."""
+        return replace(manifest, layers=tuple(self._layer(layer, compression) for layer in manifest.layers))
 
-    def _image(self, manifest: Manifest) -> Manifest:
-        return replace(manifest, layers=tuple(map(self._layer, manifest.layers)))
-
-    def _layer(self, layer: Descriptor) -> Descriptor:
-        if mediatype.compression_of(layer.media_type) == self._compression and not self._force:
+    def _layer(self, layer: Descriptor, compression: Compression) -> Descriptor:
+        if mediatype.compression_of(layer.media_type) == compression and not self._force:
             return layer
-        image_format: Literal["oci", "docker"] = "docker" if "docker" in layer.media_type else "oci"
-        kind = mediatype.layer_media_type(image_format, self._compression)
         import tempfile
 
+        image_format: Literal["oci", "docker"] = "docker" if "docker" in layer.media_type else "oci"
+        kind = mediatype.layer_media_type(image_format, compression)
         with tempfile.TemporaryFile(prefix="builda-") as file:
-            digest, size = self._compress(layer, file)
+            digest, size = self._compress(layer, compression, file)
             changed = replace(layer, media_type=kind, digest=digest, size=size)
             if digest != layer.digest:
-                self._originals[digest] = layer
+                self._originals[digest] = layer, compression
                 self._ready = (digest, file)
                 if not self._sink.has_blob(changed):
                     self._sink.put_blob(changed, self, _quietly)
                 self._ready = None
         return changed
 
-    def _compress(self, layer: Descriptor, file: BinaryIO) -> tuple[Digest, int]:
+    def _compress(self, layer: Descriptor, compression: Compression, file: BinaryIO) -> tuple[Digest, int]:
         """Write the layer's tar to the file, compressed otherwise; digest and size."""
         from builda.fs.compress import decompressing
         from builda.fs.pipeline import write_layer
@@ -217,9 +205,67 @@ class Recompressed(Changed):
                 while reader.read(_PIECE):  # what the compressor left behind its end is verified too
                     pass
 
-        written = write_layer(produce, file, compression=self._compression, level=self._level)
+        written = write_layer(produce, file, compression=compression, level=self._level)
         file.flush()
         return written.digest, written.size
+
+
+class Recompressed(_Recompressing):
+    """An image or index whose layers are compressed otherwise."""
+
+    def __init__(
+        self, source: ImageSource, sink: ImageSink, compression: Compression, level: int | None, *, force: bool
+    ) -> None:
+        super().__init__(source, sink, level, force=force)
+        document = parse(self.data, self.top.media_type)
+        if isinstance(document, Manifest):
+            self.become(self.recompressed(document, compression))
+        else:
+            entries = tuple(self._entry(entry, compression) for entry in document.manifests)
+            self.become(replace(document, manifests=entries))
+
+    def _entry(self, entry: Descriptor, compression: Compression) -> Descriptor:
+        if is_other(entry):
+            return entry
+        before = self.image_of(entry)
+        after = self.recompressed(before, compression)
+        return entry if after == before else self.adopt(entry, after)
+
+
+class Supplemented(_Recompressing):
+    """An index with its images once more, compressed otherwise, for each platform that has none compressed so.
+
+    What was there stays, and stays first: who knows no zstd takes the first image for its platform. Unsupported for
+    Docker's lists, whose entries cannot say how they are compressed.
+    """
+
+    def __init__(self, source: ImageSource, sink: ImageSink, compressions: tuple[Compression, ...]) -> None:
+        super().__init__(source, sink)
+        index = parse(self.data, self.top.media_type)
+        if not isinstance(index, Index):
+            raise Unsupported(f"an image has one compression: {self.top.digest}", hint="only lists can have more")
+        if index.media_type == mediatype.DOCKER_LIST:
+            raise Unsupported("a list in Docker's format has one image for each platform", hint="use --format oci")
+        images = [(entry, self.image_of(entry)) for entry in index.manifests if not is_other(entry)]
+        there = {(entry.platform, _compression_of(manifest)) for entry, manifest in images}
+        added = []
+        for compression in compressions:
+            for entry, manifest in images:
+                if (entry.platform, compression) not in there:
+                    there.add((entry.platform, compression))
+                    added.append(self._added(entry, manifest, compression))
+        self.become(replace(index, manifests=(*index.manifests, *added)))
+
+    def _added(self, entry: Descriptor, manifest: Manifest, compression: Compression) -> Descriptor:
+        made = self.adopt(entry, self.recompressed(manifest, compression))
+        said = {ZSTD_NOTE: "true"} if compression == "zstd" else {}
+        return replace(made, annotations={**entry.annotations, **said})
+
+
+def _compression_of(manifest: Manifest) -> str | None:
+    """How all layers of an image are compressed; None if they differ."""
+    kinds = {mediatype.compression_of(layer.media_type) for layer in manifest.layers}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def is_other(entry: Descriptor) -> bool:

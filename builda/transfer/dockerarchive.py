@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builda.errors import AlreadyExists, CorruptContent, InvalidReference, NotFound, Unsupported
+from builda.fs.tar import TarWriter
 from builda.oci import mediatype
 from builda.oci.config import CONFIG_LIMIT, parse_config
 from builda.oci.descriptor import Descriptor
@@ -22,10 +23,13 @@ from builda.oci.manifest import ENTRY_LIMIT, MANIFEST_LIMIT, Manifest, parse
 from builda.oci.reference import Reference
 from builda.transfer.archive import PIECE, ArchiveSink, add_member, is_special
 from builda.transfer.members import Members
+from builda.values import NamedTuple
 
 if TYPE_CHECKING:
-    from builda.fs.tar import TarWriter
+    from collections.abc import Callable
+
     from builda.oci.digest import Readable
+    from builda.transfer.copy import ImageSource
 
 _SUFFIXES = {"none": ".tar", "gzip": ".tar.gz", "zstd": ".tar.zst"}
 _TYPES = {
@@ -165,25 +169,81 @@ class DockerArchiveSink(ArchiveSink):
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
         """As for any archive; Unsupported for an index before anything is written."""
-        if not top or not isinstance(parse(data, descriptor.media_type), Manifest):
-            raise Unsupported("a docker-archive holds single images, not an index", hint="use oci-archive:")
+        _check_image(descriptor, data, top=top)
         super().put_manifest(descriptor, data, top=top)
 
     def write(self, tar: TarWriter, descriptor: Descriptor, data: bytes) -> None:
         """The configuration and the layers by name, then `manifest.json`."""
-        manifest = parse(data, descriptor.media_type)
-        assert isinstance(manifest, Manifest), "seen above"
-        layers = [
-            layer.digest.encoded + _SUFFIXES[mediatype.compression_of(layer.media_type)] for layer in manifest.layers
-        ]
-        config = f"{manifest.config.digest.encoded}.json"
-        members = {config: manifest.config.digest} | {
-            name: layer.digest for name, layer in zip(layers, manifest.layers, strict=True)
-        }
+        self.write_images(tar, [_Listed(_image(descriptor, data), self._tags)])
+
+    def write_images(self, tar: TarWriter, images: list[_Listed]) -> None:
+        """The configurations and layers of all images, each blob once, then `manifest.json`."""
+        members = {name: digest for image in images for name, digest in image.members()}
         for name in sorted(members):
             self.add_blob(tar, name, members[name])
-        body = encode({"Config": config, "RepoTags": self._tags, "Layers": layers})
-        add_member(tar, "manifest.json", b"[" + body + b"]")
+        add_member(tar, "manifest.json", b"[" + b",".join(image.entry() for image in images) + b"]")
+
+
+class ManyImagesSink(DockerArchiveSink):
+    """An archive of several images. Each comes by a copy of its own, after `call`; `finish` writes the archive."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, None)
+        self._listed: list[_Listed] = []
+
+    def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
+        """Remember the blob. It is read after its copy has ended, so nobody is told of its progress."""
+        super().put_blob(descriptor, source, lambda _: None)
+
+    def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
+        """Remember the image with its names; Unsupported for an index."""
+        _check_image(descriptor, data, top=top)
+        self._listed.append(_Listed(_image(descriptor, data), self._tags))
+        self._tags = []
+
+    def finish(self) -> None:
+        """Write the archive."""
+        with self.written() as file:
+            tar = TarWriter(file)
+            self.write_images(tar, self._listed)
+            tar.close()
+
+
+class _Listed(NamedTuple):
+    """An image and its names, as `manifest.json` lists it."""
+
+    manifest: Manifest
+    tags: list[str]
+
+    def _layers(self) -> list[str]:
+        return [
+            layer.digest.encoded + _SUFFIXES[mediatype.compression_of(layer.media_type)]
+            for layer in self.manifest.layers
+        ]
+
+    def _config(self) -> str:
+        return f"{self.manifest.config.digest.encoded}.json"
+
+    def members(self) -> Iterator[tuple[str, Digest]]:
+        """The names of members, and their content."""
+        yield self._config(), self.manifest.config.digest
+        for name, layer in zip(self._layers(), self.manifest.layers, strict=True):
+            yield name, layer.digest
+
+    def entry(self) -> bytes:
+        """What `manifest.json` says of it."""
+        return encode({"Config": self._config(), "RepoTags": self.tags, "Layers": self._layers()})
+
+
+def _check_image(descriptor: Descriptor, data: bytes, *, top: bool) -> None:
+    if not top or not isinstance(parse(data, descriptor.media_type), Manifest):
+        raise Unsupported("a docker-archive holds single images, not an index", hint="use oci-archive:")
+
+
+def _image(descriptor: Descriptor, data: bytes) -> Manifest:
+    manifest = parse(data, descriptor.media_type)
+    assert isinstance(manifest, Manifest), "seen before"
+    return manifest
 
 
 def _tags(entry: dict[str, Any]) -> tuple[str, ...]:

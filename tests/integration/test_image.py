@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import os
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Builda
-from tests.support.registry import Registry, registry
+from tests.support.engines import other_store
+from tests.support.registry import PASSWORD, USER, Registry, registry
 
 pytestmark = pytest.mark.root
 INSECURE = "--tls-verify=false"
@@ -249,6 +251,44 @@ def test_several_images_are_one_layout(first: Builda, builda: Builda, tmp_path: 
     assert builda.run("image", "exists", "one", check=False).returncode == 1
     assert "localhost/two" in builda("image", "list")
     assert builda("image", "rm", "two").splitlines()[0] == "untagged: localhost/two:latest"
+
+
+def test_several_images_are_one_archive(first: Builda, builda: Builda, tmp_path: Path) -> None:
+    first("tag", "one", "other:3")
+    archive = tmp_path / "both.tar"
+    first("image", "save", "-q", "-m", "-o", archive, "one", "two", "other:3")
+    names = ["localhost/one:latest", "localhost/other:3", "localhost/two:latest"]
+    assert sorted(json.loads(skopeo("list-tags", f"docker-archive:{archive}"))["Tags"]) == names
+    with tarfile.open(archive) as tar:
+        members = tar.getnames()
+    assert len(members) == len(set(members)) == 5  # two configurations, two layers, one of them shared, the list
+    assert builda("image", "load", "-q", "-i", archive).count("Loaded image: ") == 2
+    assert set(builda("images", "--format", "{{.Name}}:{{.Tag}}").split()) == set(names)
+    with other_store() as theirs:
+        said = theirs.podman("load", "-i", str(archive))
+        assert all(name in said for name in names)
+    plain = tmp_path / "one.tar"
+    first("image", "save", "-q", "-o", plain, "one", "other:3")
+    assert len(json.loads(skopeo("list-tags", f"docker-archive:{plain}"))["Tags"]) == 2
+    assert "-m puts them all into one" in first.fails("image", "save", "-o", tmp_path / "n.tar", "one", "two")
+    said = first.fails("image", "save", "-m", "--format", "oci-archive", "-o", tmp_path / "n.tar", "one", "two")
+    assert "--multi-image-archive is for a docker-archive" in said
+    first("rmi", "other:3")
+
+
+def test_a_side_without_credentials(first: Builda, tmp_path: Path) -> None:
+    with registry(basic=True) as closed:
+        name = f"docker://{closed.name('secret')}:1"
+        authfile = tmp_path / "auth.json"
+        secret = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        authfile.write_text(json.dumps({"auths": {closed.address: {"auth": secret}}}))
+        line = ("image", "copy", "-q", "--authfile", authfile, *BOTH)
+        first(*line, "two", name)
+        assert "401" in first.fails(*line, "--src-no-creds", name, f"oci:{tmp_path / 'out'}:x")
+        assert "401" in first.fails(*line, "--dest-no-creds", "one", name)
+        first(*line, "--dest-no-creds", name, f"oci:{tmp_path / 'out'}:x")
+        said = first.fails(*line, "--src-no-creds", "--src-creds", "a:b", name, f"oci:{tmp_path / 'out'}:y")
+        assert "--src-no-creds cannot be used with --src-creds" in said
 
 
 def test_what_the_store_holds_is_counted(first: Builda, builda: Builda) -> None:

@@ -120,7 +120,9 @@ def test_a_registry_is_searched(builda: Builda, server: Registry) -> None:
         assert builda("image", "search", "--tls-verify=false", term) == name
     assert json.loads(builda("image", "search", "--json", "--tls-verify=false", server.address)) == [{"name": name}]
     assert builda("image", "search", "--tls-verify=false", f"{server.address}/nix") == ""
-    assert "docker.io lists no repositories" in builda.fails("image", "search", "docker.io/debian")
+    assert builda("image", "search", "--limit", "0", "--tls-verify=false", server.address) == ""
+    assert "docker.io is searched for a word only" in builda.fails("image", "search", "docker.io")
+    assert "docker.io gives 1 to 100 results: 101" in builda.fails("image", "search", "--limit=101", "docker.io/x")
     assert "search names no registry: debian" in builda.fails("image", "search", "debian")
 
 

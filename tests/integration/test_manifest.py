@@ -183,6 +183,31 @@ def test_docker_s_format_converts_the_images_too(builda: Builda, server: Registr
     assert listed(builda, server.name("oci:1")) == before
 
 
+def test_images_are_added_in_another_compression(builda: Builda, server: Registry, tmp_path: Path) -> None:
+    builda("manifest", "create", "--all", INSECURE, "twice", server.name("both:1"))
+    before = listed(builda, "twice")
+    line = ("manifest", "push", "-q", INSECURE, "twice")
+    builda(*line, "--add-compression", "zstd,gzip", f"docker://{server.name('twice:1')}")
+    for place in (f"oci:{tmp_path / 'layout'}:x", f"oci-archive:{tmp_path / 'a.tar'}:x"):
+        builda(*line, "--add-compression", "zstd", place)
+        builda("image", "check", place)
+    raw = builda("image", "inspect", "--raw", INSECURE, f"docker://{server.name('twice:1')}")
+    assert raw == builda("image", "inspect", "--raw", f"oci-archive:{tmp_path / 'a.tar'}:x")
+    entries = json.loads(raw)["manifests"]
+    assert entries[: len(before)] == before
+    assert platforms(entries) == ["amd64", "arm64"] * 2
+    assert [entry.get("annotations") for entry in entries[2:]] == [
+        {"io.github.containers.compression.zstd": "true"}
+    ] * 2
+    builda("image", "check", INSECURE, f"docker://{server.name('twice:1')}")
+    assert listed(builda, "twice") == before
+    builda("pull", "-q", INSECURE, server.name("twice:1"))
+    assert "--all=false" in builda.fails(*line, "--all=false", "--add-compression", "zstd", f"oci:{tmp_path}/l:x")
+    assert "not supported: xz" in builda.fails(*line, "--add-compression", "xz", f"oci:{tmp_path}/l:x")
+    said = builda.fails(*line, "--format", "v2s2", "--add-compression", "zstd", f"dir:{tmp_path}/d")
+    assert "a list in Docker's format" in said
+
+
 def test_an_image_is_listed_once_and_a_platform_twice_only_if_that_is_asked_for(builda: Builda) -> None:
     digest = made(builda, "amd64", "one")
     builda("manifest", "create", "l", "one")

@@ -210,21 +210,6 @@ def repository(text: str) -> Reference:
     return Reference.parse(text if location is None else location.where)
 
 
-def search(ctx: Context, text: str, access: RegistryAccess) -> tuple[str, ...]:
-    """The names of the repositories of a registry that have the words behind the first slash of `text` in their names.
-
-    Without a slash all repositories of the registry are named.
-    """
-    registry, _, words = text.removeprefix("docker://").partition("/")
-    if registry in ("docker.io", "index.docker.io"):
-        raise Unsupported("docker.io lists no repositories", hint="search on https://hub.docker.com")
-    if not words and not ("." in registry or ":" in registry or registry == "localhost"):
-        raise InvalidValue(f"search names no registry: {text}", hint="write HOST/WORD")
-    reference = Reference.parse(f"{registry}/any")
-    found = ctx.remote.repositories(reference.registry, access)
-    return tuple(sorted(f"{reference.registry}/{name}" for name in found if words in name))
-
-
 def delete(ctx: Context, text: str, access: RegistryAccess) -> Descriptor:
     """The registry no longer has the image that a tag or digest means, nor any other tag of it; what it was.
 
@@ -254,6 +239,27 @@ def save(ctx: Context, name: str, transport: str, path: str, options: PushOption
     full = ctx.store.images.full_name(in_store(name))
     named = full is not None and "@" not in full and TRANSPORTS[transport].has_names
     return push_to(ctx, ctx.store.image(in_store(name)), Location(transport, path, full if named else None), options)
+
+
+def save_together(ctx: Context, names: tuple[str, ...], path: str) -> None:
+    """The stored images are in one docker-archive, each once, with the names by which it is called here."""
+    from builda.builder.options import PushOptions
+    from builda.transfer.dockerarchive import ManyImagesSink
+
+    images: dict[Digest, tuple[Image, list[str]]] = {}
+    for name in map(in_store, names):
+        image, full = ctx.store.image(name), ctx.store.images.full_name(name)
+        images.setdefault(image.digest, (image, []))[1].extend([full] if full is not None and "@" not in full else ())
+    sink = ManyImagesSink(path)
+    for image, called in images.values():
+        sink.call(tuple(dict.fromkeys(called)))
+        copy_image(source_of(ctx, image, PushOptions().access), sink, action="push", emit=ctx.emit)
+    sink.finish()
+
+
+def are_one(ctx: Context, names: tuple[str, ...]) -> bool:
+    """Whether the store calls one image by all these names."""
+    return len({ctx.store.image(in_store(name)).digest for name in names}) == 1
 
 
 def load(ctx: Context, path: str, access: RegistryAccess) -> Iterator[Image]:

@@ -39,6 +39,10 @@ def push_to(ctx: Context, image: Image, location: Location, options: PushOptions
 
         force = options.force_compression
         source = Recompressed(source, sink, options.compression, options.compression_level, force=force)
+    if options.added_compressions:
+        from builda.transfer.converting import Supplemented
+
+        source = Supplemented(source, sink, options.added_compressions)
     select: Select = "index-only" if options.alone else "all"
     return copy_image(source, sink, select=select, action="push", emit=ctx.emit)
 

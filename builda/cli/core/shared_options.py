@@ -205,6 +205,7 @@ def registry_access(values: Values, environ: Mapping[str, str]) -> RegistryAcces
     access = RegistryAccess(
         authfile=authfile and rereadable(authfile, "credential file"),
         creds=_with_password(values.pop("creds", None)),
+        anonymous=values.pop("no_creds", False),
         cert_dir=values.pop("cert_dir", None),
         tls_verify=values.pop("tls_verify", None),
         retry=values.pop("retry", None),
@@ -353,13 +354,20 @@ def compression(values: Values) -> tuple[Any, int | None]:
         if name is not None:
             raise InvalidValue("--disable-compression cannot be used with --compression-format")
         return "none", None
-    if name is not None and name not in ("gzip", "zstd"):
-        raise Unsupported(f"compression format is not supported: {name}", hint="it is gzip or zstd")
+    if name is not None:
+        compression_named(name)
     if level is not None:
         top = 20 if name == "zstd" else 9
         if not 1 <= level <= top:
             raise InvalidValue(f"--compression-level of {name or 'gzip'} is 1 to {top}: {level}")
     return name or (None if level is None else "gzip"), level
+
+
+def compression_named(name: str) -> Any:
+    """The compression that a user calls so; Unsupported for any but gzip and zstd."""
+    if name not in ("gzip", "zstd"):
+        raise Unsupported(f"compression format is not supported: {name}", hint="it is gzip or zstd")
+    return name
 
 
 def push_options(values: Values, environ: Mapping[str, str], *, alone: bool = False) -> PushOptions:

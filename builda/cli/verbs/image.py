@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from builda.cli.core import shared_options
-from builda.cli.core.options import Params, argument, duration, many, number, refused, switch, text
+from builda.cli.core.options import Params, argument, duration, many, number, switch, text
 from builda.cli.core.output import check_files, print_json, print_line, print_table, print_template, write, write_file
 from builda.cli.core.verb import verb
 from builda.cli.format.table import human_age, human_size
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.image.describe import Seen
+    from builda.builder.image.search import Found
     from builda.builder.options import RegistryAccess
     from builda.cli.core.session import Session
     from builda.oci.descriptor import Platform
@@ -43,6 +44,7 @@ def _sides() -> Params:
         rows += [
             text(f"--{side}-authfile", metavar="FILE", help=f"Take credentials for the {name} from this file."),
             text(f"--{side}-creds", metavar="USER[:PASSWORD]", help=f"Use these credentials for the {name}."),
+            switch(f"--{side}-no-creds", help=f"Use no credentials for the {name}, whatever the files have."),
             text(f"--{side}-cert-dir", metavar="DIR", help=f"Use the certificates in this directory for the {name}."),
             switch(
                 f"--{side}-tls-verify",
@@ -78,8 +80,6 @@ def _sides() -> Params:
     shared_options.SIGNING,
     shared_options.ENCRYPTION,
     shared_options.DECRYPTION,
-    refused("--src-no-creds", reason="give --src-authfile a file without credentials", takes_value=False),
-    refused("--dest-no-creds", reason="give --dest-authfile a file without credentials", takes_value=False),
     shared_options.HIDDEN,
     name="image-copy",
     interspersed=True,
@@ -205,6 +205,7 @@ def list_tags(session: Session, *, repository: str, **values: Any) -> None:
 
 @verb(
     argument("term"),
+    number("--limit", help="Print at most so many (default: all; of docker.io 25)."),
     _JSON,
     shared_options.REGISTRY,
     shared_options.RETRY,
@@ -213,20 +214,32 @@ def list_tags(session: Session, *, repository: str, **values: Any) -> None:
     interspersed=True,
     example="builda image search pull_push.example.org/app",
 )
-def search(session: Session, *, term: str, json: bool, **values: Any) -> None:
+def search(session: Session, *, term: str, json: bool, limit: int | None, **values: Any) -> None:
     """Print the repositories of a registry whose names hold a word.
 
-    TERM is HOST/WORD, or HOST for all repositories. The registry has to show its catalog; docker.io does not.
+    TERM is HOST/WORD, or HOST for all repositories. The registry has to show its catalog. docker.io shows none and is
+    asked for the word; --json has the descriptions and stars that it tells.
     """
-    from builda.builder.image import between
+    from builda.builder.image import search as searching
 
     access = shared_options.registry_access(values, session.environ)
-    found = between.search(session.builder.context, term, access)
+    found = searching.search(session.builder.context, term, access, limit)
     if json:
-        print_json([{"name": name} for name in found])
+        print_json([_as_told(one) for one in found])
         return
-    for name in found:
-        print_line(name)
+    for one in found:
+        print_line(one.name)
+
+
+def _as_told(found: Found) -> dict[str, Any]:
+    if not found.name.startswith("docker.io/"):
+        return {"name": found.name}
+    return {
+        "name": found.name,
+        "description": found.description,
+        "stars": found.stars,
+        "official": found.is_official,
+    }
 
 
 @verb(
@@ -441,15 +454,19 @@ def check(session: Session, *, place: str, json: bool, **values: Any) -> None:
     argument("names", nargs=-1, required=True, complete=complete.images),
     text("--output", "-o", metavar="FILE", help="Write this file or directory (default: standard output)."),
     text("--format", metavar="FORMAT", help="docker-archive (default), oci-archive, oci-dir or docker-dir."),
+    switch("--multi-image-archive", "-m", "together", help="Put several images into one docker-archive."),
     switch("--quiet", "-q", help="Show no progress."),
     name="image-save",
     interspersed=True,
     example="builda image save -o app.tar app:1",
 )
-def save(session: Session, *, names: tuple[str, ...], output: str | None, quiet: bool, **values: Any) -> None:
+def save(
+    session: Session, *, names: tuple[str, ...], output: str | None, together: bool, quiet: bool, **values: Any
+) -> None:
     """Write stored images into a file or directory, for docker load, podman load and builda image load.
 
-    An oci-dir takes several images, each by its name; the other formats hold one.
+    An oci-dir takes several images, each by its name, and so does a docker-archive with -m; without it, several names
+    of one image. The other formats hold one.
     """
     from builda.builder.image import between
     from builda.builder.options import PushOptions
@@ -458,12 +475,20 @@ def save(session: Session, *, names: tuple[str, ...], output: str | None, quiet:
     said = values["format"] or "docker-archive"
     if said not in _SAVED:
         raise InvalidValue(f"unknown format: {said}", hint=f"it is {', '.join(_SAVED)}")
-    if len(names) > 1 and said != "oci-dir":
-        raise Unsupported(f"several images cannot be saved in a {said}", hint="--format oci-dir holds them all")
+    ctx = session.builder.context
+    if together and said != "docker-archive":
+        raise InvalidValue(f"--multi-image-archive is for a docker-archive: {said}")
+    together = together or (said == "docker-archive" and len(names) > 1 and between.are_one(ctx, names))
+    if len(names) > 1 and said != "oci-dir" and not together:
+        hint = "-m puts them all into one" if said == "docker-archive" else "--format oci-dir holds them all"
+        raise Unsupported(f"several images cannot be saved in a {said}", hint=hint)
     if output is None and (said.endswith("dir") or sys.stdout.isatty()):
         raise InvalidValue("an image is not written to a terminal or as a directory to standard output", hint="use -o")
+    if together:
+        between.save_together(ctx, names, output or "/dev/stdout")
+        return
     for name in names:
-        between.save(session.builder.context, name, _SAVED[said], output or "/dev/stdout", PushOptions())
+        between.save(ctx, name, _SAVED[said], output or "/dev/stdout", PushOptions())
 
 
 @verb(
@@ -770,7 +795,9 @@ def _side(session: Session, values: dict[str, Any], side: str) -> RegistryAccess
     shared = {name: values[name] for name in ("authfile", "retry", "retry_delay", "signature_policy")}
     if side == "dest":
         shared.update({row.name: values.pop(row.name) for row in shared_options.SIGNING_TEXTS})
-    own = {name: values.pop(f"{side}_{name}") for name in ("authfile", "creds", "cert_dir", "tls_verify")}
+    own = {name: values.pop(f"{side}_{name}") for name in ("authfile", "creds", "no_creds", "cert_dir", "tls_verify")}
+    if own["no_creds"] and own["creds"] is not None:
+        raise InvalidValue(f"--{side}-no-creds cannot be used with --{side}-creds")
     return shared_options.registry_access(
         {**shared, **{name: value for name, value in own.items() if value is not None}}, session.environ
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from builda.cli.core import shared_options
-from builda.cli.core.options import Params, argument, listed, refused, switch, text
+from builda.cli.core.options import Params, argument, listed, switch, text
 from builda.cli.core.output import check_files, print_json, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 from builda.errors import InvalidValue
 from builda.oci.reference import in_store
+from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.manifest import Index
 
-_COMPRESSION = "an image of a list has one compression; push another list with --compression-format zstd"
 _ALL = switch("--all", help="Of a list, take every image that it names, instead of the one for this machine.")
 _ENTRY: Params = (
     listed("--annotation", metavar="NAME=VALUE,…", help="Set annotations of the entry in the list."),
@@ -235,7 +235,7 @@ def inspect(session: Session, *, name: str, **values: Any) -> None:
     text("--format", "-f", metavar="FORMAT", help="Convert the list and its images to oci or v2s2."),
     switch("--rm", help="Remove the list from the store afterwards."),
     switch("--quiet", "-q", help="Show no progress."),
-    refused("--add-compression", reason=_COMPRESSION),
+    listed("--add-compression", metavar="FORMAT,…", help="Add each image compressed so, beside what is there."),
     switch("--force-compression", help="Compress again what is compressed otherwise."),
     shared_options.COMPRESSION,
     shared_options.REGISTRY,
@@ -257,7 +257,10 @@ def push(session: Session, *, name: str, destination: str | None, digestfile: st
 
     manifestlist.list_image(session.store, name)
     session.quiet, removes = values.pop("quiet"), values.pop("rm")
-    options = shared_options.push_options(values, session.environ, alone=not values.pop("all"))
+    added, alone = tuple(map(shared_options.compression_named, values.pop("add_compression"))), not values.pop("all")
+    if added and alone:
+        raise InvalidValue("--add-compression cannot be used with --all=false", hint="it makes further images")
+    options = replace(shared_options.push_options(values, session.environ, alone=alone), added_compressions=added)
     check_files(digestfile)
     written = session.builder.push(name, destination, options)
     if digestfile is not None:
