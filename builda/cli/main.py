@@ -28,7 +28,19 @@ BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE ended
 
 
 def main() -> NoReturn:
-    """The program. Leaves without tearing the interpreter down, which would take five milliseconds of every command."""
+    """The program; in a session the process that is warm already does the work."""
+    if "BUILDA_SESSION" in os.environ:
+        from builda.session import client, program
+
+        client.serve(sys.argv[1:], program.code_name())
+    work()
+
+
+def work() -> NoReturn:
+    """Run this process's command line, and end the process.
+
+    It leaves without tearing the interpreter down, which would take five milliseconds of every command.
+    """
     gc.disable()  # imports make no garbage; a session turns it on again
     _open_standard_streams()
     status = status_of(sys.argv[1:])

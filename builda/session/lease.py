@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from builda.errors import BuildaError, NotFound
 from builda.fs.paths import discard
 from builda.oci.digest import Digest
-from builda.store import layout, locks, sessions
+from builda.store import layout, leases, locks, sessions
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -108,6 +108,7 @@ def _dissolve(store: Store, name: str, *, keep: bool = False) -> Iterator[Builda
             sessions.forget(store.layout, name, "containers", container_id)
         except BuildaError as error:
             yield error
+    leases.remove_dead(store.layout)
     is_freed = False
     for encoded in sessions.notes(store.layout, name, "images"):
         if not keep:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from builda.errors import CommandFailed
 from builda.linux import syscalls as sys_
 from builda.linux.process import exit_status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.session.server import Server
 
 GRACE = 2.0
 """Seconds that processes which outlive the script have between SIGTERM and SIGKILL."""
@@ -22,24 +27,51 @@ _KEYS = (signal.SIGINT, signal.SIGQUIT)
 
 
 class Supervisor:
-    """Starts the script and waits. A context manager: inside it signals go to the script; after it, to nobody."""
+    """Starts the script, waits for it, and meanwhile has its commands served."""
 
     def __init__(self) -> None:
         self._script = 0
+        self._status = 0  # the script's wait status
+        self._server: Server | None = None
         self._before = frozenset(_children())  # of a shell that became this process by `exec`
 
-    def run(self, command: Sequence[str], environ: Mapping[str, str]) -> int:
+    def run(self, command: Sequence[str], environ: Mapping[str, str], server: Server | None = None) -> int:
         """Run the script; its exit status, 128 + N when signal N ended it. CommandFailed if it cannot be started."""
         sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
         for number in (*_ASKED, *_KEYS):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._forward)
         self._script = _start(command, environ)
-        while True:
-            pid, status = os.waitpid(-1, 0)
-            if pid == self._script:
-                self._script = 0
-                return exit_status(status)
+        self._server = server
+        with _child_events() as events:
+            if server is not None:
+                server.begin(events)
+            while self._script:
+                if server is not None:
+                    server.poll()
+                else:
+                    select.select([events], [], [])
+                with suppress(BlockingIOError):
+                    os.read(events, 512)
+                self._reap()
+        if server is not None:
+            server.refuse()
+        return exit_status(self._status)
+
+    def _reap(self) -> None:
+        """Take note of the children that ended or were stopped."""
+        with suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+                if pid == 0:
+                    return
+                if os.WIFSTOPPED(status):
+                    if self._server is not None:
+                        self._server.stopped(pid)
+                elif pid == self._script:
+                    self._script, self._status = 0, status
+                elif self._server is not None:
+                    self._server.ended(pid, status)
 
     def _forward(self, number: int, _frame: object) -> None:
         if self._script and not (number in _KEYS and _has_terminal()):
@@ -65,7 +97,7 @@ class Supervisor:
                         os.kill(pid, signal.SIGCONT)
             if late and time.monotonic() > deadline + GRACE:  # it sleeps in the kernel, or is another user's
                 break
-            _reap()
+            self._reap()
             time.sleep(0.01)
         return tuple(f"{name} ({pid})" for pid, name in ended.items() if name)
 
@@ -84,10 +116,20 @@ def _has_terminal() -> bool:
         os.close(terminal)
 
 
-def _reap() -> None:
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+@contextmanager
+def _child_events() -> Iterator[int]:
+    """A descriptor that can be read whenever a child has ended or was stopped."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    os.write(writer, b" ")  # for a child that ended before
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(reader)
+        os.close(writer)
 
 
 def _children() -> list[int]:

@@ -52,7 +52,7 @@ def left(builda: Builda) -> list[str]:
     """What of sessions is in the store and the run root: containers, their names and trees, unnamed images, notes."""
     found = [
         str(path)
-        for directory in ("containers", "names", "sessions", "leases", "snapshots")
+        for directory in ("containers", "names", "sessions", "leases")
         for path in (builda.root / directory).glob("*")
     ]
     found += [str(path) for path in (builda.runroot / "s").glob("*")]

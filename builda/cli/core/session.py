@@ -108,7 +108,7 @@ class Session:
 
     def _end_processes(self) -> None:
         """End what still runs of sessions that were killed, whose notes say so in the store."""
-        if os.path.exists(f"{self.settings.root}/sessions"):
+        if next(iter_names(f"{self.settings.root}/sessions"), None) is not None:
             from builda.session.lease import end_processes
             from builda.store.layout import Layout
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from builda.cli.core.options import argument, switch
 from builda.cli.core.settings import for_session
 from builda.cli.core.verb import verb
@@ -48,15 +50,20 @@ def session(session: Session, *, command: tuple[str, ...], keep: bool) -> None:
 
 def _run(session: Session, supervisor: Supervisor, script: tuple[str, ...], keep: bool) -> int:
     """Run the script in a session of its own; its exit status."""
-    from builda.session import lease
+    from builda.cli.main import work
+    from builda.session import lease, program
+    from builda.session.server import Server
 
     if session.mode.mounts_stay:
         lease.own_mounts()
     session.store.lease()
     with lease.held(session.store) as held:
         environ = {**session.environ, **for_session(session.settings, session.mode), lease.VARIABLE: held.place}
+        programs = program.install(held.place)
+        if programs is not None:
+            environ["PATH"] = f"{programs}:{environ.get('PATH', os.defpath)}"
         try:
-            return supervisor.run(script, environ)
+            return supervisor.run(script, environ, Server(held.place, program.code_name(), work))
         finally:
             supervisor.ignore_signals()
             if left := supervisor.end_others():

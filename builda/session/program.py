@@ -1,0 +1,47 @@
+"""The `builda` that the PATH of a session's script begins with: it starts in less time than the installed one."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import builda
+from builda.session import client
+
+LONGEST = 200
+"""Bytes of an interpreter's path that the first line of a script may have on every kernel."""
+
+
+def code_name() -> str:
+    """What tells this builda apart from others that a script may start: where its modules are, and its version."""
+    return f"{os.path.dirname(os.path.realpath(builda.__file__))} {builda.__version__}"
+
+
+def install(place: str) -> str | None:
+    """Write the program into a directory of `place`; that directory, None if no program can be executed there."""
+    if len(sys.executable) > LONGEST or " " in sys.executable or not sys.executable:
+        return None
+    directory = f"{place}/bin"
+    os.mkdir(directory, 0o700)
+    path = f"{directory}/builda"
+    with open(path, "x", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(_text())
+    os.chmod(path, 0o700)
+    return directory if os.access(path, os.X_OK) else None  # not on a file system that is mounted noexec
+
+
+def _text() -> str:
+    package = os.path.dirname(os.path.realpath(builda.__file__))
+    start = f"import sys; sys.path.insert(0, {os.path.dirname(package)!r}); from builda.cli.main import main; main()"
+    return f"""\
+#!{sys.executable} -IS
+import sys
+
+sys.path.insert(0, {os.path.dirname(client.__file__)!r})
+import client
+
+client.serve(sys.argv[1:], {code_name()!r})
+import posix
+
+posix.execv({sys.executable!r}, [{sys.executable!r}, "-c", {start!r}, *sys.argv[1:]])
+"""

@@ -1,0 +1,291 @@
+"""The served end of a command: a process that the session forks becomes what the client is, and runs its command.
+
+It takes over arguments, environment, directory, umask, descriptors, limits, priority, cgroup, ignored signals and
+process group. What it cannot take over (other credentials, namespaces, root directory, session of processes) makes the
+client start by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import NoReturn
+
+from builda.linux import syscalls as sys_
+from builda.session import client
+from builda.values import NamedTuple
+
+PLAIN_VERBS = frozenset({"session", "unshare", "help", "completion"})
+"""Verbs that start commands which are to have the client as their parent, and such as gain nothing."""
+_READ_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_TUNABLES")
+"""How the variables begin that only the start of an interpreter heeds."""
+_LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
+_STATUS = (
+    "Uid",
+    "Gid",
+    "Groups",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Seccomp_filters",
+)
+_NAMESPACES = ("user", "mnt", "net", "pid", "uts", "ipc", "cgroup")
+_CREDENTIALS = struct.Struct("iII")
+_LIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
+
+
+class Request(NamedTuple):
+    """What a client asks for. `descriptors` are received ones, by the number that the command has each by."""
+
+    code: str
+    arguments: list[str]
+    environ: dict[str, str]
+    umask: int
+    directory: int
+    descriptors: dict[int, int]
+    client: int  # its process
+    files: tuple[int, int]  # its limits of open descriptors
+
+
+class Identity(NamedTuple):
+    """What a process has that a served command cannot take over."""
+
+    status: tuple[str, ...]
+    places: tuple[str, ...]
+    root: tuple[int, int]
+    session: int
+
+
+class Unlike(Exception):
+    """The client has something that its served command could not have."""
+
+
+def forget_handlers(signals: set[signal.Signals | int]) -> None:
+    """Handle signals as a program does that was just started; `signals` are those that stay blocked."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) not in (signal.SIG_IGN, signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+
+
+def run(connection: socket.socket, parent: int, mine: Identity, code: str, main: Callable[[], None]) -> NoReturn:
+    """Serve a client in this forked process. `parent` is the session's process, `mine` what that is."""
+    status = 125
+    try:
+        sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.closerange(3, connection.fileno())  # of the session, and of other clients
+        sys_.close_range(connection.fileno() + 1, 0xFFFFFFFF)
+        request = _taken_over(connection, mine, code) if os.getppid() == parent else None
+        if request is not None:
+            _announce(connection)
+            _take_descriptors(request.descriptors)
+            resource.setrlimit(resource.RLIMIT_NOFILE, request.files)
+            status = _status_of(main)
+    except OSError as error:
+        os.write(2, f"Error: the session cannot start the command: {error}\n".encode())
+    finally:
+        os._exit(status)
+
+
+def _taken_over(connection: socket.socket, mine: Identity, code: str) -> Request | None:
+    """The request of a client that this process has become like; None if it cannot, which the client was told."""
+    try:
+        request = _received(connection)
+        _become(request, mine, code)
+    except (Unlike, OSError, ValueError):
+        with suppress(OSError):
+            connection.send(client.PLAIN)
+        return None
+    return request
+
+
+def _status_of(main: Callable[[], None]) -> int:
+    """The exit status of `main`, which leaves by itself unless threads still run."""
+    import threading
+
+    try:
+        main()
+    except SystemExit as ended:
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        return ended.code if isinstance(ended.code, int) else 0
+    return 0
+
+
+def _received(connection: socket.socket) -> Request:
+    """The request; ValueError if it is none of this version's."""
+    length, descriptors, flags, _ = socket.recv_fds(connection, 8, client.MOST_DESCRIPTORS + 1)
+    if flags & socket.MSG_CTRUNC or len(length) != 8 or not descriptors:
+        raise ValueError("descriptors are lacking")
+    left = int.from_bytes(length, "little")
+    parts = []
+    while left:
+        data = connection.recv(min(left, 1 << 20))
+        if not data:
+            raise ValueError("the client is gone")
+        parts.append(data)
+        left -= len(data)
+    protocol, code, umask, numbers, count, *words = b"".join(parts).split(b"\0")
+    if protocol != client.PROTOCOL:
+        raise ValueError("another version")
+    arguments = [os.fsdecode(word) for word in words[: int(count)]]
+    variables = (os.fsdecode(word).partition("=") for word in words[int(count) :])
+    received = [int(number) for number in numbers.split(b",") if number]
+    pid, _, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return Request(
+        os.fsdecode(code),
+        arguments,
+        {name: value for name, _, value in variables},
+        int(umask),
+        descriptors[0],
+        dict(zip(received, descriptors[1:], strict=True)),
+        pid,
+        resource.prlimit(pid, resource.RLIMIT_NOFILE),
+    )
+
+
+def identity(pid: int | str) -> Identity:
+    """What the process has that others cannot take over."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        lines = [line for line in file if line.partition(":")[0] in _STATUS]
+    places = [os.readlink(f"/proc/{pid}/ns/{name}") for name in _NAMESPACES]
+    for name in ("personality", "attr/current"):
+        with suppress(FileNotFoundError, OSError), open(f"/proc/{pid}/{name}", encoding="ascii") as file:
+            places.append(file.read())
+    root = os.stat(f"/proc/{pid}/root")
+    number = os.getsid(0 if pid == "self" else int(pid))
+    return Identity(tuple(lines), tuple(places), (root.st_dev, root.st_ino), number)
+
+
+def _become(request: Request, mine: Identity, code: str) -> None:
+    """Take over from the client what can be lacking; Unlike or OSError if this process cannot."""
+    if request.code != code or _verb_of(request.arguments) in PLAIN_VERBS:
+        raise Unlike
+    if not _starts_alike(request.environ, os.environ):
+        raise Unlike
+    pid = request.client
+    if identity(pid) != mine:
+        raise Unlike
+    _join_cgroup(pid)
+    _take_priority(pid)
+    _take_limits(pid, request.files)
+    _take_signals(pid)
+    os.fchdir(request.directory)
+    os.umask(request.umask)
+    if (group := os.getpgid(pid)) != os.getpgrp():
+        os.setpgid(0, group)
+    os.environ.clear()
+    os.environ.update(request.environ)
+    time.tzset()
+    sys.argv = ["builda", *request.arguments]
+
+
+def _verb_of(arguments: list[str]) -> str:
+    """The first word that may be the verb; a value of a global option may be taken for one, which does no harm."""
+    return next((word for word in arguments if not word.startswith("-")), "")
+
+
+def _starts_alike(asked: Mapping[str, str], mine: Mapping[str, str]) -> bool:
+    """Whether an interpreter would start with these variables as this one did."""
+    names = {name for name in (*asked, *mine) if name.startswith(_READ_AT_START)}
+    return all(asked.get(name) == mine.get(name) for name in names) and _is_utf8(asked) == _is_utf8(mine)
+
+
+def _is_utf8(environ: Mapping[str, str]) -> bool:
+    """Whether Python encodes text as UTF-8 here, which it does in the C locale too."""
+    said = next((environ[name] for name in _LOCALE if environ.get(name)), "C")
+    return said in ("C", "POSIX") or said.rpartition(".")[2].lower().replace("-", "").startswith("utf8")
+
+
+def _take_limits(pid: int, files: tuple[int, int]) -> None:
+    """Take the limits of a process; that of descriptors follows when these are in place, which may lie above it."""
+    for limit in _LIMITS:
+        asked = resource.prlimit(pid, limit)
+        had = resource.getrlimit(limit)
+        if limit == resource.RLIMIT_NOFILE:
+            if files[1] > had[1]:
+                raise Unlike
+        elif asked != had:
+            resource.setrlimit(limit, asked)
+
+
+def _join_cgroup(pid: int) -> None:
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as theirs, open("/proc/self/cgroup", encoding="utf-8") as mine:
+        asked, had = theirs.read(), mine.read()
+    if asked == had:
+        return
+    version, _, path = asked.strip().partition("::")
+    if version != "0" or "\n" in path:  # cgroups of version 1
+        raise Unlike
+    with open(f"/sys/fs/cgroup{path}/cgroup.procs", "w", encoding="ascii") as file:
+        file.write(str(os.getpid()))
+
+
+def _take_priority(pid: int) -> None:
+    if (asked := os.getpriority(os.PRIO_PROCESS, pid)) != os.getpriority(os.PRIO_PROCESS, 0):
+        os.setpriority(os.PRIO_PROCESS, 0, asked)
+    if (processors := os.sched_getaffinity(pid)) != os.sched_getaffinity(0):
+        os.sched_setaffinity(0, processors)
+    if os.sched_getscheduler(pid) != os.sched_getscheduler(0):
+        raise Unlike
+    with open(f"/proc/{pid}/oom_score_adj", encoding="ascii") as file:
+        score = file.read()
+    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+        if file.read() != score:
+            file.seek(0)
+            file.write(score)
+
+
+def _take_signals(pid: int) -> None:
+    """Signals are handled as at the start of a program; those that the client ignores are ignored."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        ignored = next(int(line.split()[1], 16) for line in file if line.startswith("SigIgn"))
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        handler = signal.SIG_IGN if ignored >> (number - 1) & 1 else signal.SIG_DFL
+        if signal.getsignal(number) != handler:
+            signal.signal(number, handler)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _announce(connection: socket.socket) -> None:
+    process = os.pidfd_open(os.getpid())
+    socket.send_fds(connection, [client.RUNNING], [process])
+
+
+def _take_descriptors(descriptors: Mapping[int, int]) -> None:
+    """Have what the client has open, by the same numbers, and nothing else."""
+    import fcntl
+
+    high = max((*descriptors, *descriptors.values(), 2)) + 1
+    aside = {number: fcntl.fcntl(found, fcntl.F_DUPFD, high) for number, found in descriptors.items()}
+    encoding, errors = sys.stdin.encoding, sys.stdin.errors
+    os.closerange(0, high)
+    for number, descriptor in aside.items():
+        os.dup2(descriptor, number)
+    sys_.close_range(high, 0xFFFFFFFF)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = None
+        if number in descriptors:
+            stream = open(  # noqa: SIM115  # stays open
+                number,
+                "w" if number else "r",
+                encoding=encoding,
+                errors=errors,
+                closefd=False,
+                buffering=1 if number == 2 or os.isatty(number) else -1,
+            )
+        setattr(sys, name, stream)

@@ -1,0 +1,127 @@
+"""Commands in a session are served by its warm process, and behave as if they had been started by themselves."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda
+from tests.integration.test_session import environ_of, left, session
+
+pytestmark = pytest.mark.root
+
+ALIKE = {
+    "status": "$B run $c sh -c 'exit 7'",
+    "streams": "echo given | $B run $c sh -c 'cat; echo wrong >&2'",
+    "error": "$B nosuch",
+    "umask": "umask 027; $B run $c sh -c umask",
+    "limit": "ulimit -n 100; $B run $c sh -c 'ulimit -n'",
+    "priority": "nice -n 5 $B run $c cut -d ' ' -f 19 /proc/self/stat",
+    "events": "$B --events 7 from scratch 7>&1 > /dev/null | wc -l",
+    "substitution": "$B commit -q --iidfile /dev/fd/9 $c 9>&1 > /dev/null | wc -c",
+    "no-input": "exec <&-; $B images -q",
+    "no-directory": "mkdir gone; cd gone; rmdir ../gone; $B images -q; $B copy $c file /",
+    "locale": "LC_ALL=C $B images -q; LC_ALL=de_DE.ISO-8859-1 $B images -q",
+    "variables": "export HTTP_PROXY=http://p:1; $B run $c sh -c 'echo $HTTP_PROXY $BUILDA_SESSION'",
+    "terminated": "timeout 1 $B run $c sleep 60 2> /dev/null; echo $?",
+    "ignored": "trap '' TERM; timeout -k 1 0.5 $B images -q; echo $?",
+    "namespace": "unshare -n $B images -q",
+    "group": "setsid -w $B images -q",
+}
+
+
+def test_a_served_command_behaves_as_a_started_one(builda: Builda, base: str, tmp_path: Path) -> None:
+    script = [f"c=$(builda from --pull=never {base}) || exit; cd {tmp_path}"]
+    for name, snippet in ALIKE.items():
+        for way, program in (("served", "builda"), ("started", "env PYTHONHASHSEED=0 builda")):
+            script.append(f"(B='{program}'; {snippet}) > {name}.{way} 2>&1; echo $? >> {name}.{way}")
+    result = session(builda, "\n".join(script))
+    assert (result.returncode, result.stderr) == (0, "")
+    for name in ALIKE:
+        assert (tmp_path / f"{name}.served").read_text() == (tmp_path / f"{name}.started").read_text(), name
+    assert (tmp_path / "variables.served").read_text() == "http://p:1\n0\n"
+    assert left(builda) == []
+
+
+def test_commands_are_children_of_the_sessions_process(builda: Builda, base: str) -> None:
+    script = f"c=$(builda from {base}); builda run $c sleep 63.5 & sleep 1; pgrep -P $PPID | wc -l"
+    result = session(builda, script)
+    assert result.stdout == "2\n"  # the script and its command
+    assert "the script left processes running" in result.stderr
+    assert subprocess.run(["pgrep", "-xf", "sleep 63.5"], stdout=subprocess.DEVNULL).returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_command_ends_with_its_client(builda: Builda, base: str, number: signal.Signals) -> None:
+    script = f"c=$(builda from {base}); builda run $c sleep 64.5 & sleep 1; kill -{number} $!; wait $!; echo $?"
+    result = session(builda, f"{script}; for i in $(seq 40); do pgrep -xf 'sleep 64.5' || break; sleep 0.1; done")
+    assert result.stdout.splitlines() == [str(128 + number)]
+    assert left(builda) == []
+
+
+def test_a_command_whose_process_is_killed_ends_so(builda: Builda, base: str) -> None:
+    script = f"c=$(builda from {base}); builda run $c sleep 65.5 & sleep 1"
+    kill = "for p in $(pgrep -P $PPID); do [ $p = $$ ] || kill -9 $p; done"
+    assert session(builda, f"{script}; {kill}; wait $!; echo $?").stdout == "137\n"
+
+
+def test_many_commands_at_once(builda: Builda) -> None:
+    script = (
+        "for i in $(seq 40); do builda from --name c$i scratch > /dev/null & done; wait; builda containers -q | wc -l"
+    )
+    result = session(builda, script)
+    assert (result.stdout, result.stderr) == ("40\n", "")
+    assert left(builda) == []
+
+
+def test_without_descriptors_clients_wait_or_start_by_themselves(builda: Builda) -> None:
+    script = "for i in $(seq 20); do builda from scratch > /dev/null & done; wait; builda containers -q | wc -l"
+    command = f"ulimit -n 24; exec {' '.join(builda.command)} session bash -c '{script}'"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environ_of(builda), timeout=60)
+    assert (result.stdout, result.stderr) == ("20\n", "")
+
+
+def test_a_stopped_client_goes_on_when_it_is_continued(builda: Builda, base: str) -> None:
+    script = f"c=$(builda from {base}); builda run $c sleep 1 & sleep 0.2; kill -STOP $!; sleep 1.5; kill -CONT $!"
+    assert session(builda, f"{script}; wait $!; echo $?").stdout == "0\n"
+
+
+def test_another_builda_starts_by_itself_and_belongs_to_the_session(builda: Builda, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "builda").symlink_to(Path(__file__).parents[2] / "builda")
+    code = "import sys; sys.dont_write_bytecode = True; from builda.cli.main import main; main()"
+    script = f"cd {other}; $(head -1 $(which builda) | cut -c 3- | cut -d ' ' -f 1) -c '{code}' from --name o scratch"
+    result = session(builda, f"{script}; builda containers --format '{{{{.ContainerName}}}}'")
+    assert result.stdout.split() == ["o", "o"], result.stderr
+    assert left(builda) == []
+
+
+def test_the_terminals_interrupt_reaches_a_command_once(builda: Builda, base: str) -> None:
+    script = f"c=$(builda from {base}); builda run $c sh -c 'echo ready; sleep 60'; echo status $?"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(builda.command[0], [*builda.command, "session", "bash", "-c", script], environ_of(builda))
+    output = b""
+    sent = False
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and select.select([terminal], [], [], 10)[0]:
+        try:
+            output += os.read(terminal, 4096)
+        except OSError:  # the last process of the terminal has ended
+            break
+        if b"ready" in output and not sent:
+            sent = True
+            os.write(terminal, b"\x03")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, 130)
+    os.close(terminal)
+    assert b"signal 2" in output
+    assert b"Traceback" not in output
+    assert left(builda) == []
