@@ -15,6 +15,7 @@ from builda.lockfile import UPDATE, Lock, LockedImage, key_of
 from builda.oci.digest import Hasher
 from builda.oci.manifest import Index, parse
 from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
+from builda.transfer.copy import outline
 from builda.transfer.locate import parse_location
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Locking:
         return first(candidates, self._in_registry)
 
     def _in_registry(self, reference: Reference) -> LockedImage:
-        descriptor, data = self._ctx.remote.source(reference, self._access).manifest()
+        descriptor, data = outline(self._ctx.remote.source(reference, self._access))
         document = parse(data, descriptor.media_type)
         platforms: set[str] = set()
         if isinstance(document, Index):

@@ -15,7 +15,7 @@ from builda.oci.digest import Digest
 from builda.oci.document import encode
 from builda.oci.manifest import Manifest, parse
 from builda.transfer.copy import read_blob
-from builda.trust.signature import COSIGN_TYPE, COUNT, LIMIT, Sigstore, is_same
+from builda.trust.signature import COSIGN_TYPE, COUNT, LIMIT, Sigstore, Unreadable, is_same
 from builda.values import replace
 
 if TYPE_CHECKING:
@@ -28,20 +28,24 @@ def tag_of(digest: Digest) -> str:
     return f"{digest.algorithm}-{digest.encoded}.sig"
 
 
-def signatures(source: ImageSource) -> Iterator[Sigstore]:
+def signatures(source: ImageSource) -> Iterator[Sigstore | Unreadable]:
     """The signatures at such a tag; none if there is no such tag. CorruptContent for something else there."""
     manifest = _manifest(source)
     if manifest is None:
         return
     for layer in [layer for layer in manifest.layers if layer.media_type == COSIGN_TYPE][:COUNT]:
-        yield Sigstore(layer.media_type, read_blob(source, layer, LIMIT), layer.annotations)
+        try:
+            yield Sigstore(layer.media_type, read_blob(source, layer, LIMIT), layer.annotations)
+        except CorruptContent as error:
+            yield Unreadable(f"cannot be read: {error}")
 
 
 def add(source: ImageSource, sink: ImageSink, signature: Sigstore) -> None:
     """The tag has this signature beside those that it has. Two that write at once may lose one of theirs."""
     before = _manifest(source)
     layers = () if before is None else before.layers
-    if any(is_same(signature, one) for one in ([] if before is None else signatures(source))):
+    there = [] if before is None else [one for one in signatures(source) if isinstance(one, Sigstore)]
+    if any(is_same(signature, one) for one in there):
         return
     memory = _Memory()
     layer = replace(memory.put(signature.payload, signature.media_type), annotations=dict(signature.annotations))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
 
+from builda.cli.core.options import Option
+from builda.cli.verbs import member_named, verb_named
 from builda.errors import BuildaError, InvalidValue, NotFound, PolicyRejected
 from builda.oci.reference import Reference
 from builda.places import Places
@@ -23,6 +27,7 @@ from builda.trust.policy import (
     parse,
     scopes_of,
 )
+from builda.trust.registriesd import read_file
 
 ACCEPT = [{"type": "insecureAcceptAnything"}]
 REJECT = [{"type": "reject"}]
@@ -272,3 +277,30 @@ def test_scopes_of_other_stores() -> None:
     with pytest.raises(PolicyRejected, match="which store this is is not said"):
         some.check(*scopes_of(Location("containers-storage", "[]a")), "x")
     assert policy(ACCEPT).check(*scopes_of(Location("containers-storage", "[]a")), "x") is None
+
+
+def blocks_of(document: str) -> list[str]:
+    """The indented blocks of a document."""
+    text = (Path(__file__).parents[3] / "docs" / document).read_text()
+    return [textwrap.dedent(block) for block in re.findall(r"\n\n((?:    .*\n|\n(?=    ))+)", text)]
+
+
+def test_the_documented_examples_are_read(tmp_path: Path) -> None:
+    blocks = blocks_of("trust.md")
+    policies = [block for block in blocks if block.startswith("{")]
+    assert [len(parse(block, "p.json").transports["docker"]) for block in policies] == [3]
+    configurations = [block for block in blocks if block.startswith("default-docker:")]
+    (tmp_path / "a.yaml").write_text(configurations[0])
+    default, sections = read_file(tmp_path / "a.yaml")
+    assert default is not None
+    assert sections["registry.example.org"].attachments
+
+
+def test_the_documented_commands_have_these_options() -> None:
+    lines = [line for block in blocks_of("trust.md") for line in block.splitlines() if line.startswith("builda ")]
+    assert len(lines) >= 3
+    for line in lines:
+        words = line.split()[1:]
+        verb = member_named("image", words[1]) if words[0] == "image" else verb_named(words[0])
+        flags = {flag for row in verb.rows if isinstance(row, Option) for flag in row.flags}
+        assert {word for word in words if word.startswith("--")} <= flags, line
