@@ -23,7 +23,7 @@ PROGRAM = str(Path(sys.executable).with_name("builda"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Undo what a shell does to jobs in the background: an ignored SIGINT stays ignored in every child.
+    """Undo what a shell does to jobs in the background, and nohup: an ignored signal stays ignored in every child.
 
     As root, have a mount namespace: two test runs do not see each other's mounts, and none outlives its run.
     """
@@ -34,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[forked.START_ALWAYS] = "1"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if os.geteuid() == 0:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)

@@ -10,8 +10,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -515,8 +515,9 @@ sys.exit(box.run(*sys.argv[1:], capture=False, **{changes!r}))
 """
 
 
-def runner(box: Any, tmp_path: Path, *args: str, **changes: Any) -> subprocess.Popen[bytes]:
-    """A process of its own that runs a command in the box; its output is a pipe."""
+@contextmanager
+def runner(box: Any, tmp_path: Path, *args: str, **changes: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of its own that runs a command in the box; its output is a pipe. A test that fails ends it."""
     scratch = tmp_path / os.urandom(4).hex()
     scratch.mkdir()
     code = RUNNER.format(
@@ -526,11 +527,14 @@ def runner(box: Any, tmp_path: Path, *args: str, **changes: Any) -> subprocess.P
         scratch=str(scratch),
         changes=changes,
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *args],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
-    )
+    command = [sys.executable, "-c", code, *args]
+    environ = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as caller:
+        try:
+            yield caller
+        except BaseException:
+            caller.kill()
+            raise
 
 
 @pytest.mark.parametrize("changes", [{}, {"namespaces": {"pid": "host"}}])
