@@ -9,9 +9,9 @@ with builda.open_builder() as builder:
 from __future__ import annotations
 
 import os
+from _thread import allocate_lock  # threading takes a millisecond to import
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from threading import Lock
 
 from builda.errors import BuildaError, StoreUnavailable
 from builda.events import Emit, Warned, ignore
@@ -249,7 +249,7 @@ class Registries:
         self._environ = environ
         self._files = files
         self._uid = uid
-        self._lock = Lock()  # stages of one build ask at the same time
+        self._lock = allocate_lock()  # stages of one build ask at the same time
         self._clients: dict[RegistryAccess, RegistryClient] = {}
         self._policies: dict[str | None, Policy | None] = {}
 

@@ -94,9 +94,8 @@ def exit_status(wait_status: int) -> int:
 
 def can_forward() -> bool:
     """Whether this thread can handle signals: only the main thread can."""
-    import threading
-
-    return threading.current_thread() is threading.main_thread()
+    threading = sys.modules.get("threading")  # without it there are no other threads
+    return threading is None or threading.current_thread() is threading.main_thread()
 
 
 def forwarding(pid: int, also: Callable[[int], bool] | None = None) -> AbstractContextManager[None]:

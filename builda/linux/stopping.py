@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+from _thread import RLock  # threading takes a millisecond to import
 from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
 
 GRACE = 3.0
@@ -26,7 +27,7 @@ class Stop:
 
     def __init__(self, grace: float = GRACE) -> None:
         self._grace = grace
-        self._lock = threading.RLock()  # reentrant: a signal handler may interrupt the thread that holds it
+        self._lock = RLock()  # reentrant: a signal handler may interrupt the thread that holds it
         self._children: dict[int, int] = {}  # pid -> pidfd: the pid alone may belong to another process by now
         self._killer: threading.Timer | None = None
         self.signal: int | None = None
@@ -41,10 +42,8 @@ class Stop:
                 self.signal = number
             self.asked = True
             self._send(number or signal.SIGTERM)
-            if self._killer is None:
-                self._killer = threading.Timer(self._grace, self.kill)
-                self._killer.daemon = True
-                self._killer.start()
+            if self._children:
+                self._kill_later()
 
     def took(self, number: int) -> bool:
         """Treat the signal `number` as a request if it is one of ENDING; False for all others."""
@@ -67,12 +66,15 @@ class Stop:
     @contextmanager
     def child(self, pid: int) -> Iterator[None]:
         """Register the child process `pid` for the block: a request ends it. It must not have been waited for."""
+        import threading  # noqa: F401  # loaded before a signal handler needs it, which might interrupt the import
+
         descriptor = os.pidfd_open(pid)
         try:
             with self._lock:
                 self._children[pid] = descriptor
                 if self.asked:
                     self._send(signal.SIGTERM if self._grace else signal.SIGKILL)
+                    self._kill_later()
             yield
         finally:
             with self._lock:
@@ -84,6 +86,14 @@ class Stop:
         with self._lock:
             if self._killer is not None:
                 self._killer.cancel()
+
+    def _kill_later(self) -> None:
+        import threading
+
+        if self._killer is None:
+            self._killer = threading.Timer(self._grace, self.kill)
+            self._killer.daemon = True
+            self._killer.start()
 
     def _send(self, number: int) -> None:
         for descriptor in tuple(self._children.values()):

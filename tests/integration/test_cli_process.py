@@ -16,7 +16,7 @@ from tests.conftest import Builda, clean_environ
 # What a light verb must not load: each costs milliseconds that the promises of start-up do not have.
 HEAVY = frozenset(
     "pyroute2 tqdm zstandard isal filelock subprocess tempfile asyncio "
-    "click gettext dataclasses inspect typing pathlib ipaddress logging".split()
+    "click gettext dataclasses inspect typing pathlib ipaddress logging threading".split()
 )
 
 

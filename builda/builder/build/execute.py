@@ -11,7 +11,7 @@ image. This module chooses trees or lists, and wires them.
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock  # threading takes a millisecond to import
 
 from builda.builder.build.buildoptions import Built, ExecuteOptions
 from builda.builder.build.lookup import Lookup
@@ -146,7 +146,7 @@ class _Execution:
         self._stop = Stop()  # a stage failed, or a signal came: all others end at once
         self._tails = Tails(ctx.emit, hidden=options.hidden)
         self._ctx = replace(ctx, emit=self._show)
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._made: Performer | None = None
         self._events = StepEvents(self._show, plan, options.platform_label)
         self._inputs = StepInputs(self._ctx, options, self._tips)

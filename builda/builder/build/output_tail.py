@@ -6,7 +6,7 @@ They are repeated only if the user has not just seen them: if the stream is hidd
 from __future__ import annotations
 
 import re
-import threading
+from _thread import allocate_lock  # threading takes a millisecond to import
 from collections import deque
 
 from builda.events import CommandOutput, StepFinished, StepStarted
@@ -27,7 +27,7 @@ class Tails:
     def __init__(self, emit: Emit, *, hidden: frozenset[str]) -> None:
         self._emit = emit
         self._hidden = hidden
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._lines: dict[str | None, deque[bytes]] = {}
         self._unseen: set[str | None] = set()  # stages whose last lines are not the last thing on the screen
 

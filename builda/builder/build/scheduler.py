@@ -6,7 +6,7 @@ several at a time.
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock  # threading takes a millisecond to import
 from signal import SIGINT
 
 from builda.linux.stopping import Stopped
@@ -46,7 +46,7 @@ class _SideBySide:
         self._below = below
         self._perform = perform
         self._stop = stop
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._failure: BaseException | None = None  # the first one's; others fail because of it
 
     def run(self, order: Sequence[int], jobs: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+from _thread import allocate_lock  # threading takes a millisecond to import
 
 from builda.errors import NotFound
 from builda.plan import Context as BuildContext
@@ -30,7 +30,7 @@ class StepInputs:
         self._ctx = ctx
         self._options = options
         self._tips = tips
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._places: dict[str, str] = {}  # of contexts, by the name that they were given
         self._digests: dict[str, dict[FileKey, bytes]] = {}  # of context files, by context
         self._known: dict[str, int] = {}  # how many of them earlier builds took

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import time
+from _thread import allocate_lock  # threading takes a millisecond to import
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fcntl import F_GETFL, fcntl
-from threading import Lock
 
 from builda.display import displayed, without_passwords
 from builda.errors import InvalidValue
@@ -85,7 +85,7 @@ class Together:
         self._people = tuple(people)
         self._programs = () if programs is None else (programs,)
         self._traces = traces
-        self._lock = Lock()
+        self._lock = allocate_lock()
 
     def show(self, event: Event) -> None:
         """Show one event to all, without what acts on a terminal (to people) and without passwords (to all)."""

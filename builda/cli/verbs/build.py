@@ -647,9 +647,9 @@ def _publish(session: Session, built: Built, options: ExecuteOptions, values: di
 
 
 def _write_ids(session: Session, built: Built, values: dict[str, Any]) -> None:
-    from builda.cli.verbs.commit import metadata
-
     if values["metadata_file"] is not None:
+        from builda.cli.verbs.commit import metadata
+
         write_file(values["metadata_file"], metadata(session.store, built.image))
     if values["iidfile"] is not None:
         write_file(values["iidfile"], str(built.image.id))
