@@ -22,6 +22,11 @@ _REGISTRY = (
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 
 
+def is_tag(text: str) -> bool:
+    """Whether a registry may call an image so."""
+    return re.fullmatch(_TAG, text) is not None
+
+
 class Reference(NamedTuple):
     """How an image is named; `tag` and `digest` may both be set, then the digest decides what is fetched."""
 

@@ -19,7 +19,7 @@ from builda.errors import CorruptContent, InvalidValue, RegistryError
 from builda.events import Emit, Warned, ignore
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest, Readable
-from builda.oci.reference import DEFAULT_TAG, Reference
+from builda.oci.reference import DEFAULT_TAG, Reference, is_tag
 from builda.places import Places
 from builda.registry.certificates import Certificates, Tls
 from builda.registry.credentials import Credentials, Keyring, Look, parse_creds
@@ -119,9 +119,13 @@ class RegistryClient:
         return RegistrySink(reference, repository, tuple(dict.fromkeys(names)), chunk)
 
     def tags(self, reference: Reference) -> tuple[str, ...]:
-        """All tags of the repository that `reference` names."""
+        """All tags of the repository that `reference` names; RegistryError if the registry lists one that is none."""
         place = self.registries.pull_sources(reference)[-1]
-        return tuple(self._repository(place.reference, place.insecure).iter_tags())
+        found = tuple(self._repository(place.reference, place.insecure).iter_tags())
+        wrong = [tag for tag in found if not is_tag(tag)]
+        if wrong:
+            raise RegistryError(f"registry lists a tag that is none for {place.reference.name}: {wrong[0][:200]!r}")
+        return found
 
     def repositories(self, registry: str) -> tuple[str, ...]:
         """The repositories of a registry, as far as it shows them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 import os
 import shutil
@@ -15,8 +16,11 @@ from typing import Any
 
 import pytest
 
+from builda.transfer.copy import copy_image
+from builda.transfer.locate import open_sink, parse_location
 from tests.conftest import Builda
 from tests.support.engines import other_store
+from tests.support.memory import MemoryImage, image_of
 from tests.support.registry import PASSWORD, USER, Registry, registry
 
 pytestmark = pytest.mark.root
@@ -445,3 +449,89 @@ def test_archives_of_strangers(builda: Builda, tmp_path: Path, kind: str) -> Non
     assert said.startswith("Error: ")
     assert "Traceback" not in said
     assert builda("images", "-q") == ""
+
+
+LAYERED = ({"etc/one": b"1" * 3000}, {"etc/two": b"2" * 3000})
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+@pytest.mark.parametrize("fault", ["missing", "cut", "changed", "longer", "twice, the last wrong", "of another name"])
+def test_a_blob_of_an_archive_that_is_not_what_it_should_be(
+    builda: Builda, tmp_path: Path, kind: str, fault: str
+) -> None:
+    path = tmp_path / "made.tar"
+    made = image_of(LAYERED, compression="none")
+    layer = next(iter(made.image.layers))
+    _rewritten(path, kind, made, layer.digest.encoded, fault)
+    for line in (
+        ("pull", "-q", f"{kind}:{path}"),
+        ("image", "load", "-q", "-i", path),
+        ("image", "copy", "-q", f"{kind}:{path}", f"oci:{tmp_path / 'out'}:x"),
+    ):
+        said = builda.fails(*line)
+        assert said.startswith("Error: ")
+        assert str(path) in said or layer.digest.encoded in said, said
+    assert "fault" in builda.fails("image", "check", f"{kind}:{path}") or fault in ("missing", "of another name")
+    assert builda("images", "-q") == ""
+    assert not (tmp_path / "out/index.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+@pytest.mark.parametrize("fault", ["none", "extra", "twice, the first wrong"])
+def test_an_archive_with_more_than_it_needs_is_read(builda: Builda, tmp_path: Path, kind: str, fault: str) -> None:
+    path = tmp_path / "made.tar"
+    made = image_of(LAYERED, compression="none")
+    _rewritten(path, kind, made, made.image.layers[0].digest.encoded, fault)
+    builda("image", "load", "-q", "-i", path)
+    assert builda("images", "-q", "--no-trunc").strip() == f"sha256:{made.image.config.digest.encoded}"
+    assert builda("fsck") == ""
+    assert builda("image", "check", f"{kind}:{path}") == ""
+
+
+def _rewritten(path: Path, kind: str, made: MemoryImage, layer: str, fault: str) -> None:
+    """An archive of the image, in which the layer has a fault."""
+    location = parse_location(f"{kind}:{path}.whole:localhost/a:1")
+    assert location is not None
+    copy_image(made, open_sink(location))
+    with tarfile.open(f"{path}.whole") as whole, tarfile.open(path, "w") as tar:
+        for member in whole.getmembers():
+            file = whole.extractfile(member)
+            assert file is not None
+            for name, data in _members(member.name, file.read(), fault if layer in member.name else ""):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+    os.unlink(f"{path}.whole")
+
+
+def _members(name: str, data: bytes, fault: str) -> list[tuple[str, bytes]]:
+    wrong = data[:600] + b"?" + data[601:]
+    return {
+        "missing": [],
+        "cut": [(name, data[:-512])],
+        "changed": [(name, wrong)],
+        "longer": [(name, data + b"more")],
+        "twice, the last wrong": [(name, data), (name, wrong)],
+        "twice, the first wrong": [(name, wrong), (name, data)],
+        "of another name": [(f"../{name}x", data)],
+        "extra": [(name, data), ("blobs/sha256/" + "0" * 64, b"extra"), ("other.tar", b"x")],
+    }.get(fault, [(name, data)])
+
+
+@pytest.mark.parametrize(
+    "tag", ["../../x", "a/../b:1", "a:1/../../../b", "/etc/passwd", "a:" + "1" * 200, "\u202e:1", ""]
+)
+def test_a_name_in_an_archive_that_is_none_is_given_to_nothing(builda: Builda, tmp_path: Path, tag: str) -> None:
+    made = image_of(LAYERED, compression="none")
+    members = {f"{layer.digest.encoded}.tar": made.blobs[layer.digest] for layer in made.image.layers}
+    entry = {"Config": "config.json", "RepoTags": [tag], "Layers": list(members)}
+    members |= {"config.json": made.blobs[made.image.config.digest], "manifest.json": json.dumps([entry]).encode()}
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in members.items():
+            one = tarfile.TarInfo(name)
+            one.size = len(data)
+            tar.addfile(one, io.BytesIO(data))
+    before = {path for path in tmp_path.rglob("*") if "store" not in str(path)}
+    assert "Loaded image: " in builda("image", "load", "-q", "-i", tmp_path / "a.tar")
+    assert builda("images", "--format", "{{.Name}}:{{.Tag}}").strip() == "<none>:<none>"
+    assert {path for path in tmp_path.rglob("*") if "store" not in str(path)} - before <= {tmp_path / "run"}

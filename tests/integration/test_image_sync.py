@@ -13,7 +13,7 @@ import pytest
 from builda.builder.image.sync import _range
 from builda.errors import InvalidValue
 from tests.conftest import Builda
-from tests.support.registry import Registry, registry
+from tests.support.registry import Answer, Registry, registry, scripted
 
 pytestmark = pytest.mark.root
 BOTH = ("--src-tls-verify=false", "--dest-tls-verify=false")
@@ -126,6 +126,22 @@ def test_a_registry_is_searched(builda: Builda, server: Registry) -> None:
     assert "search names no registry: debian" in builda.fails("image", "search", "debian")
 
 
+@pytest.mark.parametrize("tag", ["../../../../outside", "a/../b", "", "x\n", "t" * 129, "a:b"])
+def test_a_registry_that_lists_tags_that_are_none(builda: Builda, tmp_path: Path, tag: str) -> None:
+    listed = json.dumps({"name": "team/app", "tags": ["1.0", tag]}).encode()
+    known = Answer(body=listed, headers={"Content-Type": "application/json"})
+    with scripted(lambda asked: known if "tags/list" in asked.path else Answer()) as server:
+        name = f"docker://{server.address}/team/app"
+        for line in (
+            ("image", "sync", "--src", "docker", "--dest", "dir", name, tmp_path / "out"),
+            ("image", "list-tags", name),
+            ("pull", "--all-tags", name),
+        ):
+            said = builda.fails(*line, *(("--src-tls-verify=false",) if "sync" in line else ("--tls-verify=false",)))
+            assert "registry lists a tag that is none" in said
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("store", "run")] == []
+
+
 BOMB = "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(3))
 
 
@@ -133,6 +149,9 @@ BOMB = "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(3))
     ("content", "message"),
     [
         (BOMB, "YAML aliases are not taken"),
+        ("a: &a [x]\n<<: *a\n", "YAML aliases are not taken"),
+        ("x: " * 50_000 + "1", "cannot be read as YAML"),
+        ("host.example: {images: {x: [1]}}\n" * 20_000, ""),
         ("[" * 100_000, "cannot be read as YAML"),
         ("a: b: c", "cannot be read as YAML"),
         ("!!python/object/apply:os.system ['true']", "not a mapping of registries"),
