@@ -10,13 +10,14 @@ from builda.values import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from typing import Literal, TypeAlias
 
     from builda.oci.descriptor import Platform
     from builda.oci.edits import ConfigEdit
     from builda.oci.mediatype import Compression
-    from builda.store.store import WorkingContainer
+    from builda.store.store import Image, WorkingContainer
 
 PullPolicy: TypeAlias = "Literal['missing', 'always', 'never', 'newer']"
 ImageFormat: TypeAlias = "Literal['oci', 'docker']"
@@ -158,6 +159,7 @@ class CommitOptions:
     compression_level: int | None = None  # None: the level pinned for that compression
     attest: Attest | None = None  # for a commit; of a build's image it is said when the build is done
     access: RegistryAccess = RegistryAccess()
+    check: Callable[[Image], None] | None = None  # is called before the image has a name, and may raise
 
     def __post_init__(self) -> None:
         if self.timestamp is not None and self.source_date_epoch is not None:

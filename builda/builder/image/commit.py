@@ -69,6 +69,8 @@ def commit(ctx: Context, container: WorkingContainer, options: CommitOptions) ->
         config, manifest = compose(current, parts, _base(ctx.store, current), options, ctx.version, ctx.now())
         made = stored(ctx.store, config, manifest)
         plain = ctx.store.images.unrecorded(made)
+        if options.check is not None:
+            options.check(plain)
         if options.attest is not None:
             from builda.builder.image.attest import attested, script_build
 

@@ -82,6 +82,7 @@ GROUPS: Mapping[str, Members] = {
             "runlabel": "image:runlabel",
             "save": "image:save",
             "sbom": "sbom:sbom",
+            "scan": "image_scan:scan",
             "search": "image:search",
             "sign": "trust:sign",
             "sync": "image:sync",

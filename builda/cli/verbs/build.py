@@ -10,7 +10,7 @@ from builda.cli.core.options import argument, duration, listed, many, number, re
 from builda.cli.core.output import check_files, print_line, print_words, write_file
 from builda.cli.core.verb import verb
 from builda.cli.progress.buildview import build_view, ended, failed, stage_prefix, wants_live
-from builda.cli.verbs import buildcache, buildmounts, locks, multiplatform, outputs
+from builda.cli.verbs import buildcache, buildmounts, locks, multiplatform, outputs, scanning
 from builda.cli.verbs.contexts import BuildContext, NamedContexts, is_fetched, open_context, open_named
 from builda.cli.verbs.logfile import logging_to, platform_logs
 from builda.cli.verbs.secrets import agents_of, secrets_of
@@ -163,6 +163,7 @@ _OF_DOCKER = (
         bare="",
         help="Build from what builda.lock, or FILE, says, and ask no tag.  [env: BUILDA_LOCKED]",
     ),
+    scanning.OPTIONS,
     switch("--inherit-labels", default=True, help="Keep the labels of base images and stages (default)."),
     switch("--inherit-annotations", default=True, help="Keep the annotations of the base image (default)."),
     switch("--force-compression", hidden=True, help="Taken: new layers always have the compression asked for."),
@@ -282,6 +283,7 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
         progress = "plain"
     live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet, verbose=session.settings.verbose)
     _check_rest(session, values)
+    check = scanning.check(session, values)
     log_of = values.pop("log_of")
     options = _execute_options(session, request, inputs, values, live=live)
     if values.pop("all_platforms"):
@@ -294,12 +296,14 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
         if attesting is not None and attesting.has_files():
             multiplatform.check_one(wanted, "--sbom-output")
         with _watched(session, options, live=live):
-            each = multiplatform.build(session, request, options, wanted, log_of, attesting)
+            each = multiplatform.build(session, request, options, wanted, log_of, attesting, check)
         multiplatform.publish(session, each, options, values, began)
         return
     request = replace(request, platform=wanted[0])
     with log_of(wanted[0]), _watched(session, options, live=live):
         built = containerfile.build(session.builder, request, options)
+        if check is not None:
+            check(built.image)
         if attesting is not None:
             built = attesting.done(built, request, options)
     names = _publish(session, built, options, values)

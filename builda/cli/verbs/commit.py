@@ -9,6 +9,7 @@ from builda.cli.core.options import argument, listed, many, refused, switch, tex
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
+from builda.cli.verbs import scanning
 from builda.errors import InvalidValue
 
 TYPE_CHECKING = False
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         "--force-compression", reason="commit writes new layers only; --compression-format says how", takes_value=False
     ),
     refused("--pull", reason="nothing is pulled, as builda runs no scanner for SBOMs"),
+    scanning.OPTIONS,
     shared_options.COMPRESSION,
     shared_options.TIME,
     shared_options.REGISTRY,
@@ -112,6 +114,7 @@ def _options(session: Session, target: WorkingContainer, image: str | None, valu
         compression_level=level,
         attest=attest_of(values),
         access=shared_options.registry_access(values, session.environ),
+        check=scanning.check(session, values),
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from builda.cli.verbs.buildlog import Attesting
     from builda.containerfile import BuildRequest
     from builda.oci.descriptor import Platform
+    from builda.store.store import Image
 
 Platforms = tuple["Platform | None", ...]
 _OF_ONE = ("iidfile", "iidfile_raw", "metadata_file", "output")
@@ -56,6 +57,7 @@ def build(
     wanted: Platforms,
     log_of: Callable[[Platform | None], AbstractContextManager[None]],
     attesting: Attesting | None = None,
+    check: Callable[[Image], None] | None = None,
 ) -> tuple[Built, ...]:
     """What each platform's build gave. Nothing is run before it is known that all of them can run their commands."""
     from builda import containerfile
@@ -74,6 +76,8 @@ def build(
             if attesting is not None:
                 attesting.begin()
             built = containerfile.build(session.builder, own, labelled)
+            if check is not None:
+                check(built.image)
             each.append(built if attesting is None else attesting.done(built, own, labelled))
     return tuple(each)
 
