@@ -133,6 +133,17 @@ class BlobProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMoved:
+    """An image or list is where it was to go: `blobs` of `size` bytes together moved, `reused` were there already."""
+
+    action: Literal["pull", "push"]
+    blobs: int
+    size: int
+    reused: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkProgress:
     """`offset` of `total` bytes (None when unknown) of local work are done; `done` comes once, last.
 
@@ -219,6 +230,7 @@ Event: TypeAlias = (
     | StageSaved
     | CommandOutput
     | BlobProgress
+    | ImageMoved
     | WorkProgress
     | Warned
     | Decided

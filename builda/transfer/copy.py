@@ -7,6 +7,7 @@ and side by side, the configuration after them, the manifest last.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from builda.errors import CorruptContent
-from builda.events import BlobProgress, Emit, Warned, ignore
+from builda.events import BlobProgress, Emit, ImageMoved, Warned, ignore
 from builda.oci import mediatype
 from builda.oci.config import CONFIG_LIMIT, ImageConfig, parse_config
 from builda.oci.digest import VerifyingReader
@@ -168,8 +169,11 @@ def copy_image(
     if isinstance(sink, AskedSink) and sink.has_image(descriptor):
         if isinstance(document, Manifest):
             copy.tell_all_reused(document)
-        return plainly(descriptor, document.media_type)
-    return copy.document(descriptor, data, top=True, alone=select == "index-only")
+        result = plainly(descriptor, document.media_type)
+    else:
+        result = copy.document(descriptor, data, top=True, alone=select == "index-only")
+    copy.tell_moved()
+    return result
 
 
 def outline(source: ImageSource) -> tuple[Descriptor, bytes]:
@@ -220,6 +224,8 @@ class _Copy:
         self.platform = platform
         self.stop = threading.Event()
         self.blobs: list[_Progress] = []
+        self.reused: list[Digest] = []
+        self.began = time.monotonic()
         self.manifests: set[Digest] = set()
 
     def document(
@@ -308,7 +314,19 @@ class _Copy:
 
     def tell_reused(self, descriptor: Descriptor) -> None:
         """Tell that a blob is there already."""
+        self.reused.append(descriptor.digest)
         self.tell(descriptor, descriptor.size, done=True, reused=True)
+
+    def tell_moved(self) -> None:
+        """Tell how much moved in all, and how long it took."""
+        event = ImageMoved(
+            action=self.action,
+            blobs=len(self.blobs),
+            size=sum(blob.size for blob in self.blobs),
+            reused=len(self.reused),
+            seconds=time.monotonic() - self.began,
+        )
+        self.emit(event)
 
     def tell(self, descriptor: Descriptor, offset: int, *, done: bool = False, reused: bool = False) -> None:
         event = BlobProgress(
@@ -326,6 +344,7 @@ class _Progress:
     """The progress of one blob: done when put_blob has returned and all bytes were reported, in either order."""
 
     def __init__(self, copy: _Copy, descriptor: Descriptor) -> None:
+        self.size = descriptor.size
         self._copy = copy
         self._descriptor = descriptor
         self._offset = 0

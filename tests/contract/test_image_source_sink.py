@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from builda.errors import AlreadyExists, BuildaError, CorruptContent, Unsupported
-from builda.events import BlobProgress, Event
+from builda.events import BlobProgress, Event, ImageMoved
 from builda.oci import mediatype
 from builda.oci.config import dump_config
 from builda.oci.descriptor import Descriptor
@@ -219,8 +219,13 @@ def test_what_is_there_is_not_moved_again(place: Place) -> None:
 
 def test_every_blob_is_done_once_and_last(place: Place) -> None:
     image = random_image(layers=3, size=2_500_000)
-    events: list[BlobProgress] = []
-    copy_image(image, place.sink(), action="push", emit=lambda event: events.append(event))  # type: ignore[arg-type]
+    told: list[Event] = []
+    copy_image(image, place.sink(), action="push", emit=told.append)
+    events = [event for event in told if isinstance(event, BlobProgress)]
+    (moved,) = [event for event in told if isinstance(event, ImageMoved)]
+    size = image.image.config.size + sum(layer.size for layer in image.image.layers)
+    assert (moved.action, moved.blobs, moved.size, moved.reused) == ("push", 4, size, 0)
+    assert told[-1] == moved
     for blob in (image.image.config, *image.image.layers):
         own = [event for event in events if event.digest == blob.digest]
         assert [event.done for event in own] == [False] * (len(own) - 1) + [True]

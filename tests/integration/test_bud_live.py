@@ -87,8 +87,8 @@ def test_a_failure_takes_the_view_down_and_shows_the_output_once(builda: Builda,
     assert shown.status == 7
     lines = shown.screen(200).text.splitlines()
     assert lines[0] == "1/2 FROM localhost/busybox:latest"
-    assert re.fullmatch(r"2/2 RUN sleep 0.3; echo out; echo err >&2; exit 7  failed after 0\.\d\ds", lines[1])
-    assert re.fullmatch(r"failed after \d\.\ds", lines[2])
+    assert re.fullmatch(r"2/2 RUN sleep 0.3; echo out; echo err >&2; exit 7  failed after \d+\.\d\ds", lines[1])
+    assert re.fullmatch(r"failed after \d+\.\ds", lines[2])
     assert "Containerfile:2: command failed with exit status 7: RUN sleep" in lines[3]
     assert lines[-3:] == ["the last lines of its output:", "  out", "  err"]
     assert sum(line.strip() == "out" for line in lines) == 1

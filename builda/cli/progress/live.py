@@ -44,6 +44,24 @@ _DIM, _GREEN, _RED, _PLAIN = "\033[2m", "\033[32m", "\033[31m", "\033[0m"
 _CLEAR = "\033[K"
 
 
+class _Moving:
+    """What moves, and since when from where."""
+
+    def __init__(self, event: BlobProgress | WorkProgress, began: float) -> None:
+        self.event = event
+        self._began = began
+        self._first = event.offset
+
+    def said(self, now: float) -> str:
+        """How much of it has moved; after a second also how fast."""
+        event, seconds = self.event, now - self._began
+        rate = f"{human_size(int((event.offset - self._first) / seconds))}/s " if seconds >= 1 else ""
+        if not event.total:
+            return f"{rate}{human_size(event.offset)}"
+        share = 100 * event.offset // event.total
+        return f"{rate}{human_size(event.offset)} of {human_size(event.total)} {min(share, 100):3}%"
+
+
 class _Running:
     """The step that a stage is at, and the end of what its command wrote."""
 
@@ -72,7 +90,7 @@ class Screen:
         self._clock = clock
         self._began = clock()
         self._running: dict[str | None, _Running] = {}
-        self._moving: dict[tuple[str, object], BlobProgress | WorkProgress] = {}
+        self._moving: dict[tuple[str, object], _Moving] = {}
         self._ledger = Ledger()
         self._steps: dict[str | None, int] = {}  # how many there are, by platform
         self._done: dict[str | None, int] = {}  # how many are over, by stage
@@ -118,7 +136,7 @@ class Screen:
             rows.append((_spread(f"{running.head} {running.text}", human_time(now - running.began), width), False))
             rows += [(cut(f"    {line}", width), True) for line in running.last(count)]
         for moving in list(self._moving.values())[:_BLOBS]:
-            rows.append((_spread(f"    {_named(moving)}", _moved(moving), width), True))
+            rows.append((_spread(f"    {_named(moving.event)}", moving.said(now), width), True))
         if not self._running:
             told = {subject for work, subject in self._moving if work == "store"}
             waiting = [head for head in self._ledger.storing() if head not in told]
@@ -149,7 +167,12 @@ class Screen:
         return f"{word} {human_time(now - self._began)}{counted}"
 
     def _move(self, key: tuple[str, object], event: BlobProgress | WorkProgress) -> None:
-        self._moving.pop(key, None) if event.done else self._moving.__setitem__(key, event)
+        if event.done:
+            self._moving.pop(key, None)
+        elif key in self._moving:
+            self._moving[key].event = event
+        else:
+            self._moving[key] = _Moving(event, self._clock())
 
 
 class Live:
@@ -270,13 +293,6 @@ def _named(moving: BlobProgress | WorkProgress) -> str:
     if isinstance(moving, WorkProgress):
         return f"{WORK[moving.work]} {moving.subject}"
     return f"{moving.action} {'layer' if moving.digest is None else moving.digest.encoded[:12]}"
-
-
-def _moved(moving: BlobProgress | WorkProgress) -> str:
-    if not moving.total:
-        return human_size(moving.offset)
-    share = 100 * moving.offset // moving.total
-    return f"{human_size(moving.offset)} of {human_size(moving.total)} {min(share, 100):3}%"
 
 
 def _counted(steps: int) -> str:

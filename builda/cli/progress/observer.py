@@ -14,7 +14,17 @@ from fcntl import F_GETFL, fcntl
 
 from builda.display import displayed, without_passwords
 from builda.errors import InvalidValue
-from builda.events import BlobProgress, CommandOutput, Decided, Event, StepFinished, StepStarted, Warned, WorkProgress
+from builda.events import (
+    BlobProgress,
+    CommandOutput,
+    Decided,
+    Event,
+    ImageMoved,
+    StepFinished,
+    StepStarted,
+    Warned,
+    WorkProgress,
+)
 from builda.values import Protocol, replace, values_of
 
 TYPE_CHECKING = False
@@ -25,6 +35,8 @@ if TYPE_CHECKING:
 
 BAR_LIMIT = 1 << 20
 """A blob smaller than this is there before a bar for it could be read."""
+
+_SHORT = 0.05  # seconds, below which a rate would say nothing
 
 
 WORK: Mapping[str, str] = {
@@ -182,6 +194,8 @@ class Lines:
         match event:
             case BlobProgress():
                 self._blob(event)
+            case ImageMoved():
+                self._moved(event)
             case StepStarted():
                 stage = f"[{event.stage}] " if event.stage else ""
                 self._say(f"{stage}{event.index}/{event.total} {event.text}")
@@ -204,8 +218,14 @@ class Lines:
         if event.action == "unpack":  # Buildah has nothing to say of it, and scripts capture what `from` prints
             return
         size = "already there" if event.reused else _bytes(event.offset)
-        took = "" if event.reused or begun is None else f" in {self._clock() - begun:.2f}s"
+        took = "" if event.reused or begun is None else _took(event.offset, self._clock() - begun)
         self._say(f"{event.action} {_short(event)} {size}{took}")
+
+    def _moved(self, event: ImageMoved) -> None:
+        if event.blobs > 1:  # one has said it all
+            there = f", {event.reused} already there" if event.reused else ""
+            took = _took(event.size, event.seconds)
+            self._say(f"{event.action} {event.blobs} blobs, {_bytes(event.size)}{took}{there}")
 
     def _say(self, line: str) -> None:
         self._stream.write(line + "\n")
@@ -346,6 +366,12 @@ def _short(event: BlobProgress) -> str:
 def _end_of(subject: str, length: int = 30) -> str:
     """A name, or the end of a long one, so that there is room for a bar beside it."""
     return subject if len(subject) <= length else f"…{subject[1 - length :]}"
+
+
+def _took(count: int, seconds: float) -> str:
+    """How long `count` bytes took, with the rate unless they were too quick to have one."""
+    rate = f" ({_bytes(int(count / seconds))}/s)" if seconds >= _SHORT else ""
+    return f" in {seconds:.2f}s{rate}"
 
 
 def _bytes(count: int) -> str:

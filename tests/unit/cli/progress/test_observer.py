@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from builda.cli.progress.observer import BAR_LIMIT, Lines, observer
-from builda.events import BlobProgress, CommandOutput, Event, StepFinished, StepStarted, Warned, WorkProgress
+from builda.events import (
+    BlobProgress,
+    CommandOutput,
+    Event,
+    ImageMoved,
+    StepFinished,
+    StepStarted,
+    Warned,
+    WorkProgress,
+)
 from builda.oci.digest import Digest
 
 DIGEST = Digest.of(b"x")
@@ -37,7 +46,21 @@ def test_a_blob_has_one_line_when_it_is_done() -> None:
     lines = Lines(stream, lambda: next(clock))
     for event in (blob(0), blob(1000), blob(3_400_000, done=True)):
         lines.show(event)
-    assert stream.getvalue() == f"pull {DIGEST.encoded[:12]} 3.4 MB in 2.50s\n"
+    assert stream.getvalue() == f"pull {DIGEST.encoded[:12]} 3.4 MB in 2.50s (1.36 MB/s)\n"
+
+
+@pytest.mark.parametrize(
+    ("blobs", "reused", "seconds", "said"),
+    [
+        (3, 2, 2.0, "pull 3 blobs, 9 MB in 2.00s (4.5 MB/s), 2 already there\n"),
+        (2, 0, 0.01, "pull 2 blobs, 9 MB in 0.01s\n"),
+        (1, 2, 2.0, ""),
+        (0, 2, 2.0, ""),
+    ],
+)
+def test_the_end_of_a_pull_says_how_much_it_was_in_all(blobs: int, reused: int, seconds: float, said: str) -> None:
+    event = ImageMoved(action="pull", blobs=blobs, size=9_000_000, reused=reused, seconds=seconds)
+    assert shown(event) == said
 
 
 def test_no_time_is_told_that_was_not_taken() -> None:
