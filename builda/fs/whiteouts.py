@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from builda.errors import CorruptContent
+from builda.errors import CorruptContent, Unsupported
 from builda.fs.tar import shown
 
 WHITEOUT = b".wh."
@@ -27,6 +27,14 @@ def hidden_by(head: bytes, name: bytes) -> bytes | None:
     if hidden in (b"", b".", b".."):
         raise CorruptContent(f"whiteout of no file: {shown(head + b'/' + name)}")
     return hidden
+
+
+def is_no_name(path: bytes) -> Unsupported:
+    """The error for a file or directory that a layer cannot hold: its name there would delete another one."""
+    return Unsupported(
+        f"a file whose name begins with .wh. cannot be in a layer: /{os.fsdecode(path)}",
+        hint="layers mark deleted files by such names; remove or rename it",
+    )
 
 
 def is_marked_opaque(directory: int) -> bool:

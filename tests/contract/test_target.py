@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from builda.errors import AlreadyExists, CorruptContent
+from builda.errors import AlreadyExists, CorruptContent, Unsupported
+from builda.fs import standin
+from builda.fs.layer import AS_IS, write_tree
 from builda.fs.lists.layertree import Tree
 from builda.fs.lists.listwriter import ListTarget
-from builda.fs.lists.spool import Spool
+from builda.fs.lists.spool import Spool, write_rows
 from builda.fs.sources import Source
-from builda.fs.tar import DIRECTORY, SYMBOLIC_LINK
+from builda.fs.tar import CHARACTER, DIRECTORY, SYMBOLIC_LINK, iter_members
 from builda.fs.trees.copytree import copy_tree
 from builda.fs.trees.directory import TreeTarget
 from builda.fs.trees.target import Looks, Target, make_directories
@@ -38,6 +40,13 @@ class Work:
         """By path: kind, mode, owner, time of what is no directory, where a link leads, and the content."""
         raise NotImplementedError
 
+    def layer(self, sink: io.BytesIO) -> None:
+        """Write the layer that holds it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
 
 class OnDisk(Work):
     def __init__(self, path: Path) -> None:
@@ -56,6 +65,12 @@ class OnDisk(Work):
             content = path.read_bytes() if kind == b"0" else b""
             found[str(path.relative_to(self.path))] = (kind, mode, info.st_uid, info.st_gid, time, link, content)
         return found
+
+    def layer(self, sink: io.BytesIO) -> None:
+        write_tree(self.root, sink)
+
+    def close(self) -> None:
+        os.close(self.root)
 
 
 class AsList(Work):
@@ -79,19 +94,28 @@ class AsList(Work):
                     pending.append((f"{path}/", node))
         return found
 
+    def layer(self, sink: io.BytesIO) -> None:
+        write_rows(self.tree.rows(), str(self.path), sink, AS_IS)
 
-@pytest.fixture(params=["tree", "list"])
+    def close(self) -> None:
+        self.spool.__exit__(None, None, None)
+
+
+def both(path: Path) -> Iterator[Work]:
+    for kind in (OnDisk, AsList):
+        (path / kind.__name__).mkdir(0o755)
+        work = kind(path / kind.__name__)
+        yield work
+        work.close()
+
+
+@pytest.fixture(params=[OnDisk, AsList])
 def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
     path = tmp_path / "target"
     path.mkdir()
-    if request.param == "tree":
-        tree = OnDisk(path)
-        yield tree
-        os.close(tree.root)
-        return
-    listed = AsList(path)
-    with listed.spool:
-        yield listed
+    made: Work = request.param(path)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -224,19 +248,41 @@ ARCHIVES: dict[str, Callable[[], io.BytesIO]] = {
 def test_an_archive_is_unpacked(name: str, tmp_path: Path) -> None:
     """The same of a tree and of a list, upon what is there."""
     found = []
-    for kind in (OnDisk, AsList):
-        path = tmp_path / kind.__name__
-        path.mkdir()
-        work = kind(path)
+    for work in both(tmp_path):
         made(work, "in/d", mode=0o711)
         extract(ARCHIVES[name](), work.target, "in", timestamp=9)
         found.append(work.seen())
-        if isinstance(work, OnDisk):
-            os.close(work.root)
-        else:
-            work.spool.__exit__(None, None, None)
     assert found[0] == found[1]
     assert len(found[0]) > 1
+
+
+def test_a_copy_makes_the_same_layer(tmp_path: Path, source: int) -> None:
+    """With attributes, and with a file that stands in for a device where none can be made."""
+    attributes = {"f": {"user.kept": b"1", "user.overlay.x": b"2"}, "device": {standin.XATTR: b"0:0:0600:char-1-3"}}
+    for name, values in attributes.items():
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=source)
+        for key, value in values.items():
+            os.setxattr(fd, key, value)
+        os.close(fd)
+    layers = []
+    for work in both(tmp_path):
+        copied(work, source, ".", "/to/", timestamp=9)
+        entries = (("to/d/e/", b"5", ""), ("to/d/e/i", b"0", "x"), ("n", b"1", "to/d/e/i"))
+        extract(members(*entries), work.target, timestamp=9)
+        work.layer(sink := io.BytesIO())
+        layers.append(sink.getvalue())
+    assert layers[0] == layers[1]
+    assert b"user.kept" in layers[0]
+    kinds = {member.entry.name: member.entry.type for member in iter_members(io.BytesIO(layers[0]))}
+    assert kinds[b"to/device"] == CHARACTER
+
+
+@pytest.mark.parametrize("name", [".wh.x", "d/.wh.x", ".wh..wh..opq"])
+def test_a_name_that_would_delete_something_is_in_no_layer(work: Work, name: str) -> None:
+    for kind in (b"0", b"5"):
+        extract(members((name, kind, "")), work.target)
+        with pytest.raises(Unsupported, match="cannot be in a layer"):
+            work.layer(io.BytesIO())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from builda.errors import CorruptContent
 from builda.fs.tar import DIRECTORY, HARD_LINK, REGULAR, SYMBOLIC_LINK, clean, shown
-from builda.fs.whiteouts import OPAQUE, hidden_by
+from builda.fs.whiteouts import OPAQUE, WHITEOUT, hidden_by, is_no_name
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -158,7 +158,7 @@ class Tree:
         return node
 
     def rows(self) -> Iterator[Row]:
-        """What the layer being made records, in the order of its archive."""
+        """What the layer being made records, in the order of its archive; Unsupported for names of whiteouts."""
         if not self.root.changed:
             return
         if self.records_root:
@@ -167,6 +167,8 @@ class Tree:
         for path, node in self.changes():
             if node is None:
                 yield Row(path, REGULAR, 0o600, 0, 0, 0)
+            elif WHITEOUT in path and path.rstrip(b"/").rpartition(b"/")[2].startswith(WHITEOUT):
+                raise is_no_name(path.rstrip(b"/"))
             elif node.is_directory:
                 yield node.row._replace(path=path)
             else:

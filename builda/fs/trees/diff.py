@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 
-from builda.errors import InUse, Unsupported
+from builda.errors import InUse
 from builda.fs import owners, paths, standin, xattrs
 from builda.fs.content import data_ranges
 from builda.fs.tar import (
@@ -26,7 +26,7 @@ from builda.fs.tar import (
     TarWriter,
     iter_members,
 )
-from builda.fs.whiteouts import OPAQUE, WHITEOUT, is_marked_opaque
+from builda.fs.whiteouts import OPAQUE, WHITEOUT, is_marked_opaque, is_no_name
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -232,16 +232,11 @@ class _Walk:
         return xattrs.is_opaque(fd)
 
     def archive_name(self, name: bytes, info: os.stat_result, prefix: bytes) -> bytes:
-        if stat.S_ISDIR(info.st_mode):
-            return name + b"/"
         if self.overlay and stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
             return WHITEOUT + name
         if name.startswith(WHITEOUT):
-            raise Unsupported(
-                f"a file whose name begins with .wh. cannot be in a layer: /{os.fsdecode(prefix + name)}",
-                hint="layers mark deleted files by such names; remove or rename it",
-            )
-        return name
+            raise is_no_name(prefix + name)
+        return name + b"/" if stat.S_ISDIR(info.st_mode) else name
 
     def entry(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:
         kind = stat.S_IFMT(info.st_mode)
