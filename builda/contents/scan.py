@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ENTRIES = 1_000_000
 """Directories, links and files with packages that an image may have."""
-PACKAGES = 200_000
+PACKAGES = 50_000
 """Packages that an image may have."""
 _FLAWS = 20
 """Flaws of one file that are told."""

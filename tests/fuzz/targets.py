@@ -12,6 +12,9 @@ from builda import containersconf, lockfile
 from builda.cli.format.gofuncs import FUNCTIONS, LAZY, Nil, NilList, NilMap, Struct, Time
 from builda.cli.format.gotemplate import Template
 from builda.cli.verbs import outputs, secrets
+from builda.contents.ecosystems import ECOSYSTEMS, PROGRAMS
+from builda.contents.facts import File
+from builda.errors import CorruptContent
 from builda.frontend import sourcepolicy, words
 from builda.frontend.change import edits_of
 from builda.frontend.check_settings import settings_of
@@ -138,6 +141,19 @@ def unpacked(data: bytes, _: Path) -> None:
     import io
 
     decompressing(io.BytesIO(data), sniff(data[:8])).read(1 << 20)
+
+
+def package_files(data: bytes, _: Path) -> None:
+    """What each reader finds in a file of packages; a program may begin anywhere."""
+    import io
+
+    for row in (*ECOSYSTEMS, PROGRAMS):
+        content = b"\x7fELF" + data if row is PROGRAMS else data
+        try:
+            for _fact in row.read(File("usr/share/doc/a/copyright", len(content), io.BytesIO(content).read)):
+                pass
+        except CorruptContent:  # which is told, and the next file is read
+            continue
 
 
 def registries(path: Path) -> None:
@@ -462,6 +478,20 @@ TARGETS = {
             '[engine]\nretry = 3\nretry_delay = "1s"\n',
         ),
         (*TOML, "[engine]\n", "[containers]\n", "volumes", "shm_size", "retry", "dns_servers"),
+    ),
+    "package files": Target(
+        package_files,
+        (
+            "Package: a\nStatus: install ok installed\nVersion: 1\nSource: b (2)\n\n",
+            "Format: x\nLicense: GPL-2+\n",
+            "P:a\nV:1\nL:MIT\no:b\n\n",
+            "Name: a\nVersion: 1\nClassifier: License :: OSI Approved :: MIT License\n\n",
+            json_of({"name": "a", "version": "1", "license": {"type": "MIT"}}),
+            json_of({"packages": {"node_modules/a": {"version": "1"}}, "dependencies": {"b": {"version": "1"}}}),
+            'ID="debian"\nVERSION_ID=12\n',
+            "\xff Go buildinf:\x08\x02" + "\0" * 16 + "\x04go1.\x28" + "m" * 16 + "dep\ta\tv\n" + "n" * 16,
+        ),
+        (*JSON, "\n\n", "Package:", "Version:", " ", "P:", "V:", "\0", "\xff Go buildinf:", "\tv1\n", '"version"'),
     ),
     "auth.json": Target(
         of_file(keys),

@@ -308,4 +308,5 @@ def test_places_for_single_images_are_refused_before_the_build(builda: Builda, b
     for option in ("-t", "--output"):
         place = f"docker-archive:{context}/x:y" if option == "-t" else f"type=docker,dest={context}/x"
         assert "docker-archive holds single images" in builda.fails("bud", "--sbom=true", option, place, context)
+    assert "cannot be used with --print-script" in builda.fails("bud", "--sbom=true", "--print-script", context)
     assert builda("bud", "-q", "--sbom=false", "--provenance=false", "--attest=type=sbom,disabled=true", context)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
-
 from builda.attestations import manifest as attestations
 from builda.attestations import provenance
 from builda.attestations.provenance import Used, image_uri
-from builda.attestations.statement import OF_FORMAT, PROVENANCE, Predicate, predicate_of, statement
+from builda.attestations.statement import OF_FORMAT, Predicate, predicate_of, statement
 from builda.builder.image.configbytes import config_bytes, stored
 from builda.builder.image.contents import contents_of, made, name_of
 from builda.builder.image.layers import LayerOptions, write
 from builda.builder.records import timestamp
 from builda.contents.subject import Subject
-from builda.errors import CorruptContent, NotFound
 from builda.events import Warned
 from builda.oci import mediatype
 from builda.oci.config import History, parse_config
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
-from builda.oci.document import decode
 from builda.oci.manifest import Index, Manifest, parse
-from builda.transfer.converting import Chosen
-from builda.transfer.copy import child_of, read_blob
 from builda.transfer.stored import StoreSource
 from builda.values import replace
 
@@ -32,15 +26,11 @@ if TYPE_CHECKING:
 
     from builda.attestations.provenance import Build
     from builda.builder.context import Context
-    from builda.builder.image.describe import Seen
     from builda.builder.options import Attest, CommitOptions
     from builda.contents.scan import Contents
     from builda.fs.tar import Writable
     from builda.store.store import Image, WorkingContainer
 
-_LIMIT = 256 << 20
-"""Bytes of a statement that is read."""
-_ANY_PROVENANCE = "https://slsa.dev/provenance/"
 _CREATED_BY = "builda: SBOM"
 
 
@@ -117,56 +107,6 @@ def _steps_below(ctx: Context, container: WorkingContainer) -> int:
     base = parse(ctx.store.blobs.read(container.image_digest))
     assert isinstance(base, Manifest), "a container is of one image"
     return len(parse_config(ctx.store.blobs.read(base.config.digest)).history)
-
-
-def statements(image: Seen) -> Iterator[tuple[str, Descriptor]]:
-    """The types and blobs of the statements about an image that the index has from which it was chosen."""
-    source = image.source.source if isinstance(image.source, Chosen) else image.source
-    top, data = source.manifest()
-    document = parse(data, top.media_type)
-    if not isinstance(document, Index):
-        return
-    for entry in attestations.entries_about(document, image.descriptor.digest):
-        manifest = parse(child_of(source, entry), entry.media_type)
-        if isinstance(manifest, Manifest):
-            yield from attestations.statements_in(manifest)
-
-
-def types_of(image: Seen) -> frozenset[str]:
-    """The types of the statements about an image."""
-    return frozenset(kind for kind, _ in statements(image))
-
-
-def provenance_of(image: Seen, name: str) -> bytes:
-    """How an image was made, as the predicate that is attached to it; NotFound if none is."""
-    there = types_of(image)
-    kinds = (PROVENANCE, *(kind for kind in sorted(there) if kind.startswith(_ANY_PROVENANCE)))
-    kind = next((kind for kind in kinds if kind in there), PROVENANCE)
-    return predicate_in(statement_of(image, kind, name), name)
-
-
-def statement_of(image: Seen, kind: str, name: str) -> bytes:
-    """The first statement of this type about the image; NotFound naming the types that there are."""
-    found = dict(reversed(tuple(statements(image))))
-    if kind not in found:
-        there = " ".join(sorted(found))
-        raise NotFound(
-            f"nothing of type {kind} is attached to the image: {name}",
-            hint=f"there is: {there}" if there else "nothing is attached to it",
-        )
-    source = image.source.source if isinstance(image.source, Chosen) else image.source
-    return read_blob(source, found[kind], _LIMIT)
-
-
-def predicate_in(statement: bytes, name: str) -> bytes:
-    """The predicate of a statement as JSON for people; CorruptContent if the statement has none."""
-    found = decode(statement, f"statement about {name}", _LIMIT).get("predicate")
-    if not isinstance(found, dict):
-        raise CorruptContent(f"statement has no predicate: {name}")
-    try:
-        return json.dumps(found, indent=2, ensure_ascii=False).encode(errors="replace") + b"\n"
-    except RecursionError as error:
-        raise CorruptContent(f"predicate is nested too deep: {name}") from error
 
 
 def _contents(ctx: Context, image: Image) -> Contents:

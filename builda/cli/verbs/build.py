@@ -680,6 +680,11 @@ def _print_script(session: Session, request: BuildRequest, inputs: Inputs, value
     for name in ("output", "manifest"):
         if taken[name]:
             raise Unsupported(f"--{name} cannot be used with --print-script", hint="do it with the script's image")
+    if values["attesting"] is not None:
+        raise Unsupported(
+            "--sbom, --provenance and --attest cannot be used with --print-script",
+            hint="give --sbom and --provenance to the commit in the script",
+        )
     options = _execute_options(session, request, inputs, values, live=False)
     if not options.commit.inherit_annotations:
         raise Unsupported("--inherit-annotations=false cannot be used with --print-script")

@@ -159,13 +159,13 @@ def inspect(
     if config:
         write(seen.raw_config.decode()) if raw else print_json(decode_any(seen.raw_config, "configuration"))
         return
-    from builda.builder.image import attest
+    from builda.builder.image import statements
 
     if provenance:
-        write(attest.provenance_of(seen, image).decode())
+        write(statements.provenance_of(seen, image).decode())
         return
     found = _summary(session, image, seen, () if no_tags else _tags_beside(session, image, seen, access))
-    if types := attest.types_of(seen):
+    if types := statements.types_of(seen):
         found["Attestations"] = sorted(types)
     if template is None:
         print_json(found)

@@ -81,7 +81,7 @@ def sbom(session: Session, *, image: str, form: str | None, attached: bool, outp
 def _attached(seen: Seen, name: str, form: str | None) -> bytes:
     """The document in the statement that is attached; without a format SPDX's or, if there is none, CycloneDX's."""
     from builda.attestations.statement import CYCLONEDX, OF_FORMAT, SPDX
-    from builda.builder.image.attest import predicate_in, statement_of, types_of
+    from builda.builder.image.statements import predicate_in, statement_of, types_of
 
     chosen = None if form is None else format_named(form)
     if chosen is not None and chosen not in OF_FORMAT:
