@@ -121,9 +121,16 @@ class Signing(NamedTuple):
     environ: Mapping[str, str]
 
     def check(self) -> None:
-        """Return if the keyring has the secret key; NotFound if not."""
+        """Return if the key signs, with this passphrase; NotFound if the keyring does not have it."""
         if not self.fingerprint or self.fingerprint.startswith("-"):
             raise InvalidValue(f"not a fingerprint of a GPG key: {self.fingerprint!r}")
+        try:
+            self.sign(b"")
+        except BuildaError:
+            self._find()
+            raise
+
+    def _find(self) -> None:
         done = _run(["--batch", "--no-tty", "--with-colons", "--list-secret-keys", self.fingerprint], b"", self.environ)
         if done.failed or b"sec:" not in done.output:
             raise NotFound(

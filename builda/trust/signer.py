@@ -273,8 +273,7 @@ def signers(
         from builda.trust import gpg
 
         own = gpg.Signing(fingerprint, passphrase, environ)
-        own.check()
-        own.sign(b"")  # a wrong passphrase shows before anything is copied
+        own.check()  # a wrong passphrase shows before anything is copied
         found.append(GpgSigner(own))
     if key is not None:
         from builda.trust import sigstore

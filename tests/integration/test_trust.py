@@ -393,6 +393,22 @@ def test_copying_signs_each_name(trust: Trust, image: str, tmp_path: Path) -> No
         assert pulled(trust, name)
 
 
+def test_commit_and_sync_sign_too(trust: Trust, server: support.Registry, base: str, tmp_path: Path) -> None:
+    sign = ("--sign-by", trust.keys.fingerprints["good"])
+    committed, synced = server.name("committed/app:1"), server.name("synced")
+    container = trust.builda("from", "-q", base)
+    trust.builda("commit", "-q", "--tls-verify=false", *sign, container, f"docker://{committed}")
+    repository = committed.rpartition(":")[0]
+    trust.builda("image", "sync", "-q", *BOTH, *sign, "--src", "docker", "--dest", "docker", repository, synced)
+    trust.wants(trust.signed_by())
+    for name in (committed, f"{synced}/app:1"):
+        trust.skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"dir:{tmp_path}/{len(name)}")
+        assert pulled(trust, name)
+    container = trust.builda("from", "-q", base)
+    assert "no signatures in the store" in trust.builda.fails("commit", "-q", *sign, container, "app:1")
+    assert "--sign-by is not supported" in trust.builda.fails("bud", "-q", *sign, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "place", "words"),
     [
