@@ -183,44 +183,37 @@ def test_every_way_to_an_image_needs_the_signature(trust: Trust, image: str, bas
     assert "rejected by" in refused(trust, image.replace("/app:1", "/other:1"))
 
 
-@pytest.mark.parametrize(
-    ("signature", "words"),
-    [
-        ("other key", "its key is not one of those that count"),
-        ("other digest", "it is about another image"),
-        ("other name", "it is for another name"),
-        ("other port", "it is for another name"),
-        ("tampered", "its content was changed"),
-        ("cosign's type", "payload is of another type"),
-        ("more members", "is not an object of"),
-        ("text", "is no binary OpenPGP message"),
-        ("huge", "has more bytes than the limit"),
-        ("cut", "it is no"),
-    ],
-)
-def test_signatures_that_do_not_count(trust: Trust, image: str, signature: str, words: str) -> None:
+def test_signatures_that_do_not_count(trust: Trust, image: str) -> None:
     digest = digest_of(image)
-    good = trust.keys.sign(payload(digest, image), "good", "--compress-algo", "none")
-    files = {
-        "other key": lambda: trust.keys.sign(payload(digest, image), "other"),
-        "other digest": lambda: trust.keys.sign(payload(Digest.of(b""), image), "good"),
-        "other name": lambda: trust.keys.sign(payload(digest, image.replace("app:1", "app:2")), "good"),
-        "other port": lambda: trust.keys.sign(payload(digest, image.replace("127.0.0.1:", "127.0.0.1:1")), "good"),
-        "tampered": lambda: good.replace(b"app:1", b"app:2"),
-        "cosign's type": lambda: trust.keys.sign(payload(digest, image, "cosign container image signature"), "good"),
-        "more members": lambda: trust.keys.sign(
-            payload(digest, image).replace(b'"critical": {', b'"critical": {"only-on": "friday", '), "good"
+
+    def signed(content: bytes, key: str = "good", *options: str) -> bytes:
+        return trust.keys.sign(content, key, "--compress-algo", "none", *options)
+
+    good = signed(payload(digest, image))
+    faults = {
+        "its key is not one of those that count": signed(payload(digest, image), "other"),
+        "it is about another image": signed(payload(Digest.of(b""), image)),
+        "it is for another name, '127.0.0.1:1": signed(payload(digest, image.replace("127.0.0.1:", "127.0.0.1:1"))),
+        "it is for another name": signed(payload(digest, image.replace("app:1", "app:2"))),
+        "its content was changed": good.replace(b"app:1", b"app:2"),
+        "payload is of another type": signed(payload(digest, image, "cosign container image signature")),
+        "is not an object of": signed(
+            payload(digest, image).replace(b'"critical": {', b'"critical": {"only-on": "friday", ')
         ),
-        "text": lambda: trust.keys.sign(payload(digest, image), "good", "--armor"),
-        "huge": lambda: good + bytes(5 << 20),
-        "cut": lambda: good[:-30],
+        "is no binary OpenPGP message": signed(payload(digest, image), "good", "--armor"),
+        "has more bytes than the limit": good + bytes(5 << 20),
+        "it is no": good[:-30],
     }
-    trust.put(image, files[signature]())
     trust.wants(trust.signed_by())
-    said = refused(trust, image)
-    assert f"signature does not count for {trust.policy} (" in said
-    assert words in said
-    trust.put(image, good, 2)
+    for words, blob in faults.items():
+        trust.put(image, blob)
+        said = refused(trust, image)
+        assert f"signature does not count for {trust.policy} (" in said
+        assert words in said
+    for number, blob in enumerate(faults.values(), 1):
+        trust.put(image, blob, number)
+    assert f"none of {len(faults)} signatures counts" in refused(trust, image)
+    trust.put(image, good, len(faults) + 1)
     assert pulled(trust, image)
 
 
@@ -409,33 +402,31 @@ def test_commit_and_sync_sign_too(trust: Trust, server: support.Registry, base: 
     assert "--sign-by is not supported" in trust.builda.fails("bud", "-q", *sign, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("options", "place", "words"),
-    [
-        (["--sign-by", "nobody@example.org"], "docker", "GPG keyring has no secret key: nobody@example.org"),
-        (["--sign-by", ""], "docker", "not a fingerprint of a GPG key: ''"),
-        (["--sign-by", "{good}"], "oci:{tmp}/x:a", "images have no signatures in oci:"),
-        (["--sign-by", "{good}"], "docker-archive:{tmp}/x:a", "images have no signatures in docker-archive:"),
-        (["--sign-by", "{good}"], "containers-storage:x", "images have no signatures in the store"),
-        (["--sign-by", "{good}"], "dir:{tmp}/x", "signatures need a name"),
-        (["--sign-by", "{good}", "--sign-identity", "app"], "docker", "--sign-identity is a whole name"),
-        (["--sign-by", "{good}", "--sign-identity", "r.io/app"], "docker", "--sign-identity is a whole name"),
-        (["--sign-identity", "r.io/app:1"], "docker", "--sign-identity without a key"),
-        (["--sign-passphrase-file", "/none"], "docker", "--sign-passphrase-file without a key"),
-        (["--sign-by", "{good}", "--sign-passphrase-file", "/none"], "docker", "no such file of a passphrase: /none"),
-        (["--sign-by-sigstore-private-key", "/none"], "docker", "no such file of a private key: /none"),
-        (["--sign-by-sigstore-private-key", "{public}"], "docker", "not a private key in PEM"),
-        (["--sign-by-sigstore", "x"], "docker", "--sign-by-sigstore is not supported"),
-    ],
+UNSIGNABLE = (
+    (["--sign-by", "nobody@example.org"], "docker", "GPG keyring has no secret key: nobody@example.org"),
+    (["--sign-by", ""], "docker", "not a fingerprint of a GPG key: ''"),
+    (["--sign-by", "{good}"], "oci:{tmp}/x:a", "images have no signatures in oci:"),
+    (["--sign-by", "{good}"], "docker-archive:{tmp}/x:a", "images have no signatures in docker-archive:"),
+    (["--sign-by", "{good}"], "containers-storage:x", "images have no signatures in the store"),
+    (["--sign-by", "{good}"], "dir:{tmp}/x", "signatures need a name"),
+    (["--sign-by", "{good}", "--sign-identity", "app"], "docker", "--sign-identity is a whole name"),
+    (["--sign-by", "{good}", "--sign-identity", "r.io/app"], "docker", "--sign-identity is a whole name"),
+    (["--sign-identity", "r.io/app:1"], "docker", "--sign-identity without a key"),
+    (["--sign-passphrase-file", "/none"], "docker", "--sign-passphrase-file without a key"),
+    (["--sign-by", "{good}", "--sign-passphrase-file", "/none"], "docker", "no such file of a passphrase: /none"),
+    (["--sign-by-sigstore-private-key", "/none"], "docker", "no such file of a private key: /none"),
+    (["--sign-by-sigstore-private-key", "{public}"], "docker", "not a private key in PEM"),
+    (["--sign-by-sigstore", "x"], "docker", "--sign-by-sigstore is not supported"),
 )
-def test_what_cannot_be_signed_is_not_pushed(
-    trust: Trust, server: support.Registry, base: str, tmp_path: Path, options: list[str], place: str, words: str
-) -> None:
+
+
+def test_what_cannot_be_signed_is_not_pushed(trust: Trust, server: support.Registry, base: str, tmp_path: Path) -> None:
     values = {"good": trust.keys.fingerprints["good"], "tmp": tmp_path, "public": trust.public}
     name = server.name("unsigned/app:1")
-    where = f"docker://{name}" if place == "docker" else place.format(**values)
-    arguments = [option.format(**values) for option in options]
-    assert words in trust.builda.fails("push", "-q", "--tls-verify=false", *arguments, base, where)
+    for options, place, words in UNSIGNABLE:
+        where = f"docker://{name}" if place == "docker" else place.format(**values)
+        arguments = [option.format(**values) for option in options]
+        assert words in trust.builda.fails("push", "-q", "--tls-verify=false", *arguments, base, where)
     assert not (tmp_path / "x").exists()
     assert trust.builda.fails("image", "inspect", *PLAIN, f"docker://{name}")
     assert not trust.lookaside.exists()
@@ -499,18 +490,15 @@ def test_openssl_verifies_what_builda_signed(trust: Trust, image: str, base: str
     assert pulled(trust, image)
 
 
-@pytest.mark.parametrize("passphrase", ["another", None])
-def test_keys_of_cosign_with_another_passphrase(
-    trust: Trust, image: str, tmp_path: Path, passphrase: str | None
-) -> None:
+def test_keys_of_cosign_with_another_passphrase(trust: Trust, image: str, tmp_path: Path) -> None:
     private, _ = openssl_key(tmp_path)
     key, phrase = tmp_path / "cosign.key", tmp_path / "phrase"
     key.write_bytes(encrypted_key(private, b"a phrase"))
-    phrase.write_text(passphrase or "")
-    options = () if passphrase is None else ("--sign-passphrase-file", phrase)
+    phrase.write_text("another")
     sign = ("image", "sign", *PLAIN, "--sign-by-sigstore-private-key", key)
-    said = trust.builda.fails(*sign, *options, image)
-    assert f"passphrase is not that of the private key: {key}" in said
+    for options in ((), ("--sign-passphrase-file", phrase)):
+        said = trust.builda.fails(*sign, *options, image)
+        assert f"passphrase is not that of the private key: {key}" in said
     trust.builda(*sign, image, COSIGN_PASSWORD="a phrase")
 
 
@@ -542,35 +530,30 @@ def test_cosigns_signatures(trust: Trust, image: str, tmp_path: Path) -> None:
     assert trust.builda("image", "verify", "--key", public, *PLAIN, image)
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        ("key", "it is not by a key that counts"),
-        ("payload", "its content was changed"),
-        ("digest", "it is about another image"),
-        ("name", "it is for another name"),
-        ("type", "payload is of another type"),
-        ("base64", "signature is not base64"),
-        ("none", "it has no annotation"),
-    ],
-)
-def test_cosigns_signatures_that_do_not_count(trust: Trust, image: str, tmp_path: Path, fault: str, words: str) -> None:
+def test_cosigns_signatures_that_do_not_count(trust: Trust, image: str, tmp_path: Path) -> None:
     private, public = openssl_key(tmp_path)
     other, _ = openssl_key(tmp_path, "other")
     name, digest = image.rpartition(":")[0], digest_of(image)
     good = cosign_payload(digest, name)
-    payload = {
-        "digest": cosign_payload(Digest.of(b""), name),
-        "name": cosign_payload(digest, f"{name}-other"),
-        "type": good.replace(b"cosign container image", b"atomic container"),
-    }.get(fault, good)
-    signature = openssl_signature(other if fault == "key" else private, payload)
-    signed = {"payload": (payload + b" ", signature), "base64": (payload, "#"), "none": (payload, None)}
+
+    def signed(content: bytes, key: Path = private) -> tuple[bytes, str | None]:
+        return content, openssl_signature(key, content)
+
+    faults = {
+        "it is not by a key that counts": signed(good, other),
+        "its content was changed": (good + b" ", signed(good)[1]),
+        "it is about another image": signed(cosign_payload(Digest.of(b""), name)),
+        "it is for another name": signed(cosign_payload(digest, f"{name}-other")),
+        "payload is of another type": signed(good.replace(b"cosign container image", b"atomic container")),
+        "signature is not base64": (good, "#"),
+        "it has no annotation": (good, None),
+    }
     trust.storage(**{"use-sigstore-attachments": True})
     trust.wants(sigstore(trust, public, signedIdentity={"type": "matchRepository"}))
-    attach(image, [signed.get(fault, (payload, signature))], tmp_path)
-    assert words in refused(trust, image)
-    attach(image, [signed.get(fault, (payload, signature)), (good, openssl_signature(private, good))], tmp_path)
+    for words, signature in faults.items():
+        attach(image, [signature], tmp_path)
+        assert words in refused(trust, image)
+    attach(image, [*faults.values(), signed(good)], tmp_path)
     assert pulled(trust, image)
 
 
