@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from builda.errors import CorruptContent, NotFound, Unsupported
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest
 from builda.oci.document import decode, encode
 from builda.oci.manifest import MANIFEST_LIMIT
 from builda.transfer import blobfile
 from builda.values import replace
 
 if TYPE_CHECKING:
-    from builda.oci.digest import Digest, Readable
+    from builda.oci.digest import Readable
     from builda.transfer.copy import ImageSource
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -198,3 +199,26 @@ def _locked(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def change_manifest(path: str, name: str | None, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Descriptor:
+    """Put what `change` makes of a layout's manifest in its place; its descriptor. The old manifest is removed.
+
+    Processes may do so at the same time. Blobs that the new manifest names must be there.
+    """
+    root = Path(path)
+    with _locked(root):
+        old, data = LayoutSource(path, name).manifest()
+        changed = encode(change(decode(data, f"manifest in {path}", MANIFEST_LIMIT)))
+        new = replace(old, digest=Digest.of(changed), size=len(changed))
+        blobfile.write_whole(root / blob_name(new.digest), changed)
+        index = blobfile.read_small(root / "index.json", MANIFEST_LIMIT)
+        value = _decoded(index, path)
+        listed = [
+            {**item, **new.to_json()} if item.get("digest") == str(old.digest) else item
+            for item in _manifests(value, path)
+        ]
+        blobfile.write_whole(root / "index.json", encode({**value, "manifests": listed}))
+        if new.digest != old.digest:
+            (root / blob_name(old.digest)).unlink(missing_ok=True)
+    return new

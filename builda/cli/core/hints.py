@@ -44,7 +44,6 @@ VERBS: Mapping[str, str] = {
     "save": "builda image save -o FILE IMAGE writes a docker-archive; --format oci-archive another",
     "search": "builda image search HOST/WORD names repositories of a registry",
     "secret": "bud --secret id=ID,src=FILE gives one to RUN --mount=type=secret",
-    "source": "source images are not supported",
     "start": _RUNS_IMAGES,
     "stats": _RUNS_IMAGES,
     "stop": _RUNS_IMAGES,

@@ -114,6 +114,15 @@ GROUPS: Mapping[str, Members] = {
         },
     ),
     "script": Members("Find faults in bash scripts that call builda.", {"lint": "script:lint"}),
+    "source": Members(
+        "Make source images, which hold what an image was built from, and copy them to and from registries.",
+        {
+            "add": "source:add",
+            "create": "source:create",
+            "pull": "source:pull",
+            "push": "source:push",
+        },
+    ),
 }
 ALIASES: Mapping[str, str] = {
     "bud": "build",
