@@ -14,6 +14,7 @@ from builda.errors import BuildaError, NotFound
 from builda.fs.paths import discard
 from builda.oci.digest import Digest
 from builda.store import layout, leases, locks, sessions
+from builda.store.names import Pending
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -34,8 +35,11 @@ class Lease(NamedTuple):
 
 
 @contextmanager
-def held(store: Store) -> Iterator[Lease]:
-    """A new session in the store, alive during the block; `end` it there, else the next command does."""
+def held(store: Store, *, transaction: bool) -> Iterator[Lease]:
+    """A new session in the store, alive during the block; `end` it there, else the next command does.
+
+    In a `transaction` others see the names that its commands give when `publish` is called.
+    """
     where = store.layout
     parent = where.volatile("s")
     _sweep(parent)
@@ -43,7 +47,7 @@ def held(store: Store) -> Iterator[Lease]:
     held_place = locks.hold_directory(place)
     os.symlink(where.root, f"{place}/{_ROOT}")
     try:
-        name, held_notes = sessions.begin(where, place)
+        name, held_notes = sessions.begin(where, place, transaction=transaction)
     except BaseException:
         discard(place)
         raise
@@ -91,6 +95,21 @@ def reclaim(store: Store) -> Iterator[BuildaError]:
         lock = store.layout.path(sessions.DIRECTORY, name, "lock")
         with suppress(BlockingIOError, FileNotFoundError), locks.alone(lock):
             yield from _dissolve(store, name)
+
+
+def changed_names(store: Store, lease: Lease) -> tuple[str, ...]:
+    """The names that the session's commands gave or took off, and that others do not see yet."""
+    return tuple(Pending(store.layout, lease.id).changes())
+
+
+def publish(store: Store, lease: Lease) -> None:
+    """Have others see all names that the session's commands changed, in one step.
+
+    NotFound, and nothing is changed, if an image was removed meanwhile.
+    """
+    pending = Pending(store.layout, lease.id)
+    if (changes := pending.changes()) or pending.hidden():
+        store.images.publish(changes, pending.hidden())
 
 
 def end(store: Store, lease: Lease, *, keep: bool) -> Iterator[BuildaError]:

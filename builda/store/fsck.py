@@ -35,7 +35,7 @@ def examine(store: Parts) -> Findings:
 
 def _examined(store: Parts) -> Findings:
     faults = [f"blob does not match its digest: sha256:{name}" for name in _damaged_blobs(store)]
-    for image in store.images.iter():
+    for image in store.images.iter(hidden=True):
         for digest in _missing(store, image.digest):
             faults.append(f"image {image.id.encoded[:12]} misses a blob: {digest}")
     faults += _broken_containers(store)

@@ -13,8 +13,8 @@ from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupporte
 from builda.oci.digest import Digest
 from builda.store import layout, leases, locks, scratch
 from builda.store.drivers import DRIVERS
-from builda.store.images import reference_in
 from builda.store.layout import Damaged, Layout
+from builda.store.names import reference_in
 from builda.store.steps import blob_of, snapshot_of
 from builda.values import NamedTuple
 
@@ -77,7 +77,7 @@ def mark(store: Parts) -> Marked:
     blobs: set[str] = set()
     snapshots: set[str] = set()
     chains: set[str] = set()
-    for image in store.images.iter():
+    for image in store.images.iter(hidden=True):
         _mark_manifest(store, image.digest, image.media_type, blobs, chains)
     for digest in _unreadable(store, "images"):
         _mark_manifest(store, Digest("sha256", digest.removesuffix(".json")), None, blobs, chains)

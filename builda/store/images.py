@@ -15,6 +15,7 @@ from builda.oci.digest import Digest, is_sha256
 from builda.oci.reference import LOCAL_REGISTRY, Reference, ShortReference, parse_short
 from builda.store import layout
 from builda.store.layout import Damaged, Layout
+from builda.store.names import Names
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -107,6 +108,7 @@ class Images:
         self._layout = where
         self._blobs = blobs
         self._report = report
+        self.named = Names(where, report)
         self.session: Membership | None = None
         """The session that images are made in, which has those without a name removed when it ends."""
 
@@ -117,11 +119,14 @@ class Images:
 
         return Origins(self._layout, self._report)
 
-    def put(self, descriptor: Descriptor, names: tuple[str, ...] = (), *, free_only: bool = False) -> Image:
+    def put(
+        self, descriptor: Descriptor, names: tuple[str, ...] = (), *, free_only: bool = False, at_once: bool = False
+    ) -> Image:
         """Publish the image that `descriptor` names; `names` point at it last of all.
 
-        With `free_only` names that other images have stay theirs. Everything it consists of must be in the store, of an
-        index but the content of manifests that have an origin; NotFound names what is not. Survives a power cut.
+        In a session others see the names when it ends, or `at_once`. With `free_only` names that other images have stay
+        theirs. Everything it consists of must be in the store, of an index but the content of manifests that have an
+        origin; NotFound names what is not. Survives a power cut.
         """
         record = self._record_of(descriptor)
         self._blobs.sync()
@@ -132,8 +137,9 @@ class Images:
             change.record(record["manifest"])
             for name in names:
                 if not (free_only and self._is_taken(name)):
-                    self._point(name, descriptor.digest)
-                    change.names[name] = str(descriptor.digest)
+                    self.named.point(name, str(descriptor.digest), change.names, at_once=at_once)
+            if self.named.pending is not None:
+                self.named.pending.show(str(descriptor.digest))
         return self._image(record)
 
     def unrecorded(self, descriptor: Descriptor) -> Image:
@@ -145,9 +151,6 @@ class Images:
 
     def _path(self, digest: Digest) -> str:
         return self._layout.path("images", f"{digest.encoded}.json")
-
-    def _ref(self, name: str) -> str:
-        return self._layout.path("refs", layout.quote(name))
 
     def _record_of(self, descriptor: Descriptor, *, may_lack: bool = False) -> dict[str, Any]:
         """The record of an image; with `may_lack`, layers of one that has an origin may be there only."""
@@ -190,23 +193,9 @@ class Images:
     def _blobs_time(self, digest: Digest) -> float:
         return os.stat(self._blobs.path(digest)).st_mtime
 
-    def _point(self, name: str, digest: Digest) -> None:
-        body = json.dumps({"name": name, "manifest": str(digest)}).encode()
-        layout.publish(self._layout, self._ref(name), body, durable=True)
-
-    def _target(self, name: str) -> str | None:
-        """The digest of the manifest that a name points at; None if nothing has it, or its file cannot be read."""
-        try:
-            return reference_in(self._ref(name))[1]
-        except FileNotFoundError:
-            return None
-        except Damaged as error:
-            self._report(error)
-            return None
-
     def _is_taken(self, name: str) -> bool:
         """Whether an image has this name."""
-        target = self._target(name)
+        target = self.named.target(name)
         return target is not None and os.path.exists(self._path(Digest.parse(target)))
 
     def tag(self, image: Image, name: str) -> None:
@@ -214,14 +203,12 @@ class Images:
         with self._changing() as change:
             if not layout.touch(self._path(image.digest)):
                 raise NotFound(f"image not known: {image.id}", hint="it was removed meanwhile")
-            self._point(name, image.digest)
-            change.names[name] = str(image.digest)
+            self.named.point(name, str(image.digest), change.names)
 
     def untag(self, name: str) -> bool:
         """Remove a name; returns whether there was one."""
         with self._changing(removal=True) as change:
-            change.names.pop(name, None)
-            return layout.unlink(self._layout, self._ref(name))
+            return self.named.take_off(name, change.names)
 
     def discard(self, digest: Digest, *, named: bool, horizon: float) -> tuple[str, ...] | None:
         """Remove an image with all its names; returns the names.
@@ -240,54 +227,65 @@ class Images:
 
     def _unlink(self, change: Listing, names: Iterable[str], digest: Digest | None) -> None:
         for name in names:
-            layout.unlink(self._layout, self._ref(name))
-            change.names.pop(name, None)
-        if digest is not None:
+            self.named.take_off(name, change.names)
+        pending = self.named.pending
+        if digest is not None and pending is not None and str(digest) in change.names.values():
+            pending.hide(str(digest))  # others see its names until the session ends
+        elif digest is not None:
             layout.unlink(self._layout, self._path(digest))
             change.records.pop(str(digest), None)
 
     def names(self) -> dict[str, str]:
         """All names, sorted, and the manifest digests they point at."""
-        found: dict[str, str] = {}
-        for file_name in layout.iter_names(self._layout.path("refs")):
-            try:
-                name, target = reference_in(self._layout.path("refs", file_name))
-            except FileNotFoundError:
-                continue
-            except Damaged as error:
-                self._report(error)
-                continue
-            found[name] = target
-        return dict(sorted(found.items()))
+        return self.named.all()
 
     def names_of(self, digest: Digest) -> tuple[str, ...]:
         """The names that point at this manifest."""
         return tuple(name for name, target in self.names().items() if target == str(digest))
 
-    def iter(self) -> Iterator[Image]:
-        """Every image, newest first. One that vanishes meanwhile is left out."""
+    def publish(self, changes: Mapping[str, str | None], removed: Iterable[str]) -> None:
+        """Change many names in one step (None: taken off), then delete the images in `removed` that have none left.
+
+        NotFound, and nothing is changed, if an image is gone that a name is to point at.
+        """
+        with self._changing() as change:
+            for name, target in changes.items():
+                if target is not None and not layout.touch(self._path(Digest.parse(target))):
+                    raise NotFound(f"image was removed meanwhile, so no name was given: {name}")
+            self.named.publish(changes, change.names)
+            for encoded in removed:
+                if f"sha256:{encoded}" not in change.names.values():
+                    self._unlink(change, (), Digest("sha256", encoded))
+
+    def iter(self, *, hidden: bool = False) -> Iterator[Image]:
+        """Every image, newest first. One that vanishes meanwhile is left out.
+
+        With `hidden` also those that this session removed and others still have.
+        """
         by_digest: dict[str, list[str]] = {}
         for name, target in self.names().items():
             by_digest.setdefault(target, []).append(name)
         found = [
             Image(self._blobs, record, partial(tuple, by_digest.get(record["manifest"]["digest"], ())))
-            for record in self._records()
+            for record in self._records(hidden=hidden)
         ]
         yield from sorted(found, key=lambda image: (-image.created, str(image.digest)))
 
-    def _records(self) -> Iterator[dict[str, Any]]:
-        """The records of all images."""
+    def _records(self, *, hidden: bool = False) -> Iterator[dict[str, Any]]:
+        """The records of all images, with `hidden` also of those that this session removed."""
         for name in layout.iter_names(self._layout.path("images")):
             try:
-                yield self._read(name.removesuffix(".json"))
+                yield self._read(name.removesuffix(".json"), hidden=hidden)
             except FileNotFoundError:
                 continue
             except Damaged as error:
                 self._report(error)
 
-    def _read(self, encoded: str) -> dict[str, Any]:
+    def _read(self, encoded: str, *, hidden: bool = False) -> dict[str, Any]:
         """The record of the image whose manifest has this digest; FileNotFoundError or Damaged."""
         path = self._layout.path("images", f"{encoded}.json")
+        if not hidden and self.named.pending is not None and encoded in self.named.pending.hidden():
+            raise FileNotFoundError(path)
         record = layout.read_json(path)
         if not _is_record(record, f"sha256:{encoded}"):
             raise Damaged(path)
@@ -316,14 +314,14 @@ class Images:
         if short.digest is not None:
             path = self._layout.path("images", f"{short.digest.encoded}.json")
             pulled = str(Reference.parse(text)._replace(tag=None))  # of an index: the name of the image taken from it
-            return str(short.digest) if os.path.exists(path) else self._target(pulled)
+            return str(short.digest) if os.path.exists(path) else self.named.target(pulled)
         full = self._full_name(text, short)
-        return None if full is None else self._target(full)
+        return None if full is None else self.named.target(full)
 
     def _full_name(self, text: str, short: ShortReference) -> str | None:
         for registry in [short.registry] if short.registry else [LOCAL_REGISTRY, None]:
             full = str(Reference.parse(text, default_registry=registry) if registry else Reference.parse(text))
-            if self._target(full) is not None:
+            if self.named.target(full) is not None:
                 return full
         if short.registry is not None:
             return None
@@ -415,7 +413,8 @@ class Images:
         from builda.store import locks
 
         with layout.translated(self._layout.root), locks.noted(self._layout.path("locks", "images.lock")) as notes:
-            listed = None if notes.is_dirty else self._listed()
+            was_cut_off = self.named.finish() or notes.is_dirty
+            listed = None if was_cut_off else self._listed()
             before = None if listed is None else listed.entries()
             listing = listed or self._listing()
             notes.dirty()
@@ -443,7 +442,10 @@ class Images:
 
     def _listing(self) -> Listing:
         """The listing by records and names."""
-        return Listing({record["manifest"]["digest"]: record["manifest"] for record in self._records()}, self.names())
+        return Listing(
+            {record["manifest"]["digest"]: record["manifest"] for record in self._records(hidden=True)},
+            self.named.published(),
+        )
 
     def _listed(self) -> Listing | None:
         """The listing of `index.json`, which is quicker to read; None if it cannot be read."""
@@ -483,15 +485,6 @@ class Listing:
         ]
         targets = set(self.names.values())
         return named + [record for digest, record in sorted(self.records.items()) if digest not in targets]
-
-
-def reference_in(path: str) -> tuple[str, str]:
-    """A name and the digest that it points at; FileNotFoundError or Damaged."""
-    value = layout.read_json(path)
-    name, target = value.get("name"), value.get("manifest")
-    if not isinstance(name, str) or not isinstance(target, str) or not is_sha256(target):
-        raise Damaged(path)
-    return name, target
 
 
 def _is_record(record: dict[str, Any], digest: str) -> bool:

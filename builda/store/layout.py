@@ -46,7 +46,15 @@ DIRECTORIES = (
     "empty",
 )
 _NAMES = frozenset(
-    {*(name.partition("/")[0] for name in DIRECTORIES), "builda.json", "oci-layout", "index.json", "memory", "mounts"}
+    {
+        *(name.partition("/")[0] for name in DIRECTORIES),
+        "builda.json",
+        "oci-layout",
+        "index.json",
+        "journal.json",
+        "memory",
+        "mounts",
+    }
 )
 """All that builda makes at the top of a store."""
 NAME_LIMIT = 180

@@ -19,6 +19,7 @@ from builda.values import NamedTuple
 
 DIRECTORY = "sessions"
 _PARTS = ("containers", "images")
+_CHANGES = ("refs", "removed")
 
 
 class Membership(NamedTuple):
@@ -26,6 +27,7 @@ class Membership(NamedTuple):
 
     where: Layout
     id: str
+    is_transaction: bool  # others see the names that its commands give when it ends
 
     def note(self, kind: str, name: str) -> None:
         """Note a container or an image that is about to be made. InvalidValue if the session has ended."""
@@ -37,16 +39,17 @@ class Membership(NamedTuple):
             raise ended(self.id) from None
 
 
-def begin(where: Layout, place: str) -> tuple[str, int]:
+def begin(where: Layout, place: str, *, transaction: bool) -> tuple[str, int]:
     """Make a session, which lasts as long as this process keeps the returned descriptor open; its ID comes first.
 
-    `place` is its directory in the run root, which `remove` removes too.
+    In a `transaction` what its commands change of names is kept apart. `place` is the session's directory in the run
+    root, which `remove` removes too.
     """
     name = os.path.basename(place)
     with layout.translated(where.root):
         private.make(where.path(DIRECTORY, name))
         fd = locks.hold(where.path(DIRECTORY, name, "lock"))
-        for part in _PARTS:
+        for part in (*_PARTS, *(_CHANGES if transaction else ())):
             private.make(where.path(DIRECTORY, name, part))
         layout.publish(where, where.path(DIRECTORY, name, "session.json"), json.dumps({"place": place}).encode())
     return name, fd
@@ -56,7 +59,7 @@ def join(where: Layout, name: str) -> Membership:
     """The membership of a process in the session of this ID; InvalidValue if that has ended."""
     if not is_alive(where, name):
         raise ended(name)
-    return Membership(where, name)
+    return Membership(where, name, os.path.exists(where.path(DIRECTORY, name, _CHANGES[0])))
 
 
 def ended(name: str) -> InvalidValue:

@@ -184,6 +184,10 @@ class Store:
         """From now on what this process makes belongs to a session, and goes when that ends."""
         self.session = session
         self.images.session = session
+        if session.is_transaction:
+            from builda.store.names import Pending
+
+            self.images.named.pending = Pending(self.layout, session.id)
 
     # Blobs
 
@@ -206,11 +210,13 @@ class Store:
 
     # Images
 
-    def put_image(self, descriptor: Descriptor, *, names: tuple[str, ...] = (), free_only: bool = False) -> Image:
+    def put_image(
+        self, descriptor: Descriptor, *, names: tuple[str, ...] = (), free_only: bool = False, at_once: bool = False
+    ) -> Image:
         """The image is published and has these names, with `free_only` those that no other image has; all of it must be
-        in the store."""
+        in the store. In a session others see the names when it ends, or `at_once`."""
         self.lease()
-        return self.images.put(descriptor, names, free_only=free_only)
+        return self.images.put(descriptor, names, free_only=free_only, at_once=at_once)
 
     def find_image(self, text: str) -> Image | None:
         """The image a user means by `text`; None when there is none."""

@@ -58,10 +58,13 @@ class StoreSink:
     """The store; the image gets `names`, with `free_only` those that no other image has, when its manifest arrives.
     `image` is there afterwards."""
 
-    def __init__(self, store: Store, names: tuple[str, ...] = (), *, free_only: bool = False) -> None:
+    def __init__(
+        self, store: Store, names: tuple[str, ...] = (), *, free_only: bool = False, at_once: bool = False
+    ) -> None:
         self._store = store
         self._names = names
         self._free_only = free_only
+        self._at_once = at_once
         self.image: Image | None = None
         store.lease()
 
@@ -82,4 +85,6 @@ class StoreSink:
             raise Unsupported(f"the store keeps sha256 content only: {descriptor.digest}")
         stored = self._store.put_bytes(data, descriptor.media_type)
         if top:
-            self.image = self._store.put_image(stored, names=self._names, free_only=self._free_only)
+            self.image = self._store.put_image(
+                stored, names=self._names, free_only=self._free_only, at_once=self._at_once
+            )

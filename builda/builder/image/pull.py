@@ -205,7 +205,7 @@ def _pull_one(ctx: Context, reference: Reference, options: PullOptions, local: I
     source = ctx.remote.source(reference, options.access)
     if local is not None and _is_current(source, local, options):
         return local
-    return copied(ctx, source, (_name_of(reference),), options.platform)
+    return copied(ctx, source, (_name_of(reference),), options.platform, at_once=True)  # it says what the registry says
 
 
 def _is_current(source: ImageSource, local: Image, options: PullOptions) -> bool:
@@ -227,15 +227,17 @@ def copied(
     platform: Platform | None,
     *,
     free_only: bool = False,
+    at_once: bool = False,
 ) -> Image:
     """The image of `source` for the platform (None: this machine's), in the store under `names`.
 
-    With `free_only` names that other images have stay theirs, and a warning says so.
+    With `free_only` names that other images have stay theirs, and a warning says so. In a session others see the names
+    when it ends, or `at_once`.
     """
     from builda.transfer.copy import copy_image
     from builda.transfer.stored import StoreSink
 
-    sink = StoreSink(ctx.store, names, free_only=free_only)
+    sink = StoreSink(ctx.store, names, free_only=free_only, at_once=at_once)
     copy_image(source, sink, platform=platform or machine_platform(), emit=ctx.emit)
     assert sink.image is not None
     for name in names:

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 @verb(
     argument("command", nargs=-1),
     switch("--keep", help="Leave working containers and images that the script did not remove."),
+    switch("--no-transaction", help="Have other commands see each name at once, whether the script fails or not."),
     checks_order=False,
     example="builda session ./build.sh 1.2",
 )
-def session(session: Session, *, command: tuple[str, ...], keep: bool) -> None:
-    """Run a script whose working containers and mounts end with it.
+def session(session: Session, *, command: tuple[str, ...], keep: bool, no_transaction: bool) -> None:
+    """Run a script whose working containers and mounts end with it, and whose names count only if it succeeds.
+
+    Names that the script gives to images or takes off are seen by other commands when it has ended with status 0, all
+    at the same moment. If it fails they stay as they were.
 
     However the script ends, everything that it made is removed: working containers, mounts, and images that have no
     name. If builda itself is killed, the next builda command does it. Processes that the script leaves running are
@@ -39,16 +43,17 @@ def session(session: Session, *, command: tuple[str, ...], keep: bool) -> None:
     script = args or (str(shell),)
     supervisor = Supervisor()
     if session.is_joined:
-        if keep:
-            raise InvalidValue("--keep is said to the outer session: this one is part of it")
+        if keep or no_transaction:
+            option = "--keep" if keep else "--no-transaction"
+            raise InvalidValue(f"{option} is said to the outer session: this one is part of it")
         status = supervisor.run(script, session.environ)
     else:
-        status = _run(session, supervisor, script, keep)
+        status = _run(session, supervisor, script, keep=keep, transaction=not no_transaction)
     if status:
         raise SystemExit(status)
 
 
-def _run(session: Session, supervisor: Supervisor, script: tuple[str, ...], keep: bool) -> int:
+def _run(session: Session, supervisor: Supervisor, script: tuple[str, ...], *, keep: bool, transaction: bool) -> int:
     """Run the script in a session of its own; its exit status."""
     from builda.cli.main import work
     from builda.session import lease, program
@@ -57,16 +62,27 @@ def _run(session: Session, supervisor: Supervisor, script: tuple[str, ...], keep
     if session.mode.mounts_stay:
         lease.own_mounts()
     session.store.lease()
-    with lease.held(session.store) as held:
+    with lease.held(session.store, transaction=transaction) as held:
         environ = {**session.environ, **for_session(session.settings, session.mode), lease.VARIABLE: held.place}
         programs = program.install(held.place)
         if programs is not None:
             environ["PATH"] = f"{programs}:{environ.get('PATH', os.defpath)}"
         try:
-            return supervisor.run(script, environ, Server(held.place, program.code_name(), work))
+            status = supervisor.run(script, environ, Server(held.place, program.code_name(), work))
+            _end_others(session, supervisor)
+            if status == 0:
+                lease.publish(session.store, held)
+            elif names := lease.changed_names(session.store, held):
+                session.emit(Warned(message=f"the script failed, so these names stay as they were: {' '.join(names)}"))
+            return status
         finally:
-            supervisor.ignore_signals()
-            if left := supervisor.end_others():
-                session.emit(Warned(message=f"the script left processes running, which were ended: {', '.join(left)}"))
+            _end_others(session, supervisor)
             for error in lease.end(session.store, held, keep=keep):
                 session.emit(Warned(message=str(error), hint=error.hint))
+
+
+def _end_others(session: Session, supervisor: Supervisor) -> None:
+    """End what the script left running, and let nothing but SIGKILL keep this process from what remains to be done."""
+    supervisor.ignore_signals()
+    if left := supervisor.end_others():
+        session.emit(Warned(message=f"the script left processes running, which were ended: {', '.join(left)}"))
