@@ -1,6 +1,6 @@
-"""Authorization for one repository: basic, or bearer tokens from the server that the registry names.
+"""Authorization for one repository: a password (basic) or bearer tokens from the token server that the registry names.
 
-The first 401 teaches how; later requests carry it from the start. Tokens live in memory only.
+The first 401 names the scheme; later requests send the header at once. Tokens are kept in memory only.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Token(NamedTuple):
 
 
 def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
-    """The challenges in WWW-Authenticate headers (RFC 9110, 11.6.1); what cannot be read is left out."""
+    """The challenges in WWW-Authenticate headers (RFC 9110, 11.6.1), without those that cannot be parsed."""
     found = []
     for text in headers:
         position = 0
@@ -64,7 +64,7 @@ def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
 
 
 class Authenticator:
-    """What to send as Authorization to one registry for one repository. Threads share it, and one fetches a token."""
+    """The Authorization headers for one repository. Thread-safe: of several threads, one fetches a token for all."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Authenticator:
         self._found: tuple[Credentials | None] | None = None
 
     def authorization(self, scopes: frozenset[str]) -> str | None:
-        """The header's value for a request that needs `scopes`; None while the registry has asked for nothing."""
+        """The header's value for a request that needs `scopes`; None before the first challenge."""
         with self._lock:
             if self._challenge is None:
                 return None

@@ -1,4 +1,4 @@
-"""Reading one blob or file over connections that may break: each new one goes on where the last one stopped."""
+"""A reader of one blob or file that reconnects after a failure and continues at the same offset."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from builda.registry.failures import Transient
 from builda.registry.http import PIECE, Http, Reply
 from builda.registry.message import number
 
-_PROGRESS = 64 << 10  # or a server that breaks off after each byte would be asked for ever
+_PROGRESS = 64 << 10  # bytes; a lower limit would let a server break off after each byte for ever
 
 
 class ResumingReader:
-    """The bytes from `offset` on, unverified; `size` is that of the whole, None when nobody knows it.
+    """The bytes from `offset` on, unverified. `size` is the size of the whole blob; None if unknown.
 
     `connect` asks for the bytes from an offset. A server that ignores the Range sends everything, and what was read
     before is skipped. Attempts are counted anew whenever _PROGRESS bytes have arrived.
@@ -68,7 +68,7 @@ class ResumingReader:
         return b""
 
     def _try(self, action: Callable[[], bytes | None]) -> bytes | None:
-        """What `action` returns; None when it failed, the time to wait is over, and it may be tried again."""
+        """What `action` returns; None after a failure that may be retried, when the pause is over."""
         try:
             data = action()
         except Transient as failure:

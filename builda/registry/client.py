@@ -36,7 +36,7 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryOptions:
-    """What the user said. `tls_verify` None leaves it to registries.conf, `retry_delay` None backs off."""
+    """Options of the command line. `tls_verify` None: registries.conf decides; `retry_delay` None: growing pauses."""
 
     authfile: Path | None = None
     creds: str | None = field(default=None, repr=False)
@@ -99,7 +99,7 @@ class RegistryClient:
         )
 
     def candidates(self, text: str) -> tuple[Reference, ...]:
-        """What an image name may mean, best first."""
+        """The references that an image name may mean, best first."""
         return self.registries.candidates(text)
 
     def source(self, reference: Reference) -> RegistrySource:
@@ -119,16 +119,16 @@ class RegistryClient:
         return RegistrySink(reference, repository, tuple(dict.fromkeys(names)), chunk)
 
     def tags(self, reference: Reference) -> tuple[str, ...]:
-        """All tags of the repository that `reference` names; RegistryError if the registry lists one that is none."""
+        """All tags of the repository that `reference` names; RegistryError if the registry lists an invalid one."""
         place = self.registries.pull_sources(reference)[-1]
         found = tuple(self._repository(place.reference, place.insecure).iter_tags())
         wrong = [tag for tag in found if not is_tag(tag)]
         if wrong:
-            raise RegistryError(f"registry lists a tag that is none for {place.reference.name}: {wrong[0][:200]!r}")
+            raise RegistryError(f"registry lists an invalid tag for {place.reference.name}: {wrong[0][:200]!r}")
         return found
 
     def repositories(self, registry: str) -> tuple[str, ...]:
-        """The repositories of a registry, as far as it shows them."""
+        """The repositories in the catalog of a registry."""
         reference = Reference(registry, "")
         self.registries.allowed(reference)
         return tuple(self._repository(reference, self.registries.is_insecure(reference)).iter_repositories())
@@ -205,14 +205,14 @@ class RegistrySource:
         self._manifest: tuple[Descriptor, bytes] | None = None
 
     def manifest(self) -> tuple[Descriptor, bytes]:
-        """What the name points to, a manifest or an index, verified; fetched once."""
+        """The manifest or index that the name means, verified; fetched once."""
         with self._lock:
             if self._manifest is None:
                 self._manifest = self._first(lambda repository: repository.manifest(_version(repository.reference)))
             return self._manifest
 
     def head(self) -> Descriptor | None:
-        """What the name points to now, asked without fetching it; None when there is no such thing."""
+        """The descriptor of what the name means now, without fetching it; None if the name does not exist."""
         return self._first(lambda repository: repository.head_manifest(_version(repository.reference)))
 
     def child(self, descriptor: Descriptor) -> bytes:
@@ -231,7 +231,7 @@ class RegistrySource:
         return MirroredBlob(self._repositories, descriptor, offset, self._emit)
 
     def stop(self) -> None:
-        """End all requests, which other threads may be waiting for; later ones fail at once."""
+        """End all requests, also those that other threads wait for; later requests fail at once."""
         for repository in self._repositories:
             repository.ending.end()
 
@@ -275,7 +275,7 @@ class RegistrySink:
         return found is not None and found.digest == descriptor.digest
 
     def has_child(self, descriptor: Descriptor) -> bool:
-        """Whether the repository has this manifest, under whatever name: it took all that it lists before."""
+        """Whether the repository has this manifest under any name; then it has all that the manifest lists."""
         try:
             found = self._repository.head_manifest(str(descriptor.digest), "pull,push")
         except RegistryError:  # only a shortcut
@@ -300,7 +300,7 @@ class RegistrySink:
                 upload.send()
 
     def stop(self) -> None:
-        """End all requests, which other threads may be waiting for; later ones fail at once."""
+        """End all requests, also those that other threads wait for; later requests fail at once."""
         self._repository.ending.end()
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
@@ -315,7 +315,7 @@ class RegistrySink:
         self._repository.put_manifest(version, descriptor, data)
 
     def _version(self, descriptor: Descriptor) -> str:
-        """What the top manifest is put as: the tag, or the digest if only that was asked for."""
+        """The tag or digest under which the top manifest is put: the digest only if the reference has no tag."""
         by_digest = self.reference.tag is None and self.reference.digest is not None
         return str(descriptor.digest) if by_digest else self.reference.tag or DEFAULT_TAG
 

@@ -62,7 +62,7 @@ class _SendingEnded(Exception):
 
 
 class Socket(Protocol):
-    """What HTTP needs of a socket."""
+    """The methods of a socket that HTTP needs."""
 
     def recv(self, size: int, /) -> bytes: ...
 
@@ -161,7 +161,7 @@ class Connections:
         self._closed = False
 
     def take(self, route: Route) -> Connection:
-        """A connection that nobody else has; OSError if there is none and the server cannot be reached."""
+        """An idle or new connection for the caller alone; OSError if the server cannot be reached."""
         while True:
             with self._lock:
                 idle = self._idle.get(route)

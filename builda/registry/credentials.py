@@ -258,7 +258,7 @@ def _table(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The content of a credential file; empty where there is none."""
+    """The content of a credential file; empty if the file does not exist."""
     import json
 
     try:
@@ -369,7 +369,7 @@ def _helper_record(name: str, credentials: Credentials) -> str:
 
 
 def _run_helper(helper: str, verb: str, text: str, environ: Mapping[str, str]) -> str | None:
-    """What the helper printed; None when it knows nothing of the key. Its input and output may be secrets."""
+    """The output of the helper; None if it has no credentials for the key. Input and output may be secrets."""
     import shutil
     import subprocess
 

@@ -10,7 +10,7 @@ class Interruptible(Protocol):
     """A connection that another thread can end."""
 
     def interrupt(self) -> None:
-        """Let whoever waits for the server find the connection ended."""
+        """End the connection; a thread that waits for the server gets an error."""
         ...
 
 

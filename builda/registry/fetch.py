@@ -116,7 +116,7 @@ def _again(http: Http, request: Request, position: int, first: Reply) -> Reply:
 
 
 def _validator(reply: Reply) -> str | None:
-    """What tells one version of the file from another (RFC 9110, 13.1.5: no weak ETag)."""
+    """The validator for If-Range (RFC 9110, 13.1.5): a strong ETag, else the date of the last change, else None."""
     etag = reply.headers.get("ETag", "")
     return etag if etag.startswith('"') else reply.headers.get("Last-Modified") or None
 

@@ -60,7 +60,7 @@ class Request(NamedTuple):
 
 
 class Body:
-    """Exactly `length` bytes of a stream, to be sent once; `progress` hears how many went, as they go."""
+    """Exactly `length` bytes of a stream, to be sent once. `progress` is called with each count of bytes sent."""
 
     def __init__(self, source: Readable, length: int, progress: Callable[[int], None]) -> None:
         self._length = length
@@ -84,7 +84,7 @@ class Body:
                     f"content ends {self._remaining} bytes before the size that its descriptor promises"
                 )
         except Exception as error:
-            self.failure = error  # which is not the connection's
+            self.failure = error  # of the source, not of the connection
             raise
         self._remaining -= len(data)
         self._progress(len(data))
@@ -143,11 +143,14 @@ class Reply:
         return b"".join(pieces)
 
     def excerpt(self) -> bytes:
-        """The beginning of the content, as far as it can be had: for messages."""
+        """Up to 64 KiB of the content, for messages; less if the connection breaks."""
+        data = b""
         try:
-            return self.read(_SMALL)
+            while len(data) < _SMALL and (piece := self.read(_SMALL - len(data))):
+                data += piece
         except (Transient, RegistryError):
-            return b""
+            pass
+        return data
 
     def close(self) -> None:
         """The connection serves the next request when all, or nearly all, was read; else it is closed."""
@@ -227,7 +230,7 @@ class Http:
         return self.retrying(attempt, request.ending)
 
     def open(self, request: Request) -> Reply:
-        """The answer to one attempt, redirects followed; Transient when another attempt may go better."""
+        """The answer to one attempt, after redirects; Transient if another attempt may succeed."""
         for _ in range(REDIRECT_LIMIT + 1):
             self._pause(origin(request.url), request.ending)
             reply = self._send(request)
@@ -368,7 +371,7 @@ def refused(reply: Reply, data: bytes, request: Request) -> RegistryError:
 
 
 def _redirected(request: Request, reply: Reply) -> Request | None:
-    """The request that a redirect asks for; None when `reply` is none that may be followed."""
+    """The request that a redirect asks for; None if `reply` is no redirect or may not be followed."""
     location = reply.headers.get("Location")
     if reply.status not in _REDIRECTS or not location:
         return None

@@ -22,7 +22,7 @@ _NO_CONTENT = (204, 304)
 
 
 class NotHttp(OSError):
-    """The server's answer is not HTTP, or not understood the same way by all."""
+    """The server's answer is not HTTP, or is ambiguous."""
 
 
 class CutShort(OSError):
@@ -58,7 +58,7 @@ class Headers(Mapping[str, str]):
 
 
 class Incoming:
-    """Bytes from the server, by lines or by pieces. `buffered` bytes have arrived and nobody has read them."""
+    """Bytes from the server, by lines or by pieces; `buffered` bytes were received and not read yet."""
 
     def __init__(self, paced: Paced, has_more: Callable[[], bool] = lambda: False) -> None:
         self._paced = paced
@@ -181,7 +181,7 @@ class UntilClosed:
 
     @property
     def left(self) -> int | None:
-        """None: nobody knows."""
+        """None, as the length is unknown."""
         return None
 
     def some(self, size: int) -> bytes:
@@ -231,7 +231,7 @@ class Answer:
 
 
 def number(text: str) -> int | None:
-    """The number that a header says; None if it is none, or has so many digits that it means no size and no time."""
+    """The number in a header; None if it is not decimal or has more than 18 digits."""
     text = text.strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
@@ -246,7 +246,7 @@ def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
 
 
 def read_answer(incoming: Incoming, method: str) -> Answer:
-    """The answer to a request; NoAnswer, NotHttp, CutShort or TimeoutError if there is none."""
+    """The answer to a request. NoAnswer, NotHttp, CutShort or TimeoutError if no valid answer arrives."""
     incoming.begin()
     for _ in range(_INTERIM_LIMIT):
         version, status = _status_line(incoming)

@@ -14,7 +14,7 @@ _PIECE = 64 << 10
 
 
 class NestedTls:
-    """A socket as far as HTTP needs one. The handshake is done when it is made; closing it closes `outer`."""
+    """The methods of a socket that HTTP needs. The constructor does the handshake; `close` closes `outer`."""
 
     def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext, host: str) -> None:
         self._outer = outer

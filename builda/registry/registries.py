@@ -134,7 +134,7 @@ class Registries:
             )
         if self.only and reference.registry not in self.only:
             raise RegistryError(
-                f"registry is none of the allowedRegistries of BUILD_REGISTRY_SOURCES: {reference}",
+                f"registry is not in allowedRegistries of BUILD_REGISTRY_SOURCES: {reference}",
                 hint=f"it allows {', '.join(self.only)}",
             )
         return entry
@@ -216,7 +216,7 @@ def _merge(base: Registries, value: Mapping[str, Any], file: Path) -> Registries
             hint="write unqualified-search-registries and [[registry]] tables",
         )
     if value.get("short-name-mode", "permissive") not in _MODES:
-        raise InvalidValue(f"short-name-mode is none of {', '.join(_MODES)} in {file}: {value['short-name-mode']!r}")
+        raise InvalidValue(f"short-name-mode is not one of {', '.join(_MODES)} in {file}: {value['short-name-mode']!r}")
     tables = {entry.prefix: entry for entry in base.registries}
     tables.update((entry.prefix, entry) for entry in _registries(value.get("registry", []), file))
     aliases = dict(base.aliases) | _aliases(value.get("aliases", {}), file)
@@ -278,7 +278,7 @@ def _mirror(table: Mapping[str, Any], digest_only: bool, file: Path) -> Mirror:
         case "digest-only" | "tag-only":
             return Mirror(location=location, insecure=insecure, pull_from=pull_from)
         case _:
-            raise InvalidValue(f"pull-from-mirror is none of all, digest-only, tag-only in {file}: {pull_from}")
+            raise InvalidValue(f"pull-from-mirror is not one of all, digest-only, tag-only in {file}: {pull_from}")
 
 
 def _location(text: str, file: Path) -> str:

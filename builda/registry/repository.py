@@ -37,7 +37,7 @@ PAGES_LIMIT = 10_000
 PARALLEL = 6
 """Blobs that are read from one registry at a time, and as many that are written, however many images move."""
 
-_AUTHORIZATION_LIMIT = 2  # one 401 teaches how, one says that a token has ended or covers too little
+_AUTHORIZATION_LIMIT = 2  # one 401 names the scheme; a second one means an expired token or a missing scope
 _PAGE_LIMIT = 8 << 20
 _ANSWER_LIMIT = 1 << 20
 _KNOWN = mediatype.MANIFESTS | mediatype.INDEXES
@@ -54,7 +54,7 @@ class Endpoint:
         self._insecure = insecure
         self._lock = threading.Lock()
         self._base: str | None = None
-        # Who writes a blob may wait to read it, from the same registry; never the other way round.
+        # A thread that holds `writing` may wait for `reading`, never the reverse: so there is no deadlock.
         self.reading = threading.BoundedSemaphore(PARALLEL)
         self.writing = threading.BoundedSemaphore(PARALLEL)
 
@@ -67,7 +67,7 @@ class Endpoint:
             return self._base
 
     def _found(self, host: str) -> str:
-        """The scheme that the server speaks. On this machine HTTP comes first, where nobody could listen to it."""
+        """The base URL with the scheme that the server speaks. A loopback address is asked over HTTP first."""
         secure, plain = f"https://{host}", f"http://{host}"
         if origin(plain).is_loopback:
             return self._plain_first(plain, secure)
@@ -76,7 +76,7 @@ class Endpoint:
         except (Transient, RegistryError) as first:
             try:
                 return self._answering(plain)
-            except RegistryError:  # it does speak TLS, only not with us
+            except RegistryError:  # so the failure over TLS is the one to report
                 raise first from None
 
     def _plain_first(self, plain: str, secure: str) -> str:
@@ -86,7 +86,7 @@ class Endpoint:
         except RegistryError as error:
             first = error
         except Transient as failure:
-            if failure.error.status is not None:  # it does speak HTTP, and is busy
+            if failure.error.status is not None:  # it speaks HTTP and is busy
                 raise
             first = failure
         try:
@@ -183,7 +183,7 @@ class Repository:
         return _verified(data, reply.headers, version, what), data
 
     def head_manifest(self, version: str, actions: str = "pull") -> Descriptor | None:
-        """What a tag or digest names now, asked without fetching it; None when there is no such thing."""
+        """The descriptor of what a tag or digest names now, without fetching it; None if it does not exist."""
         what = f"cannot look up {_named(self.reference, version)}"
         request = self.request("HEAD", self.url(f"manifests/{version}"), what, {"Accept": ACCEPT})
         reply, _ = self.call(request, self.scopes(actions), limit=0)
@@ -250,7 +250,7 @@ class Repository:
         return self._pages(self.url("tags/list?n=1000"), "tags", what, self.scopes())
 
     def iter_repositories(self) -> Iterator[str]:
-        """The repositories of the whole registry, page by page, as far as it shows them."""
+        """The repositories in the catalog of the registry, page by page."""
         what = f"cannot list the repositories of {self.endpoint.host}"
         url = f"{self.endpoint.base()}/v2/_catalog?n=1000"
         return self._pages(url, "repositories", what, frozenset({"registry:catalog:*"}))

@@ -67,7 +67,7 @@ class BlobUpload:
             return False
 
     def send(self) -> None:
-        """The registry has the blob. The first attempt is one request; later ones go in chunks and lose less."""
+        """Send the blob: in one request at first, after a failure in chunks, which lose less when they fail."""
         http, ending = self._repository.http, self._repository.ending
         if not http.retrying(self._in_one, ending):
             http.retrying(self._in_chunks, ending)
@@ -147,7 +147,7 @@ class BlobUpload:
         return Upload(url, least)
 
     def _chunk(self, url: str, offset: int, length: int) -> str:
-        """The bytes arrived; the URL for the next ones."""
+        """Send `length` bytes from `offset`; the URL for the next chunk."""
         headers = {"Content-Range": f"{offset}-{offset + length - 1}"}
         with self._source.open_blob(self._descriptor, offset) as content:
             body = Body(content, length, self._count)
@@ -159,7 +159,7 @@ class BlobUpload:
                 return resolved(reply.headers.get("Location") or url, reply.url, self._what)
 
     def _state(self, url: str) -> tuple[str, int]:
-        """Where an interrupted upload goes on: its URL, and how many bytes the registry has."""
+        """The URL to continue an interrupted upload at, and how many bytes the registry has."""
         request = self._request("GET", url)
         reply, data = self._repository.call(request, self._scopes)
         if reply.status != 204:
@@ -187,7 +187,7 @@ class BlobUpload:
         self._progress(count)
 
     def _uncount(self, offset: int) -> None:
-        """What was sent beyond `offset` has to be sent again."""
+        """Take back the progress beyond `offset`: those bytes are sent again."""
         if self._counted != offset:
             self._progress(offset - self._counted)
             self._counted = offset

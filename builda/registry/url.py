@@ -36,7 +36,7 @@ class Origin(NamedTuple):
 
 
 def origin(url: str) -> Origin:
-    """The origin of an http or https URL; RegistryError if `url` is none."""
+    """The origin of an http or https URL; RegistryError for anything else."""
     parts = _split(url)
     try:
         port = parts.port

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -323,3 +324,17 @@ def test_an_untrusted_proxy_is_refused(certificates: Path) -> None:
         http = Http(environ={"HTTPS_PROXY": f"https://{proxy.address}"}, retry=0, sleep=lambda _: None)
         with pytest.raises(RegistryError, match="through the proxy"):
             ask(http, "registry.invalid", scheme="https")
+
+
+def test_a_refusal_that_arrives_in_pieces_is_read_whole(http: Http) -> None:
+    body = b'{"errors": [{"code": "DENIED", "message": "' + b"x" * 5000 + b'no entry"}]}'
+
+    def slowly(number: int, connection: socket.socket) -> None:
+        request_from(connection)
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n" % len(body))
+        for start in range(0, len(body), 1000):
+            connection.sendall(body[start : start + 1000])
+            time.sleep(0.01)
+
+    with raw_server(slowly) as server:
+        assert ask(http, server.address) == body
