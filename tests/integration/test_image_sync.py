@@ -137,7 +137,7 @@ def test_a_registry_that_lists_tags_that_are_none(builda: Builda, tmp_path: Path
             ("image", "list-tags", "--tls-verify=false", name),
             ("pull", "--tls-verify=false", "--all-tags", name),
         ):
-            assert "registry lists a tag that is none" in builda.fails(*line)
+            assert "registry lists an invalid tag" in builda.fails(*line)
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("store", "run")] == []
 
 
