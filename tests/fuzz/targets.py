@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,10 +42,13 @@ from builda.plan import FromImage
 from builda.registry.auth import parse_challenges
 from builda.registry.credentials import Keyring, parse_creds
 from builda.registry.registries import Registries
+from builda.scan.content import secrets_in
+from builda.scan.images import Finding, parse_ignored
 from builda.trust import payload, policy, registriesd, signature
 
 AMD64 = Platform.parse("linux/amd64")
 BASE = replace(empty_config(AMD64), env=(("PATH", "/bin"), ("A", "x y")), user="app", working_dir="/srv")
+SECRET = Finding("github-token", "GitHub token", "/tests/a", 1, 1)
 VALUES = {"A": "a b", "B": "", "C": "x/y/z.tar"}
 PRINTED = Struct(
     {
@@ -88,6 +92,19 @@ def of_file(read: Callable[[Path], object]) -> Callable[[bytes, Path], object]:
         return read(path)
 
     return written
+
+
+def scanned(data: bytes, _: Path) -> object:
+    """The secrets in a file, as files of several names have it."""
+    paths = (
+        "/x.conf",
+        "/root/.netrc",
+        "/root/.pgpass",
+        "/root/.docker/config.json",
+        "/root/.kube/config",
+        "/etc/shadow",
+    )
+    return [list(secrets_in(io.BytesIO(data), path)) for path in paths]
 
 
 def containerfile(data: bytes, _: Path) -> object:
@@ -422,6 +439,20 @@ TARGETS = {
             ),
         ),
         (*JSON, '"(a"', '"REGEX"', '"*"'),
+    ),
+    "secrets in a file": Target(
+        scanned,
+        (
+            "-----BEGIN RSA PRIVATE" + " KEY-----\nMIIEowIBAAKCAQEAtn3d8xqR9sT2vLkWq0aZpYx7u1Jm5cBhGfDeRoNi\n",
+            "machine a.example login me password k3Xc9Qw7\n",
+            "DB_PASSWORD=k3Xc9Qw7ZtP2Lm\nurl = postgres://app:k3Xc9Qw7ZtP2@db/\n",
+        ),
+        ("\n", "\0", "password", "token=", "eyJ", ".eyJ", "ghp_", "://", "@", "a" * 24, "-----BEGIN ", ": ", '"'),
+    ),
+    "accepted secrets": Target(
+        lambda data, _: [line.covers(SECRET) for line in parse_ignored(data, "f")],
+        ("github-token /tests/* # made up\n* Env A # revoked\n",),
+        ("*", "?", "[", "]", " # ", "\n", "/", "!"),
     ),
     "lock file": Target(
         lambda data, _: lockfile.dump(lockfile.parse(data, "f")),

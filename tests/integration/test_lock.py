@@ -325,3 +325,31 @@ def test_only_whole_sense_is_accepted(builda: Builda, context: Path, web: str, t
     for option in ("--lock", "--locked"):
         assert "lock file is not JSON" in builda.fails("bud", option, context)
     assert (context / "builda.lock").read_text() == "{"
+
+
+def test_the_lock_decides_after_the_source_policy(builda: Builda, push: Any, context: Path, tmp_path: Path) -> None:
+    name = push("old")
+    policy = tmp_path / "policy.json"
+    updates = {"identifier": f"docker-image://{name}"}
+    rule = {"action": "CONVERT", "selector": {"identifier": "docker-image://r.example/x:1"}, "updates": updates}
+    policy.write_text(json.dumps({"rules": [rule]}))
+    (context / "Containerfile").write_text("FROM r.example/x:1\nLABEL a=b\n")
+    options = ("--source-policy-file", policy, INSECURE, context)
+    builda("bud", "-q", "--lock", *options)
+    assert list(lockfile.read(f"{context}/builda.lock").images) == [name]
+    push("new")
+    builda("bud", "-q", "--locked", "--pull", "-t", "made", *options)
+    assert content_of(builda, "made") == "old"
+
+
+def test_a_script_that_is_printed_names_the_locked_content(
+    builda: Builda, push: Any, context: Path, web: str, tmp_path: Path
+) -> None:
+    name = push("old")
+    (tmp_path / "web/file").write_text("old")
+    (context / "Containerfile").write_text(f"FROM {name}\nADD {web}/file /file\n")
+    builda("bud", "-q", "--lock", INSECURE, context)
+    lock = lockfile.read(f"{context}/builda.lock")
+    script = builda("bud", "--locked", "--print-script", INSECURE, context)
+    assert f"{name}@{lock.images[name].digest}" in script
+    assert f"--checksum {lock.urls[f'{web}/file']}" in script.replace("--checksum=", "--checksum ")

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def scan(session: Session, *, image: str, json: bool, fail: bool, scan_ignore: str | None, **values: Any) -> None:
     """Look for private keys, tokens and passwords in an image: in its layers, configuration and history.
 
-    IMAGE is one of the store, or any place written with its transport. Each secret is a line with its place and kind,
+    IMAGE is one of the store, or any place written with its transport; of a list it is the image for this machine, or
+    for the one that --platform names. Each secret is a line with its place and kind,
     never with the secret. Files that a later layer deletes still ship, and are found. Archives inside files are not
     opened. The exit status is 0, with --fail 1 if a secret is found; 125 means that the image could not be read.
     """
