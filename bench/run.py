@@ -236,6 +236,22 @@ def verb(*arguments: str) -> Prepare:
     return lambda tool, inputs, stack: tool.argv(*arguments)
 
 
+def tree_of_many(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
+    """`image tree` in a store with 200 images on each other's layers."""
+    from builda.api import open_builder
+    from builda.builder.options import CommitOptions
+    from builda.oci.edits import SetLabel
+    from builda.plan import Configure
+
+    fresh = stack.enter_context(tool.fresh())
+    with open_builder(fresh.place / "store", fresh.place / "run") as builder:
+        container = builder.from_image("scratch")
+        for number in range(200):
+            container = builder.config(container, Configure(edits=(SetLabel("n", str(number)),)))
+            builder.commit(container, CommitOptions(destination=f"localhost/many:{number}"))
+    return fresh.argv("image", "tree", "localhost/many:7")
+
+
 def version(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
     return [str(tool.program), "--version"]
 
@@ -411,6 +427,7 @@ BENCHMARKS = (
     Benchmark("images", 0.060, 15, verb("images")),
     Benchmark("containers", 0.060, 15, verb("containers")),
     Benchmark("inspect an image", 0.060, 15, verb("inspect", "--type", "image", BASE)),
+    Benchmark("image tree in a store of 200 images", 0.150, 9, tree_of_many, peer=False),
     Benchmark("tag", 0.075, 15, verb("tag", BASE, "localhost/other")),
     Benchmark("config", 0.075, 15, on_container("config", "--env", "A=b", "CTR")),
     Benchmark("from a local image", 0.080, 9, from_image),

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import weakref
+from contextlib import suppress
 
 from builda.errors import EngineError, InvalidReference, Unsupported
 from builda.fs.compress import sniff
@@ -19,6 +20,7 @@ from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.manifest import Manifest, parse
+from builda.store import locks
 from builda.transfer.archive import ArchiveSink, OciArchiveSink
 from builda.transfer.directory import DirectorySink, DirectorySource
 from builda.transfer.dockerarchive import DockerArchiveSink
@@ -193,13 +195,33 @@ def _check_image(descriptor: Descriptor, data: bytes, *, top: bool) -> None:
 
 
 class _Temporary:
-    """A directory that is removed with the last reference to this; `image` is a path in it."""
+    """A directory that is removed with the last reference to this; `image` is a path in it.
+
+    Its process holds it by flock(2), so that the next one can remove what a killed one left.
+    """
 
     def __init__(self) -> None:
         large = "/var/tmp" if "TMPDIR" not in os.environ and os.path.isdir("/var/tmp") else None  # /tmp may be memory
-        place = tempfile.mkdtemp(prefix="builda-", dir=large)
-        weakref.finalize(self, discard, place)
+        start = f"{large or tempfile.gettempdir()}/builda-image-{os.geteuid()}-"
+        _remove_left(start)
+        place = f"{start}{os.urandom(8).hex()}"
+        weakref.finalize(self, _end, place, locks.hold_directory(place))
         self.image = f"{place}/image"
+
+
+def _end(place: str, held: int) -> None:
+    discard(place)
+    os.close(held)
+
+
+def _remove_left(start: str) -> None:
+    """Remove the directories of this user, whose paths begin so, that no process holds."""
+    for name in os.listdir(os.path.dirname(start)):
+        path = f"{os.path.dirname(start)}/{name}"
+        if path.startswith(start):
+            with suppress(OSError), locks.directory_alone(path):
+                if os.lstat(path).st_uid == os.geteuid():
+                    discard(path)
 
 
 def _program() -> str:

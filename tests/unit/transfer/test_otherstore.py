@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from builda.errors import EngineError, InvalidReference, Unsupported
+from builda.store import locks
 from builda.transfer.copy import copy_image
 from builda.transfer.locate import open_sink, open_source, parse_location
 from builda.transfer.otherstore import OtherStoreSource, Place, other_store
@@ -71,6 +74,26 @@ def test_podman_serves_where_there_is_no_skopeo(
         assert str(image.image.config.digest).encode() in source.manifest()[1]
         with pytest.raises(EngineError, match="podman failed"):
             open_source(location._replace(where=location.where.replace("/a:1", "/none:1")))
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    start = f"builda-image-{os.geteuid()}-"
+    (tmp_path / f"{start}dead" / "image").mkdir(parents=True)
+    (tmp_path / "another").mkdir()
+    held = locks.hold_directory(str(tmp_path / f"{start}held"))
+    (tmp_path / "skopeo").write_text("#!/bin/sh\n")
+    (tmp_path / "skopeo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    sink = other_store("[]a")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert f"{start}dead" not in names
+    assert {f"{start}held", "another"} < names
+    assert len(names) == 4
+    del sink
+    assert {path.name for path in tmp_path.iterdir()} == {f"{start}held", "another", "skopeo"}
+    os.close(held)
 
 
 def test_a_list_is_refused() -> None:
