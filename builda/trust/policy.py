@@ -71,9 +71,18 @@ class Fulcio(NamedTuple):
     email: str
 
 
+class Pki(NamedTuple):
+    """Authorities of one's own, and the address or host that the certificate has to be for."""
+
+    roots: Keys
+    intermediates: Keys | None
+    email: str | None
+    hostname: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class SigstoreSigned:
-    """sigstoreSigned: one of cosign's signatures by one of these keys, or by a certificate of Fulcio.
+    """sigstoreSigned: one of cosign's signatures by one of these keys, or by a certificate of Fulcio or of `pki`.
 
     With `rekor`, one of these keys of a log has to say that the log has the signature.
     """
@@ -82,6 +91,7 @@ class SigstoreSigned:
     fulcio: Fulcio | None = None
     rekor: Keys | None = None
     identity: Identity = DEFAULT
+    pki: Pki | None = None
     type = "sigstoreSigned"
 
 
@@ -93,6 +103,7 @@ Rules: TypeAlias = "tuple[Requirement, ...]"
 _GPG_KEYS = ("keyPath", "keyPaths", "keyData")
 _SIGSTORE_KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
 _REKOR_KEYS = ("rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas")
+_SUBJECTS = ("subjectEmail", "subjectHostname")
 _KEYS: Mapping[str, frozenset[str]] = {
     "insecureAcceptAnything": frozenset(),
     "reject": frozenset(),
@@ -349,18 +360,31 @@ def _signed_by(value: Mapping[str, Any], where: str) -> SignedBy:
 
 
 def _sigstore_signed(value: Mapping[str, Any], where: str) -> SigstoreSigned:
-    if "pki" in value:
-        raise InvalidValue(f"pki of sigstoreSigned is not supported in {where}", hint="name keys, or fulcio")
     keys, rekor = _keys(value, _SIGSTORE_KEYS, where), _keys(value, _REKOR_KEYS, where)
-    if (keys is None) == ("fulcio" not in value):
-        choices = ", ".join((*_SIGSTORE_KEYS, "fulcio"))
-        raise InvalidValue(f"sigstoreSigned needs keys or fulcio, and not both, in {where}", hint=f"one of {choices}")
-    fulcio = None if keys is not None else _fulcio(value["fulcio"], where)
+    if (keys is not None) + ("fulcio" in value) + ("pki" in value) != 1:
+        choices = ", ".join((*_SIGSTORE_KEYS, "fulcio", "pki"))
+        raise InvalidValue(f"sigstoreSigned needs keys, fulcio or pki, and one of them, in {where}", hint=choices)
+    fulcio = _fulcio(value["fulcio"], where) if "fulcio" in value else None
+    pki = _pki(value["pki"], where) if "pki" in value else None
     if fulcio is not None and rekor is None:
         raise InvalidValue(
             f"sigstoreSigned with fulcio needs the key of a log in {where}", hint=f"one of {', '.join(_REKOR_KEYS)}"
         )
-    return SigstoreSigned(keys, fulcio, rekor, _identity(value, where))
+    if pki is not None and rekor is not None:
+        raise InvalidValue(f"sigstoreSigned with pki takes no key of a log in {where}")
+    return SigstoreSigned(keys, fulcio, rekor, _identity(value, where), pki)
+
+
+def _pki(value: object, where: str) -> Pki:
+    known = {"caRootsPath", "caRootsData", "caIntermediatesPath", "caIntermediatesData", *_SUBJECTS}
+    if not isinstance(value, dict) or value.keys() - known:
+        raise InvalidValue(f"pki is an object of {', '.join(sorted(known))} in {where}")
+    roots = _keys(value, ("caRootsPath", "caRootsData"), where)
+    subjects = [value.get(name) for name in _SUBJECTS]
+    if roots is None or not any(subjects) or any(one is not None and not isinstance(one, str) for one in subjects):
+        raise InvalidValue(f"pki needs caRootsPath or caRootsData, and {' or '.join(_SUBJECTS)}, in {where}")
+    email, hostname = (one or None for one in subjects)
+    return Pki(roots, _keys(value, ("caIntermediatesPath", "caIntermediatesData"), where), email, hostname)
 
 
 def _fulcio(value: object, where: str) -> Fulcio:
@@ -417,7 +441,14 @@ def listed(policy: Policy) -> list[Row]:
 def _row(transport: str, scope: str, rule: Requirement) -> Row:
     if not isinstance(rule, SignedBy | SigstoreSigned):
         return Row(transport, scope, rule.type, "-", "-")
-    fulcio = rule.fulcio if isinstance(rule, SigstoreSigned) else None
-    keys = ", ".join(rule.keys.paths) or "in the policy" if rule.keys is not None else "-"
     identity = rule.identity if isinstance(rule.identity, str) else str(rule.identity)
-    return Row(transport, scope, rule.type, keys if fulcio is None else f"{fulcio.email} ({fulcio.issuer})", identity)
+    return Row(transport, scope, rule.type, _keys_shown(rule), identity)
+
+
+def _keys_shown(rule: Signed) -> str:
+    if rule.keys is not None:
+        return ", ".join(rule.keys.paths) or "in the policy"
+    if isinstance(rule, SigstoreSigned) and rule.fulcio is not None:
+        return f"{rule.fulcio.email} ({rule.fulcio.issuer})"
+    pki = rule.pki if isinstance(rule, SigstoreSigned) else None
+    return " ".join(filter(None, (pki.email, pki.hostname))) if pki is not None else "-"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from builda.errors import CorruptContent, InvalidValue, Unsupported
 from builda.oci.digest import sha256
 from builda.oci.document import decode
-from builda.trust.policy import Fulcio, Keys, SigstoreSigned
+from builda.trust.policy import Fulcio, Keys, Pki, SigstoreSigned
 from builda.trust.signature import BUNDLE, COSIGN_TYPE, LIMIT, SIGNATURE, Sigstore
 from builda.values import NamedTuple
 
@@ -47,23 +47,32 @@ class Trusted(NamedTuple):
     """The keys, or the authority, by which a signature counts, and the keys of the log that has to have it."""
 
     keys: Sequence[PublicKey]
-    fulcio: _Authority | None
+    authority: _Fulcio | _Pki | None
     rekor: Sequence[ec.EllipticCurvePublicKey] | None
 
     @classmethod
     def of(cls, rule: SigstoreSigned, data_of: Callable[[Keys], Sequence[bytes]]) -> Trusted:
         """What a rule of the policy trusts; `data_of` reads its keys. CorruptContent for what is no key."""
+
+        def certificates(keys: Keys | None) -> list[x509.Certificate]:
+            return [] if keys is None else [one for data in data_of(keys) for one in _certificates(data)]
+
+        authority: _Fulcio | _Pki | None = None
+        if rule.fulcio is not None:
+            authority = _Fulcio(rule.fulcio, certificates(rule.fulcio.authority))
+        elif rule.pki is not None:
+            authority = _Pki(rule.pki, certificates(rule.pki.roots), certificates(rule.pki.intermediates))
         keys = [] if rule.keys is None else [public_key(data) for data in data_of(rule.keys)]
         rekor = None if rule.rekor is None else [_log_key(data) for data in data_of(rule.rekor)]
-        return cls(keys, None if rule.fulcio is None else _Authority.of(rule.fulcio, data_of), rekor)
+        return cls(keys, authority, rekor)
 
     def verify(self, signature: Sigstore) -> str:
         """The key that the signature of the payload is by; CorruptContent saying why it does not count."""
         if signature.media_type != COSIGN_TYPE:
             raise CorruptContent(f"it is of another type, {signature.media_type}")
         raw = _base64(_annotation(signature, SIGNATURE), "signature")
-        if self.fulcio is not None:
-            return self._by_certificate(self.fulcio, signature, raw)
+        if self.authority is not None:
+            return self._by_certificate(self.authority, signature, raw)
         key = next((key for key in self.keys if is_signed(key, signature.payload, raw)), None)
         if key is None:
             raise CorruptContent("it is not by a key that counts, or its content was changed")
@@ -71,52 +80,83 @@ class Trusted(NamedTuple):
             _logged(self.rekor, signature, raw, _der(key))
         return name_of(key)
 
-    def _by_certificate(self, fulcio: _Authority, signature: Sigstore, raw: bytes) -> str:
+    def _by_certificate(self, authority: _Fulcio | _Pki, signature: Sigstore, raw: bytes) -> str:
         certificates = _certificates(_annotation(signature, CERTIFICATE).encode())
         if len(certificates) != 1:
             raise CorruptContent("it has not one certificate")
         leaf = certificates[0]
-        assert self.rekor is not None, "the policy has been checked"
-        moment = _logged(self.rekor, signature, raw, leaf.public_bytes(serialization.Encoding.DER))
+        moment = datetime.now(UTC)
+        if self.rekor is not None:  # a certificate of Fulcio lasts for minutes; the log says that it was valid then
+            moment = _logged(self.rekor, signature, raw, leaf.public_bytes(serialization.Encoding.DER))
         chain = signature.annotations.get(CHAIN)
-        fulcio.check(leaf, _certificates(chain.encode()) if chain else [], moment)
+        signer = authority.signer(leaf, _certificates(chain.encode()) if chain else [], moment)
         if not is_signed(_known(leaf.public_key()), signature.payload, raw):
             raise CorruptContent("it is not by the key of its certificate, or its content was changed")
-        return f"{fulcio.said.email} ({fulcio.said.issuer})"
+        return signer
 
 
-class _Authority(NamedTuple):
+class _Fulcio(NamedTuple):
     said: Fulcio
     roots: Sequence[x509.Certificate]
 
-    @classmethod
-    def of(cls, fulcio: Fulcio, data_of: Callable[[Keys], Sequence[bytes]]) -> _Authority:
-        """The authority with its certificates."""
-        return cls(fulcio, [one for data in data_of(fulcio.authority) for one in _certificates(data)])
-
-    def check(self, leaf: x509.Certificate, chain: Sequence[x509.Certificate], moment: datetime) -> None:
-        """Return if the authority gave the certificate, valid at that moment, to the person; else CorruptContent."""
-        from cryptography.x509.oid import ExtendedKeyUsageOID
-        from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
-
-        def signs_code(_: object, __: object, usage: x509.ExtendedKeyUsage) -> None:
-            if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
-                raise ValueError("the certificate is not for signing code")
-
-        ends = ExtensionPolicy.permit_all().require_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, signs_code)
-        ends = ends.require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
-        authorities = ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
-        builder = PolicyBuilder().store(Store(list(self.roots))).time(moment).max_chain_depth(_CHAIN_DEPTH)
-        builder = builder.extension_policies(ca_policy=authorities, ee_policy=ends)
-        try:
-            builder.build_client_verifier().verify(leaf, list(chain))
-        except VerificationError as error:
-            raise CorruptContent(f"its certificate is not by the authority that counts: {error}") from error
-        issuer, emails = _issuer(leaf), _emails(leaf)
+    def signer(self, leaf: x509.Certificate, chain: Sequence[x509.Certificate], moment: datetime) -> str:
+        """The person that the authority gave the certificate to, valid at that moment; else CorruptContent."""
+        _check_chain(leaf, chain, self.roots, moment, has_usage=True)
+        issuer, emails = _issuer(leaf), _names(leaf, x509.RFC822Name)
         if issuer != self.said.issuer:
             raise CorruptContent(f"its certificate is by another issuer, {issuer!r}")
         if self.said.email not in emails:
             raise CorruptContent(f"its certificate is for another person, {', '.join(emails) or 'without an address'}")
+        return f"{self.said.email} ({self.said.issuer})"
+
+
+class _Pki(NamedTuple):
+    said: Pki
+    roots: Sequence[x509.Certificate]
+    intermediates: Sequence[x509.Certificate]
+
+    def signer(self, leaf: x509.Certificate, chain: Sequence[x509.Certificate], moment: datetime) -> str:
+        """The address and host that an authority gave the certificate to, valid at that moment; else CorruptContent."""
+        _check_chain(leaf, [*chain, *self.intermediates], self.roots, moment, has_usage=False)
+        emails, hosts = _names(leaf, x509.RFC822Name), [host.lower() for host in _names(leaf, x509.DNSName)]
+        if self.said.email is not None and self.said.email not in emails:
+            raise CorruptContent(f"its certificate is for another person, {', '.join(emails) or 'without an address'}")
+        if self.said.hostname is not None and self.said.hostname.lower() not in hosts:
+            raise CorruptContent(f"its certificate is for another host, {', '.join(hosts) or 'without a name'}")
+        return " ".join(filter(None, (self.said.email, self.said.hostname)))
+
+
+def _check_chain(
+    leaf: x509.Certificate,
+    chain: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+    moment: datetime,
+    *,
+    has_usage: bool,
+) -> None:
+    """Return if one of the roots gave the certificate, for signing code, valid at that moment; else CorruptContent.
+
+    Without `has_usage` a certificate may leave open what it is for.
+    """
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+    from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
+
+    def signs_code(_: object, __: object, usage: x509.ExtendedKeyUsage | None) -> None:
+        if usage is not None and ExtendedKeyUsageOID.CODE_SIGNING not in usage:
+            raise ValueError("the certificate is not for signing code")
+
+    ends = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+    if has_usage:
+        ends = ends.require_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, signs_code)
+    else:
+        ends = ends.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, signs_code)
+    authorities = ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
+    builder = PolicyBuilder().store(Store(list(roots))).time(moment).max_chain_depth(_CHAIN_DEPTH)
+    builder = builder.extension_policies(ca_policy=authorities, ee_policy=ends)
+    try:
+        builder.build_client_verifier().verify(leaf, list(chain))
+    except VerificationError as error:
+        raise CorruptContent(f"its certificate is not by the authority that counts: {error}") from error
 
 
 def public_key(data: bytes) -> PublicKey:
@@ -321,12 +361,13 @@ def _utf8_string(der: bytes) -> str:
     return der[2:].decode(errors="replace")
 
 
-def _emails(leaf: x509.Certificate) -> list[str]:
+def _names(leaf: x509.Certificate, kind: type[x509.RFC822Name] | type[x509.DNSName]) -> list[str]:
+    """The names of a kind that the certificate is for."""
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
         return []
-    return list(names.get_values_for_type(x509.RFC822Name))
+    return list(names.get_values_for_type(kind))
 
 
 def _known(key: object) -> PublicKey:
@@ -354,7 +395,9 @@ def _annotation(signature: Sigstore, name: str) -> str:
 
 
 def _base64(text: object, what: str) -> bytes:
+    """The bytes in base64, which may be in lines."""
+    lines = text if isinstance(text, str) else "!"
     try:
-        return base64.b64decode(text if isinstance(text, str) else "!", validate=True)
+        return base64.b64decode(lines.replace("\r", "").replace("\n", ""), validate=True)
     except (binascii.Error, ValueError) as error:
         raise CorruptContent(f"{what} is not base64") from error

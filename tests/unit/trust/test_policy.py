@@ -19,6 +19,7 @@ from builda.trust.policy import (
     Accept,
     Fulcio,
     Keys,
+    Pki,
     Policy,
     SignedBy,
     SigstoreSigned,
@@ -113,6 +114,10 @@ def test_where_keys_may_be() -> None:
     assert policy([by_certificate]).default == (
         SigstoreSigned(None, Fulcio(Keys(paths=("/ca",)), "https://i", "a@b"), Keys(data=(b"hi",))),
     )
+    pki = {"caRootsData": "aGk=", "caIntermediatesPath": "/i", "subjectHostname": "h"}
+    assert policy([{**sigstore, "pki": pki}]).default == (
+        SigstoreSigned(None, pki=Pki(Keys(data=(b"hi",)), Keys(paths=("/i",)), None, "h")),
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,10 +132,19 @@ def test_where_keys_may_be() -> None:
         ({"type": "signedBy", "keyType": "GPGKeys", "keyPath": ""}, "keyPath is not a text"),
         ({"type": "signedBy", "keyType": "GPGKeys", "keyData": "#"}, "keyData is not base64"),
         ({"type": "signedBy", "keyType": "GPGKeys", "keyDatas": ["aGk="]}, "signedBy has no key 'keyDatas'"),
-        ({"type": "sigstoreSigned"}, "needs keys or fulcio"),
-        ({"type": "sigstoreSigned", "keyPath": "/k", "fulcio": {}}, "needs keys or fulcio"),
+        ({"type": "sigstoreSigned"}, "needs keys, fulcio or pki"),
+        ({"type": "sigstoreSigned", "keyPath": "/k", "fulcio": {}}, "needs keys, fulcio or pki"),
         ({"type": "sigstoreSigned", "fulcio": {}}, "fulcio needs caPath or caData"),
-        ({"type": "sigstoreSigned", "keyPath": "/k", "pki": {}}, "pki of sigstoreSigned is not supported"),
+        ({"type": "sigstoreSigned", "keyPath": "/k", "pki": {}}, "needs keys, fulcio or pki, and one of them"),
+        ({"type": "sigstoreSigned", "pki": []}, "pki is an object of"),
+        ({"type": "sigstoreSigned", "pki": {"caPath": "/c", "subjectEmail": "a@b"}}, "pki is an object of"),
+        ({"type": "sigstoreSigned", "pki": {"caRootsPath": "/c"}}, "subjectEmail or subjectHostname"),
+        ({"type": "sigstoreSigned", "pki": {"subjectEmail": "a@b"}}, "pki needs caRootsPath"),
+        ({"type": "sigstoreSigned", "pki": {"caRootsPath": "/c", "subjectEmail": 1}}, "pki needs caRootsPath"),
+        (
+            {"type": "sigstoreSigned", "pki": {"caRootsPath": "/c", "subjectEmail": "a"}, "rekorPublicKeyPath": "/r"},
+            "takes no key of a log",
+        ),
         (
             {
                 "type": "sigstoreSigned",

@@ -17,12 +17,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from builda.errors import CorruptContent, InvalidValue, Unsupported
 from builda.oci.digest import Digest
 from builda.trust import sigstore
-from builda.trust.policy import Fulcio, Keys, SigstoreSigned
+from builda.trust.policy import Fulcio, Keys, Pki, SigstoreSigned
 from builda.trust.signature import BUNDLE, COSIGN_TYPE, SIGNATURE, Sigstore
 from tests.support.signing import encrypted_key, openssl_key, openssl_signature
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ISSUER, EMAIL = "https://login.example", "alice@example.org"
+HOST = x509.DNSName("build.example.org")
 PAYLOAD = b'{"any": "content"}'
 
 
@@ -49,7 +50,8 @@ def named(text: str) -> x509.Name:
 class Authority:
     """A root, an authority below it, a log, and a signer with a certificate of ten minutes."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: datetime = NOW - timedelta(minutes=1)) -> None:
+        self.start = start
         self.root_key, self.key, self.log, self.signer = (ec.generate_private_key(ec.SECP256R1()) for _ in range(4))
         self.root = self.authority("root", self.root_key, "root", self.root_key)
         self.below = self.authority("below", self.key, "root", self.root_key)
@@ -70,13 +72,14 @@ class Authority:
         *,
         email: str = EMAIL,
         issuers: tuple[tuple[str, bytes], ...] = ((sigstore._ISSUER, ISSUER.encode()),),
-        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CODE_SIGNING,
+        usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CODE_SIGNING,
         by: Any = None,
         life: timedelta = timedelta(minutes=10),
     ) -> x509.Certificate:
         builder = self.builder("", self.signer, "below", life)
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.RFC822Name(email)]), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.RFC822Name(email), HOST]), critical=True)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         for oid, value in issuers:
             builder = builder.add_extension(
                 x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), critical=False
@@ -84,10 +87,13 @@ class Authority:
         return builder.sign(by or self.key, hashes.SHA256())
 
     def builder(self, name: str, key: Any, issuer: str, life: timedelta) -> x509.CertificateBuilder:
-        start = NOW - timedelta(minutes=1)
         builder = x509.CertificateBuilder().subject_name(named(name) if name else x509.Name([]))
         builder = builder.issuer_name(named(issuer)).public_key(key.public_key())
-        return builder.serial_number(x509.random_serial_number()).not_valid_before(start).not_valid_after(start + life)
+        return (
+            builder.serial_number(x509.random_serial_number())
+            .not_valid_before(self.start)
+            .not_valid_after(self.start + life)
+        )
 
     def bundle(self, signature: bytes, signer: bytes, payload: bytes = PAYLOAD, **changes: Any) -> str:
         """What the log says of a signature by the key or certificate in PEM `signer`."""
@@ -269,6 +275,39 @@ def test_a_certificate_needs_its_chain_and_its_key(authority: Authority) -> None
     leaf = pem(authority.leaf())
     with pytest.raises(CorruptContent, match="not by the key of its certificate"):
         rule.verify(changed(good, signature=text(raw), certificate=leaf.decode(), bundle=authority.bundle(raw, leaf)))
+
+
+def by_pki(authority: Authority, *, email: str | None = EMAIL, hostname: str | None = None) -> sigstore.Trusted:
+    pki = Pki(Keys(data=(pem(authority.root),)), Keys(data=(pem(authority.below),)), email, hostname)
+    return trusted(SigstoreSigned(None, pki=pki))
+
+
+def test_a_certificate_of_an_authority_of_ones_own() -> None:
+    authority = Authority(start=datetime.now(UTC) - timedelta(minutes=1))
+    good = changed(authority.signed(authority.leaf()), bundle=None, chain=None)
+    assert by_pki(authority).verify(good) == EMAIL
+    assert by_pki(authority, hostname="BUILD.example.org").verify(good) == f"{EMAIL} BUILD.example.org"
+    assert by_pki(authority, email=None, hostname="build.example.org").verify(good)
+    anything = changed(authority.signed(authority.leaf(usage=None)), bundle=None)
+    assert by_pki(authority).verify(anything)
+    for rule, signature, words in (
+        (by_pki(authority, email="mallory@example.org"), good, f"for another person, {EMAIL}"),
+        (by_pki(authority, hostname="example.org"), good, "for another host, build.example.org"),
+        (by_pki(Authority(start=datetime.now(UTC))), good, "not by the authority"),
+        (by_pki(authority), changed(good, signature=text(b"x")), "not by the key of its certificate"),
+        (by_pki(authority), authority.signed(authority.leaf(usage=ExtendedKeyUsageOID.SERVER_AUTH)), "not by the auth"),
+        (by_pki(authority), authority.signed(authority.leaf(life=timedelta(seconds=1))), "not by the authority"),
+    ):
+        with pytest.raises(CorruptContent, match=words):
+            rule.verify(signature)
+
+
+def test_signatures_may_be_in_lines(authority: Authority) -> None:
+    rule, good = trusted(SigstoreSigned(Keys(data=(pem(authority.signer),)))), authority.signed()
+    line = good.annotations[SIGNATURE]
+    assert rule.verify(changed(good, signature=f"{line[:40]}\r\n{line[40:]}\n"))
+    with pytest.raises(CorruptContent, match="not base64"):
+        rule.verify(changed(good, signature=f"{line[:40]} {line[40:]}"))
 
 
 # Private keys
