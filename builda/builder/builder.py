@@ -247,8 +247,11 @@ class Builder:
         comment: str | None = None,
         options: LayerOptions | None = None,
         background: bool = True,
+        only_changes: bool = False,
     ) -> WorkingContainer:
         """Close what was changed so far as a layer of its own; threads make its bytes while work goes on.
+
+        Without changes there is a history entry only; none with `only_changes`.
 
         `options` are those of the commit to come: a commit with others makes the bytes again. With `background=False`
         they are left to the commit: right for a process that ends before it.
@@ -256,7 +259,8 @@ class Builder:
         from builda.builder.image.freeze import freeze
         from builda.builder.image.layers import LayerOptions
 
-        return freeze(self.context, container, created_by, comment, (options or LayerOptions()) if background else None)
+        chosen = (options or LayerOptions()) if background else None
+        return freeze(self.context, container, created_by, comment, chosen, only_changes=only_changes)
 
     def commit(self, container: WorkingContainer, options: CommitOptions = _COMMIT) -> Image:
         """Make an image of the working container. Its name points at it only when it is whole."""

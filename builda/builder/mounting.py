@@ -81,6 +81,13 @@ def mount(ctx: Context, container: WorkingContainer) -> Path:
         return Path(place)
 
 
+def renew(ctx: Context, container: WorkingContainer, place: str) -> None:
+    """Show the container's present working tree where an earlier one is mounted; nothing if none is."""
+    if is_mounted(place):
+        detach(place)
+        attach(ctx.store.rootfs(container.snapshot), place)
+
+
 def mounted_at(container: WorkingContainer) -> str | None:
     """Where `mount` mounted it; None if that was in a namespace that has ended, or before the machine started."""
     path = container.mount_point

@@ -271,9 +271,16 @@ class _Compiler:
                 flags = item.flags if isinstance(item, Transfer | Command) else ()
                 names += [value for name, value in flags if name == "from"]
                 names += [found[1] for name, value in flags if name == "mount" for found in re.finditer(_FROM, value)]
-            earlier = (self._stage_named(name, index) for name in names if not self._is_given(name))
+            given = (self._given_for(name, index) for name in names)
+            earlier = (self._stage_named(name, index) for name in given if not self._is_given(name))
             return tuple(dict.fromkeys(number for number in earlier if number is not None))
         return ()
+
+    def _given_for(self, name: str, before: int) -> str:
+        """The context or image that is given in place of the stage with this number; else the name itself."""
+        number = None if self._is_given(name) or not name.isdigit() else self._stage_named(name, before)
+        stage = None if number is None else self.stages.bodies[number][0].name
+        return name if stage is None or not self._is_given(stage) else stage
 
     def _is_given(self, name: str) -> bool:
         return name in self.options.images or name in self.options.contexts
@@ -367,6 +374,7 @@ class _Compiler:
             name = self.options.base
         if not name:
             fail(head.at, f"base name is empty: {head.image}", "give the ARG a default, or --build-arg a value")
+        name = self._given_for(name, index)
         name = self.options.images.get(name, name)
         if name in self.options.contexts:
             return None, self._of_directory(name, platform, head)
@@ -560,6 +568,7 @@ class _Compiler:
 
     def _source(self, index: int, name: str, at: Location) -> Source:
         """What `--from=name` means: a named context, an earlier stage, else an image."""
+        name = self._given_for(name, index)
         if name in self.options.images:
             return FromImage(self._admitted(self.options.images[name], at))
         if name in self.options.contexts:

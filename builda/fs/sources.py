@@ -258,7 +258,8 @@ def _near_miss(source: Source, path: str) -> str | None:
             return _about_link(source, step)
         names = _names(source.root, done)
         close = get_close_matches(part, names, 1) or [name for name in names if name.lower() == part.lower()]
-        return f"did you mean {posixpath.join(done, close[0])}?" if close else None
+        top = "/" if not source.within and source.path.startswith("/") else ""
+        return f"did you mean {top}{posixpath.join(done, close[0])}?" if close else None
     return None
 
 

@@ -267,6 +267,21 @@ RUN --mount=type=bind,from=repo,target=/m cat /m/later > /list
     assert "unknown kind of build context a: ftp://x/y" in said
 
 
+def test_a_context_stands_for_a_stage_also_where_its_number_is_said(builda: Builda, base: str, tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/file").write_text("given\n")
+    builda("tag", base, "localhost/other")
+    (tmp_path / "own").mkdir()
+    text = f"FROM {base} AS first\nRUN echo built > /file\nFROM {base}\nCOPY --from=WHICH /file /list\n"
+    for which in ("first", "0"):
+        (tmp_path / "own/Containerfile").write_text(text.replace("WHICH", which))
+        assert listed(builda, str(tmp_path / "own")) == ["built"]
+        assert listed(builda, "--build-context", f"first={tmp_path}/given", str(tmp_path / "own")) == ["given"]
+    (tmp_path / "own/Containerfile").write_text(f"FROM {base} AS first\nRUN false\nFROM 0\nRUN echo x > /list\n")
+    given = ("--build-context", "first=docker-image://localhost/other")
+    assert listed(builda, *given, str(tmp_path / "own")) == ["x"]
+
+
 def test_a_directory_may_be_a_base(builda: Builda, busybox: Path, base: str, tmp_path: Path) -> None:
     """Its files are the root file system; they are root's, as those of COPY are."""
     root = Path(builda("mount", builda("from", base)))

@@ -40,6 +40,29 @@ def test_layer_closes_what_a_step_changed(builda: Builda, base: str, tmp_path: P
     assert after["config"]["WorkingDir"] == "/made"  # type: ignore[index]
 
 
+def test_link_makes_layers_of_their_own(builda: Builda, tmp_path: Path) -> None:
+    """What was done before and in between is in other layers; a mounted container shows all of it."""
+    (tmp_path / "one").write_text("1")
+    (tmp_path / "two").write_text("2")
+    container = builda("from", "scratch")
+    root = Path(builda("mount", container))
+    builda("copy", "--quiet", "--link", container, tmp_path / "one", "/")
+    (root / "between").mkdir()
+    builda("add", "--quiet", "--link", container, tmp_path / "one", tmp_path / "two", "/between/")
+    assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == [
+        "between",
+        "between/one",
+        "between/two",
+        "one",
+    ]
+    builda("umount", container)
+    found = image_of(builda, container)
+    assert len(found["rootfs"]["diff_ids"]) == 3  # type: ignore[index]
+    made = [entry["created_by"] for entry in found["history"]]  # type: ignore[attr-defined]
+    assert ["COPY" in text for text in made] == [True, False, False]
+    assert ["ADD" in text for text in made] == [False, False, True]
+
+
 def test_a_container_begins_where_another_stands(builda: Builda, base: str) -> None:
     first = builda("from", base)
     builda("run", "--layer", first, "--", "sh", "-c", "echo one > /file")

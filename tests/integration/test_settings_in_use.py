@@ -81,6 +81,19 @@ def test_labels_and_annotations_of_the_base_can_be_left_behind(builda: Builda, t
     assert labels_of(builda, "first") == {"a": "1", "b": "2"}
 
 
+def test_the_label_of_the_base_says_who_made_it_unless_this_build_says_it(builda: Builda, tmp_path: Path) -> None:
+    made = containerfile(tmp_path, "FROM scratch\nLABEL io.buildah.version=1.2\n")
+    builda("bud", "-q", "-t", "first", "--identity-label=false", made)
+    second = containerfile(tmp_path, "FROM first\nLABEL x=1\n")
+    for options in ("--identity-label=false", "--timestamp=0"):
+        assert labels_of(builda, builda("bud", "-q", options, second)) == {"io.buildah.version": "1.2", "x": "1"}
+    unset = ("--unsetlabel=io.buildah.version", "--timestamp=0")
+    assert labels_of(builda, builda("bud", "-q", *unset, second)) == {"x": "1"}
+    said = labels_of(builda, builda("bud", "-q", second))
+    assert isinstance(said, dict)
+    assert said["io.buildah.version"] == said["io.builda.version"] != "1.2"
+
+
 @pytest.mark.parametrize(
     ("rules", "text", "message"),
     [

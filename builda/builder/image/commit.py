@@ -134,8 +134,8 @@ def _config(
 ) -> ImageConfig:
     config = _changed(container.config, options)
     for name in IDENTITY_LABELS:
-        said = options.identity_label and options.epoch is None and name not in options.unset_labels
-        config = edits.apply(config, edits.SetLabel(name, version) if said else edits.UnsetLabel(name))
+        if options.identity_label and options.epoch is None and name not in options.unset_labels:
+            config = edits.apply(config, edits.SetLabel(name, version))
     diff_ids = tuple(part.layer.diff_id for part in parts if part.layer.diff_id is not None)
     history = tuple(_dated(part, options, moment) for part in parts)
     before = ((), ()) if options.squash else (config.diff_ids, config.history)

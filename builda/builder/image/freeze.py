@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from builda.builder import mounting
 from builda.builder.mountpoint_cleanup import settle
 from builda.builder.records import timestamp
 from builda.builder.working_tree import occupied
@@ -22,11 +23,13 @@ def freeze(
     created_by: str | None,
     comment: str | None,
     options: LayerOptions | None,
+    *,
+    only_changes: bool = False,
 ) -> WorkingContainer:
-    """The container with one frozen layer more, and a new, empty working tree on it.
+    """The container with one frozen layer more, and a new, empty working tree on it, also where it is mounted.
 
-    Where nothing was changed the layer is only a history entry, and the working tree stays. Without `options` nobody
-    begins to make the layer's bytes.
+    Where nothing was changed the layer is only a history entry (none with `only_changes`), and the working tree stays.
+    Without `options` nobody begins to make the layer's bytes.
     """
     from builda.store.containers import FrozenLayer
 
@@ -36,6 +39,8 @@ def freeze(
         history = History(created=timestamp(ctx.now()), created_by=text, comment=comment or current.comment)
         below = current.top
         cut = ctx.store.cut(current.snapshot, below)
+        if only_changes and cut.empty:
+            return current
         layer = FrozenLayer(
             snapshot=cut.layer or below or "", history=replace(history, empty_layer=cut.empty), empty=cut.empty
         )
@@ -52,6 +57,8 @@ def freeze(
         if cut.layer is None:
             return done
         ctx.store.freeze(cut.layer)
+        if done.mount_point is not None:
+            mounting.renew(ctx, done, done.mount_point)
     if options is not None:
         ctx.layers().start(layer.snapshot, options, ctx.emit)
     return done

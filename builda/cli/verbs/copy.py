@@ -122,10 +122,12 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
         extract=extract,
     )
     step = locks.copied(session, step, inputs.access)
-    layer, created_by = values.pop("layer"), values.pop("created_by")
+    layer, created_by = values.pop("layer") or step.link, values.pop("created_by")
     records = shared_options.adds_history(values.pop("add_history"), session.environ) or layer
     if not layer:
         step = replace(step, created_by=created_by)
+    if step.link:
+        session.builder.freeze(container, background=False, only_changes=True)
     _, digest = session.builder.copy(container, step, inputs=inputs)
     if created_by is None and records and digest is not None:
         created_by = f"/bin/sh -c #(nop) {'ADD' if extract else 'COPY'} {_content(step, digest)} in {destination}"

@@ -117,6 +117,9 @@ def test_a_missing_source_copies_nothing_and_hints(bench: Bench, container: Work
     with pytest.raises(NotFound, match=r"no such file or directory in the context: app/mian\.sh") as caught:
         bench.builder.copy(container, Copy(sources=("one", "app/mian.sh"), destination="/x/"), inputs=inputs)
     assert caught.value.hint == "did you mean app/main.sh?"
+    with pytest.raises(NotFound, match="no such file or directory") as caught:
+        bench.builder.copy(container, Copy(sources=(f"{context}/noe",), destination="/x"))
+    assert caught.value.hint == f"did you mean {context}/one?"
     assert bench.upper(container) == []
 
 
