@@ -104,7 +104,7 @@ class ImageMounts:
         for name in layout.iter_names(self._layout.path("mounts")):
             path = self._layout.path("mounts", name)
             try:
-                yield _from_json(layout.read_json(path), path)
+                yield parse(layout.read_json(path), path)
             except FileNotFoundError:
                 continue
             except Damaged as error:
@@ -170,7 +170,8 @@ def _to_json(mount: ImageMount) -> dict[str, Any]:
     return {**mount._asdict(), "image": str(mount.image)}
 
 
-def _from_json(value: dict[str, Any], path: str) -> ImageMount:
+def parse(value: dict[str, Any], path: str) -> ImageMount:
+    """The mount that the record at `path` tells of; Damaged if it tells of none."""
     from builda.errors import BuildaError
 
     try:

@@ -131,14 +131,13 @@ class Engine:
         """EngineError if the answer, or a line of it, tells of a failure."""
         if answer.status != http.HTTPStatus.OK:
             raise self._refused(answer, "does not load the image")
-        for line in answer.read(_ANSWER_LIMIT).splitlines():
-            said = _decoded(line)
-            if said.get("error"):
-                raise EngineError(f"engine at {self.address} does not load the image: {said['error']}")
+        failure = failure_in(answer.read(_ANSWER_LIMIT))
+        if failure is not None:
+            raise EngineError(f"engine at {self.address} does not load the image: {failure}")
 
     def _refused(self, answer: http.client.HTTPResponse, what: str) -> EngineError:
         text = answer.read(_ANSWER_LIMIT)
-        said = _decoded(text).get("message") or text.decode(errors="replace").strip()[:500] or answer.reason
+        said = str(_decoded(text).get("message") or text.decode(errors="replace").strip() or answer.reason)[:500]
         return EngineError(f"engine at {self.address} {what}: {said} (HTTP {answer.status})")
 
     @contextmanager
@@ -200,6 +199,15 @@ class _Chunks:
     def end(self) -> None:
         """Nothing follows."""
         self._connection.send(b"0\r\n\r\n")
+
+
+def failure_in(answer: bytes) -> str | None:
+    """The failure that one of the JSON lines of an answer tells of, cut to 500 characters."""
+    for line in answer.splitlines():
+        said = _decoded(line).get("error")
+        if said:
+            return str(said)[:500]
+    return None
 
 
 def _address(text: str) -> tuple[str, str, int]:

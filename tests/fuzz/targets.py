@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from builda import containersconf, lockfile
+from builda.builder.image.search import results_in
 from builda.cli.format.gofuncs import FUNCTIONS, LAZY, Nil, NilList, NilMap, Struct, Time
 from builda.cli.format.gotemplate import Template
 from builda.cli.verbs import outputs, secrets
@@ -44,6 +45,10 @@ from builda.registry.credentials import Keyring, parse_creds
 from builda.registry.registries import Registries
 from builda.scan.content import secrets_in
 from builda.scan.images import Finding, parse_ignored
+from builda.store import imagemounts, layout
+from builda.transfer.engine import Engine, failure_in
+from builda.transfer.locate import parse_location
+from builda.transfer.otherstore import Place
 from builda.trust import payload, policy, registriesd, signature
 
 AMD64 = Platform.parse("linux/amd64")
@@ -71,6 +76,17 @@ class Target(NamedTuple):
     read: Callable[[bytes, Path], object]
     seeds: tuple[str, ...]
     words: tuple[str, ...]
+
+
+def mount_in(data: bytes, directory: Path) -> object:
+    """The record of an image's mount in a file of the store; None if it is empty."""
+    path = directory / "record"
+    path.write_bytes(data)
+    try:
+        value = layout.read_json(str(path))
+    except FileNotFoundError:
+        return None
+    return imagemounts.parse(value, str(path))
 
 
 def of_text(read: Callable[[str], object]) -> Callable[[bytes, Path], object]:
@@ -469,6 +485,41 @@ TARGETS = {
             ),
         ),
         (*JSON, '"version"', '"images"', '"digest"', '"name"', '"platforms"', '"urls"'),
+    ),
+    "place of an image": Target(
+        of_text(parse_location),
+        ("docker://a/b:1", "oci:d:n", "dir:/a", "docker-daemon:a:1", "containers-storage:[overlay@/a+/b]c"),
+        ("docker://", "oci:", "docker-daemon:", "containers-storage:", "[", "]", "@", "+", ":", "/", "..", "sha256:"),
+    ),
+    "another store": Target(
+        of_text(Place.parse),
+        ("[]a", "[overlay@/a+/b:x=1,y=2]c", "[/a]@b"),
+        ("[", "]", "@", "+", ":", ",", "/", "=", "a"),
+    ),
+    "answer of an engine": Target(
+        lambda data, _: failure_in(data),
+        ('{"stream": "x"}\n{"error": "y", "errorDetail": {}}\n',),
+        ("{", "}", "[", "]", ":", ",", '"error"', '"stream"', "null", "1", "\n"),
+    ),
+    "address of an engine": Target(
+        of_text(Engine),
+        ("unix:///a/b", "tcp://host:2375", "tcp://[::1]:1"),
+        ("unix", "tcp", "http", "://", "/", ":", "[", "]", "@", "99999", "-1"),
+    ),
+    "answer to a search": Target(
+        lambda data, _: results_in(data, "https://index.example"),
+        ('{"results": [{"name": "a", "description": null, "star_count": 3, "is_official": true}]}',),
+        ("{", "}", "[", "]", ":", ",", '"results"', '"name"', '"star_count"', "null", "true", "1", "1e999"),
+    ),
+    "record of a mount": Target(
+        mount_in,
+        (
+            json.dumps(
+                {"image": f"sha256:{'0' * 64}", "place": "/a", "base": None, "tree": "x", "times": 1, "boot": "b"}
+                | {"namespace": "1", "pids": "2"}
+            ),
+        ),
+        ("{", "}", "[", "]", ":", ",", '"image"', '"times"', "null", "true", "1"),
     ),
     "policy.json": Target(
         of_text(lambda text: policy.parse(text, "p")),

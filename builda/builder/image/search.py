@@ -61,7 +61,12 @@ def of_docker(ctx: Context, words: str, access: RegistryAccess, limit: int, *, i
     url = f"{index}/v1/search?{urlencode({'q': words, 'n': limit})}"
     with ctx.remote.fetch(url, access) as answer:
         data = _whole(answer, url)
-    return tuple(map(_found, _results(data, url)))[:limit]
+    return results_in(data, url)[:limit]
+
+
+def results_in(data: bytes, url: str) -> tuple[Found, ...]:
+    """The results in an answer of the index; RegistryError if it is none."""
+    return tuple(map(_found, _results(data, url)))
 
 
 def _whole(answer: Download, url: str) -> bytes:
