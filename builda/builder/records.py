@@ -39,14 +39,12 @@ def timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + fraction + "Z"
 
 
-def remembered(
-    ctx: Context, container: WorkingContainer, created_by: str | None, comment: str | None = None
-) -> WorkingContainer:
+def remembered(ctx: Context, container: WorkingContainer, created_by: str | None) -> WorkingContainer:
     """The container as recorded now, with one more history entry if `created_by` is given."""
     if created_by is None:
         return ctx.store.containers.load(container.id)
     with ctx.store.containers.locked(container) as current:
-        return ctx.store.update(noted(current, created_by, comment, ctx.now()))
+        return ctx.store.update(noted(current, created_by, None, ctx.now()))
 
 
 def noted(container: WorkingContainer, created_by: str, comment: str | None, now: float) -> WorkingContainer:

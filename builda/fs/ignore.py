@@ -86,11 +86,6 @@ class Matcher:
                 excluded = not excluded
         return excluded
 
-    def rule_for(self, *names: str) -> str | None:
-        """The pattern that leaves a path out, as it was written; None when it is kept."""
-        found = self._rule_for(*names)
-        return None if found is None else found.text
-
     def blame(self, path: str) -> str:
         """A sentence that names the rule which leaves a path out."""
         rule = self._rule_for(path)
@@ -98,11 +93,11 @@ class Matcher:
             return f"the ignore file leaves it out by the rule {'' if rule is None else rule.text}".rstrip()
         return f"{rule.place} leaves it out: {rule.text}"
 
-    def _rule_for(self, *names: str) -> _Rule | None:
+    def _rule_for(self, path: str) -> _Rule | None:
         found: _Rule | None = None
         for rule in self._rules:
             matches = re.compile(f"(?:{rule.expression})(?:/|\\Z)", re.DOTALL).match
-            if rule.takes_back == (found is not None) and any(matches(name) for name in names):
+            if rule.takes_back == (found is not None) and matches(path):
                 found = None if rule.takes_back else rule
         return found
 

@@ -8,7 +8,7 @@ PADDING = 3
 """Spaces that stand between two columns at least, as in Buildah's tables."""
 
 
-def align(lines: Iterable[str], padding: int = PADDING) -> str:
+def align(lines: Iterable[str]) -> str:
     """`lines` with each tab replaced by what aligns the columns; what follows a line's last tab is never padded.
 
     A column is aligned over consecutive lines that have it, as tabwriter does.
@@ -16,20 +16,20 @@ def align(lines: Iterable[str], padding: int = PADDING) -> str:
     rows = [line.split("\t") for line in lines]
     widths = [[0] * (len(row) - 1) for row in rows]
     for column in range(max((len(row) - 1 for row in rows), default=0)):
-        _widen(rows, widths, column, padding)
+        _widen(rows, widths, column)
     return "\n".join(
         "".join(cell.ljust(width) for cell, width in zip(row, (*sizes, 0), strict=True))
         for row, sizes in zip(rows, widths, strict=True)
     )
 
 
-def _widen(rows: Sequence[Sequence[str]], widths: Sequence[list[int]], column: int, padding: int) -> None:
+def _widen(rows: Sequence[Sequence[str]], widths: Sequence[list[int]], column: int) -> None:
     block: list[int] = []
     for i in range(len(rows) + 1):
         if i < len(rows) and len(rows[i]) - 1 > column:
             block.append(i)
             continue
-        width = max((len(rows[j][column]) for j in block), default=0) + padding
+        width = max((len(rows[j][column]) for j in block), default=0) + PADDING
         for j in block:
             widths[j][column] = width
         block = []
