@@ -17,6 +17,8 @@ from builda.values import NamedTuple
 LIMIT = 4 << 20
 """Bytes that a signed content may have, which gpg may have to inflate."""
 _TIMEOUT = 60
+_ASKING_TIMEOUT = 600
+"""Seconds for a signature, for which gpg's agent may ask the user for a passphrase."""
 _WEAK_HASHES = {"1": "MD5", "2": "SHA-1", "3": "RIPEMD-160"}
 _PLAIN = ("--no-options", "--batch", "--no-tty", "--no-greeting", "--no-armor", "--no-auto-check-trustdb")
 _FAULTS = {
@@ -141,7 +143,7 @@ class Signing(NamedTuple):
         """A message with the content and the signature, in binary form."""
         options = ["--batch", "--no-tty", "--no-armor", "--local-user", self.fingerprint, "--output", "-"]
         if self.passphrase is None:
-            done = _run([*options, "--sign"], content, self.environ)
+            done = _run([*options, "--sign"], content, self.environ, timeout=_ASKING_TIMEOUT)
         else:
             done = self._with_passphrase(options, content, self.passphrase)
         if done.failed or not done.output:
@@ -172,7 +174,9 @@ class Signing(NamedTuple):
         return done.output
 
 
-def _run(arguments: list[str], data: bytes, environ: Mapping[str, str], *descriptors: int) -> _Done:
+def _run(
+    arguments: list[str], data: bytes, environ: Mapping[str, str], *descriptors: int, timeout: int = _TIMEOUT
+) -> _Done:
     with open(os.memfd_create("builda-gpg-status"), "r+b") as status:  # a pipe could fill up
         command = ["gpg", "--status-fd", str(status.fileno()), *arguments]
         try:
@@ -182,13 +186,13 @@ def _run(arguments: list[str], data: bytes, environ: Mapping[str, str], *descrip
                 capture_output=True,
                 env=dict(environ),
                 pass_fds=(status.fileno(), *descriptors),
-                timeout=_TIMEOUT,
+                timeout=timeout,
             )
         except FileNotFoundError as error:
             hint = "install the package gnupg"
             raise Unsupported("signatures of this kind need the program gpg", hint=hint) from error
         except subprocess.TimeoutExpired as error:
-            raise BuildaError(f"gpg took longer than {_TIMEOUT} seconds") from error
+            raise BuildaError(f"gpg took longer than {timeout} seconds") from error
         status.seek(0)
         said = status.read().decode(errors="replace")
     words = [tuple(line.removeprefix("[GNUPG:] ").split(" ")) for line in said.splitlines() if line]

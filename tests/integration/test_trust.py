@@ -376,6 +376,27 @@ def test_lists_are_signed_with_their_images(trust: Trust, server: support.Regist
     trust.skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"dir:{tmp_path}/two")
 
 
+def test_lists_in_directories_are_signed(trust: Trust, base: str, tmp_path: Path) -> None:
+    place = tmp_path / "many"
+    sign = ("--sign-by", trust.keys.fingerprints["good"], "--sign-identity", "r.io/app:1")
+    trust.builda("manifest", "create", "many", base)
+    trust.builda("manifest", "push", "-q", *sign, "many", f"dir:{place}")
+    rule = trust.signed_by(signedIdentity={"type": "exactReference", "dockerReference": "r.io/app:1"})
+    trust.wants(rule, transport="dir")
+    trust.skopeo("copy", "--all", f"dir:{place}", f"dir:{tmp_path}/all")
+    trust.skopeo("copy", f"dir:{place}", f"dir:{tmp_path}/one")
+    files = sorted(path.name.rpartition(".")[2] for path in place.glob("*signature-*"))
+    assert files == ["signature-1", "signature-1"]
+    trust.builda("image", "sign", "--all", *sign, f"dir:{place}")
+    assert len(list(place.glob("*signature-*"))) == 2
+    for path in place.glob("*signature-*"):
+        path.unlink()
+    assert "has no signature" in trust.builda.fails("pull", "-q", f"dir:{place}")
+    trust.builda("image", "sign", "--all", *sign, f"dir:{place}")
+    assert trust.builda("pull", "-q", f"dir:{place}")
+    trust.skopeo("copy", "--all", f"dir:{place}", f"dir:{tmp_path}/again")
+
+
 def test_copying_signs_each_name(trust: Trust, image: str, tmp_path: Path) -> None:
     names = [image.replace("app:1", f"copied:{tag}") for tag in (1, 2)]
     options = ("--sign-by", trust.keys.fingerprints["good"], "--additional-tag", names[1])
