@@ -92,7 +92,7 @@ def run(connection: socket.socket, parent: int, mine: Identity, code: str, main:
             _announce(connection)
             _take_descriptors(request.descriptors)
             resource.setrlimit(resource.RLIMIT_NOFILE, request.files)
-            status = _status_of(main)
+            status = status_of(main)
     except OSError as error:
         os.write(2, f"Error: the session cannot start the command: {error}\n".encode())
     finally:
@@ -111,7 +111,7 @@ def _taken_over(connection: socket.socket, mine: Identity, code: str) -> Request
     return request
 
 
-def _status_of(main: Callable[[], None]) -> int:
+def status_of(main: Callable[[], None]) -> int:
     """The exit status of `main`, which leaves by itself unless threads still run."""
     import threading
 

@@ -78,6 +78,16 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 os.kill(self._script, number)
 
+    def follow(self, pid: int) -> int:
+        """Wait for a child that this process does its last work in, and send signals on to it; its exit status."""
+        self._script = pid
+        for number in (*_ASKED, *_KEYS):
+            signal.signal(number, self._forward)
+        status = os.waitpid(pid, 0)[1]
+        self._script = 0
+        self.ignore_signals()
+        return exit_status(status)
+
     def ignore_signals(self) -> None:
         """From now on no signal but SIGKILL ends this process: what it does next must be done."""
         for number in (*_ASKED, *_KEYS):

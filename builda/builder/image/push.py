@@ -26,6 +26,12 @@ def push(ctx: Context, name: str, destination: str | None, options: PushOptions)
     return push_to(ctx, image, _named(ctx, _destination(image, name, destination), name), options)
 
 
+def destination_of(ctx: Context, name: str, destination: str | None) -> tuple[Image, Location]:
+    """The stored image that `push` would copy, and where to."""
+    image = ctx.store.image(in_store(name))
+    return image, _destination(image, in_store(name), destination)
+
+
 def push_to(ctx: Context, image: Image, location: Location, options: PushOptions) -> Descriptor:
     """Copy the image to the location; its descriptor there."""
     from builda.builder.image.convert import source_of

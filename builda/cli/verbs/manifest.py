@@ -9,6 +9,7 @@ from builda.cli.core.options import Params, argument, listed, switch, text
 from builda.cli.core.output import check_files, print_json, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
+from builda.cli.verbs import deferred
 from builda.errors import InvalidValue
 from builda.oci.reference import in_store
 from builda.values import replace
@@ -262,7 +263,9 @@ def push(session: Session, *, name: str, destination: str | None, digestfile: st
         raise InvalidValue("--add-compression cannot be used with --all=false", hint="it makes further images")
     options = replace(shared_options.push_options(values, session.environ, alone=alone), added_compressions=added)
     check_files(digestfile)
-    written = session.builder.push(name, destination, options)
+    if deferred.put_off(session, name, destination, options, digestfile):
+        return
+    written = session.builder.push(*deferred.target(session, name, destination), options)
     if digestfile is not None:
         write_file(digestfile, str(written.digest))
     if removes:

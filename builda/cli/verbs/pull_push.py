@@ -7,7 +7,7 @@ from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import locks
+from builda.cli.verbs import deferred, locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def push(session: Session, *, image: str, destination: str | None, digestfile: s
     values.pop("all")  # as is always done
     options = shared_options.push_options(values, session.environ)
     check_files(digestfile)
-    written = session.builder.push(image, destination, options)
+    if deferred.put_off(session, image, destination, options, digestfile):
+        return
+    written = session.builder.push(*deferred.target(session, image, destination), options)
     if digestfile is not None:
         write_file(digestfile, str(written.digest))
     if values.pop("rm") and session.store.image(image).is_index:

@@ -12,14 +12,17 @@ from builda.events import Warned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from builda.cli.core.session import Session
+    from builda.session.pushes import Push
     from builda.session.supervisor import Supervisor
 
 
 @verb(
     argument("command", nargs=-1),
     switch("--keep", help="Leave working containers and images that the script did not remove."),
-    switch("--no-transaction", help="Have other commands see each name at once, whether the script fails or not."),
+    switch("--no-transaction", help="Change each name, and push, at once, whether the script fails or not."),
     checks_order=False,
     example="builda session ./build.sh 1.2",
 )
@@ -27,7 +30,8 @@ def session(session: Session, *, command: tuple[str, ...], keep: bool, no_transa
     """Run a script whose working containers and mounts end with it, and whose names count only if it succeeds.
 
     Names that the script gives to images or takes off are seen by other commands when it has ended with status 0, all
-    at the same moment. If it fails they stay as they were.
+    at the same moment; its pushes to registries are performed right before. If it fails names stay as they were, and
+    nothing is pushed.
 
     However the script ends, everything that it made is removed: working containers, mounts, and images that have no
     name. If builda itself is killed, the next builda command does it. Processes that the script leaves running are
@@ -56,7 +60,7 @@ def session(session: Session, *, command: tuple[str, ...], keep: bool, no_transa
 def _run(session: Session, supervisor: Supervisor, script: tuple[str, ...], *, keep: bool, transaction: bool) -> int:
     """Run the script in a session of its own; its exit status."""
     from builda.cli.main import work
-    from builda.session import lease, program
+    from builda.session import lease, program, pushes
     from builda.session.server import Server
 
     if session.mode.mounts_stay:
@@ -71,6 +75,7 @@ def _run(session: Session, supervisor: Supervisor, script: tuple[str, ...], *, k
             status = supervisor.run(script, environ, Server(held.place, program.code_name(), work))
             _end_others(session, supervisor)
             if status == 0:
+                _push(supervisor, pushes.noted(held.place))
                 lease.publish(session.store, held)
             elif names := lease.changed_names(session.store, held):
                 session.emit(Warned(message=f"the script failed, so these names stay as they were: {' '.join(names)}"))
@@ -79,6 +84,24 @@ def _run(session: Session, supervisor: Supervisor, script: tuple[str, ...], *, k
             _end_others(session, supervisor)
             for error in lease.end(session.store, held, keep=keep):
                 session.emit(Warned(message=str(error), hint=error.hint))
+
+
+def _push(supervisor: Supervisor, noted: Sequence[Push]) -> None:
+    """Perform the pushes that the script asked for; CommandFailed says which were done if one fails."""
+    from builda.cli.main import work
+    from builda.session import pushes
+
+    for number, push in enumerate(noted):
+        status = supervisor.follow(pushes.start(push, work))
+        if status:
+            done = ", ".join(push.destination for push in noted[:number]) or "none"
+            left = ", ".join(push.destination for push in noted[number + 1 :]) or "none"
+            raise CommandFailed(
+                f"the session's push failed, so no name was changed: {push.destination}; "
+                f"pushed before it: {done}; not tried: {left}",
+                status=125,
+                hint="what was pushed stays in its registry; run the script again",
+            )
 
 
 def _end_others(session: Session, supervisor: Supervisor) -> None:
