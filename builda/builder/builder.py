@@ -162,9 +162,11 @@ class Builder:
 
     def mount_image(self, image: Image) -> Path:
         """Mount an image read-only where every process sees it; each call needs a `umount_image`."""
+        from pathlib import Path
+
         from builda.builder.mounting import mount_image
 
-        return mount_image(self.context, image)
+        return Path(mount_image(self.context, image))
 
     def umount_image(self, image: Image, *, force: bool = False) -> bool:
         """Undo one `mount_image`, with `force` all of them; False when it was not mounted."""

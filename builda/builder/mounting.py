@@ -107,7 +107,7 @@ def umount(ctx: Context, container: WorkingContainer) -> bool:
         return was_mounted
 
 
-def mount_image(ctx: Context, image: Image) -> Path:
+def mount_image(ctx: Context, image: Image) -> str:
     """Mount an image read-only at a path of its own, until it is unmounted as often as it was mounted.
 
     Where nothing can be mounted it is the path of a copy, and what is written there changes no image.
@@ -124,24 +124,24 @@ def mount_image(ctx: Context, image: Image) -> Path:
             if tree is not None:
                 store.remove_snapshot(tree)
             store.image_mounts.write(found._replace(times=found.times + 1), is_mounted=bool(found.namespace))
-            return Path(found.place)
+            return found.place
         return _mounted_now(ctx, ImageMount(image.digest, store.image_mounts.place(image.digest), base, tree))
 
 
-def _mounted_now(ctx: Context, mount: ImageMount) -> Path:
+def _mounted_now(ctx: Context, mount: ImageMount) -> str:
     store = ctx.store
     mounts = store.view(mount.base) if mount.tree is None else store.rootfs(mount.tree)
     if not store.can_mount:
         (tree,) = mounts
         store.image_mounts.write(mount._replace(place=tree.source), is_mounted=False)
-        return Path(tree.source)
+        return tree.source
     if mount.tree is not None:
         mounts = tuple(one._replace(options=(*one.options, "ro")) for one in mounts)
     store.image_mounts.write(mount, is_mounted=True)
     store.layout.volatile("mounts")
     private.make(mount.place)
     attach(mounts, mount.place)
-    return Path(mount.place)
+    return mount.place
 
 
 def umount_image(ctx: Context, digest: Digest, *, force: bool = False) -> bool:
