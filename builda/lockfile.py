@@ -17,7 +17,7 @@ from builda.errors import InvalidReference, InvalidValue, NotFound, Unsupported
 from builda.inputfile import read_input
 from builda.oci.descriptor import Platform
 from builda.oci.digest import Digest
-from builda.oci.reference import Reference
+from builda.oci.reference import Reference, parse_short
 from builda.values import NamedTuple
 
 FILE = "builda.lock"
@@ -98,7 +98,7 @@ def parse(data: bytes, file: str) -> Lock:
     _known(whole, ("version", *_KINDS), file)
     images, urls, repositories = (_object(whole.get(kind, {}), f"{file}: {kind}") for kind in _KINDS)
     return Lock(
-        {name: _image(entry, f"{file}: images: {_shown(name)}") for name, entry in images.items()},
+        {name: _image(name, entry, f"{file}: images: {_shown(name)}") for name, entry in images.items()},
         {url: _digest(entry, f"{file}: urls: {_shown(url)}") for url, entry in urls.items()},
         {url: _commit(entry, f"{file}: repositories: {_shown(url)}") for url, entry in repositories.items()},
     )
@@ -155,14 +155,14 @@ def _written(image: LockedImage) -> Iterable[tuple[str, Any]]:
     yield "platforms", list(image.platforms)
 
 
-def _image(value: object, where: str) -> LockedImage:
+def _image(key: str, value: object, where: str) -> LockedImage:
     entry = _object(value, where)
     _known(entry, ("name", "digest", "platforms"), where)
     name, platforms = entry.get("name"), entry.get("platforms", [])
     if not (name is None or isinstance(name, str)):
         raise InvalidValue(f"name is not text in {where}: {_shown(name)}")
     if name is not None:
-        _reference(name, where)
+        _reference(key, name, where)
     if not isinstance(platforms, list) or not all(isinstance(item, str) for item in platforms):
         raise InvalidValue(f"platforms are not a list of text in {where}")
     for item in platforms:
@@ -170,13 +170,19 @@ def _image(value: object, where: str) -> LockedImage:
     return LockedImage(_digest(entry.get("digest"), where), name, tuple(platforms))
 
 
-def _reference(name: str, where: str) -> None:
+def _reference(key: str, name: str, where: str) -> None:
+    """Refuse a name that is not full, or that another image has than the one whose entry it is in."""
     try:
-        found = Reference.parse(name)
+        found, short = Reference.parse(name), parse_short(key.removeprefix("docker://"))
     except InvalidReference as error:
         raise InvalidValue(f"{error}, in {where}") from error
     if str(found) != name or found.digest is not None:
         raise InvalidValue(f"name is not a full one with a tag in {where}: {_shown(name)}")
+    meant = Reference.parse(key.removeprefix("docker://"))
+    if short.registry is None:  # which registry has it, and under which name, registries.conf has said
+        meant = found._replace(tag=meant.tag)
+    if meant != found:
+        raise InvalidValue(f"name is that of another image in {where}: {_shown(name)}")
 
 
 def _digest(value: object, where: str) -> str:

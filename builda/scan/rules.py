@@ -56,10 +56,6 @@ class Rule(NamedTuple):
 
 _WORD = rb"[A-Za-z0-9_-]"
 _END = rb"(?![A-Za-z0-9_-])"
-_KEYWORD = (
-    rb"(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|client[_-]?secret|"
-    rb"auth[_-]?key|credentials?)"
-)
 _ASSIGNED = (
     rb"(?i)(?:passw(?:or)?d|passphrase|secret|token|(?<=api)key|(?<=api_)key|(?<=api-)key|(?<=access)key|"
     rb"(?<=access_)key|(?<=access-)key|(?<=private_)key|(?<=auth_)key|(?<=secret_)key|credentials?)"
@@ -443,15 +439,22 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 _VARIABLE = re.compile(
-    rb"(?i)[\w.-]*" + _KEYWORD + rb"(?![\w.-]*(?:file|path|dir|name|url|host|id|user|length|ttl)\b)[\w.-]*"
+    rb"(?i)[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|(?:api|access|private|auth|secret)[_-]?key|credential)s?(?![a-z])"
+    rb"(?![\w.-]*(?:file|path|dir|name|url|uri|host|endpoint|id|user|type|length|ttl)\b)[\w.-]*"
 )
 VARIABLE = Rule(
     "variable",
     "password or token in a variable",
     "settings",
     rb"(?i)(?<![\w.-])(?P<name>[\w.-]{1,100})=[\"']?(?P<secret>[^\s\"';]{1,4000})",
-    ((b"APP_PASSWORD=", b"k3Xc9Qw7"), (b"|1 NPM_TOKEN=", b"k3Xc9Qw7 /bin/sh -c make")),
-    (b"PASSWORD_FILE=/run/secrets/a", b"TOKEN_URL=k3Xc9Qw7", b"APP_PASSWORD=$PASSWORD", b"GPG_KEY=A035C8C19219BA821E"),
+    ((b"APP_PASSWORD=", b"k3Xc9Qw7"), (b"|1 NPM_TOKEN=", b"k3Xc9Qw7 /bin/sh -c make"), (b"SECRETKEY_2=", b"k3Xc9Qw7")),
+    (
+        b"PASSWORD_FILE=/run/secrets/a",
+        b"TOKEN_URL=k3Xc9Qw7",
+        b"APP_PASSWORD=$PASSWORD",
+        b"TOKENIZER_MODEL=bert-base",
+        b"GPG_KEY=A035C8C19219BA821E",
+    ),
     check=_is_password,
 )
 """A variable of the configuration or of a command in the history: its name says what it is, so any value counts."""
@@ -459,7 +462,7 @@ VARIABLE = Rule(
 
 def is_secret_name(name: bytes) -> bool:
     """Whether a variable of this name holds a secret."""
-    return _VARIABLE.fullmatch(name) is not None
+    return _VARIABLE.fullmatch(name[-200:]) is not None
 
 
 class Compiled(NamedTuple):

@@ -37,15 +37,18 @@ def update(session: Session, *, names: tuple[str, ...], file: str, dry_run: bool
     """Ask again what the names in a lock file mean, write the new digests into it, and print what has changed.
 
     NAME is the name of an entry: an image, a URL or a git repository as the file has it; without one all are asked. If
-    one of them cannot be had, nothing is written. A new lock file is written by builda bud --lock.
+    one of them cannot be had, nothing is written. Private repositories are renewed by builda bud --lock, as git shows
+    them no credentials here. A new lock file is written by builda bud --lock.
     """
+    from builda.builder.copy.git import Credentials
     from builda.builder.locking import Locking
     from builda.lockfile import read, save
 
     session.quiet = values.pop("quiet")
     as_json = values.pop("json")
     old = read(file)
-    locking = Locking(session.builder.context, shared_options.registry_access(values, session.environ))
+    access = shared_options.registry_access(values, session.environ)
+    locking = Locking(session.builder.context, access, Credentials())  # a lock file may be a stranger's
     _ask(locking, old, names, file, session.emit)
     changes = tuple(locking.lock.changes(old))
     if not dry_run:

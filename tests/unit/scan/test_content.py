@@ -15,6 +15,9 @@ TOKEN = b"ghp_" + b"k3Xc9Qw7ZtP2Lm8Rv4NsB6Yh1Jf5Gd0TaEiU"
 KEY = b"-----BEGIN EC PRIVATE" + b" KEY-----\nMHcCAQEEIK3xn3d8xqR9sT2vLkWq0aZpYx7u1Jm5cBhGfDe\n"
 
 
+SIZE = WINDOW // 4
+
+
 class Pieces:
     """A stream that gives less than it is asked for."""
 
@@ -50,18 +53,18 @@ def test_several_secrets_of_a_line_and_of_a_file_come_in_order() -> None:
     "data",
     [
         b"a" * (3 * WINDOW),
-        b"a://" * (WINDOW // 8),
-        b"password" * (WINDOW // 16),
-        b"PRIVATE KEY-----" * (WINDOW // 16),
-        b"-----BEGIN PRIVATE KEY-----\n" * (WINDOW // 32),
-        b"eyJ" + b"a.eyJ" * (WINDOW // 8),
-        b"a://b:" + b"c" * WINDOW + b"@",
-        b"key=" * (WINDOW // 8),
-        b" " * WINDOW + b"password " + b" " * WINDOW,
-        b"SG." * (WINDOW // 4),
-        b"/" * WINDOW,
-        b":" * WINDOW,
-        b'"auth": ' + b" " * WINDOW,
+        b"a://" * (SIZE // 8),
+        b"password" * (SIZE // 16),
+        b"PRIVATE KEY-----" * (SIZE // 16),
+        b"-----BEGIN PRIVATE KEY-----\n" * (SIZE // 32),
+        b"eyJ" + b"a.eyJ" * (SIZE // 8),
+        b"a://b:" + b"c" * SIZE + b"@",
+        b"key=" * (SIZE // 8),
+        b" " * SIZE + b"password " + b" " * SIZE,
+        b"SG." * (SIZE // 4),
+        b"/" * SIZE,
+        b":" * SIZE,
+        b'"auth": ' + b" " * SIZE,
         bytes(2 * WINDOW),
         b"",
     ],
