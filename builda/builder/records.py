@@ -39,12 +39,20 @@ def timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + fraction + "Z"
 
 
-def remembered(ctx: Context, container: WorkingContainer, created_by: str | None) -> WorkingContainer:
-    """The container as recorded now, with one more history entry if `created_by` is given."""
-    if created_by is None:
+def remembered(
+    ctx: Context,
+    container: WorkingContainer,
+    created_by: str | None,
+    used: tuple[tuple[str, str, str], ...] = (),
+) -> WorkingContainer:
+    """The container as recorded now, with one more history entry if `created_by` is given, and with what was used."""
+    if created_by is None and not used:
         return ctx.store.containers.load(container.id)
     with ctx.store.containers.locked(container) as current:
-        return ctx.store.update(noted(current, created_by, None, ctx.now()))
+        changed = replace(current, used=tuple(dict.fromkeys((*current.used, *used))))
+        if created_by is not None:
+            changed = noted(changed, created_by, None, ctx.now())
+        return ctx.store.update(changed)
 
 
 def noted(container: WorkingContainer, created_by: str, comment: str | None, now: float) -> WorkingContainer:

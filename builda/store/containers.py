@@ -60,6 +60,7 @@ class WorkingContainer:
     mount_point: str | None = None
     created_by: str | None = None  # history text of the next layer (`config --created-by`)
     comment: str | None = None  # comment of the next layer's history
+    used: tuple[tuple[str, str, str], ...] = ()  # URI, algorithm and digest of what copies took from outside
 
     @property
     def top(self) -> str | None:
@@ -349,6 +350,8 @@ def _check_name(name: str) -> None:
 
 def _dump(container: WorkingContainer) -> bytes:
     values = {name: _to_json(value) for name, value in values_of(container).items()}
+    if not container.used:  # as most, and versions before do not know it
+        del values["used"]
     return json.dumps({"version": VERSION, **values}).encode()
 
 
@@ -395,6 +398,7 @@ def _parse(value: dict[str, Any]) -> WorkingContainer:
             "config": parse_config(json.dumps(value["config"]).encode()),
             "layers": tuple(_layer(item) for item in value["layers"]),
             "history": parse_history(value["history"]),
+            "used": tuple((uri, algorithm, digest) for uri, algorithm, digest in value.get("used", ())),
             "options": RunOptions(**options),
         }
     )

@@ -154,6 +154,14 @@ def test_what_a_build_fetches_is_named_with_its_digest(
     assert used[f"{url}/data"] == {"sha256": hashlib.sha256(b"data").hexdigest()}
     assert "pkg:docker/localhost/busybox@latest" in used
     assert found["externalParameters"]["configSource"]["digest"] == {"gitCommit": commit}
+    container = builda("from", "scratch")
+    builda("add", "-q", container, f"{url}/data", "/d")
+    builda("copy", "-q", "--from=localhost/busybox", container, "/etc/passwd", "/p")
+    builda("commit", "-q", "--rm", "--provenance=true", container, "script")
+    script = provenance_of(builda, "script")["buildDefinition"]["resolvedDependencies"]
+    assert {one["uri"].partition("?")[0]: one["digest"] for one in script} == {
+        name: digest for name, digest in used.items() if not name.endswith(".git")
+    }
     builda("bud", "-q", "--provenance=true", "-t", "local", work)
     assert provenance_of(builda, "local")["runDetails"]["metadata"]["builda_vcs"] == {"revision": commit}
 

@@ -25,12 +25,13 @@ from builda.builder.materialize import with_tree
 from builda.builder.records import remembered
 from builda.builder.working_tree import occupied
 from builda.errors import InvalidValue, TreeNeeded
-from builda.events import Warned
+from builda.events import SourceUsed, Warned
 from builda.fs import paths
 from builda.fs.trees.copytree import copy_tree
 from builda.fs.trees.target import Looks, make_directories
 from builda.oci.digest import Digest
 from builda.store import layout
+from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.copy.destination import Destination
     from builda.builder.options import Inputs
-    from builda.events import Emit
+    from builda.events import Emit, Event
     from builda.fs.sources import Top
     from builda.fs.trees.walk import CopyRequest
     from builda.plan import Copy, MakeDirectory
@@ -65,10 +66,21 @@ def copy(
 def _copy(
     ctx: Context, container: WorkingContainer, step: Copy, inputs: Inputs
 ) -> tuple[WorkingContainer, Digest | None]:
+    used: list[tuple[str, str, str]] = []
+
+    def noting(event: Event) -> None:
+        if isinstance(event, SourceUsed):
+            from builda.attestations.provenance import image_uri
+            from builda.display import without_passwords
+
+            uri = image_uri(event.name, event.platform or "") if event.kind == "image" else event.name
+            used.append((without_passwords(uri), event.algorithm, event.digest))
+        ctx.emit(event)
+
     with _named(ctx, step), occupied(ctx, container) as current:
         with opened_for_copies(ctx, current) as place:
-            digest = _written(ctx, place, step, inputs)
-        return remembered(ctx, place.container, step.created_by), digest
+            digest = _written(replace(ctx, emit=noting), place, step, inputs)
+        return remembered(ctx, place.container, step.created_by, used=tuple(used)), digest
 
 
 def _written(ctx: Context, place: Destination, step: Copy, inputs: Inputs) -> Digest | None:

@@ -77,7 +77,7 @@ def script_build(ctx: Context, container: WorkingContainer, image: Image, option
         finished=ctx.now() if options.epoch is None else options.epoch,
         invocation=invocation(image.digest, options),
         builder=(options.attest and options.attest.builder) or provenance.BUILDER,
-        used=tuple(used),
+        used=(*used, *(Used(*one) for one in container.used)),
         steps=steps_of(image)[before:],
     )
 
