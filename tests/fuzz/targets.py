@@ -477,7 +477,11 @@ TARGETS = {
                 {
                     "version": 1,
                     "images": {
-                        "a": {"name": "r.example/a:1", "digest": f"sha256:{'a' * 64}", "platforms": ["linux/arm64/v8"]}
+                        "a:1": {
+                            "name": "r.example/a:1",
+                            "digest": f"sha256:{'a' * 64}",
+                            "platforms": ["linux/arm64/v8"],
+                        }
                     },
                     "urls": {"https://a.example/b": f"sha256:{'a' * 64}"},
                     "repositories": {"https://a.example/b.git#main": "a" * 40},
