@@ -262,7 +262,7 @@ class _Copy:
         """Move everything a manifest lists."""
         config_source = self.source
         if manifest.config.media_type in mediatype.CONFIGS:
-            if not is_artifact:
+            if not is_artifact and (self.action == "pull" or _has_layers(manifest)):
                 for layer in manifest.layers:
                     mediatype.compression_of(layer.media_type)
             config = read_blob(self.source, manifest.config, CONFIG_LIMIT)
@@ -406,6 +406,14 @@ def _distinct(manifest: Manifest) -> tuple[Descriptor, ...]:
         if parts.setdefault(layer.digest, layer).size != layer.size:
             raise CorruptContent(f"manifest lists a layer with two sizes: {layer.digest}")
     return tuple(parts.values())
+
+
+_LAYERS = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+
+
+def _has_layers(manifest: Manifest) -> bool:
+    """Whether it is an image that can be unpacked; what cosign puts beside one has an image's configuration, too."""
+    return not manifest.layers or any(layer.media_type.startswith(_LAYERS) for layer in manifest.layers)
 
 
 def _is_attestation(descriptor: Descriptor) -> bool:

@@ -688,6 +688,18 @@ def test_copying_takes_signatures_along(trust: Trust, image: str, server: suppor
     assert "image has no signature" in refused(trust, without)
 
 
+def test_what_cosign_puts_beside_an_image_is_copied(trust: Trust, image: str, server: support.Registry) -> None:
+    private, public = openssl_key(trust.home)
+    trust.builda("image", "sign", *PLAIN, "--sign-by-sigstore-private-key", private, image)
+    repository, mirror = image.rpartition(":")[0], f"{image.rpartition('/')[0]}/mirror"
+    sync = ("image", "sync", "-q", *BOTH, "--src", "docker", "--dest", "docker", repository, mirror)
+    assert len(trust.builda(*sync).splitlines()) == 2
+    exact = ("--identity", image)
+    assert trust.builda("image", "verify", "--key", public, *exact, *PLAIN, f"{mirror}/app:1")
+    tag = f"{repository}:sha256-{digest_of(image).encoded}.sig"
+    assert "not a layer media type" in trust.builda.fails("pull", "-q", *PLAIN, tag)
+
+
 def test_signatures_that_cannot_come_along_are_told(trust: Trust, image: str, tmp_path: Path) -> None:
     copy = ("image", "copy", *BOTH, f"docker://{image}")
     quiet = trust.builda.run(*copy, f"oci:{tmp_path}/plain")
