@@ -37,14 +37,14 @@ class DirectorySource:
 
     def _check_version(self) -> None:
         with suppress(NotFound):  # the first skopeo wrote none
-            version = blobfile.read_small(self._root / "version", MANIFEST_LIMIT)
+            version = blobfile.read_small(self.file("version"), MANIFEST_LIMIT)
             if not version.startswith(_FIRST_VERSIONS):
                 raise Unsupported(f"directory is of another version, {version[:80]!r}: {self._root}")
 
     def manifest(self) -> tuple[Descriptor, bytes]:
         """What `manifest.json` holds."""
         try:
-            data = blobfile.read_small(self._root / "manifest.json", MANIFEST_LIMIT)
+            data = blobfile.read_small(self.file("manifest.json"), MANIFEST_LIMIT)
         except (NotFound, NotADirectoryError) as error:
             raise NotFound(f"no image in the directory: {self._root}", hint="it has no manifest.json") from error
         document = parse(data)
@@ -52,16 +52,20 @@ class DirectorySource:
 
     def child(self, descriptor: Descriptor) -> bytes:
         """A manifest that the index lists."""
-        path = self._root / f"{descriptor.digest.encoded}.manifest.json"
+        path = self.file(f"{descriptor.digest.encoded}.manifest.json")
         return blobfile.verified(blobfile.read_small(path, MANIFEST_LIMIT), descriptor)
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Readable]:
         """The blob from `offset` on."""
-        return blobfile.open_at(self._root / descriptor.digest.encoded, offset)
+        return blobfile.open_at(self.file(descriptor.digest.encoded), offset)
 
     def local_path(self, descriptor: Descriptor) -> Path | None:
         """The blob's file."""
-        return self._root / descriptor.digest.encoded
+        return self.file(descriptor.digest.encoded)
+
+    def file(self, name: str) -> Path:
+        """Where a file of the image is."""
+        return self._root / name
 
 
 class DirectorySink:

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import weakref
 from contextlib import suppress
+from pathlib import Path
 
 from builda.errors import EngineError, InvalidReference, Unsupported
 from builda.fs.compress import sniff
@@ -84,14 +85,19 @@ class OtherStoreSource(DirectorySource):
     def __init__(self, where: str) -> None:
         place = Place.parse(where)
         self._name = place.name
-        self._temporary = _Temporary()
-        path = self._temporary.image
-        program = _program()
-        if os.path.basename(program) == "skopeo":
-            _run(program, "--insecure-policy", "copy", "--quiet", place.for_skopeo(place.name), f"dir:{path}")
-        else:
-            _run(program, *place.for_podman(), "save", "--quiet", "--format", "docker-dir", "-o", path, place.name)
-        super().__init__(path)
+        temporary = _Temporary()
+        try:
+            _extract(place, temporary.image)
+            self._files = _opened(temporary.image)
+        finally:
+            temporary.remove()
+        weakref.finalize(self, _close, tuple(self._files.values()))
+        super().__init__(temporary.image)
+
+    def file(self, name: str) -> Path:
+        """Where a file of the image is, which has no name in any directory any more."""
+        fd = self._files.get(name)
+        return self._root / name if fd is None else Path(f"/proc/self/fd/{fd}")
 
     def manifest(self) -> tuple[Descriptor, bytes]:
         """The image's manifest; the store's own still calls layers compressed that were unpacked there."""
@@ -114,6 +120,33 @@ class OtherStoreSource(DirectorySource):
         return () if self._name.startswith("@") else (self._name,)
 
 
+def _extract(place: Place, path: str) -> None:
+    """Write an image of the other store to a directory as skopeo's transport dir: has it."""
+    program = _program()
+    if os.path.basename(program) == "skopeo":
+        _run(program, "--insecure-policy", "copy", "--quiet", place.for_skopeo(place.name), f"dir:{path}")
+    else:
+        _run(program, *place.for_podman(), "save", "--quiet", "--format", "docker-dir", "-o", path, place.name)
+
+
+def _opened(path: str) -> dict[str, int]:
+    """Descriptors of the files in a directory, so that it can be removed: nothing is left of it after a kill."""
+    found: dict[str, int] = {}
+    try:
+        for entry in os.scandir(path):
+            if entry.is_file(follow_symlinks=False):
+                found[entry.name] = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except BaseException:
+        _close(tuple(found.values()))
+        raise
+    return found
+
+
+def _close(descriptors: tuple[int, ...]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
 def other_store(where: str) -> ImageSink:
     """The sink of the program that is installed."""
     place, program = Place.parse(where), _program()
@@ -134,13 +167,24 @@ class SkopeoSink(DirectorySink):
         """The image has these names, too."""
         self._names += names
 
+    def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
+        """Fetch the blob; without it nothing of the image is kept."""
+        try:
+            super().put_blob(descriptor, source, progress)
+        except BaseException:
+            self._temporary.remove()
+            raise
+
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
         """Let skopeo have the image when it is whole; Unsupported for an index."""
         _check_image(descriptor, data, top=top)
-        super().put_manifest(descriptor, data, top=top)
-        for name in self._names:
-            there = self._place.for_skopeo(name)
-            _run(self._program, "--insecure-policy", "copy", "--quiet", f"dir:{self._temporary.image}", there)
+        try:
+            super().put_manifest(descriptor, data, top=top)
+            for name in self._names:
+                there = self._place.for_skopeo(name)
+                _run(self._program, "--insecure-policy", "copy", "--quiet", f"dir:{self._temporary.image}", there)
+        finally:
+            self._temporary.remove()
 
 
 class PodmanSink:
@@ -195,7 +239,7 @@ def _check_image(descriptor: Descriptor, data: bytes, *, top: bool) -> None:
 
 
 class _Temporary:
-    """A directory that is removed with the last reference to this; `image` is a path in it.
+    """A directory that is removed by `remove` or with the last reference to this; `image` is a path in it.
 
     Its process holds it by flock(2), so that the next one can remove what a killed one left.
     """
@@ -205,7 +249,7 @@ class _Temporary:
         start = f"{large or tempfile.gettempdir()}/builda-image-{os.geteuid()}-"
         _remove_left(start)
         place = f"{start}{os.urandom(8).hex()}"
-        weakref.finalize(self, _end, place, locks.hold_directory(place))
+        self.remove = weakref.finalize(self, _end, place, locks.hold_directory(place))
         self.image = f"{place}/image"
 
 

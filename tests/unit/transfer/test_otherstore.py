@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.errors import EngineError, InvalidReference, Unsupported
+from builda.errors import CorruptContent, EngineError, InvalidReference, Unsupported
 from builda.store import locks
 from builda.transfer.copy import copy_image
 from builda.transfer.locate import open_sink, open_source, parse_location
@@ -94,6 +94,19 @@ def test_what_a_killed_process_left_is_removed_by_the_next(monkeypatch: pytest.M
     del sink
     assert {path.name for path in tmp_path.iterdir()} == {f"{start}held", "another", "skopeo"}
     os.close(held)
+
+
+@needs.program("skopeo")
+def test_a_source_that_breaks_off_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    image = random_image()
+    layer = image.image.layers[-1]
+    image.blobs[layer.digest] = image.blobs[layer.digest][:-3]
+    sink = other_store("[]localhost/a:1")
+    with pytest.raises(CorruptContent):
+        copy_image(image, sink)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_list_is_refused() -> None:
