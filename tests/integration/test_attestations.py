@@ -312,6 +312,19 @@ def test_what_cannot_be_said_is_refused_before_anything_is_done(
     assert builda.run("exists", "localhost/none", check=False).returncode != 0
 
 
+def test_outputs_get_the_files_of_the_image_or_all_of_the_list(builda: Builda, base: str, context: Path) -> None:
+    there = context.parent
+    files = there / "metadata.json"
+    builda("bud", "-q", "--sbom=true", "-t", "app", "-o", there / "out", "--metadata-file", files, context)
+    assert (there / "out" / PACKAGE).read_text().startswith("Package: own")
+    said = parsed(files.read_text())
+    raw = builda("image", "inspect", "--raw", "--config", "app")
+    assert said["containerimage.config.digest"] == f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}"
+    assert said["containerimage.descriptor"]["mediaType"].endswith("index.v1+json")
+    builda("bud", "-q", "--sbom=true", "-o", f"type=oci,dest={there}/o.tar", context)
+    assert len(index_of(builda, f"oci-archive:{there}/o.tar")) == 2
+
+
 def test_places_for_single_images_are_refused_before_the_build(builda: Builda, base: str, context: Path) -> None:
     for option in ("-t", "--output"):
         place = f"docker-archive:{context}/x:y" if option == "-t" else f"type=docker,dest={context}/x"

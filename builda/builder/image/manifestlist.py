@@ -212,6 +212,11 @@ def made_of(store: Store, images: tuple[Image, ...]) -> Image:
     return _put(store, Index(manifests=attestations.in_order(entries)), None, None)
 
 
+def first_image(store: Store, image: Image) -> Image:
+    """The image itself, of a list its first image: the only one of a list that was made for attestations."""
+    return store.images.unrecorded(index_of(image).manifests[0]) if image.is_index else image
+
+
 def entries_of(image: Image) -> tuple[Descriptor, ...]:
     """What a list says of an image; of an image with attestations, which is an index, all that this says."""
     return index_of(image).manifests if image.is_index else (described(image),)

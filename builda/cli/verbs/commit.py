@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from builda.builder.options import CommitOptions
     from builda.cli.core.session import Session
-    from builda.oci.digest import Digest
     from builda.oci.edits import ConfigEdit
     from builda.store.store import Image, Store, WorkingContainer
 
@@ -156,20 +155,13 @@ def metadata(store: Store, image: Image) -> str:
     """What --metadata-file holds."""
     import json
 
+    from builda.builder.image.manifestlist import first_image
+
     return json.dumps(
         {
-            "containerimage.config.digest": str(_config_of(store, image)),
+            "containerimage.config.digest": str(first_image(store, image).id),
             "containerimage.descriptor": image.descriptor.to_json(),
             "containerimage.digest": str(image.digest),
         },
         indent=4,
     )
-
-
-def _config_of(store: Store, image: Image) -> Digest:
-    """The digest of the configuration; that of the one image of an index with attestations."""
-    if not image.is_index:
-        return image.id
-    from builda.builder.image.manifestlist import index_of
-
-    return store.images.unrecorded(index_of(image).manifests[0]).id

@@ -125,13 +125,14 @@ def _flag(fields: dict[str, str], name: str, *, default: bool) -> bool:
 def write(session: Session, image: Image, output: Output, name: str | None, access: RegistryAccess) -> None:
     """Write the image there; `name` is what it is called where the option says nothing."""
     from builda.builder.image.export import export
+    from builda.builder.image.manifestlist import first_image
     from builda.builder.image.push import local_name, write_to
     from builda.transfer.locate import Location
 
     ctx, path = session.builder.context, "/dev/stdout" if output.dest == STDOUT else output.dest
     match output.kind:
         case "local" | "tar":
-            export(ctx, image, output.kind, output.dest)
+            export(ctx, first_image(session.store, image), output.kind, output.dest)
         case "oci":
             place = Location("oci-archive" if output.archive else "oci", path, output.name or name)
             write_to(ctx, image, place, access)
