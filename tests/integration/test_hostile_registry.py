@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -316,3 +317,23 @@ def test_a_refused_layer_does_not_wait_for_one_that_stalls(builda: Builda) -> No
     with scripted(answer) as server, unchanged(builda):
         said = builda.fails("pull", "-q", *FAST, f"{server.address}/x:1", seconds=30)  # the timeout for one read is 60
     assert "404" in said
+
+
+@pytest.mark.parametrize("ended", [signal.SIGINT, signal.SIGTERM])
+def test_a_push_that_waits_for_an_answer_can_be_ended(builda: Builda, tmp_path: Path, ended: signal.Signals) -> None:
+    layout = images.write_layout(tmp_path / "layout", MADE, "localhost/x:1")
+    builda("pull", "-q", f"oci:{layout}")
+    over = threading.Event()
+
+    def answer(asked: Asked) -> Answer:
+        if asked.method == "PUT":
+            over.wait(60)  # a read of an answer to an upload waits for ten minutes
+        return uploading(asked)
+
+    with scripted(answer) as server:
+        command = [*builda.command, "push", "-q", *FAST, builda("images", "-q").split()[0], f"{server.address}/x:1"]
+        with subprocess.Popen(command, env=clean_environ(), stderr=subprocess.PIPE) as process:
+            wait_for(lambda: any(asked.method == "PUT" for asked in server.asked))
+            process.send_signal(ended)
+            assert process.wait(timeout=30) == 128 + ended
+        over.set()
