@@ -286,8 +286,8 @@ class _Copy:
         from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
         with ThreadPoolExecutor(min(self.jobs, len(layers)), thread_name_prefix="builda-copy") as pool:
-            futures = [pool.submit(self.blob, layer, self.source) for layer in layers]
-            try:
+            try:  # from here on, as ^C may come while the first threads work and the others are made
+                futures = [pool.submit(self.blob, layer, self.source) for layer in layers]
                 wait(futures, return_when=FIRST_EXCEPTION)
                 _raise_first(futures)
             except BaseException:
