@@ -30,8 +30,6 @@ ALIKE = {
     "no-directory": "mkdir gone; cd gone; rmdir ../gone; $B images -q; $B copy $c file /",
     "locale": "LC_ALL=C $B images -q; LC_ALL=de_DE.ISO-8859-1 $B images -q",
     "variables": "export HTTP_PROXY=http://p:1; $B run $c sh -c 'echo $HTTP_PROXY $BUILDA_SESSION'",
-    "terminated": "timeout 1 $B run $c sleep 60 2> /dev/null; echo $?",
-    "ignored": "trap '' TERM; timeout -k 1 0.5 $B images -q; echo $?",
     "namespace": "unshare -n $B images -q",
     "group": "setsid -w $B images -q",
 }
