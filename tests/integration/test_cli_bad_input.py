@@ -110,6 +110,10 @@ def test_what_builda_does_not_do_is_refused_with_a_reason(builda: Builda, option
     assert builda("containers", "-q") == ""
 
 
+def test_cgroups_without_systemd_are_what_builda_has_anyhow(builda: Builda) -> None:
+    assert builda("--cgroup-manager", "cgroupfs", "containers", "-q") == ""
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from builda.errors import InvalidValue
+from builda.errors import InvalidValue, Unsupported
 from builda.store.layout import default_places
 from builda.values import NamedTuple
 
@@ -58,6 +58,9 @@ class Settings(NamedTuple):
         return self.log_level not in ("error", "fatal", "panic")
 
 
+_CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run says another one"
+
+
 def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], uid: int) -> Settings:
     """What the global options in `given` (name → values) and `environ` say; options win, then BUILDA_ variables."""
 
@@ -66,6 +69,8 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
             return given[name][-1]
         return environment(environ, *_ENVIRONMENT[name])
 
+    if set(given.get("cgroup_manager", ())) - {"cgroupfs"}:
+        raise Unsupported(f"--cgroup-manager is not supported: {_CGROUP}")
     level = said("log_level") or ("debug" if given.get("debug") else "warn")
     if level not in LEVELS:
         raise InvalidValue(f"unknown log level: {level}", hint=f"it is one of {', '.join(LEVELS)}")

@@ -21,7 +21,6 @@ ENTERING = frozenset(
 """The verbs that work in trees, so where their mode does; the others only read and write records and blobs."""
 COMPOSING = ENTERING - frozenset("run unshare".split())
 """Those of them that have something to do where no tree can be, too."""
-_CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run says another one"
 
 GLOBAL_OPTIONS: Params = (
     text("--root", metavar="DIR", help="Keep images and working containers here.  [env: BUILDA_ROOT]"),
@@ -71,7 +70,7 @@ GLOBAL_OPTIONS: Params = (
     text(
         "--short-name-alias-conf", metavar="FILE", help="Read the short names that tools have learned from this file."
     ),
-    refused("--cgroup-manager", reason=_CGROUP),
+    text("--cgroup-manager", metavar="NAME", hidden=True, help="cgroupfs; builda asks no systemd for cgroups."),
     text("--default-mounts-file", metavar="FILE", hidden=True, help="Use this mounts.conf."),
     refused("--cpu-profile", reason="builda is no Go program"),
     refused("--memory-profile", reason="builda is no Go program"),
