@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from builda.errors import InvalidValue
-from builda.plan import Context, RunMount, Source
+from builda.plan import PROPAGATIONS, Context, RunMount, Source
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _ALIASES = {
@@ -48,6 +48,9 @@ def parse_mount(
     flags = {key: _boolean(fields[key], key, text) for key in _BOOLEAN & fields.keys()}
     if fields.get("sharing", "shared") not in ("shared", "private", "locked"):
         raise InvalidValue(f"unsupported sharing value: {fields['sharing']}", hint="it is shared, private or locked")
+    if fields.get("bind-propagation", "private") not in PROPAGATIONS:
+        hint = f"it is one of {', '.join(sorted(PROPAGATIONS))}"
+        raise InvalidValue(f"unsupported bind-propagation: {fields['bind-propagation']!r} in {text}", hint=hint)
     identity = fields.get("id", "")
     if kind == "secret":
         identity = identity or fields.get("source", "") or posixpath.basename(fields.get("target", ""))

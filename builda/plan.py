@@ -65,6 +65,10 @@ class FromContainer:
 Source: TypeAlias = Context | NamedContext | FromStage | FromImage | FromContainer
 
 
+PROPAGATIONS = frozenset("private rprivate shared rshared slave rslave unbindable runbindable".split())
+"""How mounts reach other mount namespaces, as mount(8) names it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMount:
     """One `--mount` of a run (Dockerfile reference, `RUN --mount`)."""

@@ -28,3 +28,10 @@ from builda.plan import FromImage
 def test_what_is_no_mount_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue):
         parse_mount(text, FromImage)
+
+
+@pytest.mark.parametrize("word", ["suid", "rw", "", "Private", "rshared,dev"])
+def test_a_propagation_is_one_that_mounts_have(word: str) -> None:
+    with pytest.raises(InvalidValue, match=r"unsupported bind-propagation|field has no value"):
+        parse_mount(f"type=bind,target=/x,bind-propagation={word}", FromImage)
+    assert parse_mount("type=bind,target=/x,bind-propagation=rslave", FromImage).options == ("rslave",)

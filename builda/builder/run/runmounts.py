@@ -18,8 +18,8 @@ from builda.isolation.spec import MemoryFile
 from builda.linux.detached import split_part
 from builda.linux.mount import Mount
 from builda.linux.userns import in_user_namespace
+from builda.plan import PROPAGATIONS, FromContainer, FromImage, FromStage, NamedContext
 from builda.plan import Context as BuildContext
-from builda.plan import FromContainer, FromImage, FromStage, NamedContext
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from builda.plan import Run, RunMount, RunOptions, Source
 
 SCRIPT = "/run/.builda-script"
-_PROPAGATIONS = frozenset("private rprivate shared rshared slave rslave unbindable runbindable".split())
 _PLAIN_OPTIONS = frozenset("ro rw nosuid suid nodev dev noexec exec noatime relatime nodiratime".split())
 _LABELS = frozenset({"z", "Z"})  # SELinux: nothing to do on a kernel without it, and refused labels elsewhere
 _SECRET_MODE = 0o400
@@ -89,7 +88,7 @@ def parse_volume(text: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _check_words(words: tuple[str, ...], text: str) -> None:
-    known = _PLAIN_OPTIONS | _PROPAGATIONS | _LABELS | {"O", "U", "bind", "rbind", "nocopy", "cached", "delegated"}
+    known = _PLAIN_OPTIONS | PROPAGATIONS | _LABELS | {"O", "U", "bind", "rbind", "nocopy", "cached", "delegated"}
     for word in words:
         if word.partition("=")[0] in ("upperdir", "workdir", "idmap"):
             raise Unsupported(f"volume option is not supported: {word} in {text}")
@@ -165,7 +164,7 @@ class _Work:
         _check_words(words, text)
         if "U" in words:
             _chown_tree(source, *self.outside((self.user.uid, self.user.gid), text))
-        return tuple(word for word in words if word in _PLAIN_OPTIONS or word in _PROPAGATIONS)
+        return tuple(word for word in words if word in _PLAIN_OPTIONS or word in PROPAGATIONS)
 
     def over(self, mount: Mount) -> Mount:
         """The mount made writable; what is written goes to the store, as /run may be small, and is thrown away."""
@@ -218,7 +217,7 @@ class _Work:
     def bind(self, mount: RunMount) -> Mount:
         """Read-only unless said otherwise; writes reach the source only when it is the user's own directory."""
         _check_words(mount.options, mount.target)
-        propagation = tuple(word for word in mount.options if word in _PROPAGATIONS)
+        propagation = tuple(word for word in mount.options if word in PROPAGATIONS)
         found = self.source(mount.from_, mount.source, mount.target)
         callers = isinstance(mount.from_, BuildContext | NamedContext)
         if "U" in mount.options:
