@@ -201,6 +201,11 @@ def _locked(root: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def manifest_in(path: str, name: str | None) -> tuple[Descriptor, bytes]:
+    """The manifest of an image in a layout that is about to be changed; nothing of it becomes an image elsewhere."""
+    return LayoutSource(path, name).manifest()
+
+
 def change_manifest(path: str, name: str | None, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Descriptor:
     """Put what `change` makes of a layout's manifest in its place; its descriptor. The old manifest is removed.
 
@@ -208,7 +213,7 @@ def change_manifest(path: str, name: str | None, change: Callable[[dict[str, Any
     """
     root = Path(path)
     with _locked(root):
-        old, data = LayoutSource(path, name).manifest()
+        old, data = manifest_in(path, name)
         changed = encode(change(decode(data, f"manifest in {path}", MANIFEST_LIMIT)))
         new = replace(old, digest=Digest.of(changed), size=len(changed))
         blobfile.write_whole(root / blob_name(new.digest), changed)

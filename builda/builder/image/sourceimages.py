@@ -23,7 +23,7 @@ from builda.oci.manifest import Manifest, parse
 from builda.oci.reference import Reference, parse_short
 from builda.transfer import blobfile
 from builda.transfer.copy import copy_image
-from builda.transfer.layout import LayoutSink, LayoutSource, blob_name, change_manifest
+from builda.transfer.layout import LayoutSink, blob_name, change_manifest, manifest_in
 from builda.transfer.locate import parse_location
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.options import RegistryAccess
     from builda.fs.tar import Writable
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.locate import Location
 
 CONFIG = "application/vnd.oci.source.image.config.v1+json"
 
@@ -67,7 +67,7 @@ def add(path: str, artifact: str, annotations: Mapping[str, str]) -> Descriptor:
     NotFound if one of them is not there, Unsupported for a layout of something else. Nothing has changed then.
     """
     root, name = _place(path)
-    _check(LayoutSource(root, name), path)
+    _check(manifest_in(root, name), path)
     layer = _layer(Path(root), artifact)
     entry = Descriptor(
         media_type=mediatype.LAYER_GZIP, digest=layer.digest, size=layer.size, annotations=dict(annotations)
@@ -77,9 +77,8 @@ def add(path: str, artifact: str, annotations: Mapping[str, str]) -> Descriptor:
 
 def push(ctx: Context, path: str, name: str, access: RegistryAccess) -> Descriptor:
     """Copy a source image from its layout to a registry; what was written there."""
-    root, tag = _place(path)
-    source = LayoutSource(root, tag)
-    _check(source, path)
+    source = ctx.remote.source(_location(path), access)
+    _check(source.manifest(), path)
     return copy_image(source, ctx.remote.sink(_full(name), access), action="push", emit=ctx.emit)
 
 
@@ -89,7 +88,7 @@ def pull(ctx: Context, name: str, path: str, access: RegistryAccess) -> Descript
     if os.path.lexists(root):
         raise AlreadyExists(f"{root} already exists", hint="name another directory")
     source = ctx.remote.source(_full(name), access)
-    _check(source, name)
+    _check(source.manifest(), name)
     try:
         Path(root).mkdir()
         return copy_image(source, LayoutSink(root, tag), emit=ctx.emit)
@@ -100,9 +99,14 @@ def pull(ctx: Context, name: str, path: str, access: RegistryAccess) -> Descript
 
 def _place(path: str) -> tuple[str, str | None]:
     """The directory of a layout and the name in it, which may stand behind a colon."""
+    location = _location(path)
+    return location.where, location.name
+
+
+def _location(path: str) -> Location:
     location = parse_location(f"oci:{path}")
     assert location is not None
-    return location.where, location.name
+    return location
 
 
 def _full(name: str) -> Reference:
@@ -111,9 +115,9 @@ def _full(name: str) -> Reference:
     return Reference.parse(name)
 
 
-def _check(source: ImageSource, what: str) -> None:
+def _check(manifest: tuple[Descriptor, bytes], what: str) -> None:
     """Raise Unsupported if the manifest is not that of a source image."""
-    descriptor, data = source.manifest()
+    descriptor, data = manifest
     document = parse(data, descriptor.media_type)
     found = document.config.media_type if isinstance(document, Manifest) else document.media_type
     if found != CONFIG:

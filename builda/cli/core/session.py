@@ -108,7 +108,11 @@ class Session:
 
     def _end_processes(self) -> None:
         """End what still runs of sessions that were killed, whose notes say so in the store."""
-        if next(iter_names(f"{self.settings.root}/sessions"), None) is not None:
+        try:
+            found = next(iter_names(f"{self.settings.root}/sessions"), None)
+        except PermissionError:  # the store is another user's, which opening it says
+            return
+        if found is not None:
             from builda.session.lease import end_processes
             from builda.store.layout import Layout
 
