@@ -95,6 +95,24 @@ def test_an_epoch_as_build_argument_is_the_time_of_the_image(builda: Builda, bas
     assert "not a number" in builda.fails("bud", "--build-arg", "SOURCE_DATE_EPOCH=x", context)
 
 
+@pytest.mark.parametrize(
+    ("args", "variable", "seen"),
+    [
+        (("--source-date-epoch", "60"), None, "60"),
+        (("--source-date-epoch", "60"), "70", "60"),
+        ((), "70", "70"),
+        (("--build-arg", "SOURCE_DATE_EPOCH=80", "--source-date-epoch", "60"), "70", "80"),
+        ((), None, ""),
+    ],
+)
+def test_an_epoch_is_the_value_of_an_argument_of_its_name(
+    builda: Builda, base: str, context: Path, args: tuple[str, ...], variable: str | None, seen: str
+) -> None:
+    text = "FROM BASE\nARG SOURCE_DATE_EPOCH\nRUN echo epoch=$SOURCE_DATE_EPOCH.\n"
+    environ = {} if variable is None else {"SOURCE_DATE_EPOCH": variable}
+    assert f"epoch={seen}.\n" in build(builda, base, context, text, "--no-cache", *args, **environ)
+
+
 def test_workdir_needs_no_entry_of_its_user(builda: Builda, base: str, context: Path) -> None:
     text = (
         "FROM scratch AS made\nUSER root\nWORKDIR /root-made\nUSER ghost\nWORKDIR /ghost\n"

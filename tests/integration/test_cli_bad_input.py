@@ -250,6 +250,13 @@ OF_COMMANDS = (
 )
 
 
+def test_flags_of_a_runtime_need_an_isolation_that_has_one(builda: Builda, base: str) -> None:
+    container = builda("from", base)
+    for verb, *words in (("bud", "-f", "/dev/null"), ("run", container, "true")):
+        said = builda.fails(verb, "--isolation", "native", "--runtime-flag", "debug", *words)
+        assert "--runtime-flag is for OCI runtimes, which --isolation native does without" in said
+
+
 @pytest.mark.parametrize(("option", "value"), OF_COMMANDS)
 def test_options_of_commands_are_read_before_anything_is_done(
     builda: Builda, base: str, tmp_path: Path, option: str, value: str

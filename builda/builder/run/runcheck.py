@@ -13,6 +13,7 @@ from builda.builder.run import command, rootfiles, security
 from builda.builder.run.runmounts import parse_volume
 from builda.errors import BuildaError, InvalidValue, NotFound
 from builda.isolation import rlimits
+from builda.isolation.kinds import find_kind
 from builda.oci.config import check_hostname
 
 TYPE_CHECKING = False
@@ -54,6 +55,8 @@ def check(options: RunOptions) -> None:
         security.capabilities(options)
     with _named("--security-opt"):
         security.security(options.security_opts)
+    if options.runtime_flags and not (kind := find_kind(options.isolation)).takes_runtime:
+        raise InvalidValue(f"--runtime-flag is for OCI runtimes, which --isolation {kind.name} does without")
     _check_limits(options)
 
 

@@ -433,7 +433,8 @@ def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
     for name in ("userns_uid_map", "userns_gid_map"):
         taken[name] = ",".join(taken.get(name) or ()) or None
     asked = taken.pop("isolation", None) or environment(environ, "BUILDA_ISOLATION", "BUILDAH_ISOLATION")
-    taken["isolation"] = isolation_name(asked, runtime=taken.get("runtime") or None)
+    of_runtime = taken.get("runtime") or ",".join(taken.get("runtime_flags") or ())
+    taken["isolation"] = isolation_name(asked, runtime=of_runtime or None)
     taken["runtime"] = taken.pop("runtime", None) or environment(environ, "BUILDA_RUNTIME", "BUILDAH_RUNTIME")
     if environment(environ, "BUILDA_NOPIVOT", "BUILDAH_NOPIVOT"):
         taken["no_pivot"] = True
@@ -468,7 +469,11 @@ RUNTIME: Params = (
         help="The OCI runtime to run commands with; without --isolation it means oci.  "
         "[env for oci: BUILDA_RUNTIME, BUILDAH_RUNTIME]",
     ),
-    listed("--runtime-flag", metavar="FLAG,…", help="Global flags of the OCI runtime, without their dashes."),
+    listed(
+        "--runtime-flag",
+        metavar="FLAG,…",
+        help="Global flags of the OCI runtime, without their dashes; without --isolation they mean oci.",
+    ),
     switch("--no-hostname", default=None, help="Leave the image's /etc/hostname as it is."),
     switch("--no-hosts", default=None, help="Leave the image's /etc/hosts as it is."),
 )

@@ -414,7 +414,9 @@ def _request(session: Session, context: BuildContext, named: NamedContexts, valu
         fetched=context.fetched,
         preprocess=values.pop("preprocess"),
         cpp_flags=values.pop("cpp_flag"),
-        build_args=_build_args(values.pop("build_arg_file"), values.pop("build_arg"), session.environ),
+        build_args=_with_epoch(
+            _build_args(values.pop("build_arg_file"), values.pop("build_arg"), session.environ), session.environ, values
+        ),
         target=values.pop("target"),
         unused_stages=not values.pop("skip_unused_stages"),
         named_contexts=named.directories,
@@ -428,6 +430,13 @@ def _request(session: Session, context: BuildContext, named: NamedContexts, valu
         permissions=parse_permissions(values.pop("allow"), run.network),
         run=run,
     )
+
+
+def _with_epoch(arguments: dict[str, str], environ: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
+    """The build arguments with SOURCE_DATE_EPOCH, for an ARG of that name: of the option, else of the environment."""
+    name, said = "SOURCE_DATE_EPOCH", values["source_date_epoch"]
+    epoch = environ.get(name) if said is None else str(said)
+    return arguments if name in arguments or not epoch else {**arguments, name: epoch}
 
 
 def _epoch_argument(arguments: Mapping[str, str]) -> dict[str, str]:
