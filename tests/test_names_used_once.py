@@ -116,6 +116,7 @@ LOOKED_AT = {
     "builda/fs/trees/diff.py": "a file of a layer that was just looked at, and no link is followed",
     "builda/fs/trees/walk.py": "an entry of a directory that was just looked at, and no link is followed",
     "builda/cli/guide/completing.py": "a path that the user is writing",
+    "builda/builder/image/sourceimages.py": "a file or directory that the user names; a pipe is not waited for",
     "builda/inputfile.py": "a file that the user names; a pipe is not waited for",
 }
 

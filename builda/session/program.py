@@ -24,9 +24,10 @@ def install(place: str) -> str | None:
     directory = f"{place}/bin"
     os.mkdir(directory, 0o700)
     path = f"{directory}/builda"
-    with open(path, "x", encoding="utf-8", errors="surrogateescape") as file:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
+    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchmod(fd, 0o700)
         file.write(_text())
-    os.chmod(path, 0o700)
     return directory if os.access(path, os.X_OK) else None  # not on a file system that is mounted noexec
 
 
