@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from types import MappingProxyType
 
@@ -31,7 +30,7 @@ def timestamp(seconds: float) -> str:
     """
     if not _FIRST <= seconds < _END:
         raise InvalidValue(f"time is outside the years 1 to 9999: {seconds}", hint="times are in seconds since 1970")
-    whole = math.floor(seconds)
+    whole = int(seconds // 1)
     microseconds = round((seconds - whole) * 1_000_000)
     if microseconds == 1_000_000:
         whole, microseconds = whole + 1, 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -423,9 +422,11 @@ class _Compiler:
 
     def _stage_named(self, name: str, before: int) -> int | None:
         """The last earlier stage of this name; a number names it by position."""
-        found = self.names.get(name.lower(), [])
-        if at := bisect_left(found, before):
-            return found[at - 1]
+        if found := self.names.get(name.lower()):
+            from bisect import bisect_left
+
+            if at := bisect_left(found, before):
+                return found[at - 1]
         number = int(name) if name.isascii() and name.isdigit() and len(name) < 6 else before
         return number if number < before else None
 

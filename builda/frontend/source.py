@@ -59,7 +59,7 @@ def decode(data: bytes, file: str) -> str:
     if b"\0" in data:
         raise refused("Containerfile is a binary file", "is this the file you meant?")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ContainerfileError("Containerfile is not UTF-8", file=file, line=line, hint="save it as UTF-8") from error

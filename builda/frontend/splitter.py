@@ -8,7 +8,6 @@ from the real module, which is imported then. So nothing that is logged is lost.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from types import ModuleType
 
 TYPE_CHECKING = False
@@ -51,7 +50,9 @@ class _Logger:
 
 def _real() -> ModuleType:
     _end_standing_in()
-    return import_module("logging")
+    import logging
+
+    return logging
 
 
 def _end_standing_in() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import zlib
 from collections.abc import Mapping
 
 from builda.errors import Unsupported
@@ -105,7 +104,7 @@ def own(fd: int) -> None:
 def values_of(parent: int, name: bytes) -> dict[str, bytes]:
     """The attributes of a link or FIFO, with the owner that is kept aside of it as a file has it."""
     values = xattrs.recorded(xattrs.place_of(parent, name))
-    found = _noted(parent).get(zlib.crc32(name))
+    found = _noted(parent).get(_key(name))
     return values if found is None else {**values, standin.XATTR: b"%d:%d:0777" % found}
 
 
@@ -160,9 +159,16 @@ def _noted(directory: int) -> dict[int, tuple[int, int]]:
     return {numbers[at]: (numbers[at + 1], numbers[at + 2]) for at in range(0, len(numbers), 3)}
 
 
+def _key(name: bytes) -> int:
+    """What stands for a name in the attribute of its directory."""
+    import zlib  # few processes keep owners aside
+
+    return zlib.crc32(name)
+
+
 def _note(directory: int, name: bytes, uid: int, gid: int) -> None:
     rows = _noted(directory)
-    rows[zlib.crc32(name)] = (uid, gid)
+    rows[_key(name)] = (uid, gid)
     data = b"".join(number.to_bytes(4, "little") for key, owner in rows.items() for number in (key, *owner))
     try:
         os.setxattr(directory, NAMED, data)

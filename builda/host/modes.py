@@ -167,7 +167,7 @@ def _credentials() -> str:
         words = ("Uid", "Gid", "Groups", "CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp")
         rows = [line.split() for line in file if line.startswith(words)]
     places = [os.readlink(f"/proc/self/ns/{name}") for name in ("user", "mnt")]
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot = file.read().strip()
     limits = [_setting(name) for name in _SETTINGS]
     times = [_changed(path) for path in ("/etc/subuid", "/etc/subgid", "/usr/bin/newuidmap", "/usr/bin/newgidmap")]
@@ -176,7 +176,7 @@ def _credentials() -> str:
 
 def _setting(name: str) -> str:
     try:
-        with open(f"/proc/sys/{name}", encoding="ascii") as file:
+        with open(f"/proc/sys/{name}", encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return "-"

@@ -37,7 +37,7 @@ class Maps(NamedTuple):
 def id_map(kind: str = "uid") -> IdMap:
     """The rows of this process's own map; the whole range on a kernel without user namespaces."""
     try:
-        with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+        with open(f"/proc/self/{kind}_map", encoding="utf-8") as file:
             rows = tuple(tuple(map(int, line.split())) for line in file)
     except FileNotFoundError:
         return (_WHOLE,)

@@ -71,11 +71,9 @@ def sha256(data: bytes) -> bytes:
 @cache
 def _own_sha256() -> Callable[[bytes], Any]:
     """The implementation that Python has itself; that of OpenSSL in a Python that was built without its own."""
-    from importlib import import_module
-
     for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
         with suppress(ImportError):
-            own: Callable[[bytes], Any] = import_module(name).sha256
+            own: Callable[[bytes], Any] = __import__(name).sha256
             return own
     import hashlib
 

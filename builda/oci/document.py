@@ -5,7 +5,6 @@ each other (CVE-2021-41190), and encoded canonically.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 
@@ -15,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+_INFINITE = float("inf")
 _ESCAPE = r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 
 
@@ -63,6 +63,6 @@ def _refuse_constant(text: str) -> NoReturn:
 
 def _finite(text: str) -> float:
     number = float(text)
-    if math.isinf(number):
+    if number in (_INFINITE, -_INFINITE):
         raise ValueError(f"number is too large: {text[:20]}")
     return number

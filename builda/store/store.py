@@ -341,15 +341,13 @@ class Store:
         return self._by(name or "")
 
     def _by(self, name: str) -> Snapshots:
-        from importlib import import_module
-
         from builda.store.drivers import DRIVERS, OVERLAY
 
         driver = DRIVERS.get(name, OVERLAY)
         if not driver.lasts:  # in the memory of another process: only the record is here
             driver = OVERLAY
         module, kind = driver.where.split(":")
-        made = getattr(import_module(f"builda.store.drivers.{module}"), kind)
+        made = getattr(__import__(f"builda.store.drivers.{module}", fromlist=[kind]), kind)
         snapshots: Snapshots = made(self.layout, self.blobs, userxattr=self._userxattr)
         return snapshots
 

@@ -119,14 +119,19 @@ def _provenance(fields: dict[str, str], item: str) -> tuple[Any, str | None]:
 
 def _fields(item: str, alone: str) -> dict[str, str]:
     """The `KEY=VALUE` of an option; a word by itself is the value of `alone`. InvalidValue for what is no CSV."""
+    pairs = (part.partition("=") for part in _parts(item))
+    return {key if equals else alone: value if equals else key for key, equals, value in pairs}
+
+
+def _parts(item: str) -> list[str]:
+    if '"' not in item and item.isprintable():  # nearly all; each build without options comes here
+        return item.split(",")
     import csv
 
     try:
-        parts = next(csv.reader([item], strict=True), [])
+        return next(csv.reader([item], strict=True), [])
     except csv.Error as error:
         raise InvalidValue(f"option cannot be read, {error}: {item}") from error
-    pairs = (part.partition("=") for part in parts)
-    return {key if equals else alone: value if equals else key for key, equals, value in pairs}
 
 
 def _is_on(said: str, item: str) -> bool:

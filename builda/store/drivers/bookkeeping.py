@@ -176,7 +176,7 @@ def opened(path: str) -> Iterator[int]:
 @cache
 def boot_id() -> str:
     """What the kernel calls this boot of the machine."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 
 
