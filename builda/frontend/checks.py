@@ -16,6 +16,7 @@ from builda.frontend.check_settings import settings_of
 from builda.frontend.compile import global_platforms
 from builda.frontend.instructions import Arg, Assign, Command, From, Health, Text, Transfer, Typed, Words, typed
 from builda.frontend.parse import Instruction, Parsed
+from builda.frontend.secretnames import names_a_secret
 from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform
 from builda.oci.reference import parse_short
@@ -32,8 +33,6 @@ class Finding(NamedTuple):
     under: Location | None = None  # the instruction whose comments count, where it is not the one at `at`
 
 
-_SECRET = re.compile(r"(_|^)(apikey|auth|credentials?|key|password|pword|passwd|secret|token)(_|$)", re.IGNORECASE)
-_PUBLIC = re.compile(r"(_|^)(public|file|version)(_|$)", re.IGNORECASE)
 _SUGGESTED_FROM = 200
 """Names among which a near one is looked for, which is slow."""
 _PLATFORM_ARGS = frozenset(global_platforms(Platform(os="", architecture=""), Platform(os="", architecture="")))
@@ -393,7 +392,7 @@ def _assign_checks(item: Assign, expanded: Mapping[str, str | None]) -> Iterator
 
 
 def _secret(name: str, at: Location, keyword: str) -> Iterator[Finding]:
-    if _SECRET.search(name) and not _PUBLIC.search(name):
+    if names_a_secret(name):
         yield Finding(
             "SecretsUsedInArgOrEnv", f"do not keep secrets in {keyword}: {name}; use RUN --mount=type=secret", at
         )

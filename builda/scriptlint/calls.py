@@ -39,13 +39,18 @@ class Word(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A command. `assigned` is the variable that its output goes into; `function` the function that it is a part of."""
+    """A command.
+
+    `assigned` is the variable that its output goes into, `function` the function that it is a part of, and `verb` that
+    of a call of builda, None where only the shell knows it.
+    """
 
     words: tuple[Word, ...]
     at: Place
     assigned: str | None = None
     function: str | None = None
     in_trap: bool = False
+    verb: str | None = None
 
     @property
     def name(self) -> str | None:
@@ -66,12 +71,26 @@ class Script(NamedTuple):
     broken: Place | None = None
 
 
-def read_script(source: bytes) -> Script:
-    """Take a script apart. Unsupported if the packages with the grammar are missing."""
+def read_script(source: bytes, with_value: frozenset[str] = frozenset()) -> Script:
+    """Take a script apart. `with_value` are the options before the verb that a word follows as their value.
+
+    Unsupported if the packages with the grammar are missing.
+    """
     root = _parsed(source)
     first = source.partition(b"\n")[0].decode("utf-8", "replace")
     broken = max((_place(node) for node in _walk(root) if node.is_error or node.is_missing), default=None)
-    return Script(tuple(_calls(root)), first, broken)
+    calls = (call._replace(verb=_verb(call, with_value)) if call.is_builda else call for call in _calls(root))
+    return Script(tuple(calls), first, broken)
+
+
+def _verb(call: Call, with_value: frozenset[str]) -> str | None:
+    words = iter(call.words[1:])
+    for word in words:
+        if word.text is None or not word.text.startswith("-"):
+            return word.text
+        if word.text in with_value:
+            next(words, None)
+    return None
 
 
 def _parsed(source: bytes) -> Node:

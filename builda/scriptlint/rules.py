@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from builda.frontend.secretnames import names_a_secret
 from builda.scriptlint.calls import Call, Place, Script, Word
 from builda.values import NamedTuple
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 _HOLDERS = frozenset({"from", "mount"})
 """The verbs whose output a script keeps in a variable, and which fails in strange ways where it is split."""
-_SECRET = re.compile(r"(_|^)(apikey|auth|credentials?|key|password|pword|passwd|secret|token)(_|$)", re.IGNORECASE)
 _WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]+:[^/\s@]+@", re.IGNORECASE)
 _SETTING = frozenset({"--env", "-e", "--build-arg", "--label", "-l", "--annotation", "--unsetenv"})
 _PASSWORDS = frozenset({"--password", "-p", "--creds"})
@@ -52,21 +52,8 @@ def find(script: Script, check: Check) -> list[Finding]:
     return sorted(found, key=lambda finding: (finding.at, finding.name))
 
 
-def verb_of(call: Call) -> str | None:
-    """The verb of a call of builda; None where the shell decides it."""
-    words = iter(call.words[1:])
-    for word in words:
-        if word.text is None:
-            return None
-        if not word.text.startswith("-"):
-            return word.text
-        if word.text in ("--root", "--runroot", "--storage-driver", "--log-level", "--mode", "--registries-conf"):
-            next(words, None)
-    return None
-
-
 def _unquoted(script: Script) -> Iterator[Finding]:
-    kept = {call.assigned for call in script.calls if call.is_builda and verb_of(call) in _HOLDERS}
+    kept = {call.assigned for call in script.calls if call.is_builda and call.verb in _HOLDERS}
     for call in script.calls:
         for word in call.words:
             for name in word.unquoted:
@@ -83,7 +70,7 @@ def _left_containers(script: Script) -> Iterator[Finding]:
     if _is_session(script) or _cleans(script, "rm", "delete", "prune"):
         return
     for call in script.calls:
-        if call.is_builda and verb_of(call) == "from" and not call.in_trap:
+        if call.is_builda and call.verb == "from" and not call.in_trap:
             yield Finding(
                 "ContainerIsLeft",
                 call.at,
@@ -94,11 +81,11 @@ def _left_containers(script: Script) -> Iterator[Finding]:
 
 
 def _left_mounts(script: Script) -> Iterator[Finding]:
-    verbs = {verb_of(call) for call in script.calls if call.is_builda}
+    verbs = {call.verb for call in script.calls if call.is_builda}
     if _is_session(script) or verbs & {"umount", "unmount"} or _cleans(script, "rm", "delete"):
         return
     for call in script.calls:
-        if call.is_builda and verb_of(call) == "mount" and _operands(call):
+        if call.is_builda and call.verb == "mount" and _operands(call):
             yield Finding("MountIsLeft", call.at, "nothing unmounts this container", "call `builda umount` when done")
 
 
@@ -106,17 +93,16 @@ def _secrets(script: Script) -> Iterator[Finding]:
     for call in script.calls:
         if not call.is_builda:
             continue
-        verb = verb_of(call)
         for option, value in _options(call):
             name, equals, content = value.source.strip("'\"").partition("=")
-            if option in _SETTING and equals and content.strip("'\"") and _SECRET.search(name):
+            if option in _SETTING and equals and content.strip("'\"") and names_a_secret(name):
                 yield Finding(
                     "SecretInArgument",
                     value.at,
                     f"everybody on the machine can read {name} in the list of processes, and the image may keep it",
                     "give it by --secret, and RUN --mount=type=secret or run --mount type=secret",
                 )
-            elif option in _PASSWORDS and verb in ("login", "pull", "push", "from", "build", "bud", "commit"):
+            elif option in _PASSWORDS and call.verb in ("login", "pull", "push", "from", "build", "bud", "commit"):
                 yield Finding(
                     "SecretInArgument",
                     value.at,
@@ -131,7 +117,7 @@ def _secrets(script: Script) -> Iterator[Finding]:
 def _command_lines(script: Script, check: Check) -> Iterator[Finding]:
     """Verbs and options that builda does not have. A word that may be any number of words ends what can be told."""
     for call in script.calls:
-        if not call.is_builda or (len(call.words) > 1 and verb_of(call) is None and call.words[1].text is None):
+        if not call.is_builda or (len(call.words) > 1 and call.verb is None and call.words[1].text is None):
             continue
         told: list[str] = []
         for word in call.words[1:]:
@@ -176,11 +162,11 @@ def _is_session(script: Script) -> bool:
 
 def _cleans(script: Script, *verbs: str) -> bool:
     """Whether a trap calls one of these verbs, itself or by a function; one that cannot be read may do so."""
-    functions = {call.function for call in script.calls if call.is_builda and verb_of(call) in verbs}
+    functions = {call.function for call in script.calls if call.is_builda and call.verb in verbs}
     for call in script.calls:
         if call.name == "trap" and len(call.words) > 2 and call.words[1].text is None:
             return True
-        if call.in_trap and ((call.is_builda and verb_of(call) in verbs) or call.name in functions - {None}):
+        if call.in_trap and ((call.is_builda and call.verb in verbs) or call.name in functions - {None}):
             return True
     return False
 

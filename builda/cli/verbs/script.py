@@ -48,9 +48,17 @@ def _found(session: Session, file: str, shellcheck: bool) -> list[Finding]:
     from builda.scriptlint.rules import find
 
     source = read_input("/dev/stdin" if file == "-" else file, "script")
-    found = find(read_script(source), _complaint)
+    found = find(read_script(source, _with_value()), _complaint)
     theirs = program.findings(source, dict(session.environ)) if shellcheck else None
     return found if theirs is None else program.merged(found, theirs)
+
+
+def _with_value() -> frozenset[str]:
+    """The options that stand before the verb and have their value in the next word."""
+    from builda.cli.core.line import by_flag
+    from builda.cli.core.verb import GLOBAL_OPTIONS
+
+    return frozenset(flag for flag, option in by_flag(GLOBAL_OPTIONS).items() if not option.takes_none)
 
 
 def _complaint(words: Sequence[str]) -> Complaint | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from builda.cli.verbs.script import _complaint
+from builda.cli.verbs.script import _complaint, _with_value
 from builda.scriptlint.calls import Place, read_script
-from builda.scriptlint.rules import Finding, find, verb_of
+from builda.scriptlint.rules import Finding, find
 
 CLEAN = "trap 'builda rm \"$c\"' EXIT\n"
 
 
 def findings(text: str) -> list[Finding]:
-    return find(read_script(text.encode()), _complaint)
+    return find(read_script(text.encode(), _with_value()), _complaint)
 
 
 def names(text: str) -> list[str]:
@@ -115,6 +115,7 @@ def test_secrets_stand_in_no_argument(line: str) -> None:
     [
         "builda bud --build-arg TOKEN .",
         "builda bud --build-arg KEYBOARD=de .",
+        "builda bud --build-arg PUBLIC_KEY=abc --build-arg TOKEN_FILE=/x .",
         "builda bud --secret id=token,src=file .",
         'echo "$PW" | builda login -u me --password-stdin example.org',
         "builda login example.org",
@@ -180,5 +181,5 @@ def test_a_finding_stands_where_its_word_does() -> None:
 
 
 def test_global_options_do_not_hide_the_verb() -> None:
-    calls = read_script(b"builda --root /x --log-level=debug from y\nbuilda $x from\n").calls
-    assert [verb_of(call) for call in calls] == ["from", None]
+    text = b"builda --root /x --log-level=debug from y\nbuilda --events 3 --debug rm z\nbuilda $x from\necho from\n"
+    assert [call.verb for call in read_script(text, _with_value()).calls] == ["from", "rm", None, None]
