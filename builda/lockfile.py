@@ -18,6 +18,7 @@ from builda.inputfile import read_input
 from builda.oci.descriptor import Platform
 from builda.oci.digest import Digest
 from builda.oci.reference import Reference, parse_short
+from builda.outputfile import replace_whole
 from builda.values import NamedTuple
 
 FILE = "builda.lock"
@@ -127,26 +128,11 @@ def save(path: str, new: Lock) -> Lock:
         old = read(path) if os.path.lexists(path) else Lock()
         data = dump(new.over(old))
         if not os.path.lexists(path) or read_input(path, "lock file") != data:
-            _replace(path, data)
+            replace_whole(path, data, durable=True)
             os.fsync(directory)
         return old
     finally:
         os.close(directory)
-
-
-def _replace(path: str, data: bytes) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        error.filename, error.filename2 = path, None
-        raise
 
 
 def _written(image: LockedImage) -> Iterable[tuple[str, Any]]:

@@ -130,17 +130,10 @@ def write_file(path: str, text: str) -> None:
     """Make `path` hold exactly `text`; it never holds half of it."""
     import os
 
-    temporary = f"{path}.{os.getpid()}.tmp"
+    from builda.outputfile import replace_whole
+
     if os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout, a pipe, a descriptor of the caller
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        error.filename, error.filename2 = path, None
-        raise
+    replace_whole(path, text.encode())
