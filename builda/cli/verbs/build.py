@@ -210,12 +210,11 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     if logfile is not None and outputs.to_stdout(values["output"]):
         raise InvalidValue("--logfile cannot be used with an --output to standard output")
     values["log_of"] = platform_logs(logfile, split=values.pop("logsplit"))
-    report = values.pop("report")
+    report = values["report"]
     check_files(report)
     nothing = next((name for name in ("check", "print_plan", "print_script") if values[name]), None)
     if report is not None and nothing is not None:
         raise InvalidValue(f"--report cannot be used with --{nothing.replace('_', '-')}, which builds nothing")
-    values["recorded"] = report is not None
     with logging_to(logfile), _recorded(session, report, context), _reported(session) as began, ExitStack() as stack:
         values["attesting"] = attesting = _attesting(session, values)
         access = shared_options.registry_access(values, session.environ)
@@ -433,15 +432,13 @@ def _request(session: Session, context: BuildContext, named: NamedContexts, valu
 
 
 def _with_epoch(arguments: dict[str, str], environ: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
-    """The build arguments with SOURCE_DATE_EPOCH, for an ARG of that name: of the option, else of the environment."""
+    """The build arguments with SOURCE_DATE_EPOCH, which counts like the variable and before it, as with BuildKit.
+
+    Without an argument of that name it is the option's, else the variable's.
+    """
     name, said = "SOURCE_DATE_EPOCH", values["source_date_epoch"]
     epoch = environ.get(name) if said is None else str(said)
     return arguments if name in arguments or not epoch else {**arguments, name: epoch}
-
-
-def _epoch_argument(arguments: Mapping[str, str]) -> dict[str, str]:
-    """SOURCE_DATE_EPOCH as a build argument, which counts like the variable and before it, as with BuildKit."""
-    return {name: arguments[name] for name in ("SOURCE_DATE_EPOCH",) if name in arguments}
 
 
 def _label(item: str) -> tuple[str, str]:
@@ -508,9 +505,9 @@ def _check_interactive(values: dict[str, Any]) -> None:
     """InvalidValue where --interactive-on-failure could show no shell."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
         raise InvalidValue("--interactive-on-failure needs a terminal on standard input and output")
-    for name, wrong in (("jobs", values["jobs"] != 1), ("report", values["recorded"]), ("stdin", values["stdin"])):
-        if wrong:
-            raise InvalidValue(f"--interactive-on-failure cannot be used with --{name}")
+    said = {"jobs": values["jobs"] != 1, "report": values["report"] is not None, "stdin": values["stdin"]}
+    for name in filter(said.get, said):
+        raise InvalidValue(f"--interactive-on-failure cannot be used with --{name}")
 
 
 def _check_names(names: tuple[str, ...]) -> None:
@@ -568,9 +565,7 @@ def _execute_options(
         format=image_format,
         squash=values.pop("squash"),
         timestamp=timestamp,
-        source_date_epoch=shared_options.epoch(
-            values.pop("source_date_epoch"), timestamp, {**session.environ, **_epoch_argument(request.build_args)}
-        ),
+        source_date_epoch=shared_options.epoch(values.pop("source_date_epoch"), timestamp, request.build_args),
         rewrite_timestamp=values.pop("rewrite_timestamp"),
         created_annotation=values.pop("created_annotation"),
         identity_label=values.pop("identity_label"),
@@ -584,7 +579,7 @@ def _execute_options(
         compression_level=level,
     )
     buildcache.check_layers(session, cache_from, cache_to, layers=layers)
-    recorded, looks_around = values.pop("recorded"), values.pop("interactive_on_failure")
+    recorded, looks_around = values.pop("report") is not None, values.pop("interactive_on_failure")
     return ExecuteOptions(
         inputs=inputs,
         pull=PullOptions(policy=policy, platform=request.platform, access=inputs.access),
