@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from builda.linux import syscalls
 from tests.support import forked, needs
 from tests.support.base_images import busybox_tree, debian_tar
+from tests.support.registry import Registry, registry
 
 REPOSITORY = Path(__file__).parents[1]
 PROGRAM = str(Path(sys.executable).with_name("builda"))
@@ -147,6 +148,13 @@ def builda(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Builda]:
     for place in reversed(places):
         if place.startswith(f"{tmp_path}/"):
             subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Registry]:
+    """A registry on loopback that the tests of a module share."""
+    with registry() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

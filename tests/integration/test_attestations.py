@@ -19,19 +19,13 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.conftest import Builda
 from tests.support import needs
-from tests.support.registry import Registry, registry
+from tests.support.registry import Registry
 
 pytestmark = pytest.mark.root
 INSECURE = "--tls-verify=false"
 EPOCH = "1700000000"
 SLSA, SPDX, CYCLONEDX = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document", "https://cyclonedx.org/bom"
 PACKAGE = "var/lib/dpkg/status.d/own"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Registry]:
-    with registry() as found:
-        yield found
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ from tests.support.registry import PASSWORD, USER, Registry, registry
 pytestmark = pytest.mark.root
 INSECURE = "--tls-verify=false"
 BOTH = ("--src-tls-verify=false", "--dest-tls-verify=false")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Registry]:
-    with registry() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

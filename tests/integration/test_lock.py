@@ -17,7 +17,7 @@ import pytest
 
 from builda import lockfile
 from tests.conftest import Builda
-from tests.support.registry import Registry, registry
+from tests.support.registry import Registry
 
 pytestmark = pytest.mark.root
 INSECURE = "--tls-verify=false"
@@ -30,12 +30,6 @@ BOTH = f"linux/{HERE},linux/{OTHER}"
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name
         """Nothing."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Registry]:
-    with registry() as found:
-        yield found
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,10 @@ import pytest
 
 from tests.conftest import Builda
 from tests.support import needs
-from tests.support.registry import Registry, registry
+from tests.support.registry import Registry
 
 pytestmark = pytest.mark.root
 INSECURE = "--tls-verify=false"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Registry]:
-    with registry() as found:
-        yield found
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tests.conftest import Builda
 from tests.support import needs
 from tests.support.engines import OtherStore, other_store, output, podman_service
 from tests.support.memory import ARM64, MemoryImage, image_of, index_of
-from tests.support.registry import Registry, registry
+from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.root, *map(needs.program, ("skopeo", "podman", "buildah"))]
 PLACES = ("store", "docker", "oci", "oci-archive", "docker-archive", "dir", "docker-daemon", "containers-storage")
@@ -36,12 +36,6 @@ PLAIN = ("docker-daemon", "containers-storage")
 """Their engines keep layers uncompressed."""
 INSECURE = "--tls-verify=false"
 BOTH = ("--src-tls-verify=false", "--dest-tls-verify=false")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Registry]:
-    with registry() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
