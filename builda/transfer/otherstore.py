@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -162,18 +163,34 @@ class SkopeoSink(DirectorySink):
         self._place = place
         self._program = program
         self._names = [place.name]
+        self._lock = threading.Lock()
+        self._fetching = 0  # threads that write into the directory
+        self._is_lost = False
 
     def call(self, names: tuple[str, ...]) -> None:
         """The image has these names, too."""
         self._names += names
 
     def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
-        """Fetch the blob; without it nothing of the image is kept."""
+        """Fetch the blob; without it nothing of the image is kept. Threads may do so at the same time."""
+        with self._lock:
+            if self._is_lost:
+                return  # another thread has failed, which ends the copy: nothing is made any more
+            self._fetching += 1
         try:
             super().put_blob(descriptor, source, progress)
         except BaseException:
-            self._temporary.remove()
+            self._is_lost = True
             raise
+        finally:
+            self._left()
+
+    def _left(self) -> None:
+        """Remove the directory with the last thread that writes into it, if one of them failed."""
+        with self._lock:
+            self._fetching -= 1
+            if self._is_lost and not self._fetching:
+                self._temporary.remove()
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
         """Let skopeo have the image when it is whole; Unsupported for an index."""
