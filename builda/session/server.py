@@ -103,12 +103,14 @@ class Server:
             self._import_one()
 
     def _import_one(self) -> None:
-        name = next(self._imports, None)
-        if name is None:
-            self.is_warm = True
-        elif name not in sys.modules:
-            with suppress(ImportError, BuildaError):  # an extra that is not installed
+        try:
+            name = next(self._imports, None)
+            if name is None:
+                self.is_warm = True
+            elif name not in sys.modules:
                 import_module(name)
+        except (ImportError, BuildaError, OSError):  # an extra that is not installed, or no descriptor is left:
+            return  # a command that needs the module imports it itself, and says what is wrong
 
     def _accept(self) -> None:
         try:
