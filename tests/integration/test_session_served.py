@@ -86,6 +86,14 @@ def test_without_descriptors_clients_wait_or_start_by_themselves(builda: Builda)
     assert (result.stdout, result.stderr) == ("20\n", "")
 
 
+@pytest.mark.parametrize("limit", [16, 20])
+def test_a_warm_process_that_can_open_nothing_more_serves_on(builda: Builda, limit: int) -> None:
+    script = "sleep 0.7; builda from scratch > /dev/null; builda containers -q | wc -l"  # time to import in advance
+    command = f"ulimit -n {limit}; exec {' '.join(builda.command)} session bash -c '{script}'"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environ_of(builda), timeout=60)
+    assert (result.returncode, result.stdout) == (0, "1\n"), result.stderr
+
+
 def test_a_stopped_client_goes_on_when_it_is_continued(builda: Builda, base: str) -> None:
     script = f"c=$(builda from {base}); builda run $c sleep 1 & sleep 0.2; kill -STOP $!; sleep 1.5; kill -CONT $!"
     assert session(builda, f"{script}; wait $!; echo $?").stdout == "0\n"
