@@ -10,16 +10,17 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from builda.errors import BuildaError, InvalidValue, NotFound
-from builda.inputfile import read_input
+from builda.errors import InvalidValue
 from builda.places import Places
 from builda.runoptions import RunOptions
+from builda.tomlfile import read_text, read_toml
 from builda.values import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+WHAT = "configuration file"
 _PING = "net.ipv4.ping_group_range=0 0"
 """The sysctl that distributions' files set; without it ping needs CAP_NET_RAW, which commands have."""
 _LISTS = {
@@ -66,7 +67,7 @@ def load(places: Places) -> Defaults:
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for file in _files(places):
-        _merge(merged, _read(file), str(file), origins)
+        _merge(merged, read_toml(file, WHAT), str(file), origins)
     return _defaults(merged, origins)
 
 
@@ -81,7 +82,7 @@ def subscriptions(places: Places, path: Path | None = None) -> tuple[str, ...]:
     file = path or next((d / "mounts.conf" for d in directories if (d / "mounts.conf").is_file()), None)
     if file is None:
         return ()
-    pairs = [line.strip().partition(":") for line in _text(file).splitlines()]
+    pairs = [line.strip().partition(":") for line in read_text(file, WHAT).splitlines()]
     named = [(source, target or source) for source, _, target in pairs if source and not source.startswith("#")]
     for source, target in named:
         if not source.startswith("/") or not target.startswith("/"):
@@ -97,7 +98,7 @@ def foreign_store(places: Places) -> tuple[str, ...]:
     named = places.path("CONTAINERS_STORAGE_CONF")
     own = (directory / "storage.conf" for directory in places.configuration()[:2])
     file = named or next((path for path in own if path.is_file()), None)
-    table = {} if file is None else _read(file).get("storage", {})
+    table = {} if file is None else read_toml(file, WHAT).get("storage", {})
     if not isinstance(table, dict):
         return ()
     keys = ("driver", "graphroot", "runroot", "rootless_storage_path", "imagestore")
@@ -120,26 +121,6 @@ def _files(places: Places) -> Iterable[Path]:
         yield from (found[name] for name in sorted(found))
     if override is not None:
         yield override
-
-
-def _text(file: Path) -> str:
-    try:
-        return read_input(file, "configuration file").decode()
-    except FileNotFoundError as error:
-        raise NotFound(f"no such file: {file}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidValue(f"not UTF-8: {file}") from error
-    except OSError as error:
-        raise BuildaError(f"file cannot be read, {(error.strerror or str(error)).lower()}: {file}") from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        return tomllib.loads(_text(file))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InvalidValue(f"not valid TOML ({error}): {file}") from error
 
 
 def _merge(merged: dict[str, Any], value: Mapping[str, Any], file: str, origins: dict[str, str]) -> None:
@@ -198,7 +179,7 @@ def _hosts(containers: _Table) -> tuple[str, ...]:
     found = []
     base = containers.text("base_hosts_file")
     if base not in ("", "none", "image"):
-        rows = (line.partition("#")[0].split() for line in _text(Path(base)).splitlines())
+        rows = (line.partition("#")[0].split() for line in read_text(base, WHAT).splitlines())
         found += [f"{';'.join(names)}:{address}" for address, *names in filter(None, rows) if names]
     address = containers.text("host_containers_internal_ip")
     if address not in ("", "none"):

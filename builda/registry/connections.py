@@ -1,13 +1,14 @@
 """Connections to servers and proxies, kept open between requests. Every socket of builda is opened here.
 
-Nothing of this is imported before the first request, and `ssl` only for the first https one.
+Nothing of this is imported before the first request, and `ssl` only for the first https one. `socket` comes with `ssl`:
+its tables of names take two milliseconds, and `_socket`, on which it stands, has all that plain HTTP needs.
 """
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
-import socket
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +20,7 @@ from builda.registry.url import Origin, origin
 from builda.values import NamedTuple
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Callable, Mapping
 
@@ -141,9 +143,11 @@ class Connection:
     def interrupt(self) -> None:
         """End it for a thread that waits for the server now; that thread closes it."""
         with suppress(OSError):  # the server was faster
-            descriptor = socket.socket(fileno=os.dup(self._raw.fileno()))
-            with descriptor:  # a socket of its own, as one with TLS would forget its keys
-                descriptor.shutdown(socket.SHUT_RDWR)
+            descriptor = _socket.socket(fileno=os.dup(self._raw.fileno()))
+            try:  # a socket of its own, as one with TLS would forget its keys
+                descriptor.shutdown(_socket.SHUT_RDWR)
+            finally:
+                descriptor.close()
 
     def close(self) -> None:
         """End the connection."""
@@ -219,8 +223,8 @@ class Connections:
                 if tls not in self._contexts:
                     self._contexts[tls] = context_for(tls)
                 context = self._contexts[tls]
-            if type(raw) is socket.socket:
-                return context.wrap_socket(raw, server_hostname=host)
+            if type(raw) is _socket.socket:
+                return context.wrap_socket(_whole(raw), server_hostname=host)
             from builda.registry.nestedtls import NestedTls
 
             return NestedTls(raw, context, host)  # type: ignore[arg-type]  # what is no plain socket is one with TLS
@@ -241,15 +245,36 @@ def proxy_authorization(proxy: str) -> dict[str, str]:
     return {"Proxy-Authorization": Credentials(unquote(parts.username), unquote(parts.password or "")).basic()}
 
 
-def _connected(where: Origin) -> socket.socket:
+def _connected(where: Origin) -> _socket.socket:
     """A socket that is connected to the first address that answers; the last address's error if none does."""
     try:  # a text would load tables of Unicode even where it has only letters of ASCII
         host = where.host.encode("ascii" if where.host.isascii() else "idna")
     except UnicodeError:
-        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
-    raw = socket.create_connection((host, where.port), timeout=CONNECT_TIMEOUT)  # type: ignore[arg-type]
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return raw
+        raise _socket.gaierror(_socket.EAI_NONAME, "not a host name") from None
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in _socket.getaddrinfo(host, where.port, 0, _socket.SOCK_STREAM):
+        raw = None
+        try:
+            raw = _socket.socket(family, kind, protocol)
+            raw.settimeout(CONNECT_TIMEOUT)
+            raw.connect(address)
+            raw.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            return raw
+        except OSError as error:
+            failure = error
+            if raw is not None:
+                raw.close()
+    raise failure or OSError("the name has no address")
+
+
+def _whole(raw: _socket.socket) -> socket.socket:
+    """The same connection as a socket that `ssl` takes; `raw` is closed."""
+    import socket
+
+    timeout = raw.gettimeout()
+    found = socket.socket(fileno=raw.detach())
+    found.settimeout(timeout)
+    return found
 
 
 def _tunnel(raw: Socket, route: Route, pace: Pace) -> None:

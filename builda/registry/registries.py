@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError, Unsupported
-from builda.inputfile import read_input
 from builda.oci.reference import DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ShortReference, parse_short
 from builda.places import Places
+from builda.tomlfile import read_toml
 from builda.values import NamedTuple, dataclass, field, replace
 
 PullFrom: TypeAlias = Literal["all", "digest-only", "tag-only"]
@@ -79,10 +79,10 @@ class Registries:
             raise NotFound(f"no such directory of drop-ins for registries.conf: {drop_ins}")
         result = cls()
         for file in _files(places, path, drop_ins):
-            result = _merge(result, _read(file), file)
+            result = _merge(result, read_toml(file, "registries.conf"), file)
         cache = aliases or places.short_name_aliases()
         if cache.is_file():
-            result = _merge(result, {"aliases": _read(cache).get("aliases", {})}, cache)
+            result = _merge(result, {"aliases": read_toml(cache, "registries.conf").get("aliases", {})}, cache)
         return _limited(result, places.environ.get("BUILD_REGISTRY_SOURCES") or "{}")
 
     def candidates(self, text: str) -> tuple[Reference, ...]:
@@ -191,21 +191,6 @@ def _drop_ins(places: Places) -> Iterable[Path]:
         for file in sorted((directory / "registries.conf.d").glob("*.conf")):
             found.setdefault(file.name, file)
     return [found[name] for name in sorted(found)]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        text = read_input(file, "registries.conf").decode()
-    except FileNotFoundError as error:
-        raise NotFound(f"no such registries.conf: {file}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidValue(f"not UTF-8: {file}") from error
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidValue(f"not valid TOML ({error}): {file}") from error
 
 
 def _merge(base: Registries, value: Mapping[str, Any], file: Path) -> Registries:

@@ -110,7 +110,7 @@ def test_which_file_counts(tmp_path: Path) -> None:
     assert containersconf.load(places(tmp_path, CONTAINERS_CONF=named)) == Defaults(retry=6)
     both = places(tmp_path, CONTAINERS_CONF=named, CONTAINERS_CONF_OVERRIDE=override)
     assert containersconf.load(both) == Defaults(retry=6, compression_level=7)
-    with pytest.raises(NotFound, match="no such file: /no/such"):
+    with pytest.raises(NotFound, match="no such configuration file: /no/such"):
         containersconf.load(places(tmp_path, CONTAINERS_CONF="/no/such"))
 
 
@@ -120,7 +120,7 @@ def test_hosts_are_added(tmp_path: Path) -> None:
     assert loaded(tmp_path, text).run.add_hosts == (
         *("one;uno:10.0.0.1", "five:::5", "host.containers.internal;host.docker.internal:10.0.0.254"),
     )
-    with pytest.raises(NotFound, match="no such file: /nonexistent"):
+    with pytest.raises(NotFound, match="no such configuration file: /nonexistent"):
         loaded(tmp_path, '[containers]\nbase_hosts_file = "/nonexistent"\n')
 
 
