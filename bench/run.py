@@ -239,7 +239,7 @@ def verb(*arguments: str) -> Prepare:
 def tree_of_many(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
     """`image tree` in a store with 200 images on each other's layers."""
     from builda.api import open_builder
-    from builda.builder.options import CommitOptions
+    from builda.builder.imageoptions import CommitOptions
     from builda.oci.edits import SetLabel
     from builda.plan import Configure
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from builda import events as events
     from builda.api import open_builder
     from builda.builder.builder import Builder
-    from builda.builder.options import (
+    from builda.builder.imageoptions import (
         CommitOptions,
         FromOptions,
         Inputs,
@@ -86,7 +86,7 @@ _MODULES = {"edits": "builda.oci.edits", "errors": "builda.errors", "events": "b
 _PLACES = {
     "builda.api": ("open_builder",),
     "builda.builder.builder": ("Builder",),
-    "builda.builder.options": (
+    "builda.builder.imageoptions": (
         "CommitOptions",
         "FromOptions",
         "Inputs",

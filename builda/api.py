@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from builda.builder.builder import Builder
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.builder.remote import Carrier, Download, SignOptions, Verified, VerifyOptions
     from builda.host.modes import Place
     from builda.isolation.spec import Isolation
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from builda.registry.client import RegistryClient
     from builda.store.layout import Damaged
     from builda.store.store import Store
-    from builda.transfer.copy import ImageSink, ImageSource
+    from builda.transfer.copyimage import ImageSink, ImageSource
     from builda.transfer.locate import Location
     from builda.trust.policy import Policy, Wanted
     from builda.trust.registriesd import Lookaside
@@ -261,7 +261,7 @@ class Registries:
 
     def candidates(self, name: str) -> tuple[Reference, ...]:
         """The references that a name may mean, best first."""
-        from builda.builder.options import RegistryAccess
+        from builda.builder.imageoptions import RegistryAccess
 
         return self._client(RegistryAccess()).candidates(name)
 
@@ -346,7 +346,7 @@ class Registries:
         No policy is asked: nothing but the manifest is read.
         """
         from builda.oci.manifest import Index, parse
-        from builda.transfer.copy import child_of
+        from builda.transfer.copyimage import child_of
         from builda.trust.payload import Claim
         from builda.trust.signer import sign
 
@@ -371,7 +371,7 @@ class Registries:
         from builda.builder.remote import Proof, Verified
         from builda.errors import InvalidValue, PolicyRejected
         from builda.oci.manifest import Index, choose, parse
-        from builda.transfer.copy import child_of
+        from builda.transfer.copyimage import child_of
         from builda.transfer.locate import Location
         from builda.trust import policy
         from builda.trust.verify import Subject, accepted
@@ -400,7 +400,7 @@ class Registries:
         self, place: Reference | Location, access: RegistryAccess, how: SignOptions | None = None
     ) -> tuple[Keeper, Sequence[Signer], str]:
         """Where signatures of `place` go (`how`: the image is there already), who makes them, and the name in them."""
-        from builda.builder.options import Signing
+        from builda.builder.imageoptions import Signing
         from builda.transfer.locate import Location
         from builda.trust import signer
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from builda.builder.image.pull import machine_platform, pull_for_build
-from builda.builder.options import PullOptions
+from builda.builder.imageoptions import PullOptions
 from builda.errors import ContainerfileError, InvalidValue, NotFound, StepFailed
 from builda.events import Warned
-from builda.frontend.source import SIZE_LIMIT, SourceText, decode
+from builda.frontend.sourcetext import SIZE_LIMIT, SourceText, decode
 from builda.inputfile import read_input
 from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import NO_OPTIONS, Location, RunOptions

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from builda import __version__
 from builda.builder.context import Context, Network
-from builda.builder.options import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions, RegistryAccess
+from builda.builder.imageoptions import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions, RegistryAccess
 from builda.events import ignore
 from builda.linux.userns import in_user_namespace
 

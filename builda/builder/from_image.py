@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from builda.builder.context import Context
-    from builda.builder.options import FromOptions
+    from builda.builder.imageoptions import FromOptions
     from builda.store.store import Image, Store, WorkingContainer
 
 SCRATCH = "scratch"

@@ -15,13 +15,13 @@ from builda.lockfile import UPDATE, Lock, LockedImage, key_of
 from builda.oci.digest import Hasher
 from builda.oci.manifest import Index, parse
 from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
-from builda.transfer.copy import outline
+from builda.transfer.copyimage import outline
 from builda.transfer.locate import parse_location
 
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.copy.git import Credentials
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.oci.descriptor import Platform
     from builda.store.store import Image
     from builda.transfer.locate import Location

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest
     from builda.oci.reference import Reference
-    from builda.transfer.copy import ImageSink, ImageSource
+    from builda.transfer.copyimage import ImageSink, ImageSource
     from builda.transfer.locate import Location
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from builda.errors import BuildaError, InvalidValue, Unsupported
 from builda.frontend.compile import CompileOptions, to_plan
 from builda.frontend.parse import parse
-from builda.frontend.source import SourceText, decode
+from builda.frontend.sourcetext import SourceText, decode
 from builda.plan import Configure
 from builda.values import replace
 

@@ -734,7 +734,7 @@ def _placed(at: Location) -> Iterator[None]:
 def _typed_trigger(trigger: str, at: Location) -> Typed:
     """An ONBUILD trigger of a base image; the lines below the first are its heredocs' bodies."""
     from builda.frontend.parse import parse
-    from builda.frontend.source import SourceText
+    from builda.frontend.sourcetext import SourceText
 
     if "\n" in trigger:
         source = SourceText.of(trigger, at.file)

@@ -12,7 +12,7 @@ from io import BytesIO
 
 from builda.errors import ContainerfileError
 from builda.frontend import heredoc
-from builda.frontend.source import SourceText
+from builda.frontend.sourcetext import SourceText
 from builda.frontend.words import BLANK, first_part
 from builda.plan import Location
 from builda.values import NamedTuple

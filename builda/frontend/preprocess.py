@@ -18,7 +18,7 @@ from functools import lru_cache
 from io import StringIO
 
 from builda.errors import ContainerfileError, InvalidValue
-from builda.frontend.source import SIZE_LIMIT, SourceText, decode
+from builda.frontend.sourcetext import SIZE_LIMIT, SourceText, decode
 from builda.plan import Location
 from builda.values import NamedTuple
 

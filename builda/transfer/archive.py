@@ -16,7 +16,7 @@ from builda.errors import NotFound
 from builda.fs.tar import REGULAR, TarEntry, TarWriter
 from builda.oci.digest import VerifyingReader
 from builda.oci.manifest import MANIFEST_LIMIT
-from builda.transfer import blobfile, layout
+from builda.transfer import blobfile, ocilayout
 from builda.transfer.members import Members
 from builda.values import replace
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from builda.fs.tar import Writable
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest, Readable
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 PIECE = 1 << 20
 
@@ -37,10 +37,10 @@ class OciArchiveSource:
         if "index.json" not in self._members:
             raise NotFound(f"not an OCI archive: {path}", hint=self._other_kind())
         if "oci-layout" in self._members:
-            layout.check_marker(self._members.read("oci-layout", layout.MARKER_LIMIT), path)
+            ocilayout.check_marker(self._members.read("oci-layout", ocilayout.MARKER_LIMIT), path)
         index = self._members.read("index.json", MANIFEST_LIMIT)
-        entry = layout.chosen(layout.entries_of(index, path), name, path)
-        self.names = layout.names_of(entry)
+        entry = ocilayout.chosen(ocilayout.entries_of(index, path), name, path)
+        self.names = ocilayout.names_of(entry)
         self._descriptor = replace(entry, annotations={})
 
     def _other_kind(self) -> str:
@@ -48,7 +48,7 @@ class OciArchiveSource:
 
     def own_names(self) -> tuple[str, ...]:
         """The one name that the store takes over."""
-        return layout.best_name(self.names)
+        return ocilayout.best_name(self.names)
 
     def manifest(self) -> tuple[Descriptor, bytes]:
         """The manifest or index that the name points to."""
@@ -56,12 +56,12 @@ class OciArchiveSource:
 
     def child(self, descriptor: Descriptor) -> bytes:
         """A manifest, verified."""
-        data = self._members.read(layout.blob_name(descriptor.digest), MANIFEST_LIMIT)
+        data = self._members.read(ocilayout.blob_name(descriptor.digest), MANIFEST_LIMIT)
         return blobfile.verified(data, descriptor)
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Readable]:
         """The blob from `offset` on."""
-        return self._members.open(layout.blob_name(descriptor.digest), offset)
+        return self._members.open(ocilayout.blob_name(descriptor.digest), offset)
 
     def local_path(self, descriptor: Descriptor) -> Path | None:
         """None: the archive is one file."""
@@ -129,11 +129,11 @@ class OciArchiveSink(ArchiveSink):
         """The blobs, then `index.json` and `oci-layout`."""
         for digest in sorted({*self.blobs, *self.manifests}):
             if digest in self.manifests:
-                add_member(tar, layout.blob_name(digest), self.manifests[digest])
+                add_member(tar, ocilayout.blob_name(digest), self.manifests[digest])
             else:
-                self.add_blob(tar, layout.blob_name(digest), digest)
-        add_member(tar, "index.json", layout.index_of(layout.named_entry(descriptor, self._name)))
-        add_member(tar, "oci-layout", layout.MARKER)
+                self.add_blob(tar, ocilayout.blob_name(digest), digest)
+        add_member(tar, "index.json", ocilayout.index_of(ocilayout.named_entry(descriptor, self._name)))
+        add_member(tar, "oci-layout", ocilayout.MARKER)
 
 
 def add_member(tar: TarWriter, name: str, data: bytes) -> None:

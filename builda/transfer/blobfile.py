@@ -18,7 +18,7 @@ from builda.oci.digest import VerifyingReader
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Readable
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 PIECE = 1 << 20
 

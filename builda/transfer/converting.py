@@ -15,7 +15,7 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest, VerifyingReader
 from builda.oci.docker import retyped
 from builda.oci.manifest import Index, Manifest, choose, parse
-from builda.transfer.copy import DEPTH, child_of, outline, plainly
+from builda.transfer.copyimage import DEPTH, child_of, outline, plainly
 from builda.values import replace
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Platform
     from builda.oci.digest import Readable
     from builda.oci.mediatype import Compression
-    from builda.transfer.copy import ImageSink, ImageSource
+    from builda.transfer.copyimage import ImageSink, ImageSource
 
 ZSTD_NOTE = "io.github.containers.compression.zstd"
 """The annotation by which Podman and CRI-O find the images of a list that are compressed with zstd."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from builda.oci.digest import Readable
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 _SUFFIXES = {"none": ".tar", "gzip": ".tar.gz", "zstd": ".tar.zst"}
 _TYPES = {

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.transfer.copy import ImageSink, ImageSource
+    from builda.transfer.copyimage import ImageSink, ImageSource
 
 _REGISTRY, _STORE = "registry", "store"
 
@@ -38,7 +38,7 @@ _OTHER_STORE = "containers-storage"
 TRANSPORTS = {
     transport.name: transport
     for transport in (
-        Transport("oci", "layout", "LayoutSource", "LayoutSink", wants_oci=True, has_path_scopes=True),
+        Transport("oci", "ocilayout", "LayoutSource", "LayoutSink", wants_oci=True, has_path_scopes=True),
         Transport(
             "oci-archive",
             "archive",
@@ -57,7 +57,7 @@ TRANSPORTS = {
             has_indexes=False,
             is_archive=True,
         ),
-        Transport("dir", "directory", "DirectorySource", "DirectorySink", has_names=False, has_path_scopes=True),
+        Transport("dir", "flatdir", "DirectorySource", "DirectorySink", has_names=False, has_path_scopes=True),
         Transport(
             "docker-daemon",
             "engine",
@@ -164,7 +164,7 @@ def locations_in(path: str) -> tuple[Location, ...]:
     from pathlib import Path
 
     from builda.oci.manifest import MANIFEST_LIMIT
-    from builda.transfer import blobfile, layout
+    from builda.transfer import blobfile, ocilayout
     from builda.transfer.dockerarchive import entries_in
     from builda.transfer.members import Members
 
@@ -172,13 +172,13 @@ def locations_in(path: str) -> tuple[Location, ...]:
         if not Path(path, "oci-layout").exists():
             return (Location("dir", path),)
         index = blobfile.read_small(Path(path, "index.json"), MANIFEST_LIMIT)
-        return tuple(Location("oci", path, f"@{place}") for place in range(len(layout.entries_of(index, path))))
+        return tuple(Location("oci", path, f"@{place}") for place in range(len(ocilayout.entries_of(index, path))))
     members = Members(path)
     if "manifest.json" in members:
         return tuple(Location("docker-archive", path, f"@{place}") for place in range(len(entries_in(path, members))))
     if "index.json" not in members:
         raise NotFound(f"not an archive of images: {path}", hint="it has neither manifest.json nor index.json")
-    entries = layout.entries_of(members.read("index.json", MANIFEST_LIMIT), path)
+    entries = ocilayout.entries_of(members.read("index.json", MANIFEST_LIMIT), path)
     return tuple(Location("oci-archive", path, f"@{place}") for place in range(len(entries)))
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from builda.errors import CorruptContent, InvalidValue, NotFound, Unsupported
-from builda.fs.archive import first_record
+from builda.fs.archivekinds import first_record
 from builda.fs.compress import decompressing, sniff
 from builda.fs.tar import HARD_LINK, RECORD, REGULAR, SYMBOLIC_LINK, Limits, is_header, iter_offsets
 from builda.inputfile import open_input

@@ -24,8 +24,8 @@ from builda.oci.digest import Digest
 from builda.oci.manifest import Manifest, parse
 from builda.store import locks
 from builda.transfer.archive import ArchiveSink, OciArchiveSink
-from builda.transfer.directory import DirectorySink, DirectorySource
 from builda.transfer.dockerarchive import DockerArchiveSink
+from builda.transfer.flatdir import DirectorySink, DirectorySource
 from builda.values import NamedTuple, replace
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
-    from builda.transfer.copy import ImageSink, ImageSource
+    from builda.transfer.copyimage import ImageSink, ImageSource
 
 PREFIX = "containers-storage:"
 _HEAD = 8

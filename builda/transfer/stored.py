@@ -13,7 +13,7 @@ from builda.oci.descriptor import Descriptor
 if TYPE_CHECKING:
     from builda.oci.digest import Readable
     from builda.store.store import Image, Store
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 
 class BlobsSource:

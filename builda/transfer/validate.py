@@ -14,12 +14,12 @@ from builda.oci import mediatype
 from builda.oci.config import CONFIG_LIMIT, ImageConfig, parse_config
 from builda.oci.digest import VerifyingReader
 from builda.oci.manifest import Index, Manifest, choose, parse
-from builda.transfer.copy import DEPTH, child_of, read_blob
+from builda.transfer.copyimage import DEPTH, child_of, read_blob
 
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest, Readable
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 PIECE = 1 << 20
 

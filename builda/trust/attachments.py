@@ -14,13 +14,13 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.document import encode
 from builda.oci.manifest import Manifest, parse
-from builda.transfer.copy import read_blob
+from builda.transfer.copyimage import read_blob
 from builda.trust.signature import COSIGN_TYPE, COUNT, LIMIT, Sigstore, Unreadable, is_same
 from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.oci.digest import Readable
-    from builda.transfer.copy import ImageSink, ImageSource
+    from builda.transfer.copyimage import ImageSink, ImageSource
 
 
 def tag_of(digest: Digest) -> str:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from builda.errors import PolicyRejected
 from builda.oci.manifest import Index, Manifest, parse
-from builda.transfer.copy import MountableSource, NamedSource, child_of, stop
+from builda.transfer.copyimage import MountableSource, NamedSource, child_of, stop
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest, Readable
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 
 class GuardedSource:

@@ -18,7 +18,7 @@ from builda.trust.signature import COUNT, LIMIT, Signature, Unreadable, parse
 
 if TYPE_CHECKING:
     from builda.oci.digest import Digest
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
     from builda.trust.registriesd import Signatures
 
 

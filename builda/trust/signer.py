@@ -22,7 +22,7 @@ from builda.trust.signature import COUNT, Signature, Sigstore, Simple, dump
 
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
-    from builda.transfer.copy import ImageSink, ImageSource
+    from builda.transfer.copyimage import ImageSink, ImageSource
     from builda.trust import gpg, sigstore
     from builda.trust.registriesd import Lookaside
     from builda.trust.verify import Shelf

@@ -1,4 +1,4 @@
-"""One suite for every place that images come from and go to: what the Protocols of transfer/copy.py promise."""
+"""One suite for every place that images come from and go to: what the Protocols of transfer/copyimage.py promise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from builda.oci.digest import Digest
 from builda.oci.manifest import Index, Manifest, parse
 from builda.oci.reference import Reference
 from builda.store.store import Store
-from builda.transfer.copy import ImageSink, ImageSource, copy_image, read_blob
+from builda.transfer.copyimage import ImageSink, ImageSource, copy_image, read_blob
 from builda.transfer.locate import open_sink, open_source, parse_location
 from builda.transfer.stored import StoreSink, StoreSource
 from builda.transfer.validate import validate

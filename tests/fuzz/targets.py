@@ -25,10 +25,10 @@ from builda.frontend.compile import CompileOptions, to_plan
 from builda.frontend.heredoc import iter_logical
 from builda.frontend.parse import parse
 from builda.frontend.preprocess import parse_flags, preprocess
-from builda.frontend.source import SourceText, decode
+from builda.frontend.sourcetext import SourceText, decode
+from builda.fs.chmod import parse_mode
 from builda.fs.compress import decompressing, sniff
 from builda.fs.ignore import Matcher
-from builda.fs.modes import parse_mode
 from builda.mounts import parse_mount
 from builda.oci import manifest, stepcache
 from builda.oci.config import ImageConfig, dump_config, empty_config, parse_config
@@ -43,8 +43,8 @@ from builda.plan import FromImage
 from builda.registry.auth import parse_challenges
 from builda.registry.credentials import Keyring, parse_creds
 from builda.registry.registries import Registries
-from builda.scan.content import secrets_in
-from builda.scan.images import Finding, parse_ignored
+from builda.scan.filescan import secrets_in
+from builda.scan.imagescan import Finding, parse_ignored
 from builda.store import imagemounts, layout
 from builda.transfer.engine import Engine, failure_in
 from builda.transfer.locate import parse_location

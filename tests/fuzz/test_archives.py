@@ -21,7 +21,7 @@ from builda.fs.tar import RECORD, TarEntry, TarWriter, header_of, iter_members, 
 from builda.fs.trees.directory import TreeTarget
 from builda.fs.trees.unpack import extract
 from builda.transfer.archive import OciArchiveSink, OciArchiveSource
-from builda.transfer.copy import copy_image
+from builda.transfer.copyimage import copy_image
 from builda.transfer.validate import validate
 from tests.support.memory import MemoryImage, random_image
 from tests.unit.fs.trees import GID, UID, opened

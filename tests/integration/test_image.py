@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from builda.transfer.copy import copy_image
+from builda.transfer.copyimage import copy_image
 from builda.transfer.locate import open_sink, parse_location
 from tests.conftest import Builda
 from tests.support.engines import other_store

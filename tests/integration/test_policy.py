@@ -122,5 +122,5 @@ def test_sources_are_opened_in_one_place() -> None:
             named = isinstance(node, ast.Constant) and node.value in sources  # as the table of transports names them
             if called in {"open_source", *sources} or named:
                 found.add(path.relative_to(REPOSITORY).as_posix())
-    changed_in_place = {"builda/transfer/layout.py"}  # `manifest_in`
+    changed_in_place = {"builda/transfer/ocilayout.py"}  # `manifest_in`
     assert found == {"builda/api.py", "builda/transfer/locate.py"} | changed_in_place

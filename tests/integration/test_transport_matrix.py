@@ -17,9 +17,9 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.docker import retyped
 from builda.oci.manifest import Manifest, parse
 from builda.store.store import Store
-from builda.transfer.copy import ImageSource, copy_image
-from builda.transfer.layout import LayoutSink
+from builda.transfer.copyimage import ImageSource, copy_image
 from builda.transfer.locate import open_source, parse_location
+from builda.transfer.ocilayout import LayoutSink
 from builda.transfer.stored import StoreSource
 from builda.transfer.validate import validate
 from builda.values import replace

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from builda.oci.manifest import Manifest, parse
-from builda.transfer.copy import ImageSource, copy_image
+from builda.transfer.copyimage import ImageSource, copy_image
 from builda.transfer.locate import open_sink, open_source, parse_location
 from builda.transfer.validate import validate
 from tests.conftest import Builda

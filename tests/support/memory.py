@@ -27,7 +27,7 @@ from builda.oci.manifest import Index, Manifest, parse
 if TYPE_CHECKING:
     from builda.oci.digest import Readable
     from builda.oci.mediatype import Compression
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 AMD64 = Platform(os="linux", architecture="amd64")
 ARM64 = Platform(os="linux", architecture="arm64")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builda.builder.options import CommitOptions, Inputs, PullOptions
+from builda.builder.imageoptions import CommitOptions, Inputs, PullOptions
 from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import NO_OPTIONS, RunMount, RunOptions
 from builda.values import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from builda.builder.build.cachefrom import CachePlace
     from builda.builder.build.cacheto import Export
     from builda.builder.build.stageimages import StageImages
-    from builda.builder.options import ImageFormat
+    from builda.builder.imageoptions import ImageFormat
     from builda.store.store import Image
 
 _INPUTS, _PULL, _COMMIT = Inputs(), PullOptions(), CommitOptions()

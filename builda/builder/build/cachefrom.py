@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from builda.builder.build.tip import Layer
     from builda.builder.context import Context
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.oci.descriptor import Descriptor
     from builda.oci.reference import Reference
     from builda.oci.stepcache import CachedStep
     from builda.store.steps import Content
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

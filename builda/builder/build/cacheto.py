@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from builda.builder.build.cachefrom import CachePlace, ImportedSteps
     from builda.builder.context import Context
     from builda.builder.image.layers import LayerOptions
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.oci.reference import Reference
-    from builda.transfer.copy import ImageSink, ImageSource
+    from builda.transfer.copyimage import ImageSink, ImageSource
 
 
 class Remembered(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from builda.builder.options import RegistryAccess
+from builda.builder.imageoptions import RegistryAccess
 from builda.oci.digest import Digest
 from builda.plan import NO_OPTIONS, PROXIES, Configure, Run
 from builda.values import compared, is_value, replace
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.build.buildoptions import ExecuteOptions
-    from builda.builder.options import CommitOptions
+    from builda.builder.imageoptions import CommitOptions
     from builda.oci.descriptor import Platform
     from builda.plan import Copy, MakeDirectory, RunOptions, Step
     from builda.store.drivers import Driver

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from builda.builder.build.step_events import StepEvents
     from builda.builder.build.step_inputs import StepInputs
     from builda.builder.context import Context
-    from builda.builder.options import Inputs
+    from builda.builder.imageoptions import Inputs
     from builda.builder.run.command import Surroundings
     from builda.linux.stopping import Stop
     from builda.oci.digest import Digest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builda.builder.build.keys import image_key
-from builda.builder.options import CommitOptions
+from builda.builder.imageoptions import CommitOptions
 from builda.plan import FromImage
 from builda.values import replace
 

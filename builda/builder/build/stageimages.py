@@ -8,7 +8,7 @@ from builda.values import dataclass, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.options import CommitOptions
+    from builda.builder.imageoptions import CommitOptions
     from builda.oci.config import ImageConfig
 
 NAME_LABEL = "io.buildah.stage.name"

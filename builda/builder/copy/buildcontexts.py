@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from builda.builder.context import Context
     from builda.builder.copy.git import Repository
+    from builda.builder.imageoptions import RegistryAccess
     from builda.builder.locking import Pins
-    from builda.builder.options import RegistryAccess
     from builda.oci.digest import Readable
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -126,7 +126,7 @@ def read_inside(directory: Path, path: str, limit: int) -> bytes | None:
 
 def _spool(source: Readable, file: BinaryIO, limit: int) -> None:
     """Copy `source` into `file`; of what is no archive little more than `limit` bytes, as it may never end."""
-    from builda.fs.archive import archive_compression
+    from builda.fs.archivekinds import archive_compression
 
     is_archive = False
     while data := source.read(1 << 20):
@@ -150,7 +150,7 @@ def _check(file: BinaryIO, checksum: str, what: str) -> None:
 
 def _unpacked(file: BinaryIO, what: str, place: str, limit: int) -> Fetched:
     """An archive's content; what is no archive is a Containerfile."""
-    from builda.fs.archive import archive_compression
+    from builda.fs.archivekinds import archive_compression
     from builda.fs.compress import decompressing
     from builda.fs.trees.directory import TreeTarget
     from builda.fs.trees.unpack import extract

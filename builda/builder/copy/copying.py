@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from builda.builder.context import Context
     from builda.builder.copy.destination import Destination
-    from builda.builder.options import Inputs
+    from builda.builder.imageoptions import Inputs
     from builda.events import Emit, Event
     from builda.fs.sources import Top
     from builda.fs.trees.walk import CopyRequest

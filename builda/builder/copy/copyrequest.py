@@ -14,7 +14,7 @@ from builda.builder.copy.copyflags import reading
 from builda.builder.copy.copysources import Gathered, is_archive
 from builda.builder.copy.ownernames import owner
 from builda.events import Warned
-from builda.fs.modes import octal_mode, parse_mode
+from builda.fs.chmod import octal_mode, parse_mode
 from builda.fs.sources import Source, names_something, no_match, resolve
 from builda.fs.trees.walk import CopyRequest, content_size
 from builda.oci.digest import Digest

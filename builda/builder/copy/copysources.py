@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.copy.destination import Destination
     from builda.builder.copy.git import Repository
-    from builda.builder.options import Inputs
+    from builda.builder.imageoptions import Inputs
     from builda.builder.remote import Download
     from builda.fs.sources import Top
     from builda.oci.digest import Digest
@@ -129,8 +129,8 @@ class _Opener:
                 return self._of_container(self.ctx.store.container(name), container, own)
             case FromImage(name):
                 from builda.builder.image.pull import pull_for_build
+                from builda.builder.imageoptions import PullOptions
                 from builda.builder.mounting import viewed
-                from builda.builder.options import PullOptions
 
                 image = pull_for_build(self.ctx, name, PullOptions(access=self.inputs.access))
                 if self.ctx.store.is_list(container.snapshot):
@@ -182,7 +182,7 @@ def is_archive(top: Top) -> bool:
     """Whether it is a regular file that holds a tar archive, compressed or not, by its content."""
     import stat
 
-    from builda.fs.archive import archive_compression
+    from builda.fs.archivekinds import archive_compression
 
     if not stat.S_ISREG(top.info.st_mode) or not top.info.st_size:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builda.attestations import manifest as attestations
+from builda.attestations import attached as attestations
 from builda.attestations import provenance
 from builda.attestations.provenance import Used, image_uri
 from builda.attestations.statement import OF_FORMAT, Predicate, predicate_of, statement
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from builda.attestations.provenance import Build
     from builda.builder.context import Context
-    from builda.builder.options import Attest, CommitOptions
+    from builda.builder.imageoptions import Attest, CommitOptions
     from builda.contents.scan import Contents
     from builda.fs.tar import Writable
     from builda.store.store import Image, WorkingContainer

@@ -17,19 +17,19 @@ from builda.oci import mediatype
 from builda.oci.manifest import Index, parse
 from builda.oci.reference import Reference, in_store
 from builda.transfer.converting import Chosen, Recompressed, Retyped
-from builda.transfer.copy import copy_image
+from builda.transfer.copyimage import copy_image
 from builda.transfer.locate import Location, locations_in, parse_location
 from builda.values import dataclass, field
 
 if TYPE_CHECKING:
     from builda.builder.context import Context
-    from builda.builder.options import ImageFormat, PushOptions, RegistryAccess
+    from builda.builder.imageoptions import ImageFormat, PushOptions, RegistryAccess
     from builda.builder.remote import Carrier
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest
     from builda.oci.mediatype import Compression
     from builda.store.store import Image
-    from builda.transfer.copy import ImageSink, ImageSource, Select
+    from builda.transfer.copyimage import ImageSink, ImageSource, Select
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ def source_of(
 ) -> ImageSource:
     """The image as a source. What the store lacks of a list comes from registries, by `access` from `destination`'s."""
     from builda.builder.image.convert import source_of as stored
-    from builda.builder.options import PushOptions
+    from builda.builder.imageoptions import PushOptions
 
     if isinstance(found, Outside):
         return found.source
@@ -226,7 +226,7 @@ def delete(ctx: Context, text: str, access: RegistryAccess) -> Descriptor:
 
 
 def _access() -> RegistryAccess:
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
 
     return RegistryAccess()
 
@@ -243,7 +243,7 @@ def save(ctx: Context, name: str, transport: str, path: str, options: PushOption
 
 def save_together(ctx: Context, names: tuple[str, ...], path: str) -> None:
     """The stored images are in one docker-archive, each once, with the names by which it is called here."""
-    from builda.builder.options import PushOptions
+    from builda.builder.imageoptions import PushOptions
     from builda.transfer.dockerarchive import ManyImagesSink
 
     images: dict[Digest, tuple[Image, list[str]]] = {}
@@ -265,7 +265,7 @@ def are_one(ctx: Context, names: tuple[str, ...]) -> bool:
 def load(ctx: Context, path: str, access: RegistryAccess) -> Iterator[Image]:
     """The images of an archive, layout or directory, each in the store; names that other images have stay theirs."""
     from builda.builder.image.pull import from_file
-    from builda.builder.options import PullOptions
+    from builda.builder.imageoptions import PullOptions
 
     with _readable_again(path) as file:
         for location in locations_in(file):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from builda.builder.context import Context
-    from builda.builder.options import CommitOptions
+    from builda.builder.imageoptions import CommitOptions
     from builda.fs.tar import Writable
     from builda.store.store import Image, Store, WorkingContainer
     from builda.transfer.locate import Location

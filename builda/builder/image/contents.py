@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from builda.builder.image.describe import layer_tar
-from builda.contents.document import document, purl_list
+from builda.contents.sbomdocument import document, purl_list
 from builda.contents.scan import Layer, scan
 from builda.contents.subject import Subject
 from builda.errors import InvalidReference
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from builda.builder.image.describe import Seen
     from builda.contents.scan import Contents
     from builda.oci.descriptor import Descriptor
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 
 def contents_of(source: ImageSource, layers: Iterable[Descriptor]) -> Contents:

@@ -12,11 +12,11 @@ from builda.values import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
-    from builda.builder.options import ImageFormat, PushOptions
+    from builda.builder.imageoptions import ImageFormat, PushOptions
     from builda.oci.manifest import Manifest
     from builda.oci.mediatype import Compression
     from builda.store.store import Image, Store
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 
 class ConvertedSource(StoreSource):

@@ -17,7 +17,7 @@ from builda.oci.config import CONFIG_LIMIT, config_to_json, parse_config
 from builda.oci.digest import VerifyingReader
 from builda.oci.manifest import Manifest, parse
 from builda.transfer.converting import Chosen
-from builda.transfer.copy import read_blob
+from builda.transfer.copyimage import read_blob
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.context import Context
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.fs.lists.layertree import Node, Row, Tree
     from builda.oci.config import History, ImageConfig
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest, Readable
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 _PIECE = 1 << 20
 

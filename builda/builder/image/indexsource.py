@@ -13,18 +13,18 @@ from builda.oci.digest import Digest
 from builda.oci.manifest import Manifest, parse
 from builda.oci.reference import Reference
 from builda.transfer.converting import Retyped
-from builda.transfer.copy import stop
+from builda.transfer.copyimage import stop
 from builda.transfer.stored import StoreSource
 from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.options import PushOptions, RegistryAccess
+    from builda.builder.imageoptions import PushOptions, RegistryAccess
     from builda.builder.remote import Remote
     from builda.oci.digest import Readable
     from builda.store.origins import Origin
     from builda.store.store import Image, Store
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 
 def open_origin(remote: Remote, origin: Origin, access: RegistryAccess, destination: str | None = None) -> ImageSource:

@@ -14,19 +14,19 @@ from builda.oci.digest import Digest
 from builda.oci.manifest import Index, Manifest, choose, parse
 from builda.oci.reference import LOCAL_REGISTRY, Reference, in_store
 from builda.store.origins import Origin
-from builda.transfer.copy import DEPTH, child_of, copy_image, outline, plainly, read_blob
+from builda.transfer.copyimage import DEPTH, child_of, copy_image, outline, plainly, read_blob
 from builda.transfer.locate import Location, parse_location
 from builda.values import NamedTuple, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.builder.remote import Remote
     from builda.events import Emit
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.manifest import Document
     from builda.store.store import Image, Store
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 
 class Places(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from builda.attestations import manifest as attestations
+from builda.attestations import attached as attestations
 from builda.errors import AlreadyExists, InvalidValue, NotFound
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor, Platform

@@ -11,7 +11,7 @@ from builda.plan import FromImage
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
-    from builda.builder.options import PullOptions
+    from builda.builder.imageoptions import PullOptions
     from builda.oci.descriptor import Platform
     from builda.plan import Plan
 
@@ -30,7 +30,7 @@ def common_platforms(ctx: Context, plan: Plan, options: PullOptions) -> tuple[Pl
 
 
 def _platforms_of(ctx: Context, name: str, options: PullOptions) -> tuple[Platform, ...]:
-    from builda.transfer.copy import outline
+    from builda.transfer.copyimage import outline
 
     stored = ctx.store.find_image(name)
     document = stored.document if stored is not None else None

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from builda.builder.context import Context
-    from builda.builder.options import PullOptions, RegistryAccess
+    from builda.builder.imageoptions import PullOptions, RegistryAccess
     from builda.oci.descriptor import Descriptor, Platform
     from builda.store.store import Image, Store
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
     T = TypeVar("T")
 
@@ -211,7 +211,7 @@ def _pull_one(ctx: Context, reference: Reference, options: PullOptions, local: I
 def _is_current(source: ImageSource, local: Image, options: PullOptions) -> bool:
     """Whether the registry's name still means the stored image."""
     from builda.oci.manifest import Index, choose, parse
-    from builda.transfer.copy import outline
+    from builda.transfer.copyimage import outline
 
     descriptor, data = outline(source)
     document = parse(data, descriptor.media_type)
@@ -234,7 +234,7 @@ def copied(
     With `free_only` names that other images have stay theirs, and a warning says so. In a session others see the names
     when it ends, or `at_once`.
     """
-    from builda.transfer.copy import copy_image
+    from builda.transfer.copyimage import copy_image
     from builda.transfer.stored import StoreSink
 
     sink = StoreSink(ctx.store, names, free_only=free_only, at_once=at_once)
@@ -257,7 +257,7 @@ def from_file(ctx: Context, location: Location, options: PullOptions) -> Image:
 
 def _names_of(source: ImageSource, location: Location) -> tuple[str, ...]:
     """What the store calls an image from a file: as the user says, else as it is called there, if that has names."""
-    from builda.transfer.copy import NamedSource
+    from builda.transfer.copyimage import NamedSource
 
     if location.is_named:
         return _full_names((location.name or "",), location)

@@ -13,10 +13,10 @@ BASE_DIGEST = "org.opencontainers.image.base.digest"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
-    from builda.builder.options import PushOptions, RegistryAccess
+    from builda.builder.imageoptions import PushOptions, RegistryAccess
     from builda.oci.descriptor import Descriptor
     from builda.store.store import Image, Store
-    from builda.transfer.copy import ImageSink, Select
+    from builda.transfer.copyimage import ImageSink, Select
 
 
 def push(ctx: Context, name: str, destination: str | None, options: PushOptions) -> Descriptor:
@@ -35,7 +35,7 @@ def destination_of(ctx: Context, name: str, destination: str | None) -> tuple[Im
 def push_to(ctx: Context, image: Image, location: Location, options: PushOptions) -> Descriptor:
     """Copy the image to the location; its descriptor there."""
     from builda.builder.image.convert import source_of
-    from builda.transfer.copy import copy_image
+    from builda.transfer.copyimage import copy_image
 
     ctx.store.lease()
     source = source_of(ctx, image, _fitting(location, image, options), _registry_of(location))
@@ -67,7 +67,7 @@ def _named(ctx: Context, location: Location, name: str) -> Location:
 
 def write_to(ctx: Context, image: Image, location: Location, access: RegistryAccess) -> Descriptor:
     """Copy the image as it is to `location`."""
-    from builda.builder.options import PushOptions
+    from builda.builder.imageoptions import PushOptions
 
     return push_to(ctx, image, location, PushOptions(access=access))
 
@@ -108,7 +108,7 @@ def sink_at(
 
     sink = open_sink(location)
     if also:
-        from builda.transfer.copy import NamedSink
+        from builda.transfer.copyimage import NamedSink
 
         assert isinstance(sink, NamedSink), "the others have one name"
         sink.call(also)

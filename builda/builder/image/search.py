@@ -11,7 +11,7 @@ from builda.values import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.builder.remote import Download
 
 INDEX = "https://index.docker.io"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from builda.builder.image.describe import layer_tar
 from builda.errors import BuildaError
 from builda.events import Warned
-from builda.scan.images import LIMIT, Layers, in_documents
+from builda.scan.imagescan import LIMIT, Layers, in_documents
 from builda.transfer.stored import StoreSource
 from builda.values import NamedTuple
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.oci.config import ImageConfig
     from builda.oci.manifest import Manifest
-    from builda.scan.images import Finding, Ignored
+    from builda.scan.imagescan import Finding, Ignored
     from builda.store.store import Image
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 
 class Scan(NamedTuple):

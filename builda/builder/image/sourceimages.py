@@ -22,14 +22,14 @@ from builda.oci.document import encode
 from builda.oci.manifest import Manifest, parse
 from builda.oci.reference import Reference, parse_short
 from builda.transfer import blobfile
-from builda.transfer.copy import copy_image
-from builda.transfer.layout import LayoutSink, blob_name, change_manifest, manifest_in
+from builda.transfer.copyimage import copy_image
 from builda.transfer.locate import parse_location
+from builda.transfer.ocilayout import LayoutSink, blob_name, change_manifest, manifest_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.fs.tar import Writable
     from builda.transfer.locate import Location
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from builda.attestations import manifest as attestations
+from builda.attestations import attached as attestations
 from builda.attestations.statement import PROVENANCE
 from builda.errors import CorruptContent, NotFound
 from builda.oci.document import decode
 from builda.oci.manifest import Index, Manifest, parse
 from builda.transfer.converting import Chosen
-from builda.transfer.copy import child_of, read_blob
+from builda.transfer.copyimage import child_of, read_blob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from builda.builder.context import Context
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.oci.descriptor import Descriptor
 
 FILE_LIMIT = 1 << 20

@@ -26,7 +26,7 @@ from builda.values import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
-    from builda.builder.options import Inputs
+    from builda.builder.imageoptions import Inputs
     from builda.builder.run.usernamespace import Users
     from builda.isolation.spec import Process, Sandbox, User
     from builda.linux.mount import Mount

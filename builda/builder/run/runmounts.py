@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builda.builder.context import Context
-    from builda.builder.options import Inputs
+    from builda.builder.imageoptions import Inputs
     from builda.builder.run.usernamespace import Users
     from builda.isolation.spec import User
     from builda.plan import Run, RunMount, RunOptions, Source
@@ -284,7 +284,7 @@ class _Work:
                 return subtree(rootfs(self.ctx, container), path, target, name=name)
             case FromImage(name):
                 from builda.builder.image.pull import pull_for_build
-                from builda.builder.options import PullOptions
+                from builda.builder.imageoptions import PullOptions
 
                 image = pull_for_build(self.ctx, name, PullOptions(access=self.inputs.access))
                 return subtree(self.stack.enter_context(viewed(self.ctx, image)), path, target, name=name)

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-    from builda.builder.options import ImageFormat, PullPolicy, PushOptions, RegistryAccess, Signing
+    from builda.builder.imageoptions import ImageFormat, PullPolicy, PushOptions, RegistryAccess, Signing
     from builda.cli.core.session import Session
     from builda.cli.core.settings import Settings
     from builda.oci.descriptor import Platform
@@ -196,7 +196,7 @@ def registry_access(values: Values, environ: Mapping[str, str]) -> RegistryAcces
 
     Raises NotFound or InvalidValue for files that they name and that are not there or cannot mean anything.
     """
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.inputfile import rereadable
 
     delay = values.pop("retry_delay", None)
@@ -227,7 +227,7 @@ def signing(values: Values) -> Signing | None:
             if value is not None:
                 raise InvalidValue(f"{name} without a key", hint="--sign-by or --sign-by-sigstore-private-key names it")
         return None
-    from builda.builder.options import Signing
+    from builda.builder.imageoptions import Signing
 
     return Signing(fingerprint=fingerprint, sigstore_key=key, passphrase_file=passphrase_file, identity=identity)
 
@@ -314,7 +314,7 @@ def _known(platform: Platform) -> Platform:
 
 def pull_policy(values: Values, said: str | None) -> PullPolicy:
     """The pull policy `said` by --pull or --policy, or that of one of PULL_FLAGS; InvalidValue for two of them."""
-    from builda.builder.options import parse_policy
+    from builda.builder.imageoptions import parse_policy
 
     flags = [name for name in ("always", "never") if values.pop(f"pull_{name}", False)]
     if len(flags) + (bool(flags) and said is not None) > 1:
@@ -332,7 +332,7 @@ def annotation(item: str) -> tuple[str, str]:
 
 def image_format(said: str | None, environ: Mapping[str, str]) -> ImageFormat | None:
     """The format of `--format`, else of the environment; None when neither says one."""
-    from builda.builder.options import parse_format
+    from builda.builder.imageoptions import parse_format
 
     text_ = said or environment(environ, "BUILDA_FORMAT", "BUILDAH_FORMAT")
     return None if text_ is None else parse_format(text_)
@@ -375,7 +375,7 @@ def push_options(values: Values, environ: Mapping[str, str], *, alone: bool = Fa
 
     `alone`: without the images of a list. Raises Unsupported for Docker's schema 1.
     """
-    from builda.builder.options import PushOptions, parse_format
+    from builda.builder.imageoptions import PushOptions, parse_format
 
     said = values.pop("format")
     if said == "v2s1":

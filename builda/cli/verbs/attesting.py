@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builda.builder.options import Attest
+from builda.builder.imageoptions import Attest
 from builda.cli.core.output import check_files
 from builda.errors import InvalidValue, Unsupported
 

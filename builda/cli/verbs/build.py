@@ -10,7 +10,7 @@ from builda.cli.core.options import argument, duration, listed, many, number, re
 from builda.cli.core.output import check_files, print_line, print_words, write_file
 from builda.cli.core.verb import verb
 from builda.cli.progress.buildview import build_view, ended, failed, stage_prefix, wants_live
-from builda.cli.verbs import buildcache, buildmounts, locks, multiplatform, outputs, scanning
+from builda.cli.verbs import buildcache, buildmounts, lockfiles, multiplatform, outputs, scanning
 from builda.cli.verbs.contexts import BuildContext, NamedContexts, is_fetched, open_context, open_named
 from builda.cli.verbs.logfile import logging_to, platform_logs
 from builda.cli.verbs.secrets import agents_of, secrets_of
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.build.stageimages import StageImages
+    from builda.builder.imageoptions import Inputs, RegistryAccess
     from builda.builder.locking import Locked, Locking
-    from builda.builder.options import Inputs, RegistryAccess
     from builda.cli.core.session import Session
     from builda.cli.progress.buildview import BuildView
     from builda.cli.progress.observer import Observer
@@ -225,7 +225,7 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
             attesting.opened(context, opened)
         inputs = _inputs(session, opened, named, access, values, stack)
         if pins is not None:
-            request = replace(request, pins=locks.of_containerfile(pins, inputs))
+            request = replace(request, pins=lockfiles.of_containerfile(pins, inputs))
         _build(session, request, inputs, values, began)
         if lock is not None and pins is not None:
             lock.save(session, pins)
@@ -233,9 +233,9 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
 
 def _opened(
     session: Session, context: str | None, values: dict[str, Any], access: RegistryAccess, stack: ExitStack
-) -> tuple[BuildContext, locks.LockFile | None, Locked | Locking | None]:
+) -> tuple[BuildContext, lockfiles.LockFile | None, Locked | Locking | None]:
     """The context, the lock file that is named for the build, and its pins."""
-    lock = locks.named(session.environ, values.pop("lock"), values.pop("locked"))
+    lock = lockfiles.named(session.environ, values.pop("lock"), values.pop("locked"))
     if lock is not None and lock.written and values["check"]:
         raise InvalidValue("--lock cannot be used with --check", hint="--print-plan finds digests and builds nothing")
     files, ignore_file = values.pop("file"), values.pop("ignorefile")
@@ -331,7 +331,7 @@ def _layers_of(session: Session, ended: object) -> tuple[LayerFiles, ...]:
     """The layers of the image that was built, with their biggest files; none if there is no one image."""
     from builda.builder.image import describe
     from builda.builder.image.pull import machine_platform
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.cli.report.recording import LayerFiles
     from builda.events import ImageBuilt
 
@@ -529,7 +529,7 @@ def _inputs(
     values: dict[str, Any],
     stack: ExitStack,
 ) -> Inputs:
-    from builda.builder.options import Inputs
+    from builda.builder.imageoptions import Inputs
 
     return Inputs(
         context=context.directory,
@@ -546,7 +546,7 @@ def _execute_options(
     session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], *, live: bool
 ) -> ExecuteOptions:
     from builda.builder.build.buildoptions import ExecuteOptions
-    from builda.builder.options import CommitOptions, PullOptions
+    from builda.builder.imageoptions import CommitOptions, PullOptions
 
     timestamp = values.pop("timestamp")
     kind, level = shared_options.configured_compression(values, session)
@@ -676,7 +676,7 @@ def _print_findings(findings: Any) -> None:
 
 def _print_script(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any]) -> None:
     from builda import containerfile
-    from builda.builder.build.script import ScriptRequest, script
+    from builda.builder.build.planscript import ScriptRequest, script
 
     if request.fetched:
         raise Unsupported("a script needs a context that stays", hint="fetch it, and name the directory")

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.build.buildoptions import Built
     from builda.builder.build.cachefrom import CachePlace
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.cli.core.session import Session
 
 _HINT = "write REPOSITORY, or type=registry,ref=REPOSITORY[:TAG]"

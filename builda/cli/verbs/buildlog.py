@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
-    from builda.builder.options import Attest
+    from builda.builder.imageoptions import Attest
     from builda.cli.core.session import Session
     from builda.cli.verbs.contexts import BuildContext
     from builda.containerfile import BuildRequest

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.builder.options import CommitOptions
+    from builda.builder.imageoptions import CommitOptions
     from builda.cli.core.session import Session
     from builda.oci.edits import ConfigEdit
     from builda.store.store import Image, Store, WorkingContainer
@@ -86,7 +86,7 @@ def commit(
 
 
 def _options(session: Session, target: WorkingContainer, image: str | None, values: dict[str, Any]) -> CommitOptions:
-    from builda.builder.options import CommitOptions
+    from builda.builder.imageoptions import CommitOptions
     from builda.cli.verbs.attesting import attest_of
 
     timestamp = _timestamp(values)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from builda.builder.builder import Builder
     from builda.builder.copy.buildcontexts import Fetched
+    from builda.builder.imageoptions import RegistryAccess
     from builda.builder.locking import Pins
-    from builda.builder.options import RegistryAccess
 
 STDIN = "<stdin>"
 _IMAGES = ("docker://", "docker-image://", "container-image://")

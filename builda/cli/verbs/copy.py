@@ -7,7 +7,7 @@ from builda.cli.core.options import Params, argument, listed, many, number, swit
 from builda.cli.core.output import print_line
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import locks
+from builda.cli.verbs import lockfiles
 from builda.errors import InvalidValue
 
 TYPE_CHECKING = False
@@ -84,7 +84,7 @@ def add(session: Session, **values: Any) -> None:
 
 
 def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
-    from builda.builder.options import Inputs
+    from builda.builder.imageoptions import Inputs
     from builda.plan import Configure, Copy
     from builda.values import replace
 
@@ -121,7 +121,7 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
         parents=values.pop("parents"),
         extract=extract,
     )
-    step = locks.copied(session, step, inputs.access)
+    step = lockfiles.copied(session, step, inputs.access)
     layer, created_by = values.pop("layer") or step.link, values.pop("created_by")
     records = shared_options.adds_history(values.pop("add_history"), session.environ) or layer
     if not layer:

@@ -10,7 +10,7 @@ from builda.errors import InvalidValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.options import PushOptions
+    from builda.builder.imageoptions import PushOptions
     from builda.cli.core.session import Session
 
 
@@ -52,7 +52,7 @@ def put_off(
 
 
 def _check_unchanged(options: PushOptions) -> None:
-    from builda.builder.options import PushOptions, RegistryAccess
+    from builda.builder.imageoptions import PushOptions, RegistryAccess
     from builda.values import replace
 
     if replace(options, access=RegistryAccess()) != PushOptions():

@@ -7,7 +7,7 @@ from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import locks
+from builda.cli.verbs import lockfiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def from_(session: Session, *, image: str, name: str | None, cidfile: str | None
     changes are layers (--layer of run, copy and add). What is said here of isolation, namespaces, limits, volumes and
     hosts holds for each later run in it.
     """
-    from builda.builder.options import FromOptions, PullOptions
+    from builda.builder.imageoptions import FromOptions, PullOptions
 
     session.quiet = quiet
     options = FromOptions(
@@ -71,7 +71,7 @@ def from_(session: Session, *, image: str, name: str | None, cidfile: str | None
         run=shared_options.with_maps(shared_options.run_options(values, session.environ), session.settings),
     )
     check_files(cidfile)
-    image = locks.image(session, image, options.pull.platform, options.pull.access)
+    image = lockfiles.image(session, image, options.pull.platform, options.pull.access)
     container = session.builder.from_image(image, options)
     if cidfile is not None:
         write_file(cidfile, container.id)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from builda.builder.image.describe import Seen
     from builda.builder.image.search import Found
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.cli.core.session import Session
     from builda.oci.descriptor import Platform
     from builda.store.store import Image
-    from builda.transfer.copy import Select
+    from builda.transfer.copyimage import Select
 
 _JSON = switch("--json", help="Print JSON.")
 _TREE_LINE = {False: "├── ", True: "└── "}
@@ -93,7 +93,7 @@ def copy(session: Session, *, source: str, destination: str, **values: Any) -> N
     layouts get manifests of the OCI format, as other programs find no others in them.
     """
     from builda.builder.image import between
-    from builda.builder.options import parse_format
+    from builda.builder.imageoptions import parse_format
 
     session.quiet = values.pop("quiet")
     said, digestfile = values.pop("format"), values.pop("digestfile")
@@ -469,7 +469,7 @@ def save(
     of one image. The other formats hold one.
     """
     from builda.builder.image import between
-    from builda.builder.options import PushOptions
+    from builda.builder.imageoptions import PushOptions
 
     session.quiet = quiet
     said = values["format"] or "docker-archive"
@@ -613,7 +613,7 @@ def mount(session: Session, *, names: tuple[str, ...], everything: bool, json: b
 
 def _stored_for_machine(session: Session, name: str) -> Image:
     """The stored image of this name; of a list, the one for this machine."""
-    from builda.builder.options import PullOptions
+    from builda.builder.imageoptions import PullOptions
 
     found = session.store.image(in_store(name))
     return session.builder.pull(str(found.digest), PullOptions(policy="never")) if found.is_index else found
@@ -703,7 +703,7 @@ def sync(session: Session, *, source: str, destination: str, json: bool, **value
     The file and the names at the destination are those of skopeo sync. Each source is printed with its destination.
     """
     from builda.builder.image import between, sync
-    from builda.builder.options import parse_format
+    from builda.builder.imageoptions import parse_format
 
     kinds = values.pop("kind"), values.pop("place")
     if kinds[0] not in ("docker", "dir", "yaml") or kinds[1] not in ("docker", "dir") or kinds == ("dir", "dir"):

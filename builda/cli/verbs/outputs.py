@@ -10,7 +10,7 @@ from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.options import RegistryAccess
+    from builda.builder.imageoptions import RegistryAccess
     from builda.cli.core.session import Session
     from builda.store.store import Image
 

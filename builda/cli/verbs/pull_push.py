@@ -7,7 +7,7 @@ from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import deferred, locks
+from builda.cli.verbs import deferred, lockfiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def pull(session: Session, *, image: str, policy: str | None, all_tags: bool, qu
     The names that an archive has itself are given to the image unless another image has them; a name that is written
     behind its path is given in any case.
     """
-    from builda.builder.options import PullOptions
+    from builda.builder.imageoptions import PullOptions
 
     session.quiet = quiet
     options = PullOptions(
@@ -50,7 +50,7 @@ def pull(session: Session, *, image: str, policy: str | None, all_tags: bool, qu
     )
     names = session.builder.tagged(image, options.access) if all_tags else (image,)
     for name in names:
-        taken = locks.image(session, name, options.platform, options.access)
+        taken = lockfiles.image(session, name, options.platform, options.access)
         print_line(session.builder.pull(taken, options).id.encoded)
 
 

@@ -10,7 +10,7 @@ from builda.cli.core import shared_options
 from builda.cli.core.options import argument, listed, many, switch, text
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import locks
+from builda.cli.verbs import lockfiles
 from builda.errors import InvalidValue
 from builda.values import NamedTuple
 
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.builder.options import Inputs
+    from builda.builder.imageoptions import Inputs
     from builda.cli.core.session import Session
     from builda.plan import RunMount
     from builda.store.store import WorkingContainer
@@ -151,7 +151,7 @@ def _run(
 
 
 def _inputs(session: Session, values: dict[str, Any], stack: ExitStack, *, layer: bool) -> Inputs:
-    from builda.builder.options import Inputs
+    from builda.builder.imageoptions import Inputs
     from builda.cli.verbs.secrets import agents_of, secrets_of
 
     return Inputs(
@@ -211,7 +211,7 @@ def _mounts(
             return NamedContext(name)
         if session.store.containers.find(name) is not None:
             return FromContainer(name)
-        return FromImage(locks.image(session, name, None, inputs.access))
+        return FromImage(lockfiles.image(session, name, None, inputs.access))
 
     kind = "bind"
     for item in written:

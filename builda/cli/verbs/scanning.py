@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.cli.core.session import Session
-    from builda.scan.images import Ignored
+    from builda.scan.imagescan import Ignored
     from builda.store.store import Image
 
 IGNORE = text(
@@ -47,7 +47,7 @@ def check(session: Session, values: dict[str, Any]) -> Callable[[Image], None] |
 def ignored(file: str | None) -> tuple[Ignored, ...]:
     """The lines of an allow file; NotFound and InvalidValue naming it."""
     from builda.inputfile import read_input
-    from builda.scan.images import parse_ignored
+    from builda.scan.imagescan import parse_ignored
 
     if file is None:
         return ()

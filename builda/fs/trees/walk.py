@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
     from typing import TypeAlias, TypeVar
 
-    from builda.fs.modes import Mode
+    from builda.fs.chmod import Mode
     from builda.fs.trees.target import Inode
 
     P = TypeVar("P")

@@ -106,7 +106,7 @@ class Layered(Records):
             raise CorruptContent(f"image has {len(layers)} layers and {len(diff_ids)} diff_ids: {image.digest}")
         for layer, diff_id, snapshot in zip(layers, diff_ids, known, strict=True):
             if snapshot is not None and not self._blobs.unpacks_to(layer.digest, diff_id):
-                from builda.store.drivers.unpack import check_claim
+                from builda.store.drivers.layerblob import check_claim
 
                 check_claim(self._blobs, layer, diff_id)
 

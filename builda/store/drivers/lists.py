@@ -153,7 +153,7 @@ class ListSnapshots(Layered):
     def layer(self, snapshot: str) -> Iterator[Readable]:
         """The archive of a base image's layer, decompressed and verified if it is read to its end."""
         from builda.oci.descriptor import Descriptor
-        from builda.store.drivers.unpack import decompressed
+        from builda.store.drivers.layerblob import decompressed
 
         blob = Descriptor.from_json(layout.read_json(self.path(snapshot, "fs", "blob")), where="snapshot")
         with decompressed(self._blobs, blob) as archive:
@@ -211,7 +211,7 @@ class ListSnapshots(Layered):
         from builda.fs.layer import Applied, check_found
         from builda.fs.pipeline import Hashing
         from builda.fs.tar import iter_members
-        from builda.store.drivers.unpack import decompressed
+        from builda.store.drivers.layerblob import decompressed
 
         hiding: list[Row] = []
 

@@ -76,7 +76,7 @@ class MemorySnapshots(OverlaySnapshots):
 
     def _flatten(self, image: Image, chain: Digest, emit: Emit) -> str:
         from builda.events import BlobProgress
-        from builda.store.drivers.unpack import unpack_into
+        from builda.store.drivers.layerblob import unpack_into
 
         with self._new() as key:
             os.mkdir(self.path(key, "fs"))
@@ -90,7 +90,7 @@ class MemorySnapshots(OverlaySnapshots):
             return self._commit(chain, key, Info(None, committed=True))
 
     def unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, parent: str | None, emit: Emit) -> str:
-        from builda.store.drivers.unpack import unpack_into
+        from builda.store.drivers.layerblob import unpack_into
 
         key = self.prepare(parent)
         try:

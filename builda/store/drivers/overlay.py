@@ -135,7 +135,7 @@ class OverlaySnapshots(Layered):
     # Images
 
     def _read_layer(self, key: str, layer: Descriptor, diff_id: Digest) -> Applied:
-        from builda.store.drivers.unpack import unpack_into
+        from builda.store.drivers.layerblob import unpack_into
 
         os.mkdir(self.path(key, "fs"))
         os.chmod(self.path(key, "fs"), 0o755)

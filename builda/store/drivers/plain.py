@@ -46,7 +46,7 @@ class PlainSnapshots(Records):
 
     def prepare_on(self, image: Image | None, top: str | None) -> str:
         from builda.fs.layer import apply, fingerprints
-        from builda.store.drivers.unpack import unpack_into
+        from builda.store.drivers.layerblob import unpack_into
 
         key = self.prepare(None)
         try:
@@ -168,7 +168,7 @@ class PlainSnapshots(Records):
 
     def unpack_layer(self, layer: Descriptor, diff_id: Digest, chain: Digest, parent: str | None, emit: Emit) -> str:
         from builda.fs.layer import check_found
-        from builda.store.drivers.unpack import decompressed
+        from builda.store.drivers.layerblob import decompressed
 
         with self._new() as key:
             with decompressed(self._blobs, layer) as archive, self._new_layer(key) as out:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from builda.builder.builder import Builder
-from builda.builder.options import CommitOptions, RegistryAccess
+from builda.builder.imageoptions import CommitOptions, RegistryAccess
 from builda.builder.remote import Carrier, Download, SignOptions, Verified, VerifyOptions
 from builda.errors import RegistryError, Unsupported
 from builda.events import CommandOutput, Emit, Event
@@ -24,9 +24,9 @@ from builda.oci.reference import Reference
 from builda.plan import Copy, Run, RunOptions
 from builda.store.ownership import Claim
 from builda.store.store import Image, Store, WorkingContainer
-from builda.transfer.copy import ImageSink, ImageSource
-from builda.transfer.layout import LayoutSink, LayoutSource
+from builda.transfer.copyimage import ImageSink, ImageSource
 from builda.transfer.locate import Location, open_source
+from builda.transfer.ocilayout import LayoutSink, LayoutSource
 from tests.support import needs
 from tests.support.base_images import busybox_tree
 

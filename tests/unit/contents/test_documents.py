@@ -12,8 +12,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from builda.contents.document import document, purl_list
 from builda.contents.licences import Licensing
+from builda.contents.sbomdocument import document, purl_list
 from builda.contents.scan import Contents
 from builda.contents.subject import Subject
 from tests.support.packages import APK, go_program, scanned, tar

@@ -10,7 +10,7 @@ from builda.errors import BuildaError
 from builda.frontend.check_settings import ARGUMENT, settings_of
 from builda.frontend.checks import Facts, check
 from builda.frontend.parse import parse
-from builda.frontend.source import SourceText
+from builda.frontend.sourcetext import SourceText
 from builda.oci.config import empty_config
 from builda.oci.descriptor import Platform
 

@@ -12,7 +12,7 @@ from builda.errors import ContainerfileError
 from builda.frontend.checks import Facts, check
 from builda.frontend.compile import Compiled, CompileOptions, to_plan
 from builda.frontend.parse import parse
-from builda.frontend.source import SourceText
+from builda.frontend.sourcetext import SourceText
 from builda.oci.config import ImageConfig, empty_config
 from builda.oci.descriptor import Platform
 from builda.permissions import Permissions

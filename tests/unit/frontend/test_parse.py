@@ -6,7 +6,7 @@ import pytest
 
 from builda.errors import ContainerfileError
 from builda.frontend.parse import Instruction, excerpt, parse
-from builda.frontend.source import SIZE_LIMIT, SourceText, decode
+from builda.frontend.sourcetext import SIZE_LIMIT, SourceText, decode
 from builda.plan import Location
 
 

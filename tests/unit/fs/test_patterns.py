@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builda.errors import InvalidValue
+from builda.fs.chmod import parse_mode
 from builda.fs.glob import glob
 from builda.fs.ignore import Matcher
-from builda.fs.modes import parse_mode
 from builda.fs.patterns import compiled, translate
 from tests.unit.fs.trees import fails, opened
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from builda.errors import AlreadyExists, InvalidValue, NotFound
+from builda.fs.chmod import parse_mode
 from builda.fs.ignore import Matcher
-from builda.fs.modes import parse_mode
 from builda.fs.paths import empty
 from builda.fs.sources import Source
 from builda.fs.trees.copytree import CopyResult, copy_tree

@@ -18,10 +18,10 @@ from builda.errors import AlreadyExists, BuildaError, CorruptContent, InvalidVal
 from builda.oci import mediatype
 from builda.oci.manifest import MANIFEST_LIMIT
 from builda.transfer.archive import OciArchiveSink, OciArchiveSource
-from builda.transfer.copy import copy_image
+from builda.transfer.copyimage import copy_image
 from builda.transfer.dockerarchive import DockerArchiveSink, DockerArchiveSource
-from builda.transfer.layout import LayoutSink
 from builda.transfer.members import Members
+from builda.transfer.ocilayout import LayoutSink
 from builda.transfer.validate import validate
 from tests.support.memory import MemoryImage, compressed, index_of, random_image, tar_of
 
@@ -327,7 +327,7 @@ def test_an_archive_goes_to_a_pipe(tmp_path: Path) -> None:
 
 def test_an_archive_goes_to_standard_output(tmp_path: Path) -> None:
     code = (
-        "from builda.transfer.copy import copy_image; from builda.transfer.archive import OciArchiveSink;"
+        "from builda.transfer.copyimage import copy_image; from builda.transfer.archive import OciArchiveSink;"
         "from tests.support.memory import random_image;"
         "copy_image(random_image(), OciArchiveSink('/dev/stdout', None))"
     )
@@ -364,7 +364,7 @@ def test_a_missing_directory_is_named_and_nothing_is_left(tmp_path: Path) -> Non
 def test_an_archive_of_an_archive_of_a_layout_is_the_same_image(tmp_path: Path) -> None:
     image = random_image()
     copy_image(image, LayoutSink(str(tmp_path / "l"), "a:1"))
-    from builda.transfer.layout import LayoutSource
+    from builda.transfer.ocilayout import LayoutSource
 
     copy_image(LayoutSource(str(tmp_path / "l"), None), OciArchiveSink(str(tmp_path / "a.tar"), "a:1"))
     copy_image(OciArchiveSource(str(tmp_path / "a.tar"), "a:1"), sink := MemoryImage())

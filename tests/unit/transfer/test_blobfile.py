@@ -14,9 +14,9 @@ import pytest
 from builda.errors import CorruptContent, NotFound
 from builda.transfer import blobfile
 from builda.transfer.archive import OciArchiveSink
-from builda.transfer.copy import ImageSink, copy_image
-from builda.transfer.directory import DirectorySink
-from builda.transfer.layout import LayoutSink
+from builda.transfer.copyimage import ImageSink, copy_image
+from builda.transfer.flatdir import DirectorySink
+from builda.transfer.ocilayout import LayoutSink
 from tests.support.memory import random_image
 
 

@@ -20,7 +20,7 @@ from builda.errors import (
     NotFound,
     Unsupported,
 )
-from builda.transfer.copy import copy_image
+from builda.transfer.copyimage import copy_image
 from builda.transfer.engine import Engine, EngineSink, EngineSource
 from builda.transfer.locate import open_sink, open_source, parse_location
 from tests.support.memory import MemoryImage, image_of, random_image

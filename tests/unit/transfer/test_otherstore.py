@@ -11,7 +11,7 @@ import pytest
 
 from builda.errors import CorruptContent, EngineError, InvalidReference, Unsupported
 from builda.store import locks
-from builda.transfer.copy import copy_image
+from builda.transfer.copyimage import copy_image
 from builda.transfer.locate import open_sink, open_source, parse_location
 from builda.transfer.otherstore import OtherStoreSource, Place, other_store
 from tests.support import needs

@@ -10,7 +10,7 @@ from builda.errors import BuildaError, CorruptContent, PolicyRejected
 from builda.oci.digest import Digest
 from builda.oci.manifest import Index
 from builda.transfer.converting import Chosen
-from builda.transfer.copy import copy_image, read_blob
+from builda.transfer.copyimage import copy_image, read_blob
 from builda.trust.guard import GuardedSource
 from tests.support.memory import AMD64, ARM64, MemoryImage, index_of, random_image
 

@@ -8,7 +8,7 @@ import pytest
 
 from builda.builder.build.buildoptions import ExecuteOptions
 from builda.builder.build.keys import base_key, canonical, explained, image_key, keyed, run_identity, step_key
-from builda.builder.options import CommitOptions, RegistryAccess
+from builda.builder.imageoptions import CommitOptions, RegistryAccess
 from builda.oci.descriptor import Platform
 from builda.oci.digest import Digest
 from builda.oci.edits import SetEnv, UnsetEnv

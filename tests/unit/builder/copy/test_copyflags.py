@@ -15,8 +15,8 @@ import pytest
 
 from builda.builder.build.buildoptions import ExecuteOptions
 from builda.builder.build.keys import step_key
-from builda.builder.build.script import ScriptRequest, script
-from builda.builder.options import CommitOptions, Inputs
+from builda.builder.build.planscript import ScriptRequest, script
+from builda.builder.imageoptions import CommitOptions, Inputs
 from builda.cli.core.commands import make_group
 from builda.errors import BuildaError
 from builda.fs.compress import decompressing, sniff

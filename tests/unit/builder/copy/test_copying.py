@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.options import Inputs
+from builda.builder.imageoptions import Inputs
 from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.oci.edits import SetText
 from builda.plan import Configure, Copy, FromContainer, FromImage, FromStage, InlineFile, MakeDirectory, NamedContext

@@ -11,7 +11,7 @@ import pytest
 
 from builda.builder.copy.copysources import Gathered, gather
 from builda.builder.copy.destination import Destination
-from builda.builder.options import Inputs
+from builda.builder.imageoptions import Inputs
 from builda.errors import BuildaError, CorruptContent, InvalidValue, NotFound
 from builda.fs.sources import Source
 from builda.fs.trees.directory import TreeTarget

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from builda.builder import byteprogress
-from builda.builder.options import CommitOptions, FromOptions
+from builda.builder.imageoptions import CommitOptions, FromOptions
 from builda.builder.records import timestamp
 from builda.errors import InvalidReference, InvalidValue, NotFound
 from builda.events import Warned, WorkProgress

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.options import CommitOptions, FromOptions, PullOptions
+from builda.builder.imageoptions import CommitOptions, FromOptions, PullOptions
 from builda.errors import AlreadyExists, NotFound, RegistryError
 from builda.events import Warned
 from builda.oci.descriptor import Platform

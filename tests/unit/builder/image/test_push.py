@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.options import CommitOptions, PushOptions
+from builda.builder.imageoptions import CommitOptions, PushOptions
 from builda.errors import InvalidReference, InvalidValue, NotFound, Unsupported
 from builda.oci import mediatype
 from builda.oci.manifest import Index, Manifest, parse
 from builda.store.store import Image, WorkingContainer
-from builda.transfer.layout import LayoutSource
 from builda.transfer.locate import open_source, parse_location
+from builda.transfer.ocilayout import LayoutSource
 from builda.transfer.validate import validate
 from tests.unit.builder.conftest import Bench
 

@@ -14,7 +14,7 @@ import pytest
 
 from builda.api import open_builder
 from builda.builder.image.search import INDEX, Found, of_docker, search
-from builda.builder.options import RegistryAccess
+from builda.builder.imageoptions import RegistryAccess
 from builda.errors import BuildaError, InvalidValue, RegistryError
 from tests.unit.builder.conftest import Bench
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import pytest
 
-from builda.builder.options import FromOptions, Inputs
+from builda.builder.imageoptions import FromOptions, Inputs
 from builda.errors import CommandFailed, InvalidValue, NotFound, Unsupported
 from builda.isolation import kinds
 from builda.oci.config import ImageConfig

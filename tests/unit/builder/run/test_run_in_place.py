@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.options import CommitOptions, Inputs
+from builda.builder.imageoptions import CommitOptions, Inputs
 from builda.errors import CommandFailed, Unsupported
 from builda.events import CommandOutput, Emit
 from builda.fs.layer import AS_IS

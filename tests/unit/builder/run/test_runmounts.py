@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.options import Inputs
+from builda.builder.imageoptions import Inputs
 from builda.plan import Run, RunMount
 from builda.store.store import WorkingContainer
 from tests.unit.builder.conftest import Bench

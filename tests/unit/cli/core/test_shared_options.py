@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from builda.builder.options import RegistryAccess
+from builda.builder.imageoptions import RegistryAccess
 from builda.cli.core import shared_options
 from builda.cli.core.line import read
 from builda.cli.core.options import parse_duration, split_commas

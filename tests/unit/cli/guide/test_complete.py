@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.options import parse_policy
+from builda.builder.imageoptions import parse_policy
 from builda.cli.core import settings
 from builda.cli.core.line import by_flag
 from builda.cli.core.verb import GLOBAL_OPTIONS

@@ -14,11 +14,11 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.manifest import MANIFEST_LIMIT, parse
 from builda.transfer import blobfile
-from builda.transfer.layout import has_file
+from builda.transfer.ocilayout import has_file
 
 if TYPE_CHECKING:
     from builda.oci.digest import Readable
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 VERSION = b"Directory Transport Version: 1.1\n"
 _FIRST_VERSIONS = b"Directory Transport Version: 1."

@@ -9,9 +9,9 @@ import pytest
 
 from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform
-from builda.scan.content import secrets_in
-from builda.scan.images import in_documents
-from builda.scan.rules import RULES, VARIABLE, Rule
+from builda.scan.filescan import secrets_in
+from builda.scan.imagescan import in_documents
+from builda.scan.secretkinds import RULES, VARIABLE, Rule
 
 
 def place_for(rule: Rule) -> str:

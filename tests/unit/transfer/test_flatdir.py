@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from builda.errors import AlreadyExists, CorruptContent, NotFound, Unsupported
-from builda.transfer.copy import copy_image
-from builda.transfer.directory import VERSION, DirectorySink, DirectorySource
+from builda.transfer.copyimage import copy_image
+from builda.transfer.flatdir import VERSION, DirectorySink, DirectorySource
 from builda.transfer.validate import validate
 from tests.support.memory import ARM64, MemoryImage, index_of, random_image
 

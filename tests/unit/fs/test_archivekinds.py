@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from builda.errors import CorruptContent
-from builda.fs.archive import archive_compression
+from builda.fs.archivekinds import archive_compression
 from builda.fs.compress import decompressing
 from builda.fs.tar import SYMBOLIC_LINK
 from builda.fs.trees.directory import TreeTarget

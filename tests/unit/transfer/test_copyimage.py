@@ -15,7 +15,7 @@ from builda.oci import mediatype
 from builda.oci.config import CONFIG_LIMIT, dump_config
 from builda.oci.descriptor import Descriptor, Platform
 from builda.oci.manifest import MANIFEST_LIMIT, Index, Manifest
-from builda.transfer.copy import ImageSource, copy_image
+from builda.transfer.copyimage import ImageSource, copy_image
 from builda.transfer.validate import validate
 from tests.support.memory import AMD64, ARM64, MemoryImage, index_of, random_image
 

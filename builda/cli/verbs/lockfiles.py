@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from builda.builder.imageoptions import Inputs, RegistryAccess
     from builda.builder.locking import Locked, Locking, Pins
-    from builda.builder.options import Inputs, RegistryAccess
     from builda.cli.core.session import Session
     from builda.oci.descriptor import Platform
     from builda.plan import Copy

@@ -14,8 +14,8 @@ from bisect import bisect_left
 from builda.errors import InvalidValue
 from builda.fs.tar import DIRECTORY, clean, iter_members
 from builda.fs.whiteouts import OPAQUE, hidden_by
-from builda.scan.content import secrets_in
-from builda.scan.rules import VARIABLE, is_secret_name
+from builda.scan.filescan import secrets_in
+from builda.scan.secretkinds import VARIABLE, is_secret_name
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False

@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 
-from builda.scan.content import WINDOW, secrets_in
-from builda.scan.rules import LONGEST
+from builda.scan.filescan import WINDOW, secrets_in
+from builda.scan.secretkinds import LONGEST
 
 TOKEN = b"ghp_" + b"k3Xc9Qw7ZtP2Lm8Rv4NsB6Yh1Jf5Gd0TaEiU"
 KEY = b"-----BEGIN EC PRIVATE" + b" KEY-----\nMHcCAQEEIK3xn3d8xqR9sT2vLkWq0aZpYx7u1Jm5cBhGfDe\n"

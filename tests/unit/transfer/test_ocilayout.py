@@ -10,8 +10,8 @@ import pytest
 
 from builda.errors import BuildaError, CorruptContent, NotFound, Unsupported
 from builda.oci.manifest import MANIFEST_LIMIT
-from builda.transfer.copy import copy_image
-from builda.transfer.layout import CONTAINERD_NAME, REF_NAME, LayoutSink, LayoutSource
+from builda.transfer.copyimage import copy_image
+from builda.transfer.ocilayout import CONTAINERD_NAME, REF_NAME, LayoutSink, LayoutSource
 from builda.transfer.validate import validate
 from tests.support.memory import MemoryImage, index_of, random_image
 

@@ -20,7 +20,7 @@ from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.oci.digest import Readable
-    from builda.transfer.copy import ImageSource
+    from builda.transfer.copyimage import ImageSource
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from builda.scan.rules import BEFORE, LONGEST, RUN, WORDS, compiled
+from builda.scan.secretkinds import BEFORE, LONGEST, RUN, WORDS, compiled
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from builda.oci.digest import Readable
-    from builda.scan.rules import Rule
+    from builda.scan.secretkinds import Rule
 
 WINDOW = 1 << 20
 _KEPT = LONGEST + BEFORE
