@@ -360,6 +360,8 @@ class Registries:
         signed = (*inner, descriptor)
         for one in signed:
             sign(keeper, signers, Claim(one.digest, identity))
+        if how.every and isinstance(document, Index):
+            keeper.attest(document, signers)
         keeper.published(descriptor.digest)
         return signed
 

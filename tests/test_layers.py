@@ -41,7 +41,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "scriptlint": frozenset({"errors", "frontend"}),
     "session": frozenset({"errors", "oci", "linux", "fs", "store"}),
     "transfer": BASE | {"fs", "store"},
-    "trust": BASE | {"places", "transfer"},
+    "trust": BASE | {"attestations", "places", "transfer"},
     "builder": BASE
     | {
         "attestations",

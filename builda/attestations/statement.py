@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from builda.oci.document import encode
+from builda.oci.document import decode, encode
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -45,3 +45,12 @@ def statement(predicate: Predicate, image: Digest) -> bytes:
 def predicate_of(document: bytes, kind: str) -> Predicate:
     """A JSON document as a predicate."""
     return Predicate(kind, json.loads(document))
+
+
+def is_about(statement: bytes, image: Digest) -> bool:
+    """Whether a statement of in-toto is about this image and no other; CorruptContent for what is none."""
+    subjects = decode(statement, "statement", len(statement)).get("subject")
+    if not isinstance(subjects, list) or not subjects:
+        return False
+    digests = [subject.get("digest") if isinstance(subject, dict) else None for subject in subjects]
+    return all(isinstance(one, dict) and one.get(image.algorithm) == image.encoded for one in digests)

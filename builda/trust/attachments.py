@@ -1,4 +1,7 @@
-"""cosign's signatures in a registry: an image under the tag sha256-DIGEST.sig, whose layers are the payloads."""
+"""What cosign puts beside an image in a registry: an image whose layers are the payloads.
+
+Signatures are under the tag sha256-DIGEST.sig, attestations under sha256-DIGEST.att.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from builda.errors import CorruptContent, NotFound, RegistryError
 from builda.oci import mediatype
@@ -15,27 +18,39 @@ from builda.oci.digest import Digest
 from builda.oci.document import encode
 from builda.oci.manifest import Manifest, parse
 from builda.transfer.copyimage import read_blob
-from builda.trust.signature import COSIGN_TYPE, COUNT, LIMIT, Sigstore, Unreadable, is_same
+from builda.trust.signature import COSIGN_TYPE, COUNT, ENVELOPE_TYPE, LIMIT, Sigstore, Unreadable
 from builda.values import replace
 
 if TYPE_CHECKING:
     from builda.oci.digest import Readable
     from builda.transfer.copyimage import ImageSink, ImageSource
 
+ENVELOPE_LIMIT = 128 << 20
+"""Bytes that an attestation may have, as cosign reads them."""
 
-def tag_of(digest: Digest) -> str:
-    """The tag that an image with this digest has its signatures under."""
-    return f"{digest.algorithm}-{digest.encoded}.sig"
+
+def tag_of(digest: Digest, ending: Literal["sig", "att"] = "sig") -> str:
+    """The tag that an image with this digest has its signatures, or attestations, under."""
+    return f"{digest.algorithm}-{digest.encoded}.{ending}"
 
 
 def signatures(source: ImageSource) -> Iterator[Sigstore | Unreadable]:
     """The signatures at such a tag; none if there is no such tag. CorruptContent for something else there."""
+    return _layers(source, COSIGN_TYPE, LIMIT)
+
+
+def envelopes(source: ImageSource) -> Iterator[Sigstore | Unreadable]:
+    """The attestations at such a tag, as `signatures` gives signatures."""
+    return _layers(source, ENVELOPE_TYPE, ENVELOPE_LIMIT)
+
+
+def _layers(source: ImageSource, media_type: str, limit: int) -> Iterator[Sigstore | Unreadable]:
     manifest = _manifest(source)
     if manifest is None:
         return
-    for layer in [layer for layer in manifest.layers if layer.media_type == COSIGN_TYPE][:COUNT]:
+    for layer in [layer for layer in manifest.layers if layer.media_type == media_type][:COUNT]:
         try:
-            yield Sigstore(layer.media_type, read_blob(source, layer, LIMIT), layer.annotations)
+            yield Sigstore(layer.media_type, read_blob(source, layer, limit), layer.annotations)
         except CorruptContent as error:
             yield Unreadable(f"cannot be read: {error}")
 
@@ -44,8 +59,12 @@ def add(source: ImageSource, sink: ImageSink, signature: Sigstore) -> None:
     """The tag has this signature beside those that it has. Two that write at once may lose one of theirs."""
     before = _manifest(source)
     layers = () if before is None else before.layers
-    there = [] if before is None else [one for one in signatures(source) if isinstance(one, Sigstore)]
-    if any(is_same(signature, one) for one in there):
+    there = (
+        layer.digest == Digest.of(signature.payload) and dict(layer.annotations) == dict(signature.annotations)
+        for layer in layers
+        if layer.media_type == signature.media_type
+    )
+    if any(there):
         return
     memory = _Memory()
     layer = replace(memory.put(signature.payload, signature.media_type), annotations=dict(signature.annotations))

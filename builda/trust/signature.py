@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -20,6 +19,7 @@ LIMIT = 4 << 20
 COUNT = 128
 """Signatures of one image that are looked at."""
 COSIGN_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
+ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
 BUNDLE = "dev.sigstore.cosign/bundle"
 _SIMPLE, _SIGSTORE = "simple-signing", "sigstore-json"
@@ -87,10 +87,3 @@ def _sigstore(data: bytes) -> Sigstore:
         return Sigstore(media_type, base64.b64decode(payload, validate=True), annotations)
     except (binascii.Error, ValueError) as error:
         raise CorruptContent(f"payload of the signature is not base64: {error}") from error
-
-
-def is_same(one: Sigstore, other: Sigstore) -> bool:
-    """Whether two signatures say the same with the same bytes."""
-    return json.dumps([one.media_type, dict(one.annotations)], sort_keys=True) == json.dumps(
-        [other.media_type, dict(other.annotations)], sort_keys=True
-    ) and (one.payload == other.payload)

@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar
 
 from builda import __version__
+from builda.attestations.attached import entries_about, statements_in
+from builda.attestations.statement import is_about
 from builda.errors import AlreadyExists, CorruptContent, InvalidReference, InvalidValue, NotFound, of_system
 from builda.inputfile import read_input
 from builda.oci.digest import Digest
+from builda.oci.manifest import Index, Manifest, parse
 from builda.oci.reference import Reference, parse_short
+from builda.transfer.copyimage import child_of, read_blob
 from builda.transfer.locate import Location
-from builda.trust import attachments, lookaside, payload
+from builda.trust import attachments, envelope, lookaside, payload
+from builda.trust.envelope import Envelope
 from builda.trust.payload import Claim
-from builda.trust.signature import COUNT, Signature, Sigstore, Simple, dump
+from builda.trust.signature import COUNT, Signature, Sigstore, Simple, Unreadable, dump
 
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
@@ -31,6 +36,8 @@ A = TypeVar("A")
 """How a registry is reached."""
 
 _PASSPHRASE_LIMIT = 4096
+_STATEMENT_LIMIT = 64 << 20
+"""Bytes that a statement may have, as `image sbom --attached` reads them."""
 
 
 class Signer(Protocol):
@@ -44,6 +51,14 @@ class Signer(Protocol):
         """What a signature by this very key claims; None for one by another key."""
         ...
 
+    def attest(self, statement: bytes) -> Envelope | None:
+        """The statement, signed; None for a kind of key by which statements are not signed."""
+        ...
+
+    def has_attested(self, envelope: Envelope) -> bool:
+        """Whether this very key signed the statement."""
+        ...
+
 
 class Keeper(Protocol):
     """Where signatures go."""
@@ -54,6 +69,10 @@ class Keeper(Protocol):
 
     def put(self, digest: Digest, signature: Simple | Sigstore) -> None:
         """The manifest, which is not there yet, has this signature, once."""
+        ...
+
+    def attest(self, list_: Index, signers: Sequence[Signer]) -> None:
+        """The statements about images of the list, which are there already, have an attestation by each signer."""
         ...
 
     def published(self, top: Digest) -> None:
@@ -76,6 +95,14 @@ class GpgSigner:
         content = self._key.has_signed(signature.data) if isinstance(signature, Simple) else None
         return None if content is None else _read(content, payload.SIMPLE)
 
+    def attest(self, statement: bytes) -> Envelope | None:
+        """None: containers' signatures of GPG are about images only."""
+        return None
+
+    def has_attested(self, envelope: Envelope) -> bool:
+        """Whether this key signed the statement, which it never does."""
+        return False
+
 
 class SigstoreSigner:
     """A private key of cosign, or in PEM."""
@@ -92,6 +119,14 @@ class SigstoreSigner:
         if not isinstance(signature, Sigstore) or not self._key.has_signed(signature):
             return None
         return _read(signature.payload, payload.SIGSTORE)
+
+    def attest(self, statement: bytes) -> Envelope | None:
+        """The statement in an envelope, as cosign attests."""
+        return self._key.attest(statement)
+
+    def has_attested(self, envelope: Envelope) -> bool:
+        """Whether this key signed the statement."""
+        return self._key.has_attested(envelope)
 
 
 class SigningSink:
@@ -114,6 +149,9 @@ class SigningSink:
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
         """Put a manifest there that has its signatures; the top one is signed by the name, as those of a list are."""
         sign(self._keeper, self._signers, Claim(Digest.of(data), self._identity))
+        document = parse(data, descriptor.media_type)
+        if isinstance(document, Index):
+            self._keeper.attest(document, self._signers)
         self._sink.put_manifest(descriptor, data, top=top)
         if top:
             self._keeper.published(Digest.of(data))
@@ -212,6 +250,15 @@ class RegistryKeeper:
         if signature not in lookaside.signatures(storage, self._reference, digest, _no_url):
             lookaside.add(storage, self._reference, digest, dump(signature))
 
+    def attest(self, list_: Index, signers: Sequence[Signer]) -> None:
+        """The attestations of each image are there, beside those that are there already."""
+        for entry in list_.manifests:
+            for about in entries_about(list_, entry.digest):
+                source = self._source(self._reference._replace(tag=None, digest=about.digest))
+                manifest = parse(child_of(source, about), about.media_type)
+                for kind, blob in statements_in(manifest) if isinstance(manifest, Manifest) else ():
+                    self._keep_statement(entry.digest, kind, read_blob(source, blob, _STATEMENT_LIMIT), signers)
+
     def published(self, top: Digest) -> None:
         """The signatures were there before."""
 
@@ -228,6 +275,18 @@ class RegistryKeeper:
         made = signer.sign(claim)
         assert isinstance(made, Sigstore), "GPG's signatures are files"
         attachments.add(self._source(tagged), self._sink(tagged), made)
+
+    def _keep_statement(self, image: Digest, kind: str, statement: bytes, signers: Sequence[Signer]) -> None:
+        if not is_about(statement, image):
+            raise CorruptContent(f"statement is not about the image that the list says, {image}: {self._reference}")
+        tagged = self._reference._replace(tag=attachments.tag_of(image, "att"), digest=None)
+        there = [one for one in map(_envelope, attachments.envelopes(self._source(tagged))) if one is not None]
+        for signer in signers:
+            if any(one.statement == statement and signer.has_attested(one) for one in there):
+                continue
+            made = signer.attest(statement)
+            if made is not None:
+                attachments.add(self._source(tagged), self._sink(tagged), made.attached(kind))
 
 
 class DirectoryKeeper:
@@ -249,6 +308,9 @@ class DirectoryKeeper:
     def put(self, digest: Digest, signature: Simple | Sigstore) -> None:
         """Keep the signature for later."""
         self._made.append((digest, dump(signature)))
+
+    def attest(self, list_: Index, signers: Sequence[Signer]) -> None:
+        """Nothing: a directory has no place for attestations but the list itself."""
 
     def published(self, top: Digest) -> None:
         """The files of the signatures are there, that of the top manifest under the short name."""
@@ -303,6 +365,16 @@ def _written(claim: Claim, kind: str) -> bytes:
 def _read(content: bytes, kind: str) -> Claim | None:
     try:
         return payload.read(content, kind)
+    except CorruptContent:
+        return None
+
+
+def _envelope(found: Sigstore | Unreadable) -> Envelope | None:
+    """The attestation that is attached; None for one that cannot be read."""
+    if isinstance(found, Unreadable):
+        return None
+    try:
+        return envelope.read(found.payload)
     except CorruptContent:
         return None
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from builda.errors import CorruptContent, InvalidValue, Unsupported
 from builda.oci.digest import sha256
 from builda.oci.document import decode
+from builda.trust.envelope import Envelope, signed_bytes
 from builda.trust.policy import Fulcio, Keys, Pki, SigstoreSigned
 from builda.trust.signature import BUNDLE, COSIGN_TYPE, LIMIT, SIGNATURE, Sigstore
 from builda.values import NamedTuple
@@ -212,6 +213,15 @@ class Signing(NamedTuple):
             raw = _base64(_annotation(signature, SIGNATURE), "signature")
             return is_signed(self.key.public_key(), signature.payload, raw)
         return False
+
+    def attest(self, statement: bytes) -> Envelope:
+        """The statement with its signature."""
+        return Envelope(statement, (self._signature(signed_bytes(statement)),))
+
+    def has_attested(self, envelope: Envelope) -> bool:
+        """Whether one of the envelope's signatures is by this key."""
+        key, content = self.key.public_key(), signed_bytes(envelope.statement)
+        return any(is_signed(key, content, signature) for signature in envelope.signatures)
 
     def _signature(self, content: bytes) -> bytes:
         match self.key:

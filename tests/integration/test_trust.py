@@ -476,6 +476,94 @@ def sigstore(trust: Trust, public: Path, **more: object) -> dict[str, object]:
     return {"type": "sigstoreSigned", "keyPath": str(public), **more}
 
 
+def test_statements_about_an_image_are_attested_for_cosign(
+    trust: Trust, server: support.Registry, tmp_path: Path
+) -> None:
+    private, public = openssl_key(tmp_path)
+    sign = ("--sign-by-sigstore-private-key", private)
+    name = server.name("attested/app:1")
+    container = trust.builda("from", "scratch").strip()
+    trust.builda("commit", "-q", "--sbom=true", "--provenance=true", container, "app")
+    trust.builda("push", "-q", *PLAIN, *sign, "app", name)
+    index = json.loads(trust.builda("image", "inspect", "--raw", *PLAIN, f"docker://{name}"))
+    digest = Digest.parse(index["manifests"][0]["digest"])
+    assert [(kind, is_signed(public, envelope)) for kind, envelope in envelopes(name, digest, tmp_path)] == [
+        ("https://spdx.dev/Document", True),
+        ("https://slsa.dev/provenance/v1", True),
+    ]
+    statement = json.loads(base64.b64decode(envelopes(name, digest, tmp_path)[0][1]["payload"]))
+    assert statement["subject"] == [{"name": "_", "digest": {"sha256": digest.encoded}}]
+    trust.builda("image", "sign", *PLAIN, *sign, "--all", f"docker://{name}")
+    assert len(envelopes(name, digest, tmp_path)) == 2  # each was attested already
+    other, public = openssl_key(tmp_path, "other")
+    trust.builda("image", "sign", *PLAIN, "--sign-by-sigstore-private-key", other, "--all", f"docker://{name}")
+    assert [is_signed(public, envelope) for _, envelope in envelopes(name, digest, tmp_path)] == [False] * 2 + [
+        True
+    ] * 2
+
+
+def test_statements_about_another_image_are_not_attested(trust: Trust, image: str, tmp_path: Path) -> None:
+    private, _ = openssl_key(tmp_path)
+    trust.builda("commit", "-q", "--sbom=true", trust.builda("from", "scratch").strip(), f"oci:{tmp_path}/own:a")
+    layout = tmp_path / "own"
+    top = json.loads((layout / "index.json").read_text())["manifests"][0]
+    index = json.loads(blob_in(layout, top["digest"]).read_text())
+    entry = index["manifests"][1]
+    manifest = json.loads(blob_in(layout, entry["digest"]).read_text())
+    statement = json.loads(blob_in(layout, manifest["layers"][0]["digest"]).read_text())
+    statement["subject"][0]["digest"]["sha256"] = digest_of(image).encoded
+    manifest["layers"][0] |= put_in(layout, statement)
+    entry |= put_in(layout, manifest)
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top | put_in(layout, index)]}))
+    place = image.replace("/app:1", "/own:1")
+    copy = ("image", "copy", "-q", *BOTH, "--all", f"oci:{layout}:a", f"docker://{place}")
+    said = trust.builda.fails(*copy, "--sign-by-sigstore-private-key", private)
+    assert "statement is not about the image that the list says" in said
+    assert trust.builda.fails("image", "inspect", *PLAIN, f"docker://{place}")
+    trust.builda(*copy)
+    sign = ("image", "sign", *PLAIN, "--sign-by-sigstore-private-key", private)
+    assert "statement is not about the image" in trust.builda.fails(*sign, "--all", f"docker://{place}")
+
+
+def blob_in(layout: Path, digest: str) -> Path:
+    return layout / "blobs" / digest.replace(":", "/")
+
+
+def put_in(layout: Path, value: object) -> dict[str, object]:
+    """Write a blob; the members of its descriptor."""
+    data = json.dumps(value).encode()
+    digest = Digest.of(data)
+    blob_in(layout, str(digest)).write_bytes(data)
+    return {"digest": str(digest), "size": len(data)}
+
+
+def envelopes(name: str, digest: Digest, directory: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Type and content of each attestation of an image."""
+    layout = directory / f"attestations-{os.urandom(4).hex()}"
+    source = f"docker://{name.rpartition(':')[0]}:sha256-{digest.encoded}.att"
+    subprocess.run(
+        [SKOPEO or "", "--insecure-policy", "copy", "-q", "--src-tls-verify=false", source, f"dir:{layout}"], check=True
+    )
+    layers = json.loads((layout / "manifest.json").read_text())["layers"]
+    return [
+        (
+            layer["annotations"]["predicateType"],
+            json.loads((layout / layer["digest"].removeprefix("sha256:")).read_text()),
+        )
+        for layer in layers
+    ]
+
+
+def is_signed(public: Path, envelope: dict[str, Any]) -> bool:
+    """Whether openssl finds the signature of an envelope (DSSE v1) to be by the key."""
+    kind, body = envelope["payloadType"], base64.b64decode(envelope["payload"])
+    content = b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(body), body)
+    signature = public.with_suffix(".sig")
+    signature.write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
+    command = ["openssl", "dgst", "-sha256", "-verify", str(public), "-signature", str(signature)]
+    return subprocess.run(command, input=content, capture_output=True).returncode == 0
+
+
 @pytest.mark.parametrize("kind", ["COSIGN", "plain"])
 def test_openssl_verifies_what_builda_signed(trust: Trust, image: str, base: str, tmp_path: Path, kind: str) -> None:
     """Debian's skopeo is built without sigstore."""
