@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from builda.linux import detached, procfs
+from builda.linux import detached, fork, procfs
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -33,13 +33,15 @@ def _overlay(*options: str) -> None:
 
 def _fresh(kind: str, namespace: int) -> None:
     sys_.unshare(namespace)
-    pid = os.fork()  # a pid namespace is for children
-    if pid == 0:
+
+    def child() -> int:
         try:
             detached.clone_filesystem(kind, kind, ("nosuid", "nodev", "noexec"))
         except OSError as error:
-            os._exit(error.errno or 1)
-        os._exit(0)
+            return error.errno or 1
+        return 0
+
+    pid = fork.start(child)  # a pid namespace is for children
     number = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if number:
         raise OSError(number, os.strerror(number))

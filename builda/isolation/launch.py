@@ -86,10 +86,12 @@ def run_child(command: Process, sandbox: Sandbox, emit: Emit, *, checked: Checke
             owned_streams=streams.owned if command.user.uid or sandbox.users is not None else (),
         )
         wire = to_wire(command, sandbox, checked, method, acquired)
+        release = stack.enter_context(process.held_back())  # until they can be passed on
         reader, pid, go = _start(stack, wire, streams, mounts)
         with _ended(pid) as wait:
             if forward:
                 stack.enter_context(process.forwarding(pid, noted))
+            release()
             if command.stop is not None:
                 stack.enter_context(command.stop.child(pid))
             failure = _follow(reader, pid, go, stack)

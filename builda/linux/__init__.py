@@ -5,6 +5,6 @@ capabilities, seccomp, landlock, netlink, processes and /proc. `isolation`, `sto
 them.
 
 The one rule: nothing here knows of images, containers or options. A function does what the kernel does, and raises the
-kernel's OSError, or an error of builda where the way out is known. `syscalls`, `detached`, `landlock` and `netlink` run
-in the child of a run too, and import the standard library only.
+kernel's OSError, or an error of builda where the way out is known. `syscalls`, `detached`, `fork`, `landlock` and
+`netlink` run in the child of a run too, and import the standard library only.
 """

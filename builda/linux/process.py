@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,7 +105,6 @@ def forwarding(pid: int, also: Callable[[int], bool] | None = None) -> AbstractC
     `also` is called first with each signal's number. If it returns True, the signal is not sent on.
     """
     import signal
-    from contextlib import contextmanager, suppress
 
     def forward(number: int, _frame: object) -> None:
         if also is not None and also(number):
@@ -127,6 +127,22 @@ def forwarding(pid: int, also: Callable[[int], bool] | None = None) -> AbstractC
                 signal.signal(number, handler)
 
     return installed()
+
+
+@contextmanager
+def held_back() -> Iterator[Callable[[], None]]:
+    """Have FORWARDED signals wait for the block, or until the function is called that it is given."""
+    import signal
+
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in FORWARDED})
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    try:
+        yield release
+    finally:
+        release()
 
 
 def _stat(pid: int) -> list[bytes] | None:

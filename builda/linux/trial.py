@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from builda.errors import IsolationUnavailable
+from builda.linux import fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 def attempt(action: Callable[[], None]) -> str | None:
     """Call `action` in a forked child. None if it returned, else the message of the error that it raised."""
     reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def child() -> int:
         try:
             action()
         except OSError as error:
@@ -24,8 +25,9 @@ def attempt(action: Callable[[], None]) -> str | None:
             os.write(writer, str(error).encode())
         except BaseException as error:
             os.write(writer, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
+        return 0
+
+    pid = fork.start(child)
     os.close(writer)
     with open(reader, "rb") as pipe:
         said = pipe.read().decode()

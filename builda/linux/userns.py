@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from builda.errors import InvalidValue, IsolationUnavailable, NotFound
+from builda.linux import fork
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import NoReturn, TypeAlias
+    from typing import TypeAlias
 
 IdMap: TypeAlias = tuple[tuple[int, int, int], ...]
 """Rows of /proc/PID/uid_map: first id inside, first id outside, how many."""
@@ -74,15 +76,16 @@ def maps_at(path: str) -> tuple[IdMap, IdMap]:
     except OSError as error:
         raise NotFound(f"cannot open the user namespace: {path}: {error.strerror}") from error
     reader, writer = os.pipe()
-    pid = os.fork()  # a process that has joined it cannot come back
-    if pid == 0:
-        try:
+
+    def child() -> int:
+        with suppress(OSError):
             sys_.setns(fd, sys_.CLONE_NEWUSER)
             for kind in ("uid", "gid"):
                 rows = [" ".join(map(str, row)) for row in id_map(kind)]
                 os.write(writer, ",".join(rows).encode() + b"\n")
-        finally:
-            os._exit(0)
+        return 0
+
+    pid = fork.start(child)  # a process that has joined it cannot come back
     for end in (fd, writer):
         os.close(end)
     with open(reader, encoding="ascii") as pipe:
@@ -120,10 +123,13 @@ def enter(maps: Maps) -> None:
     from builda.linux import syscalls as sys_
 
     go, told = os.pipe(), os.pipe()
-    helper = os.fork()
-    if helper == 0:
+    target = os.getpid()
+
+    def help_with_maps() -> int:
         os.close(go[1])
-        _write_maps(os.getppid(), maps, go[0], told[1])
+        return _write_maps(target, maps, go[0], told[1])
+
+    helper = fork.start(help_with_maps)
     os.close(go[0])
     os.close(told[1])
     refused = None
@@ -165,14 +171,12 @@ def mapping_refused(said: str, *, by_tools: bool) -> IsolationUnavailable:
     return IsolationUnavailable(_NOT_MAPPED + said, hint=hint)
 
 
-def _write_maps(target: int, maps: Maps, go: int, told: int) -> NoReturn:
-    """Run the helper: write the maps, and the error if any into `told`. Never returns."""
-    try:
-        if os.read(go, 1):
-            said = _maps_by_tools(target, maps) if maps.tools else _maps_by_hand(target, maps)
-            os.write(told, said.encode())
-    finally:
-        os._exit(0)
+def _write_maps(target: int, maps: Maps, go: int, told: int) -> int:
+    """Write the maps, in the process that helps, and the error if any into `told`; its exit status."""
+    if os.read(go, 1):
+        said = _maps_by_tools(target, maps) if maps.tools else _maps_by_hand(target, maps)
+        os.write(told, said.encode())
+    return 0
 
 
 def _maps_by_hand(target: int, maps: Maps) -> str:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from builda.linux import private
+from builda.linux import fork, private
 from builda.linux import syscalls as sys_
 from builda.session import served
 from builda.store import layout
@@ -17,7 +17,6 @@ from builda.values import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import NoReturn
 
 VARIABLE = "BUILDA_SESSION_PUSH"
 """Set for a push that is performed now: the digest of its image, and where it goes."""
@@ -57,19 +56,14 @@ def noted(place: str) -> tuple[Push, ...]:
 def start(push: Push, main: Callable[[], None]) -> int:
     """Start a noted push in a process of its own; its process ID."""
     parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _perform(push, main, parent)
-    return pid
+    return fork.start(lambda: _perform(push, main, parent))
 
 
-def _perform(push: Push, main: Callable[[], None], parent: int) -> NoReturn:
-    status = 125
+def _perform(push: Push, main: Callable[[], None], parent: int) -> int:
     try:
         sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
-            os._exit(status)
-        served.forget_handlers(set())
+            return 125
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -78,8 +72,7 @@ def _perform(push: Push, main: Callable[[], None], parent: int) -> NoReturn:
         os.environ.update(push.environ, **{VARIABLE: f"{push.image} {push.destination}"})
         sys.argv = ["builda", *push.arguments]
         os.chdir(push.directory)
-        status = served.status_of(main)
+        return served.status_of(main)
     except OSError as error:
         os.write(2, f"Error: cannot push from the directory that push was called in: {error}\n".encode())
-    finally:
-        os._exit(status)
+    return 125

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import NoReturn
 
 from builda.linux import syscalls as sys_
 from builda.session import client
@@ -71,18 +70,12 @@ class Unlike(Exception):
     """The client has something that its served command could not have."""
 
 
-def forget_handlers(signals: set[signal.Signals | int]) -> None:
-    """Handle signals as a program does that was just started; `signals` are those that stay blocked."""
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if signal.getsignal(number) not in (signal.SIG_IGN, signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+def run(connection: socket.socket, parent: int, mine: Identity, code: str, main: Callable[[], None]) -> int:
+    """Serve a client in this forked process, and return its exit status.
 
-
-def run(connection: socket.socket, parent: int, mine: Identity, code: str, main: Callable[[], None]) -> NoReturn:
-    """Serve a client in this forked process. `parent` is the session's process, `mine` what that is."""
-    status = 125
+    `parent` is the session's process, and `mine` its identity.
+    """
+    connection.setblocking(True)
     try:
         sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
         os.closerange(3, connection.fileno())  # of the session, and of other clients
@@ -92,11 +85,10 @@ def run(connection: socket.socket, parent: int, mine: Identity, code: str, main:
             _announce(connection)
             _take_descriptors(request.descriptors)
             resource.setrlimit(resource.RLIMIT_NOFILE, request.files)
-            status = status_of(main)
+            return status_of(main)
     except OSError as error:
         os.write(2, f"Error: the session cannot start the command: {error}\n".encode())
-    finally:
-        os._exit(status)
+    return 125
 
 
 def _taken_over(connection: socket.socket, mine: Identity, code: str) -> Request | None:

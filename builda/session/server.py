@@ -14,6 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from builda.errors import BuildaError
+from builda.linux import fork
 from builda.session import client, served
 
 GRACE = 2.0
@@ -124,19 +125,11 @@ class Server:
             _refuse(connection)
             return
         parent = os.getpid()
-        signals = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())  # this process handles its own
         try:
-            pid = os.fork()
-            if pid == 0:
-                served.forget_handlers(signals)
+            pid = fork.start(lambda: served.run(connection, parent, self._identity, self._code, self._main))
         except OSError:  # no process is left
             _refuse(connection)
             return
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
-        if pid == 0:
-            connection.setblocking(True)
-            served.run(connection, parent, self._identity, self._code, self._main)
         self._clients[pid] = connection
         self._processes[connection.fileno()] = pid
         self._poll.register(connection, select.EPOLLRDHUP)

@@ -8,9 +8,9 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import NoReturn
 
 from builda.errors import CommandFailed
+from builda.linux import fork
 from builda.linux import syscalls as sys_
 from builda.linux.process import exit_status
 
@@ -31,6 +31,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._script = 0
+        self._early: list[int] = []  # signals for the script that came before it was started
         self._status = 0  # the script's wait status
         self._server: Server | None = None
         self._before = frozenset(_children())  # of a shell that became this process by `exec`
@@ -42,6 +43,8 @@ class Supervisor:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._forward)
         self._script = _start(command, environ)
+        for early in self._early:
+            self._send(early)
         self._server = server
         with _child_events() as events:
             if server is not None:
@@ -74,9 +77,14 @@ class Supervisor:
                     self._server.ended(pid, status)
 
     def _forward(self, number: int, _frame: object) -> None:
-        if self._script and not (number in _KEYS and _has_terminal()):
-            with suppress(ProcessLookupError):
-                os.kill(self._script, number)
+        if not self._script:
+            self._early.append(number)
+        elif not (number in _KEYS and _has_terminal()):
+            self._send(number)
+
+    def _send(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._script, number)
 
     def follow(self, pid: int) -> int:
         """Wait for a child that this process does its last work in, and send signals on to it; its exit status."""
@@ -172,9 +180,7 @@ def _start(command: Sequence[str], environ: Mapping[str, str]) -> int:
     """Start the script, which is killed when this process is; its process ID."""
     reader, writer = os.pipe()  # closed by the exec, unless that fails
     parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become(command, environ, parent, writer)
+    pid = fork.start(lambda: _become(command, environ, parent, writer))
     os.close(writer)
     with open(reader, "rb") as pipe:
         refused = pipe.read()
@@ -184,18 +190,18 @@ def _start(command: Sequence[str], environ: Mapping[str, str]) -> int:
     return pid
 
 
-def _become(command: Sequence[str], environ: Mapping[str, str], parent: int, told: int) -> NoReturn:
+def _become(command: Sequence[str], environ: Mapping[str, str], parent: int, told: int) -> int:
+    """Become the script; an exit status if that fails."""
     try:
         sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
-            os._exit(1)
+            return 1
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(command[0], list(command), environ)
     except OSError as error:
         os.write(told, str(error.errno or 0).encode())
-    finally:
-        os._exit(127)
+    return 127
 
 
 def _refused(name: str, number: int) -> CommandFailed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 
 from builda.store.layout import iter_names
@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
-    from typing import NoReturn, Self, TextIO
+    from typing import Self, TextIO
 
     from builda.api import NamedFiles
     from builda.builder.builder import Builder
@@ -142,18 +142,17 @@ class Session:
             for error in lease.reclaim(store):
                 self._warn(error)
         elif lease.has_dead(store.layout):
-            pid = os.fork()
-            if pid == 0:
-                self._reclaim_inside()
-            os.waitpid(pid, 0)
+            from builda.linux import fork
 
-    def _reclaim_inside(self) -> NoReturn:
-        try:
-            with Session(self.settings, self.environ) as inside:
-                inside.enter(composing=True)
-                _ = inside.store
-        finally:
-            os._exit(0)
+            os.waitpid(fork.start(self._reclaim_inside), 0)
+
+    def _reclaim_inside(self) -> int:
+        from builda.errors import BuildaError
+
+        with suppress(BuildaError), Session(self.settings, self.environ) as inside:  # the next command tries it again
+            inside.enter(composing=True)
+            _ = inside.store
+        return 0
 
     def _trace(self, store: Store) -> None:
         """Tell where and how this command line works."""

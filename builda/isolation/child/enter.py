@@ -21,6 +21,7 @@ import sys
 from builda.isolation.child.exec_command import execute
 from builda.isolation.child.failure import Failure, refused
 from builda.isolation.child.rootfs import Sources, Tree
+from builda.linux import fork
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -109,10 +110,12 @@ def _outer(wire: Wire) -> int:
             os._exit(125)  # the parent failed, and reports why
         _connect(connection)
     alive, keep = os.pipe()
-    init = os.fork()
-    if init == 0:
+
+    def child() -> int:
         os.close(keep)
-        _init(wire, sources, alive, private_pid)
+        return _init(wire, sources, alive, private_pid)
+
+    init = fork.start(child)
     os.close(REPORT)
     if mapping is not None:
         # This process still has the caller's root directory, and the command may have all rights in the user namespace.
@@ -155,8 +158,8 @@ def _connect(connection: bytes) -> None:
     netlink.configure("eth0", address=connection[:4], netmask=connection[4:8], gateway=connection[8:])
 
 
-def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool) -> None:
-    """Build the sandbox, run the command, and exit with its status. Never returns."""
+def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool) -> int:
+    """Build the sandbox and run the command; its exit status."""
     try:
         _die_with_parent(_signal.SIGKILL if private_pid else _PARENT_DIED)
         _check_alive(alive)
@@ -164,7 +167,7 @@ def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool) ->
         sys_.set_process_name("builda-init")
         if sources is None:
             assert wire["plain_tree"] is not None
-            os._exit(_run_in_tree(wire, wire["plain_tree"]))
+            return _run_in_tree(wire, wire["plain_tree"])
         sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_PRIVATE)
         tree = Tree(wire, sources)
         terminal = _build(wire, tree, sources)
@@ -181,7 +184,7 @@ def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool) ->
     except OSError as error:
         report(refused("set up the sandbox", error).fields)
         status = 125
-    os._exit(status)
+    return status
 
 
 def _build(wire: Wire, tree: Tree, sources: Sources) -> int | None:
@@ -215,12 +218,12 @@ def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
     _signal.set_wakeup_fd(notice, warn_on_full_buffer=False)
     _signal.signal(_signal.SIGCHLD, lambda *_: None)
     ours, theirs = _socket.socketpair()
-    command = os.fork()
-    if command == 0:
-        _signal.set_wakeup_fd(-1)
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+
+    def child() -> int:
         sys.path.clear()  # else a late import would load a module of the container
-        _become_command(wire, terminal, root, theirs.fileno())
+        return _become_command(wire, terminal, root, theirs.fileno())
+
+    command = fork.start(child)
     theirs.close()
     give_up(plain_tree["given_up"])
     os.close(REPORT)
@@ -270,9 +273,7 @@ def _empty(files: tuple[int, ...]) -> None:
 def _run(wire: Wire, terminal: int | None, children: int | None) -> int:
     if children is not None:
         _adopt_descendants(children)
-    command = os.fork()
-    if command == 0:
-        _become_command(wire, terminal)
+    command = fork.start(lambda: _become_command(wire, terminal))
     os.close(REPORT)
     if terminal is not None:
         os.close(terminal)
@@ -283,8 +284,8 @@ def _run(wire: Wire, terminal: int | None, children: int | None) -> int:
     return status
 
 
-def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor: int = -1) -> None:
-    """Execute the command. Never returns.
+def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor: int = -1) -> int:
+    """Execute the command; an exit status if that fails.
 
     For a plain tree `root` is its directory, and `supervisor` the socket to which the filter's listener is sent.
     """
@@ -312,10 +313,10 @@ def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor
         execute(wire, lambda: report(("ready",)), REPORT, supervisor)
     except Failure as failure:
         report(failure.fields)
-        os._exit(failure.fields[3] or 125)
+        return failure.fields[3] or 125
     except OSError as error:
         report(refused("start the command", error).fields)
-    os._exit(125)
+    return 125
 
 
 def _enter_tree(root: int) -> None:

@@ -10,7 +10,7 @@ import errno
 import os
 
 from builda.isolation.child.failure import Failure, refused
-from builda.linux import detached
+from builda.linux import detached, fork
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -132,15 +132,18 @@ def _what(userns: int) -> str:
 def _made(uids: Rows, gids: Rows) -> int:
     """Create a user namespace with these maps; a descriptor of it. A child keeps it alive until it is open."""
     ready, done = os.pipe(), os.pipe()
-    holder = os.fork()
-    if holder == 0:
+
+    def hold() -> int:
         try:
             sys_.unshare(sys_.CLONE_NEWUSER)
-            os.write(ready[1], b"x")
-            os.close(done[1])
-            os.read(done[0], 1)
-        finally:
-            os._exit(0)
+        except OSError:
+            return 1
+        os.write(ready[1], b"x")
+        os.close(done[1])
+        os.read(done[0], 1)
+        return 0
+
+    holder = fork.start(hold)
     os.close(ready[1])
     try:
         if not os.read(ready[0], 1):

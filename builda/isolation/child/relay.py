@@ -7,9 +7,9 @@ chooses it.
 from __future__ import annotations
 
 import os
-import sys
 
 from builda.isolation.child.failure import Failure
+from builda.linux import fork
 from builda.linux import syscalls as sys_
 
 _HINT = "install passt or slirp4netns, and let /dev/net/tun be opened; or use --network host or --network none"
@@ -26,9 +26,12 @@ class Relay:
         start, self._go = os.pipe()
         self._ready, ready = os.pipe()
         parent = os.getpid()
-        if os.fork() == 0:
+
+        def child() -> int:
             os.close(self._go)
-            _become(argv, parent, start, ready, self._said)
+            return _become(argv, parent, start, ready, self._said)
+
+        fork.start(child)
         os.close(start)
         os.close(ready)
 
@@ -52,12 +55,15 @@ def unavailable() -> Failure:
     )
 
 
-def _become(argv: tuple[str, ...], parent: int, start: int, ready: int, said: int) -> None:
-    """Execute the program. Never returns. It gets the namespace open: pasta drops the right to open it by /proc."""
+def _become(argv: tuple[str, ...], parent: int, start: int, ready: int, said: int) -> int:
+    """Execute the program; an exit status if that fails.
+
+    It gets the namespace open: pasta drops the right to open it by /proc.
+    """
     try:
         sys_.prctl(sys_.PR_SET_PDEATHSIG, _KILL)
         if os.getppid() != parent or not os.read(start, 1):
-            os._exit(1)
+            return 1
         netns = os.open(f"/proc/{parent}/ns/net", os.O_RDONLY)
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1):
@@ -69,6 +75,4 @@ def _become(argv: tuple[str, ...], parent: int, start: int, ready: int, said: in
         os.execve(argv[0], words, {"PATH": os.environ.get("PATH", "/usr/bin:/bin")})
     except OSError as error:
         os.write(said, f"{error.strerror}\n".encode())
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    os._exit(1)
+    return 1

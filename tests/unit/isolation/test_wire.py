@@ -19,7 +19,7 @@ MODULES = [
         for path in sorted((ISOLATION / "child").glob("*.py"))
         if path.stem not in ("__init__", *SCRIPTS)
     ),
-    *(("builda.linux", name) for name in ("detached", "landlock", "netlink", "syscalls")),
+    *(("builda.linux", name) for name in ("detached", "fork", "landlock", "netlink", "syscalls")),
 ]
 # Each of these takes milliseconds to import, for which every RUN step would wait.
 SLOW = {"typing", "re", "enum", "signal", "socket", "subprocess", "dataclasses", "json"}
