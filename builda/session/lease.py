@@ -127,6 +127,7 @@ def _dissolve(store: Store, name: str, *, keep: bool = False) -> Iterator[Builda
             sessions.forget(store.layout, name, "containers", container_id)
         except BuildaError as error:
             yield error
+    _end_image_mounts(store, name)
     leases.remove_dead(store.layout)
     is_freed = False
     for encoded in sessions.notes(store.layout, name, "images"):
@@ -144,6 +145,23 @@ def _remove_container(store: Store, container_id: str) -> None:
 
     with suppress(NotFound):  # removed by the script, or never made
         store.remove_container(store.containers.load(container_id), detach=detach)
+
+
+def _end_image_mounts(store: Store, name: str) -> None:
+    """Undo what `image mount` did in a session: mounts would end with its namespace, copies of trees would stay."""
+    if not (mounts := store.image_mounts.of_session(name)):
+        return
+    from builda.linux.mount import detach
+
+    with store.image_mounts.locked():
+        for mount in mounts:
+            if mount.namespace:
+                detach(mount.place)
+            store.image_mounts.remove(mount)
+    for mount in mounts:
+        if mount.tree is not None:
+            with suppress(NotFound, FileNotFoundError):
+                store.remove_snapshot(mount.tree)
 
 
 def own_mounts() -> None:

@@ -34,6 +34,7 @@ class ImageMount(NamedTuple):
     boot: str = ""
     namespace: str = ""  # the mount namespace; empty if nothing is mounted and `place` is the tree itself
     pids: str = ""  # the pid namespace that the mount was made in
+    session: str = ""  # the session that the mount ends with
 
     @property
     def snapshots(self) -> tuple[str | None, ...]:
@@ -42,11 +43,15 @@ class ImageMount(NamedTuple):
 
 
 class ImageMounts:
-    """The mounts of one store's images. `report` is told of records that cannot be read; they count as missing."""
+    """The mounts of one store's images. `report` is told of records that cannot be read; they count as missing.
 
-    def __init__(self, where: Layout, report: Callable[[Damaged], None]) -> None:
+    With a session, mounts are made in it, and only its own are seen.
+    """
+
+    def __init__(self, where: Layout, report: Callable[[Damaged], None], session: str = "") -> None:
         self._layout = where
         self._report = report
+        self._session = session
 
     def locked(self) -> AbstractContextManager[None]:
         """Lock held while a record and its mount are made, changed or removed."""
@@ -58,11 +63,11 @@ class ImageMounts:
 
     def find(self, image: Digest) -> ImageMount | None:
         """The mount of an image that this process sees; None if there is none."""
-        return next((one for one in self.iter() if one.image == image and _is_here(one)), None)
+        return next((one for one in self.iter() if one.image == image and self._is_here(one)), None)
 
     def seen(self) -> Iterator[ImageMount]:
         """Every mount that this process sees."""
-        return (one for one in self.iter() if _is_here(one))
+        return (one for one in self.iter() if self._is_here(one))
 
     def iter(self) -> Iterator[ImageMount]:
         """Every mount that is there, as far as this process can know."""
@@ -72,7 +77,8 @@ class ImageMounts:
         """Record a mount of this boot, made in this process's namespaces."""
         from builda.store.drivers.bookkeeping import boot_id
 
-        made = mount._replace(boot=boot_id(), namespace=_namespace("mnt") if is_mounted else "", pids=_namespace("pid"))
+        namespace = _namespace("mnt") if is_mounted else ""
+        made = mount._replace(boot=boot_id(), namespace=namespace, pids=_namespace("pid"), session=self._session)
         with layout.translated(self._layout.root):
             os.makedirs(self._layout.path("mounts"), mode=0o700, exist_ok=True)
             layout.publish(self._layout, self._path(made), json.dumps(_to_json(made)).encode())
@@ -83,6 +89,10 @@ class ImageMounts:
         if mount.namespace:
             with suppress(OSError):  # busy if a process has it as its directory: the next sweep removes it
                 os.rmdir(mount.place)
+
+    def of_session(self, session: str) -> tuple[ImageMount, ...]:
+        """The mounts that were made in a session, whether they are still there or not."""
+        return tuple(one for one in self._records() if one.session == session)
 
     def sweep(self) -> None:
         """Forget mounts that ended with their namespace or with the machine, and remove their directories."""
@@ -98,7 +108,11 @@ class ImageMounts:
                         os.rmdir(f"{parent}/{name}")
 
     def _path(self, mount: ImageMount) -> str:
-        return self._layout.path("mounts", f"{mount.image.encoded}-{mount.namespace or 'tree'}.json")
+        owner = mount.namespace or mount.session or "tree"
+        return self._layout.path("mounts", f"{mount.image.encoded}-{owner}.json")
+
+    def _is_here(self, mount: ImageMount) -> bool:
+        return mount.session == self._session and mount.namespace in ("", _namespace("mnt"))
 
     def _records(self) -> Iterator[ImageMount]:
         for name in layout.iter_names(self._layout.path("mounts")):
@@ -127,10 +141,6 @@ def _namespace(kind: str) -> str:
 
 def _number(path: str) -> str:
     return os.readlink(path).partition("[")[2].rstrip("]")
-
-
-def _is_here(mount: ImageMount) -> bool:
-    return mount.namespace in ("", _namespace("mnt"))
 
 
 def _is_there(mount: ImageMount) -> bool:
@@ -167,7 +177,8 @@ def _may_be_in(namespace: str, process: str) -> bool:
 
 
 def _to_json(mount: ImageMount) -> dict[str, Any]:
-    return {**mount._asdict(), "image": str(mount.image)}
+    value = {**mount._asdict(), "image": str(mount.image)}
+    return value if mount.session else {name: one for name, one in value.items() if name != "session"}
 
 
 def parse(value: dict[str, Any], path: str) -> ImageMount:
@@ -178,7 +189,7 @@ def parse(value: dict[str, Any], path: str) -> ImageMount:
         mount = ImageMount(**{**value, "image": Digest.parse(value["image"])})
     except (KeyError, TypeError, AttributeError, BuildaError) as error:
         raise Damaged(path) from error
-    texts = (mount.place, mount.boot, mount.namespace, mount.pids)
+    texts = (mount.place, mount.boot, mount.namespace, mount.pids, mount.session)
     if not all(isinstance(text, str) for text in texts) or not isinstance(mount.times, int):
         raise Damaged(path)
     if not all(one is None or isinstance(one, str) for one in mount.snapshots):

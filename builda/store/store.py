@@ -464,7 +464,7 @@ class Store:
         """The mounts of images."""
         from builda.store.imagemounts import ImageMounts
 
-        return ImageMounts(self.layout, self.report)
+        return ImageMounts(self.layout, self.report, session="" if self.session is None else self.session.id)
 
     # Steps, cache mounts, garbage
 

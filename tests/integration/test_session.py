@@ -225,3 +225,22 @@ def test_a_user_writes_below_a_mount_in_a_session_only(user: Rootless, tmp_path:
     assert user("containers", "-q") == ""
     container = user("from", "scratch")
     assert "only inside builda session" in user.fails("mount", container)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", ["auto", "chroot"])
+@pytest.mark.parametrize("end", ["true", "kill -9 $PPID; sleep 9"])
+def test_mounts_of_images_end_with_the_session(builda: Builda, mode: str, end: str) -> None:
+    environ = {"BUILDA_MODE": mode}
+    made = "set -e; cd $(mktemp -d); echo hello > file; c=$(builda from scratch); builda copy -q $c file /"
+    assert session(builda, f"{made}; builda commit -q $c kept:1", **environ).returncode == 0
+    script = "builda image mount kept:1 > /dev/null; test -f $(builda image mount kept:1)/file && echo there"
+    result = session(builda, f"{script}; {end}", **environ)
+    assert result.stdout == "there\n", result.stderr
+    builda("containers", **environ)
+    assert [*(builda.root / "mounts").glob("*"), *(builda.runroot / "mounts").glob("*")] == []
+    assert builda("image", "mount", **environ) == ""
+    builda("rmi", "kept:1", **environ)
+    builda("prune", **environ)
+    assert [*(builda.root / "snapshots").glob("*")] == []
+    assert left(builda) == []
