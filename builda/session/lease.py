@@ -7,7 +7,7 @@ directory holds `root`, a link to the store, and what the session's commands rea
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from builda.errors import BuildaError, NotFound
@@ -95,6 +95,13 @@ def reclaim(store: Store) -> Iterator[BuildaError]:
         lock = store.layout.path(sessions.DIRECTORY, name, "lock")
         with suppress(BlockingIOError, FileNotFoundError), locks.alone(lock):
             yield from _dissolve(store, name)
+
+
+def apart(action: Callable[[], int]) -> None:
+    """Do in a process of its own what has to enter another place, such as `reclaim` where this one has no rights."""
+    from builda.linux import fork
+
+    os.waitpid(fork.start(action), 0)
 
 
 def changed_names(store: Store, lease: Lease) -> tuple[str, ...]:

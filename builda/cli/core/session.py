@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from contextlib import ExitStack, suppress
 from functools import cached_property
@@ -142,9 +141,7 @@ class Session:
             for error in lease.reclaim(store):
                 self._warn(error)
         elif lease.has_dead(store.layout):
-            from builda.linux import fork
-
-            os.waitpid(fork.start(self._reclaim_inside), 0)
+            lease.apart(self._reclaim_inside)
 
     def _reclaim_inside(self) -> int:
         from builda.errors import BuildaError
