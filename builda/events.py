@@ -113,11 +113,12 @@ class StageSaved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandOutput:
-    """Bytes that the user's command wrote, as they came."""
+    """Bytes that the user's command wrote, as they came; `shown` if they also went where the caller's streams go."""
 
     data: bytes
     stream: Literal["stdout", "stderr"]
     stage: str | None = None
+    shown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

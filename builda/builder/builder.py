@@ -203,12 +203,14 @@ class Builder:
         inputs: Inputs = _INPUTS,
         valid_statuses: frozenset[int] = _SUCCESS,
         capture: bool = False,
+        copy_output: bool = False,
         stage: str | None = None,
         stop: Stop | None = None,
     ) -> WorkingContainer:
         """Run a command in the working container; CommandFailed when its status is none of `valid_statuses`.
 
-        `capture` sends its output to `emit`, marked with `stage`, instead of the caller's stdout and stderr.
+        `capture` sends its output to `emit`, marked with `stage`, instead of the caller's stdout and stderr;
+        `copy_output` sends it to both.
         `stop` ends the command on request.
         """
         from builda.plan import Run as RunStep
@@ -218,7 +220,7 @@ class Builder:
         from builda.builder.run.command import surroundings
         from builda.builder.run.run import run
 
-        around = surroundings(self.context, capture=capture, stage=stage, stop=stop)
+        around = surroundings(self.context, capture=capture, copy_output=copy_output, stage=stage, stop=stop)
         return run(self.context, container, step, inputs, valid_statuses, around)
 
     def copy(
@@ -268,7 +270,7 @@ class Builder:
         """Make an image of the working container. Its name points at it only when it is whole."""
         from builda.builder.image.commit import commit
 
-        return commit(self.context, container, options)
+        return commit(self.context, container, options, tells=True)
 
     def remove(self, container: WorkingContainer) -> None:
         """Remove the working container and its mount; InUse when something runs in it."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
+    from builda.cli.report.verbtrace import VerbTrace
     from builda.errors import BuildaError
 
     T = TypeVar("T")
@@ -42,8 +43,9 @@ def work() -> NoReturn:
     It leaves without tearing the interpreter down, which would take five milliseconds of every command.
     """
     gc.disable()  # imports make no garbage; a session turns it on again
-    _open_standard_streams()
-    status = status_of(sys.argv[1:])
+    trace = _trace()
+    _open_standard_streams(trace)
+    status = status_of(sys.argv[1:], trace)
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -53,13 +55,25 @@ def work() -> NoReturn:
         from builda.errors import of_system
 
         status = status or _report(of_system(error))  # a failure was reported already, perhaps this one
+    if trace is not None:
+        trace.end(status)
     if _threads_run():
         sys.exit(status)
     os._exit(status)
 
 
-def status_of(args: Sequence[str]) -> int:
-    """Run one command line; its exit status. Errors were printed."""
+def _trace() -> VerbTrace | None:
+    """What writes down what this command does; None outside of sessions that are traced."""
+    place = os.environ.get("BUILDA_SESSION")
+    if not place or not os.path.exists(f"{place}/trace"):
+        return None
+    from builda.cli.report.verbtrace import verb_trace
+
+    return verb_trace(place, sys.argv[1:], is_push="BUILDA_SESSION_PUSH" in os.environ)
+
+
+def status_of(args: Sequence[str], trace: VerbTrace | None = None) -> int:
+    """Run one command line; its exit status. Errors were printed. `trace` gets events and errors."""
     if list(args) in (["--version"], ["-v"]):
         from builda.cli.core.versions import version_line
 
@@ -68,22 +82,22 @@ def status_of(args: Sequence[str]) -> int:
     from builda.errors import BuildaError, of_system
 
     try:
-        return _ended(args)
+        return _ended(args, trace)
     except BuildaError as error:
-        return _report(error)
+        return _report(error, trace)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         _forget_output()
         return BROKEN_PIPE
     except OSError as error:
-        return _report(of_system(error))
+        return _report(of_system(error), trace)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
     except Exception as error:
         from builda.cli.core.reports import internal
 
-        return _report(internal(error, args))
+        return _report(internal(error, args), trace)
 
 
 def each(items: Iterable[T], action: Callable[[T], None]) -> None:
@@ -102,7 +116,7 @@ def each(items: Iterable[T], action: Callable[[T], None]) -> None:
         raise last
 
 
-def _ended(args: Sequence[str]) -> int:
+def _ended(args: Sequence[str], trace: VerbTrace | None) -> int:
     import signal
 
     from builda.cli.core.invoke import invoke
@@ -111,16 +125,29 @@ def _ended(args: Sequence[str]) -> int:
         signal.signal(number, _end_cleanly)
     shell = os.environ.get("_BUILDA_COMPLETE")
     if not shell:
-        return invoke(args)
+        return invoke(args, trace)
     from builda.cli.guide.completing import complete
 
     return complete(shell, args)
 
 
-class _Output(io.FileIO):
+class _Stream(io.FileIO):
+    """A standard stream; a trace that keeps output gets all that is written."""
+
+    def __init__(self, number: int, trace: VerbTrace | None) -> None:
+        super().__init__(number, "w", closefd=False)
+        self._trace = trace if trace is not None and trace.keeps_output else None
+
+    def _told(self, data: Buffer) -> None:
+        if self._trace is not None:
+            self._trace.say(bytes(data))
+
+
+class _Output(_Stream):
     """Standard output: what it refuses names it."""
 
     def write(self, data: Buffer, /) -> int:
+        self._told(data)
         try:
             return super().write(data)
         except OSError as error:
@@ -128,10 +155,11 @@ class _Output(io.FileIO):
             raise
 
 
-class _Messages(io.FileIO):
+class _Messages(_Stream):
     """Standard error: where it takes nothing, messages are lost, and the exit status tells."""
 
     def write(self, data: Buffer, /) -> int:
+        self._told(data)
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -140,7 +168,7 @@ class _Messages(io.FileIO):
             return memoryview(data).nbytes
 
 
-def _open_standard_streams() -> None:
+def _open_standard_streams(trace: VerbTrace | None) -> None:
     """Descriptors 0, 1 and 2 that the caller has closed lead nowhere, rather than to what is opened next."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -153,9 +181,9 @@ def _open_standard_streams() -> None:
             stream = open(number, mode, closefd=False, encoding="utf-8", errors="replace")  # noqa: SIM115  # stays open
             setattr(sys, name, stream)
     encoding, by_line = sys.stdout.encoding, bool(sys.stdout.line_buffering)
-    out = io.BufferedWriter(_Output(1, "w", closefd=False))
+    out = io.BufferedWriter(_Output(1, trace))
     sys.stdout = io.TextIOWrapper(out, encoding, errors="surrogateescape", line_buffering=by_line)
-    raw = io.BufferedWriter(_Messages(2, "w", closefd=False))
+    raw = io.BufferedWriter(_Messages(2, trace))
     sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
 
 
@@ -176,10 +204,12 @@ def _forget_output() -> None:
     os.close(null)
 
 
-def _report(error: BuildaError) -> int:
+def _report(error: BuildaError, trace: VerbTrace | None = None) -> int:
     """Print what went wrong on stderr; the exit status of it."""
     from builda.cli.core.reports import show
 
+    if trace is not None:
+        trace.fail(str(error))
     return show(error)
 
 

@@ -70,6 +70,7 @@ class Process:
     terminal: bool = False
     stdin: bytes | None = None  # None: the caller's stdin
     capture: bool = False  # send output to `emit` as CommandOutput instead of the caller's stdout and stderr
+    copy_output: bool = False  # send output to `emit` and to the caller's stdout and stderr
     stage: str | None = None
     umask: int = 0o022
     stop: Stop | None = None  # a request that ends the command; None: only signals to builda end it

@@ -94,13 +94,19 @@ class Streams:
         self.owned = tuple(fd for fd in self.theirs if self.theirs[fd] != self._mounted)
 
     def _open_files(self) -> None:
-        """Make one pipe for each file of the caller. Both streams share it if they go to one file, so order is kept."""
-        first = _is_file(1)
+        """Make one pipe for each file of the caller, and with `copy_output` for other streams, too.
+
+        Both streams share it if they go to one file, so order is kept.
+        """
+        first = self._needs_pipe(1)
         if first:
             self.theirs[1] = self._pipe("stdout", to=1)
-        if _is_file(2):
+        if self._needs_pipe(2):
             same = first and os.path.sameopenfile(1, 2)
             self.theirs[2] = self.theirs[1] if same else self._pipe("stderr", to=2)
+
+    def _needs_pipe(self, fd: int) -> bool:
+        return _is_file(fd) or (self._command.copy_output and _is_open(fd))
 
     def _read_only_file(self) -> int | None:
         """The caller's standard input opened again on a read-only mount; None if that cannot be made.
@@ -199,6 +205,8 @@ class Streams:
         if pipe not in self._files:
             self._emit(CommandOutput(data=data, stream=self._ours[pipe], stage=self._command.stage))
             return
+        if self._command.copy_output:
+            self._emit(CommandOutput(data=data, stream=self._ours[pipe], stage=self._command.stage, shown=True))
         while data:
             try:
                 data = data[os.write(self._files[pipe], data) :]
@@ -227,11 +235,25 @@ class Streams:
             _, received, _, _ = socket.recv_fds(console, 1, 1)
         self._master = received[0]
         self._stack.callback(os.close, self._master)
-        output = self._output if self._command.capture else None
+        output = self._output if self._command.capture else self._copied if self._command.copy_output else None
         relay(self._master, self._command.stdin, output)
 
     def _output(self, data: bytes) -> None:
         self._emit(CommandOutput(data=data, stream="stdout", stage=self._command.stage))
+
+    def _copied(self, data: bytes) -> None:
+        from builda.isolation.terminal import write_all
+
+        self._emit(CommandOutput(data=data, stream="stdout", stage=self._command.stage, shown=True))
+        write_all(data)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _is_file(fd: int) -> bool:

@@ -27,7 +27,7 @@ def relay(master: int, stdin: bytes | None, output: Callable[[bytes], None] | No
     """
     copy_size(master)
     with _raw(_STDIN if stdin is None else -1):
-        _move(master, typed=None if stdin is None else stdin + _END_OF_FILE, output=output or _write_all)
+        _move(master, typed=None if stdin is None else stdin + _END_OF_FILE, output=output or write_all)
 
 
 def copy_size(master: int) -> None:
@@ -71,7 +71,8 @@ def _read_master(master: int) -> bytes:
         raise
 
 
-def _write_all(data: bytes) -> None:
+def write_all(data: bytes) -> None:
+    """Write to our standard output."""
     while data:
         data = data[os.write(_STDOUT, data) :]
 

@@ -89,11 +89,16 @@ def has_dead(where: Layout) -> bool:
     return bool(sessions.dead(where))
 
 
-def reclaim(store: Store) -> Iterator[BuildaError]:
-    """Dissolve the sessions in this store that were killed; what cannot be removed is yielded."""
+def reclaim(store: Store, before: Callable[[str], None]) -> Iterator[BuildaError]:
+    """Dissolve the sessions in this store that were killed; what cannot be removed is yielded.
+
+    `before` gets the directory in the run root of each.
+    """
     for name in sessions.dead(store.layout):
         lock = store.layout.path(sessions.DIRECTORY, name, "lock")
         with suppress(BlockingIOError, FileNotFoundError), locks.alone(lock):
+            if (place := sessions.place_of(store.layout, name)) is not None:
+                before(place)
             yield from _dissolve(store, name)
 
 

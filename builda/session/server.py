@@ -67,9 +67,13 @@ _SKIPPED = ("builda.__main__", "builda.isolation.child", "builda.host.doctor", "
 class Server:
     """Serves the commands of a session. The caller polls, and tells of children that ended or stopped."""
 
-    def __init__(self, place: str, code: str, main: Callable[[], None]) -> None:
+    def __init__(
+        self, place: str, code: str, main: Callable[[], None], *, told: Callable[[int, int], None] | None = None
+    ) -> None:
+        """`told` gets the process ID and the wait status of each command that has ended."""
         self._code = code
         self._main = main
+        self._told = told
         self._clients: dict[int, socket.socket] = {}  # by the process that serves each
         self._processes: dict[int, int] = {}  # by the descriptor of the client's socket
         self._dying: dict[int, float] = {}  # when each process whose client is gone is killed
@@ -152,6 +156,8 @@ class Server:
         """Tell the client of a process how that ended."""
         connection = self._clients.pop(pid, None)
         if connection is not None:
+            if self._told is not None:
+                self._told(pid, status)
             _tell(connection, client.ENDED + status.to_bytes(4, "little"))
             if self._processes.pop(connection.fileno(), None) is not None:
                 self._poll.unregister(connection)

@@ -38,9 +38,9 @@ def session(builda: Builda, script: str, *options: str, **more: str) -> subproce
     return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60, stdin=subprocess.DEVNULL)
 
 
-def started(builda: Builda, script: str, *, until: Path) -> subprocess.Popen[bytes]:
+def started(builda: Builda, script: str, *options: str, until: Path) -> subprocess.Popen[bytes]:
     """A session that runs until the script has made a file."""
-    command = [*builda.command, "session", "bash", "-c", script]
+    command = [*builda.command, "session", *options, "bash", "-c", script]
     process = subprocess.Popen(command, env=environ_of(builda), stdout=subprocess.DEVNULL)
     while not until.exists():
         assert process.poll() is None

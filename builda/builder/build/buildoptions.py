@@ -42,6 +42,7 @@ class ExecuteOptions:
     tells_misses: bool = False  # events say so
     platform_label: str | None = None  # the platform, where several are built
     capture: bool = False  # commands' output goes to `emit`, as it does with several jobs
+    copy_output: bool = False  # it goes to `emit` besides, where it is not captured
     hidden: frozenset[str] = frozenset()  # of "stdout" and "stderr", what `emit` does not show: errors repeat it
 
 

@@ -149,7 +149,9 @@ class Performer:
         if step.stdin is None and not self._options.stdin:
             step = replace(step, stdin=b"", options=replace(step.options, terminal=False))
         capture = self._options.capture or self._options.jobs != 1
-        around = surroundings(self._ctx, capture=capture, stage=stage, stop=self._stop)
+        around = surroundings(
+            self._ctx, capture=capture, copy_output=self._options.copy_output, stage=stage, stop=self._stop
+        )
         try:
             run(self._ctx, container, step, inputs, SUCCESS, around)
         except CommandFailed as error:

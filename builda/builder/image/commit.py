@@ -21,7 +21,7 @@ from builda.builder.removal import remove
 from builda.builder.working_tree import occupied, rootfs
 from builda.display import without_passwords
 from builda.errors import NotFound, Unsupported
-from builda.events import Warned
+from builda.events import LayerStored, Warned
 from builda.oci import edits, mediatype
 from builda.oci.config import History, ImageConfig, chain_ids
 from builda.oci.descriptor import Descriptor
@@ -54,9 +54,10 @@ class Part(NamedTuple):
     layer: StoredLayer = StoredLayer(None, None)
 
 
-def commit(ctx: Context, container: WorkingContainer, options: CommitOptions) -> Image:
+def commit(ctx: Context, container: WorkingContainer, options: CommitOptions, *, tells: bool = False) -> Image:
     """The image; with `remove` the container is gone afterwards, and its tree has become the image's unpacked layer.
 
+    With `tells` there is an event for each new layer.
     Of an image that only goes to a location the store makes no record, and it keeps the one that it may have.
     """
     location, names = _targets(options)
@@ -66,6 +67,8 @@ def commit(ctx: Context, container: WorkingContainer, options: CommitOptions) ->
         if options.squash:
             current = treed(ctx, current)
         parts = _parts(ctx, current, options)
+        if tells:
+            _tell(ctx, parts)
         config, manifest = compose(current, parts, _base(ctx.store, current), options, ctx.version, ctx.now())
         made = stored(ctx.store, config, manifest)
         plain = ctx.store.images.unrecorded(made)
@@ -89,6 +92,17 @@ def commit(ctx: Context, container: WorkingContainer, options: CommitOptions) ->
         if options.remove:
             _retire(ctx, current, parts, plain, options)
         return result
+
+
+def _tell(ctx: Context, parts: tuple[Part, ...]) -> None:
+    """Emit that the layers of a new image are stored."""
+    blobs = [part.layer for part in parts if part.layer.blob is not None]
+    for number, layer in enumerate(blobs, 1):
+        blob = layer.blob
+        assert blob is not None
+        ctx.emit(
+            LayerStored(index=number, total=len(blobs), digest=blob.digest, bytes=blob.size, diff_id=layer.diff_id)
+        )
 
 
 def _targets(options: CommitOptions) -> tuple[Location | None, tuple[str, ...]]:

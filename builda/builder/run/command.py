@@ -41,15 +41,20 @@ class Surroundings:
     environ: Mapping[str, str] = field(default_factory=dict)
     terminal: bool = False  # whether stdin and stdout are one
     capture: bool = False
+    copy_output: bool = False  # output goes to `emit`, and where it goes without
     stage: str | None = None
     stop: Stop | None = None
 
 
-def surroundings(ctx: Context, *, capture: bool, stage: str | None, stop: Stop | None) -> Surroundings:
+def surroundings(
+    ctx: Context, *, capture: bool, stage: str | None, stop: Stop | None, copy_output: bool = False
+) -> Surroundings:
     """The surroundings of a command that this process runs. The caller's environment overrides containers.conf's."""
     terminal = _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
     environ = {**ctx.configured_environ(), **ctx.environ}
-    return Surroundings(environ=environ, terminal=terminal, capture=capture, stage=stage, stop=stop)
+    return Surroundings(
+        environ=environ, terminal=terminal, capture=capture, copy_output=copy_output, stage=stage, stop=stop
+    )
 
 
 def _is_terminal(stream: object) -> bool:
@@ -91,6 +96,7 @@ def process_of(
         terminal=terminal and not around.capture,
         stdin=step.stdin,
         capture=around.capture,
+        copy_output=around.copy_output,
         stage=around.stage,
         stop=around.stop,
     )

@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from builda.cli.report.verbtrace import VerbTrace
+
 
 class Chosen(NamedTuple):
     """A verb, what the user called it, and the words behind it taken apart."""
@@ -22,8 +24,8 @@ class Chosen(NamedTuple):
     line: Line
 
 
-def invoke(args: Sequence[str]) -> int:
-    """Run one command line; its exit status."""
+def invoke(args: Sequence[str], trace: VerbTrace | None = None) -> int:
+    """Run one command line; its exit status. `trace` gets its events."""
     given: Given = {}
     chosen = choose(args, given)
     if isinstance(chosen, Line):
@@ -36,7 +38,7 @@ def invoke(args: Sequence[str]) -> int:
         print(commands.page(chosen))
         return 0
     values = _values(chosen.verb, chosen.called, chosen.line)
-    with session_for(given) as session:
+    with session_for(given, trace) as session:
         chosen.verb(session, values)
     return 0
 

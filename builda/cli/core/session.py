@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from builda.builder.builder import Builder
     from builda.cli.core.settings import Settings
     from builda.cli.progress.observer import Observer, Together
+    from builda.cli.report.verbtrace import VerbTrace
     from builda.containersconf import Defaults
     from builda.errors import BuildaError
     from builda.events import Event
@@ -33,8 +34,9 @@ _NEW_OBJECTS = 20_000
 class Session:
     """One command line at work. A context manager: leaving it closes whatever was opened."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str], trace: VerbTrace | None = None) -> None:
         self.settings = settings
+        self._trace_file = trace
         self.environ = environ
         self.quiet = False
         self.builds = False
@@ -68,6 +70,11 @@ class Session:
             ]
         self._place = enter(self.settings.mode, self.settings.runroot, composing=composing)
         self.mode = self._place.mode
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether the trace of a session is to have what commands print."""
+        return self._trace_file is not None and self._trace_file.keeps_output
 
     @cached_property
     def mode(self) -> Mode:
@@ -138,10 +145,23 @@ class Session:
         from builda.session import lease
 
         if self._place is not None:
-            for error in lease.reclaim(store):
+            for error in lease.reclaim(store, self._write_trace):
                 self._warn(error)
         elif lease.has_dead(store.layout):
             lease.apart(self._reclaim_inside)
+
+    def _write_trace(self, place: str) -> None:
+        """Write the trace of a session that was killed, if one was asked for."""
+        if not os.path.exists(f"{place}/trace"):
+            return
+        from builda.cli.verbs.tracing import write_killed
+
+        try:
+            write_killed(place)
+        except OSError as error:
+            from builda.errors import of_system
+
+            self._warn(of_system(error))
 
     def _reclaim_inside(self) -> int:
         from builda.errors import BuildaError
@@ -258,7 +278,7 @@ class Session:
     def _observer(self) -> Together:
         from builda.cli.progress.observer import observer
 
-        return self._stack.enter_context(
+        found = self._stack.enter_context(
             observer(
                 sys.stderr,
                 quiet=self.quiet,
@@ -268,6 +288,9 @@ class Session:
                 traces=self.settings.verbose,
             )
         )
+        if self._trace_file is not None:
+            found.add(self._trace_file)
+        return found
 
 
 def _log_to(stream: TextIO) -> None:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.cli.core.session import Session
+    from builda.cli.report.verbtrace import VerbTrace
 
 ENTERING = frozenset(
-    "add build commit copy from fsck image-df image-rm prune rm rmi run session umount unshare workdir".split(),
+    "add build commit copy from fsck image-df image-rm prune rm rmi run script-trace session "
+    "umount unshare workdir".split(),
 )
 """The verbs that work in trees, so where their mode does; the others only read and write records and blobs."""
 COMPOSING = ENTERING - frozenset("run unshare".split())
@@ -134,14 +136,14 @@ def verb(
     return decorated
 
 
-def session_for(given: Given) -> Session:
-    """A session with the settings that global options and the environment make."""
+def session_for(given: Given, trace: VerbTrace | None = None) -> Session:
+    """A session with the settings that global options and the environment make; `trace` gets its events."""
     import os
 
     from builda.cli.core.session import Session
     from builda.cli.core.settings import caller, settings
 
-    return Session(settings(given, os.environ, caller(os.environ, os.geteuid())), os.environ)
+    return Session(settings(given, os.environ, caller(os.environ, os.geteuid())), os.environ, trace)
 
 
 def _check_order(positional: Sequence[str]) -> None:

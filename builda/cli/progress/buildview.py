@@ -155,7 +155,9 @@ class Lines:
             case StageSaved() if not self._quiet:
                 self._print(f"{stage_prefix(event.stage)}COMMIT")
                 self._print(f"--> {event.id.encoded[:12]}")
-            case CommandOutput() if event.stream in self._passes and not (self._quiet and event.stream == "stdout"):
+            case CommandOutput(shown=False) if event.stream in self._passes and not (
+                self._quiet and event.stream == "stdout"
+            ):
                 self._pass_on(event)
             case _:
                 pass

@@ -113,7 +113,7 @@ class Screen:
             case StepFailure():
                 self._running.pop(event.stage, None)
                 self._failed = True
-            case CommandOutput() if event.stage in self._running:
+            case CommandOutput(shown=False) if event.stage in self._running:
                 self._running[event.stage].add(event.data)
             case BlobProgress():
                 self._move((event.action, event.digest), event)

@@ -203,7 +203,7 @@ class Lines:
                 what = "cached" if event.cached else f"{event.seconds:.2f}s"
                 stage = f"[{event.stage}] " if event.stage else ""
                 self._say(f"{stage}{event.index}/{event.total} done: {what}")
-            case CommandOutput():
+            case CommandOutput(shown=False):
                 _pass_on(event, self._stream)
             case _:
                 pass
@@ -322,7 +322,7 @@ class JsonLines:
 
     def show(self, event: Event) -> None:
         """Write one line; a reader that went away is told nothing more."""
-        left = _json_of(event).encode() + b"\n"
+        left = json_of(event).encode() + b"\n"
         while left and self._descriptor is not None:
             try:
                 left = left[os.write(self._descriptor, left) :]
@@ -330,7 +330,8 @@ class JsonLines:
                 self._descriptor = None
 
 
-def _json_of(event: Event) -> str:
+def json_of(event: Event) -> str:
+    """An event as one JSON object on one line."""
     import json
     import re
 

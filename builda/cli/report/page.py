@@ -7,40 +7,33 @@ from collections.abc import Iterator
 from html import escape
 
 from builda.cli.format.table import human_size
-from builda.cli.report.recording import Build, LayerFiles, Step
+from builda.cli.report.recording import Build, ImageLayers, LayerFiles, Step
 from builda.display import displayed
-from builda.events import ImageBuilt, Warned, step_name
+from builda.events import Warned
 
 _TICKS = 5
 """Marks on the axis of time."""
 
 
 def page(build: Build, title: str) -> str:
-    """One HTML document of a build; it is the same for equal values."""
+    """One HTML document of a build or a session; it is the same for equal values."""
     body = "\n".join((_head(build, title), _timeline(build), _steps(build), _layers(build), _warnings(build)))
     return f"{_BEFORE_TITLE}{_text(title)}{_BEFORE_BODY}{body}{_END}"
 
 
 def _head(build: Build, title: str) -> str:
     cached = sum(step.cached for step in build.steps)
-    facts = [f"{build.seconds:.2f} s", f"{len(build.steps)} steps", f"{cached} remembered"]
-    match build.ended:
-        case ImageBuilt(id=image, names=names):
-            state, word = "good", "built"
-            facts += [f"image {image.encoded[:12]}", *names]
-        case None:
-            state, word = "bad", "interrupted"
-        case failed:
-            state, word = "bad", "failed"
-            facts.append(failed.message)
+    remembered = [f"{cached} remembered"] if cached or build.noun == "steps" else []
+    facts = [f"{build.seconds:.2f} s", f"{len(build.steps)} {build.noun}", *remembered, *build.ended.facts]
+    state, word = "good" if build.ended.is_good else "bad", build.ended.word
     items = "".join(f"<li>{_text(fact)}</li>" for fact in facts)
     return f'<h1><span class="{state}">{word}</span> {_text(title)}</h1>\n<ul class="facts">{items}</ul>'
 
 
 def _timeline(build: Build) -> str:
-    """A row for each stage, and in it a bar for each step."""
+    """A row for each stage, or for commands that ran one after the other, and in it a bar for each step."""
     total = max(build.seconds, 0.001)
-    rows = "\n".join(_stage(build, stage, total) for stage in build.stages)
+    rows = "\n".join(_row(build, row, total) for row in build.rows)
     ticks = "".join(
         f'<span style="left:{100 * number / _TICKS:.2f}%">{total * number / _TICKS:.2f} s</span>'
         for number in range(_TICKS + 1)
@@ -48,11 +41,11 @@ def _timeline(build: Build) -> str:
     return f'<h2>Time</h2>\n<div class="axis"><div class="ticks">{ticks}</div>\n{rows}</div>'
 
 
-def _stage(build: Build, stage: str | None, total: float) -> str:
-    steps = [(number, step) for number, step in enumerate(build.steps) if step.started.stage == stage]
-    first = steps[0][1].started
+def _row(build: Build, row: str | None, total: float) -> str:
+    steps = [(number, step) for number, step in enumerate(build.steps) if step.row == row]
+    first = steps[0][1]
     needs = f' <span class="dim">after {_text(", ".join(first.needs))}</span>' if first.needs else ""
-    name = _text(" ".join(filter(None, (stage, first.stage_name))) or "the only stage")
+    name = _text(build.row_names.get(row, row or ""))
     bars = "".join(_bar(number, step, total) for number, step in steps)
     return f'<div class="stage"><div class="name">{name}{needs}</div><div class="bars">{bars}</div></div>'
 
@@ -67,15 +60,14 @@ def _bar(number: int, step: Step, total: float) -> str:
 
 def _steps(build: Build) -> str:
     rows = "\n".join(_step(number, step) for number, step in enumerate(build.steps))
-    return f"<h2>Steps</h2>\n<div id=steps>{rows}</div>"
+    return f"<h2>{build.noun.capitalize()}</h2>\n<div id=steps>{rows}</div>"
 
 
 def _step(number: int, step: Step) -> str:
-    name = step_name(step.started.stage, step.started.index, step.started.total)
     cost = "" if step.seconds is None else f"{step.seconds:.2f} s"
     size = f"{_size(step.size)}" if step.size else ""
     head = (
-        f'<span class="tag {_kind(step)}">{_word(step)}</span><span class="dim">{_text(name)}</span>'
+        f'<span class="tag {_kind(step)}">{_word(step)}</span><span class="dim step">{_text(step.name)}</span>'
         f"<code>{_text(_first_line(step))}</code>"
         f'<span class="number">{size}</span><span class="number">{cost}</span>'
     )
@@ -83,16 +75,18 @@ def _step(number: int, step: Step) -> str:
 
 
 def _details(step: Step) -> Iterator[str]:
-    if step.started.file is not None:
-        yield f'<p class="dim">{_text(f"{step.started.file}:{step.started.line}")}</p>'
-    if "\n" in step.started.text:
-        yield f"<pre>{_text(step.started.text)}</pre>"
+    if step.place is not None:
+        yield f'<p class="dim">{_text(step.place)}</p>'
+    if _first_line(step) != step.text:
+        yield f"<pre>{_text(step.text)}</pre>"
     if step.reason is not None:
         yield f"<p>Done again: {_text(step.reason)}</p>"
     if step.failure is not None:
         yield f'<p class="bad">{_text(step.failure)}</p>'
     if step.digest is not None:
         yield f'<p class="dim">layer {_text(step.digest)}</p>'
+    for fact in step.facts:
+        yield f'<p class="dim">{_text(fact)}</p>'
     if step.lost:
         yield f'<p class="dim">{step.lost} bytes of output before this are not kept</p>'
     if step.output:
@@ -100,12 +94,15 @@ def _details(step: Step) -> Iterator[str]:
 
 
 def _layers(build: Build) -> str:
-    if not build.layers:
-        return ""
-    largest = max(layer.size for layer in build.layers) or 1
-    rows = "\n".join(_layer(layer, largest) for layer in build.layers)
-    total = sum(layer.size for layer in build.layers)
-    return f"<h2>Layers, from the base up: {_size(total)} as they are pushed</h2>\n<div>{rows}</div>"
+    return "\n".join(_image(image) for image in build.images if image.layers)
+
+
+def _image(image: ImageLayers) -> str:
+    largest = max(layer.size for layer in image.layers) or 1
+    rows = "\n".join(_layer(layer, largest) for layer in image.layers)
+    total = sum(layer.size for layer in image.layers)
+    of = f" of {_text(image.name)}" if image.name else ""
+    return f"<h2>Layers{of}, from the base up: {_size(total)} as they are pushed</h2>\n<div>{rows}</div>"
 
 
 def _layer(layer: LayerFiles, largest: int) -> str:
@@ -147,7 +144,7 @@ def _word(step: Step) -> str:
 
 
 def _first_line(step: Step) -> str:
-    first, feed, _ = step.started.text.partition("\n")
+    first, feed, _ = step.text.partition("\n")
     return f"{first} …" if feed else first
 
 
@@ -192,14 +189,15 @@ summary code { flex: 1; overflow: hidden; text-overflow: ellipsis; white-space: 
 details[open] summary code { white-space: normal }
 .tag { font-size: 12px; width: 6.5rem; flex: none } .tag.done { color: var(--done) } .tag.failed { color: var(--bad) }
 .tag.cached, .number { color: var(--dim) }
-.number { font-variant-numeric: tabular-nums; text-align: right; min-width: 5rem }
+.step { font-size: 13px; min-width: 3.2rem }
+.number { font-size: 13px; font-variant-numeric: tabular-nums; text-align: right; min-width: 5rem }
 .weight { width: 8rem; flex: none; background: var(--soft); height: .7rem }
 .weight i { display: block; height: 100%; background: var(--done) }
 table { border-collapse: collapse; font: 13px ui-monospace, monospace } td, th { padding: 0 .8rem; text-align: left }
 </style></head><body>
 """
 _END = """
-<p class="dim">Keys: j and k go to the next and the previous step, Enter opens it, o opens or closes all.</p>
+<p class="dim">Keys: j and k go to the next and the previous row, Enter opens it, o opens or closes all.</p>
 <script>
 const rows = [...document.querySelectorAll("#steps summary")];
 let at = -1;

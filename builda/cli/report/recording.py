@@ -1,4 +1,4 @@
-"""The events of a build, put together by step."""
+"""What a page shows, as values; and the events of a build, put together by step."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from builda.events import (
     StepMissed,
     StepStarted,
     Warned,
+    step_name,
 )
 from builda.values import NamedTuple, dataclass, field
 
@@ -26,14 +27,22 @@ OUTPUT_LIMIT = 256 << 10
 
 @dataclass(slots=True, kw_only=True)
 class Step:
-    """One instruction. Times are seconds since the recording began; `seconds` is None while the step goes on."""
+    """One instruction of a build, or one command of a script.
 
-    started: StepStarted
+    Times are seconds since the recording began; `seconds` is None while the step goes on.
+    """
+
+    text: str
+    name: str  # its number among the others
     began: float
+    row: str | None = None  # of the time axis
+    needs: tuple[str, ...] = ()  # what its row waited for
+    place: str | None = None  # where it is written
     seconds: float | None = None
     cached: bool = False
     failure: str | None = None
     reason: str | None = None  # why its result was not found
+    facts: tuple[str, ...] = ()  # what else is known of it, a line each
     digest: str | None = None  # of its layer
     size: int | None = None  # bytes of its layer as it is stored
     output: bytearray = field(default_factory=bytearray)
@@ -49,7 +58,7 @@ class Step:
 
 
 class LayerFiles(NamedTuple):
-    """A layer of the image: the instruction that made it, its stored bytes, and its biggest files with their bytes."""
+    """A layer of an image: the instruction that made it, its stored bytes, and its biggest files with their bytes."""
 
     created_by: str
     digest: str
@@ -57,20 +66,37 @@ class LayerFiles(NamedTuple):
     files: tuple[tuple[str, int], ...]
 
 
+class ImageLayers(NamedTuple):
+    """An image that was made: its name, "" if it is the only one, and its layers from the base up."""
+
+    name: str
+    layers: tuple[LayerFiles, ...]
+
+
+class Ending(NamedTuple):
+    """How it ended: one word, whether that is good, and what else is to be said of it."""
+
+    word: str
+    is_good: bool
+    facts: tuple[str, ...] = ()
+
+
 @dataclass(slots=True, kw_only=True)
 class Build:
-    """What is known of a build: its steps in the order in which they began, and how it ended."""
+    """What is known of a build or a session: its steps in the order in which they began, and how it ended."""
 
     steps: list[Step] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
-    ended: ImageBuilt | BuildFailed | None = None
+    ended: Ending = Ending("interrupted", is_good=False)
     seconds: float = 0.0
-    layers: tuple[LayerFiles, ...] = ()
+    images: tuple[ImageLayers, ...] = ()
+    noun: str = "steps"  # what its steps are
+    row_names: dict[str | None, str] = field(default_factory=dict)
 
     @property
-    def stages(self) -> list[str | None]:
-        """The stages by name, in the order in which they began."""
-        return list(dict.fromkeys(step.started.stage for step in self.steps))
+    def rows(self) -> list[str | None]:
+        """The rows of the time axis, in the order in which they began."""
+        return list(dict.fromkeys(step.row for step in self.steps))
 
 
 class Recorder:
@@ -78,6 +104,8 @@ class Recorder:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.build = Build()
+        self.image: ImageBuilt | None = None
+        """What was built, when it was."""
         self._clock = clock
         self._start = clock()
         self._current: dict[str | None, Step] = {}
@@ -91,8 +119,7 @@ class Recorder:
                 build.steps.clear()  # a build that begins again
                 self._current.clear()
             case StepStarted():
-                self._current[event.stage] = step = Step(started=event, began=now)
-                build.steps.append(step)
+                self._begin(event, now)
             case StepFinished():
                 if (step_ := self._current.get(event.stage)) is not None:
                     step_.seconds, step_.cached = event.seconds, event.cached
@@ -104,15 +131,33 @@ class Recorder:
                 if (step_ := self._current.get(event.stage)) is not None:
                     step_.reason = event.reason
             case LayerStored():
+                name = step_name(event.stage, event.index, event.total)
                 for step_ in build.steps:
-                    if (step_.started.stage, step_.started.index) == (event.stage, event.index):
+                    if step_.name == name:
                         step_.digest, step_.size = event.digest and str(event.digest), event.bytes
             case CommandOutput():
                 if (step_ := self._current.get(event.stage)) is not None:
                     step_.say(event.data)
             case Warned():
                 build.warnings.append(event)
-            case ImageBuilt() | BuildFailed():
-                build.ended = event
+            case ImageBuilt(id=image, names=names):
+                self.image = event
+                build.ended = Ending("built", is_good=True, facts=(f"image {image.encoded[:12]}", *names))
+            case BuildFailed(message=message):
+                build.ended = Ending("failed", is_good=False, facts=(message,))
             case _:
                 pass
+
+    def _begin(self, event: StepStarted, now: float) -> None:
+        step = Step(
+            text=event.text,
+            name=step_name(event.stage, event.index, event.total),
+            began=now,
+            row=event.stage,
+            needs=event.needs,
+            place=None if event.file is None else f"{event.file}:{event.line}",
+        )
+        self._current[event.stage] = step
+        self.build.steps.append(step)
+        names = " ".join(filter(None, (event.stage, event.stage_name)))
+        self.build.row_names.setdefault(event.stage, names or "the only stage")

@@ -112,7 +112,10 @@ GROUPS: Mapping[str, Members] = {
             "rm": "manifest:rm",
         },
     ),
-    "script": Members("Find faults in bash scripts that call builda.", {"lint": "script:lint"}),
+    "script": Members(
+        "Find faults in bash scripts that call builda, and see what they do.",
+        {"lint": "script:lint", "trace": "script:trace"},
+    ),
     "source": Members(
         "Make source images, which hold what an image was built from, and copy them to and from registries.",
         {

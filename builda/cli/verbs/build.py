@@ -30,13 +30,10 @@ if TYPE_CHECKING:
     from builda.cli.core.session import Session
     from builda.cli.progress.buildview import BuildView
     from builda.cli.progress.observer import Observer
-    from builda.cli.report.recording import LayerFiles
     from builda.cli.verbs.buildlog import Attesting
     from builda.containerfile import BuildRequest
 
 
-_BIGGEST = 10
-"""Files of each layer that a report names."""
 _RUSAGE = "builda says how long each step took; /usr/bin/time measures the whole of a build"
 _OF_DOCKER = (
     refused(
@@ -315,39 +312,19 @@ def _recorded(session: Session, path: str | None, context: str | None) -> Iterat
     if path is None:
         yield
         return
+    from builda.cli.report.imagelayers import layers_of
     from builda.cli.report.page import page
-    from builda.cli.report.recording import Recorder
+    from builda.cli.report.recording import ImageLayers, Recorder
 
     recorder = Recorder()
     session.record(recorder)
     try:
         yield
-        recorder.build.layers = _layers_of(session, recorder.build.ended)
+        if recorder.image is not None:
+            layers = layers_of(session, recorder.image.id.encoded)
+            recorder.build.images = (ImageLayers("", layers),)
     finally:
         write_file(path, page(recorder.build, context or "."))
-
-
-def _layers_of(session: Session, ended: object) -> tuple[LayerFiles, ...]:
-    """The layers of the image that was built, with their biggest files; none if there is no one image."""
-    from builda.builder.image import describe
-    from builda.builder.image.pull import machine_platform
-    from builda.builder.imageoptions import RegistryAccess
-    from builda.cli.report.recording import LayerFiles
-    from builda.events import ImageBuilt
-
-    if not isinstance(ended, ImageBuilt):
-        return ()
-    image = describe.seen(session.builder.context, ended.id.encoded, RegistryAccess(), machine_platform())
-    return tuple(
-        LayerFiles(
-            created_by=step.history.created_by or "",
-            digest=str(step.layer.digest),
-            size=step.layer.size,
-            files=describe.biggest(image, step.layer, _BIGGEST),
-        )
-        for step in describe.history_of(image)
-        if step.layer is not None
-    )
 
 
 @contextmanager
@@ -600,6 +577,7 @@ def _execute_options(
         explain=values.pop("explain_cache"),
         tells_misses=recorded,
         capture=not looks_around and (session.quiet or live or recorded or session.settings.events is not None),
+        copy_output=session.keeps_output,
         hidden=frozenset(("stdout", "stderr") if live else ("stdout",) if session.quiet else ()),
     )
 

@@ -145,7 +145,7 @@ def _run(
         options=options,
     )
     valid = statuses(values["valid_exit_codes"])
-    session.builder.run(target, step, inputs=inputs, valid_statuses=valid)
+    session.builder.run(target, step, inputs=inputs, valid_statuses=valid, copy_output=session.keeps_output)
     if layer:
         session.builder.freeze(target, created_by=created_by, background=False)
 

@@ -1,16 +1,18 @@
-"""`script lint`: faults of bash scripts that call builda."""
+"""`script lint`: faults of bash scripts that call builda; `script trace`: what one of them does, and how long."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from builda.cli.core.options import argument, switch
+from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import print_json, print_words
 from builda.cli.core.verb import verb
 from builda.errors import BuildaError, InvalidValue, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builda.cli.core.session import Session
     from builda.scriptlint.rules import Complaint, Finding
 
@@ -39,6 +41,35 @@ def lint(session: Session, *, files: tuple[str, ...], json: bool, shellcheck: bo
             print_words(f"{file}:{finding.at.line}:{finding.at.column}: {finding.name}: {finding.message}{hint}")
     if found:
         raise SystemExit(1)
+
+
+@verb(
+    argument("script", nargs=-1, required=True),
+    text("--format", metavar="FORM", help="text (default), json or html."),
+    text("--output", "-o", metavar="FILE", help="Write here instead of to standard error."),
+    switch("--keep", help="Leave working containers and images that the script did not remove."),
+    switch("--no-transaction", help="Change each name, and push, at once, whether the script fails or not."),
+    name="script-trace",
+    checks_order=False,
+    example="builda script trace ./build.sh 1.2",
+)
+def trace(
+    session: Session, *, script: tuple[str, ...], output: str | None, keep: bool, no_transaction: bool, **values: Any
+) -> None:
+    """Run a script in a session, and tell what each of its builda commands took when it has ended.
+
+    Of each: when it began, its seconds and exit status, whether its result was remembered, bytes of blobs that it
+    wrote here and moved from or to other places, and its words, without secrets. A page (html) has what commands
+    printed, too; their output goes through pipes then. The exit status is the script's.
+    """
+    from builda.cli.verbs import tracing
+    from builda.cli.verbs.session import run_session
+
+    form = values["format"] or (tracing.form_of(output) if output else "text")
+    if form not in tracing.FORMS:
+        raise InvalidValue(f"unknown format of a trace: {form}", hint="it is text, json or html")
+    files = {output or tracing.STDERR: form}
+    run_session(session, script, keep=keep, no_transaction=no_transaction, files=files)
 
 
 def _found(session: Session, file: str, shellcheck: bool) -> list[Finding]:

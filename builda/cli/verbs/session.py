@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from builda.cli.core.options import argument, switch
+from builda.cli.core.options import argument, switch, text
 from builda.cli.core.settings import for_session
 from builda.cli.core.verb import verb
 from builda.errors import CommandFailed, InvalidValue
@@ -12,21 +12,33 @@ from builda.events import Warned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from builda.cli.core.session import Session
+    from builda.session.lease import Lease
     from builda.session.pushes import Push
     from builda.session.supervisor import Supervisor
+    from builda.session.trace import Wanted
 
 
 @verb(
     argument("command", nargs=-1),
     switch("--keep", help="Leave working containers and images that the script did not remove."),
     switch("--no-transaction", help="Change each name, and push, at once, whether the script fails or not."),
+    text("--trace", metavar="FILE", help="Write what its commands took; as JSON to FILE.json, as a page to FILE.html."),
+    text("--report", metavar="FILE", help="Write a page: times, what each command printed, layers of the images."),
     checks_order=False,
     example="builda session ./build.sh 1.2",
 )
-def session(session: Session, *, command: tuple[str, ...], keep: bool, no_transaction: bool) -> None:
+def session(
+    session: Session,
+    *,
+    command: tuple[str, ...],
+    keep: bool,
+    no_transaction: bool,
+    trace: str | None,
+    report: str | None,
+) -> None:
     """Run a script whose working containers and mounts end with it, and whose names count only if it succeeds.
 
     Names that the script gives to images or takes off are seen by other commands when it has ended with status 0, all
@@ -38,6 +50,20 @@ def session(session: Session, *, command: tuple[str, ...], keep: bool, no_transa
     ended. Without root, the script runs as root of a user namespace, so that it can write below `builda mount`.
     Without COMMAND the script is the shell that SHELL names. The exit status is the script's.
     """
+    files = {**({trace: _form_of(trace)} if trace else {}), **({report: "html"} if report else {})}
+    run_session(session, command, keep=keep, no_transaction=no_transaction, files=files)
+
+
+def _form_of(path: str) -> str:
+    from builda.cli.verbs.tracing import form_of
+
+    return form_of(path)
+
+
+def run_session(
+    session: Session, command: tuple[str, ...], *, keep: bool, no_transaction: bool, files: dict[str, str]
+) -> None:
+    """Run a script in a session, and write its trace to `files`, each with its form. SystemExit if the script fails."""
     from builda.session.supervisor import Supervisor
 
     args = command[1:] if command[:1] == ("--",) else command
@@ -47,17 +73,35 @@ def session(session: Session, *, command: tuple[str, ...], keep: bool, no_transa
     script = args or (str(shell),)
     supervisor = Supervisor()
     if session.is_joined:
-        if keep or no_transaction:
-            option = "--keep" if keep else "--no-transaction"
+        said = {"--keep": keep, "--no-transaction": no_transaction, "a trace or report": bool(files)}
+        if option := next((name for name, is_said in said.items() if is_said), None):
             raise InvalidValue(f"{option} is said to the outer session: this one is part of it")
         status = supervisor.run(script, session.environ)
     else:
-        status = _run(session, supervisor, script, keep=keep, transaction=not no_transaction)
+        status = _run(
+            session, supervisor, script, keep=keep, transaction=not no_transaction, wanted=_wanted(script, files)
+        )
     if status:
         raise SystemExit(status)
 
 
-def _run(session: Session, supervisor: Supervisor, script: tuple[str, ...], *, keep: bool, transaction: bool) -> int:
+def _wanted(script: tuple[str, ...], files: dict[str, str]) -> Wanted | None:
+    if not files:
+        return None
+    from builda.cli.verbs import tracing
+
+    return tracing.wanted(script, files)
+
+
+def _run(
+    session: Session,
+    supervisor: Supervisor,
+    script: tuple[str, ...],
+    *,
+    keep: bool,
+    transaction: bool,
+    wanted: Wanted | None,
+) -> int:
     """Run the script in a session of its own; its exit status."""
     from builda.cli.main import work
     from builda.session import lease, program, pushes
@@ -67,23 +111,52 @@ def _run(session: Session, supervisor: Supervisor, script: tuple[str, ...], *, k
         lease.own_mounts()
     session.store.lease()
     with lease.held(session.store, transaction=transaction) as held:
+        told = _begin_trace(held, wanted)
+        ended = 125
         environ = {**session.environ, **for_session(session.settings, session.mode), lease.VARIABLE: held.place}
         programs = program.install(held.place)
         if programs is not None:
             environ["PATH"] = f"{programs}:{environ.get('PATH', os.defpath)}"
         try:
-            status = supervisor.run(script, environ, Server(held.place, program.code_name(), work))
+            server = Server(held.place, program.code_name(), work, told=told)
+            status = supervisor.run(script, environ, server)
             _end_others(session, supervisor)
             if status == 0:
                 _push(supervisor, pushes.noted(held.place))
                 lease.publish(session.store, held)
             elif names := lease.changed_names(session.store, held):
                 session.emit(Warned(message=f"the script failed, so these names stay as they were: {' '.join(names)}"))
+            ended = status
             return status
         finally:
             _end_others(session, supervisor)
-            for error in lease.end(session.store, held, keep=keep):
-                session.emit(Warned(message=str(error), hint=error.hint))
+            try:
+                if wanted is not None:
+                    _write_trace(session, held, ended, wanted)
+            finally:
+                for error in lease.end(session.store, held, keep=keep):
+                    session.emit(Warned(message=str(error), hint=error.hint))
+
+
+def _begin_trace(held: Lease, wanted: Wanted | None) -> Callable[[int, int], None] | None:
+    """Have the session's commands write what they do, if that is `wanted`; what is told of those that ended."""
+    if wanted is None:
+        return None
+    from functools import partial
+
+    from builda.session import trace
+
+    trace.begin(held.place, wanted)
+    return partial(trace.note_end, held.place)
+
+
+def _write_trace(session: Session, held: Lease, status: int, wanted: Wanted) -> None:
+    from builda.cli.verbs import tracing
+    from builda.session import lease
+
+    names = lease.changed_names(session.store, held) if status == 0 else ()
+    images = tracing.images_of(session, names, wanted)
+    tracing.write(held.place, status, asked=wanted, images=images)
 
 
 def _push(supervisor: Supervisor, noted: Sequence[Push]) -> None:

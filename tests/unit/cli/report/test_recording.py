@@ -45,7 +45,7 @@ def test_events_of_stages_that_go_on_at_once_are_kept_apart() -> None:
     assert (bytes(one.output), bytes(two.output)) == (b"one", b"two")
     assert (one.began, one.seconds, one.cached, one.reason, one.size) == (1.0, 3.0, False, "because", 7)
     assert (two.began, two.seconds, two.cached) == (2.0, 2.0, True)
-    assert build.stages == ["1/2", "2/2"]
+    assert build.rows == ["1/2", "2/2"]
 
 
 def test_a_build_that_begins_again_is_shown_once() -> None:

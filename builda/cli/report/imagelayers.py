@@ -1,0 +1,31 @@
+"""The layers of an image as a page shows them."""
+
+from __future__ import annotations
+
+from builda.cli.report.recording import LayerFiles
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.cli.core.session import Session
+
+_BIGGEST = 10
+"""Files of each layer that a page names."""
+
+
+def layers_of(session: Session, image: str) -> tuple[LayerFiles, ...]:
+    """The layers of an image of the store, which has this name or ID, with their biggest files."""
+    from builda.builder.image import describe
+    from builda.builder.image.pull import machine_platform
+    from builda.builder.imageoptions import RegistryAccess
+
+    seen = describe.seen(session.builder.context, image, RegistryAccess(), machine_platform())
+    return tuple(
+        LayerFiles(
+            created_by=step.history.created_by or "",
+            digest=str(step.layer.digest),
+            size=step.layer.size,
+            files=describe.biggest(seen, step.layer, _BIGGEST),
+        )
+        for step in describe.history_of(seen)
+        if step.layer is not None
+    )
