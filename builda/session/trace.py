@@ -75,6 +75,13 @@ def note_end(place: str, pid: int, status: int) -> None:
         file.write(line + "\n")
 
 
+def append(path: str, data: bytes) -> None:
+    """Write to the end of a command's file, which is made if it is missing."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    with open(path, "ab", buffering=0, opener=lambda name, _: private.opener(name, flags)) as file:
+        file.write(data)
+
+
 def files(place: str) -> Iterator[str]:
     """The paths of the commands' files, in the order in which the commands began."""
     names = sorted(name for name in os.listdir(f"{place}/{_DIRECTORY}") if name.endswith(COMMAND))

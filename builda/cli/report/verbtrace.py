@@ -11,7 +11,6 @@ from builda.cli.progress.observer import json_of, with_texts
 from builda.cli.report.recording import OUTPUT_LIMIT
 from builda.display import without_passwords
 from builda.events import BlobProgress, CommandOutput, Decided, WorkProgress
-from builda.linux import private
 from builda.scriptlint.secretwords import masked
 from builda.session import trace
 
@@ -68,12 +67,8 @@ class VerbTrace:
     def _append(self, path: str, data: bytes) -> None:
         if os.getpid() != self._process:  # forked for other work
             return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        with (
-            suppress(OSError),
-            open(path, "ab", buffering=0, opener=lambda name, _: private.opener(name, flags)) as file,
-        ):
-            file.write(data)
+        with suppress(OSError):
+            trace.append(path, data)
 
 
 def verb_trace(place: str, arguments: Sequence[str], *, is_push: bool) -> VerbTrace | None:
