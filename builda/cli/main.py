@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
-    from builda.cli.report.verbtrace import VerbTrace
+    from builda.cli.core.verbtrace import VerbTrace
     from builda.errors import BuildaError
 
     T = TypeVar("T")
@@ -67,7 +67,7 @@ def _trace() -> VerbTrace | None:
     place = os.environ.get("BUILDA_SESSION")
     if not place or not os.path.exists(f"{place}/trace"):
         return None
-    from builda.cli.report.verbtrace import verb_trace
+    from builda.cli.core.verbtrace import verb_trace
 
     return verb_trace(place, sys.argv[1:], is_push="BUILDA_SESSION_PUSH" in os.environ)
 

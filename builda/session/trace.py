@@ -24,6 +24,8 @@ _WANTED = "wanted.json"
 _ENDED = "ended"
 COMMAND = ".jsonl"
 """How the names of the commands' files end. What a command printed is in files beside it."""
+KEPT = 256 << 10
+"""Bytes of what a command printed that are kept: its last ones."""
 OUTPUTS = (".out", ".out-before")
 """Endings of the files with what a command printed: the newest bytes, and those before them."""
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.cli.report.verbtrace import VerbTrace
+    from builda.cli.core.verbtrace import VerbTrace
 
 
 class Chosen(NamedTuple):

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from builda.api import NamedFiles
     from builda.builder.builder import Builder
     from builda.cli.core.settings import Settings
+    from builda.cli.core.verbtrace import VerbTrace
     from builda.cli.progress.observer import Observer, Together
-    from builda.cli.report.verbtrace import VerbTrace
     from builda.containersconf import Defaults
     from builda.errors import BuildaError
     from builda.events import Event
@@ -152,8 +152,6 @@ class Session:
 
     def _write_trace(self, place: str) -> None:
         """Write the trace of a session that was killed, if one was asked for."""
-        if not os.path.exists(f"{place}/trace"):
-            return
         from builda.cli.verbs.tracing import write_killed
 
         try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.cli.core.session import Session
-    from builda.cli.report.verbtrace import VerbTrace
+    from builda.cli.core.verbtrace import VerbTrace
 
 ENTERING = frozenset(
     "add build commit copy from fsck image-df image-rm prune rm rmi run script-trace session "

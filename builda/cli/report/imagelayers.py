@@ -6,19 +6,19 @@ from builda.cli.report.recording import LayerFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.cli.core.session import Session
+    from builda.builder.context import Context
 
 _BIGGEST = 10
 """Files of each layer that a page names."""
 
 
-def layers_of(session: Session, image: str) -> tuple[LayerFiles, ...]:
+def layers_of(ctx: Context, image: str) -> tuple[LayerFiles, ...]:
     """The layers of an image of the store, which has this name or ID, with their biggest files."""
     from builda.builder.image import describe
     from builda.builder.image.pull import machine_platform
     from builda.builder.imageoptions import RegistryAccess
 
-    seen = describe.seen(session.builder.context, image, RegistryAccess(), machine_platform())
+    seen = describe.seen(ctx, image, RegistryAccess(), machine_platform())
     return tuple(
         LayerFiles(
             created_by=step.history.created_by or "",

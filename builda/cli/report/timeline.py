@@ -124,13 +124,11 @@ def _parts(said: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _output(path: str) -> tuple[bytes, int]:
     """What a command printed, as far as it is kept, and how many bytes of it are not shown."""
-    from builda.cli.report.recording import OUTPUT_LIMIT
-
     found = b""
     for ending in reversed(trace.OUTPUTS):
         with suppress(FileNotFoundError), open(path.removesuffix(trace.COMMAND) + ending, "rb") as file:
             found += file.read()
-    return found[-OUTPUT_LIMIT:], max(0, len(found) - OUTPUT_LIMIT)
+    return found[-trace.KEPT :], max(0, len(found) - trace.KEPT)
 
 
 def text_of(told: Timeline) -> str:

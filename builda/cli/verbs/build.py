@@ -321,7 +321,7 @@ def _recorded(session: Session, path: str | None, context: str | None) -> Iterat
     try:
         yield
         if recorder.image is not None:
-            layers = layers_of(session, recorder.image.id.encoded)
+            layers = layers_of(session.builder.context, recorder.image.id.encoded)
             recorder.build.images = (ImageLayers("", layers),)
     finally:
         write_file(path, page(recorder.build, context or "."))

@@ -155,7 +155,7 @@ def _write_trace(session: Session, held: Lease, status: int, wanted: Wanted) -> 
     from builda.session import lease
 
     names = lease.changed_names(session.store, held) if status == 0 else ()
-    images = tracing.images_of(session, names, wanted)
+    images = tracing.images_of(session.builder.context, names, wanted)
     tracing.write(held.place, status, asked=wanted, images=images)
 
 

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from builda.cli.core.session import Session
+    from builda.builder.context import Context
     from builda.cli.report.recording import ImageLayers
 
 FORMS = ("text", "json", "html")
@@ -73,7 +73,7 @@ def write_killed(place: str) -> None:
         write(place, None, asked=asked._replace(files=files))
 
 
-def images_of(session: Session, names: Sequence[str], asked: trace.Wanted) -> tuple[ImageLayers, ...]:
+def images_of(ctx: Context, names: Sequence[str], asked: trace.Wanted) -> tuple[ImageLayers, ...]:
     """The layers of the images that a session gave names to, if a page is to have them."""
     if not asked.keeps_output:
         return ()
@@ -84,7 +84,7 @@ def images_of(session: Session, names: Sequence[str], asked: trace.Wanted) -> tu
     found = []
     for name in names[:_MOST_IMAGES]:
         try:
-            found.append(ImageLayers(name, layers_of(session, name)))
+            found.append(ImageLayers(name, layers_of(ctx, name)))
         except BuildaError:  # a list of images, an artifact, or a name that was taken off
             continue
     return tuple(found)

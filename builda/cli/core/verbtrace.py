@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 
 from builda.cli.progress.observer import json_of, with_texts
-from builda.cli.report.recording import OUTPUT_LIMIT
 from builda.display import without_passwords
 from builda.events import BlobProgress, CommandOutput, Decided, WorkProgress
 from builda.scriptlint.secretwords import masked
@@ -45,12 +44,12 @@ class VerbTrace:
             self._append(self._path, json_of(with_texts(event, without_passwords)).encode() + b"\n")
 
     def say(self, data: bytes) -> None:
-        """Keep what the command printed: at least the last OUTPUT_LIMIT bytes of it, at most twice as many."""
+        """Keep what the command printed: at least the last trace.KEPT bytes of it, at most twice as many."""
         newest, before = (self._path.removesuffix(trace.COMMAND) + ending for ending in trace.OUTPUTS)
         with suppress(OSError):
-            if os.path.getsize(newest) + len(data) > OUTPUT_LIMIT:
+            if os.path.getsize(newest) + len(data) > trace.KEPT:
                 os.replace(newest, before)
-        self._append(newest, data[-OUTPUT_LIMIT:])
+        self._append(newest, data[-trace.KEPT :])
 
     def fail(self, message: str) -> None:
         """Write why the command fails."""
