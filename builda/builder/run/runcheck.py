@@ -10,7 +10,7 @@ import re
 from contextlib import contextmanager
 
 from builda.builder.run import command, rootfiles, security
-from builda.builder.run.runmounts import parse_volume
+from builda.builder.run.volumetext import parse_volume
 from builda.errors import BuildaError, InvalidValue, NotFound
 from builda.isolation import rlimits
 from builda.isolation.kinds import find_kind

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import posixpath
-import stat
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 from builda.builder.materialize import with_tree
 from builda.builder.mounting import viewed
-from builda.builder.run.clone_tree import duplicate
-from builda.builder.run.subtree import is_directory, part_of, shown, subtree, writable
+from builda.builder.run.cachemounts import Caches, fill
+from builda.builder.run.mountowners import chown_shown, chown_tree
+from builda.builder.run.subtree import part_of, subtree
+from builda.builder.run.throwaway import Throwaway, part_option, read_only_mount
+from builda.builder.run.volumetext import check_words, mount_options, parse_volume
 from builda.builder.working_tree import rootfs
-from builda.errors import InvalidValue, NotFound, Unsupported
-from builda.fs import owners, paths
+from builda.errors import NotFound
+from builda.fs import owners
 from builda.isolation.spec import MemoryFile
-from builda.linux.detached import split_part
 from builda.linux.mount import Mount
 from builda.linux.userns import in_user_namespace
 from builda.plan import PROPAGATIONS, FromContainer, FromImage, FromStage, NamedContext
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from builda.plan import Run, RunMount, RunOptions, Source
 
 SCRIPT = "/run/.builda-script"
-_PLAIN_OPTIONS = frozenset("ro rw nosuid suid nodev dev noexec exec noatime relatime nodiratime".split())
-_LABELS = frozenset({"z", "Z"})  # SELinux: nothing to do on a kernel without it, and refused labels elsewhere
 _SECRET_MODE = 0o400
 
 
@@ -59,7 +57,7 @@ def attached(
     with ExitStack() as stack:
         work = _Work(ctx, inputs, user, users, scratch, stack)
         if not ctx.store.can_mount:
-            work.take_caches(step.mounts)
+            work.caches.take(step.mounts)
         mounts = [work.volume(text) for text in options.volumes]
         env: list[tuple[str, str]] = []
         for mount in step.mounts:
@@ -70,30 +68,6 @@ def attached(
             work.file(step.script, SCRIPT, 0o755)
         script = SCRIPT if step.script is not None else None
         yield Attachments(tuple(mounts), tuple(work.files), tuple(env), script)
-
-
-def parse_volume(text: str) -> tuple[str, str, tuple[str, ...]]:
-    """Source, target and option words of `host:container[:options]`; NotFound if there is no such source."""
-    source, _, rest = text.partition(":")
-    target, _, words = rest.partition(":")
-    if not target.startswith("/"):
-        raise InvalidValue(f"a volume is host:container[:options]: {text}", hint="both paths are absolute")
-    if not source.startswith("/"):
-        raise InvalidValue(f"path of the volume on the host is not absolute: {text}")
-    if not os.path.exists(source):
-        raise NotFound(f"no such file or directory on the host: {source}")
-    options = tuple(word for word in words.split(",") if word)
-    _check_words(options, text)
-    return source, target, options
-
-
-def _check_words(words: tuple[str, ...], text: str) -> None:
-    known = _PLAIN_OPTIONS | PROPAGATIONS | _LABELS | {"O", "U", "bind", "rbind", "nocopy", "cached", "delegated"}
-    for word in words:
-        if word.partition("=")[0] in ("upperdir", "workdir", "idmap"):
-            raise Unsupported(f"volume option is not supported: {word} in {text}")
-        if word not in known:
-            raise InvalidValue(f"unknown volume option: {word} in {text}")
 
 
 class _Work:
@@ -110,7 +84,8 @@ class _Work:
         self.stack = stack
         self.count = 0
         self.agents = 0
-        self.caches: dict[str, str] = {}
+        self.caches = Caches(ctx, stack)
+        self.throwaway = Throwaway(ctx, stack)
         self.files: list[MemoryFile] = []
 
     def place(self, name: str) -> str:
@@ -154,51 +129,17 @@ class _Work:
         mount = Mount("rbind", source, target, self.options(words, source, text) or ("rw",))
         if "O" not in options:
             return mount
-        made = self.over(mount)
+        made = self.throwaway.over(mount)
         if given:  # the overlay is mapped to the command's ids, so what it covers cannot have them
-            made = self.owned(made, (self.user.uid, self.user.gid), read_only=False)
+            made = self.throwaway.owned(made, (self.user.uid, self.user.gid), read_only=False)
         return self.mapped(made)
 
     def options(self, words: tuple[str, ...], source: str, text: str) -> tuple[str, ...]:
         """The mount options among `words`. U is carried out at once."""
-        _check_words(words, text)
+        check_words(words, text)
         if "U" in words:
-            _chown_tree(source, *self.outside((self.user.uid, self.user.gid), text))
-        return tuple(word for word in words if word in _PLAIN_OPTIONS or word in PROPAGATIONS)
-
-    def over(self, mount: Mount) -> Mount:
-        """The mount made writable; what is written goes to the store, as /run may be small, and is thrown away."""
-        store = self.ctx.store
-        source = (mount.lower or (mount.source,))[0]
-        if not store.can_mount:  # what is read-only is put into the tree as a copy
-            return mount if mount.lower else mount._replace(type="bind", options=("ro", *_part(mount)))
-        place = self.stored()
-        if is_directory(mount) and store.snapshots.driver.stacks:
-            stacked = store.snapshots.stacked(mount.lower or (source,), place)
-            _start_upper(stacked, source)
-            return writable(mount, stacked)
-        return Mount("bind", self.copied(mount, place), mount.target, ("rw", *_limits(mount.options)))
-
-    def copied(self, mount: Mount, place: str) -> str:
-        """Copy what a mount shows into the directory `place`; the path of the copy."""
-        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with shown(mount) as source:
-                duplicate(f"/proc/self/fd/{source}", directory, "copy")
-        finally:
-            os.close(directory)
-        return f"{place}/copy"
-
-    def stored(self) -> str:
-        """A new private directory on the store's file system, gone after the run."""
-        from builda.store.layout import temporary
-
-        store = self.ctx.store
-        store.lease()
-        path = temporary(store.layout)
-        os.mkdir(path, 0o700)
-        self.stack.callback(paths.discard, path)
-        return path
+            chown_tree(source, *self.outside((self.user.uid, self.user.gid), text))
+        return mount_options(words)
 
     def mount(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
         """The mounts and the variables that one `--mount` brings."""
@@ -216,56 +157,25 @@ class _Work:
 
     def bind(self, mount: RunMount) -> Mount:
         """Read-only unless said otherwise; writes reach the source only when it is the user's own directory."""
-        _check_words(mount.options, mount.target)
+        check_words(mount.options, mount.target)
         propagation = tuple(word for word in mount.options if word in PROPAGATIONS)
         found = self.source(mount.from_, mount.source, mount.target)
         callers = isinstance(mount.from_, BuildContext | NamedContext)
         if "U" in mount.options:
             if not callers or self.inputs.discard_writes or found.type != "rbind":
                 user = (self.user.uid, self.user.gid)
-                return self.mapped(self.owned(self.over(found), user, read_only=mount.read_only is not False))
-            _chown_shown(found, *self.outside((self.user.uid, self.user.gid), mount.target))
-        elif callers and self.inputs.discard_writes and (made := self.of_root(found)) is not None:
-            return self.mapped(made if mount.read_only is False else _read_only(made))
+                return self.mapped(
+                    self.throwaway.owned(self.throwaway.over(found), user, read_only=mount.read_only is not False)
+                )
+            chown_shown(found, *self.outside((self.user.uid, self.user.gid), mount.target))
+        elif callers and self.inputs.discard_writes and (made := self.throwaway.of_root(found)) is not None:
+            return self.mapped(made if mount.read_only is False else read_only_mount(made))
         if mount.read_only is not False:
             found = found._replace(options=(*found.options, *propagation))
             return self.mapped(found, "idmap?" if callers else "idmap")
         if callers and not self.inputs.discard_writes and found.type == "rbind":
-            return found._replace(options=("rw", *propagation, *_part(found)))
-        return self.mapped(self.over(found))
-
-    def owned(self, made: Mount, owner: tuple[int, int], *, read_only: bool) -> Mount:
-        """A mount that `over` made, with all its files given to `owner`."""
-        if not self.ctx.store.can_mount:
-            raise Unsupported(f"mount option U needs a mode that can mount: {made.target}")
-        if made.type == "bind":
-            _chown_tree(made.source, *owner)
-        else:
-            _chown_shown(made, *owner)
-        return _read_only(made) if read_only else made
-
-    def of_root(self, found: Mount) -> Mount | None:
-        """The mount of a context with all files owned by root, as BuildKit has it.
-
-        None if they are root's already, or if only a copy could be.
-        """
-        store = self.ctx.store
-        if not store.can_mount or in_user_namespace() or not _has_other_owners(found):
-            return None
-        if not is_directory(found):
-            return self.owned(self.over(found), (0, 0), read_only=False)
-        if not store.snapshots.driver.stacks:
-            return None
-        made = self.over(found)
-        if "userxattr" in made.options:
-            return None
-        words = {"metacopy=off": "metacopy=on", "redirect_dir=off": "redirect_dir=on"}  # owners change, data stays
-        try:
-            return self.owned(
-                made._replace(options=tuple(words.get(word, word) for word in made.options)), (0, 0), read_only=False
-            )
-        except OSError:  # a file system that cannot be below such an overlay
-            return None
+            return found._replace(options=("rw", *propagation, *part_option(found)))
+        return self.mapped(self.throwaway.over(found))
 
     def source(self, source: Source, path: str, target: str) -> Mount:
         """A read-only mount at `target` of what a `--mount` names."""
@@ -305,67 +215,11 @@ class _Work:
     def cache(self, mount: RunMount) -> Mount:
         """A directory that lives on between runs: the same one for the same id and owner, as in Buildah."""
         owner = (mount.uid or 0, mount.gid or 0)
-        path = self.cache_directory(mount)
-        self.fill(path, mount, owner)
-        part = self.part_of_cache(path, mount, owner) if isinstance(mount.from_, BuildContext) else ()
+        path = self.caches.directory(mount)
+        starts_empty = isinstance(mount.from_, BuildContext)
+        fill(path, mount, owner, None if starts_empty else lambda: self.source(mount.from_, mount.source, "/"))
+        part = self.caches.part(path, mount, owner) if starts_empty else ()
         return self.mapped(Mount("bind", path, mount.target, ("ro" if mount.read_only else "rw", *part)))
-
-    def part_of_cache(self, path: str, mount: RunMount, owner: tuple[int, int]) -> tuple[str, ...]:
-        """The `source` of a cache that starts empty is a part of the cache; the directory is made if it is missing."""
-        from builda.fs.trees.directory import TreeTarget
-        from builda.fs.trees.target import Looks, make_directories
-
-        source = posixpath.normpath(f"/{mount.source}")
-        if source == "/":
-            return ()
-        if not self.ctx.store.can_mount:
-            raise Unsupported(
-                f"a part of a cache needs a mode that can mount: {mount.target}", hint="leave out source="
-            )
-        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            with suppress(NotFound):
-                return part_of(root, source, "the cache")
-            make_directories(TreeTarget(root), source, Looks(owner))
-            return part_of(root, source, "the cache")
-        finally:
-            os.close(root)
-
-    def cache_directory(self, mount: RunMount) -> str:
-        store, identity = self.ctx.store, _cache_identity(mount)
-        if store.can_mount or mount.sharing == "private":
-            return self.stack.enter_context(store.cache_mount(identity, mount.sharing))
-        if identity not in self.caches:
-            raise Unsupported(
-                f"without mounts a cache can be at one path only: {mount.target}",
-                hint="sharing=private gives it a directory of its own",
-            )
-        return self.caches.pop(identity)
-
-    def take_caches(self, mounts: tuple[RunMount, ...]) -> None:
-        """Caches that are moved to where they are used have one user at a time, whatever `sharing` says.
-
-        All runs take their locks in the same order, which rules out a deadlock.
-        """
-        shared = {_cache_identity(mount) for mount in mounts if mount.type == "cache" and mount.sharing != "private"}
-        for identity in sorted(shared):
-            self.caches[identity] = self.stack.enter_context(self.ctx.store.cache_mount(identity, "locked"))
-
-    def fill(self, path: str, mount: RunMount, owner: tuple[int, int]) -> None:
-        """Give a cache directory its owner and mode, and what it holds at first, the first time it is used."""
-        if os.listdir(path):
-            return
-        if not isinstance(mount.from_, BuildContext):
-            found = self.source(mount.from_, mount.source, "/")
-            if not is_directory(found):
-                raise InvalidValue(f"a cache starts from a directory: {mount.source}")
-            _copy_content(found, path)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            owners.fchown(fd, *owner)
-            os.fchmod(fd, 0o755 if mount.mode is None else mount.mode)
-        finally:
-            os.close(fd)
 
     def secret(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
         data = self.inputs.secrets.get(mount.id)
@@ -398,36 +252,7 @@ class _Work:
 
     def socket_directory(self) -> str:
         """A directory for a socket: in the store if nothing can be mounted, as it is renamed into the tree then."""
-        return self.directory("agent") if self.ctx.store.can_mount else self.stored()
-
-
-def _start_upper(stacked: Mount, source: str) -> None:
-    """Give the upper directory of an overlay the owner, mode and times of the one below, whose place it takes."""
-    from builda.fs.trees.directory import look_like
-
-    (upper,) = (word.partition("=")[2] for word in stacked.options if word.startswith("upperdir="))
-    with ExitStack() as stack:
-        fds = []
-        for path in (upper, source):
-            fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            stack.callback(os.close, fds[-1])
-        with suppress(Unsupported):  # an owner that this user namespace does not have
-            look_like(*fds)
-
-
-def _cache_identity(mount: RunMount) -> str:
-    """The name of a cache: its id, by default the target, and its owner."""
-    name = mount.id or posixpath.normpath(mount.target)
-    return f"{name}\0{mount.uid or 0}\0{mount.gid or 0}"
-
-
-def _part(mount: Mount) -> tuple[str, ...]:
-    part, _ = split_part(mount.options)
-    return () if part is None else (part,)
-
-
-def _limits(options: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(word for word in options if word in ("nosuid", "nodev", "noexec"))
+        return self.directory("agent") if self.ctx.store.can_mount else self.throwaway.directory()
 
 
 def _tmpfs(mount: RunMount) -> Mount:
@@ -437,67 +262,3 @@ def _tmpfs(mount: RunMount) -> Mount:
     if mount.read_only:
         options.append("ro")
     return Mount("tmpfs", "tmpfs", mount.target, tuple(options))
-
-
-def _copy_content(source: Mount, path: str) -> None:
-    from builda.fs.sources import Source
-    from builda.fs.trees.copytree import copy_tree
-    from builda.fs.trees.directory import TreeTarget
-    from builda.fs.trees.walk import CopyRequest
-
-    with shown(source) as root:
-        target = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            copy_tree(CopyRequest((Source(root, "."),), "/"), TreeTarget(target))
-        finally:
-            os.close(target)
-
-
-def _read_only(mount: Mount) -> Mount:
-    return mount._replace(options=("ro", *(word for word in mount.options if word != "rw")))
-
-
-def _has_other_owners(found: Mount) -> bool:
-    """Whether a file that the mount shows has an owner other than root."""
-    with shown(found) as top:
-        if _is_others(os.fstat(top)):
-            return True
-        if not stat.S_ISDIR(os.fstat(top).st_mode):
-            return False
-        directory = os.open(f"/proc/self/fd/{top}/.", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return any(
-                _is_others(os.stat(name, dir_fd=parent, follow_symlinks=False))
-                for parent, name in paths.walk(directory)
-            )
-        finally:
-            os.close(directory)
-
-
-def _is_others(status: os.stat_result) -> bool:
-    return (status.st_uid, status.st_gid) != (0, 0)
-
-
-def _chown_shown(mount: Mount, uid: int, gid: int) -> None:
-    """As `_chown_tree`, for what a mount shows, which may be a part of a larger directory."""
-    with shown(mount._replace(options=tuple(word for word in mount.options if word != "ro"))) as fd:
-        if is_directory(mount):
-            _chown_tree(f"/proc/self/fd/{fd}/.", uid, gid)
-        else:
-            owners.chown_node(fd, b"", f"/proc/self/fd/{fd}", uid, gid)
-
-
-def _chown_tree(path: str, uid: int, gid: int) -> None:
-    """Option U: give the tree to this owner. Links are changed themselves, never their targets."""
-    owners.chown(path, uid, gid)
-    try:
-        top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except NotADirectoryError:
-        return
-    try:
-        for parent, name in paths.walk(top):
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if (found.st_uid, found.st_gid) != (uid, gid):  # in an overlay each change costs a copy
-                owners.chown(name, uid, gid, dir_fd=parent)
-    finally:
-        os.close(top)
