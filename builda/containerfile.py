@@ -278,7 +278,8 @@ def _compiled(
 ) -> Compiled:
     """The plan; `configs` gets those of the base images, by name."""
     from builda.frontend.check_settings import ARGUMENT
-    from builda.frontend.compile import CompileOptions, to_plan
+    from builda.frontend.compile import to_plan
+    from builda.frontend.compileoptions import CompileOptions
 
     def config_of(name: str, platform: Platform) -> ImageConfig:
         configs[name] = pull_for_build(builder.context, name, replace(pull, platform=platform)).config

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from builda.errors import BuildaError, InvalidValue, Unsupported
-from builda.frontend.compile import CompileOptions, to_plan
+from builda.frontend.compile import to_plan
+from builda.frontend.compileoptions import CompileOptions
 from builda.frontend.parse import parse
 from builda.frontend.sourcetext import SourceText, decode
 from builda.plan import Configure

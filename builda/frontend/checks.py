@@ -13,7 +13,7 @@ from contextlib import suppress
 from builda.errors import InvalidReference, InvalidValue
 from builda.frontend import words
 from builda.frontend.check_settings import settings_of
-from builda.frontend.compile import global_platforms
+from builda.frontend.compileoptions import global_platforms
 from builda.frontend.instructions import Arg, Assign, Command, From, Health, Text, Transfer, Typed, Words, typed
 from builda.frontend.parse import Instruction, Parsed
 from builda.frontend.secretnames import names_a_secret

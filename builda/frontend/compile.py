@@ -9,10 +9,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from builda.errors import BuildaError, ContainerfileError
 from builda.frontend import words
+from builda.frontend.compileoptions import CompileOptions, global_platforms, unchecked
 from builda.frontend.heredoc import marks_in
 from builda.frontend.instructions import (
     Arg,
@@ -31,11 +32,11 @@ from builda.frontend.instructions import (
     typed,
 )
 from builda.frontend.parse import Heredoc, Parsed, parse_line
+from builda.frontend.stages import StageNames, Stages, split_stages
 from builda.mounts import parse_mount
 from builda.oci import edits
 from builda.oci.config import Healthcheck, ImageConfig, check_hostname, empty_config
 from builda.oci.descriptor import Platform
-from builda.permissions import NO_PERMISSIONS, Permissions
 from builda.plan import (
     COPY_FLAGS,
     PROXIES,
@@ -68,51 +69,11 @@ HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
 _SYSTEMS = frozenset("aix android darwin dragonfly freebsd linux netbsd openbsd plan9 solaris windows".split())
 _DEPTH = 100
 # Not compiled here: re does that at the first use and remembers it, and most Containerfiles need few of them.
-_FROM = r"(?:^|,)from=([^,]*)"
 _REMOTE = r"[A-Za-z][A-Za-z0-9+.-]*://|[\w.-]+@[\w.-]+:"
-_PORTS = r"[0-9]{1,7}(-[0-9]{1,7})?"
-_CHECKSUM = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}|[0-9a-f]{7,64}"
-_CLAUSE = r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+"
-_MODE = rf"[0-7]{{1,4}}|0[0-7]{{4}}|{_CLAUSE}(?:,{_CLAUSE})*"
-_SIGNALS = frozenset(
-    "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP "
-    "TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ".split()
-)
 DEFAULT_SHELL = ("/bin/sh", "-c")
 _LOCAL_PLACE = re.compile(r"(oci|oci-archive|docker-archive|dir|docker-daemon|containers-storage|container):")
 """Names of images at places of this machine: a trigger of a stranger's image may not look there."""
 NOP = "/bin/sh -c #(nop) "
-
-
-def _as_written(name: str, _: Platform) -> str:
-    return name
-
-
-def _unchecked(source: str) -> tuple[str, None]:
-    return source, None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompileOptions:
-    """What the command line adds to a Containerfile."""
-
-    platform: Platform
-    build_platform: Platform
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    target: str | None = None
-    contexts: frozenset[str] = frozenset()  # names of --build-context that are directories
-    images: Mapping[str, str] = field(default_factory=dict)  # and those that stand for images
-    base: str | None = None  # --from: replaces the image of the first FROM
-    env: tuple[tuple[str, str], ...] = ()
-    labels: tuple[tuple[str, str], ...] = ()
-    unused_stages: bool = False  # stages before the target are wanted though it does not depend on them
-    inherits_labels: bool = True  # stages keep the labels of what they start from
-    image_for: Callable[[str, Platform], str] = _as_written  # the image to take; PolicyRejected if it may not be used
-    remote_for: Callable[[str], tuple[str, str | None]] = _unchecked  # what ADD fetches for a source, and its checksum
-    platform_asked: bool = False  # the image is to be for `platform`, whatever its last FROM says
-    permissions: Permissions = NO_PERMISSIONS
-    host_network: bool = False  # commands have the host's network unless something else is asked for
-    hostname: str | None = None  # that of commands, which then has no build argument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +89,9 @@ def to_plan(parsed: Parsed, options: CompileOptions, config_of: ConfigOf) -> Com
     """The plan of a parsed Containerfile; ContainerfileError with its place for everything that is wrong with it."""
     check_hostname(options.build_args.get(HOSTNAME, ""), f"build argument {HOSTNAME}")
     listed = tuple(typed(instruction, parsed.escape) for instruction in parsed.instructions)
-    compiler = _Compiler(_split_stages(listed), options, config_of, parsed.escape)
-    target = compiler.target()
-    for index in compiler.needed(target):
+    compiler = _Compiler(split_stages(listed), options, config_of, parsed.escape)
+    target = compiler.names.target()
+    for index in compiler.names.needed(target):
         compiler.stage(index)
     stages = tuple(
         compiler.compiled.get(index) or Stage(name=head.name, base=None, steps=(), at=head.at)
@@ -139,44 +100,6 @@ def to_plan(parsed: Parsed, options: CompileOptions, config_of: ConfigOf) -> Com
     plan = Plan(stages=stages, target=target, unused=options.unused_stages)
     unused = tuple(sorted(set(options.build_args) - compiler.used - set(PROXIES) - {"SOURCE_DATE_EPOCH", HOSTNAME}))
     return Compiled(plan=plan, unused_args=unused, configs={i: state.config for i, state in compiler.states.items()})
-
-
-def global_platforms(platform: Platform, build: Platform, stage: str = "") -> dict[str, str]:
-    """The predefined platform args (Dockerfile reference, "Automatic platform ARGs in the global scope").
-
-    `stage` is the target's name, which BuildKit gives as TARGETSTAGE.
-    """
-    values = {"TARGETSTAGE": stage or "default"}
-    for prefix, value in (("TARGET", platform), ("BUILD", build)):
-        values[f"{prefix}PLATFORM"] = str(value)
-        values[f"{prefix}OS"] = value.os
-        values[f"{prefix}ARCH"] = value.architecture
-        values[f"{prefix}VARIANT"] = value.variant or ""
-    return values
-
-
-@dataclass(frozen=True, slots=True)
-class _Stages:
-    """A Containerfile cut at its FROMs."""
-
-    arguments: tuple[Arg, ...]
-    bodies: tuple[tuple[From, tuple[Typed, ...]], ...]
-
-
-def _split_stages(listed: tuple[Typed, ...]) -> _Stages:
-    starts = [index for index, item in enumerate(listed) if isinstance(item, From)]
-    before = listed[: starts[0]] if starts else listed
-    for item in before:
-        if not isinstance(item, Arg):
-            fail(item.at, "no build stage yet: the first instruction must be FROM (or ARG)")
-    if not starts:
-        fail(listed[-1].at, "no build stage: there is no FROM")
-    bodies = []
-    for start, end in zip(starts, [*starts[1:], len(listed)], strict=True):
-        head = listed[start]
-        assert isinstance(head, From)
-        bodies.append((head, listed[start + 1 : end]))
-    return _Stages(tuple(item for item in before if isinstance(item, Arg)), tuple(bodies))
 
 
 @dataclass(slots=True)
@@ -213,16 +136,13 @@ class _State:
 
 
 class _Compiler:
-    def __init__(self, stages: _Stages, options: CompileOptions, config_of: ConfigOf, escape: str) -> None:
+    def __init__(self, stages: Stages, options: CompileOptions, config_of: ConfigOf, escape: str) -> None:
         self.stages = stages
         self.options = options
         self.config_of = config_of
         self.escape = escape
         self.used: set[str] = set()
-        self.names: dict[str, list[int]] = {}  # the stages of each name, in order
-        for index, (head, _) in enumerate(stages.bodies):
-            if head.name is not None:
-                self.names.setdefault(head.name, []).append(index)
+        self.names = StageNames(stages, options, escape, self._global)
         self.compiled: dict[int, Stage] = {}
         self.states: dict[int, _State] = {}
         self.depth = 0
@@ -230,59 +150,6 @@ class _Compiler:
         given = global_platforms(options.platform, options.build_platform, name)
         self.platform_args = {arg: options.build_args.get(arg, value) for arg, value in given.items()}
         self.globals = self._globals()
-
-    def target(self) -> int:
-        """The index that `--target` names: a stage's name, else its number; the last stage without one."""
-        wanted, bodies = self.options.target, self.stages.bodies
-        if wanted is None:
-            return len(bodies) - 1
-        found = self._stage_named(wanted, len(bodies))
-        if found is None:
-            names = [head.name for head, _ in bodies if head.name]
-            from difflib import get_close_matches  # which is for errors only
-
-            near = get_close_matches(wanted.lower(), names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"stages: {', '.join(names) or len(bodies)}"
-            fail(bodies[-1][0].at, f"no such target stage: {wanted}", hint)
-        return found
-
-    def needed(self, target: int) -> tuple[int, ...]:
-        """The stages that the target needs as far as their text says so, each after those that it needs itself."""
-        order: dict[int, None] = {}
-        others = range(target if self.options.unused_stages else 0)
-        pending = [(target, iter((*self._named_in(target), *others)))]
-        while pending:
-            index, below = pending[-1]
-            other = next((other for other in below if other not in order), None)
-            if other is not None:
-                pending.append((other, iter(self._named_in(other))))
-            else:
-                order[index] = None
-                pending.pop()
-        return tuple(order)
-
-    def _named_in(self, index: int) -> tuple[int, ...]:
-        """The earlier stages that a stage names without variables of its own."""
-        head, body = self.stages.bodies[index]
-        with suppress(BuildaError):  # the stage itself will say what is wrong
-            names = [words.expand(head.image, self._global, self.escape)]
-            for item in body:
-                flags = item.flags if isinstance(item, Transfer | Command) else ()
-                names += [value for name, value in flags if name == "from"]
-                names += [found[1] for name, value in flags if name == "mount" for found in re.finditer(_FROM, value)]
-            given = (self._given_for(name, index) for name in names)
-            earlier = (self._stage_named(name, index) for name in given if not self._is_given(name))
-            return tuple(dict.fromkeys(number for number in earlier if number is not None))
-        return ()
-
-    def _given_for(self, name: str, before: int) -> str:
-        """The context or image that is given in place of the stage with this number; else the name itself."""
-        number = None if self._is_given(name) or not name.isdigit() else self._stage_named(name, before)
-        stage = None if number is None else self.stages.bodies[number][0].name
-        return name if stage is None or not self._is_given(stage) else stage
-
-    def _is_given(self, name: str) -> bool:
-        return name in self.options.images or name in self.options.contexts
 
     def stage(self, index: int) -> _State:
         """The state after the stage's last instruction, compiling it (and what it needs) the first time."""
@@ -309,7 +176,7 @@ class _Compiler:
         self._inline_onbuild(index, state, head)
         for item in body:
             self._instruction(index, state, item)
-        if index == self.target():
+        if index == self.names.target():
             for name, value in self.options.labels:
                 self._configure(state, (edits.SetLabel(name, value),), f'LABEL "{name}"="{value}"', head.at)
             self._set_platform(state, head)
@@ -373,13 +240,13 @@ class _Compiler:
             name = self.options.base
         if not name:
             fail(head.at, f"base name is empty: {head.image}", "give the ARG a default, or --build-arg a value")
-        name = self._given_for(name, index)
+        name = self.names.given_for(name, index)
         name = self.options.images.get(name, name)
         if name in self.options.contexts:
             return None, self._of_directory(name, platform, head)
         if name == "scratch":
             return None, _State(edits.Edited(empty_config(platform)), platform)
-        earlier = self._stage_named(name, index)
+        earlier = self.names.stage_named(name, index)
         if earlier is not None:
             parent = self.stage(earlier)
             return FromStage(earlier), _State(edits.Edited(parent.config), parent.platform, args=dict(parent.args))
@@ -394,21 +261,8 @@ class _Compiler:
             raise
         except BuildaError as error:
             message = str(error) if str(error).endswith(name) else f"cannot get the image {name}: {error}"
-            hint = self._meant(index, name) or error.hint
+            hint = self.names.meant(index, name) or error.hint
             raise ContainerfileError(message, file=at.file, line=at.line, hint=hint) from error
-
-    def _meant(self, index: int, name: str) -> str | None:
-        """A hint about a later stage of this name, or a similar name; None if there is neither."""
-        heads = [head for head, _ in self.stages.bodies]
-        for head in heads[index:]:
-            if head.name == name.lower():
-                where = "this stage itself" if head is heads[index] else f"the stage in line {head.at.line}"
-                return f"{where} is called {head.name}, and a stage can use only those above it"
-        known = [head.name for head in heads[:index] if head.name] + [*self.options.contexts, *self.options.images]
-        from difflib import get_close_matches  # which is for errors only
-
-        near = get_close_matches(name.lower(), known, 1, cutoff=0.7)
-        return f"did you mean {near[0]}?" if near else None
 
     def _of_directory(self, name: str, platform: Platform, head: From) -> _State:
         """A base that is a named context: its files, and an empty configuration."""
@@ -419,16 +273,6 @@ class _Compiler:
         )
         state.steps.append(files)
         return state
-
-    def _stage_named(self, name: str, before: int) -> int | None:
-        """The last earlier stage of this name; a number names it by position."""
-        if found := self.names.get(name.lower()):
-            from bisect import bisect_left
-
-            if at := bisect_left(found, before):
-                return found[at - 1]
-        number = int(name) if name.isascii() and name.isdigit() and len(name) < 6 else before
-        return number if number < before else None
 
     def _inline_onbuild(self, index: int, state: _State, head: From) -> None:
         triggers = state.config.onbuild
@@ -464,7 +308,7 @@ class _Compiler:
                     self._health(state, item)
                 case Onbuild():
                     self._configure(state, (edits.AddOnbuild(item.text),), f"ONBUILD {item.text}", item.at)
-                case From():  # pragma: no cover  # _split_stages has taken them all
+                case From():  # pragma: no cover  # split_stages has taken them all
                     raise AssertionError(item)
 
     def _expand(self, state: _State, text: str) -> str:
@@ -569,12 +413,12 @@ class _Compiler:
 
     def _source(self, index: int, name: str, at: Location) -> Source:
         """What `--from=name` means: a named context, an earlier stage, else an image."""
-        name = self._given_for(name, index)
+        name = self.names.given_for(name, index)
         if name in self.options.images:
             return FromImage(self._admitted(self.options.images[name], at))
         if name in self.options.contexts:
             return NamedContext(name)
-        earlier = self._stage_named(name, index)
+        earlier = self.names.stage_named(name, index)
         if earlier is not None:
             self.stage(earlier)
             return FromStage(earlier)
@@ -609,9 +453,15 @@ class _Compiler:
         if item.keyword == "COPY" and (remote := next((one for one in sources if re.match(_REMOTE, one)), None)):
             fail(item.at, f"COPY does not fetch: {remote}", "use ADD")
         if "chmod" in flags:
-            _check_mode(flags["chmod"], item.at)
+            from builda.frontend.instructionvalues import check_mode
+
+            check_mode(flags["chmod"], item.at)
         if "checksum" in flags:
-            _check_checksum(flags["checksum"], sources, item)
+            if len(sources) != 1 or item.heredocs or not re.match(_REMOTE, sources[0]):
+                fail(item.at, "checksum needs exactly one source, a URL or a git repository")
+            from builda.frontend.instructionvalues import check_checksum
+
+            check_checksum(flags["checksum"], item.at)
         fields = self._copy_fields(state, item)
         if item.keyword == "ADD" and "checksum" not in fields:
             sources, fields["checksum"] = self._remote(sources, item)
@@ -633,7 +483,7 @@ class _Compiler:
 
     def _remote(self, sources: tuple[str, ...], item: Transfer) -> tuple[tuple[str, ...], str | None]:
         """The sources of an ADD as they are to be fetched, and the checksum of the only one."""
-        if self.options.remote_for is _unchecked:
+        if self.options.remote_for is unchecked:
             return sources, None
         if len(sources) + len(item.heredocs) > 1 and any(re.match(_REMOTE, source) for source in sources):
             fail(item.at, "an ADD of several sources cannot be locked", "write an ADD of its own for each URL")
@@ -668,8 +518,10 @@ class _Compiler:
                 fail(item.at, "VOLUME path is empty")
             self._configure(state, tuple(edits.AddVolume(path) for path in paths), text, item.at)
             return
+        from builda.frontend.instructionvalues import ports_of
+
         expanded = tuple(word for text in item.words for word in words.split(text, state.lookup, self.escape))
-        ports = tuple(port for word in expanded for port in _ports(word, item.at))
+        ports = tuple(port for word in expanded for port in ports_of(word, item.at))
         self._configure(state, tuple(edits.AddPort(port) for port in ports), text, item.at)
 
     def _text(self, state: _State, item: Text) -> None:
@@ -686,7 +538,9 @@ class _Compiler:
             case "MAINTAINER":
                 self._configure(state, (edits.SetText("author", value),), text, item.at)
             case "STOPSIGNAL":
-                if not _is_signal(value):
+                from builda.frontend.instructionvalues import is_signal
+
+                if not is_signal(value):
                     fail(item.at, f"invalid signal: {value}", "it is a name such as SIGTERM or TERM, or a number")
                 self._configure(state, (edits.SetText("stop_signal", value),), text, item.at)
             case "WORKDIR":
@@ -773,66 +627,6 @@ def _destination(path: str, working_dir: str) -> str:
     clean = posixpath.normpath(joined)
     clean = "/" + clean.lstrip("/")
     return clean if not is_directory or clean == "/" else clean + "/"
-
-
-def _ports(word: str, at: Location) -> list[str]:
-    """`N[/proto]` of one EXPOSE word, ranges spelt out; a host part is dropped, as it means nothing in an image."""
-    *before, ports = word.split(":")
-    ports, _, protocol = ports.partition("/")
-    protocol = protocol.lower() or "tcp"
-    if re.fullmatch(_PORTS, ports) is None or protocol not in ("tcp", "udp", "sctp"):
-        fail(at, f"invalid port: {word}", "it is N, N-M, N/tcp or N/udp")
-    numbers = range(*_first_and_end(ports))
-    if not numbers or numbers[-1] > 65535:
-        fail(at, f"invalid port: {word}", "ports are 0 to 65535")
-    if before:
-        _check_host_part(word, ":".join(before[:-1]), before[-1], len(numbers), at)
-    return [f"{port}/{protocol}" for port in numbers]
-
-
-def _first_and_end(ports: str) -> tuple[int, int]:
-    first, _, last = ports.partition("-")
-    return int(first), int(last or first) + 1
-
-
-def _check_host_part(word: str, address: str, ports: str, count: int, at: Location) -> None:
-    """Refuse `[address:][ports:]` in front of a port that Docker would not take for `run --publish` either."""
-    import ipaddress
-
-    if address:
-        try:
-            ipaddress.ip_address(address[1:-1] if address.startswith("[") and address.endswith("]") else address)
-        except ValueError:
-            fail(at, f"invalid IP address in a port: {word}", "EXPOSE takes ports only")
-    if not ports:
-        return
-    numbers = range(*_first_and_end(ports)) if re.fullmatch(_PORTS, ports) else range(0)
-    if not numbers or numbers[-1] > 65535 or (count > 1 and len(numbers) != count):
-        fail(at, f"invalid port: {word}", "EXPOSE takes ports only")
-
-
-def _check_mode(mode: str, at: Location) -> None:
-    if not re.fullmatch(_MODE, mode):
-        fail(at, f"not a mode: {mode}", "modes are octal (0755) or symbolic (u+x)")
-
-
-def _check_checksum(checksum: str, sources: tuple[str, ...], item: Transfer) -> None:
-    """Refuse a --checksum that none of the sources can have: URLs have digests, repositories commits."""
-    if len(sources) != 1 or item.heredocs or not re.match(_REMOTE, sources[0]):
-        fail(item.at, "checksum needs exactly one source, a URL or a git repository")
-    if not re.fullmatch(_CHECKSUM, checksum):
-        fail(item.at, f"not a checksum: {checksum}", "it is sha256: and 64 hexadecimal digits, or a commit")
-
-
-def _is_signal(text: str) -> bool:
-    """Whether a container's runtime knows the signal: a number but 0, or a name with or without SIG."""
-    if re.fullmatch(r"[+-]?[0-9]{1,9}", text):
-        return int(text) != 0
-    name = text.upper().removeprefix("SIG")
-    realtime = re.fullmatch(r"RT(?:MIN(?:\+([0-9]{1,2}))?|MAX(?:-([0-9]{1,2}))?)", name)
-    if realtime is not None:
-        return int(realtime[1] or realtime[2] or 0) <= (15 if realtime[1] else 14)
-    return name in _SIGNALS
 
 
 def _no_stage(name: str, hint: str | None) -> str | None:

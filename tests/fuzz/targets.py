@@ -21,7 +21,8 @@ from builda.frontend import sourcepolicy, words
 from builda.frontend.change import edits_of
 from builda.frontend.check_settings import settings_of
 from builda.frontend.checks import Facts, check
-from builda.frontend.compile import CompileOptions, to_plan
+from builda.frontend.compile import to_plan
+from builda.frontend.compileoptions import CompileOptions
 from builda.frontend.heredoc import iter_logical
 from builda.frontend.parse import parse
 from builda.frontend.preprocess import parse_flags, preprocess

@@ -10,7 +10,8 @@ import pytest
 
 from builda.errors import ContainerfileError
 from builda.frontend.checks import Facts, check
-from builda.frontend.compile import Compiled, CompileOptions, to_plan
+from builda.frontend.compile import Compiled, to_plan
+from builda.frontend.compileoptions import CompileOptions
 from builda.frontend.parse import parse
 from builda.frontend.sourcetext import SourceText
 from builda.oci.config import ImageConfig, empty_config
