@@ -167,9 +167,9 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An OCI archive of a Debian bookworm image, made by builda itself."""
+    """An OCI archive of a slim Debian bookworm image, made by builda itself."""
     work = tmp_path_factory.mktemp("debian")
-    return _image_of(work, debian_tar(), "debian", '["bash"]')
+    return _image_of(work, debian_tar(slim=True), "debian", '["bash"]')
 
 
 def _image_of(work: Path, content: Path, name: str, command: str) -> Path:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from tests.conftest import Builda, clean_environ
 from tests.support.corpus import CASES, Case
+from tests.support.engines import other_store, output
 
 pytestmark = pytest.mark.root
 
@@ -59,24 +61,26 @@ def tree_of(tar: bytes) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def peer_build(case: Case, context: Path, archive: Path, root: Path) -> tuple[bytes, dict[str, object]]:
+@pytest.fixture(scope="module")
+def peer(busybox: Path) -> Iterator[tuple[str, ...]]:
+    """Debian's buildah on a store that has the busybox image: the start of its command lines."""
+    if shutil.which("buildah") is None:
+        pytest.skip("buildah is not installed")
+    with other_store() as store:
+        image = store.buildah("pull", "-q", f"oci-archive:{busybox}:busybox").strip()
+        store.buildah("tag", image, "localhost/busybox:latest")
+        # the isolation also for the ONBUILD instructions that its `from` runs
+        yield "env", "BUILDAH_ISOLATION=chroot", "buildah", *store.options
+
+
+def peer_build(peer: tuple[str, ...], case: Case, context: Path, made: Path) -> tuple[bytes, dict[str, object]]:
     """The root file system and configuration that Debian's buildah builds."""
-    isolation = "BUILDAH_ISOLATION=chroot"  # also for the ONBUILD instructions that its `from` runs
-    stores = ["--root", str(root / "s"), "--runroot", str(root / "r"), "--storage-driver", "vfs"]
-    buildah = ["env", isolation, "buildah", *stores]
-    name = subprocess.check_output([*buildah, "pull", "-q", f"oci-archive:{archive}:busybox"], text=True).strip()
-    subprocess.run([*buildah, "tag", name, "localhost/busybox:latest"], check=True)
-    subprocess.run(
-        [*buildah, "bud", "-q", "--format", "docker", "-t", "localhost/case", *case.args, str(context)],
-        check=True,
-        capture_output=True,
-    )
-    container = subprocess.check_output([*buildah, "from", "localhost/case"], text=True).split()[-1]
-    mount = subprocess.check_output([*buildah, "mount", container], text=True).strip()
-    tar = subprocess.check_output(["tar", "-C", mount, "--numeric-owner", "-cf", "-", "."])
-    subprocess.run([*buildah, "umount", container], check=True, capture_output=True)
-    config = subprocess.check_output([*buildah, "inspect", "--type", "image", "localhost/case"], text=True)
-    return tar, json.loads(config)["Docker"]["config"]
+    tag = f"localhost/{case.name}"
+    written = ("-o", f"type=tar,dest={made}")
+    output(*peer, "bud", "-q", "--format", "docker", "-t", tag, *written, *case.args, str(context))
+    config = json.loads(output(*peer, "inspect", "--type", "image", tag))["Docker"]["config"]
+    output(*peer, "rmi", tag)
+    return made.read_bytes(), config
 
 
 # What differs on purpose, or because of the peer's age; docs/containerfile.md says why.
@@ -86,13 +90,13 @@ COMPARED = ("User", "Env", "Cmd", "Entrypoint", "WorkingDir", "StopSignal", "Exp
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.peer], ids=lambda case: case.name)
-def test_corpus_agrees_with_buildah(builda: Builda, base: str, busybox: Path, tmp_path: Path, case: Case) -> None:
-    if shutil.which("buildah") is None:
-        pytest.skip("buildah is not installed")
+def test_corpus_agrees_with_buildah(
+    builda: Builda, base: str, peer: tuple[str, ...], tmp_path: Path, case: Case
+) -> None:
     context = make_context(case, tmp_path / "context", base)
     out = tmp_path / "out.tar"
     builda("bud", "-q", "--format", "docker", "-t", "case", *case.args, "-o", f"type=tar,dest={out}", context)
-    theirs, config = peer_build(case, context, busybox, tmp_path / "peer")
+    theirs, config = peer_build(peer, case, context, tmp_path / "peer.tar")
     mine, other = tree_of(out.read_bytes()), tree_of(theirs)
     for tree in (mine, other):
         for path in [path for path in tree if path.startswith(IGNORED_PATHS)]:

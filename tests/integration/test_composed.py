@@ -21,10 +21,10 @@ WITHOUT_RUN = tuple(case for case in CASES if "RUN" not in case.text.upper().rep
 
 
 @pytest.mark.parametrize("case", [*WITHOUT_RUN, *OWN], ids=lambda case: case.name)
-def test_a_composed_image_is_the_one_that_root_builds(case: Case, tmp_path: Path, busybox: Path) -> None:
+def test_a_composed_image_is_the_one_that_root_builds(case: Case, tmp_path: Path, base_store: Path) -> None:
     context = tmp_path / "context"
     context.mkdir()
-    unpacked, composed = both(tmp_path, busybox, "composed", context_of(case, context), *case.args)
+    unpacked, composed = both(tmp_path, base_store, "composed", context_of(case, context), *case.args)
     assert composed["OCIv1"] == unpacked["OCIv1"]
     assert composed["FromImageDigest"] == unpacked["FromImageDigest"]
 

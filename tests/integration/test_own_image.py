@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Builda
 from tests.support import needs
-from tests.support.pods import PODSIM
+from tests.support.pods import PODSIM, sampled
 from tests.support.rootless import REPOSITORY
 
 pytestmark = [
@@ -120,10 +120,7 @@ def by_root(image: Path, given: Path) -> tuple[list[str], str]:
     return built("privileged-root", image, given)
 
 
-@pytest.mark.parametrize(
-    "profile",
-    [pytest.param(profile, marks=() if profile in SAMPLE else pytest.mark.long) for profile in PROFILES],
-)
+@pytest.mark.parametrize("profile", sampled(PROFILES, SAMPLE))
 def test_the_image_builds_in_every_pod(profile: str, image: Path, given: Path, by_root: tuple[list[str], str]) -> None:
     (mode, without_run, *with_run), said = by_root if profile == "privileged-root" else built(profile, image, given)
     expected = by_root[0][1:]

@@ -20,10 +20,10 @@ SAID_OTHERWISE = ("replace-directory",)
 @pytest.mark.parametrize(
     "case", [case for case in (*CASES, *OWN) if case.name not in SAID_OTHERWISE], ids=lambda case: case.name
 )
-def test_the_image_is_the_one_that_overlay_makes(case: Case, tmp_path: Path, busybox: Path) -> None:
+def test_the_image_is_the_one_that_overlay_makes(case: Case, tmp_path: Path, base_store: Path) -> None:
     context = tmp_path / "context"
     context.mkdir()
-    overlay, plain = both(tmp_path, busybox, "plain", context_of(case, context), *case.args)
+    overlay, plain = both(tmp_path, base_store, "plain", context_of(case, context), *case.args)
     assert plain["OCIv1"] == overlay["OCIv1"]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import pytest
+from _pytest.mark.structures import ParameterSet
 
 from tests.support.rootless import REPOSITORY, interpreter
 
@@ -35,3 +38,9 @@ def in_pod(
         stdin=subprocess.DEVNULL,
         timeout=240,
     )
+
+
+def sampled(names: Iterable[str], sample: Iterable[str]) -> list[ParameterSet]:
+    """The pods as parameters of a test; those not in the sample are for `make test-long`."""
+    chosen = frozenset(sample)
+    return [pytest.param(name, marks=() if name in chosen else pytest.mark.long) for name in names]
