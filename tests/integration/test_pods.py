@@ -486,7 +486,7 @@ def binding() -> Iterator[ParameterSet]:
                 yield pytest.param(profile, store, driver, marks=marks)
 
 
-@pytest.mark.parametrize(("profile", "store", "driver"), binding())
+@pytest.mark.parametrize(("profile", "store", "driver"), [*binding()])
 def test_what_is_written_to_a_bind_is_thrown_away(profile: str, store: str, driver: str, given: Path) -> None:
     script = """
     unset BUILDA_RUNROOT
