@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Platform
     from builda.oci.edits import ConfigEdit
     from builda.plan import Plan
-    from builda.store.store import Image
+    from builda.store.store import Image, WorkingContainer
 
 __all__ = [
     "SIZE_LIMIT",
@@ -97,6 +97,25 @@ def build(builder: Builder, request: BuildRequest, options: ExecuteOptions | Non
         _warn(builder, parsed, _facts(request, chosen.inputs.ignore_file, configs.get), request)
         pull = replace(chosen.pull, platform=request.platform or chosen.pull.platform)
         return execute(builder.context, compiled.plan, replace(chosen, pull=pull))
+
+
+def stop_before(builder: Builder, request: BuildRequest, options: ExecuteOptions, where: str) -> WorkingContainer:
+    """The working container of a build that stopped before the step that `where` names (`found_step`).
+
+    It is noted like one of a failed step, and the caller's to remove. Raises what `build` raises, and InvalidValue for
+    a step that is not there.
+    """
+    from builda.builder.build.execute import stop_before
+    from builda.builder.debug.stepsearch import found_step
+    from builda.frontend.parse import parse
+
+    source = read(builder, request)
+    with _excerpts(source):
+        pull = replace(options.pull, platform=request.platform or options.pull.platform)
+        plan = _compiled(builder, request, parse(source), pull, {}).plan
+        lines = {place.file: place.line for place in sorted(source.places, key=lambda place: place.line)}
+        plan, step = found_step(plan, where, lines)
+        return stop_before(builder.context, plan, replace(options, pull=pull, stops_before=step))
 
 
 def build_directory(

@@ -75,6 +75,36 @@ def parse_mount(
     )
 
 
+def mount_text(mount: RunMount, source: str | None = None) -> str:
+    """The text that `parse_mount` makes `mount` of; `source` is what its `from=` says (None: nothing)."""
+    said: list[tuple[str, str | None]] = [
+        ("type", mount.type),
+        ("target", mount.target or None),
+        ("source", mount.source or None),
+        ("id", mount.id or None),
+        ("env", mount.env),
+        ("sharing", mount.sharing if mount.type == "cache" else None),
+        ("mode", None if mount.mode is None else f"{mount.mode:o}"),
+        ("uid", None if mount.uid is None else str(mount.uid)),
+        ("gid", None if mount.gid is None else str(mount.gid)),
+        ("size", None if mount.size is None else str(mount.size)),
+        ("required", "true" if mount.required else None),
+    ]
+    if mount.read_only is not None:
+        said.append(("ro" if mount.read_only else "rw", "true"))
+    for option in mount.options:
+        said.append((option, "true") if option in ("z", "Z", "U") else ("bind-propagation", option))
+    said.append(("from", source))
+    return ",".join(_csv(f"{name}={value}") for name, value in said if value is not None)
+
+
+def _csv(value: str) -> str:
+    """One part of a specification, quoted if a comma or a quote is in it."""
+    if not any(character in value for character in ',"\r\n'):
+        return value
+    return '"' + value.replace('"', '""') + '"'
+
+
 def parse_size(text: str) -> int:
     """Bytes of `64m`, `1g`, `100`: units of 1024, as Docker reads them."""
     match = re.fullmatch(_SIZE, text.strip())

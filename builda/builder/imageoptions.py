@@ -207,4 +207,5 @@ class Inputs:
         None  # digests of files; copies add theirs
     )
     discard_writes: bool = False  # writes to a bound context are dropped: what a build promises
+    keeps_caches: bool = True  # False: writes to cache mounts are dropped
     access: RegistryAccess = RegistryAccess()

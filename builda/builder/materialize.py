@@ -1,4 +1,8 @@
-"""Make a tree for a working container whose layers are lists: the first command or mount needs one."""
+"""Make a tree for a working container that has none, or none that lasts.
+
+If its layers are lists, the first command or mount needs a tree. If its tree is in the memory of this process, a
+container that is to stay needs another.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +30,27 @@ def treed(ctx: Context, container: WorkingContainer) -> WorkingContainer:
         from builda.store.drivers.lists import no_trees
 
         raise store.no_run or no_trees()
+    return _with_lasting_tree(ctx, container)
+
+
+def lasting(ctx: Context, container: WorkingContainer) -> WorkingContainer:
+    """The container with a snapshot that outlives this process. The caller holds its tree lock."""
+    if ctx.store.kind_of(container.snapshot).driver.lasts:
+        return container
+    return _with_lasting_tree(ctx, container)
+
+
+def _with_lasting_tree(ctx: Context, container: WorkingContainer) -> WorkingContainer:
+    """The container with a new tree of the store, in which everything is as in its present snapshot."""
+    store = ctx.store
     store.lease()
     image = None if container.image_digest is None else store.image(str(container.image_digest))
-    base = None if image is None else store.lasting.unpack(image, _quietly(ctx.emit))
+    base = None if image is None else store.lasting.unpack(image, quietly(ctx.emit))
     layers = _unpacked(ctx, image, container.layers, base)
     top = layers[-1].snapshot if layers else base
     key = store.lasting.prepare_on(image, top or None)
     try:
-        _fill(store, key, container.snapshot)
+        _fill(store, key, container)
         with store.containers.locked(container) as current:
             made = store.update(replace(current, base=base, snapshot=key, layers=layers))
     except BaseException:
@@ -51,7 +68,7 @@ def with_tree(ctx: Context, container: WorkingContainer) -> WorkingContainer:
         return treed(ctx, current)
 
 
-def _quietly(emit: Emit) -> Emit:
+def quietly(emit: Emit) -> Emit:
     """`emit` without the progress of blobs, which would mix with the output of the command that was asked for."""
     return lambda event: None if isinstance(event, BlobProgress) else emit(event)
 
@@ -59,7 +76,7 @@ def _quietly(emit: Emit) -> Emit:
 def _unpacked(
     ctx: Context, image: Image | None, layers: tuple[FrozenLayer, ...], base: str | None
 ) -> tuple[FrozenLayer, ...]:
-    """The frozen layers with trees instead of lists, `base` below them."""
+    """The frozen layers with trees of the store instead of what they have, `base` below them."""
     from builda.builder.image.layers import LayerOptions
 
     diff_ids = () if image is None else image.config.diff_ids
@@ -71,13 +88,13 @@ def _unpacked(
             continue
         diff_ids = (*diff_ids, stored.diff_id)
         chain = chain_ids(diff_ids)[-1]
-        base = ctx.store.lasting.unpack_layer(stored.blob, stored.diff_id, chain, base, _quietly(ctx.emit))
+        base = ctx.store.lasting.unpack_layer(stored.blob, stored.diff_id, chain, base, quietly(ctx.emit))
         done.append(replace(layer, snapshot=base, diff_id=stored.diff_id, blob=stored.blob))
     return tuple(done)
 
 
-def _fill(store: Store, key: str, composed: str) -> None:
-    """Unpack the changes in the list `composed` into the tree `key`."""
+def _fill(store: Store, key: str, container: WorkingContainer) -> None:
+    """Unpack the changes in the container's snapshot into the tree `key`."""
     from concurrent.futures import ThreadPoolExecutor
 
     from builda.fs.layer import AS_IS
@@ -86,7 +103,8 @@ def _fill(store: Store, key: str, composed: str) -> None:
 
     def write() -> None:
         with open(writer, "wb") as sink:
-            store.lists.write_changes(composed, sink, clamp=AS_IS)
+            changed = store.kind_of(container.snapshot)
+            changed.write_changes(container.snapshot, sink, clamp=AS_IS, below=container.top)
 
     with ThreadPoolExecutor(1, "builda-archive") as pool:
         with open(reader, "rb") as archive:

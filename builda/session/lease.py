@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from builda.errors import BuildaError, NotFound
 from builda.fs.paths import discard
 from builda.oci.digest import Digest
-from builda.store import layout, leases, locks, sessions
+from builda.store import failedsteps, layout, leases, locks, sessions
+from builda.store.layout import Damaged
 from builda.store.names import Pending
 from builda.values import NamedTuple
 
@@ -35,10 +36,11 @@ class Lease(NamedTuple):
 
 
 @contextmanager
-def held(store: Store, *, transaction: bool) -> Iterator[Lease]:
+def held(store: Store, *, transaction: bool, keeps_failed: bool = False) -> Iterator[Lease]:
     """A new session in the store, alive during the block; `end` it there, else the next command does.
 
-    In a `transaction` others see the names that its commands give when `publish` is called.
+    In a `transaction` others see the names that its commands give when `publish` is called. With `keeps_failed` its
+    commands note the steps that fail, for `keep_failed`.
     """
     where = store.layout
     parent = where.volatile("s")
@@ -47,7 +49,7 @@ def held(store: Store, *, transaction: bool) -> Iterator[Lease]:
     held_place = locks.hold_directory(place)
     os.symlink(where.root, f"{place}/{_ROOT}")
     try:
-        name, held_notes = sessions.begin(where, place, transaction=transaction)
+        name, held_notes = sessions.begin(where, place, transaction=transaction, keeps_failed=keeps_failed)
     except BaseException:
         discard(place)
         raise
@@ -122,6 +124,24 @@ def publish(store: Store, lease: Lease) -> None:
     pending = Pending(store.layout, lease.id)
     if (changes := pending.changes()) or pending.hidden():
         store.images.publish(changes, pending.hidden())
+
+
+def keep_failed(store: Store, lease: Lease) -> Iterator[str]:
+    """Keep the containers whose last step failed, and yield the names that they have from now on.
+
+    A kill on the way leaves the rest to be removed with the session.
+    """
+    for container_id in sessions.notes(store.layout, lease.id, "containers"):
+        with suppress(NotFound, Damaged):
+            failed = failedsteps.read(store.layout, container_id)
+            if failed is None or failed.shown_in is not None:
+                continue
+            container = store.containers.load(container_id)
+            if not container.name.startswith(failedsteps.PREFIX):
+                container = store.containers.rename_freely(container, failedsteps.PREFIX)
+            for kept in (*failed.others, container_id):
+                sessions.forget(store.layout, lease.id, "containers", kept)
+            yield container.name
 
 
 def end(store: Store, lease: Lease, *, keep: bool) -> Iterator[BuildaError]:

@@ -275,6 +275,14 @@ class Containers:
             if name == container.name:
                 raise AlreadyExists(f"container has that name already: {name}")
             raise self._taken(name)
+        return self._renamed(container, name)
+
+    def rename_freely(self, container: WorkingContainer, prefix: str) -> WorkingContainer:
+        """Rename the container to `prefix`, with `-1`, `-2` … added if that is taken."""
+        return self._renamed(container, self._reserve(container.id, None, prefix))
+
+    def _renamed(self, container: WorkingContainer, name: str) -> WorkingContainer:
+        """The container under a name that is reserved for it, its old one free."""
         try:
             with self.locked(container) as current:
                 renamed = self.update(replace(current, name=name))

@@ -20,6 +20,7 @@ from builda.values import NamedTuple
 DIRECTORY = "sessions"
 _PARTS = ("containers", "images")
 _CHANGES = ("refs", "removed")
+_KEEPS_FAILED = "keeps-failed"
 
 
 class Membership(NamedTuple):
@@ -28,6 +29,7 @@ class Membership(NamedTuple):
     where: Layout
     id: str
     is_transaction: bool  # others see the names that its commands give when it ends
+    keeps_failed: bool = False  # steps that fail are noted in their containers, which stay if the script fails
 
     def note(self, kind: str, name: str) -> None:
         """Note a container or an image that is about to be made. InvalidValue if the session has ended."""
@@ -39,7 +41,7 @@ class Membership(NamedTuple):
             raise ended(self.id) from None
 
 
-def begin(where: Layout, place: str, *, transaction: bool) -> tuple[str, int]:
+def begin(where: Layout, place: str, *, transaction: bool, keeps_failed: bool = False) -> tuple[str, int]:
     """Make a session, which lasts as long as this process keeps the returned descriptor open; its ID comes first.
 
     In a `transaction` what its commands change of names is kept apart. `place` is the session's directory in the run
@@ -49,7 +51,7 @@ def begin(where: Layout, place: str, *, transaction: bool) -> tuple[str, int]:
     with layout.translated(where.root):
         private.make(where.path(DIRECTORY, name))
         fd = locks.hold(where.path(DIRECTORY, name, "lock"))
-        for part in (*_PARTS, *(_CHANGES if transaction else ())):
+        for part in (*_PARTS, *(_CHANGES if transaction else ()), *((_KEEPS_FAILED,) if keeps_failed else ())):
             private.make(where.path(DIRECTORY, name, part))
         layout.publish(where, where.path(DIRECTORY, name, "session.json"), json.dumps({"place": place}).encode())
     return name, fd
@@ -59,7 +61,10 @@ def join(where: Layout, name: str) -> Membership:
     """The membership of a process in the session of this ID; InvalidValue if that has ended."""
     if not is_alive(where, name):
         raise ended(name)
-    return Membership(where, name, os.path.exists(where.path(DIRECTORY, name, _CHANGES[0])))
+    is_transaction, keeps_failed = (
+        os.path.exists(where.path(DIRECTORY, name, part)) for part in (_CHANGES[0], _KEEPS_FAILED)
+    )
+    return Membership(where, name, is_transaction, keeps_failed)
 
 
 def ended(name: str) -> InvalidValue:
@@ -91,6 +96,11 @@ def place_of(where: Layout, name: str) -> str | None:
 def notes(where: Layout, name: str, kind: str) -> tuple[str, ...]:
     """What a session noted: the IDs of containers, the digits of images."""
     return tuple(layout.iter_names(where.path(DIRECTORY, name, kind)))
+
+
+def noted(where: Layout, kind: str) -> frozenset[str]:
+    """What all sessions noted."""
+    return frozenset(one for name in layout.iter_names(where.path(DIRECTORY)) for one in notes(where, name, kind))
 
 
 def forget(where: Layout, name: str, kind: str, noted: str) -> None:

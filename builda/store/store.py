@@ -456,8 +456,23 @@ class Store:
                 detach(container.mount_point)
             with suppress(OSError):
                 os.rmdir(container.mount_point)
+        self._remove_shown(container, detach)
         self.containers.delete(container)
         self.remove_snapshot(container.snapshot)
+
+    def _remove_shown(self, container: WorkingContainer, detach: Callable[[str], None] | None) -> None:
+        """Remove the containers that were kept because mounts of this one's failed step show them."""
+        if not os.path.exists(self.containers.path(container.id, "failed.json")):  # as of most: spares the import
+            return
+        from builda.store import failedsteps
+
+        with suppress(Damaged):
+            failed = failedsteps.read(self.layout, container.id)
+            for other in failed.others if failed is not None and failed.shown_in is None else ():
+                shown = failedsteps.read(self.layout, other)
+                if shown is not None and shown.shown_in == container.id:
+                    with suppress(NotFound):
+                        self.remove_container(self.containers.load(other), detach=detach)
 
     @cached_property
     def image_mounts(self) -> ImageMounts:
@@ -524,6 +539,7 @@ class Store:
 
         horizon = leases.horizon(self.layout, time.time(), mine=False)
         removed: list[Removal] = []
+        self._remove_failed_steps(until, detach)
         for image in tuple(self.images.iter()):
             if (image.names and not all_images) or (until is not None and image.created >= until):
                 continue
@@ -539,6 +555,18 @@ class Store:
             tuple(image_id for removal in removed for image_id in removal.deleted),
             freed + self.sweep(),
         )
+
+    def _remove_failed_steps(self, until: float | None, detach: Callable[[str], None] | None) -> None:
+        """Remove the failed steps that were kept, but those that a session or a shell uses."""
+        from builda.store import failedsteps, sessions
+
+        in_sessions = sessions.noted(self.layout, "containers")
+        for container in tuple(self.containers.iter()):
+            with suppress(Damaged, InUse, NotFound):
+                failed = failedsteps.read(self.layout, container.id)
+                if failed is None or container.id in in_sessions or (until is not None and failed.when >= until):
+                    continue
+                self.remove_container(container, detach=detach)
 
     def _remove_whole(
         self, image: Image, named: bool, horizon: float, *, force: bool, detach: Callable[[str], None] | None

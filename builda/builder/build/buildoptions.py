@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from builda.builder.build.cacheto import Export
     from builda.builder.build.stageimages import StageImages
     from builda.builder.imageoptions import ImageFormat
+    from builda.plan import Step
     from builda.store.store import Image
 
 _INPUTS, _PULL, _COMMIT = Inputs(), PullOptions(), CommitOptions()
@@ -28,6 +29,8 @@ class ExecuteOptions:
     permissions: Permissions = NO_PERMISSIONS  # what RUN instructions may ask for
     mounts: tuple[RunMount, ...] = ()  # for every Run, before its own
     looks_around: bool = False  # after a command that fails, a shell begins where it failed, on the caller's terminal
+    keeps_failed: bool = False  # the working container of a step that fails stays, with a note of the step
+    stops_before: Step | None = None  # a step of the target that nothing is done from on
     stdin: bool = False  # commands read the caller's standard input; else an empty one
     format: ImageFormat = "oci"
     layers: bool = True  # a layer for each step that changes files; False: one for the whole stage

@@ -28,7 +28,7 @@ from builda.builder.image.pull import machine_platform
 from builda.errors import TreeNeeded
 from builda.events import BlobProgress, Warned, WorkProgress
 from builda.linux.stopping import Stop
-from builda.plan import stages_used
+from builda.plan import Run, stages_used
 from builda.values import replace
 
 TYPE_CHECKING = False
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.events import Event
     from builda.plan import Plan
+    from builda.store.containers import WorkingContainer
     from builda.store.store import Store
 
 
@@ -64,6 +65,23 @@ def execute(ctx: Context, plan: Plan, options: ExecuteOptions) -> Built:
     except TreeNeeded as error:
         ctx.emit(Warned(message=f"beginning again, with the base image unpacked: {error}"))
         return _try(ctx, plan, options, imported, as_list=False)
+
+
+def stop_before(ctx: Context, plan: Plan, options: ExecuteOptions) -> WorkingContainer:
+    """Perform the plan up to the step that `options.stops_before` names; its container, kept as that of a failed step.
+
+    The caller removes it. Raises what `execute` raises.
+    """
+    check_runs(plan)
+    check_no_runs(ctx, plan)
+    imported = _imported(ctx, plan, options)
+    try:
+        with _Execution(ctx, plan, options, imported, as_list=False, blobs=True) as work:
+            return work.stop()
+    except LayerLost as lost:
+        ctx.emit(Warned(message=f"{lost}; going on without it"))
+    with _Execution(ctx, plan, options, imported, as_list=False, blobs=False) as work:
+        return work.stop()
 
 
 def _composes(ctx: Context, plan: Plan, options: ExecuteOptions) -> bool:
@@ -175,6 +193,29 @@ class _Execution:
 
     def run(self) -> Built:
         """Perform all stages that are needed, and commit the target."""
+        self._perform()
+        image, cached = self._commits.target()
+        return Built(
+            image=image,
+            cached=cached,
+            misses=tuple(self._steps.misses),
+            stage=self._events.label(self._plan.target),
+            export=self._export() if self._options.export else None,
+        )
+
+    def stop(self) -> WorkingContainer:
+        """Perform all stages, the target up to a step; the container that the step would be performed in."""
+        from builda.builder.build.step_keeping import kept_step
+
+        self._perform()
+        step, target = self._options.stops_before, self._plan.target
+        assert step is not None, "the caller chose one"
+        if isinstance(step, Run):
+            step = replace(step, mounts=(*self._options.mounts, *step.mounts))
+        return self._steps.keep(target, kept_step(step, self._events.coming(target), self._options, None))
+
+    def _perform(self) -> None:
+        """Perform all stages that are needed."""
         self._events.begin()
         stages = StageRunner(
             self._ctx,
@@ -194,14 +235,6 @@ class _Execution:
             stages.run,
             self._options.jobs,
             self._stop,
-        )
-        image, cached = self._commits.target()
-        return Built(
-            image=image,
-            cached=cached,
-            misses=tuple(self._steps.misses),
-            stage=self._events.label(self._plan.target),
-            export=self._export() if self._options.export else None,
         )
 
     def _show(self, event: Event) -> None:

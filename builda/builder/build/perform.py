@@ -27,15 +27,12 @@ if TYPE_CHECKING:
     from builda.builder.build.step_events import StepEvents
     from builda.builder.build.step_inputs import StepInputs
     from builda.builder.context import Context
+    from builda.builder.debug.keptstep import KeptStep
     from builda.builder.imageoptions import Inputs
     from builda.builder.run.command import Surroundings
     from builda.linux.stopping import Stop
     from builda.oci.digest import Digest
     from builda.store.steps import Content
-
-
-_ANY = frozenset(range(256)) - {126, 127}
-"""Exit statuses of a shell that was there."""
 
 
 class Performer:
@@ -61,13 +58,33 @@ class Performer:
         self._as_list = as_list
         self._lock = threading.RLock()
         self._containers: dict[int, WorkingContainer] = {}
+        self._kept: set[int] = set()  # stages whose containers stay when the build ends
 
     def close(self) -> None:
-        """Remove all containers."""
+        """Remove all containers but those that were kept."""
         from builda.builder.removal import remove
 
-        for container in self._containers.values():
-            remove(self._ctx, container)
+        for index, container in self._containers.items():
+            if index not in self._kept:
+                remove(self._ctx, container)
+
+    def keep(self, index: int, kept: KeptStep) -> WorkingContainer:
+        """The stage's container. It stays when the build ends, as do those of stages that the step's mounts show."""
+        from builda.builder.debug.keeping import keep
+
+        shown: set[int] = set()
+
+        def stage(other: int) -> WorkingContainer:
+            shown.add(other)
+            return self.container(other)
+
+        self.container(index)
+        self.update(index)
+        made = keep(self._ctx, self._containers[index], kept, stage)
+        with self._lock:
+            self._containers[index] = made
+            self._kept |= {index, *shown}
+        return made
 
     def has(self, index: int) -> bool:
         """Whether the stage has a working container."""
@@ -162,16 +179,13 @@ class Performer:
     def _look_around(
         self, container: WorkingContainer, step: Run, inputs: Inputs, error: CommandFailed, around: Surroundings
     ) -> None:
-        """Run a shell with all that the failed step had, until the user ends it. What it changes is lost."""
-        from builda.builder.run.run import run
+        """Run a shell with all that the failed step had, until the user ends it."""
+        from builda.builder.debug.looking import Look, look
 
         hint = "the build ends with this error when the shell ends"
         self._ctx.emit(Warned(message=f"{error}; a shell begins where it failed", hint=hint))
-        shell = (container.config.shell or ("/bin/sh",))[0]
-        options = replace(step.options, terminal=True)
-        looking = replace(step, args=(shell,), script=None, stdin=None, options=options)
         try:
-            run(self._ctx, container, looking, inputs, _ANY, around)
+            look(self._ctx, container, step, inputs, around, Look())
         except CommandFailed as none:
             self._ctx.emit(Warned(message=f"the shell: {none}"))
 

@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from builda.errors import Unsupported
+from builda.mounts import mount_text
 from builda.oci import edits
 from builda.oci.config import empty_config
 from builda.plan import (
@@ -247,31 +248,13 @@ def _joined(words: list[str]) -> str:
 
 def _mount(mount: RunMount) -> str:
     """The text of `--mount`; a stage's container is a variable of the script."""
-    said: list[tuple[str, str | None]] = [
-        ("type", mount.type),
-        ("target", mount.target or None),
-        ("source", mount.source or None),
-        ("id", mount.id or None),
-        ("env", mount.env),
-        ("sharing", mount.sharing if mount.type == "cache" else None),
-        ("mode", None if mount.mode is None else f"{mount.mode:o}"),
-        ("uid", None if mount.uid is None else str(mount.uid)),
-        ("gid", None if mount.gid is None else str(mount.gid)),
-        ("size", None if mount.size is None else str(mount.size)),
-        ("required", "true" if mount.required else None),
-    ]
-    if mount.read_only is not None:
-        said.append(("ro" if mount.read_only else "rw", "true"))
-    for option in mount.options:
-        said.append((option, "true") if option in ("z", "Z", "U") else ("bind-propagation", option))
-    text = ",".join(_csv(f"{name}={value}") for name, value in said if value is not None)
     match mount.from_:
         case FromStage(index):
-            return f'{_quoted(text)},from="${_variable(index)}"'
+            return f'{_quoted(mount_text(mount))},from="{_variable(index)}"'
         case FromImage(name) | FromContainer(name) | NamedContext(name):
-            return _quoted(f"{text},{_csv(f'from={name}')}")
+            return _quoted(mount_text(mount, name))
         case Context():
-            return _quoted(text)
+            return _quoted(mount_text(mount))
 
 
 _LISTS: Mapping[str, str] = {

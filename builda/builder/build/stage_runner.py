@@ -73,6 +73,8 @@ class StageRunner:
         self._label(index, stage)
         mark = None  # of the instruction that has begun and not ended
         for step in stage.steps:
+            if step is self._options.stops_before:
+                break
             self._stop.check()
             if isinstance(step, Run) and self._options.mounts:
                 step = replace(step, mounts=(*self._options.mounts, *step.mounts))
@@ -111,7 +113,12 @@ class StageRunner:
             from builda.builder.build.step_failure import step_failed
 
             cause = of_system(error) if isinstance(error, OSError) else error
-            raise step_failed(step, cause, self._tails.of(self._events.label(index))) from error
+            failure = step_failed(step, cause, self._tails.of(self._events.label(index)))
+            if self._options.keeps_failed:
+                from builda.builder.build.step_keeping import keep_failed
+
+                keep_failed(self._ctx, self._steps, self._events, index, step, self._options, failure)
+            raise failure from error
 
     def _is_below_another(self, index: int) -> bool:
         bases = (self._plan.stages[other].base for other in self._plan.needed())

@@ -62,6 +62,11 @@ class StepEvents:
         mark = self.marks[index]
         return step_name(self.label(index), mark.number, mark.total)
 
+    def coming(self, index: int) -> str:
+        """The stage's next instruction, as messages call it."""
+        mark = self.marks[index]
+        return step_name(self.label(index), mark.number + 1, mark.total)
+
     def start_stage(self, index: int) -> Mark:
         """Emit that the stage starts with its FROM; the mark of it."""
         stage = self._plan.stages[index]

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from builda.builder.build.step_inputs import StepInputs
     from builda.builder.build.tip import Tip
     from builda.builder.context import Context
+    from builda.builder.debug.keptstep import KeptStep
     from builda.plan import MakeDirectory, Plan, Run, Step
+    from builda.store.containers import WorkingContainer
     from builda.store.steps import StepResult
 
 
@@ -72,6 +74,11 @@ class StepRunner:
         if index in self._behind:
             self._behind.discard(index)
             self._performer().update(index)
+
+    def keep(self, index: int, kept: KeptStep) -> WorkingContainer:
+        """The working container that the stage is at, under a name of its own; it stays when the build ends."""
+        self._behind.discard(index)
+        return self._performer().keep(index, kept)
 
     def close(self, index: int) -> None:
         """Freeze all that the stage changed as one layer, in a build with --layers=false; another stage needs it."""

@@ -219,7 +219,8 @@ class _Work:
         starts_empty = isinstance(mount.from_, BuildContext)
         fill(path, mount, owner, None if starts_empty else lambda: self.source(mount.from_, mount.source, "/"))
         part = self.caches.part(path, mount, owner) if starts_empty else ()
-        return self.mapped(Mount("bind", path, mount.target, ("ro" if mount.read_only else "rw", *part)))
+        made = Mount("bind", path, mount.target, ("ro" if mount.read_only else "rw", *part))
+        return self.mapped(made if mount.read_only or self.inputs.keeps_caches else self.throwaway.over(made))
 
     def secret(self, mount: RunMount) -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
         data = self.inputs.secrets.get(mount.id)

@@ -79,8 +79,19 @@ def _chosen(row: Argument, text: str | None) -> str | None:
     return text
 
 
-def read(args: Iterable[str], rows: Rows, everywhere: Rows, given: Given, *, path: str, interspersed: bool) -> Line:
+def read(
+    args: Iterable[str],
+    rows: Rows,
+    everywhere: Rows,
+    given: Given,
+    *,
+    path: str,
+    interspersed: bool,
+    keeps_dashes: bool = False,
+) -> Line:
     """Take `args` apart by `rows`; options of `everywhere` go into `given` instead, unless the rows have them too.
+
+    With `keeps_dashes` the `--` that ends the options is an argument too.
 
     InvalidValue for an unknown flag and one that lacks its value, Unsupported for one that is refused; `path` is how
     the user wrote builda and the verb.
@@ -92,7 +103,7 @@ def read(args: Iterable[str], rows: Rows, everywhere: Rows, given: Given, *, pat
     while reader.queue:
         arg = reader.queue.popleft()
         if arg == "--":
-            arguments.extend(reader.queue)
+            arguments.extend((arg, *reader.queue) if keeps_dashes else reader.queue)
             break
         if not arg.startswith("-") or arg == "-":
             arguments.append(arg)

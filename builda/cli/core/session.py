@@ -140,6 +140,11 @@ class Session:
         """Whether this command is in a session of the same store."""
         return self.store.session is not None
 
+    @property
+    def keeps_failed(self) -> bool:
+        """Whether this command is in a session that keeps failed steps."""
+        return self.store.session is not None and self.store.session.keeps_failed
+
     def _reclaim(self, store: Store) -> None:
         """Remove what sessions made that were killed: here if this process works in trees, else in one that does."""
         from builda.session import lease

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from builda.cli.core.verbtrace import VerbTrace
 
 ENTERING = frozenset(
-    "add build commit copy from fsck image-df image-rm prune rm rmi run script-trace session "
+    "add build commit copy debug from fsck image-df image-rm prune rm rmi run script-trace session "
     "umount unshare workdir".split(),
 )
 """The verbs that work in trees, so where their mode does; the others only read and write records and blobs."""
-COMPOSING = ENTERING - frozenset("run unshare".split())
+COMPOSING = ENTERING - frozenset("debug run unshare".split())
 """Those of them that have something to do where no tree can be, too."""
 
 GLOBAL_OPTIONS: Params = (
@@ -84,7 +84,8 @@ HELP = answer("--help", "-h", "_help", help="Show this message and exit.")
 
 
 class Verb(NamedTuple):
-    """A subcommand. `interspersed`: options may follow arguments; `checks_order`: an argument may not look like one."""
+    """A subcommand. `interspersed`: options may follow arguments; `checks_order`: an argument may not look like one;
+    `has_command`: what follows `--` is a command, so `--` is an argument too."""
 
     name: str
     rows: Sequence[Row]
@@ -92,6 +93,7 @@ class Verb(NamedTuple):
     example: str
     interspersed: bool = False
     checks_order: bool = True
+    has_command: bool = False
 
     @property
     def help(self) -> str:
@@ -100,7 +102,15 @@ class Verb(NamedTuple):
 
     def read(self, args: Iterable[str], given: Given, *, path: str) -> Line:
         """Take the words behind the verb apart; global options go into `given`."""
-        line = read(args, (*self.rows, HELP), GLOBAL_OPTIONS, given, path=path, interspersed=self.interspersed)
+        line = read(
+            args,
+            (*self.rows, HELP),
+            GLOBAL_OPTIONS,
+            given,
+            path=path,
+            interspersed=self.interspersed,
+            keeps_dashes=self.has_command,
+        )
         if self.checks_order and not self.interspersed:
             _check_order(line.arguments)
         return line
@@ -118,6 +128,7 @@ def verb(
     name: str | None = None,
     interspersed: bool = False,
     checks_order: bool = True,
+    has_command: bool = False,
 ) -> Callable[[Callable[..., None]], Verb]:
     """Make a function a verb: its docstring is the help, its first argument the Session of the command line.
 
@@ -131,7 +142,9 @@ def verb(
             flat.extend(row)
 
     def decorated(function: Callable[..., None]) -> Verb:
-        return Verb(name or function.__name__.rstrip("_"), flat, function, example, interspersed, checks_order)
+        return Verb(
+            name or function.__name__.rstrip("_"), flat, function, example, interspersed, checks_order, has_command
+        )
 
     return decorated
 

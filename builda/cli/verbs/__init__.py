@@ -20,6 +20,7 @@ VERBS: Mapping[str, str] = {
     "commit": "commit:commit",
     "completion": "system:completion",
     "config": "config:config",
+    "debug": "debug:debug",
     "containers": "containers:containers",
     "copy": "copy:copy",
     "doctor": "doctor:doctor",

@@ -129,6 +129,7 @@ _OF_DOCKER = (
         "--interactive-on-failure",
         help="After a command that fails, open a shell with its files, variables, mounts and user; needs a terminal.",
     ),
+    switch("--keep-failed", help="Keep the working container of a step that fails, for builda debug."),
     switch("--stdin", help="Let commands read standard input, which is empty for them otherwise."),
     text("--logfile", metavar="FILE", help="Print to this file, mode 0600, instead of stdout and stderr."),
     switch("--logsplit", help="Of each platform, print to FILE_OS_ARCH instead, FILE being that of --logfile."),
@@ -226,6 +227,24 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
         _build(session, request, inputs, values, began)
         if lock is not None and pins is not None:
             lock.save(session, pins)
+
+
+def prepared(
+    session: Session, context: str | None, values: dict[str, Any], stack: ExitStack
+) -> tuple[BuildRequest, ExecuteOptions]:
+    """The request and the options of a build with these values of `build`, for a verb that performs a part of one."""
+    values["attesting"] = None
+    access = shared_options.registry_access(values, session.environ)
+    opened, _, _ = _opened(session, context, values, access, stack)
+    named = open_named(session.builder, values.pop("build_context"), access, stack)
+    request = _request(session, opened, named, values)
+    _check_rest(session, values)
+    inputs = _inputs(session, opened, named, access, values, stack)
+    (platform, *others) = values["platforms"]
+    if others:
+        multiplatform.check_one(values["platforms"], "--step")
+    request = replace(request, platform=platform)
+    return request, _execute_options(session, request, inputs, values, live=False)
 
 
 def _opened(
@@ -567,6 +586,7 @@ def _execute_options(
         mounts=mounts,
         stdin=values.pop("stdin"),
         looks_around=looks_around,
+        keeps_failed=values.pop("keep_failed") or session.keeps_failed,
         cache_from=cache_from,
         export=bool(cache_to),
         cache=not values.pop("no_cache") and ttl != 0,

@@ -137,10 +137,22 @@ def rm(session: Session, *, containers: tuple[str, ...], everything: bool) -> No
 
     def remove(name: str) -> None:
         container = session.container(name)
-        session.builder.remove(container)
+        if not (session.keeps_failed and _waits_for_the_end(session, container)):
+            session.builder.remove(container)
         print_line(container.id)
 
     each(chosen, remove)
+
+
+def _waits_for_the_end(session: Session, container: WorkingContainer) -> bool:
+    """Whether a container stays until the session ends, as its last step failed; its name is free."""
+    from builda.store import failedsteps
+
+    if not failedsteps.is_noted(session.store.layout, container.id):
+        return False
+    if not container.name.startswith(failedsteps.PREFIX):
+        session.store.containers.rename_freely(container, failedsteps.PREFIX)
+    return True
 
 
 def _chosen(session: Session, names: Sequence[str], everything: bool, what: str) -> tuple[str, ...]:

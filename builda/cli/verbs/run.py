@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, listed, many, switch, text
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 from builda.cli.verbs import lockfiles
-from builda.errors import InvalidValue
+from builda.errors import BuildaError, InvalidValue
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from builda.builder.imageoptions import Inputs
     from builda.cli.core.session import Session
-    from builda.plan import RunMount
+    from builda.plan import Run, RunMount
     from builda.store.store import WorkingContainer
 
 
@@ -138,16 +138,36 @@ def _run(
         env=tuple(variables(values.pop("env"), session.environ)),
         user=values.pop("user"),
         working_dir=values.pop("workingdir"),
-        mounts=tuple(_mounts(session, target, values.pop("mount"), inputs)),
+        mounts=tuple(mounts_of(session, target, values.pop("mount"), inputs)),
         script=command.script,
         created_by=None if layer else created_by,
         text=command.text,
         options=options,
     )
     valid = statuses(values["valid_exit_codes"])
-    session.builder.run(target, step, inputs=inputs, valid_statuses=valid, copy_output=session.keeps_output)
+    with noting(session, target, step, inputs):
+        session.builder.run(target, step, inputs=inputs, valid_statuses=valid, copy_output=session.keeps_output)
     if layer:
         session.builder.freeze(target, created_by=created_by, background=False)
+
+
+@contextmanager
+def noting(session: Session, container: WorkingContainer, step: Run, inputs: Inputs) -> Iterator[None]:
+    """In a session that keeps failed steps: note in the container that this one failed, or that it went on."""
+    if not session.keeps_failed:
+        yield
+        return
+    from builda.builder.debug import keeping
+    from builda.store import failedsteps
+
+    try:
+        yield
+    except BuildaError as error:
+        keeping.note(
+            session.builder.context, container, keeping.of_script(session.builder.context, step, inputs, error)
+        )
+        raise
+    failedsteps.forget(session.store.layout, container.id)
 
 
 def _inputs(session: Session, values: dict[str, Any], stack: ExitStack, *, layer: bool) -> Inputs:
@@ -156,14 +176,14 @@ def _inputs(session: Session, values: dict[str, Any], stack: ExitStack, *, layer
 
     return Inputs(
         context=values.pop("contextdir") or None,
-        named=_named(values.pop("build_context")),
+        named=named_directories(values.pop("build_context")),
         secrets=secrets_of(values.pop("secret"), session.environ),
         ssh=agents_of(values.pop("ssh"), session.environ, stack),
         discard_writes=layer,
     )
 
 
-def _named(items: Sequence[str]) -> dict[str, str]:
+def named_directories(items: Sequence[str]) -> dict[str, str]:
     pairs = [item.partition("=") for item in items]
     if wrong := [item for item, pair in zip(items, pairs, strict=True) if not all(pair)]:
         raise InvalidValue(f"build context is written NAME=DIR: {wrong[0]}")
@@ -197,7 +217,7 @@ def statuses(written: Sequence[str]) -> frozenset[int]:
         raise InvalidValue(f"exit codes are numbers: {','.join(written)}") from None
 
 
-def _mounts(
+def mounts_of(
     session: Session, container: WorkingContainer, written: Sequence[str], inputs: Inputs
 ) -> Iterator[RunMount]:
     """One mount for each `--mount`; one without a type has the type of the one before it."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @verb(
     argument("command", nargs=-1),
     switch("--keep", help="Leave working containers and images that the script did not remove."),
+    switch("--keep-failed", help="If the script fails, leave the containers whose last step failed, for builda debug."),
     switch("--no-transaction", help="Change each name, and push, at once, whether the script fails or not."),
     text("--trace", metavar="FILE", help="Write what its commands took; as JSON to FILE.json, as a page to FILE.html."),
     text("--report", metavar="FILE", help="Write a page: times, what each command printed, layers of the images."),
@@ -35,6 +36,7 @@ def session(
     *,
     command: tuple[str, ...],
     keep: bool,
+    keep_failed: bool,
     no_transaction: bool,
     trace: str | None,
     report: str | None,
@@ -51,7 +53,7 @@ def session(
     Without COMMAND the script is the shell that SHELL names. The exit status is the script's.
     """
     files = {**({trace: _form_of(trace)} if trace else {}), **({report: "html"} if report else {})}
-    run_session(session, command, keep=keep, no_transaction=no_transaction, files=files)
+    run_session(session, command, keep=keep, keep_failed=keep_failed, no_transaction=no_transaction, files=files)
 
 
 def _form_of(path: str) -> str:
@@ -61,7 +63,13 @@ def _form_of(path: str) -> str:
 
 
 def run_session(
-    session: Session, command: tuple[str, ...], *, keep: bool, no_transaction: bool, files: dict[str, str]
+    session: Session,
+    command: tuple[str, ...],
+    *,
+    keep: bool,
+    no_transaction: bool,
+    files: dict[str, str],
+    keep_failed: bool = False,
 ) -> None:
     """Run a script in a session, and write its trace to `files`, each with its form. SystemExit if the script fails."""
     from builda.session.supervisor import Supervisor
@@ -73,13 +81,24 @@ def run_session(
     script = args or (str(shell),)
     supervisor = Supervisor()
     if session.is_joined:
-        said = {"--keep": keep, "--no-transaction": no_transaction, "a trace or report": bool(files)}
+        said = {
+            "--keep": keep,
+            "--keep-failed": keep_failed,
+            "--no-transaction": no_transaction,
+            "a trace or report": bool(files),
+        }
         if option := next((name for name, is_said in said.items() if is_said), None):
             raise InvalidValue(f"{option} is said to the outer session: this one is part of it")
         status = supervisor.run(script, session.environ)
     else:
         status = _run(
-            session, supervisor, script, keep=keep, transaction=not no_transaction, wanted=_wanted(script, files)
+            session,
+            supervisor,
+            script,
+            keep=keep,
+            keeps_failed=keep_failed,
+            transaction=not no_transaction,
+            wanted=_wanted(script, files),
         )
     if status:
         raise SystemExit(status)
@@ -99,6 +118,7 @@ def _run(
     script: tuple[str, ...],
     *,
     keep: bool,
+    keeps_failed: bool,
     transaction: bool,
     wanted: Wanted | None,
 ) -> int:
@@ -110,7 +130,7 @@ def _run(
     if session.mode.mounts_stay:
         lease.own_mounts()
     session.store.lease()
-    with lease.held(session.store, transaction=transaction) as held:
+    with lease.held(session.store, transaction=transaction, keeps_failed=keeps_failed) as held:
         told = _begin_trace(held, wanted)
         ended = 125
         environ = {**session.environ, **for_session(session.settings, session.mode), lease.VARIABLE: held.place}
@@ -127,6 +147,8 @@ def _run(
             elif names := lease.changed_names(session.store, held):
                 session.emit(Warned(message=f"the script failed, so these names stay as they were: {' '.join(names)}"))
             ended = status
+            if status and keeps_failed:
+                _keep_failed(session, held)
             return status
         finally:
             _end_others(session, supervisor)
@@ -157,6 +179,17 @@ def _write_trace(session: Session, held: Lease, status: int, wanted: Wanted) -> 
     names = lease.changed_names(session.store, held) if status == 0 else ()
     images = tracing.images_of(session.builder.context, names, wanted)
     tracing.write(held.place, status, asked=wanted, images=images)
+
+
+def _keep_failed(session: Session, held: Lease) -> None:
+    """Keep the containers whose last step failed, and say how to look into them."""
+    from builda.session import lease
+
+    for name in lease.keep_failed(session.store, held):
+        message = f"the script failed, and the container of a failed step is kept as {name}"
+        session.emit(
+            Warned(message=message, hint=f"builda debug {name} opens a shell in it, builda rm {name} removes it")
+        )
 
 
 def _push(supervisor: Supervisor, noted: Sequence[Push]) -> None:
