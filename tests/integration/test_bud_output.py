@@ -18,7 +18,7 @@ ONE = """\
 FROM localhost/busybox
 RUN echo hi && \\
     # why
-    echo more
+    echo more; sleep 0.1
 ENV A=b C="d e"
 ENV X=$A
 LABEL x="y z"
@@ -33,17 +33,17 @@ SEVERAL = """\
 ARG V=latest
 FROM localhost/busybox:$V AS a
 ARG V
-RUN echo hi
+RUN echo hi; sleep 0.1
 FROM localhost/busybox AS unused
 RUN echo unused
 FROM localhost/busybox AS b
 COPY --from=a /etc/passwd /
-RUN --mount=type=tmpfs,target=/t echo two
+RUN --mount=type=tmpfs,target=/t echo two; sleep 0.1
 """
 
 
 def peers(context: Path, busybox: Path, root: Path, *args: str) -> list[str]:
-    """The lines of Debian's buildah. Under load it loses what a command prints: it tries again."""
+    """The lines of Debian's buildah. Under load it loses what a command prints just before it ends: it tries again."""
     if shutil.which("buildah") is None:
         pytest.skip("buildah is not installed")
     command = ["buildah", "--root", str(root / "s"), "--runroot", str(root / "r"), "--storage-driver", "vfs"]
@@ -53,7 +53,7 @@ def peers(context: Path, busybox: Path, root: Path, *args: str) -> list[str]:
     words = re.findall(r"echo (\w+)", (context / "Containerfile").read_text())
     printed: set[str] = set() if "-q" in args else set(words) - {"unused"}
     lines: list[str] = []
-    for _ in range(5):
+    for _ in range(30):
         bud = [*command, "bud", *args, str(context)]
         lines = subprocess.run(bud, check=True, capture_output=True, text=True, env=environ).stdout.splitlines()
         if printed <= set(lines):

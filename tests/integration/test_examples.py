@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY, Builda, clean_environ
-from tests.support.base_images import mmdebstrap_arguments
+from tests.support.base_images import SLIM, mmdebstrap_arguments
 
 pytestmark = pytest.mark.root
 
@@ -49,7 +49,7 @@ def test_scratch_busybox(builda: Builda) -> None:
 
 
 def test_debian_mmdebstrap(builda: Builda) -> None:
-    result = example(builda, "debian-mmdebstrap.sh", "localhost/debian:x", "bookworm", *mmdebstrap_arguments())
+    result = example(builda, "debian-mmdebstrap.sh", "localhost/debian:x", "bookworm", *mmdebstrap_arguments(), *SLIM)
     assert result.returncode == 0, result.stderr[-2000:]
     assert output_of(builda, "debian:x", "cat", "/etc/debian_version").startswith("12")
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from filelock import FileLock
 
 WORK = Path(__file__).parents[2] / ".work"
-_SLIM = (
+SLIM = (
     *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "info", "locale", "zoneinfo")),
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
     "--dpkgopt=path-exclude=/usr/lib/*/gconv/*",
     "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",  # without it the package usrmerge is chosen, which needs perl
 )
+"""Options of mmdebstrap for less than half of the files."""
 
 
 def busybox_tree(directory: Path) -> Path:
@@ -49,7 +50,7 @@ def debian_tar(*, slim: bool = False) -> Path:
         if not path.exists():
             partial = path.with_suffix(".partial")
             options = ["--variant=minbase", "--format=tar", "--include=ca-certificates", *_hooks()]
-            options += _SLIM if slim else ()
+            options += SLIM if slim else ()
             command = [_required("mmdebstrap"), *options, "bookworm", str(partial), *mmdebstrap_arguments()]
             made = subprocess.run(command, capture_output=True, text=True)
             if made.returncode != 0:
