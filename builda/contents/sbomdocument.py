@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     from builda.contents.subject import Subject
 
 
-FORMATS = ("spdx-json", "cyclonedx-json")
-
-
 def document(form: str, subject: Subject, contents: Contents) -> bytes:
-    """The document in one of FORMATS; Unsupported if its library is not installed."""
+    """The document as "spdx-json" or "cyclonedx-json"; Unsupported if its library is not installed."""
     with libraries():
         make: Callable[[Subject, Contents], bytes]
         if form == "spdx-json":

@@ -109,6 +109,40 @@ class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
+class HashingReader:
+    """A reader that counts and hashes what passes; `passed` is told how much each time."""
+
+    def __init__(
+        self, source: Readable, algorithm: str = "sha256", passed: Callable[[int], None] | None = None
+    ) -> None:
+        import hashlib
+
+        self._source = source
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm)
+        self._passed = passed
+        self.count = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes."""
+        data = self._source.read(size)
+        self._hash.update(data)
+        self.count += len(data)
+        if self._passed is not None:
+            self._passed(len(data))
+        return data
+
+    def digest(self) -> Digest:
+        """The digest of what has passed."""
+        return Digest(self._algorithm, self._hash.hexdigest())
+
+    def digest_of_all(self) -> Digest:
+        """The digest of the whole source; reads what is left of it."""
+        while self.read(1 << 20):
+            pass
+        return self.digest()
+
+
 class VerifyingReader:
     """A reader that fails unless exactly the promised bytes come through it.
 

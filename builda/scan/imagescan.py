@@ -95,7 +95,6 @@ class Layers:
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
-        self.is_cut = False
         self._shown: dict[bytes, list[int]] = {}  # paths that no layer has hidden yet, and their findings
         self._count = 0
 
@@ -124,7 +123,6 @@ class Layers:
         shown = "/" + os.fsdecode(path)
         for hit in secrets_in(content, shown):
             if len(self.findings) == LIMIT:
-                self.is_cut = True
                 return
             self._shown.setdefault(path, []).append(len(self.findings))
             self.findings.append(Finding(hit.rule.name, hit.rule.kind, shown, hit.line, self._count, digest))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -12,13 +11,13 @@ from builda.fs.compress import decompressing
 from builda.fs.tar import iter_members
 from builda.oci import mediatype
 from builda.oci.config import CONFIG_LIMIT, ImageConfig, parse_config
-from builda.oci.digest import VerifyingReader
+from builda.oci.digest import HashingReader, VerifyingReader
 from builda.oci.manifest import Index, Manifest, choose, parse
 from builda.transfer.copyimage import DEPTH, child_of, read_blob
 
 if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor, Platform
-    from builda.oci.digest import Digest, Readable
+    from builda.oci.digest import Digest
     from builda.transfer.copyimage import ImageSource
 
 PIECE = 1 << 20
@@ -96,8 +95,8 @@ def _layer(source: ImageSource, layer: Descriptor, diff_id: Digest | None) -> It
     try:
         compression = mediatype.compression_of(layer.media_type)
         with source.open_blob(layer) as raw:
-            stored = _Hashing(raw, layer.digest.algorithm)
-            plain = _Hashing(decompressing(stored, compression), diff_id.algorithm if diff_id else "sha256")
+            stored = HashingReader(raw, layer.digest.algorithm)
+            plain = HashingReader(decompressing(stored, compression), diff_id.algorithm if diff_id else "sha256")
             whole = yield from _tar(plain)
             while stored.read(PIECE):
                 pass
@@ -106,13 +105,13 @@ def _layer(source: ImageSource, layer: Descriptor, diff_id: Digest | None) -> It
         return
     if stored.count != layer.size:
         yield f"has {stored.count} bytes, its descriptor says {layer.size}"
-    if stored.hexdigest() != layer.digest.encoded:
-        yield f"content has digest {layer.digest.algorithm}:{stored.hexdigest()}"
-    if whole and diff_id is not None and plain.hexdigest() != diff_id.encoded:
-        yield f"unpacks to {diff_id.algorithm}:{plain.hexdigest()}, the configuration says {diff_id}"
+    if stored.digest() != layer.digest:
+        yield f"content has digest {stored.digest()}"
+    if whole and diff_id is not None and plain.digest() != diff_id:
+        yield f"unpacks to {plain.digest()}, the configuration says {diff_id}"
 
 
-def _tar(plain: _Hashing) -> Generator[str, None, bool]:
+def _tar(plain: HashingReader) -> Generator[str, None, bool]:
     """Read the tar to its end, whether it is one or not; returns whether its end was reached."""
     try:
         for _ in iter_members(plain):
@@ -125,26 +124,6 @@ def _tar(plain: _Hashing) -> Generator[str, None, bool]:
     except CorruptContent:  # the decompressor's, which was said already
         return False
     return True
-
-
-class _Hashing:
-    """A reader that counts and hashes what passes."""
-
-    def __init__(self, source: Readable, algorithm: str) -> None:
-        self._source = source
-        self._hash = hashlib.new(algorithm)
-        self.count = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        """The next bytes."""
-        data = self._source.read(size)
-        self._hash.update(data)
-        self.count += len(data)
-        return data
-
-    def hexdigest(self) -> str:
-        """The digest of what has passed."""
-        return self._hash.hexdigest()
 
 
 def disagreements(manifest: Manifest, config: ImageConfig) -> tuple[str, ...]:

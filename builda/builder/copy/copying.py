@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 
 from builda.builder.byteprogress import moving
 from builda.builder.copy.copyrequest import (
-    Hashing,
     joined,
     request_of,
     target_of,
@@ -29,7 +28,7 @@ from builda.events import SourceUsed, Warned
 from builda.fs import paths
 from builda.fs.trees.copytree import copy_tree
 from builda.fs.trees.target import Looks, make_directories
-from builda.oci.digest import Digest
+from builda.oci.digest import Digest, HashingReader
 from builda.store import layout
 from builda.values import replace
 
@@ -147,7 +146,7 @@ def _unpack(top: Top, request: CopyRequest, place: Destination, step: Copy, emit
             raise InvalidValue(f"destination of an archive is not a directory: {request.destination}") from error
         size = os.fstat(file.fileno()).st_size
         with moving(emit, "extract", top.name, lambda: size) as moved:
-            reader = Hashing(file, moved)
+            reader = HashingReader(file, passed=moved)
             extract(
                 decompressing(reader, compression),
                 place.target,
@@ -156,4 +155,4 @@ def _unpack(top: Top, request: CopyRequest, place: Destination, step: Copy, emit
                 timestamp=step.timestamp,
                 keep_top=step.as_containerfile,
             )
-            return reader.digest()
+            return reader.digest_of_all()

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.events import Emit
     from builda.fs.sources import Top
-    from builda.oci.digest import Readable
     from builda.plan import Copy
     from builda.store.store import WorkingContainer
 
@@ -105,30 +104,6 @@ def warn_of_modes(emit: Emit, step: Copy, archive: Top) -> None:
                 hint="set modes in the archive, or change them with run",
             )
         )
-
-
-class Hashing:
-    """A reader that hashes what passes."""
-
-    def __init__(self, source: Readable, moved: Moved | None) -> None:
-        import hashlib
-
-        self._source = source
-        self._moved = moved
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._source.read(size)
-        self._hash.update(data)
-        if self._moved is not None:
-            self._moved(len(data))
-        return data
-
-    def digest(self) -> Digest:
-        """The digest of the whole source; reads what is left of it."""
-        while self.read(1 << 20):
-            pass
-        return Digest("sha256", self._hash.hexdigest())
 
 
 def joined(digests: list[Digest]) -> Digest | None:
