@@ -40,6 +40,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "store": BASE | {"linux", "fs", "runoptions"},
     "scriptlint": frozenset({"errors", "frontend"}),
     "session": frozenset({"errors", "oci", "linux", "fs", "store"}),
+    "cluster": BASE | {"fs", "transfer"},
     "transfer": BASE | {"fs", "store"},
     "trust": BASE | {"attestations", "places", "transfer"},
     "builder": BASE
@@ -76,6 +77,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "cli": BASE
     | {
         "attestations",
+        "cluster",
         "containersconf",
         "contents",
         "host",

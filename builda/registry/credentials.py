@@ -223,6 +223,13 @@ def _keys(name: str) -> Iterator[str]:
         name = name.rpartition("/")[0]
 
 
+def auth_file(found: Mapping[str, Credentials]) -> bytes:
+    """The content of a credential file that has these, by `registry/namespace/repository`."""
+    import json
+
+    return json.dumps({"auths": {name: _entry(credentials) for name, credentials in found.items()}}).encode()
+
+
 def check_file(path: Path) -> None:
     """Return if `path` is a credential file; NotFound or InvalidValue naming it otherwise."""
     if not path.exists():

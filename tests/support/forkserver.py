@@ -55,6 +55,7 @@ def preload() -> None:
     """Import every module that some module or function of builda imports, its own and others'."""
     import builda
 
+    sys.modules["kubernetes_validate"] = None  # type: ignore[assignment]  # the client of Kubernetes would take 3 s for it
     sources = Path(*builda.__path__).rglob("*.py")
     for name in sorted({name for path in sources for name in imported(path)}):
         with suppress(ImportError):  # a name that is no module, or a module that other systems have

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from builda.cli.core.settings import Settings
     from builda.cli.core.verbtrace import VerbTrace
     from builda.cli.progress.observer import Observer, Together
+    from builda.cli.progress.relay import Relay
     from builda.containersconf import Defaults
     from builda.errors import BuildaError
     from builda.events import Event
@@ -41,6 +42,8 @@ class Session:
         self.quiet = False
         self.builds = False
         """Whether all is done in this process, so that trees may end with it."""
+        self.relay: Relay | None = None
+        """What takes the place of all output, where another process shows it."""
         self._place: Place | None = None
         self._lacking: list[str] = []  # what the machine does not allow, if that is traced
         self._stack = ExitStack()

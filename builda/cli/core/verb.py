@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from builda.cli.core.line import Given, Line, read
 from builda.cli.core.options import Argument, Option, Params, Row, answer, listed, refused, switch, text
@@ -117,7 +117,7 @@ class Verb(NamedTuple):
 
     def __call__(self, session: Session, values: dict[str, Any]) -> None:
         """Do it, in the place where it works."""
-        if self.name in ENTERING:
+        if self.name in ENTERING and not _is_elsewhere(self.name, session, values):
             session.enter(composing=self.name in COMPOSING)
         self.function(session, **values)
 
@@ -147,6 +147,11 @@ def verb(
         )
 
     return decorated
+
+
+def _is_elsewhere(name: str, session: Session, values: Mapping[str, Any]) -> bool:
+    """Whether a build takes place in a cluster, so that nothing is entered here."""
+    return name == "build" and bool(values["on"] or (values["on"] is None and session.environ.get("BUILDA_ON")))
 
 
 def session_for(given: Given, trace: VerbTrace | None = None) -> Session:

@@ -74,6 +74,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "BUILDA_LOG_LEVEL": "As --log-level.",
     "BUILDA_EVENTS": "As --events: a descriptor for lines of JSON (docs/events.md).",
     "BUILDA_PROGRESS": "As --progress of build.",
+    "BUILDA_ON, BUILDA_BUILDER_IMAGE": "As --on and --builder-image of build, for builds in a cluster.",
     "BUILDA_LOCK, BUILDA_LOCKED": "The lock file that from, pull, copy, add, run and bud write, or obey.",
     "BUILDA_FORMAT, BUILDAH_FORMAT": "oci or docker.",
     "BUILDA_HISTORY, BUILDAH_HISTORY": "Record commands in the history where that is not the default.",

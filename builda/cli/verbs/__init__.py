@@ -61,6 +61,16 @@ class Members(NamedTuple):
 
 GROUPS: Mapping[str, Members] = {
     "auth": Members("Explain which credentials are used for a registry.", {"explain": "auth:explain"}),
+    "cluster": Members(
+        "Look after builds in a cluster, which builda build --on kubernetes makes.",
+        {
+            "check": "cluster:check",
+            "logs": "cluster:logs",
+            "ls": "cluster:listing",
+            "rm": "cluster:rm",
+            "work": "cluster:work",
+        },
+    ),
     "image": Members(
         "Copy, inspect and compare images wherever they are: in the store, in registries, layouts and archives.",
         {

@@ -10,7 +10,7 @@ from builda.cli.core.options import argument, duration, listed, many, number, re
 from builda.cli.core.output import check_files, print_line, print_words, write_file
 from builda.cli.core.verb import verb
 from builda.cli.progress.buildview import build_view, ended, failed, stage_prefix, wants_live
-from builda.cli.verbs import buildcache, buildmounts, lockfiles, multiplatform, outputs, scanning
+from builda.cli.verbs import buildcache, buildmounts, clusteroptions, lockfiles, multiplatform, outputs, scanning
 from builda.cli.verbs.contexts import BuildContext, NamedContexts, is_fetched, open_context, open_named
 from builda.cli.verbs.logfile import logging_to, platform_logs
 from builda.cli.verbs.secrets import agents_of, secrets_of
@@ -187,10 +187,11 @@ _OF_DOCKER = (
     shared_options.CONFIDENTIAL,
     shared_options.SBOM,
     shared_options.HIDDEN,
+    clusteroptions.CLUSTER,
     name="build",
     example="builda bud -t app:1 -f Containerfile .",
 )
-def build(session: Session, *, context: str | None, quiet: bool, **values: Any) -> None:
+def build(session: Session, *, context: str | BuildContext | None, quiet: bool, **values: Any) -> None:
     """Build an image from a Containerfile and print its ID.
 
     CONTEXT is what COPY and ADD take files from: a directory, by default the current one, a git repository
@@ -204,6 +205,8 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
     """
     session.builds = True
     session.quiet = quiet or outputs.to_stdout(values["output"])
+    if _builds_elsewhere(session, context, quiet, values):
+        return
     logfile = values.pop("logfile")
     if logfile is not None and outputs.to_stdout(values["output"]):
         raise InvalidValue("--logfile cannot be used with an --output to standard output")
@@ -220,7 +223,7 @@ def build(session: Session, *, context: str | None, quiet: bool, **values: Any) 
         named = open_named(session.builder, values.pop("build_context"), access, stack, pins)
         request = _request(session, opened, named, values)
         if attesting is not None:
-            attesting.opened(context, opened)
+            attesting.opened(_shown(context), opened)
         inputs = _inputs(session, opened, named, access, values, stack)
         if pins is not None:
             request = replace(request, pins=lockfiles.of_containerfile(pins, inputs))
@@ -247,16 +250,40 @@ def prepared(
     return request, _execute_options(session, request, inputs, values, live=False)
 
 
+def _builds_elsewhere(
+    session: Session, context: str | BuildContext | None, quiet: bool, values: dict[str, Any]
+) -> bool:
+    """Whether the build is for a cluster, where it is done then. What builds nothing is done here."""
+    on = clusteroptions.cluster_of(session.environ, values)
+    if on is None or session.relay is not None or values["check"] or values["print_plan"] or values["print_script"]:
+        clusteroptions.drop(values, is_used=on is not None)
+        return False
+    from builda.cli.verbs.elsewhere import build_on
+
+    assert not isinstance(context, BuildContext), "a relayed build is done where it is"
+    arguments = _build_args(values["build_arg_file"], values["build_arg"], session.environ)
+    arguments = _with_epoch(arguments, session.environ, values)
+    with logging_to(values["logfile"]), _reported(session):
+        build_on(session, context, build.rows, {**values, "quiet": quiet}, arguments, on)
+    return True
+
+
 def _opened(
-    session: Session, context: str | None, values: dict[str, Any], access: RegistryAccess, stack: ExitStack
+    session: Session,
+    context: str | BuildContext | None,
+    values: dict[str, Any],
+    access: RegistryAccess,
+    stack: ExitStack,
 ) -> tuple[BuildContext, lockfiles.LockFile | None, Locked | Locking | None]:
     """The context, the lock file that is named for the build, and its pins."""
+    prepared = context if isinstance(context, BuildContext) else None
+    context = context if not isinstance(context, BuildContext) else str(context.directory)
     lock = lockfiles.named(session.environ, values.pop("lock"), values.pop("locked"))
     if lock is not None and lock.written and values["check"]:
         raise InvalidValue("--lock cannot be used with --check", hint="--print-plan finds digests and builds nothing")
     files, ignore_file = values.pop("file"), values.pop("ignorefile")
     if lock is None or not is_fetched(context):
-        opened = open_context(session.builder, context, files, ignore_file, access, stack)
+        opened = prepared or open_context(session.builder, context, files, ignore_file, access, stack)
         lock = lock and lock.beside(opened.files[0][0], opened.directory)
         return opened, lock, lock and lock.pins(session, access)
     lock = lock.beside("", None)
@@ -297,6 +324,8 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
         _check_interactive(values)
         progress = "plain"
     live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet, verbose=session.settings.verbose)
+    if session.relay is not None:
+        live = session.relay.live
     _check_rest(session, values)
     check = scanning.check(session, values)
     log_of = values.pop("log_of")
@@ -326,7 +355,7 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
 
 
 @contextmanager
-def _recorded(session: Session, path: str | None, context: str | None) -> Iterator[None]:
+def _recorded(session: Session, path: str | None, context: str | BuildContext | None) -> Iterator[None]:
     """Write a page about the build that goes on inside to the file `path`, however it ends."""
     if path is None:
         yield
@@ -343,7 +372,11 @@ def _recorded(session: Session, path: str | None, context: str | None) -> Iterat
             layers = layers_of(session.builder.context, recorder.image.id.encoded)
             recorder.build.images = (ImageLayers("", layers),)
     finally:
-        write_file(path, page(recorder.build, context or "."))
+        write_file(path, page(recorder.build, _shown(context)))
+
+
+def _shown(context: str | BuildContext | None) -> str:
+    return str(context.directory) if isinstance(context, BuildContext) else context or "."
 
 
 @contextmanager
@@ -362,6 +395,10 @@ def _reported(session: Session) -> Iterator[float]:
 @contextmanager
 def _watched(session: Session, options: ExecuteOptions, *, live: bool) -> Iterator[None]:
     """Shows the build that goes on inside."""
+    if session.relay is not None:
+        with session.relay.watching():
+            yield
+        return
     views: list[BuildView] = []
 
     def make(others: Observer) -> BuildView:
@@ -596,8 +633,8 @@ def _execute_options(
         jobs=values.pop("jobs"),
         explain=values.pop("explain_cache"),
         tells_misses=recorded,
-        capture=not looks_around and (session.quiet or live or recorded or session.settings.events is not None),
-        copy_output=session.keeps_output,
+        capture=not looks_around
+        and (session.quiet or live or recorded or session.relay is not None or session.settings.events is not None),
         hidden=frozenset(("stdout", "stderr") if live else ("stdout",) if session.quiet else ()),
     )
 

@@ -1,0 +1,76 @@
+"""The events of a build, and what it prints, as the numbered lines that `builda.cluster.frames` describes."""
+
+from __future__ import annotations
+
+import io
+import os
+from _thread import allocate_lock
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from builda.cluster.frames import Closed, Ended, Frame, Printed, to_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.errors import BuildaError
+    from builda.events import Event
+
+
+class Relay:
+    """Writes the lines to a descriptor; safe for many threads. `live`: the reader shows a live view."""
+
+    def __init__(self, descriptor: int, *, live: bool) -> None:
+        self.live = live
+        self._descriptor = descriptor
+        self._number = 0
+        self._lock = allocate_lock()
+
+    def show(self, event: Event) -> None:
+        """Pass an event on."""
+        self._write(event)
+
+    def printed(self, text: str) -> None:
+        """Pass on what the build prints."""
+        if text:
+            self._write(Printed(text))
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Say at the end that all steps are done, or none is any more."""
+        outcome = "failed"
+        try:
+            yield
+            outcome = "built"
+        finally:
+            self._write(Closed(outcome))
+
+    def ended(self, error: BuildaError | None, *, is_last: bool = True) -> None:
+        """Say how the build ended; not `is_last`: another pod tries it again."""
+        self._write(Ended(error, is_last))
+
+    def _write(self, frame: Frame) -> None:
+        with self._lock:
+            self._number += 1
+            left = to_line(self._number, frame).encode() + b"\n"
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+
+
+class RelayedOutput(io.TextIOBase):
+    """A standard output whose text goes through a relay."""
+
+    def __init__(self, relay: Relay) -> None:
+        super().__init__()
+        self._relay = relay
+
+    def write(self, text: str, /) -> int:
+        """Pass on `text`."""
+        self._relay.printed(text)
+        return len(text)
+
+
+class Unseen:
+    """An observer for nobody."""
+
+    def show(self, event: Event) -> None:
+        """Show nothing."""

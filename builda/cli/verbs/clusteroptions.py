@@ -1,0 +1,128 @@
+"""Options of builds that take place in a cluster, and the values that they make."""
+
+from __future__ import annotations
+
+from builda.cli.core.options import Params, duration, listed, many, number, switch, text
+from builda.cli.core.settings import environment
+from builda.errors import InvalidValue, NotFound
+from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from builda.cluster.objects import JobOptions
+
+ON = text(
+    "--on",
+    metavar="kubernetes[:CONTEXT][/NAMESPACE]",
+    help="Build in a Job of this cluster; the result goes to the registries that -t names.  [env: BUILDA_ON]",
+)
+OF_JOB: Params = (
+    text(
+        "--builder-image",
+        metavar="IMAGE",
+        help="With --on: the image of builda that the Job runs.  [env: BUILDA_BUILDER_IMAGE]",
+    ),
+    text("--pod-template", metavar="FILE", help="With --on: take the rest of the pod from this Pod or PodTemplate."),
+    listed("--job-label", metavar="NAME=VALUE,…", help="With --on: label Job and pod, as for a queue of Kueue's."),
+    listed("--request", metavar="RESOURCE=AMOUNT,…", help="With --on: what the pod is sure to get: cpu=2,memory=4Gi."),
+    listed("--limit", metavar="RESOURCE=AMOUNT,…", help="With --on: what the pod gets at most."),
+    listed("--node-selector", metavar="NAME=VALUE,…", help="With --on: build on nodes that have these labels."),
+    many("--toleration", metavar="KEY[=VALUE][:EFFECT]", help="With --on: build on nodes with this taint, too."),
+    text("--priority-class", metavar="NAME", help="With --on: the priority class of the pod."),
+    number("--job-retries", help="With --on: try this often again when a pod is lost.  [default: 2]"),
+    duration("--job-deadline", help="With --on: the time that the build may take.  [default: 1h]"),
+    duration("--job-ttl", help="With --on: the time for which the ended Job stays.  [default: 10m]"),
+)
+"""What is said of the Job, whatever it does."""
+CLUSTER: Params = (
+    ON,
+    *OF_JOB,
+    text(
+        "--context-via",
+        metavar="REPO",
+        help="With --on: send the context through this repository.  [default: that of --cache-to, else of -t]",
+    ),
+    switch("--detach", help="With --on: print the name of the Job and leave; --attach watches it."),
+    text("--attach", metavar="JOB", help="With --on: watch a build that was begun before, from its beginning on."),
+)
+_NAMES = tuple(row.name for row in CLUSTER if row is not ON)
+
+
+class ClusterValues(NamedTuple):
+    """What is said of a build in a cluster besides the Job's options."""
+
+    on: str
+    context_via: str | None
+    detach: bool
+    attach: str | None
+
+
+def cluster_of(environ: Mapping[str, str], values: Mapping[str, Any]) -> str | None:
+    """The value of --on or BUILDA_ON; None for a build on this machine."""
+    on: str | None = values.get("on")
+    return environment(environ, "BUILDA_ON") if on is None else on or None
+
+
+def drop(values: dict[str, Any], *, is_used: bool) -> None:
+    """`values` without these options; InvalidValue naming one that a build on this machine does not have."""
+    values.pop("on")
+    for name in _NAMES:
+        if values.pop(name) not in (None, False, ()) and not is_used:
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidValue(f"{option} is for builds in a cluster", hint="--on kubernetes says where that is")
+
+
+def job_options(values: dict[str, Any], environ: Mapping[str, str]) -> JobOptions:
+    """What the options OF_JOB in `values` (which they leave) say; NotFound without an image."""
+    from builda.cluster.objects import JobOptions, pairs, toleration
+
+    image = values.pop("builder_image") or environment(environ, "BUILDA_BUILDER_IMAGE")
+    if image is None:
+        raise NotFound(
+            "no image is named for the Job's pod",
+            hint="--builder-image or BUILDA_BUILDER_IMAGE names one with builda in it, as "
+            "examples/kubernetes/Containerfile makes it",
+        )
+    retries, deadline, ttl = (values.pop(name) for name in ("job_retries", "job_deadline", "job_ttl"))
+    file = values.pop("pod_template")
+    return JobOptions(
+        image=image,
+        retries=2 if retries is None else _least(retries, 0, "--job-retries"),
+        deadline=3600 if deadline is None else _least(deadline // 10**9, 1, "--job-deadline"),
+        ttl=600 if ttl is None else ttl // 10**9,
+        labels=pairs(values.pop("job_label"), "--job-label"),
+        requests=pairs(values.pop("request"), "--request"),
+        limits=pairs(values.pop("limit"), "--limit"),
+        node_selector=pairs(values.pop("node_selector"), "--node-selector"),
+        tolerations=tuple(map(toleration, values.pop("toleration"))),
+        priority_class=values.pop("priority_class"),
+        template={} if file is None else _template(file),
+    )
+
+
+def _least(value: int, least: int, option: str) -> int:
+    if value < least:
+        raise InvalidValue(f"{option} is too small: {value}")
+    return value
+
+
+def _template(path: str) -> Mapping[str, Any]:
+    """Metadata and spec of the Pod or PodTemplate in a file."""
+    import yaml  # the client of Kubernetes needs it, too
+
+    from builda.inputfile import read_input
+
+    try:
+        value = yaml.safe_load(read_input(path, "pod template"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidValue(f"pod template is no YAML: {path}: {' '.join(str(error).split())}") from error
+    if isinstance(value, dict) and value.get("kind") == "PodTemplate":
+        value = value.get("template")
+    if not isinstance(value, dict) or not isinstance(value.get("spec"), dict):
+        raise InvalidValue(f"pod template has no spec: {path}", hint="it is a Pod or a PodTemplate in YAML or JSON")
+    if not isinstance(value.get("metadata") or {}, dict) or not isinstance(value["spec"].get("containers") or [], list):
+        raise InvalidValue(f"pod template is no Pod: {path}", hint="its container is called build")
+    return {"metadata": value.get("metadata") or {}, "spec": value["spec"]}

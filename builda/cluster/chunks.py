@@ -1,0 +1,223 @@
+"""A build context as blobs of many files each: which files it has, how they are grouped, and their archives.
+
+A group is the same as long as its files are, whatever changes elsewhere. So a build sends the groups with changes only,
+and reads no file of a group whose files have the inode, size and times that they had when it was sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from builda.errors import CorruptContent, NotFound
+from builda.fs import tar, xattrs
+from builda.fs.ignore import Matcher
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest, Hasher, Readable, VerifyingReader
+from builda.oci.manifest import Document, Manifest
+from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any, BinaryIO
+
+    from builda.transfer.copyimage import ImageSource
+
+ARTIFACT = "application/vnd.builda.context.v1+json"
+CHUNK = "application/vnd.builda.context.chunk.v1.tar+zstd"
+KEY = "io.builda.context.key"
+"""Annotation of a chunk: a digest of names, inodes, sizes and times of its files on the machine that sent it."""
+SETTLED = 2.0
+"""A file that changed less than so many seconds ago may change again without a difference in its times."""
+_FILES, _MANY_FILES = 64, 1024
+_BYTES, _MANY_BYTES = 256 << 10, 8 << 20
+_CUT = 64  # one in so many files may end a group
+_KINDS = {
+    stat.S_IFREG: tar.REGULAR,
+    stat.S_IFLNK: tar.SYMBOLIC_LINK,
+    stat.S_IFDIR: tar.DIRECTORY,
+    stat.S_IFIFO: tar.FIFO,
+}
+
+
+class File(NamedTuple):
+    """A path below the context, as the file system has it."""
+
+    path: str
+    info: os.stat_result
+    link: str = ""
+
+
+class Chunk(NamedTuple):
+    """Files whose archive is one blob."""
+
+    files: tuple[File, ...]
+    key: str
+    settled: bool
+
+
+def listing(top: str, ignore: Matcher) -> Iterator[File]:
+    """All that the ignore file leaves of a context, sorted; a directory stands before what is in it.
+
+    Directories that only lead to a file that is taken back are there, too. Sockets and devices are not.
+    """
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(os.path.join(top, below)) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        inner = []
+        for entry in found:
+            path = f"{below}/{entry.name}" if below else entry.name
+            is_directory = entry.is_dir(follow_symlinks=False)
+            if ignore and ignore.excludes(path) and not (is_directory and ignore.reaches_into(path)):
+                continue
+            info = entry.stat(follow_symlinks=False)
+            if stat.S_IFMT(info.st_mode) in _KINDS:
+                yield File(path, info, os.readlink(entry.path) if entry.is_symlink() else "")
+            if is_directory:
+                inner.append(path)
+        waiting.extend(reversed(inner))
+
+
+def grouped(files: Iterable[File], now: float) -> tuple[Chunk, ...]:
+    """The files in groups; all directories are in the last one, whose looks are thus final."""
+    directories, group, groups, size = [], list[File](), [], 0
+    for file in files:
+        if stat.S_ISDIR(file.info.st_mode):
+            directories.append(file)
+            continue
+        group.append(file)
+        size += file.info.st_size
+        full = len(group) >= _MANY_FILES or size >= _MANY_BYTES
+        if full or ((len(group) >= _FILES or size >= _BYTES) and _ends_group(file.path)):
+            groups.append(tuple(group))
+            group, size = [], 0
+    return tuple(_chunk(one, now) for one in (*groups, tuple(group), tuple(directories)) if one)
+
+
+def known(document: Document) -> dict[str, Descriptor]:
+    """The chunks of a context that was sent before, by their keys."""
+    if not isinstance(document, Manifest) or document.artifact_type != ARTIFACT:
+        return {}
+    return {layer.annotations[KEY]: layer for layer in document.layers if KEY in layer.annotations}
+
+
+def manifest_of(layers: Iterable[Descriptor]) -> tuple[Manifest, bytes]:
+    """The manifest of a context and the bytes of its empty configuration."""
+    config = Descriptor(media_type="application/vnd.oci.empty.v1+json", digest=Digest.of(b"{}"), size=2)
+    return Manifest(config=config, layers=tuple(layers), artifact_type=ARTIFACT), b"{}"
+
+
+@contextmanager
+def packed(top: str, chunk: Chunk) -> Iterator[tuple[Descriptor, BinaryIO]]:
+    """The chunk's blob in a temporary file. NotFound if a file changed its size or went meanwhile."""
+    import zstandard
+
+    with tempfile.TemporaryFile() as file:
+        with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as stream:
+            writer = tar.TarWriter(stream)
+            for one in chunk.files:
+                _add(writer, top, one)
+            writer.close()
+        size = file.tell()
+        file.seek(0)
+        hasher = Hasher()
+        while data := file.read(1 << 20):
+            hasher.update(data)
+        annotations = {KEY: chunk.key} if chunk.settled else {}
+        yield Descriptor(media_type=CHUNK, digest=hasher.digest(), size=size, annotations=annotations), file
+
+
+def unpack(source: ImageSource, into: Path) -> None:
+    """Make the context anew in the empty directory `into`. CorruptContent if it is none, or is damaged."""
+    from builda.fs.trees.directory import TreeTarget
+    from builda.oci.manifest import parse
+
+    descriptor, data = source.manifest()
+    document = parse(data, descriptor.media_type)
+    if not isinstance(document, Manifest) or document.artifact_type != ARTIFACT:
+        raise CorruptContent(f"not a build context: {descriptor.digest}")
+    root = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for layer in document.layers:
+            with source.open_blob(layer) as blob:
+                _extract(VerifyingReader(blob, layer.digest, layer.size), TreeTarget(root))
+    finally:
+        os.close(root)
+
+
+def _extract(source: Readable, target: Any) -> None:
+    from builda.fs.compress import decompressing
+    from builda.fs.trees.unpack import extract
+
+    extract(decompressing(source, "zstd"), target, owner=(os.geteuid(), os.getegid()))
+    while source.read(1 << 16):  # what follows the archive counts for its digest
+        pass
+
+
+def _ends_group(path: str) -> bool:
+    return hashlib.sha256(os.fsencode(path)).digest()[0] % _CUT == 0
+
+
+def _chunk(files: tuple[File, ...], now: float) -> Chunk:
+    hasher = hashlib.sha256()
+    latest = 0
+    for path, info, link in files:
+        row: tuple[object, ...] = (
+            info.st_mode,
+            info.st_size,
+            info.st_mtime_ns,
+            info.st_ctime_ns,
+            info.st_ino,
+            info.st_dev,
+            link,
+        )
+        if stat.S_ISDIR(info.st_mode):  # its size and change time are of no account
+            row = (info.st_mode, info.st_mtime_ns, info.st_ino, info.st_dev)
+        hasher.update(f"{path!r}{row!r}\0".encode("utf-8", "surrogateescape"))
+        latest = max(latest, info.st_ctime_ns)
+    return Chunk(files, hasher.hexdigest(), latest < (now - SETTLED) * 1e9)
+
+
+def _add(writer: tar.TarWriter, top: str, file: File) -> None:
+    info, path = file.info, os.path.join(top, file.path)
+    kind = _KINDS[stat.S_IFMT(info.st_mode)]
+    size = info.st_size if kind == tar.REGULAR else 0
+    entry = tar.TarEntry(
+        os.fsencode(file.path),
+        kind,
+        size=size,
+        mode=stat.S_IMODE(info.st_mode),
+        mtime=int(info.st_mtime),
+        link=os.fsencode(file.link),
+    )
+    if kind != tar.REGULAR:
+        writer.add(entry)
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise NotFound(f"file of the context went while it was read: {file.path}") from error
+    try:
+        writer.add(entry._replace(xattrs=_attributes(fd)))
+        if writer.read_from(fd, size) != size or os.read(fd, 1):
+            raise NotFound(f"file of the context changed while it was read: {file.path}")
+        writer.pad(size)
+    finally:
+        os.close(fd)
+
+
+def _attributes(fd: int) -> Mapping[str, bytes]:
+    return {name: value for name, value in xattrs.recorded(fd).items() if name.startswith("user.")}
+
+
+def now() -> float:
+    """Seconds since the epoch."""
+    return time.time()

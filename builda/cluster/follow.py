@@ -1,0 +1,210 @@
+"""Following a Job: its pods come and go, connections break, and each frame of a build is given once and in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from builda.cluster import state
+from builda.cluster.connection import Away, Cluster, Forbidden, Gone
+from builda.cluster.frames import Ended, Frame, Reader
+from builda.cluster.objects import CONTAINER
+from builda.cluster.state import Pod
+from builda.errors import BuildaError, InvalidValue, NotFound
+
+_SHORT, _LONG = 2, 20
+"""Seconds that a watch lasts before the Job itself is looked at: at first, and when all has been still for long."""
+
+
+class JobFailed(BuildaError):
+    """The Job ended, or cannot begin, without a word from the build."""
+
+
+def follow(cluster: Cluster, job: str, say: Callable[[str], None]) -> Iterator[Frame]:
+    """What the pods of the Job write until one of them says how the build ended, which is the last frame.
+
+    `say` is told in a sentence what the cluster does meanwhile. JobFailed if the Job ends otherwise.
+    """
+    done = set[str]()
+    cause: str | None = None
+    while True:
+        pod = _Waiting(cluster, job, done, cause, say).for_pod()
+        reader = Reader()
+        failure: BuildaError | None = None
+        for frame in _read(cluster, pod, reader):
+            if isinstance(frame, Ended) and not frame.is_last:
+                failure = frame.error
+                break
+            yield frame
+            if isinstance(frame, Ended):
+                return
+        if reader.lost:
+            say(f"{reader.lost} lines of the log of pod {pod.name} are gone: the node rotated it")
+        done.add(pod.name)
+        cause = str(failure) if failure is not None else _cause(cluster, pod, reader)
+        say(f"pod {pod.name} did not finish: {cause}")
+
+
+class _Waiting:
+    """The wait for a pod whose log can be read."""
+
+    def __init__(
+        self, cluster: Cluster, job: str, done: set[str], cause: str | None, say: Callable[[str], None]
+    ) -> None:
+        self._cluster = cluster
+        self._job = job
+        self._selector = f"batch.kubernetes.io/job-name={job}"
+        self._done = done
+        self._cause = cause
+        self._say = say
+        self._said: str | None = None
+        self._without_image: float | None = None
+
+    def for_pod(self) -> Pod:
+        """The newest pod that has begun and is not done; JobFailed if there will be none."""
+        seconds, version, pods = _SHORT, "", dict[str, Pod]()
+        while True:
+            if not version:
+                version, pods = self._listed()
+            pod = state.newest(pod for pod in pods.values() if pod.name not in self._done)
+            if pod is not None and (pod.begun or pod.ended):
+                return pod
+            if pod is not None:
+                self._look_at(pod)
+            changed, version = self._watched(version, pods, seconds)
+            if not changed:
+                self._look_at_job(pod)
+                seconds = min(seconds * 2, _LONG)
+
+    def _listed(self) -> tuple[str, dict[str, Pod]]:
+        found = self._cluster.list("pods", label_selector=self._selector)
+        pods = {pod.name: pod for pod in map(state.pod_of, found["items"])}
+        if self._done and all(name in self._done for name in pods):
+            self._look_at_job(None)
+        return found["metadata"]["resourceVersion"], pods
+
+    def _watched(self, version: str, pods: dict[str, Pod], seconds: int) -> tuple[bool, str]:
+        """Take the next change into `pods`; whether there was one, and the version after it ("" if that is unknown)."""
+        try:
+            for change in self._cluster.watch("pods", version, seconds, label_selector=self._selector):
+                found = change["object"]
+                version = found["metadata"]["resourceVersion"]
+                if change["type"] == "DELETED":
+                    pods.pop(found["metadata"]["name"], None)
+                    return False, version
+                if change["type"] in ("ADDED", "MODIFIED"):
+                    pod = state.pod_of(found)
+                    pods[pod.name] = pod
+                    return True, version
+        except Gone:
+            return True, ""
+        except Away:
+            time.sleep(0.2)
+            return False, ""
+        return False, version
+
+    def _look_at(self, pod: Pod) -> None:
+        """Say why the pod does not begin; JobFailed if it never will."""
+        if pod.waiting is None:
+            return
+        if pod.no_image and self._without_image is None:
+            self._without_image = time.monotonic()
+        late = self._without_image is not None and not state.is_patient(time.monotonic() - self._without_image)
+        if pod.hopeless or (pod.no_image and (late or _is_absent(pod.waiting))):
+            raise JobFailed(
+                f"pod of the build does not begin: {pod.waiting}",
+                hint="--builder-image names an image of builda that the nodes can pull; docs/cluster.md says how to "
+                "make one",
+            )
+        self._tell(f"pod {pod.name} waits: {pod.waiting}")
+
+    def _look_at_job(self, pod: Pod | None) -> None:
+        """JobFailed if no further pod comes."""
+        try:
+            job = self._cluster.get("jobs", self._job)
+        except NotFound as error:
+            raise JobFailed(f"Job is gone, somebody deleted it: {self._job}") from error
+        ended = state.finished(job)
+        if ended is not None:
+            raise JobFailed(self._why(ended), hint=_HINTS.get(ended.reason))
+        if state.is_suspended(job):
+            self._tell(f"Job {self._job} is held back by its queue")
+        elif pod is None:
+            self._look_at_events()
+
+    def _look_at_events(self) -> None:
+        try:
+            found = self._cluster.list("events", field_selector=f"involvedObject.name={self._job}")
+        except Forbidden:
+            return
+        words = state.refused(found["items"])
+        if words is not None and "exceeded quota" in words:
+            self._tell(f"cluster makes no pod for now: {words}")
+        elif words is not None:
+            raise JobFailed(f"cluster refuses the pod of the build: {words}", hint=_hint_for(words))
+
+    def _why(self, ended: state.Finished) -> str:
+        last = f"; its last pod: {self._cause}" if self._cause else ""
+        if not ended.failed:
+            return f"Job ended, and its log does not say how the build did: {self._job}{last}"
+        return f"Job failed, {ended.reason}: {ended.message}{last}"
+
+    def _tell(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            self._say(text)
+
+
+def _read(cluster: Cluster, pod: Pod, reader: Reader) -> Iterator[Frame]:
+    """The frames of one pod, however often the stream breaks, until nothing more can come."""
+    since: float | None = None
+    heard, pause, is_last = time.monotonic(), 0.1, pod.ended
+    while True:
+        try:
+            with cluster.log(pod.name, CONTAINER, since) as pieces:
+                for piece in pieces:
+                    heard, pause = time.monotonic(), 0.1
+                    yield from reader.take(piece)
+            if is_last:
+                return
+        except NotFound:
+            return
+        except (Away, InvalidValue):  # 400 while a container has no log yet
+            pass
+        try:
+            is_last = state.pod_of(cluster.get("pods", pod.name)).ended
+        except NotFound:
+            return
+        reader.again()
+        since = time.monotonic() - heard
+        time.sleep(pause)
+        pause = min(pause * 2, 2.0)
+
+
+def _cause(cluster: Cluster, pod: Pod, reader: Reader) -> str:
+    """Why a pod ended: what the cluster says, and the last words that are no frame."""
+    try:
+        cause = state.pod_of(cluster.get("pods", pod.name)).cause
+    except NotFound:
+        cause = "it was deleted"
+    words = f"; it said: {reader.strange[-1]}" if reader.strange else ""
+    return f"{cause or 'its log ends'}{words}"
+
+
+_HINTS = {
+    "DeadlineExceeded": "--job-deadline gives a build more time",
+    "BackoffLimitExceeded": "--job-retries lets it be tried more often; a limit of memory that is too small shows as "
+    "OOMKilled",
+}
+
+
+def _is_absent(waiting: str) -> bool:
+    """Whether a registry has said that there is no such image, or that it may not be had."""
+    words = waiting.lower()
+    return any(text in words for text in ("not found", "manifest unknown", "unauthorized", "denied"))
+
+
+def _hint_for(words: str) -> str | None:
+    if "PodSecurity" in words:
+        return "--mode chooses a pod that the namespace admits; builda cluster check says which"
+    return None

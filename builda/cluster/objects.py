@@ -1,0 +1,184 @@
+"""The objects of a build, as values: a Job, and the Secret with what its pod is given."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+
+from builda.errors import InvalidValue
+from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from builda.cluster.kinds import Kind
+
+MANAGED = {"app.kubernetes.io/managed-by": "builda"}
+SELECTOR = "app.kubernetes.io/managed-by=builda"
+CONTAINER = "build"
+GIVEN = "/builda/given"
+"""Where the pod has the Secret."""
+WORK = "/builda/work"
+"""Where the pod has an empty volume for the store and the context."""
+REQUEST = "request"
+FAILED = 1
+"""The exit status of a pod whose build failed by itself: the Job does not try again."""
+SECRET_LIMIT = 1 << 20
+_COMMAND = ["builda", "cluster", "work"]
+
+
+class JobOptions(NamedTuple):
+    """What the user says of Job and pod."""
+
+    image: str
+    retries: int = 2
+    deadline: int = 3600  # seconds
+    ttl: int = 600  # seconds
+    labels: Mapping[str, str] = {}
+    requests: Mapping[str, str] = {}
+    limits: Mapping[str, str] = {}
+    node_selector: Mapping[str, str] = {}
+    tolerations: tuple[Mapping[str, str], ...] = ()
+    priority_class: str | None = None
+    template: Mapping[str, Any] = {}  # of a pod: metadata and spec
+
+
+def job(name: str, kind: Kind, options: JobOptions, annotations: Mapping[str, str]) -> dict[str, Any]:
+    """The Job. Its pods wait for the Secret of the same name, which is made after the Job because the Job owns it.
+
+    A build that fails by itself is not tried again; a pod that was evicted, or ended otherwise, is.
+    """
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "labels": {**options.labels, **MANAGED},
+            "annotations": dict(annotations),
+        },
+        "spec": {
+            "backoffLimit": options.retries,
+            "activeDeadlineSeconds": options.deadline,
+            "ttlSecondsAfterFinished": options.ttl,
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [FAILED]},
+                    },
+                ]
+            },
+            "template": _template(name, kind, options),
+        },
+    }
+
+
+def secret(name: str, owner: Mapping[str, Any], given: Mapping[str, bytes]) -> dict[str, Any]:
+    """The Secret with what the pod is given, which goes when the Job `owner` does. InvalidValue if it is too big."""
+    size = sum(len(data) + len(key) for key, data in given.items())
+    if size > SECRET_LIMIT - 4096:
+        raise InvalidValue(
+            f"secrets and Containerfiles of the build have {size} bytes, and a Secret holds less than {SECRET_LIMIT}",
+            hint="make the files given by --secret smaller, or mount them with --pod-template",
+        )
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "labels": dict(MANAGED),
+            "ownerReferences": [
+                {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": owner["metadata"]["uid"]}
+            ],
+        },
+        "type": "Opaque",
+        "immutable": True,
+        "data": {key: base64.b64encode(data).decode() for key, data in given.items()},
+    }
+
+
+def job_name(subject: str, unique: str) -> str:
+    """A name for the Job that says what is built; `unique` tells it from others."""
+    slug = re.sub(r"[^a-z0-9]+", "-", subject.rpartition("/")[2].lower()).strip("-")[:30].strip("-")
+    return "-".join(filter(None, ("builda", slug, unique)))
+
+
+def pairs(items: tuple[str, ...], option: str) -> dict[str, str]:
+    """`NAME=VALUE` items of an option."""
+    found = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise InvalidValue(f"{option} is written NAME=VALUE: {item}")
+        found[name] = value
+    return found
+
+
+def toleration(item: str) -> dict[str, str]:
+    """`KEY[=VALUE][:EFFECT]` as kubectl writes taints; without a value any value is tolerated."""
+    rest, _, effect = item.partition(":")
+    key, equals, value = rest.partition("=")
+    if not key or (effect and effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute")):
+        raise InvalidValue(
+            f"--toleration is written KEY[=VALUE][:EFFECT]: {item}",
+            hint="effects are NoSchedule, PreferNoSchedule and NoExecute",
+        )
+    found = {"key": key, "operator": "Equal", "value": value} if equals else {"key": key, "operator": "Exists"}
+    return {**found, "effect": effect} if effect else found
+
+
+def _template(name: str, kind: Kind, options: JobOptions) -> dict[str, Any]:
+    """The pod: what the user's template says, with builda's container, volumes and rights over it."""
+    base = options.template
+    metadata, spec = dict(base.get("metadata") or {}), dict(base.get("spec") or {})
+    containers = [dict(one) for one in spec.get("containers") or ()]
+    own = next((one for one in containers if one.get("name") == CONTAINER), {})
+    others = [one for one in containers if one.get("name") != CONTAINER]
+    spec.update(
+        restartPolicy="Never",
+        automountServiceAccountToken=spec.get("automountServiceAccountToken", False),
+        containers=[_container(kind, options, own), *others],
+        volumes=[
+            *(spec.get("volumes") or ()),
+            {"name": "builda-given", "secret": {"secretName": name}},
+            {"name": "builda-work", "emptyDir": {}},
+        ],
+    )
+    if not kind.host_users:
+        spec.setdefault("hostUsers", False)
+    if options.node_selector:
+        spec["nodeSelector"] = {**(spec.get("nodeSelector") or {}), **options.node_selector}
+    if options.tolerations:
+        spec["tolerations"] = [*(spec.get("tolerations") or ()), *options.tolerations]
+    if options.priority_class is not None:
+        spec["priorityClassName"] = options.priority_class
+    labels = {**(metadata.get("labels") or {}), **options.labels, **MANAGED}
+    return {"metadata": {**metadata, "labels": labels}, "spec": spec}
+
+
+def _container(kind: Kind, options: JobOptions, said: Mapping[str, Any]) -> dict[str, Any]:
+    resources = dict(said.get("resources") or {})
+    for name, values in (("requests", options.requests), ("limits", options.limits)):
+        if values:
+            resources[name] = {**(resources.get(name) or {}), **values}
+    made = {
+        **said,
+        "name": CONTAINER,
+        "image": options.image,
+        "command": _COMMAND,
+        "securityContext": {**kind.context, **(said.get("securityContext") or {})},
+        "env": [
+            *(said.get("env") or ()),
+            {"name": "BUILDA_ROOT", "value": f"{WORK}/store"},
+            {"name": "BUILDA_RUNROOT", "value": f"{WORK}/run"},
+        ],
+        "volumeMounts": [
+            *(said.get("volumeMounts") or ()),
+            {"name": "builda-given", "mountPath": GIVEN, "readOnly": True},
+            {"name": "builda-work", "mountPath": WORK},
+        ],
+    }
+    return {**made, "resources": resources} if resources else made

@@ -1,0 +1,115 @@
+"""Sending a build context to the registry of the cache, where pods fetch it, with what is there already left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+
+from builda.cluster import chunks
+from builda.errors import BuildaError, NotFound, RegistryError
+from builda.events import BlobProgress, Emit
+from builda.fs.ignore import Matcher
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest
+from builda.oci.manifest import parse
+from builda.values import NamedTuple, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from builda.oci.digest import Readable
+    from builda.transfer.copyimage import ImageSink, ImageSource
+
+_AT_A_TIME = 4
+
+
+class Sent(NamedTuple):
+    """A context in the registry: its manifest, and how many of its bytes moved."""
+
+    digest: Digest
+    moved: int
+
+
+def send(top: str, ignore: str, ignore_file: str, source: ImageSource, sink: ImageSink, emit: Emit) -> Sent:
+    """The context, as the text `ignore` of its ignore file leaves it, is at `sink`, which `source` reads.
+
+    What an earlier build sent is not read and not sent again."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    before = _known(source)
+    matcher = Matcher.parse(ignore, ignore_file)
+    groups = chunks.grouped(chunks.listing(top, matcher), chunks.now())
+    with ThreadPoolExecutor(_AT_A_TIME) as threads:
+        try:
+            done = list(threads.map(lambda chunk: _sent(top, chunk, before, sink, emit), groups))
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+    manifest, config = chunks.manifest_of(layer for layer, _ in done)
+    if not sink.has_blob(manifest.config):
+        sink.put_blob(manifest.config, _One(BytesIO(config)), lambda count: None)
+    data = manifest.dump()
+    top_one = Descriptor(media_type=manifest.media_type, digest=Digest.of(data), size=len(data))
+    sink.put_manifest(top_one, data, top=True)
+    return Sent(top_one.digest, sum(moved for _, moved in done))
+
+
+def _known(source: ImageSource) -> Mapping[str, Descriptor]:
+    try:
+        descriptor, data = source.manifest()
+        return chunks.known(parse(data, descriptor.media_type))
+    except (NotFound, RegistryError) as error:
+        if isinstance(error, RegistryError) and error.status not in (400, 404):
+            raise
+        return {}
+    except BuildaError:
+        return {}  # something else is there, which is replaced
+
+
+def _sent(
+    top: str, chunk: chunks.Chunk, before: Mapping[str, Descriptor], sink: ImageSink, emit: Emit
+) -> tuple[Descriptor, int]:
+    if chunk.settled and chunk.key in before:
+        return before[chunk.key], 0
+    with chunks.packed(top, chunk) as (layer, file):
+        plain = replace(layer, annotations={})
+        if sink.has_blob(plain):
+            return layer, 0
+        sink.put_blob(plain, _One(file), _progress(layer, emit))
+        emit(BlobProgress(action="push", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
+        return layer, layer.size
+
+
+def _progress(layer: Descriptor, emit: Emit) -> Callable[[int], None]:
+    moved = 0
+
+    def moves(count: int) -> None:
+        nonlocal moved
+        moved += count
+        emit(BlobProgress(action="push", digest=layer.digest, offset=min(moved, layer.size), total=layer.size))
+
+    return moves
+
+
+class _One:
+    """A file as the source of one blob."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def manifest(self) -> tuple[Descriptor, bytes]:
+        raise AssertionError("only a blob")
+
+    def child(self, descriptor: Descriptor) -> bytes:
+        raise AssertionError("only a blob")
+
+    @contextmanager
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
+        self._file.seek(offset)
+        yield self._file
+
+    def local_path(self, descriptor: Descriptor) -> Path | None:
+        return None

@@ -1,0 +1,119 @@
+"""What a Job and its pods are doing, read from their status: the decision of what its client does next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from builda.cluster.objects import CONTAINER
+from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Object: TypeAlias = Mapping[str, Any]
+
+_PATIENCE = 60.0
+"""Seconds for which an image may fail to be pulled before the build is given up; registries have bad moments."""
+_NEVER = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError")
+_NO_IMAGE = ("ImagePullBackOff", "ErrImagePull")
+
+
+class Pod(NamedTuple):
+    """A pod of the build as its client sees it."""
+
+    name: str
+    phase: str
+    created: str
+    begun: bool
+    """Its container has begun, so that it has a log."""
+    ended: bool
+    waiting: str | None = None
+    """Why it does not begin, in the cluster's words."""
+    hopeless: bool = False
+    """Whether `waiting` is something that no waiting changes."""
+    no_image: bool = False
+    cause: str | None = None
+    """Why it ended without having said how the build ended."""
+
+
+def pod_of(found: Object) -> Pod:
+    """What the pod's status says."""
+    status = found.get("status") or {}
+    own: Object = next((one for one in status.get("containerStatuses") or () if one.get("name") == CONTAINER), {})
+    state = own.get("state") or {}
+    waiting, terminated = state.get("waiting") or {}, state.get("terminated") or {}
+    reason = str(waiting.get("reason") or "")
+    phase = str(status.get("phase") or "Pending")
+    return Pod(
+        name=found["metadata"]["name"],
+        phase=phase,
+        created=str(found["metadata"].get("creationTimestamp") or ""),
+        begun=bool(terminated or state.get("running")),
+        ended=phase in ("Succeeded", "Failed") or bool(terminated),
+        waiting=_waiting(reason, waiting, status),
+        hopeless=reason in _NEVER,
+        no_image=reason in _NO_IMAGE,
+        cause=_cause(status, terminated),
+    )
+
+
+def newest(pods: Iterable[Pod]) -> Pod | None:
+    """The pod that was made last."""
+    return max(pods, key=lambda pod: (pod.created, pod.name), default=None)
+
+
+class Finished(NamedTuple):
+    """The Job does nothing more."""
+
+    failed: bool
+    reason: str = ""
+    message: str = ""
+
+
+def finished(job: Object) -> Finished | None:
+    """How the Job ended; None while it goes on."""
+    for condition in (job.get("status") or {}).get("conditions") or ():
+        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed", "FailureTarget"):
+            failed = condition["type"] != "Complete"
+            return Finished(failed, str(condition.get("reason") or ""), str(condition.get("message") or ""))
+    return None
+
+
+def is_suspended(job: Object) -> bool:
+    """Whether a queue, such as Kueue, holds the Job back."""
+    return bool((job.get("spec") or {}).get("suspend"))
+
+
+def refused(events: Iterable[Object]) -> str | None:
+    """The words in which a quota or an admission policy refuses the Job's pods; None if nothing does."""
+    said = [event for event in events if event.get("reason") == "FailedCreate"]
+    last = max(said, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""), default=None)
+    return None if last is None else str(last.get("message") or "")
+
+
+def is_patient(seconds: float) -> bool:
+    """Whether an image that cannot be pulled for so long may still come."""
+    return seconds < _PATIENCE
+
+
+def _waiting(reason: str, waiting: Object, status: Object) -> str | None:
+    if reason and reason not in ("ContainerCreating", "PodInitializing"):
+        message = str(waiting.get("message") or "").strip()
+        return f"{reason}: {message}" if message else reason
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"{condition.get('reason')}: {condition.get('message')}"
+    return None
+
+
+def _cause(status: Object, terminated: Object) -> str | None:
+    """The pod's own reason (Evicted, NodeLost, Preempting), else its container's (OOMKilled)."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+            return f"{condition.get('reason')}: {condition.get('message') or ''}".rstrip(": ")
+    if status.get("reason"):
+        return f"{status['reason']}: {status.get('message') or ''}".rstrip(": ")
+    if terminated:
+        return f"{terminated.get('reason') or 'ended'} (exit status {terminated.get('exitCode')})"
+    return None

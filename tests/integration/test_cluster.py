@@ -1,0 +1,242 @@
+"""Builds as Jobs, in a stand-in for a cluster whose pods podsim runs: what they print, and what is left of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda, clean_environ
+from tests.support import needs
+from tests.support.cluster import IMAGE, Cluster, cluster
+from tests.support.registry import Registry
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.network,
+    needs.program("crun", "runc"),
+]
+
+
+@pytest.fixture(scope="module")
+def there() -> Iterator[Cluster]:
+    with cluster() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def base_there(tmp_path_factory: pytest.TempPathFactory, busybox: Path, server: Registry) -> str:
+    """The name of busybox in the registry."""
+    work = tmp_path_factory.mktemp("pushed")
+    name = server.name("base/busybox:latest")
+    Builda(work / "store", work / "run")(
+        "image", "copy", "--dest-tls-verify=false", f"oci-archive:{busybox}:busybox", f"docker://{name}"
+    )
+    return name
+
+
+@pytest.fixture
+def far(builda: Builda, there: Cluster) -> Builda:
+    """builda whose builds are in the cluster."""
+    environ = {
+        "KUBECONFIG": str(there.directory / "kubeconfig"),
+        "BUILDA_ON": "kubernetes",
+        "BUILDA_BUILDER_IMAGE": IMAGE,
+    }
+    return replace(builda, environ=environ)
+
+
+BUD = ("bud", "--tls-verify=false")
+
+
+@pytest.fixture
+def context(tmp_path: Path, base_there: str) -> Path:
+    made = tmp_path / "context"
+    made.mkdir()
+    (made / "given").write_text("some text\n")
+    (made / ".dockerignore").write_text("left-out\n")
+    (made / "left-out").write_text("nothing\n")
+    (made / "Containerfile").write_text(
+        f'FROM {base_there}\nCOPY . /srv/\nRUN cat /srv/given; echo err >&2; test ! -e /srv/left-out\nCMD ["sh"]\n'
+    )
+    return made
+
+
+def test_a_build_prints_what_a_local_one_does(
+    builda: Builda, far: Builda, context: Path, server: Registry, tmp_path: Path
+) -> None:
+    name = server.name("app/one:1")
+    options = ("--timestamp", "0", "-t", name, "--iidfile")
+    here = builda.run(*BUD, *options, tmp_path / "here", context)
+    away = far.run(*BUD, *options, tmp_path / "away", context)
+    assert away.stdout == here.stdout
+    assert (tmp_path / "away").read_text() == (tmp_path / "here").read_text()
+
+
+def jobs(there: Cluster) -> list[str]:
+    return list(there.of("jobs"))
+
+
+def steps(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("STEP")]
+
+
+def test_a_command_that_fails_fails_as_it_does_here(
+    builda: Builda, far: Builda, context: Path, server: Registry
+) -> None:
+    file = context / "Containerfile"
+    file.write_text(file.read_text() + "RUN echo last words; exit 7\n")
+    options = ("-t", server.name("app/fails:1"), context)
+    here, away = (one.run(*BUD, *options, check=False) for one in (builda, far))
+    assert (away.returncode, away.stdout) == (here.returncode, here.stdout)
+    error = away.stderr[away.stderr.index("Error:") :]
+    assert error == here.stderr[here.stderr.index("Error:") :]
+    assert error.startswith(f"Error: {file}:5: ")
+
+
+def test_a_faulty_file_fails_as_it_does_here(builda: Builda, far: Builda, context: Path, server: Registry) -> None:
+    (context / "Containerfile").write_text("FROM scratch\nCOPY missing /\n")
+    options = ("-t", server.name("app/faulty:1"), context)
+    here, away = (one.run(*BUD, *options, check=False) for one in (builda, far))
+    assert away.stderr[away.stderr.index("Error:") :] == here.stderr[here.stderr.index("Error:") :]
+    assert f"{context}/Containerfile:2" in away.stderr
+
+
+def test_streams_break_while_the_server_is_away_and_no_line_is_lost_or_shown_twice(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    file = context / "Containerfile"
+    file.write_text(file.read_text() + "RUN for i in $(seq 200); do echo line $i; done\n")
+    there.faults.cuts, there.faults.refusals, there.faults.gone = 3, 4, 1
+    done = far.run(*BUD, "-t", server.name("app/cut:1"), context)
+    assert (there.faults.cuts, there.faults.refusals) == (0, 0)
+    assert re.findall(r"^line (\d+)$", done.stdout, re.M) == [str(number) for number in range(1, 201)]
+
+
+def test_an_evicted_pod_is_built_again_by_another(far: Builda, there: Cluster, context: Path, server: Registry) -> None:
+    file = context / "Containerfile"
+    file.write_text(file.read_text() + "RUN echo reached; sleep 1\n")
+    there.faults.on_log = (b'"reached', there.evict)
+    done = far.run(*BUD, "-t", server.name("app/evicted:1"), context)
+    assert "did not finish: TerminationByKubelet: The node was low on resource" in done.stderr
+    assert len(steps(done.stdout)) == 10
+    assert "Successfully tagged" in done.stdout
+
+
+def test_a_job_that_somebody_deletes_ends_the_build(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    file = context / "Containerfile"
+    file.write_text(file.read_text() + "RUN echo reached; sleep 60\n")
+
+    def delete(pod: dict[str, object]) -> None:
+        there.delete("jobs", "default", jobs(there)[-1])
+
+    there.faults.on_log = (b'"reached', delete)
+    said = far.fails(*BUD, "-t", server.name("app/deleted:1"), context)
+    assert "Job is gone, somebody deleted it: builda-deleted-" in said
+
+
+def test_policies_refuse_pods_in_their_own_words(far: Builda, there: Cluster, context: Path, server: Registry) -> None:
+    there.faults.quota = 'pods "x" is forbidden: denied by policy.example.org: no builds on Fridays'
+    try:
+        said = far.fails(*BUD, "-t", server.name("app/refused:1"), context)
+    finally:
+        there.faults.quota = None
+    assert "cluster refuses the pod of the build: " in said
+    assert "no builds on Fridays" in said
+    assert not any("refused" in name for name in jobs(there))
+
+
+def test_an_image_that_cannot_be_pulled_ends_the_build(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    said = far.fails(*BUD, "--builder-image", "registry.example.org/none", "-t", server.name("app/none:1"), context)
+    assert 'pod of the build does not begin: ErrImagePull: failed to pull image "registry.example.org/none"' in said
+    assert "hint: --builder-image" in said
+    assert not any("none" in name for name in jobs(there))
+
+
+def test_a_detached_build_is_watched_later_and_leaves_nothing(
+    far: Builda, there: Cluster, context: Path, server: Registry, tmp_path: Path
+) -> None:
+    name = far(*BUD, "--detach", "-t", server.name("app/later:1"), context)
+    assert name in far("cluster", "ls", "-q").split()
+    assert there.of("secrets")[name]["metadata"]["ownerReferences"][0]["name"] == name
+    done = far.run("bud", "--attach", name, "--iidfile", tmp_path / "id")
+    assert len(steps(done.stdout)) == 4
+    assert (tmp_path / "id").read_text().startswith("sha256:")
+    there.of("jobs")[name]["spec"]["ttlSecondsAfterFinished"] = 0
+    with there.changed:
+        assert there.changed.wait_for(lambda: name not in there.of("jobs"), 60)
+    assert name not in there.of("secrets")
+    assert not [pod for pod in there.of("pods") if pod.startswith(name)]
+
+
+def test_a_restricted_namespace_gets_the_pod_that_it_admits(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    labels = there.namespaces["default"]["metadata"]["labels"]
+    labels["pod-security.kubernetes.io/enforce"] = "restricted"
+    try:
+        assert "best kind of pod: traced" in far("cluster", "check")
+        (context / "Containerfile").write_text("FROM scratch\nCOPY given /\n")
+        done = far.run(*BUD, "-t", server.name("app/restricted:1"), context)
+    finally:
+        labels.clear()
+    assert "Successfully tagged" in done.stdout
+
+
+def test_secrets_are_in_no_argument_and_no_log(
+    far: Builda, there: Cluster, context: Path, server: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("swordfish\n")
+    file = context / "Containerfile"
+    file.write_text(file.read_text() + "RUN --mount=type=secret,id=s grep -c fish /run/secrets/s\n")
+    done = far.run(*BUD, "--secret", f"id=s,src={tmp_path}/secret", "-t", server.name("app/secret:1"), context)
+    assert "\n1\n" in done.stdout
+    job = next(found for name, found in there.of("jobs").items() if "secret" in name)
+    pods = [found for name, found in there.of("pods").items() if "secret" in name]
+    logs = b"".join(line for name, run in there.running.items() if "secret" in name for _, line in run.lines)
+    assert "swordfish" not in json.dumps([job, pods]) + logs.decode()
+
+
+def test_an_interrupted_build_takes_its_job_along(far: Builda, there: Cluster, context: Path, server: Registry) -> None:
+    file = context / "Containerfile"
+    file.write_text(file.read_text() + "RUN echo reached; sleep 60\n")
+    command = [*far.command, *BUD, "-t", server.name("app/interrupted:1"), str(context)]
+    process = subprocess.Popen(
+        command, env={**clean_environ(), **far.environ}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    there.faults.on_log = (b'"reached', lambda pod: process.send_signal(signal.SIGTERM))
+    process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert not any("interrupted" in name for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--volume", "/x:/y"), "--volume cannot be used with --on"),
+        (("--device", "/dev/fuse"), "--device cannot be used with --on"),
+        (("-o", "out"), "--output cannot be used with --on but for registries: out"),
+        (("-t", "local"), "pushed to a registry, which the name lacks: local"),
+        (("--context-via", "api"), "--context-via api is not supported"),
+        (("--mount", "type=bind,src=/,target=/x"), "--mount cannot be used with --on"),
+        (("--ssh", "default"), "agent cannot be used with --on, only a key file can"),
+    ],
+)
+def test_what_a_pod_cannot_have_is_refused(
+    far: Builda, context: Path, server: Registry, options: tuple[str, ...], words: str
+) -> None:
+    assert words in far.fails("bud", "-t", server.name("app/no:1"), *options, context)
+
+
+def test_options_of_the_cluster_mean_nothing_here(builda: Builda, context: Path) -> None:
+    assert "--job-ttl is for builds in a cluster" in builda.fails("bud", "--job-ttl", "1s", context)

@@ -1,0 +1,576 @@
+"""A stand-in for a Kubernetes cluster: the part of the API that builda uses, over TLS with tokens, on loopback.
+
+Its controllers are one thread: Jobs make pods (podFailurePolicy, backoffLimit, deadline, TTL), namespaces admit them by
+PodSecurity, owners take what they own with them. A pod is run by podsim with exactly its security context; its image is
+this checkout. Every object that is made is checked against the schemas of Kubernetes. `Faults` says what goes wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sysconfig
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import kubernetes_validate
+
+from tests.support.pods import PODSIM
+from tests.support.registry import make_certificates
+from tests.support.rootless import REPOSITORY, interpreter
+
+TOKEN = "token-of-alice"
+IMAGE = "registry.example.org/builda:test"
+SCHEMAS = "1.34"
+NODES = {"node-amd64": "amd64", "node-arm64": "arm64"}
+ENFORCE = "pod-security.kubernetes.io/enforce"
+BASELINE_CAPABILITIES = frozenset(
+    """AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID
+    SYS_CHROOT""".split()
+)
+Object = dict[str, Any]
+
+
+@dataclass
+class Faults:
+    """What goes wrong from now on; counts go down as it does."""
+
+    refusals: int = 0
+    """Requests that are answered with 503, of whatever kind."""
+    cuts: int = 0
+    """Log streams that break off ..."""
+    cut_after: int = 1500
+    """... after so many bytes, in the middle of a line."""
+    gone: int = 0
+    """Watches that are answered with 410."""
+    quota: str | None = None
+    """The words in which pods are refused."""
+    on_log: tuple[bytes, Callable[[Object], None]] | None = None
+    """What is done, once, when a pod has written this."""
+
+
+@dataclass
+class Running:
+    """A pod's container: its process, and what it wrote when."""
+
+    process: subprocess.Popen[bytes] | None = None
+    lines: list[tuple[float, bytes]] = field(default_factory=list)
+    ended: bool = False
+    directory: Path | None = None
+
+
+class Cluster:
+    """The objects by kind and namespace, and what the API says of them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.faults = Faults()
+        self.requests: list[str] = []
+        self.changed = threading.Condition()
+        self.objects: dict[tuple[str, str], dict[str, Object]] = {}
+        self.namespaces: dict[str, Object] = {"default": {"metadata": {"name": "default", "labels": {}}}}
+        self.history: list[tuple[int, str, str, str, Object]] = []
+        self.version = 100
+        self.running: dict[str, Running] = {}
+        self.closed = False
+        self.url = ""
+
+    # What the API does
+
+    def of(self, kind: str, namespace: str = "default") -> dict[str, Object]:
+        return self.objects.setdefault((kind, namespace), {})
+
+    def put(self, kind: str, namespace: str, found: Object, change: str) -> Object:
+        """Store an object as it is now, and tell those who watch."""
+        with self.changed:
+            self.version += 1
+            found["metadata"]["resourceVersion"] = str(self.version)
+            if change == "DELETED":
+                self.of(kind, namespace).pop(found["metadata"]["name"], None)
+            else:
+                self.of(kind, namespace)[found["metadata"]["name"]] = found
+            self.history.append((self.version, kind, namespace, change, json.loads(json.dumps(found))))
+            self.changed.notify_all()
+        return found
+
+    def create(self, kind: str, namespace: str, body: Object) -> tuple[int, Object]:
+        try:
+            kubernetes_validate.validate(body, SCHEMAS, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            return 422, status(422, "Invalid", f"{kind} is invalid: {error.message}")
+        name = body["metadata"]["name"]
+        if name in self.of(kind, namespace):
+            return 409, status(409, "AlreadyExists", f'{kind} "{name}" already exists')
+        body["metadata"].update(uid=str(uuid.uuid4()), namespace=namespace, creationTimestamp=stamp())
+        body.setdefault("status", {})
+        return 201, self.put(kind, namespace, body, "ADDED")
+
+    def delete(self, kind: str, namespace: str, name: str) -> bool:
+        found = self.of(kind, namespace).get(name)
+        if found is None:
+            return False
+        if kind == "pods":
+            self.stop(name)
+        self.put(kind, namespace, found, "DELETED")
+        uid = found["metadata"]["uid"]
+        for (other, place), objects in list(self.objects.items()):
+            for owned in list(objects.values()):
+                if place == namespace and any(o["uid"] == uid for o in owned["metadata"].get("ownerReferences", ())):
+                    self.delete(other, namespace, owned["metadata"]["name"])
+        return True
+
+    # What the controllers do
+
+    def control(self) -> None:
+        while not self.closed:
+            with self.changed:
+                self.changed.wait(0.02)
+            for (kind, namespace), objects in list(self.objects.items()):
+                if kind == "jobs":
+                    for job in list(objects.values()):
+                        self.control_job(namespace, job)
+
+    def control_job(self, namespace: str, job: Object) -> None:
+        spec, state, name = job["spec"], job["status"], job["metadata"]["name"]
+        if "completionTime" in state or any(c["type"] == "Failed" for c in state.get("conditions", ())):
+            if time.time() - state["_ended"] > spec.get("ttlSecondsAfterFinished", 1e9):
+                self.delete("jobs", namespace, name)
+            return None
+        if spec.get("suspend"):
+            return None
+        uid = job["metadata"]["uid"]
+        pods = [p for p in self.of("pods", namespace).values() if p["metadata"]["ownerReferences"][0]["uid"] == uid]
+        began = state.setdefault("_began", time.time())
+        if time.time() - began > spec["activeDeadlineSeconds"]:
+            for pod in pods:
+                self.delete("pods", namespace, pod["metadata"]["name"])
+            return self.end_job(namespace, job, "DeadlineExceeded", "Job was active longer than specified deadline")
+        if any(pod["status"]["phase"] == "Succeeded" for pod in pods):
+            return self.end_job(namespace, job, None, "")
+        failed = [pod for pod in pods if pod["status"]["phase"] == "Failed"]
+        actions = [policy_action(spec, pod) for pod in failed]
+        if "FailJob" in actions:
+            message = f"Container build for pod {namespace}/{failed[-1]['metadata']['name']} failed with exit code 1"
+            return self.end_job(namespace, job, "PodFailurePolicy", message)
+        if actions.count("Count") > spec["backoffLimit"]:
+            return self.end_job(namespace, job, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+        if len(failed) == len(pods):
+            self.make_pod(namespace, job, len(pods))
+        return None
+
+    def end_job(self, namespace: str, job: Object, reason: str | None, message: str) -> None:
+        kind = "Complete" if reason is None else "Failed"
+        job["status"]["conditions"] = [{"type": kind, "status": "True", "reason": reason, "message": message}]
+        job["status"]["_ended"] = time.time()
+        if reason is None:
+            job["status"]["completionTime"] = stamp()
+        self.put("jobs", namespace, job, "MODIFIED")
+
+    def make_pod(self, namespace: str, job: Object, number: int) -> None:
+        template, name = json.loads(json.dumps(job["spec"]["template"])), job["metadata"]["name"]
+        pod: Object = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]}
+        labels = pod["metadata"].setdefault("labels", {})
+        labels["batch.kubernetes.io/job-name"] = name
+        pod["metadata"]["name"] = f"{name}-{number}{uuid.uuid4().hex[:4]}"
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]}
+        pod["metadata"]["ownerReferences"] = [owner]
+        refusal = self.faults.quota or self.violation(namespace, pod)
+        if refusal is not None:
+            key = f"{name}.refused"
+            if key not in self.of("events", namespace):
+                event = {"reason": "FailedCreate", "message": refusal, "lastTimestamp": stamp(), "type": "Warning"}
+                about = {"metadata": {"name": key, "uid": key}, "involvedObject": {"kind": "Job", "name": name}}
+                self.put("events", namespace, {**about, **event}, "ADDED")
+            return
+        pod["status"] = {"phase": "Pending"}
+        code, made = self.create("pods", namespace, pod)
+        assert code == 201, made
+        made["status"] = {"phase": "Pending"}
+        threading.Thread(target=self.kubelet, args=(namespace, made), daemon=True).start()
+
+    def violation(self, namespace: str, pod: Object) -> str | None:
+        """What PodSecurity says against a pod; the checks of what builda's pods have."""
+        level = self.namespaces[namespace]["metadata"]["labels"].get(ENFORCE, "privileged")
+        if level == "privileged":
+            return None
+        found = []
+        for container in pod["spec"]["containers"]:
+            context = container.get("securityContext", {})
+            capabilities = context.get("capabilities", {})
+            if context.get("privileged") or set(capabilities.get("add", ())) - BASELINE_CAPABILITIES:
+                found.append("non-default capabilities or privileged")
+            for name in ("seccompProfile", "appArmorProfile"):
+                if context.get(name, {}).get("type") == "Unconfined":
+                    found.append(f"{name} Unconfined")
+            if context.get("procMount", "Default") != "Default":
+                found.append("procMount")
+            if level == "restricted":
+                if context.get("allowPrivilegeEscalation") is not False:
+                    found.append("allowPrivilegeEscalation != false")
+                if "ALL" not in capabilities.get("drop", ()) or set(capabilities.get("add", ())) - {"NET_BIND_SERVICE"}:
+                    found.append("unrestricted capabilities")
+                if context.get("runAsNonRoot") is not True:
+                    found.append("runAsNonRoot != true")
+                if context.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+                    found.append("seccompProfile")
+        name = pod["metadata"]["name"]
+        return (
+            f'pods "{name}" is forbidden: violates PodSecurity "{level}:latest": {", ".join(found)}' if found else None
+        )
+
+    # What a node does
+
+    def kubelet(self, namespace: str, pod: Object) -> None:
+        spec, name = pod["spec"], pod["metadata"]["name"]
+        (container,) = spec["containers"]
+        run = self.running[name] = Running()
+        wanted = spec.get("nodeSelector", {}).get("kubernetes.io/arch")
+        node = next((node for node, architecture in NODES.items() if wanted in (None, architecture)), None)
+        if node is None:
+            condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+            condition["message"] = "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
+            self.update(namespace, pod, phase="Pending", conditions=[condition])
+            return
+        spec["nodeName"] = node
+        if container["image"] != IMAGE:
+            message = f'failed to pull image "{container["image"]}": not found'
+            self.update(namespace, pod, "waiting", {"reason": "ErrImagePull", "message": message})
+            return
+        options = self.podsim_options(namespace, spec, container, run)
+        if options is None or name not in self.of("pods", namespace):
+            return
+        environ = {**os.environ, "PODSIM_STATE": str(self.directory / "podsim")}
+        run.process = subprocess.Popen(
+            [str(PODSIM), *options, "--", *container["command"], *container.get("args", ())],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environ,
+        )
+        self.update(namespace, pod, "running", {"startedAt": stamp()}, phase="Running")
+        assert run.process.stdout is not None
+        for line in run.process.stdout:
+            self.heard(pod, run, line)
+        code = run.process.wait()
+        reason = "Completed" if code == 0 else "Error"
+        run.ended = True
+        if run.directory is not None:
+            shutil.rmtree(run.directory)
+        if name in self.of("pods", namespace):
+            ended = {"exitCode": code if code >= 0 else 128 - code, "reason": reason}
+            phase = "Succeeded" if code == 0 else "Failed"
+            self.update(namespace, pod, "terminated", ended, phase=phase)
+        with self.changed:
+            self.changed.notify_all()
+
+    def heard(self, pod: Object, run: Running, line: bytes) -> None:
+        with self.changed:
+            run.lines.append((time.monotonic(), line))
+            self.changed.notify_all()
+        if self.faults.on_log is not None and self.faults.on_log[0] in line:
+            action, self.faults.on_log = self.faults.on_log[1], None
+            action(pod)
+
+    def podsim_options(self, namespace: str, spec: Object, container: Object, run: Running) -> list[str] | None:
+        """The pod in podsim's words; None if it goes before it has its Secrets."""
+        context = container.get("securityContext", {})
+        options = ["root-default-unconfined" if spec.get("hostUsers", True) else "userns-pod", "--timeout", "120"]
+        options += [
+            "--seccomp",
+            "default" if context.get("seccompProfile", {}).get("type") != "Unconfined" else "unconfined",
+        ]
+        if "runAsUser" in context:
+            options += ["--user", f"{context['runAsUser']}:{context.get('runAsGroup', context['runAsUser'])}"]
+        if context.get("allowPrivilegeEscalation") is False:
+            options.append("--no-new-privs")
+        if "ALL" in context.get("capabilities", {}).get("drop", ()):
+            options.append("--cap-drop-all")
+        for capability in context.get("capabilities", {}).get("add", ()):
+            options += ["--cap-add", capability]
+        if context.get("procMount") == "Unmasked":
+            options += ["--proc-mount", "unmasked"]
+        run.directory = Path(tempfile.mkdtemp(dir=self.directory))
+        run.directory.chmod(0o755)
+        program = run.directory / "bin/builda"
+        program.parent.mkdir(mode=0o755)
+        program.write_text(f'#!/bin/sh\nexec {interpreter()[0]} -m builda "$@"\n')
+        program.chmod(0o755)
+        options += ["--bind", f"{program.parent}:/image/bin:ro", "--bind", f"{REPOSITORY}:/app:ro"]
+        options += ["--bind", f"{sysconfig.get_path('purelib')}:/packages:ro", "--env", "PYTHONPATH=/app:/packages"]
+        options += ["--env", "PATH=/image/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+        for variable in container.get("env", ()):
+            options += ["--env", f"{variable['name']}={variable['value']}"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        for volume in spec["volumes"]:
+            if "emptyDir" in volume:
+                options += ["--emptydir", mounts[volume["name"]]]
+                continue
+            found = self.secret(namespace, volume["secret"]["secretName"])
+            if found is None:
+                return None
+            place = run.directory / volume["name"]
+            place.mkdir(mode=0o755)
+            for key, data in found["data"].items():
+                (place / key).write_bytes(base64.b64decode(data))
+                (place / key).chmod(0o644)
+            options += ["--bind", f"{place}:{mounts[volume['name']]}:ro"]
+        return options
+
+    def secret(self, namespace: str, name: str) -> Object | None:
+        with self.changed:
+            self.changed.wait_for(lambda: name in self.of("secrets", namespace) or self.closed, 60)
+        return self.of("secrets", namespace).get(name)
+
+    def update(
+        self, namespace: str, pod: Object, state: str | None = None, what: Object | None = None, **more: Any
+    ) -> None:
+        if state is not None:
+            pod["status"]["containerStatuses"] = [
+                {"name": pod["spec"]["containers"][0]["name"], "state": {state: what}}
+            ]
+        pod["status"].update(more)
+        self.put("pods", namespace, pod, "MODIFIED")
+
+    def stop(self, name: str) -> None:
+        run = self.running.get(name)
+        if run is not None and run.process is not None and run.process.poll() is None:
+            run.process.terminate()
+
+    def evict(self, pod: Object) -> None:
+        """The node is short of memory: the pod ends, and its status says why."""
+        condition = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+        pod["status"]["conditions"] = [{**condition, "message": "The node was low on resource: memory."}]
+        self.stop(pod["metadata"]["name"])
+
+    def close(self) -> None:
+        self.closed = True
+        with self.changed:
+            self.changed.notify_all()
+        for run in self.running.values():
+            if run.process is not None:
+                with suppress(ProcessLookupError):
+                    run.process.terminate()
+                run.process.wait(30)
+
+
+def policy_action(spec: Object, pod: Object) -> str:
+    """What the podFailurePolicy says of a failed pod."""
+    conditions = {c["type"] for c in pod["status"].get("conditions", ())}
+    state = pod["status"].get("containerStatuses", [{"state": {}}])[0]["state"]
+    code = state.get("terminated", {}).get("exitCode")
+    for rule in spec.get("podFailurePolicy", {}).get("rules", ()):
+        if any(one["type"] in conditions for one in rule.get("onPodConditions", ())):
+            return str(rule["action"])
+        if "onExitCodes" in rule and code in rule["onExitCodes"]["values"]:
+            return str(rule["action"])
+    return "Count"
+
+
+def stamp() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def status(code: int, reason: str, message: str) -> Object:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "message": message,
+    }
+
+
+PATH = re.compile(r"/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/(jobs|pods|secrets|events)(?:/([^/]+)(/log)?)?$")
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    cluster: Cluster
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_GET(self) -> None:
+        self.answer_to("GET")
+
+    def do_POST(self) -> None:
+        self.answer_to("POST")
+
+    def do_DELETE(self) -> None:
+        self.answer_to("DELETE")
+
+    def answer_to(self, method: str) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query))
+        cluster = self.cluster
+        cluster.requests.append(f"{method} {url.path}")
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self.send(401, status(401, "Unauthorized", "Unauthorized"))
+        if cluster.faults.refusals:
+            cluster.faults.refusals -= 1
+            return self.send(503, status(503, "ServiceUnavailable", "apiserver is starting"))
+        if url.path == "/version/":
+            return self.send(200, {"major": "1", "minor": "34", "gitVersion": "v1.34.0"})
+        if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)", url.path):
+            return self.send(200, cluster.namespaces[found[1]])
+        found = PATH.match(unquote(url.path))
+        if found is None or found[1] not in cluster.namespaces:
+            return self.send(404, status(404, "NotFound", f"the server could not find {url.path}"))
+        namespace, kind, name, log = found.groups()
+        if method == "POST":
+            return self.send(*cluster.create(kind, namespace, json.loads(body)))
+        if name is None:
+            return self.watch(kind, namespace, query) if query.get("watch") else self.list(kind, namespace, query)
+        there = cluster.of(kind, namespace).get(name)
+        if there is None:
+            return self.send(404, status(404, "NotFound", f'{kind} "{name}" not found'))
+        if method == "DELETE":
+            cluster.delete(kind, namespace, name)
+            return self.send(200, {"kind": "Status", "status": "Success"})
+        return self.log(cluster.running[name], query) if log else self.send(200, there)
+
+    def list(self, kind: str, namespace: str, query: dict[str, str]) -> None:
+        with self.cluster.changed:
+            items = [one for one in self.cluster.of(kind, namespace).values() if selected(one, query)]
+            version = {"resourceVersion": str(self.cluster.version)}
+        self.send(200, {"kind": "List", "metadata": version, "items": items})
+
+    def watch(self, kind: str, namespace: str, query: dict[str, str]) -> None:
+        cluster, seen, end = (
+            self.cluster,
+            int(query["resourceVersion"]),
+            time.monotonic() + int(query["timeoutSeconds"]),
+        )
+        if cluster.faults.gone:
+            cluster.faults.gone -= 1
+            return self.send(410, status(410, "Expired", "too old resource version"))
+        self.begin_stream()
+        while time.monotonic() < end and not cluster.closed:
+            with cluster.changed:
+                new = [one for one in cluster.history if one[0] > seen]
+                if not new:
+                    cluster.changed.wait(min(1.0, max(0.0, end - time.monotonic())))
+                    continue
+            for version, of, place, change, found in new:
+                seen = version
+                if (of, place) == (kind, namespace) and selected(found, query):
+                    self.piece(json.dumps({"type": change, "object": found}).encode() + b"\n")
+        self.piece(b"")
+        return None
+
+    def log(self, run: Running, query: dict[str, str]) -> None:
+        faults, sent, at = self.cluster.faults, 0, 0
+        if run.process is None:
+            return self.send(400, status(400, "BadRequest", "container is waiting to start"))
+        oldest = time.monotonic() - float(query.get("sinceSeconds") or 1e9)
+        self.begin_stream()
+        while True:
+            with self.cluster.changed:
+                if len(run.lines) == at and not run.ended:
+                    self.cluster.changed.wait(1)
+                new, ended = run.lines[at:], run.ended or self.cluster.closed
+            at += len(new)
+            for when, line in new:
+                if when < oldest:
+                    continue
+                sent += len(line)
+                if faults.cuts and sent > faults.cut_after:
+                    faults.cuts -= 1
+                    self.piece(line[: len(line) // 2])
+                    self.close_connection = True
+                    self.connection.close()
+                    return None
+                self.piece(line)
+            if ended and not new:
+                return self.piece(b"")
+
+    def send(self, code: int, value: Object) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def piece(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.wfile.flush()
+
+
+def selected(found: Object, query: dict[str, str]) -> bool:
+    """Whether an object has the labels and fields that a query asks for."""
+    labels = found["metadata"].get("labels", {})
+    for term in filter(None, query.get("labelSelector", "").split(",")):
+        name, _, value = term.partition("=")
+        if labels.get(name) != value:
+            return False
+    name, _, value = query.get("fieldSelector", "").partition("=")
+    return not name or found["involvedObject"]["name"] == value
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """A cluster that answers; `kubeconfig` in its directory leads to it."""
+    scratch = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="cluster-", dir=scratch, ignore_cleanup_errors=True) as place:
+        directory = Path(place)
+        directory.chmod(0o755)
+        authority = make_certificates(directory)
+        made = Cluster(directory)
+        handler = type("BoundHandler", (Handler,), {"cluster": made})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler, bind_and_activate=True)
+        server.daemon_threads = True
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(directory / "server.crt", directory / "server.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        made.url = f"https://127.0.0.1:{server.server_address[1]}"
+        (directory / "kubeconfig").write_text(json.dumps(kubeconfig(made.url, authority.read_bytes())))
+        threads = [threading.Thread(target=server.serve_forever), threading.Thread(target=made.control)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield made
+        finally:
+            made.close()
+            server.shutdown()
+            server.server_close()
+            for thread in threads:
+                thread.join()
+
+
+def kubeconfig(url: str, authority: bytes) -> Object:
+    """A configuration with the context `there`; JSON is YAML."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "there",
+        "clusters": [
+            {
+                "name": "c",
+                "cluster": {"server": url, "certificate-authority-data": base64.b64encode(authority).decode()},
+            }
+        ],
+        "users": [{"name": "alice", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "there", "context": {"cluster": "c", "user": "alice", "namespace": "default"}}],
+    }
