@@ -276,6 +276,13 @@ def platform(values: Values) -> Platform | None:
     return _platform(named[0] if named else None, *parts)
 
 
+def platform_here(values: dict[str, Any]) -> Platform:
+    """The platform that --platform or its parts name; without them that of this machine."""
+    from builda.builder.image.pull import machine_platform
+
+    return platform(values) or machine_platform()
+
+
 def platforms(values: Values) -> tuple[Platform | None, ...]:
     """Those that the options PLATFORM in `values` (which they leave) name, each once; (None,) for this machine's."""
     named: tuple[str, ...] = values.get("platform", ())
