@@ -8,6 +8,13 @@
         builder.commit(container, builda.CommitOptions(destination="app:1", remove=True))
         image = builda.build_directory(builder, "app/", names=("app:2",), build_args={"VERSION": "2"})
 
+A script's working containers are gone when it ends, and its names count only if it succeeds, in a session:
+
+    with builda.session() as s:
+        container = s.from_("docker.io/library/alpine")
+        s.run(container, "apk", "add", "curl")
+        s.commit(container, "app:1")
+
 Names are imported when they are first used: `import builda` alone costs nothing.
 """
 
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
         RunMount,
         RunOptions,
     )
+    from builda.sessionapi import Session, open_session, session
     from builda.store.store import Image, Store, WorkingContainer
 
 __version__ = "0.1.0"
@@ -72,6 +80,7 @@ __all__ = [
     "Run",
     "RunMount",
     "RunOptions",
+    "Session",
     "Store",
     "WorkingContainer",
     "__version__",
@@ -80,6 +89,8 @@ __all__ = [
     "errors",
     "events",
     "open_builder",
+    "open_session",
+    "session",
 ]
 
 _MODULES = {"edits": "builda.oci.edits", "errors": "builda.errors", "events": "builda.events"}
@@ -110,6 +121,7 @@ _PLACES = {
         "RunMount",
         "RunOptions",
     ),
+    "builda.sessionapi": ("Session", "open_session", "session"),
     "builda.store.store": ("Image", "Store", "WorkingContainer"),
 }
 

@@ -74,6 +74,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "trust",
         "builder",
     },
+    "sessionapi": BASE | {"api", "builder", "host", "plan", "session", "store"},
     "cli": BASE
     | {
         "attestations",

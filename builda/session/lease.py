@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from builda.errors import BuildaError, NotFound
 from builda.fs.paths import discard
 from builda.oci.digest import Digest
+from builda.session import trace
 from builda.store import failedsteps, layout, leases, locks, sessions
 from builda.store.layout import Damaged
 from builda.store.names import Pending
@@ -91,16 +92,20 @@ def has_dead(where: Layout) -> bool:
     return bool(sessions.dead(where))
 
 
-def reclaim(store: Store, before: Callable[[str], None]) -> Iterator[BuildaError]:
+def reclaim(store: Store, before: Callable[[str], None] | None = None) -> Iterator[BuildaError]:
     """Dissolve the sessions in this store that were killed; what cannot be removed is yielded.
 
-    `before` gets the directory in the run root of each.
+    `before` gets the directory in the run root of each; without it, sessions that are traced are left to a process that
+    can write their traces.
     """
     for name in sessions.dead(store.layout):
         lock = store.layout.path(sessions.DIRECTORY, name, "lock")
         with suppress(BlockingIOError, FileNotFoundError), locks.alone(lock):
-            if (place := sessions.place_of(store.layout, name)) is not None:
+            place = sessions.place_of(store.layout, name)
+            if place is not None and before is not None:
                 before(place)
+            elif place is not None and trace.wanted(place) is not None:
+                continue
             yield from _dissolve(store, name)
 
 
