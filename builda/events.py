@@ -56,6 +56,20 @@ class StepMissed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptStep:
+    """A step of a script in a working container with a cache: `cached` when its result was found and nothing was done.
+
+    Otherwise `reason` says why it is performed; it is for people only if they asked for it (`is_asked`).
+    """
+
+    text: str
+    container: str
+    cached: bool
+    reason: str | None = None
+    is_asked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepFinished:
     """A step ended well; `cached` when its result was found and nothing was done.
 
@@ -225,6 +239,7 @@ Event: TypeAlias = (
     BuildStarted
     | StepStarted
     | StepMissed
+    | ScriptStep
     | StepFinished
     | StepFailure
     | LayerStored

@@ -131,12 +131,13 @@ def test_imports_go_only_where_the_architecture_allows() -> None:
 
 
 WITHIN: dict[str, frozenset[str]] = {
-    "builder": frozenset({"builder.run", "builder.copy", "builder.image"}),
+    "builder": frozenset({"builder.run", "builder.copy", "builder.image", "builder.cached"}),
     "builder.run": frozenset({"builder", "builder.image"}),
     "builder.copy": frozenset({"builder", "builder.image"}),
     "builder.image": frozenset({"builder"}),
     "builder.debug": frozenset({"builder", "builder.run", "builder.image"}),
     "builder.build": frozenset({"builder", "builder.run", "builder.copy", "builder.image", "builder.debug"}),
+    "builder.cached": frozenset({"builder", "builder.run", "builder.copy", "builder.image", "builder.build"}),
     "fs": frozenset({"fs.trees"}),
     "fs.trees": frozenset({"fs"}),
     "fs.lists": frozenset({"fs", "fs.trees"}),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Literal, Self
 
+    from builda.builder.cached.caching import Caching
     from builda.builder.image.layers import LayerOptions, Layers
     from builda.builder.remote import Remote
     from builda.events import Emit
@@ -144,9 +145,23 @@ class Builder:
 
     def from_image(self, name: str, options: FromOptions = _FROM) -> WorkingContainer:
         """A new working container on the image that `name` means; `scratch` is the empty one."""
-        from builda.builder.from_image import from_image
+        from builda.builder.from_image import CONTAINER, from_image
 
-        return from_image(self.context, name, options)
+        if name.startswith(CONTAINER):
+            self._settle(self.store.container(name.removeprefix(CONTAINER)))
+        container = from_image(self.context, name, options)
+        if options.cache is None or container.cache is not None:
+            return container
+        from builda.builder.cached.cachestart import started
+
+        return started(self.context, container, options)
+
+    def _settle(self, container: WorkingContainer) -> None:
+        """Make layers of the changes in a container with a cache."""
+        if container.cache is not None:
+            from builda.builder.cached.cachestart import settled
+
+            settled(self.context, container)
 
     def mount(self, container: WorkingContainer) -> Path:
         """Mount the root file system where every process sees it, until `umount`; a second call gives the same path."""
@@ -206,8 +221,11 @@ class Builder:
         copy_output: bool = False,
         stage: str | None = None,
         stop: Stop | None = None,
+        caching: Caching | None = None,
     ) -> WorkingContainer:
         """Run a command in the working container; CommandFailed when its status is none of `valid_statuses`.
+
+        In a container with a cache the command is not run if its result is remembered; `caching` says how to look.
 
         `capture` sends its output to `emit`, marked with `stage`, instead of the caller's stdout and stderr;
         `copy_output` sends it to both.
@@ -221,18 +239,33 @@ class Builder:
         from builda.builder.run.run import run
 
         around = surroundings(self.context, capture=capture, copy_output=copy_output, stage=stage, stop=stop)
-        return run(self.context, container, step, inputs, valid_statuses, around)
+        if container.cache is None:
+            return run(self.context, container, step, inputs, valid_statuses, around)
+        from builda.builder.cached import scriptsteps
+        from builda.builder.cached.caching import PLAIN
+
+        return scriptsteps.run(self.context, container, step, inputs, valid_statuses, around, caching or PLAIN)
 
     def copy(
-        self, container: WorkingContainer, step: Copy, *, inputs: Inputs = _INPUTS
+        self, container: WorkingContainer, step: Copy, *, inputs: Inputs = _INPUTS, caching: Caching | None = None
     ) -> tuple[WorkingContainer, Digest | None]:
         """Copy files in; with the digest of the content, None when nothing was copied."""
+        if container.cache is not None:
+            from builda.builder.cached import scriptsteps
+            from builda.builder.cached.caching import PLAIN
+
+            return scriptsteps.copy(self.context, container, step, inputs, caching or PLAIN)
         from builda.builder.copy.copying import copy
 
         return copy(self.context, container, step, inputs)
 
     def make_directory(self, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
         """Make sure that a directory exists; a new one belongs to the step's user."""
+        if container.cache is not None:
+            from builda.builder.cached import scriptsteps
+            from builda.builder.cached.caching import PLAIN
+
+            return scriptsteps.make_directory(self.context, container, step, _INPUTS, PLAIN)
         from builda.builder.copy.copying import make_directory
 
         return make_directory(self.context, container, step)
@@ -268,6 +301,7 @@ class Builder:
 
     def commit(self, container: WorkingContainer, options: CommitOptions = _COMMIT) -> Image:
         """Make an image of the working container. Its name points at it only when it is whole."""
+        self._settle(container)
         from builda.builder.image.commit import commit
 
         return commit(self.context, container, options, tells=True)

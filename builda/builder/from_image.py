@@ -42,7 +42,9 @@ def from_image(ctx: Context, name: str, options: FromOptions) -> WorkingContaine
         count = len(image.config.onbuild)
         message = f"{count} ONBUILD instruction{'s' * (count > 1)} of the image only act in a build"
         ctx.emit(Warned(message=message, note=True))
-    base, key = ctx.store.prepare_for(image, ctx.emit, as_list=_begins_as_list(ctx.store, image))
+    cached = options.cache is not None and ctx.store.driver.has_trees
+    as_list = not cached and _begins_as_list(ctx.store, image)
+    base, key = ctx.store.prepare_for(image, ctx.emit, as_list=as_list)
     try:
         prefix = options.suffix if image is None else f"{container_prefix(ctx.store, name, image)}-{options.suffix}"
         container = _record(ctx, name, image, options, base, key)
@@ -81,6 +83,7 @@ def _from_container(ctx: Context, other: WorkingContainer, options: FromOptions)
         options=options.run.over(current.options),
         created=ctx.now(),
         mount_point=None,
+        cache=None if options.cache is None else current.cache,
     )
     try:
         prefix = f"{other.name.removesuffix(f'-{options.suffix}')}-{options.suffix}"

@@ -90,11 +90,21 @@ class PullOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheChoice:
+    """How the steps in a working container are looked up; the fields are those of the store's `StepCache`."""
+
+    sources: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    explains: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FromOptions:
     """`from`: the working container's name and format, how its base is pulled, and how its commands will run."""
 
     name: str | None = None  # None: <last part of the image's name>-<suffix>, with -1, -2 … when taken
     suffix: str = "working-container"
+    cache: CacheChoice | None = None  # None: steps are neither looked up nor remembered
     format: ImageFormat = "oci"
     pull: PullOptions = PullOptions()
     run: RunOptions = _NOTHING_SAID

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 def occupied(ctx: Context, container: WorkingContainer) -> Iterator[WorkingContainer]:
     """Hold the lock of the container's tree during the block; the record as it is at the beginning.
 
+    A thread that holds it may take it again: a primitive within the look-up of its step.
+
     The record itself is not locked: `config` need not wait for a command that runs for an hour.
     """
     containers = ctx.store.containers
-    others = [pid for pid in containers.runners(container) if pid != os.getpid()]
-    if others:
+    running = () if containers.holds_tree(container) else containers.runners(container)
+    if others := [pid for pid in running if pid != os.getpid()]:
         ctx.emit(Warned(message=f"waiting for process {others[0]}, which runs a command in {container.name}"))
-    with containers.lock(container, "tree.lock"):
+    with containers.tree_locked(container):
         yield containers.load(container.id)
 
 

@@ -56,6 +56,25 @@ class Rlimit:
     hard: int
 
 
+@dataclass(slots=True)
+class Watch:
+    """What builda notes of the streams of a command while it passes their bytes on."""
+
+    takes_output: bool = False  # of standard output, and of standard error if both go to the same place
+    limit: int = 0  # of bytes of output; one that is longer is not kept
+    output: bytearray = field(default_factory=bytearray)
+    is_too_long: bool = False
+    is_typed: bool = False  # whether the user typed something on the terminal
+
+    def take(self, data: bytes) -> None:
+        """Note what the command wrote."""
+        self.is_too_long = self.is_too_long or len(self.output) + len(data) > self.limit
+        if self.is_too_long:
+            self.output.clear()
+        else:
+            self.output += data
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
     """The command and its identity. `args[0]` is looked up in the PATH of `env`, inside the root file system."""
@@ -74,6 +93,7 @@ class Process:
     stage: str | None = None
     umask: int = 0o022
     stop: Stop | None = None  # a request that ends the command; None: only signals to builda end it
+    watch: Watch | None = None  # what notes its output and whether the user typed something; None: nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

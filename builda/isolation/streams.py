@@ -94,15 +94,17 @@ class Streams:
         self.owned = tuple(fd for fd in self.theirs if self.theirs[fd] != self._mounted)
 
     def _open_files(self) -> None:
-        """Make one pipe for each file of the caller, and with `copy_output` for other streams, too.
+        """Make one pipe for each file of the caller, and for output that is copied or noted.
 
         Both streams share it if they go to one file, so order is kept.
         """
-        first = self._needs_pipe(1)
+        watch = self._command.watch
+        taken = watch is not None and watch.takes_output
+        first = self._needs_pipe(1) or taken
         if first:
             self.theirs[1] = self._pipe("stdout", to=1)
-        if self._needs_pipe(2):
-            same = first and os.path.sameopenfile(1, 2)
+        same = first and _is_same(1, 2)
+        if self._needs_pipe(2) or (taken and same):
             self.theirs[2] = self.theirs[1] if same else self._pipe("stderr", to=2)
 
     def _needs_pipe(self, fd: int) -> bool:
@@ -195,23 +197,36 @@ class Streams:
                     if not pending:
                         poll.unregister(fd)
                         self._end_feed()
-                elif data := os.read(fd, _CHUNK):
-                    self._pass_on(fd, data)
+                elif (data := os.read(fd, _CHUNK)) and self._pass_on(fd, data):
+                    continue
                 else:
                     poll.unregister(fd)
                     open_ones.remove(fd)
 
-    def _pass_on(self, pipe: int, data: bytes) -> None:
+    def _pass_on(self, pipe: int, data: bytes) -> bool:
+        """Give output to whom it is for; False if nobody reads it any more."""
         if pipe not in self._files:
             self._emit(CommandOutput(data=data, stream=self._ours[pipe], stage=self._command.stage))
-            return
+            return True
         if self._command.copy_output:
             self._emit(CommandOutput(data=data, stream=self._ours[pipe], stage=self._command.stage, shown=True))
+        watch = self._command.watch
+        if watch is not None and watch.takes_output and self._files[pipe] == 1:
+            watch.take(data)
         while data:
             try:
                 data = data[os.write(self._files[pipe], data) :]
+            except BrokenPipeError:
+                os.dup2(self._null(), pipe)  # nobody can write to it any more: SIGPIPE, as with the caller's own
+                return False
             except OSError as error:
                 raise OSError(error.errno, error.strerror, f"standard {self._ours[pipe][3:]}put") from error
+        return True
+
+    def _null(self) -> int:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._stack.callback(os.close, null)
+        return null
 
     def _fed_more(self, pending: bytes) -> bytes:
         """Write some of the caller's standard input; the rest that the pipe did not take. Empty at the end of the
@@ -236,7 +251,11 @@ class Streams:
         self._master = received[0]
         self._stack.callback(os.close, self._master)
         output = self._output if self._command.capture else self._copied if self._command.copy_output else None
-        relay(self._master, self._command.stdin, output)
+        relay(self._master, self._command.stdin, output, self._typed)
+
+    def _typed(self) -> None:
+        if self._command.watch is not None:
+            self._command.watch.is_typed = True
 
     def _output(self, data: bytes) -> None:
         self._emit(CommandOutput(data=data, stream="stdout", stage=self._command.stage))
@@ -254,6 +273,14 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_same(one: int, other: int) -> bool:
+    """Whether two of our descriptors are the same file, pipe or socket; False if one is closed."""
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:
+        return False
 
 
 def _is_file(fd: int) -> bool:

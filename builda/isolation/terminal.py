@@ -20,14 +20,15 @@ _END_OF_FILE = b"\x04"
 _TYPED_AT_ONCE = 1024  # the line discipline holds 4096 bytes and blocks beyond
 
 
-def relay(master: int, stdin: bytes | None, output: Callable[[bytes], None] | None) -> None:
+def relay(master: int, stdin: bytes | None, output: Callable[[bytes], None] | None, typed: Callable[[], None]) -> None:
     """Move bytes both ways until the last process has closed the terminal.
 
-    `stdin` replaces what the caller types, and `output` gets what would be written to our standard output.
+    `stdin` replaces what the caller types, and `output` gets what would be written to our standard output. `typed` is
+    called when the caller has typed something.
     """
     copy_size(master)
     with _raw(_STDIN if stdin is None else -1):
-        _move(master, typed=None if stdin is None else stdin + _END_OF_FILE, output=output or write_all)
+        _move(master, None if stdin is None else stdin + _END_OF_FILE, output or write_all, typed)
 
 
 def copy_size(master: int) -> None:
@@ -38,17 +39,18 @@ def copy_size(master: int) -> None:
             return
 
 
-def _move(master: int, *, typed: bytes | None, output: Callable[[bytes], None]) -> None:
+def _move(master: int, given: bytes | None, output: Callable[[bytes], None], typed: Callable[[], None]) -> None:
     poll = select.poll()
-    if typed is None:
+    if given is None:
         poll.register(_STDIN, select.POLLIN)
-    pending = typed or b""
+    pending = given or b""
     while True:
         # Wait for room only while there is input left: a command that does not read must not stop its own output.
         poll.register(master, select.POLLIN | (select.POLLOUT if pending else 0))
         for fd, happened in poll.poll():
             if fd == _STDIN:
                 data = os.read(_STDIN, _CHUNK)
+                typed()
                 # An empty read is the end of the file. A terminal says that by a character.
                 pending += data or _END_OF_FILE
                 if not data:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from _thread import get_ident  # threading takes a millisecond to import
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -37,6 +38,20 @@ class FrozenLayer:
     diff_id: Digest | None = None
     blob: Descriptor | None = None
     empty: bool = False  # nothing was changed: it leaves a history entry only
+    key: Digest | None = None  # of the remembered step whose layer it is
+    partial: bool = False  # images get one layer of it and what is above it, down from the next one that is not partial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCache:
+    """Where a working container looks for the results of its steps, and how it stands."""
+
+    key: Digest  # of all its layers
+    sources: tuple[str, ...] = ()  # further caches in registries, as --cache-from names them
+    targets: tuple[str, ...] = ()  # where its steps are pushed, as --cache-to names them
+    tls_verify: bool | None = None
+    authfile: str | None = None
+    explains: bool = False  # whether to say why a step was not found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +76,7 @@ class WorkingContainer:
     created_by: str | None = None  # history text of the next layer (`config --created-by`)
     comment: str | None = None  # comment of the next layer's history
     used: tuple[tuple[str, str, str], ...] = ()  # URI, algorithm and digest of what copies took from outside
+    cache: StepCache | None = None  # None: its steps are neither looked up nor remembered
 
     @property
     def top(self) -> str | None:
@@ -75,6 +91,7 @@ class Containers:
         self._layout = where
         self._report = report
         self._held: set[str] = set()  # containers whose lock this process holds
+        self._trees: dict[str, int] = {}  # containers whose tree a thread of this process has locked, and the thread
 
     def path(self, container_id: str, *parts: str) -> str:
         """A path in a container's directory."""
@@ -202,6 +219,23 @@ class Containers:
             if os.path.exists(self.path(container.id)):
                 raise
             raise NotFound(f"container not known: {container.name}") from error
+
+    @contextmanager
+    def tree_locked(self, container: WorkingContainer) -> Iterator[None]:
+        """Hold the lock of the container's tree. A thread that holds it already may take it again."""
+        if self._trees.get(container.id) == get_ident():
+            yield
+            return
+        with self.lock(container, "tree.lock"):
+            self._trees[container.id] = get_ident()
+            try:
+                yield
+            finally:
+                del self._trees[container.id]
+
+    def holds_tree(self, container: WorkingContainer) -> bool:
+        """Whether this thread holds the lock of the container's tree."""
+        return self._trees.get(container.id) == get_ident()
 
     @contextmanager
     def lock(self, container: WorkingContainer, name: str) -> Iterator[None]:
@@ -358,8 +392,9 @@ def _check_name(name: str) -> None:
 
 def _dump(container: WorkingContainer) -> bytes:
     values = {name: _to_json(value) for name, value in values_of(container).items()}
-    if not container.used:  # as most, and versions before do not know it
-        del values["used"]
+    for name in ("used", "cache"):  # which most have not, and versions before do not know
+        if not getattr(container, name):
+            del values[name]
     return json.dumps({"version": VERSION, **values}).encode()
 
 
@@ -380,6 +415,9 @@ def _to_json(value: object) -> Any:
                 if item not in (None, ())
             }
         case FrozenLayer():
+            said = {name: _to_json(item) for name, item in values_of(value).items()}
+            return {name: item for name, item in said.items() if item or name not in ("key", "partial")}
+        case StepCache():
             return {name: _to_json(item) for name, item in values_of(value).items()}
         case tuple():
             return [_to_json(item) for item in value]
@@ -408,6 +446,7 @@ def _parse(value: dict[str, Any]) -> WorkingContainer:
             "history": parse_history(value["history"]),
             "used": tuple((uri, algorithm, digest) for uri, algorithm, digest in value.get("used", ())),
             "options": RunOptions(**options),
+            "cache": _step_cache(value.get("cache")),
         }
     )
 
@@ -425,4 +464,13 @@ def _layer(value: dict[str, Any]) -> FrozenLayer:
         diff_id=_digest(value["diff_id"]),
         blob=None if value["blob"] is None else Descriptor.from_json(value["blob"], where="frozen layer"),
         empty=value["empty"],
+        key=_digest(value.get("key")),
+        partial=bool(value.get("partial", False)),
     )
+
+
+def _step_cache(value: dict[str, Any] | None) -> StepCache | None:
+    if value is None:
+        return None
+    lists = {name: tuple(value[name]) for name in ("sources", "targets")}
+    return StepCache(**{**value, **lists, "key": Digest.parse(value["key"])})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 
 from builda.errors import CorruptContent, InvalidValue, StoreUnavailable
@@ -67,12 +68,21 @@ def blob_of(content: Content) -> Descriptor | None:
     return None if isinstance(content, Empty) else content.blob
 
 
+class Told(NamedTuple):
+    """What a step told those that it was performed for; none of it is part of a key."""
+
+    text: str = ""  # what users know the step by
+    digest: Digest | None = None  # of what a copy copied
+    output: bytes | None = None  # what a command wrote to a pipe or file; None if that was not taken down
+
+
 class StepResult(NamedTuple):
-    """A remembered step: what it led to, when (seconds since the epoch), and its key's inputs in readable form."""
+    """A remembered step: what it led to, its key's inputs in readable form, and when (seconds since the epoch)."""
 
     content: Content
     explained: str
     created: float
+    told: Told = Told()
 
 
 class Steps:
@@ -126,6 +136,7 @@ class Steps:
             "empty": isinstance(content, Empty),
             "explained": result.explained,
             "created": result.created,
+            **_told_to_json(result.told),
         }
         layout.publish(self._layout, self._layout.path("steps", key.encoded), json.dumps(value).encode())
 
@@ -141,6 +152,17 @@ class Steps:
         except (FileNotFoundError, InvalidValue):  # as for steps
             return None
 
+    def forget(self, key: Digest) -> None:
+        """Have the step performed again when it is looked for."""
+        layout.unlink(self._layout, self._layout.path("steps", key.encoded))
+
+    def last_used(self, key: Digest) -> float:
+        """When the step was remembered or found last, in seconds since the epoch; 0 if it is forgotten."""
+        try:
+            return os.stat(self._layout.path("steps", key.encoded)).st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def iter(self) -> Iterator[tuple[Digest, StepResult]]:
         """Every remembered step."""
         for name in layout.iter_names(self._layout.path("steps")):
@@ -151,7 +173,24 @@ class Steps:
 
 
 def _parsed(value: dict[str, Any]) -> StepResult:
-    return StepResult(_content(value), value["explained"], value["created"])
+    return StepResult(_content(value), value["explained"], value["created"], _told(value))
+
+
+def _told_to_json(told: Told) -> dict[str, Any]:
+    """What there is of it."""
+    output = None if told.output is None else told.output.decode("latin-1")
+    digest = None if told.digest is None else str(told.digest)
+    found = {"text": told.text or None, "digest": digest, "output": output}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _told(value: dict[str, Any]) -> Told:
+    digest, output = value.get("digest"), value.get("output")
+    try:
+        encoded = None if output is None else output.encode("latin-1")
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise InvalidValue("output of a remembered step is damaged") from error
+    return Told(str(value.get("text", "")), None if digest is None else Digest.parse(digest), encoded)
 
 
 def _content(value: dict[str, Any]) -> Content:

@@ -382,6 +382,11 @@ class Store:
         self.lease()
         return (self.lists if as_list else self.snapshots).prepare_on(image, top)
 
+    def moved(self, key: str, top: str) -> str:
+        """An active snapshot on `top`, a frozen layer upon what the unchanged active snapshot `key` stands on."""
+        self.lease()
+        return self.kind_of(key).moved(key, top)
+
     def rootfs(self, key: str) -> tuple[Mount, ...]:
         """The mounts of an active snapshot."""
         return self.kind_of(key).rootfs(key)

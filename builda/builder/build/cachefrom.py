@@ -116,17 +116,17 @@ def fetched(
     steps: ImportedSteps | None,
     layers: tuple[Layer, ...],
     base: str | None,
-    below: tuple[Digest, ...],
+    below: tuple[Digest, ...] | None,
     *,
     as_list: bool,
 ) -> tuple[Layer, ...]:
     """The layers, each with its snapshot: those that have none here are fetched and unpacked.
 
-    `base` is the snapshot under them all and `below` its DiffIDs; they become trees, or lists.
+    `base` is the snapshot under them all and `below` its DiffIDs (None: not all known); they become trees, or lists.
     LayerLost if a layer is missing or not what the cache promised.
     """
     done: list[Layer] = []
-    diff_ids: tuple[Digest, ...] | None = below
+    diff_ids = below
     for layer in layers:
         content: Content = layer.content
         match content:

@@ -167,7 +167,7 @@ class _Execution:
         self._lock = allocate_lock()
         self._made: Performer | None = None
         self._events = StepEvents(self._show, plan, options.platform_label)
-        self._inputs = StepInputs(self._ctx, options, self._tips)
+        self._inputs = StepInputs(self._ctx, options.inputs, options.pull, self._tips)
         self._driver = (ctx.store.lists if as_list else ctx.store.snapshots).driver
         self._steps = StepRunner(
             self._ctx,

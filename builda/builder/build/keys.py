@@ -2,17 +2,33 @@
 
 `key = sha256(canonical(parent, step, inputs))`. Place and text of a step are not part of it: the steps
 leave these fields out of comparison, and so does the key. No secret is part of a key.
+
+A configuration is part of a step's key as far as the step sees it, and not how it came about. So a script finds what a
+Containerfile led to, and a label changes no key.
 """
 
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Mapping
 
 from builda.builder.imageoptions import RegistryAccess
 from builda.oci.digest import Digest
-from builda.plan import NO_OPTIONS, PROXIES, Configure, Run
-from builda.values import compared, is_value, replace
+from builda.plan import (
+    NO_OPTIONS,
+    PROXIES,
+    Configure,
+    Context,
+    Copy,
+    FromContainer,
+    FromImage,
+    FromStage,
+    MakeDirectory,
+    NamedContext,
+    Run,
+)
+from builda.values import compared, dataclass, is_value, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +36,9 @@ if TYPE_CHECKING:
 
     from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.imageoptions import CommitOptions
+    from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Platform
-    from builda.plan import Copy, MakeDirectory, RunOptions, Step
+    from builda.plan import RunMount, RunOptions, Source, Step
     from builda.store.drivers import Driver
 
 _NOT_IN_IMAGES: dict[str, Any] = {
@@ -30,6 +47,7 @@ _NOT_IN_IMAGES: dict[str, Any] = {
     "manifest": None,
     "remove": False,
     "attest": None,
+    "check": None,
     "access": RegistryAccess(),
 }
 """Options of a commit that say where its image goes and not what is in it, with values that stand for all others."""
@@ -47,7 +65,7 @@ _NOT_IN_KEYS = (
     "userns_gid_map_group",
 )
 """Options that say where and by whom a command is run, and change no layer: a user namespace least of all."""
-VERSION = 2
+VERSION = 3
 """Changes whenever the same step would give another result, so that old results are not found any more."""
 
 
@@ -76,15 +94,97 @@ def run_identity(options: RunOptions) -> RunOptions:
     return replace(options, **{name: getattr(NO_OPTIONS, name) for name in _NOT_IN_KEYS})
 
 
-def keyed(step: Run | Copy | MakeDirectory) -> Step:
-    """The step as its key contains it: without `created_by`, which only history shows, and without proxies."""
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What was changed in a working container by no remembered step: through a mount, or by an uncached command."""
+
+
+def keyed(step: Run | Copy | MakeDirectory, config: ImageConfig) -> Step:
+    """The step as its key contains it: what is performed, whoever wrote it and however.
+
+    `config` is the configuration that it is performed with. Left out are what only history shows, proxies, and what the
+    digests among the step's inputs say better: where sources lie, and what they are called by.
+    """
     plain = replace(step, created_by=None)
-    if isinstance(plain, Run):
-        return replace(plain, env=tuple(pair for pair in plain.env if pair[0] not in PROXIES))
-    return plain
+    match plain:
+        case Run():
+            own = {name: value for name, value in plain.env if name not in PROXIES}
+            return replace(
+                plain,
+                env=tuple({**config.environ(), **own}.items()),
+                user=plain.user or config.user or None,
+                working_dir=_absolute(plain.working_dir or ".", config),
+                mounts=tuple(map(_keyed_mount, plain.mounts)),
+                options=run_identity(plain.options),
+            )
+        case Copy():
+            return _keyed_copy(plain, config)
+        case MakeDirectory():
+            return replace(plain, path=_absolute(plain.path, config), user=plain.user or config.user or None)
 
 
-def step_key(parent: Digest | None, step: Step, inputs: Mapping[str, object]) -> Digest:
+def seen(step: Run | Copy | MakeDirectory, config: ImageConfig) -> Mapping[str, object]:
+    """What a step sees of the configuration besides the fields that `keyed` fills in, as inputs."""
+    if not isinstance(step, Run):
+        return {}
+    found = {"hostname": config.hostname, "volumes": config.volumes}
+    return {name: value for name, value in found.items() if value}
+
+
+def _absolute(path: str, config: ImageConfig) -> str:
+    return "/" + posixpath.normpath(posixpath.join("/", config.working_dir, path)).lstrip("/")
+
+
+def _keyed_copy(step: Copy, config: ImageConfig) -> Copy:
+    is_directory = step.destination.endswith("/") or posixpath.basename(step.destination) in ("", ".", "..")
+    destination = _absolute(step.destination, config)
+    counted = replace(
+        step,
+        destination=f"{destination.rstrip('/')}/" if is_directory else destination,
+        source=_kind(step.source),
+        as_containerfile=step.as_containerfile and (step.extract or step.chmod is not None),
+        allow_empty_wildcard=False,
+    )
+    if not isinstance(step.source, Context | NamedContext) or any(map(is_remote, step.sources)):
+        return counted
+    names = step.sources if step.parents else tuple(map(_last_name, step.sources))
+    return replace(counted, sources=names, excludes=(), follow_symlinks=True, allow_wildcard=True)
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source of a copy is a URL or a repository."""
+    return "://" in source or source.startswith("git@")
+
+
+def _last_name(source: str) -> str:
+    """What a file is called in a directory that it is copied to. Of a directory its content is copied."""
+    name = posixpath.basename(posixpath.normpath(source))
+    return "" if name in (".", "..") else name
+
+
+def _keyed_mount(mount: RunMount) -> RunMount:
+    kind = _kind(mount.from_)
+    if mount.type == "bind" and isinstance(kind, Context):
+        return replace(mount, from_=kind, source="", read_only=_or_none(mount))
+    return replace(mount, from_=kind, read_only=_or_none(mount))
+
+
+def _or_none(mount: RunMount) -> bool | None:
+    return None if mount.type == "bind" and mount.read_only else mount.read_only
+
+
+def _kind(source: Source) -> Source:
+    """The kind of a source, whose identity is among the inputs."""
+    match source:
+        case Context() | NamedContext():
+            return Context()
+        case FromStage() | FromContainer():
+            return FromStage(0)
+        case FromImage():
+            return FromImage("")
+
+
+def step_key(parent: Digest | None, step: object, inputs: Mapping[str, object]) -> Digest:
     """The key of `step` performed on the result of `parent` (None: on the empty file system).
 
     `inputs`: what the step reads besides its own fields, by digest or key: sources, bind mounts, images and stages; for
@@ -93,7 +193,7 @@ def step_key(parent: Digest | None, step: Step, inputs: Mapping[str, object]) ->
     return Digest.of(explained(parent, step, inputs))
 
 
-def explained(parent: Digest | None, step: Step, inputs: Mapping[str, object]) -> bytes:
+def explained(parent: Digest | None, step: object, inputs: Mapping[str, object]) -> bytes:
     """The bytes that `step_key` hashes: readable JSON, kept beside a result so that a later miss can be explained."""
     return canonical(
         {
@@ -111,6 +211,13 @@ def image_key(parent: Digest, options: CommitOptions, said: Mapping[str, object]
     Every option counts, except those of `_NOT_IN_IMAGES`: one that is new is never forgotten.
     """
     return Digest.of(canonical({"parent": parent, "options": replace(options, **_NOT_IN_IMAGES), "image": said}))
+
+
+def config_key(config: ImageConfig) -> Digest:
+    """The digest of a configuration, for the key of an image."""
+    from builda.oci.config import config_to_json
+
+    return Digest.of(json.dumps(config_to_json(config), sort_keys=True).encode("utf-8", "surrogateescape"))
 
 
 def canonical(value: object) -> bytes:

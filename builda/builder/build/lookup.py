@@ -7,7 +7,7 @@ what is found is always the beginning of the stage.
 from __future__ import annotations
 
 from builda.builder.build.keys import explained
-from builda.store.steps import Blob, Empty, Remote, StepResult, Tree, snapshot_of
+from builda.store.steps import Blob, Empty, Remote, StepResult, Told, Tree, snapshot_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from builda.builder.build.tip import Tip
     from builda.builder.context import Context
     from builda.oci.digest import Digest
-    from builda.plan import Step
     from builda.store.drivers import Driver
     from builda.store.steps import Content
 
@@ -66,6 +65,8 @@ class Lookup:
         """What is remembered of the step with this key on `tip`, in this store or else in a registry."""
         oldest = 0.0 if self._ttl is None else self._ctx.now() - self._ttl
         result = self._ctx.store.steps.find(key)
+        if result is not None and not self._stands_on(result.content, tip):
+            result = None
         content = usable(
             result,
             oldest=oldest,
@@ -81,6 +82,17 @@ class Lookup:
         snapshot = snapshot_of(content)
         return snapshot is None or self._ctx.store.kind_of(snapshot).driver is self._driver
 
+    def _stands_on(self, content: Content, tip: Tip) -> bool:
+        """Whether a result was made on the snapshot that is the tip's.
+
+        It was not if the step below was performed anew since: what differs from the old result says nothing of the new.
+        """
+        if not tip.layers or tip.top is None or (snapshot := snapshot_of(content)) is None:
+            return True
+        if isinstance(content, Empty):
+            return snapshot == tip.top
+        return self._ctx.store.kind_of(snapshot).info(snapshot).parent in (None, tip.top)
+
     def _elsewhere(self, key: Digest, tip: Tip, oldest: float, explanation: bytes) -> StepResult | None:
         step = None if self._imported is None else self._imported.find(key, tip.diff_ids, oldest)
         if step is None:
@@ -93,10 +105,16 @@ class Lookup:
         return StepResult(content, readable(explanation), step.created)
 
     def remember(
-        self, key: Digest, parent: Digest, step: Step, inputs: Mapping[str, object], content: Content
+        self,
+        key: Digest,
+        parent: Digest,
+        step: object,
+        inputs: Mapping[str, object],
+        content: Content,
+        told: Told,
     ) -> StepResult:
         """Remember what a step led to; what was remembered."""
-        result = StepResult(content, readable(explained(parent, step, inputs)), self._ctx.now())
+        result = StepResult(content, readable(explained(parent, step, inputs)), self._ctx.now(), told)
         self._ctx.store.steps.put(key, result)
         return result
 

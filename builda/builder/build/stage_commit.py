@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builda.builder.build.keys import image_key
+from builda.builder.build.keys import config_key, image_key
 from builda.builder.imageoptions import CommitOptions
 from builda.plan import FromImage
 from builda.values import replace
@@ -83,6 +83,7 @@ class StageCommits:
             "format": self._options.format,
             "layers": self._options.layers,
             "base": tip.name,
+            "config": config_key(tip.config),
             "history": [entry.created_by for entry in history],
             "version": self._ctx.version,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock  # threading takes a millisecond to import
 
+from builda.builder.build.keys import is_remote
 from builda.errors import NotFound
 from builda.plan import Context as BuildContext
 from builda.plan import Copy, FromContainer, FromImage, FromStage, MakeDirectory, NamedContext, Run
@@ -12,11 +13,11 @@ from builda.store import digests as file_digests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.build.tip import Tip
     from builda.builder.context import Context
+    from builda.builder.imageoptions import Inputs, PullOptions
     from builda.oci.digest import Digest
     from builda.plan import Source
     from builda.store.digests import FileKey
@@ -25,11 +26,24 @@ if TYPE_CHECKING:
 class StepInputs:
     """The inputs of one build's steps. Digests of context files are kept from build to build. Threads may share it."""
 
-    def __init__(self, ctx: Context, options: ExecuteOptions, tips: Mapping[int, Tip]) -> None:
-        """`tips` are the stages that were begun; a step reads those that are finished."""
+    def __init__(
+        self,
+        ctx: Context,
+        inputs: Inputs,
+        pull: PullOptions,
+        tips: Mapping[int, Tip],
+        key_of: Callable[[str], Digest] | None = None,
+    ) -> None:
+        """`tips` are the stages that were begun; a step reads those that are finished.
+
+        A script has none. `key_of` says how the working container of a name stands, and without a context its paths are
+        those of its shell.
+        """
         self._ctx = ctx
-        self._options = options
+        self._inputs = inputs
+        self._pull = pull
         self._tips = tips
+        self._key_of = key_of
         self._lock = allocate_lock()
         self._places: dict[str, str] = {}  # of contexts, by the name that they were given
         self._digests: dict[str, dict[FileKey, bytes]] = {}  # of context files, by context
@@ -70,7 +84,7 @@ class StepInputs:
         return found
 
     def _of_copy(self, step: Copy) -> Mapping[str, object] | None:
-        remote = [source for source in step.sources if "://" in source or source.startswith("git@")]
+        remote = [source for source in step.sources if is_remote(source)]
         if remote and step.checksum is None:
             return None
         local = tuple(source for source in step.sources if source not in remote)
@@ -78,14 +92,16 @@ class StepInputs:
         return {**found, **{f"remote {url}": step.checksum or "" for url in remote}}
 
     def _source(self, source: Source, names: tuple[str, ...], step: Copy | None = None) -> str:
-        inputs = self._options.inputs
+        inputs = self._inputs
         match source:
             case FromStage(index):
                 return f"stage {self._tips[index].key}"
             case FromImage(name):
                 from builda.builder.image.pull import pull_for_build
 
-                return f"image {pull_for_build(self._ctx, name, self._options.pull).digest}"
+                return f"image {pull_for_build(self._ctx, name, self._pull).digest}"
+            case FromContainer(name) if self._key_of is not None:
+                return f"stage {self._key_of(name)}"
             case FromContainer(name):
                 from builda.store.containers import new_id
 
@@ -94,10 +110,26 @@ class StepInputs:
                 if name not in inputs.named:
                     raise NotFound(f"no such build context: {name}")
                 return str(self._directory(str(inputs.named[name]), names, step, own=False))
+            case BuildContext() if inputs.context is None and self._key_of is not None:
+                return str(self._of_shell(names, step))
             case BuildContext():
                 if inputs.context is None:
                     raise NotFound("there is no build context")
                 return str(self._directory(str(inputs.context), names, step, own=True))
+
+    def _of_shell(self, names: tuple[str, ...], step: Copy | None) -> Digest:
+        from contextlib import ExitStack
+
+        from builda.builder.byteprogress import moving, words
+        from builda.builder.copy.copyflags import reading
+        from builda.builder.copy.copysources import shell_source
+        from builda.fs.trees.walk import content_digest, content_size
+
+        with ExitStack() as stack:
+            parents = step is not None and step.parents
+            request = reading(tuple(shell_source(self._ctx, name, stack, parents=parents) for name in names), step)
+            with moving(self._ctx.emit, "read", words(names), lambda: content_size(request)) as moved:
+                return content_digest(request, remembered=self.digests_of(self._ctx.cwd), moved=moved)
 
     def _directory(self, path: str, names: tuple[str, ...], step: Copy | None, *, own: bool) -> Digest:
         from builda.builder.byteprogress import moving, words
@@ -108,7 +140,7 @@ class StepInputs:
 
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            ignore, within = rules_of(self._options.inputs.ignore_file), "the context"
+            ignore, within = rules_of(self._inputs.ignore_file), "the context"
             if not own:  # a mount shows all of a named context
                 ignore, within = NOTHING if step is None else rules_in(root, path), "the build context"
             request = reading(tuple(Source(root, name, None, ignore, within) for name in names), step)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from builda.builder.build.buildoptions import Miss
-from builda.builder.build.keys import explained, keyed, step_key
+from builda.builder.build.keys import explained, keyed, seen, step_key
 from builda.builder.build.tip import Layer
 from builda.builder.records import timestamp
 from builda.oci.config import History
 from builda.oci.digest import Digest
 from builda.plan import Configure, Copy, FromStage, NamedContext
 from builda.plan import Context as BuildContext
-from builda.store.steps import Empty, Tree, blob_of
+from builda.store.steps import Empty, Told, Tree, blob_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ class StepRunner:
     def _configure(self, index: int, step: Configure) -> None:
         tip = self._tips[index]
         tip.edited.change(step.edits)
-        tip.key = step_key(tip.key, step, {})
         self._note(tip, step.created_by)
         if index in self._changed:
             self._behind.add(index)
@@ -112,18 +111,18 @@ class StepRunner:
         tip = self._tips[index]
         looking = self._options.cache and self._options.layers and index not in self._changed
         late = not looking and _tells_its_content(step)  # the copy hashes the files; hashing before would read twice
-        inputs = None if late else self._inputs.of(step)
+        inputs = None if late else _with(self._inputs.of(step), step, tip)
         if looking and inputs is not None and self._find(index, tip, step, inputs):
             return True
         self.settle(index)
         self._changed.add(index)
         content = self._performer().perform(index, step, self._inputs)
-        self._finish(index, tip, step, {"content": str(content)} if late else inputs)
+        self._finish(index, tip, step, _with({"content": str(content)}, step, tip) if late else inputs, content)
         return False
 
     def _find(self, index: int, tip: Tip, step: Run | Copy | MakeDirectory, inputs: Mapping[str, object]) -> bool:
         """Look the step up and, if it is remembered, move the tip past it; whether it was found."""
-        counted = keyed(step)
+        counted = keyed(step, tip.config)
         explanation = explained(tip.key, counted, inputs)
         key = Digest.of(explanation)
         found = self._lookup.find(key, tip, explanation)
@@ -147,10 +146,18 @@ class StepRunner:
         return True
 
     def _finish(
-        self, index: int, tip: Tip, step: Run | Copy | MakeDirectory, inputs: Mapping[str, object] | None
+        self,
+        index: int,
+        tip: Tip,
+        step: Run | Copy | MakeDirectory,
+        inputs: Mapping[str, object] | None,
+        copied: Digest | None,
     ) -> None:
-        """Move the tip past a step that was performed. Without `inputs` its result is never found again."""
-        counted = keyed(step)
+        """Move the tip past a step that was performed. Without `inputs` its result is never found again.
+
+        `copied` is the digest of what it copied.
+        """
+        counted = keyed(step, tip.config)
         key = None if inputs is None else step_key(tip.key, counted, inputs)
         if not self._options.layers:
             self._note(tip, step.created_by)
@@ -159,7 +166,8 @@ class StepRunner:
         else:
             content = self._performer().freeze(index, step.created_by, self._moment())
             if key is not None and inputs is not None:
-                self._lookup.remember(key, tip.key, counted, inputs, content)
+                told = Told(text=step.text or step.created_by or "", digest=copied)
+                self._lookup.remember(key, tip.key, counted, inputs, content, told)
             if isinstance(content, Tree) and index in self._kept:
                 self._performer().write(index, key, content.snapshot)
             if key is not None:
@@ -200,6 +208,13 @@ def _described(found: StepResult) -> str:
             return snapshot
         case content:
             return str(content.diff_id)
+
+
+def _with(
+    inputs: Mapping[str, object] | None, step: Run | Copy | MakeDirectory, tip: Tip
+) -> Mapping[str, object] | None:
+    """The inputs, and what the step sees of the configuration."""
+    return None if inputs is None else {**inputs, **seen(step, tip.config)}
 
 
 def _unique(parent: Digest) -> Digest:

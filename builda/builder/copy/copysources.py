@@ -95,7 +95,9 @@ class _Opener:
 
     def source(self, path: str) -> Source:
         """The source that a path of the step names."""
-        return self._of_shell(path) if self.shell else Source(self.root, path, None, self.ignore, self._within())
+        if self.shell:
+            return shell_source(self.ctx, path, self.stack, parents=self.step.parents)
+        return Source(self.root, path, None, self.ignore, self._within())
 
     def _within(self) -> str:
         """The root in words, for errors."""
@@ -155,15 +157,16 @@ class _Opener:
 
         return shadow(self.ctx, snapshot, self.step.sources, self.shadows, self.stack)
 
-    def _of_shell(self, path: str) -> Source:
-        """A path as the caller's shell means it: links may lead anywhere on the host."""
-        if path.startswith("/"):
-            return Source(open_directory("/", self.stack), path)
-        here = self.ctx.cwd
-        if has_wildcards(here):  # names, not patterns: so they stay out of the path
-            return Source(open_directory(self.ctx.cwd, self.stack), path)
-        pivot = "/./" if self.step.parents and "/./" not in path else "/"
-        return Source(open_directory("/", self.stack), f"{here}{pivot}{path}")
+
+def shell_source(ctx: Context, path: str, stack: ExitStack, *, parents: bool = False) -> Source:
+    """A path as the caller's shell means it: links may lead anywhere on the host. `parents` is that of the copy."""
+    if path.startswith("/"):
+        return Source(open_directory("/", stack), path)
+    here = ctx.cwd
+    if has_wildcards(here):  # names, not patterns: so they stay out of the path
+        return Source(open_directory(here, stack), path)
+    pivot = "/./" if parents and "/./" not in path else "/"
+    return Source(open_directory("/", stack), f"{here}{pivot}{path}")
 
 
 def open_directory(path: Path | str, stack: ExitStack) -> int:

@@ -13,6 +13,7 @@ from builda.builder.byteprogress import moving
 from builda.builder.image import layers
 from builda.builder.image.configbytes import config_bytes, stored
 from builda.builder.image.layers import LayerOptions, StoredLayer
+from builda.builder.image.merging import whole
 from builda.builder.image.push import local_name, write_to
 from builda.builder.materialize import treed
 from builda.builder.mountpoint_cleanup import settle
@@ -27,6 +28,7 @@ from builda.oci.config import History, ImageConfig, chain_ids
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.manifest import Manifest
+from builda.store.steps import Tree
 from builda.transfer.locate import parse_location
 from builda.values import NamedTuple, replace
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.imageoptions import CommitOptions
     from builda.fs.tar import Writable
+    from builda.store.containers import FrozenLayer
     from builda.store.store import Image, Store, WorkingContainer
     from builda.transfer.locate import Location
 
@@ -64,9 +67,12 @@ def commit(ctx: Context, container: WorkingContainer, options: CommitOptions, *,
     ctx.store.lease()
     with occupied(ctx, container) as current, ctx.store.containers.running(current):
         settle(ctx, current)
+        own = None
         if options.squash:
             current = treed(ctx, current)
-        parts = _parts(ctx, current, options)
+        else:
+            current, own = whole(ctx, current, LayerOptions.of(options))
+        parts = _parts(ctx, current, own, options)
         if tells:
             _tell(ctx, parts)
         config, manifest = compose(current, parts, _base(ctx.store, current), options, ctx.version, ctx.now())
@@ -88,8 +94,10 @@ def commit(ctx: Context, container: WorkingContainer, options: CommitOptions, *,
             from builda.builder.image import manifestlist
 
             manifestlist.appended(ctx.store, local_name(options.manifest), result)
-        _keep_frozen(ctx, current, parts, plain, options)
-        if options.remove:
+        _keep_frozen(ctx, current, own, parts, plain, options)
+        if options.remove and own is not None:
+            remove(ctx, current)
+        elif options.remove:
             _retire(ctx, current, parts, plain, options)
         return result
 
@@ -201,28 +209,49 @@ def _annotations(container: WorkingContainer, options: CommitOptions, moment: st
     return {**annotations, **dict(options.annotations)}
 
 
-def _parts(ctx: Context, container: WorkingContainer, options: CommitOptions) -> tuple[Part, ...]:
-    """The frozen layers, the history since, and what was changed since; or all of it squashed into one layer."""
+def _parts(
+    ctx: Context, container: WorkingContainer, above: FrozenLayer | None, options: CommitOptions
+) -> tuple[Part, ...]:
+    """The frozen layers, the history since, and what was changed since; or all of it squashed into one layer.
+
+    `above` is the layer of what was changed since, if it is not in the working tree.
+    """
     how = LayerOptions.of(options)
     own = History(
         created_by=container.created_by or DEFAULT_HISTORY, comment=container.comment, author=container.config.author
     )
     pending = tuple(Part(entry) for entry in container.history)
     if options.squash:
-        steps = tuple(Part(layer.history) for layer in container.layers)
-        return (*steps, *pending, Part(own, _own_layer(ctx, container, options, how)))
-    futures = [(layer.history, ctx.layers().result(layer, how, ctx.emit)) for layer in container.layers]
-    frozen = tuple(Part(history, layer) for history, layer in futures)
-    last = _own_layer(ctx, container, options, how)
+        steps = tuple(Part(layer.history) for layer in container.layers if not layer.partial)
+        return (*steps, *pending, Part(own, _own_layer(ctx, container, None, options, how)))
+    frozen = tuple(Part(layer.history, _result(ctx, layer, how)) for layer in container.layers)
+    if above is not None and not options.add_files:
+        last = _result(ctx, above, how)
+    else:
+        last = _own_layer(ctx, container, above, options, how)
     if last.blob is None and container.layers and container.created_by is None:
         return (*frozen, *pending)
     return (*frozen, *pending, Part(own, last))
 
 
-def _own_layer(ctx: Context, container: WorkingContainer, options: CommitOptions, how: LayerOptions) -> StoredLayer:
+def _result(ctx: Context, layer: FrozenLayer, how: LayerOptions) -> StoredLayer:
+    """The layer's bytes, which are noted with the remembered step that it comes from."""
+    found = ctx.layers().result(layer, how, ctx.emit)
+    known = None if layer.key is None or found.blob is None else ctx.store.steps.find(layer.key)
+    if layer.key is not None and known is not None and known.content == Tree(layer.snapshot):
+        content = Tree(layer.snapshot, found.diff_id, found.blob)
+        ctx.store.steps.put(layer.key, known._replace(content=content))
+    return found
+
+
+def _own_layer(
+    ctx: Context, container: WorkingContainer, above: FrozenLayer | None, options: CommitOptions, how: LayerOptions
+) -> StoredLayer:
     """The layer of what no frozen layer has: the changes, or the whole tree; and the host's files to add."""
 
     def tree(sink: Writable) -> tuple[str, ...]:
+        if above is not None:
+            return _copied(ctx, _result(ctx, above, how), sink)
         if not options.squash:
             snapshots = ctx.store.kind_of(container.snapshot)
             return snapshots.write_changes(container.snapshot, sink, clamp=how.clamp, below=container.top)
@@ -241,6 +270,17 @@ def _own_layer(ctx: Context, container: WorkingContainer, options: CommitOptions
     for path in layer.skipped:
         ctx.emit(Warned(message=f"socket is left out of the layer: /{path.lstrip('/')}"))
     return layer
+
+
+def _copied(ctx: Context, layer: StoredLayer, sink: Writable) -> tuple[str, ...]:
+    """Write the tar of a stored layer."""
+    if layer.blob is not None:
+        from builda.store.drivers.layerblob import decompressed
+
+        with decompressed(ctx.store.blobs, layer.blob) as archive:
+            while data := archive.read(1 << 20):
+                sink.write(data)
+    return layer.skipped
 
 
 def _with_files(
@@ -326,15 +366,23 @@ def _sent(ctx: Context, made: Descriptor, location: Location, names: tuple[str, 
 
 
 def _keep_frozen(
-    ctx: Context, container: WorkingContainer, parts: tuple[Part, ...], image: Image, options: CommitOptions
+    ctx: Context,
+    container: WorkingContainer,
+    above: FrozenLayer | None,
+    parts: tuple[Part, ...],
+    image: Image,
+    options: CommitOptions,
 ) -> None:
     """The frozen trees are found under the image's ChainIDs, so that the next `from` unpacks nothing."""
     if options.squash or not LayerOptions.of(options).keeps_times or not _becomes_layer(ctx.store, container):
         return
     chains = chain_ids(image.config.diff_ids)[len(container.config.diff_ids) :]
     frozen = [layer for layer, part in zip(container.layers, parts, strict=False) if part.layer.blob is not None]
+    if above is not None and not options.add_files and parts[-1].layer.blob is not None:
+        frozen.append(above)
     for layer, chain in zip(frozen, chains, strict=False):
-        ctx.store.bind_chain(chain, layer.snapshot)
+        if layer.snapshot:  # else there are only its bytes
+            ctx.store.bind_chain(chain, layer.snapshot)
 
 
 def _becomes_layer(store: Store, container: WorkingContainer) -> bool:

@@ -39,8 +39,9 @@ def freeze(
         history = History(created=timestamp(ctx.now()), created_by=text, comment=comment or current.comment)
         below = current.top
         cut = ctx.store.cut(current.snapshot, below)
-        if only_changes and cut.empty:
+        if only_changes and cut.empty and not _has_files(_divided(current.layers)[1]):
             return current
+        before, steps = _divided(current.layers)
         layer = FrozenLayer(
             snapshot=cut.layer or below or "", history=replace(history, empty_layer=cut.empty), empty=cut.empty
         )
@@ -48,7 +49,7 @@ def freeze(
             replace(
                 current,
                 snapshot=cut.fresh,
-                layers=(*current.layers, *_pending(current), layer),
+                layers=(*before, *_pending(current), *steps, layer),
                 history=(),
                 created_by=None,
                 comment=None,
@@ -62,6 +63,18 @@ def freeze(
     if options is not None:
         ctx.layers().start(layer.snapshot, options, ctx.emit)
     return done
+
+
+def _divided(
+    layers: tuple[FrozenLayer, ...],
+) -> tuple[tuple[FrozenLayer, ...], tuple[FrozenLayer, ...]]:
+    """The layers down to the last whole one, and those of steps above it, which this layer takes in."""
+    count = next((number for number, layer in enumerate(reversed(layers)) if not layer.partial), len(layers))
+    return layers[: len(layers) - count], layers[len(layers) - count :]
+
+
+def _has_files(steps: tuple[FrozenLayer, ...]) -> bool:
+    return any(not layer.empty for layer in steps)
 
 
 def _pending(container: WorkingContainer) -> tuple[FrozenLayer, ...]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.run.runmounts import Attachments
     from builda.builder.run.usernamespace import Users
-    from builda.isolation.spec import User
+    from builda.isolation.spec import User, Watch
     from builda.linux.mount import Mount
     from builda.linux.stopping import Stop
     from builda.plan import Run, RunOptions
@@ -44,6 +44,7 @@ class Surroundings:
     copy_output: bool = False  # output goes to `emit`, and where it goes without
     stage: str | None = None
     stop: Stop | None = None
+    watch: Watch | None = None
 
 
 def surroundings(
@@ -99,6 +100,7 @@ def process_of(
         copy_output=around.copy_output,
         stage=around.stage,
         stop=around.stop,
+        watch=around.watch,
     )
 
 

@@ -28,6 +28,12 @@ def objects(session: Session, incomplete: str) -> list[str]:
     return containers(session, incomplete) + images(session, incomplete)
 
 
+def steps(session: Session, incomplete: str) -> list[str]:
+    """IDs of remembered steps."""
+    store = _store(session)
+    return [] if store is None else _matching((key.encoded[:12] for key, _ in store.steps.iter()), incomplete)
+
+
 def verbs(session: Session, incomplete: str) -> list[str]:
     """What `builda help` tells of: verbs by all their names, and topics."""
     from builda.cli.guide.pages import TOPICS

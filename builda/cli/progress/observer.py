@@ -20,6 +20,7 @@ from builda.events import (
     Decided,
     Event,
     ImageMoved,
+    ScriptStep,
     StepFinished,
     StepStarted,
     Warned,
@@ -203,6 +204,8 @@ class Lines:
                 what = "cached" if event.cached else f"{event.seconds:.2f}s"
                 stage = f"[{event.stage}] " if event.stage else ""
                 self._say(f"{stage}{event.index}/{event.total} done: {what}")
+            case ScriptStep():
+                self._script_step(event)
             case CommandOutput(shown=False):
                 _pass_on(event, self._stream)
             case _:
@@ -220,6 +223,12 @@ class Lines:
         size = "already there" if event.reused else _bytes(event.offset)
         took = "" if event.reused or begun is None else _took(event.offset, self._clock() - begun)
         self._say(f"{event.action} {_short(event)} {size}{took}")
+
+    def _script_step(self, event: ScriptStep) -> None:
+        if event.cached:
+            self._say(f"--> cached: {event.text}")
+        elif event.is_asked:
+            self._say(f"--> not cached: {event.text}: {event.reason}")
 
     def _moved(self, event: ImageMoved) -> None:
         if event.blobs > 1:  # one has said it all

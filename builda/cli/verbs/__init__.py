@@ -61,6 +61,10 @@ class Members(NamedTuple):
 
 GROUPS: Mapping[str, Members] = {
     "auth": Members("Explain which credentials are used for a registry.", {"explain": "auth:explain"}),
+    "cache": Members(
+        "List, explain and forget the results of steps that builds and scripts find again.",
+        {"explain": "cache:explain", "ls": "cache:ls", "rm": "cache:rm"},
+    ),
     "cluster": Members(
         "Look after builds in a cluster, which builda build --on kubernetes makes.",
         {

@@ -9,8 +9,9 @@ from builda.cli.core.options import argument, listed, many, refused, switch, tex
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import scanning
+from builda.cli.verbs import scanning, scriptcache
 from builda.errors import InvalidValue
+from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,13 +77,24 @@ def commit(
     session.quiet = values.pop("quiet")
     check_files(metadata_file, iidfile)
     target = session.container(container)
-    made = session.builder.commit(target, _options(session, target, image, values))
+    made = _committed(session, target, _options(session, target, image, values))
     if metadata_file is not None:
         write_file(metadata_file, metadata(session.store, made))
     if iidfile is not None:
         write_file(iidfile, str(made.id))
     else:
         print_line(made.id.encoded)
+
+
+def _committed(session: Session, target: WorkingContainer, options: CommitOptions) -> Image:
+    """The image; the steps that led to it are pushed to the caches that the container names."""
+    if target.cache is None or not target.cache.targets:
+        return session.builder.commit(target, options)
+    made = session.builder.commit(target, replace(options, remove=False))
+    scriptcache.push(session, session.container(target.id))
+    if options.remove:
+        session.builder.remove(target)
+    return made
 
 
 def _options(session: Session, target: WorkingContainer, image: str | None, values: dict[str, Any]) -> CommitOptions:

@@ -9,6 +9,7 @@ from builda.cli.core.output import print_json, print_line, print_rows
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 from builda.cli.main import each
+from builda.cli.verbs import scriptcache
 from builda.errors import InvalidValue
 
 TYPE_CHECKING = False
@@ -137,6 +138,7 @@ def rm(session: Session, *, containers: tuple[str, ...], everything: bool) -> No
 
     def remove(name: str) -> None:
         container = session.container(name)
+        scriptcache.push(session, container)
         if not (session.keeps_failed and _waits_for_the_end(session, container)):
             session.builder.remove(container)
         print_line(container.id)

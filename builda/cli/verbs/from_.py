@@ -7,7 +7,7 @@ from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import lockfiles
+from builda.cli.verbs import lockfiles, scriptcache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
         help="When to pull: missing (default), always (also when written bare), never or newer.",
     ),
     switch("--quiet", "-q", help="Show no progress."),
+    switch("--cache", help="Look up the steps in the container, and remember their results, as a build does."),
+    switch("--no-cache", help="Perform all steps in the container, also in a session."),
+    scriptcache.PLACES,
     text("--suffix", metavar="TEXT", default="working-container", hidden=True, help="The end of the generated name."),
     shared_options.PULL_FLAGS,
     shared_options.REGISTRY,
@@ -59,14 +62,17 @@ def from_(session: Session, *, image: str, name: str | None, cidfile: str | None
     from builda.builder.imageoptions import FromOptions, PullOptions
 
     session.quiet = quiet
+    access = shared_options.registry_access(values, session.environ)
+    chosen = scriptcache.choice(session, values, access)
     options = FromOptions(
         name=name,
+        cache=None if chosen is None else chosen[0],
         suffix=values.pop("suffix"),
         format=shared_options.image_format(values.pop("format"), session.environ) or "oci",
         pull=PullOptions(
             policy=shared_options.pull_policy(values, values.pop("pull")),
             platform=shared_options.platform(values),
-            access=shared_options.registry_access(values, session.environ),
+            access=access if chosen is None else chosen[1],
         ),
         run=shared_options.with_maps(shared_options.run_options(values, session.environ), session.settings),
     )

@@ -10,7 +10,7 @@ from builda.cli.core import shared_options
 from builda.cli.core.options import argument, listed, many, switch, text
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import lockfiles
+from builda.cli.verbs import lockfiles, scriptcache
 from builda.errors import BuildaError, InvalidValue
 from builda.values import NamedTuple
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     text("--created-by", metavar="TEXT", help="What the history says of the command."),
     listed("--valid-exit-codes", metavar="N,…", help="Statuses that are no failure.  [default: 0]"),
     switch("--add-history", default=None, is_on=True, help="Record the command in the history.  [env: BUILDA_HISTORY]"),
+    scriptcache.OF_RUN,
+    switch("--quiet", "-q", help="Do not say that the result was found in the cache."),
     shared_options.OF_RUN,
     shared_options.NAMESPACES,
     shared_options.PROCESS,
@@ -60,6 +62,7 @@ def run(session: Session, *, container: str, command: tuple[str, ...], **values:
     file, args = _script_file(values.pop("script"), command)
     if file is None and not args:
         raise InvalidValue("command must be specified", hint=_without_command(session, container))
+    session.quiet = values.pop("quiet")
     target = session.container(container)
     command_line = _by_words(args, values.pop("inline")) if file is None else _by_script(file, args, target)
     layer, created_by = values.pop("layer"), values.pop("created_by")
@@ -131,6 +134,7 @@ def _run(
 ) -> None:
     from builda.plan import Run
 
+    caching = scriptcache.caching(session, target, values)
     options = shared_options.run_options(values_without(values, "valid_exit_codes"), session.environ)
     shared_options.check_commands(options)
     step = Run(
@@ -146,7 +150,9 @@ def _run(
     )
     valid = statuses(values["valid_exit_codes"])
     with noting(session, target, step, inputs):
-        session.builder.run(target, step, inputs=inputs, valid_statuses=valid, copy_output=session.keeps_output)
+        session.builder.run(
+            target, step, inputs=inputs, valid_statuses=valid, copy_output=session.keeps_output, caching=caching
+        )
     if layer:
         session.builder.freeze(target, created_by=created_by, background=False)
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from builda.cli.core.options import argument, switch, text
 from builda.cli.core.settings import for_session
 from builda.cli.core.verb import verb
-from builda.errors import CommandFailed, InvalidValue
+from builda.cli.verbs import scriptcache
+from builda.errors import CommandFailed, InvalidValue, NotFound
 from builda.events import Warned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from builda.cli.core.session import Session
+    from builda.session.cachechoice import SessionCache
     from builda.session.lease import Lease
     from builda.session.pushes import Push
     from builda.session.supervisor import Supervisor
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
     switch("--keep", help="Leave working containers and images that the script did not remove."),
     switch("--keep-failed", help="If the script fails, leave the containers whose last step failed, for builda debug."),
     switch("--no-transaction", help="Change each name, and push, at once, whether the script fails or not."),
+    switch("--no-cache", help="Perform every step."),
+    scriptcache.PLACES,
+    text("--authfile", metavar="FILE", help="Take credentials for the caches from this file."),
+    switch("--tls-verify", default=None, is_on=True, help="Require HTTPS with a valid certificate for the caches."),
     text("--trace", metavar="FILE", help="Write what its commands took; as JSON to FILE.json, as a page to FILE.html."),
     text("--report", metavar="FILE", help="Write a page: times, what each command printed, layers of the images."),
     checks_order=False,
@@ -40,6 +48,7 @@ def session(
     no_transaction: bool,
     trace: str | None,
     report: str | None,
+    **caching: Any,
 ) -> None:
     """Run a script whose working containers and mounts end with it, and whose names count only if it succeeds.
 
@@ -50,10 +59,22 @@ def session(
     However the script ends, everything that it made is removed: working containers, mounts, and images that have no
     name. If builda itself is killed, the next builda command does it. Processes that the script leaves running are
     ended. Without root, the script runs as root of a user namespace, so that it can write below `builda mount`.
-    Without COMMAND the script is the shell that SHELL names. The exit status is the script's.
+
+    Steps of its working containers are looked up, and their results remembered, as a build does it.
+
+    Without COMMAND the script is the shell that SHELL names, which looks up nothing unless an option about the cache is
+    given. The exit status is the script's.
     """
     files = {**({trace: _form_of(trace)} if trace else {}), **({report: "html"} if report else {})}
-    run_session(session, command, keep=keep, keep_failed=keep_failed, no_transaction=no_transaction, files=files)
+    run_session(
+        session,
+        command,
+        keep=keep,
+        keep_failed=keep_failed,
+        no_transaction=no_transaction,
+        files=files,
+        caching=caching,
+    )
 
 
 def _form_of(path: str) -> str:
@@ -70,8 +91,12 @@ def run_session(
     no_transaction: bool,
     files: dict[str, str],
     keep_failed: bool = False,
+    caching: Mapping[str, Any] = scriptcache.NOTHING_SAID,
 ) -> None:
-    """Run a script in a session, and write its trace to `files`, each with its form. SystemExit if the script fails."""
+    """Run a script in a session, and write its trace to `files`, each with its form. SystemExit if the script fails.
+
+    `caching` are the values of the options about the cache.
+    """
     from builda.session.supervisor import Supervisor
 
     args = command[1:] if command[:1] == ("--",) else command
@@ -86,6 +111,7 @@ def run_session(
             "--keep-failed": keep_failed,
             "--no-transaction": no_transaction,
             "a trace or report": bool(files),
+            "a cache": any(caching.values()),
         }
         if option := next((name for name, is_said in said.items() if is_said), None):
             raise InvalidValue(f"{option} is said to the outer session: this one is part of it")
@@ -99,6 +125,7 @@ def run_session(
             keeps_failed=keep_failed,
             transaction=not no_transaction,
             wanted=_wanted(script, files),
+            cache=scriptcache.for_session(caching) if args or any(caching.values()) else None,
         )
     if status:
         raise SystemExit(status)
@@ -121,10 +148,11 @@ def _run(
     keeps_failed: bool,
     transaction: bool,
     wanted: Wanted | None,
+    cache: SessionCache | None,
 ) -> int:
     """Run the script in a session of its own; its exit status."""
     from builda.cli.main import work
-    from builda.session import lease, program, pushes
+    from builda.session import cachechoice, lease, program, pushes
     from builda.session.server import Server
 
     if session.mode.mounts_stay:
@@ -134,6 +162,8 @@ def _run(
         told = _begin_trace(held, wanted)
         ended = 125
         environ = {**session.environ, **for_session(session.settings, session.mode), lease.VARIABLE: held.place}
+        if cache is not None:
+            cachechoice.tell(held.place, cache)
         programs = program.install(held.place)
         if programs is not None:
             environ["PATH"] = f"{programs}:{environ.get('PATH', os.defpath)}"
@@ -142,6 +172,7 @@ def _run(
             status = supervisor.run(script, environ, server)
             _end_others(session, supervisor)
             if status == 0:
+                _push_steps(session, held.id, cache)
                 _push(supervisor, pushes.noted(held.place))
                 lease.publish(session.store, held)
             elif names := lease.changed_names(session.store, held):
@@ -190,6 +221,17 @@ def _keep_failed(session: Session, held: Lease) -> None:
         session.emit(
             Warned(message=message, hint=f"builda debug {name} opens a shell in it, builda rm {name} removes it")
         )
+
+
+def _push_steps(session: Session, name: str, cache: SessionCache | None) -> None:
+    """Push the steps of the working containers that the script leaves to the caches that they name."""
+    if cache is None:
+        return
+    from builda.store import sessions
+
+    for container_id in sessions.notes(session.store.layout, name, "containers"):
+        with suppress(NotFound):  # the script removed it
+            scriptcache.push(session, session.store.containers.load(container_id))
 
 
 def _push(supervisor: Supervisor, noted: Sequence[Push]) -> None:

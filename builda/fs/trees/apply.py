@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from builda.oci.digest import Readable
 
-Whiteouts: TypeAlias = "Literal['overlay', 'files', 'plain']"
+Whiteouts: TypeAlias = "Literal['overlay', 'files', 'plain', 'merged']"
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -58,12 +58,15 @@ def apply(source: Readable, root: int, *, whiteouts: Whiteouts, userxattr: bool 
 
     `overlay`: `root` is this layer's own directory, and deletions become overlay's; with `files` they stay the files
     that an archive has for them, as fuse-overlayfs wants it. `plain`: `root` holds the layers below, and deletions are
-    done. CorruptContent, naming the entry, for what is malformed or leads out of the root; what was unpacked until then
-    stays.
+    done. `merged`: the same in a mounted overlay, where a directory that hides what is below is made anew, as by the
+    commands that the layer records. CorruptContent, naming the entry, for what is malformed or leads out of the root;
+    what was unpacked until then stays.
     """
     target = TreeTarget(root)
     if whiteouts == "plain":
         unpacker: _Applying = _Flat(target)
+    elif whiteouts == "merged":
+        unpacker = _Merged(target)
     elif whiteouts == "files":
         unpacker = _Files(target)
     else:
@@ -397,3 +400,24 @@ class _Flat(_Applying):
                 elif (info := lstat(at.fd, name)) is not None and stat.S_ISDIR(info.st_mode):
                     at.enter(name)
                     stack.append((here + b"/" + name if here else name, os.listdir(at.fd)))
+
+
+class _Merged(_Flat):
+    """A layer over the layers below it in a mounted overlay."""
+
+    last: tuple[bytes, TarEntry] | None = None
+    """The directory that was listed last."""
+
+    def directory(self, parent: int, name: bytes, path: bytes, entry: TarEntry) -> None:
+        super().directory(parent, name, path, entry)
+        self.last = path, entry
+
+    def marker(self, parent: int, head: bytes, name: bytes) -> bool:
+        is_opaque = hidden_by(head, name) == OPAQUE
+        if not is_opaque or self.last is None or self.last[0] != head or self.own.get(head):
+            return super().marker(parent, head, name)
+        with paths.parent_of(self.root, head) as (above, last):
+            paths.remove_tree(above, last)
+            self.close()
+            super().directory(above, last, head, self.last[1])
+        return True

@@ -47,6 +47,10 @@ class Layered(Records):
         """A new active snapshot on `top`, the topmost of the layers that were frozen on an image."""
         return self.prepare(top)
 
+    def moved(self, key: str, top: str) -> str:
+        """The active snapshot on `top` that takes the place of an unchanged one, which goes later."""
+        return self.prepare(top)
+
     def upper(self, key: str) -> str:
         """The directory that holds what was changed in an active snapshot."""
         return self.path(key, "fs")

@@ -62,6 +62,16 @@ class PlainSnapshots(Records):
             raise
         return key
 
+    def moved(self, key: str, top: str) -> str:
+        """The same tree, to which the frozen layer `top` was applied."""
+        from builda.fs.layer import apply, fingerprints
+
+        with opened(self.upper(key)) as root:
+            with self._layer(top) as file:
+                apply(file, root, whiteouts=self.whiteouts)
+            self._save(key, top, fingerprints(root))
+        return key
+
     def upper(self, key: str) -> str:
         """The whole tree."""
         return self.path(key, "fs")

@@ -85,6 +85,12 @@ class Snapshots(Protocol):
     def prepare_on(self, image: Image | None, top: str | None) -> str:
         """A new active snapshot on `top`, the topmost of the layers that were frozen on an image."""
 
+    def moved(self, key: str, top: str) -> str:
+        """An active snapshot on `top`, a frozen layer upon what the unchanged active snapshot `key` stands on.
+
+        The caller records it, and then removes `key` if it is another one.
+        """
+
     def rootfs(self, key: str) -> tuple[Mount, ...]:
         """The mounts of an active snapshot, to be written to. IsolationUnavailable without trees."""
 

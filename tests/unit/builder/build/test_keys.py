@@ -7,12 +7,13 @@ from dataclasses import fields, replace
 import pytest
 
 from builda.builder.build.buildoptions import ExecuteOptions
-from builda.builder.build.keys import base_key, canonical, explained, image_key, keyed, run_identity, step_key
-from builda.builder.imageoptions import CommitOptions, RegistryAccess
+from builda.builder.build.keys import base_key, canonical, explained, image_key, keyed, run_identity, seen, step_key
+from builda.builder.imageoptions import Attest, CommitOptions, RegistryAccess
+from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform
 from builda.oci.digest import Digest
 from builda.oci.edits import SetEnv, UnsetEnv
-from builda.plan import Configure, Copy, Location, Run, RunMount, RunOptions
+from builda.plan import Configure, Copy, FromContainer, FromImage, FromStage, Location, Run, RunMount, RunOptions
 from builda.store.drivers import DRIVERS
 
 PARENT = Digest.of(b"base")
@@ -88,6 +89,8 @@ WHERE: dict[str, object] = {
     "names": ("x",),
     "manifest": "x",
     "remove": True,
+    "attest": Attest(provenance="min"),
+    "check": print,
     "access": RegistryAccess(creds="a:hunter2"),
 }
 """The same for those that say where it goes."""
@@ -163,4 +166,29 @@ def test_volumes_of_the_machine_and_proxies_are_no_part_of_a_key() -> None:
         "scratch", PLATFORM, OPTIONS, RUNS, driver
     )
     step = Run(args=("a",), env=(("https_proxy", "x"), ("NO_PROXY", "y"), ("A", "1")), created_by="z")
-    assert keyed(step) == Run(args=("a",), env=(("A", "1"),))
+    assert keyed(step, ImageConfig(platform=PLATFORM)) == Run(args=("a",), env=(("A", "1"),), working_dir="/")
+
+
+def test_a_step_is_the_same_whoever_wrote_it() -> None:
+    """A Containerfile's step has in its fields what a script's takes from the configuration, and absolute paths."""
+    config = ImageConfig(platform=PLATFORM, env=(("A", "1"),), user="bob", working_dir="/w", labels={"l": "x"})
+    built = Run(args=("a",), user="bob", working_dir="/w", created_by="RUN a", env=(("B", "2"),))
+    assert keyed(built, config) == keyed(Run(args=("a",), env=(("B", "2"),)), config)
+    assert keyed(built, config) != keyed(built, replace(config, env=(("A", "2"),)))
+    assert keyed(built, config) == keyed(built, replace(config, labels={"l": "y"}))
+    copied = Copy(sources=("x/a",), destination="/w/d/", as_containerfile=True, created_by="COPY")
+    assert keyed(copied, config) == keyed(Copy(sources=("/elsewhere/./a",), destination="d/"), config)
+    assert keyed(copied, config) != keyed(replace(copied, chown="bob"), config)
+    assert keyed(replace(copied, extract=True), config) != keyed(replace(copied, as_containerfile=False), config)
+    for this, other in ((FromStage(3), FromContainer("c")), (FromImage("a"), FromImage("docker.io/a"))):
+        assert keyed(replace(copied, source=this), config) != keyed(copied, config)
+        assert keyed(replace(copied, source=this, as_containerfile=False), config) == keyed(
+            replace(copied, source=other, as_containerfile=False), config
+        )
+
+
+def test_what_a_command_sees_of_the_configuration_is_among_its_inputs() -> None:
+    config = ImageConfig(platform=PLATFORM, hostname="h", volumes=("/v",), cmd=("x",))
+    assert seen(RUN, config) == {"hostname": "h", "volumes": ("/v",)}
+    assert seen(Copy(sources=(), destination="/"), config) == {}
+    assert seen(RUN, replace(config, hostname="", volumes=())) == {}
