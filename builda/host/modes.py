@@ -81,6 +81,7 @@ class Place(NamedTuple):
     ids: tuple[str, ...]
     no_run: BuildaError | None = None  # why no command can be run and nothing mounted
     no_others: BuildaError | None = None  # why there is one id only
+    not_shown: str | None = None  # why commands are shown no other ids where there is one only
 
 
 def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place:
@@ -107,7 +108,15 @@ def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place
         from builda.linux.caps import lower
 
         lower("CAP_MKNOD")  # nodes of images are files that stand in for them: a command could open the nodes
-    return Place(mode, _views(mode, maps), no_others=no_others)
+    return Place(mode, _views(mode, maps), no_others=no_others, not_shown=_not_shown(mode))
+
+
+def _not_shown(mode: Mode) -> str | None:
+    if not mode.one_id:
+        return None
+    from builda.linux.notifications import notifications_refused
+
+    return notifications_refused()
 
 
 def _views(mode: Mode, maps: Maps | None) -> tuple[str, ...]:
@@ -219,6 +228,7 @@ def _remember(path: str, key: str, found: Abilities) -> None:
 def report(mode: Mode, runroot: str) -> dict[str, str]:
     """What this process may do and what helps it, by name: "yes", "not tried", or why not; a program's path."""
     from builda.host.probe import details, everywhere
+    from builda.linux.notifications import notifications_refused
     from builda.linux.process import find_program
 
     names = {
@@ -233,6 +243,7 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
     if mode.mounts:
         found |= details(mode.maps())
     found |= everywhere()
+    found["seccomp notifications"] = notifications_refused()
     answers = {name: "yes" if answer is None else answer for name, answer in found.items()}
     tools = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "fuse-overlayfs", "crun", "runc")
     return answers | {name: find_program(name) or "not installed" for name in tools}

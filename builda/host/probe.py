@@ -47,7 +47,7 @@ class Mode(StrEnum):
 
     @property
     def one_id(self) -> bool:
-        """Whether commands have one id, and can neither become others nor give files to them."""
+        """Whether commands have one id: builda shows them others, where the kernel lets it answer their calls."""
         return self is Mode.SINGLE
 
     @property

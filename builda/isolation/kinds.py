@@ -20,6 +20,7 @@ class Kind(NamedTuple):
     own_network: bool = True  # gives a command a network other than the caller's
     no_own_ids: str | None = None  # why it gives a command no user namespace of its own; None: it does
     keeps_groups: bool = True  # in a user namespace, keeps groups of the caller that have no number there
+    emulates_ids: bool = True  # can let a command with one id see others
     restricts_devices: bool = False  # gives a device for reading only
     takes_runtime: bool = False  # runs commands with an OCI runtime
 
@@ -31,11 +32,14 @@ OCI = Kind(
     no_own_ids="the root of its user namespace could not enter builda's directories, where a runtime looks for the "
     "tree",
     keeps_groups=False,
+    emulates_ids=False,
     restricts_devices=True,
     takes_runtime=True,
 )
 CHROOT = Kind("chroot", "chroot:ChrootIsolation", own_network=False, no_own_ids="it has the caller's namespaces")
-PLAIN_CHROOT = CHROOT._replace(where="plain_chroot:PlainChrootIsolation", aliases=("rootless", "default"), mounts=False)
+PLAIN_CHROOT = CHROOT._replace(
+    where="plain_chroot:PlainChrootIsolation", aliases=("rootless", "default"), mounts=False, emulates_ids=False
+)
 KINDS = (NATIVE, OCI, CHROOT, PLAIN_CHROOT)
 """In the order of preference: the first that works where builda can mount, or cannot, is the default there."""
 

@@ -55,6 +55,7 @@ def check(process: Process, sandbox: Sandbox, kind: Kind, cache: Path | None) ->
         relay=relay_command() if sandbox.network == "private" and inside else None,
         window_size=_terminal_size() if process.terminal else (0, 0),
         signal_mask=tuple(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+        emulation=_emulation() if sandbox.emulates_ids else None,
     )
 
 
@@ -83,7 +84,7 @@ def run_child(command: Process, sandbox: Sandbox, emit: Emit, *, checked: Checke
             cgroup,
             # Off the main thread no signal can be passed on: the command stays in our process group and gets ^C too.
             session=command.terminal or forward,
-            owned_streams=streams.owned if command.user.uid or sandbox.users is not None else (),
+            owned_streams=streams.owned if _gives_streams(command, sandbox) else (),
         )
         wire = to_wire(command, sandbox, checked, method, acquired)
         release = stack.enter_context(process.held_back())  # until they can be passed on
@@ -250,6 +251,17 @@ def _error(kind: str, message: str, hint: str | None, status: int | None) -> Bui
         return CommandFailed(message, status=status, hint=hint)
     error: BuildaError = getattr(builda.errors, kind)(message, hint=hint)
     return error
+
+
+def _gives_streams(command: Process, sandbox: Sandbox) -> bool:
+    """Whether the command's user is not the owner of the pipes that builda makes."""
+    return not sandbox.emulates_ids and (command.user.uid != 0 or sandbox.users is not None)
+
+
+def _emulation() -> bytes:
+    from builda.isolation.child.emulated_calls import filter_program
+
+    return filter_program(os.uname().machine)
 
 
 def _checked_capabilities(names: tuple[str, ...]) -> int:

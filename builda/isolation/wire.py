@@ -55,6 +55,9 @@ if TYPE_CHECKING:
         # Which program does the rest, if not the child itself
         runtime: Runtime | None
         plain_tree: PlainTree | None
+        emulation: (
+            bytes | None
+        )  # BPF: hands calls about ids and owners to a supervisor (emulator); None: one is not wanted
 
         # The file system
         scratch: str  # the caller's private directory that a tmpfs is mounted over
@@ -100,6 +103,7 @@ class Checked(NamedTuple):
     relay: tuple[str, ...] | None
     window_size: tuple[int, int]
     signal_mask: tuple[int, ...]
+    emulation: bytes | None = None
 
 
 class Method(NamedTuple):
@@ -139,6 +143,7 @@ def to_wire(process: Process, sandbox: Sandbox, checked: Checked, method: Method
         "hostname": sandbox.hostname,
         "runtime": method.runtime,
         "plain_tree": method.plain_tree,
+        "emulation": checked.emulation,
         "scratch": sandbox.scratch,
         "rootfs": _plain(sandbox.rootfs),
         "mounts": _plain(sandbox.mounts),

@@ -93,6 +93,7 @@ SYS_FSMOUNT = 432
 SYS_PIDFD_OPEN = 434
 SYS_CLOSE_RANGE = 436
 SYS_OPENAT2 = 437
+SYS_PIDFD_GETFD = 438
 SYS_MOUNT_SETATTR = 442
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SYS_GETCWD = {"x86_64": 79, "aarch64": 17}
@@ -105,6 +106,7 @@ SYS_LANDLOCK_RESTRICT_SELF = 446
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.process_vm_readv.restype = ctypes.c_ssize_t
 
 
 class _OpenHow(ctypes.Structure):
@@ -126,6 +128,10 @@ class _CapHeader(ctypes.Structure):
 
 class _CapData(ctypes.Structure):
     _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
 
 
 class _FilterProgram(ctypes.Structure):
@@ -274,6 +280,52 @@ def seccomp_listener(program: bytes) -> int:
     return call("seccomp", number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, ctypes.byref(fprog))
 
 
+class PeerReader:
+    """Reads the memory of other processes by process_vm_readv(2), at most `size` bytes at once.
+
+    Takes half of the time of /proc/PID/mem, and no descriptor.
+    """
+
+    def __init__(self, size: int) -> None:
+        buffer = ctypes.create_string_buffer(size)
+        self._bytes = memoryview(buffer).cast("B")
+        self._local = _Vector(ctypes.addressof(buffer), size)
+        self._remote = _Vector(0, size)
+        self._vectors = ctypes.byref(self._local), ctypes.byref(self._remote)
+        self._one, self._none = ctypes.c_ulong(1), ctypes.c_ulong(0)
+
+    def read(self, pid: int, address: int, size: int) -> bytes | None:
+        """The bytes at an address, fewer if the memory ends before; None if the kernel refuses."""
+        self._local.length = self._remote.length = size
+        self._remote.base = address
+        local, remote = self._vectors
+        found = _libc.process_vm_readv(pid, local, self._one, remote, self._one, self._none)
+        return None if found < 0 else bytes(self._bytes[:found])
+
+
+class PathOpener:
+    """Opens paths as handles (O_PATH) by openat2(2) under one set of RESOLVE_… rules, quicker than `openat2`."""
+
+    def __init__(self, resolve: int) -> None:
+        flags = os.O_PATH | os.O_CLOEXEC
+        self._size = ctypes.c_long(ctypes.sizeof(_OpenHow))
+        self._number = ctypes.c_long(SYS_OPENAT2)
+        self._hows = _OpenHow(flags | os.O_NOFOLLOW, 0, resolve), _OpenHow(flags, 0, resolve)
+        self._rules = tuple(ctypes.byref(how) for how in self._hows)
+
+    def open(self, directory: int, path: bytes, *, follow: bool) -> int:
+        """A handle of `path` below an open directory."""
+        attempts = 32  # EAGAIN: see `openat2`
+        while True:
+            fd: int = _libc.syscall(self._number, ctypes.c_long(directory), path, self._rules[follow], self._size)
+            if fd >= 0:
+                return fd
+            number = ctypes.get_errno()
+            attempts -= 1
+            if number != errno.EAGAIN or not attempts:
+                raise OSError(number, "openat2")
+
+
 def set_file_ids(uid: int, gid: int) -> None:
     """Open files as this user and group from now on, in this thread (setfsuid(2)); OSError when the kernel refuses.
 
@@ -345,6 +397,11 @@ def sethostname(name: str) -> None:
 def pidfd_open(pid: int) -> int:
     """A descriptor of a process; readable once it ended."""
     return call("pidfd_open", SYS_PIDFD_OPEN, pid, 0)
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A duplicate of another process's descriptor; needs the right to trace it."""
+    return call("pidfd_getfd", SYS_PIDFD_GETFD, pidfd, number, 0)
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:

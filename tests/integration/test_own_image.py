@@ -43,7 +43,7 @@ PROFILES = {
     "restricted-ro": "traced",
 }
 SAMPLE = ("privileged-root", "userns-pod", "restricted")  # the other pods are built in by `make test-long`
-FAILING = {"single": "commands have one id here", "traced": "no command can be run here"}
+FAILING = {"traced": "no command can be run here"}
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,7 @@ def sandbox_of(
     scratch: str,
     mountpoint_record: str,
     version: str,
+    emulates_ids: bool = False,
 ) -> Sandbox:
     """The environment of the command: file system, mounts, namespaces, limits."""
     confined: Security = security(options.security_opts)
@@ -127,6 +128,7 @@ def sandbox_of(
         devices=tuple(device for text in options.devices for device in devices(text)),
         namespaces=namespaces(options),
         network=network,
+        emulates_ids=emulates_ids,
         users=users,
         hostname=hostname if namespaces(options)["uts"] == "private" else None,
         seccomp=confined.seccomp,

@@ -60,7 +60,8 @@ def run(
             seen = command.nameless(current)
         rootfs = rootfs_of(ctx, current)
         users = users_for(ctx, current, options, rootfs)
-        user, home = _identity(rootfs, current, step, options, users)
+        emulates = _emulates_ids(ctx, options)
+        user, home = _identity(rootfs, current, step, options, users, emulates=emulates)
         with (
             scratch(ctx.store.layout) as place,
             attached(ctx, step, options, inputs, user, users, place) as attachments,
@@ -70,7 +71,7 @@ def run(
                 seen, step, options, user, home, attachments, around, nodes=ctx.store.can_mount
             )
             try:
-                status = _perform(ctx, current, seen, options, rootfs, users, attachments, place, process)
+                status = _perform(ctx, current, seen, options, rootfs, users, attachments, place, process, emulates)
             except CommandFailed as error:
                 if error.status not in valid_statuses:
                     raise
@@ -78,7 +79,7 @@ def run(
             finally:
                 settle(ctx, current)
         if status not in valid_statuses:
-            raise _failure(step, status, ctx.store)
+            raise _failure(step, status, ctx.store, emulates=emulates)
         return remembered(ctx, current, step.created_by)
 
 
@@ -92,6 +93,7 @@ def _perform(
     attachments: Attachments,
     place: str,
     process: Process,
+    emulates: bool,
 ) -> int:
     isolation = ctx.isolation(options)
     asked = command.network_name(options)
@@ -109,6 +111,7 @@ def _perform(
             scratch=_inner(place),
             mountpoint_record=ctx.store.containers.path(container.id, "stubs"),
             version=ctx.version,
+            emulates_ids=emulates,
         )
 
     def perform(network: str) -> int:
@@ -148,7 +151,13 @@ def _described(isolation: str, process: Process, sandbox: Sandbox) -> str:
 
 
 def _identity(
-    rootfs: tuple[Mount, ...], container: WorkingContainer, step: Run, options: RunOptions, users: Users | None
+    rootfs: tuple[Mount, ...],
+    container: WorkingContainer,
+    step: Run,
+    options: RunOptions,
+    users: Users | None,
+    *,
+    emulates: bool,
 ) -> tuple[User, str]:
     """The user that the command runs as, and the home directory. Makes the working directory if it is missing."""
     directory = command.working_dir(container, step)
@@ -157,7 +166,7 @@ def _identity(
         if users is not None:
             for gid in (user.gid, *user.additional_gids):
                 check_ids(users, user.uid, gid, f"cannot run as {user.uid}:{gid}")
-        if in_user_namespace():
+        if in_user_namespace() and not emulates:
             for gid in (user.gid, *user.additional_gids):
                 owners.check(user.uid, gid, f"cannot run as {user.uid}:{gid}")
         if "keep-groups" in options.group_add:
@@ -169,6 +178,15 @@ def _identity(
         except NotADirectoryError as error:
             raise InvalidValue(f"working directory is not a directory in the container: {directory}") from error
         return user, home_directory(root, user.uid)
+
+
+def _emulates_ids(ctx: Context, options: RunOptions) -> bool:
+    """Whether a supervisor shows the command the ids that this process lacks."""
+    if not owners.keeps_aside() or not find_kind(options.isolation, can_mount=ctx.store.can_mount).emulates_ids:
+        return False
+    from builda.linux.notifications import notifications_refused
+
+    return notifications_refused() is None
 
 
 def _make_volumes(root: int, volumes: tuple[str, ...]) -> None:
@@ -212,7 +230,7 @@ def _group_names(options: RunOptions) -> tuple[str, ...]:
     return tuple(name for name in options.group_add if name != "keep-groups")
 
 
-def _failure(step: Run, status: int, store: Store) -> CommandFailed:
+def _failure(step: Run, status: int, store: Store, *, emulates: bool) -> CommandFailed:
     if status == 0:
         what = "command succeeded, and 0 is not among the valid exit codes"
         return CommandFailed(what, status=125, command=step.args)
@@ -220,7 +238,7 @@ def _failure(step: Run, status: int, store: Store) -> CommandFailed:
     full = store.full_memory()
     if full is not None:
         hint = f"{full}; {full.hint}"
-    elif store.no_others is not None:  # its own words are the kernel's, such as "Invalid argument" of chown
+    elif store.no_others is not None and not emulates:  # a command says the kernel's "Invalid argument"
         hint = (
             f"commands have one id here, and can neither become others nor give files to them; {store.no_others.hint}"
         )

@@ -112,7 +112,7 @@ class Session:
         if store.no_overlay is not None and not in_memory:
             self.emit(_copying(store))
         if store.is_first and self._place is not None and self._place.no_others is not None:
-            self.emit(_alone(self._place.no_others))
+            self.emit(_alone(self._place.no_others, self._place.not_shown))
         return store
 
     def _end_processes(self) -> None:
@@ -317,14 +317,17 @@ def _log_to(stream: TextIO) -> None:
     logging.basicConfig(level=logging.DEBUG, handlers=[handler])
 
 
-def _alone(lacking: BuildaError) -> Event:
+def _alone(lacking: BuildaError, not_shown: str | None) -> Event:
     from builda.events import Warned
 
-    return Warned(
-        message="commands here have one id: they can become no other user and give files to nobody, while owners "
-        f"that images and COPY bring are kept: {lacking}",
-        hint=lacking.hint,
-    )
+    if not_shown is None:
+        what = "builda answers their calls about other users and owners, and records the owners of files"
+    else:
+        what = (
+            "they can become no other user and give files to nobody, while owners that images and COPY bring are kept "
+            f"({not_shown})"
+        )
+    return Warned(message=f"commands here have one id: {what}: {lacking}", hint=lacking.hint)
 
 
 def _copying(store: Store) -> Event:

@@ -170,6 +170,7 @@ class _Walk:
         self.overlay = overlay
         self.aside = owners.keeps_aside()
         self.links: dict[tuple[int, int], bytes] = {}
+        self.owners_of_links: dict[tuple[int, int], tuple[int, int]] = {}  # those that are kept aside
         self.sockets: list[str] = []
 
     def run(self, root: int) -> tuple[str, ...]:
@@ -310,6 +311,10 @@ class _Walk:
         uid, gid = info.st_uid, info.st_gid
         if self.aside and xattrs:
             (uid, gid), xattrs = owners.seen(info, xattrs), owners.without(xattrs)
+            if info.st_nlink > 1:
+                self.owners_of_links[info.st_dev, info.st_ino] = uid, gid
+        elif kind == HARD_LINK:
+            uid, gid = self.owners_of_links.get((info.st_dev, info.st_ino), (uid, gid))
         return TarEntry(
             path,
             kind,

@@ -28,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.isolation.child.id_mapping import Mapping
     from builda.isolation.child.relay import Relay
+    from builda.isolation.child.supervision import Supervision
     from builda.isolation.wire import PlainTree, Wire
 
 SPEC, REPORT, GO, CONSOLE = 3, 4, 5, 6
@@ -109,11 +110,12 @@ def _outer(wire: Wire) -> int:
         if not connection:
             os._exit(125)  # the parent failed, and reports why
         _connect(connection)
+    supervision = _supervision(wire)
     alive, keep = os.pipe()
 
     def child() -> int:
         os.close(keep)
-        return _init(wire, sources, alive, private_pid)
+        return _init(wire, sources, alive, private_pid, -1 if supervision is None else supervision.connection())
 
     init = fork.start(child)
     os.close(REPORT)
@@ -121,7 +123,18 @@ def _outer(wire: Wire) -> int:
         # This process still has the caller's root directory, and the command may have all rights in the user namespace.
         sys_.prctl(sys_.PR_SET_DUMPABLE, 0)
     _forward(init, group=False)
+    if supervision is not None:
+        supervision.serve(init, wire)
     return _wait_for(init)
+
+
+def _supervision(wire: Wire) -> Supervision | None:
+    """The supervisor of a command with one id; None if the kernel alone answers its calls."""
+    if wire["emulation"] is None:
+        return None
+    from builda.isolation.child.supervision import Supervision
+
+    return Supervision()
 
 
 def _mapping(wire: Wire) -> Mapping | None:
@@ -158,7 +171,7 @@ def _connect(connection: bytes) -> None:
     netlink.configure("eth0", address=connection[:4], netmask=connection[4:8], gateway=connection[8:])
 
 
-def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool) -> int:
+def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool, supervisor: int) -> int:
     """Build the sandbox and run the command; its exit status."""
     try:
         _die_with_parent(_signal.SIGKILL if private_pid else _PARENT_DIED)
@@ -177,7 +190,7 @@ def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool) ->
         if wire["runtime"] is None:
             sys.path.clear()  # else a late import would load a module of the container
             tree.enter(wire["pivot"])
-        status = _run(wire, terminal, children)
+        status = _run(wire, terminal, children, supervisor)
     except Failure as failure:
         report(failure.fields)
         status = 125
@@ -270,10 +283,12 @@ def _empty(files: tuple[int, ...]) -> None:
         os.ftruncate(fd, 0)
 
 
-def _run(wire: Wire, terminal: int | None, children: int | None) -> int:
+def _run(wire: Wire, terminal: int | None, children: int | None, supervisor: int) -> int:
     if children is not None:
         _adopt_descendants(children)
-    command = fork.start(lambda: _become_command(wire, terminal))
+    command = fork.start(lambda: _become_command(wire, terminal, supervisor=supervisor))
+    if supervisor >= 0:
+        os.close(supervisor)
     os.close(REPORT)
     if terminal is not None:
         os.close(terminal)
@@ -287,7 +302,7 @@ def _run(wire: Wire, terminal: int | None, children: int | None) -> int:
 def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor: int = -1) -> int:
     """Execute the command; an exit status if that fails.
 
-    For a plain tree `root` is its directory, and `supervisor` the socket to which the filter's listener is sent.
+    For a plain tree `root` is its directory. `supervisor` is the socket to which a filter's listener is sent.
     """
     try:
         if wire["namespaces"]["pid"] != "private":
@@ -296,7 +311,7 @@ def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor
             os.setsid()
         if terminal is not None:
             sys_.ioctl(terminal, _TIOCSCTTY, 0)
-            if wire["runtime"] is None:
+            if wire["runtime"] is None and wire["emulation"] is None:
                 os.fchown(terminal, wire["uid"], -1)
             for fd in (0, 1, 2):
                 os.dup2(terminal, fd)

@@ -34,7 +34,8 @@ def execute(wire: Wire, ready: Callable[[], None], report: int, supervisor: int 
     _change_directory(wire["cwd"])
     _set_limits(wire["rlimits"])
     permitted = _limit_bounding_set(wire["capabilities"])
-    _change_user(wire)
+    if wire["emulation"] is None:
+        _change_user(wire)
     # The command must not read the caller's keys. Where keyctl(2) is filtered it cannot reach them anyway.
     sys_.join_session_keyring()
     path = _look_up(wire["args"][0], environment.get("PATH", _DEFAULT_PATH))
@@ -201,9 +202,13 @@ def _change_user(wire: Wire) -> None:
 
 def _confine(wire: Wire, permitted: int, supervisor: int) -> None:
     """Set the seccomp filter and the capabilities. A filter needs SYS_ADMIN or no_new_privs."""
-    effective = permitted if wire["uid"] == 0 else 0
+    effective = permitted if wire["uid"] == 0 or wire["emulation"] is not None else 0
     if wire["no_new_privileges"]:
         sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
+    if wire["emulation"] is not None:
+        _emulate(supervisor, wire["emulation"])
+    if wire["no_new_privileges"]:
+        pass  # the filter comes last
     elif wire["seccomp"] is not None:
         held = sys_.capget()[1]
         sys_.capset(held, held, 0)  # setresuid(2) cleared the effective set
@@ -217,6 +222,15 @@ def _confine(wire: Wire, permitted: int, supervisor: int) -> None:
         _hand_over(supervisor, wire["plain_tree"]["filter"])
     if wire["no_new_privileges"] and wire["seccomp"] is not None:
         _install(wire["seccomp"])
+
+
+def _emulate(supervisor: int, program: bytes) -> None:
+    from builda.isolation.child.notification import hand_over  # loaded by the supervisor's process
+
+    try:
+        hand_over(supervisor, program)
+    except OSError as error:
+        raise refused("hand over calls about owners", error) from error
 
 
 def _hand_over(supervisor: int, program: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import zlib
 
 from builda.isolation.emulated.credentials import (
     CHOWN,
@@ -73,8 +74,6 @@ def rows_value(rows: dict[int, tuple[int, int]]) -> bytes:
 
 def row_key(name: bytes) -> int:
     """The number that stands for a name in a NAMED attribute."""
-    import zlib
-
     return zlib.crc32(name)
 
 

@@ -52,6 +52,4 @@ def device_number(major: int, minor: int) -> int:
 
 
 def _mode(mode: int, kept: Kept, with_mode: bool) -> int:
-    kind = kept.kind or mode & S_IFMT
-    # A file that stands in for a device is 0600 itself: the node's bits are kept aside.
-    return kind | (kept.mode if with_mode or kept.kind else mode & ~S_IFMT)
+    return (kept.kind or mode & S_IFMT) | (kept.mode if with_mode else mode & ~S_IFMT)

@@ -19,6 +19,8 @@ MODULES = [
         for path in sorted((ISOLATION / "child").glob("*.py"))
         if path.stem not in ("__init__", *SCRIPTS)
     ),
+    *(("builda.isolation.emulated", path.stem) for path in sorted((ISOLATION / "emulated").glob("[!_]*.py"))),
+    ("builda", "values"),
     *(("builda.linux", name) for name in ("detached", "fork", "landlock", "netlink", "syscalls")),
 ]
 # Each of these takes milliseconds to import, for which every RUN step would wait.
@@ -90,7 +92,7 @@ def test_nobody_changes_the_message() -> None:
 _BEGIN = """
 import sys
 sys.path.insert(0, {root!r})
-for name in ("builda", "builda.linux", "builda.isolation", "builda.isolation.child"):
+for name in ("builda", "builda.linux", "builda.isolation", "builda.isolation.child", "builda.isolation.emulated"):
     module = type(sys)(name)
     module.__path__ = [{root!r} + "/" + name.replace(".", "/")]
     sys.modules[name] = module

@@ -126,7 +126,7 @@ def test_stat_shows_what_is_kept_aside() -> None:
     write_stat(data, layout, Kept(33, 42, 0o640), with_mode=True)
     assert struct.unpack_from("=I", data, layout.mode) == (0o100640,)
     write_stat(data, layout, Kept(0, 5, 0o620, stat.S_IFBLK, (259, 70000)), with_mode=False)
-    assert struct.unpack_from("=I", data, layout.mode) == (0o060620,)
+    assert struct.unpack_from("=I", data, layout.mode) == (0o060640,)
     assert struct.unpack_from("=Q", data, layout.device) == (os.makedev(259, 70000),)
 
 

@@ -1,0 +1,112 @@
+"""The supervisor's side of seccomp notifications (seccomp_unotify(2)): receive a call, look at its caller, answer."""
+
+from __future__ import annotations
+
+import _socket
+import _struct
+import errno
+import fcntl
+import os
+import select
+import sys
+
+from builda.linux import syscalls as sys_
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# From linux/seccomp.h.
+_RECV, _SEND, _ID_VALID, _ADDFD = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
+_SET_FLAGS, _SYNC_WAKE_UP = 0x40082104, 1
+_ADDFD_SEND = 2
+_REQUEST = _struct.Struct("=QIIiIQ6Q")  # id, pid, flags, nr, arch, instruction_pointer, args
+_ANSWER = _struct.Struct("=QqiI")  # id, val, error, flags
+_INJECTION = _struct.Struct("=QIIII")  # id, flags, srcfd, newfd, newfd_flags
+_IDENTITY = _struct.Struct("=Q")
+_NOTHING = bytes(_REQUEST.size)
+
+GO_ON = (0, 0, 1)
+"""The answer that lets the kernel perform the call (SECCOMP_USER_NOTIF_FLAG_CONTINUE)."""
+
+
+class Listener:
+    """A filter's descriptor, which this object owns."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._buffer = bytearray(_REQUEST.size)
+        try:  # answer on the processor of the caller: a call takes 10 us there and 70 on another
+            fcntl.ioctl(fd, _SET_FLAGS, _SYNC_WAKE_UP)
+        except OSError:  # before Linux 6.6
+            return
+
+    def receive(self) -> tuple[int, ...] | None:
+        """(id, pid of the thread, flags, number, arch, instruction pointer, six arguments) of a call; None if the
+        caller was killed meanwhile."""
+        self._buffer[:] = _NOTHING
+        try:
+            fcntl.ioctl(self.fd, _RECV, self._buffer, True)
+        except OSError:  # ENOENT: the caller was killed; EINTR: poll(2) returns it again
+            return None
+        return _REQUEST.unpack(self._buffer)
+
+    def send(self, identity: int, answer: tuple[int, int, int]) -> None:
+        """Answer with (value, negative errno, flags)."""
+        try:
+            fcntl.ioctl(self.fd, _SEND, _ANSWER.pack(identity, *answer))
+        except OSError:  # the caller was killed
+            return
+
+    def check(self, identity: int) -> None:
+        """OSError (ENOENT) if the call waits no more: then its pid may already belong to another process."""
+        fcntl.ioctl(self.fd, _ID_VALID, _IDENTITY.pack(identity))
+
+    def inject(self, identity: int, fd: int, flags: int) -> int | None:
+        """Put a descriptor into the caller, whose call returns its number. None if that answered the call."""
+        try:
+            fcntl.ioctl(self.fd, _ADDFD, _INJECTION.pack(identity, _ADDFD_SEND, fd, 0, flags))
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # before Linux 5.14 the answer is a step of its own
+                request = bytearray(_INJECTION.pack(identity, 0, fd, 0, flags))
+                return int(fcntl.ioctl(self.fd, _ADDFD, request, True))
+            if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
+                raise
+        return None
+
+    def serve(self, one: Callable[[], None], wake: int, ended: Callable[[], bool]) -> None:
+        """Call `one` for each call until `ended()`, which is asked each time when `wake` becomes readable."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        poll.register(wake, select.POLLIN)
+        while True:
+            for fd, events in poll.poll():
+                if fd == wake:
+                    os.read(wake, 512)
+                    if ended():
+                        return
+                elif events & select.POLLIN:
+                    one()
+                else:  # POLLHUP: no process with the filter is left
+                    poll.unregister(self.fd)
+
+
+def hand_over(connection: int, program: bytes) -> None:
+    """Install the filter on this thread, and send its listener over the socket."""
+    listener = sys_.seccomp_listener(program)
+    other = _socket.socket(fileno=connection)
+    other.sendmsg([b"l"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(4, sys.byteorder))])
+    other.close()
+    os.close(listener)
+
+
+def received(connection: _socket.socket) -> int | None:
+    """Receive the listener that `hand_over` sends; None if the sender ended without."""
+    data, ancillary, _, _ = connection.recvmsg(1, _socket.CMSG_SPACE(4))
+    connection.close()
+    return int.from_bytes(ancillary[0][2], sys.byteorder) if data and ancillary else None
+
+
+def memory_of(pid: int) -> int:
+    """A descriptor of a process's memory, by a path below the working directory, which is /proc."""
+    return os.open(b"%d/mem" % pid, os.O_RDWR | os.O_CLOEXEC)

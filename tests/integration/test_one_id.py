@@ -1,0 +1,124 @@
+"""Commands of a plain user without a range of ids, in mode `single`: what they see, and the same layers as root's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda
+from tests.support.rootless import LONELY, rootless
+
+pytestmark = pytest.mark.root
+
+EPOCH = "1600000000"
+GAMES = {
+    "users": """
+        useradd -m x; passwd -d x; groupadd -g 777 gg; usermod -aG gg x; id x; su x -c id
+        su x -c 'touch ~/mine; mkdir ~/d; ln -s a ~/l; mkfifo ~/f; umask 077; mkdir -p /tmp/a/b; touch /tmp/a/b/c'
+        find /home/x /tmp -printf '%p %M %U:%G %l\\n' | sort
+    """,
+    "denials": """
+        touch /f; chown 1:2 /f
+        as() { setpriv --reuid 33 --regid 33 --groups 4,5 "$@" || echo "status $?"; }
+        as chown 33 /f; as chgrp 4 /f; as touch /nope; as mkdir /nope; as bash -c 'echo x >> /etc/passwd'
+        as test -w /etc/passwd; as test -r /etc/shadow; as test -w /tmp; as mknod /tmp/null c 1 3
+        as bash -c 'touch /tmp/w && chgrp 4 /tmp/w && chgrp 6 /tmp/w; stat -c "%u %g" /tmp/w'
+        as setpriv --reuid 0 true; as setpriv --clear-groups true
+    """,
+    "owners": """
+        install -o 33 -g 42 -m 4755 /bin/true /t; cp -a /t /t2; stat -c '%u %g %a' /t2
+        chown 5 /t; stat -c '%u %g %a' /t; chmod 2755 /t2; chgrp 9 /t2; stat -c '%u %g %a' /t2
+        ln -s foo /lnk; chown -h 7:8 /lnk; mv /lnk /lnk2; stat -c '%u %g' /lnk2; ln -sf bar /lnk2; stat -c '%u %g' /lnk2
+        mkfifo /fifo; chown 3:4 /fifo; mv /fifo /moved; stat -c '%u %g' /moved; rm /moved; mkfifo /moved
+        ln /t /hard; stat -c '%u %g' /hard; chown -R 1000:1000 /srv /opt; find /srv /opt -printf '%p %U %G\\n'
+        find / -xdev \\( -user 5 -o -group 42 \\) -printf '%p %u %g %m\\n' | sort
+        perl -e 'print join(" ", (stat "/etc/shadow")[4, 5], (lstat "/lnk2")[4, 5]), "\\n"'
+    """,
+    "directories with the group's bit": """
+        mkdir /var/local/sub; touch /var/local/sub/f /var/local/g; echo x > /var/mail/root; ln -s a /var/local/l
+        setpriv --reuid 33 --regid 50 --clear-groups touch /var/local/h
+        find /var/local /var/mail -printf '%p %M %U:%G\\n' | sort
+    """,
+    "devices": """
+        mknod /c c 1 9; mknod -m 600 /b b 259 70000; chown 0:6 /b; stat -c '%F %t %T %u %g %a' /c /b
+        cp -a /b /b2; stat -c '%F %t %T %u %g %a' /b2; test -b /b2 && test -c /c && echo nodes
+    """,
+    "archives": """
+        useradd -m x; su x -c 'ln -s a ~/l; mkdir ~/d'; chown 33:33 /home/x/d
+        tar -C / -cpf /h.tar home; mkdir /r; tar -C /r -xpf /h.tar; rm /h.tar; find /r -printf '%p %U %G %m\\n' | sort
+        cp -a /home/x /home/y; find /home/y -printf '%p %U %G %m\\n' | sort; cp /home/x/.profile /copied
+        cd /home && find x | cpio -pdm /c 2> /dev/null || true; mv /r/home/x/d /moved; stat -c '%u %g' /moved
+    """,
+    "credentials": """
+        setpriv --dump; setpriv --reuid 1000 --regid 1000 --groups 5,4 setpriv --dump
+        setpriv --bounding-set -chown bash -c 'touch /n; chown 5 /n || stat -c %u /n'
+        setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps +chown --ambient-caps +chown bash -c '
+            touch /tmp/m; chown 5 /tmp/m && stat -c %u /tmp/m'
+        perl -e 'print "$< $>"; $> = 33; print " $< $>"; open F, ">/tmp/p"; close F; $> = 0; print " $< $>\\n";
+            $( = 5; $) = "6 7 8"; print "$( $)\\n"'
+        stat -c '%u %g' /tmp/p; setpriv --no-new-privs grep NoNewPrivs /proc/self/status
+        chmod u+s /usr/bin/id; setpriv --reuid 33 --regid 33 --clear-groups id; chmod u-s /usr/bin/id
+        cp /usr/bin/id /tmp/id; chown 1:2 /tmp/id; chmod 6755 /tmp/id; /tmp/id; /tmp/../tmp/id -u; cd /tmp; ./id -g
+        mkfifo -m 666 /tmp/go; setpriv --reuid 33 --regid 33 --clear-groups bash -c '(id -u > /tmp/go) & exit 0' &
+        cat /tmp/go; rm /tmp/go
+    """,
+    "roots inside": """
+        mkdir -p /in/etc; cp -a /usr/lib* /usr/bin /in/
+        chroot /in sh -c 'touch /etc/f; chown 7:8 /etc/f; stat -c "%u %g" etc/f; cd etc; chown 9 f'
+        stat -c '%u %g' /in/etc/f; test -e /etc/f; rm -rf /in
+    """,
+    "many processes": """
+        for n in $(seq 300); do (setpriv --reuid $n --regid $n --clear-groups touch /tmp/$n) & done; wait
+        find /tmp -type f -printf '%u %g %f\\n' | awk '$1 != $3' | grep -vE '^[a-z_-]+' ; ls /tmp | wc -l; rm -r /tmp/*
+    """,
+}
+
+
+@dataclass(frozen=True)
+class Both:
+    """The same base image in root's store and in that of a user with one id."""
+
+    root: Builda
+    single: Builda
+
+    def run(self, script: str, *options: str) -> list[tuple[str, str]]:
+        """What the script prints, and the digest of the image that it makes."""
+        return [self._run(builda, script, options) for builda in (self.root, self.single)]
+
+    def _run(self, builda: Builda, script: str, options: tuple[str, ...]) -> tuple[str, str]:
+        container = builda("from", "localhost/debian:debian")
+        done = builda.run(
+            "run", *options, container, "--", "bash", "-c", f"exec 2>&1\n{script}", SOURCE_DATE_EPOCH=EPOCH
+        )
+        builda("commit", "-q", "--rm", container, "made", SOURCE_DATE_EPOCH=EPOCH)
+        return done.stdout, json.loads(builda("inspect", "--type", "image", "made"))["FromImageDigest"]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Iterator[Both]:
+    work = tmp_path_factory.mktemp("one-id")
+    root = Builda(work / "store", work / "run")
+    with rootless(LONELY) as single:
+        (single.home / "debian.tar").write_bytes(debian.read_bytes())
+        root("pull", "-q", f"oci-archive:{debian}:debian")
+        single("pull", "-q", f"oci-archive:{single.home}/debian.tar:debian")
+        assert '"mode": "single"' in single("info")
+        yield Both(root, single)
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_commands_see_and_leave_what_roots_see_and_leave(game: str, both: Both) -> None:
+    by_root, by_one = both.run(GAMES[game])
+    assert by_one[0] == by_root[0]
+    assert by_one[1] == by_root[1]
+
+
+def test_a_command_of_another_user_is_that_user(both: Both) -> None:
+    script = "id; touch /tmp/f; stat -c '%u %g' /tmp/f; test -w /etc/passwd || mkdir /nope || true"
+    by_root, by_one = both.run(script, "--user", "games:mail")
+    assert by_one == by_root
+    assert by_one[0].startswith("uid=5(games) gid=8(mail)")
