@@ -7,8 +7,11 @@ directory holds `root`, a link to the store, and what the session's commands rea
 from __future__ import annotations
 
 import os
+import select
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from builda.errors import BuildaError, NotFound
 from builda.fs.paths import discard
@@ -47,18 +50,16 @@ def held(store: Store, *, transaction: bool, keeps_failed: bool = False) -> Iter
     parent = where.volatile("s")
     _sweep(parent)
     place = f"{parent}/{os.urandom(4).hex()}"
-    held_place = locks.hold_directory(place)
-    os.symlink(where.root, f"{place}/{_ROOT}")
-    try:
+    with ExitStack() as stack:
         name, held_notes = sessions.begin(where, place, transaction=transaction, keeps_failed=keeps_failed)
-    except BaseException:
-        discard(place)
-        raise
-    try:
+        stack.callback(os.close, held_notes)
+        try:
+            stack.callback(os.close, locks.hold_directory(place))
+            os.symlink(where.root, f"{place}/{_ROOT}")
+        except BaseException:
+            sessions.remove(where, name)
+            raise
         yield Lease(name, place)
-    finally:
-        os.close(held_notes)
-        os.close(held_place)
 
 
 def _sweep(parent: str) -> None:
@@ -100,7 +101,11 @@ def reclaim(store: Store, before: Callable[[str], None] | None = None) -> Iterat
     """
     for name in sessions.dead(store.layout):
         lock = store.layout.path(sessions.DIRECTORY, name, "lock")
-        with suppress(BlockingIOError, FileNotFoundError), locks.alone(lock):
+        with (
+            suppress(BlockingIOError, FileNotFoundError),
+            locks.alone(lock),
+            sessions.without_members(store.layout, name),
+        ):
             place = sessions.place_of(store.layout, name)
             if place is not None and before is not None:
                 before(place)
@@ -213,20 +218,39 @@ def own_mounts() -> None:
 
 
 def end_processes(where: Layout) -> None:
-    """Kill what still runs of the scripts of sessions that were killed: each such process has the session's variable.
+    """End what still runs of the scripts of sessions that were killed: each such process has the session's variable.
 
     Must be called before this process enters a user namespace: in one it may not look into the others.
     """
-    import signal
-
     names = sessions.dead(where)
     places = {place for name in names if (place := sessions.place_of(where, name)) is not None}
     if not places:
         return
     marks = [f"{VARIABLE}={place}".encode() for place in places]
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        with suppress(OSError):  # it has ended, or is another user's
+    killed = [
+        process
+        for pid in os.listdir("/proc")
+        if pid.isdecimal() and int(pid) != os.getpid() and (process := _killed(int(pid), marks)) is not None
+    ]
+    deadline = time.monotonic() + sessions.ENDING
+    for process in killed:
+        ending = select.poll()
+        ending.register(process, select.POLLIN)
+        ending.poll(max(0, deadline - time.monotonic()) * 1000)
+        os.close(process)
+
+
+def _killed(pid: int, marks: list[bytes]) -> int | None:
+    """Kill a process that has one of the variables; a descriptor of it. None if it has none, or cannot be asked."""
+    with suppress(OSError):  # it has ended, or is another user's
+        process = os.pidfd_open(pid)
+        try:
             with open(f"/proc/{pid}/environ", "rb") as file:
                 variables = file.read().split(b"\0")
-            if int(pid) != os.getpid() and any(mark in variables for mark in marks):
-                os.kill(int(pid), signal.SIGKILL)
+            if any(mark in variables for mark in marks):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                return process
+        except OSError:
+            pass
+        os.close(process)
+    return None

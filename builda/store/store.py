@@ -182,6 +182,7 @@ class Store:
 
     def join(self, session: Membership) -> None:
         """From now on what this process makes belongs to a session, and goes when that ends."""
+        self._stack.callback(os.close, session.held)
         self.session = session
         self.images.session = session
         if session.is_transaction:
@@ -459,8 +460,8 @@ class Store:
                 raise InUse(f"container is running, process {pids[0]}: {container.name}", hint="end it first")
             if detach is not None:
                 detach(container.mount_point)
-            with suppress(OSError):
-                os.rmdir(container.mount_point)
+        with suppress(OSError):  # it may be there without a note of it: `mount` was killed
+            os.rmdir(container.mount_point or self.layout.mount_point(container.id))
         self._remove_shown(container, detach)
         self.containers.delete(container)
         self.remove_snapshot(container.snapshot)

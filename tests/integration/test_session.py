@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,14 +48,22 @@ def started(builda: Builda, script: str, *options: str, until: Path) -> subproce
     return process
 
 
+def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Wait for a condition; AssertionError says `what` if it is not met."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
 def left(builda: Builda) -> list[str]:
     """What of sessions is in the store and the run root: containers, their names and trees, unnamed images, notes."""
     found = [
         str(path)
-        for directory in ("containers", "names", "sessions", "leases")
+        for directory in ("containers", "names", "sessions", "leases", "mounts")
         for path in (builda.root / directory).glob("*")
     ]
-    found += [str(path) for path in (builda.runroot / "s").glob("*")]
+    found += [str(path) for directory in ("s", "mounts") for path in (builda.runroot / directory).glob("*")]
     found += builda("images", "-q", "--filter", "dangling=true").split()
     return found + [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(builda.runroot) in line]
 
