@@ -112,6 +112,7 @@ def reclaim(store: Store, before: Callable[[str], None] | None = None) -> Iterat
             elif place is not None and trace.wanted(place) is not None:
                 continue
             yield from _dissolve(store, name)
+            store.sweep()  # working trees of containers that were half made
 
 
 def apart(action: Callable[[], int]) -> None:
@@ -185,8 +186,12 @@ def _dissolve(store: Store, name: str, *, keep: bool = False) -> Iterator[Builda
 def _remove_container(store: Store, container_id: str) -> None:
     from builda.linux.mount import detach
 
-    with suppress(NotFound):  # removed by the script, or never made
-        store.remove_container(store.containers.load(container_id), detach=detach)
+    try:
+        container = store.containers.load(container_id)
+    except NotFound:  # removed by the script, or never made; either may have been half done
+        store.containers.remove_remains(container_id)
+    else:
+        store.remove_container(container, detach=detach)
 
 
 def _end_image_mounts(store: Store, name: str) -> None:

@@ -367,6 +367,15 @@ class Containers:
         self._release(container.name, container.id)
         self._remove_directory(container.id)
 
+    def remove_remains(self, container_id: str) -> None:
+        """Remove what is there of a container without a record: its process was killed when it made or removed it."""
+        for name in layout.iter_names(self._layout.path("names")):
+            path = self._layout.path("names", name)
+            with self.names_locked(), suppress(FileNotFoundError):
+                if _read_name(path) == container_id:
+                    os.unlink(path)
+        self._remove_directory(container_id)
+
     def _remove_directory(self, container_id: str) -> None:
         from builda.fs.paths import discard
 

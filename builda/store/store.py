@@ -460,11 +460,21 @@ class Store:
                 raise InUse(f"container is running, process {pids[0]}: {container.name}", hint="end it first")
             if detach is not None:
                 detach(container.mount_point)
-        with suppress(OSError):  # it may be there without a note of it: `mount` was killed
-            os.rmdir(container.mount_point or self.layout.mount_point(container.id))
+        self._remove_mount_point(container.mount_point or self.layout.mount_point(container.id), detach)
         self._remove_shown(container, detach)
         self.containers.delete(container)
         self.remove_snapshot(container.snapshot)
+
+    def _remove_mount_point(self, place: str, detach: Callable[[str], None] | None) -> None:
+        """Remove the directory of a mount, which may be there without a note of it if `mount` was killed."""
+        if not os.path.lexists(place):
+            return
+        from builda.linux.mount import is_mounted
+
+        if detach is not None and is_mounted(place):
+            detach(place)
+        with suppress(OSError):  # busy in a namespace of another process
+            os.rmdir(place)
 
     def _remove_shown(self, container: WorkingContainer, detach: Callable[[str], None] | None) -> None:
         """Remove the containers that were kept because mounts of this one's failed step show them."""

@@ -23,6 +23,18 @@ echo hello > $m/file
 builda commit -q $c > /dev/null
 builda commit -q $c kept:1 > /dev/null
 """
+SLEEP = f"sleep 600.{os.getpid()}"
+"""A command that runs until it is killed, and that no other test run has."""
+
+
+def sleeping() -> bool:
+    """Whether such a command runs."""
+    return subprocess.run(["pgrep", "-xf", SLEEP], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def until_sleeping(number: int = 1) -> str:
+    """A line of a script that waits until so many such commands run."""
+    return f'until [ "$(pgrep -xcf "{SLEEP}")" = {number} ]; do sleep 0.02; done'
 
 
 def environ_of(builda: Builda) -> dict[str, str]:
@@ -35,7 +47,7 @@ def session(builda: Builda, script: str, *options: str, **more: str) -> subproce
     """Run a bash script in a session."""
     command = [*builda.command, "session", *options, "bash", "-c", script]
     environ = {**environ_of(builda), **more}
-    return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60, stdin=subprocess.DEVNULL)
+    return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=240, stdin=subprocess.DEVNULL)
 
 
 def started(builda: Builda, script: str, *options: str, until: Path) -> subprocess.Popen[bytes]:
@@ -97,20 +109,20 @@ def test_a_signal_ends_the_script_and_nothing_stays(
 ) -> None:
     process = started(builda, f"{SCRIPT} touch {tmp_path}/there; exec sleep 60", until=tmp_path / "there")
     process.send_signal(number)
-    assert process.wait(20) == status
+    assert process.wait(60) == status
     assert left(builda) == []
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("verb", ["containers", "prune"])
 def test_the_next_command_removes_what_a_killed_session_left(builda: Builda, tmp_path: Path, verb: str) -> None:
-    script = f"{SCRIPT} (trap '' TERM; sleep 61.5) & sleep 0.1; touch {tmp_path}/there; sleep 61.5"
+    script = f"{SCRIPT} (trap '' TERM; touch {tmp_path}/there; {SLEEP}) & {SLEEP}"
     process = started(builda, script, until=tmp_path / "there")
     process.kill()
     process.wait()
     assert builda(verb) in ("", builda("containers"))
     assert left(builda) == []
-    assert subprocess.run(["pgrep", "-f", "sleep 61.5"], stdout=subprocess.DEVNULL).returncode == 1
+    assert not sleeping()
 
 
 @pytest.mark.root
@@ -131,10 +143,10 @@ def test_keep_leaves_what_the_script_made(builda: Builda) -> None:
 
 
 def test_processes_that_a_script_leaves_are_ended_and_named(builda: Builda) -> None:
-    result = session(builda, "sleep 62.5 & (trap '' TERM; exec setsid sleep 62.5) & sleep 0.2")
+    result = session(builda, f"{SLEEP} & (trap '' TERM; exec setsid {SLEEP}) & {until_sleeping(2)}")
     assert result.returncode == 0
     assert result.stderr.startswith("warning: the script left processes running, which were ended: sleep (")
-    assert subprocess.run(["pgrep", "-f", "sleep 62.5"], stdout=subprocess.DEVNULL).returncode == 1
+    assert not sleeping()
 
 
 def test_a_child_from_before_the_session_lives_on(builda: Builda, tmp_path: Path) -> None:
@@ -159,7 +171,7 @@ def test_a_container_of_another_session_can_be_used_while_it_lives(builda: Build
     assert session(builda, "builda config --env A=b shared").returncode == 0
     assert builda("inspect", "--format", "{{.OCIv1.Config.Env}}", "shared") == "[A=b]"
     (tmp_path / "go").write_text("\n")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert left(builda) == []
     assert "container not known" in session(builda, "builda config --env A=b shared").stderr
 

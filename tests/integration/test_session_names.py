@@ -57,7 +57,7 @@ def test_others_see_the_names_when_the_script_has_succeeded(old: Builda, tmp_pat
     assert index_of(old) == {"localhost/app:1", "localhost/app:stable"}
     old("prune")
     (tmp_path / "go").write_text("\n")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert sorted(names(old).split()) == ["<none>:<none>", "localhost/app:1", "localhost/app:2"]
     assert index_of(old) == {"localhost/app:1", "localhost/app:2"}
     assert label(old, "app:1") == label(old, "app:2") == "new"
@@ -110,7 +110,7 @@ def test_the_last_session_to_end_wins(old: Builda, tmp_path: Path) -> None:
     second = NEW.replace("new", "second").replace("app:2", "app:3")
     assert session(old, second).returncode == 0
     (tmp_path / "go").write_text("\n")
-    assert first.wait(20) == 0
+    assert first.wait(60) == 0
     assert {name: label(old, name) for name in ("app:1", "app:2", "app:3")} == {
         "app:1": "new",
         "app:2": "new",
