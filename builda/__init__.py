@@ -52,7 +52,8 @@ if TYPE_CHECKING:
         RunOptions,
     )
     from builda.sessionapi import Session, open_session, session
-    from builda.store.store import Image, Store, WorkingContainer
+    from builda.store.containers import WorkingContainer
+    from builda.store.store import Image, Store
 
 __version__ = "0.1.0"
 
@@ -122,7 +123,8 @@ _PLACES = {
         "RunOptions",
     ),
     "builda.sessionapi": ("Session", "open_session", "session"),
-    "builda.store.store": ("Image", "Store", "WorkingContainer"),
+    "builda.store.containers": ("WorkingContainer",),
+    "builda.store.store": ("Image", "Store"),
 }
 
 

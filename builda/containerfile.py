@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Platform
     from builda.oci.edits import ConfigEdit
     from builda.plan import Plan
-    from builda.store.store import Image, WorkingContainer
+    from builda.store.containers import WorkingContainer
+    from builda.store.store import Image
 
 __all__ = [
     "SIZE_LIMIT",

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from builda.host.modes import Place
     from builda.oci.edits import ConfigEdit
     from builda.session.lease import Lease
+    from builda.store.containers import WorkingContainer
     from builda.store.layout import Damaged
-    from builda.store.store import Image, Store, WorkingContainer
+    from builda.store.store import Image, Store
 
 _FROM, _PULL, _PUSH, _INPUTS = FromOptions(), PullOptions(), PushOptions(), Inputs()
 _SUCCESS = frozenset({0})

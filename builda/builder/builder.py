@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest
     from builda.plan import Configure, Copy, MakeDirectory, Run, RunOptions
+    from builda.store.containers import WorkingContainer
     from builda.store.images import Removal
-    from builda.store.store import Image, Store, WorkingContainer
+    from builda.store.store import Image, Store
 
 _FROM, _COMMIT, _PULL, _PUSH = FromOptions(), CommitOptions(), PullOptions(), PushOptions()
 _ACCESS = RegistryAccess()

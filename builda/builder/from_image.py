@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from builda.builder.context import Context
     from builda.builder.imageoptions import FromOptions
-    from builda.store.store import Image, Store, WorkingContainer
+    from builda.store.containers import WorkingContainer
+    from builda.store.store import Image, Store
 
 SCRATCH = "scratch"
 CONTAINER = "container:"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Platform
     from builda.oci.edits import ConfigEdit
     from builda.oci.mediatype import Compression
-    from builda.store.store import Image, WorkingContainer
+    from builda.store.containers import WorkingContainer
+    from builda.store.store import Image
 
 PullPolicy: TypeAlias = "Literal['missing', 'always', 'never', 'newer']"
 ImageFormat: TypeAlias = "Literal['oci', 'docker']"

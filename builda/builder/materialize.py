@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.events import Emit
-    from builda.store.containers import FrozenLayer
-    from builda.store.store import Image, Store, WorkingContainer
+    from builda.store.containers import FrozenLayer, WorkingContainer
+    from builda.store.store import Image, Store
 
 
 def treed(ctx: Context, container: WorkingContainer) -> WorkingContainer:

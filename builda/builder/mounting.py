@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.linux.mount import Mount
     from builda.oci.digest import Digest
-    from builda.store.store import Image, WorkingContainer
+    from builda.store.containers import WorkingContainer
+    from builda.store.store import Image
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import stat
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 
 def settle(ctx: Context, container: WorkingContainer) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from builda.builder.context import Context
     from builda.plan import Configure
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 
 _FIRST, _END = -62_135_596_800, 253_402_300_800

@@ -7,8 +7,8 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
+    from builda.store.containers import WorkingContainer
     from builda.store.images import Removal
-    from builda.store.store import WorkingContainer
 
 
 def remove(ctx: Context, container: WorkingContainer) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from builda.builder.context import Context
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 
 @contextmanager

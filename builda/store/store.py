@@ -39,16 +39,7 @@ if TYPE_CHECKING:
     from builda.store.sessions import Membership
     from builda.store.steps import Steps
 
-__all__ = ["Image", "Removal", "Store", "WorkingContainer"]
-
-
-def __getattr__(name: str) -> object:
-    """WorkingContainer, imported when it is asked for: the verbs on images do without its module."""
-    if name == "WorkingContainer":
-        from builda.store.containers import WorkingContainer
-
-        return WorkingContainer
-    raise AttributeError(name)
+__all__ = ["Image", "Removal", "Store"]
 
 
 class Store:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from builda.builder.build.tip import Layer
     from builda.builder.context import Context
-    from builda.store.containers import StepCache
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import StepCache, WorkingContainer
 
 
 def imported(ctx: Context, cache: StepCache, container: WorkingContainer) -> ImportedSteps:

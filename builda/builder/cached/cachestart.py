@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.imageoptions import FromOptions
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 
 def started(ctx: Context, container: WorkingContainer, options: FromOptions) -> WorkingContainer:

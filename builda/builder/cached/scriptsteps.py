@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.imageoptions import Inputs
     from builda.builder.run.command import Surroundings
+    from builda.store.containers import WorkingContainer
     from builda.store.steps import StepResult
-    from builda.store.store import WorkingContainer
 
 _SUCCESS = frozenset({0})
 _LONGEST = 160  # characters of a step's text

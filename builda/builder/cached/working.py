@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from builda.builder.build.cachefrom import ImportedSteps
     from builda.builder.context import Context
+    from builda.store.containers import WorkingContainer
     from builda.store.steps import Content, StepResult
-    from builda.store.store import WorkingContainer
 
 
 class Wanted(NamedTuple):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from builda.fs.sources import Top
     from builda.fs.trees.walk import CopyRequest
     from builda.plan import Copy, MakeDirectory
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 
 def copy(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from builda.events import Emit
     from builda.fs.sources import Top
     from builda.plan import Copy
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 
 def target_of(container: WorkingContainer, step: Copy) -> str:

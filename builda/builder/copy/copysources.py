@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from builda.fs.sources import Top
     from builda.oci.digest import Digest
     from builda.plan import Copy
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 _URL = ("http://", "https://")
 

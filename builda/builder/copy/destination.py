@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.fs.lists.layertree import Node, Tree
     from builda.fs.trees.target import Inode, Target
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 
 class Destination(NamedTuple):

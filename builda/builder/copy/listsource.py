@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from builda.builder.context import Context
     from builda.fs.lists.layertree import Node, Tree
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

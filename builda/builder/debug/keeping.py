@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.imageoptions import Inputs
     from builda.plan import Run
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 
 def keep(

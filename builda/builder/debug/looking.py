@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from builda.builder.imageoptions import Inputs
     from builda.builder.run.command import Surroundings
     from builda.plan import Run, RunMount
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 _PLACE = "/run/.builda-shell"
 """The directory inside where a shell of this machine is mounted."""

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.plan import RunMount
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 KEY = "io.builda.failed-step"
 """The annotation that holds the step."""

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from builda.builder.imageoptions import Attest, CommitOptions
     from builda.contents.scan import Contents
     from builda.fs.tar import Writable
-    from builda.store.store import Image, WorkingContainer
+    from builda.store.containers import WorkingContainer
+    from builda.store.store import Image
 
 _CREATED_BY = "builda: SBOM"
 

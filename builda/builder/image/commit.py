@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.imageoptions import CommitOptions
     from builda.fs.tar import Writable
-    from builda.store.containers import FrozenLayer
-    from builda.store.store import Image, Store, WorkingContainer
+    from builda.store.containers import FrozenLayer, WorkingContainer
+    from builda.store.store import Image, Store
     from builda.transfer.locate import Location
 
 IDENTITY_LABELS = ("io.builda.version", "io.buildah.version")

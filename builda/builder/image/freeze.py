@@ -13,8 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.image.layers import LayerOptions
-    from builda.store.containers import FrozenLayer
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import FrozenLayer, WorkingContainer
 
 
 def freeze(

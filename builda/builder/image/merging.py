@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from builda.builder.image.layers import LayerOptions
     from builda.fs.tar import Writable
     from builda.oci.digest import Readable
-    from builda.store.containers import FrozenLayer
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import FrozenLayer, WorkingContainer
 
 
 class Whole(NamedTuple):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from builda.linux.mount import Mount
     from builda.linux.stopping import Stop
     from builda.plan import Run, RunOptions
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 BUILD_HOSTNAME = "buildkitsandbox"
 """The host name of commands of a build unless another is said: BuildKit's, the same in every build."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from builda.plan import RunOptions
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 _LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 # The host's stub resolver listens on its loopback, which only a command in the host's network reaches.

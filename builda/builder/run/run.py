@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from builda.isolation.spec import Process, Sandbox, User
     from builda.linux.mount import Mount
     from builda.plan import Run, RunOptions
-    from builda.store.store import Store, WorkingContainer
+    from builda.store.containers import WorkingContainer
+    from builda.store.store import Store
 
 
 _OF_PROCESSES = frozenset("fd cwd root exe map_files ns".split())  # below /proc

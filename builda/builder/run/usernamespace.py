@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from builda.linux.subids import IdRange, Kind
     from builda.linux.userns import IdMap
     from builda.plan import RunOptions
+    from builda.store.containers import WorkingContainer
     from builda.store.drivers import Driver
-    from builda.store.store import Store, WorkingContainer
+    from builda.store.store import Store
 
 AUTO = "containers"
 """Whose ranges in /etc/subuid and /etc/subgid `--userns=auto` takes."""

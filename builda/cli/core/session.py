@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from builda.errors import BuildaError
     from builda.events import Event
     from builda.host.modes import Mode, Place
-    from builda.store.store import Store, WorkingContainer
+    from builda.store.containers import WorkingContainer
+    from builda.store.store import Store
 
 
 _NEW_OBJECTS = 20_000

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from builda.builder.imageoptions import CommitOptions
     from builda.cli.core.session import Session
     from builda.oci.edits import ConfigEdit
-    from builda.store.store import Image, Store, WorkingContainer
+    from builda.store.containers import WorkingContainer
+    from builda.store.store import Image, Store
 
 
 @verb(

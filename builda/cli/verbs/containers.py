@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.cli.core.session import Session
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 NAME_WIDTH = 32
 """Characters of an image's name that the table shows."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from builda.builder.imageoptions import Inputs
     from builda.cli.core.session import Session
     from builda.plan import Run
+    from builda.store.containers import WorkingContainer
     from builda.store.failedsteps import FailedStep
-    from builda.store.store import WorkingContainer
 
 _BUILD_NAMES = frozenset("file build_arg build_arg_file target from_ ignorefile no_cache pull platform".split())
 _OF_BUILD = tuple(row for row in building.build.rows if row.name in _BUILD_NAMES)

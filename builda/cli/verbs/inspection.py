@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.oci.config import History, ImageConfig
-    from builda.store.store import Image, WorkingContainer
+    from builda.store.containers import WorkingContainer
+    from builda.store.store import Image
 
 _TYPE = "buildah 0.0.1"
 _NEVER = "0001-01-01T00:00:00Z"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from builda.builder.imageoptions import Inputs
     from builda.cli.core.session import Session
     from builda.plan import Run, RunMount
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 
 @verb(

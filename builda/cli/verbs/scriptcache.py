@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from builda.builder.imageoptions import CacheChoice, RegistryAccess
     from builda.cli.core.session import Session
     from builda.session.cachechoice import SessionCache
-    from builda.store.store import WorkingContainer
+    from builda.store.containers import WorkingContainer
 
 PLACES: Params = (
     many("--cache-from", metavar="REPO", help="Look for results of steps in this repository, too."),

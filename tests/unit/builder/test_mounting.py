@@ -14,7 +14,7 @@ from builda.linux.mount import is_mounted
 from builda.oci.config import History
 from builda.oci.edits import SetCmd, SetEnv, UnsetEnv
 from builda.plan import Configure, Run, RunOptions
-from builda.store.store import WorkingContainer
+from builda.store.containers import WorkingContainer
 from tests.unit.builder.conftest import NOW, Bench
 
 pytestmark = pytest.mark.root

@@ -18,8 +18,8 @@ from builda.oci.config import Healthcheck, History, ImageConfig
 from builda.oci.descriptor import Descriptor, Platform
 from builda.oci.digest import Digest
 from builda.runoptions import RunOptions
-from builda.store.containers import FrozenLayer
-from builda.store.store import Store, WorkingContainer
+from builda.store.containers import FrozenLayer, WorkingContainer
+from builda.store.store import Store
 from tests.support.stores import age, another, container, files
 
 DIGEST = Digest.of(b"x")

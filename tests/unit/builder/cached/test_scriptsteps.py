@@ -12,7 +12,7 @@ from builda.builder.cached.caching import PLAIN, Caching
 from builda.builder.imageoptions import CacheChoice, CommitOptions, FromOptions
 from builda.events import ScriptStep
 from builda.plan import Copy, MakeDirectory, Run
-from builda.store.store import WorkingContainer
+from builda.store.containers import WorkingContainer
 from tests.unit.builder.conftest import NOW, Bench, make_bench
 
 pytestmark = pytest.mark.root

@@ -25,7 +25,8 @@ from builda.builder.imageoptions import Inputs
 from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.oci.edits import SetText
 from builda.plan import Configure, Copy, FromContainer, FromImage, FromStage, InlineFile, MakeDirectory, NamedContext
-from builda.store.store import Image, WorkingContainer
+from builda.store.containers import WorkingContainer
+from builda.store.store import Image
 from tests.support import needs
 from tests.unit.builder.conftest import Bench
 

@@ -17,7 +17,7 @@ from builda.fs.sources import Source
 from builda.fs.trees.directory import TreeTarget
 from builda.oci.digest import Digest
 from builda.plan import Context, Copy, FromContainer, InlineFile, NamedContext
-from builda.store.store import WorkingContainer
+from builda.store.containers import WorkingContainer
 from tests.unit.builder.conftest import Bench
 
 pytestmark = pytest.mark.root

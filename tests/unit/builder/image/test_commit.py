@@ -23,8 +23,8 @@ from builda.oci.digest import Digest
 from builda.oci.edits import SetCmd, SetEnv, SetLabel, SetPlatform, SetText
 from builda.oci.manifest import Index
 from builda.plan import Configure, Copy, FromImage, InlineFile
-from builda.store.containers import Containers
-from builda.store.store import Image, WorkingContainer
+from builda.store.containers import Containers, WorkingContainer
+from builda.store.store import Image
 from tests.support import needs
 from tests.unit.builder.conftest import NOW, Bench, make_bench
 

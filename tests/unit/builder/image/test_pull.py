@@ -13,7 +13,8 @@ from builda.events import Warned
 from builda.oci.descriptor import Platform
 from builda.oci.edits import AddOnbuild, SetLabel, SetPlatform
 from builda.plan import Configure
-from builda.store.store import Image, WorkingContainer
+from builda.store.containers import WorkingContainer
+from builda.store.store import Image
 from tests.unit.builder.conftest import Bench
 
 pytestmark = pytest.mark.root

@@ -10,7 +10,8 @@ from builda.builder.imageoptions import CommitOptions, PushOptions
 from builda.errors import InvalidReference, InvalidValue, NotFound, Unsupported
 from builda.oci import mediatype
 from builda.oci.manifest import Index, Manifest, parse
-from builda.store.store import Image, WorkingContainer
+from builda.store.containers import WorkingContainer
+from builda.store.store import Image
 from builda.transfer.locate import open_source, parse_location
 from builda.transfer.ocilayout import LayoutSource
 from builda.transfer.validate import validate

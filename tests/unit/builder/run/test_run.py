@@ -17,7 +17,8 @@ from builda.isolation import kinds
 from builda.oci.config import ImageConfig
 from builda.oci.edits import AddVolume, SetEnv, SetText
 from builda.plan import Configure, Copy, FromContainer, FromImage, Run, RunMount, RunOptions
-from builda.store.store import Image, WorkingContainer
+from builda.store.containers import WorkingContainer
+from builda.store.store import Image
 from tests.unit.builder.conftest import Bench, FakeIsolation, make_bench
 
 pytestmark = pytest.mark.root

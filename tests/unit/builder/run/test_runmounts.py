@@ -8,7 +8,7 @@ import pytest
 
 from builda.builder.imageoptions import Inputs
 from builda.plan import Run, RunMount
-from builda.store.store import WorkingContainer
+from builda.store.containers import WorkingContainer
 from tests.unit.builder.conftest import Bench
 
 pytestmark = pytest.mark.root
