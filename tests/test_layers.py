@@ -249,3 +249,37 @@ def test_the_documented_table_is_this_one() -> None:
         for name in re.findall("[a-z]+", names)
     }
     assert documented == ALLOWED
+
+
+IMAGINED = frozenset({"store/drivers/zfs.py"})
+"""Files that the document uses as examples of what could be added."""
+
+
+def test_files_and_functions_that_the_architecture_names_are_there() -> None:
+    root = DOCUMENT.parents[1]
+    document = DOCUMENT.read_text()
+    files = [
+        path.relative_to(root).as_posix() for top in ("builda", "tests", "bench") for path in (root / top).rglob("*.py")
+    ]
+    wrong = []
+    for named, function in re.findall(r"`([\w/.]+\.py)`(?: \(`(\w+)`\))?", document):
+        found = [file for file in files if f"/{file}".endswith(f"/{named}")]
+        if not found and named not in IMAGINED:
+            wrong.append(f"there is no {named}")
+        if function and not any(re.search(rf"\b{function}\b", (root / file).read_text()) for file in found):
+            wrong.append(f"{named} has no {function}")
+    assert not wrong, "\n".join(wrong)
+
+
+SHARED_NAMES = frozenset(
+    "auth commit config containers doctor fsck images manifest preprocess run".split()  # the verb and what it calls
+)
+
+
+def test_a_file_name_that_stands_twice_means_the_same_thing() -> None:
+    """A verb may be called like the module of what it does; nothing else shares a name, so that a name tells a place."""
+    places: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "__init__.py" and path.stem not in SHARED_NAMES:
+            places.setdefault(path.stem, []).append(path.relative_to(PACKAGE).as_posix())
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
