@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from builda.oci.reference import Reference
     from builda.places import Places
     from builda.plan import RunOptions
-    from builda.registry.client import RegistryClient
+    from builda.registry.registryclient import RegistryClient
     from builda.store.layout import Damaged
     from builda.store.store import Store
     from builda.transfer.copyimage import ImageSink, ImageSource
@@ -112,8 +112,8 @@ def open_store(
     Without `driver`, trees are made only when something needs one.
     """
     from builda.host.modes import fuse_refused, overlay_refused
+    from builda.store.claims import Claim
     from builda.store.drivers import DRIVERS, LISTS
-    from builda.store.ownership import Claim
     from builda.store.store import Store
 
     lists = driver is None
@@ -468,7 +468,7 @@ class Registries:
 
     def _new_client(self, access: RegistryAccess) -> RegistryClient:
         from builda import containersconf
-        from builda.registry.client import RegistryClient, RegistryOptions
+        from builda.registry.registryclient import RegistryClient, RegistryOptions
 
         said = containersconf.load(self.places())
         options = RegistryOptions(

@@ -277,7 +277,7 @@ SHARED_NAMES = frozenset(
 
 
 def test_a_file_name_that_stands_twice_means_the_same_thing() -> None:
-    """A verb may be called like the module of what it does; nothing else shares a name, so that a name tells a place."""
+    """A verb may be called like the module of what it does; nothing else shares a name."""
     places: dict[str, list[str]] = {}
     for path in PACKAGE.rglob("*.py"):
         if path.name != "__init__.py" and path.stem not in SHARED_NAMES:

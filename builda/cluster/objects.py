@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.cluster.kinds import Kind
+    from builda.cluster.podkinds import Kind
 
 MANAGED = {"app.kubernetes.io/managed-by": "builda"}
 SELECTOR = "app.kubernetes.io/managed-by=builda"

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from builda.errors import RegistryError
-from builda.registry.credentials import Credentials
 from builda.registry.ending import Ending
 from builda.registry.failures import login_hint, other_login_hint
 from builda.registry.http import Http, Request, Trust, refused
+from builda.registry.keyring import Credentials
 from builda.registry.url import origin, shown
 from builda.values import NamedTuple
 

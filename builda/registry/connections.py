@@ -240,7 +240,7 @@ def proxy_authorization(proxy: str) -> dict[str, str]:
     parts = urlsplit(proxy)
     if parts.username is None:
         return {}
-    from builda.registry.credentials import Credentials
+    from builda.registry.keyring import Credentials
 
     return {"Proxy-Authorization": Credentials(unquote(parts.username), unquote(parts.password or "")).basic()}
 

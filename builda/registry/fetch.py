@@ -90,7 +90,7 @@ def _request(url: str, trust: Trust, headers: Mapping[str, str]) -> Request:
         raise InvalidValue(f"not an http or https URL: {shown(url)}")
     authorization = None
     if parts.username is not None:
-        from builda.registry.credentials import Credentials
+        from builda.registry.keyring import Credentials
 
         authorization = Credentials(unquote(parts.username), unquote(parts.password or "")).basic()
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()

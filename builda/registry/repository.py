@@ -16,10 +16,10 @@ from builda.oci.manifest import MANIFEST_LIMIT, parse
 from builda.oci.reference import Reference
 from builda.registry.auth import Authenticator
 from builda.registry.blob import ResumingReader
-from builda.registry.credentials import Credentials
 from builda.registry.ending import Ending
 from builda.registry.failures import Transient
 from builda.registry.http import Body, Http, Reply, Request, Trust, refused
+from builda.registry.keyring import Credentials
 from builda.registry.url import joined, netloc, origin, same_origin, shown
 from builda.values import NamedTuple
 

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest, Readable
     from builda.store.blobs import BlobWriter
+    from builda.store.claims import Claim
     from builda.store.containers import Containers, WorkingContainer
     from builda.store.drivers import Cut, Driver
     from builda.store.drivers.lists import ListSnapshots
     from builda.store.drivers.memory import MemorySnapshots
     from builda.store.drivers.protocol import Snapshots
     from builda.store.imagemounts import ImageMounts
-    from builda.store.ownership import Claim
     from builda.store.sessions import Membership
     from builda.store.steps import Steps
 
@@ -114,9 +114,9 @@ class Store:
                 trees = asked.name
             return cls(where, driver or trees, trees, lists=lists, warn=warn, now=now)
         from builda.linux.userns import in_user_namespace
-        from builda.store import ownership
+        from builda.store import claims
 
-        chosen = ownership.take(where, marker, claim, driver, inside=in_user_namespace())
+        chosen = claims.take(where, marker, claim, driver, inside=in_user_namespace())
         return cls(
             where,
             chosen.driver.name,

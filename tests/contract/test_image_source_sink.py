@@ -73,7 +73,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 
 def _registry_place(address: str, tmp_path: Path) -> Iterator[Place]:
-    from builda.registry.client import RegistryClient, RegistryOptions
+    from builda.registry.registryclient import RegistryClient, RegistryOptions
 
     reference = Reference.parse(f"{address}/r{abs(hash(str(tmp_path)))}:1")
     with RegistryClient(RegistryOptions(tls_verify=False, retry=0), environ={}, system=tmp_path) as client:

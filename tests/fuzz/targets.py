@@ -42,7 +42,7 @@ from builda.permissions import parse_permissions
 from builda.places import Places
 from builda.plan import FromImage
 from builda.registry.auth import parse_challenges
-from builda.registry.credentials import Keyring, parse_creds
+from builda.registry.keyring import Keyring, parse_creds
 from builda.registry.registries import Registries
 from builda.scan.filescan import secrets_in
 from builda.scan.imagescan import Finding, parse_ignored

@@ -24,8 +24,8 @@ from builda.oci.descriptor import Descriptor, Platform
 from builda.oci.digest import Digest, Readable, VerifyingReader
 from builda.oci.manifest import Index, Manifest
 from builda.oci.reference import Reference
-from builda.registry.client import RegistryClient, RegistryOptions, RegistrySink, RegistrySource
-from builda.registry.credentials import Credentials, store_login
+from builda.registry.keyring import Credentials, store_login
+from builda.registry.registryclient import RegistryClient, RegistryOptions, RegistrySink, RegistrySource
 from tests.support import needs
 from tests.support.registry import (
     PASSWORD,
@@ -462,7 +462,7 @@ def test_no_secret_is_in_an_argument_list_an_event_or_a_message(basic: Registry)
 
 def test_naming_an_image_loads_no_network_code() -> None:
     code = (
-        "import sys, builda.registry.client as c\n"
+        "import sys, builda.registry.registryclient as c\n"
         "with c.RegistryClient(environ={'HOME': '/nonexistent'}) as r: r.source(r.candidates('alpine')[0])\n"
         "print([m for m in ('ssl', 'socket', 'http.client', 'email') if m in sys.modules])"
     )

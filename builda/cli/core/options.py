@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal, TypeAlias
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 Kind: TypeAlias = "Literal['switch', 'text', 'number', 'size', 'duration', 'many', 'list', 'answer']"
 """What becomes of what is written: a boolean, the text, a whole number, bytes, nanoseconds, all texts as they are, all

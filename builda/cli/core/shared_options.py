@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from builda.builder.imageoptions import ImageFormat, PullPolicy, PushOptions, RegistryAccess, Signing
-    from builda.cli.core.session import Session
     from builda.cli.core.settings import Settings
+    from builda.cli.core.verbsession import Session
     from builda.oci.descriptor import Platform
     from builda.plan import RunOptions
 
@@ -238,12 +238,12 @@ def _check_files(access: RegistryAccess, environ: Mapping[str, str]) -> None:
     from pathlib import Path
 
     from builda.places import Places
-    from builda.registry import certificates, credentials
+    from builda.registry import certificates, keyring
     from builda.trust import policy
 
     places = Places(environ, os.geteuid())
     if access.authfile is not None:
-        credentials.check_file(Path(access.authfile))
+        keyring.check_file(Path(access.authfile))
     if access.cert_dir is not None:
         certificates.Certificates(places, Path(access.cert_dir)).check()
     if access.policy is not None:

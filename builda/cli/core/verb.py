@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.cli.core.verbtrace import VerbTrace
 
 ENTERING = frozenset(
@@ -158,8 +158,8 @@ def session_for(given: Given, trace: VerbTrace | None = None) -> Session:
     """A session with the settings that global options and the environment make; `trace` gets its events."""
     import os
 
-    from builda.cli.core.session import Session
     from builda.cli.core.settings import caller, settings
+    from builda.cli.core.verbsession import Session
 
     return Session(settings(given, os.environ, caller(os.environ, os.geteuid())), os.environ, trace)
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from builda.cli.core.line import Given, by_flag
 from builda.cli.core.options import Argument, Option
-from builda.cli.core.session import Session
 from builda.cli.core.verb import GLOBAL_OPTIONS, HELP, Verb, session_for
+from builda.cli.core.verbsession import Session
 from builda.cli.guide.complete import containers, images
 from builda.cli.verbs import ALIASES, GROUPS, OWN, VERBS, member_named, verb_named
 from builda.values import NamedTuple

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.oci.reference import Reference
-    from builda.registry.credentials import Credentials, Look
+    from builda.registry.keyring import Credentials, Look
 
 
 @verb(
@@ -36,7 +36,7 @@ def explain(session: Session, *, image: str, json: bool, **values: Any) -> None:
     """
     from pathlib import Path
 
-    from builda.registry.client import RegistryClient, RegistryOptions
+    from builda.registry.registryclient import RegistryClient, RegistryOptions
     from builda.transfer.locate import parse_location
 
     location = parse_location(image)

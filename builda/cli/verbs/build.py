@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from builda.builder.build.stageimages import StageImages
     from builda.builder.imageoptions import Inputs, RegistryAccess
     from builda.builder.locking import Locked, Locking
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.cli.progress.buildview import BuildView
     from builda.cli.progress.observer import Observer
     from builda.cli.verbs.buildlog import Attesting

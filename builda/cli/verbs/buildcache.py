@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from builda.builder.build.buildoptions import Built
     from builda.builder.build.cachefrom import CachePlace
     from builda.builder.imageoptions import RegistryAccess
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 
 def places(items: tuple[str, ...], option: str) -> tuple[CachePlace, ...]:

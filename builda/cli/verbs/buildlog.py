@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.imageoptions import Attest
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.cli.verbs.contexts import BuildContext
     from builda.containerfile import BuildRequest
     from builda.events import Event

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.cli.verbs.contexts import BuildContext
     from builda.cluster.connection import Cluster
 
@@ -110,15 +110,15 @@ def check(session: Session, *, on: str | None, **values: Any) -> None:
     import time
 
     from builda.cli.core.settings import environment
-    from builda.cluster import kinds
+    from builda.cluster import podkinds
 
     began = time.monotonic()
     cluster = _connected(session, on)
-    version, level = cluster.version(), cluster.level(kinds.ENFORCE)
+    version, level = cluster.version(), cluster.level(podkinds.ENFORCE)
     print_line(f"version: {version[0]}.{version[1]}")
     print_line(f"namespace: {cluster.namespace}")
     print_line(f"PodSecurity: {level or 'nothing is enforced, or the labels may not be read'}")
-    kind = kinds.best(level, version, session.settings.mode)
+    kind = podkinds.best(level, version, session.settings.mode)
     print_line(f"best kind of pod: {kind.mode}")
     if values["builder_image"] is None and environment(session.environ, "BUILDA_BUILDER_IMAGE") is None:
         print_line(f"answered in {time.monotonic() - began:.2f}s; --builder-image tries a build, too")
@@ -133,7 +133,7 @@ def check(session: Session, *, on: str | None, **values: Any) -> None:
 @verb(name="cluster-work", example="builda cluster work")
 def work(session: Session) -> None:
     """Do, in the pod of a Job, what builda build --on asked for. Not for people."""
-    from builda.cli.progress.relay import Relay, RelayedOutput, Unseen
+    from builda.cli.progress.relayedview import Relay, RelayedOutput, Unseen
     from builda.cluster.objects import FAILED, GIVEN, REQUEST
 
     asked = _asked(f"{GIVEN}/{REQUEST}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.imageoptions import CommitOptions
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.oci.edits import ConfigEdit
     from builda.store.containers import WorkingContainer
     from builda.store.store import Image, Store

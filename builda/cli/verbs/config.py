@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.events import Emit
     from builda.oci.config import ImageConfig
 

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.store.containers import WorkingContainer
 
 NAME_WIDTH = 32

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.oci.digest import Digest
     from builda.plan import Copy, InlineFile, Source
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from builda.builder.debug.keptstep import KeptStep
     from builda.builder.imageoptions import Inputs
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.plan import Run
     from builda.store.containers import WorkingContainer
     from builda.store.failedsteps import FailedStep

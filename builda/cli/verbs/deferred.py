@@ -11,7 +11,7 @@ from builda.errors import InvalidValue
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.imageoptions import PushOptions
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 
 def target(session: Session, image: str, destination: str | None) -> tuple[str, str | None]:

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.host.doctor import Facts, Finding
 
 _MARKS = {"good": "+", "note": " ", "lack": "-", "wrong": "!"}

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.imageoptions import RegistryAccess
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.cli.progress.buildview import BuildView
     from builda.cli.progress.observer import Observer
     from builda.cli.verbs.contexts import BuildContext
     from builda.cluster.connection import Cluster
     from builda.cluster.frames import Frame
-    from builda.cluster.kinds import Kind
     from builda.cluster.objects import JobOptions
+    from builda.cluster.podkinds import Kind
     from builda.events import ImageBuilt
 
 SENT = frozenset(
@@ -385,8 +385,8 @@ def _credentials(
     """A file with the credentials for all registries that the build names, and no others; None without any."""
     from pathlib import Path
 
-    from builda.registry.client import RegistryClient, RegistryOptions
-    from builda.registry.credentials import auth_file
+    from builda.registry.keyring import auth_file
+    from builda.registry.registryclient import RegistryClient, RegistryOptions
 
     settings = session.settings
     options = RegistryOptions(
@@ -433,10 +433,10 @@ def _made(
     import json
     import secrets
 
-    from builda.cluster import kinds, objects
+    from builda.cluster import objects, podkinds
 
-    level = cluster.level(kinds.ENFORCE)
-    kind = kinds.best(level, cluster.version(), session.settings.mode)
+    level = cluster.level(podkinds.ENFORCE)
+    kind = podkinds.best(level, cluster.version(), session.settings.mode)
     architecture = _architecture(values)
     if architecture is not None:
         options = options._replace(node_selector={"kubernetes.io/arch": architecture, **options.node_selector})

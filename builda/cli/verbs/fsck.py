@@ -9,7 +9,7 @@ from builda.errors import CorruptContent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 
 @verb(

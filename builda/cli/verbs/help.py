@@ -9,7 +9,7 @@ from builda.cli.guide import complete
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 
 @verb(argument("command", nargs=-1, complete=complete.verbs), example="builda help bud")

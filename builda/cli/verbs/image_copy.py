@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.imageoptions import RegistryAccess
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.transfer.copyimage import Select
 
 _JSON = switch("--json", help="Print JSON.")

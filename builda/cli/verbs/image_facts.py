@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from builda.builder.image.describe import Seen
     from builda.builder.imageoptions import RegistryAccess
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 _JSON = switch("--json", help="Print JSON.")
 _TREE_LINE = {False: "├── ", True: "└── "}

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 _SAVED = {"docker-archive": "docker-archive", "oci-archive": "oci-archive", "oci-dir": "oci", "docker-dir": "dir"}
 """Formats of podman save, and the transports that write them."""

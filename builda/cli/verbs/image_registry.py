@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.image.search import Found
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 _JSON = switch("--json", help="Print JSON.")
 

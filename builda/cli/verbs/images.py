@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.cli.format.gofuncs import Struct
     from builda.store.store import Image, Store
 

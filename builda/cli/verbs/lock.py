@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.locking import Locking
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.events import Emit
     from builda.lockfile import Lock
 

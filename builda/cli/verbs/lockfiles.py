@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from builda.builder.imageoptions import Inputs, RegistryAccess
     from builda.builder.locking import Locked, Locking, Pins
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.oci.descriptor import Platform
     from builda.plan import Copy
 

@@ -13,9 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.places import Places
-    from builda.registry.credentials import Credentials
+    from builda.registry.keyring import Credentials
 
 _PASSWORD_LIMIT = 1 << 20
 _FILE: Params = (
@@ -42,8 +42,8 @@ def login(session: Session, *, registry: str, get_login: bool, verbose: bool, **
 
     REGISTRY is a host, or host/namespace for credentials that hold there only.
     """
-    from builda.registry.client import RegistryClient, RegistryOptions
-    from builda.registry.credentials import Keyring, login_name, store_login
+    from builda.registry.keyring import Keyring, login_name, store_login
+    from builda.registry.registryclient import RegistryClient, RegistryOptions
 
     name, places = login_name(registry), _places(session)
     path = _file(places, values)
@@ -77,7 +77,7 @@ def login(session: Session, *, registry: str, get_login: bool, verbose: bool, **
 )
 def logout(session: Session, *, registry: str | None, everything: bool, **values: str | None) -> None:
     """Forget the credentials of a registry."""
-    from builda.registry.credentials import login_name, remove_all_logins, remove_login
+    from builda.registry.keyring import login_name, remove_all_logins, remove_login
 
     if everything == (registry is not None):
         raise InvalidValue("name one registry, or use --all")
@@ -114,7 +114,7 @@ def _path(value: str | bool | None) -> Path | None:
 
 def _credentials(values: dict[str, str | bool | None]) -> Credentials:
     """The credentials of the options; what is missing is asked for, on a terminal only."""
-    from builda.registry.credentials import Credentials
+    from builda.registry.keyring import Credentials
 
     username, password = values["username"], values["password"]
     if values["password_stdin"]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from builda.builder.image.listmembers import Places
     from builda.builder.image.manifestlist import Duplicates, EntryEdit, Present
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.manifest import Index
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.cli.verbs.buildlog import Attesting
     from builda.containerfile import BuildRequest
     from builda.oci.descriptor import Platform

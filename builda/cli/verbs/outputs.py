@@ -11,7 +11,7 @@ from builda.values import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.imageoptions import RegistryAccess
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.store.store import Image
 
 _KEYS = {

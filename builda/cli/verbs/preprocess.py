@@ -11,7 +11,7 @@ from builda.errors import InvalidValue, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 
 @verb(

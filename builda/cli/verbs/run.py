@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.imageoptions import Inputs
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.plan import Run, RunMount
     from builda.store.containers import WorkingContainer
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.image.describe import Seen
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.contents.scan import Contents
 
 _FORMATS = {

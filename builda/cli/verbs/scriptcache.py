@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from builda.builder.cached.caching import Caching
     from builda.builder.imageoptions import CacheChoice, RegistryAccess
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.session.cachechoice import SessionCache
     from builda.store.containers import WorkingContainer
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
     from builda.session.cachechoice import SessionCache
     from builda.session.lease import Lease
     from builda.session.pushes import Push

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
 
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 
 @verb(

@@ -22,8 +22,8 @@ from builda.isolation.spec import Process, Sandbox
 from builda.oci.descriptor import Descriptor
 from builda.oci.reference import Reference
 from builda.plan import Copy, Run, RunOptions
+from builda.store.claims import Claim
 from builda.store.containers import WorkingContainer
-from builda.store.ownership import Claim
 from builda.store.store import Image, Store
 from builda.transfer.copyimage import ImageSink, ImageSource
 from builda.transfer.locate import Location, open_source

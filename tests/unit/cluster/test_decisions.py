@@ -12,7 +12,7 @@ from builda import events
 from builda.cli.core.options import Option
 from builda.cli.verbs.build import build
 from builda.cli.verbs.elsewhere import HERE, REFUSED, SENT
-from builda.cluster import chunks, frames, kinds, objects, state
+from builda.cluster import chunks, frames, objects, podkinds, state
 from builda.cluster.where import Where, parse_where
 from builda.errors import ContainerfileError, InvalidValue, Unsupported
 from builda.events import CommandOutput, ImageBuilt, StepStarted
@@ -47,8 +47,8 @@ def test_what_is_no_place_is_refused(text: str) -> None:
         parse_where(text)
 
 
-@pytest.mark.parametrize("kind", kinds.KINDS, ids=lambda kind: kind.mode)
-def test_the_objects_are_those_of_the_schemas(kind: kinds.Kind) -> None:
+@pytest.mark.parametrize("kind", podkinds.KINDS, ids=lambda kind: kind.mode)
+def test_the_objects_are_those_of_the_schemas(kind: podkinds.Kind) -> None:
     options = objects.JobOptions(
         image="x",
         labels={"kueue.x-k8s.io/queue-name": "builds"},
@@ -80,12 +80,12 @@ def test_the_objects_are_those_of_the_schemas(kind: kinds.Kind) -> None:
 def test_the_best_pod_is_the_one_that_the_namespace_admits(
     level: str | None, version: tuple[int, int], mode: str
 ) -> None:
-    assert kinds.best(level, version).mode == mode
+    assert podkinds.best(level, version).mode == mode
 
 
 def test_a_pod_that_the_namespace_does_not_admit_is_refused() -> None:
     with pytest.raises(Unsupported, match="admits no pod for mode direct"):
-        kinds.best("restricted", (1, 34), "direct")
+        podkinds.best("restricted", (1, 34), "direct")
 
 
 @pytest.mark.parametrize(

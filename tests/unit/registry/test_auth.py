@@ -9,8 +9,8 @@ import pytest
 from builda.errors import RegistryError
 from builda.registry.auth import Authenticator, Challenge, parse_challenges
 from builda.registry.certificates import Tls
-from builda.registry.credentials import Credentials
 from builda.registry.http import Http
+from builda.registry.keyring import Credentials
 from tests.support.registry import Answer, Asked, scripted
 
 SCOPE = frozenset({"repository:a:pull"})

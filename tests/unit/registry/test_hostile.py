@@ -20,7 +20,7 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest, VerifyingReader
 from builda.oci.manifest import MANIFEST_LIMIT
 from builda.oci.reference import Reference
-from builda.registry.client import RegistryClient, RegistryOptions, RegistrySource
+from builda.registry.registryclient import RegistryClient, RegistryOptions, RegistrySource
 from tests.support.registry import Answer, Asked, Scripted, free_port, make_certificates, scripted, serving
 
 BLOB = bytes(range(256)) * 4096

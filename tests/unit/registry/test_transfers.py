@@ -20,8 +20,8 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest, Readable
 from builda.oci.reference import Reference
 from builda.registry.certificates import Tls
-from builda.registry.client import RegistryClient, RegistryOptions, RegistrySink
 from builda.registry.http import Body, Http, Request
+from builda.registry.registryclient import RegistryClient, RegistryOptions, RegistrySink
 from builda.registry.repository import PARALLEL
 from tests.support.registry import Answer, Asked, Scripted, scripted, serving
 

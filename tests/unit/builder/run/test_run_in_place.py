@@ -22,8 +22,8 @@ from builda.fs.layer import AS_IS
 from builda.isolation import kinds
 from builda.isolation.spec import Process, Sandbox
 from builda.plan import Run, RunMount, RunOptions
+from builda.store.claims import Claim
 from builda.store.containers import WorkingContainer
-from builda.store.ownership import Claim
 from tests.unit.builder.conftest import Bench, make_bench
 
 pytestmark = pytest.mark.root

@@ -22,9 +22,9 @@ from builda.oci.digest import Digest, Readable
 from builda.oci.reference import DEFAULT_TAG, Reference, is_tag
 from builda.places import Places
 from builda.registry.certificates import Certificates, Tls
-from builda.registry.credentials import Credentials, Keyring, Look, parse_creds
 from builda.registry.fetch import Response, fetch
 from builda.registry.http import Http, Trust
+from builda.registry.keyring import Credentials, Keyring, Look, parse_creds
 from builda.registry.registries import Registries
 from builda.registry.repository import Endpoint, Repository
 from builda.registry.upload import CHUNK, BlobSource, BlobUpload, MountableSource

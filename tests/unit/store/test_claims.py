@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from builda.errors import StoreUnavailable
-from builda.store.ownership import Claim
+from builda.store.claims import Claim
 from builda.store.store import Store
 
 

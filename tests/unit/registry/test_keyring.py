@@ -13,7 +13,7 @@ import pytest
 from builda.errors import InvalidValue, NotFound, RegistryError
 from builda.events import Event
 from builda.places import Places
-from builda.registry.credentials import (
+from builda.registry.keyring import (
     Credentials,
     Keyring,
     login_name,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from builda.cli.core.settings import Settings
     from builda.cli.core.verbtrace import VerbTrace
     from builda.cli.progress.observer import Observer, Together
-    from builda.cli.progress.relay import Relay
+    from builda.cli.progress.relayedview import Relay
     from builda.containersconf import Defaults
     from builda.errors import BuildaError
     from builda.events import Event
