@@ -258,9 +258,8 @@ IMAGINED = frozenset({"store/drivers/zfs.py"})
 def test_files_and_functions_that_the_architecture_names_are_there() -> None:
     root = DOCUMENT.parents[1]
     document = DOCUMENT.read_text()
-    files = [
-        path.relative_to(root).as_posix() for top in ("builda", "tests", "bench") for path in (root / top).rglob("*.py")
-    ]
+    tops = ("builda", "tests", "bench", "tools")
+    files = [path.relative_to(root).as_posix() for top in tops for path in (root / top).rglob("*.py")]
     wrong = []
     for named, function in re.findall(r"`([\w/.]+\.py)`(?: \(`(\w+)`\))?", document):
         found = [file for file in files if f"/{file}".endswith(f"/{named}")]
