@@ -12,20 +12,31 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY, Builda, clean_environ
+from tests.integration.test_python_session import pushed
 from tests.support.base_images import SLIM, mmdebstrap_arguments
+from tests.support.registry import Registry
 
 pytestmark = pytest.mark.root
 
 EXAMPLES = REPOSITORY / "examples"
 
 
-def example(builda: Builda, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def with_broken_shell(builda: Builda, base: str) -> str:
+    """The name of an image in which a program called server cannot be run."""
+    container = builda("from", base)
+    builda("run", container, "--", "mkdir", "/bin/server")
+    builda("commit", "--rm", "-q", container, "localhost/broken")
+    return "localhost/broken"
+
+
+def example(builda: Builda, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a script of examples/bash on the store of `builda`."""
     environ = {
         **clean_environ(),
         "PATH": f"{Path(builda.command[0]).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
         "BUILDA_ROOT": str(builda.root),
         "BUILDA_RUNROOT": str(builda.runroot),
+        **variables,
     }
     script = EXAMPLES / "bash" / name
     return subprocess.run([script, *arguments], env=environ, capture_output=True, text=True, timeout=240)
@@ -85,9 +96,42 @@ def test_leave_nothing(builda: Builda, base: str, command: str, status: int) -> 
     assert len(builda("images", "-q").splitlines()) == len(before) + (status == 0)
 
 
+@pytest.mark.parametrize("program", ["true", "false"])
+def test_all_or_nothing(builda: Builda, base: str, server: Registry, tmp_path: Path, program: str) -> None:
+    if program == "false":
+        base = with_broken_shell(builda, base)
+    conf = tmp_path / "registries.conf"
+    conf.write_text(f'[[registry]]\nlocation = "{server.address}"\ninsecure = true\n')
+    environ = {"BUILDA_REGISTRIES_CONF": str(conf)}
+    result = example(builda, "all-or-nothing.sh", base, server.name(f"parts-{program}"), "1", **environ)
+    is_good = program == "true"
+    assert (result.returncode == 0) == is_good, result.stderr
+    found = [name for name in pushed(server) if name.startswith(f"parts-{program}")]
+    assert found == ([f"parts-{program}/client", f"parts-{program}/server"] if is_good else [])
+    assert ("parts" in builda("images", "--format", "{{.Name}}")) == is_good
+    assert builda("containers", "-q") == ""
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (EXAMPLES / "bash").glob("*.sh")))
+def test_each_is_a_session_without_faults(builda: Builda, name: str) -> None:
+    path = EXAMPLES / "bash" / name
+    assert path.read_text().startswith("#!/usr/bin/env -S builda session bash\n")
+    assert builda("script", "lint", path) == ""
+
+
 def test_python_example_runs(builda: Builda, base: str) -> None:
     environ = {**clean_environ(), "BUILDA_ROOT": str(builda.root), "BUILDA_RUNROOT": str(builda.runroot)}
     command: list[str | Path] = [sys.executable, EXAMPLES / "python/build_app.py", base, "localhost/from-python"]
     result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert builda("images", "-q", "localhost/from-python") != ""
+
+
+def test_python_session(builda: Builda, base: str) -> None:
+    environ = {**clean_environ(), "BUILDA_ROOT": str(builda.root), "BUILDA_RUNROOT": str(builda.runroot)}
+    command: list[str | Path] = [sys.executable, EXAMPLES / "python/session.py", base, "localhost/from-session"]
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "built\n" in result.stdout
+    assert builda("containers", "-q") == ""
+    assert config_of(builda, "from-session")["Entrypoint"] == ["/usr/bin/app"]
