@@ -122,3 +122,41 @@ def test_a_command_of_another_user_is_that_user(both: Both) -> None:
     by_root, by_one = both.run(script, "--user", "games:mail")
     assert by_one == by_root
     assert by_one[0].startswith("uid=5(games) gid=8(mail)")
+
+
+HOSTILE = {
+    "processes that are killed in the middle of calls": """
+        perl -e 'for (1 .. 20) { $p = fork; if (!$p) { while (1) {
+                chown 5, 5, "/tmp"; stat "/tmp"; $> = 33; mkdir "/tmp/$$"; rmdir "/tmp/$$"; $> = 0 } } push @k, $p }
+            select undef, undef, undef, 0.2; kill 9, @k; waitpid $_, 0 for @k; print "killed\\n"'
+        rm -rf /tmp/*; touch /f; chown 3:4 /f; stat -c '%u %g' /f
+    """,
+    "a path that changes while it is read": """
+        mkdir /a /b; touch /a/f /b/f; ln -s a /l
+        perl -e 'if (!($p = fork)) { while (1) { unlink "/m"; symlink "/b", "/m"; rename "/m", "/l";
+                unlink "/m"; symlink "/a", "/m"; rename "/m", "/l" } }
+            for (1 .. 300) { chown 5, 5, "/l/f"; @s = stat "/l/f" } kill 9, $p; waitpid $p, 0'
+        rm -f /l /m; chown 5:5 /a/f /b/f; find /a /b -printf '%p %U %G\\n' | sort
+    """,
+    "addresses that are not the caller's": """
+        perl -e '%n = (chown => 92, lstat => 6, getresuid => 118, setgroups => 116, capget => 125);
+            for $n (sort keys %n) { syscall($n{$n}, 8, 9, 10); print "$n ", $! + 0, "\\n" }'
+    """,
+    "a process that executes itself": """
+        export S='my $n = shift; $n < 300 ? exec($^X, "-e", $ENV{S}, $n + 1) : print "$n $> $<\\n"'
+        setpriv --reuid 33 --regid 33 --clear-groups perl -e "$S" 0
+    """,
+    "marks that a process moves": """
+        setpriv --reuid 33 --regid 33 --clear-groups bash -c 'ulimit -R 1000; id > /dev/null; echo went on' 2> /dev/null
+    """,
+    "paths that lead to the supervisor": """
+        touch /f; chown 7 /f; exec 9< /f; chown 8 /proc/self/fd/9; stat -Lc %u /f /proc/self/fd/9 /dev/fd/9
+        chown 9 /proc/self/root/f; stat -c %u /f; chown 1 /proc/1/root 2> /dev/null; echo $?
+    """,
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_hostile_commands_get_what_root_gets(attack: str, both: Both) -> None:
+    by_root, by_one = both.run(HOSTILE[attack])
+    assert by_one == by_root

@@ -268,7 +268,10 @@ class Emulator:
         value = _attribute(place.quick(), _CAPABILITY) or b""
         if changes_nothing(who, Program(info.st_mode, 0, 0, value)) and not self.is_doubtful(call.pid):
             return GO_ON
-        fd = self.opened(call, place)
+        try:
+            fd = self.opened(call, place)
+        except OSError:  # what the kernel says is right, or it is a magic link
+            return GO_ON
         try:
             info = os.fstat(fd)
             if not info.st_mode & 0o111 or _is_script(fd):
@@ -351,20 +354,19 @@ class Emulator:
             return GO_ON
         place = self.place(call, directory, call.path(address), empty=bool(flags & _EMPTY))
         follow = not flags & _NOFOLLOW
-        if not self.keeps(place, follow=follow):
-            return GO_ON
-        fd = self.opened(call, place, follow=follow)
-        try:
-            return self.show(call, fd)
-        finally:
-            os.close(fd)
+        return self.shown(call, place, follow=follow) if self.keeps(place, follow=follow) else GO_ON
 
     def descriptor_status(self, call: Call) -> Answer:
         """fstat(2)."""
         place = self.of_descriptor(call, call.arguments[0])
-        if not self.keeps(place, follow=True):
+        return self.shown(call, place, follow=True) if self.keeps(place, follow=True) else GO_ON
+
+    def shown(self, call: Call, place: Place, *, follow: bool) -> Answer:
+        """Show what is at a place. The kernel does for a magic link of /proc."""
+        try:
+            fd = self.opened(call, place, follow=follow)
+        except OSError:
             return GO_ON
-        fd = self.opened(call, place)
         try:
             return self.show(call, fd)
         finally:
@@ -640,13 +642,17 @@ class Emulator:
         return Place(b"%d/fd/%d" % (call.pid, number & _WORD), b"")
 
     def special(self, call: Call, path: bytes) -> Place:
-        """A path of the caller below /proc or /dev/fd: its own descriptors."""
+        """A path of the caller below /proc or /dev/fd: what the caller's own magic links lead to."""
         if path in _STREAMS:
             return self.of_descriptor(call, _STREAMS[path])
         for start in (*(link + b"fd/" for link in _LINKS_OF_PROC), b"/dev/fd/"):
             number, slash, rest = path[len(start) :].partition(b"/")
             if path.startswith(start) and number.isdigit():
                 return Place(b"%d/fd/%d" % (call.pid, int(number)), rest or (b"." if slash else b""))
+        for link in _LINKS_OF_PROC:
+            name, _, rest = path[len(link) :].partition(b"/")
+            if path.startswith(link) and name in (b"cwd", b"root", b"exe"):
+                return Place(b"%d/%b" % (call.pid, name), rest)
         return Place(b"", path)
 
     def opened(self, call: Call, place: Place, *, follow: bool = True) -> int:

@@ -52,7 +52,12 @@ class Supervision:
             first._replace(no_new_privileges=wire["no_new_privileges"]),
             other_roots=bool(wanted & 1 << _SYS_ADMIN),
         )
-        emulator.listener.serve(emulator.one, wake, lambda: _has_ended(init))
+        try:
+            emulator.listener.serve(emulator.one, wake, lambda: _has_ended(init))
+        except Exception as error:  # a fault of builda's: the command would get ENOSYS for its calls from now on
+            said = f"builda: internal error in the supervisor of a command: {type(error).__name__}: {error}\n"
+            os.write(2, os.fsencode(said))
+            os._exit(125)  # init and the command end with this process
 
     def _enter(self, init: int) -> None:
         """Take the command's root directory, and /proc as working directory."""
