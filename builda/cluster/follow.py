@@ -27,10 +27,11 @@ def follow(cluster: Cluster, job: str, say: Callable[[str], None]) -> Iterator[F
     """
     done = set[str]()
     cause: str | None = None
+    failure: BuildaError | None = None
     while True:
-        pod = _Waiting(cluster, job, done, cause, say).for_pod()
+        pod = _Waiting(cluster, job, done, cause, failure, say).for_pod()
         reader = Reader()
-        failure: BuildaError | None = None
+        failure = None
         for frame in _read(cluster, pod, reader):
             if isinstance(frame, Ended) and not frame.is_last:
                 failure = frame.error
@@ -49,13 +50,20 @@ class _Waiting:
     """The wait for a pod whose log can be read."""
 
     def __init__(
-        self, cluster: Cluster, job: str, done: set[str], cause: str | None, say: Callable[[str], None]
+        self,
+        cluster: Cluster,
+        job: str,
+        done: set[str],
+        cause: str | None,
+        failure: BuildaError | None,
+        say: Callable[[str], None],
     ) -> None:
         self._cluster = cluster
         self._job = job
         self._selector = f"batch.kubernetes.io/job-name={job}"
         self._done = done
         self._cause = cause
+        self._failure = failure
         self._say = say
         self._said: str | None = None
         self._without_image: float | None = None
@@ -125,6 +133,8 @@ class _Waiting:
         except NotFound as error:
             raise JobFailed(f"Job is gone, somebody deleted it: {self._job}") from error
         ended = state.finished(job)
+        if ended is not None and ended.reason == "BackoffLimitExceeded" and self._failure is not None:
+            raise self._failure
         if ended is not None:
             raise JobFailed(self._why(ended), hint=_HINTS.get(ended.reason))
         if state.is_suspended(job):

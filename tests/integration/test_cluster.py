@@ -240,3 +240,18 @@ def test_what_a_pod_cannot_have_is_refused(
 
 def test_options_of_the_cluster_mean_nothing_here(builda: Builda, context: Path) -> None:
     assert "--job-ttl is for builds in a cluster" in builda.fails("bud", "--job-ttl", "1s", context)
+
+
+def test_two_platforms_are_built_on_their_nodes_and_give_the_index_of_a_local_build(
+    builda: Builda, far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    (context / "Containerfile").write_text("FROM scratch\nCOPY given /\nENV A=b\n")
+    options = ("--timestamp", "0", "--platform", "linux/amd64,linux/arm64")
+    here = builda.run(*BUD, *options, "-t", server.name("app/two:1"), context)
+    away = far.run(*BUD, *options, "-t", server.name("app/two:1"), context)
+    assert set(away.stdout.splitlines()) == set(here.stdout.splitlines())
+    assert away.stdout.splitlines()[-6:] == here.stdout.splitlines()[-6:]  # the last is the digest of the index
+    nodes = {pod["spec"]["nodeName"] for name, pod in there.of("pods").items() if "builda-two" in name}
+    assert nodes == {"node-amd64", "node-arm64"}
+    pulled = builda("image", "inspect", "--tls-verify=false", f"docker://{server.name('app/two:1')}", "--raw")
+    assert len(json.loads(pulled)["manifests"]) == 2

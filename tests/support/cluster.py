@@ -264,8 +264,9 @@ class Cluster:
         )
         self.update(namespace, pod, "running", {"startedAt": stamp()}, phase="Running")
         assert run.process.stdout is not None
-        for line in run.process.stdout:
-            self.heard(pod, run, line)
+        with run.process.stdout as written:
+            for line in written:
+                self.heard(pod, run, line)
         code = run.process.wait()
         reason = "Completed" if code == 0 else "Error"
         run.ended = True
@@ -415,6 +416,10 @@ class Handler(BaseHTTPRequestHandler):
         self.answer_to("DELETE")
 
     def answer_to(self, method: str) -> None:
+        with suppress(OSError):  # the client is gone
+            self.answered(method)
+
+    def answered(self, method: str) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urlsplit(self.path)
         query = dict(parse_qsl(url.query))

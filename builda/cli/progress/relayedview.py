@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 class Relay:
-    """Writes the lines to a descriptor; safe for many threads. `live`: the reader shows a live view."""
+    """Writes the lines to a descriptor; safe for many threads. `live`: the reader shows a live view.
 
-    def __init__(self, descriptor: int, *, live: bool) -> None:
+    `platform` is what stages are called by, where others build for further ones.
+    """
+
+    def __init__(self, descriptor: int, *, live: bool, platform: str | None = None) -> None:
         self.live = live
+        self.platform = platform
         self._descriptor = descriptor
         self._number = 0
         self._lock = allocate_lock()

@@ -258,7 +258,7 @@ def _builds_elsewhere(
     if on is None or session.relay is not None or values["check"] or values["print_plan"] or values["print_script"]:
         clusteroptions.drop(values, is_used=on is not None)
         return False
-    from builda.cli.verbs.elsewhere import build_on
+    from builda.cli.verbs.clusterbuild import build_on
 
     assert not isinstance(context, BuildContext), "a relayed build is done where it is"
     arguments = _build_args(values["build_arg_file"], values["build_arg"], session.environ)
@@ -344,6 +344,8 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
         multiplatform.publish(session, each, options, values, began)
         return
     request = replace(request, platform=wanted[0])
+    if session.relay is not None:
+        options = replace(options, platform_label=session.relay.platform)
     with log_of(wanted[0]), _watched(session, options, live=live):
         built = containerfile.build(session.builder, request, options)
         if check is not None:

@@ -137,7 +137,7 @@ def work(session: Session) -> None:
     from builda.cluster.objects import FAILED, GIVEN, REQUEST
 
     asked = _asked(f"{GIVEN}/{REQUEST}")
-    relay = session.relay = Relay(os.dup(1), live=bool(asked["live"]))
+    relay = session.relay = Relay(os.dup(1), live=bool(asked["live"]), platform=asked.get("platform"))
     session.watch(lambda others: Unseen())
     session.record(relay)
     sys.stdout = RelayedOutput(relay)

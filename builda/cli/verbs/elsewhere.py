@@ -1,6 +1,6 @@
 """`build --on`: a command line becomes a request for a pod, and what the pod says becomes this command's output.
 
-`request_of` decides what is sent; every option of `build` is in one of its tables. `build_on` performs it.
+`request_of` decides what is sent; every option of `build` is in one of its tables.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 from contextlib import ExitStack, contextmanager, suppress
 
 from builda.cli.core.options import Option, Row
-from builda.cli.core.output import check_files, print_line, say, write, write_file
-from builda.cli.verbs.clusteroptions import OF_JOB, ClusterValues, job_options
+from builda.cli.core.output import say, write, write_file
+from builda.cli.verbs.clusteroptions import OF_JOB, ClusterValues
 from builda.errors import BuildaError, InvalidValue, Unsupported
 from builda.values import NamedTuple
 
@@ -73,6 +73,7 @@ REFUSED: Mapping[str, str] = {
     "sbom_purl_output": "builda image sbom writes one of the image in the registry",
 }
 """Options that a build in a cluster does not have, and why."""
+_NO_VALUES: Mapping[str, Any] = {"jobs": 0, "platform": (), "layers": True, "iidfile": None, "iidfile_raw": None}
 _SENT_VARIABLES = ("BUILDA_FORMAT", "BUILDAH_FORMAT", "BUILDAH_LAYERS")
 _FILES = ("scan_ignore", "source_policy_file", "locked")
 
@@ -96,9 +97,6 @@ def request_of(
     for row in options:
         if row.name in REFUSED and values.get(row.name, row.default) != row.default:
             raise Unsupported(f"{row.long} cannot be used with --on: {REFUSED[row.name]}")
-    if len(values["platform"]) > 1:
-        hint = "build each into a name of its own, and join them: builda manifest create NAME:1 NAME:1-amd64 …"
-        raise Unsupported("several platforms cannot be built with --on at once", hint=hint)
     words = [word for row in options if row.name in SENT for word in _words(row, values.get(row.name, row.default))]
     given: dict[str, bytes] = {}
 
@@ -214,54 +212,16 @@ def _keys(items: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         yield name, read_input(path, f"key of --ssh {name}")
 
 
-class Outcome(NamedTuple):
-    """What a pod's build came to."""
-
-    image: ImageBuilt | None
-    error: BuildaError | None
-
-
-def build_on(
-    session: Session, context: str | None, rows: Sequence[Row], values: dict[str, Any], args: dict[str, str], on: str
-) -> None:
-    """Build in the cluster, and show it as a build on this machine."""
-    from builda.cli.progress.buildview import wants_live
-    from builda.cluster.where import parse_where
-
-    where = parse_where(on)
-    said = ClusterValues(on, values["context_via"], values["detach"], values["attach"])
-    check_files(values["iidfile"], values["iidfile_raw"])
-    progress = values["progress"] or session.environ.get("BUILDA_PROGRESS") or "auto"
-    live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet, verbose=session.settings.verbose)
-    from builda.cluster.connection import connect
-
-    if said.attach is not None:
-        cluster = connect(where, session.environ)
-        job = cluster.get("jobs", said.attach)
-        _show(session, cluster, said.attach, _local_names(job), values, live=live)
-        return
-    options = job_options(values, session.environ)
-    request = request_of(rows, values, args, session.environ)
-    with ExitStack() as stack:
-        cluster = connect(where, session.environ)
-        prepared = _prepared(session, context, request, values, said, stack, live=live)
-        job = _made(cluster, session, options, request, prepared, values)
-        name = job["metadata"]["name"]
-        if said.detach:
-            print_line(name)
-            return
-        with _removed_if_left(cluster, name):
-            _show(session, cluster, name, prepared.local, values, live=live)
-
-
 class Prepared(NamedTuple):
-    """The files that the pod is given, and what texts of the pod mean here."""
+    """The files that pods are given, the rest of what they are asked, and what texts of theirs mean here."""
 
     given: Mapping[str, bytes]
+    asked: Mapping[str, Any]
     local: Mapping[str, str]
+    access: RegistryAccess
 
 
-def _prepared(
+def prepared_for(
     session: Session,
     context: str | None,
     request: Request,
@@ -272,15 +232,13 @@ def _prepared(
     live: bool,
 ) -> Prepared:
     """Send the contexts, and put together what the pod is given."""
-    import json
-
     from builda.cli.core import shared_options
     from builda.cli.verbs.contexts import is_fetched, open_context
-    from builda.cluster.objects import REQUEST, WORK
+    from builda.cluster.objects import WORK
 
-    access = shared_options.registry_access(values, session.environ)
+    access = shared_options.registry_access(dict(values), session.environ)
     given, local = dict(request.given), dict[str, str]()
-    asked: dict[str, Any] = {"version": 1, "words": list(request.words), "live": live, "contexts": []}
+    asked: dict[str, Any] = {"version": 1, "words": [], "live": live, "contexts": []}
     asked["environ"] = {name: session.environ[name] for name in _SENT_VARIABLES if name in session.environ}
     place = _place(said, values, request)
     if is_fetched(context) and context != "-":
@@ -307,8 +265,7 @@ def _prepared(
     auth = _credentials(session, access, [*request.names, *values["cache_to"], *values["cache_from"]], given)
     if auth is not None:
         given["auth.json"] = auth
-    given[REQUEST] = json.dumps(asked).encode()
-    return Prepared(given, local)
+    return Prepared(given, asked, local, access)
 
 
 def _check_fetched(values: Mapping[str, Any]) -> None:
@@ -421,15 +378,16 @@ def _repository(text: str) -> str:
     return (fields.get("ref") or text).removeprefix("docker://")
 
 
-def _made(
+def made(
     cluster: Cluster,
     session: Session,
     options: JobOptions,
     request: Request,
     prepared: Prepared,
     values: Mapping[str, Any],
+    platform_label: str | None = None,
 ) -> dict[str, Any]:
-    """The Job is there, and its Secret."""
+    """The Job is there, and its Secret. With a label, events name the platform, as where several are built."""
     import json
     import secrets
 
@@ -444,8 +402,10 @@ def _made(
     name = objects.job_name(subject, secrets.token_hex(4))
     annotations = {"builda.io/names": " ".join(request.names), "builda.io/local": json.dumps(dict(prepared.local))}
     job = cluster.create("jobs", objects.job(name, kind, options, annotations))
+    asked = {**prepared.asked, "words": [*request.words, *prepared.asked["words"]], "platform": platform_label}
     try:
-        cluster.create("secrets", objects.secret(name, job, prepared.given))
+        given = {**prepared.given, objects.REQUEST: json.dumps(asked).encode()}
+        cluster.create("secrets", objects.secret(name, job, given))
     except BaseException:
         cluster.delete("jobs", name)
         raise
@@ -460,7 +420,7 @@ def _architecture(values: Mapping[str, Any]) -> str | None:
     return None if platform is None else platform.architecture
 
 
-def _local_names(job: Mapping[str, Any]) -> Mapping[str, str]:
+def local_names(job: Mapping[str, Any]) -> Mapping[str, str]:
     import json
 
     found = (job["metadata"].get("annotations") or {}).get("builda.io/local")
@@ -469,7 +429,7 @@ def _local_names(job: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 @contextmanager
-def _removed_if_left(cluster: Cluster, job: str) -> Iterator[None]:
+def removed_if_left(cluster: Cluster, job: str) -> Iterator[None]:
     """Delete the Job when its client is interrupted, or gives it up."""
     from builda.cluster.follow import JobFailed
 
@@ -480,7 +440,7 @@ def _removed_if_left(cluster: Cluster, job: str) -> Iterator[None]:
         raise
 
 
-def _show(
+def show(
     session: Session, cluster: Cluster, job: str, local: Mapping[str, str], values: Mapping[str, Any], *, live: bool
 ) -> None:
     """Show the build that a Job does, and end as it does."""
@@ -491,7 +451,7 @@ def _show(
 
         session.emit(Warned(message=text))
 
-    view = _View(session, values, local, live=live)
+    view = View(session, values, local, live=live)
     try:
         for frame in follow(cluster, job, tell):
             view.show(frame)
@@ -506,14 +466,15 @@ def _show(
             write_file(values["iidfile_raw"], view.image.id.encoded)
 
 
-class _View:
+class View:
     """The frames of a build as this command's output."""
 
     def __init__(self, session: Session, values: Mapping[str, Any], local: Mapping[str, str], *, live: bool) -> None:
         self.error: BuildaError | None = None
         self.image: ImageBuilt | None = None
         self._session = session
-        self._values = values
+        self._mixed = values["jobs"] != 1 or len(values["platform"]) > 1
+        self._remembers = values["layers"] is not False
         self._live = live
         self._local = sorted(local.items(), reverse=True)
         self._view: BuildView | None = None
@@ -526,12 +487,11 @@ class _View:
 
         match frame:
             case Printed(text):
-                write(self._localized(text))
-                sys.stdout.flush()
+                self.prints(self._localized(text))
             case Closed(outcome):
                 self.close(outcome)
             case Ended(error):
-                self.error = None if error is None else _localized_error(error, self._localized)
+                self.error = None if error is None else self.localized(error)
             case _:
                 from builda.cli.progress.observer import with_texts
 
@@ -541,6 +501,15 @@ class _View:
                     self.image = frame
                 if not isinstance(frame, BuildFailed):  # who runs this command tells of its failure
                     self._session.emit(with_texts(frame, self._localized))
+
+    def localized(self, error: BuildaError) -> BuildaError:
+        """An error of the pod's with the names of this machine's files."""
+        return _localized_error(error, self._localized)
+
+    def prints(self, text: str) -> None:
+        """Print what the build prints."""
+        write(text)
+        sys.stdout.flush()
 
     def close(self, outcome: str) -> None:
         """Nothing more moves in the view of the steps."""
@@ -556,8 +525,8 @@ class _View:
                 others,
                 live=self._live,
                 quiet=self._session.quiet,
-                mixed=self._values["jobs"] != 1,
-                remembers=self._values["layers"] is not False,
+                mixed=self._mixed,
+                remembers=self._remembers,
                 warnings=self._session.settings.warnings,
                 environ=self._session.environ,
             )
@@ -581,10 +550,9 @@ def _localized_error(error: BuildaError, change: Callable[[str], str]) -> Builda
 
 def show_again(session: Session, cluster: Cluster, job: str) -> None:
     """Show a build from its beginning on; how it ended makes no difference to this command."""
-    values = {"jobs": 0, "layers": True, "iidfile": None, "iidfile_raw": None}
     found = cluster.get("jobs", job)
     try:
-        _show(session, cluster, job, _local_names(found), values, live=False)
+        show(session, cluster, job, local_names(found), _NO_VALUES, live=False)
     except BuildaError as error:
         from builda.cli.core.reports import report_of
 
@@ -613,6 +581,13 @@ def try_build(session: Session, cluster: Cluster, kind: Kind, options: JobOption
         cluster.create(
             "secrets", objects.secret(name, job, {objects.REQUEST: json.dumps(asked).encode(), "file-0": text})
         )
-        _show(session, cluster, name, {}, {"jobs": 1, "layers": True, "iidfile": None, "iidfile_raw": None}, live=False)
+        show(
+            session,
+            cluster,
+            name,
+            {},
+            _NO_VALUES,
+            live=False,
+        )
     finally:
         cluster.delete("jobs", name)

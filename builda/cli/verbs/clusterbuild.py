@@ -1,0 +1,57 @@
+"""`build --on`: from the command line to the Job, or the Jobs, and back."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+from builda.cli.core.output import check_files, print_line
+from builda.cli.verbs import clusterplatforms, elsewhere
+from builda.cli.verbs.clusteroptions import ClusterValues, job_options
+from builda.errors import Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from builda.cli.core.options import Row
+    from builda.cli.core.session import Session
+
+
+def build_on(
+    session: Session, context: str | None, rows: Sequence[Row], values: dict[str, Any], args: dict[str, str], on: str
+) -> None:
+    """Build in the cluster, and show it as a build on this machine."""
+    from builda.cli.progress.buildview import wants_live
+    from builda.cluster.where import parse_where
+
+    where = parse_where(on)
+    said = ClusterValues(on, values["context_via"], values["detach"], values["attach"])
+    check_files(values["iidfile"], values["iidfile_raw"])
+    progress = values["progress"] or session.environ.get("BUILDA_PROGRESS") or "auto"
+    live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet, verbose=session.settings.verbose)
+    from builda.cluster.connection import connect
+
+    if said.attach is not None:
+        cluster = connect(where, session.environ)
+        job = cluster.get("jobs", said.attach)
+        elsewhere.show(session, cluster, said.attach, elsewhere.local_names(job), values, live=live)
+        return
+    options = job_options(values, session.environ)
+    request = elsewhere.request_of(rows, values, args, session.environ)
+    with ExitStack() as stack:
+        cluster = connect(where, session.environ)
+        prepared = elsewhere.prepared_for(session, context, request, values, said, stack, live=live)
+        if len(values["platform"]) > 1:
+            if said.detach:
+                raise Unsupported("--detach is for one platform", hint="build them one by one")
+            clusterplatforms.build_each(session, cluster, options, prepared, rows, values, args, live=live)
+            return
+        job = elsewhere.made(cluster, session, options, request, prepared, values)
+        name = job["metadata"]["name"]
+        if said.detach:
+            print_line(name)
+            return
+        with elsewhere.removed_if_left(cluster, name):
+            elsewhere.show(session, cluster, name, prepared.local, values, live=live)

@@ -1,0 +1,186 @@
+"""`build --on` for several platforms: a Job for each, side by side, and an index of what they pushed."""
+
+from __future__ import annotations
+
+from threading import Event
+
+from builda.cli.core.output import check_files, print_line, print_words
+from builda.cli.verbs import elsewhere
+from builda.cli.verbs.elsewhere import Prepared, View
+from builda.errors import BuildaError, Unsupported
+from builda.values import NamedTuple, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from builda.cli.core.options import Row
+    from builda.cli.core.session import Session
+    from builda.cluster.connection import Cluster
+    from builda.cluster.objects import JobOptions
+    from builda.events import ImageBuilt
+    from builda.oci.descriptor import Descriptor
+
+
+class _Part(NamedTuple):
+    """What one Job made, and what it printed."""
+
+    image: ImageBuilt
+    printed: str
+
+
+def build_each(
+    session: Session,
+    cluster: Cluster,
+    options: JobOptions,
+    prepared: Prepared,
+    rows: Sequence[Row],
+    values: dict[str, Any],
+    args: Mapping[str, str],
+    *,
+    live: bool,
+) -> None:
+    """Build for each platform on nodes of its architecture, and give the index of the images the names of -t.
+
+    No layer is fetched: the images are in the registry as NAME:TAG-OS-ARCH, and the index names them by digest.
+    """
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    from builda.cli.core import shared_options
+    from builda.events import ImageBuilt
+
+    for name in ("iidfile", "iidfile_raw", "output"):
+        if values[name]:
+            raise Unsupported(f"--{name.replace('_', '-')} is for one platform, not for {len(values['platform'])}")
+    check_files(values["logfile"])
+    began = time.monotonic()
+    platforms = [str(platform) for platform in shared_options.platforms(dict(values)) if platform is not None]
+    view = _View(session, values, prepared.local, live=live)
+    stop = Event()
+
+    def one(platform: str) -> _Part:
+        own = {**values, "platform": (platform,), "tag": tuple(_variant(tag, platform) for tag in values["tag"])}
+        request = elsewhere.request_of(rows, own, args, session.environ)
+        job = elsewhere.made(cluster, session, options, request, prepared, own, platform)
+        return _followed(session, cluster, job["metadata"]["name"], view, stop)
+
+    with ThreadPoolExecutor(len(platforms)) as threads:
+        futures = [threads.submit(one, platform) for platform in platforms]
+        try:
+            parts = [future.result() for future in futures]
+        except BaseException:
+            stop.set()  # the other Jobs are deleted by the threads that follow them
+            raise
+        finally:
+            view.close("built" if not stop.is_set() else "failed")
+    for part, platform in zip(parts, platforms, strict=True):
+        _print_lines(part, platform, values)
+    digest = _joined(session, parts, values["tag"], prepared)
+    for tag in values["tag"]:
+        if not session.quiet and not tag.startswith("docker://"):
+            print_words(f"Successfully tagged {tag}")
+    print_line(digest.digest.encoded)
+    cached = all(part.image.cached for part in parts)
+    seconds = time.monotonic() - began
+    names = tuple(values["tag"])
+    session.emit(ImageBuilt(id=digest.digest, digest=digest.digest, names=names, cached=cached, seconds=seconds))
+
+
+class _View(View):
+    """One view of all Jobs: the lines that they print wait, and their images are parts."""
+
+    def prints(self, text: str) -> None:
+        """Nothing: what is printed is put together in the end."""
+
+
+def _followed(session: Session, cluster: Cluster, job: str, view: _View, stop: Event) -> _Part:
+    """What one Job made. If another failed, this one is deleted, and what is raised here is of no account."""
+    from builda.cluster.follow import follow
+    from builda.cluster.frames import Closed, Ended, Printed
+    from builda.events import ImageBuilt, Warned
+
+    image: ImageBuilt | None = None
+    printed = ""
+    try:
+        for frame in follow(cluster, job, lambda text: session.emit(Warned(message=text))):
+            if stop.is_set():
+                raise BuildaError("stopped, as another platform failed")
+            match frame:
+                case Printed(text):
+                    printed += text
+                case ImageBuilt():
+                    image = frame
+                case Closed():
+                    pass
+                case Ended(error):
+                    if error is not None:
+                        stop.set()
+                        raise view.localized(error)
+                case _:
+                    view.show(frame)
+    except BaseException:
+        cluster.delete("jobs", job)
+        raise
+    assert image is not None, "a build that ended well has made an image"
+    return _Part(image, printed)
+
+
+def _variant(tag: str, platform: str) -> str:
+    """The name of one platform's image: NAME:TAG-OS-ARCH."""
+    from builda.oci.reference import Reference
+
+    prefix = "docker://" if tag.startswith("docker://") else ""
+    reference = Reference.parse(tag.removeprefix(prefix))
+    ending = platform.replace("/", "-")
+    return f"{prefix}{reference._replace(tag=f'{reference.tag}-{ending}')}"
+
+
+def _print_lines(part: _Part, platform: str, values: Mapping[str, Any]) -> None:
+    """The lines of a part that a local build for several platforms prints."""
+    for line in part.printed.splitlines():
+        if line.startswith("Successfully tagged ") or line == part.image.id.encoded:
+            continue
+        for tag in values["tag"]:
+            line = line.replace(_variant(tag, platform), tag)
+        print_line(line)
+
+
+def _joined(session: Session, parts: Sequence[_Part], tags: Sequence[str], prepared: Prepared) -> Descriptor:
+    """The index of the images is at every name; its descriptor."""
+    from builda.attestations.attached import in_order
+    from builda.oci.descriptor import Descriptor
+    from builda.oci.digest import Digest
+    from builda.oci.manifest import Index
+    from builda.oci.reference import Reference
+
+    if not tags:
+        raise Unsupported("several platforms need a name for their index", hint="give it with -t")
+    remote, access = session.builder.context.remote, prepared.access
+    references = [Reference.parse(tag.removeprefix("docker://")) for tag in tags]
+    entries = [
+        entry
+        for part in parts
+        for entry in _entries(remote.source(references[0]._replace(tag=None, digest=part.image.digest), access))
+    ]
+    data = Index(manifests=in_order(tuple(entries))).dump()
+    index = Index(manifests=())
+    made = Descriptor(media_type=index.media_type, digest=Digest.of(data), size=len(data))
+    for reference in references:
+        remote.sink(reference, access).put_manifest(made, data, top=True)
+    return made
+
+
+def _entries(source: Any) -> tuple[Descriptor, ...]:
+    """What the index says of an image in the registry; of one with attestations all that its own index says."""
+    from builda.oci.config import parse_config
+    from builda.oci.manifest import Index, parse
+    from builda.transfer.copyimage import read_blob
+
+    descriptor, data = source.manifest()
+    document = parse(data, descriptor.media_type)
+    if isinstance(document, Index):
+        return tuple(document.manifests)
+    config = parse_config(read_blob(source, document.config))
+    return (replace(descriptor, platform=config.platform),)
