@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.cli.core.options import Row
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 
 def build_on(
