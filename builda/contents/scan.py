@@ -14,7 +14,8 @@ from builda.contents.ecosystems import PROGRAMS, Ecosystem, wanted
 from builda.contents.facts import File, Flaw, Licences, Package, System, text
 from builda.errors import CorruptContent
 from builda.fs.lists.layertree import Row, Tree, row_of
-from builda.fs.tar import HARD_LINK, REGULAR, iter_members
+from builda.fs.tar import HARD_LINK, REGULAR
+from builda.fs.tarread import iter_members
 from builda.fs.whiteouts import WHITEOUT
 from builda.values import NamedTuple
 
@@ -22,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.contents.facts import Fact
     from builda.fs.lists.layertree import Node
-    from builda.fs.tar import Member
+    from builda.fs.tarread import Member
     from builda.oci.digest import Readable
 
 ENTRIES = 1_000_000

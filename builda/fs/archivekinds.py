@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from builda.errors import CorruptContent
 from builda.fs.compress import decompressing, sniff
-from builda.fs.tar import RECORD, is_header
+from builda.fs.tar import RECORD
+from builda.fs.tarread import is_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from builda.fs.pipeline import Stage
-    from builda.fs.tar import Content
+    from builda.fs.tarread import Content
 
     Moved: TypeAlias = Callable[[int], None]
 

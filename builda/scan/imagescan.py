@@ -12,7 +12,8 @@ import re
 from bisect import bisect_left
 
 from builda.errors import InvalidValue
-from builda.fs.tar import DIRECTORY, clean, iter_members
+from builda.fs.tar import DIRECTORY, clean
+from builda.fs.tarread import iter_members
 from builda.fs.whiteouts import OPAQUE, hidden_by
 from builda.scan.filescan import secrets_in
 from builda.scan.secretkinds import VARIABLE, is_secret_name

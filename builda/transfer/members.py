@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from builda.errors import CorruptContent, InvalidValue, NotFound, Unsupported
 from builda.fs.archivekinds import first_record
 from builda.fs.compress import decompressing, sniff
-from builda.fs.tar import HARD_LINK, RECORD, REGULAR, SYMBOLIC_LINK, Limits, is_header, iter_offsets
+from builda.fs.tar import HARD_LINK, RECORD, REGULAR, SYMBOLIC_LINK
+from builda.fs.tarread import Limits, is_header, iter_offsets
 from builda.inputfile import open_input
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from builda.errors import BuildaError, CorruptContent
 from builda.fs.compress import decompressing
-from builda.fs.tar import iter_members
+from builda.fs.tarread import iter_members
 from builda.oci import mediatype
 from builda.oci.config import CONFIG_LIMIT, ImageConfig, parse_config
 from builda.oci.digest import HashingReader, VerifyingReader

@@ -29,7 +29,7 @@ from builda.fs.layer import AS_IS, Clamp, apply, diff_trees, fingerprints
 from builda.fs.lists.layertree import read_rows
 from builda.fs.lists.spool import Spool
 from builda.fs.paths import discard
-from builda.fs.tar import iter_members
+from builda.fs.tarread import iter_members
 from builda.linux import fuse
 from builda.linux import syscalls as sys_
 from builda.linux.mount import mounted

@@ -19,7 +19,8 @@ from builda.fs.lists.layertree import Tree
 from builda.fs.lists.listwriter import ListTarget
 from builda.fs.lists.spool import Spool, write_rows
 from builda.fs.sources import Source
-from builda.fs.tar import CHARACTER, DIRECTORY, SYMBOLIC_LINK, iter_members
+from builda.fs.tar import CHARACTER, DIRECTORY, SYMBOLIC_LINK
+from builda.fs.tarread import iter_members
 from builda.fs.trees.copytree import copy_tree
 from builda.fs.trees.directory import TreeTarget
 from builda.fs.trees.target import Looks, Target, make_directories

@@ -17,7 +17,8 @@ from builda.fs.lists.layertree import Tree, read_rows
 from builda.fs.lists.listwriter import ListTarget
 from builda.fs.lists.spool import Spool
 from builda.fs.paths import empty
-from builda.fs.tar import RECORD, TarEntry, TarWriter, header_of, iter_members, iter_offsets
+from builda.fs.tar import RECORD, TarEntry, TarWriter, header_of
+from builda.fs.tarread import iter_members, iter_offsets
 from builda.fs.trees.directory import TreeTarget
 from builda.fs.trees.unpack import extract
 from builda.transfer.archive import OciArchiveSink, OciArchiveSource

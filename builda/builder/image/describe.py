@@ -169,7 +169,7 @@ def _tree(image: Seen, known: dict[Digest, tuple[Row, ...]]) -> Tree:
 def _rows(source: ImageSource, layer: Descriptor) -> Iterator[Row]:
     """What a layer holds. The `file` of a row is the digest of its content."""
     from builda.fs.lists.layertree import read_rows
-    from builda.fs.tar import Member, iter_members
+    from builda.fs.tarread import Member, iter_members
 
     def hashed(member: Member) -> tuple[str, int] | None:
         hasher = hashlib.sha256()
@@ -200,7 +200,8 @@ def biggest(image: Seen, layer: Descriptor, count: int) -> tuple[tuple[str, int]
     """The paths and bytes of the `count` biggest files in a layer of the image; the layer is read to its end."""
     import heapq
 
-    from builda.fs.tar import REGULAR, clean, iter_members
+    from builda.fs.tar import REGULAR, clean
+    from builda.fs.tarread import iter_members
 
     with layer_tar(image.source, layer) as tar:
         entries = (member.entry for member in iter_members(tar))

@@ -17,7 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from builda.fs.tar import Member, TarEntry
+    from builda.fs.tar import TarEntry
+    from builda.fs.tarread import Member
 
 NO_XATTRS: Final[Mapping[str, bytes]] = {}
 LINKS = 40

@@ -12,17 +12,8 @@ import stat
 from builda.errors import CorruptContent, TreeNeeded
 from builda.fs import content, owners, standin, xattrs
 from builda.fs.lists.layertree import NO_XATTRS, Node, Row, directory_row, resolved
-from builda.fs.tar import (
-    BLOCK,
-    CHARACTER,
-    DIRECTORY,
-    FIFO,
-    REGULAR,
-    SYMBOLIC_LINK,
-    clean,
-    iter_members,
-    shown,
-)
+from builda.fs.tar import BLOCK, CHARACTER, DIRECTORY, FIFO, REGULAR, SYMBOLIC_LINK, clean, shown
+from builda.fs.tarread import iter_members
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -32,7 +23,7 @@ if TYPE_CHECKING:
 
     from builda.fs.lists.layertree import Tree
     from builda.fs.lists.spool import Spool
-    from builda.fs.tar import Content, Member
+    from builda.fs.tarread import Content, Member
     from builda.fs.trees.target import Inode, Looks, Original
     from builda.oci.digest import Readable
 

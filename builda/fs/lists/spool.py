@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from builda.fs.lists.layertree import Row
-    from builda.fs.tar import Content, Member, Writable
+    from builda.fs.tar import Writable
+    from builda.fs.tarread import Content, Member
     from builda.fs.trees.diff import Clamp
 
 CONTENT = "content"

@@ -12,12 +12,8 @@ from contextlib import suppress
 
 from builda.errors import CorruptContent
 from builda.fs import paths, xattrs
-from builda.fs.tar import (
-    CHARACTER,
-    Content,
-    TarEntry,
-    shown,
-)
+from builda.fs.tar import CHARACTER, TarEntry, shown
+from builda.fs.tarread import Content
 from builda.fs.trees.directory import TreeTarget, is_whiteout, look_like, lstat
 from builda.fs.trees.unpack import Unpacker
 from builda.fs.whiteouts import OPAQUE, WHITEOUT, hidden_by

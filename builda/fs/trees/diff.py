@@ -24,8 +24,8 @@ from builda.fs.tar import (
     SYMBOLIC_LINK,
     TarEntry,
     TarWriter,
-    iter_members,
 )
+from builda.fs.tarread import iter_members
 from builda.fs.whiteouts import OPAQUE, WHITEOUT, is_marked_opaque, is_no_name
 from builda.values import NamedTuple
 

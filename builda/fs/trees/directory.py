@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from builda.fs.tar import Content
+    from builda.fs.tarread import Content
     from builda.fs.trees.target import Inode, Original
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

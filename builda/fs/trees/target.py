@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias, TypeVar
 
     from builda.fs.content import Moved
-    from builda.fs.tar import Content
+    from builda.fs.tarread import Content
 
     D = TypeVar("D")
     Inode: TypeAlias = tuple[int, int]

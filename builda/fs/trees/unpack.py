@@ -10,20 +10,8 @@ import os
 import stat
 
 from builda.errors import BuildaError, CorruptContent, Unsupported
-from builda.fs.tar import (
-    BLOCK,
-    CHARACTER,
-    DIRECTORY,
-    FIFO,
-    HARD_LINK,
-    REGULAR,
-    SYMBOLIC_LINK,
-    Content,
-    TarEntry,
-    clean,
-    iter_members,
-    shown,
-)
+from builda.fs.tar import BLOCK, CHARACTER, DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMBOLIC_LINK, TarEntry, clean, shown
+from builda.fs.tarread import Content, iter_members
 from builda.fs.trees.target import Looks, opened
 from builda.linux.userns import unmapped
 from builda.values import Generic

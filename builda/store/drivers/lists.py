@@ -210,7 +210,7 @@ class ListSnapshots(Layered):
     def _read_layer(self, key: str, layer: Descriptor, diff_id: Digest) -> Applied:
         from builda.fs.layer import Applied, check_found
         from builda.fs.pipeline import Hashing
-        from builda.fs.tar import iter_members
+        from builda.fs.tarread import iter_members
         from builda.store.drivers.layerblob import decompressed
 
         hiding: list[Row] = []

@@ -24,13 +24,11 @@ from builda.fs.tar import (
     HEADER_LIMIT,
     REGULAR,
     SYMBOLIC_LINK,
-    Limits,
     TarEntry,
     TarWriter,
     header_of,
-    is_header,
-    iter_members,
 )
+from builda.fs.tarread import Limits, is_header, iter_members
 from tests.unit.fs.trees import archive, directory, entry, fails, file, members, picture, read_archive
 
 NAMES = st.binary(min_size=1, max_size=300).filter(lambda name: b"\0" not in name and not name.endswith(b"/"))

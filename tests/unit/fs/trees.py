@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from builda.fs.layer import Applied, Clamp, apply, diff
-from builda.fs.tar import DIRECTORY, REGULAR, Member, TarEntry, TarWriter, iter_members
+from builda.fs.tar import DIRECTORY, REGULAR, TarEntry, TarWriter
+from builda.fs.tarread import Member, iter_members
 
 UID, GID = os.getuid(), os.getgid()
 
