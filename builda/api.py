@@ -123,8 +123,9 @@ def open_store(
     claim = Claim(
         mode=mode,
         ids=place.ids,
-        overlay_refused=overlay_refused if mode.mounts else _mounts_nothing,
+        overlay_refused=overlay_refused if mode.mounts else lambda _: f"mode {mode} mounts nothing",
         mounts=mode.mounts,
+        chroots=mode.chroots,
         no_run=place.no_run,
         no_others=place.no_others,
     )
@@ -177,10 +178,6 @@ def keep_in_memory(store: Store) -> bool:
     return limit is not None
 
 
-def _mounts_nothing(_: str) -> str:
-    return "mode chroot mounts nothing"
-
-
 @contextmanager
 def builder_over(
     store: Store,
@@ -207,6 +204,7 @@ def builder_over(
             options.isolation,
             state=Path(store.layout.runroot),
             can_mount=store.can_mount,
+            can_chroot=store.can_chroot,
             runtime=options.runtime,
             runtime_flags=options.runtime_flags,
         )

@@ -86,5 +86,5 @@ class Context:
             return "private"
         from builda.isolation.kinds import find_kind
 
-        kind = find_kind(options.isolation, can_mount=self.store.can_mount)
+        kind = find_kind(options.isolation, can_mount=self.store.can_mount, can_chroot=self.store.can_chroot)
         return "private" if kind.own_network else "host"

@@ -55,7 +55,8 @@ def dress(parent: int, name: bytes, kind: int, looks: Looks) -> tuple[str, ...]:
         return skipped
     with pinned(parent, name, kind) as path:
         owners.give_node(parent, name, path, *looks.owner)
-        os.chmod(path, looks.mode)
+        # A file that stands in for a device must stay readable for its owner.
+        os.chmod(path, looks.mode | (0o600 if stat.S_ISREG(os.stat(path).st_mode) else 0))
         skipped = xattrs.write(path, looks.values, follow=True) if looks.values else ()
         os.utime(path, ns=times)
     return skipped

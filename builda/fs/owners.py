@@ -1,7 +1,8 @@
 """Changing owners, with words for the ids that a user namespace does not have.
 
 A namespace of one id can give nothing away. There an owner is kept aside: in the attribute of files that `standin` has,
-and for what can have no attribute of users (links, FIFOs) in one of the directory that holds it.
+and for what can have no attribute of users (links, FIFOs) in one of the directory that holds it. A process without
+capabilities (`rights`) keeps modes aside too: its files stay readable and writable for their owner.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import stat
 from collections.abc import Mapping
 
 from builda.errors import Unsupported
-from builda.fs import standin, xattrs
+from builda.fs import rights, standin, xattrs
 from builda.linux.userns import id_map, unmapped
 
 NAMED = "user.builda.owners"
@@ -22,8 +23,8 @@ _HINT = "a larger range in /etc/subuid and /etc/subgid, or another owner"
 
 
 def keeps_aside() -> bool:
-    """Whether this process has one id only, so that all other owners are kept aside."""
-    return sum(size for _, _, size in id_map()) == 1
+    """Whether this process can give no file to another owner, so that all other owners are kept aside."""
+    return sum(size for _, _, size in id_map()) == 1 or rights.lacks_rights()
 
 
 def fchown(fd: int, uid: int, gid: int) -> None:
@@ -58,7 +59,7 @@ def give(fd: int, uid: int, gid: int) -> None:
     try:
         os.fchown(fd, uid, gid)
     except OSError as error:
-        if error.errno != errno.EINVAL or not keeps_aside():
+        if error.errno not in (errno.EINVAL, errno.EPERM) or not keeps_aside():
             raise
         _keep(fd, uid, gid)
 
@@ -68,7 +69,7 @@ def give_at(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None)
     try:
         os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
     except OSError as error:
-        if error.errno != errno.EINVAL or not keeps_aside():
+        if error.errno not in (errno.EINVAL, errno.EPERM) or not keeps_aside():
             raise
         info = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         if _has_attributes(info):
@@ -84,12 +85,21 @@ def give_node(parent: int, name: bytes, path: str, uid: int, gid: int) -> None:
     try:
         os.chown(path, uid, gid)
     except OSError as error:
-        if error.errno != errno.EINVAL or not keeps_aside():
+        if error.errno not in (errno.EINVAL, errno.EPERM) or not keeps_aside():
             raise
         if _has_attributes(os.stat(path)):
             _keep_at(path, uid, gid, None, os.O_RDONLY | os.O_CLOEXEC)
         else:
             _note(parent, name, uid, gid)
+
+
+def dress(fd: int, uid: int, gid: int, mode: int) -> None:
+    """Owner and mode of a file or directory of which nothing is kept aside yet, for a process that `lacks_rights`."""
+    kind = os.fstat(fd).st_mode
+    held = mode | rights.needed(kind)
+    os.fchmod(fd, held)
+    if (uid, gid) != (0, 0) or held != mode:
+        os.setxattr(fd, standin.XATTR, standin.owned(b"", uid, gid, mode))
 
 
 def own(fd: int) -> None:
@@ -110,7 +120,15 @@ def values_of(parent: int, name: bytes) -> dict[str, bytes]:
 
 def seen(info: os.stat_result, values: Mapping[str, bytes]) -> tuple[int, int]:
     """The owner that something should have, where `keeps_aside`."""
-    return standin.owner_of(values) or (info.st_uid, info.st_gid)
+    return standin.owner_of(values) or (_pretended(info.st_uid, os.geteuid()), _pretended(info.st_gid, os.getegid()))
+
+
+def seen_mode(info: os.stat_result, values: Mapping[str, bytes]) -> int:
+    """The mode (with the kind) that something should have, where `keeps_aside`."""
+    kept = standin.mode_of(values)
+    if kept is None or kept | rights.needed(info.st_mode) != info.st_mode & 0o7777 or not rights.lacks_rights():
+        return info.st_mode
+    return stat.S_IFMT(info.st_mode) | kept
 
 
 def without(values: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -123,6 +141,11 @@ def check(uid: int, gid: int, what: str) -> None:
     lacking = unmapped(uid, gid)
     if lacking is not None:
         raise Unsupported(f"{what}: {lacking}", hint=_HINT)
+
+
+def _pretended(number: int, own_id: int) -> int:
+    """0 for the id of this process, which stands for root."""
+    return 0 if number == own_id else number
 
 
 def _has_attributes(info: os.stat_result) -> bool:
@@ -145,6 +168,8 @@ def _keep(fd: int, uid: int, gid: int) -> None:
         if error.errno != errno.ENODATA:
             raise
         value = b""
+    if (uid, gid) == (0, 0) and not value:
+        return  # it is this process's own already
     os.setxattr(fd, standin.XATTR, standin.owned(value, uid, gid, os.fstat(fd).st_mode))
 
 
@@ -168,6 +193,8 @@ def _key(name: bytes) -> int:
 
 def _note(directory: int, name: bytes, uid: int, gid: int) -> None:
     rows = _noted(directory)
+    if (uid, gid) == (0, 0) and _key(name) not in rows:
+        return
     rows[_key(name)] = (uid, gid)
     data = b"".join(number.to_bytes(4, "little") for key, owner in rows.items() for number in (key, *owner))
     try:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from builda.fs import owners
+from builda.fs import owners, rights
 from builda.linux import regular, syscalls
 
 TYPE_CHECKING = False
@@ -212,7 +212,7 @@ def make_directory(parent: int, name: Path, mode: int, owner: tuple[int, int] | 
     try:
         if owner is not None:
             owners.fchown(fd, *owner)
-        os.fchmod(fd, mode)
+        os.fchmod(fd, mode | 0o700 if rights.lacks_rights() else mode)  # else it could not be renamed
     finally:
         os.close(fd)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from builda.fs import xattrs
 
 XATTR = xattrs.STAND_IN
-_VALUE = rb"(\d{1,10}):(\d{1,10}):[0-7]+(?::(char|block)-(\d{1,10})-(\d{1,10}))?"
+_VALUE = rb"(\d{1,10}):(\d{1,10}):([0-7]{1,6})(?::(char|block)-(\d{1,10})-(\d{1,10}))?"
 
 
 def make(parent: int, name: bytes, kind: int, device: tuple[int, int], owner: tuple[int, int], mode: int) -> None:
@@ -34,10 +34,10 @@ def make(parent: int, name: bytes, kind: int, device: tuple[int, int], owner: tu
 def device_of(values: Mapping[str, bytes]) -> tuple[int, tuple[int, int]] | None:
     """Kind and number of the device that a file with these attributes stands in for; None for any other file."""
     found = _parsed(values.get(XATTR, b""))
-    if found is None or found[3] is None:
+    if found is None or found[4] is None:
         return None
-    kind = stat.S_IFCHR if found[3] == b"char" else stat.S_IFBLK
-    return kind, (int(found[4]), int(found[5]))
+    kind = stat.S_IFCHR if found[4] == b"char" else stat.S_IFBLK
+    return kind, (int(found[5]), int(found[6]))
 
 
 def owner_of(values: Mapping[str, bytes]) -> tuple[int, int] | None:
@@ -46,10 +46,16 @@ def owner_of(values: Mapping[str, bytes]) -> tuple[int, int] | None:
     return None if found is None else (int(found[1]), int(found[2]))
 
 
+def mode_of(values: Mapping[str, bytes]) -> int | None:
+    """The permission bits that the attribute holds; None without one."""
+    found = _parsed(values.get(XATTR, b""))
+    return None if found is None else int(found[3], 8) & 0o7777
+
+
 def owned(value: bytes, uid: int, gid: int, mode: int) -> bytes:
     """The attribute for this owner, with the device part of the present `value`."""
     found = _parsed(value)
-    device = b"" if found is None or found[3] is None else b":%b-%b-%b" % (found[3], found[4], found[5])
+    device = b"" if found is None or found[4] is None else b":%b-%b-%b" % (found[4], found[5], found[6])
     return b"%d:%d:%04o%b" % (uid, gid, mode & 0o7777, device)
 
 

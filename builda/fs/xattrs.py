@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 
 from builda.errors import Unsupported
+from builda.fs import rights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _CAPABILITY = "security.capability"
 STAND_IN = "user.containers.override_stat"
 """What a file is that stands in for another (`fs.standin`)."""
+ASIDE = "user.builda.aside."
+"""Before the name of an attribute that a process without capabilities cannot set, and keeps instead."""
 _SETTABLE = ("security.", "user.", "trusted.")
 
 Place: TypeAlias = "int | str"
@@ -43,17 +46,22 @@ def recorded(place: Place) -> dict[str, bytes]:
         raise
     if not names:
         return {}
-    return {name: _value(place, name) for name in sorted(names) if is_recorded(name)}
+    found = {name: _value(place, name) for name in names if is_recorded(name)}
+    kept = {name.removeprefix(ASIDE): _value(place, name) for name in names if name.startswith(ASIDE)}
+    if kept:
+        found |= {name: value for name, value in kept.items() if is_recorded(name)}
+    return dict(sorted(found.items()))
 
 
 def is_recorded(name: str) -> bool:
     """Whether a layer records this attribute."""
-    return (name.startswith("user.") and not name.startswith(OVERLAY)) or name == _CAPABILITY or name in ACLS
+    own = name.startswith("user.") and not name.startswith((*OVERLAY, ASIDE))
+    return own or name == _CAPABILITY or name in ACLS
 
 
 def is_settable(name: str) -> bool:
     """Whether an image may set this attribute: never what the kernel's overlay, or the host's SELinux, acts upon."""
-    if name.startswith(OVERLAY) or name == "security.selinux":
+    if name.startswith((*OVERLAY, ASIDE)) or name == "security.selinux":
         return False
     return name.startswith(_SETTABLE) or name in ACLS
 
@@ -70,13 +78,13 @@ def write(place: Place, values: Mapping[str, bytes], *, follow: bool = False) ->
         if not is_settable(name):
             continue
         try:
-            if isinstance(place, int):
-                os.setxattr(place, name, value)
-            else:
-                os.setxattr(place, name, value, follow_symlinks=follow)
+            _set(place, name, value, follow=follow)
         except OSError as error:
             if name == STAND_IN and error.errno == errno.EPERM:
                 raise stands_for_nothing() from error
+            if name == _CAPABILITY and error.errno == errno.EPERM and rights.lacks_rights():
+                _set(place, ASIDE + name, value, follow=follow)
+                continue
             if name == _CAPABILITY or error.errno not in (errno.ENOTSUP, errno.EPERM):
                 raise
             skipped.append(name)
@@ -89,6 +97,13 @@ def stands_for_nothing() -> Unsupported:
         "a device node cannot be copied here: fuse-overlayfs takes no file that stands in for one",
         hint="a store on a volume (--root) needs no fuse-overlayfs",
     )
+
+
+def _set(place: Place, name: str, value: bytes, *, follow: bool) -> None:
+    if isinstance(place, int):
+        os.setxattr(place, name, value)
+    else:
+        os.setxattr(place, name, value, follow_symlinks=follow)
 
 
 def _value(place: Place, name: str) -> bytes:

@@ -64,6 +64,12 @@ class Facts(NamedTuple):
     private_network: str | None  # what gives a command a network of its own here
     libseccomp: BuildaError | None  # why it cannot be loaded
     tun: str | None  # why /dev/net/tun cannot be opened, which all but a bridge need
+    landlock: bool = True
+
+    @property
+    def runs(self) -> bool:
+        """Whether commands can be run."""
+        return self.abilities.why_none(self.mode) is None
 
 
 class Finding(NamedTuple):
@@ -85,13 +91,13 @@ def _iter_findings(facts: Facts) -> Iterator[Finding]:
     yield _mode(facts)
     if facts.mode is not Mode.DIRECT:
         yield from _better(facts)
-    if facts.libseccomp is not None and facts.mode.runs:
+    if facts.libseccomp is not None and facts.runs:
         change = ("apt-get install libseccomp2", "elsewhere: install the package libseccomp")
         cause = f"libseccomp, which filters their calls, cannot be loaded: {facts.libseccomp.__cause__}"
         yield Finding("wrong", "commands cannot be run", cause, change)
     yield from _isolation(facts)
     yield from _store(facts)
-    if facts.mode.runs:
+    if facts.runs:
         yield _network_finding(facts)
 
 
@@ -121,14 +127,19 @@ _MODES: dict[Mode, str] = {
     "place",
     Mode.SINGLE: "builds in a user namespace of this user's id alone; commands run as root, and can give files to "
     "nobody",
-    Mode.TRACED: "builds without RUN work; commands cannot be run, without a namespace, a mount or a usable chroot",
+    Mode.TRACED: "commands run in one tree for each container, as far as their calls can be answered by tracing; ids "
+    "and owners are pretended",
 }
 
 
 def _mode(facts: Facts) -> Finding:
-    kind: Kind = "good" if facts.mode.runs else "wrong"
+    kind: Kind = "good" if facts.runs else "wrong"
     if facts.mode.one_id or facts.mode.is_exposed:
         kind = "note"
+    refused = facts.abilities.why_none(facts.mode)
+    if refused is not None:
+        what = f"mode {facts.mode}: builds without RUN work; commands cannot be run"
+        return Finding("wrong", what, f"they cannot be traced: {refused}", _sysctl("kernel.yama.ptrace_scope=1"))
     return Finding(kind, f"mode {facts.mode}: {_MODES[facts.mode]}")
 
 
@@ -259,6 +270,12 @@ def _context(*lines: str) -> tuple[str, ...]:
 
 
 def _isolation(facts: Facts) -> Iterator[Finding]:
+    if facts.mode.is_exposed and not facts.landlock:
+        yield Finding(
+            "note",
+            "a command may write to what else builda may write to in this place",
+            "the kernel has no Landlock, or too old a one: it is Linux 5.19 or younger with lsm=landlock",
+        )
     if facts.mode.unshares and facts.fresh_proc is not None:
         yield Finding(
             "note",
@@ -342,7 +359,14 @@ def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
         private_network=_network(chosen, effective),
         libseccomp=_libseccomp_missing(),
         tun=_tun_refused(),
+        landlock=_has_landlock(),
     )
+
+
+def _has_landlock() -> bool:
+    from builda.linux import landlock
+
+    return landlock.version_here() >= landlock.LEAST
 
 
 def _libseccomp_missing() -> BuildaError | None:

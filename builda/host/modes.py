@@ -10,7 +10,7 @@ import errno
 import os
 
 from builda.errors import BuildaError, InvalidValue, IsolationUnavailable, Unsupported
-from builda.host.probe import MODES, Abilities, Mode, choose_mode, decisive, subordinate
+from builda.host.probe import MODES, UNTRIED, Abilities, Mode, choose_mode, decisive, subordinate
 from builda.linux.userns import mapping_refused
 from builda.values import NamedTuple
 
@@ -38,7 +38,8 @@ _SETTINGS = (
 """What an administrator may change while the machine runs."""
 _LEAST_MEMORY = 512 << 20
 """Bytes of memory below which trees are not kept in it."""
-_NOT_BUILT = "mode traced, without any namespace, is not built yet"
+_ASIDE = "aside"
+"""The view of ids of trees whose owners and modes are kept aside, by a process that can give no file away."""
 
 
 def parse_mode(text: str | None) -> Mode | None:
@@ -91,8 +92,8 @@ def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place
     `composing`, which takes no rights, there is always one, and the place says what it lacks.
     """
     mode = decide(asked, runroot)
-    if not mode.runs:
-        lacking = _not_built(abilities(runroot))
+    if mode is Mode.TRACED and (refused := _why_untraced(asked, runroot)) is not None:
+        lacking = _nothing_runs(abilities(runroot), refused)
         if composing:
             return Place(mode, _views(mode, None), lacking)
         raise lacking
@@ -108,6 +109,10 @@ def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place
         from builda.linux.caps import lower
 
         lower("CAP_MKNOD")  # nodes of images are files that stand in for them: a command could open the nodes
+    if mode is Mode.TRACED:
+        from builda.linux.syscalls import capset
+
+        capset(0, 0, 0)  # owners and modes are kept aside in any case, by one rule
     return Place(mode, _views(mode, maps), no_others=no_others, not_shown=_not_shown(mode))
 
 
@@ -123,6 +128,8 @@ def _views(mode: Mode, maps: Maps | None) -> tuple[str, ...]:
     """The views of ids that a store may have. A process without a new namespace may be in one of `unshare`."""
     from builda.linux.userns import id_map
 
+    if mode is Mode.TRACED:
+        return (_ASIDE,)
     if mode is not Mode.USERNS and maps is not None:
         return (_as_text(maps.uids),)
     return ("", _as_text(id_map())) if maps is None else ("",)
@@ -132,17 +139,28 @@ def _as_text(rows: IdMap) -> str:
     return ",".join(":".join(map(str, row)) for row in rows)
 
 
-def _not_built(found: Abilities) -> BuildaError:
-    """What keeps this process from a mode that works."""
-    best = choose_mode(found)
-    if best.runs:
-        return Unsupported(_NOT_BUILT, hint=f"mode {best} works here")
+def _why_untraced(asked: Mode | None, runroot: str) -> str | None:
+    """Why commands cannot be traced here; None if they can."""
+    found = abilities(runroot).trace
+    if found != UNTRIED or asked is None:
+        return found
+    from builda.host.probe import try_trace  # a better mode works, and this one was asked for
+
+    return try_trace()
+
+
+def _nothing_runs(found: Abilities, refused: str) -> BuildaError:
+    """What keeps this process from running commands in mode `traced`, and from any other mode."""
+    why = f"commands cannot be traced here: {refused}"
+    if choose_mode(found) is not Mode.TRACED:
+        return Unsupported(why, hint=f"mode {choose_mode(found)} works here")
+    hint = "on the node, sysctl -w kernel.yama.ptrace_scope=1; in a pod, seccompProfile RuntimeDefault or Unconfined"
     if found.user_namespace is not None:
         return IsolationUnavailable(
-            f"this process may make no user namespace: {found.user_namespace}; {_NOT_BUILT}",
-            hint="in a pod, set seccompProfile to Unconfined, or add SYS_ADMIN to capabilities with hostUsers: false",
+            f"this process may make no user namespace: {found.user_namespace}; {why}",
+            hint=f"{hint}, or add SYS_ADMIN to capabilities with hostUsers: false",
         )
-    return _no_range(found)
+    return IsolationUnavailable(why, hint=hint)
 
 
 def _no_range(found: Abilities) -> BuildaError:
@@ -238,6 +256,7 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
         "subordinate_map": "subordinate ids",
         "single_map": "one id",
         "change_root": "chroot",
+        "trace": "tracing",
     }
     found: dict[str, str | None] = {names[key]: answer for key, answer in abilities(runroot)._asdict().items()}
     if mode.mounts:

@@ -36,11 +36,6 @@ class Mode(StrEnum):
         return self in (Mode.DIRECT, Mode.USERNS, Mode.SUBID, Mode.SINGLE)
 
     @property
-    def runs(self) -> bool:
-        """Whether commands can be run."""
-        return self is not Mode.TRACED
-
-    @property
     def unshares(self) -> bool:
         """Whether builda makes a user namespace of its own for it."""
         return self.mounts and self is not Mode.DIRECT
@@ -58,7 +53,12 @@ class Mode(StrEnum):
     @property
     def is_exposed(self) -> bool:
         """Whether nothing keeps a command from the other files and processes that builda itself reaches."""
-        return self is Mode.CHROOT
+        return self in (Mode.CHROOT, Mode.TRACED)
+
+    @property
+    def chroots(self) -> bool:
+        """Whether the kernel gives commands a root directory of their own."""
+        return self is not Mode.TRACED
 
     def maps(self) -> Maps | None:
         """The id maps of its user namespace; None without one. IsolationUnavailable if there can be none."""
@@ -91,6 +91,11 @@ class Abilities(NamedTuple):
     subordinate_map: str | None = UNTRIED  # by newuidmap and newgidmap
     single_map: str | None = UNTRIED  # this process's own id alone; root needs CAP_SETFCAP for it
     change_root: str | None = UNTRIED
+    trace: str | None = UNTRIED  # ptrace(2), and answering calls for other processes (seccomp_unotify(2))
+
+    def why_none(self, mode: Mode) -> str | None:
+        """Why no command can run in the mode; None if one can."""
+        return self.trace if mode is Mode.TRACED else None
 
 
 def decisive() -> Abilities:
@@ -110,11 +115,13 @@ def decisive() -> Abilities:
         by_hand = _identity_map(effective)
         by_tools = attempt(lambda: _enter(subordinate())) if by_hand is not None else UNTRIED
         alone = attempt(lambda: _enter(only())) if by_hand is not None and by_tools is not None else UNTRIED
-    return Abilities(mounts, namespace, by_hand, by_tools, alone, _change_root(effective))
+    root = _change_root(effective)
+    found = Abilities(mounts, namespace, by_hand, by_tools, alone, root)
+    return found._replace(trace=attempt(_trace)) if choose_mode(found) is Mode.TRACED else found
 
 
 def choose_mode(abilities: Abilities) -> Mode:
-    """The best mode that these abilities allow; `traced` needs none of them."""
+    """The best mode that these abilities allow; `traced` if nothing else works."""
     if abilities.private_mounts is None:
         return Mode.DIRECT
     if abilities.user_namespace is None:
@@ -165,6 +172,35 @@ def _change_root(effective: int) -> str | None:
     if missing := caps.missing(effective, *IN_TREES):
         return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     return attempt(lambda: os.chroot("/"))
+
+
+def try_trace() -> str | None:
+    """Why no command can run in mode `traced`; None if one can."""
+    return attempt(_trace)
+
+
+def _trace() -> None:
+    """Trace a process, read its memory, and receive calls of this one."""
+    import ctypes
+    import signal
+
+    from builda.linux import ptrace
+    from builda.linux import syscalls as sys_
+
+    sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
+    os.close(sys_.openat2(sys_.AT_FDCWD, "/", os.O_PATH))
+    word = ctypes.create_string_buffer(b"word")
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    try:
+        ptrace.seize(pid, ptrace.TRACE_SECCOMP | ptrace.EXIT_KILL)
+        ptrace.Memory().read(pid, ctypes.addressof(word), len(word))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    allow = b"\x06\0\0\0\0\0\xff\x7f"  # a filter of one instruction: SECCOMP_RET_ALLOW
+    os.close(sys_.seccomp_listener(allow))
 
 
 def _identity_map(effective: int) -> str | None:

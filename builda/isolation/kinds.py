@@ -23,6 +23,7 @@ class Kind(NamedTuple):
     emulates_ids: bool = True  # can let a command with one id see others
     restricts_devices: bool = False  # gives a device for reading only
     takes_runtime: bool = False  # runs commands with an OCI runtime
+    traces: bool = False  # gives a command its root directory by answering its calls
 
 
 NATIVE = Kind("native", "native:NativeIsolation", aliases=("rootless", "default"))
@@ -40,24 +41,37 @@ CHROOT = Kind("chroot", "chroot:ChrootIsolation", own_network=False, no_own_ids=
 PLAIN_CHROOT = CHROOT._replace(
     where="plain_chroot:PlainChrootIsolation", aliases=("rootless", "default"), mounts=False, emulates_ids=False
 )
-KINDS = (NATIVE, OCI, CHROOT, PLAIN_CHROOT)
+TRACED = Kind(
+    "traced",
+    "traced_tree:TracedIsolation",
+    own_network=False,
+    no_own_ids="its ids are pretended",
+    aliases=("rootless", "default"),
+    emulates_ids=False,  # it does in any case
+    mounts=False,
+    traces=True,
+)
+KINDS = (NATIVE, OCI, CHROOT, PLAIN_CHROOT, TRACED)
 """In the order of preference: the first that works where builda can mount, or cannot, is the default there."""
 
 
-def find_kind(name: str | None, *, can_mount: bool = True) -> Kind:
-    """The isolation that `name` (None: the default) means where builda can mount, or cannot.
+def find_kind(name: str | None, *, can_mount: bool = True, can_chroot: bool = True) -> Kind:
+    """The isolation that `name` (None: the default) means where builda can mount, or cannot, or not even chroot(2).
 
     InvalidValue for an unknown name, IsolationUnavailable for one that needs mounts where there are none.
     """
-    here = tuple(kind for kind in KINDS if kind.mounts == can_mount)
+    here = tuple(kind for kind in KINDS if kind.mounts == can_mount and kind.traces != (can_mount or can_chroot))
     for kind in here:
         if name is None or name == kind.name or name in kind.aliases:
             return kind
     known = tuple(dict.fromkeys(kind.name for kind in KINDS))
     if name not in known:
         raise InvalidValue(f"unknown isolation: {name}", hint=f"it is {', '.join(known[:-1])} or {known[-1]}")
+    if name == TRACED.name:
+        raise IsolationUnavailable(f"isolation {name} works in mode {name} only", hint=f"--mode {name} enters it")
+    right = "chroot(2)" if name == CHROOT.name else "mounts"
     raise IsolationUnavailable(
-        f"isolation {name} needs mounts, which this process may not make",
+        f"isolation {name} needs {right}, which this process may not make",
         hint=f"leave --isolation out, or set it to {here[0].name}; `builda doctor` says what mounts need",
     )
 

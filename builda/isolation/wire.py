@@ -35,6 +35,12 @@ if TYPE_CHECKING:
         given_up: int  # bits of capabilities that the supervisor drops: of CAP_SYS_PTRACE, unless the command has it
         filter: bytes  # BPF: hands calls that may name /proc or /dev to the supervisor (proc_server)
 
+    class TracedTree(TypedDict):
+        """A root directory for a command whose calls are answered by a supervisor (`isolation.traced`)."""
+
+        root: str  # path of the directory
+        secrets: tuple[str, ...]  # paths inside of files to be emptied when the command ends
+
     class Wire(TypedDict):
         """What to run, where, and how."""
 
@@ -58,6 +64,7 @@ if TYPE_CHECKING:
         emulation: (
             bytes | None
         )  # BPF: hands calls about ids and owners to a supervisor (emulator); None: one is not wanted
+        traced_tree: TracedTree | None
 
         # The file system
         scratch: str  # the caller's private directory that a tmpfs is mounted over
@@ -112,6 +119,7 @@ class Method(NamedTuple):
     new_proc_sys: bool = True
     runtime: Runtime | None = None
     plain_tree: PlainTree | None = None
+    traced_tree: TracedTree | None = None
 
 
 class Acquired(NamedTuple):
@@ -144,6 +152,7 @@ def to_wire(process: Process, sandbox: Sandbox, checked: Checked, method: Method
         "runtime": method.runtime,
         "plain_tree": method.plain_tree,
         "emulation": checked.emulation,
+        "traced_tree": method.traced_tree,
         "scratch": sandbox.scratch,
         "rootfs": _plain(sandbox.rootfs),
         "mounts": _plain(sandbox.mounts),

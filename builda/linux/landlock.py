@@ -7,11 +7,15 @@ import os
 
 from builda.linux import syscalls as sys_
 
+LEAST = 2
+"""The first version that counts: version 1 forbids every rename from one directory to another."""
 _VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
 _PATH_BENEATH = 1
 # write, remove_dir, remove_file, make_* (7), as of the first version; refer and truncate came later.
 _WRITES = 1 << 1 | sum(1 << bit for bit in range(4, 13))
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
+_READS = 1 | 1 << 2 | 1 << 3  # execute, read_file, read_dir
+_SIGNALS = 1 << 1  # LANDLOCK_SCOPE_SIGNAL, version 6
 
 
 class _PathBeneath(ctypes.Structure):
@@ -22,14 +26,32 @@ class _PathBeneath(ctypes.Structure):
 def confine_writes(root: int) -> bool:
     """Confine this thread's changes of files to the directory `root`; False if the kernel cannot.
 
-    Needs no_new_privs. Open descriptors are not affected. Version 1 of Landlock does not count: it forbids every rename
-    from one directory to another.
+    Needs no_new_privs. Open descriptors are not affected.
     """
-    version = _version()
-    if version < 2:
+    version = version_here()
+    if version < LEAST:
         return False
     rights = _WRITES | _REFER | (_TRUNCATE if version >= 3 else 0)
-    handled = ctypes.c_uint64(rights)
+    _restrict(root, rights)
+    return True
+
+
+def confine_to(root: int) -> bool:
+    """Confine this thread to files in the directory `root`, for reading and executing too; False if the kernel cannot.
+
+    As `confine_writes`. From version 6 on (Linux 6.12) the thread and its children can also signal each other only.
+    """
+    version = version_here()
+    if version < LEAST:
+        return False
+    rights = _READS | _WRITES | _REFER | (_TRUNCATE if version >= 3 else 0)
+    _restrict(root, rights, scoped=_SIGNALS if version >= 6 else 0)
+    return True
+
+
+def _restrict(root: int, rights: int, *, scoped: int = 0) -> None:
+    words = (rights, 0, scoped) if scoped else (rights,)  # struct landlock_ruleset_attr: files, network, scopes
+    handled = (ctypes.c_uint64 * len(words))(*words)
     rules = sys_.call(
         "landlock_create_ruleset", sys_.SYS_LANDLOCK_CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0
     )
@@ -39,10 +61,10 @@ def confine_writes(root: int) -> bool:
         sys_.call("landlock_restrict_self", sys_.SYS_LANDLOCK_RESTRICT_SELF, rules, 0)
     finally:
         os.close(rules)
-    return True
 
 
-def _version() -> int:
+def version_here() -> int:
+    """The version of Landlock that the kernel has; 0 without."""
     try:
         return sys_.call("landlock_create_ruleset", sys_.SYS_LANDLOCK_CREATE_RULESET, None, 0, _VERSION)
     except OSError:  # ENOSYS: not built in; EOPNOTSUPP: switched off

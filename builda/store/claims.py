@@ -32,6 +32,7 @@ class Claim(NamedTuple):
     ids: tuple[str, ...] = ("",)
     overlay_refused: Callable[[str], str | None] = lambda _: None
     mounts: bool = True
+    chroots: bool = True  # whether commands are given their root directory by the kernel
     no_run: BuildaError | None = None  # why no command can be run
     no_others: BuildaError | None = None  # why commands have one id
 

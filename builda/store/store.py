@@ -280,6 +280,11 @@ class Store:
         return self._claim is None or self._claim.mounts
 
     @property
+    def can_chroot(self) -> bool:
+        """Whether the kernel gives commands a root directory; otherwise their calls are answered by tracing."""
+        return self._claim is None or self._claim.chroots
+
+    @property
     def no_run(self) -> BuildaError | None:
         """Why no command can be run here; None if one can, or if this process works in no trees."""
         return None if self._claim is None else self._claim.no_run

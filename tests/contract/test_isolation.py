@@ -1,4 +1,4 @@
-"""What every isolation keeps: native (by pivot_root and by moving the root), OCI runtimes, chroot, and a plain tree."""
+"""What every isolation keeps: native (by pivot_root and by moving the root), OCI runtimes, chroot, tree, traced."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from builda.errors import BuildaError, CommandFailed
+from builda.fs.standin import XATTR, owner_of
 from builda.isolation import isolation_for
 from builda.isolation.spec import Rlimit, User
 from builda.linux import caps
@@ -24,7 +25,7 @@ from tests.unit.isolation.conftest import new_box as new_box  # the fixture, sha
 
 pytestmark = pytest.mark.root
 
-ISOLATIONS = ("native", "native-moved", "crun", "runc", "chroot", "tree")
+ISOLATIONS = ("native", "native-moved", "crun", "runc", "chroot", "tree", "traced")
 NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
 
 
@@ -39,11 +40,14 @@ def box(request: pytest.FixtureRequest, new_box: Callable[..., Any]) -> Any:
     made = new_box("chroot" if name == "chroot" else "native")
     if name == "native-moved":
         made.sandbox = replace(made.sandbox, no_pivot=True)
-    if name in ("chroot", "tree"):
+    if name in ("chroot", "tree", "traced"):
         made.sandbox = replace(made.sandbox, network="host")
     if name == "tree":
         made.isolation = isolation_for(None, state=made.scratch, can_mount=False)
         put_nodes(made.rootfs / "dev")
+    if name == "traced":
+        made.isolation = isolation_for(None, state=made.scratch, can_mount=False, can_chroot=False)
+        put_stand_ins(made.rootfs / "dev")
     return made
 
 
@@ -52,6 +56,17 @@ def put_nodes(directory: Path) -> None:
     for name, device in NODES.items():
         os.mknod(directory / name, 0o666 | stat.S_IFCHR, os.makedev(*device))
         (directory / name).chmod(0o666)
+    put_links(directory)
+
+
+def put_stand_ins(directory: Path) -> None:
+    """As `put_nodes`, where no nodes can be made either."""
+    for name in (*NODES, "tty"):
+        (directory / name).touch()
+    put_links(directory)
+
+
+def put_links(directory: Path) -> None:
     for name, link in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         (directory / name).symlink_to(f"/proc/self/{link}")
 
@@ -148,8 +163,12 @@ def test_no_descriptor_of_the_caller_is_inherited(box: Any, tmp_path: Path) -> N
 
 def test_what_is_written_is_in_the_root_file_system(box: Any) -> None:
     box.shell("mkdir -p /made && echo x > /made/file && chmod 640 /made/file && chown 5:6 /made/file")
-    info = (box.rootfs / "made/file").stat()
-    assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) == (0o640, 5, 6)
+    made = box.rootfs / "made/file"
+    info = made.stat()
+    owner = info.st_uid, info.st_gid
+    if box.isolation.kind.traces:  # the owner is kept aside
+        owner = owner_of({XATTR: os.getxattr(made, XATTR)}) or owner
+    assert (stat.S_IMODE(info.st_mode), *owner) == (0o640, 5, 6)
 
 
 def test_files_outside_the_root_are_out_of_reach(box: Any, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def diagnosed(profile: str, given: Path, *options: str) -> tuple[dict[str, objec
         ("rootless-setuid", "subid", 0),
         ("rootless-nosetuid", "single", 0),
         ("userns-pod-seccomp", "chroot", 0),
-        ("restricted", "traced", 1),
+        ("restricted", "traced", 0),
     ],
 )
 @pytest.mark.root

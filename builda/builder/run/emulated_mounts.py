@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from builda.builder.run.clone_tree import created, duplicate
 from builda.builder.run.subtree import shown
 from builda.errors import InvalidValue, NotFound, Unsupported
-from builda.fs import nodes, owners, paths
+from builda.fs import nodes, owners, paths, rights
 from builda.linux import caps
 from builda.store.drivers import mount_journal as journal
 from builda.store.drivers.mount_journal import take_out
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["placed", "take_out"]
 
 _NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+_TERMINALS = "ptmx"
+"""The node that makes terminals. Only where calls are answered (mode `traced`) can one stand in for it."""
 _LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -287,6 +289,9 @@ class _Placing:
 def _write(parent: int, name: str, data: bytes, mode: int, owner: tuple[int, int]) -> None:
     with created(parent, name) as fd, open(fd, "wb", closefd=False) as file:
         file.write(data)
+        if rights.lacks_rights():
+            owners.dress(fd, *owner, mode)
+            return
         owners.fchown(fd, *owner)
         os.fchmod(fd, mode)
 
@@ -299,6 +304,8 @@ def _make_devices(parent: int, name: str) -> None:
             node: Callable[[int, str], None] = _make_node if _opens_nodes(here) else _make_stand_in
             for each in _NODES:
                 node(here, each)
+            if rights.lacks_rights():
+                _make_stand_in(here, _TERMINALS)
         for each, target in _LINKS.items():
             os.symlink(target, each, dir_fd=here)
         for each, mode in _DIRECTORIES.items():

@@ -183,7 +183,10 @@ def _identity(
 
 def _emulates_ids(ctx: Context, options: RunOptions) -> bool:
     """Whether a supervisor shows the command the ids that this process lacks."""
-    if not owners.keeps_aside() or not find_kind(options.isolation, can_mount=ctx.store.can_mount).emulates_ids:
+    if (
+        not owners.keeps_aside()
+        or not find_kind(options.isolation, can_mount=ctx.store.can_mount, can_chroot=ctx.store.can_chroot).emulates_ids
+    ):
         return False
     from builda.linux.notifications import notifications_refused
 

@@ -334,6 +334,13 @@ def _alone(lacking: BuildaError, not_shown: str | None) -> Event:
 def _copying(store: Store) -> Event:
     from builda.events import Warned
 
+    if not store.can_chroot:
+        return Warned(
+            message="the kernel gives commands no root directory here: their calls are answered by tracing, ids and "
+            "owners are pretended, and the network and processes are this pod's",
+            hint="`builda doctor` says what a better way needs",
+            note=not store.is_first,
+        )
     if not store.can_mount:
         return Warned(
             message="nothing can be mounted here: a command runs by chroot in its container's one tree, and is not "

@@ -212,7 +212,7 @@ def check_can_stay(session: Session, verb: str) -> None:
     """Unsupported where a mount would end with this very command."""
     if session.mode.mounts_stay:
         return
-    if session.mode.runs and not session.mode.mounts:  # nothing is mounted: it is the tree's own path
+    if not session.mode.mounts:  # nothing is mounted: it is the tree's own path
         session.enter()
         return
     from builda.errors import Unsupported

@@ -43,7 +43,7 @@ def doctor(session: Session, *, as_json: bool, pod: bool) -> None:
     else:
         for finding in found:
             _print(finding)
-    if not facts.mode.runs:
+    if not facts.runs:
         error = BuildaError(f"no command can be run here, only builds without RUN work: mode {facts.mode}")
         error.exit_status = 1
         raise error

@@ -65,13 +65,14 @@ def _host(session: Session) -> Mapping[str, Any]:
 
 
 def _store(session: Session) -> Mapping[str, Any]:
-    from builda.host.modes import room
+    from builda.host.modes import abilities, room
     from builda.store.drivers import LISTS
 
     store = session.store
+    runs = abilities(str(session.settings.runroot)).why_none(session.mode) is None
     return {
         "ContainerStore": {"number": sum(1 for _ in store.containers.iter())},
-        "GraphDriverName": store.driver.name if session.mode.runs else LISTS.name,
+        "GraphDriverName": store.driver.name if runs else LISTS.name,
         "GraphImageStore": "",
         "GraphOptions": [],
         "GraphRoot": store.root,

@@ -125,8 +125,9 @@ class ListTarget:
     def original(self, info: os.stat_result, values: Mapping[str, bytes]) -> Original:
         model = self._model(info)
         if model is None:
-            owner = owners.seen(info, values) if self.aside else (info.st_uid, info.st_gid)
-            return owner, info.st_mode & 0o7777, values, info.st_mtime_ns
+            if not self.aside:
+                return (info.st_uid, info.st_gid), info.st_mode & 0o7777, values, info.st_mtime_ns
+            return owners.seen(info, values), owners.seen_mode(info, values) & 0o7777, values, info.st_mtime_ns
         row = model.row
         return (row.uid, row.gid), row.mode, row.xattrs, row.mtime * 10**9
 

@@ -170,7 +170,7 @@ class _Walk:
         self.overlay = overlay
         self.aside = owners.keeps_aside()
         self.links: dict[tuple[int, int], bytes] = {}
-        self.owners_of_links: dict[tuple[int, int], tuple[int, int]] = {}  # those that are kept aside
+        self.owners_of_links: dict[tuple[int, int], tuple[int, int, int]] = {}  # owners and modes that are kept aside
         self.sockets: list[str] = []
 
     def run(self, root: int) -> tuple[str, ...]:
@@ -308,18 +308,19 @@ class _Walk:
         xattrs: Mapping[str, bytes] = _NONE,
         mode: int | None = None,
     ) -> TarEntry:
-        uid, gid = info.st_uid, info.st_gid
-        if self.aside and xattrs:
-            (uid, gid), xattrs = owners.seen(info, xattrs), owners.without(xattrs)
+        uid, gid, bits = info.st_uid, info.st_gid, info.st_mode
+        if kind == HARD_LINK and (info.st_dev, info.st_ino) in self.owners_of_links:
+            uid, gid, bits = self.owners_of_links[info.st_dev, info.st_ino]
+        elif self.aside:
+            (uid, gid), bits = owners.seen(info, xattrs), owners.seen_mode(info, xattrs)
+            xattrs = owners.without(xattrs) if xattrs else xattrs
             if info.st_nlink > 1:
-                self.owners_of_links[info.st_dev, info.st_ino] = uid, gid
-        elif kind == HARD_LINK:
-            uid, gid = self.owners_of_links.get((info.st_dev, info.st_ino), (uid, gid))
+                self.owners_of_links[info.st_dev, info.st_ino] = uid, gid, bits
         return TarEntry(
             path,
             kind,
             size,
-            info.st_mode & 0o7777 if mode is None else mode,
+            bits & 0o7777 if mode is None else mode,
             uid,
             gid,
             self.clamp(info.st_mtime_ns // 10**9),

@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import suppress
 
-from builda.fs import content, nodes, owners, paths, standin, xattrs
+from builda.fs import content, nodes, owners, paths, rights, standin, xattrs
 from builda.fs.trees.target import Looks
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ class TreeTarget:
         self.root = root
         self.skipped: set[str] = set()
         self.aside = owners.keeps_aside()
+        self.unprivileged = self.aside and rights.lacks_rights()
 
     def open(self, path: bytes, *, follow: bool = True) -> int:
         return paths.open_in_root(self.root, path, _OPEN if follow or not path else _DIRECTORY)
@@ -63,8 +64,11 @@ class TreeTarget:
         if self.aside:
             owners.own(directory)
         (uid, gid), mode, values, time_ns = looks
-        owners.give(directory, uid, gid)
-        os.fchmod(directory, mode)
+        if self.unprivileged:
+            owners.dress(directory, uid, gid, mode)
+        else:
+            owners.give(directory, uid, gid)
+            os.fchmod(directory, mode)
         if values:
             self.skipped.update(xattrs.write(directory, self.kept(values)))
             if self.aside and standin.device_of(values) is not None:
@@ -95,7 +99,7 @@ class TreeTarget:
         os.mkdir(name, 0o700, dir_fd=parent)
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
         if mode != 0o700:
-            os.fchmod(fd, mode)
+            os.fchmod(fd, mode | 0o700 if self.unprivileged else mode)
         return fd
 
     def remove(self, parent: int, name: bytes) -> None:
@@ -114,8 +118,9 @@ class TreeTarget:
             os.close(directory)
 
     def original(self, info: os.stat_result, values: Mapping[str, bytes]) -> Original:
-        owner = owners.seen(info, values) if self.aside else (info.st_uid, info.st_gid)
-        return owner, info.st_mode & 0o7777, values, info.st_mtime_ns
+        if not self.aside:
+            return (info.st_uid, info.st_gid), info.st_mode & 0o7777, values, info.st_mtime_ns
+        return owners.seen(info, values), owners.seen_mode(info, values) & 0o7777, values, info.st_mtime_ns
 
     def copy(
         self,

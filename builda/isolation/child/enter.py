@@ -26,10 +26,12 @@ from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
+
     from builda.isolation.child.id_mapping import Mapping
     from builda.isolation.child.relay import Relay
     from builda.isolation.child.supervision import Supervision
-    from builda.isolation.wire import PlainTree, Wire
+    from builda.isolation.wire import PlainTree, TracedTree, Wire
 
 SPEC, REPORT, GO, CONSOLE = 3, 4, 5, 6
 
@@ -92,7 +94,8 @@ def _outer(wire: Wire) -> int:
     if wire["cgroup"]:
         _enter_cgroup(wire["cgroup"])
     mapping = _mapping(wire)
-    sources = Sources(wire, mapping) if wire["plain_tree"] is None else None
+    mounts = wire["plain_tree"] is None and wire["traced_tree"] is None
+    sources = Sources(wire, mapping) if mounts else None
     relay = _relay(wire["relay"])
     if sources is not None:
         # Joined with the caller's rights: the command's user namespace may not own them.
@@ -178,6 +181,8 @@ def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool, su
         _check_alive(alive)
         sys_.prctl(sys_.PR_SET_DUMPABLE, 0)  # the command must not read this process in /proc
         sys_.set_process_name("builda-init")
+        if wire["traced_tree"] is not None:
+            os._exit(_run_traced(wire, wire["traced_tree"]))
         if sources is None:
             assert wire["plain_tree"] is not None
             return _run_in_tree(wire, wire["plain_tree"])
@@ -254,6 +259,71 @@ def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
     return statuses[0]
 
 
+def _run_traced(wire: Wire, traced_tree: TracedTree) -> int:
+    """Run the command in a directory that is not its root for the kernel, and answer its calls until it ends."""
+    import _socket
+
+    from builda.isolation.traced.run import Following
+
+    sys_.capset(0, 0, 0)  # root's rights over files would hide where paths lead (`traced.tree`)
+    root = os.open(traced_tree["root"], os.O_RDONLY | os.O_DIRECTORY)
+    terminal = _open_terminal(wire, None) if wire["terminal"] else None
+    children = _open_children(None, wire)
+    secrets = tuple(sys_.openat2(root, path, os.O_WRONLY | os.O_NOFOLLOW) for path in traced_tree["secrets"])
+    _adopt_descendants(children, secrets)
+    wake, notice = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    _signal.set_wakeup_fd(notice, warn_on_full_buffer=False)
+    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    ours, theirs = _socket.socketpair()
+    protected = (os.getpid(), os.getppid(), wire["parent"])
+    command = os.fork()
+    if command == 0:
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        sys.path.clear()  # else a late import would load a module of the container
+        _become_traced(wire, terminal, root, theirs, protected)
+    theirs.close()
+    if terminal is not None:
+        os.close(terminal)
+    _forward(command, group=wire["session"])
+    following = Following(wire, command, root)
+    try:
+        listener = following.begin(ours)
+        os.close(REPORT)
+        if listener is None:  # the command has reported why
+            return _wait_for(command)
+        status = following.follow(listener, wake)
+        following.end(children)
+    finally:
+        following.restore()
+        _empty(secrets)
+    return _code(status)
+
+
+def _become_traced(
+    wire: Wire, terminal: int | None, root: int, connection: _socket.socket, protected: tuple[int, ...]
+) -> None:
+    """Execute the command where its calls are answered by the process at the other end of `connection`."""
+    from builda.isolation.child.exec_command import execute_traced
+    from builda.isolation.traced.run import submit
+
+    try:
+        _begin_session(wire, terminal)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, wire["signal_mask"])
+        execute_traced(
+            wire,
+            lambda: submit(connection, root, wire["seccomp"], protected),
+            lambda: report(("ready",)),
+            {REPORT, root, connection.fileno()},
+        )
+    except Failure as failure:
+        report(failure.fields)
+        os._exit(failure.fields[3] or 125)
+    except OSError as error:
+        report(refused("start the command", error).fields)
+    os._exit(125)
+
+
 def _reaped(wanted: int, statuses: list[int]) -> bool:
     """Reap all children that have ended. True if `wanted` was one of them; its exit status is appended."""
     while True:
@@ -307,14 +377,9 @@ def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor
     try:
         if wire["namespaces"]["pid"] != "private":
             _die_with_parent(_signal.SIGKILL)
-        if wire["session"]:
-            os.setsid()
-        if terminal is not None:
-            sys_.ioctl(terminal, _TIOCSCTTY, 0)
-            if wire["runtime"] is None and wire["emulation"] is None:
-                os.fchown(terminal, wire["uid"], -1)
-            for fd in (0, 1, 2):
-                os.dup2(terminal, fd)
+        if terminal is not None and wire["runtime"] is None and wire["emulation"] is None:
+            os.fchown(terminal, wire["uid"], -1)
+        _begin_session(wire, terminal)
         if wire["users"] is None:  # else `Mapping.give` did it, before the user namespace took the right away
             for fd in wire["owned_streams"]:
                 os.fchown(fd, wire["uid"], wire["gid"])
@@ -332,6 +397,16 @@ def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor
     except OSError as error:
         report(refused("start the command", error).fields)
     return 125
+
+
+def _begin_session(wire: Wire, terminal: int | None) -> None:
+    """Lead a session of this process's own if the run has one, with the terminal as streams."""
+    if wire["session"]:
+        os.setsid()
+    if terminal is not None:
+        sys_.ioctl(terminal, _TIOCSCTTY, 0)
+        for fd in (0, 1, 2):
+            os.dup2(terminal, fd)
 
 
 def _enter_tree(root: int) -> None:

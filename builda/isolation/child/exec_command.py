@@ -47,6 +47,29 @@ def execute(wire: Wire, ready: Callable[[], None], report: int, supervisor: int 
         raise _not_executed(path, error) from error
 
 
+def execute_traced(wire: Wire, submit: Callable[[], None], ready: Callable[[], None], keep: set[int]) -> None:
+    """Become the command of mode `traced`. `submit` gives this process's calls to the supervisor.
+
+    After it paths lie in the container, and the process has the command's ids. `keep` are descriptors that stay open.
+    """
+    environment = dict(wire["env"])
+    _close_all_but(keep)
+    _set_limits(wire["rlimits"])
+    sys_.join_session_keyring()
+    submit()
+    os.umask(wire["umask"])
+    try:
+        os.chdir(wire["cwd"])
+    except OSError as error:
+        raise Failure("NotFound", f"cannot change to the working directory: {wire['cwd']}: {error.strerror}") from error
+    path = _look_up(wire["args"][0], environment.get("PATH", _DEFAULT_PATH))
+    ready()
+    try:
+        os.execve(path, wire["args"], environment)
+    except OSError as error:
+        raise _not_executed(path, error) from error
+
+
 def _close_all_but(keep: set[int]) -> None:
     """Close all other descriptors: an image may name /proc/self/fd/N as working directory (CVE-2024-21626)."""
     first = 3

@@ -18,8 +18,8 @@ def _package(name: str, path: str) -> None:
 _package("builda", _builda)
 _package("builda.linux", _builda + "/linux")
 _package("builda.isolation", _builda + "/isolation")
-_package("builda.isolation.emulated", _builda + "/isolation/emulated")
-_package("builda.isolation.child", _builda + "/isolation/child")
+for _name in ("child", "emulated", "traced"):
+    _package(f"builda.isolation.{_name}", f"{_builda}/isolation/{_name}")
 
 from builda.isolation.child import enter  # noqa: E402
 

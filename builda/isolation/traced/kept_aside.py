@@ -1,0 +1,188 @@
+"""What is kept aside of files because the command's processes have one id and no capability: read, shown and changed.
+
+A file keeps its owner's right to read and write (and to search, for a directory), whatever its mode says: without it
+the supervisor, which has no more rights than the command, could not open the file again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from builda.isolation.emulated.credentials import FOWNER, Credentials
+from builda.isolation.emulated.ownership import (
+    ATTRIBUTE,
+    NAMED,
+    S_IFDIR,
+    S_IFMT,
+    S_IFREG,
+    Kept,
+    given,
+    mode_after_chown,
+    owner_of_new,
+    parse_kept,
+    parse_rows,
+    row_key,
+    rows_value,
+)
+
+_MOST_REMEMBERED = 200_000
+_S_ISGID = 0o2000
+
+
+class Seen:
+    """One file as it is (`mode`, `owner` of the kernel) and what is kept aside of it."""
+
+    __slots__ = ("info", "kept", "mode", "owner")
+
+    def __init__(self, info: os.stat_result, kept: Kept | None, ids: tuple[int, int]) -> None:
+        self.info = info
+        self.kept = kept
+        self.mode = shown_mode(info.st_mode, kept)
+        self.owner = (kept.uid, kept.gid) if kept is not None else shown_owner(info.st_uid, info.st_gid, ids)
+
+
+def needed(mode: int) -> int:
+    """The permission bits that a file of this kind has in any case."""
+    kind = mode & S_IFMT
+    return 0o700 if kind == S_IFDIR else 0o600 if kind == S_IFREG else 0
+
+
+def shown_owner(uid: int, gid: int, ids: tuple[int, int]) -> tuple[int, int]:
+    """The owner to show of a file without one kept aside: the supervisor's ids (`ids`) stand for root."""
+    return 0 if uid == ids[0] else uid, 0 if gid == ids[1] else gid
+
+
+def shown_mode(mode: int, kept: Kept | None) -> int:
+    """The mode to show. A mode that was kept aside counts as long as the file's own is what it was made then."""
+    if kept is None:
+        return mode
+    if kept.kind:
+        return kept.kind | kept.mode
+    return mode & S_IFMT | kept.mode if kept.mode | needed(mode) == mode & 0o7777 else mode
+
+
+class Owners:
+    """What is kept aside, for all files of a tree. Paths are those of descriptors in /proc/self/fd."""
+
+    def __init__(self, ids: tuple[int, int]) -> None:
+        self.ids = ids
+        self._plain: set[tuple[int, int, int]] = set()  # device, inode and ctime of files of which nothing is kept
+
+    def kept(self, place: bytes, device: int, inode: int, changed: int, mode: int) -> Kept | None:
+        """What is kept aside of the regular file or directory at `place`; `changed` is its ctime."""
+        if mode & S_IFMT not in (S_IFREG, S_IFDIR):
+            return None
+        key = (device, inode, changed)
+        if key in self._plain:
+            return None
+        try:
+            return parse_kept(os.getxattr(place, ATTRIBUTE))
+        except OSError:
+            if len(self._plain) > _MOST_REMEMBERED:
+                self._plain.clear()
+            self._plain.add(key)
+            return None
+
+    def seen(self, place: bytes) -> Seen:
+        """The file at `place`."""
+        info = os.stat(place)
+        kept = self.kept(place, info.st_dev, info.st_ino, info.st_ctime_ns, info.st_mode)
+        return Seen(info, kept, self.ids)
+
+    def note(self, place: bytes, info: os.stat_result, kept: Kept) -> None:
+        """Keep something aside of a file, or nothing if it can hold all itself."""
+        self._plain.discard((info.st_dev, info.st_ino, info.st_ctime_ns))
+        mode = kept.mode | needed(info.st_mode)
+        if (kept.uid, kept.gid, kept.kind) == (0, 0, 0) and mode == kept.mode:
+            try:
+                os.removexattr(place, ATTRIBUTE)
+            except OSError as error:
+                if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+                    raise
+            return
+        os.setxattr(place, ATTRIBUTE, kept.value())
+
+    def change_mode(self, who: Credentials, place: bytes, mode: int) -> None:
+        """chmod(2)."""
+        file = self.seen(place)
+        if who.fsuid != file.owner[0] and not who.has(FOWNER):
+            raise OSError(errno.EPERM, "chmod")
+        mode &= 0o7777
+        if mode & _S_ISGID and not who.has(4) and not who.is_member(file.owner[1]):  # CAP_FSETID
+            mode &= ~_S_ISGID
+        os.chmod(place, mode | needed(file.info.st_mode))
+        has_attributes = file.info.st_mode & S_IFMT in (S_IFREG, S_IFDIR)
+        if has_attributes and (file.kept is not None or mode | needed(file.mode) != mode):
+            kept = file.kept or Kept(*file.owner, mode)
+            self.note(place, os.stat(place), kept._replace(mode=mode))
+
+    def change_owner(
+        self, who: Credentials, place: bytes, uid: int, gid: int, parent: tuple[int, bytes] | None
+    ) -> None:
+        """chown(2). `parent`: the directory and name of what can have no attribute itself."""
+        file = self.seen(place)
+        kind = file.info.st_mode & S_IFMT
+        if kind not in (S_IFREG, S_IFDIR) and parent is not None:
+            file.owner = self.named(parent) or file.owner
+        owner = given(who, file.owner, uid, gid)
+        mode = mode_after_chown(who, file.mode, file.owner[1])
+        if kind in (S_IFREG, S_IFDIR):
+            kept = file.kept or Kept(*file.owner, file.mode & 0o7777)
+            if mode != file.mode:
+                os.chmod(place, mode & 0o7777 | needed(file.info.st_mode))
+            self.note(place, os.stat(place), kept._replace(uid=owner[0], gid=owner[1], mode=mode & 0o7777))
+        elif parent is not None:
+            self.name(parent, owner)
+
+    def new(
+        self, who: Credentials, place: bytes, mode: int, parent: bytes, node: tuple[int, int, int] = (0, 0, 0)
+    ) -> None:
+        """Note what has to be kept aside of a file that `who` has just made with this mode, in the directory `parent`.
+
+        `node` is the kind and number of a device.
+        """
+        info = os.stat(place)
+        above = os.stat(parent)
+        uid, gid = who.fsuid, who.fsgid
+        if above.st_mode & _S_ISGID:
+            uid, gid = owner_of_new(who, above.st_mode, self.seen(parent).owner[1])
+        kind = info.st_mode & S_IFMT
+        if kind == S_IFDIR and info.st_mode & _S_ISGID:
+            mode |= _S_ISGID
+        differs = (uid, gid) != (0, 0) or node[0] or mode | needed(info.st_mode) != mode
+        if differs and kind in (S_IFREG, S_IFDIR):
+            self.note(place, info, Kept(uid, gid, mode & 0o7777, node[0], node[1:]))
+
+    def named(self, parent: tuple[int, bytes]) -> tuple[int, int] | None:
+        """The owner that a directory keeps of a link or FIFO in it."""
+        return self._rows(parent[0]).get(row_key(parent[1]))
+
+    def name(self, parent: tuple[int, bytes], owner: tuple[int, int]) -> None:
+        """Keep the owner of a link or FIFO in its directory; root is not kept."""
+        rows = self._rows(parent[0])
+        key = row_key(parent[1])
+        if owner == (0, 0):
+            if rows.pop(key, None) is None:
+                return
+        else:
+            rows[key] = owner
+        place = b"/proc/self/fd/%d" % parent[0]
+        info = os.stat(place)
+        self._plain.discard((info.st_dev, info.st_ino, -info.st_ctime_ns))
+        if rows:
+            os.setxattr(place, NAMED, rows_value(rows))
+        else:
+            os.removexattr(place, NAMED)
+
+    def _rows(self, directory: int) -> dict[int, tuple[int, int]]:
+        place = b"/proc/self/fd/%d" % directory
+        info = os.stat(place)
+        key = (info.st_dev, info.st_ino, -info.st_ctime_ns)  # apart from what `kept` remembers of the directory
+        if key in self._plain:
+            return {}
+        try:
+            return parse_rows(os.getxattr(place, NAMED))
+        except OSError:
+            self._plain.add(key)
+            return {}

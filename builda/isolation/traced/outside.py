@@ -1,0 +1,135 @@
+"""What a command without a root directory of its own may reach of the pod: /proc, as it sees it, and a few devices."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from builda.isolation.traced.tree import State, Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.isolation.emulated.processes import Processes
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+# Files of /proc/PID that the kernel guards by ptrace access mode checks (ptrace(2)): of the command's processes only.
+_GUARDED = frozenset(
+    b"auxv clear_refs cwd environ exe fd fdinfo io map_files maps mem ns numa_maps pagemap personality root smaps "
+    b"smaps_rollup stack syscall".split()
+)
+_LINKS = (b"cwd", b"root", b"exe", b"map_files", b"ns")
+
+
+class Outside:
+    """Opens files outside the tree for the command's processes, which are the keys of `states`."""
+
+    def __init__(self, tree: Tree, states: dict[int, State], processes: Processes) -> None:
+        self.tree = tree
+        self.states = states
+        self.processes = processes
+
+    def check_seen(self, state: State, tid: int, path: bytes) -> None:
+        """EACCES for what only processes outside the tree have in /proc."""
+        process, what, _ = self._of_process(path)
+        if what in _GUARDED and not self._is_ours(process):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def open(self, state: State, tid: int, path: bytes, flags: int) -> int:
+        """Open a path outside the tree: a device, or a file of /proc."""
+        flags |= os.O_CLOEXEC | os.O_NOCTTY
+        if path == b"/dev/tty":
+            return self._open_terminal(tid, flags)
+        if path[:5] == b"/dev/":
+            return os.open(path, flags & ~(os.O_CREAT | os.O_EXCL))
+        self.check_seen(state, tid, path)
+        process, what, rest = self._of_process(path)
+        if not flags & _WRITING and what != b"fd":
+            if what == b"status" and self._is_ours(process):
+                return self._status(path, int(process))
+            if what in _LINKS:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return os.open(path, flags)
+        if what == b"fd" and len(rest) == 1:
+            return self._reopen(path, flags)
+        if flags & _WRITING and (not self._is_ours(process) or what in (*_LINKS, b"mem")):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return os.open(path, flags & ~(os.O_CREAT | os.O_EXCL))
+
+    def readlink(self, state: State, tid: int, path: bytes) -> bytes:
+        """The text of a link of /proc as the process sees it."""
+        if path == b"/proc/self":
+            return b"%d" % state.pid
+        if path == b"/proc/thread-self":
+            return b"%d/task/%d" % (state.pid, tid)
+        self.check_seen(state, tid, path)
+        process, what, _ = self._of_process(path)
+        of = self.states.get(int(process)) if process.isdigit() else None
+        if what == b"exe" and of is not None:
+            return of.root.inside(of.exe) or of.exe
+        if what == b"root" and of is not None:
+            return b"/"
+        link = os.readlink(path)
+        return state.root.inside(link) or link
+
+    def _reopen(self, path: bytes, flags: int) -> int:
+        """Open the file behind a descriptor again. With more rights than the descriptor has: files of the tree only."""
+        held = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            ours = b"/proc/self/fd/%d" % held
+            link = os.readlink(ours)
+            if link[:1] == b"/" and self.tree.root.inside(link) is None:
+                with open(path.replace(b"/fd/", b"/fdinfo/", 1), "rb", buffering=0) as file:
+                    fields = dict(line.split(b":\t", 1) for line in file.read(512).splitlines() if b":\t" in line)
+                mode = int(fields[b"flags"], 8)
+                is_path = mode & os.O_PATH
+                if is_path or (mode & 3 != os.O_RDWR and mode & 3 != flags & 3):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return os.open(ours, flags & ~(os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW))
+        finally:
+            os.close(held)
+
+    def _open_terminal(self, tid: int, flags: int) -> int:
+        """The caller's terminal: this process has none, so it is looked for among the caller's descriptors."""
+        for number in (0, 1, 2):
+            path = b"/proc/%d/fd/%d" % (tid, number)
+            try:
+                if os.readlink(path).startswith((b"/dev/pts/", b"/dev/console", b"/dev/tty")):
+                    return os.open(path, flags & ~(os.O_CREAT | os.O_EXCL))
+            except OSError:
+                continue
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+
+    def _status(self, path: bytes, pid: int) -> int:
+        """A copy of /proc/PID/status with the ids and capabilities that the process has here."""
+        who = self.processes[pid]
+        ids = {b"Uid": (who.ruid, who.euid, who.suid, who.fsuid), b"Gid": (who.rgid, who.egid, who.sgid, who.fsgid)}
+        sets = zip(
+            (b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb"),
+            (who.inheritable, who.permitted, who.effective, who.bounding, who.ambient),
+            strict=True,
+        )
+        shown = {
+            **{name: b"\t".join(b"%d" % number for number in numbers) for name, numbers in ids.items()},
+            **{name: b"%016x" % bits for name, bits in sets},
+            b"Groups": b" ".join(b"%d" % number for number in who.groups),
+            b"NoNewPrivs": b"%d" % who.no_new_privileges,
+            b"TracerPid": b"0",
+        }
+        with open(path, "rb", buffering=0) as file:
+            lines = file.read().splitlines()
+        rows = (line.partition(b":\t") for line in lines)
+        text = b"".join(b"%b:\t%b\n" % (name, shown.get(name, value)) for name, _, value in rows)
+        fd = os.memfd_create("status", os.MFD_CLOEXEC)
+        os.write(fd, text)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
+
+    def _of_process(self, path: bytes) -> tuple[bytes, bytes, list[bytes]]:
+        """(number, file, what follows) of a path below /proc."""
+        process, *parts = path[6:].split(b"/")
+        if parts[:1] == [b"task"]:
+            del parts[:2]
+        return process, parts[0] if parts else b"", parts[1:]
+
+    def _is_ours(self, process: bytes) -> bool:
+        return process.isdigit() and int(process) in self.states

@@ -1,0 +1,91 @@
+"""How a program starts through the loader of its own image: from the first bytes of a file to an argument vector.
+
+The kernel would take the loader that an ELF file names, and the interpreter of a script, from the pod's root directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+from builda.values import NamedTuple
+
+HEAD = 4096
+"""Bytes of a file that `parse` needs."""
+_SCRIPT_LINE = 256  # BINPRM_BUF_SIZE
+_PT_INTERP = 3
+_MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
+
+
+class Static(NamedTuple):
+    """A program that needs no loader."""
+
+
+class Dynamic(NamedTuple):
+    """A program that the loader at this path starts."""
+
+    loader: bytes
+
+
+class Script(NamedTuple):
+    """A script: its interpreter, and the argument that its first line gives to it."""
+
+    interpreter: bytes
+    argument: bytes | None
+
+
+class Foreign(NamedTuple):
+    """A program for another architecture, such as a 32-bit one."""
+
+
+def parse(head: bytes, machine: str) -> Static | Dynamic | Script | Foreign:
+    """What the first HEAD bytes of an executable say; ENOEXEC if the kernel could not execute it."""
+    if head[:2] == b"#!":
+        return _script(head)
+    if head[:4] != b"\x7fELF" or len(head) < 64:
+        raise OSError(errno.ENOEXEC, "execve")
+    if head[4] != 2 or head[5] != 1 or struct.unpack_from("<H", head, 18)[0] != _MACHINES[machine]:
+        return Foreign()
+    (offset,) = struct.unpack_from("<Q", head, 32)
+    size, count = struct.unpack_from("<HH", head, 54)
+    for at in range(offset, offset + size * count, size or 1):
+        if at + 56 > len(head):
+            break
+        (kind,) = struct.unpack_from("<I", head, at)
+        if kind == _PT_INTERP:
+            start, length = struct.unpack_from("<Q16xQ", head, at + 8)
+            path = head[start : start + length].rstrip(b"\0")
+            if not path or start + length > len(head):
+                raise OSError(errno.ENOEXEC, "execve")
+            return Dynamic(path)
+    return Static()
+
+
+def _script(head: bytes) -> Script:
+    line, newline, _ = head[2:_SCRIPT_LINE].partition(b"\n")
+    words = line.strip(b" \t\0").split(None, 1)
+    if not words or (not newline and len(line) >= _SCRIPT_LINE - 2 and len(words) < 2):
+        raise OSError(errno.ENOEXEC, "execve")
+    return Script(words[0], words[1] if len(words) > 1 else None)
+
+
+class Vector(NamedTuple):
+    """An argument vector: new words, and then the caller's own from number `rest` on."""
+
+    first: tuple[bytes, ...]
+    rest: int
+
+
+def through_script(vector: Vector, script: Script, path: bytes) -> Vector:
+    """The vector for the interpreter of the script at `path`."""
+    argument = () if script.argument is None else (script.argument,)
+    return Vector((script.interpreter, *argument, path, *vector.first[1:]), max(vector.rest, 1))
+
+
+def through_loader(vector: Vector, loader: bytes, path: bytes, *, name: bytes | None) -> Vector:
+    """The vector for a loader that starts the program at `path`; `name` is what the program sees as argv[0].
+
+    None for `name` if the loader cannot be told (glibc before 2.33): then the program sees `path`.
+    """
+    words = (loader, path) if name is None else (loader, b"--argv0", name, path)
+    return Vector((*words, *vector.first[1:]), max(vector.rest, 1))

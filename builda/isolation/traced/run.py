@@ -1,0 +1,173 @@
+"""Both sides of a command in mode `traced`: what its process does before execve(2), and who follows it to its end."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # the C half: signal itself imports enum
+import _socket
+import errno
+import os
+import select
+import sys
+
+from builda.isolation.child.failure import Failure, refused
+from builda.isolation.emulated.credentials import started
+from builda.isolation.emulated.processes import Processes
+from builda.isolation.traced.answering import Supervisor
+from builda.isolation.traced.caught_calls import supervisor_filter, tracer_filter
+from builda.isolation.traced.tracer import OPTIONS, Tracer
+from builda.isolation.traced.tree import State, Tree
+from builda.linux import ptrace
+from builda.linux import syscalls as sys_
+from builda.linux.landlock import confine_to
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.isolation.wire import Wire
+
+_ALIASES = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+def submit(connection: _socket.socket, root: int, seccomp: bytes | None, protected: tuple[int, ...]) -> None:
+    """Give this process's calls to the supervisor at the other end of the connection, for ever.
+
+    From then on paths lie in the tree, and the process has the ids of the command.
+    """
+    machine = os.uname().machine
+    first, second = supervisor_filter(machine, protected), tracer_filter(machine)
+    try:
+        sys_.prctl(sys_.PR_SET_DUMPABLE, 1)  # else nobody may trace this process: the supervisor is not dumpable
+        sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
+        connection.send(b"r")
+        if connection.recv(1) != b"g":
+            os._exit(125)  # the supervisor failed, and reports why
+        confine_to(root)
+        os.close(root)
+        listener = sys_.seccomp_listener(first)
+        connection.sendmsg([b"l"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(4, sys.byteorder))])
+        os.close(listener)
+        connection.close()
+        sys_.set_seccomp_filter(second)
+        if seccomp is not None:
+            sys_.set_seccomp_filter(seccomp)
+    except OSError as error:
+        raise refused("hand over the calls of the command", error) from error
+
+
+class Following:
+    """The supervisor's side of one command: `command` is its first process, `root` a descriptor of its tree."""
+
+    def __init__(self, wire: Wire, command: int, root: int) -> None:
+        self.command = command
+        self.tree = Tree(root)
+        held = wire["capabilities"]
+        who = started(wire["uid"], wire["gid"], tuple(wire["groups"] or ()), held, held)
+        self.processes = Processes(who._replace(no_new_privileges=wire["no_new_privileges"]))
+        state = State(command, self.tree.root, wire["umask"], b"/")
+        self.states = {command: state}
+        self.tracer = Tracer(self.tree, self.processes, self.states, self.alias, self.refuse)
+        self.directory: str | None = None
+        self.names: dict[bytes, bytes] = {}
+        self.refused: set[str] = set()
+
+    def begin(self, connection: _socket.socket) -> int | None:
+        """Trace the command's process and receive the listener of its filter; None if the process ended before."""
+        if not connection.recv(1):
+            return None
+        try:
+            ptrace.seize(self.command, OPTIONS)
+        except OSError as error:
+            raise _not_traced(error) from error
+        connection.send(b"g")
+        data, ancillary, _, _ = connection.recvmsg(1, _socket.CMSG_SPACE(4))
+        connection.close()
+        return int.from_bytes(ancillary[0][2], sys.byteorder) if data and ancillary else None
+
+    def follow(self, listener: int, wake: int) -> int:
+        """Answer the calls of all processes until the command's first one ends; its wait status."""
+        supervisor = Supervisor(listener, self.tree, self.processes, self.states)
+        self.tracer.supervisor = supervisor
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        poll.register(listener, select.POLLIN)
+        while True:
+            for fd, events in poll.poll():
+                if fd == wake:
+                    os.read(wake, 4096)
+                    status = self.waited()
+                    if status is not None:
+                        return status
+                elif events & select.POLLIN:
+                    supervisor.one()
+                else:  # POLLHUP: no process with the filter is left
+                    poll.unregister(listener)
+
+    def waited(self) -> int | None:
+        """Deal with all that wait(2) has to tell; the status of the command if it has ended."""
+        while True:
+            try:
+                tid, status = os.waitpid(-1, os.WNOHANG | ptrace.WAIT_ALL)
+            except ChildProcessError:
+                return 0
+            if tid == 0:
+                return None
+            if status & 0xFF == 0x7F:
+                self.tracer.stopped(tid, status)
+                continue
+            self.tracer.ended(tid)
+            if tid == self.command:
+                return status
+
+    def end(self, children: int) -> None:
+        """Kill and reap all processes that are left, and take back what was changed for the command."""
+        while True:
+            os.lseek(children, 0, os.SEEK_SET)
+            for pid in os.read(children, 65536).split():
+                try:
+                    os.kill(int(pid), _signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            try:
+                os.waitpid(-1, ptrace.WAIT_ALL)
+            except ChildProcessError:
+                break
+        self.restore()
+
+    def restore(self) -> None:
+        """Take back what was changed for the command."""
+        self.tree.reopen()
+        if self.directory is not None:
+            for name in os.listdir(self.directory):
+                os.unlink(f"{self.directory}/{name}")
+            os.rmdir(self.directory)
+            self.directory = None
+
+    def alias(self, path: bytes) -> bytes:
+        """A short path of a directory: the address of a socket has room for 108 bytes."""
+        if path not in self.names:
+            if self.directory is None:
+                self.directory = self._made()
+            name = os.fsencode(f"{self.directory}/{len(self.names)}")
+            os.symlink(path, name)
+            self.names[path] = name
+        return self.names[path]
+
+    def _made(self) -> str:
+        for place in _ALIASES:
+            path = f"{place}/.builda-{os.getpid()}"
+            try:
+                os.mkdir(path, 0o700)
+            except OSError:
+                continue
+            return path
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+    def refuse(self, message: str) -> None:
+        """Say once on the command's standard error why something cannot work."""
+        if message not in self.refused and len(self.refused) < 16:
+            self.refused.add(message)
+            os.write(2, f"builda: {message}\n".encode(errors="replace"))
+
+
+def _not_traced(error: OSError) -> Failure:
+    hint = "Yama forbids it where kernel.yama.ptrace_scope is 2 or 3: on the node, sysctl -w kernel.yama.ptrace_scope=1"
+    return Failure("IsolationUnavailable", f"the command's process may not be traced: {error.strerror}", hint)

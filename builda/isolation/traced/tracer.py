@@ -1,0 +1,443 @@
+"""Gives calls that a process must make itself other arguments: programs to execute, directories, sockets (ptrace(2)).
+
+What is written into the process's memory lies below its stack pointer, out of the way of the program. Another thread
+may change it before the kernel reads it: then the kernel is led to another place, where Landlock forbids to execute
+and to make sockets, and from where the supervisor answers no path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+
+from builda.isolation.emulated.execution import Program, changes_nothing, executed
+from builda.isolation.emulated.ownership import may_access
+from builda.isolation.traced import programs
+from builda.isolation.traced.caught_calls import NUMBERS, STOPPED
+from builda.isolation.traced.programs import Dynamic, Foreign, Script, Vector
+from builda.isolation.traced.tree import AT_FDCWD, Place, State, Tree, open_inside
+from builda.linux import ptrace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from builda.isolation.emulated.credentials import Credentials
+    from builda.isolation.emulated.processes import Processes
+    from builda.isolation.traced.answering import Supervisor
+
+OPTIONS = (
+    ptrace.TRACE_FORK
+    | ptrace.TRACE_VFORK
+    | ptrace.TRACE_CLONE
+    | ptrace.TRACE_EXEC
+    | ptrace.TRACE_SECCOMP
+    | ptrace.EXIT_KILL
+)
+_MADE = (ptrace.EVENT_FORK, ptrace.EVENT_VFORK, ptrace.EVENT_CLONE)
+_STOPS = frozenset((19, 20, 21, 22))  # SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU
+_TRAP = 5
+_RED_ZONE = 256
+_MOST_INTERPRETERS = 5
+_MOST_ARGUMENTS = 1 << 20
+_EMPTY_PATH, _NOFOLLOW, _DONT_FOLLOW = 0x1000, 0x100, 0x02000000
+_AF_UNIX = 1
+_SOCKET_PATH = 108
+_PATH = os.O_PATH | os.O_CLOEXEC
+_MESSAGE = struct.Struct("=QIxxxxQQQQixxxx")  # struct msghdr
+
+
+class Image:
+    """What a process is about to execute: the file that the kernel gets, the program it shows, and credentials."""
+
+    __slots__ = ("credentials", "exe", "path", "vector")
+
+    def __init__(self, path: bytes, vector: Vector, exe: bytes, credentials: Credentials) -> None:
+        self.path = path
+        self.vector = vector
+        self.exe = exe
+        self.credentials = credentials
+
+
+class Tracer:
+    """Follows all threads of a command. `refuse` is told of programs that cannot run here."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        processes: Processes,
+        states: dict[int, State],
+        aliases: Callable[[bytes], bytes],
+        refuse: Callable[[str], None],
+    ) -> None:
+        self.tree = tree
+        self.processes = processes
+        self.states = states
+        self.aliases = aliases
+        self.refuse = refuse
+        self.machine = os.uname().machine
+        self.registers = ptrace.Registers(self.machine)
+        self.memory = ptrace.Memory()
+        self.numbers = NUMBERS[self.machine]
+        self.names = {
+            self.numbers[name]: name for name in (*STOPPED, "sendto", "open", "openat") if name in self.numbers
+        }
+        self.supervisor: Supervisor | None = None
+        self.early: set[int] = set()  # threads that have stopped before their parent's event
+        self.pending: dict[int, Image] = {}
+        self.loaders: dict[tuple[int, int, int], bool] = {}
+
+    def stopped(self, tid: int, status: int) -> None:
+        """Deal with a stop that wait(2) has returned."""
+        signal, event = status >> 8 & 0xFF, status >> 16
+        if event == ptrace.EVENT_SECCOMP:
+            self._call(tid)
+        elif event in _MADE:
+            self._made(tid)
+        elif event == ptrace.EVENT_EXEC:
+            self._executed(tid)
+        elif event == ptrace.EVENT_STOP:
+            if tid not in self.states:
+                self.early.add(tid)
+                return
+            if signal in _STOPS:
+                ptrace.stay_stopped(tid)
+                return
+        elif event == 0 and signal:
+            ptrace.go_on(tid, signal)
+            return
+        ptrace.go_on(tid)
+
+    def ended(self, tid: int) -> None:
+        """A thread has ended."""
+        self.states.pop(tid, None)
+        self.processes.ended(tid)
+        self.pending.pop(tid, None)
+        self.early.discard(tid)
+
+    def _made(self, tid: int) -> None:
+        try:
+            child = ptrace.event_message(tid)
+        except OSError:  # it was killed
+            return
+        state = self.states[tid]
+        is_thread = os.path.exists(f"/proc/{state.pid}/task/{child}")
+        self.states[child] = state if is_thread else state.copy(child)
+        self.processes.made(tid, child)
+        if child in self.early:
+            self.early.discard(child)
+            ptrace.go_on(child)
+
+    def _executed(self, tid: int) -> None:
+        try:
+            former = ptrace.event_message(tid)  # the thread that called execve: it has the leader's number now
+        except OSError:
+            return
+        image = self.pending.pop(former, None)
+        state = self.states[tid] = self.states.get(former, self.states[tid]).copy(tid)
+        self.processes.executed(former, tid, self.processes[former] if image is None else image.credentials)
+        if former != tid:
+            self.states.pop(former, None)
+        if image is not None:
+            state.exe = image.exe
+
+    def _call(self, tid: int) -> None:
+        registers = self.registers
+        try:
+            registers.read(tid)
+        except OSError:  # it was killed
+            return
+        name = self.names.get(registers.number)
+        try:
+            try:
+                if name is not None:
+                    getattr(self, name)(tid, self.states[tid])
+            except (ValueError, OverflowError, struct.error):
+                registers.skip(tid, -errno.EINVAL)
+            except OSError as error:
+                registers.skip(tid, -(error.errno or errno.EIO))
+        except OSError:  # it was killed
+            return
+
+    # Paths.
+
+    def found(self, state: State, tid: int, directory: int, path: bytes, *, follow: bool) -> tuple[int, Place]:
+        """An O_PATH descriptor of what a path means, and its place, on this machine."""
+        if not path:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        whole = self.tree.absolute(state, tid, directory, path)
+        flags = _PATH if follow else _PATH | os.O_NOFOLLOW
+        try:
+            fd = open_inside(state.root.fd, whole, flags)
+        except PermissionError:
+            place = self.tree.walk(state, tid, whole, follow=follow)
+            if place.outside:
+                assert self.supervisor is not None
+                self.supervisor.outside.check_seen(state, tid, place.path)
+                return os.open(place.path, flags), place
+            fd = open_inside(state.root.fd, place.path, _PATH | os.O_NOFOLLOW)
+        return fd, Place(os.readlink(b"/proc/self/fd/%d" % fd))
+
+    def below_stack(self, tid: int, *items: bytes) -> list[int]:
+        """Write the items below the thread's stack pointer; their addresses."""
+        sizes = [len(item) + 7 & ~7 for item in items]
+        at = (self.registers.stack - _RED_ZONE - sum(sizes)) & ~15
+        self.memory.write(tid, at, b"".join(item.ljust(size, b"\0") for item, size in zip(items, sizes, strict=True)))
+        addresses = []
+        for size in sizes:
+            addresses.append(at)
+            at += size
+        return addresses
+
+    def replaced(self, tid: int, number: int, path: bytes) -> None:
+        """Give the call another path as an argument."""
+        (address,) = self.below_stack(tid, path + b"\0")
+        self.registers.set_argument(number, address)
+        self.registers.write(tid)
+
+    def chdir(self, tid: int, state: State) -> None:
+        path = self.memory.text(tid, self.registers.argument(0))
+        fd, place = self.found(state, tid, AT_FDCWD, path, follow=True)
+        try:
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        finally:
+            os.close(fd)
+        self.replaced(tid, 0, place.path)
+
+    def open(self, tid: int, state: State) -> None:
+        self._open(tid, state, AT_FDCWD, 0)
+
+    def openat(self, tid: int, state: State) -> None:
+        self._open(tid, state, _signed(self.registers.argument(0)), 1)
+
+    def _open(self, tid: int, state: State, directory: int, at: int) -> None:
+        """open(2) with O_PATH, for which the kernel takes no descriptor from another process."""
+        path = self.memory.text(tid, self.registers.argument(at))
+        follow = not self.registers.argument(at + 1) & os.O_NOFOLLOW
+        fd, place = self.found(state, tid, directory, path, follow=follow)
+        os.close(fd)
+        slash = b"/" if path.endswith(b"/") and not place.path.endswith(b"/") else b""
+        self.replaced(tid, at, place.path + slash)
+
+    def inotify_add_watch(self, tid: int, state: State) -> None:
+        path = self.memory.text(tid, self.registers.argument(1))
+        follow = not self.registers.argument(2) & _DONT_FOLLOW
+        fd, place = self.found(state, tid, AT_FDCWD, path, follow=follow)
+        os.close(fd)
+        self.replaced(tid, 1, place.path)
+
+    # Sockets.
+
+    def bind(self, tid: int, state: State) -> None:
+        self._address(tid, state, 1, make=True)
+
+    def connect(self, tid: int, state: State) -> None:
+        self._address(tid, state, 1)
+
+    def sendto(self, tid: int, state: State) -> None:
+        self._address(tid, state, 4)
+
+    def sendmsg(self, tid: int, state: State) -> None:
+        at = self.registers.argument(1)
+        message = self.memory.read(tid, at, _MESSAGE.size)
+        name, length, *rest = _MESSAGE.unpack(message)
+        address = self.translated(tid, state, name, length) if name else None
+        if address is None:
+            return
+        place, copy = self.below_stack(tid, address, message)
+        self.memory.write(tid, copy, _MESSAGE.pack(place, len(address), *rest))
+        self.registers.set_argument(1, copy)
+        self.registers.write(tid)
+
+    def sendmmsg(self, tid: int, state: State) -> None:
+        at, count = self.registers.argument(1), min(self.registers.argument(2) & 0xFFFFFFFF, 1024)
+        for number in range(count):
+            name, length, *_ = _MESSAGE.unpack(self.memory.read(tid, at + number * 64, _MESSAGE.size))
+            if name and self.translated(tid, state, name, length) is not None:
+                raise OSError(errno.EOPNOTSUPP, "sendmmsg")
+
+    def _address(self, tid: int, state: State, at: int, *, make: bool = False) -> None:
+        length = self.registers.argument(at + 1) & 0xFFFFFFFF
+        address = self.translated(tid, state, self.registers.argument(at), length)
+        if address is None:
+            return
+        (place,) = self.below_stack(tid, address)
+        self.registers.set_argument(at, place)
+        self.registers.set_argument(at + 1, len(address))
+        self.registers.write(tid)
+
+    def translated(self, tid: int, state: State, at: int, length: int) -> bytes | None:
+        """The address of a socket with its path in the tree; None for an address without one."""
+        if length <= 2 or length > 128:
+            return None
+        data = self.memory.read(tid, at, length)
+        if int.from_bytes(data[:2], "little") != _AF_UNIX or not data[2]:
+            return None
+        path = data[2:].partition(b"\0")[0]
+        above, slash, name = path.rpartition(b"/")
+        fd, place = self.found(state, tid, AT_FDCWD, above + slash or b".", follow=True)
+        try:
+            name = self._target(state, tid, fd, name)
+            if b"/" in name:
+                above, _, name = name.rpartition(b"/")
+                os.close(fd)
+                fd, place = self.found(state, tid, AT_FDCWD, above or b"/", follow=True)
+        finally:
+            os.close(fd)
+        if place.outside:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        whole = place.path + b"/" + name
+        if len(whole) >= _SOCKET_PATH:
+            whole = self.aliases(place.path) + b"/" + name
+        if len(whole) >= _SOCKET_PATH:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        return data[:2] + whole + b"\0"
+
+    def _target(self, state: State, tid: int, directory: int, name: bytes) -> bytes:
+        """The name, or the path from the root on where links at the name lead."""
+        try:
+            if not stat.S_ISLNK(os.lstat(b"/proc/self/fd/%d/%s" % (directory, name)).st_mode):
+                return name
+        except OSError:
+            return name
+        here = state.root.inside(os.readlink(b"/proc/self/fd/%d" % directory)) or b"/"
+        fd, place = self.found(state, tid, AT_FDCWD, here + b"/" + name, follow=True)
+        os.close(fd)
+        found = None if place.outside else state.root.inside(place.path)
+        if found is None:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return found
+
+    # Programs.
+
+    def execve(self, tid: int, state: State) -> None:
+        path = self.memory.text(tid, self.registers.argument(0))
+        self._execute(tid, state, AT_FDCWD, path, flags=0, arguments=1)
+
+    def execveat(self, tid: int, state: State) -> None:
+        flags = self.registers.argument(4)
+        if flags & ~(_EMPTY_PATH | _NOFOLLOW):
+            raise OSError(errno.EINVAL, "execveat")
+        path = self.memory.text(tid, self.registers.argument(1))
+        self._execute(tid, state, _signed(self.registers.argument(0)), path, flags=flags, arguments=2)
+
+    def _execute(self, tid: int, state: State, directory: int, path: bytes, *, flags: int, arguments: int) -> None:
+        registers = self.registers
+        at, environment = registers.argument(arguments), registers.argument(arguments + 1)
+        words = self.memory.words(tid, at, _MOST_ARGUMENTS) if at else []
+        zeroth = self.memory.text(tid, words[0], 1 << 17) if words else b""
+        image = self.image(state, tid, directory, path, zeroth, flags)
+        first, rest = image.vector
+        strings = b"".join(word + b"\0" for word in (image.path, *first))
+        kept = words[rest:]
+        size = 8 * (len(first) + len(kept) + 1)
+        start = (registers.stack - _RED_ZONE - size - len(strings)) & ~15
+        at_strings, pointers, place = start + size, [], start + size + len(image.path) + 1
+        for word in first:
+            pointers.append(place)
+            place += len(word) + 1
+        data = struct.pack(f"={len(first) + len(kept) + 1}Q", *pointers, *kept, 0) + strings
+        try:
+            self.memory.write(tid, start, data)
+        except OSError as error:  # the stack has not grown so far
+            raise OSError(errno.E2BIG, "execve") from error
+        self.pending[tid] = image
+        if arguments == 2:
+            registers.set_number(tid, self.numbers["execve"])
+        registers.set_argument(0, at_strings)
+        registers.set_argument(1, start)
+        registers.set_argument(2, environment)
+        registers.write(tid)
+
+    def image(self, state: State, tid: int, directory: int, path: bytes, zeroth: bytes, flags: int) -> Image:
+        """What the kernel must get to execute `path` with this argv[0]."""
+        vector = Vector((zeroth,), 1)
+        name, shown = path, path
+        for _ in range(_MOST_INTERPRETERS):
+            if not name and flags & _EMPTY_PATH:
+                name = shown = b"/proc/self/fd/%d" % directory
+                flags = 0
+            fd, place = self.found(state, tid, directory, name, follow=not flags & _NOFOLLOW)
+            try:
+                found, program = self.read(state, tid, fd, place, shown)
+                exe = self._real(state, fd, place)
+            finally:
+                os.close(fd)
+            if not isinstance(found, Script):
+                break
+            vector = programs.through_script(vector, found, shown)
+            name, shown, directory, flags = found.interpreter, found.interpreter, AT_FDCWD, 0
+        else:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        who = self.processes[tid]
+        after = who if changes_nothing(who, program) else executed(who, program)
+        inside = state.root.inside(exe)
+        if isinstance(found, Dynamic):
+            fd, loader = self.found(state, tid, AT_FDCWD, found.loader, follow=True)
+            try:
+                takes_name = self.takes_name(fd)
+            finally:
+                os.close(fd)
+            if inside is None:
+                inside = b"/proc/self/fd/%d" % directory  # a file without a path
+            if not takes_name and os.path.basename(inside) != os.path.basename(vector.first[0]):
+                inside = self.tree.absolute(state, tid, directory, shown)  # the loader shows this as argv[0]
+            given = vector.first[0] if takes_name else None
+            vector = programs.through_loader(vector, found.loader, inside, name=given)
+            return Image(loader.path, vector, exe, after)
+        return Image(exe, vector, exe, after)
+
+    def _real(self, state: State, fd: int, place: Place) -> bytes:
+        """The path on this machine that a program is executed by."""
+        if not place.outside:
+            return place.path
+        if place.path.endswith(b"/exe"):
+            return state.exe
+        real = os.readlink(b"/proc/self/fd/%d" % fd)
+        if state.root.inside(real) is not None:
+            return real
+        if real[:1] == b"/" and not real.startswith(b"/memfd:"):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return place.path
+
+    def read(
+        self, state: State, tid: int, fd: int, place: Place, shown: bytes
+    ) -> tuple[programs.Static | Dynamic | Script, Program]:
+        """What the file is, and what it makes of credentials; EACCES if it may not be executed."""
+        path = self._real(state, fd, place)
+        if place.outside and path == state.exe:
+            fd = os.open(path, _PATH)
+            try:
+                return self.read(state, tid, fd, Place(path), shown)
+            finally:
+                os.close(fd)
+        assert self.supervisor is not None
+        here = b"/proc/self/fd/%d" % fd
+        file = self.supervisor.owners.seen(here)
+        who = self.processes[tid]
+        if not stat.S_ISREG(file.mode) or not may_access(who, file.mode, file.owner, 1):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        with open(here, "rb", buffering=0) as opened:
+            head = opened.read(programs.HEAD)
+        found = programs.parse(head, self.machine)
+        if isinstance(found, Foreign):
+            self.refuse(f"a program for another architecture cannot run in mode traced: {os.fsdecode(shown)}")
+            raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC))
+        return found, Program(file.mode, *file.owner)
+
+    def takes_name(self, fd: int) -> bool:
+        """Whether a loader knows --argv0: glibc from 2.33 on, and musl."""
+        info = os.fstat(fd)
+        key = (info.st_dev, info.st_ino, info.st_ctime_ns)
+        if key not in self.loaders:
+            with open(b"/proc/self/fd/%d" % fd, "rb") as file:
+                self.loaders[key] = b"argv0" in file.read(8 << 20)
+        return self.loaders[key]
+
+
+def _signed(word: int) -> int:
+    word &= 0xFFFFFFFF
+    return word - (1 << 32) if word >> 31 else word

@@ -1,0 +1,245 @@
+"""Paths of a command that has no root directory of its own, found in its tree by descriptor.
+
+openat2(2) resolves them: it holds the tree's directory as root, whatever links and `..` say and whoever changes them
+meanwhile. Only paths that lead into /proc or to a device are walked here. Their places in the tree cannot be opened
+(mode 0), so that the kernel says EACCES for each path that leads there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+
+from builda.values import NamedTuple
+
+AT_FDCWD = -100
+DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty", b"ptmx")
+_RESOLVE = 0x10 | 0x02  # RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+_SYS_OPENAT2 = 437
+_PATH_ONLY = os.O_PATH | os.O_CLOEXEC
+_LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_LINKS = 40
+_STREAMS = {b"cwd", b"root", b"exe"}
+
+
+class _How(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_long = ctypes.c_long
+_openat2 = ctypes.CFUNCTYPE(_long, _long, _long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, use_errno=True)(
+    ("syscall", _libc)
+)
+_how = _How(0, 0, _RESOLVE)
+_how_at, _how_size = ctypes.addressof(_how), ctypes.sizeof(_how)
+
+
+def open_inside(root: int, path: bytes, flags: int, mode: int = 0) -> int:
+    """Open `path` in the directory `root`, which no link and no `..` leads out of."""
+    _how.flags = flags | os.O_CLOEXEC
+    _how.mode = mode if flags & (os.O_CREAT | 0o20000000) else 0  # O_TMPFILE's own bit
+    number = 0
+    for _ in range(64):  # EAGAIN: a rename somewhere made the kernel unsure whether `..` left the root
+        fd: int = _openat2(_SYS_OPENAT2, root, path, _how_at, _how_size)
+        if fd >= 0:
+            return fd
+        number = ctypes.get_errno()
+        if number != errno.EAGAIN:
+            break
+    raise OSError(number, os.strerror(number))
+
+
+class Root:
+    """A directory that is the root of some processes: the tree itself, or what chroot(2) inside it made one."""
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.path = os.readlink(b"/proc/self/fd/%d" % fd)
+
+    def inside(self, path: bytes) -> bytes | None:
+        """A path of this machine as one in the root; None if it lies outside."""
+        if path == self.path:
+            return b"/"
+        return path[len(self.path) :] if path.startswith(self.path + b"/") else None
+
+
+class State:
+    """What the supervisor knows of a process; its threads share it."""
+
+    __slots__ = ("exe", "pid", "root", "umask")
+
+    def __init__(self, pid: int, root: Root, umask: int, exe: bytes) -> None:
+        self.pid = pid
+        self.root = root
+        self.umask = umask
+        self.exe = exe  # the program's path on this machine
+
+    def copy(self, pid: int) -> State:
+        """The state of a child process."""
+        return State(pid, self.root, self.umask, self.exe)
+
+
+class Place(NamedTuple):
+    """Where a path leads: into the tree (`path` is as the process sees it), or to one of the pod's own (`outside`)."""
+
+    path: bytes
+    outside: bool = False
+
+
+class Tree:
+    """The tree of a command, and what in it stands for the pod's /proc and devices."""
+
+    def __init__(self, root: int) -> None:
+        self.root = Root(root)
+        self.proc = self.root.path + b"/proc"
+        self.terminals = self.root.path + b"/dev/pts"
+        self.standing: dict[bytes, bytes] = {}
+        """Paths of this machine in the tree, and the pod's own that they stand for."""
+        self.marks: dict[tuple[int, int], bytes] = {}
+        """The same by device and inode."""
+        self._closed: list[tuple[bytes, int]] = []
+        self._stands(b"/proc", b"/proc")
+        for name in (*DEVICES, b"pts"):
+            self._stands(b"/dev/" + name, b"/dev/" + name)
+
+    def _stands(self, path: bytes, for_path: bytes) -> None:
+        """Close what the builder has put at `path`, so that the kernel says where paths lead to it."""
+        try:
+            fd = open_inside(self.root.fd, path, _LINK)
+        except OSError:
+            return
+        try:
+            info = os.fstat(fd)
+            if stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode):
+                os.chmod(b"/proc/self/fd/%d" % fd, 0)
+                self._closed.append((path, info.st_mode & 0o7777))
+                self.standing[self.root.path + path] = for_path
+                self.marks[info.st_dev, info.st_ino] = for_path
+        finally:
+            os.close(fd)
+
+    def reopen(self) -> None:
+        """Give what was closed its modes back."""
+        for path, mode in self._closed:
+            try:
+                fd = open_inside(self.root.fd, path, _LINK)
+            except OSError:
+                continue
+            try:
+                info = os.fstat(fd)
+                if (info.st_dev, info.st_ino) in self.marks:
+                    os.chmod(b"/proc/self/fd/%d" % fd, mode)
+            finally:
+                os.close(fd)
+
+    def absolute(self, state: State, tid: int, directory: int, path: bytes) -> bytes:
+        """The path from the process's root on. ENOENT if the directory that it begins in lies outside the tree."""
+        if path[:1] == b"/":
+            return path
+        link = b"/proc/%d/cwd" % tid if directory == AT_FDCWD else b"/proc/%d/fd/%d" % (tid, directory)
+        try:
+            base = os.readlink(link)
+        except FileNotFoundError as error:
+            raise OSError(errno.ENOENT if directory == AT_FDCWD else errno.EBADF, "") from error
+        return self.seen(state, base) + b"/" + path
+
+    def seen(self, state: State, path: bytes) -> bytes:
+        """A path of this machine as the process sees it."""
+        found = state.root.inside(path)
+        if found is not None:
+            return found
+        if path[:6] == b"/proc/" or path == b"/proc":
+            return path
+        raise OSError(errno.ENOENT if path[:1] == b"/" else errno.ENOTDIR, "")
+
+    def walk(self, state: State, tid: int, path: bytes, *, follow: bool) -> Place:
+        """Where a path leads that the kernel could not follow. What is missing is in the tree."""
+        here, rest = b"", _parts(path)
+        follow = follow or path.endswith((b"/", b"/."))
+        links = _MOST_LINKS
+        while rest:
+            name = rest.pop()
+            if name == b"..":
+                here = here.rpartition(b"/")[0]
+                continue
+            here = here + b"/" + name
+            if state.root.path + here == self.terminals and rest[-1:] != [b".."]:
+                if len(rest) > 1:
+                    raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+                return Place(b"/".join([b"/dev/pts", *rest]), outside=True)
+            if state.root.path + here == self.proc:
+                back = self._in_proc(state, tid, rest, follow=follow)
+                if back.outside:
+                    return back
+                here = back.path.rstrip(b"/")  # a link of a process led back into the tree
+                continue
+            target = None if not rest and not follow else self._link(state.root, here)
+            if target is None:
+                continue
+            links -= 1
+            if not links:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            here = b"" if target[:1] == b"/" else here.rpartition(b"/")[0]
+            rest += _parts(target)
+        stands_for = self.standing.get(state.root.path + here)
+        return Place(here or b"/") if stands_for is None else Place(stands_for, outside=True)
+
+    def _link(self, root: Root, path: bytes) -> bytes | None:
+        """The text of the link at `path`, which has no links before its end; None if it is none or missing."""
+        try:
+            fd = open_inside(root.fd, path, _LINK)
+        except FileNotFoundError:
+            return None
+        try:
+            return os.readlink(b"", dir_fd=fd)
+        except OSError:  # ENOENT, EINVAL: not a link
+            return None
+        finally:
+            os.close(fd)
+
+    def _in_proc(self, state: State, tid: int, rest: list[bytes], *, follow: bool) -> Place:
+        """Where the parts `rest` (the next one last) lead from /proc on. Those that are left lie in the tree."""
+        here: list[bytes] = []
+        while rest:
+            name = rest.pop()
+            last = not rest and not follow
+            if name == b"..":
+                if not here:
+                    return Place(b"/")
+                here.pop()
+            elif here or last or name not in (b"self", b"thread-self", b"mounts", b"net"):
+                here.append(name)
+            elif name == b"self":
+                here.append(b"%d" % state.pid)
+            elif name == b"thread-self":
+                here += [b"%d" % state.pid, b"task", b"%d" % tid]
+            else:
+                here += [b"%d" % state.pid, name]
+            of_process = here[2:] if here[1:2] == [b"task"] and len(here) > 3 else here
+            if len(of_process) == 2 and of_process[0].isdigit() and of_process[1] in _STREAMS and not last:
+                return self.led_by(state, b"/proc/" + b"/".join(here))
+            if len(of_process) == 3 and of_process[1] == b"fd" and rest:
+                return self.led_by(state, b"/proc/" + b"/".join(here))
+        return Place(b"/proc/" + b"/".join(here) if here else b"/proc", outside=True)
+
+    def led_by(self, state: State, link: bytes) -> Place:
+        """Where a link of a process in /proc leads; EACCES if it is outside the tree."""
+        target = os.readlink(link)
+        if link.endswith(b"/exe") and link[6:].partition(b"/")[0] == b"%d" % state.pid:
+            target = state.exe
+        elif link.endswith(b"/root"):
+            target = state.root.path
+        found = state.root.inside(target)
+        if found is None:
+            raise OSError(errno.EACCES, "")
+        return Place(found)
+
+
+def _parts(path: bytes) -> list[bytes]:
+    """The names in a path, the first one last."""
+    return [name for name in reversed(path.split(b"/")) if name and name != b"."]

@@ -1,0 +1,42 @@
+"""Isolation where the kernel gives no namespace and no chroot(2): a supervisor answers the command's calls.
+
+The builder has put all that the command needs into the tree (`builder.run.emulated_mounts`). The command shares the
+caller's processes, network, ipc and host name. Paths lead into the tree, ids and owners are pretended (`traced`).
+"""
+
+from __future__ import annotations
+
+from builda.errors import IsolationUnavailable
+from builda.isolation.chroot import check_confinement
+from builda.isolation.launch import check, run_child
+from builda.isolation.wire import NAMESPACES, Method
+from builda.values import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.events import Emit
+    from builda.isolation.kinds import Kind
+    from builda.isolation.spec import Process, Sandbox, Wanted
+    from builda.isolation.wire import TracedTree
+
+_ALL_SHARED = dict.fromkeys(NAMESPACES, "host")
+
+
+class TracedIsolation:
+    """ptrace(2) and two seccomp filters; needs no right at all."""
+
+    def __init__(self, kind: Kind, wanted: Wanted) -> None:
+        self.kind = kind
+        self._cache = wanted.cache
+
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+        """See `Isolation.run`. IsolationUnavailable for a sandbox with mounts: they must be in the tree already."""
+        check_confinement(sandbox)
+        if sandbox.mounts or sandbox.files or sandbox.devices:
+            raise IsolationUnavailable("nothing can be mounted here", hint="put what the command needs into its tree")
+        (root,) = sandbox.rootfs
+        secrets = tuple(file.target for file in sandbox.memory_files if not file.mode & 0o111)
+        traced: TracedTree = {"root": root.source, "secrets": secrets}
+        sandbox = replace(sandbox, namespaces=_ALL_SHARED, network="host", memory_files=())
+        checked = check(process, sandbox, self.kind, self._cache)
+        return run_child(process, sandbox, emit, checked=checked, method=Method(traced_tree=traced))

@@ -1,0 +1,190 @@
+"""Tracing threads (ptrace(2)) and their memory (process_vm_readv(2)), one thin function each."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+_CONT, _SEIZE, _LISTEN = 7, 0x4206, 0x4208
+_GETEVENTMSG, _GETREGSET, _SETREGSET = 0x4201, 0x4204, 0x4205
+_NT_PRSTATUS, _NT_ARM_SYSTEM_CALL = 1, 0x404
+
+TRACE_FORK, TRACE_VFORK, TRACE_CLONE, TRACE_EXEC, TRACE_SECCOMP, EXIT_KILL = 2, 4, 8, 16, 128, 1 << 20
+EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_SECCOMP, EVENT_STOP = 1, 2, 3, 4, 7, 128
+WAIT_ALL = 0x40000000  # __WALL: threads too
+
+_PAGE = 4096
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_long, _pointer = ctypes.c_long, ctypes.c_void_p
+_ptrace = ctypes.CFUNCTYPE(_long, _long, _long, _pointer, _pointer, use_errno=True)(("ptrace", _libc))
+_copy = [ctypes.c_int, _pointer, ctypes.c_ulong, _pointer, ctypes.c_ulong, ctypes.c_ulong]
+_readv = ctypes.CFUNCTYPE(ctypes.c_ssize_t, *_copy, use_errno=True)(("process_vm_readv", _libc))
+_writev = ctypes.CFUNCTYPE(ctypes.c_ssize_t, *_copy, use_errno=True)(("process_vm_writev", _libc))
+
+
+def seize(pid: int, options: int) -> None:
+    """Become the tracer of a thread, which goes on; `options` are TRACE_… and EXIT_KILL."""
+    _call(_SEIZE, pid, 0, options)
+
+
+def go_on(tid: int, signal: int = 0) -> None:
+    """Let a stopped thread go on, with a signal. Nothing happens if it was killed."""
+    _ptrace(_CONT, tid, None, signal or None)
+
+
+def stay_stopped(tid: int) -> None:
+    """Leave a thread in its group stop until SIGCONT. Nothing happens if it was killed."""
+    _ptrace(_LISTEN, tid, None, None)
+
+
+def event_message(tid: int) -> int:
+    """The number that belongs to the event at which a thread has stopped."""
+    value = ctypes.c_ulong()
+    _call(_GETEVENTMSG, tid, 0, ctypes.addressof(value))
+    return value.value
+
+
+class Layout:
+    """Where the registers of a system call are in the general register set of one architecture."""
+
+    def __init__(self, count: int, arguments: tuple[int, ...], number: int, result: int, stack: int) -> None:
+        self.count = count
+        self.arguments = arguments
+        self.number = number
+        self.result = result
+        self.stack = stack
+
+
+LAYOUTS = {
+    "x86_64": Layout(27, (14, 13, 12, 7, 9, 8), 15, 10, 19),  # struct user_regs_struct
+    "aarch64": Layout(34, (0, 1, 2, 3, 4, 5), 8, 0, 31),  # struct user_pt_regs
+}
+"""By machine (`uname -m`)."""
+
+
+class Registers:
+    """The general registers of a stopped thread, read and written as a whole."""
+
+    def __init__(self, machine: str) -> None:
+        self.layout = LAYOUTS[machine]
+        self.separate_number = machine == "aarch64"
+        self.words = (ctypes.c_uint64 * self.layout.count)()
+        self.vector = _Vector(ctypes.addressof(self.words), ctypes.sizeof(self.words))
+        self.address = ctypes.addressof(self.vector)
+
+    def read(self, tid: int) -> None:
+        self.vector.length = ctypes.sizeof(self.words)
+        _call(_GETREGSET, tid, _NT_PRSTATUS, self.address)
+
+    def write(self, tid: int) -> None:
+        _call(_SETREGSET, tid, _NT_PRSTATUS, self.address)
+
+    def set_number(self, tid: int, number: int) -> None:
+        """Make the call that the thread is about to begin another one; takes effect with `write`."""
+        self.words[self.layout.number] = number & 0xFFFFFFFFFFFFFFFF
+        if self.separate_number:
+            word = ctypes.c_int(number)
+            vector = _Vector(ctypes.addressof(word), ctypes.sizeof(word))
+            _call(_SETREGSET, tid, _NT_ARM_SYSTEM_CALL, ctypes.addressof(vector))
+
+    def skip(self, tid: int, result: int) -> None:
+        """Let the call return `result` without being performed."""
+        self.set_number(tid, -1)
+        self.words[self.layout.result] = result & 0xFFFFFFFFFFFFFFFF
+        self.write(tid)
+
+    def argument(self, index: int) -> int:
+        return self.words[self.layout.arguments[index]]
+
+    def set_argument(self, index: int, value: int) -> None:
+        self.words[self.layout.arguments[index]] = value & 0xFFFFFFFFFFFFFFFF
+
+    @property
+    def number(self) -> int:
+        return self.words[self.layout.number]
+
+    @property
+    def stack(self) -> int:
+        return self.words[self.layout.stack]
+
+
+class Memory:
+    """Copies to and from the memory of other threads. EFAULT for addresses that they do not have."""
+
+    def __init__(self, largest: int = 1 << 20) -> None:
+        self.buffer = ctypes.create_string_buffer(largest)
+        self.largest = largest
+        self.ours = _Vector(ctypes.addressof(self.buffer), 0)
+        self.theirs = _Vector(0, 0)
+        self.at = ctypes.addressof(self.ours), ctypes.addressof(self.theirs)
+
+    def some(self, tid: int, address: int, size: int) -> bytes:
+        """Up to `size` bytes: fewer where memory ends."""
+        self.ours.length = self.theirs.length = size
+        self.theirs.base = address
+        count = _readv(tid, self.at[0], 1, self.at[1], 1, 0)
+        if count < 0:
+            raise OSError(ctypes.get_errno(), "process_vm_readv")
+        return ctypes.string_at(self.buffer, count)
+
+    def read(self, tid: int, address: int, size: int) -> bytes:
+        """Exactly `size` bytes."""
+        if size > self.largest:
+            raise OSError(errno.E2BIG, "process_vm_readv")
+        data = self.some(tid, address, size)
+        if len(data) < size:
+            raise OSError(errno.EFAULT, "process_vm_readv")
+        return data
+
+    def write(self, tid: int, address: int, data: bytes) -> None:
+        """All of `data`."""
+        if len(data) > self.largest:
+            raise OSError(errno.E2BIG, "process_vm_writev")
+        ctypes.memmove(self.buffer, data, len(data))
+        self.ours.length = self.theirs.length = len(data)
+        self.theirs.base = address
+        if _writev(tid, self.at[0], 1, self.at[1], 1, 0) != len(data):
+            raise OSError(errno.EFAULT, "process_vm_writev")
+
+    def text(self, tid: int, address: int, limit: int = 4096) -> bytes:
+        """The string at an address; ENAMETOOLONG if it has `limit` bytes or more."""
+        data = self.some(tid, address, min(256, _PAGE - address % _PAGE))
+        end = data.find(b"\0")
+        while end < 0:
+            if len(data) >= limit:
+                raise OSError(errno.ENAMETOOLONG, "path")
+            more = self.some(tid, address + len(data), _PAGE - (address + len(data)) % _PAGE)
+            if not more:
+                raise OSError(errno.EFAULT, "process_vm_readv")
+            data += more
+            end = data.find(b"\0")
+        if end >= limit:
+            raise OSError(errno.ENAMETOOLONG, "path")
+        return data[:end]
+
+    def words(self, tid: int, address: int, limit: int) -> list[int]:
+        """The words of 64 bits from an address on, up to one that is 0, which is left out."""
+        found: list[int] = []
+        while len(found) < limit:
+            data = self.some(tid, address, _PAGE - address % _PAGE if address % 8 == 0 else 8)
+            row = [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data) - 7, 8)]
+            if not row:
+                raise OSError(errno.EFAULT, "process_vm_readv")
+            if 0 in row:
+                return found + row[: row.index(0)]
+            found += row
+            address += 8 * len(row)
+        raise OSError(errno.E2BIG, "execve")
+
+
+def _call(request: int, tid: int, address: int, data: int) -> None:
+    if _ptrace(request, tid, address or None, data or None) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"ptrace: {os.strerror(number)}")
