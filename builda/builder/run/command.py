@@ -9,6 +9,7 @@ import sys
 from builda.builder.run.rootfiles import files
 from builda.builder.run.security import Security, capabilities, rlimits, security
 from builda.errors import InvalidValue, NotFound, Unsupported
+from builda.fs import owners
 from builda.isolation.spec import Device, Process, Sandbox
 from builda.oci.config import DEFAULT_PATH, check_hostname
 from builda.plan import PROXIES
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.builder.run.runmounts import Attachments
     from builda.builder.run.usernamespace import Users
-    from builda.isolation.spec import User, Watch
+    from builda.isolation.spec import MemoryFile, User, Watch
     from builda.linux.mount import Mount
     from builda.linux.stopping import Stop
     from builda.plan import Run, RunOptions
@@ -123,7 +124,7 @@ def sandbox_of(
     return Sandbox(
         rootfs=rootfs,
         mounts=attachments.mounts,
-        memory_files=attachments.files,
+        memory_files=attachments.files if emulates_ids else _in_this_namespace(attachments.files),
         files=files(container, options, network=network, hostname=hostname, version=version),
         devices=tuple(device for text in options.devices for device in devices(text)),
         namespaces=namespaces(options),
@@ -141,6 +142,13 @@ def sandbox_of(
         scratch=scratch,
         mountpoint_record=mountpoint_record,
     )
+
+
+def _in_this_namespace(files: tuple[MemoryFile, ...]) -> tuple[MemoryFile, ...]:
+    """The files, of root if it is the one id there is: the command has that id whatever it is called."""
+    if not files or not owners.keeps_aside():
+        return files
+    return tuple(replace(file, owner=(0, 0)) for file in files)
 
 
 def hostname_of(container: WorkingContainer, options: RunOptions) -> str:

@@ -102,9 +102,7 @@ class _Work:
         """Add a file that exists in memory only: a secret must not outlive a killed builda."""
         if self.users is not None:
             self.outside(owner, target)  # an error for one that the command's namespace has not
-        elif owners.keeps_aside():
-            owner = (0, 0)  # the one id there is; the command has it whatever it is called
-        elif in_user_namespace():
+        elif in_user_namespace() and not owners.keeps_aside():
             owners.check(*owner, f"cannot give {target} to {owner[0]}:{owner[1]}")
         self.files.append(MemoryFile(target=target, data=data, mode=mode, owner=owner))
 

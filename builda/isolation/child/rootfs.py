@@ -117,7 +117,7 @@ class Tree:
             except OSError as error:
                 raise refused(f"mount {source or 'tmpfs'} at {target}", error) from error
         for number, (target, content, mode, owner) in enumerate(wire["memory_files"]):
-            _write(self.scratch, f"memory-{number}", content, mode, owner)
+            _write(self.scratch, f"memory-{number}", content, mode, owner, aside=wire["emulation"] is not None)
             copy = sys_.open_tree(self.scratch, f"memory-{number}", sys_.OPEN_TREE_CLONE)
             detached.set_options(copy, ("ro",))
             self.attach(copy, target, directory=False)
@@ -394,13 +394,28 @@ def _attach_root(scratch: int, rootfs: tuple[tuple[detached.Description, int | N
     return root
 
 
-def _write(directory: int, name: str, data: bytes, mode: int, owner: tuple[int, int] | None) -> None:
+def _write(
+    directory: int, name: str, data: bytes, mode: int, owner: tuple[int, int] | None, *, aside: bool = False
+) -> None:
+    """Make a file. With `aside`, which is for one id, another owner is recorded beside it."""
     fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=directory)
     with open(fd, "wb") as file:
         file.write(data)
-        if owner is not None:
+        if aside and owner is not None:
+            _keep_aside(fd, owner, mode)
+        elif owner is not None:
             os.fchown(fd, *owner)
         os.fchmod(fd, mode)
+
+
+def _keep_aside(fd: int, owner: tuple[int, int], mode: int) -> None:
+    from builda.isolation.emulated.ownership import ATTRIBUTE, Kept
+
+    try:
+        os.setxattr(fd, ATTRIBUTE, Kept(*owner, mode).value())
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:  # a tmpfs before Linux 6.6: the command sees root's file
+            raise
 
 
 def _late_overlay(mount: detached.Description) -> int:
