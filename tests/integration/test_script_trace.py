@@ -51,7 +51,11 @@ def test_each_command_has_its_times_status_bytes_and_words(builda: Builda, base:
     assert starts == sorted(starts)
     assert all(0 < verb["seconds"] < found["seconds"] for verb in verbs)
     assert verbs[3]["bytes_written"] > 0
-    assert all(verb["cached"] is None for verb in verbs)
+    assert [verb["cached"] for verb in verbs] == [None, False, None, None, False, None]
+    again = traced(builda, tmp_path, SCRIPT)["commands"]
+    assert [verb["cached"] for verb in again] == [None, True, None, None]
+    assert verbs[1]["reason"] == "no result is remembered"
+    assert again[1]["reason"] is None
     assert "unknown command: nonsense" in verbs[5]["error"]
     assert (found["status"], found["script"][0]) == (0, "bash")
 
@@ -171,8 +175,8 @@ def test_a_build_in_a_session_shows_its_steps(builda: Builda, base: str, tmp_pat
 
 def test_a_report_changes_nothing_of_what_commands_print(builda: Builda, base: str, tmp_path: Path) -> None:
     script = f"{SCRIPT} echo given | builda run $c cat; builda run $c sh -c 'echo 1; echo 2 >&2; echo 3' 2>&1 | cat"
-    plain = session(builda, script)
-    told = session(builda, script, "--report", str(tmp_path / "r.html"))
+    plain = session(builda, script, "--no-cache")
+    told = session(builda, script, "--no-cache", "--report", str(tmp_path / "r.html"))
     assert told.stdout.splitlines()[2:] == plain.stdout.splitlines()[2:] == ["given", "1", "2", "3"]
     assert told.stderr == plain.stderr
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _WORDS = {True: "remembered", False: "done again", None: "not cached"}
 _LAST = "verb_ended"
+_MISSES = ("script_step", "step_missed")
 
 
 class Verb(NamedTuple):
@@ -86,6 +87,7 @@ def _verb(path: str, wanted: trace.Wanted, ends: Sequence[dict[str, Any]]) -> Ve
         end = next((one for one in ends if one["pid"] == first["pid"] and one["at"] >= began), None)
     finished = [one for one in said if one.get("event") == "step_finished"]
     built = [one for one in said if one.get("event") == "image_built"]
+    steps = [one for one in said if one.get("event") == "script_step"]
     output, lost = _output(path)
     return Verb(
         arguments=tuple(first["arguments"]),
@@ -93,8 +95,8 @@ def _verb(path: str, wanted: trace.Wanted, ends: Sequence[dict[str, Any]]) -> Ve
         seconds=None if end is None else end["at"] - began,
         status=None if end is None else int(end["status"]),
         is_push=first["is_push"],
-        cached=next((bool(one["cached"]) for one in (*built, *reversed(finished))), None),
-        reason=next((one["reason"] for one in said if one.get("event") == "step_missed"), None),
+        cached=next((bool(one["cached"]) for one in (*built, *steps, *reversed(finished))), None),
+        reason=next((one["reason"] for one in said if one.get("event") in _MISSES and one["reason"]), None),
         written=_moved(said, "unpack") + sum(one["bytes"] for one in said if one.get("event") == "layer_stored"),
         transferred=_moved(said, "pull", "push"),
         message=next((one["message"] for one in said if one.get("event") == "verb_failed"), None),
