@@ -99,6 +99,7 @@ SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SYS_GETCWD = {"x86_64": 79, "aarch64": 17}
 SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 SYS_PTRACE = {"x86_64": 101, "aarch64": 117}
+SYS_SIGNALFD4 = {"x86_64": 289, "aarch64": 74}
 SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
 SYS_LANDLOCK_CREATE_RULESET = 444
 SYS_LANDLOCK_ADD_RULE = 445
@@ -392,6 +393,16 @@ def sethostname(name: str) -> None:
     encoded = os.fsencode(name)
     if _libc.sethostname(encoded, ctypes.c_size_t(len(encoded))) < 0:
         raise _failure("sethostname", name)
+
+
+def signal_descriptor(numbers: tuple[int, ...]) -> int:
+    """A descriptor that is readable while one of these signals, which the caller blocks, is pending (signalfd(2)).
+
+    A read returns records of 128 bytes; the first four are the signal's number.
+    """
+    mask = ctypes.c_uint64(sum(1 << number - 1 for number in numbers))
+    flags = os.O_CLOEXEC | os.O_NONBLOCK
+    return call("signalfd4", SYS_SIGNALFD4[os.uname().machine], -1, ctypes.byref(mask), ctypes.sizeof(mask), flags)
 
 
 def pidfd_open(pid: int) -> int:

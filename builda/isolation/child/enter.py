@@ -271,15 +271,12 @@ def _run_traced(wire: Wire, traced_tree: TracedTree) -> int:
     children = _open_children(None, wire)
     secrets = tuple(sys_.openat2(root, path, os.O_WRONLY | os.O_NOFOLLOW) for path in traced_tree["secrets"])
     _adopt_descendants(children, secrets)
-    wake, notice = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    _signal.set_wakeup_fd(notice, warn_on_full_buffer=False)
-    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
     ours, theirs = _socket.socketpair()
     protected = (os.getpid(), os.getppid(), wire["parent"])
     command = os.fork()
     if command == 0:
-        _signal.set_wakeup_fd(-1)
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         sys.path.clear()  # else a late import would load a module of the container
         _become_traced(wire, terminal, root, theirs, protected)
     theirs.close()
@@ -292,7 +289,10 @@ def _run_traced(wire: Wire, traced_tree: TracedTree) -> int:
         os.close(REPORT)
         if listener is None:  # the command has reported why
             return _wait_for(command)
-        status = following.follow(listener, wake)
+        # A signal that interrupted the injection of a descriptor would let the call return 0: they are read instead.
+        signals = (_signal.SIGCHLD, *_FORWARDED, _PARENT_DIED)
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, signals)
+        status = following.follow(listener, sys_.signal_descriptor(tuple(map(int, signals))))
         following.end(children)
     finally:
         following.restore()

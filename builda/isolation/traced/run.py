@@ -82,17 +82,20 @@ class Following:
         connection.close()
         return int.from_bytes(ancillary[0][2], sys.byteorder) if data and ancillary else None
 
-    def follow(self, listener: int, wake: int) -> int:
-        """Answer the calls of all processes until the command's first one ends; its wait status."""
+    def follow(self, listener: int, signals: int) -> int:
+        """Answer the calls of all processes until the command's first one ends; its wait status.
+
+        `signals` is a descriptor of the signals of this process, all of which are blocked.
+        """
         supervisor = Supervisor(listener, self.tree, self.processes, self.states)
         self.tracer.supervisor = supervisor
         poll = select.poll()
-        poll.register(wake, select.POLLIN)
+        poll.register(signals, select.POLLIN)
         poll.register(listener, select.POLLIN)
         while True:
             for fd, events in poll.poll():
-                if fd == wake:
-                    os.read(wake, 4096)
+                if fd == signals:
+                    _handle(os.read(signals, 4096))
                     status = self.waited()
                     if status is not None:
                         return status
@@ -166,6 +169,15 @@ class Following:
         if message not in self.refused and len(self.refused) < 16:
             self.refused.add(message)
             os.write(2, f"builda: {message}\n".encode(errors="replace"))
+
+
+def _handle(records: bytes) -> None:
+    """Call the handlers of signals that were read from a descriptor."""
+    for at in range(0, len(records), 128):
+        number = int.from_bytes(records[at : at + 4], sys.byteorder)
+        handler = _signal.getsignal(number)
+        if callable(handler):
+            handler(number, None)
 
 
 def _not_traced(error: OSError) -> Failure:
