@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import Builda, clean_environ
 from tests.support import needs
-from tests.support.cluster import IMAGE, Cluster, cluster
-from tests.support.registry import Registry
+from tests.support.cluster import IMAGE, Cluster, Object, cluster
+from tests.support.registry import Registry, free_port
 
 pytestmark = [
     pytest.mark.root,
@@ -119,14 +119,45 @@ def test_streams_break_while_the_server_is_away_and_no_line_is_lost_or_shown_twi
     assert re.findall(r"^line (\d+)$", done.stdout, re.M) == [str(number) for number in range(1, 201)]
 
 
-def test_an_evicted_pod_is_built_again_by_another(far: Builda, there: Cluster, context: Path, server: Registry) -> None:
+def lose(there: Cluster, pod: Object) -> None:
+    """The node of a pod died long ago, and the cluster has removed what it had."""
+    there.delete("pods", "default", pod["metadata"]["name"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(Cluster.evict, "TerminationByKubelet: The node was low on resource"), (lose, "it was deleted")],
+    ids=["evicted", "lost"],
+)
+def test_a_pod_that_is_lost_is_built_again_by_another(
+    far: Builda,
+    there: Cluster,
+    context: Path,
+    server: Registry,
+    fault: Callable[[Cluster, Object], None],
+    words: str,
+) -> None:
     file = context / "Containerfile"
     file.write_text(file.read_text() + "RUN echo reached; sleep 1\n")
-    there.faults.on_log = (b'"reached', there.evict)
-    done = far.run(*BUD, "-t", server.name("app/evicted:1"), context)
-    assert "did not finish: TerminationByKubelet: The node was low on resource" in done.stderr
+    there.faults.on_log = (b'"reached', lambda pod: fault(there, pod))
+    done = far.run(*BUD, "-t", server.name("app/lost:1"), context)
+    assert f"did not finish: {words}" in done.stderr
     assert len(steps(done.stdout)) == 10
     assert "Successfully tagged" in done.stdout
+
+
+def test_a_registry_that_is_away_has_the_job_try_again_and_fails_as_it_does_here(
+    builda: Builda, far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    (context / "Containerfile").write_text(f"FROM 127.0.0.1:{free_port()}/base\n")
+    options = ("--retry", "0", "--context-via", server.name("app/context"))
+    here = builda.run(*BUD, *options[:2], context, check=False)
+    away = far.run(*BUD, *options, "--job-retries", "1", "--job-label", "case=away", context, check=False)
+    assert away.stderr[away.stderr.index("Error:") :] == here.stderr[here.stderr.index("Error:") :]
+    assert away.stderr.count("did not finish") == 2
+    pods = [pod for pod in there.of("pods").values() if pod["metadata"]["labels"].get("case") == "away"]
+    ended = [pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] for pod in pods]
+    assert ended == [75, 75]
 
 
 def test_a_job_that_somebody_deletes_ends_the_build(
@@ -207,17 +238,40 @@ def test_secrets_are_in_no_argument_and_no_log(
     assert "swordfish" not in json.dumps([job, pods]) + logs.decode()
 
 
+def begun_and_signalled(far: Builda, there: Cluster, context: Path, name: str, number: int) -> tuple[int, str]:
+    """Send the client a signal when its build is under way; its status, and the name of the Job."""
+    command = [*far.command, *BUD, "-t", name, str(context)]
+    found: list[str] = []
+    process = subprocess.Popen(
+        command, env={**clean_environ(), **far.environ}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+    def signalled(pod: Object) -> None:
+        found.append(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
+        process.send_signal(number)
+
+    there.faults.on_log = (b'"reached', signalled)
+    return process.wait(120), found[0]
+
+
 def test_an_interrupted_build_takes_its_job_along(far: Builda, there: Cluster, context: Path, server: Registry) -> None:
     file = context / "Containerfile"
     file.write_text(file.read_text() + "RUN echo reached; sleep 60\n")
-    command = [*far.command, *BUD, "-t", server.name("app/interrupted:1"), str(context)]
-    process = subprocess.Popen(
-        command, env={**clean_environ(), **far.environ}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    there.faults.on_log = (b'"reached', lambda pod: process.send_signal(signal.SIGTERM))
-    process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert not any("interrupted" in name for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
+    status, job = begun_and_signalled(far, there, context, server.name("app/interrupted:1"), signal.SIGTERM)
+    assert status == 143
+    assert not any(name.startswith(job) for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
+
+
+def test_a_build_goes_on_without_its_client_and_is_watched_by_another(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    file = context / "Containerfile"
+    file.write_text(file.read_text() + "RUN echo reached; sleep 1; echo later\n")
+    status, job = begun_and_signalled(far, there, context, server.name("app/killed:1"), signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    done = far.run("bud", "--attach", job)
+    assert done.stdout.count("later\n") == 2  # the step's line, and what it wrote
+    assert "Successfully tagged" in done.stdout
 
 
 @pytest.mark.parametrize(
