@@ -147,7 +147,7 @@ def work(session: Session) -> None:
         _work(session, asked)
     except BuildaError as error:
         _note(error)
-        if isinstance(error, RegistryError) and (error.status is None or error.status == 429 or error.status >= 500):
+        if _may_pass(error):
             relay.ended(error, is_last=False)
             raise SystemExit(_AGAIN) from error
         relay.ended(error)
@@ -159,6 +159,14 @@ def work(session: Session) -> None:
         raise SystemExit(FAILED) from error
     _note(None)
     relay.ended(None)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether a registry that was away made the build fail, if only in one of its steps."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, RegistryError):
+        cause = cause.__cause__
+    return cause is not None and (cause.status is None or cause.status == 429 or cause.status >= 500)
 
 
 def _asked(path: str) -> dict[str, Any]:
