@@ -237,10 +237,11 @@ class Builder:
         if not isinstance(step, RunStep):  # as a list of words, which subprocess would take
             raise TypeError(f"run takes a Run, as in builda.Run(args=('true',)): {step!r}")
         from builda.builder.run.command import surroundings
-        from builda.builder.run.run import run
 
         around = surroundings(self.context, capture=capture, copy_output=copy_output, stage=stage, stop=stop)
         if container.cache is None:
+            from builda.builder.run.run import run
+
             return run(self.context, container, step, inputs, valid_statuses, around)
         from builda.builder.cached import scriptsteps
         from builda.builder.cached.caching import PLAIN

@@ -78,7 +78,7 @@ def read_script(source: bytes, with_value: frozenset[str] = frozenset()) -> Scri
     """
     root = _parsed(source)
     first = source.partition(b"\n")[0].decode("utf-8", "replace")
-    broken = max((_place(node) for node in _walk(root) if node.is_error or node.is_missing), default=None)
+    broken = max((place_of(node) for node in _walk(root) if node.is_error or node.is_missing), default=None)
     calls = (call._replace(verb=_verb(call, with_value)) if call.is_builda else call for call in _calls(root))
     return Script(tuple(calls), first, broken)
 
@@ -91,6 +91,11 @@ def _verb(call: Call, with_value: frozenset[str]) -> str | None:
         if word.text in with_value:
             next(words, None)
     return None
+
+
+def nodes(source: bytes) -> Iterator[Node]:
+    """All nodes of the script's grammar, in its order."""
+    yield from _walk(_parsed(source))
 
 
 def _parsed(source: bytes) -> Node:
@@ -145,10 +150,10 @@ def _words(command: Node) -> Iterator[Word]:
 
 
 def _word(node: Node) -> Word:
-    source = _text(node)
+    source = text_of(node)
     unquoted = tuple(_variables(node, quoted=False))
     many = any(name in _MANY or f"[{mark}]" in name for name in _variables(node, quoted=None) for mark in _MANY)
-    return Word(source, _static(node), unquoted, many or bool(unquoted) or _splits(node), _place(node))
+    return Word(source, static_text(node), unquoted, many or bool(unquoted) or _splits(node), place_of(node))
 
 
 def _splits(node: Node) -> bool:
@@ -165,26 +170,26 @@ def _variables(node: Node, *, quoted: bool | None) -> Iterator[str]:
         inside = inside or here.type in _STRINGS
         if here.type in ("simple_expansion", "expansion"):
             if quoted is None or quoted == inside:
-                yield _text(here).strip("${}")
+                yield text_of(here).strip("${}")
             continue
         if here.type not in ("command_substitution", "process_substitution"):
             pending.extend((child, inside) for child in reversed(here.children))
 
 
-def _static(node: Node) -> str | None:
+def static_text(node: Node) -> str | None:
     """The text of a word that holds nothing to expand."""
     kind = node.type
     if kind == "raw_string":
-        return _text(node)[1:-1]
+        return text_of(node)[1:-1]
     if kind in ("word", "number", "string_content"):
-        return _text(node).replace("\\\n", "").replace("\\", "")
+        return text_of(node).replace("\\\n", "").replace("\\", "")
     if kind == "string":
         inner = [child for child in node.children if child.type != '"']
         if all(child.type == "string_content" for child in inner):
-            return "".join(_text(child) for child in inner)
+            return "".join(text_of(child) for child in inner)
         return None
     if kind == "concatenation":
-        parts = [_static(child) for child in node.children]
+        parts = [static_text(child) for child in node.children]
         return None if None in parts else "".join(part or "" for part in parts)
     return None
 
@@ -196,7 +201,7 @@ def _assigned(command: Node) -> str | None:
         node = node.parent
     if node is None or node.type != "variable_assignment":
         return None
-    return _text(node.children[0])
+    return text_of(node.children[0])
 
 
 def _function(node: Node) -> str | None:
@@ -204,15 +209,17 @@ def _function(node: Node) -> str | None:
     while above is not None:
         if above.type == "function_definition":
             name = above.child_by_field_name("name")
-            return None if name is None else _text(name)
+            return None if name is None else text_of(name)
         above = above.parent
     return None
 
 
-def _text(node: Node) -> str:
+def text_of(node: Node) -> str:
+    """The script's text that a node stands for."""
     return (node.text or b"").decode("utf-8", "surrogateescape")
 
 
-def _place(node: Node) -> Place:
+def place_of(node: Node) -> Place:
+    """Where a node begins."""
     row, column = node.start_point
     return Place(row + 1, column + 1)

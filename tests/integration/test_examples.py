@@ -87,6 +87,12 @@ def test_config_only(builda: Builda, base: str) -> None:
     assert list(config["ExposedPorts"]) == ["8080"]
 
 
+def test_written_for_buildah(builda: Builda, base: str) -> None:
+    result = example(builda, "written-for-buildah.sh", base)
+    assert result.returncode == 0, result.stderr
+    assert output_of(builda, "written-for-buildah", "cat", "/srv/copy") == "HELLO FROM THE HOST"
+
+
 @pytest.mark.parametrize(("command", "status"), [("exit 3", 3), ("true", 0)])
 def test_leave_nothing(builda: Builda, base: str, command: str, status: int) -> None:
     before = builda("images", "-q").splitlines()

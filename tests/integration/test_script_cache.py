@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROGRAM, Builda, clean_environ
+from tests.conftest import PROGRAM, REPOSITORY, Builda, clean_environ
 from tests.support.registry import Registry, registry
 
 pytestmark = pytest.mark.root
@@ -351,26 +351,14 @@ def test_a_step_that_is_killed_leaves_no_result(builda: Builda, base: str, conte
 
 
 def test_a_script_for_buildah_runs_unchanged_and_cached(builda: Builda, base: str, context: Path) -> None:
-    (context / "build.sh").write_text(f"""#!/bin/bash
-set -e
-shopt -s expand_aliases
-alias buildah=builda
-newcontainer=$(buildah from {base})
-scratchmnt=$(buildah mount ${{newcontainer}})
-mkdir -p ${{scratchmnt}}/srv
-cp a ${{scratchmnt}}/srv/a
-buildah run ${{newcontainer}} -- /bin/sh -c 'cat /srv/a > /srv/b'
-buildah copy ${{newcontainer}} a /usr/local/a > /dev/null
-buildah config --cmd /bin/sh --env MODE=prod ${{newcontainer}}
-if [ "$(buildah run ${{newcontainer}} cat /srv/b)" != a ]; then exit 9; fi
-buildah unmount ${{newcontainer}} > /dev/null
-buildah commit -q --timestamp 0 ${{newcontainer}} app
-buildah rm ${{newcontainer}} > /dev/null
-""")
-    first = script(builda, "bash build.sh", cwd=context)
-    second = script(builda, "bash build.sh", cwd=context)
-    assert first.stdout == second.stdout
-    assert len(cached(second)) == 3
+    example = f"{REPOSITORY}/examples/bash/written-for-buildah.sh {base} app"
+    first, second = (script(builda, example, cwd=context) for _ in range(2))
+    assert cached(first) == []
+    assert [line.split()[1] for line in cached(second)] == ["/bin/sh", "cat", "/bin/sh"]
+    image = json.loads(builda("inspect", "--type", "image", "app"))["OCIv1"]
+    assert "GREETING=HELLO FROM THE HOST" in image["config"]["Env"]
+    digests = [line for result in (first, second) for line in result.stdout.splitlines() if len(line) == 64]
+    assert digests[1] == digests[4]
 
 
 def test_steps_are_found_in_a_registry(
@@ -412,3 +400,14 @@ def test_remembered_steps_are_listed_explained_and_forgotten(builda: Builda, bas
     assert builda("cache", "rm", "--unused-for", "1h") == ""
     assert len(builda("cache", "rm", "--all").splitlines()) == 2
     assert builda("cache", "ls", "-q") == ""
+
+
+def test_files_that_the_script_reads_itself_are_told(builda: Builda, context: Path) -> None:
+    (context / "build.sh").write_text("#!/bin/bash\nv=$(cat a)\ncat /etc/hostname\necho $v\n")
+    (context / "build.sh").chmod(0o755)
+    for command in (("./build.sh",), ("bash", "-eu", "build.sh"), ("bash", "-c", "\nv=$(cat a); echo $v")):
+        result = builda.run("session", "--trace-inputs", *command, cwd=context)
+        assert result.stdout.endswith("a\n")
+        assert ":2: the script itself reads a, by cat" in result.stderr
+        assert result.stderr.count("the script itself reads") == 1
+    assert "needs a shell script" in builda.fails("session", "--trace-inputs", "true")

@@ -51,7 +51,11 @@ def run(
     One that is looked up runs as in a build: with an empty standard input unless a terminal is there, and without names
     that differ from container to container.
     """
-    from builda.builder.run.run import run as run_now
+
+    def run_now(given: Run, read: Inputs, seen: Surroundings) -> None:
+        from builda.builder.run.run import run
+
+        run(ctx, container, given, read, valid_statuses, seen)
 
     takes = takes_output(around, caching.logs)
     watch = Watch(takes_output=takes, limit=OUTPUT_LIMIT)
@@ -59,15 +63,14 @@ def run(
     extra = {} if valid_statuses == _SUCCESS else {"statuses": sorted(valid_statuses)}
 
     def as_ever() -> Told:
-        run_now(ctx, container, step, inputs, valid_statuses, around)
+        run_now(step, inputs, around)
         return Told()
 
     def perform(_: StepInputs) -> Told | None:
         given = step
         if step.stdin is None and not around.terminal:
             given = replace(step, stdin=b"", options=replace(step.options, terminal=False))
-        as_in_builds = replace(inputs, discard_writes=True)
-        run_now(ctx, container, given, as_in_builds, valid_statuses, replace(around, watch=watch))
+        run_now(given, replace(inputs, discard_writes=True), replace(around, watch=watch))
         if watch.is_typed:
             return None
         return Told(output=bytes(watch.output) if takes and not watch.is_too_long else None)
@@ -104,14 +107,18 @@ def copy(
 
     None if nothing was copied, or if the digest of what a build copied from elsewhere was not remembered.
     """
-    from builda.builder.copy.copying import copy as copy_now
+
+    def copy_now(given: Inputs) -> Told:
+        from builda.builder.copy.copying import copy
+
+        return Told(digest=copy(ctx, container, step, given)[1])
 
     def as_ever() -> Told:
-        return Told(digest=copy_now(ctx, container, step, inputs)[1])
+        return copy_now(inputs)
 
     def perform(read: StepInputs) -> Told:
         known = read.digests_of(str(inputs.context or ctx.cwd))
-        return Told(digest=copy_now(ctx, container, step, replace(inputs, remembered=known))[1])
+        return copy_now(replace(inputs, remembered=known))
 
     words = " ".join((*step.sources, *(file.name for file in step.inline), step.destination))
     text = f"{'add' if step.extract else 'copy'} {words}"
@@ -132,10 +139,11 @@ def make_directory(
     ctx: Context, container: WorkingContainer, step: MakeDirectory, inputs: Inputs, caching: Caching
 ) -> WorkingContainer:
     """Make sure that a directory exists, or take over what that led to before."""
-    from builda.builder.copy.copying import make_directory as make_now
 
     def perform() -> Told:
-        make_now(ctx, container, step)
+        from builda.builder.copy.copying import make_directory
+
+        make_directory(ctx, container, step)
         return Told()
 
     request = _Request(step, f"workdir {step.path}", caching, inputs)

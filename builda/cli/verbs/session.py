@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     switch("--keep-failed", help="If the script fails, leave the containers whose last step failed, for builda debug."),
     switch("--no-transaction", help="Change each name, and push, at once, whether the script fails or not."),
     switch("--no-cache", help="Perform every step."),
+    switch("--trace-inputs", help="Warn of files that the script reads itself, which no step's key has."),
     scriptcache.PLACES,
     text("--authfile", metavar="FILE", help="Take credentials for the caches from this file."),
     switch("--tls-verify", default=None, is_on=True, help="Require HTTPS with a valid certificate for the caches."),
@@ -48,6 +49,7 @@ def session(
     no_transaction: bool,
     trace: str | None,
     report: str | None,
+    trace_inputs: bool,
     **caching: Any,
 ) -> None:
     """Run a script whose working containers and mounts end with it, and whose names count only if it succeeds.
@@ -65,6 +67,10 @@ def session(
     Without COMMAND the script is the shell that SHELL names, which looks up nothing unless an option about the cache is
     given. The exit status is the script's.
     """
+    if trace_inputs:
+        from builda.cli.verbs import scriptinputs
+
+        scriptinputs.warn(session, command)
     files = {**({trace: _form_of(trace)} if trace else {}), **({report: "html"} if report else {})}
     run_session(
         session,
