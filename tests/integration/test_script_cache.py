@@ -29,7 +29,7 @@ def script(
         capture_output=True,
         text=True,
         env={**clean_environ(), **builda.environ, "PATH": path},
-        timeout=120,
+        timeout=240,
         cwd=cwd,
         stdin=source,
         input=given,
@@ -331,7 +331,7 @@ def test_sessions_at_once_end_upon_the_same_layers(builda: Builda, base: str, co
     running = [
         subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(3)
     ]
-    assert [process.wait(120) for process in running] == [0, 0, 0]
+    assert [process.wait(240) for process in running] == [0, 0, 0]
     script(builda, text, cwd=context)
     assert len(cached(script(builda, text, cwd=context))) == 4
 
