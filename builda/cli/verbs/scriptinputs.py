@@ -12,7 +12,7 @@ from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.cli.core.session import Session
+    from builda.cli.core.verbsession import Session
 
 _SHELL = re.compile(rb"#!.*\b(ba|da|k|z)?sh\b")
 _SHELLS = frozenset({"bash", "sh", "dash", "ksh", "zsh"})
