@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from builda import containersconf, lockfile
+from builda.builder.debug.keptstep import KeptStep, from_text, to_json
 from builda.builder.image.search import results_in
 from builda.cli.format.gofuncs import FUNCTIONS, LAZY, Nil, NilList, NilMap, Struct, Time
 from builda.cli.format.gotemplate import Template
@@ -40,7 +41,7 @@ from builda.oci.duration import nanoseconds
 from builda.oci.reference import Reference, parse_short
 from builda.permissions import parse_permissions
 from builda.places import Places
-from builda.plan import FromImage
+from builda.plan import FromImage, Run, RunMount
 from builda.registry.auth import parse_challenges
 from builda.registry.keyring import Keyring, parse_creds
 from builda.registry.registries import Registries
@@ -350,6 +351,25 @@ TARGETS = {
         (*INSTRUCTIONS, *SHELL, "--interval=", "1h", "NONE"),
     ),
     "ignore file": Target(of_text(ignored), ("# c\n*.md\n!a/**/b\n[^a]?\n", "/x\n\\!y\n"), (*TEXT, *"*?[]^-!/.ab")),
+    "failed step": Target(
+        of_text(from_text),
+        (
+            json_of(
+                to_json(
+                    KeptStep(
+                        Run(
+                            args=("sh",),
+                            env=(("A", "b"),),
+                            mounts=(RunMount(type="bind", target="/m", from_=FromImage("x"), options=("rslave",)),),
+                        ),
+                        "RUN x",
+                        named=(("n", "/c"),),
+                    )
+                )
+            ),
+        ),
+        (*JSON, '"mounts"', '"type=cache,target=/c,from=image:x"', '"options"', '"network"', '"env"', '"args"'),
+    ),
     "mount": Target(
         of_text(mount),
         (

@@ -121,3 +121,17 @@ def test_what_a_cgroup_leaves(tmp_path: Path, rows: str, files: dict[str, str], 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert available(str(tmp_path / "proc"), str(tmp_path / "cgroup")) == left
+
+
+def test_a_failed_step_outlives_the_memory(on_overlay: Builda, tmp_path: Path) -> None:
+    text = (
+        "FROM localhost/busybox AS one\nRUN echo one > /one\nFROM localhost/busybox\nRUN rm /bin/awk; echo a > /a\n"
+        "RUN --mount=from=one,target=/m rm /a; cp /m/one /two; chown 5:6 /two; exit 3\n"
+    )
+    said = on_overlay.fails("bud", "--keep-failed", "-f", "-", tmp_path, given=text, status=3)
+    assert "kept in memory" in said
+    script = "cat /two /m/one; stat -c %u:%g /two; ls /a /bin/awk 2>/dev/null || true"
+    assert on_overlay("debug", "--", "sh", "-c", script) == "one\none\n5:6"
+    on_overlay("debug", "--keep", "--step", "3", "-f", "-", tmp_path, "--", "test", "!", "-e", "/two", given=text)
+    on_overlay("debug", "--rm", "--all")
+    assert on_overlay("containers", "-q") == ""

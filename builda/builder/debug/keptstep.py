@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from builda.errors import BuildaError, InvalidValue
 from builda.mounts import mount_text, parse_mount
 from builda.plan import Context as BuildContext
@@ -91,11 +93,22 @@ def _source_text(source: Source) -> str | None:
             raise AssertionError("stages end with their build")
 
 
+def from_text(text: str) -> KeptStep:
+    """The step in the text of a JSON object; InvalidValue if it is none. It may come from strangers."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue("this is no step that builda noted") from error
+    if not isinstance(value, dict):
+        raise InvalidValue("this is no step that builda noted")
+    return from_json(value)
+
+
 def from_json(value: dict[str, Any]) -> KeptStep:
-    """The step in a note; InvalidValue if it is none. It may come from strangers."""
+    """The step in a note; InvalidValue if it is none."""
     try:
         return _read(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InvalidValue("this is no step that builda noted") from error
     except BuildaError as error:
         raise InvalidValue(f"this is no step that builda noted: {error}") from error

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 
-from builda.builder.debug.keptstep import KeptStep, from_json, to_json
+from builda.builder.debug.keptstep import KeptStep, from_text, to_json
 from builda.builder.imageoptions import CommitOptions, FromOptions, PullOptions, RegistryAccess
-from builda.errors import InvalidValue
+from builda.errors import InUse, InvalidValue, NotFound
 from builda.events import Warned
 from builda.oci.config import check_hostname
 from builda.plan import PROXIES, NamedContext, RunOptions
@@ -59,10 +60,10 @@ def _has_base(ctx: Context, container: WorkingContainer) -> bool:
 
 
 def _drop(ctx: Context, digest: str) -> None:
-    """Remove an image that nothing names; its content goes with the next sweep."""
-    from builda.oci.digest import Digest
-
-    ctx.store.images.discard(Digest.parse(digest), named=False, horizon=float("inf"))
+    """Remove an image that nothing names and nothing stands on."""
+    with suppress(InUse, NotFound):
+        if not ctx.store.image(digest).names:
+            ctx.store.remove_image(digest)
 
 
 def _to_take_along(kept: KeptStep) -> dict[str, object]:
@@ -122,11 +123,8 @@ def _step_in(ctx: Context, container: WorkingContainer, path: str) -> KeptStep:
     if text is None or len(text) > _LIMIT:
         raise nothing
     try:
-        value = json.loads(text)
-        if not isinstance(value, dict):
-            raise nothing
-        return from_json(value)
-    except (ValueError, RecursionError) as error:
+        return from_text(text)
+    except InvalidValue as error:
         raise nothing from error
 
 

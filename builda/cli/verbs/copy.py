@@ -8,6 +8,7 @@ from builda.cli.core.output import print_line
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 from builda.cli.verbs import lockfiles
+from builda.cli.verbs.failing import noting
 from builda.errors import InvalidValue
 
 TYPE_CHECKING = False
@@ -85,7 +86,7 @@ def add(session: Session, **values: Any) -> None:
 
 def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
     from builda.builder.imageoptions import Inputs
-    from builda.plan import Configure, Copy
+    from builda.plan import Configure, Copy, Run
     from builda.values import replace
 
     session.quiet = values.pop("quiet")
@@ -128,7 +129,8 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
         step = replace(step, created_by=created_by)
     if step.link:
         session.builder.freeze(container, background=False, only_changes=True)
-    _, digest = session.builder.copy(container, step, inputs=inputs)
+    with noting(session, container, Run(args=(), text=_text(step)), inputs):
+        _, digest = session.builder.copy(container, step, inputs=inputs)
     if created_by is None and records and digest is not None:
         created_by = f"/bin/sh -c #(nop) {'ADD' if extract else 'COPY'} {_content(step, digest)} in {destination}"
         if not layer:
@@ -137,6 +139,12 @@ def _copy(session: Session, *, extract: bool, values: dict[str, Any]) -> None:
         session.builder.freeze(container, created_by=created_by, background=False)
     if digest is not None and not session.quiet:
         print_line(digest.encoded)
+
+
+def _text(step: Copy) -> str:
+    """The step as notes and lists show it."""
+    sources = (*step.sources, *(file.name for file in step.inline))
+    return " ".join(("add" if step.extract else "copy", *sources, step.destination))
 
 
 def _content(step: Copy, digest: Digest) -> str:

@@ -17,7 +17,7 @@ from builda.values import NamedTuple, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from builda.builder.debug.keptstep import KeptStep
@@ -123,7 +123,7 @@ def _check(words: tuple[str, ...], command: tuple[str, ...], values: dict[str, A
     if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
         raise InvalidValue(
             "a shell needs a terminal on standard input and output",
-            hint="run a command: builda debug … -- COMMAND; or take the state elsewhere: builda debug --export FILE",
+            hint="run a command: builda debug -- COMMAND; or take the state elsewhere: builda debug --export FILE",
         )
 
 
@@ -142,19 +142,28 @@ def _opened(session: Session, word: str | None, values: dict[str, Any], stack: E
     """What the line names; a container that is made for it goes when `stack` ends, unless --keep is given."""
     if values["until"] is not None:
         made = _built(session, word, values, stack)
+        removed: Callable[[WorkingContainer], None] = session.builder.remove
     else:
         container = _last(session) if word is None else session.store.containers.find(word)
         if container is not None:
             return _Opened(container, _step_of(session, container))
         assert word is not None
         made = _read(session, word)
+        removed = _remove_read(session)
     if values["keep"]:
         say(f"kept as {made.container.name}")
     else:
-        from builda.builder.debug.statefile import remove
-
-        stack.callback(remove, session.builder.context, made.container)
+        stack.callback(removed, made.container)
     return made
+
+
+def _remove_read(session: Session) -> Callable[[WorkingContainer], None]:
+    """What removes the container that was made of a file, with its image."""
+    from functools import partial
+
+    from builda.builder.debug.statefile import remove
+
+    return partial(remove, session.builder.context)
 
 
 def _last(session: Session) -> WorkingContainer:

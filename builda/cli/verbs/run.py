@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, listed, many, switch, text
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 from builda.cli.verbs import lockfiles, scriptcache
-from builda.errors import BuildaError, InvalidValue
+from builda.cli.verbs.failing import noting
+from builda.errors import InvalidValue
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from builda.builder.imageoptions import Inputs
     from builda.cli.core.verbsession import Session
-    from builda.plan import Run, RunMount
+    from builda.plan import RunMount
     from builda.store.containers import WorkingContainer
 
 
@@ -155,25 +156,6 @@ def _run(
         )
     if layer:
         session.builder.freeze(target, created_by=created_by, background=False)
-
-
-@contextmanager
-def noting(session: Session, container: WorkingContainer, step: Run, inputs: Inputs) -> Iterator[None]:
-    """In a session that keeps failed steps: note in the container that this one failed, or that it went on."""
-    if not session.keeps_failed:
-        yield
-        return
-    from builda.builder.debug import keeping
-    from builda.store import failedsteps
-
-    try:
-        yield
-    except BuildaError as error:
-        keeping.note(
-            session.builder.context, container, keeping.of_script(session.builder.context, step, inputs, error)
-        )
-        raise
-    failedsteps.forget(session.store.layout, container.id)
 
 
 def _inputs(session: Session, values: dict[str, Any], stack: ExitStack, *, layer: bool) -> Inputs:
