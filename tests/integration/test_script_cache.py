@@ -339,8 +339,8 @@ def test_sessions_at_once_end_upon_the_same_layers(builda: Builda, base: str, co
 def test_a_step_that_is_killed_leaves_no_result(builda: Builda, base: str, context: Path) -> None:
     killing = f"""
     c=$(builda from --cache {base})
-    builda run $c -- /bin/sh -c 'echo half > /f; exec sleep 100' & pid=$!
-    until [ -e $(builda mount $c)/f ]; do sleep 0.05; done
+    builda run $c -- /bin/sh -c 'echo half > /f; echo ready; exec sleep 1000' > log & pid=$!
+    until grep -q ready log; do sleep 0.05; done
     kill -9 $pid; wait $pid || true
     builda run --no-cache $c cat /f
     builda run $c -- /bin/sh -c 'cat /f > /g'
