@@ -15,10 +15,10 @@ import struct
 
 from builda.isolation.emulated import idcalls
 from builda.isolation.emulated.credentials import Credentials
-from builda.isolation.emulated.ownership import HIDDEN, check_node, may_access
+from builda.isolation.emulated.ownership import check_node, may_access
 from builda.isolation.emulated.processes import Processes
 from builda.isolation.traced.caught_calls import ANSWERED, NUMBERS
-from builda.isolation.traced.kept_aside import Owners, shown_mode
+from builda.isolation.traced.kept_aside import Owners, check_attribute, shown_mode, shown_names, stored_name
 from builda.isolation.traced.outside import Outside
 from builda.isolation.traced.tree import AT_FDCWD, Place, Root, State, Tree, open_inside
 from builda.linux.ptrace import Memory
@@ -857,9 +857,8 @@ class Supervisor:
         try:
             name = os.fsdecode(self.memory.text(tid, a[1], 256))
             value = self.memory.read(tid, a[2], a[3]) if a[3] else b""
-            if name in HIDDEN:
-                raise OSError(errno.EOPNOTSUPP, "setxattr")
-            os.setxattr(b"/proc/self/fd/%d" % fd, name, value, a[4] & 0xFFFFFFFF)
+            check_attribute(self.processes[tid], name)
+            os.setxattr(b"/proc/self/fd/%d" % fd, stored_name(name), value, a[4] & 0xFFFFFFFF)
         finally:
             os.close(fd)
         return 0
@@ -876,9 +875,7 @@ class Supervisor:
     def attribute(self, tid: int, fd: int, a: Words) -> int:
         try:
             name = os.fsdecode(self.memory.text(tid, a[1], 256))
-            if name in HIDDEN:
-                raise OSError(errno.ENODATA, "getxattr")
-            value = os.getxattr(b"/proc/self/fd/%d" % fd, name)
+            value = os.getxattr(b"/proc/self/fd/%d" % fd, stored_name(name))
         finally:
             os.close(fd)
         return self.returned(tid, value, a[2], a[3])
@@ -897,7 +894,7 @@ class Supervisor:
             names = os.listxattr(b"/proc/self/fd/%d" % fd)
         finally:
             os.close(fd)
-        value = b"".join(os.fsencode(name) + b"\0" for name in names if name not in HIDDEN)
+        value = b"".join(os.fsencode(name) + b"\0" for name in shown_names(names))
         return self.returned(tid, value, a[1], a[2])
 
     def removexattr(self, tid: int, a: Words) -> int:
@@ -912,9 +909,8 @@ class Supervisor:
     def remove_attribute(self, tid: int, fd: int, a: Words) -> int:
         try:
             name = os.fsdecode(self.memory.text(tid, a[1], 256))
-            if name in HIDDEN:
-                raise OSError(errno.ENODATA, "removexattr")
-            os.removexattr(b"/proc/self/fd/%d" % fd, name)
+            check_attribute(self.processes[tid], name)
+            os.removexattr(b"/proc/self/fd/%d" % fd, stored_name(name))
         finally:
             os.close(fd)
         return 0

@@ -12,6 +12,7 @@ import os
 from builda.isolation.emulated.credentials import FOWNER, Credentials
 from builda.isolation.emulated.ownership import (
     ATTRIBUTE,
+    HIDDEN,
     NAMED,
     S_IFDIR,
     S_IFMT,
@@ -26,6 +27,11 @@ from builda.isolation.emulated.ownership import (
     rows_value,
 )
 
+ASIDE = "user.builda.aside."
+"""Before the name of an attribute that the command's processes could not set (`fs.xattrs.ASIDE`)."""
+CAPABILITIES = ASIDE + "security.capability"
+_SETFCAP, _SYS_ADMIN = 31, 21
+_PRIVILEGED = ("security.", "trusted.")
 _MOST_REMEMBERED = 200_000
 _S_ISGID = 0o2000
 
@@ -40,6 +46,32 @@ class Seen:
         self.kept = kept
         self.mode = shown_mode(info.st_mode, kept)
         self.owner = (kept.uid, kept.gid) if kept is not None else shown_owner(info.st_uid, info.st_gid, ids)
+
+
+def stored_name(name: str) -> str:
+    """The name of the attribute in which the value of another one is stored; ENODATA for one that is not shown."""
+    if name in HIDDEN or name.startswith(ASIDE):
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+    return ASIDE + name if name.startswith(_PRIVILEGED) else name
+
+
+def shown_names(names: list[str]) -> list[str]:
+    """The names of the attributes that a process sees, of those that are stored."""
+    return [name.removeprefix(ASIDE) for name in names if name not in HIDDEN and not name.startswith(_PRIVILEGED)]
+
+
+def check_attribute(who: Credentials, name: str) -> None:
+    """EPERM if `who` may not set or remove the attribute."""
+    if name.startswith(_PRIVILEGED) and not who.has(_SETFCAP if ASIDE + name == CAPABILITIES else _SYS_ADMIN):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def capabilities_of(place: bytes) -> bytes:
+    """The security.capability of a file; empty without one."""
+    try:
+        return os.getxattr(place, CAPABILITIES)
+    except OSError:
+        return b""
 
 
 def needed(mode: int) -> int:
@@ -129,6 +161,8 @@ class Owners:
         mode = mode_after_chown(who, file.mode, file.owner[1])
         if kind in (S_IFREG, S_IFDIR):
             kept = file.kept or Kept(*file.owner, file.mode & 0o7777)
+            if kind == S_IFREG and capabilities_of(place):
+                os.removexattr(place, CAPABILITIES)  # chown(2) takes them away
             if mode != file.mode:
                 os.chmod(place, mode & 0o7777 | needed(file.info.st_mode))
             self.note(place, os.stat(place), kept._replace(uid=owner[0], gid=owner[1], mode=mode & 0o7777))

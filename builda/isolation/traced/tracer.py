@@ -16,6 +16,7 @@ from builda.isolation.emulated.execution import Program, changes_nothing, execut
 from builda.isolation.emulated.ownership import may_access
 from builda.isolation.traced import programs
 from builda.isolation.traced.caught_calls import NUMBERS, STOPPED
+from builda.isolation.traced.kept_aside import capabilities_of
 from builda.isolation.traced.programs import Dynamic, Foreign, Script, Vector
 from builda.isolation.traced.tree import AT_FDCWD, Place, State, Tree, open_inside
 from builda.linux import ptrace
@@ -426,7 +427,7 @@ class Tracer:
         if isinstance(found, Foreign):
             self.refuse(f"a program for another architecture cannot run in mode traced: {os.fsdecode(shown)}")
             raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC))
-        return found, Program(file.mode, *file.owner)
+        return found, Program(file.mode, *file.owner, capabilities_of(here))
 
     def takes_name(self, fd: int) -> bool:
         """Whether a loader knows --argv0: glibc from 2.33 on, and musl."""
