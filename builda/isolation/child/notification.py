@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the C half: signal itself imports enum
 import _socket
 import _struct
 import errno
@@ -24,10 +25,31 @@ _REQUEST = _struct.Struct("=QIIiIQ6Q")  # id, pid, flags, nr, arch, instruction_
 _ANSWER = _struct.Struct("=QqiI")  # id, val, error, flags
 _INJECTION = _struct.Struct("=QIIII")  # id, flags, srcfd, newfd, newfd_flags
 _IDENTITY = _struct.Struct("=Q")
+_ALL_SIGNALS = _signal.valid_signals()
 _NOTHING = bytes(_REQUEST.size)
 
 GO_ON = (0, 0, 1)
 """The answer that lets the kernel perform the call (SECCOMP_USER_NOTIF_FLAG_CONTINUE)."""
+
+
+def inject(listener: int, identity: int, fd: int, flags: int) -> int | None:
+    """Put a descriptor into the caller of a call, which returns its number. None if that answered the call.
+
+    Signals wait meanwhile: one that interrupts the injection lets the call return 0 without a descriptor (Linux 6.18,
+    `seccomp_notify_addfd`), and the caller takes its standard input for the file.
+    """
+    held = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
+    try:
+        fcntl.ioctl(listener, _ADDFD, _INJECTION.pack(identity, _ADDFD_SEND, fd, 0, flags))
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # before Linux 5.14 the answer is a step of its own
+            request = bytearray(_INJECTION.pack(identity, 0, fd, 0, flags))
+            return int(fcntl.ioctl(listener, _ADDFD, request, True))
+        if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
+            raise
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, held)
+    return None
 
 
 class Listener:
@@ -64,15 +86,7 @@ class Listener:
 
     def inject(self, identity: int, fd: int, flags: int) -> int | None:
         """Put a descriptor into the caller, whose call returns its number. None if that answered the call."""
-        try:
-            fcntl.ioctl(self.fd, _ADDFD, _INJECTION.pack(identity, _ADDFD_SEND, fd, 0, flags))
-        except OSError as error:
-            if error.errno == errno.EINVAL:  # before Linux 5.14 the answer is a step of its own
-                request = bytearray(_INJECTION.pack(identity, 0, fd, 0, flags))
-                return int(fcntl.ioctl(self.fd, _ADDFD, request, True))
-            if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
-                raise
-        return None
+        return inject(self.fd, identity, fd, flags)
 
     def serve(self, one: Callable[[], None], wake: int, ended: Callable[[], bool]) -> None:
         """Call `one` for each call until `ended()`, which is asked each time when `wake` becomes readable."""

@@ -15,6 +15,7 @@ import os
 import select
 import sys
 
+from builda.isolation.child import notification
 from builda.linux import syscalls as sys_
 from builda.linux.landlock import confine_writes
 
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # From linux/seccomp.h.
-_RECV, _SEND, _ID_VALID, _ADDFD = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
+_RECV, _SEND, _ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
 _SET_FLAGS, _SYNC_WAKE_UP = 0x40082104, 1
-_CONTINUE, _ADDFD_SEND = 1, 2
+_CONTINUE = 1
 _REQUEST = _struct.Struct("=QIIiIQ6Q")  # id, pid, flags, nr, arch, instruction_pointer, args
 _ANSWER = _struct.Struct("=QqiI")  # id, val, error, flags
-_INJECTION = _struct.Struct("=QIIII")  # id, flags, srcfd, newfd, newfd_flags
 _IDENTITY = _struct.Struct("=Q")
 _HOW = _struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 _RULE = _struct.Struct("=HBBI")
@@ -352,15 +352,7 @@ class Supervisor:
 
     def inject(self, call: Call, fd: int, flags: int) -> int | None:
         """Put a descriptor into the caller; its call returns the number. None if that answered the call."""
-        try:
-            fcntl.ioctl(self.listener, _ADDFD, _INJECTION.pack(call.identity, _ADDFD_SEND, fd, 0, flags))
-        except OSError as error:
-            if error.errno == errno.EINVAL:  # before Linux 5.14 the answer is a step of its own
-                request = bytearray(_INJECTION.pack(call.identity, 0, fd, 0, flags))
-                return int(fcntl.ioctl(self.listener, _ADDFD, request, True))
-            if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
-                raise
-        return None
+        return notification.inject(self.listener, call.identity, fd, flags)
 
     def readlink(self, call: Call) -> int | None:
         """readlink(2)."""

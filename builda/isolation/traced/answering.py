@@ -13,6 +13,7 @@ import os
 import stat
 import struct
 
+from builda.isolation.child import notification
 from builda.isolation.emulated import idcalls
 from builda.isolation.emulated.credentials import Credentials
 from builda.isolation.emulated.ownership import check_node, may_access
@@ -30,12 +31,11 @@ if TYPE_CHECKING:
 
     Words: TypeAlias = Sequence[int]
 
-_RECV, _SEND, _ID_VALID, _ADDFD = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
+_RECV, _SEND, _ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
 _SET_FLAGS, _SYNC_WAKE_UP = 0x40082104, 1
-_CONTINUE, _ADDFD_SEND = 1, 2
+_CONTINUE = 1
 _REQUEST = struct.Struct("=QIIiIQ6Q")
 _ANSWER = struct.Struct("=QqiI")
-_INJECTION = struct.Struct("=QIIII")
 _IDENTITY = struct.Struct("=Q")
 _HOW = struct.Struct("=QQQ")
 
@@ -324,13 +324,9 @@ class Supervisor:
     def hand_over(self, fd: int, flags: int) -> int | None:
         """Put the descriptor into the caller, whose call returns its number, and close it here."""
         try:
-            fcntl.ioctl(self.listener, _ADDFD, _INJECTION.pack(self.identity, _ADDFD_SEND, fd, 0, flags & os.O_CLOEXEC))
-        except OSError as error:
-            if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
-                raise
+            return notification.inject(self.listener, self.identity, fd, flags & os.O_CLOEXEC)
         finally:
             os.close(fd)
-        return None
 
     def wait_for_reader(self, state: State, path: bytes, flags: int) -> int | None:
         """Open a FIFO on a thread, which waits for the other end as the caller would."""
@@ -345,8 +341,7 @@ class Supervisor:
             try:
                 fd = os.open(b"/proc/self/fd/%d" % held, flags | os.O_CLOEXEC)
                 try:
-                    injection = _INJECTION.pack(identity, _ADDFD_SEND, fd, 0, flags & os.O_CLOEXEC)
-                    fcntl.ioctl(self.listener, _ADDFD, injection)
+                    notification.inject(self.listener, identity, fd, flags & os.O_CLOEXEC)
                 finally:
                     os.close(fd)
             except OSError:  # the caller was killed
