@@ -125,8 +125,7 @@ _MODES: dict[Mode, str] = {
     Mode.SUBID: "builds in a user namespace, with the ids of /etc/subuid",
     Mode.CHROOT: "commands run by chroot in one tree for each container, and are not kept from what else is in this "
     "place",
-    Mode.SINGLE: "builds in a user namespace of this user's id alone; commands run as root, and can give files to "
-    "nobody",
+    Mode.SINGLE: "builds in a user namespace of this user's id alone; other ids and owners are pretended",
     Mode.TRACED: "commands run in one tree for each container, as far as their calls can be answered by tracing; ids "
     "and owners are pretended",
 }

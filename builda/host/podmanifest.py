@@ -63,7 +63,7 @@ _PODS: dict[Mode, _Pod] = {
         ("seccompProfile:", "  type: RuntimeDefault"),
     ),
     Mode.TRACED: _Pod(
-        ("PodSecurity restricted: for Containerfiles without RUN, and scripts without run and mount.",),
+        ("PodSecurity restricted: commands run, but see the pod's processes and network.",),
         True,
         (
             "runAsUser: 1000",
