@@ -184,15 +184,18 @@ def _trace() -> None:
     import ctypes
     import signal
 
-    from builda.linux import ptrace
+    from builda.linux import fork, ptrace
     from builda.linux import syscalls as sys_
 
     sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
     os.close(sys_.openat2(sys_.AT_FDCWD, "/", os.O_PATH))
     word = ctypes.create_string_buffer(b"word")
-    pid = os.fork()
-    if pid == 0:
+
+    def wait() -> int:
         signal.pause()
+        return 0
+
+    pid = fork.start(wait)
     try:
         ptrace.seize(pid, ptrace.TRACE_SECCOMP | ptrace.EXIT_KILL)
         ptrace.Memory().read(pid, ctypes.addressof(word), len(word))

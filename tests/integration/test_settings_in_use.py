@@ -351,7 +351,7 @@ def test_mounts_conf_lends_every_command_a_copy(builda: Builda, base: str, tmp_p
     named = ("run", "--default-mounts-file", home / "mounts.conf", container, "cat", "/run/secrets/token")
     assert builda(*named, HOME="/root", BUILDA_CALLER_UID="0") == "word"
     (home / "mounts.conf").unlink()
-    assert "no such file: " in builda.fails(*named)
+    assert "no such configuration file: " in builda.fails(*named)
     assert builda("run", container, "sh", "-c", "ls /run/secrets 2>&1 || true").find("token") == -1
 
 

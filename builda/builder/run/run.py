@@ -61,7 +61,7 @@ def run(
             seen = command.nameless(current)
         rootfs = rootfs_of(ctx, current)
         users = users_for(ctx, current, options, rootfs)
-        emulates = _emulates_ids(ctx, options)
+        emulates = users is None and _emulates_ids(ctx, options)
         user, home = _identity(rootfs, current, step, options, users, emulates=emulates)
         with (
             scratch(ctx.store.layout) as place,

@@ -137,7 +137,7 @@ PROCESS: Params = (
     text(
         "--isolation",
         metavar="KIND",
-        help="native (default), oci, rootless or chroot.  [env: BUILDA_ISOLATION, BUILDAH_ISOLATION]",
+        help="native (default), oci, rootless, chroot or traced.  [env: BUILDA_ISOLATION, BUILDAH_ISOLATION]",
     ),
     many("--volume", "-v", metavar="SRC:DST[:OPTIONS]", help="Bind-mount a directory or file of the host."),
     refused("--cdi-config-dir", reason=_CDI),

@@ -28,7 +28,7 @@ CHOICES: Mapping[str, str] = {
     "--cgroupns": "host private",
     "--compression-format": "gzip zstd",
     "--ipc": "host private",
-    "--isolation": "native oci rootless chroot",
+    "--isolation": "native oci rootless chroot traced",
     "--log-level": "trace debug info warn error fatal panic",
     "--dest-compress-format": "gzip zstd",
     "--mode": "auto direct userns subid single chroot traced",

@@ -275,10 +275,12 @@ def _run_traced(wire: Wire, traced_tree: TracedTree) -> int:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
     ours, theirs = _socket.socketpair()
     protected = (os.getpid(), os.getppid(), wire["parent"])
-    command = os.fork()
-    if command == 0:
+
+    def child() -> int:
         sys.path.clear()  # else a late import would load a module of the container
-        _become_traced(wire, terminal, root, theirs, protected)
+        return _become_traced(wire, terminal, root, theirs, protected)
+
+    command = fork.start(child)
     theirs.close()
     if terminal is not None:
         os.close(terminal)
@@ -302,7 +304,7 @@ def _run_traced(wire: Wire, traced_tree: TracedTree) -> int:
 
 def _become_traced(
     wire: Wire, terminal: int | None, root: int, connection: _socket.socket, protected: tuple[int, ...]
-) -> None:
+) -> int:
     """Execute the command where its calls are answered by the process at the other end of `connection`."""
     from builda.isolation.child.exec_command import execute_traced
     from builda.isolation.traced.run import submit
@@ -318,10 +320,10 @@ def _become_traced(
         )
     except Failure as failure:
         report(failure.fields)
-        os._exit(failure.fields[3] or 125)
+        return failure.fields[3] or 125
     except OSError as error:
         report(refused("start the command", error).fields)
-    os._exit(125)
+    return 125
 
 
 def _reaped(wanted: int, statuses: list[int]) -> bool:
