@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -118,7 +117,7 @@ def main(words: Sequence[str]) -> None:
         _load_base(builda, buildah, Path(directory))
         buildah = replace(buildah, runs=_runtime_of(buildah))
         print(f"{_interpreter():.3f} s is a bare interpreter; {buildah.argv()[0]} is {_version(buildah)}\n")
-        print(f"{'what':50} {'builda':>9} {'buildah':>9} {'ratio':>6} {'budget':>8} {'memory':>9}")
+        print(f"{'what':48} {'builda':>9} {'buildah':>9} {'ratio':>6} {'budget':>8} {'memory':>9}")
         for benchmark in chosen:
             tools = [builda, buildah] if benchmark.peer else [builda]
             print(_line(benchmark, _compare(benchmark, tools, inputs)), flush=True)
@@ -146,7 +145,7 @@ def _line(benchmark: Benchmark, found: dict[str, list[Measured]]) -> str:
     ratio = f"{ours / theirs:6.2f}" if theirs else "     -"
     budget = f"{benchmark.budget:7.3f}s" if benchmark.budget else "       -"
     other = f"{theirs:8.3f}s" if theirs else "        -"
-    return f"{benchmark.name:50} {ours:8.3f}s {other} {ratio} {budget} {peak:5.0f} MiB{' !' if missed else ''}"
+    return f"{benchmark.name:48} {ours:8.3f}s {other} {ratio} {budget} {peak:5.0f} MiB{' !' if missed else ''}"
 
 
 def _tools(directory: Path) -> tuple[Tool, Tool]:
@@ -409,43 +408,6 @@ def again(prepare: Prepare) -> Prepare:
     return twice
 
 
-def in_session(prepare: Prepare) -> Prepare:
-    """The same command of builda, as one of a script in `builda session`; the peer has none, and runs it by itself."""
-
-    def prepared(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
-        command = prepare(tool, inputs, stack)
-        if tool.name != "builda":
-            return command
-        place = stack.enter_context(_session(command))
-        return ["env", f"BUILDA_SESSION={place}", f"{place}/bin/builda", *command[1:]]
-
-    return prepared
-
-
-@contextmanager
-def _session(command: Sequence[str]) -> Iterator[str]:
-    """A session in the store of a command, whose process has imported all that it imports in advance; its directory."""
-    where = command[: command.index("--runroot") + 2]
-    script = "echo $BUILDA_SESSION; read line"
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*where, "session", "sh", "-c", script], stdin=pipe, stdout=pipe, text=True) as session:
-        assert session.stdin is not None
-        assert session.stdout is not None
-        place = session.stdout.readline().strip()
-        before = -1.0
-        while (now := _processor_seconds(session.pid)) != before:  # it works only while it imports
-            before = now
-            time.sleep(0.3)
-        yield place
-        session.stdin.write("\n")
-
-
-def _processor_seconds(pid: int) -> float:
-    """How long a process has worked so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _context(tool: Tool, stack: ExitStack) -> Path:
     return Path(stack.enter_context(tempfile.TemporaryDirectory(dir=tool.place)))
 
@@ -472,14 +434,6 @@ BENCHMARKS = (
     Benchmark("run CTR true", 0.095, 9, run_true),
     Benchmark("copy one file", 0.080, 9, on_container("copy", "--quiet", "CTR", "FILE", "/srv/")),
     Benchmark("commit that", 0.080, 9, commit_small),
-    Benchmark("in a session: images", 0.020, 9, in_session(verb("images"))),
-    Benchmark("in a session: tag", 0.020, 9, in_session(verb("tag", BASE, "localhost/other"))),
-    Benchmark("in a session: config", 0.020, 9, in_session(on_container("config", "--env", "A=b", "CTR"))),
-    Benchmark("in a session: from a local image", 0.020, 9, in_session(from_image)),
-    Benchmark(
-        "in a session: copy one file", 0.020, 9, in_session(on_container("copy", "--quiet", "CTR", "FILE", "/srv/"))
-    ),
-    Benchmark("in a session: run CTR true", 0.050, 9, in_session(run_true)),
     Benchmark("copy 20,000 files (96 MB)", None, 3, copy_tree),
     Benchmark("commit 20,000 files (96 MB)", 0.9, 3, commit_of("tree")),
     Benchmark("commit one random file of 512 MB", 1.6, 3, commit_of("large")),
@@ -491,7 +445,6 @@ BENCHMARKS = (
     Benchmark("commit one random file of 1 GB", None, 1, commit_random, mib=100),
     Benchmark("bud: 10x ENV, COPY, RUN", 0.75, 3, bud_steps),
     Benchmark("bud: 10x ENV, COPY, RUN, all cached", 0.15, 3, again(bud_steps)),
-    Benchmark("in a session: bud: 10x ENV, COPY, RUN, all cached", 0.05, 5, in_session(again(bud_steps))),
     Benchmark("bud: COPY 20,000 files, RUN", 1.5, 3, bud_tree),
     Benchmark("bud: COPY 20,000 files, RUN, all cached", 0.30, 3, again(bud_tree)),
     Benchmark("bud: two stages that wait 2 s, --jobs 2", 2.5, 3, bud_stages),
