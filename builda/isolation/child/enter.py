@@ -224,7 +224,8 @@ def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
     """Run the command in a plain directory, and answer its calls about /proc and /dev until it ends."""
     import _socket
 
-    from builda.isolation.child.proc_server import Supervisor, give_up, received
+    from builda.isolation.child.notification import received
+    from builda.isolation.child.proc_server import Supervisor, give_up
 
     root = os.open(plain_tree["root"], os.O_RDONLY | os.O_DIRECTORY)
     parent = os.getppid()

@@ -25,31 +25,12 @@ _REQUEST = _struct.Struct("=QIIiIQ6Q")  # id, pid, flags, nr, arch, instruction_
 _ANSWER = _struct.Struct("=QqiI")  # id, val, error, flags
 _INJECTION = _struct.Struct("=QIIII")  # id, flags, srcfd, newfd, newfd_flags
 _IDENTITY = _struct.Struct("=Q")
+_WAKE = 4096  # bytes of a pipe of signals, or 32 records of signalfd(2)
 _ALL_SIGNALS = _signal.valid_signals()
 _NOTHING = bytes(_REQUEST.size)
 
 GO_ON = (0, 0, 1)
 """The answer that lets the kernel perform the call (SECCOMP_USER_NOTIF_FLAG_CONTINUE)."""
-
-
-def inject(listener: int, identity: int, fd: int, flags: int) -> int | None:
-    """Put a descriptor into the caller of a call, which returns its number. None if that answered the call.
-
-    Signals wait meanwhile: one that interrupts the injection lets the call return 0 without a descriptor (Linux 6.18,
-    `seccomp_notify_addfd`), and the caller takes its standard input for the file.
-    """
-    held = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
-    try:
-        fcntl.ioctl(listener, _ADDFD, _INJECTION.pack(identity, _ADDFD_SEND, fd, 0, flags))
-    except OSError as error:
-        if error.errno == errno.EINVAL:  # before Linux 5.14 the answer is a step of its own
-            request = bytearray(_INJECTION.pack(identity, 0, fd, 0, flags))
-            return int(fcntl.ioctl(listener, _ADDFD, request, True))
-        if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
-            raise
-    finally:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, held)
-    return None
 
 
 class Listener:
@@ -85,19 +66,33 @@ class Listener:
         fcntl.ioctl(self.fd, _ID_VALID, _IDENTITY.pack(identity))
 
     def inject(self, identity: int, fd: int, flags: int) -> int | None:
-        """Put a descriptor into the caller, whose call returns its number. None if that answered the call."""
-        return inject(self.fd, identity, fd, flags)
+        """Put a descriptor into the caller, whose call returns its number. None if that answered the call.
 
-    def serve(self, one: Callable[[], None], wake: int, ended: Callable[[], bool]) -> None:
-        """Call `one` for each call until `ended()`, which is asked each time when `wake` becomes readable."""
+        Signals wait meanwhile: one that interrupts the injection lets the call return 0 without a descriptor (Linux
+        6.18, `seccomp_notify_addfd`), and the caller takes its standard input for the file.
+        """
+        held = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
+        try:
+            fcntl.ioctl(self.fd, _ADDFD, _INJECTION.pack(identity, _ADDFD_SEND, fd, 0, flags))
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # before Linux 5.14 the answer is a step of its own
+                request = bytearray(_INJECTION.pack(identity, 0, fd, 0, flags))
+                return int(fcntl.ioctl(self.fd, _ADDFD, request, True))
+            if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
+                raise
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, held)
+        return None
+
+    def serve(self, one: Callable[[], None], wake: int, ended: Callable[[bytes], bool]) -> None:
+        """Call `one` for each call until `ended`, which gets what `wake` has to read each time there is something."""
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         poll.register(wake, select.POLLIN)
         while True:
             for fd, events in poll.poll():
                 if fd == wake:
-                    os.read(wake, 512)
-                    if ended():
+                    if ended(os.read(wake, _WAKE)):
                         return
                 elif events & select.POLLIN:
                     one()
@@ -106,7 +101,7 @@ class Listener:
 
 
 def hand_over(connection: int, program: bytes) -> None:
-    """Install the filter on this thread, and send its listener over the socket."""
+    """Install the filter on this thread, send its listener over the socket, and close that."""
     listener = sys_.seccomp_listener(program)
     other = _socket.socket(fileno=connection)
     other.sendmsg([b"l"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(4, sys.byteorder))])

@@ -7,15 +7,12 @@ not the supervisor, so the supervisor refuses to open for writing what Landlock 
 
 from __future__ import annotations
 
-import _socket
 import _struct
 import errno
-import fcntl
 import os
-import select
-import sys
 
 from builda.isolation.child import notification
+from builda.isolation.child.notification import GO_ON, Listener
 from builda.linux import syscalls as sys_
 from builda.linux.landlock import confine_writes
 
@@ -23,13 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# From linux/seccomp.h.
-_RECV, _SEND, _ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
-_SET_FLAGS, _SYNC_WAKE_UP = 0x40082104, 1
-_CONTINUE = 1
-_REQUEST = _struct.Struct("=QIIiIQ6Q")  # id, pid, flags, nr, arch, instruction_pointer, args
-_ANSWER = _struct.Struct("=QqiI")  # id, val, error, flags
-_IDENTITY = _struct.Struct("=Q")
 _HOW = _struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 _RULE = _struct.Struct("=HBBI")
 
@@ -147,9 +137,6 @@ class Call:
         self.path = b""
 
 
-_GO_ON = (0, 0, _CONTINUE)
-
-
 class Supervisor:
     """Answers the calls of all processes of the command; `root` is a descriptor of its root directory.
 
@@ -158,13 +145,12 @@ class Supervisor:
     """
 
     def __init__(self, listener: int, root: int, end_with_parent: Callable[[], None]) -> None:
-        self.listener = listener
+        self.listener = Listener(listener)
         self.end_with_parent = end_with_parent
         self.calls = _MACHINES[os.uname().machine]
         self.root = os.readlink(b"/proc/self/fd/%d" % root)
         self.devices = frozenset(b"/dev/" + name for name in DEVICES if not _is_device(root, b"dev/" + name))
         self.links = _links_to_proc(root)
-        self.buffer = bytearray(_REQUEST.size)
         self.serve: dict[str, Callable[[Call], int | None]] = {
             "open": self.open,
             "openat": self.open,
@@ -182,38 +168,19 @@ class Supervisor:
 
     def run(self, wake: int, ended: Callable[[], bool]) -> None:
         """Answer calls until `ended()`, which is asked each time when `wake` becomes readable."""
-        _wake_up_in_place(self.listener)
-        poll = select.poll()
-        poll.register(self.listener, select.POLLIN)
-        poll.register(wake, select.POLLIN)
-        while True:
-            for fd, events in poll.poll():
-                if fd == wake:
-                    os.read(wake, 512)
-                    if ended():
-                        return
-                elif events & select.POLLIN:
-                    self.one()
-                else:  # POLLHUP: no process with the filter is left
-                    poll.unregister(self.listener)
+        self.listener.serve(self.one, wake, lambda _: ended())
 
     def one(self) -> None:
         """Answer one call."""
-        buffer = self.buffer
-        buffer[:] = bytes(_REQUEST.size)
-        try:
-            fcntl.ioctl(self.listener, _RECV, buffer, True)
-        except OSError:  # ENOENT: the caller was killed; EINTR: poll(2) returns it again
+        request = self.listener.receive()
+        if request is None:
             return
-        identity, pid, _, number, _, _, *arguments = _REQUEST.unpack(buffer)
+        identity, pid, _, number, _, _, *arguments = request
         name = self.calls.names[number]
         call = Call(identity, pid, name, arguments[1:] if name in self.calls.at else arguments)
         answer = self.answer(call)
         if answer is not None:
-            try:
-                fcntl.ioctl(self.listener, _SEND, _ANSWER.pack(identity, *answer))
-            except OSError:  # the caller was killed
-                return
+            self.listener.send(identity, answer)
 
     def answer(self, call: Call) -> tuple[int, int, int] | None:
         """(value, negative errno, flags) of the answer; None if it has been sent already.
@@ -228,14 +195,14 @@ class Supervisor:
         try:
             owner = os.stat(f"/proc/{call.pid}")
         except OSError:
-            return _GO_ON
+            return GO_ON
         if owner.st_uid == 0:
-            return _GO_ON
+            return GO_ON
         try:
             if not _can_be(owner.st_uid, owner.st_gid):
-                return _GO_ON
+                return GO_ON
             call.memory = _memory(call.pid)
-            return _GO_ON if call.memory < 0 else self.served(call)
+            return GO_ON if call.memory < 0 else self.served(call)
         finally:
             sys_.set_file_ids(0, 0)
             self.end_with_parent()
@@ -246,7 +213,7 @@ class Supervisor:
             path = _string(call.memory, call.arguments[0])
             found = None if path is None else self.translated(call, path)
             if found is None:
-                return _GO_ON
+                return GO_ON
             call.path = found
             value = self.serve[call.name](call)
             return None if value is None else (value, 0, 0)
@@ -297,7 +264,7 @@ class Supervisor:
             flags &= os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = self.opened(call, flags)
         try:
-            return self.inject(call, fd, flags & os.O_CLOEXEC)
+            return self.listener.inject(call.identity, fd, flags & os.O_CLOEXEC)
         finally:
             os.close(fd)
 
@@ -350,10 +317,6 @@ class Supervisor:
         finally:
             os.close(held)
 
-    def inject(self, call: Call, fd: int, flags: int) -> int | None:
-        """Put a descriptor into the caller; its call returns the number. None if that answered the call."""
-        return notification.inject(self.listener, call.identity, fd, flags)
-
     def readlink(self, call: Call) -> int | None:
         """readlink(2)."""
         if call.path == b"/proc/self":
@@ -388,7 +351,7 @@ class Supervisor:
     def write(self, call: Call, address: int, data: bytes) -> int:
         """Write `data` into the caller's memory if the call still waits: its pid may belong to another process by
         now."""
-        fcntl.ioctl(self.listener, _ID_VALID, _IDENTITY.pack(call.identity))
+        self.listener.check(call.identity)
         try:
             return os.pwrite(call.memory, data, address)
         except (OSError, OverflowError) as error:
@@ -398,18 +361,7 @@ class Supervisor:
 def hand_over(connection: int, program: bytes) -> None:
     """Confine this thread's writes to its root, install the filter, and send its listener over the socket."""
     confine_writes(os.open("/", os.O_PATH))
-    listener = sys_.seccomp_listener(program)
-    other = _socket.socket(fileno=connection)
-    other.sendmsg([b"l"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(4, sys.byteorder))])
-    other.close()
-    os.close(listener)
-
-
-def received(connection: _socket.socket) -> int | None:
-    """Receive the listener that `hand_over` sends; None if the sender ended without."""
-    data, ancillary, _, _ = connection.recvmsg(1, _socket.CMSG_SPACE(4))
-    connection.close()
-    return int.from_bytes(ancillary[0][2], sys.byteorder) if data and ancillary else None
+    notification.hand_over(connection, program)
 
 
 def give_up(capabilities: int) -> None:
@@ -417,14 +369,6 @@ def give_up(capabilities: int) -> None:
     effective, permitted, inheritable = sys_.capget()
     if capabilities:
         sys_.capset(effective & ~capabilities, permitted & ~capabilities, inheritable & ~capabilities)
-
-
-def _wake_up_in_place(listener: int) -> None:
-    """Answer on the processor of the caller: a call takes 10 us there and 70 on another."""
-    try:
-        fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
-    except OSError:  # before Linux 6.6
-        return
 
 
 def _can_be(uid: int, gid: int) -> bool:

@@ -53,7 +53,7 @@ class Supervision:
             other_roots=bool(wanted & 1 << _SYS_ADMIN),
         )
         try:
-            emulator.listener.serve(emulator.one, wake, lambda: _has_ended(init))
+            emulator.listener.serve(emulator.one, wake, lambda _: _has_ended(init))
         except Exception as error:  # a fault of builda's: the command would get ENOSYS for its calls from now on
             said = f"builda: internal error in the supervisor of a command: {type(error).__name__}: {error}\n"
             os.write(2, os.fsencode(said))

@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 
-from builda.isolation.child import notification
+from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import idcalls
 from builda.isolation.emulated.credentials import Credentials
 from builda.isolation.emulated.ownership import check_node, may_access
@@ -31,12 +31,7 @@ if TYPE_CHECKING:
 
     Words: TypeAlias = Sequence[int]
 
-_RECV, _SEND, _ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
-_SET_FLAGS, _SYNC_WAKE_UP = 0x40082104, 1
-_CONTINUE = 1
-_REQUEST = struct.Struct("=QIIiIQ6Q")
-_ANSWER = struct.Struct("=QqiI")
-_IDENTITY = struct.Struct("=Q")
+_INODE = struct.Struct("=Q")
 _HOW = struct.Struct("=QQQ")
 
 _NOFOLLOW, _REMOVEDIR, _FOLLOW, _EMPTY_PATH = 0x100, 0x200, 0x400, 0x1000
@@ -77,7 +72,7 @@ class Supervisor:
     """
 
     def __init__(self, listener: int, tree: Tree, processes: Processes, states: dict[int, State]) -> None:
-        self.listener = listener
+        self.listener = Listener(listener)
         self.tree = tree
         self.processes = processes
         self.states = states
@@ -88,50 +83,35 @@ class Supervisor:
         machine = os.uname().machine
         self.sys = _SYS[machine]
         self.stat_size, self.mode_at, self.owner_at, self.device_at = _LAYOUT[machine]
-        self.buffer = bytearray(_REQUEST.size)
-        self.zeros = bytes(_REQUEST.size)
         self.waiting = 0
         numbers = NUMBERS[machine]
         self.serve: dict[int, Callable[[int, Words], int | None]] = {
             numbers[name]: getattr(self, name) for name in ANSWERED if name in numbers and name not in idcalls.CALLS
         }
         self.ids = {numbers[name]: name for name in idcalls.CALLS if name in numbers}
-        try:
-            fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
-        except OSError:  # before Linux 6.6
-            self.is_synchronous = False
 
     def one(self) -> None:
         """Answer one call."""
-        buffer = self.buffer
-        buffer[:] = self.zeros
-        try:
-            fcntl.ioctl(self.listener, _RECV, buffer, True)
-        except OSError:  # ENOENT: the caller was killed; EINTR: poll(2) returns it again
+        request = self.listener.receive()
+        if request is None:
             return
-        identity, tid, _, number, _, _, *arguments = _REQUEST.unpack(buffer)
+        identity, tid, _, number, _, _, *arguments = request
         self.identity = identity
         try:
             name = self.ids.get(number)
             value = self.serve[number](tid, arguments) if name is None else self.answer_id(name, tid, arguments)
             if value is None:
                 return
-            answer = _ANSWER.pack(identity, value, 0, 0)
+            answer = (value, 0, 0)
         except OSError as error:
-            answer = _ANSWER.pack(identity, 0, -(error.errno or errno.EIO), 0)
+            answer = (0, -(error.errno or errno.EIO), 0)
         except (OverflowError, ValueError, struct.error):  # arguments that no file has
-            answer = _ANSWER.pack(identity, 0, -errno.EINVAL, 0)
-        try:
-            fcntl.ioctl(self.listener, _SEND, answer)
-        except OSError:  # the caller was killed
-            return
+            answer = (0, -errno.EINVAL, 0)
+        self.listener.send(identity, answer)
 
     def go_on(self) -> None:
         """Let the kernel perform the call."""
-        try:
-            fcntl.ioctl(self.listener, _SEND, _ANSWER.pack(self.identity, 0, 0, _CONTINUE))
-        except OSError:
-            return
+        self.listener.send(self.identity, GO_ON)
 
     # The caller's memory.
 
@@ -144,7 +124,7 @@ class Supervisor:
 
     def write(self, tid: int, address: int, data: bytes) -> None:
         """Write into the caller's memory if the call still waits: its number may be another thread's by now."""
-        fcntl.ioctl(self.listener, _ID_VALID, _IDENTITY.pack(self.identity))
+        self.listener.check(self.identity)
         self.memory.write(tid, address, data)
 
     # Finding files.
@@ -324,7 +304,7 @@ class Supervisor:
     def hand_over(self, fd: int, flags: int) -> int | None:
         """Put the descriptor into the caller, whose call returns its number, and close it here."""
         try:
-            return notification.inject(self.listener, self.identity, fd, flags & os.O_CLOEXEC)
+            return self.listener.inject(self.identity, fd, flags & os.O_CLOEXEC)
         finally:
             os.close(fd)
 
@@ -341,7 +321,7 @@ class Supervisor:
             try:
                 fd = os.open(b"/proc/self/fd/%d" % held, flags | os.O_CLOEXEC)
                 try:
-                    notification.inject(self.listener, identity, fd, flags & os.O_CLOEXEC)
+                    self.listener.inject(identity, fd, flags & os.O_CLOEXEC)
                 finally:
                     os.close(fd)
             except OSError:  # the caller was killed
@@ -470,7 +450,7 @@ class Supervisor:
         if _call(number, where, name, flags, mask | _BASIC, _at) < 0:
             raise _failure()
         data = bytearray(_buffer.raw)
-        (inode,) = _IDENTITY.unpack_from(data, 32)
+        (inode,) = _INODE.unpack_from(data, 32)
         key = (os.makedev(*_DEVICE.unpack_from(data, 136)), inode)
         if key in self.tree.marks:
             _call(number, AT_FDCWD, self.tree.marks[key], flags & ~_EMPTY_PATH, mask | _BASIC, _at)

@@ -6,10 +6,10 @@ import _signal  # type: ignore[import-not-found]  # the C half: signal itself im
 import _socket
 import errno
 import os
-import select
 import sys
 
 from builda.isolation.child.failure import Failure, refused
+from builda.isolation.child.notification import hand_over, received
 from builda.isolation.emulated.credentials import started
 from builda.isolation.emulated.processes import Processes
 from builda.isolation.traced.answering import Supervisor
@@ -42,10 +42,7 @@ def submit(connection: _socket.socket, root: int, seccomp: bytes | None, protect
             os._exit(125)  # the supervisor failed, and reports why
         confine_to(root)
         os.close(root)
-        listener = sys_.seccomp_listener(first)
-        connection.sendmsg([b"l"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(4, sys.byteorder))])
-        os.close(listener)
-        connection.close()
+        hand_over(connection.detach(), first)
         sys_.set_seccomp_filter(second)
         if seccomp is not None:
             sys_.set_seccomp_filter(seccomp)
@@ -78,9 +75,7 @@ class Following:
         except OSError as error:
             raise _not_traced(error) from error
         connection.send(b"g")
-        data, ancillary, _, _ = connection.recvmsg(1, _socket.CMSG_SPACE(4))
-        connection.close()
-        return int.from_bytes(ancillary[0][2], sys.byteorder) if data and ancillary else None
+        return received(connection)
 
     def follow(self, listener: int, signals: int) -> int:
         """Answer the calls of all processes until the command's first one ends; its wait status.
@@ -89,20 +84,16 @@ class Following:
         """
         supervisor = Supervisor(listener, self.tree, self.processes, self.states)
         self.tracer.supervisor = supervisor
-        poll = select.poll()
-        poll.register(signals, select.POLLIN)
-        poll.register(listener, select.POLLIN)
-        while True:
-            for fd, events in poll.poll():
-                if fd == signals:
-                    _handle(os.read(signals, 4096))
-                    status = self.waited()
-                    if status is not None:
-                        return status
-                elif events & select.POLLIN:
-                    supervisor.one()
-                else:  # POLLHUP: no process with the filter is left
-                    poll.unregister(listener)
+        statuses: list[int] = []
+
+        def ended(records: bytes) -> bool:
+            _handle(records)
+            status = self.waited()
+            statuses.extend(() if status is None else (status,))
+            return status is not None
+
+        supervisor.listener.serve(supervisor.one, signals, ended)
+        return statuses[0]
 
     def waited(self) -> int | None:
         """Deal with all that wait(2) has to tell; the status of the command if it has ended."""
