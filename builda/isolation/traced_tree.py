@@ -6,11 +6,9 @@ caller's processes, network, ipc and host name. Paths lead into the tree, ids an
 
 from __future__ import annotations
 
-from builda.errors import IsolationUnavailable
-from builda.isolation.chroot import check_confinement
+from builda.isolation.chroot import in_tree
 from builda.isolation.launch import check, run_child
-from builda.isolation.wire import NAMESPACES, Method
-from builda.values import replace
+from builda.isolation.wire import Method
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     from builda.isolation.kinds import Kind
     from builda.isolation.spec import Process, Sandbox, Wanted
     from builda.isolation.wire import TracedTree
-
-_ALL_SHARED = dict.fromkeys(NAMESPACES, "host")
 
 
 class TracedIsolation:
@@ -31,12 +27,7 @@ class TracedIsolation:
 
     def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
         """See `Isolation.run`. IsolationUnavailable for a sandbox with mounts: they must be in the tree already."""
-        check_confinement(sandbox)
-        if sandbox.mounts or sandbox.files or sandbox.devices:
-            raise IsolationUnavailable("nothing can be mounted here", hint="put what the command needs into its tree")
-        (root,) = sandbox.rootfs
-        secrets = tuple(file.target for file in sandbox.memory_files if not file.mode & 0o111)
-        traced: TracedTree = {"root": root.source, "secrets": secrets}
-        sandbox = replace(sandbox, namespaces=_ALL_SHARED, network="host", memory_files=())
+        root, secrets, sandbox = in_tree(sandbox, self.kind.name)
+        traced: TracedTree = {"root": root, "secrets": secrets}
         checked = check(process, sandbox, self.kind, self._cache)
         return run_child(process, sandbox, emit, checked=checked, method=Method(traced_tree=traced))
