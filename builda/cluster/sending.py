@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from io import BytesIO
 
 from builda.cluster import chunks
@@ -13,14 +12,11 @@ from builda.fs.ignore import Matcher
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.manifest import parse
+from builda.transfer.copyimage import OneBlob
 from builda.values import NamedTuple, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import BinaryIO
-
-    from builda.oci.digest import Readable
     from builda.transfer.copyimage import ImageSink, ImageSource
 
 _AT_A_TIME = 4
@@ -50,7 +46,7 @@ def send(top: str, ignore: str, ignore_file: str, source: ImageSource, sink: Ima
             raise
     manifest, config = chunks.manifest_of(layer for layer, _ in done)
     if not sink.has_blob(manifest.config):
-        sink.put_blob(manifest.config, _One(BytesIO(config)), lambda count: None)
+        sink.put_blob(manifest.config, OneBlob(BytesIO(config)), lambda count: None)
     data = manifest.dump()
     top_one = Descriptor(media_type=manifest.media_type, digest=Digest.of(data), size=len(data))
     sink.put_manifest(top_one, data, top=True)
@@ -78,7 +74,7 @@ def _sent(
         plain = replace(layer, annotations={})
         if sink.has_blob(plain):
             return layer, 0
-        sink.put_blob(plain, _One(file), _progress(layer, emit))
+        sink.put_blob(plain, OneBlob(file), _progress(layer, emit))
         emit(BlobProgress(action="push", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
         return layer, layer.size
 
@@ -92,24 +88,3 @@ def _progress(layer: Descriptor, emit: Emit) -> Callable[[int], None]:
         emit(BlobProgress(action="push", digest=layer.digest, offset=min(moved, layer.size), total=layer.size))
 
     return moves
-
-
-class _One:
-    """A file as the source of one blob."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def manifest(self) -> tuple[Descriptor, bytes]:
-        raise AssertionError("only a blob")
-
-    def child(self, descriptor: Descriptor) -> bytes:
-        raise AssertionError("only a blob")
-
-    @contextmanager
-    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
-        self._file.seek(offset)
-        yield self._file
-
-    def local_path(self, descriptor: Descriptor) -> Path | None:
-        return None

@@ -24,6 +24,7 @@ from builda.values import replace
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from typing import BinaryIO
 
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest, Readable
@@ -267,7 +268,7 @@ class _Copy:
                     mediatype.compression_of(layer.media_type)
             config = read_blob(self.source, manifest.config, CONFIG_LIMIT)
             self.check(manifest, parse_config(config))
-            config_source = _InMemory(config)
+            config_source = OneBlob(BytesIO(config))
         self.layers(_distinct(manifest))
         self.blob(manifest.config, config_source)
 
@@ -374,23 +375,28 @@ class _Stopped(Exception):
     """Raised to stop moving a blob because another one failed."""
 
 
-class _InMemory:
-    """One small blob that was read already, so that it is not fetched twice."""
+class OneBlob:
+    """One blob, from a file that is open, as a source. It has no manifest."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
 
     def manifest(self) -> tuple[Descriptor, bytes]:
+        """Not for a blob alone."""
         raise AssertionError("only a blob")
 
     def child(self, descriptor: Descriptor) -> bytes:
+        """Not for a blob alone."""
         raise AssertionError("only a blob")
 
     @contextmanager
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
-        yield BytesIO(self._data[offset:])
+        """The blob from `offset` on; the file stays open."""
+        self._file.seek(offset)
+        yield self._file
 
     def local_path(self, descriptor: Descriptor) -> Path | None:
+        """None: the file need not have a name."""
         return None
 
 

@@ -6,9 +6,7 @@ Signatures are under the tag sha256-DIGEST.sig, attestations under sha256-DIGEST
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from builda.errors import CorruptContent, NotFound, RegistryError
@@ -17,12 +15,11 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
 from builda.oci.document import encode
 from builda.oci.manifest import Manifest, parse
-from builda.transfer.copyimage import read_blob
+from builda.transfer.copyimage import OneBlob, read_blob
 from builda.trust.signature import COSIGN_TYPE, COUNT, ENVELOPE_TYPE, LIMIT, Sigstore, Unreadable
 from builda.values import replace
 
 if TYPE_CHECKING:
-    from builda.oci.digest import Readable
     from builda.transfer.copyimage import ImageSink, ImageSource
 
 ENVELOPE_LIMIT = 128 << 20
@@ -66,18 +63,21 @@ def add(source: ImageSource, sink: ImageSink, signature: Sigstore) -> None:
     )
     if any(there):
         return
-    memory = _Memory()
-    layer = replace(memory.put(signature.payload, signature.media_type), annotations=dict(signature.annotations))
-    sink.put_blob(layer, memory, _nothing)
-    layers = (*layers, layer)
-    config = memory.put(_config(layers), mediatype.CONFIG)
-    sink.put_blob(config, memory, _nothing)
+    layer = _put(sink, signature.payload, signature.media_type)
+    layers = (*layers, replace(layer, annotations=dict(signature.annotations)))
+    config = _put(sink, _config(layers), mediatype.CONFIG)
     manifest = (
         Manifest(config=config, layers=layers) if before is None else replace(before, config=config, layers=layers)
     )
     data = manifest.dump()
     top = Descriptor(media_type=manifest.media_type, digest=Digest.of(data), size=len(data))
     sink.put_manifest(top, data, top=True)
+
+
+def _put(sink: ImageSink, data: bytes, media_type: str) -> Descriptor:
+    descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
+    sink.put_blob(descriptor, OneBlob(BytesIO(data)), _nothing)
+    return descriptor
 
 
 def _manifest(source: ImageSource) -> Manifest | None:
@@ -103,28 +103,3 @@ def _config(layers: tuple[Descriptor, ...]) -> bytes:
 
 def _nothing(_: int) -> None:
     """Signatures are too small for progress."""
-
-
-class _Memory:
-    """Blobs to push."""
-
-    def __init__(self) -> None:
-        self._blobs: dict[Digest, bytes] = {}
-
-    def put(self, data: bytes, media_type: str) -> Descriptor:
-        digest = Digest.of(data)
-        self._blobs[digest] = data
-        return Descriptor(media_type=media_type, digest=digest, size=len(data))
-
-    def manifest(self) -> tuple[Descriptor, bytes]:
-        raise AssertionError("only blobs")
-
-    def child(self, descriptor: Descriptor) -> bytes:
-        raise AssertionError("only blobs")
-
-    @contextmanager
-    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Readable]:
-        yield BytesIO(self._blobs[descriptor.digest][offset:])
-
-    def local_path(self, descriptor: Descriptor) -> Path | None:
-        return None
