@@ -26,6 +26,7 @@ PROGRAM = str(Path(sys.executable).with_name("builda"))
 def pytest_configure(config: pytest.Config) -> None:
     """Undo what a shell does to jobs in the background, and nohup: an ignored signal stays ignored in every child.
 
+    Undo what make gives to its recipes: a test that runs make would be a part of the make that runs the tests.
     As root, have a mount namespace: two test runs do not see each other's mounts, and none outlives its run.
     """
     # a first example also pays for lazy imports, and machines are busy: only the timeout of a whole test counts
@@ -37,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEFILES", "MAKEOVERRIDES"):
+        os.environ.pop(name, None)
     if os.geteuid() == 0:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
