@@ -67,7 +67,7 @@ def listing(session: Session, *, on: str | None, quiet: bool) -> None:
 )
 def logs(session: Session, *, job: str, on: str | None) -> None:
     """Show the build of JOB from its beginning on, and follow it: as builda build --attach JOB, but with status 0."""
-    from builda.cli.verbs.elsewhere import show_again
+    from builda.cli.verbs.clusterview import show_again
 
     show_again(session, _connected(session, on), job)
 
@@ -123,7 +123,7 @@ def check(session: Session, *, on: str | None, **values: Any) -> None:
     if values["builder_image"] is None and environment(session.environ, "BUILDA_BUILDER_IMAGE") is None:
         print_line(f"answered in {time.monotonic() - began:.2f}s; --builder-image tries a build, too")
         return
-    from builda.cli.verbs.elsewhere import try_build
+    from builda.cli.verbs.clusterjob import try_build
 
     steps = time.monotonic()
     try_build(session, cluster, kind, clusteroptions.job_options(values, session.environ))

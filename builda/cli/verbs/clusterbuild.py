@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 
 from builda.cli.core.output import check_files, print_line
-from builda.cli.verbs import clusterplatforms, elsewhere
+from builda.cli.verbs import clustergiven, clusterjob, clusterplatforms, clusterrequest, clusterview
 from builda.cli.verbs.clusteroptions import ClusterValues, job_options
 from builda.errors import Unsupported
 
@@ -36,22 +36,22 @@ def build_on(
     if said.attach is not None:
         cluster = connect(where, session.environ)
         job = cluster.get("jobs", said.attach)
-        elsewhere.show(session, cluster, said.attach, elsewhere.local_names(job), values, live=live)
+        clusterview.show(session, cluster, said.attach, clusterview.local_names(job), values, live=live)
         return
     options = job_options(values, session.environ)
-    request = elsewhere.request_of(rows, values, args, session.environ)
+    request = clusterrequest.request_of(rows, values, args, session.environ)
     with ExitStack() as stack:
         cluster = connect(where, session.environ)
-        prepared = elsewhere.prepared_for(session, context, request, values, said, stack, live=live)
+        prepared = clustergiven.prepared_for(session, context, request, values, said, stack, live=live)
         if len(values["platform"]) > 1:
             if said.detach:
                 raise Unsupported("--detach is for one platform", hint="build them one by one")
             clusterplatforms.build_each(session, cluster, options, prepared, rows, values, args, live=live)
             return
-        job = elsewhere.made(cluster, session, options, request, prepared, values)
+        job = clusterjob.made(cluster, session, options, request, prepared, values)
         name = job["metadata"]["name"]
         if said.detach:
             print_line(name)
             return
-        with elsewhere.removed_if_left(cluster, name):
-            elsewhere.show(session, cluster, name, prepared.local, values, live=live)
+        with clusterjob.removed_if_left(cluster, name):
+            clusterview.show(session, cluster, name, prepared.local, values, live=live)

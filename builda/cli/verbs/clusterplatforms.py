@@ -5,8 +5,8 @@ from __future__ import annotations
 from threading import Event
 
 from builda.cli.core.output import check_files, print_line, print_words
-from builda.cli.verbs import elsewhere
-from builda.cli.verbs.elsewhere import Prepared, View
+from builda.cli.verbs import clusterjob, clusterrequest
+from builda.cli.verbs.clusterview import View
 from builda.errors import BuildaError, Unsupported
 from builda.values import NamedTuple, replace
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from builda.cli.core.options import Row
     from builda.cli.core.verbsession import Session
+    from builda.cli.verbs.clustergiven import Prepared
     from builda.cluster.connection import Cluster
     from builda.cluster.objects import JobOptions
     from builda.events import ImageBuilt
@@ -62,8 +63,8 @@ def build_each(
 
     def one(platform: str) -> _Part:
         own = {**values, "platform": (platform,), "tag": tuple(_variant(tag, platform) for tag in values["tag"])}
-        request = elsewhere.request_of(rows, own, args, session.environ)
-        job = elsewhere.made(cluster, session, options, request, prepared, own, platform)
+        request = clusterrequest.request_of(rows, own, args, session.environ)
+        job = clusterjob.made(cluster, session, options, request, prepared, own, platform)
         return _followed(session, cluster, job["metadata"]["name"], view, stop)
 
     with ThreadPoolExecutor(len(platforms)) as threads:

@@ -11,7 +11,7 @@ import pytest
 from builda import events
 from builda.cli.core.options import Option
 from builda.cli.verbs.build import build
-from builda.cli.verbs.elsewhere import HERE, REFUSED, SENT
+from builda.cli.verbs.clusterrequest import HERE, REFUSED, SENT
 from builda.cluster import chunks, frames, objects, podkinds, state
 from builda.cluster.where import Where, parse_where
 from builda.errors import ContainerfileError, InvalidValue, Unsupported

@@ -1,0 +1,99 @@
+"""The Job of a build, and the Secret that it owns: made, named, and removed when its client gives it up."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from builda.cli.core.verbsession import Session
+    from builda.cli.verbs.clustergiven import Prepared
+    from builda.cli.verbs.clusterrequest import Request
+    from builda.cluster.connection import Cluster
+    from builda.cluster.objects import JobOptions
+    from builda.cluster.podkinds import Kind
+
+
+def made(
+    cluster: Cluster,
+    session: Session,
+    options: JobOptions,
+    request: Request,
+    prepared: Prepared,
+    values: Mapping[str, Any],
+    platform_label: str | None = None,
+) -> dict[str, Any]:
+    """The Job is there, and its Secret. With a label, events name the platform, as where several are built."""
+    import json
+    import secrets
+
+    from builda.cluster import objects, podkinds
+
+    level = cluster.level(podkinds.ENFORCE)
+    kind = podkinds.best(level, cluster.version(), session.settings.mode)
+    architecture = _architecture(values)
+    if architecture is not None:
+        options = options._replace(node_selector={"kubernetes.io/arch": architecture, **options.node_selector})
+    subject = request.names[0].rpartition(":")[0] if request.names else ""
+    name = objects.job_name(subject, secrets.token_hex(4))
+    annotations = {"builda.io/names": " ".join(request.names), "builda.io/local": json.dumps(dict(prepared.local))}
+    job = cluster.create("jobs", objects.job(name, kind, options, annotations))
+    asked = {**prepared.asked, "words": [*request.words, *prepared.asked["words"]], "platform": platform_label}
+    try:
+        given = {**prepared.given, objects.REQUEST: json.dumps(asked).encode()}
+        cluster.create("secrets", objects.secret(name, job, given))
+    except BaseException:
+        cluster.delete("jobs", name)
+        raise
+    return job
+
+
+def _architecture(values: Mapping[str, Any]) -> str | None:
+    """The architecture of the nodes that fit a build for one platform."""
+    from builda.cli.core import shared_options
+
+    (platform,) = shared_options.platforms({name: values[name] for name in ("platform", "os", "arch", "variant")})
+    return None if platform is None else platform.architecture
+
+
+@contextmanager
+def removed_if_left(cluster: Cluster, job: str) -> Iterator[None]:
+    """Delete the Job when its client is interrupted, or gives it up."""
+    from builda.cluster.follow import JobFailed
+
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError, JobFailed):
+        cluster.delete("jobs", job)
+        raise
+
+
+def try_build(session: Session, cluster: Cluster, kind: Kind, options: JobOptions) -> None:
+    """Build an image of three lines, from nothing, in a pod of this kind, and leave nothing of it."""
+    import json
+    import secrets
+
+    from builda.cli.verbs.clusterview import NO_VALUES, show
+    from builda.cluster import objects
+
+    text = b'FROM scratch\nENV CHECKED=1\nCMD ["true"]\n'
+    asked = {
+        "version": 1,
+        "words": ["--quiet"],
+        "live": False,
+        "contexts": [],
+        "environ": {},
+        "files": [{"name": "Containerfile", "key": "file-0"}],
+    }
+    name = objects.job_name("check", secrets.token_hex(4))
+    job = cluster.create("jobs", objects.job(name, kind, options, {}))
+    try:
+        cluster.create(
+            "secrets", objects.secret(name, job, {objects.REQUEST: json.dumps(asked).encode(), "file-0": text})
+        )
+        show(session, cluster, name, {}, NO_VALUES, live=False)
+    finally:
+        cluster.delete("jobs", name)

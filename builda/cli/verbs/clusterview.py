@@ -1,0 +1,149 @@
+"""What the pod of a build writes, shown as the output of this command."""
+
+from __future__ import annotations
+
+import sys
+
+from builda.cli.core.output import say, write, write_file
+from builda.errors import BuildaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from builda.cli.core.verbsession import Session
+    from builda.cli.progress.buildview import BuildView
+    from builda.cli.progress.observer import Observer
+    from builda.cluster.connection import Cluster
+    from builda.cluster.frames import Frame
+    from builda.events import ImageBuilt
+
+NO_VALUES: Mapping[str, Any] = {"jobs": 0, "platform": (), "layers": True, "iidfile": None, "iidfile_raw": None}
+
+
+def show(
+    session: Session, cluster: Cluster, job: str, local: Mapping[str, str], values: Mapping[str, Any], *, live: bool
+) -> None:
+    """Show the build that a Job does, and end as it does."""
+    from builda.cluster.follow import follow
+
+    def tell(text: str) -> None:
+        from builda.events import Warned
+
+        session.emit(Warned(message=text))
+
+    view = View(session, values, local, live=live)
+    try:
+        for frame in follow(cluster, job, tell):
+            view.show(frame)
+    finally:
+        view.close("interrupted")
+    if view.error is not None:
+        raise view.error
+    if view.image is not None:
+        if values["iidfile"] is not None:
+            write_file(values["iidfile"], str(view.image.id))
+        elif values["iidfile_raw"] is not None:
+            write_file(values["iidfile_raw"], view.image.id.encoded)
+
+
+def local_names(job: Mapping[str, Any]) -> Mapping[str, str]:
+    import json
+
+    found = (job["metadata"].get("annotations") or {}).get("builda.io/local")
+    value = json.loads(found) if found else {}
+    return {str(pod): str(here) for pod, here in value.items()}
+
+
+class View:
+    """The frames of a build as this command's output."""
+
+    def __init__(self, session: Session, values: Mapping[str, Any], local: Mapping[str, str], *, live: bool) -> None:
+        self.error: BuildaError | None = None
+        self.image: ImageBuilt | None = None
+        self._session = session
+        self._mixed = values["jobs"] != 1 or len(values["platform"]) > 1
+        self._remembers = values["layers"] is not False
+        self._live = live
+        self._local = sorted(local.items(), reverse=True)
+        self._view: BuildView | None = None
+        self._open()
+
+    def show(self, frame: Frame) -> None:
+        """Show one."""
+        from builda.cluster.frames import Closed, Ended, Printed
+        from builda.events import BuildFailed, ImageBuilt
+
+        match frame:
+            case Printed(text):
+                self.prints(self._localized(text))
+            case Closed(outcome):
+                self.close(outcome)
+            case Ended(error):
+                self.error = None if error is None else self.localized(error)
+            case _:
+                from builda.cli.progress.observer import with_texts
+
+                if self._view is None and type(frame).__name__ == "BuildStarted":
+                    self._open()
+                if isinstance(frame, ImageBuilt):
+                    self.image = frame
+                if not isinstance(frame, BuildFailed):  # who runs this command tells of its failure
+                    self._session.emit(with_texts(frame, self._localized))
+
+    def localized(self, error: BuildaError) -> BuildaError:
+        """An error of the pod's with the names of this machine's files."""
+        return _localized_error(error, self._localized)
+
+    def prints(self, text: str) -> None:
+        """Print what the build prints."""
+        write(text)
+        sys.stdout.flush()
+
+    def close(self, outcome: str) -> None:
+        """Nothing more moves in the view of the steps."""
+        if self._view is not None:
+            view, self._view = self._view, None
+            view.close(outcome)
+
+    def _open(self) -> None:
+        from builda.cli.progress.buildview import build_view
+
+        def make(others: Observer) -> BuildView:
+            self._view = build_view(
+                others,
+                live=self._live,
+                quiet=self._session.quiet,
+                mixed=self._mixed,
+                remembers=self._remembers,
+                warnings=self._session.settings.warnings,
+                environ=self._session.environ,
+            )
+            return self._view
+
+        self._session.watch(make)
+
+    def _localized(self, text: str) -> str:
+        for pod, here in self._local:
+            text = text.replace(pod, here)
+        return text
+
+
+def _localized_error(error: BuildaError, change: Callable[[str], str]) -> BuildaError:
+    error.args = (change(str(error)),)
+    error.hint = None if error.hint is None else change(error.hint)
+    if getattr(error, "file", None) is not None:
+        error.file = change(error.file)  # type: ignore[attr-defined]  # of those that have a place
+    return error
+
+
+def show_again(session: Session, cluster: Cluster, job: str) -> None:
+    """Show a build from its beginning on; how it ended makes no difference to this command."""
+    found = cluster.get("jobs", job)
+    try:
+        show(session, cluster, job, local_names(found), NO_VALUES, live=False)
+    except BuildaError as error:
+        from builda.cli.core.reports import report_of
+
+        say(report_of(error).rstrip("\n"))
