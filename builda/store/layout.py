@@ -79,6 +79,15 @@ class Layout(NamedTuple):
         """Where `builda mount` mounts the container of this ID, and `builda image mount` images."""
         return f"{self.runroot}/mounts/{name}"
 
+    def inodes(self) -> frozenset[tuple[int, int]]:
+        """The device and inode of the root and of the run root, as far as they are there."""
+        found = []
+        for path in (self.root, self.runroot):
+            with suppress(FileNotFoundError):
+                info = os.stat(path)
+                found.append((info.st_dev, info.st_ino))
+        return frozenset(found)
+
     def volatile(self, name: str) -> str:
         """A private directory of the run root, made if missing."""
         private.make(self.runroot)

@@ -127,7 +127,10 @@ class StepInputs:
 
         with ExitStack() as stack:
             parents = step is not None and step.parents
-            request = reading(tuple(shell_source(self._ctx, name, stack, parents=parents) for name in names), step)
+            never = self._ctx.store.layout.inodes()
+            request = reading(
+                tuple(shell_source(self._ctx, name, stack, parents=parents) for name in names), step, never
+            )
             with moving(self._ctx.emit, "read", words(names), lambda: content_size(request)) as moved:
                 return content_digest(request, remembered=self.digests_of(self._ctx.cwd), moved=moved)
 
@@ -143,7 +146,8 @@ class StepInputs:
             ignore, within = rules_of(self._inputs.ignore_file), "the context"
             if not own:  # a mount shows all of a named context
                 ignore, within = NOTHING if step is None else rules_in(root, path), "the build context"
-            request = reading(tuple(Source(root, name, None, ignore, within) for name in names), step)
+            sources = tuple(Source(root, name, None, ignore, within) for name in names)
+            request = reading(sources, step, self._ctx.store.layout.inodes())
             with moving(self._ctx.emit, "read", words(names or (within,)), lambda: content_size(request)) as moved:
                 return content_digest(request, remembered=self.digests_of(path), moved=moved)
         finally:

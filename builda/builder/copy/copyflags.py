@@ -7,13 +7,17 @@ from builda.fs.trees.walk import CopyRequest
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.fs.sources import Source
+    from builda.fs.trees.target import Inode
     from builda.plan import Copy
 
 
-def reading(sources: tuple[Source, ...], step: Copy | None) -> CopyRequest:
-    """The request that reads `sources` as the step says; without a step all of them. Where they go is yet to be set."""
+def reading(sources: tuple[Source, ...], step: Copy | None, never: frozenset[Inode]) -> CopyRequest:
+    """The request that reads `sources` as the step says; without a step all of them. Where they go is yet to be set.
+
+    `never` are the directories that are left out wherever they lie: those of the store.
+    """
     if step is None:
-        return CopyRequest(sources=sources, destination="/", owner=(0, 0), wildcards=False)
+        return CopyRequest(sources=sources, destination="/", owner=(0, 0), wildcards=False, never=never)
     return CopyRequest(
         sources=sources,
         destination="/",
@@ -22,5 +26,6 @@ def reading(sources: tuple[Source, ...], step: Copy | None) -> CopyRequest:
         parents=step.parents,
         follow_symlinks=step.follow_symlinks,
         wildcards=step.allow_wildcard,
+        never=never,
         allow_empty_wildcard=step.allow_empty_wildcard or step.as_containerfile,
     )

@@ -85,7 +85,8 @@ def _copy(
 def _written(ctx: Context, place: Destination, step: Copy, inputs: Inputs) -> Digest | None:
     with ExitStack() as stack:
         gathered = gather(ctx, place, step, inputs, stack)
-        plain = request_of(step, gathered, place.root, target_of(place.container, step))
+        target = target_of(place.container, step)
+        plain = request_of(step, gathered, place.root, target, ctx.store.layout.inodes())
         request, archives = without_archives(plain, step, gathered) if step.extract else (plain, ())
         digests = [_copied(ctx, step, request, place, inputs)] if request.sources else []
         digests += [_unpack(top, request, place, step, ctx.emit) for top in archives]
@@ -101,6 +102,13 @@ def _copied(ctx: Context, step: Copy, request: CopyRequest, place: Destination, 
         result = copy_tree(request, place.target, remembered=known, moved=moved)
     for path in result.skipped:
         ctx.emit(Warned(message=f"socket is not copied: {path}"))
+    for path in result.left_out:
+        ctx.emit(
+            Warned(
+                message=f"the store lies in the source and is not copied: {path}",
+                hint="name it in the ignore file, or keep the store elsewhere",
+            )
+        )
     return result.digest
 
 

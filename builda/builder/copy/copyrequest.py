@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from builda.builder.context import Context
     from builda.events import Emit
     from builda.fs.sources import Top
+    from builda.fs.trees.target import Inode
     from builda.plan import Copy
     from builda.store.containers import WorkingContainer
 
@@ -39,13 +40,16 @@ def target_of(container: WorkingContainer, step: Copy) -> str:
     return f"{clean.rstrip('/')}/" if is_directory else clean
 
 
-def request_of(step: Copy, gathered: Gathered, root: int, destination: str) -> CopyRequest:
-    """What to copy, where, and what the copies look like. `root` is the container's own, whose users have names."""
+def request_of(step: Copy, gathered: Gathered, root: int, destination: str, never: frozenset[Inode]) -> CopyRequest:
+    """What to copy, where, and what the copies look like. `root` is the container's own, whose users have names.
+
+    `never` are the directories of the store.
+    """
     if step.chown is not None:
         owners: tuple[int, int] | None = owner(root, step.chown)
     else:
         owners = None if gathered.keeps_owners else (0, 0)
-    return reading(gathered.sources, step)._replace(
+    return reading(gathered.sources, step, never)._replace(
         destination=destination,
         owner=owners,
         mode=None if step.chmod is None else parse_mode(step.chmod),

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class CopyResult(NamedTuple):
     """What was copied: the digest of what the sources hold, regular files and their bytes.
 
-    `made` are directories that had to be made above the copies, `skipped` the sources' sockets, which no image holds.
+    `made` are directories that had to be made above the copies, `skipped` the sources' sockets, which no image
+    holds, `left_out` the directories that the request says no copy may hold.
     """
 
     digest: Digest
@@ -40,6 +41,7 @@ class CopyResult(NamedTuple):
     bytes: int
     made: tuple[str, ...]
     skipped: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def copy_tree(
@@ -65,7 +67,9 @@ def copy_tree(
         finally:
             copying.close(place)
     placer.finish()
-    return CopyResult(walk.digest(), walk.files, walk.bytes, tuple(placer.made), tuple(walk.skipped))
+    return CopyResult(
+        walk.digest(), walk.files, walk.bytes, tuple(placer.made), tuple(walk.skipped), tuple(walk.left_out)
+    )
 
 
 class _Place(NamedTuple, Generic["D"]):

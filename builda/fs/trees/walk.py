@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from builda.errors import InvalidValue
 from builda.fs import content, owners, paths, xattrs
 from builda.fs.ignore import Matcher
 from builda.fs.sources import NOTHING, Filter, Rules, Source, Top, resolve
@@ -38,7 +39,7 @@ class CopyRequest(NamedTuple):
     mean a directory. `owner` None keeps the owners (directories that have to be made above the destination are 0:0
     then), `mode` None the modes, `timestamp` None the times. `made_mode` is the mode of directories that have to be
     made. `excludes` are --exclude patterns, relative to the source's root or to the directory copied. `link` (--link)
-    replaces links on the way instead of following them.
+    replaces links on the way instead of following them. `never` are directories that no copy may hold: the store's own.
     """
 
     sources: tuple[Source, ...]
@@ -53,6 +54,7 @@ class CopyRequest(NamedTuple):
     follow_symlinks: bool = True
     wildcards: bool = True
     allow_empty_wildcard: bool = False
+    never: frozenset[Inode] = frozenset()
 
     @property
     def rules(self) -> Rules:
@@ -144,11 +146,13 @@ class Walk(Generic["P"]):
         self.hasher = Hasher()
         self.links: dict[Inode, bytes] = {}
         self.skipped: list[str] = []
+        self.never = request.never
         self.aside = owners.keeps_aside()
         self.files = self.bytes = 0
         self.ignore = NOTHING
         self.root_prefix = ""
         self.filter: Filter | None = None
+        self.left_out: list[str] = []
         self.avoid: Inode | None = None
 
     def digest(self) -> Digest:
@@ -184,6 +188,8 @@ class Walk(Generic["P"]):
                 os.close(fd)
 
     def top_directory(self, top: Top, prefix: bytes, place: P) -> None:
+        if (top.info.st_dev, top.info.st_ino) in self.never:
+            raise InvalidValue(f"a directory of the store cannot be copied: {top.path or '.'}")
         fd = paths.open_in_root(top.source.root, top.path, _OPEN)
         try:
             self.avoid = self.visitor.identity(place)
@@ -236,7 +242,9 @@ class Walk(Generic["P"]):
                 self.file(at.fd, name, level.prefix + name, level.place, info)
             elif not stat.S_ISDIR(info.st_mode):
                 self.other(at.fd, name, level.prefix + name, level.place, name, info)
-            elif (info.st_dev, info.st_ino) != self.avoid:  # a destination inside the source is not copied into itself
+            elif (inode := (info.st_dev, info.st_ino)) in self.never:
+                self.left_out.append(os.fsdecode(level.prefix + name))
+            elif inode != self.avoid:  # a destination inside the source is not copied into itself
                 return self.entered(at, level, name, text, info)
         return None
 
