@@ -1,0 +1,36 @@
+"""System calls of the supervisor itself that the standard library lacks, by number."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    Words: TypeAlias = Sequence[int]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_long = ctypes.c_long
+call = ctypes.CFUNCTYPE(_long, _long, _long, ctypes.c_char_p, _long, _long, _long, use_errno=True)(("syscall", _libc))
+"""call(number, directory, path, …)."""
+plain_call = ctypes.CFUNCTYPE(_long, _long, _long, _long, _long, _long, use_errno=True)(("syscall", _libc))
+"""plain_call(number, …)."""
+rename = ctypes.CFUNCTYPE(_long, _long, _long, ctypes.c_char_p, _long, ctypes.c_char_p, _long, use_errno=True)(
+    ("syscall", _libc)
+)
+"""rename(number, directory, path, directory, path, flags)."""
+
+
+def failure() -> OSError:
+    """The error of the last call that failed."""
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def signed(word: int) -> int:
+    """The int in a register."""
+    word &= 0xFFFFFFFF
+    return word - (1 << 32) if word >> 31 else word

@@ -1,0 +1,179 @@
+"""Makes, renames and removes entries of directories: done in the opened directory that holds them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from builda.isolation.emulated.credentials import Credentials
+from builda.isolation.emulated.ownership import check_node
+from builda.isolation.traced.calling import failure, rename
+from builda.isolation.traced.caught_calls import NUMBERS
+from builda.isolation.traced.tree import AT_FDCWD, open_inside
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.isolation.traced.calling import Words
+    from builda.isolation.traced.files import Files
+
+_REMOVEDIR = 0x200
+_FOLLOW = 0x400
+_EMPTY_PATH = 0x1000
+_PATH = os.O_PATH | os.O_CLOEXEC
+_LINK = _PATH | os.O_NOFOLLOW
+_DIRECTORY = _PATH | os.O_DIRECTORY
+
+
+class Entries:
+    """Makes, renames and removes entries of directories: done in the opened directory that holds them."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.processes = files.processes
+        self.states = files.states
+        self.owners = files.owners
+        self.memory = files.memory
+        self.sys = NUMBERS[os.uname().machine]
+
+    def mkdir(self, tid: int, a: Words) -> int:
+        return self.mkdirat(tid, (AT_FDCWD, a[0], a[1]))
+
+    def mkdirat(self, tid: int, a: Words) -> int:
+        parent, name = self.files.parent(tid, a[0], a[1])
+        try:
+            mode = a[2] & 0o1777 & ~self.states[tid].umask
+            os.mkdir(name, mode | 0o700, dir_fd=parent)
+            fd = open_inside(parent, name, _DIRECTORY | os.O_NOFOLLOW)
+            try:
+                place = b"/proc/self/fd/%d" % fd
+                self.owners.new(self.processes[tid], place, mode, b"/proc/self/fd/%d" % parent)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(parent)
+        return 0
+
+    def mknod(self, tid: int, a: Words) -> int:
+        return self.mknodat(tid, (AT_FDCWD, a[0], a[1], a[2]))
+
+    def mknodat(self, tid: int, a: Words) -> int:
+        who = self.processes[tid]
+        kind = a[2] & 0o170000 or stat.S_IFREG
+        mode = a[2] & 0o7777 & ~self.states[tid].umask
+        check_node(who, kind)
+        parent, name = self.files.parent(tid, a[0], a[1])
+        try:
+            device = (0, 0, 0)
+            if kind in (stat.S_IFCHR, stat.S_IFBLK):
+                device = (kind, os.major(a[3] & 0xFFFFFFFF), os.minor(a[3] & 0xFFFFFFFF))
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600, dir_fd=parent))
+            elif kind in (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK):
+                os.mknod(name, kind | mode | (0o600 if kind == stat.S_IFREG else 0), 0, dir_fd=parent)
+            else:
+                raise OSError(errno.EINVAL, "mknod")
+            if kind in (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK):
+                fd = open_inside(parent, name, _LINK)
+                try:
+                    self.owners.new(who, b"/proc/self/fd/%d" % fd, mode, b"/proc/self/fd/%d" % parent, device)
+                finally:
+                    os.close(fd)
+            else:
+                self.name_new(who, parent, name)
+        finally:
+            os.close(parent)
+        return 0
+
+    def name_new(self, who: Credentials, parent: int, name: bytes) -> None:
+        """Keep aside the owner of a new link or FIFO, also that it is root again where another had this name."""
+        self.owners.name((parent, name.rstrip(b"/")), (who.fsuid, who.fsgid))
+
+    def symlink(self, tid: int, a: Words) -> int:
+        return self.symlinkat(tid, (a[0], AT_FDCWD, a[1]))
+
+    def symlinkat(self, tid: int, a: Words) -> int:
+        target = self.files.path(tid, a[0])
+        parent, name = self.files.parent(tid, a[1], a[2])
+        try:
+            os.symlink(target, name, dir_fd=parent)
+            self.name_new(self.processes[tid], parent, name)
+        finally:
+            os.close(parent)
+        return 0
+
+    def rmdir(self, tid: int, a: Words) -> int:
+        return self.unlinkat(tid, (AT_FDCWD, a[0], _REMOVEDIR))
+
+    def unlink(self, tid: int, a: Words) -> int:
+        return self.unlinkat(tid, (AT_FDCWD, a[0], 0))
+
+    def unlinkat(self, tid: int, a: Words) -> int:
+        if a[2] & ~_REMOVEDIR:
+            raise OSError(errno.EINVAL, "unlinkat")
+        parent, name = self.files.parent(tid, a[0], a[1])
+        try:
+            if a[2]:
+                os.rmdir(name, dir_fd=parent)
+            else:
+                os.unlink(name, dir_fd=parent)
+        finally:
+            os.close(parent)
+        return 0
+
+    def rename(self, tid: int, a: Words) -> int:
+        return self.renameat2(tid, (AT_FDCWD, a[0], AT_FDCWD, a[1], 0))
+
+    def renameat(self, tid: int, a: Words) -> int:
+        return self.renameat2(tid, (a[0], a[1], a[2], a[3], 0))
+
+    def renameat2(self, tid: int, a: Words) -> int:
+        old, old_name = self.files.parent(tid, a[0], a[1])
+        try:
+            new, new_name = self.files.parent(tid, a[2], a[3])
+            try:
+                owner = self.owners.named((old, old_name))
+                if rename(self.sys["renameat2"], old, old_name, new, new_name, a[4] & 0xFFFFFFFF) < 0:
+                    raise failure()
+                if owner is not None or self.owners.named((new, new_name)) is not None:
+                    self.renamed((old, old_name), (new, new_name), owner)
+            finally:
+                os.close(new)
+        finally:
+            os.close(old)
+        return 0
+
+    def renamed(self, old: tuple[int, bytes], new: tuple[int, bytes], owner: tuple[int, int] | None) -> None:
+        """Take the owner that a directory keeps of a link or FIFO along with its name."""
+        self.owners.name(old, (0, 0))
+        self.owners.name(new, owner or (0, 0))
+
+    def link(self, tid: int, a: Words) -> int:
+        return self.linkat(tid, (AT_FDCWD, a[0], AT_FDCWD, a[1], 0))
+
+    def linkat(self, tid: int, a: Words) -> int:
+        flags = a[4]
+        if flags & ~(_FOLLOW | _EMPTY_PATH):
+            raise OSError(errno.EINVAL, "linkat")
+        parent, name = self.files.parent(tid, a[2], a[3])
+        try:
+            if flags & _EMPTY_PATH and not self.memory.text(tid, a[1]):
+                os.link(self.files.held(tid, a[0]), name, dst_dir_fd=parent, follow_symlinks=True)
+                return 0
+            if flags & _FOLLOW:
+                fd = self.files.in_tree(tid, a[0], a[1], follow=True)
+                try:
+                    os.link(b"/proc/self/fd/%d" % fd, name, dst_dir_fd=parent, follow_symlinks=True)
+                finally:
+                    os.close(fd)
+                return 0
+            old, old_name = self.files.parent(tid, a[0], a[1])
+            try:
+                os.link(old_name, name, src_dir_fd=old, dst_dir_fd=parent, follow_symlinks=False)
+                owner = self.owners.named((old, old_name))
+                if owner is not None or self.owners.named((parent, name)) is not None:
+                    self.owners.name((parent, name), owner or (0, 0))
+            finally:
+                os.close(old)
+        finally:
+            os.close(parent)
+        return 0

@@ -1,0 +1,273 @@
+"""Answers what files are: stat(2) and its relatives, access(2), readlink(2), getcwd(2), statfs(2)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+
+from builda.isolation.emulated.ownership import may_access
+from builda.isolation.traced.calling import call, failure, plain_call, signed
+from builda.isolation.traced.caught_calls import NUMBERS
+from builda.isolation.traced.kept_aside import shown_mode
+from builda.isolation.traced.tree import AT_FDCWD, State, open_inside
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.isolation.traced.calling import Words
+    from builda.isolation.traced.files import Files
+
+_INODE = struct.Struct("=Q")
+_NOFOLLOW = 0x100
+_REMOVEDIR = 0x200
+_EMPTY_PATH = 0x1000
+_PATH = os.O_PATH | os.O_CLOEXEC
+_LINK = _PATH | os.O_NOFOLLOW
+_DIRECTORY = _PATH | os.O_DIRECTORY
+_STAT = struct.Struct("=QQ")
+_OWNER = struct.Struct("=II")
+_MODE, _MODE16 = struct.Struct("=I"), struct.Struct("=H")
+_TIME = struct.Struct("=qq")
+_DEVICE = struct.Struct("=II")
+_CHANGED = 104  # offset of st_ctim on both architectures
+_BASIC = 0x7FF  # STATX_BASIC_STATS
+_buffer = ctypes.create_string_buffer(256)
+_at = ctypes.addressof(_buffer)
+_LAYOUT = {"x86_64": (144, 24, 28, 40), "aarch64": (128, 16, 24, 32)}  # of struct stat: size; mode, owner and rdev at
+
+
+class Looks:
+    """Answers what files are: stat(2) and its relatives, access(2), readlink(2), getcwd(2), statfs(2)."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.tree = files.tree
+        self.processes = files.processes
+        self.states = files.states
+        self.owners = files.owners
+        self.memory = files.memory
+        self.outside = files.outside
+        machine = os.uname().machine
+        self.sys = NUMBERS[machine]
+        self.stat_size, self.mode_at, self.owner_at, self.device_at = _LAYOUT[machine]
+
+    def stat(self, tid: int, a: Words) -> int:
+        return self.newfstatat(tid, (AT_FDCWD, a[0], a[1], 0))
+
+    def lstat(self, tid: int, a: Words) -> int:
+        return self.newfstatat(tid, (AT_FDCWD, a[0], a[1], _NOFOLLOW))
+
+    def fstat(self, tid: int, a: Words) -> int:
+        self.files.write(tid, a[1], self.status(self.files.held(tid, a[0]), None))
+        return 0
+
+    def newfstatat(self, tid: int, a: Words) -> int:
+        flags = a[3]
+        path = self.memory.text(tid, a[1]) if a[1] else b""
+        if not path:
+            if not flags & _EMPTY_PATH:
+                raise OSError(errno.EFAULT if not a[1] else errno.ENOENT, "")
+            place = b"/proc/%d/cwd" % tid if signed(a[0]) == AT_FDCWD else self.files.held(tid, a[0])
+            self.files.write(tid, a[2], self.status(place, None))
+            return 0
+        state = self.states[tid]
+        if path[:1] != b"/":
+            path = self.tree.absolute(state, tid, signed(a[0]), path)
+        fd = self.files.open_place(state, tid, path, follow=not flags & _NOFOLLOW)
+        try:
+            data = self.status(b"/proc/self/fd/%d" % fd, fd, state, path)
+        finally:
+            os.close(fd)
+        self.files.write(tid, a[2], data)
+        return 0
+
+    def status(self, place: bytes, fd: int | None, state: State | None = None, path: bytes = b"") -> bytes:
+        """A struct stat of what is at `place`, which `fd` is a descriptor of; `path` is the caller's."""
+        number = self.sys["newfstatat"]
+        result = call(number, AT_FDCWD, place, _at, 0, 0) if fd is None else call(number, fd, b"", _at, _EMPTY_PATH, 0)
+        if result < 0:
+            raise failure()
+        data = bytearray(_buffer.raw[: self.stat_size])
+        key = _STAT.unpack_from(data, 0)
+        if key in self.tree.marks:
+            number = call(self.sys["newfstatat"], AT_FDCWD, self.tree.marks[key], _at, 0, 0)
+            return _buffer.raw[: self.stat_size] if number == 0 else bytes(data)
+        (mode,) = _MODE.unpack_from(data, self.mode_at)
+        seconds, nanoseconds = _TIME.unpack_from(data, _CHANGED)
+        looks = self.looks(place, key, seconds * 10**9 + nanoseconds, mode, state, path)
+        if looks is None:
+            self.show_owner(data, self.owner_at)
+        else:
+            _MODE.pack_into(data, self.mode_at, looks[0])
+            _OWNER.pack_into(data, self.owner_at, *looks[1])
+            if looks[2] is not None:
+                major, minor = looks[2]
+                struct.pack_into("=Q", data, self.device_at, os.makedev(major, minor))
+        return bytes(data)
+
+    def show_owner(self, data: bytearray, at: int) -> None:
+        """The supervisor's own ids stand for root."""
+        uid, gid = _OWNER.unpack_from(data, at)
+        ours = self.owners.ids
+        _OWNER.pack_into(data, at, 0 if uid == ours[0] else uid, 0 if gid == ours[1] else gid)
+
+    def looks(
+        self, place: bytes, key: tuple[int, ...], changed: int, mode: int, state: State | None, path: bytes
+    ) -> tuple[int, tuple[int, int], tuple[int, int] | None] | None:
+        """(mode, owner, device) that are kept aside; None if nothing is."""
+        kind = mode & 0o170000
+        if kind in (stat.S_IFREG, stat.S_IFDIR):
+            kept = self.owners.kept(place, key[0], key[1], changed, mode)
+            if kept is None:
+                return None
+            return shown_mode(mode, kept), (kept.uid, kept.gid), kept.device if kept.kind else None
+        if state is None or kind not in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK):
+            return None
+        try:
+            above, _, name = path.rstrip(b"/").rpartition(b"/")
+            parent = open_inside(state.root.fd, above or b"/", _DIRECTORY)
+        except OSError:
+            return None
+        try:
+            owner = self.owners.named((parent, name))
+        finally:
+            os.close(parent)
+        return None if owner is None else (mode, owner, None)
+
+    def statx(self, tid: int, a: Words) -> int:
+        flags, mask = a[2] & 0xFFFFFFFF, a[3] & 0xFFFFFFFF
+        path = self.memory.text(tid, a[1]) if a[1] else b""
+        if not path:
+            if not flags & _EMPTY_PATH:
+                raise OSError(errno.EFAULT if not a[1] else errno.ENOENT, "")
+            place = b"/proc/%d/cwd" % tid if signed(a[0]) == AT_FDCWD else self.files.held(tid, a[0])
+            self.files.write(tid, a[4], self.extended(place, None, flags & ~_EMPTY_PATH & ~_NOFOLLOW, mask))
+            return 0
+        state = self.states[tid]
+        if path[:1] != b"/":
+            path = self.tree.absolute(state, tid, signed(a[0]), path)
+        fd = self.files.open_place(state, tid, path, follow=not flags & _NOFOLLOW)
+        try:
+            data = self.extended(b"/proc/self/fd/%d" % fd, fd, flags | _EMPTY_PATH, mask, state, path)
+        finally:
+            os.close(fd)
+        self.files.write(tid, a[4], data)
+        return 0
+
+    def extended(
+        self, place: bytes, fd: int | None, flags: int, mask: int, state: State | None = None, path: bytes = b""
+    ) -> bytes:
+        """A struct statx, as `status`."""
+        number = self.sys["statx"]
+        where, name = (AT_FDCWD, place) if fd is None else (fd, b"")
+        if call(number, where, name, flags, mask | _BASIC, _at) < 0:
+            raise failure()
+        data = bytearray(_buffer.raw)
+        (inode,) = _INODE.unpack_from(data, 32)
+        key = (os.makedev(*_DEVICE.unpack_from(data, 136)), inode)
+        if key in self.tree.marks:
+            call(number, AT_FDCWD, self.tree.marks[key], flags & ~_EMPTY_PATH, mask | _BASIC, _at)
+            return _buffer.raw
+        (mode,) = _MODE16.unpack_from(data, 28)
+        seconds, nanoseconds = struct.unpack_from("=qI", data, 96)
+        looks = self.looks(place, key, seconds * 10**9 + nanoseconds, mode, state, path)
+        if looks is None:
+            self.show_owner(data, 20)
+        else:
+            _MODE16.pack_into(data, 28, looks[0])
+            _OWNER.pack_into(data, 20, *looks[1])
+            if looks[2] is not None:
+                _DEVICE.pack_into(data, 128, *looks[2])
+        return bytes(data)
+
+    def access(self, tid: int, a: Words) -> int:
+        return self.faccessat2(tid, (AT_FDCWD, a[0], a[1], 0))
+
+    def faccessat(self, tid: int, a: Words) -> int:
+        return self.faccessat2(tid, (a[0], a[1], a[2], 0))
+
+    def faccessat2(self, tid: int, a: Words) -> int:
+        flags, wanted = a[3], a[2]
+        if wanted & ~7 or flags & ~(_NOFOLLOW | _REMOVEDIR | _EMPTY_PATH):
+            raise OSError(errno.EINVAL, "access")
+        if flags & _EMPTY_PATH and not self.memory.some(tid, a[1], 1).strip(b"\0"):
+            return self.allowed(tid, self.files.held(tid, a[0]), wanted, real=not flags & _REMOVEDIR)
+        state, path = self.files.at(tid, a[0], a[1])
+        fd = self.files.open_place(state, tid, path, follow=not flags & _NOFOLLOW)
+        try:
+            place = b"/proc/self/fd/%d" % fd
+            info = os.fstat(fd)
+            if (info.st_dev, info.st_ino) in self.tree.marks:
+                place = self.tree.marks[info.st_dev, info.st_ino]
+            return self.allowed(tid, place, wanted, real=not flags & _REMOVEDIR)
+        finally:
+            os.close(fd)
+
+    def allowed(self, tid: int, place: bytes, wanted: int, *, real: bool) -> int:
+        if wanted:
+            file = self.owners.seen(place)
+            if not may_access(self.processes[tid], file.mode, file.owner, wanted, real=real):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return 0
+
+    def readlink(self, tid: int, a: Words) -> int:
+        return self.readlinkat(tid, (AT_FDCWD, a[0], a[1], a[2]))
+
+    def readlinkat(self, tid: int, a: Words) -> int:
+        size = signed(a[3])
+        if size <= 0:
+            raise OSError(errno.EINVAL, "readlink")
+        text = self.memory.text(tid, a[1])
+        state = self.states[tid]
+        if not text:
+            link = os.readlink(b"", dir_fd=self._borrowed(tid, a[0]))
+            self.files.write(tid, a[2], link[:size])
+            return min(len(link), size)
+        path = text if text[:1] == b"/" else self.tree.absolute(state, tid, signed(a[0]), text)
+        try:
+            fd = open_inside(state.root.fd, path, _LINK)
+        except PermissionError:
+            place = self.tree.walk(state, tid, path, follow=False)
+            if place.outside:
+                link = self.outside.readlink(state, tid, place.path)
+                self.files.write(tid, a[2], link[:size])
+                return min(len(link), size)
+            fd = open_inside(state.root.fd, place.path, _LINK)
+        try:
+            link = os.readlink(b"", dir_fd=fd)
+        except FileNotFoundError as error:  # so says the kernel of a descriptor that is no link's
+            raise OSError(errno.EINVAL, "readlink") from error
+        finally:
+            os.close(fd)
+        self.files.write(tid, a[2], link[:size])
+        return min(len(link), size)
+
+    def _borrowed(self, tid: int, number: int) -> int:
+        """A descriptor of the link that the caller has opened with O_PATH."""
+        raise OSError(errno.ENOENT, "readlink")  # the kernel gives no other process such a descriptor
+
+    def getcwd(self, tid: int, a: Words) -> int:
+        state = self.states[tid]
+        try:
+            path = self.tree.seen(state, os.readlink(b"/proc/%d/cwd" % tid)) + b"\0"
+        except OSError as error:
+            raise OSError(errno.ENOENT, "getcwd") from error
+        if path.endswith(b" (deleted)\0"):
+            raise OSError(errno.ENOENT, "getcwd")
+        if len(path) > a[1]:
+            raise OSError(errno.ERANGE, "getcwd")
+        self.files.write(tid, a[0], path)
+        return len(path)
+
+    def statfs(self, tid: int, a: Words) -> int:
+        state, path = self.files.at(tid, AT_FDCWD, a[0])
+        fd = self.files.open_place(state, tid, path, follow=True)
+        try:
+            if plain_call(self.sys["fstatfs"], fd, _at, 0, 0) < 0:
+                raise failure()
+        finally:
+            os.close(fd)
+        self.files.write(tid, a[1], _buffer.raw[:120])
+        return 0
