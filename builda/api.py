@@ -536,6 +536,8 @@ def _first(said: T | None, configured: T | None, default: T) -> T:
 
 
 def _path(text: str | None) -> Path | None:
+    if text is None:
+        return None
     from pathlib import Path
 
-    return None if text is None else Path(text)
+    return Path(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from builda.errors import InvalidValue
 from builda.places import Places
@@ -18,6 +17,7 @@ from builda.values import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
 WHAT = "configuration file"

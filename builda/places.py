@@ -47,9 +47,10 @@ class Places(NamedTuple):
         """The directories that may hold a configuration file, the one that wins first."""
         from pathlib import Path
 
-        return tuple(map(Path, self._configuration()))
+        return tuple(map(Path, self.directories()))
 
-    def _configuration(self) -> tuple[str, str, str]:
+    def directories(self) -> tuple[str, str, str]:
+        """The same as texts."""
         user = self.environ.get("XDG_CONFIG_HOME") or os.path.join(self._home(), ".config")
         etc, usr = (os.path.join(self.top, name) for name in ("etc/containers", "usr/share/containers"))
         return os.path.join(user, "containers"), etc, usr
@@ -69,17 +70,17 @@ class Places(NamedTuple):
         """Whether there is any containers.conf or mounts.conf; most machines have none, and nothing need be read."""
         if self.environ.get("CONTAINERS_CONF") or self.environ.get("CONTAINERS_CONF_OVERRIDE"):
             return True
-        user, machine, distribution = self._configuration()
+        user, machine, distribution = self.directories()
         names = ("containers.conf", "containers.conf.d", "mounts.conf")
         files = [f"{directory}/{name}" for directory in (user, machine) for name in names]
         return any(map(os.path.lexists, [*files, f"{distribution}/mounts.conf"]))
 
-    def short_name_aliases(self) -> Path:
+    def short_name_aliases(self) -> str:
         """The file in which container tools keep the short names that a user once chose."""
         if self.uid == 0:
-            return self.system / "var/cache/containers/short-name-aliases.conf"
-        cache = self.path("XDG_CACHE_HOME") or self.home() / ".cache"
-        return cache / "containers/short-name-aliases.conf"
+            return os.path.join(self.top, "var/cache/containers/short-name-aliases.conf")
+        cache = self.environ.get("XDG_CACHE_HOME") or os.path.join(self._home(), ".cache")
+        return os.path.join(cache, "containers/short-name-aliases.conf")
 
     def certificates(self) -> tuple[Path, ...]:
         """The directories with one directory of certificates for each host."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Generic as Generic
     from typing import NamedTuple as NamedTuple
     from typing import Protocol as Protocol
+    from typing import runtime_checkable as runtime_checkable
 
     T = TypeVar("T")
 
@@ -195,6 +196,20 @@ class _Protocol:
         return cls
 
 
+class _Shape(type):
+    """The class of protocols that `isinstance` can be asked about: it looks for their methods only."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return all(hasattr(value, name) for name in vars(cls) if not name.startswith("_"))
+
+
+def _runtime_checkable(cls: type[T]) -> type[T]:
+    """`typing.runtime_checkable`."""
+    body = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    made: Any = _Shape(cls.__name__, cls.__bases__, body)
+    return made  # type: ignore[no-any-return]
+
+
 class _Generic:
     """What generic classes stand on: only type checkers look at the type in brackets."""
 
@@ -283,5 +298,6 @@ if not TYPE_CHECKING:
     field = _Field
     replace = _replace
     Protocol = _Protocol
+    runtime_checkable = _runtime_checkable
     Generic = _Generic
     NamedTuple = type.__new__(_Named, "NamedTuple", (), {})

@@ -53,6 +53,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "mounts",
         "permissions",
         "plan",
+        "runoptions",
         "scan",
         "store",
         "isolation",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 
 from builda.errors import InvalidValue
-from builda.plan import RunOptions
+from builda.runoptions import RunOptions
 from builda.values import dataclass, field
 
 TYPE_CHECKING = False

@@ -41,9 +41,13 @@ class Digest(NamedTuple):
         return cls(algorithm, encoded)
 
     @classmethod
-    def of(cls, data: bytes) -> Digest:
-        """The sha256 digest of `data`."""
-        return cls("sha256", sha256(data).hex())
+    def of(cls, data: bytes, algorithm: str = "sha256") -> Digest:
+        """The digest of `data`."""
+        if algorithm == "sha256":
+            return cls(algorithm, sha256(data).hex())
+        import hashlib
+
+        return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.encoded}"
@@ -101,6 +105,16 @@ class Hasher:
     def digest(self) -> Digest:
         """Of all that came."""
         return Digest.of(bytes(self._little)) if self._much is None else Digest("sha256", self._much.hexdigest())
+
+
+def verify(data: bytes, digest: Digest, size: int) -> None:
+    """Raise CorruptContent unless `data` has this digest and size."""
+    if len(data) > size:
+        raise CorruptContent(f"{digest} is longer than the {size} bytes its descriptor promises")
+    if len(data) < size:
+        raise CorruptContent(f"{digest} ends after {len(data)} of {size} bytes")
+    if Digest.of(data, digest.algorithm) != digest:
+        raise CorruptContent(f"content does not match its digest: {digest}")
 
 
 class Readable(Protocol):

@@ -10,7 +10,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from builda.errors import RegistryError
 from builda.registry.ending import Ending
@@ -173,6 +172,8 @@ class Authenticator:
                 "refresh_token": credentials.identity_token,
             }
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            from urllib.parse import urlencode
+
             body = urlencode(form).encode()
             return Request("POST", realm, self._trust, what, headers, body=body, ending=self._ending)
         query = [("service", service)] if service else []
@@ -197,5 +198,7 @@ class Authenticator:
 
 
 def _with_query(url: str, query: list[tuple[str, str]]) -> str:
+    from urllib.parse import parse_qsl, urlencode, urlsplit
+
     parts = urlsplit(url)
     return parts._replace(query=urlencode(parse_qsl(parts.query, keep_blank_values=True) + query)).geturl()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import NoReturn
 
 from builda.errors import CorruptContent, RegistryError
 from builda.registry.ending import Ending
 from builda.registry.failures import Transient
 from builda.registry.http import PIECE, Http, Reply
 from builda.registry.message import number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _PROGRESS = 64 << 10  # bytes; a lower limit would let a server break off after each byte for ever
 

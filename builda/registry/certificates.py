@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from builda.errors import InvalidValue, NotFound
 from builda.inputfile import read_input
 from builda.places import Places
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
 
 class Tls(NamedTuple):

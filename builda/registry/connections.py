@@ -11,14 +11,14 @@ import os
 import select
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
 
 from builda.registry.certificates import Tls, context_for
 from builda.registry.message import Answer, Incoming, read_answer, request_head
 from builda.registry.pace import Pace, Paced, TakenTooSlowly
 from builda.registry.url import Origin, origin
-from builda.values import NamedTuple
+from builda.values import NamedTuple, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     import ssl

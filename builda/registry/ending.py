@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+
+from builda.values import Protocol
 
 
 class Interruptible(Protocol):
@@ -11,7 +12,6 @@ class Interruptible(Protocol):
 
     def interrupt(self) -> None:
         """End the connection; a thread that waits for the server gets an error."""
-        ...
 
 
 class Ending:

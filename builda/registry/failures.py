@@ -9,13 +9,13 @@ import errno
 import json
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from builda.errors import RegistryError
 from builda.registry.message import CutShort, NoAnswer, NotHttp, number
 from builda.registry.pace import TakenTooSlowly, TooSlow
 from builda.registry.url import origin, shown
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.registry.connections import ThroughProxy
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from urllib.parse import unquote, urlsplit
 
 from builda.errors import InvalidValue, RegistryError
 from builda.registry.blob import ResumingReader
@@ -66,6 +65,8 @@ def fetch(http: Http, url: str, *, trust: Trust, headers: Mapping[str, str]) -> 
 
 def filename_of(disposition: str, url: str) -> str | None:
     """The name that a Content-Disposition header or the end of the URL's path gives the file; never a path."""
+    from urllib.parse import unquote, urlsplit
+
     names = (_disposition_name(disposition), unquote(urlsplit(url).path.rpartition("/")[2]))
     return next((name for name in names if _is_name(name)), None)
 
@@ -85,6 +86,8 @@ def _disposition_name(text: str) -> str:
 
 
 def _request(url: str, trust: Trust, headers: Mapping[str, str]) -> Request:
+    from urllib.parse import unquote, urlsplit
+
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidValue(f"not an http or https URL: {shown(url)}")

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from builda.errors import CorruptContent, RegistryError
 from builda.events import Decided, Emit, Warned, ignore
@@ -24,11 +23,15 @@ from builda.registry.proxies import proxy_for
 from builda.registry.url import Origin, joined, netloc, origin, same_origin, shown, target
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeAlias, TypeVar
+
     from builda.registry.connections import Connection, Connections, Route
     from builda.registry.message import Answer
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 Trust: TypeAlias = Callable[[str], Tls]
 """How to speak TLS with a `host[:port]`; redirects may lead to other hosts than the registry's."""
 

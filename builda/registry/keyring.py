@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from builda.errors import InvalidValue, NotFound, RegistryError
 from builda.events import Emit, Warned, ignore
 from builda.inputfile import read_input
 from builda.places import Places
 from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
 
 TOKEN_USER = "<token>"
 """The user name with which credential helpers mark an identity token."""
@@ -320,6 +323,7 @@ def _editing(path: Path) -> Iterator[dict[str, Any]]:
     import fcntl
     import json
     import os
+    from pathlib import Path
 
     path = Path(os.path.realpath(path))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

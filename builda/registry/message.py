@@ -7,10 +7,10 @@ registry that has everything already. An answer that can be understood in two wa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
 
 from builda.errors import InvalidValue
 from builda.registry.pace import Paced
+from builda.values import Protocol
 
 LINE_LIMIT = 64 << 10
 HEADER_LIMIT = 256
@@ -105,12 +105,10 @@ class Framing(Protocol):
 
     def some(self, size: int) -> bytes:
         """The next bytes, at most `size`; b"" at the end of the content."""
-        ...
 
     @property
     def left(self) -> int | None:
         """How many bytes of it are still to come; None if that is not known."""
-        ...
 
 
 class Counted:

@@ -6,9 +6,8 @@ A socket's own timeout starts again with each byte that comes. Here the time spe
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
-from builda.values import NamedTuple
+from builda.values import NamedTuple, Protocol
 
 
 class Pace(NamedTuple):
@@ -31,7 +30,6 @@ class Receiving(Protocol):
 
     def recv(self, size: int, /) -> bytes:
         """The next bytes, at most `size`; b"" at the end."""
-        ...
 
 
 class Paced:

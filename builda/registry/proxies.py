@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from builda.errors import InvalidValue
 from builda.registry.message import number
@@ -18,6 +17,8 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
+    from urllib.parse import urlsplit
+
     if urlsplit(proxy).scheme not in ("http", "https"):
         raise InvalidValue(f"only http and https proxies are supported: {_without_password(proxy)}")
     return proxy

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
 
 from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError, Unsupported
 from builda.oci.reference import DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ShortReference, parse_short
@@ -16,7 +16,12 @@ from builda.places import Places
 from builda.tomlfile import read_toml
 from builda.values import NamedTuple, dataclass, field, replace
 
-PullFrom: TypeAlias = Literal["all", "digest-only", "tag-only"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Any, Literal, TypeAlias
+
+PullFrom: TypeAlias = "Literal['all', 'digest-only', 'tag-only']"
 
 _MODES = ("enforcing", "permissive", "disabled")
 
@@ -39,7 +44,7 @@ class Registry:
     insecure: bool = False
     blocked: bool = False
     mirrors: tuple[Mirror, ...] = ()
-    file: Path | None = None
+    file: str | None = None
 
 
 class PullSource(NamedTuple):
@@ -64,10 +69,10 @@ class Registries:
     def load(
         cls,
         places: Places,
-        path: Path | None = None,
+        path: PathLike[str] | str | None = None,
         *,
-        drop_ins: Path | None = None,
-        aliases: Path | None = None,
+        drop_ins: PathLike[str] | str | None = None,
+        aliases: PathLike[str] | str | None = None,
     ) -> Registries:
         """The configuration of this machine and user, or of `path` alone (as $CONTAINERS_REGISTRIES_CONF).
 
@@ -75,13 +80,13 @@ class Registries:
         $CONTAINERS_REGISTRIES_CONF_OVERRIDE comes last, then the limits of $BUILD_REGISTRY_SOURCES; `aliases` replaces
         the cache of learned short names. NotFound if a file or directory that was named does not exist.
         """
-        if drop_ins is not None and not drop_ins.is_dir():
+        if drop_ins is not None and not os.path.isdir(drop_ins):
             raise NotFound(f"no such directory of drop-ins for registries.conf: {drop_ins}")
         result = cls()
         for file in _files(places, path, drop_ins):
             result = _merge(result, read_toml(file, "registries.conf"), file)
-        cache = aliases or places.short_name_aliases()
-        if cache.is_file():
+        cache = os.fspath(aliases or places.short_name_aliases())
+        if os.path.isfile(cache):
             result = _merge(result, {"aliases": read_toml(cache, "registries.conf").get("aliases", {})}, cache)
         return _limited(result, places.environ.get("BUILD_REGISTRY_SOURCES") or "{}")
 
@@ -149,7 +154,7 @@ def _limited(base: Registries, text: str) -> Registries:
     """`base` with what $BUILD_REGISTRY_SOURCES, a JSON object of three lists of hosts, adds to it."""
     import json
 
-    variable = Path("$BUILD_REGISTRY_SOURCES")
+    variable = "$BUILD_REGISTRY_SOURCES"
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -166,34 +171,35 @@ def _limited(base: Registries, text: str) -> Registries:
     return replace(base, registries=tuple(tables.values()), only=only)
 
 
-def _files(places: Places, path: Path | None, drop_ins: Path | None) -> Iterable[Path]:
+def _files(places: Places, path: PathLike[str] | str | None, drop_ins: PathLike[str] | str | None) -> Iterable[str]:
     """The files to read, in the order in which later ones win."""
-    named = path or places.path("CONTAINERS_REGISTRIES_CONF")
-    if named is not None:
-        yield named
+    named = path or places.environ.get("CONTAINERS_REGISTRIES_CONF")
+    if named:
+        yield os.fspath(named)
     else:
-        main = next((d / "registries.conf" for d in places.configuration() if (d / "registries.conf").is_file()), None)
-        if main is not None:
-            yield main
+        mains = (f"{directory}/registries.conf" for directory in places.directories())
+        yield from [file for file in mains if os.path.isfile(file)][:1]
     if drop_ins is not None:
-        yield from sorted(drop_ins.glob("*.conf"))
-    elif named is None:
-        yield from _drop_ins(places)
-    override = places.path("CONTAINERS_REGISTRIES_CONF_OVERRIDE")
-    if override is not None:
+        yield from _drop_ins([os.fspath(drop_ins)])
+    elif not named:
+        yield from _drop_ins([f"{directory}/registries.conf.d" for directory in places.directories()])
+    override = places.environ.get("CONTAINERS_REGISTRIES_CONF_OVERRIDE")
+    if override:
         yield override
 
 
-def _drop_ins(places: Places) -> Iterable[Path]:
-    """registries.conf.d files in the order of their names; a user's file hides the system's of the same name."""
-    found: dict[str, Path] = {}
-    for directory in places.configuration():
-        for file in sorted((directory / "registries.conf.d").glob("*.conf")):
-            found.setdefault(file.name, file)
+def _drop_ins(directories: Iterable[str]) -> Iterable[str]:
+    """Drop-in files in the order of their names; one of an earlier directory hides those of the same name."""
+    found: dict[str, str] = {}
+    for directory in directories:
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            for name in os.listdir(directory):
+                if name.endswith(".conf"):
+                    found.setdefault(name, f"{directory}/{name}")
     return [found[name] for name in sorted(found)]
 
 
-def _merge(base: Registries, value: Mapping[str, Any], file: Path) -> Registries:
+def _merge(base: Registries, value: Mapping[str, Any], file: str) -> Registries:
     """`base` with what `file` says: tables replace those of the same prefix, lists replace, an empty alias removes."""
     if "registries" in value:
         raise Unsupported(
@@ -219,14 +225,14 @@ def _merge(base: Registries, value: Mapping[str, Any], file: Path) -> Registries
     return result
 
 
-def _registries(value: object, file: Path) -> Iterable[Registry]:
+def _registries(value: object, file: str) -> Iterable[Registry]:
     if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
         raise InvalidValue(f"registry is not an array of tables in {file}")
     for table in value:
         yield _registry(table, file)
 
 
-def _registry(table: Mapping[str, Any], file: Path) -> Registry:
+def _registry(table: Mapping[str, Any], file: str) -> Registry:
     location = _location(_text(table, "location", file), file)
     prefix = _text(table, "prefix", file).rstrip("/") or location
     if not prefix:
@@ -248,7 +254,7 @@ def _registry(table: Mapping[str, Any], file: Path) -> Registry:
     )
 
 
-def _mirror(table: Mapping[str, Any], digest_only: bool, file: Path) -> Mirror:
+def _mirror(table: Mapping[str, Any], digest_only: bool, file: str) -> Mirror:
     location = _location(_text(table, "location", file), file)
     if not location:
         raise InvalidValue(f"[[registry.mirror]] has no location in {file}")
@@ -266,7 +272,7 @@ def _mirror(table: Mapping[str, Any], digest_only: bool, file: Path) -> Mirror:
             raise InvalidValue(f"pull-from-mirror is not one of all, digest-only, tag-only in {file}: {pull_from}")
 
 
-def _location(text: str, file: Path) -> str:
+def _location(text: str, file: str) -> str:
     """`text` without a trailing slash; it must be a name whose first part is unmistakably a host."""
     text = text.rstrip("/")
     if "://" in text:
@@ -277,7 +283,7 @@ def _location(text: str, file: Path) -> str:
     return text
 
 
-def _search_registry(text: str, file: Path) -> str:
+def _search_registry(text: str, file: str) -> str:
     registry = text.rstrip("/")
     try:
         qualified = parse_short(f"{registry}/name").registry is not None
@@ -288,26 +294,26 @@ def _search_registry(text: str, file: Path) -> str:
     return registry
 
 
-def _aliases(value: object, file: Path) -> dict[str, str]:
+def _aliases(value: object, file: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(target, str) for target in value.values()):
         raise InvalidValue(f"aliases is not a table of strings in {file}")
     return dict(value)
 
 
-def _strings(value: object, name: str, file: Path) -> tuple[str, ...]:
+def _strings(value: object, name: str, file: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise InvalidValue(f"{name} is not an array of strings in {file}")
     return tuple(value)
 
 
-def _text(table: Mapping[str, Any], key: str, file: Path) -> str:
+def _text(table: Mapping[str, Any], key: str, file: str) -> str:
     value = table.get(key, "")
     if not isinstance(value, str):
         raise InvalidValue(f"{key} is not a string in {file}: {value!r}")
     return value
 
 
-def _flag(table: Mapping[str, Any], key: str, file: Path) -> bool:
+def _flag(table: Mapping[str, Any], key: str, file: str) -> bool:
     value = table.get(key, False)
     if not isinstance(value, bool):
         raise InvalidValue(f"{key} is not true or false in {file}: {value!r}")

@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TypeVar
 
 from builda.errors import CorruptContent, InvalidValue, RegistryError
 from builda.events import Emit, Warned, ignore
@@ -22,15 +20,22 @@ from builda.oci.digest import Digest, Readable
 from builda.oci.reference import DEFAULT_TAG, Reference, is_tag
 from builda.places import Places
 from builda.registry.certificates import Certificates, Tls
-from builda.registry.fetch import Response, fetch
 from builda.registry.http import Http, Trust
 from builda.registry.keyring import Credentials, Keyring, Look, parse_creds
 from builda.registry.registries import Registries
 from builda.registry.repository import Endpoint, Repository
-from builda.registry.upload import CHUNK, BlobSource, BlobUpload, MountableSource
 from builda.values import dataclass, field
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import TypeVar
+
+    from builda.registry.fetch import Response
+    from builda.registry.upload import BlobSource
+
+    T = TypeVar("T")
+
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -60,7 +65,7 @@ class RegistryClient:
         *,
         environ: Mapping[str, str] = os.environ,
         uid: int | None = None,
-        system: Path = Path("/"),
+        system: Path | str = "/",
         sleep: Callable[[float], None] = time.sleep,
         tracing: bool = False,
     ) -> None:
@@ -108,10 +113,12 @@ class RegistryClient:
         repositories = tuple(self._repository(place.reference, place.insecure) for place in sources)
         return RegistrySource(reference, repositories, self._emit)
 
-    def sink(self, reference: Reference, *, mount_from: tuple[Reference, ...] = (), chunk: int = CHUNK) -> RegistrySink:
+    def sink(
+        self, reference: Reference, *, mount_from: tuple[Reference, ...] = (), chunk: int | None = None
+    ) -> RegistrySink:
         """Where pushing to `reference` goes; blobs that `mount_from` has on the same registry are not sent.
 
-        Where the registry wants a blob in pieces, they have `chunk` bytes, or as many as it asks for.
+        Where the registry wants a blob in pieces, they have `chunk` bytes (None: 32 MB), or as many as it asks for.
         """
         self.registries.allowed(reference)
         repository = self._repository(reference, self.registries.is_insecure(reference))
@@ -159,6 +166,8 @@ class RegistryClient:
 
     def fetch_url(self, url: str, *, headers: Mapping[str, str] = _NO_HEADERS) -> AbstractContextManager[Response]:
         """The file behind an http or https URL."""
+        from builda.registry.fetch import fetch
+
         return fetch(self._http, url, trust=self._trust(verify=self._options.tls_verify is not False), headers=headers)
 
     def _repository(self, reference: Reference, insecure: bool, given: Credentials | None = None) -> Repository:
@@ -257,7 +266,9 @@ class RegistrySource:
 class RegistrySink:
     """A repository to push to. Blobs may come from several threads; manifests come after them."""
 
-    def __init__(self, reference: Reference, repository: Repository, mount_from: tuple[str, ...], chunk: int) -> None:
+    def __init__(
+        self, reference: Reference, repository: Repository, mount_from: tuple[str, ...], chunk: int | None
+    ) -> None:
         self.reference = reference
         self._repository = repository
         self._mount_from = mount_from
@@ -291,7 +302,9 @@ class RegistrySink:
 
     def put_blob(self, descriptor: Descriptor, source: BlobSource, progress: Callable[[int], None]) -> None:
         """The registry has the blob; `progress` hears each count of bytes that became unnecessary or went."""
-        upload = BlobUpload(self._repository, descriptor, source, progress, chunk=self._chunk)
+        from builda.registry.upload import CHUNK, BlobUpload
+
+        upload = BlobUpload(self._repository, descriptor, source, progress, chunk=self._chunk or CHUNK)
         known_absent = descriptor.digest in self._absent
         with self._repository.endpoint.writing:
             if (not known_absent and self.has_blob(descriptor)) or upload.mounted(self._siblings(source)):
@@ -320,6 +333,8 @@ class RegistrySink:
         return str(descriptor.digest) if by_digest else self.reference.tag or DEFAULT_TAG
 
     def _siblings(self, source: BlobSource) -> tuple[str, ...]:
+        from builda.registry.upload import MountableSource
+
         own = source.repositories_on(self.reference.registry) if isinstance(source, MountableSource) else ()
         return tuple(dict.fromkeys((*own, *self._mount_from)))
 

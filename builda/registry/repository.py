@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
 from builda.errors import BuildaError, CorruptContent, InvalidValue, RegistryError, Unsupported
 from builda.oci import mediatype
@@ -325,6 +324,8 @@ def resolved(location: str | None, request_url: str, what: str) -> str:
     if asked.scheme == "https" and told.scheme == "http":
         if asked.host != told.host:
             raise RegistryError(f"{what}: the registry wants the content over plain HTTP: {shown(url)}")
+        from urllib.parse import urlsplit
+
         return urlsplit(url)._replace(scheme="https", netloc=netloc(request_url)).geturl()  # a proxy ends TLS before it
     return url
 
@@ -335,7 +336,7 @@ def _verified(data: bytes, headers: Mapping[str, str], version: str, what: str) 
     asked = Digest.parse(version) if ":" in version else None
     digest = asked or announced or Digest.of(data)
     for expected in (asked, announced):
-        if expected is not None and _digest_as(expected, data) != expected:
+        if expected is not None and Digest.of(data, expected.algorithm) != expected:
             raise CorruptContent(f"{what}: manifest does not match its digest: {expected}")
     try:
         document = parse(data, _media_type(headers))
@@ -343,12 +344,6 @@ def _verified(data: bytes, headers: Mapping[str, str], version: str, what: str) 
         kind = CorruptContent if isinstance(error, InvalidValue) else type(error)
         raise kind(f"{what}: {error}", hint=error.hint) from error
     return Descriptor(media_type=document.media_type, digest=digest, size=len(data))
-
-
-def _digest_as(like: Digest, data: bytes) -> Digest:
-    import hashlib
-
-    return Digest(like.algorithm, hashlib.new(like.algorithm, data).hexdigest())
 
 
 def _media_type(headers: Mapping[str, str]) -> str | None:

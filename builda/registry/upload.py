@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
 from urllib.parse import urlencode, urlsplit
 
 from builda.errors import RegistryError
@@ -14,6 +13,7 @@ from builda.registry.failures import Transient
 from builda.registry.http import Body, Request, refused
 from builda.registry.message import number
 from builda.registry.repository import Repository, Upload, expect, resolved
+from builda.values import Protocol, runtime_checkable
 
 CHUNK = 32 << 20
 """Bytes of a chunk: below the limits of common reverse proxies, large enough that round trips do not count."""

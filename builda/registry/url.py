@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
-
 from builda.errors import RegistryError
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False  # urllib.parse takes two milliseconds, which most pushes to registries need not pay
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
 _PORTS = {"http": 80, "https": 443}
+_IN_A_HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
+_IN_A_PATH = _IN_A_HOST | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ~/:@")
 _IN_A_TARGET = "%/:=&?~#+!$,;'@()*[]"  # what a server may have put into a path or query with a meaning of its own
 
 
@@ -37,6 +41,9 @@ class Origin(NamedTuple):
 
 def origin(url: str) -> Origin:
     """The origin of an http or https URL; RegistryError for anything else."""
+    plain = _of_plain(url)
+    if plain is not None:
+        return plain[0]
     parts = _split(url)
     try:
         port = parts.port
@@ -55,11 +62,14 @@ def same_origin(one: str, other: str) -> bool:
 
 def netloc(url: str) -> str:
     """The host of a URL with its port if one is written: the name of a directory in certs.d."""
-    return _split(url).netloc.rpartition("@")[2]
+    plain = _of_plain(url)
+    return _split(url).netloc.rpartition("@")[2] if plain is None else url.split("/", 3)[2]
 
 
 def joined(base: str, location: str) -> str:
     """The URL that `location` means in an answer from `base`; RegistryError if it is malformed."""
+    from urllib.parse import urljoin
+
     try:
         return urljoin(base, location)
     except ValueError:
@@ -68,6 +78,11 @@ def joined(base: str, location: str) -> str:
 
 def target(url: str) -> str:
     """Path and query for a request line, with everything percent-encoded that may not stand there."""
+    plain = _of_plain(url)
+    if plain is not None:
+        return plain[1]
+    from urllib.parse import quote
+
     parts = _split(url)
     path = quote(parts.path, safe=_IN_A_TARGET) or "/"
     return f"{path}?{quote(parts.query, safe=_IN_A_TARGET)}" if parts.query else path
@@ -75,6 +90,8 @@ def target(url: str) -> str:
 
 def shown(url: str) -> str:
     """`url` without user, password and query, any of which may be a secret."""
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -83,7 +100,20 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}" + ("?…" if parts.query else "")
 
 
+def _of_plain(url: str) -> tuple[Origin, str] | None:
+    """Origin and path of a URL of nothing else, without escapes, as most are; None for any other one."""
+    scheme, _, rest = url.partition("://")
+    place, _, path = rest.partition("/")
+    host, colon, port = place.partition(":")
+    is_plain = scheme in _PORTS and _IN_A_HOST.issuperset(host) and _IN_A_PATH.issuperset(path) and host != ""
+    if not is_plain or (colon and not (port.isdecimal() and port.isascii() and int(port[:6]) < 1 << 16)):
+        return None
+    return Origin(scheme, host, int(port) if colon else _PORTS[scheme]), f"/{path}"
+
+
 def _split(url: str) -> SplitResult:
+    from urllib.parse import urlsplit
+
     try:
         return urlsplit(url)
     except ValueError:

@@ -11,27 +11,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from builda.errors import CorruptContent
 from builda.events import BlobProgress, Emit, ImageMoved, Warned, ignore
 from builda.oci import mediatype
 from builda.oci.config import CONFIG_LIMIT, ImageConfig, parse_config
-from builda.oci.digest import VerifyingReader
+from builda.oci.digest import VerifyingReader, verify
 from builda.oci.manifest import MANIFEST_LIMIT, Index, Manifest, choose, parse
-from builda.values import replace
+from builda.values import Protocol, replace, runtime_checkable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from typing import BinaryIO
+    from pathlib import Path
+    from typing import BinaryIO, Literal, TypeAlias
 
     from builda.oci.descriptor import Descriptor, Platform
     from builda.oci.digest import Digest, Readable
 
 DEPTH = 4
 """Indexes inside indexes that are followed."""
-Select: TypeAlias = Literal["one", "all", "index-only"]
+Select: TypeAlias = "Literal['one', 'all', 'index-only']"
 """What is copied of an index: the image for one platform, all of it, or it alone."""
 PIECE = 1 << 20
 
@@ -41,19 +41,15 @@ class ImageSource(Protocol):
 
     def manifest(self) -> tuple[Descriptor, bytes]:
         """What the name points to, verified against its descriptor."""
-        ...
 
     def child(self, descriptor: Descriptor) -> bytes:
         """A manifest that an index lists, verified."""
-        ...
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Readable]:
         """The raw bytes from `offset` on; the reader has to verify them."""
-        ...
 
     def local_path(self, descriptor: Descriptor) -> Path | None:
         """A file that should hold exactly the blob, if there is one; the reader has to verify it."""
-        ...
 
 
 class ImageSink(Protocol):
@@ -61,7 +57,6 @@ class ImageSink(Protocol):
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether the content is there already."""
-        ...
 
     def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
         """Put the content there, verified, at the latest with the top manifest.
@@ -69,11 +64,9 @@ class ImageSink(Protocol):
         `progress` is called with the number of bytes as they move. If another blob failed it raises, to stop this one;
         let that through.
         """
-        ...
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
         """Put a manifest there; the `top` one comes once, last, and publishes the name."""
-        ...
 
 
 @runtime_checkable
@@ -82,7 +75,6 @@ class NamedSource(Protocol):
 
     def own_names(self) -> tuple[str, ...]:
         """The names that the store gives the image if the user gives it none; they may lack a registry."""
-        ...
 
 
 @runtime_checkable
@@ -92,7 +84,6 @@ class OutlinedSource(Protocol):
     def outline(self) -> tuple[Descriptor, bytes]:
         """What the name points to. Of a list for which policy.json wants signatures that it lacks, images can be taken
         that have them; `manifest` refuses it."""
-        ...
 
 
 @runtime_checkable
@@ -101,7 +92,6 @@ class MountableSource(Protocol):
 
     def repositories_on(self, registry: str) -> tuple[str, ...]:
         """The names under which `registry` has the blobs."""
-        ...
 
 
 @runtime_checkable
@@ -110,7 +100,6 @@ class NamedSink(Protocol):
 
     def call(self, names: tuple[str, ...]) -> None:
         """Give the image these names, too."""
-        ...
 
 
 @runtime_checkable
@@ -119,11 +108,9 @@ class AskedSink(Protocol):
 
     def has_image(self, descriptor: Descriptor) -> bool:
         """Whether the place has this very image or index under the name already, with all that belongs to it."""
-        ...
 
     def has_child(self, descriptor: Descriptor) -> bool:
         """Whether the place has this manifest, with all that belongs to it, whatever names it."""
-        ...
 
 
 @runtime_checkable
@@ -132,7 +119,6 @@ class Stoppable(Protocol):
 
     def stop(self) -> None:
         """Let all that other threads wait for end in an error, soon; it is not used any more."""
-        ...
 
 
 def stop(place: object) -> None:
@@ -437,5 +423,5 @@ def _deeper(depth: int, descriptor: Descriptor) -> int:
 def _checked(descriptor: Descriptor, data: bytes) -> bytes:
     if len(data) > MANIFEST_LIMIT:
         raise CorruptContent(f"manifest has {len(data)} bytes, more than the limit of {MANIFEST_LIMIT}")
-    with VerifyingReader(BytesIO(data), descriptor.digest, descriptor.size) as reader:
-        return reader.read()
+    verify(data, descriptor.digest, descriptor.size)
+    return data

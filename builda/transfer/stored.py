@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from builda.errors import Unsupported
 from builda.oci.descriptor import Descriptor
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from builda.oci.digest import Readable
     from builda.store.store import Image, Store
     from builda.transfer.copyimage import ImageSource
@@ -39,6 +40,8 @@ class BlobsSource:
 
     def local_path(self, descriptor: Descriptor) -> Path | None:
         """The blob's file."""
+        from pathlib import Path
+
         return Path(self._store.blobs.path(descriptor.digest))
 
 

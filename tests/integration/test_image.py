@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 
 from builda.transfer.copyimage import copy_image
 from builda.transfer.locate import open_sink, parse_location
-from tests.conftest import Builda
+from tests.conftest import Builda, clean_environ
 from tests.support.engines import other_store
 from tests.support.memory import MemoryImage, image_of
 from tests.support.registry import PASSWORD, USER, Registry, registry
@@ -62,6 +63,23 @@ def place(kind: str, directory: Path, server: Registry, name: str) -> str:
 
 def digest_of(builda: Builda, text: str) -> str:
     return str(json.loads(builda("image", "inspect", "-n", INSECURE, text))["Digest"])
+
+
+def test_a_push_of_what_is_there_asks_twice_and_imports_nothing_that_it_does_not_need(
+    first: Builda, server: Registry
+) -> None:
+    goal = f"docker://{server.name('there')}:1"
+    first("push", "-q", INSECURE, "one", goal)
+    before = len(server.log().splitlines())
+    code = "import sys; from builda.cli.main import status_of; status_of(sys.argv[1:]); print(*sys.modules)"
+    command = [sys.executable, "-c", code, *first.command[1:], "push", "-q", INSECURE, "one", goal]
+    again = subprocess.run(command, env=clean_environ(), capture_output=True, text=True, check=True)
+    loaded = set(again.stdout.split())
+    assert "builda.registry.connections" in loaded
+    left_out = "typing pathlib urllib.parse ipaddress hashlib ssl socket builda.plan builda.registry.upload"
+    assert not loaded & set(left_out.split())
+    asked = [line for line in server.log().splitlines()[before:] if '"GET ' in line or '"HEAD ' in line]
+    assert len(asked) == 2, asked  # whether it speaks HTTPS, and what the tag means
 
 
 def test_only_the_list_is_copied_to_where_its_images_are(first: Builda, server: Registry) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from builda.values import NamedTuple, dataclass, field, replace, values_of
+from builda.values import NamedTuple, Protocol, dataclass, field, replace, runtime_checkable, values_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,3 +220,21 @@ def test_named_tuples_are_unpacked_and_never_changed() -> None:
         made.x = 1
     with pytest.raises(AttributeError):
         made.z = 1
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """Two methods that a value may have."""
+
+    def count(self, value: object, /) -> int:
+        """How often."""
+
+    def index(self, value: object, /) -> int:
+        """Where first."""
+
+
+def test_a_value_has_the_shape_of_a_protocol_if_it_has_all_of_its_methods() -> None:
+    assert isinstance([1], Counts)
+    assert isinstance("text", Counts)
+    assert not isinstance({1}, Counts)
+    assert not isinstance(object(), Counts)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builda.errors import CorruptContent, InvalidValue
-from builda.oci.digest import LITTLE, Digest, Hasher, VerifyingReader, sha256
+from builda.oci.digest import LITTLE, Digest, Hasher, VerifyingReader, sha256, verify
 
 
 def reader(data: bytes, *, digest: Digest | None = None, size: int | None = None) -> VerifyingReader:
@@ -99,3 +99,15 @@ def test_little_and_much_are_hashed_alike(size: int) -> None:
         for at in range(0, size, step):
             hasher.update(data[at : at + step])
         assert hasher.digest().encoded == expected.hexdigest()
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+@pytest.mark.parametrize("size", [0, 10, LITTLE + 1])
+def test_bytes_are_verified_as_readers_do_it(algorithm: str, size: int) -> None:
+    data = b"x" * size
+    digest = Digest(algorithm, hashlib.new(algorithm, data).hexdigest())
+    assert Digest.of(data, algorithm) == digest
+    verify(data, digest, size)
+    for wrong, promised in ((data + b"x", size), (data, size + 1), (b"y" * (size or 1), size or 1)):
+        with pytest.raises(CorruptContent):
+            verify(wrong, digest, promised)

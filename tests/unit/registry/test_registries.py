@@ -97,7 +97,7 @@ def test_a_named_file_stands_alone_and_the_override_comes_last(places: Places, t
 
 
 def test_learned_short_names_are_read(places: Places) -> None:
-    write(places.short_name_aliases(), '[aliases]\nredis = "quay.io/redis"')
+    write(Path(places.short_name_aliases()), '[aliases]\nredis = "quay.io/redis"')
     assert names(Registries.load(places), "redis") == ["quay.io/redis:latest"]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote, urlsplit
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builda.errors import RegistryError
-from builda.registry.url import joined, origin, shown, target
+from builda.registry.url import joined, netloc, origin, shown, target
 
 MALFORMED = [
     "http://[::1",
@@ -65,3 +69,20 @@ def test_what_a_request_line_says(url: str, expected: str) -> None:
 def test_urls_are_shown_without_secrets() -> None:
     assert shown("https://me:pw@h.io:1/a/b?token=x#y") == "https://h.io:1/a/b?…"
     assert "pw" not in shown("http://me:pw@[bad/?pw")
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text("aB0.-:/@_~%?[", max_size=12), st.sampled_from(["http", "https", "HTTP", "ftp"]))
+def test_a_url_means_what_the_standard_library_says(rest: str, scheme: str) -> None:
+    url = f"{scheme}://{rest}"
+    try:
+        parts = urlsplit(url)
+        port = {"http": 80, "https": 443}[parts.scheme] if parts.port is None else parts.port
+    except (ValueError, KeyError):
+        return
+    if not parts.hostname:
+        return
+    assert origin(url) == (parts.scheme, parts.hostname, port)
+    assert netloc(url) == parts.netloc.rpartition("@")[2]
+    path = quote(parts.path, safe="%/:@[?") or "/"
+    assert target(url) == (f"{path}?{quote(parts.query, safe='%/:@[?')}" if parts.query else path)
