@@ -7,24 +7,31 @@ from contextlib import ExitStack, contextmanager
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, duration, listed, many, number, refused, switch, text
-from builda.cli.core.output import check_files, print_line, print_words, write_file
+from builda.cli.core.output import check_files, write_file
 from builda.cli.core.verb import verb
-from builda.cli.progress.buildview import build_view, ended, failed, stage_prefix, wants_live
-from builda.cli.verbs import buildcache, buildmounts, clusteroptions, lockfiles, multiplatform, outputs, scanning
-from builda.cli.verbs.contexts import BuildContext, NamedContexts, is_fetched, open_context, open_named
+from builda.cli.progress.buildview import build_view, ended, failed, wants_live
+from builda.cli.verbs import clusteroptions, lockfiles, multiplatform, outputs, scanning
+from builda.cli.verbs.buildinput import (
+    RUSAGE,
+    build_args,
+    check_interactive,
+    check_rest,
+    execute_options,
+    inputs_of,
+    request_of,
+    with_epoch,
+)
+from builda.cli.verbs.contexts import BuildContext, is_fetched, open_context, open_named
 from builda.cli.verbs.logfile import logging_to, platform_logs
-from builda.cli.verbs.secrets import agents_of, secrets_of
-from builda.errors import BuildaError, InvalidValue, Unsupported
-from builda.inputfile import read_input
+from builda.errors import BuildaError, InvalidValue
 from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from typing import Any
 
-    from builda.builder.build.buildoptions import Built, ExecuteOptions
-    from builda.builder.build.stageimages import StageImages
+    from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.imageoptions import Inputs, RegistryAccess
     from builda.builder.locking import Locked, Locking
     from builda.cli.core.verbsession import Session
@@ -34,7 +41,6 @@ if TYPE_CHECKING:
     from builda.containerfile import BuildRequest
 
 
-_RUSAGE = "builda says how long each step took; /usr/bin/time measures the whole of a build"
 _OF_DOCKER = (
     refused(
         "--push",
@@ -166,7 +172,7 @@ _OF_DOCKER = (
     switch("--inherit-annotations", default=True, help="Keep the annotations of the base image (default)."),
     switch("--force-compression", hidden=True, help="Taken: new layers always have the compression asked for."),
     switch("--log-rusage", "--rusage", hidden=True, help="Taken: each step says how long it took."),
-    refused("--rusage-logfile", reason=_RUSAGE),
+    refused("--rusage-logfile", reason=RUSAGE),
     _OF_DOCKER,
     refused("--hooks-dir", reason="builda runs no hooks; do what they do in a RUN, or with --volume and --device"),
     refused("--sign-by", reason="images are signed when they are pushed: builda push --sign-by"),
@@ -221,10 +227,10 @@ def build(session: Session, *, context: str | BuildContext | None, quiet: bool, 
         access = shared_options.registry_access(values, session.environ)
         opened, lock, pins = _opened(session, context, values, access, stack)
         named = open_named(session.builder, values.pop("build_context"), access, stack, pins)
-        request = _request(session, opened, named, values)
+        request = request_of(session, opened, named, values)
         if attesting is not None:
             attesting.opened(_shown(context), opened)
-        inputs = _inputs(session, opened, named, access, values, stack)
+        inputs = inputs_of(session, opened, named, access, values, stack)
         if pins is not None:
             request = replace(request, pins=lockfiles.of_containerfile(pins, inputs))
         _build(session, request, inputs, values, began)
@@ -240,14 +246,14 @@ def prepared(
     access = shared_options.registry_access(values, session.environ)
     opened, _, _ = _opened(session, context, values, access, stack)
     named = open_named(session.builder, values.pop("build_context"), access, stack)
-    request = _request(session, opened, named, values)
-    _check_rest(session, values)
-    inputs = _inputs(session, opened, named, access, values, stack)
+    request = request_of(session, opened, named, values)
+    check_rest(session, values)
+    inputs = inputs_of(session, opened, named, access, values, stack)
     (platform, *others) = values["platforms"]
     if others:
         multiplatform.check_one(values["platforms"], "--step")
     request = replace(request, platform=platform)
-    return request, _execute_options(session, request, inputs, values, live=False)
+    return request, execute_options(session, request, inputs, values, live=False)
 
 
 def _builds_elsewhere(
@@ -261,8 +267,8 @@ def _builds_elsewhere(
     from builda.cli.verbs.clusterbuild import build_on
 
     assert not isinstance(context, BuildContext), "a relayed build is done where it is"
-    arguments = _build_args(values["build_arg_file"], values["build_arg"], session.environ)
-    arguments = _with_epoch(arguments, session.environ, values)
+    arguments = build_args(values["build_arg_file"], values["build_arg"], session.environ)
+    arguments = with_epoch(arguments, session.environ, values)
     with logging_to(values["logfile"]), _reported(session):
         build_on(session, context, build.rows, {**values, "quiet": quiet}, arguments, on)
     return True
@@ -308,28 +314,34 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
 
     wanted = values.pop("platforms")
     if values.pop("check"):
-        _print_findings(containerfile.check(session.builder, request, inputs.ignore_file))
+        from builda.cli.verbs.buildprints import print_findings
+
+        print_findings(containerfile.check(session.builder, request, inputs.ignore_file))
         return
     plan_format, wants_script = values.pop("print_plan"), values.pop("print_script")
     if plan_format is not None:
+        from builda.cli.verbs.buildprints import print_plan
+
         multiplatform.check_one(wanted, "--print-plan")
-        _print_plan(containerfile.compile_plan(session.builder, request).plan, plan_format)
+        print_plan(containerfile.compile_plan(session.builder, request).plan, plan_format)
         return
     if wants_script:
+        from builda.cli.verbs.buildprints import print_script
+
         multiplatform.check_one(wanted, "--print-script")
-        _print_script(session, replace(request, platform=wanted[0]), inputs, values)
+        print_script(session, replace(request, platform=wanted[0]), inputs, values)
         return
     progress = values.pop("progress") or session.environ.get("BUILDA_PROGRESS") or "auto"
     if values["interactive_on_failure"]:
-        _check_interactive(values)
+        check_interactive(values)
         progress = "plain"
     live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet, verbose=session.settings.verbose)
     if session.relay is not None:
         live = session.relay.live
-    _check_rest(session, values)
+    check_rest(session, values)
     check = scanning.check(session, values)
     log_of = values.pop("log_of")
-    options = _execute_options(session, request, inputs, values, live=live)
+    options = execute_options(session, request, inputs, values, live=live)
     if values.pop("all_platforms"):
         wanted = multiplatform.all_of(session, request, options, wanted)
     attesting: Attesting | None = values.pop("attesting")
@@ -352,7 +364,9 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
             check(built.image)
         if attesting is not None:
             built = attesting.done(built, request, options)
-    names = _publish(session, built, options, values)
+    from builda.cli.verbs.buildresult import publish
+
+    names = publish(session, built, options, values)
     session.emit(ended(built, names, began))
 
 
@@ -427,333 +441,3 @@ def _watched(session: Session, options: ExecuteOptions, *, live: bool) -> Iterat
         raise
     finally:
         views[0].close(outcome)
-
-
-def _line(session: Session, text_: str) -> None:
-    """One of Buildah's lines, unless quiet."""
-    if not session.quiet:
-        print_words(text_)
-
-
-def _request(session: Session, context: BuildContext, named: NamedContexts, values: dict[str, Any]) -> BuildRequest:
-    from builda.containerfile import BuildRequest, source_policy
-    from builda.permissions import parse_permissions
-
-    policy_file = values.pop("source_policy_file")
-    run = shared_options.run_options(values, session.environ)
-    values["platforms"] = shared_options.platforms(values)
-    return BuildRequest(
-        files=context.files,
-        context=context.directory,
-        fetched=context.fetched,
-        preprocess=values.pop("preprocess"),
-        cpp_flags=values.pop("cpp_flag"),
-        build_args=_with_epoch(
-            _build_args(values.pop("build_arg_file"), values.pop("build_arg"), session.environ), session.environ, values
-        ),
-        target=values.pop("target"),
-        unused_stages=not values.pop("skip_unused_stages"),
-        named_contexts=named.directories,
-        named_images=named.images,
-        base=values.pop("from_"),
-        env=tuple(_variables(values.pop("env"), session.environ).items()),
-        labels=tuple(_label(item) for item in values.pop("label")),
-        inherits_labels=values.pop("inherit_labels"),
-        policy=None if policy_file is None else source_policy(policy_file),
-        platform=values["platforms"][0],
-        permissions=parse_permissions(values.pop("allow"), run.network),
-        run=run,
-    )
-
-
-def _with_epoch(arguments: dict[str, str], environ: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
-    """The build arguments with SOURCE_DATE_EPOCH, which counts like the variable and before it, as with BuildKit.
-
-    Without an argument of that name it is the option's, else the variable's.
-    """
-    name, said = "SOURCE_DATE_EPOCH", values["source_date_epoch"]
-    epoch = environ.get(name) if said is None else str(said)
-    return arguments if name in arguments or not epoch else {**arguments, name: epoch}
-
-
-def _label(item: str) -> tuple[str, str]:
-    name, _, value = item.partition("=")
-    if not name:
-        raise InvalidValue(f"label has no name: {item!r}")
-    return name, value
-
-
-def _build_args(files: tuple[str, ...], items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
-    lines: list[str] = []
-    for path in files:
-        lines += _lines(path)
-    return _variables((*lines, *filter(None, items)), environ)  # `--build-arg=` is a task's way to say that it has none
-
-
-def _lines(path: str) -> list[str]:
-    """The lines of a file of build arguments that say something."""
-    try:
-        text = read_input(path, "file of build arguments").decode()
-    except UnicodeDecodeError as error:
-        raise InvalidValue(f"file of build arguments is not UTF-8: {path}") from error
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-
-
-def _variables(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
-    """`K=V`, or `K` of the caller's environment when it is set there."""
-    found: dict[str, str] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not name:
-            raise InvalidValue(f"argument has no name: {item!r}")
-        if equals:
-            found[name] = value
-        elif name in environ:
-            found[name] = environ[name]
-        else:
-            found.pop(name, None)
-    return found
-
-
-def _check_rest(session: Session, values: dict[str, Any]) -> None:
-    for name in ("rm", "force_rm", "compress", "disable_content_trust", "force_compression"):
-        values.pop(name)
-    if values["layer_label"] and not values["save_stages"]:
-        from builda.events import Warned
-
-        message = "--layer-label has no effect without --save-stages: no images are made that could have the labels"
-        session.emit(Warned(message=message, hint="--label labels the result"))
-    if values.pop("log_rusage"):
-        from builda.events import Warned
-
-        session.emit(Warned(message=f"--log-rusage has no effect: {_RUSAGE}"))
-    if values["iidfile"] and values["iidfile_raw"]:
-        raise InvalidValue("--iidfile cannot be used with --iidfile-raw")
-    if values["jobs"] < 0:
-        raise InvalidValue(f"--jobs is 0 or more: {values['jobs']}")
-    outputs.check(outputs.parse(values["output"]))
-    _check_names((*values["tag"], *filter(None, (values["manifest"],))))
-    check_files(values["iidfile"], values["iidfile_raw"], values["metadata_file"])
-
-
-def _check_interactive(values: dict[str, Any]) -> None:
-    """InvalidValue where --interactive-on-failure could show no shell."""
-    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
-        raise InvalidValue("--interactive-on-failure needs a terminal on standard input and output")
-    said = {"jobs": values["jobs"] != 1, "report": values["report"] is not None, "stdin": values["stdin"]}
-    for name in filter(said.get, said):
-        raise InvalidValue(f"--interactive-on-failure cannot be used with --{name}")
-
-
-def _check_names(names: tuple[str, ...]) -> None:
-    """Refuse, before anything is built, names that its image could not have."""
-    from builda.builder.image.push import local_name
-    from builda.transfer.locate import parse_location
-
-    for name in names:
-        location = parse_location(name)
-        if location is None or location.in_store:
-            local_name(name if location is None else location.where)
-
-
-def _inputs(
-    session: Session,
-    context: BuildContext,
-    named: NamedContexts,
-    access: RegistryAccess,
-    values: dict[str, Any],
-    stack: ExitStack,
-) -> Inputs:
-    from builda.builder.imageoptions import Inputs
-
-    return Inputs(
-        context=context.directory,
-        ignore_file=context.ignore_file,
-        named=named.directories,
-        secrets=secrets_of(values["secret"], session.environ),
-        ssh=agents_of(values["ssh"], session.environ, stack),
-        discard_writes=True,
-        access=access,
-    )
-
-
-def _execute_options(
-    session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], *, live: bool
-) -> ExecuteOptions:
-    from builda.builder.build.buildoptions import ExecuteOptions
-    from builda.builder.imageoptions import CommitOptions, PullOptions
-
-    timestamp = values.pop("timestamp")
-    kind, level = shared_options.configured_compression(values, session)
-    image_format = shared_options.image_format(values.pop("format"), session.environ) or "oci"
-    layers = values.pop("layers")
-    cache_from = buildcache.places(values.pop("cache_from"), "--cache-from")
-    cache_to = buildcache.places(values["cache_to"], "--cache-to")
-    if layers is None:
-        layers = _layers(session.environ.get("BUILDAH_LAYERS") or "true")
-    policy = shared_options.pull_policy(values, values.pop("pull"))
-    said = shared_options.with_maps(request.run, session.settings)
-    run, mounts = buildmounts.split(said, buildmounts.mounts(values.pop("mount")))
-    shared_options.check_commands(run)
-    ttl = values.pop("cache_ttl")
-    commit = CommitOptions(
-        format=image_format,
-        squash=values.pop("squash"),
-        timestamp=timestamp,
-        source_date_epoch=shared_options.epoch(values.pop("source_date_epoch"), timestamp, request.build_args),
-        rewrite_timestamp=values.pop("rewrite_timestamp"),
-        created_annotation=values.pop("created_annotation"),
-        identity_label=values.pop("identity_label"),
-        annotations=tuple(map(shared_options.annotation, values.pop("annotation"))),
-        inherit_annotations=values.pop("inherit_annotations"),
-        unset_annotations=values.pop("unsetannotation"),
-        unset_env=values.pop("unsetenv"),
-        unset_labels=values.pop("unsetlabel"),
-        omit_history=values.pop("omit_history"),
-        compression=kind or "gzip",
-        compression_level=level,
-    )
-    buildcache.check_layers(session, cache_from, cache_to, layers=layers)
-    recorded, looks_around = values.pop("report") is not None, values.pop("interactive_on_failure")
-    return ExecuteOptions(
-        inputs=inputs,
-        pull=PullOptions(policy=policy, platform=request.platform, access=inputs.access),
-        run=run,
-        permissions=request.permissions,
-        format=image_format,
-        layers=layers,
-        mounts=mounts,
-        stdin=values.pop("stdin"),
-        looks_around=looks_around,
-        keeps_failed=values.pop("keep_failed") or session.keeps_failed,
-        cache_from=cache_from,
-        export=bool(cache_to),
-        cache=not values.pop("no_cache") and ttl != 0,
-        cache_ttl=None if ttl is None else ttl / 10**9,
-        commit=commit,
-        stage_images=_stage_images(values.pop("save_stages"), values.pop("stage_labels"), values.pop("layer_label")),
-        jobs=values.pop("jobs"),
-        explain=values.pop("explain_cache"),
-        tells_misses=recorded,
-        capture=not looks_around
-        and (session.quiet or live or recorded or session.relay is not None or session.settings.events is not None),
-        hidden=frozenset(("stdout", "stderr") if live else ("stdout",) if session.quiet else ()),
-    )
-
-
-def _stage_images(save: bool, labelled: bool, labels: tuple[str, ...]) -> StageImages | None:
-    further = tuple(map(_label, labels))
-    if labelled and not save:
-        raise InvalidValue('"--stage-labels" requires "--save-stages"')
-    if not save:
-        return None
-    from builda.builder.build.stageimages import StageImages
-
-    return StageImages(labelled=labelled, labels=further)
-
-
-def _layers(said: str) -> bool:
-    if said.lower() not in ("1", "true", "0", "false"):
-        raise InvalidValue(f"BUILDAH_LAYERS is true or false: {said}")
-    return said.lower() in ("1", "true")
-
-
-def _publish(session: Session, built: Built, options: ExecuteOptions, values: dict[str, Any]) -> tuple[str, ...]:
-    """Names (which are returned), lists, files and the last lines on stdout."""
-    from builda.builder.image.push import local_name, write_to
-    from builda.transfer.locate import parse_location
-
-    image, store = built.image, session.store
-    names: list[str] = []
-    for miss in built.misses:
-        _line(session, f"--> not remembered: {miss.text}: {miss.reason}")
-    tags = values.pop("tag")
-    _line(session, f"{stage_prefix(built.stage)}COMMIT {tags[0] if tags else ''}".rstrip())
-    _line(session, f"--> {image.id.encoded[:12]}")
-    for tag in tags:
-        location = parse_location(tag)
-        if location is not None and not location.in_store:
-            write_to(session.builder.context, image, location, options.inputs.access)
-            names.append(tag)
-            continue
-        name = local_name(tag if location is None else location.where)
-        store.images.tag(image, name)
-        names.append(name)
-        _line(session, f"Successfully tagged {name}")
-    if (manifest := values.pop("manifest")) is not None:
-        from builda.builder.image import manifestlist
-
-        manifestlist.appended(store, local_name(manifest), image)
-    buildcache.push(session, built, values.pop("cache_to"), options.inputs.access)
-    for output in outputs.parse(values["output"]):
-        outputs.write(session, image, output, names[0] if names else None, options.inputs.access)
-    _write_ids(session, built, values)
-    return tuple(names)
-
-
-def _write_ids(session: Session, built: Built, values: dict[str, Any]) -> None:
-    if values["metadata_file"] is not None:
-        from builda.cli.verbs.commit import metadata
-
-        write_file(values["metadata_file"], metadata(session.store, built.image))
-    if values["iidfile"] is not None:
-        write_file(values["iidfile"], str(built.image.id))
-    elif values["iidfile_raw"] is not None:
-        write_file(values["iidfile_raw"], built.image.id.encoded)
-    elif not outputs.to_stdout(values["output"]):
-        print_line(built.image.id.encoded)
-
-
-def _print_findings(findings: Any) -> None:
-    for finding in findings:
-        print_words(f"{finding.at.file}:{finding.at.line}: {finding.check}: {finding.message}")
-    if findings:
-        raise InvalidValue(f"{len(findings)} warning{'s' * (len(findings) > 1)}", hint="# check=skip=NAME skips one")
-
-
-def _print_script(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any]) -> None:
-    from builda import containerfile
-    from builda.builder.build.planscript import ScriptRequest, script
-
-    if request.fetched:
-        raise Unsupported("a script needs a context that stays", hint="fetch it, and name the directory")
-    taken = {name: values[name] for name in ("secret", "ssh", "tag", "output", "manifest")}
-    for name in ("output", "manifest"):
-        if taken[name]:
-            raise Unsupported(f"--{name} cannot be used with --print-script", hint="do it with the script's image")
-    if values["attesting"] is not None:
-        raise Unsupported(
-            "--sbom, --provenance and --attest cannot be used with --print-script",
-            hint="give --sbom and --provenance to the commit in the script",
-        )
-    options = _execute_options(session, request, inputs, values, live=False)
-    if not options.commit.inherit_annotations:
-        raise Unsupported("--inherit-annotations=false cannot be used with --print-script")
-    if options.stage_images is not None:
-        raise Unsupported("--save-stages cannot be used with --print-script", hint="commit the script's containers")
-    plan = containerfile.compile_plan(session.builder, request, options.pull).plan
-    written = ScriptRequest(
-        context=str(request.context),
-        ignore_file=None if inputs.ignore_file is None else str(inputs.ignore_file),
-        named={name: str(path) for name, path in request.named_contexts.items()},
-        secrets=taken["secret"],
-        agents=taken["ssh"],
-        tags=taken["tag"],
-    )
-    print_line(script(plan, options, written).rstrip("\n"))
-
-
-def _print_plan(plan: Any, plan_format: str) -> None:
-    if plan_format == "text":
-        from builda.builder.build.plantext import plan_text
-
-        print_words(plan_text(plan))
-        return
-    if plan_format != "json":
-        raise InvalidValue(f"unknown format of a plan: {plan_format}", hint="it is text or json")
-    import json
-
-    from builda.builder.build.keys import canonical
-    from builda.cli.core.output import print_json
-
-    print_json(json.loads(canonical(plan)))
