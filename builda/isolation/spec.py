@@ -134,7 +134,7 @@ class Sandbox:
     devices: tuple[Device, ...] = ()
     namespaces: Mapping[str, str]  # pid, ipc, uts, cgroup, network → "private", "host" or "ns:PATH"
     network: str  # host, none, private or ns:PATH
-    emulates_ids: bool = False  # let the command see ids that this user namespace lacks (`child.emulator`)
+    emulates_ids: bool = False  # let the command see ids that this user namespace lacks (`single.emulator`)
     users: tuple[IdMap, IdMap, str | None] | None = None  # user namespace: uid map, gid map, path of one to join
     hostname: str | None
     seccomp: str | None  # None: builda's default filter; "unconfined"; else the path of a profile

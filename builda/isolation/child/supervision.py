@@ -7,9 +7,9 @@ import _socket
 import os
 import sys
 
-from builda.isolation.child.emulator import Emulator
 from builda.isolation.child.notification import Listener, received
 from builda.isolation.emulated.credentials import started
+from builda.isolation.single.emulator import Emulator
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False

@@ -1,0 +1,92 @@
+"""One call that waits for its answer, and the memory of its caller."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from builda.isolation.child.notification import Listener, memory_of
+from builda.linux import syscalls as sys_
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Answer = tuple[int, int, int]
+
+_PATH_MAX = 4096
+
+
+class Call:
+    """One call that waits for its answer. `memory` is a descriptor of the caller's memory, -1 until it is needed."""
+
+    __slots__ = ("arguments", "identity", "listener", "memory", "name", "pid", "reader")
+
+    def __init__(
+        self,
+        listener: Listener,
+        reader: sys_.PeerReader,
+        identity: int,
+        pid: int,
+        name: str,
+        arguments: tuple[int, ...],
+    ) -> None:
+        self.listener = listener
+        self.reader = reader
+        self.identity = identity
+        self.pid = pid  # of the thread
+        self.name = name
+        self.arguments = arguments
+        self.memory = -1
+
+    def read(self, address: int, size: int) -> bytes:
+        """See `idcalls.Memory`."""
+        data = self._read(address, size)
+        if len(data) < size:
+            raise OSError(errno.EFAULT, "")
+        return data
+
+    def write(self, address: int, data: bytes | bytearray) -> None:
+        """See `idcalls.Memory`."""
+        self._open()
+        try:
+            written = os.pwrite(self.memory, data, address)
+        except (OSError, OverflowError) as error:
+            raise OSError(errno.EFAULT, "") from error
+        if written < len(data):
+            raise OSError(errno.EFAULT, "")
+
+    def path(self, address: int) -> bytes:
+        """The path at an address."""
+        data = self._read(address, 256)
+        end = data.find(b"\0")
+        if end < 0:
+            data = self._read(address, _PATH_MAX)
+            end = data.find(b"\0")
+        if end < 0:
+            raise OSError(errno.EFAULT if len(data) < _PATH_MAX else errno.ENAMETOOLONG, "")
+        return data[:end]
+
+    def _read(self, address: int, size: int) -> bytes:
+        """Bytes of the caller's memory, which may be another process's: whoever acts upon them checks the call."""
+        if self.memory < 0:
+            found = self.reader.read(self.pid, address, size) if size <= _PATH_MAX else None
+            if found is not None:
+                return found
+        self._open()
+        try:
+            return os.pread(self.memory, size, address)
+        except (OSError, OverflowError) as error:
+            raise OSError(errno.EFAULT, "") from error
+
+    def _open(self) -> None:
+        """Open the caller's memory, once. ENOENT if the call waits no more: the memory may be another process's."""
+        if self.memory < 0:
+            self.memory = memory_of(self.pid)
+            self.listener.check(self.identity)
+
+    def close(self) -> None:
+        if self.memory >= 0:
+            os.close(self.memory)
+
+
+SENT = (-1, -1, -1)
+"""The answer of a call that has been answered already."""

@@ -1,0 +1,231 @@
+"""A supervisor that lets a command with one id run as if it were root, or a user, of many ids.
+
+The kernel hands it calls about ids, owners and devices (`emulated_calls`). What each process would be, and what each
+file should look like, is in `isolation.emulated`; here are the memory of processes and the files. Owners are kept in
+attributes of the files, so that layers and later commands find them.
+
+The supervisor is in the root directory of the command, and has no more rights over files than the command itself. It
+reads a path once and works by the descriptor that it got. It follows no magic link of /proc: with its right to read the
+memory of processes (CAP_SYS_PTRACE) it could follow more of them than the command may.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import struct
+import sys
+
+from builda.isolation.child.emulated_calls import IDENTITY, NUMBERS
+from builda.isolation.child.notification import GO_ON, Listener
+from builda.isolation.emulated import idcalls, ownership
+from builda.isolation.emulated.credentials import Credentials
+from builda.isolation.emulated.execution import Program, changes_nothing, executed
+from builda.isolation.single.caller import SENT, Call
+from builda.isolation.single.finding import Finder, field, own
+from builda.isolation.single.keeper import Keeper, attribute
+from builda.isolation.single.making import Making
+from builda.isolation.single.marks import Marks
+from builda.isolation.single.showing import Showing
+from builda.linux import syscalls as sys_
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from builda.isolation.single.caller import Answer
+
+
+_CAPABILITY = "security.capability"
+_WORD = 0xFFFFFFFF
+_AT_FDCWD = _WORD & sys_.AT_FDCWD
+_NOFOLLOW = sys_.AT_SYMLINK_NOFOLLOW
+_EMPTY = sys_.AT_EMPTY_PATH
+_PATH_MAX = 4096
+_SOL_SOCKET, _SO_PEERCRED = 1, 17
+
+
+class Emulator:
+    """Answers the calls of all processes of the command, whose first credentials are `first`.
+
+    The working directory must be /proc of this process's pid namespace, and the root directory the command's.
+    """
+
+    def __init__(self, listener: Listener, first: Credentials, *, other_roots: bool) -> None:
+        self.listener = listener
+        self.names = {number: name for name, number in NUMBERS[os.uname().machine].items()}
+        self.marks = Marks(first)
+        self.finder = finder = Finder(other_roots=other_roots)
+        self.keeper = keeper = Keeper()
+        self.reader = sys_.PeerReader(_PATH_MAX)
+        showing, making = Showing(self.marks, finder, keeper), Making(listener, self.marks, finder, keeper)
+        self.started = False  # what builda's child does until it executes the command is the kernel's
+        self.serve: dict[str, Callable[[Call], Answer]] = {
+            **dict.fromkeys(IDENTITY, self.identity),
+            **dict.fromkeys(("chown", "lchown", "fchown", "fchownat"), self.chown),
+            **dict.fromkeys(("stat", "lstat", "newfstatat", "statx"), showing.status),
+            "fstat": showing.descriptor_status,
+            **dict.fromkeys(("open", "openat", "openat2", "creat"), making.open),
+            **dict.fromkeys(("mkdir", "mkdirat"), making.mkdir),
+            **dict.fromkeys(("symlink", "symlinkat"), making.symlink),
+            **dict.fromkeys(("mknod", "mknodat"), making.mknod),
+            **dict.fromkeys(("rename", "renameat", "renameat2"), making.rename),
+            **dict.fromkeys(("access", "faccessat", "faccessat2"), showing.access),
+            **dict.fromkeys(("execve", "execveat"), self.execute),
+            **dict.fromkeys(("setxattr", "lsetxattr", "fsetxattr"), showing.set_attribute),
+            **dict.fromkeys(("listxattr", "llistxattr", "flistxattr"), showing.list_attributes),
+            "chroot": self.chroot,
+            "getsockopt": self.peer,
+        }
+
+    def one(self) -> None:
+        """Answer one call."""
+        request = self.listener.receive()
+        if request is None:
+            return
+        identity, pid, _, number, _, _, *arguments = request
+        name = self.names[number]
+        if not self.started:
+            self.started = name == "execve"
+            self.listener.send(identity, GO_ON)
+            return
+        call = Call(self.listener, self.reader, identity, pid, name, tuple(arguments))
+        try:
+            answer = self.serve[call.name](call)
+        except OSError as error:
+            answer = (0, -(error.errno or errno.EIO), 0)
+        except (OverflowError, ValueError):  # arguments that Python cannot pass on
+            answer = (0, -errno.EINVAL, 0)
+        finally:
+            call.close()
+        if answer is not SENT:
+            self.listener.send(identity, answer)
+
+    def identity(self, call: Call) -> Answer:
+        """Calls about ids and capabilities."""
+        who = self.marks.of(call.pid)
+        value, new = idcalls.answer(call.name, call.arguments, who, call, lambda pid: _is_called(call.pid, pid))
+        if new != who:
+            self.listener.check(call.identity)
+            self.marks.set(call.pid, new, who)
+            if new.no_new_privileges and not who.no_new_privileges:
+                return GO_ON  # a process needs the kernel's own flag for a filter
+        return value, 0, 0
+
+    def execute(self, call: Call) -> Answer:
+        """execve(2) and execveat(2): the kernel executes; the credentials change if it does."""
+        if call.name == "execve":
+            place = self.finder.place(call, _AT_FDCWD, call.path(call.arguments[0]))
+        else:
+            place = self.finder.place(
+                call, call.arguments[0], call.path(call.arguments[1]), empty=bool(call.arguments[4] & _EMPTY)
+            )
+        who = self.marks.of(call.pid)
+        try:
+            info = os.stat(place.quick())
+        except OSError:
+            return GO_ON
+        value = attribute(place.quick(), _CAPABILITY) or b""
+        if changes_nothing(who, Program(info.st_mode, 0, 0, value)) and not self.marks.are_doubtful(call.pid):
+            return GO_ON
+        try:
+            fd = self.finder.opened(call, place)
+        except OSError:  # what the kernel says is right, or it is a magic link
+            return GO_ON
+        try:
+            info = os.fstat(fd)
+            if not info.st_mode & 0o111 or _is_script(fd):
+                new = executed(who, Program(0o100755, 0, 0))
+            else:
+                kept = self.keeper.kept(fd, info)
+                new = executed(who, Program(info.st_mode, kept.uid, kept.gid, attribute(own(fd), _CAPABILITY) or b""))
+        finally:
+            os.close(fd)
+        if new != who or self.marks.are_doubtful(call.pid):
+            self.listener.check(call.identity)
+            self.marks.set(call.pid, new, who, None if new == who else (info.st_dev, info.st_ino))
+        return GO_ON
+
+    def chroot(self, call: Call) -> Answer:
+        """chroot(2): from now on, each process's root directory is looked at."""
+        self.finder.other_roots = True
+        return GO_ON
+
+    def peer(self, call: Call) -> Answer:
+        """getsockopt(SO_PEERCRED): what the process at the other end is now."""
+        pid = _peer(call.pid, call.arguments[0] & _WORD)
+        if not pid:
+            return GO_ON
+        who = self.marks.of(pid)
+        data = struct.pack("=iII", int(field(pid, b"\nNSpid:").split()[-1]), who.euid, who.egid)
+        length = min(struct.unpack("=i", call.read(call.arguments[4], 4))[0], len(data))
+        if length < 0:
+            raise OSError(errno.EINVAL, "")
+        call.write(call.arguments[3], data[:length])
+        call.write(call.arguments[4], struct.pack("=i", length))
+        return 0, 0, 0
+
+    def chown(self, call: Call) -> Answer:
+        """chown(2) and its relatives."""
+        name, arguments = call.name, call.arguments
+        if name == "fchown":
+            place, follow, owner = self.finder.of_descriptor(call, arguments[0]), True, arguments[1:3]
+        elif name == "fchownat":
+            flags = arguments[4] & _WORD
+            if flags & ~(_NOFOLLOW | _EMPTY):
+                raise OSError(errno.EINVAL, "")
+            place = self.finder.place(call, arguments[0], call.path(arguments[1]), empty=bool(flags & _EMPTY))
+            follow, owner = not flags & _NOFOLLOW, arguments[2:4]
+        else:
+            place, follow, owner = (
+                self.finder.place(call, _AT_FDCWD, call.path(arguments[0])),
+                name == "chown",
+                arguments[1:3],
+            )
+        fd = self.finder.opened(call, place, follow=follow)
+        try:
+            who = self.marks.of(call.pid)
+            info = os.fstat(fd)
+            kept = self.keeper.kept(fd, info)
+            uid, gid = ownership.given(who, (kept.uid, kept.gid), owner[0] & _WORD, owner[1] & _WORD)
+            self.listener.check(call.identity)
+            os.chown(own(fd), 0, 0)  # takes set-id bits and capabilities, and fails where a change would
+            if (uid, gid) != (kept.uid, kept.gid):
+                self.keeper.keep(fd, info, kept._replace(uid=uid, gid=gid))
+        finally:
+            os.close(fd)
+        return 0, 0, 0
+
+
+def _peer(pid: int, number: int) -> int:
+    """The process at the other end of a socket, which is the descriptor `number` of a process; 0 if it is not known."""
+    try:
+        process = sys_.pidfd_open(int(field(pid, b"\nTgid:")))
+        try:
+            fd = sys_.pidfd_getfd(process, number)
+        finally:
+            os.close(process)
+        connection = _socket.socket(fileno=fd)
+        try:
+            return int.from_bytes(connection.getsockopt(_SOL_SOCKET, _SO_PEERCRED, 12)[:4], sys.byteorder)
+        finally:
+            connection.close()
+    except OSError:
+        return 0
+
+
+def _is_called(pid: int, number: int) -> bool:
+    """Whether a process is called `number` in its own pid namespace."""
+    return int(field(pid, b"\nNSpid:").split()[-1]) == number
+
+
+def _is_script(fd: int) -> bool:
+    try:
+        file = os.open(own(fd), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return os.read(file, 2) == b"#!"
+    finally:
+        os.close(file)

@@ -1,0 +1,123 @@
+"""Where the files are that a call names."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from builda.linux import syscalls as sys_
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.isolation.single.caller import Call
+
+_WORD = 0xFFFFFFFF
+_AT_FDCWD = _WORD & sys_.AT_FDCWD
+_PATH = os.O_PATH | os.O_CLOEXEC
+_STREAMS = {b"/dev/stdin": 0, b"/dev/stdout": 1, b"/dev/stderr": 2}
+_LINKS_OF_PROC = (b"/proc/self/", b"/proc/thread-self/")
+
+
+class Place:
+    """What a path of a call means: `path` below the directory `base`, a path of the supervisor (its working directory
+    is /proc), or absolute with an empty `base`. With an empty `path` it is `base` itself."""
+
+    __slots__ = ("base", "path")
+
+    def __init__(self, base: bytes, path: bytes) -> None:
+        self.base = base
+        self.path = path
+
+    def quick(self) -> bytes:
+        """A path for a look without consequences: it may also follow magic links."""
+        return self.base + b"/" + self.path if self.base and self.path else self.base or self.path
+
+    def parent(self) -> tuple[Place, bytes]:
+        """The directory that holds it, and its name there."""
+        head, slash, name = self.path.rstrip(b"/").rpartition(b"/")
+        return Place(self.base, head or slash or b"."), name
+
+
+class Finder:
+    """Finds the files of calls; `other_roots`: a process may have another root directory than the command."""
+
+    def __init__(self, *, other_roots: bool) -> None:
+        self.other_roots = other_roots
+        self.root = file_of(b"/")
+        self.opener = sys_.PathOpener(sys_.RESOLVE_NO_MAGICLINKS)
+
+    def place(self, call: Call, directory: int, path: bytes, *, empty: bool = False) -> Place:
+        """What a path of the caller means. With `empty` (AT_EMPTY_PATH) an empty one is the directory's descriptor."""
+        if path[:1] == b"/":
+            if path[:6] in (b"/proc/", b"/dev/f", b"/dev/s"):
+                return self.special(call, path)
+            return Place(b"", path)
+        if not path and not empty:
+            raise OSError(errno.ENOENT, "")
+        directory &= _WORD
+        base = b"%d/cwd" % call.pid if directory == _AT_FDCWD else b"%d/fd/%d" % (call.pid, directory)
+        return Place(base, path)
+
+    def of_descriptor(self, call: Call, number: int) -> Place:
+        return Place(b"%d/fd/%d" % (call.pid, number & _WORD), b"")
+
+    def special(self, call: Call, path: bytes) -> Place:
+        """A path of the caller below /proc or /dev/fd: what the caller's own magic links lead to."""
+        if path in _STREAMS:
+            return self.of_descriptor(call, _STREAMS[path])
+        for start in (*(link + b"fd/" for link in _LINKS_OF_PROC), b"/dev/fd/"):
+            number, slash, rest = path[len(start) :].partition(b"/")
+            if path.startswith(start) and number.isdigit():
+                return Place(b"%d/fd/%d" % (call.pid, int(number)), rest or (b"." if slash else b""))
+        for link in _LINKS_OF_PROC:
+            name, _, rest = path[len(link) :].partition(b"/")
+            if path.startswith(link) and name in (b"cwd", b"root", b"exe"):
+                return Place(b"%d/%b" % (call.pid, name), rest)
+        return Place(b"", path)
+
+    def opened(self, call: Call, place: Place, *, follow: bool = True) -> int:
+        """A descriptor (O_PATH) of what a place is now."""
+        if place.base and not place.path:
+            return os.open(place.base, _PATH)
+        if self.other_roots and file_of(b"%d/root" % call.pid) != self.root:
+            return self.opened_elsewhere(call, place, _PATH if follow else _PATH | os.O_NOFOLLOW)
+        if not place.base:
+            return self.opener.open(sys_.AT_FDCWD, place.path, follow=follow)
+        base = os.open(place.base, _PATH)
+        try:
+            return self.opener.open(base, place.path, follow=follow)
+        finally:
+            os.close(base)
+
+    def opened_elsewhere(self, call: Call, place: Place, flags: int) -> int:
+        """As `opened`, for a process with a root directory of its own."""
+        root = os.open(b"%d/root" % call.pid, _PATH)
+        try:
+            path = place.path
+            if place.base:
+                top, here = os.readlink(own(root)), os.readlink(place.base)
+                path = here.removeprefix(top.rstrip(b"/")) + b"/" + place.path
+            return sys_.openat2(root, path, flags)
+        finally:
+            os.close(root)
+
+
+def own(fd: int) -> bytes:
+    """A path that leads to an open file of this process."""
+    return b"self/fd/%d" % fd
+
+
+def file_of(path: bytes) -> tuple[int, int] | None:
+    """Device and inode of a file."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def field(pid: int, name: bytes) -> bytes:
+    """A line of /proc/PID/status."""
+    with open(b"%d/status" % pid, "rb", buffering=0) as file:
+        text = file.read(4096)
+    return text[text.index(name) + len(name) :].split(b"\n", 1)[0]

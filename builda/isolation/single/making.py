@@ -1,0 +1,232 @@
+"""What a command with one id makes or renames: files that get an owner other than the kernel would give."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+from builda.isolation.child.notification import GO_ON, Listener
+from builda.isolation.emulated import ownership
+from builda.isolation.emulated.credentials import Credentials
+from builda.isolation.emulated.ownership import ATTRIBUTE, Kept
+from builda.isolation.single.caller import SENT
+from builda.isolation.single.finding import Finder, Place, field, own
+from builda.isolation.single.keeper import Keeper, attribute, has_attributes, note, rows_of
+from builda.isolation.single.marks import Marks
+from builda.linux import syscalls as sys_
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from builda.isolation.single.caller import Answer, Call
+
+_WORD = 0xFFFFFFFF
+_AT_FDCWD = _WORD & sys_.AT_FDCWD
+_PATH = os.O_PATH | os.O_CLOEXEC
+_O_TMPFILE = 0o20000000
+
+
+class Making:
+    """Answers calls that make files, and rename(2)."""
+
+    def __init__(self, listener: Listener, marks: Marks, finder: Finder, keeper: Keeper) -> None:
+        self.listener = listener
+        self.marks = marks
+        self.finder = finder
+        self.keeper = keeper
+
+    def open(self, call: Call) -> Answer:
+        """open(2) and its relatives, when they may make a file."""
+        name, arguments = call.name, call.arguments
+        if name == "openat2":
+            directory, address = arguments[0], arguments[1]
+            flags, mode, resolve = struct.unpack("=QQQ", call.read(arguments[2], 24))
+            if not flags & (os.O_CREAT | _O_TMPFILE) or resolve or flags >> 31:
+                return GO_ON
+        elif name == "openat":
+            directory, address, flags, mode = arguments[:4]
+        elif name == "open":
+            directory, (address, flags, mode) = _AT_FDCWD, arguments[:3]
+        else:
+            directory, (address, mode), flags = _AT_FDCWD, arguments[:2], os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+        flags &= 0x7FFFFFFF
+        place = self.finder.place(call, directory, call.path(address))
+        who = self.marks.of(call.pid)
+        if not place.path:
+            return GO_ON
+        if flags & _O_TMPFILE == _O_TMPFILE and flags & os.O_DIRECTORY:
+            parent, leaf = place, b"."
+        else:
+            parent, leaf = place.parent()
+        if self.is_plain(who, parent):
+            return GO_ON
+        directory = self.finder.opened(call, parent)
+        try:
+            if leaf != b"." and self.exists(who, directory, leaf, flags):
+                return GO_ON
+            owner = self.owner_in(who, directory)
+            os.umask(_umask(call.pid))
+            self.listener.check(call.identity)
+            how = flags | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_EXCL if flags & os.O_CREAT else 0)
+            try:
+                fd = os.open(leaf, how, mode & 0o7777, dir_fd=directory)
+            except FileExistsError:
+                return GO_ON
+        finally:
+            os.close(directory)
+        try:
+            self.keeper.keep(fd, os.fstat(fd), Kept(*owner, mode & 0o7777))
+            number = self.listener.inject(call.identity, fd, flags & os.O_CLOEXEC)
+        finally:
+            os.close(fd)
+        return (number, 0, 0) if number is not None else SENT
+
+    def mkdir(self, call: Call) -> Answer:
+        """mkdir(2) and mkdirat(2)."""
+        directory, address, mode = call.arguments[:3] if call.name == "mkdirat" else (_AT_FDCWD, *call.arguments[:2])
+
+        def make(parent: int, name: bytes) -> None:
+            os.mkdir(name, mode & 0o7777, dir_fd=parent)
+
+        return self.made(call, directory, address, make)
+
+    def symlink(self, call: Call) -> Answer:
+        """symlink(2) and symlinkat(2)."""
+        if call.name == "symlinkat":
+            target, directory, address = call.arguments[:3]
+        else:
+            target, directory, address = call.arguments[0], _AT_FDCWD, call.arguments[1]
+
+        def make(parent: int, name: bytes) -> None:
+            os.symlink(call.path(target), name, dir_fd=parent)
+
+        return self.made(call, directory, address, make)
+
+    def mknod(self, call: Call) -> Answer:
+        """mknod(2) and mknodat(2). A device becomes a file that stands in for it."""
+        directory, address, mode, number = (
+            call.arguments[:4] if call.name == "mknodat" else (_AT_FDCWD, *call.arguments[:3])
+        )
+        mode &= 0xFFFF
+        ownership.check_node(self.marks.of(call.pid), mode)
+        kind = mode & ownership.S_IFMT
+        if kind not in (ownership.S_IFCHR, ownership.S_IFBLK):
+            return self.made(call, directory, address, lambda parent, name: os.mknod(name, mode, dir_fd=parent))
+        device = ((number & 0xFFF00) >> 8, number & 0xFF | number >> 12 & 0xFFF00)
+        if kind == ownership.S_IFCHR and device == (0, 0):
+            raise OSError(errno.EPERM, "")
+
+        def make(parent: int, name: bytes) -> None:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode & 0o777, dir_fd=parent))
+
+        return self.made(call, directory, address, make, kind, device)
+
+    def made(
+        self,
+        call: Call,
+        directory: int,
+        address: int,
+        make: Callable[[int, bytes], None],
+        kind: int = 0,
+        device: tuple[int, int] = (0, 0),
+    ) -> Answer:
+        """Make something else than a regular file, if its owner is not what the kernel would give it."""
+        parent, name = self.finder.place(call, directory, call.path(address)).parent()
+        who = self.marks.of(call.pid)
+        if not name or name in (b".", b"..") or (not kind and not self.keeper.has_rows and self.is_plain(who, parent)):
+            return GO_ON
+        place = self.finder.opened(call, parent)
+        try:
+            owner = self.owner_in(who, place)
+            os.umask(_umask(call.pid))
+            self.listener.check(call.identity)
+            make(place, name)
+            fd = os.open(name, _PATH | os.O_NOFOLLOW, dir_fd=place)
+            try:
+                info = os.fstat(fd)
+                kept = Kept(*owner, info.st_mode & 0o7777, kind, device)
+                if owner != (0, 0) or kind or not has_attributes(info):
+                    self.keeper.keep(fd, info, kept)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(place)
+        return 0, 0, 0
+
+    def rename(self, call: Call) -> Answer:
+        """rename(2) and its relatives: the owner of a link goes with it."""
+        if not self.keeper.has_rows:
+            return GO_ON
+        if call.name == "rename":
+            ends = ((_AT_FDCWD, call.arguments[0]), (_AT_FDCWD, call.arguments[1]))
+        else:
+            ends = ((call.arguments[0], call.arguments[1]), (call.arguments[2], call.arguments[3]))
+        if call.name == "renameat2" and call.arguments[4] & ~1:
+            return GO_ON
+        (old, old_name), (new, new_name) = (self.finder.place(call, at, call.path(path)).parent() for at, path in ends)
+        key = ownership.row_key(old_name)
+        if key not in rows_of(old.quick()) and ownership.row_key(new_name) not in rows_of(new.quick()):
+            return GO_ON
+        source, target = self.finder.opened(call, old), self.finder.opened(call, new)
+        try:
+            self.listener.check(call.identity)
+            if call.name == "renameat2" and call.arguments[4] & 1 and _exists(target, new_name):
+                raise OSError(errno.EEXIST, "")
+            os.rename(old_name, new_name, src_dir_fd=source, dst_dir_fd=target)
+            owner = rows_of(own(source)).get(key, (0, 0))
+            note(source, old_name, (0, 0))
+            note(target, new_name, owner)
+        finally:
+            os.close(source)
+            os.close(target)
+        return 0, 0, 0
+
+    def is_plain(self, who: Credentials, parent: Place) -> bool:
+        """Whether what `who` makes in a directory belongs to 0:0, as the kernel has it."""
+        if who.fsuid or who.fsgid:
+            return False
+        value = attribute(parent.quick(), ATTRIBUTE)
+        if value is None:
+            return True
+        try:
+            return not os.stat(parent.quick()).st_mode & ownership.S_ISGID
+        except OSError:
+            return True
+
+    def owner_in(self, who: Credentials, directory: int) -> tuple[int, int]:
+        """The owner of what `who` makes in a directory. EACCES if it may make nothing there."""
+        info = os.fstat(directory)
+        kept = self.keeper.kept(directory, info)
+        if not ownership.may_access(who, info.st_mode, (kept.uid, kept.gid), 3):
+            raise OSError(errno.EACCES, "")
+        return ownership.owner_of_new(who, info.st_mode, kept.gid)
+
+    def exists(self, who: Credentials, directory: int, name: bytes, flags: int) -> bool:
+        """Whether a file is there already. EACCES if `who` may not open it so."""
+        try:
+            fd = os.open(name, _PATH | os.O_NOFOLLOW, dir_fd=directory)
+        except FileNotFoundError:
+            return False
+        try:
+            info = os.fstat(fd)
+            wanted = (4, 2, 6, 0)[flags & os.O_ACCMODE] if info.st_mode & ownership.S_IFMT == ownership.S_IFREG else 0
+            kept = self.keeper.kept(fd, info)
+            if not flags & os.O_EXCL and not ownership.may_access(who, info.st_mode, (kept.uid, kept.gid), wanted):
+                raise OSError(errno.EACCES, "")
+        finally:
+            os.close(fd)
+        return True
+
+
+def _exists(directory: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _umask(pid: int) -> int:
+    return int(field(pid, b"\nUmask:"), 8)
