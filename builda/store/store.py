@@ -547,71 +547,9 @@ class Store:
 
         With `until` only images that were created, and steps and cache mounts that were last used, before that time.
         """
-        from builda.store import leases
+        from builda.store import pruning
 
-        horizon = leases.horizon(self.layout, time.time(), mine=False)
-        removed: list[Removal] = []
-        self._remove_failed_steps(until, detach)
-        for image in tuple(self.images.iter()):
-            if (image.names and not all_images) or (until is not None and image.created >= until):
-                continue
-            with suppress(InUse):
-                removed.append(self._remove_whole(image, all_images, horizon, force=force, detach=detach))
-        for kind in ("steps", "digests"):
-            for name in layout.iter_names(self.layout.path(kind)):
-                if _is_before(self.layout.path(kind, name), until):
-                    layout.unlink(self.layout, self.layout.path(kind, name))
-        freed = self._forget_cache_mounts(until)
-        return Removal(
-            tuple(name for removal in removed for name in removal.untagged),
-            tuple(image_id for removal in removed for image_id in removal.deleted),
-            freed + self.sweep(),
-        )
-
-    def _remove_failed_steps(self, until: float | None, detach: Callable[[str], None] | None) -> None:
-        """Remove the failed steps that were kept, but those that a session or a shell uses."""
-        from builda.store import failedsteps, sessions
-
-        in_sessions = sessions.noted(self.layout, "containers")
-        for container in tuple(self.containers.iter()):
-            with suppress(Damaged, InUse, NotFound):
-                failed = failedsteps.read(self.layout, container.id)
-                if failed is None or container.id in in_sessions or (until is not None and failed.when >= until):
-                    continue
-                self.remove_container(container, detach=detach)
-
-    def _remove_whole(
-        self, image: Image, named: bool, horizon: float, *, force: bool, detach: Callable[[str], None] | None
-    ) -> Removal:
-        users = [container for container in self.containers.iter() if container.image_digest == image.digest]
-        if users and not force:
-            raise InUse(f"image is used by working container {users[0].name}: {image.id}")
-        if any(mount.image == image.digest for mount in self.image_mounts.iter()):
-            raise InUse(f"image is mounted: {image.id}", hint="builda image umount ends that")
-        for container in users:
-            self.remove_container(container, detach=detach)
-        names = self.images.discard(image.digest, named=named, horizon=horizon)
-        if names is None:
-            raise InUse(f"image is just being made or named: {image.id}")
-        return Removal(names, (image.id.encoded,))
-
-    def _forget_cache_mounts(self, until: float | None) -> int:
-        freed = 0
-        from builda.fs.paths import discard
-        from builda.store import locks
-        from builda.store.drivers.bookkeeping import count
-
-        for name in layout.iter_names(self.layout.path("cache")):
-            if name.endswith((".lock", ".users")):
-                continue
-            path = self.layout.path("cache", name)
-            if not _is_before(f"{path}.users", until):
-                continue
-            with suppress(BlockingIOError), locks.alone(f"{path}.users"):
-                size = count(path)[1]
-                discard(path)
-                freed += size
-        return freed
+        return pruning.prune(self, all_images=all_images, force=force, detach=detach, until=until)
 
     def unpacked_size(self, image: Image) -> int | None:
         """The bytes of an image's files, if its layers are unpacked here; else None."""
@@ -661,14 +599,6 @@ def _first_free(path: str) -> Iterator[str]:
         finally:
             lock.release()
         return
-
-
-def _is_before(path: str, until: float | None) -> bool:
-    """Whether a file was touched before `until` (None: at any time); True if it is missing."""
-    try:
-        return until is None or os.stat(path).st_mtime < until
-    except FileNotFoundError:
-        return True
 
 
 def _unseen(event: Event) -> None:
