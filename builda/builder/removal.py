@@ -19,8 +19,9 @@ def remove(ctx: Context, container: WorkingContainer) -> None:
 def prune(ctx: Context, *, all_images: bool, force: bool, until: float | None) -> Removal:
     """Remove what nothing needs, and what killed commands left; the options are those of `Builder.prune`."""
     from builda.isolation import remove_leftovers
+    from builda.store import pruning
 
-    removal = ctx.store.prune(all_images=all_images, force=force, detach=_detach, until=until)
+    removal = pruning.prune(ctx.store, all_images=all_images, force=force, detach=_detach, until=until)
     if os.geteuid() == 0 and ctx.network.private and ctx.store.can_mount and ctx.store.no_run is None:
         remove_leftovers()
     return removal

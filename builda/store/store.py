@@ -534,23 +534,6 @@ class Store:
 
         return gc.sweep(self)
 
-    def prune(
-        self,
-        *,
-        all_images: bool = False,
-        force: bool = False,
-        detach: Callable[[str], None] | None = None,
-        until: float | None = None,
-    ) -> Removal:
-        """Remove images without a name (all that no container uses with `all_images`), remembered steps, cache mounts
-        and everything that killed commands left. With `force` working containers on those images go first.
-
-        With `until` only images that were created, and steps and cache mounts that were last used, before that time.
-        """
-        from builda.store import pruning
-
-        return pruning.prune(self, all_images=all_images, force=force, detach=detach, until=until)
-
     def unpacked_size(self, image: Image) -> int | None:
         """The bytes of an image's files, if its layers are unpacked here; else None."""
         from builda.oci.config import chain_ids

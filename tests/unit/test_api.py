@@ -20,6 +20,7 @@ from builda.api import NamedFiles, Registries
 from builda.events import ignore
 from builda.oci.digest import Digest
 from builda.oci.manifest import parse
+from builda.store.pruning import prune
 from tests.support import needs
 from tests.support.base_images import busybox_tree
 from tests.support.registry import PROGRAM, Registry, registry
@@ -196,7 +197,7 @@ def test_killed_at_any_moment_everything_works_and_nothing_is_left(base: Path, t
         with builder.view(builder.store.image("box")):  # its trees are there before
             pass
         builder.store.images.untag(image.names[0])
-        builder.store.prune()
+        prune(builder.store)
     before = inventory(store)
     for moment in range(12):
         with subprocess.Popen([sys.executable, "-c", KILLED, str(store), str(run)], stdout=subprocess.PIPE) as victim:
@@ -217,7 +218,7 @@ def test_killed_at_any_moment_everything_works_and_nothing_is_left(base: Path, t
             if builder.store.find_image(name) is not None:
                 builder.store.remove_image(name)
     with builda.open_builder(store, run) as builder:
-        builder.store.prune()
+        prune(builder.store)
         assert builder.store.fsck() == ()
     assert inventory(store) == before
 

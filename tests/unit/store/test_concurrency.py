@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from builda.store.pruning import prune
 from builda.store.store import Store
 from tests.support import images, needs
 from tests.support.stores import another, container, files
@@ -147,10 +148,10 @@ def test_all_together_and_a_prune_leave_what_was(store: Store) -> None:
             mine.remove_container(one)
             mine.remove_image(f"localhost/w{number}:latest")
             if number == 0:
-                mine.prune()
+                prune(mine)
 
     in_processes(store, work)
-    another(store).prune()
+    prune(another(store))
     assert files(store) == before
 
 

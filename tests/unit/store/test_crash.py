@@ -14,6 +14,7 @@ import pytest
 
 from builda.errors import BuildaError
 from builda.oci.digest import Digest
+from builda.store.pruning import prune
 from builda.store.steps import StepResult, Tree
 from builda.store.store import Store
 from tests.support import images
@@ -94,7 +95,7 @@ def empty_again(store: Store) -> set[str]:
             if "localhost/base:latest" not in image.names:
                 for name in image.names:
                     last.images.untag(name)
-        last.prune()
+        prune(last)
     return files(store)
 
 
@@ -123,7 +124,7 @@ def test_killed_sweeps_take_nothing_that_is_needed(store: Store) -> None:
         with another(store) as maker:
             for other in OTHERS:
                 maker.unpack(images.put(maker, other))
-        with forked(store, lambda mine: mine.prune()):
+        with forked(store, lambda mine: prune(mine)):
             time.sleep(random.Random(number).uniform(0.002, 0.02))
         with another(store) as reader:
             read_everything(reader)
@@ -135,7 +136,7 @@ def test_killed_sweeps_take_nothing_that_is_needed(store: Store) -> None:
 def test_writers_next_to_sweeps_lose_nothing(store: Store) -> None:
     base = images.put(store, BASE, "localhost/base:latest")
     store.close()
-    with forked(store, lambda mine: mine.prune()), forked(store, lambda mine: mine.prune()):
+    with forked(store, lambda mine: prune(mine)), forked(store, lambda mine: prune(mine)):
         end = time.monotonic() + 5
         count = 0
         while time.monotonic() < end:

@@ -11,6 +11,7 @@ import pytest
 from builda.errors import StoreUnavailable
 from builda.store import fsck
 from builda.store.images import Image
+from builda.store.pruning import prune
 from builda.store.store import Store
 from tests.support import images
 from tests.support.stores import age, another, container
@@ -62,8 +63,8 @@ VERBS: dict[str, Callable[[Store], object]] = {
     "rm": lambda store: store.remove_container(store.container("two")),
     "rmi": lambda store: store.remove_image("b", force=True),
     "commit": lambda store: images.put(store, images.simple(3), "localhost/d:latest"),
-    "prune": lambda store: store.prune(),
-    "prune all": lambda store: store.prune(all_images=True, force=True),
+    "prune": lambda store: prune(store),
+    "prune all": lambda store: prune(store, all_images=True, force=True),
     "fsck": lambda store: store.fsck(),
     "names": lambda store: store.images.names(),
 }
@@ -117,7 +118,7 @@ def test_a_sweep_keeps_what_a_damaged_record_may_stand_on(victims: Victims, kind
     wanted = content(victims.image)
     Path(victims.paths()[kind]).write_bytes(b"x")
     with another(victims.store) as store:
-        store.prune()
-        store.prune(all_images=True)
+        prune(store)
+        prune(store, all_images=True)
     assert wanted <= set(os.listdir(victims.store.layout.path("blobs/sha256"))) or kind == "container"
     assert os.path.exists(victims.store.snapshots.path(victims.container.snapshot))

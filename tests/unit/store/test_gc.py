@@ -21,6 +21,7 @@ from builda.store import gc, leases, locks
 from builda.store.containers import FrozenLayer
 from builda.store.fsck import examine
 from builda.store.locks import is_held
+from builda.store.pruning import prune
 from builda.store.steps import StepResult, Tree
 from builda.store.store import Store
 from tests.support import images
@@ -282,9 +283,9 @@ def test_prune_keeps_named_images_unless_all_are_meant(store: Store) -> None:
     used = images.put(store, images.simple(3), "localhost/c:latest")
     container(store, used)
     store.close()
-    assert another(store).prune().deleted == (nameless.id.encoded,)
-    assert another(store).prune(all_images=True).deleted == (named.id.encoded,)
-    assert another(store).prune(all_images=True, force=True).deleted == (used.id.encoded,)
+    assert prune(another(store)).deleted == (nameless.id.encoded,)
+    assert prune(another(store), all_images=True).deleted == (named.id.encoded,)
+    assert prune(another(store), all_images=True, force=True).deleted == (used.id.encoded,)
     assert list(store.containers.iter()) == []
 
 
@@ -297,7 +298,7 @@ def test_prune_brings_the_store_back_to_its_beginning(store: Store) -> None:
     with store.cache_mount("id") as path:
         Path(path, "kept").write_text("x")
     store.close()
-    another(store).prune(all_images=True, force=True)
+    prune(another(store), all_images=True, force=True)
     assert {path for path in files(store) if not path.endswith((".lock", ".users"))} == before
     assert json.loads(Path(store.layout.path("index.json")).read_bytes())["manifests"] == []
 
@@ -321,7 +322,7 @@ def test_prune_takes_trees_of_any_depth(store: Store) -> None:
     deep(store.layout.path("ingest", DEAD))
     os.utime(store.layout.path("ingest", DEAD), (0, 0))
     store.remove_container(made)
-    store.prune()
+    prune(store)
     assert not os.path.exists(cache)
     assert os.listdir(store.layout.path("snapshots")) == os.listdir(store.layout.path("ingest")) == []
 
@@ -347,13 +348,13 @@ def test_prune_takes_the_scratch_directory_of_a_killed_run_and_no_living_ones(
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         place = process.stdout.readline().strip()
-        store.prune()
+        prune(store)
         assert os.listdir(place) == ["secret"]
         process.kill()
         process.wait()
         while is_held(place):
             time.sleep(0.01)
-    store.prune()
+    prune(store)
     assert not os.path.exists(place)
 
 
@@ -361,14 +362,14 @@ def test_prune_takes_mount_points_of_containers_that_are_gone(store: Store) -> N
     made = container(store)
     for name in (made.id, "f" * 64):
         os.makedirs(store.layout.mount_point(name))
-    store.prune()
+    prune(store)
     assert os.listdir(f"{store.layout.runroot}/mounts") == [made.id]
 
 
 def test_prune_leaves_a_cache_mount_that_is_in_use(store: Store) -> None:
     for sharing in ("shared", "locked", "private"):
         with store.cache_mount("id", sharing) as path:
-            another(store).prune()
+            prune(another(store))
             assert os.path.isdir(path), sharing
 
 

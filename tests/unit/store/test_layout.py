@@ -19,6 +19,7 @@ from builda.errors import InvalidValue, StoreUnavailable
 from builda.linux.process import process_identity
 from builda.store import layout
 from builda.store.layout import DIRECTORIES, Layout
+from builda.store.pruning import prune
 from builda.store.store import Store
 from tests.support import images
 from tests.support.stores import container, files
@@ -56,7 +57,7 @@ def written(where: Path) -> Store:
         container(store, image)
         with store.cache_mount("x", "locked"):
             store.layout.volatile("scratch")
-        store.prune()
+        prune(store)
     return store
 
 

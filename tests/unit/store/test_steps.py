@@ -10,6 +10,7 @@ import pytest
 
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
+from builda.store.pruning import prune
 from builda.store.steps import Blob, Content, Empty, StepResult, Tree
 from builda.store.store import Store
 from tests.support.stores import another
@@ -94,7 +95,7 @@ def test_image_of_a_whole_build_is_remembered_apart_from_steps(store: Store) -> 
 def test_forgotten_steps_are_done_again(store: Store) -> None:
     store.steps.put(KEY, result(tree(store)))
     store.steps.put_image(KEY, Digest.of(b"manifest"))
-    store.prune()
+    prune(store)
     assert store.steps.find(KEY) is None
     assert store.steps.find_image(KEY) is None
 
