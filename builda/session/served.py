@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from builda.linux import syscalls as sys_
-from builda.session import client
+from builda.session import client, scriptplace
 from builda.values import NamedTuple
 
 PLAIN_VERBS = frozenset({"session", "unshare", "help", "completion"})
@@ -181,6 +181,7 @@ def _become(request: Request, mine: Identity, code: str) -> None:
         os.setpgid(0, group)
     os.environ.clear()
     os.environ.update(request.environ)
+    os.environ[scriptplace.CALLER] = f"{os.getpid()} {pid}"
     time.tzset()
     sys.argv = ["builda", *request.arguments]
 

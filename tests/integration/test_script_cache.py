@@ -402,6 +402,21 @@ def test_remembered_steps_are_listed_explained_and_forgotten(builda: Builda, bas
     assert builda("cache", "ls", "-q") == ""
 
 
+def test_explanations_name_the_line_of_the_script(builda: Builda, base: str, context: Path) -> None:
+    (context / "build.sh").write_text(
+        f'#!/bin/bash\nset -e\nc=$(builda from {base})\nfor i in 1 2; do\n    builda run "$c" -- touch "/$i"\ndone\n'
+        'builda copy "$c" a /a > /dev/null\nbuilda run "$c" -- true\nbuilda run "$c" -- true\n'
+    )
+    (context / "build.sh").chmod(0o755)
+    path = f"{Path(PROGRAM).parent}:{os.environ['PATH']}"
+    for shell in ((), ("sh",)):
+        builda("cache", "rm", "--all")
+        result = builda.run("session", "--explain-cache", *shell, "./build.sh", cwd=context, PATH=path)
+        places = [line.split()[3] for line in result.stderr.splitlines() if line.startswith("--> not cached: ")]
+        last = ["./build.sh:8:", "./build.sh:9:"] if not shell else ["run", "run"]
+        assert places == [*["./build.sh:5:"] * 2, "./build.sh:7:", *last], result.stderr
+
+
 def test_files_that_the_script_reads_itself_are_told(builda: Builda, context: Path) -> None:
     (context / "build.sh").write_text("#!/bin/bash\nv=$(cat a)\ncat /etc/hostname\necho $v\n")
     (context / "build.sh").chmod(0o755)

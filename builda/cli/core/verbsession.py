@@ -284,6 +284,7 @@ class Session:
     @cached_property
     def _observer(self) -> Together:
         from builda.cli.progress.observer import observer
+        from builda.session.scriptplace import place_of
 
         found = self._stack.enter_context(
             observer(
@@ -293,6 +294,7 @@ class Session:
                 events=self.settings.events,
                 environ=self.environ,
                 traces=self.settings.verbose,
+                place=lambda: place_of(self.environ, sys.argv[1:]),
             )
         )
         if self._trace_file is not None:

@@ -11,7 +11,7 @@ from builda.cli.progress.observer import json_of, with_texts
 from builda.display import without_passwords
 from builda.events import BlobProgress, CommandOutput, Decided, WorkProgress
 from builda.scriptlint.secretwords import masked
-from builda.session import trace
+from builda.session import scriptplace, trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,10 +30,14 @@ class VerbTrace:
         self._path = path
         self._process = os.getpid()
 
-    def begin(self, arguments: Sequence[str], *, is_push: bool) -> None:
-        """Write what the command is; `is_push` if a push that was put off is performed now."""
+    def begin(self, arguments: Sequence[str], *, is_push: bool, place: str | None) -> None:
+        """Write what the command is, and its `place` in the script.
+
+        `is_push` if a push that was put off is performed now.
+        """
         words = [without_passwords(word) for word in masked(arguments)]
-        self._write({"event": "verb_started", "arguments": words, "pid": self._process, "is_push": is_push})
+        said = {"arguments": words, "pid": self._process, "is_push": is_push, "place": place}
+        self._write({"event": "verb_started", **said})
 
     def show(self, event: Event) -> None:
         """Write one event, unless it tells of progress only."""
@@ -70,11 +74,12 @@ class VerbTrace:
             trace.append(path, data)
 
 
-def verb_trace(place: str, arguments: Sequence[str], *, is_push: bool) -> VerbTrace | None:
-    """The trace of this process's command, begun; None if the session in `place` is not traced."""
-    wanted = trace.wanted(place)
+def verb_trace(directory: str, arguments: Sequence[str], *, is_push: bool) -> VerbTrace | None:
+    """The trace of this process's command, begun; None if the session in `directory` is not traced."""
+    wanted = trace.wanted(directory)
     if wanted is None:
         return None
-    found = VerbTrace(trace.new_file(place), keeps_output=wanted.keeps_output)
-    found.begin(arguments, is_push=is_push)
+    found = VerbTrace(trace.new_file(directory), keeps_output=wanted.keeps_output)
+    place = None if is_push else scriptplace.place_of(os.environ, arguments)
+    found.begin(arguments, is_push=is_push, place=place)
     return found

@@ -75,8 +75,12 @@ def observer(
     events: int | None,
     environ: Mapping[str, str],
     traces: bool = False,
+    place: Callable[[], str | None] | None = None,
 ) -> Iterator[Together]:
-    """The observer that this stream, these options and this environment ask for; safe for many threads."""
+    """The observer that this stream, these options and this environment ask for; safe for many threads.
+
+    `place` says where the script has this command.
+    """
     with ExitStack() as stack:
         shown: list[Observer] = []
         if warnings:
@@ -84,9 +88,9 @@ def observer(
             colour = watched and not environ.get("NO_COLOR")
             shown.append(Warnings(stream, colour=colour, quiet=quiet, watched=watched))
         if not quiet and stream.isatty():
-            shown.append(stack.enter_context(_bars(stream, colour=not environ.get("NO_COLOR"))))
+            shown.append(stack.enter_context(_bars(stream, colour=not environ.get("NO_COLOR"), place=place)))
         elif not quiet:
-            shown.append(Lines(stream))
+            shown.append(Lines(stream, place=place))
         programs = None if events is None else JsonLines(events)
         yield Together(shown, programs, Traces(stream) if traces else None)
 
@@ -185,9 +189,15 @@ class Warnings:
 class Lines:
     """One line for each blob or step that is done, with its seconds and bytes; no bars, no colours."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        place: Callable[[], str | None] | None = None,
+    ) -> None:
         self._stream = stream
         self._clock = clock
+        self._place = place
         self._begun: dict[tuple[str, object], float] = {}
 
     def show(self, event: Event) -> None:
@@ -228,7 +238,9 @@ class Lines:
         if event.cached:
             self._say(f"--> cached: {event.text}")
         elif event.is_asked:
-            self._say(f"--> not cached: {event.text}: {event.reason}")
+            place = None if self._place is None else self._place()
+            where = "" if place is None else f"{displayed(place)}: "
+            self._say(f"--> not cached: {where}{event.text}: {event.reason}")
 
     def _moved(self, event: ImageMoved) -> None:
         if event.blobs > 1:  # one has said it all
@@ -247,8 +259,8 @@ class Bars(Lines):
     A blob that is small or was there gets none.
     """
 
-    def __init__(self, stream: TextIO, *, colour: bool) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: TextIO, *, colour: bool, place: Callable[[], str | None] | None = None) -> None:
+        super().__init__(stream, place=place)
         self._bars: dict[tuple[str, object], tqdm[Any]] = {}
         self._colour = "green" if colour else None
 
@@ -304,8 +316,8 @@ class Bars(Lines):
 
 
 @contextmanager
-def _bars(stream: TextIO, *, colour: bool) -> Iterator[Bars]:
-    bars = Bars(stream, colour=colour)
+def _bars(stream: TextIO, *, colour: bool, place: Callable[[], str | None] | None) -> Iterator[Bars]:
+    bars = Bars(stream, colour=colour, place=place)
     try:
         yield bars
     finally:

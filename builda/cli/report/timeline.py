@@ -32,6 +32,7 @@ class Verb(NamedTuple):
     began: float
     seconds: float | None  # None: it was killed, or goes on
     status: int | None  # -N: signal N ended it
+    place: str | None  # FILE:LINE of the script, if it is known
     is_push: bool  # a push that was put off, performed when the script had succeeded
     cached: bool | None  # None: its result is not looked for
     reason: str | None  # why its result was not found
@@ -94,6 +95,7 @@ def _verb(path: str, wanted: trace.Wanted, ends: Sequence[dict[str, Any]]) -> Ve
         began=began - wanted.moment,
         seconds=None if end is None else end["at"] - began,
         status=None if end is None else int(end["status"]),
+        place=first.get("place"),
         is_push=first["is_push"],
         cached=next((bool(one["cached"]) for one in (*built, *steps, *reversed(finished))), None),
         reason=next((one["reason"] for one in said if one.get("event") in _MISSES and one["reason"]), None),
@@ -153,6 +155,7 @@ def json_of(told: Timeline) -> str:
     verbs = [
         {
             "arguments": verb.arguments,
+            "place": verb.place,
             "start": round(verb.began, 6),
             "seconds": None if verb.seconds is None else round(verb.seconds, 6),
             "status": verb.status,
@@ -221,6 +224,7 @@ def _step(verb: Verb, row: str, name: str) -> Step:
         began=verb.began,
         seconds=verb.seconds,
         row=row,
+        place=verb.place,
         cached=bool(verb.cached),
         failure=(verb.message or status) if verb.is_failed else None,
         reason=verb.reason,

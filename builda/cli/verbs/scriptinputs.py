@@ -8,6 +8,7 @@ import re
 from builda.errors import Unsupported
 from builda.events import Warned
 from builda.inputfile import read_input
+from builda.session.scriptplace import SHELLS, script_word
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from builda.cli.core.verbsession import Session
 
 _SHELL = re.compile(rb"#!.*\b(ba|da|k|z)?sh\b")
-_SHELLS = frozenset({"bash", "sh", "dash", "ksh", "zsh"})
 
 
 class _Text(NamedTuple):
@@ -48,16 +48,15 @@ def _is_here(path: str) -> bool:
 
 def _script(command: tuple[str, ...]) -> _Text:
     """The shell script that a command runs: a file of its words, or the text behind -c."""
-    is_shell = bool(command) and os.path.basename(command[0]) in _SHELLS
-    words = command[1:] if is_shell else command[:1]
-    for number, word in enumerate(words):
-        if is_shell and re.fullmatch("-[a-z]*c", word) and number + 1 < len(words):
-            return _Text(word, words[number + 1].encode("utf-8", "surrogateescape"))
-        if word.startswith("-") or not os.path.isfile(word):
-            continue
-        source = read_input(word, "script")
-        if is_shell or _SHELL.match(source):
-            return _Text(word, source)
+    named = script_word(command)
+    if named is not None:
+        name, text = named
+        if text is not None:
+            return _Text(name, text.encode("utf-8", "surrogateescape"))
+        if os.path.isfile(name):
+            source = read_input(name, "script")
+            if os.path.basename(command[0]) in SHELLS or _SHELL.match(source):
+                return _Text(name, source)
     raise Unsupported(
         "--trace-inputs needs a shell script, whose text it reads", hint="as in: builda session ./build.sh"
     )
