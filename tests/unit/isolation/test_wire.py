@@ -16,7 +16,7 @@ SCRIPTS = ("start", "device_hook")  # executed, not imported
 MODULES = [
     *(
         (f"builda.isolation.{package}", path.stem)
-        for package in ("child", "emulated", "traced")
+        for package in ("child", "emulated", "single", "traced")
         for path in sorted((ISOLATION / package).glob("*.py"))
         if path.stem not in ("__init__", *SCRIPTS)
     ),
@@ -94,7 +94,7 @@ import sys
 sys.path.insert(0, {root!r})
 for name in (
     "builda", "builda.linux", "builda.isolation",
-    "builda.isolation.child", "builda.isolation.emulated", "builda.isolation.traced",
+    "builda.isolation.child", "builda.isolation.emulated", "builda.isolation.single", "builda.isolation.traced",
 ):
     module = type(sys)(name)
     module.__path__ = [{root!r} + "/" + name.replace(".", "/")]
