@@ -35,6 +35,9 @@ KEY = "io.builda.context.key"
 """Annotation of a chunk: a digest of names, inodes, sizes and times of its files on the machine that sent it."""
 SETTLED = 2.0
 """A file that changed less than so many seconds ago may change again without a difference in its times."""
+ARRIVING = ".arriving-"
+"""What the name of a context has behind it while it is received."""
+_PIECE = 32 << 10  # bytes of a message to the API server; kubectl's have as many
 _FILES, _MANY_FILES = 64, 1024
 _BYTES, _MANY_BYTES = 256 << 10, 8 << 20
 _CUT = 64  # one in so many files may end a group
@@ -131,8 +134,50 @@ def packed(top: str, chunk: Chunk) -> Iterator[tuple[Descriptor, BinaryIO]]:
         hasher = Hasher()
         while data := file.read(1 << 20):
             hasher.update(data)
+        file.seek(0)
         annotations = {KEY: chunk.key} if chunk.settled else {}
         yield Descriptor(media_type=CHUNK, digest=hasher.digest(), size=size, annotations=annotations), file
+
+
+def streamed(top: str, ignore: str, ignore_file: str) -> Iterator[bytes]:
+    """The context, as the text `ignore` of its ignore file leaves it, as the stream that `receive` reads.
+
+    Each archive stands behind a line with its length; a length of 0 is the end.
+    """
+    for chunk in grouped(listing(top, Matcher.parse(ignore, ignore_file)), now()):
+        with packed(top, chunk) as (layer, file):
+            yield b"%d\n" % layer.size
+            while data := file.read(_PIECE):
+                yield data
+    yield b"0\n"
+
+
+def receive(source: BinaryIO, into: Path) -> None:
+    """Make the context `into` anew from such a stream. CorruptContent if it breaks off; nothing is `into` then."""
+    from builda.fs.trees.directory import TreeTarget
+
+    into.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{into.name}{ARRIVING}", dir=into.parent) as place:
+        whole = f"{place}/context"
+        os.mkdir(whole)
+        root = os.open(whole, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while size := _length(source):
+                os.utime(place)  # which says that it goes on
+                part = _Part(source, size)
+                _extract(part, TreeTarget(root))
+                if part.left:
+                    raise CorruptContent("context broke off while it was received")
+        finally:
+            os.close(root)
+        if not into.exists():  # else another attempt was faster
+            os.rename(whole, into)
+
+
+def is_arriving(into: Path, seconds: float) -> bool:
+    """Whether a part of the context came within the last so many seconds."""
+    found = into.parent.glob(f"{into.name}{ARRIVING}*")
+    return any(time.time() - one.stat().st_mtime < seconds for one in found)
 
 
 def unpack(source: ImageSource, into: Path) -> None:
@@ -151,6 +196,26 @@ def unpack(source: ImageSource, into: Path) -> None:
                 _extract(VerifyingReader(blob, layer.digest, layer.size), TreeTarget(root))
     finally:
         os.close(root)
+
+
+class _Part:
+    """So many bytes of a stream."""
+
+    def __init__(self, source: BinaryIO, size: int) -> None:
+        self._source = source
+        self.left = size
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(self.left if size < 0 else min(size, self.left))
+        self.left -= len(data)
+        return data
+
+
+def _length(source: BinaryIO) -> int:
+    line = source.readline(32)
+    if not line.endswith(b"\n") or not line.strip().isdigit():
+        raise CorruptContent("context broke off while it was received")
+    return int(line)
 
 
 def _extract(source: Readable, target: Any) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from builda.cluster.where import Where
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 AWAY = 90.0
 """Seconds for which the API server may be away."""
 _TIMEOUT = (10.0, 30.0)  # to connect, and between two bytes
+_ANSWER = 60.0  # seconds that a command may work on after its input
+_ERRORS, _ENDED = 2, 3  # channels of a WebSocket to a command (v4.channel.k8s.io and v5)
 
 
 class Gone(BuildaError):
@@ -44,6 +47,7 @@ class Cluster:
     def __init__(self, api: Any, namespace: str, away: float = AWAY) -> None:
         from kubernetes.client import BatchV1Api, CoreV1Api, VersionApi
 
+        self._api = api
         self._batch, self._core, self._version = BatchV1Api(api), CoreV1Api(api), VersionApi(api)
         self._away = away
         self.namespace = namespace
@@ -107,6 +111,40 @@ class Cluster:
             options["since_seconds"] = max(1, int(since) + 2)
         with self._stream(self._core.read_namespaced_pod_log, pod, self.namespace, **options) as chunks:
             yield chunks
+
+    def feed(self, pod: str, container: str, command: Sequence[str], pieces: Iterable[bytes]) -> None:
+        """Run a command in a container, with `pieces` as its standard input.
+
+        The command has to know by itself where its input ends: an end cannot be sent to every server. Away if the
+        connection breaks; BuildaError with the command's own words if it fails.
+        """
+        talk = self._talk(pod, container, command)
+        try:
+            error = _fed(talk, pieces)
+        finally:
+            talk.close()
+        if error:
+            raise BuildaError(f"command in pod {pod} failed: {error}")
+
+    def _talk(self, pod: str, container: str, command: Sequence[str]) -> Any:
+        from kubernetes.client import ApiClient, ApiException, CoreV1Api
+        from kubernetes.stream import stream
+
+        core = CoreV1Api(ApiClient(self._api.configuration))  # `stream` changes its client, which threads share
+        streams = {"stdin": True, "stdout": True, "stderr": True, "tty": False}
+        try:
+            return stream(
+                core.connect_get_namespaced_pod_exec,
+                pod,
+                self.namespace,
+                container=container,
+                command=list(command),
+                binary=True,
+                _preload_content=False,
+                **streams,
+            )
+        except ApiException as error:
+            raise upgrade_refusal(str(error.reason)) from error
 
     def _method(self, verb: str, kind: str) -> Callable[..., Any]:
         one = kind.removesuffix("s")
@@ -186,6 +224,20 @@ def refusal(status: int, body: str) -> BuildaError:
             return InvalidValue(f"cluster refuses ({status}): {message}")
 
 
+def upgrade_refusal(reason: str) -> BuildaError:
+    """The error for a WebSocket that cannot be opened, from what the client says of it."""
+    found = re.search(r"Handshake status (\d+)", reason)
+    if found is None:
+        return Away(_words_of(reason))
+    body = reason.rpartition("-+-+-")[2].strip()
+    if body.startswith(("b'", 'b"')):
+        body = body[2:-1].replace("\\n", "\n").replace("\\'", "'").replace('\\"', '"')
+    error = refusal(int(found[1]), body)
+    if isinstance(error, Forbidden):
+        error.hint = "--context-via api needs the right to create and get pods/exec: docs/cluster.md"
+    return error
+
+
 def connect(where: Where, environ: Mapping[str, str]) -> Cluster:
     """The cluster that kubectl would ask: by the kubeconfig, else by the service account of the pod we are in."""
     try:
@@ -240,5 +292,32 @@ def _chunks(reply: Any) -> Iterator[bytes]:
         raise Away(f"stream broke: {_words(error)}") from error
 
 
+def _fed(talk: Any, pieces: Iterable[bytes]) -> str:
+    """Send the pieces to a command, and wait for its end; its words if it failed."""
+    from websocket import WebSocketException
+
+    try:
+        for piece in pieces:
+            talk.write_stdin(piece)
+            talk.update(timeout=0)
+            if not talk.is_open():
+                break
+        talk.run_forever(timeout=_ANSWER)
+    except (WebSocketException, OSError) as error:
+        if not talk.peek_channel(_ENDED):
+            raise Away(f"stream broke: {_words(error)}") from error
+    ended = talk.read_channel(_ENDED)
+    if not ended:
+        raise Away("stream ended without a word of how the command did")
+    if json.loads(ended).get("status") == "Success":
+        return ""
+    said = talk.read_channel(_ERRORS).decode(errors="replace").strip()
+    return said or str(json.loads(ended).get("message") or "it ended with an error")
+
+
 def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return _words_of(str(error)) or type(error).__name__
+
+
+def _words_of(text: str) -> str:
+    return " ".join(text.split())[:300]

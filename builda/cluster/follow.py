@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from builda.cluster import state
 from builda.cluster.connection import Away, Cluster, Forbidden, Gone
-from builda.cluster.frames import Ended, Frame, Reader
+from builda.cluster.frames import Awaiting, Ended, Exited, Frame, Reader
 from builda.cluster.objects import CONTAINER
 from builda.cluster.state import Pod
 from builda.errors import BuildaError, InvalidValue, NotFound
@@ -20,10 +20,13 @@ class JobFailed(BuildaError):
     """The Job ended, or cannot begin, without a word from the build."""
 
 
-def follow(cluster: Cluster, job: str, say: Callable[[str], None]) -> Iterator[Frame]:
+def follow(
+    cluster: Cluster, job: str, say: Callable[[str], None], feed: Callable[[str], None] | None = None
+) -> Iterator[Frame]:
     """What the pods of the Job write until one of them says how the build ended, which is the last frame.
 
-    `say` is told in a sentence what the cluster does meanwhile. JobFailed if the Job ends otherwise.
+    `say` is told in a sentence what the cluster does meanwhile. `feed` sends its contexts to the pod of a name, which
+    waits for them. JobFailed if the Job ends otherwise.
     """
     done = set[str]()
     cause: str | None = None
@@ -36,8 +39,10 @@ def follow(cluster: Cluster, job: str, say: Callable[[str], None]) -> Iterator[F
             if isinstance(frame, Ended) and not frame.is_last:
                 failure = frame.error
                 break
+            if isinstance(frame, Awaiting) and feed is not None:
+                feed(pod.name)
             yield frame
-            if isinstance(frame, Ended):
+            if isinstance(frame, Ended | Exited):
                 return
         if reader.lost:
             say(f"{reader.lost} lines of the log of pod {pod.name} are gone: the node rotated it")

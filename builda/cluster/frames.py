@@ -38,6 +38,31 @@ class Closed(NamedTuple):
     outcome: str
 
 
+class Awaiting(NamedTuple):
+    """The pod waits for its contexts, which the client that began the build sends through the API."""
+
+
+class Wrote(NamedTuple):
+    """A piece of what a script wrote to `stdout` or `stderr`, as it came."""
+
+    stream: str
+    data: bytes
+
+
+class Returned(NamedTuple):
+    """A piece of a file that the build made for its client; `name` is its path in the pod, `done` in the last piece."""
+
+    name: str
+    data: bytes
+    done: bool
+
+
+class Exited(NamedTuple):
+    """The last line of a pod that ran a script: its exit status."""
+
+    status: int
+
+
 class Ended(NamedTuple):
     """The last line of a pod: the error that the build ended with, None if it ended well."""
 
@@ -46,7 +71,7 @@ class Ended(NamedTuple):
     """False when another pod is to try it again, as nothing is wrong with the build itself."""
 
 
-Frame: TypeAlias = "Event | Printed | Closed | Ended"
+Frame: TypeAlias = "Event | Printed | Wrote | Closed | Awaiting | Returned | Exited | Ended"
 
 
 def to_line(number: int, frame: Frame) -> str:
@@ -102,6 +127,9 @@ class Reader:
 
 def _to_json(frame: Frame) -> dict[str, Any]:
     match frame:
+        case Awaiting() | Wrote() | Returned() | Exited():
+            values = {name: _value_to_json(value) for name, value in frame._asdict().items()}
+            return {"event": type(frame).__name__.lower(), **values}
         case Printed(text):
             return {"event": "printed", "text": text}
         case Closed(outcome):
@@ -133,6 +161,14 @@ _EVENTS: Mapping[str, Any] = {
 
 def _from_json(value: Mapping[str, Any]) -> Frame:
     match value["event"]:
+        case "awaiting":
+            return Awaiting()
+        case "wrote":
+            return Wrote(str(value["stream"]), _bytes(value["data"]))
+        case "returned":
+            return Returned(str(value["name"]), _bytes(value["data"]), value["done"] is True)
+        case "exited":
+            return Exited(int(value["status"]))
         case "printed":
             return Printed(str(value["text"]))
         case "closed":
@@ -148,10 +184,14 @@ def _from_json(value: Mapping[str, Any]) -> Frame:
 
 def _field(annotation: str, value: object) -> object:
     if annotation == "bytes":
-        return base64.b64decode(value["base64"]) if isinstance(value, dict) else str(value).encode()
+        return _bytes(value)
     if annotation.startswith("Digest"):
         return None if value is None else Digest.parse(str(value))
     return tuple(value) if isinstance(value, list) else value
+
+
+def _bytes(value: object) -> bytes:
+    return base64.b64decode(value["base64"]) if isinstance(value, dict) else str(value).encode()
 
 
 def _error_to_json(error: BuildaError) -> dict[str, Any]:

@@ -22,6 +22,8 @@ GIVEN = "/builda/given"
 """Where the pod has the Secret."""
 WORK = "/builda/work"
 """Where the pod has an empty volume for the store and the context."""
+OUT = f"{WORK}/out"
+"""Where the pod writes files for the client, each called as its option."""
 REQUEST = "request"
 FAILED = 1
 """The exit status of a pod whose build failed by itself: the Job does not try again."""

@@ -281,7 +281,6 @@ def test_a_build_goes_on_without_its_client_and_is_watched_by_another(
         (("--device", "/dev/fuse"), "--device cannot be used with --on"),
         (("-o", "out"), "--output cannot be used with --on but for registries: out"),
         (("-t", "local"), "pushed to a registry, which the name lacks: local"),
-        (("--context-via", "api"), "--context-via api is not supported"),
         (("--mount", "type=bind,src=/,target=/x"), "--mount cannot be used with --on"),
         (("--ssh", "default"), "agent cannot be used with --on, only a key file can"),
     ],
@@ -309,3 +308,48 @@ def test_two_platforms_are_built_on_their_nodes_and_give_the_index_of_a_local_bu
     assert nodes == {"node-amd64", "node-arm64"}
     pulled = builda("image", "inspect", "--tls-verify=false", f"docker://{server.name('app/two:1')}", "--raw")
     assert len(json.loads(pulled)["manifests"]) == 2
+
+
+def test_a_context_goes_through_the_api_again_if_the_stream_breaks(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    there.faults.cut_execs = 1
+    (context / "dir").mkdir()
+    (context / "dir/link").symlink_to("../given")
+    file = context / "Containerfile"
+    file.write_text(file.read_text() + "RUN cat /srv/dir/link\n")
+    done = far.run(*BUD, "--context-via", "api", "-t", server.name("app/api:1"), context)
+    assert there.faults.cut_execs == 0
+    assert "context did not reach pod builda-api-" in done.stderr
+    assert done.stdout.count("some text\n") == 2
+
+
+def test_a_pod_that_replaces_another_gets_the_context_again(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    file = context / "Containerfile"
+    file.write_text(file.read_text() + "RUN echo reached; sleep 1\n")
+    there.faults.on_log = (b'"reached', lambda pod: there.evict(pod))
+    done = far.run(*BUD, "--context-via", "api", "-t", server.name("app/again:1"), context)
+    assert done.stdout.count("some text\n") == 2
+    assert "Successfully tagged" in done.stdout
+
+
+def test_a_detached_build_leaves_when_its_pod_has_the_context(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    name = far(*BUD, "--detach", "--context-via", "api", "-t", server.name("app/left:1"), context)
+    assert "some text" in far("cluster", "logs", name)
+
+
+def test_a_context_through_the_api_needs_the_right_to_it(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    there.faults.forbidden = "/exec"
+    try:
+        said = far.fails(*BUD, "--context-via", "api", "-t", server.name("app/no:1"), context)
+    finally:
+        there.faults.forbidden = ""
+    assert 'cluster refuses: pods is forbidden: User "alice" cannot get resource "pods/exec"' in said
+    assert "the right to create and get pods/exec" in said
+    assert not any("builda-no-" in name for name in jobs(there))

@@ -30,6 +30,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import kubernetes_validate
 
+from tests.support import kubeexec
 from tests.support.pods import PODSIM
 from tests.support.registry import make_certificates
 from tests.support.rootless import REPOSITORY, interpreter
@@ -58,6 +59,10 @@ class Faults:
     """... after so many bytes, in the middle of a line."""
     gone: int = 0
     """Watches that are answered with 410."""
+    cut_execs: int = 0
+    """Commands whose connection breaks off in the middle of their input."""
+    forbidden: str = ""
+    """A word in the paths of requests that are forbidden, as by a Role without them."""
     quota: str | None = None
     """The words in which pods are refused."""
     on_log: tuple[bytes, Callable[[Object], None]] | None = None
@@ -397,7 +402,7 @@ def status(code: int, reason: str, message: str) -> Object:
     }
 
 
-PATH = re.compile(r"/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/(jobs|pods|secrets|events)(?:/([^/]+)(/log)?)?$")
+PATH = re.compile(r"/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/(jobs|pods|secrets|events)(?:/([^/]+)(/log|/exec)?)?$")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -438,6 +443,9 @@ class Handler(BaseHTTPRequestHandler):
         if found is None or found[1] not in cluster.namespaces:
             return self.send(404, status(404, "NotFound", f"the server could not find {url.path}"))
         namespace, kind, name, log = found.groups()
+        if cluster.faults.forbidden and cluster.faults.forbidden in url.path:
+            user = f'User "alice" cannot {method.lower()} resource "{kind}{log or ""}" in the namespace "{namespace}"'
+            return self.send(403, status(403, "Forbidden", f"{kind} is forbidden: {user}"))
         if method == "POST":
             return self.send(*cluster.create(kind, namespace, json.loads(body)))
         if name is None:
@@ -448,7 +456,19 @@ class Handler(BaseHTTPRequestHandler):
         if method == "DELETE":
             cluster.delete(kind, namespace, name)
             return self.send(200, {"kind": "Status", "status": "Success"})
+        if log == "/exec":
+            return self.execute(name, [value for key, value in parse_qsl(url.query) if key == "command"])
         return self.log(cluster.running[name], query) if log else self.send(200, there)
+
+    def execute(self, name: str, command: list[str]) -> None:
+        cluster = self.cluster
+        process = cluster.running[name].process
+        assert process is not None, "a command is for a pod that runs"
+        cut = None
+        if cluster.faults.cut_execs:
+            cluster.faults.cut_execs -= 1
+            cut = 100
+        kubeexec.serve(self, kubeexec.in_container(process.pid, cluster.directory / "podsim", command), cut_after=cut)
 
     def list(self, kind: str, namespace: str, query: dict[str, str]) -> None:
         with self.cluster.changed:

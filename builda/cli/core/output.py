@@ -128,12 +128,17 @@ def check_files(*paths: str | None) -> None:
 
 def write_file(path: str, text: str) -> None:
     """Make `path` hold exactly `text`; it never holds half of it."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Make `path` hold exactly `data`; it never holds half of it."""
     import os
 
     from builda.outputfile import replace_whole
 
     if os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout, a pipe, a descriptor of the caller
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(path, "wb") as file:
+            file.write(data)
         return
-    replace_whole(path, text.encode())
+    replace_whole(path, data)

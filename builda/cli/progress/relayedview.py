@@ -8,12 +8,15 @@ from _thread import allocate_lock
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from builda.cluster.frames import Closed, Ended, Frame, Printed, to_line
+from builda.cluster.frames import Awaiting, Closed, Ended, Exited, Frame, Printed, Returned, Wrote, to_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.errors import BuildaError
     from builda.events import Event
+
+
+_PIECE = 64 << 10  # bytes of a file in one line
 
 
 class Relay:
@@ -37,6 +40,24 @@ class Relay:
         """Pass on what the build prints."""
         if text:
             self._write(Printed(text))
+
+    def awaits(self) -> None:
+        """Ask the client for the contexts."""
+        self._write(Awaiting())
+
+    def wrote(self, stream: str, data: bytes) -> None:
+        """Pass on what a script wrote."""
+        self._write(Wrote(stream, data))
+
+    def returns(self, name: str, data: bytes) -> None:
+        """Give the client a file."""
+        for start in range(0, len(data) or 1, _PIECE):
+            piece = data[start : start + _PIECE]
+            self._write(Returned(name, piece, start + _PIECE >= len(data)))
+
+    def exited(self, status: int) -> None:
+        """Say how a script ended."""
+        self._write(Exited(status))
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -71,8 +71,9 @@ GROUPS: Mapping[str, Members] = {
             "check": "cluster:check",
             "logs": "cluster:logs",
             "ls": "cluster:listing",
+            "receive": "clusterwork:receive",
             "rm": "cluster:rm",
-            "work": "cluster:work",
+            "work": "clusterwork:work",
         },
     ),
     "image": Members(

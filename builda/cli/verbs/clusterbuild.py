@@ -12,11 +12,13 @@ from builda.errors import Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from builda.cli.core.options import Row
     from builda.cli.core.verbsession import Session
+    from builda.cli.verbs.clustergiven import Prepared
+    from builda.cluster.connection import Cluster
 
 
 def build_on(
@@ -49,9 +51,26 @@ def build_on(
             clusterplatforms.build_each(session, cluster, options, prepared, rows, values, args, live=live)
             return
         job = clusterjob.made(cluster, session, options, request, prepared, values)
-        name = job["metadata"]["name"]
-        if said.detach:
-            print_line(name)
+        watch(session, cluster, job, prepared, values, live=live, leaves=said.detach)
+
+
+def watch(
+    session: Session,
+    cluster: Cluster,
+    job: Mapping[str, Any],
+    prepared: Prepared,
+    values: Mapping[str, Any],
+    *,
+    live: bool,
+    leaves: bool,
+) -> None:
+    """Show what a Job does, and end as it does; or print its name and leave, when it has all that it needs."""
+    name = job["metadata"]["name"]
+    feed = clustergiven.feeder(session, cluster, prepared.streams)
+    with clusterjob.removed_if_left(cluster, name):
+        if not leaves:
+            clusterview.show(session, cluster, name, prepared.local, values, live=live, feed=feed)
             return
-        with clusterjob.removed_if_left(cluster, name):
-            clusterview.show(session, cluster, name, prepared.local, values, live=live)
+        if feed is not None:
+            clusterview.feed_only(session, cluster, name, feed)
+    print_line(name)

@@ -6,12 +6,12 @@ import os
 from contextlib import suppress
 
 from builda.cli.verbs.clusterrequest import REFUSED
-from builda.errors import InvalidValue, Unsupported
+from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
     from typing import Any
 
@@ -20,8 +20,20 @@ if TYPE_CHECKING:
     from builda.cli.verbs.clusteroptions import ClusterValues
     from builda.cli.verbs.clusterrequest import Request
     from builda.cli.verbs.contexts import BuildContext
+    from builda.cluster.connection import Cluster
 
+API = "api"
+"""The value of --context-via that means the API server."""
 _SENT_VARIABLES = ("BUILDA_FORMAT", "BUILDAH_FORMAT", "BUILDAH_LAYERS")
+
+
+class Stream(NamedTuple):
+    """A directory that goes to the pod through the API, as the text of its ignore file leaves it."""
+
+    top: str
+    ignore: str
+    ignore_file: str
+    into: str
 
 
 class Prepared(NamedTuple):
@@ -31,6 +43,84 @@ class Prepared(NamedTuple):
     asked: Mapping[str, Any]
     local: Mapping[str, str]
     access: RegistryAccess
+    streams: tuple[Stream, ...] = ()
+
+
+class Contexts:
+    """The contexts of a build: sent to a repository, or noted for the API (`place` is `api`)."""
+
+    def __init__(self, session: Session, place: str, access: RegistryAccess) -> None:
+        self._session = session
+        self._place = place
+        self._access = access
+        self.streams: list[Stream] = []
+
+    def add(self, directory: object, ignore_file: str | None, into: str) -> dict[str, str]:
+        """What the pod is told of a directory that it is to have as `into`."""
+        from builda.inputfile import read_input
+
+        top = os.path.abspath(str(directory))
+        text = "" if ignore_file is None else read_input(ignore_file, "ignore file").decode(errors="surrogateescape")
+        stream = Stream(top, text, ignore_file or "", into)
+        if self._place != API:
+            return _send(self._session, stream, self._place, self._access)
+        self.streams.append(stream)
+        return {"into": into}
+
+
+def feeder(session: Session, cluster: Cluster, streams: Sequence[Stream]) -> Callable[[str], None] | None:
+    """What sends the contexts to the pod of a name, again if the connection breaks; None without any."""
+    if not streams:
+        return None
+
+    def feed(pod: str) -> None:
+        for stream in streams:
+            _feed(session, cluster, pod, stream)
+
+    return feed
+
+
+def _feed(session: Session, cluster: Cluster, pod: str, stream: Stream) -> None:
+    """Send a context, several times if the connection breaks. JobFailed if the pod cannot have it."""
+    import time
+
+    from builda.cluster.connection import Away
+    from builda.cluster.follow import JobFailed
+    from builda.cluster.objects import CONTAINER
+    from builda.events import Warned
+
+    for pause in (0.2, 1.0, 5.0, None):
+        try:
+            cluster.feed(pod, CONTAINER, ["builda", "cluster", "receive", stream.into], _pieces(session, stream))
+        except NotFound:
+            pass  # the pod went; the one that replaces it asks again
+        except Away as error:
+            session.emit(Warned(message=f"context did not reach pod {pod}: {error}"))
+            if pause is not None:
+                time.sleep(pause)
+                continue
+        except JobFailed:
+            raise
+        except BuildaError as error:
+            raise JobFailed(f"context cannot go to the pod through the API: {error}", hint=error.hint) from error
+        return
+
+
+def _pieces(session: Session, stream: Stream) -> Iterator[bytes]:
+    """The stream of a context, with its progress. JobFailed if the files change meanwhile."""
+    from builda.cluster import chunks
+    from builda.cluster.follow import JobFailed
+    from builda.events import BlobProgress
+
+    offset = 0
+    try:
+        for piece in chunks.streamed(stream.top, stream.ignore, stream.ignore_file):
+            yield piece
+            offset += len(piece)
+            session.emit(BlobProgress(action="push", digest=None, offset=offset, total=None))
+    except NotFound as error:
+        raise JobFailed(str(error), hint=error.hint) from error
+    session.emit(BlobProgress(action="push", digest=None, offset=offset, total=offset, done=True))
 
 
 def prepared_for(
@@ -52,14 +142,14 @@ def prepared_for(
     given, local = dict(request.given), dict[str, str]()
     asked: dict[str, Any] = {"version": 1, "words": [], "live": live, "contexts": []}
     asked["environ"] = {name: session.environ[name] for name in _SENT_VARIABLES if name in session.environ}
-    place = _place(said, values, request)
+    contexts = Contexts(session, place_of(said, values["cache_to"], request.names), access)
     if is_fetched(context) and context != "-":
         _check_fetched(values)
         asked["where"] = context
     else:
         opened = open_context(session.builder, context, values["file"], values["ignorefile"], access, stack)
         _add_files(opened, given, asked)
-        asked["contexts"].append(_send(session, opened.directory, opened.ignore_file, place, access, f"{WORK}/context"))
+        asked["contexts"].append(contexts.add(opened.directory, opened.ignore_file, f"{WORK}/context"))
         local[f"{WORK}/context"] = str(opened.directory)
         if opened.ignore_file is not None:
             local[f"{WORK}/ignore"] = opened.ignore_file
@@ -67,7 +157,7 @@ def prepared_for(
         name, _, value = item.partition("=")
         if os.path.isdir(value):
             into = f"{WORK}/named-{number}"
-            asked["contexts"].append(_send(session, value, None, place, access, into))
+            asked["contexts"].append(contexts.add(value, None, into))
             asked["words"].append(f"--build-context={name}={into}")
             local[into] = value
         elif value.startswith("oci-layout://") or "://" not in value:
@@ -77,7 +167,7 @@ def prepared_for(
     auth = _credentials(session, access, [*request.names, *values["cache_to"], *values["cache_from"]], given)
     if auth is not None:
         given["auth.json"] = auth
-    return Prepared(given, asked, local, access)
+    return Prepared(given, asked, local, access, tuple(contexts.streams))
 
 
 def _check_fetched(values: Mapping[str, Any]) -> None:
@@ -98,54 +188,40 @@ def _add_files(opened: BuildContext, given: dict[str, bytes], asked: dict[str, A
         given["ignore"] = read_input(opened.ignore_file, "ignore file")
 
 
-def _place(said: ClusterValues, values: Mapping[str, Any], request: Request) -> str:
-    """The repository that contexts go through."""
+def place_of(said: ClusterValues, cache_to: tuple[str, ...], names: Sequence[str]) -> str:
+    """The repository that contexts go through, or API."""
     from builda.cli.verbs import buildcache
 
-    if said.context_via == "api":
-        raise Unsupported(
-            "--context-via api is not supported: a context goes through a registry",
-            hint="name a repository that you may push to and the pod may pull from",
-        )
     if said.context_via is not None:
         return said.context_via
-    caches = buildcache.places(values["cache_to"], "--cache-to")
+    caches = buildcache.places(cache_to, "--cache-to")
     if caches:
         return f"{caches[0].registry}/{caches[0].repository}"
-    if request.names:
+    if names:
         from builda.oci.reference import Reference
 
-        return Reference.parse(request.names[0].removeprefix("docker://")).name
+        return Reference.parse(names[0].removeprefix("docker://")).name
     raise InvalidValue(
         "no registry is named through which the context could go to the pod",
-        hint="name the image with -t, a cache with --cache-to, or the repository itself with --context-via",
+        hint="name a cache with --cache-to, a repository with --context-via, or send it through the API server: "
+        "--context-via api",
     )
 
 
-def _send(
-    session: Session, directory: object, ignore_file: str | None, place: str, access: RegistryAccess, into: str
-) -> dict[str, str]:
+def _send(session: Session, stream: Stream, place: str, access: RegistryAccess) -> dict[str, str]:
+    """Send a context to a repository; what the pod is told of it."""
     import hashlib
     import socket
 
     from builda.cluster.sending import send
-    from builda.inputfile import read_input
     from builda.oci.reference import Reference
 
-    top = os.path.abspath(str(directory))
-    text = "" if ignore_file is None else read_input(ignore_file, "ignore file").decode(errors="surrogateescape")
-    unique = hashlib.sha256(os.fsencode(f"{socket.gethostname()}\0{session.settings.uid}\0{top}")).hexdigest()[:16]
-    reference = Reference.parse(place)._replace(tag=f"builda-context-{unique}", digest=None)
+    unique = hashlib.sha256(os.fsencode(f"{socket.gethostname()}\0{session.settings.uid}\0{stream.top}")).hexdigest()
+    reference = Reference.parse(place)._replace(tag=f"builda-context-{unique[:16]}", digest=None)
     remote = session.builder.context.remote
-    sent = send(
-        top,
-        text,
-        ignore_file or "",
-        remote.source(reference, access),
-        remote.sink(reference, access),
-        session.emit,
-    )
-    return {"reference": str(reference._replace(tag=None, digest=sent.digest)), "into": into}
+    source, sink = remote.source(reference, access), remote.sink(reference, access)
+    sent = send(stream.top, stream.ignore, stream.ignore_file, source, sink, session.emit)
+    return {"reference": str(reference._replace(tag=None, digest=sent.digest)), "into": stream.into}
 
 
 def _credentials(

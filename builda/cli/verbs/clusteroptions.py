@@ -42,8 +42,9 @@ CLUSTER: Params = (
     *OF_JOB,
     text(
         "--context-via",
-        metavar="REPO",
-        help="With --on: send the context through this repository.  [default: that of --cache-to, else of -t]",
+        metavar="REPO|api",
+        help="With --on: send the context through this repository, or through the API server.  [default: the "
+        "repository of --cache-to, else of -t]",
     ),
     switch("--detach", help="With --on: print the name of the Job and leave; --attach watches it."),
     text("--attach", metavar="JOB", help="With --on: watch a build that was begun before, from its beginning on."),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from threading import Event
 
 from builda.cli.core.output import check_files, print_line, print_words
-from builda.cli.verbs import clusterjob, clusterrequest
+from builda.cli.verbs import clustergiven, clusterjob, clusterrequest
 from builda.cli.verbs.clusterview import View
 from builda.errors import BuildaError, Unsupported
 from builda.values import NamedTuple, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from builda.cli.core.options import Row
@@ -52,20 +52,21 @@ def build_each(
     from builda.cli.core import shared_options
     from builda.events import ImageBuilt
 
-    for name in ("iidfile", "iidfile_raw", "output"):
-        if values[name]:
+    for name in ("iidfile", "iidfile_raw", "output", *clusterrequest.RETURNED):
+        if values.get(name):
             raise Unsupported(f"--{name.replace('_', '-')} is for one platform, not for {len(values['platform'])}")
     check_files(values["logfile"])
     began = time.monotonic()
     platforms = [str(platform) for platform in shared_options.platforms(dict(values)) if platform is not None]
     view = _View(session, values, prepared.local, live=live)
     stop = Event()
+    feed = clustergiven.feeder(session, cluster, prepared.streams)
 
     def one(platform: str) -> _Part:
         own = {**values, "platform": (platform,), "tag": tuple(_variant(tag, platform) for tag in values["tag"])}
         request = clusterrequest.request_of(rows, own, args, session.environ)
         job = clusterjob.made(cluster, session, options, request, prepared, own, platform)
-        return _followed(session, cluster, job["metadata"]["name"], view, stop)
+        return _followed(session, cluster, job["metadata"]["name"], view, stop, feed)
 
     with ThreadPoolExecutor(len(platforms)) as threads:
         futures = [threads.submit(one, platform) for platform in platforms]
@@ -96,7 +97,9 @@ class _View(View):
         """Nothing: what is printed is put together in the end."""
 
 
-def _followed(session: Session, cluster: Cluster, job: str, view: _View, stop: Event) -> _Part:
+def _followed(
+    session: Session, cluster: Cluster, job: str, view: _View, stop: Event, feed: Callable[[str], None] | None
+) -> _Part:
     """What one Job made. If another failed, this one is deleted, and what is raised here is of no account."""
     from builda.cluster.follow import follow
     from builda.cluster.frames import Closed, Ended, Printed
@@ -105,7 +108,7 @@ def _followed(session: Session, cluster: Cluster, job: str, view: _View, stop: E
     image: ImageBuilt | None = None
     printed = ""
     try:
-        for frame in follow(cluster, job, lambda text: session.emit(Warned(message=text))):
+        for frame in follow(cluster, job, lambda text: session.emit(Warned(message=text)), feed):
             if stop.is_set():
                 raise BuildaError("stopped, as another platform failed")
             match frame:

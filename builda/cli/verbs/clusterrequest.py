@@ -35,11 +35,17 @@ HERE = frozenset(
     attach""".split()
 ) | {row.name for row in OF_JOB}
 """Options that are dealt with on this machine, or whose files are sent."""
+RETURNED = {
+    "report": ".html",
+    "trace": "",
+    "metadata_file": ".json",
+    "sbom_output": ".json",
+    "sbom_purl_output": ".json",
+}
+"""Options whose files are made in the pod and written here, and the ends of their names there."""
 HOST = "it is of the machine that builds, which is a pod; --pod-template can give that volumes and devices"
 REFUSED: Mapping[str, str] = {
     "all_platforms": "name the platforms with --platform",
-    "metadata_file": "the digest is in the event image_built of --events, and --iidfile has the ID",
-    "report": "layers are not on this machine; run it in the pod, or build here",
     "manifest": "the list would be in the pod's store; push the images, and join them with builda manifest",
     "interactive_on_failure": "the pod has no terminal; builda debug on this machine",
     "keep_failed": "the container would be in the pod's store, which ends with it; build here to look into it",
@@ -55,8 +61,6 @@ REFUSED: Mapping[str, str] = {
     "device": HOST,
     "volume": HOST,
     "security_opt": "it may name files of the machine that builds; --mode and --pod-template say what the pod may do",
-    "sbom_output": "builda image sbom writes one of the image in the registry",
-    "sbom_purl_output": "builda image sbom writes one of the image in the registry",
 }
 """Options that a build in a cluster does not have, and why."""
 _FILES = ("scan_ignore", "source_policy_file", "locked")
@@ -97,6 +101,7 @@ def request_of(
     words += [f"--output={item}" for item in _outputs(values["output"])]
     if values["iidfile"] is not None or values["iidfile_raw"] is not None:
         words.append(f"--iidfile={os.devnull}")  # so that the pod does not print the ID
+    words += returned(values)
     for name in _FILES:
         if values[name]:
             from builda.inputfile import read_input
@@ -110,6 +115,17 @@ def request_of(
     for number, (name, data) in enumerate(_keys(values["ssh"])):
         file("ssh", f"key-{number}", data, f"{name}=")
     return Request(tuple(words), given, names)
+
+
+def returned(values: Mapping[str, Any]) -> list[str]:
+    """The options that name files for the client, as the pod has them."""
+    from builda.cluster.objects import OUT
+
+    return [
+        f"--{name.replace('_', '-')}={OUT}/{name}{ending or os.path.splitext(values[name])[1]}"
+        for name, ending in RETURNED.items()
+        if values.get(name)
+    ]
 
 
 def _words(row: Option, value: Any) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from builda.cli.core.output import say, write, write_file
+from builda.cli.core.output import say, write, write_bytes, write_file
+from builda.cli.verbs.clusterrequest import RETURNED
 from builda.errors import BuildaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, TextIO
 
     from builda.cli.core.verbsession import Session
     from builda.cli.progress.buildview import BuildView
@@ -23,9 +24,16 @@ NO_VALUES: Mapping[str, Any] = {"jobs": 0, "platform": (), "layers": True, "iidf
 
 
 def show(
-    session: Session, cluster: Cluster, job: str, local: Mapping[str, str], values: Mapping[str, Any], *, live: bool
+    session: Session,
+    cluster: Cluster,
+    job: str,
+    local: Mapping[str, str],
+    values: Mapping[str, Any],
+    *,
+    live: bool,
+    feed: Callable[[str], None] | None = None,
 ) -> None:
-    """Show the build that a Job does, and end as it does."""
+    """Show the build that a Job does, and end as it does. `feed` sends contexts to a pod that waits for them."""
     from builda.cluster.follow import follow
 
     def tell(text: str) -> None:
@@ -35,12 +43,14 @@ def show(
 
     view = View(session, values, local, live=live)
     try:
-        for frame in follow(cluster, job, tell):
+        for frame in follow(cluster, job, tell, feed):
             view.show(frame)
     finally:
         view.close("interrupted")
     if view.error is not None:
         raise view.error
+    if view.status:
+        raise SystemExit(view.status)
     if view.image is not None:
         if values["iidfile"] is not None:
             write_file(values["iidfile"], str(view.image.id))
@@ -56,12 +66,29 @@ def local_names(job: Mapping[str, Any]) -> Mapping[str, str]:
     return {str(pod): str(here) for pod, here in value.items()}
 
 
+def feed_only(session: Session, cluster: Cluster, job: str, feed: Callable[[str], None]) -> None:
+    """Wait until the first pod of a Job has its contexts. An error if the Job ends before."""
+    from builda.cluster.follow import follow
+    from builda.cluster.frames import Awaiting, Ended
+    from builda.events import Warned
+
+    for frame in follow(cluster, job, lambda text: session.emit(Warned(message=text)), feed):
+        if isinstance(frame, Awaiting):
+            return
+        if isinstance(frame, Ended) and frame.error is not None:
+            raise frame.error
+
+
 class View:
     """The frames of a build as this command's output."""
 
     def __init__(self, session: Session, values: Mapping[str, Any], local: Mapping[str, str], *, live: bool) -> None:
         self.error: BuildaError | None = None
         self.image: ImageBuilt | None = None
+        self.status = 0
+        """The exit status of a script."""
+        self._files: dict[str, list[bytes]] = {}
+        self._values = values
         self._session = session
         self._mixed = values["jobs"] != 1 or len(values["platform"]) > 1
         self._remembers = values["layers"] is not False
@@ -72,10 +99,18 @@ class View:
 
     def show(self, frame: Frame) -> None:
         """Show one."""
-        from builda.cluster.frames import Closed, Ended, Printed
+        from builda.cluster.frames import Awaiting, Closed, Ended, Exited, Printed, Returned, Wrote
         from builda.events import BuildFailed, ImageBuilt
 
         match frame:
+            case Awaiting():
+                pass
+            case Wrote(stream, data):
+                _write_raw(sys.stderr if stream == "stderr" else sys.stdout, data)
+            case Returned(name, data, done):
+                self._returned(name, data, done=done)
+            case Exited(status):
+                self.status = status
             case Printed(text):
                 self.prints(self._localized(text))
             case Closed(outcome):
@@ -95,6 +130,16 @@ class View:
     def localized(self, error: BuildaError) -> BuildaError:
         """An error of the pod's with the names of this machine's files."""
         return _localized_error(error, self._localized)
+
+    def _returned(self, name: str, data: bytes, *, done: bool) -> None:
+        """A piece of a file that was made in the pod; the last one writes it to where this command line says."""
+        here = self._values.get(name) if name in RETURNED else None
+        if here is None:
+            return
+        pieces = self._files.setdefault(name, [])
+        pieces.append(data)
+        if done:
+            write_bytes(here, b"".join(self._files.pop(name)))
 
     def prints(self, text: str) -> None:
         """Print what the build prints."""
@@ -128,6 +173,13 @@ class View:
         for pod, here in self._local:
             text = text.replace(pod, here)
         return text
+
+
+def _write_raw(stream: TextIO, data: bytes) -> None:
+    """What a script wrote, as it would have come here."""
+    stream.flush()
+    stream.buffer.write(data)
+    stream.buffer.flush()
 
 
 def _localized_error(error: BuildaError, change: Callable[[str], str]) -> BuildaError:

@@ -1,0 +1,212 @@
+"""`cluster work` and `cluster receive`: what builda does in the pod of a Job. docs/cluster.md has the whole."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import contextmanager
+
+from builda.cli.core.options import argument
+from builda.cli.core.verb import verb
+from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from builda.cli.core.verbsession import Session
+    from builda.cli.progress.relayedview import Relay
+    from builda.cli.verbs.contexts import BuildContext
+
+_AGAIN = 75
+"""The exit status of a pod whose build failed because a registry was away: the Job tries again."""
+_SILENCE = 60.0
+"""Seconds without a byte of the context after which a pod gives up waiting for it."""
+
+
+@verb(argument("directory"), name="cluster-receive", example="builda cluster receive /builda/work/context")
+def receive(session: Session, *, directory: str) -> None:
+    """Take, in the pod of a Job, a context that the client sends through the API. Not for people."""
+    from pathlib import Path
+
+    from builda.cluster.chunks import receive
+
+    receive(sys.stdin.buffer, Path(directory))
+
+
+@verb(name="cluster-work", example="builda cluster work")
+def work(session: Session) -> None:
+    """Do, in the pod of a Job, what builda build --on asked for. Not for people."""
+    from builda.cli.progress.relayedview import Relay, RelayedOutput, Unseen
+    from builda.cluster.objects import FAILED, GIVEN, REQUEST
+
+    asked = _asked(f"{GIVEN}/{REQUEST}")
+    relay = session.relay = Relay(os.dup(1), live=bool(asked["live"]), platform=asked.get("platform"))
+    session.watch(lambda others: Unseen())
+    session.record(relay)
+    sys.stdout = RelayedOutput(relay)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        _work(session, asked)
+    except BuildaError as error:
+        _note(error)
+        if _may_pass(error):
+            relay.ended(error, is_last=False)
+            raise SystemExit(_AGAIN) from error
+        relay.ended(error)
+        raise SystemExit(FAILED) from error
+    except Exception as error:
+        from builda.cli.core.reports import internal
+
+        relay.ended(internal(error, ()))
+        raise SystemExit(FAILED) from error
+    _note(None)
+    relay.ended(None)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether a registry that was away made the build fail, if only in one of its steps."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, RegistryError):
+        cause = cause.__cause__
+    return cause is not None and (cause.status is None or cause.status == 429 or cause.status >= 500)
+
+
+def _asked(path: str) -> dict[str, Any]:
+    import json
+
+    from builda.inputfile import read_input
+
+    try:
+        value = json.loads(read_input(path, "request"))
+    except FileNotFoundError as error:
+        raise NotFound(f"no request for a build is here: {path}", hint="builda build --on makes one") from error
+    except ValueError as error:
+        raise InvalidValue(f"request is no JSON: {path}") from error
+    if not isinstance(value, dict) or value.get("version") != 1:
+        raise InvalidValue(
+            "request is of another version of builda", hint="the builder image and the client are to be of one version"
+        )
+    return value
+
+
+def _work(session: Session, asked: Mapping[str, Any]) -> None:
+    from builda.cli.core import shared_options
+    from builda.cli.core.verb import COMPOSING
+    from builda.cli.verbs import verb_named
+    from builda.cluster.objects import GIVEN, OUT
+
+    relay = session.relay
+    assert relay is not None, "the pod's output is relayed"
+    build = verb_named("build")
+    values = build.read(asked["words"], {}, path="builda build").values(build.rows)
+    os.environ.update({str(name): str(value) for name, value in asked["environ"].items()})
+    if os.path.exists(f"{GIVEN}/auth.json"):
+        os.environ["REGISTRY_AUTH_FILE"] = f"{GIVEN}/auth.json"
+    with _private_keys(values):
+        session.enter(composing=build.name in COMPOSING)
+        session.quiet = values["quiet"]
+        access = shared_options.registry_access(dict(values), session.environ)
+        for one in asked["contexts"]:
+            _fetch(session, one, access)
+        os.makedirs(OUT, exist_ok=True)
+        try:
+            build.function(session, **{**values, "context": asked.get("where") or _context(asked)})
+        finally:
+            _give_back(relay)
+
+
+def _context(asked: Mapping[str, Any]) -> BuildContext:
+    from pathlib import Path
+
+    from builda.cli.verbs.contexts import BuildContext
+    from builda.cluster.objects import GIVEN, WORK
+
+    files = tuple((str(one["name"]), Path(GIVEN, one["key"]).read_bytes()) for one in asked["files"])
+    ignore = Path(GIVEN, "ignore")
+    ignore_file = None
+    if ignore.exists():
+        ignore_file = f"{WORK}/ignore"
+        Path(ignore_file).write_bytes(ignore.read_bytes())
+    context = Path(WORK, "context")
+    context.mkdir(exist_ok=True)
+    return BuildContext(context, files, ignore_file)
+
+
+def _fetch(session: Session, asked: Mapping[str, str], access: Any) -> None:
+    """A context is where it is asked for: fetched from a registry, or sent by the client."""
+    from pathlib import Path
+
+    from builda.cluster.chunks import unpack
+    from builda.oci.reference import Reference
+
+    into = Path(asked["into"])
+    if "reference" in asked:
+        into.mkdir()
+        unpack(session.builder.context.remote.source(Reference.parse(asked["reference"]), access), into)
+        return
+    assert session.relay is not None, "the pod's output is relayed"
+    session.relay.awaits()
+    wait_for(into, _SILENCE)
+
+
+def wait_for(into: Path, silence: float) -> None:
+    """Wait for a context that the client sends; NotFound if nothing of it comes for `silence` seconds."""
+    from builda.cluster.chunks import is_arriving
+
+    end = time.monotonic() + silence
+    while not into.exists():
+        if time.monotonic() > end and not is_arriving(into, silence):
+            raise NotFound(
+                f"no client sent the context to the pod within {silence:.0f} s",
+                hint="with --context-via api it comes from the client that began the build, which must be there when "
+                "a pod is replaced; a registry (--context-via REPO) needs no client",
+            )
+        time.sleep(0.05)
+
+
+def _give_back(relay: Relay) -> None:
+    """Write the files that the client wants to the log, each by the name of its option."""
+    from builda.cluster.objects import OUT
+
+    for entry in sorted(os.scandir(OUT), key=lambda entry: entry.name):
+        with open(entry.path, "rb") as file:
+            relay.returns(entry.name.partition(".")[0], file.read())
+
+
+@contextmanager
+def _private_keys(values: dict[str, Any]) -> Iterator[None]:
+    """The key files of --ssh as files that only this user may read, which agents insist on."""
+    import shutil
+    import tempfile
+
+    if not values["ssh"]:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as place:
+        items = []
+        for number, item in enumerate(values["ssh"]):
+            name, _, path = item.partition("=")
+            copy = f"{place}/{number}"
+            with (
+                open(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+                open(path, "rb") as key,
+            ):
+                shutil.copyfileobj(key, file)
+            items.append(f"{name}={copy}")
+        values["ssh"] = tuple(items)
+        yield
+
+
+def _note(error: BuildaError | None) -> None:
+    """Leave a word in the pod's status, for those who look at it with kubectl."""
+    text = "built" if error is None else f"failed: {error}"
+    try:
+        with open("/dev/termination-log", "wb") as file:
+            file.write(text.encode(errors="replace")[:2000])
+    except OSError:
+        pass  # a pod may have none; the log has it all
