@@ -156,7 +156,7 @@ def test_the_page_has_output_layers_and_their_files(builda: Builda, base: str, t
     assert "succeeded" in page.text
     assert "printed" in page.text
     assert "<b>told</b>" in page.text
-    assert "Layers of localhost/made:1" in page.text
+    assert "localhost/made:1, " in page.text
     assert "/five" in page.text
     assert page.tags.count("a") == 4
     assert page.tags.count("script") == 1

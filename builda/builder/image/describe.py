@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from builda.transfer.copyimage import ImageSource
 
 _PIECE = 1 << 20
+_DEEPEST = 32
+"""Directories above a file whose bytes are counted: how deep paths are is up to the image."""
 
 
 class Seen(NamedTuple):
@@ -51,6 +53,14 @@ class Step(NamedTuple):
 
     history: History
     layer: Descriptor | None
+
+
+class Weight(NamedTuple):
+    """A file or directory of a layer, its bytes, and how many files it is or holds."""
+
+    path: str
+    bytes: int
+    files: int
 
 
 class Change(NamedTuple):
@@ -196,18 +206,41 @@ def layer_tar(source: ImageSource, layer: Descriptor) -> Iterator[Readable]:
             pass
 
 
-def biggest(image: Seen, layer: Descriptor, count: int) -> tuple[tuple[str, int], ...]:
-    """The paths and bytes of the `count` biggest files in a layer of the image; the layer is read to its end."""
+def biggest(image: Seen, layer: Descriptor, count: int) -> tuple[tuple[Weight, ...], tuple[Weight, ...]]:
+    """The `count` biggest files in a layer of the image, and the directories above them, each with all that it holds.
+
+    The layer is read to its end. Directories below _DEEPEST others are left out.
+    """
     import heapq
 
     from builda.fs.tar import REGULAR, clean
     from builda.fs.tarread import iter_members
 
+    held: dict[bytes, list[int]] = {}
+
+    def weighed(path: bytes, size: int) -> tuple[int, bytes]:
+        at = -1
+        for _ in range(_DEEPEST):
+            total = held.setdefault(path[: max(at, 0)], [0, 0])
+            total[0] += size
+            total[1] += 1
+            if (at := path.find(b"/", at + 1)) < 0:
+                break
+        return size, path
+
     with layer_tar(image.source, layer) as tar:
         entries = (member.entry for member in iter_members(tar))
-        files = ((entry.size, clean(entry.name)) for entry in entries if entry.type == REGULAR and entry.size)
-        found = heapq.nlargest(count, files)
-    return tuple((f"/{path.decode('utf-8', 'surrogateescape')}", size) for size, path in found)
+        files = (weighed(clean(entry.name), entry.size) for entry in entries if entry.type == REGULAR)
+        found = [(path, size) for size, path in heapq.nlargest(count, files) if size]
+    above = sorted(path for path in held if any(file.startswith(path + b"/") or not path for file, _ in found))
+    return (
+        tuple(Weight(_shown(path), size, 1) for path, size in found),
+        tuple(Weight(_shown(path), *held[path]) for path in above),
+    )
+
+
+def _shown(path: bytes) -> str:
+    return f"/{path.decode('utf-8', 'surrogateescape')}"
 
 
 def _nodes(tree: Tree) -> dict[bytes, Row]:

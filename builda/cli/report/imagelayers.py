@@ -7,6 +7,8 @@ from builda.cli.report.recording import LayerFiles
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.context import Context
+    from builda.builder.image import describe
+    from builda.oci.descriptor import Descriptor
 
 _BIGGEST = 10
 """Files of each layer that a page names."""
@@ -20,12 +22,14 @@ def layers_of(ctx: Context, image: str) -> tuple[LayerFiles, ...]:
 
     seen = describe.seen(ctx, image, RegistryAccess(), machine_platform())
     return tuple(
-        LayerFiles(
-            created_by=step.history.created_by or "",
-            digest=str(step.layer.digest),
-            size=step.layer.size,
-            files=describe.biggest(seen, step.layer, _BIGGEST),
-        )
+        _layer(seen, step.layer, step.history.created_by or "")
         for step in describe.history_of(seen)
         if step.layer is not None
     )
+
+
+def _layer(seen: describe.Seen, layer: Descriptor, created_by: str) -> LayerFiles:
+    from builda.builder.image import describe
+
+    files, directories = describe.biggest(seen, layer, _BIGGEST)
+    return LayerFiles(created_by, str(layer.digest), layer.size, files, directories)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from html import escape
 
 from builda.cli.format.table import human_size
+from builda.cli.report.layerrows import Row, nested, tree_of
 from builda.cli.report.recording import Build, ImageLayers, LayerFiles, Step
 from builda.display import displayed
 from builda.events import Warned
@@ -94,27 +95,52 @@ def _details(step: Step) -> Iterator[str]:
 
 
 def _layers(build: Build) -> str:
-    return "\n".join(_image(image) for image in build.images if image.layers)
+    """The layers of the images, from the base up: what images share is told once, and each fork is indented."""
+    images = [image for image in build.images if image.layers]
+    if not images:
+        return ""
+    largest = max(layer.size for image in images for layer in image.layers) or 1
+    rows = "\n".join(_fork(node) if node.layer is None else _layer(node.layer, largest) for node in tree_of(images))
+    heading = "Layers, from the base up"
+    if len(images) == 1:
+        heading = f"{heading}: {_size(_total(images[0]))} as they are pushed"
+    return f"<h2>{heading}</h2>\n<div id=layers>{rows}</div>"
 
 
-def _image(image: ImageLayers) -> str:
-    largest = max(layer.size for layer in image.layers) or 1
-    rows = "\n".join(_layer(layer, largest) for layer in image.layers)
-    total = sum(layer.size for layer in image.layers)
-    of = f" of {_text(image.name)}" if image.name else ""
-    return f"<h2>Layers{of}, from the base up: {_size(total)} as they are pushed</h2>\n<div>{rows}</div>"
+def _total(image: ImageLayers) -> int:
+    return sum(layer.size for layer in image.layers)
+
+
+def _fork(node: Row) -> str:
+    """What begins or ends here: a branch of the tree, or an image, which all layers before are those of."""
+    if node.image is None:
+        return "<div class=branch>" if node.begins else "</div>"
+    about = f"{_text(node.image.name)}, {_size(_total(node.image))} as it is pushed"
+    return f'<p class="image">{about}</p>' if node.image.name else ""
 
 
 def _layer(layer: LayerFiles, largest: int) -> str:
-    files = "".join(
-        f'<tr><td class="number">{_size(size)}</td><td>{_text(path)}</td></tr>' for path, size in layer.files
-    )
     head = (
         f'<span class="weight"><i style="width:{100 * layer.size / largest:.1f}%"></i></span>'
         f'<span class="number">{_size(layer.size)}</span><code>{_text(layer.created_by)}</code>'
     )
-    biggest = f"<table><tr><th>bytes</th><th>its biggest files</th></tr>{files}</table>" if files else ""
-    return f'<details><summary>{head}</summary><p class="dim">{_text(layer.digest)}</p>{biggest}</details>'
+    about = f'<p class="dim">{_text(layer.digest)}</p>{_files(layer)}'
+    return f"<details><summary>{head}</summary>{about}</details>"
+
+
+def _files(layer: LayerFiles) -> str:
+    """The biggest files of a layer in their directories. A directory is told if several of the files are in it."""
+    if not layer.files:
+        return "<p class=dim>no file with content</p>"
+    rows = [f"<tr><th>bytes</th><th>files</th><th>its {len(layer.files)} biggest files</th></tr>"]
+    for depth, path, weight in nested(layer.files, layer.directories):
+        is_file = weight is not None and weight in layer.files
+        size = "" if weight is None else _size(weight.bytes)
+        count = "" if weight is None or is_file else str(weight.files)
+        name = _text(path) if is_file else f"<b>{_text(path)}</b>"
+        indent = f' style="padding-left:{0.8 + 1.2 * depth:.1f}rem"'
+        rows.append(f'<tr><td class="number">{size}</td><td class="number">{count}</td><td{indent}>{name}</td></tr>')
+    return f"<table>{''.join(rows)}</table>"
 
 
 def _warnings(build: Build) -> str:
@@ -193,16 +219,19 @@ details[open] summary code { white-space: normal }
 .number { font-size: 13px; font-variant-numeric: tabular-nums; text-align: right; min-width: 5rem }
 .weight { width: 8rem; flex: none; background: var(--soft); height: .7rem }
 .weight i { display: block; height: 100%; background: var(--done) }
+.branch { margin-left: 1.6rem; border-left: 2px solid var(--line); padding-left: .6rem; margin-bottom: .5rem }
+.image { margin: .2rem; font-weight: 600 }
 table { border-collapse: collapse; font: 13px ui-monospace, monospace } td, th { padding: 0 .8rem; text-align: left }
 </style></head><body>
 """
 _END = """
 <p class="dim">Keys: j and k go to the next and the previous row, Enter opens it, o opens or closes all.</p>
 <script>
-const rows = [...document.querySelectorAll("#steps summary")];
+const rows = [...document.querySelectorAll("#steps summary, #layers summary")];
 let at = -1;
 function go(to) { at = Math.max(0, Math.min(rows.length - 1, to)); rows[at].focus(); }
 document.addEventListener("keydown", event => {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "j") go(at + 1);
   else if (event.key === "k") go(at - 1);
   else if (event.key === "o") {
@@ -210,6 +239,7 @@ document.addEventListener("keydown", event => {
     rows.forEach(row => row.parentNode.open = open);
   }
 });
+rows.forEach((row, number) => row.addEventListener("focus", () => at = number));
 document.querySelectorAll("a.bar").forEach(bar => bar.addEventListener("click", () => {
   const step = document.getElementById(bar.hash.slice(1)); step.open = true; at = rows.indexOf(step.firstChild); }));
 </script></body></html>

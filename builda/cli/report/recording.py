@@ -21,6 +21,10 @@ from builda.events import (
 )
 from builda.values import NamedTuple, dataclass, field
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.builder.image.describe import Weight
+
 OUTPUT_LIMIT = 256 << 10
 """Bytes of a step's output that are kept: its last ones."""
 
@@ -58,12 +62,13 @@ class Step:
 
 
 class LayerFiles(NamedTuple):
-    """A layer of an image: the instruction that made it, its stored bytes, and its biggest files with their bytes."""
+    """A layer of an image: the instruction that made it, its stored bytes, its biggest files, and their directories."""
 
     created_by: str
     digest: str
     size: int
-    files: tuple[tuple[str, int], ...]
+    files: tuple[Weight, ...]
+    directories: tuple[Weight, ...] = ()
 
 
 class ImageLayers(NamedTuple):
@@ -123,6 +128,7 @@ class Recorder:
             case StepFinished():
                 if (step_ := self._current.get(event.stage)) is not None:
                     step_.seconds, step_.cached = event.seconds, event.cached
+                    step_.reason = step_.reason or self._inherited(step_)
                     step_.digest, step_.size = event.digest and str(event.digest), event.bytes
             case StepFailure():
                 if (step_ := self._current.get(event.stage)) is not None:
@@ -147,6 +153,12 @@ class Recorder:
                 build.ended = Ending("failed", is_good=False, facts=(message,))
             case _:
                 pass
+
+    def _inherited(self, step: Step) -> str | None:
+        """Why a step was not looked for: only the first of a stage that is done again is."""
+        before = (one for one in self.build.steps if one.row == step.row and one is not step)
+        is_upon = not step.cached and any(one.reason is not None for one in before)
+        return "a step before it was done again" if is_upon else None
 
     def _begin(self, event: StepStarted, now: float) -> None:
         step = Step(
