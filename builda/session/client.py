@@ -44,7 +44,7 @@ def serve(arguments: Sequence[str], code: str) -> None:
         return
     try:
         session = _connected(place)
-        _ask(session, arguments, code, descriptors)
+        ask(session, arguments, code, descriptors)
         process = _running(session)
     except OSError:  # the session's process is gone, and has done nothing
         return
@@ -80,7 +80,8 @@ def _connected(place: bytes) -> _socket.socket:
     return session
 
 
-def _ask(session: _socket.socket, arguments: Sequence[str], code: str, descriptors: list[int]) -> None:
+def ask(session: _socket.socket, arguments: Sequence[str], code: str, descriptors: list[int]) -> None:
+    """Send a request for the command line `arguments`."""
     import _socket
 
     mask = posix.umask(0o077)

@@ -16,51 +16,62 @@ from importlib import import_module
 from builda.errors import BuildaError
 from builda.linux import fork
 from builda.session import client, served
+from builda.session.spare import Spare
 
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a command whose client was killed."""
+IDLE = 0.05
+"""Seconds without a request after which the session imports what few scripts need."""
 MOST = 300
 """Commands that are served at once; further ones start by themselves."""
 _FIRST = (
-    "builda.cli.core.invoke",
     "builda.cli.verbs.from_",
+    "builda.builder.builder",
+    "builda.builder.image.pull",
+    "builda.builder.from_image",
+    "_sha256",
+    "builda.store.drivers.overlay",
+    "builda.builder.image.push",
+    "builda.builder.cached.cachestart",
+    "builda.places",
+)
+"""Modules that the first command of nearly every script needs; it waits until they are imported."""
+_STEPS = (
     "builda.cli.verbs.config",
     "builda.cli.verbs.copy",
+    "builda.cli.verbs.failing",
+    "builda.builder.cached.scriptsteps",
+    "builda.builder.copy.copysources",
+    "hashlib",
+    "builda.fs.layer",
+    "builda.cli.progress.observer",
     "builda.cli.verbs.run",
+    "builda.cli.verbs.secrets",
+    "builda.builder.run.command",
+    "builda.builder.run.security",
+    "builda.builder.run.rootfiles",
     "builda.cli.verbs.commit",
+    "builda.cli.verbs.attesting",
+    "builda.builder.image.commit",
+    "builda.builder.image.merging",
+    "builda.builder.image.merge_config",
+    "datetime",
+)
+"""Modules that the steps of a script need if their results are remembered."""
+_OTHERS = (
+    "builda.builder.copy.copying",
+    "builda.builder.run.run",
     "builda.cli.verbs.images",
     "builda.cli.verbs.containers",
     "builda.cli.verbs.inspect",
-    "builda.builder.builder",
-    "builda.builder.from_image",
-    "builda.builder.cached.cachestart",
-    "builda.builder.cached.scriptsteps",
-    "builda.fs.trees.walk",
-    "builda.store.drivers.overlay",
-    "builda.builder.image.merging",
-    "builda.builder.copy.copying",
-    "builda.builder.run.run",
-    "builda.builder.image.commit",
-)
-"""Modules that nearly every script needs."""
-_OTHERS = (
-    "json",
-    "_sha256",
-    "encodings.ascii",
-    "fcntl",
-    "ctypes",
-    "hashlib",
+    "builda.cli.verbs.build",
     "filelock",
+    "encodings.ascii",
     "difflib",
     "shutil",
     "tempfile",
     "subprocess",
-    "threading",
-)
-_LATE = (
     "concurrent.futures.thread",
-    "queue",
-    "datetime",
     "isal.isal_zlib",
     "isal.igzip_threaded",
     "zstandard",
@@ -86,7 +97,11 @@ class Server:
         self._poll = select.epoll()
         self._listener = _listener(place)
         self._poll.register(self._listener, select.EPOLLIN)
-        self._imports = _imports()
+        self._soon = [*reversed((*_FIRST, *_STEPS))]
+        self._later = _imports()
+        self._spare: Spare | None = None
+        self._lacks_spare = False
+        self._is_idle = False
         self._is_closed = False
         self.is_warm = False
 
@@ -97,34 +112,76 @@ class Server:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # served commands get their client's limits
 
     def poll(self) -> None:
-        """Serve whoever asks, or import what is not imported yet, until something happens."""
-        wait = None if self.is_warm else 0.0
-        for pid, moment in self._dying.items():
-            wait = 0.1
-            if time.monotonic() > moment:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        for descriptor, _ in self._poll.poll(wait):
+        """Serve whoever asks, or use the time to get ready for the next command, until something happens."""
+        asked = self._poll.poll(self._patience())
+        for descriptor, _ in asked:
             if descriptor == self._listener.fileno():
                 self._accept()
             elif descriptor in self._processes:
                 self._lost(descriptor)
-        if not self.is_warm:
+        if asked:
+            self._is_idle = False
+        else:
+            self._get_ready()
+
+    def _patience(self) -> float | None:
+        """The seconds to wait for something to happen; None if there is nothing else to do."""
+        for pid, moment in self._dying.items():
+            if time.monotonic() > moment:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self._lacks_spare or self._soon or (self._is_idle and not self.is_warm):
+            return 0.0
+        if self._dying:
+            return 0.1
+        return None if self.is_warm else IDLE
+
+    def _get_ready(self) -> None:
+        """Do a part of what makes the next command quicker."""
+        if self._soon:
+            self._import(self._soon.pop())
+            self._lacks_spare = not self._soon
+        elif self._lacks_spare:
+            self._fork_spare()
+        elif not self.is_warm:
+            self._is_idle = True
             self._import_one()
 
     def _import_one(self) -> None:
-        try:
-            name = next(self._imports, None)
-            if name is None:
-                self.is_warm = True
-            elif name not in sys.modules:
-                import_module(name)
-        except (ImportError, BuildaError, OSError):  # an extra that is not installed, or no descriptor is left:
-            return  # a command that needs the module imports it itself, and says what is wrong
+        name = None
+        with suppress(OSError):  # no descriptor is left
+            name = next(self._later, None)
+        if name is not None:
+            self._import(name)
+            return
+        self.is_warm = True
+        self._drop_spare()  # it lacks what was imported since
+        self._lacks_spare = True
+
+    def _import(self, name: str) -> None:
+        if name not in sys.modules:
+            with suppress(ImportError, BuildaError, OSError):  # an extra is not installed, or no descriptor is left:
+                import_module(name)  # a command that needs the module imports it itself, and says what is wrong
+
+    def _fork_spare(self) -> None:
+        """Fork the process that serves the next client; without one, that client waits for a fork."""
+        self._lacks_spare = False
+        parent = os.getpid()
+
+        def serve(connection: socket.socket) -> int:
+            return served.run(connection, parent, self._identity, self._code, self._main)
+
+        with suppress(OSError):  # no process or descriptor is left
+            self._spare = Spare(serve, lambda: served.rehearse(self._identity, self._code))
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.end()
 
     def _accept(self) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection = self._accepted()
         except BlockingIOError:
             return
         except OSError:  # no descriptor is left: the client waits until one is
@@ -133,15 +190,37 @@ class Server:
         if len(self._clients) >= MOST:
             _refuse(connection)
             return
-        parent = os.getpid()
+        for name in _FIRST:
+            self._import(name)
         try:
-            pid = fork.start(lambda: served.run(connection, parent, self._identity, self._code, self._main))
+            pid = self._process_for(connection)
         except OSError:  # no process is left
             _refuse(connection)
             return
         self._clients[pid] = connection
         self._processes[connection.fileno()] = pid
         self._poll.register(connection, select.EPOLLRDHUP)
+        self._lacks_spare = not self._soon
+
+    def _accepted(self) -> socket.socket:
+        """The connection of a client; OSError if there is none, or no descriptor."""
+        try:
+            return self._listener.accept()[0]
+        except BlockingIOError:
+            raise
+        except OSError:
+            if self._spare is None:
+                raise
+            self._drop_spare()  # its descriptor is needed more here
+            return self._listener.accept()[0]
+
+    def _process_for(self, connection: socket.socket) -> int:
+        """A process that serves the client: the spare one, or a new one."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.take(connection):
+            return spare.pid
+        parent = os.getpid()
+        return fork.start(lambda: served.run(connection, parent, self._identity, self._code, self._main))
 
     def _lost(self, descriptor: int) -> None:
         """A client was killed: its command is asked to end, and killed if that takes long."""
@@ -154,11 +233,15 @@ class Server:
 
     def stopped(self, pid: int) -> None:
         """Tell the client of a process that it was stopped."""
+        if self._spare is not None and self._spare.pid == pid:
+            self._drop_spare()
         if pid in self._clients:
             _tell(self._clients[pid], client.STOPPED)
 
     def ended(self, pid: int, status: int) -> None:
         """Tell the client of a process how that ended."""
+        if self._spare is not None and self._spare.pid == pid:
+            self._spare = None
         connection = self._clients.pop(pid, None)
         if connection is not None:
             if self._told is not None:
@@ -174,6 +257,7 @@ class Server:
     def refuse(self) -> None:
         """Serve no further commands."""
         self._is_closed = True
+        self._drop_spare()
         self._poll.unregister(self._listener)
         self._listener.close()
 
@@ -200,14 +284,12 @@ def _tell(connection: socket.socket, message: bytes) -> None:
 
 
 def _imports() -> Iterator[str]:
-    """The names of all modules that commands may need, those first that scripts need most."""
+    """The names of all modules that commands may need, those first that more scripts need."""
     import pkgutil
 
     import builda
 
     yield from _OTHERS
-    yield from _FIRST
-    yield from _LATE
     for module in pkgutil.walk_packages(builda.__path__, "builda."):
         if not module.name.startswith(_SKIPPED):
             yield module.name
