@@ -6,43 +6,28 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from builda.linux import fuse
-from tests.conftest import PROGRAM, Builda, add_base, clean_environ
+from tests.conftest import PROGRAM, clean_environ
 from tests.integration.test_script_cache import cached
 from tests.support import needs
-from tests.support.rootless import Rootless, rootless
+from tests.support.ways import Workplace, way, workplace
 
 pytestmark = pytest.mark.root
 
 
-class Way(NamedTuple):
-    """Who runs the script, in which mode, with which storage driver."""
-
-    user: bool
-    mode: str
-    driver: str
-
-    def __str__(self) -> str:
-        return f"{'user' if self.user else 'root'}-{self.mode}-{self.driver}"
-
-
-WAYS = (
-    Way(user=False, mode="chroot", driver="plain"),
-    Way(user=True, mode="subid", driver="overlay"),
-    Way(user=True, mode="traced", driver="plain"),
-)
+WAYS = (way("chroot"), way("subid", user=True), way("traced", user=True))
 FURTHER = (
-    Way(user=False, mode="direct", driver="fuse-overlayfs"),
-    Way(user=False, mode="direct", driver="plain"),
-    Way(user=False, mode="userns", driver="overlay"),
-    Way(user=False, mode="userns", driver="fuse-overlayfs"),
-    Way(user=True, mode="subid", driver="plain"),
-    Way(user=True, mode="single", driver="overlay"),
-    Way(user=True, mode="single", driver="plain"),
+    way("direct", driver="fuse-overlayfs"),
+    way("direct", driver="plain"),
+    way("direct", isolation="oci"),
+    way("direct", isolation="chroot"),
+    way("userns"),
+    way("userns", driver="fuse-overlayfs"),
+    way("subid", user=True, driver="plain"),
+    way("single", user=True),
+    way("single", user=True, driver="plain"),
 )
 SCRIPT = """
 c=$(builda from localhost/busybox)
@@ -64,68 +49,46 @@ RUN cat /srv/a > /b; echo ran >&2
 """
 
 
-class Script(NamedTuple):
-    """builda in one mode with one driver, and a directory with the script's files."""
-
-    builda: Builda
-    place: Path
-
-    def run(self, text: str = SCRIPT) -> subprocess.CompletedProcess[str]:
-        path = f"{self.place.parent}/bin:{Path(PROGRAM).parent}:{os.environ['PATH']}"
-        result = subprocess.run(
-            [*self.builda.command, "session", "--explain-cache", "bash", "-euc", text],
-            capture_output=True,
-            text=True,
-            env={**clean_environ(), **self.builda.environ, "PATH": path},
-            timeout=240,
-            cwd=self.place,
-            stdin=subprocess.DEVNULL,
-        )
-        assert result.returncode == 0, result.stderr
-        return result
+def run(work: Workplace) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(PROGRAM).parent}:{os.environ['PATH']}"
+    result = subprocess.run(
+        [*work.builda.command, "session", "--explain-cache", "bash", "-euc", SCRIPT],
+        capture_output=True,
+        text=True,
+        env={**clean_environ(), **work.builda.environ, "PATH": path},
+        timeout=240,
+        cwd=work.place,
+        stdin=subprocess.DEVNULL,
+    )
+    assert result.returncode == 0, result.stderr
+    return result
 
 
 @pytest.fixture
-def script(request: pytest.FixtureRequest, tmp_path: Path, busybox: Path) -> Iterator[Script]:
-    way: Way = request.param
-    if way.driver == "fuse-overlayfs" and (lacking := fuse.lacking()):
-        needs.not_here(lacking)
-    chosen = {"BUILDA_MODE": way.mode, "BUILDA_STORAGE_DRIVER": way.driver}
-    if not way.user:
-        yield _script(Builda(tmp_path / "store", tmp_path / "run", chosen), tmp_path / "context", busybox)
-        return
-    with rootless() as user:
-        made = Rootless(user.root, user.runroot, {**user.environ, **chosen}, user.user, user.home)
-        archive = user.home / "busybox.tar"
-        archive.write_bytes(busybox.read_bytes())
-        yield _script(made, user.home / "context", archive)
-
-
-def _script(builda: Builda, place: Path, image: Path) -> Script:
-    place.mkdir()
-    (place / "a").write_text("a\n")
-    (place / "word").write_text("one\n")
-    add_base(builda, image)
-    return Script(builda, place)
+def work(request: pytest.FixtureRequest, tmp_path: Path, busybox: Path) -> Iterator[Workplace]:
+    with workplace(request.param, tmp_path, busybox) as made:
+        (made.place / "a").write_text("a\n")
+        (made.place / "word").write_text("one\n")
+        yield made
 
 
 @needs.program("newuidmap")
 @needs.program("fuse-overlayfs")
 @pytest.mark.parametrize(
-    "script", [*WAYS, *(pytest.param(way, marks=pytest.mark.long) for way in FURTHER)], ids=str, indirect=True
+    "work", [*WAYS, *(pytest.param(way, marks=pytest.mark.long) for way in FURTHER)], ids=str, indirect=True
 )
-def test_a_second_run_does_no_work_and_builds_find_its_steps(script: Script) -> None:
-    first, second = script.run(), script.run()
+def test_a_second_run_does_no_work_and_builds_find_its_steps(work: Workplace) -> None:
+    first, second = run(work), run(work)
     assert cached(first) == []
     assert len(cached(second)) == 4, second.stderr
     assert "ran" not in second.stderr.splitlines()
     assert second.stdout == first.stdout
-    (script.place / "word").write_text("two\n")
-    third = script.run()
+    (work.place / "word").write_text("two\n")
+    third = run(work)
     assert third.stdout.splitlines()[0] == "two"
     assert len(cached(third)) == 2, third.stderr
     assert third.stderr.splitlines().count("ran") == 2
-    file = script.place.parent / "Containerfile"
+    file = work.place.parent / "Containerfile"
     file.write_text(CONTAINERFILE)
-    built = script.builda("bud", "-f", file, script.place)
+    built = work.builda("bud", "-f", file, work.place)
     assert built.count("Using cache") == 2, built
