@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from builda.host.modes import Place
     from builda.isolation.spec import Isolation
     from builda.oci.descriptor import Descriptor
+    from builda.oci.digest import Digest
     from builda.oci.reference import Reference
     from builda.places import Places
     from builda.plan import RunOptions
@@ -337,6 +338,19 @@ class Registries:
             return self._keeper(place, access, None, has_files=False)
 
         return SignatureCarrier(self._shelf(source, access), keeper)
+
+    def attached(
+        self, source: Reference, access: RegistryAccess, destination: Reference, there: RegistryAccess
+    ) -> Callable[[Digest], int]:
+        """Make a function that copies what is attached to a manifest; it returns the number of manifests found."""
+        from builda.trust.copyattached import Side, copy_attached
+
+        def side(reference: Reference, access: RegistryAccess) -> Side:
+            client = self._client(access)
+            return Side(reference, client.source, client.sink)
+
+        ends = side(source, access), side(destination, there)
+        return lambda digest: copy_attached(digest, *ends, self._emit)
 
     def sign(self, place: Reference | Location, access: RegistryAccess, how: SignOptions) -> tuple[Descriptor, ...]:
         """The image that is at `place` has signatures by the keys of `access`; what was signed.

@@ -103,6 +103,14 @@ class Remote(Protocol):
     def carrier(self, source: Reference | Location, access: RegistryAccess) -> Carrier:
         """What takes the signatures of the image at `source` along."""
 
+    def attached(
+        self, source: Reference, access: RegistryAccess, destination: Reference, there: RegistryAccess
+    ) -> Callable[[Digest], int]:
+        """Make a function that copies what is attached to the manifest with a digest, from one repository to another.
+
+        It returns the number of manifests found. What is attached is not verified.
+        """
+
     def sign(self, place: Reference | Location, access: RegistryAccess, how: SignOptions) -> tuple[Descriptor, ...]:
         """The image that is at `place` has signatures by the keys of `access`; what was signed."""
 

@@ -15,15 +15,17 @@ from types import MappingProxyType, TracebackType
 
 from builda.errors import CorruptContent, InvalidValue, RegistryError
 from builda.events import Emit, Warned, ignore
+from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest, Readable
+from builda.oci.manifest import Index
 from builda.oci.reference import DEFAULT_TAG, Reference, is_tag
 from builda.places import Places
 from builda.registry.certificates import Certificates, Tls
 from builda.registry.http import Http, Trust
 from builda.registry.keyring import Credentials, Keyring, Look, parse_creds
 from builda.registry.registries import Registries
-from builda.registry.repository import Endpoint, Repository
+from builda.registry.repository import Endpoint, Repository, referrers_tag
 from builda.values import dataclass, field
 
 TYPE_CHECKING = False
@@ -233,6 +235,15 @@ class RegistrySource:
             )
         return data
 
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """The manifests that refer to the one with this digest in its repository, as far as the registry knows."""
+
+        def listed(repository: Repository) -> tuple[Descriptor, ...]:
+            found = repository.referrers(digest)
+            return repository.tagged_referrers(digest) if found is None else found
+
+        return self._first(listed)
+
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Readable]:
         """The blob's bytes from `offset` on, not verified; broken connections are mended on the way."""
         from builda.registry.mirrored import MirroredBlob
@@ -326,6 +337,22 @@ class RegistrySink:
             )
         version = self._version(descriptor) if top else str(descriptor.digest)
         self._repository.put_manifest(version, descriptor, data)
+
+    def refer(self, digest: Digest, entries: tuple[Descriptor, ...]) -> None:
+        """The repository, which has these manifests, lists them as referring to the one with this digest.
+
+        Most registries do that by themselves. Others have a list under a tag; two that write it at once may lose one of
+        theirs.
+        """
+        if self._repository.referrers(digest) is not None:
+            return
+        there = self._repository.tagged_referrers(digest)
+        known = {one.digest for one in there}
+        added = tuple(one for one in entries if one.digest not in known)
+        if added:
+            data = Index(manifests=(*there, *added)).dump()
+            top = Descriptor(media_type=mediatype.INDEX, digest=Digest.of(data), size=len(data))
+            self._repository.put_manifest(referrers_tag(digest), top, data)
 
     def _version(self, descriptor: Descriptor) -> str:
         """The tag or digest under which the top manifest is put: the digest only if the reference has no tag."""

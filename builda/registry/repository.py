@@ -11,7 +11,7 @@ from builda.errors import BuildaError, CorruptContent, InvalidValue, RegistryErr
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
-from builda.oci.manifest import MANIFEST_LIMIT, parse
+from builda.oci.manifest import MANIFEST_LIMIT, Index, parse
 from builda.oci.reference import Reference
 from builda.registry.auth import Authenticator
 from builda.registry.blob import ResumingReader
@@ -33,6 +33,8 @@ ACCEPT = ", ".join(
 )
 NAMES_LIMIT = 1_000_000
 PAGES_LIMIT = 10_000
+REFERRERS_LIMIT = 4096
+_NO_REFERRERS = frozenset({400, 404, 405, 501})  # of registries older than version 1.1 of the distribution-spec
 PARALLEL = 6
 """Blobs that are read from one registry at a time, and as many that are written, however many images move."""
 
@@ -219,6 +221,38 @@ class Repository:
                 error.hint = "this registry deletes nothing; its configuration may allow it"
             raise error
 
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """What the registry lists as referring to a manifest, page by page; None if it keeps no such lists."""
+        what = f"cannot list what refers to {_named(self.reference, str(digest))}"
+        url: str | None = self.url(f"referrers/{digest}")
+        found: list[Descriptor] = []
+        seen = set[str]()
+        while url is not None and url not in seen:
+            seen.add(url)
+            request = self.request("GET", url, what, {"Accept": mediatype.INDEX})
+            reply, data = self.call(request, self.scopes(), limit=MANIFEST_LIMIT)
+            if reply.status in _NO_REFERRERS and not found:
+                return None
+            if reply.status != 200:
+                raise refused(reply, data, request)
+            found += _entries(data, _media_type(reply.headers), what)
+            if len(found) > REFERRERS_LIMIT or len(seen) > PAGES_LIMIT:
+                raise RegistryError(f"{what}: there are more than {REFERRERS_LIMIT}, or {PAGES_LIMIT} pages")
+            url = _next_page(reply)
+        return tuple(found)
+
+    def tagged_referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """What the list under the tag for a manifest's referrers names, where registries keep no lists of them."""
+        tag = referrers_tag(digest)
+        try:
+            descriptor, data = self.manifest(tag)
+        except RegistryError as error:
+            if error.status == 404:
+                return ()
+            raise
+        what = f"cannot read what refers to {_named(self.reference, str(digest))} at {tag}"
+        return tuple(_entries(data, descriptor.media_type, what))
+
     def has_blob(self, descriptor: Descriptor, actions: str = "pull,push") -> bool:
         """Whether the registry has the blob in this repository."""
         what = f"cannot look up a blob in {self}: {descriptor.digest}"
@@ -300,6 +334,11 @@ class Repository:
         return f"tags there are: {', '.join(tags[:8])}" if tags else None
 
 
+def referrers_tag(digest: Digest) -> str:
+    """The tag whose list names what refers to a manifest, where the registry keeps no such lists itself."""
+    return f"{digest.algorithm}-{digest.encoded}"
+
+
 class Upload(NamedTuple):
     """An upload that the registry has begun: where to send the bytes, and the least size of a chunk but the last."""
 
@@ -344,6 +383,16 @@ def _verified(data: bytes, headers: Mapping[str, str], version: str, what: str) 
         kind = CorruptContent if isinstance(error, InvalidValue) else type(error)
         raise kind(f"{what}: {error}", hint=error.hint) from error
     return Descriptor(media_type=document.media_type, digest=digest, size=len(data))
+
+
+def _entries(data: bytes, media_type: str | None, what: str) -> tuple[Descriptor, ...]:
+    try:
+        document = parse(data, media_type)
+    except (CorruptContent, Unsupported, InvalidValue) as error:
+        raise CorruptContent(f"{what}: {error}", hint=error.hint) from error
+    if not isinstance(document, Index):
+        raise CorruptContent(f"{what}: it is not a list")
+    return document.manifests
 
 
 def _media_type(headers: Mapping[str, str]) -> str | None:

@@ -1,13 +1,13 @@
 """What cosign puts beside an image in a registry: an image whose layers are the payloads.
 
-Signatures are under the tag sha256-DIGEST.sig, attestations under sha256-DIGEST.att.
+Signatures are under the tag sha256-DIGEST.sig, attestations under sha256-DIGEST.att, an SBOM under sha256-DIGEST.sbom.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from builda.errors import CorruptContent, NotFound, RegistryError
 from builda.oci import mediatype
@@ -20,14 +20,16 @@ from builda.trust.signature import COSIGN_TYPE, COUNT, ENVELOPE_TYPE, LIMIT, Sig
 from builda.values import replace
 
 if TYPE_CHECKING:
+    from builda.oci.reference import Reference
     from builda.transfer.copyimage import ImageSink, ImageSource
 
+Ending: TypeAlias = Literal["sig", "att", "sbom"]
 ENVELOPE_LIMIT = 128 << 20
 """Bytes that an attestation may have, as cosign reads them."""
 
 
-def tag_of(digest: Digest, ending: Literal["sig", "att"] = "sig") -> str:
-    """The tag that an image with this digest has its signatures, or attestations, under."""
+def tag_of(digest: Digest, ending: Ending = "sig") -> str:
+    """The tag that an image with this digest has its signatures, attestations or SBOM under."""
     return f"{digest.algorithm}-{digest.encoded}.{ending}"
 
 
@@ -42,10 +44,10 @@ def envelopes(source: ImageSource) -> Iterator[Sigstore | Unreadable]:
 
 
 def _layers(source: ImageSource, media_type: str, limit: int) -> Iterator[Sigstore | Unreadable]:
-    manifest = _manifest(source)
-    if manifest is None:
+    found = found_at(source)
+    if found is None:
         return
-    for layer in [layer for layer in manifest.layers if layer.media_type == media_type][:COUNT]:
+    for layer in [layer for layer in found[1].layers if layer.media_type == media_type][:COUNT]:
         try:
             yield Sigstore(layer.media_type, read_blob(source, layer, limit), layer.annotations)
         except CorruptContent as error:
@@ -54,7 +56,8 @@ def _layers(source: ImageSource, media_type: str, limit: int) -> Iterator[Sigsto
 
 def add(source: ImageSource, sink: ImageSink, signature: Sigstore) -> None:
     """The tag has this signature beside those that it has. Two that write at once may lose one of theirs."""
-    before = _manifest(source)
+    found = found_at(source)
+    before = None if found is None else found[1]
     layers = () if before is None else before.layers
     there = (
         layer.digest == Digest.of(signature.payload) and dict(layer.annotations) == dict(signature.annotations)
@@ -74,13 +77,27 @@ def add(source: ImageSource, sink: ImageSink, signature: Sigstore) -> None:
     sink.put_manifest(top, data, top=True)
 
 
+def join(
+    source: ImageSource,
+    there: Callable[[Reference], ImageSource],
+    sink: Callable[[Reference], ImageSink],
+    place: Reference,
+) -> None:
+    """The tag at `place` has all that the source has, beside what it has already."""
+    found = found_at(source)
+    for layer in () if found is None else found[1].layers:
+        data = read_blob(source, layer, ENVELOPE_LIMIT)
+        add(there(place), sink(place), Sigstore(layer.media_type, data, layer.annotations))
+
+
 def _put(sink: ImageSink, data: bytes, media_type: str) -> Descriptor:
     descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
     sink.put_blob(descriptor, OneBlob(BytesIO(data)), _nothing)
     return descriptor
 
 
-def _manifest(source: ImageSource) -> Manifest | None:
+def found_at(source: ImageSource) -> tuple[Descriptor, Manifest] | None:
+    """The manifest at such a tag; None if there is no such tag. CorruptContent for a list of images."""
     try:
         descriptor, data = source.manifest()
     except NotFound:
@@ -92,7 +109,7 @@ def _manifest(source: ImageSource) -> Manifest | None:
     document = parse(data, descriptor.media_type)
     if not isinstance(document, Manifest):
         raise CorruptContent(f"tag of signatures has a list of images: {descriptor.digest}")
-    return document
+    return descriptor, document
 
 
 def _config(layers: tuple[Descriptor, ...]) -> bytes:

@@ -19,7 +19,7 @@ from builda.oci.reference import Reference, in_store
 from builda.transfer.converting import Chosen, Recompressed, Retyped
 from builda.transfer.copyimage import copy_image
 from builda.transfer.locate import Location, locations_in, parse_location
-from builda.values import dataclass, field
+from builda.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from builda.builder.context import Context
@@ -44,6 +44,7 @@ class CopyOptions:
     force_compression: bool = False
     preserve_digests: bool = False
     signatures: bool = True  # those of the source come along
+    attachments: bool = False  # and all else that is attached to the image in its registry
     additional: tuple[str, ...] = ()  # further names at the destination
     destination: RegistryAccess = field(default_factory=lambda: _access())
 
@@ -61,6 +62,8 @@ def copy(ctx: Context, text: str, destination: str, source_access: RegistryAcces
     image_format = _format(location, source, options)
     if image_format is not None:
         source = Retyped(source, image_format)
+    if options.attachments:
+        _copy_attached(ctx, _in_registry(found, text), source_access, location, options, signed)
     carrier = _carrier(ctx, found, source_access, signed) if options.signatures else None
     sink = sink_at(ctx, location, options.destination, _relatives(found), options.additional)
     written = _copied(ctx, source, sink, location, options, carrier)
@@ -89,6 +92,28 @@ def _carrier(
     except Unsupported as error:  # a file of YAML, and no package that reads it
         ctx.emit(Warned(message=f"signatures are not copied: {error}", hint=error.hint))
         return None
+
+
+def _in_registry(found: Image | Outside, text: str) -> Reference:
+    if isinstance(found, Outside) and isinstance(found.place, Reference):
+        return found.place
+    raise Unsupported(f"only images in registries have attachments: {text}", hint="copy it without --attachments")
+
+
+def _copy_attached(
+    ctx: Context,
+    source: Reference,
+    access: RegistryAccess,
+    location: Location,
+    options: CopyOptions,
+    digests: tuple[Digest, ...],
+) -> None:
+    """Each repository of the destination has what is attached to the manifests, before it has these."""
+    names = (location.where, *options.additional)
+    for repository in dict.fromkeys(Reference.parse(name)._replace(tag=None, digest=None) for name in names):
+        copy_to = ctx.remote.attached(source, access, repository, replace(options.destination, signing=None))
+        for digest in digests:
+            copy_to(digest)
 
 
 def _carried(carrier: Carrier, sink: ImageSink, location: Location, options: CopyOptions) -> ImageSink | None:
@@ -135,6 +160,12 @@ def _check(location: Location, options: CopyOptions) -> None:
     changes = options.format is not None or options.compression is not None
     if options.preserve_digests and changes:
         raise InvalidValue("--preserve-digests cannot be used with another format or compression")
+    if options.attachments and changes:
+        raise InvalidValue("--attachments cannot be used with another format or compression: they are about a digest")
+    if options.attachments and not location.in_registry:
+        raise Unsupported("only images in registries have attachments", hint="copy it without --attachments")
+    if options.attachments and not options.signatures:
+        raise InvalidValue("--attachments cannot be used with --remove-signatures")
     if options.select == "index-only" and (changes or location.in_store):
         where = "in the store" if location.in_store else "in another format or compression"
         raise InvalidValue(f"a list without its images cannot be {where}", hint="--all copies them, too")

@@ -54,6 +54,10 @@ def _sides() -> Params:
     number("--dest-compress-level", help="gzip 1-9, zstd 1-20."),
     switch("--dest-force-compress-format", help="Compress again what is compressed otherwise."),
     switch("--preserve-digests", help="Fail rather than change a digest."),
+    switch(
+        "--attachments",
+        help="Copy what is attached to images in registries, too: attestations, SBOMs and all that refers to them.",
+    ),
     many("--additional-tag", metavar="NAME", help="Give the image this name at the destination, too."),
     text("--digestfile", metavar="FILE", help="Write the digest of what was copied into this file."),
     switch("--quiet", "-q", help="Show no progress."),
@@ -92,6 +96,7 @@ def copy(session: Session, *, source: str, destination: str, **values: Any) -> N
         force_compression=values.pop("dest_force_compress_format"),
         preserve_digests=values.pop("preserve_digests"),
         signatures=not values.pop("remove_signatures"),
+        attachments=values.pop("attachments"),
         additional=values.pop("additional_tag"),
         destination=_side(session, values, "dest"),
     )
@@ -113,6 +118,10 @@ def copy(session: Session, *, source: str, destination: str, **values: Any) -> N
     switch("--keep-going", help="Go on after a failure."),
     text("--format", "-f", metavar="FORMAT", help="Convert manifests to oci or v2s2."),
     switch("--preserve-digests", help="Fail rather than change a digest."),
+    switch(
+        "--attachments",
+        help="Copy what is attached to images in registries, too: attestations, SBOMs and all that refers to them.",
+    ),
     text("--digestfile", metavar="FILE", help="Write the digest and the name of each image into this file."),
     text("--authfile", metavar="FILE", help="Take credentials from this file.  [env: REGISTRY_AUTH_FILE]"),
     _sides(),
@@ -150,6 +159,7 @@ def sync(session: Session, *, source: str, destination: str, json: bool, **value
         format=None if said is None else parse_format(said),
         preserve_digests=values.pop("preserve_digests"),
         signatures=not values.pop("remove_signatures"),
+        attachments=values.pop("attachments"),
         destination=_side(session, values, "dest"),
     )
     jobs = tuple(

@@ -20,6 +20,7 @@ from builda.isolation import isolation_for, kinds
 from builda.isolation.kinds import Kind
 from builda.isolation.spec import Process, Sandbox
 from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest
 from builda.oci.reference import Reference
 from builda.plan import Copy, Run, RunOptions
 from builda.store.claims import Claim
@@ -72,6 +73,11 @@ class FakeRemote:
 
     def carrier(self, source: Reference | Location, access: RegistryAccess) -> Carrier:
         raise Unsupported("these registries have no signatures")
+
+    def attached(
+        self, source: Reference, access: RegistryAccess, destination: Reference, there: RegistryAccess
+    ) -> Callable[[Digest], int]:
+        return lambda digest: 0
 
     def sign(self, place: Reference | Location, access: RegistryAccess, how: SignOptions) -> tuple[Descriptor, ...]:
         raise Unsupported("these registries have no signatures")
