@@ -160,18 +160,29 @@ def receive(source: BinaryIO, into: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{into.name}{ARRIVING}", dir=into.parent) as place:
         whole = f"{place}/context"
         os.mkdir(whole)
-        root = os.open(whole, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with _opened(place) as beside, _opened(whole) as root:
             while size := _length(source):
-                os.utime(place)  # which says that it goes on
+                _says_that_it_goes_on(beside)
                 part = _Part(source, size)
                 _extract(part, TreeTarget(root))
                 if part.left:
                     raise CorruptContent("context broke off while it was received")
-        finally:
-            os.close(root)
         if not into.exists():  # else another attempt was faster
             os.rename(whole, into)
+
+
+def _says_that_it_goes_on(place: int) -> None:
+    """`is_arriving` looks at the time of the directory `place`."""
+    os.utime(place)
+
+
+@contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def is_arriving(into: Path, seconds: float) -> bool:

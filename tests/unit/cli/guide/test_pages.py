@@ -14,7 +14,7 @@ from builda.cli.guide import pages
 from builda.cli.main import status_of
 from builda.cli.verbs import ALIASES, GROUPS, VERBS, every_verb, verb_named
 
-INTERNAL = {"BUILDA_COMPLETE", "BUILDA_CALLER_UID", "BUILDA_SESSION_PUSH"}
+INTERNAL = {"BUILDA_COMPLETE", "BUILDA_CALLER", "BUILDA_CALLER_UID", "BUILDA_SESSION_PUSH"}
 
 
 def test_the_options_of_build_stand_under_headings() -> None:
