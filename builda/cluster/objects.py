@@ -24,6 +24,8 @@ WORK = "/builda/work"
 """Where the pod has an empty volume for the store and the context."""
 OUT = f"{WORK}/out"
 """Where the pod writes files for the client, each called as its option."""
+SCRIPT = "script"
+"""The key of the script of a session, and the directory below WORK that it is run from."""
 REQUEST = "request"
 FAILED = 1
 """The exit status of a pod whose build failed by itself: the Job does not try again."""

@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,12 +238,14 @@ def test_secrets_are_in_no_argument_and_no_log(
     assert "swordfish" not in json.dumps([job, pods]) + logs.decode()
 
 
-def begun_and_signalled(far: Builda, there: Cluster, context: Path, name: str, number: int) -> tuple[int, str]:
-    """Send the client a signal when its build is under way; its status, and the name of the Job."""
-    command = [*far.command, *BUD, "-t", name, str(context)]
+def begun_and_signalled(far: Builda, there: Cluster, arguments: Sequence[object], number: int) -> tuple[int, str]:
+    """Send the client a signal when its work is under way; its status, and the name of the Job."""
     found: list[str] = []
     process = subprocess.Popen(
-        command, env={**clean_environ(), **far.environ}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*far.command, *map(str, arguments)],
+        env={**clean_environ(), **far.environ},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
     def signalled(pod: Object) -> None:
@@ -257,7 +259,9 @@ def begun_and_signalled(far: Builda, there: Cluster, context: Path, name: str, n
 def test_an_interrupted_build_takes_its_job_along(far: Builda, there: Cluster, context: Path, server: Registry) -> None:
     file = context / "Containerfile"
     file.write_text(file.read_text() + "RUN echo reached; sleep 60\n")
-    status, job = begun_and_signalled(far, there, context, server.name("app/interrupted:1"), signal.SIGTERM)
+    status, job = begun_and_signalled(
+        far, there, (*BUD, "-t", server.name("app/interrupted:1"), context), signal.SIGTERM
+    )
     assert status == 143
     assert not any(name.startswith(job) for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
 
@@ -267,7 +271,7 @@ def test_a_build_goes_on_without_its_client_and_is_watched_by_another(
 ) -> None:
     file = context / "Containerfile"
     file.write_text(file.read_text() + "RUN echo reached; sleep 1; echo later\n")
-    status, job = begun_and_signalled(far, there, context, server.name("app/killed:1"), signal.SIGKILL)
+    status, job = begun_and_signalled(far, there, (*BUD, "-t", server.name("app/killed:1"), context), signal.SIGKILL)
     assert status == -signal.SIGKILL
     done = far.run("bud", "--attach", job)
     assert done.stdout.count("later\n") == 2  # the step's line, and what it wrote
@@ -353,3 +357,89 @@ def test_a_context_through_the_api_needs_the_right_to_it(
     assert 'cluster refuses: pods is forbidden: User "alice" cannot get resource "pods/exec"' in said
     assert "the right to create and get pods/exec" in said
     assert not any("builda-no-" in name for name in jobs(there))
+
+
+@pytest.fixture
+def script(context: Path, base_there: str) -> Path:
+    """A script in a directory; its arguments are the name of an image to push, and the status to end with."""
+    path = context / "build.sh"
+    path.write_text(
+        f"""#!/bin/sh -e
+echo "begun in $(basename "$PWD") with $GREETING"
+echo to errors >&2
+printf 'ümlaut without an end'
+c=$(builda from --pull --tls-verify=false {base_there})
+builda copy "$c" given /srv/
+builda run "$c" cat /srv/given
+test ! -e left-out
+builda commit "$c" "$1"
+builda push --tls-verify=false "$1" "docker://$1"
+exit "$2"
+"""
+    )
+    path.chmod(0o755)
+    return path
+
+
+SESSION = ("session", "--tls-verify=false", "--env", "GREETING=hello", "--trace")
+
+
+def test_a_script_runs_in_a_session_there_and_pushes(
+    far: Builda, there: Cluster, script: Path, server: Registry, tmp_path: Path
+) -> None:
+    name = server.name("app/scripted:1")
+    options = (tmp_path / "trace.json", "--report", tmp_path / "report.html", "--context-via", server.name("app/c"))
+    done = far.run(*SESSION, *options, "./build.sh", name, "0", cwd=script.parent)
+    assert "begun in context with hello\n" in done.stdout
+    assert "ümlaut without an end" in done.stdout
+    assert "some text\n" in done.stdout
+    assert "to errors\n" in done.stderr
+    assert json.loads((tmp_path / "trace.json").read_text())
+    assert "<title>build.sh" in (tmp_path / "report.html").read_text()
+    assert far("image", "inspect", "--tls-verify=false", f"docker://{name}", "--raw")
+
+
+def test_a_script_that_fails_pushes_nothing_and_its_status_is_ours(
+    far: Builda, there: Cluster, script: Path, server: Registry, tmp_path: Path
+) -> None:
+    name = server.name("app/scripted:2")
+    options = (tmp_path / "trace.json", "--context-via", "api", "--contextdir", script.parent)
+    outside = tmp_path / "outside.sh"
+    script.rename(outside)
+    done = far.run(*SESSION, *options, outside, name, "7", check=False)
+    assert done.returncode == 7
+    assert "some text\n" in done.stdout
+    assert (tmp_path / "trace.json").exists()
+    assert "Error" not in done.stderr
+    assert far.run("image", "inspect", "--tls-verify=false", f"docker://{name}", check=False).returncode != 0
+
+
+def test_an_interrupted_session_takes_its_job_along(
+    far: Builda, there: Cluster, script: Path, server: Registry
+) -> None:
+    script.write_text("#!/bin/sh\necho reached\nsleep 60\n")
+    status, job = begun_and_signalled(
+        far, there, (*SESSION[:-1], "--context-via", "api", "--contextdir", script.parent, script), signal.SIGTERM
+    )
+    assert status == 143
+    assert not any(name.startswith(job) for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--keep", "true"), "--keep cannot be used with --on"),
+        ((), "no script is named, and a pod has no terminal"),
+        (("./none.sh",), "no such script: ./none.sh"),
+        (("true",), "no registry is named through which the context could go"),
+        (("--contextdir", "none", "true"), "no such directory for the script: none"),
+    ],
+)
+def test_what_a_session_there_cannot_have_is_refused(
+    far: Builda, context: Path, options: tuple[str, ...], words: str
+) -> None:
+    assert words in far.fails("session", *options)
+
+
+def test_options_of_a_session_in_the_cluster_mean_nothing_here(builda: Builda) -> None:
+    assert "--contextdir is for builds in a cluster" in builda.fails("session", "--contextdir", "/", "true")

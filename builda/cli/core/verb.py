@@ -150,8 +150,10 @@ def verb(
 
 
 def _is_elsewhere(name: str, session: Session, values: Mapping[str, Any]) -> bool:
-    """Whether a build takes place in a cluster, so that nothing is entered here."""
-    return name == "build" and bool(values["on"] or (values["on"] is None and session.environ.get("BUILDA_ON")))
+    """Whether a build or session takes place in a cluster, so that nothing is entered here."""
+    if name not in ("build", "session") or (name == "session" and session.environ.get("BUILDA_SESSION")):
+        return False
+    return bool(values["on"] or (values["on"] is None and session.environ.get("BUILDA_ON")))
 
 
 def session_for(given: Given, trace: VerbTrace | None = None) -> Session:

@@ -32,6 +32,10 @@ class Relay:
         self._number = 0
         self._lock = allocate_lock()
 
+    def close(self) -> None:
+        """Leave the rest to a child process that goes on with the numbers."""
+        os.close(self._descriptor)
+
     def show(self, event: Event) -> None:
         """Pass an event on."""
         self._write(event)

@@ -36,9 +36,7 @@ def build_on(
     from builda.cluster.connection import connect
 
     if said.attach is not None:
-        cluster = connect(where, session.environ)
-        job = cluster.get("jobs", said.attach)
-        clusterview.show(session, cluster, said.attach, clusterview.local_names(job), values, live=live)
+        attach(session, connect(where, session.environ), said.attach, values, live=live)
         return
     options = job_options(values, session.environ)
     request = clusterrequest.request_of(rows, values, args, session.environ)
@@ -52,6 +50,14 @@ def build_on(
             return
         job = clusterjob.made(cluster, session, options, request, prepared, values)
         watch(session, cluster, job, prepared, values, live=live, leaves=said.detach)
+
+
+def attach(session: Session, cluster: Cluster, name: str, values: Mapping[str, Any], *, live: bool) -> None:
+    """Show what a Job that was made before does, from its beginning on, and end as it does."""
+    job = cluster.get("jobs", name)
+    status = clusterview.show(session, cluster, name, clusterview.local_names(job), values, live=live)
+    if status:
+        raise SystemExit(status)
 
 
 def watch(
@@ -68,9 +74,11 @@ def watch(
     name = job["metadata"]["name"]
     feed = clustergiven.feeder(session, cluster, prepared.streams)
     with clusterjob.removed_if_left(cluster, name):
-        if not leaves:
-            clusterview.show(session, cluster, name, prepared.local, values, live=live, feed=feed)
+        if leaves:
+            if feed is not None:
+                clusterview.feed_only(session, cluster, name, feed)
+            print_line(name)
             return
-        if feed is not None:
-            clusterview.feed_only(session, cluster, name, feed)
-    print_line(name)
+        status = clusterview.show(session, cluster, name, prepared.local, values, live=live, feed=feed)
+    if status:  # of a script; its Job stays
+        raise SystemExit(status)

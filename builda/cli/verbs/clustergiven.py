@@ -164,7 +164,7 @@ def prepared_for(
             raise Unsupported(f"--build-context cannot be used with --on but for directories and URLs: {item}")
         else:
             asked["words"].append(f"--build-context={item}")
-    auth = _credentials(session, access, [*request.names, *values["cache_to"], *values["cache_from"]], given)
+    auth = credentials(session, access, [*request.names, *values["cache_to"], *values["cache_from"]], given)
     if auth is not None:
         given["auth.json"] = auth
     return Prepared(given, asked, local, access, tuple(contexts.streams))
@@ -224,7 +224,7 @@ def _send(session: Session, stream: Stream, place: str, access: RegistryAccess) 
     return {"reference": str(reference._replace(tag=None, digest=sent.digest)), "into": stream.into}
 
 
-def _credentials(
+def credentials(
     session: Session, access: RegistryAccess, names: Sequence[str], given: Mapping[str, bytes]
 ) -> bytes | None:
     """A file with the credentials for all registries that the build names, and no others; None without any."""

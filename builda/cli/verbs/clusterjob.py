@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from builda.cli.core.verbsession import Session
@@ -26,7 +26,19 @@ def made(
     values: Mapping[str, Any],
     platform_label: str | None = None,
 ) -> dict[str, Any]:
-    """The Job is there, and its Secret. With a label, events name the platform, as where several are built."""
+    """The Job of a build is there, and its Secret. With a label, events name the platform, as where several are."""
+    architecture = _architecture(values)
+    if architecture is not None:
+        options = options._replace(node_selector={"kubernetes.io/arch": architecture, **options.node_selector})
+    subject = request.names[0].rpartition(":")[0] if request.names else ""
+    asked = {**prepared.asked, "words": [*request.words, *prepared.asked["words"]], "platform": platform_label}
+    return made_for(cluster, session, options, prepared._replace(asked=asked), subject, request.names)
+
+
+def made_for(
+    cluster: Cluster, session: Session, options: JobOptions, prepared: Prepared, subject: str, names: Sequence[str]
+) -> dict[str, Any]:
+    """The Job is there that does what is asked, called after its subject, and its Secret; `names` are its images'."""
     import json
     import secrets
 
@@ -34,16 +46,11 @@ def made(
 
     level = cluster.level(podkinds.ENFORCE)
     kind = podkinds.best(level, cluster.version(), session.settings.mode)
-    architecture = _architecture(values)
-    if architecture is not None:
-        options = options._replace(node_selector={"kubernetes.io/arch": architecture, **options.node_selector})
-    subject = request.names[0].rpartition(":")[0] if request.names else ""
     name = objects.job_name(subject, secrets.token_hex(4))
-    annotations = {"builda.io/names": " ".join(request.names), "builda.io/local": json.dumps(dict(prepared.local))}
+    annotations = {"builda.io/names": " ".join(names), "builda.io/local": json.dumps(dict(prepared.local))}
     job = cluster.create("jobs", objects.job(name, kind, options, annotations))
-    asked = {**prepared.asked, "words": [*request.words, *prepared.asked["words"]], "platform": platform_label}
     try:
-        given = {**prepared.given, objects.REQUEST: json.dumps(asked).encode()}
+        given = {**prepared.given, objects.REQUEST: json.dumps(dict(prepared.asked)).encode()}
         cluster.create("secrets", objects.secret(name, job, given))
     except BaseException:
         cluster.delete("jobs", name)
@@ -76,7 +83,8 @@ def try_build(session: Session, cluster: Cluster, kind: Kind, options: JobOption
     import json
     import secrets
 
-    from builda.cli.verbs.clusterview import NO_VALUES, show
+    from builda.cli.verbs.clusterrequest import NO_VALUES
+    from builda.cli.verbs.clusterview import show
     from builda.cluster import objects
 
     text = b'FROM scratch\nENV CHECKED=1\nCMD ["true"]\n'

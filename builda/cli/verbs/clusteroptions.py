@@ -49,7 +49,11 @@ CLUSTER: Params = (
     switch("--detach", help="With --on: print the name of the Job and leave; --attach watches it."),
     text("--attach", metavar="JOB", help="With --on: watch a build that was begun before, from its beginning on."),
 )
-_NAMES = tuple(row.name for row in CLUSTER if row is not ON)
+OF_SESSION: Params = (
+    *CLUSTER,
+    text("--contextdir", metavar="DIR", help="With --on: the directory that the script runs in.  [default: .]"),
+    many("--env", metavar="NAME[=VALUE]", help="With --on: give the script this variable, by default with our value."),
+)
 
 
 class ClusterValues(NamedTuple):
@@ -67,12 +71,21 @@ def cluster_of(environ: Mapping[str, str], values: Mapping[str, Any]) -> str | N
     return environment(environ, "BUILDA_ON") if on is None else on or None
 
 
-def drop(values: dict[str, Any], *, is_used: bool) -> None:
+def cluster_for_session(environ: Mapping[str, str], values: Mapping[str, Any]) -> str | None:
+    """The same for a session; BUILDA_ON is for the outer one if this session is a part of another."""
+    if environ.get("BUILDA_SESSION"):
+        if values.get("on"):
+            raise InvalidValue("--on is said to the outer session: this one is part of it")
+        return None
+    return cluster_of(environ, values)
+
+
+def drop(values: dict[str, Any], rows: Params = CLUSTER, *, is_used: bool) -> None:
     """`values` without these options; InvalidValue naming one that a build on this machine does not have."""
     values.pop("on")
-    for name in _NAMES:
-        if values.pop(name) not in (None, False, ()) and not is_used:
-            option = f"--{name.replace('_', '-')}"
+    for row in rows:
+        if row is not ON and values.pop(row.name) not in (None, False, ()) and not is_used:
+            option = f"--{row.name.replace('_', '-')}"
             raise InvalidValue(f"{option} is for builds in a cluster", hint="--on kubernetes says where that is")
 
 

@@ -43,6 +43,8 @@ RETURNED = {
     "sbom_purl_output": ".json",
 }
 """Options whose files are made in the pod and written here, and the ends of their names there."""
+NO_VALUES: Mapping[str, Any] = {"jobs": 0, "platform": (), "layers": True, "iidfile": None, "iidfile_raw": None}
+"""The values of options that the view of a build looks at, when none is given."""
 HOST = "it is of the machine that builds, which is a pod; --pod-template can give that volumes and devices"
 REFUSED: Mapping[str, str] = {
     "all_platforms": "name the platforms with --platform",
@@ -93,7 +95,7 @@ def request_of(
         words.append(f"--{option}={before}{GIVEN}/{name}")
 
     words += [f"--build-arg={name}={value}" for name, value in args.items()]
-    words += [f"--env={name}={value}" for name, value in _named(values["env"], environ)]
+    words += [f"--env={name}={value}" for name, value in named(values["env"], environ)]
     words += _mounts(values["mount"])
     names = tuple(_name(tag) for tag in values["tag"])
     words += [f"--tag={name}" for name in names]
@@ -149,7 +151,8 @@ def _csv(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
 
 
-def _named(items: Sequence[str], environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def named(items: Sequence[str], environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Names and values of `NAME=VALUE` and `NAME` items; a name alone means the caller's variable, if it is set."""
     for item in items:
         name, equals, value = item.partition("=")
         if equals:

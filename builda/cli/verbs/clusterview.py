@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from builda.cli.core.output import say, write, write_bytes, write_file
-from builda.cli.verbs.clusterrequest import RETURNED
+from builda.cli.verbs.clusterrequest import NO_VALUES, RETURNED
 from builda.errors import BuildaError
 
 TYPE_CHECKING = False
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from builda.cluster.frames import Frame
     from builda.events import ImageBuilt
 
-NO_VALUES: Mapping[str, Any] = {"jobs": 0, "platform": (), "layers": True, "iidfile": None, "iidfile_raw": None}
-
 
 def show(
     session: Session,
@@ -32,8 +30,11 @@ def show(
     *,
     live: bool,
     feed: Callable[[str], None] | None = None,
-) -> None:
-    """Show the build that a Job does, and end as it does. `feed` sends contexts to a pod that waits for them."""
+) -> int:
+    """Show what a Job does: an error if its build fails, the exit status of its script.
+
+    `feed` sends contexts to a pod that waits for them.
+    """
     from builda.cluster.follow import follow
 
     def tell(text: str) -> None:
@@ -49,13 +50,12 @@ def show(
         view.close("interrupted")
     if view.error is not None:
         raise view.error
-    if view.status:
-        raise SystemExit(view.status)
     if view.image is not None:
         if values["iidfile"] is not None:
             write_file(values["iidfile"], str(view.image.id))
         elif values["iidfile_raw"] is not None:
             write_file(values["iidfile_raw"], view.image.id.encoded)
+    return view.status
 
 
 def local_names(job: Mapping[str, Any]) -> Mapping[str, str]:

@@ -45,13 +45,14 @@ def work(session: Session) -> None:
 
     asked = _asked(f"{GIVEN}/{REQUEST}")
     relay = session.relay = Relay(os.dup(1), live=bool(asked["live"]), platform=asked.get("platform"))
-    session.watch(lambda others: Unseen())
-    session.record(relay)
-    sys.stdout = RelayedOutput(relay)
+    if "script" not in asked:
+        session.watch(lambda others: Unseen())
+        session.record(relay)
+        sys.stdout = RelayedOutput(relay)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     try:
-        _work(session, asked)
+        (_run_script if "script" in asked else _work)(session, asked, relay)
     except BuildaError as error:
         _note(error)
         if _may_pass(error):
@@ -94,19 +95,57 @@ def _asked(path: str) -> dict[str, Any]:
     return value
 
 
-def _work(session: Session, asked: Mapping[str, Any]) -> None:
-    from builda.cli.core import shared_options
+def _run_script(session: Session, asked: Mapping[str, Any], relay: Relay) -> None:
+    """Run a script in a session; this does not return."""
+    from builda.builder.imageoptions import RegistryAccess
     from builda.cli.core.verb import COMPOSING
-    from builda.cli.verbs import verb_named
-    from builda.cluster.objects import GIVEN, OUT
+    from builda.cli.verbs import clusterscript, verb_named
+    from builda.cluster.objects import OUT, WORK
 
-    relay = session.relay
-    assert relay is not None, "the pod's output is relayed"
-    build = verb_named("build")
-    values = build.read(asked["words"], {}, path="builda build").values(build.rows)
+    verb = verb_named("session")
+    values = verb.read([*asked["words"], "--on="], {}, path="builda session").values(verb.rows)
+    _set_variables(asked)
+    session.enter(composing=verb.name in COMPOSING)
+    access = RegistryAccess(tls_verify=values["tls_verify"])
+    for one in asked["contexts"]:
+        _fetch(session, one, access)
+    _place_script(asked["script"][0])
+    os.makedirs(OUT, exist_ok=True)
+    os.chdir(f"{WORK}/context")
+    session.relay = None
+    clusterscript.perform(session, relay, asked, _give_back)
+
+
+def _place_script(path: str) -> None:
+    """A script that came by itself becomes an executable file."""
+    from pathlib import Path
+
+    from builda.cluster.objects import GIVEN, SCRIPT
+
+    sent, place = Path(GIVEN, SCRIPT), Path(path)
+    if sent.exists():
+        place.parent.mkdir(exist_ok=True)
+        with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755), "wb") as file:
+            file.write(sent.read_bytes())
+
+
+def _set_variables(asked: Mapping[str, Any]) -> None:
+    from builda.cluster.objects import GIVEN
+
     os.environ.update({str(name): str(value) for name, value in asked["environ"].items()})
     if os.path.exists(f"{GIVEN}/auth.json"):
         os.environ["REGISTRY_AUTH_FILE"] = f"{GIVEN}/auth.json"
+
+
+def _work(session: Session, asked: Mapping[str, Any], relay: Relay) -> None:
+    from builda.cli.core import shared_options
+    from builda.cli.core.verb import COMPOSING
+    from builda.cli.verbs import verb_named
+    from builda.cluster.objects import OUT
+
+    build = verb_named("build")
+    values = build.read(asked["words"], {}, path="builda build").values(build.rows)
+    _set_variables(asked)
     with _private_keys(values):
         session.enter(composing=build.name in COMPOSING)
         session.quiet = values["quiet"]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from builda.cli.core.options import argument, switch, text
 from builda.cli.core.settings import for_session
 from builda.cli.core.verb import verb
-from builda.cli.verbs import scriptcache
+from builda.cli.verbs import clusteroptions, scriptcache
 from builda.errors import CommandFailed, InvalidValue, NotFound
 from builda.events import Warned
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     switch("--tls-verify", default=None, is_on=True, help="Require HTTPS with a valid certificate for the caches."),
     text("--trace", metavar="FILE", help="Write what its commands took; as JSON to FILE.json, as a page to FILE.html."),
     text("--report", metavar="FILE", help="Write a page: times, what each command printed, layers of the images."),
+    clusteroptions.OF_SESSION,
     checks_order=False,
     example="builda session ./build.sh 1.2",
 )
@@ -66,7 +67,19 @@ def session(
 
     Without COMMAND the script is the shell that SHELL names, which looks up nothing unless an option about the cache is
     given. The exit status is the script's.
+
+    With --on the script and its directory go to a pod of a cluster, and the session is there (docs/cluster.md).
     """
+    on = clusteroptions.cluster_for_session(session.environ, caching)
+    if on is not None:
+        from builda.cli.verbs import clustersession
+
+        values = {"keep": keep, "keep_failed": keep_failed, "no_transaction": no_transaction, "trace": trace}
+        clustersession.session_on(
+            session, command, {**values, "report": report, "trace_inputs": trace_inputs, **caching}, on
+        )
+        return
+    clusteroptions.drop(caching, clusteroptions.OF_SESSION, is_used=False)
     if trace_inputs:
         from builda.cli.verbs import scriptinputs
 

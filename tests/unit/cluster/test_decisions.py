@@ -102,6 +102,10 @@ def test_a_pod_that_the_namespace_does_not_admit_is_refused() -> None:
         frames.Printed("text\n"),
         frames.Closed("built"),
         frames.Ended(None),
+        frames.Awaiting(),
+        frames.Wrote("stderr", b"half \xc3"),
+        frames.Returned("report", b"<html>", True),
+        frames.Exited(7),
     ],
     ids=lambda frame: type(frame).__name__,
 )
