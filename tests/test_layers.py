@@ -40,6 +40,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "store": BASE | {"linux", "fs", "runoptions"},
     "scriptlint": frozenset({"errors", "frontend"}),
     "session": frozenset({"errors", "oci", "linux", "fs", "store"}),
+    "bake": frozenset({"errors"}),
     "cluster": BASE | {"fs", "transfer"},
     "transfer": BASE | {"fs", "store"},
     "trust": BASE | {"attestations", "places", "transfer"},
@@ -79,6 +80,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "cli": BASE
     | {
         "attestations",
+        "bake",
         "cluster",
         "containersconf",
         "contents",
