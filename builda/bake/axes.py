@@ -110,7 +110,7 @@ def _named(rows: Sequence[Mapping[str, str]], tags: Sequence[str], place: Place)
     names: set[str] = set()
     owners: dict[str, str] = {}
     for row in rows:
-        name = re.sub(r"[^A-Za-z0-9_.]+", "_", "-".join(row.values())) or "build"
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(row.values())) or "build"
         while name in names:
             name += "_"
         names.add(name)

@@ -185,8 +185,8 @@ def _combinations(axes: Mapping[str, list[Any]], place: Place, name: str) -> Ite
         count *= len(values)
     if count > TARGET_LIMIT:
         raise fault(place, f"target {name}: matrix has {count} combinations, the limit is {TARGET_LIMIT}")
-    for values in product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
+    for row in product(*axes.values()):
+        yield dict(zip(axes, row, strict=True))
 
 
 def _typed(said: str, default: Any, name: str, place: Place) -> Any:

@@ -174,6 +174,8 @@ class _Compose:
                 if text == "false":
                     return {}
                 return {"attest": [f"type={key}" if text == "true" else f"type={key},{value}"]}
+            case _:
+                pass
         if key.startswith("x-"):
             return {}
         from difflib import get_close_matches

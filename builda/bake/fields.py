@@ -48,7 +48,7 @@ REFUSED: Mapping[str, str] = {
     "policy": "builda has no policies in Rego; --source-policy-file of builda build has rules for base images",
     "resources": "--memory, --cpus and the like of builda build limit commands",
 }
-_SEVERAL = ("id", "type", "ref", "src", "dest", "env")
+_FIRST = ("type", "id", "ref", "src", "dest", "env")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +167,7 @@ def texts(value: Any) -> list[str]:
 
 def _fields(value: Mapping[str, Any]) -> str:
     words = []
-    for name in sorted(value, key=lambda name: (name not in _SEVERAL, name)):
+    for name in sorted(value, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)):
         one = value[name]
         if one is None or one == "":
             continue

@@ -122,7 +122,7 @@ def _ended(args: Sequence[str], trace: VerbTrace | None) -> int:
     from builda.cli.core.invoke import invoke
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end_cleanly)
+        signal.signal(number, end_cleanly)
     shell = os.environ.get("_BUILDA_COMPLETE")
     if not shell:
         return invoke(args, trace)
@@ -187,7 +187,8 @@ def _open_standard_streams(trace: VerbTrace | None) -> None:
     sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
 
 
-def _end_cleanly(number: int, _frame: object) -> None:
+def end_cleanly(number: int, _frame: object) -> None:
+    """End by a signal, as a handler of it."""
     raise SystemExit(128 + number)  # contexts are left on the way out: leases, locks, mounts
 
 

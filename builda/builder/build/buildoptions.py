@@ -36,6 +36,7 @@ class ExecuteOptions:
     layers: bool = True  # a layer for each step that changes files; False: one for the whole stage
     cache: bool = True  # look for remembered steps; they are remembered anyway
     cache_ttl: float | None = None  # seconds; older results count as forgotten
+    cache_since: float = 0.0  # seconds since the epoch; older results count as forgotten
     cache_from: tuple[CachePlace, ...] = ()  # where steps are looked for that this store does not remember
     export: bool = False  # the result says what every step led to, for `cacheto`
     commit: CommitOptions = _COMMIT  # its clamp decides what layers record, so it is part of every key

@@ -24,6 +24,7 @@ from builda.builder.build.step_events import StepEvents
 from builda.builder.build.step_inputs import StepInputs
 from builda.builder.build.step_runner import StepRunner
 from builda.builder.build.tip import LayerLost
+from builda.builder.build.turns import Turns
 from builda.builder.image.pull import machine_platform
 from builda.errors import TreeNeeded
 from builda.events import BlobProgress, Warned, WorkProgress
@@ -168,6 +169,7 @@ class _Execution:
         self._made: Performer | None = None
         self._events = StepEvents(self._show, plan, options.platform_label)
         self._inputs = StepInputs(self._ctx, options.inputs, options.pull, self._tips)
+        self._turns = Turns(ctx.store.layout.path("locks", "steps.lock"), self._stop.check, self._show)
         self._driver = (ctx.store.lists if as_list else ctx.store.snapshots).driver
         self._steps = StepRunner(
             self._ctx,
@@ -176,8 +178,9 @@ class _Execution:
             self._tips,
             events=self._events,
             inputs=self._inputs,
-            lookup=Lookup(self._ctx, imported, self._driver, options.cache_ttl, blobs=blobs),
+            lookup=Lookup(self._ctx, imported, self._driver, options.cache_ttl, blobs=blobs, since=options.cache_since),
             performer=self._performer,
+            turns=self._turns,
         )
         self._commits = StageCommits(self._ctx, plan, options, self._tips, self._performer, self._steps.is_changed)
 
@@ -187,6 +190,7 @@ class _Execution:
 
     def __exit__(self, *_: object) -> None:
         self._stop.close()
+        self._turns.close()
         if self._made is not None:
             self._made.close()
         self._inputs.save()

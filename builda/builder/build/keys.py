@@ -99,6 +99,11 @@ class Changes:
     """What was changed in a working container by no remembered step: through a mount, or by an uncached command."""
 
 
+def turn_of(parent: Digest, step: Step) -> Digest:
+    """What builds call a step that they may do at the same time: by its parent's key and what `keyed` makes of it."""
+    return Digest.of(canonical({"parent": parent, "step": step}))
+
+
 def keyed(step: Run | Copy | MakeDirectory, config: ImageConfig) -> Step:
     """The step as its key contains it: what is performed, whoever wrote it and however.
 

@@ -49,9 +49,16 @@ class Lookup:
     """The remembered steps that a build may use. Threads may share it."""
 
     def __init__(
-        self, ctx: Context, imported: ImportedSteps | None, driver: Driver, ttl: float | None, *, blobs: bool
+        self,
+        ctx: Context,
+        imported: ImportedSteps | None,
+        driver: Driver,
+        ttl: float | None,
+        *,
+        blobs: bool,
+        since: float = 0.0,
     ) -> None:
-        """`driver` makes the snapshots of the build; `ttl` is in seconds, None for no limit.
+        """`driver` makes the snapshots of the build; `ttl` is in seconds, None for no limit; `since` is a time.
 
         Without `blobs` only snapshots of this store are found, and no registry is asked.
         """
@@ -60,10 +67,11 @@ class Lookup:
         self._blobs = blobs
         self._driver = driver
         self._ttl = ttl
+        self._since = since
 
     def find(self, key: Digest, tip: Tip, explanation: bytes) -> StepResult | None:
         """What is remembered of the step with this key on `tip`, in this store or else in a registry."""
-        oldest = 0.0 if self._ttl is None else self._ctx.now() - self._ttl
+        oldest = self._since if self._ttl is None else max(self._since, self._ctx.now() - self._ttl)
         result = self._ctx.store.steps.find(key)
         if result is not None and not self._stands_on(result.content, tip):
             result = None

@@ -64,6 +64,8 @@ class StageRunner:
             if not isinstance(error, TreeNeeded | LayerLost):  # after these the build begins again
                 self._events.fail(index, error)
             raise
+        finally:
+            self._steps.leave(index)
         self._save(index)
 
     def _run(self, index: int, stage: Stage) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builda.builder.build.buildoptions import Miss
-from builda.builder.build.keys import explained, keyed, seen, step_key
+from builda.builder.build.keys import explained, keyed, seen, step_key, turn_of
 from builda.builder.build.tip import Layer
 from builda.builder.records import timestamp
 from builda.oci.config import History
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from builda.builder.build.step_events import StepEvents
     from builda.builder.build.step_inputs import StepInputs
     from builda.builder.build.tip import Tip
+    from builda.builder.build.turns import Turns
     from builda.builder.context import Context
     from builda.builder.debug.keptstep import KeptStep
     from builda.plan import MakeDirectory, Plan, Run, Step
@@ -44,6 +45,7 @@ class StepRunner:
         inputs: StepInputs,
         lookup: Lookup,
         performer: Callable[[], Performer],
+        turns: Turns,
     ) -> None:
         self._ctx = ctx
         self._options = options
@@ -52,6 +54,8 @@ class StepRunner:
         self._inputs = inputs
         self._lookup = lookup
         self._performer = performer
+        self._turns = turns
+        self._takes_turns = options.cache and options.layers and not options.looks_around
         self._changed: set[int] = set()  # stages of which something was performed: they have a container
         self._behind: set[int] = set()  # stages whose container does not have the configuration and history yet
         self._kept = stored_stages(plan, options, in_memory=ctx.store.memory is not None)
@@ -79,6 +83,10 @@ class StepRunner:
         """The working container that the stage is at, under a name of its own; it stays when the build ends."""
         self._behind.discard(index)
         return self._performer().keep(index, kept)
+
+    def leave(self, index: int) -> None:
+        """No other build waits for the stage any more."""
+        self._turns.give_up(index)
 
     def close(self, index: int) -> None:
         """Freeze all that the stage changed as one layer, in a build with --layers=false; another stage needs it."""
@@ -112,20 +120,38 @@ class StepRunner:
         looking = self._options.cache and self._options.layers and index not in self._changed
         late = not looking and _tells_its_content(step)  # the copy hashes the files; hashing before would read twice
         inputs = None if late else _with(self._inputs.of(step), step, tip)
-        if looking and inputs is not None and self._find(index, tip, step, inputs):
+        if looking and inputs is not None and self._find(index, tip, step, inputs, is_last=not self._takes_turns):
             return True
+        if self._takes_turns:
+            self._turns.take(index, turn_of(tip.key, keyed(step, tip.config)), step.text or step.created_by or "")
+            if looking and inputs is not None and self._find(index, tip, step, inputs, is_last=True):
+                self._turns.give_up(index)
+                return True
         self.settle(index)
         self._changed.add(index)
         content = self._performer().perform(index, step, self._inputs)
         self._finish(index, tip, step, _with({"content": str(content)}, step, tip) if late else inputs, content)
         return False
 
-    def _find(self, index: int, tip: Tip, step: Run | Copy | MakeDirectory, inputs: Mapping[str, object]) -> bool:
-        """Look the step up and, if it is remembered, move the tip past it; whether it was found."""
+    def _find(
+        self,
+        index: int,
+        tip: Tip,
+        step: Run | Copy | MakeDirectory,
+        inputs: Mapping[str, object],
+        *,
+        is_last: bool,
+    ) -> bool:
+        """Look the step up and, if it is remembered, move the tip past it; whether it was found.
+
+        Not `is_last`: if it is not found, it is looked up again.
+        """
         counted = keyed(step, tip.config)
         explanation = explained(tip.key, counted, inputs)
         key = Digest.of(explanation)
         found = self._lookup.find(key, tip, explanation)
+        if found is None and not is_last:
+            return False
         self._ctx.decided("cache", lambda: self._said(index, key, tip.key, inputs, explanation, found))
         if found is None:
             if self._options.explain or self._options.tells_misses:

@@ -153,7 +153,7 @@ def _is_elsewhere(name: str, session: Session, values: Mapping[str, Any]) -> boo
     """Whether a build or session takes place in a cluster, so that nothing is entered here."""
     if name not in ("build", "session") or (name == "session" and session.environ.get("BUILDA_SESSION")):
         return False
-    return bool(values["on"] or (values["on"] is None and session.environ.get("BUILDA_ON")))
+    return bool(values.get("matrix") or values["on"] or (values["on"] is None and session.environ.get("BUILDA_ON")))
 
 
 def session_for(given: Given, trace: VerbTrace | None = None) -> Session:

@@ -16,6 +16,7 @@ from builda.values import NamedTuple
 
 VERBS: Mapping[str, str] = {
     "add": "copy:add",
+    "bake": "bake:bake",
     "build": "build:build",
     "commit": "commit:commit",
     "completion": "system:completion",

@@ -10,10 +10,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
-from builda.cli.core.output import print_line, print_words
+from builda.cli.core.output import print_words
 from builda.cli.verbs.bakewords import Planned
 from builda.errors import BuildaError
 from builda.values import NamedTuple
@@ -95,11 +95,6 @@ def named(error: BuildaError, name: str) -> BuildaError:
     return error
 
 
-def order(builds: Sequence[Planned]) -> dict[str, Planned]:
-    """The builds by name; each needs only those before it."""
-    return {build.name: build for build in builds}
-
-
 def build_all(
     session: Session, builds: Sequence[Planned], jobs: int, common: Sequence[str], since: float, *, live: bool
 ) -> dict[str, Result]:
@@ -147,18 +142,23 @@ class _Worker:
         with suppress(OSError):
             os.close(self._asked)
         if self.build is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
-        os.close(self.told)
+            self._signal()
         while True:
             try:
+                while os.read(self.told, _LINE):  # what it still tells, until it is gone
+                    pass
                 os.waitpid(self.pid, 0)
-                return
-            except ChildProcessError:
-                return
             except (KeyboardInterrupt, SystemExit):
-                with suppress(ProcessLookupError):
-                    os.kill(self.pid, signal.SIGTERM)
+                self._signal()
+                continue
+            except ChildProcessError:
+                pass
+            os.close(self.told)
+            return
+
+    def _signal(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
 
 
 class _Conductor:
@@ -224,7 +224,7 @@ class _Conductor:
 
 
 def _started(session: Session, count: int, common: Sequence[str], since: float, *, live: bool) -> list[_Worker]:
-    from builda.linux.fork import start
+    from builda.host.forked import forked
 
     workers: list[_Worker] = []
     for _ in range(count):
@@ -237,7 +237,7 @@ def _started(session: Session, count: int, common: Sequence[str], since: float, 
                 os.close(descriptor)
             return _Serving(session, common, since, told, live=live).serve(asked)
 
-        pid = start(work)
+        pid = forked(work)
         os.close(asked_read)
         os.close(told_write)
         workers.append(_Worker(pid, asked_write, told_read))
@@ -258,7 +258,6 @@ class _Serving:
 
     def serve(self, asked: int) -> int:
         """Build what is asked for until nothing more is."""
-        self._follow_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # builds get it themselves from a terminal
         signal.signal(signal.SIGTERM, self._end)
         null = os.open(os.devnull, os.O_RDWR)
@@ -271,11 +270,6 @@ class _Serving:
                     break
         return 0
 
-    def _follow_parent(self) -> None:
-        from builda.linux import syscalls
-
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
-
     def _end(self, number: int, _frame: object) -> None:
         self._ends = True
         if self._child is None:
@@ -284,9 +278,9 @@ class _Serving:
             os.kill(self._child, signal.SIGTERM)
 
     def _build(self, build: Planned) -> None:
-        from builda.linux.fork import start
+        from builda.host.forked import forked
 
-        self._child = start(lambda: self._inside(build))
+        self._child = forked(lambda: self._inside(build))
         _, status = os.waitpid(self._child, 0)
         self._child = None
         if os.waitstatus_to_exitcode(status) < 0 or os.waitstatus_to_exitcode(status) == _KILLED:
@@ -303,16 +297,13 @@ class _Serving:
         """The process of one build."""
         from builda.cli.main import end_cleanly
 
-        self._follow_parent()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, end_cleanly)
         return relayed(self._session, build, self._common, self._since, self._told, live=self._live)
 
 
-def relayed(
-    session: Session, build: Planned, common: Sequence[str], since: float, told: int, *, live: bool
-) -> int:
+def relayed(session: Session, build: Planned, common: Sequence[str], since: float, told: int, *, live: bool) -> int:
     """Build, and write what happens to the descriptor `told`; the exit status."""
     from builda.cli.core.reports import internal
     from builda.cli.core.verbsession import Session as NewSession
@@ -371,10 +362,3 @@ def inline_context(build: Planned) -> object:
     name = f"{build.place} (dockerfile-inline)"
     ignore = find_ignore_file(build.context, "Dockerfile")
     return BuildContext(build.context, ((name, str(build.inline).encode()),), ignore)
-
-
-def print_results(results: Mapping[str, Result], *, skip: Callable[[str], bool]) -> None:
-    """A line for each target: its name and the image's ID."""
-    for name, result in results.items():
-        if not skip(name):
-            print_line(f"{name}\t{result.image.id.encoded}")

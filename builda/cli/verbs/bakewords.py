@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from builda.errors import InvalidValue, Unsupported
+from builda.errors import BuildaError, InvalidValue, Unsupported
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -48,7 +48,9 @@ def planned(target: Target, *, push: bool, is_linked: bool) -> Planned:
     if file and inline is None:
         words.append(f"--file={_quoted(_file(context, file))}")
     if target.texts("no-cache-filter"):
-        raise fault(target.place, f"target {target.name}: no-cache-filter is not supported", "no-cache is for all stages")
+        raise fault(
+            target.place, f"target {target.name}: no-cache-filter is not supported", "no-cache is for all stages"
+        )
     for name in ("args", "labels"):
         words += [f"--{_PAIRS[name]}={key}={value}" for key, value in target.pairs(name).items()]
     words += [f"--add-host={key}:{value}" for key, value in target.pairs("extra-hosts").items()]
@@ -189,7 +191,8 @@ def _granted(allow: Sequence[str], directory: str) -> tuple[list[str], list[str]
 
 def _refused(target: Target, what: str, name: str) -> InvalidValue:
     return InvalidValue(
-        f"{target.place}: target {target.name} asks for {what}, which is not allowed", hint=f"allow it with --allow {name}"
+        f"{target.place}: target {target.name} asks for {what}, which is not allowed",
+        hint=f"allow it with --allow {name}",
     )
 
 
@@ -235,3 +238,40 @@ def check_outputs(builds: Iterable[Planned]) -> None:
     for build in builds:
         if any(word.startswith("--output=") and (word.endswith("=-") or "dest=-" in word) for word in build.words):
             raise Unsupported(f"target {build.name} writes its result to standard output", hint="name a file with dest")
+
+
+def check_words(build: Planned, common: Sequence[str]) -> None:
+    """InvalidValue for values that the options of `build` do not take, with the target's place."""
+    from builda.bake.documents import Place
+    from builda.cli.core.line import Odd
+    from builda.cli.verbs import verb_named
+
+    verb = verb_named("build")
+    where = (
+        f"{build.place}: target {build.name}" if isinstance(build.place, str | Place) and build.place else build.name
+    )
+    for word in build.words:
+        try:
+            values = verb.read([word], {}, path="builda build").values(verb.rows)
+        except Odd as error:
+            raise InvalidValue(f"{where}: value cannot be read: {word.removeprefix('--')}") from error
+        except BuildaError as error:
+            error.args = (f"{where}: {error}",)
+            raise
+        _check_values(values, where)
+
+
+def _check_values(values: Mapping[str, object], where: str) -> None:
+    """What `build` itself would find wrong only when it begins."""
+    from builda.cli.core import shared_options
+    from builda.cli.verbs import buildcache, buildinput, outputs
+
+    try:
+        outputs.parse(tuple(values["output"]))  # type: ignore[arg-type]  # of a row that gives texts
+        buildinput.check_names(tuple(values["tag"]))  # type: ignore[arg-type]
+        buildcache.places(tuple(values["cache_from"]), "--cache-from")  # type: ignore[arg-type]
+        buildcache.places(tuple(values["cache_to"]), "--cache-to")  # type: ignore[arg-type]
+        shared_options.platforms({name: values[name] for name in ("platform", "os", "arch", "variant")})
+    except BuildaError as error:
+        error.args = (f"{where}: {error}",)
+        raise

@@ -87,6 +87,7 @@ _OF_DOCKER = (
     switch("--layers", default=None, is_on=True, help="Make a layer of each step, and remember its result (default)."),
     switch("--no-cache", help="Do every step again."),
     duration("--cache-ttl", help="Do a step again if its result is older than this."),
+    text("--cache-since", hidden=True, help="Do a step again if its result is from before this second of the epoch."),
     many("--cache-from", metavar="REPO", help="Look for results of steps in this repository, too."),
     many("--cache-to", metavar="REPO", help="Push the results of steps to this repository after the build."),
     switch(
@@ -103,6 +104,11 @@ _OF_DOCKER = (
         "-o",
         metavar="DIR|type=TYPE,…",
         help="Also write the root file system (local, tar), an archive (oci, docker) or an image (image, registry).",
+    ),
+    text(
+        "--matrix",
+        metavar="FILE",
+        help="Build once for each combination of the build arguments in this file; tags name them: -t 'app:${NAME}'.",
     ),
     text("--iidfile", metavar="FILE", help="Write the image ID into this file instead of printing it."),
     text("--iidfile-raw", "--raw-iidfile", metavar="FILE", help="The same without sha256:."),
@@ -209,6 +215,13 @@ def build(session: Session, *, context: str | BuildContext | None, quiet: bool, 
     live view of a terminal go to standard error. A command that fails ends the build with its own status, and nothing
     is named then.
     """
+    if values["matrix"] is not None:
+        from builda.cli.verbs.matrixbuild import build_matrix
+
+        assert not isinstance(context, BuildContext), "a build of a matrix has none"
+        build_matrix(session, context, build.rows, {**values, "quiet": quiet})
+        return
+    values.pop("matrix")
     session.builds = True
     session.quiet = quiet or outputs.to_stdout(values["output"])
     if _builds_elsewhere(session, context, quiet, values):

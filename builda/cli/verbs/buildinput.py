@@ -124,7 +124,7 @@ def check_rest(session: Session, values: dict[str, Any]) -> None:
     if values["jobs"] < 0:
         raise InvalidValue(f"--jobs is 0 or more: {values['jobs']}")
     outputs.check(outputs.parse(values["output"]))
-    _check_names((*values["tag"], *filter(None, (values["manifest"],))))
+    check_names((*values["tag"], *filter(None, (values["manifest"],))))
     check_files(values["iidfile"], values["iidfile_raw"], values["metadata_file"])
 
 
@@ -137,7 +137,7 @@ def check_interactive(values: dict[str, Any]) -> None:
         raise InvalidValue(f"--interactive-on-failure cannot be used with --{name}")
 
 
-def _check_names(names: tuple[str, ...]) -> None:
+def check_names(names: tuple[str, ...]) -> None:
     """Refuse, before anything is built, names that its image could not have."""
     from builda.builder.image.push import local_name
     from builda.transfer.locate import parse_location
@@ -205,6 +205,7 @@ def execute_options(
         compression=kind or "gzip",
         compression_level=level,
     )
+    since = values.pop("cache_since")
     buildcache.check_layers(session, cache_from, cache_to, layers=layers)
     recorded, looks_around = values.pop("report") is not None, values.pop("interactive_on_failure")
     return ExecuteOptions(
@@ -222,6 +223,7 @@ def execute_options(
         export=bool(cache_to),
         cache=not values.pop("no_cache") and ttl != 0,
         cache_ttl=None if ttl is None else ttl / 10**9,
+        cache_since=0.0 if since is None else float(since),
         commit=commit,
         stage_images=_stage_images(values.pop("save_stages"), values.pop("stage_labels"), values.pop("layer_label")),
         jobs=values.pop("jobs"),

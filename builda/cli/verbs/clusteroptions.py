@@ -37,15 +37,16 @@ OF_JOB: Params = (
     duration("--job-ttl", help="With --on: the time for which the ended Job stays.  [default: 10m]"),
 )
 """What is said of the Job, whatever it does."""
+VIA = text(
+    "--context-via",
+    metavar="REPO|api",
+    help="With --on: send the context through this repository, or through the API server.  [default: the "
+    "repository of --cache-to, else of -t]",
+)
 CLUSTER: Params = (
     ON,
     *OF_JOB,
-    text(
-        "--context-via",
-        metavar="REPO|api",
-        help="With --on: send the context through this repository, or through the API server.  [default: the "
-        "repository of --cache-to, else of -t]",
-    ),
+    VIA,
     switch("--detach", help="With --on: print the name of the Job and leave; --attach watches it."),
     text("--attach", metavar="JOB", help="With --on: watch a build that was begun before, from its beginning on."),
 )
@@ -82,9 +83,16 @@ def cluster_for_session(environ: Mapping[str, str], values: Mapping[str, Any]) -
 
 def drop(values: dict[str, Any], rows: Params = CLUSTER, *, is_used: bool) -> None:
     """`values` without these options; InvalidValue naming one that a build on this machine does not have."""
-    values.pop("on")
+    if not is_used:
+        check_unused(values, rows)
     for row in rows:
-        if row is not ON and values.pop(row.name) not in (None, False, ()) and not is_used:
+        values.pop(row.name)
+
+
+def check_unused(values: Mapping[str, Any], rows: Params = CLUSTER) -> None:
+    """InvalidValue naming an option that only a build in a cluster has."""
+    for row in rows:
+        if row is not ON and values.get(row.name) not in (None, False, ()):
             option = f"--{row.name.replace('_', '-')}"
             raise InvalidValue(f"{option} is for builds in a cluster", hint="--on kubernetes says where that is")
 

@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 SENT = frozenset(
-    """target skip_unused_stages from_ label annotation unsetenv unsetlabel unsetannotation identity_label omit_history
-    format layers no_cache cache_ttl cache_from cache_to explain_cache rm force_rm squash jobs pull quiet allow compress
-    disable_content_trust inherit_labels inherit_annotations force_compression log_rusage compression_format
-    compression_level disable_compression timestamp source_date_epoch rewrite_timestamp created_annotation pull_always
-    pull_never tls_verify retry retry_delay platform os arch variant network pid ipc uts cgroupns userns userns_uid_map
-    userns_gid_map userns_uid_map_user userns_gid_map_group group_add memory memory_swap shm_size ulimit cgroup_parent
-    cpu_period cpu_quota cpu_shares cpuset_cpus cpuset_mems add_host dns dns_option dns_search http_proxy runtime
-    runtime_flag no_hostname no_hosts cap_add cap_drop isolation scan sbom provenance attest sbom_image_output
-    sbom_image_purl_output""".split()
+    """target skip_unused_stages from_ label annotation unsetenv unsetlabel unsetannotation identity_label
+    omit_history format layers no_cache cache_ttl cache_since cache_from cache_to explain_cache rm force_rm
+    squash jobs pull quiet allow compress disable_content_trust inherit_labels inherit_annotations
+    force_compression log_rusage compression_format compression_level disable_compression timestamp
+    source_date_epoch rewrite_timestamp created_annotation pull_always pull_never tls_verify retry retry_delay
+    platform os arch variant network pid ipc uts cgroupns userns userns_uid_map userns_gid_map
+    userns_uid_map_user userns_gid_map_group group_add memory memory_swap shm_size ulimit cgroup_parent
+    cpu_period cpu_quota cpu_shares cpuset_cpus cpuset_mems add_host dns dns_option dns_search http_proxy
+    runtime runtime_flag no_hostname no_hosts cap_add cap_drop isolation scan sbom provenance attest
+    sbom_image_output sbom_image_purl_output""".split()
 )
 """Options that mean in the pod what they mean here."""
 HERE = frozenset(
     """file ignorefile tag build_arg build_arg_file build_context env output iidfile iidfile_raw progress secret ssh
-    logfile authfile creds scan_ignore source_policy_file signature_policy locked mount on context_via detach
+    logfile authfile creds scan_ignore source_policy_file signature_policy locked matrix mount on context_via detach
     attach""".split()
 ) | {row.name for row in OF_JOB}
 """Options that are dealt with on this machine, or whose files are sent."""
@@ -87,7 +88,7 @@ def request_of(
     for row in options:
         if row.name in REFUSED and values.get(row.name, row.default) != row.default:
             raise Unsupported(f"{row.long} cannot be used with --on: {REFUSED[row.name]}")
-    words = [word for row in options if row.name in SENT for word in _words(row, values.get(row.name, row.default))]
+    words = [word for row in options if row.name in SENT for word in words_of(row, values.get(row.name, row.default))]
     given: dict[str, bytes] = {}
 
     def file(option: str, name: str, data: bytes, before: str = "") -> None:
@@ -130,7 +131,7 @@ def returned(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _words(row: Option, value: Any) -> list[str]:
+def words_of(row: Option, value: Any) -> list[str]:
     """An option as it is written on a command line; nothing for its default."""
     if value == row.default:
         return []

@@ -71,7 +71,8 @@ def build(
     each = []
     for platform in platforms:
         with log_of(platform):
-            labelled = replace(options, platform_label=str(platform))
+            above = None if session.relay is None else session.relay.platform
+            labelled = replace(options, platform_label=f"{above} {platform}" if above else str(platform))
             own = replace(request, platform=platform)
             if attesting is not None:
                 attesting.begin()

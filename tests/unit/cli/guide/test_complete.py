@@ -31,7 +31,7 @@ def offered(line: str) -> list[str]:
     ("line", "words"),
     [
         ("comm", ["commit"]),
-        ("ba", []),
+        ("baz", []),
         ("--mode dir", ["direct"]),
         ("--mode=dir", ["--mode=direct"]),
         ("images --mode dir", ["direct"]),

@@ -1,0 +1,138 @@
+"""Compose files as targets: both forms of `build`, variables, secrets, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builda.bake.reading import declared_in
+from builda.bake.resolving import choose
+from builda.errors import BuildaError, InvalidValue
+
+
+def targets(tmp_path: Path, text: str, **environ: str) -> dict[str, Any]:
+    (tmp_path / "compose.yaml").write_text(text)
+    found = choose(declared_in([f"{tmp_path}/compose.yaml"], environ), (), (), environ)
+    return {target.name: dict(target.said) for target in found.targets}
+
+
+def test_services_are_targets(tmp_path: Path) -> None:
+    found = targets(
+        tmp_path,
+        """
+x-args: &args {A: 1.10, B: "${B:-two}"}
+services:
+  short: {build: ./web, image: "r/web:${TAG:-1}"}
+  long.name:
+    profiles: [extra]
+    environment: [C=three]
+    build:
+      context: .
+      dockerfile: x.Dockerfile
+      args: {<<: *args, C: }
+      target: final
+      labels: [l=1]
+      additional_contexts: {base: "service:short", other: ./other}
+      cache_from: [r/cache]
+      platforms: [linux/amd64]
+      secrets: [s, {source: e, target: named}]
+      ssh: [default]
+      extra_hosts: ["h:10.0.0.1"]
+      ulimits: {nofile: {soft: 1, hard: 2}}
+      shm_size: 1g
+      network: none
+      no_cache: true
+      pull: "yes"
+      x-bake: {tags: [r/long], output: "type=registry"}
+  none: {image: nginx}
+secrets:
+  s: {file: ./s.txt}
+  e: {environment: TOKEN}
+""",
+    )
+    assert found == {
+        "short": {"context": f"{tmp_path}/web", "tags": ["r/web:1"]},
+        "long_name": {
+            "context": str(tmp_path),
+            "dockerfile": "x.Dockerfile",
+            "args": {"A": "1.10", "B": "two", "C": "three"},
+            "target": "final",
+            "labels": {"l": "1"},
+            "contexts": {"base": "target:short", "other": f"{tmp_path}/other"},
+            "cache-from": ["r/cache"],
+            "platforms": ["linux/amd64"],
+            "secret": [f"id=s,src={tmp_path}/s.txt", "id=named,env=TOKEN"],
+            "ssh": ["default"],
+            "extra-hosts": {"h": "10.0.0.1"},
+            "ulimits": ["nofile=1:2"],
+            "shm-size": "1g",
+            "network": "none",
+            "no-cache": True,
+            "pull": True,
+            "tags": ["r/long"],
+            "output": ["type=registry"],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$A-${A}-$$A", "one-one-$A"),
+        ("${E:-d}${E-d}${N-d}", "dd"),
+        ("${A:+x}${E:+x}${E+y}", "xy"),
+        ("${N:-${A}-${M:-deep}}", "one-deep"),
+        ("${N}", ""),
+    ],
+)
+def test_variables_have_the_forms_of_a_shell(tmp_path: Path, text: str, value: str) -> None:
+    found = targets(tmp_path, f"services: {{a: {{build: {{context: ., args: {{R: '{text}'}}}}}}}}", A="one", E="")
+    assert found["a"]["args"] == {"R": value}
+
+
+def test_the_file_beside_it_gives_variables_and_the_environment_counts_more(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# words\nTAG=1\nexport REPO='r/a'\n")
+    text = "services: {a: {build: ., image: '${REPO}:${TAG}'}}"
+    assert targets(tmp_path, text, TAG="2")["a"]["tags"] == ["r/a:2"]
+
+
+def test_what_is_not_followed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("services: {a: {profiles: [p], build: '$NONE.'}}")
+    warnings = declared_in([f"{tmp_path}/compose.yaml"], {}).warnings
+    assert warnings == [
+        "variables of the compose file have no value and stand for nothing: NONE",
+        "profiles are ignored, their services are built too: a",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("services:\n  a:\n    build: [x]\n", ":3: service a: build is a mapping, not a list"),
+        ("services:\n  a: {build: {contxt: .}}\n", ":2: service a: build has no contxt"),
+        ("services:\n  a: {build: {tags: x}}\n", ":2: service a: tags is a list of texts, not a text"),
+        ("services:\n  a: {build: {secrets: [s]}}\n", ":2: service a: there is no secret s"),
+        ("services:\n  a: {build: '${X:?say it}'}\n", ":2: variable X is needed: say it"),
+        ("services:\n  a: {build: '${X'}\n", ":2: variable is not closed"),
+        ("services:\n  a: {extends: b}\n", ":2: service a: extends is not supported"),
+        ("include: [x]\nservices: {}\n", ":1: include of other files is not supported"),
+        ("services: 3\n", ":1: services is a mapping, not a text"),
+        ("services:\n  a: {build: .}\n  a: {build: .}\n", ":3: two keys are 'a'"),
+        ("services:\n  a: &a {build: *a}\n", ":2: "),
+        ("services:\n  a: [\n", ":3: file is no YAML: "),
+        ("a: b\n", ":1: compose file has no services"),
+        ("axes: {A: [b]}\n", ":1: file is a matrix"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(BuildaError) as raised:
+        targets(tmp_path, text)
+    assert str(raised.value).startswith(f"{tmp_path}/compose.yaml{words}")
+
+
+def test_aliases_make_no_bomb(tmp_path: Path) -> None:
+    rows = ["x0: &x0 [lol]"] + [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 12)]
+    with pytest.raises(InvalidValue, match="more values than the limit"):
+        targets(tmp_path, "\n".join(rows) + "\nservices: {a: {build: {context: ., args: {A: *x11}}}}\n")
