@@ -62,14 +62,14 @@ class Shown:
 
     def show(self, name: str, frame: Frame) -> None:
         """Show what the build `name` does; its image and its end are shown elsewhere."""
-        from builda.cluster.frames import Closed, Ended, Printed
+        from builda.cluster.frames import Awaiting, Closed, Ended, Exited, Printed, Returned, Wrote
         from builda.events import BuildFailed, ImageBuilt
 
         match frame:
             case Printed(text):
                 if not self._session.quiet:
                     _print_prefixed(name, text)
-            case Closed() | Ended() | BuildFailed():
+            case Closed() | Ended() | Awaiting() | Returned() | Wrote() | Exited() | BuildFailed():
                 pass
             case ImageBuilt():
                 self._session.emit(frame)
