@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from builda.frontend.compile import Compiled
     from builda.frontend.parse import Parsed
     from builda.frontend.sourcepolicy import SourcePolicy
+    from builda.frontend.stagemarks import StageMark
     from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Platform
     from builda.oci.edits import ConfigEdit
@@ -169,6 +170,37 @@ def compile_plan(builder: Builder, request: BuildRequest, pull: PullOptions | No
     source = read(builder, request)
     with _excerpts(source):
         return _compiled(builder, request, parse(source), pull or PullOptions(), {})
+
+
+def marks_of(
+    files: tuple[tuple[str, bytes], ...],
+    build_args: Mapping[str, str],
+    *,
+    target: str | None,
+    platform: Platform | None,
+    contexts: frozenset[str],
+    others: str,
+) -> tuple[StageMark, ...]:
+    """What tells the stages that a build needs from others', without asking for base images; the target is the last.
+
+    `contexts` are the names of further contexts; `others` is what else counts for all stages.
+    """
+    from builda.frontend.compileoptions import CompileOptions
+    from builda.frontend.parse import parse
+    from builda.frontend.stagemarks import stage_marks
+
+    source = SourceText((), ())
+    for name, data in files:
+        source = source + SourceText.of(decode(data, name), name)
+    with _excerpts(source):
+        options = CompileOptions(
+            platform=platform or machine_platform(),
+            build_platform=machine_platform(),
+            build_args=build_args,
+            target=target,
+            contexts=contexts,
+        )
+        return stage_marks(parse(source), options, others)
 
 
 def checked(builder: Builder, request: BuildRequest, pull: PullOptions, look: Callable[[Plan], None]) -> None:

@@ -51,17 +51,22 @@ class Cluster:
         self._batch, self._core, self._version = BatchV1Api(api), CoreV1Api(api), VersionApi(api)
         self._away = away
         self.namespace = namespace
+        self._known: dict[str, Any] = {}
 
     def version(self) -> tuple[int, int]:
         """Major and minor version of the server."""
-        found = self._asked(self._version.get_code)
+        if "version" not in self._known:
+            self._known["version"] = self._asked(self._version.get_code)
+        found = self._known["version"]
         digits = "".join(letter for letter in str(found.get("minor", "0")) if letter.isdecimal())
         return int(found.get("major") or 0), int(digits or 0)
 
     def level(self, label: str) -> str | None:
         """The value of a label of the namespace; None without it, or without the right to read it."""
         try:
-            found = self._asked(self._core.read_namespace, self.namespace)
+            if "namespace" not in self._known:
+                self._known["namespace"] = self._asked(self._core.read_namespace, self.namespace)
+            found = self._known["namespace"]
         except Forbidden:
             return None
         value = (found["metadata"].get("labels") or {}).get(label)

@@ -74,18 +74,18 @@ class StageNames:
         """The stages that the target needs as far as their text says so, each after those that it needs itself."""
         order: dict[int, None] = {}
         others = range(target if self._options.unused_stages else 0)
-        pending = [(target, iter((*self._named_in(target), *others)))]
+        pending = [(target, iter((*self.named_in(target), *others)))]
         while pending:
             index, below = pending[-1]
             other = next((other for other in below if other not in order), None)
             if other is not None:
-                pending.append((other, iter(self._named_in(other))))
+                pending.append((other, iter(self.named_in(other))))
             else:
                 order[index] = None
                 pending.pop()
         return tuple(order)
 
-    def _named_in(self, index: int) -> tuple[int, ...]:
+    def named_in(self, index: int) -> tuple[int, ...]:
         """The earlier stages that a stage names without variables of its own."""
         head, body = self._stages.bodies[index]
         with suppress(BuildaError):  # the stage itself will say what is wrong

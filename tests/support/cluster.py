@@ -94,6 +94,9 @@ class Cluster:
         self.running: dict[str, Running] = {}
         self.closed = False
         self.url = ""
+        self.slots: int | None = None
+        """How many pods a node runs at a time; the others wait for it."""
+        self.busy: dict[str, int] = {}
 
     # What the API does
 
@@ -245,13 +248,33 @@ class Cluster:
         (container,) = spec["containers"]
         run = self.running[name] = Running()
         wanted = spec.get("nodeSelector", {}).get("kubernetes.io/arch")
-        node = next((node for node, architecture in NODES.items() if wanted in (None, architecture)), None)
+        fitting = [node for node, architecture in NODES.items() if wanted in (None, architecture)]
+        node = self.node_for(fitting) if fitting else None
         if node is None:
             condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
             condition["message"] = "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
             self.update(namespace, pod, phase="Pending", conditions=[condition])
             return
         spec["nodeName"] = node
+        try:
+            self.run_pod(namespace, pod, container, run)
+        finally:
+            with self.changed:
+                self.busy[node] -= 1
+                self.changed.notify_all()
+
+    def node_for(self, fitting: list[str]) -> str:
+        """The node with the fewest pods; waits until there is one with a free slot."""
+        with self.changed:
+            while True:
+                node = min(fitting, key=lambda one: self.busy.get(one, 0))
+                if self.slots is None or self.busy.get(node, 0) < self.slots or self.closed:
+                    self.busy[node] = self.busy.get(node, 0) + 1
+                    return node
+                self.changed.wait(1)
+
+    def run_pod(self, namespace: str, pod: Object, container: Object, run: Running) -> None:
+        spec, name = pod["spec"], pod["metadata"]["name"]
         if container["image"] != IMAGE:
             message = f'failed to pull image "{container["image"]}": not found'
             self.update(namespace, pod, "waiting", {"reason": "ErrImagePull", "message": message})

@@ -48,6 +48,11 @@ def build_on(
                 raise Unsupported("--detach is for one platform", hint="build them one by one")
             clusterplatforms.build_each(session, cluster, options, prepared, rows, values, args, live=live)
             return
+        if values["jobs"] != 1 and not said.detach:
+            from builda.cli.verbs.bakecluster import build_stages
+
+            found = build_stages(session, cluster, options, prepared, rows, values, args, live=live)
+            request = request._replace(words=(*request.words, *found))
         job = clusterjob.made(cluster, session, options, request, prepared, values)
         watch(session, cluster, job, prepared, values, live=live, leaves=said.detach)
 

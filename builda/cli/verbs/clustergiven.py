@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from builda.cli.verbs.clusteroptions import ClusterValues
 from builda.cli.verbs.clusterrequest import REFUSED
 from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
 from builda.values import NamedTuple
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from builda.builder.imageoptions import RegistryAccess
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.clusteroptions import ClusterValues
     from builda.cli.verbs.clusterrequest import Request
     from builda.cli.verbs.contexts import BuildContext
     from builda.cluster.connection import Cluster
@@ -49,7 +49,11 @@ class Prepared(NamedTuple):
 class Contexts:
     """The contexts of a build: sent to a repository, or noted for the API (`place` is `api`)."""
 
-    def __init__(self, session: Session, place: str, access: RegistryAccess) -> None:
+    def __init__(
+        self, session: Session, place: str, access: RegistryAccess, sent: dict[object, dict[str, str]] | None = None
+    ) -> None:
+        """`sent` has what other builds of this command line have sent, and gets what is sent now."""
+        self._sent = {} if sent is None else sent
         self._session = session
         self._place = place
         self._access = access
@@ -63,7 +67,9 @@ class Contexts:
         text = "" if ignore_file is None else read_input(ignore_file, "ignore file").decode(errors="surrogateescape")
         stream = Stream(top, text, ignore_file or "", into)
         if self._place != API:
-            return _send(self._session, stream, self._place, self._access)
+            if (self._place, stream) not in self._sent:
+                self._sent[self._place, stream] = _send(self._session, stream, self._place, self._access)
+            return self._sent[self._place, stream]
         self.streams.append(stream)
         return {"into": into}
 
@@ -125,15 +131,16 @@ def _pieces(session: Session, stream: Stream) -> Iterator[bytes]:
 
 def prepared_for(
     session: Session,
-    context: str | None,
+    context: str | BuildContext | None,
     request: Request,
     values: dict[str, Any],
     said: ClusterValues,
     stack: ExitStack,
     *,
     live: bool,
+    sent: dict[object, dict[str, str]] | None = None,
 ) -> Prepared:
-    """Send the contexts, and put together what the pod is given."""
+    """Send the contexts, unless they are `sent` already, and put together what the pod is given."""
     from builda.cli.core import shared_options
     from builda.cli.verbs.contexts import is_fetched, open_context
     from builda.cluster.objects import WORK
@@ -142,12 +149,15 @@ def prepared_for(
     given, local = dict(request.given), dict[str, str]()
     asked: dict[str, Any] = {"version": 1, "words": [], "live": live, "contexts": []}
     asked["environ"] = {name: session.environ[name] for name in _SENT_VARIABLES if name in session.environ}
-    contexts = Contexts(session, place_of(said, values["cache_to"], request.names), access)
-    if is_fetched(context) and context != "-":
+    contexts = Contexts(session, place_of(said, values["cache_to"], request.names), access, sent)
+    if isinstance(context, str) and is_fetched(context) and context != "-":
         _check_fetched(values)
         asked["where"] = context
     else:
-        opened = open_context(session.builder, context, values["file"], values["ignorefile"], access, stack)
+        if context is None or isinstance(context, str):
+            opened = open_context(session.builder, context, values["file"], values["ignorefile"], access, stack)
+        else:
+            opened = context
         _add_files(opened, given, asked)
         asked["contexts"].append(contexts.add(opened.directory, opened.ignore_file, f"{WORK}/context"))
         local[f"{WORK}/context"] = str(opened.directory)
@@ -186,6 +196,16 @@ def _add_files(opened: BuildContext, given: dict[str, bytes], asked: dict[str, A
         from builda.inputfile import read_input
 
         given["ignore"] = read_input(opened.ignore_file, "ignore file")
+
+
+def repository_of(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The repository in which Jobs of one build meet; None if no registry is named."""
+    via = values.get("context_via")
+    said = ClusterValues("", None if via == API else via, False, None)
+    try:
+        return place_of(said, values["cache_to"], names)
+    except InvalidValue:
+        return None
 
 
 def place_of(said: ClusterValues, cache_to: tuple[str, ...], names: Sequence[str]) -> str:

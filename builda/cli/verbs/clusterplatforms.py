@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from builda.builder.imageoptions import RegistryAccess
     from builda.cli.core.options import Row
     from builda.cli.core.verbsession import Session
     from builda.cli.verbs.clustergiven import Prepared
@@ -63,7 +64,7 @@ def build_each(
     feed = clustergiven.feeder(session, cluster, prepared.streams)
 
     def one(platform: str) -> _Part:
-        own = {**values, "platform": (platform,), "tag": tuple(_variant(tag, platform) for tag in values["tag"])}
+        own = {**values, "platform": (platform,), "tag": tuple(variant(tag, platform) for tag in values["tag"])}
         request = clusterrequest.request_of(rows, own, args, session.environ)
         job = clusterjob.made(cluster, session, options, request, prepared, own, platform)
         return _followed(session, cluster, job["metadata"]["name"], view, stop, feed)
@@ -79,7 +80,7 @@ def build_each(
             view.close("built" if not stop.is_set() else "failed")
     for part, platform in zip(parts, platforms, strict=True):
         _print_lines(part, platform, values)
-    digest = _joined(session, parts, values["tag"], prepared)
+    digest = joined(session, [part.image for part in parts], values["tag"], prepared.access)
     for tag in values["tag"]:
         if not session.quiet and not tag.startswith("docker://"):
             print_words(f"Successfully tagged {tag}")
@@ -131,7 +132,7 @@ def _followed(
     return _Part(image, printed)
 
 
-def _variant(tag: str, platform: str) -> str:
+def variant(tag: str, platform: str) -> str:
     """The name of one platform's image: NAME:TAG-OS-ARCH."""
     from builda.oci.reference import Reference
 
@@ -147,11 +148,11 @@ def _print_lines(part: _Part, platform: str, values: Mapping[str, Any]) -> None:
         if line.startswith("Successfully tagged ") or line == part.image.id.encoded:
             continue
         for tag in values["tag"]:
-            line = line.replace(_variant(tag, platform), tag)
+            line = line.replace(variant(tag, platform), tag)
         print_line(line)
 
 
-def _joined(session: Session, parts: Sequence[_Part], tags: Sequence[str], prepared: Prepared) -> Descriptor:
+def joined(session: Session, images: Sequence[ImageBuilt], tags: Sequence[str], access: RegistryAccess) -> Descriptor:
     """The index of the images is at every name; its descriptor."""
     from builda.attestations.attached import in_order
     from builda.oci.descriptor import Descriptor
@@ -161,12 +162,12 @@ def _joined(session: Session, parts: Sequence[_Part], tags: Sequence[str], prepa
 
     if not tags:
         raise Unsupported("several platforms need a name for their index", hint="give it with -t")
-    remote, access = session.builder.context.remote, prepared.access
+    remote = session.builder.context.remote
     references = [Reference.parse(tag.removeprefix("docker://")) for tag in tags]
     entries = [
         entry
-        for part in parts
-        for entry in _entries(remote.source(references[0]._replace(tag=None, digest=part.image.digest), access))
+        for image in images
+        for entry in _entries(remote.source(references[0]._replace(tag=None, digest=image.digest), access))
     ]
     data = Index(manifests=in_order(tuple(entries))).dump()
     index = Index(manifests=())

@@ -93,7 +93,7 @@ class View:
         self._mixed = values["jobs"] != 1 or len(values["platform"]) > 1
         self._remembers = values["layers"] is not False
         self._live = live
-        self._local = sorted(local.items(), reverse=True)
+        self._localized = localizing(local)
         self._view: BuildView | None = None
         self._open()
 
@@ -129,7 +129,7 @@ class View:
 
     def localized(self, error: BuildaError) -> BuildaError:
         """An error of the pod's with the names of this machine's files."""
-        return _localized_error(error, self._localized)
+        return localized_error(error, self._localized)
 
     def _returned(self, name: str, data: bytes, *, done: bool) -> None:
         """A piece of a file that was made in the pod; the last one writes it to where this command line says."""
@@ -169,11 +169,6 @@ class View:
 
         self._session.watch(make)
 
-    def _localized(self, text: str) -> str:
-        for pod, here in self._local:
-            text = text.replace(pod, here)
-        return text
-
 
 def _write_raw(stream: TextIO, data: bytes) -> None:
     """What a script wrote, as it would have come here."""
@@ -182,7 +177,20 @@ def _write_raw(stream: TextIO, data: bytes) -> None:
     stream.buffer.flush()
 
 
-def _localized_error(error: BuildaError, change: Callable[[str], str]) -> BuildaError:
+def localizing(local: Mapping[str, str]) -> Callable[[str], str]:
+    """What gives a text of the pod's the names of this machine's files."""
+    names = sorted(local.items(), reverse=True)
+
+    def change(text: str) -> str:
+        for pod, here in names:
+            text = text.replace(pod, here)
+        return text
+
+    return change
+
+
+def localized_error(error: BuildaError, change: Callable[[str], str]) -> BuildaError:
+    """An error of the pod's with texts changed so."""
     error.args = (change(str(error)),)
     error.hint = None if error.hint is None else change(error.hint)
     if getattr(error, "file", None) is not None:
