@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
-from builda.errors import BuildaError, NotFound
+from builda.errors import BuildaError, NotFound, StoreUnavailable
 from builda.fs.paths import discard
 from builda.oci.digest import Digest
 from builda.session import trace
@@ -24,6 +24,7 @@ from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from builda.store.containers import WorkingContainer
     from builda.store.layout import Layout
     from builda.store.sessions import Membership
     from builda.store.store import Store
@@ -147,12 +148,22 @@ def keep_failed(store: Store, lease: Lease) -> Iterator[str]:
             failed = failedsteps.read(store.layout, container_id)
             if failed is None or failed.shown_in is not None:
                 continue
-            container = store.containers.load(container_id)
-            if not container.name.startswith(failedsteps.PREFIX):
-                container = store.containers.rename_freely(container, failedsteps.PREFIX)
+            container = _named_freely(store, store.containers.load(container_id))
             for kept in (*failed.others, container_id):
                 sessions.forget(store.layout, lease.id, "containers", kept)
             yield container.name
+
+
+def _named_freely(store: Store, container: WorkingContainer) -> WorkingContainer:
+    """The container by a name of failed steps; by its own if the disk is full, which may be why its step failed."""
+    if container.name.startswith(failedsteps.PREFIX):
+        return container
+    try:
+        return store.containers.rename_freely(container, failedsteps.PREFIX)
+    except (StoreUnavailable, OSError) as error:
+        if not layout.is_full(error):
+            raise
+        return container
 
 
 def end(store: Store, lease: Lease, *, keep: bool) -> Iterator[BuildaError]:

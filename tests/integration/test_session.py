@@ -176,6 +176,29 @@ def test_a_container_of_another_session_can_be_used_while_it_lives(builda: Build
     assert "container not known" in session(builda, "builda config --env A=b shared").stderr
 
 
+def test_a_container_that_another_session_uses_stays_until_that_ends(builda: Builda, base: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    own = f"builda from --name shared {base}; touch {tmp_path}/there; read _ < {tmp_path}/go; exit 3"
+    owner = started(builda, own, until=tmp_path / "there")
+    other = f"builda run shared -- sh -c 'echo runs; read x; echo $x' | {{ read _; echo > {tmp_path}/go; cat; }}"
+    reads, writes = os.pipe()
+    used = subprocess.Popen(
+        [*builda.command, "session", "bash", "-c", other],
+        env=environ_of(builda),
+        stdin=reads,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    os.close(reads)
+    assert owner.wait(60) == 3  # with a warning: the container is running
+    assert builda("containers", "--format", "{{.ContainerName}}") == "shared"
+    os.write(writes, b"done\n")
+    os.close(writes)
+    assert (used.communicate(timeout=60)[0], used.returncode) == ("done\n", 0)
+    builda("images")  # the next command removes it
+    assert left(builda) == []
+
+
 def test_a_command_behind_the_end_of_its_session_says_so(builda: Builda, tmp_path: Path) -> None:
     place = session(builda, "echo $BUILDA_SESSION; builda from scratch").stdout.split()[0]
     said = builda.fails("from", "scratch", BUILDA_SESSION=place)

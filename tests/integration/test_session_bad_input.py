@@ -147,6 +147,38 @@ def test_a_store_without_space(builda: Builda, busybox: Path, tmp_path: Path) ->
     assert left(where) == []
 
 
+@pytest.mark.parametrize(
+    ("option", "kept"),
+    [
+        ("--keep", ["busybox-working-container"]),
+        ("--keep-failed", ["busybox-working-container"]),  # there is no space for another name
+        ("--no-transaction", []),
+        ("--trace={}/trace.json", []),
+    ],
+)
+def test_a_full_store_does_what_a_session_was_asked_for(
+    builda: Builda, busybox: Path, tmp_path: Path, option: str, kept: list[str]
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    syscalls.mount("small", str(small), "tmpfs", 0, "size=12m")
+    where = Builda(small / "store", small / "run")
+    add_base(where, busybox)
+    script = """
+    c=$(builda from localhost/busybox); builda commit -q $c app:1 > /dev/null
+    builda run --no-cache $c -- sh -c 'cat /dev/zero > /big'; builda commit -q $c app:2; exit 3
+    """
+    result = session(where, script, option.format(small))
+    assert (result.returncode, result.stdout) == (3, "")
+    assert ("the trace cannot be written: no space left on device" in result.stderr) == ("trace" in option)
+    assert "Traceback" not in result.stderr
+    assert where("containers", "--format", "{{.ContainerName}}").splitlines() == kept
+    assert ("app:1" in where("images", "--format", "{{.Name}}:{{.Tag}}")) == (option == "--no-transaction")
+    where("rm", "--all")
+    where("prune")
+    where("fsck")
+
+
 def test_a_session_in_a_containers_command_is_one_of_its_own(builda: Builda, base: str) -> None:
     inner = f'builda() {{ {builda.command[0]} --root /tmp/store --runroot /tmp/run "$@"; }}'
     host = f"mount -t proc p /proc; mount -t tmpfs t /tmp; cd /tmp; {inner}; env | grep -c BUILDA_SESSION"

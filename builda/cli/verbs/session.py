@@ -9,7 +9,7 @@ from builda.cli.core.options import argument, switch, text
 from builda.cli.core.settings import for_session
 from builda.cli.core.verb import verb
 from builda.cli.verbs import clusteroptions, scriptcache
-from builda.errors import CommandFailed, InvalidValue, NotFound
+from builda.errors import BuildaError, CommandFailed, InvalidValue, NotFound, of_system
 from builda.events import Warned
 
 TYPE_CHECKING = False
@@ -223,12 +223,17 @@ def _begin_trace(held: Lease, wanted: Wanted | None) -> Callable[[int, int], Non
 
 
 def _write_trace(session: Session, held: Lease, status: int, wanted: Wanted) -> None:
+    """Write the trace; a warning if that fails, as the names of the script count by now."""
     from builda.cli.verbs import tracing
     from builda.session import lease
 
-    names = lease.changed_names(session.store, held) if status == 0 else ()
-    images = tracing.images_of(session.builder.context, names, wanted)
-    tracing.write(held.place, status, asked=wanted, images=images)
+    try:
+        names = lease.changed_names(session.store, held) if status == 0 else ()
+        images = tracing.images_of(session.builder.context, names, wanted)
+        tracing.write(held.place, status, asked=wanted, images=images)
+    except (BuildaError, OSError) as error:
+        said = error if isinstance(error, BuildaError) else of_system(error)
+        session.emit(Warned(message=f"the trace cannot be written: {said}", hint=said.hint))
 
 
 def _keep_failed(session: Session, held: Lease) -> None:
