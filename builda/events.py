@@ -199,13 +199,14 @@ class Decided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceUsed:
-    """What a build took from outside: an image, a file behind a URL or a commit of a repository, with its digest.
+    """What a build took from outside: an image, a file behind a URL, a commit of a repository, or files of a context.
 
-    `digest` is that of an image's manifest, of the file, or of the commit; `algorithm` is sha256, sha512 or gitCommit.
+    `digest` is that of an image's manifest, of the file, of the commit, or of all that a step reads of a context;
+    `algorithm` is sha256, sha512, gitCommit or builda_content (docs/attestations.md says how that is computed).
     `platform` is the one that an image is for.
     """
 
-    kind: Literal["image", "url", "git"]
+    kind: Literal["image", "url", "git", "files"]
     name: str
     algorithm: str
     digest: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from builda.attestations.statement import PROVENANCE, Predicate
 from builda.display import without_passwords
+from builda.oci.digest import CONTENT
 from builda.values import NamedTuple, dataclass, field
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ BUILDER = "urn:builda:builder"
 
 
 class Used(NamedTuple):
-    """Something that a build took from outside: its URI, and its digest by algorithm."""
+    """Something that a build took from outside: its URI, of files a name, and its digest by algorithm."""
 
     uri: str
     algorithm: str
@@ -82,7 +83,10 @@ def predicate(build: Build, mode: Mode) -> Predicate:
             "externalParameters": _external(build, mode),
             "internalParameters": _internal(build, mode),
             "resolvedDependencies": [
-                {"uri": without_passwords(one.uri), "digest": {one.algorithm: one.digest}}
+                {
+                    "name" if one.algorithm == CONTENT else "uri": without_passwords(one.uri),
+                    "digest": {one.algorithm: one.digest},
+                }
                 for one in sorted(set(build.used))
             ],
         },

@@ -53,6 +53,10 @@ class Digest(NamedTuple):
         return f"{self.algorithm}:{self.encoded}"
 
 
+CONTENT = "builda_content"
+"""What provenance calls a digest over files: their names, types, modes, links, attributes and contents."""
+
+
 def is_sha256(text: str) -> bool:
     """Whether this is the text of a sha256 digest."""
     return len(text) == 71 and text.startswith("sha256:") and not text[7:].strip(_DIGITS)

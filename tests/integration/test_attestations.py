@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import tempfile
 import threading
@@ -87,7 +88,8 @@ def test_provenance_names_what_was_used_and_max_how(builda: Builda, base: str, c
     for found in (least, most):
         definition = found["buildDefinition"]
         assert definition["buildType"] == "urn:builda:build-type:containerfile:v1"
-        (used,) = definition["resolvedDependencies"]
+        files, used = sorted(definition["resolvedDependencies"], key=lambda one: "uri" in one)
+        assert files["name"] == "context:own"
         assert used["uri"].startswith("pkg:docker/localhost/busybox@latest?platform=linux%2F")
         assert used["digest"] == {"sha256": digest.partition(":")[2]}
         assert definition["externalParameters"]["configSource"]["path"] == "Containerfile"
@@ -160,6 +162,74 @@ def test_what_a_build_fetches_is_named_with_its_digest(
     assert provenance_of(builda, "local")["runDetails"]["metadata"]["builda_vcs"] == {"revision": commit}
 
 
+def content(path: Path, *, mode: int = 0o644) -> str:
+    """The digest that docs/attestations.md describes, of a file or of what a directory holds."""
+    records = [record("f", path.name, mode, file_digest(path))] if path.is_file() else list(records_in(path, ""))
+    return hashlib.sha256(b"".join(records)).hexdigest()
+
+
+def record(kind: str, name: str, mode: int, data: bytes) -> bytes:
+    return f"{kind}\0{name}\0{mode:o}\0\x000\0{len(data)}\0".encode() + data
+
+
+def file_digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def records_in(directory: Path, prefix: str) -> Iterator[bytes]:
+    yield record("d", prefix, directory.stat().st_mode & 0o7777, b"")
+    for path in sorted(directory.iterdir(), key=lambda one: os.fsencode(one.name)):
+        name = prefix + path.name
+        if path.is_symlink():
+            yield record("120000", name, 0, os.fsencode(os.readlink(path)))
+        elif path.is_dir():
+            yield from records_in(path, f"{name}/")
+        else:
+            yield record("f", name, path.stat().st_mode & 0o7777, file_digest(path))
+
+
+def files_in(builda: Builda, name: str) -> dict[str, str]:
+    """The files that the provenance names, and their digests."""
+    found = provenance_of(builda, name)["buildDefinition"]["resolvedDependencies"]
+    return {one["name"]: one["digest"]["builda_content"] for one in found if "name" in one}
+
+
+def test_the_files_of_the_context_are_named_with_their_digest(builda: Builda, base: str, tmp_path: Path) -> None:
+    work, other = tmp_path / "work", tmp_path / "other"
+    for place in (work / "src/deep", other):
+        place.mkdir(parents=True)
+    texts = {"src/a": "a", "src/deep/b": "b" * 70_000, "one": "1", "unused": "x", "../other/f": "f"}
+    for path, text in texts.items():
+        (work / path).write_text(text)
+        (work / path).chmod(0o640)
+    (work / "src/link").symlink_to("deep/b")
+    (work / ".dockerignore").write_text("src/noise\n")
+    (work / "Containerfile").write_text(
+        "FROM busybox AS first\nCOPY src /src\nFROM busybox\nCOPY --chmod=600 --chown=1:1 one /\nADD one /two\n"
+        "COPY --from=named f /\nCOPY <<END /text\ninline\nEND\nCOPY --from=first /src/a /a\n"
+        "RUN --mount=type=bind,source=src,target=/m true\n"
+    )
+    expected = {
+        "context:src": content(work / "src"),
+        "context:one": content(work / "one", mode=0o640),
+        "context(named):f": content(other / "f", mode=0o640),
+    }
+    (work / "src/noise").write_text("ignored")
+    build = ("bud", "-q", "--provenance=true", f"--build-context=named={other}", "-t", "app")
+    for options in ((), (), ("--no-cache",), ("--layers=false",)):  # performed, found, performed without looking
+        builda(*build, *options, work)
+        assert files_in(builda, "app") == expected
+    (work / "src/a").write_text("changed")
+    builda(*build, work)
+    changed = files_in(builda, "app")
+    assert changed.pop("context:src") != expected.pop("context:src")
+    assert changed == expected
+    container = builda("from", "scratch")
+    builda("copy", "-q", container, other, work / "one", "/")
+    builda("commit", "-q", "--rm", "--provenance=true", container, "script")
+    assert list(files_in(builda, "script")) == ["files:other one"]
+
+
 def test_a_script_says_how_it_made_its_image(builda: Builda, base: str, context: Path) -> None:
     container = builda("from", base)
     builda("copy", "-q", "--add-history", container, context / "own", f"/{PACKAGE}")
@@ -167,7 +237,9 @@ def test_a_script_says_how_it_made_its_image(builda: Builda, base: str, context:
     printed = builda("commit", "-q", "--rm", "--sbom=cyclonedx", "--provenance=mode=max", container, "script")
     found = provenance_of(builda, "script")["buildDefinition"]
     assert found["buildType"] == "urn:builda:build-type:script:v1"
-    assert found["resolvedDependencies"][0]["uri"].startswith("pkg:docker/localhost/busybox@latest")
+    files, below = found["resolvedDependencies"]
+    assert files == {"name": "files:own", "digest": {"builda_content": content(context / "own")}}
+    assert below["uri"].startswith("pkg:docker/localhost/busybox@latest")
     assert any("A=1" in step["text"] for step in found["internalParameters"]["buildConfig"]["steps"])
     assert index_of(builda, printed) == index_of(builda, "script")
     document = builda("image", "sbom", "--attached", "script")

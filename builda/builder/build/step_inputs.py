@@ -109,13 +109,23 @@ class StepInputs:
             case NamedContext(name):
                 if name not in inputs.named:
                     raise NotFound(f"no such build context: {name}")
-                return str(self._directory(str(inputs.named[name]), names, step, own=False))
+                return self._told(source, names, self._directory(str(inputs.named[name]), names, step, own=False))
             case BuildContext() if inputs.context is None and self._key_of is not None:
-                return str(self._of_shell(names, step))
+                return self._told(source, names, self._of_shell(names, step))
             case BuildContext():
                 if inputs.context is None:
                     raise NotFound("there is no build context")
-                return str(self._directory(str(inputs.context), names, step, own=True))
+                return self._told(source, names, self._directory(str(inputs.context), names, step, own=True))
+
+    def _told(self, source: Source, names: tuple[str, ...], digest: Digest) -> str:
+        self.tell(source, names, digest)
+        return str(digest)
+
+    def tell(self, source: Source, names: tuple[str, ...], digest: Digest) -> None:
+        """Tell which files a step took, by their content digest."""
+        from builda.builder.copy.filesused import files_used
+
+        self._ctx.emit(files_used(source, names, digest, has_context=self._inputs.context is not None))
 
     def _of_shell(self, names: tuple[str, ...], step: Copy | None) -> Digest:
         from contextlib import ExitStack

@@ -130,6 +130,8 @@ class StepRunner:
         self.settle(index)
         self._changed.add(index)
         content = self._performer().perform(index, step, self._inputs)
+        if late and isinstance(step, Copy) and content is not None:
+            self._inputs.tell(step.source, step.sources, content)
         self._finish(index, tip, step, _with({"content": str(content)}, step, tip) if late else inputs, content)
         return False
 

@@ -252,8 +252,17 @@ class _Work:
     def _is_enough(self, found: StepResult | None) -> TypeGuard[StepResult]:
         return found is not None and (found.told.output is not None or not self._request.needs_output)
 
+    def _used(self, read: Mapping[str, object]) -> tuple[tuple[str, str, str], ...]:
+        """What a copy took of files, as a copy that is performed records it."""
+        from builda.builder.copy.filesused import noted
+
+        step, said = self._request.step, str(read.get("content", ""))
+        if not isinstance(step, Copy) or not said.startswith("sha256:"):
+            return ()
+        return noted(step, Digest.parse(said), has_context=self._request.inputs.context is not None)
+
     def _found(self, moved: WorkingContainer, told: Told, read: Mapping[str, object]) -> _Done:
-        remembered(self._ctx, moved, self._request.step.created_by)
+        remembered(self._ctx, moved, self._request.step.created_by, used=self._used(read))
         self._read.save()
         self._emit(ScriptStep(text=self._request.shown, container=moved.name, cached=True))
         return _Done(told, is_found=True, inputs=read)

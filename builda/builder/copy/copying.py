@@ -19,6 +19,7 @@ from builda.builder.copy.copyrequest import (
 )
 from builda.builder.copy.copysources import gather
 from builda.builder.copy.destination import opened_for_copies
+from builda.builder.copy.filesused import noted
 from builda.builder.copy.ownernames import directory_owner
 from builda.builder.materialize import with_tree
 from builda.builder.records import remembered
@@ -79,6 +80,7 @@ def _copy(
     with _named(ctx, step), occupied(ctx, container) as current:
         with opened_for_copies(ctx, current) as place:
             digest = _written(replace(ctx, emit=noting), place, step, inputs)
+            used += noted(step, digest, has_context=inputs.context is not None)
         return remembered(ctx, place.container, step.created_by, used=tuple(used)), digest
 
 

@@ -9,7 +9,7 @@ from builda.builder.image.attest import attested, invocation
 from builda.builder.image.pull import machine_platform
 from builda.errors import Unsupported
 from builda.events import LayerStored, SourceUsed, StepFinished, StepStarted
-from builda.oci.digest import Digest
+from builda.oci.digest import CONTENT, Digest
 from builda.plan import PROXIES
 from builda.values import replace
 
@@ -90,6 +90,10 @@ class Attesting:
             self._source["source_digest"] = {"sha256": Digest.of(data).encoded}
             self._source["revision"] = revision_of(str(context.directory))
 
+    def _is_fetched(self, used: Used) -> bool:
+        """Whether these are files of a context whose commit or archive is named as a whole."""
+        return bool(self._fetched) and used.algorithm == CONTENT and used.uri.startswith("context:")
+
     def check(self, values: Mapping[str, Any]) -> None:
         """Refuse, before anything is built, places that hold no index."""
         from builda.cli.verbs import outputs
@@ -135,7 +139,7 @@ class Attesting:
                 labels=dict(request.labels),
                 secrets=tuple(sorted(options.inputs.secrets)),
                 agents=tuple(sorted(options.inputs.ssh)),
-                used=(*self._fetched, *used),
+                used=(*self._fetched, *(one for one in used if not self._is_fetched(one))),
                 steps=steps,
                 **self._source,
             )
