@@ -6,7 +6,7 @@ from collections.abc import Mapping, MutableMapping
 
 from builda.errors import InvalidValue
 from builda.runoptions import RunOptions
-from builda.values import dataclass, field
+from builda.values import Protocol, dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -200,6 +200,19 @@ class PushOptions:
     access: RegistryAccess = RegistryAccess()
 
 
+class Travel(Protocol):
+    """What fetches the cache mounts of a build from other machines, and puts them there: `run.cachetravel`."""
+
+    def of(self, platform: str) -> Travel:
+        """The same for the build of another platform."""
+
+    def arrive(self, identity: str, path: str) -> None:
+        """A cache is going to be used whose directory is `path`."""
+
+    def leave(self) -> None:
+        """The build has ended well."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """What the sources of a step's files mean: the part of `run` and `copy` that a step only names.
@@ -219,4 +232,5 @@ class Inputs:
     )
     discard_writes: bool = False  # writes to a bound context are dropped: what a build promises
     keeps_caches: bool = True  # False: writes to cache mounts are dropped
+    caches: Travel | None = None  # fetches cache mounts from other machines, and puts them there
     access: RegistryAccess = RegistryAccess()

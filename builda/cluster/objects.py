@@ -22,6 +22,8 @@ GIVEN = "/builda/given"
 """Where the pod has the Secret."""
 WORK = "/builda/work"
 """Where the pod has an empty volume for the store and the context."""
+CLAIMS = "/builda/claims"
+"""Where the pod has the volume claims that cache mounts are kept in."""
 OUT = f"{WORK}/out"
 """Where the pod writes files for the client, each called as its option."""
 SCRIPT = "script"
@@ -47,6 +49,7 @@ class JobOptions(NamedTuple):
     tolerations: tuple[Mapping[str, str], ...] = ()
     priority_class: str | None = None
     template: Mapping[str, Any] = {}  # of a pod: metadata and spec
+    claims: Mapping[str, str] = {}  # names of volume claims, and where the container has them
 
 
 def job(name: str, kind: Kind, options: JobOptions, annotations: Mapping[str, str]) -> dict[str, Any]:
@@ -149,8 +152,14 @@ def _template(name: str, kind: Kind, options: JobOptions) -> dict[str, Any]:
             *(spec.get("volumes") or ()),
             {"name": "builda-given", "secret": {"secretName": name}},
             {"name": "builda-work", "emptyDir": {}},
+            *(
+                {"name": f"builda-claim-{number}", "persistentVolumeClaim": {"claimName": claim}}
+                for number, claim in enumerate(options.claims)
+            ),
         ],
     )
+    if options.claims and "runAsGroup" in kind.context:  # so that the pod's user may write into the volume
+        spec["securityContext"] = {"fsGroup": kind.context["runAsGroup"], **(spec.get("securityContext") or {})}
     if not kind.host_users:
         spec.setdefault("hostUsers", False)
     if options.node_selector:
@@ -183,6 +192,10 @@ def _container(kind: Kind, options: JobOptions, said: Mapping[str, Any]) -> dict
             *(said.get("volumeMounts") or ()),
             {"name": "builda-given", "mountPath": GIVEN, "readOnly": True},
             {"name": "builda-work", "mountPath": WORK},
+            *(
+                {"name": f"builda-claim-{number}", "mountPath": path}
+                for number, path in enumerate(options.claims.values())
+            ),
         ],
     }
     return {**made, "resources": resources} if resources else made

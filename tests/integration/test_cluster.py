@@ -285,6 +285,8 @@ def test_a_build_goes_on_without_its_client_and_is_watched_by_another(
         (("--device", "/dev/fuse"), "--device cannot be used with --on"),
         (("-o", "out"), "--output cannot be used with --on but for registries: out"),
         (("-t", "local"), "pushed to a registry, which the name lacks: local"),
+        (("--cache-mounts-to", "type=local,dir=x"), "directory of this machine cannot be used with --on"),
+        (("--cache-mounts-to", "type=claim"), "--cache-mounts-to names no claim: type=claim"),
         (("--mount", "type=bind,src=/,target=/x"), "--mount cannot be used with --on"),
         (("--ssh", "default"), "agent cannot be used with --on, only a key file can"),
     ],
@@ -443,3 +445,17 @@ def test_what_a_session_there_cannot_have_is_refused(
 
 def test_options_of_a_session_in_the_cluster_mean_nothing_here(builda: Builda) -> None:
     assert "--contextdir is for builds in a cluster" in builda.fails("session", "--contextdir", "/", "true")
+
+
+def test_cache_mounts_are_kept_in_a_volume_claim(
+    far: Builda, there: Cluster, context: Path, server: Registry, base_there: str
+) -> None:
+    place = "type=claim,name=mounts"
+    options = ("--no-cache", "--cache-mounts-from", place, "--cache-mounts-to", place, "-t", server.name("app/m:1"))
+    for said in ("one\n", "one\none\n"):
+        (context / "Containerfile").write_text(
+            f"FROM {base_there}\nRUN --mount=type=cache,id=c,target=/c echo one >> /c/f; cat /c/f\n"
+        )
+        assert f"/c/f\n{said}" in far.run(*BUD, *options, context).stdout
+    pod = next(found for name, found in there.of("pods").items() if "builda-m-" in name)
+    assert {"name": "builda-claim-0", "persistentVolumeClaim": {"claimName": "mounts"}} in pod["spec"]["volumes"]

@@ -349,6 +349,12 @@ class Cluster:
             if "emptyDir" in volume:
                 options += ["--emptydir", mounts[volume["name"]]]
                 continue
+            if "persistentVolumeClaim" in volume:
+                claim = self.directory / "claims" / volume["persistentVolumeClaim"]["claimName"]
+                claim.mkdir(parents=True, exist_ok=True)
+                claim.chmod(0o777)  # as fsGroup makes it for the pod's group
+                options += ["--bind", f"{claim}:{mounts[volume['name']]}"]
+                continue
             found = self.secret(namespace, volume["secret"]["secretName"])
             if found is None:
                 return None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from builda.builder.context import Context
+    from builda.builder.imageoptions import Travel
     from builda.linux.mount import Mount
     from builda.plan import RunMount
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 class Caches:
     """The caches of one run; their locks are held until `stack` is left."""
 
-    def __init__(self, ctx: Context, stack: ExitStack) -> None:
+    def __init__(self, ctx: Context, stack: ExitStack, travel: Travel | None = None) -> None:
         self._ctx = ctx
+        self._travel = travel
         self._stack = stack
         self._taken: dict[str, str] = {}
 
@@ -37,7 +39,13 @@ class Caches:
             self._taken[identity] = self._stack.enter_context(self._ctx.store.cache_mount(identity, "locked"))
 
     def directory(self, mount: RunMount) -> str:
-        """The directory of a cache, locked as its `sharing` says."""
+        """The directory of a cache, locked as its `sharing` says; with what another machine left in it."""
+        path, identity = self._directory(mount), _identity(mount)
+        if self._travel is not None and mount.sharing != "private":
+            self._travel.arrive(identity, path)
+        return path
+
+    def _directory(self, mount: RunMount) -> str:
         store, identity = self._ctx.store, _identity(mount)
         if store.can_mount or mount.sharing == "private":
             return self._stack.enter_context(store.cache_mount(identity, mount.sharing))

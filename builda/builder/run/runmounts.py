@@ -84,7 +84,7 @@ class _Work:
         self.stack = stack
         self.count = 0
         self.agents = 0
-        self.caches = Caches(ctx, stack)
+        self.caches = Caches(ctx, stack, inputs.caches)
         self.throwaway = Throwaway(ctx, stack)
         self.files: list[MemoryFile] = []
 

@@ -33,7 +33,8 @@ SECTIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "Layers and cache",
-        "--layers --no-cache --cache-ttl --cache-from --cache-to --explain-cache --jobs --rm --force-rm "
+        "--layers --no-cache --cache-ttl --cache-from --cache-to --cache-mounts-from --cache-mounts-to "
+        "--explain-cache --jobs --rm --force-rm "
         "--compression-format --compression-level --disable-compression --force-compression "
         "--save-stages --stage-labels --layer-label",
     ),

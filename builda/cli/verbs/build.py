@@ -90,6 +90,16 @@ _OF_DOCKER = (
     text("--cache-since", hidden=True, help="Do a step again if its result is from before this second of the epoch."),
     many("--cache-from", metavar="REPO", help="Look for results of steps in this repository, too."),
     many("--cache-to", metavar="REPO", help="Push the results of steps to this repository after the build."),
+    many(
+        "--cache-mounts-from",
+        metavar="REPO",
+        help="Fetch cache mounts that this machine has not from this repository, or type=local,dir=DIR.",
+    ),
+    many(
+        "--cache-mounts-to",
+        metavar="REPO",
+        help="Push the cache mounts that the build used to this repository, or type=local,dir=DIR.",
+    ),
     switch(
         "--explain-cache",
         help="Say for the first step of a stage that is done again what differs from the remembered ones.",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.build.stageimages import StageImages
     from builda.builder.imageoptions import Inputs, RegistryAccess
+    from builda.builder.run.cachetravel import CacheTravel
     from builda.cli.core.verbsession import Session
     from builda.cli.verbs.contexts import BuildContext, NamedContexts
     from builda.containerfile import BuildRequest
@@ -166,6 +167,24 @@ def inputs_of(
         ssh=agents_of(values["ssh"], session.environ, stack),
         discard_writes=True,
         access=access,
+        caches=_travel(session, access, values),
+    )
+
+
+def _travel(session: Session, access: RegistryAccess, values: dict[str, Any]) -> CacheTravel | None:
+    """What fetches the build's cache mounts and puts them away; None if they stay here."""
+    sources, targets = values.pop("cache_mounts_from"), values.pop("cache_mounts_to")
+    if not sources and not targets:
+        return None
+    from builda.builder.image.pull import machine_platform
+    from builda.builder.run.cachetravel import CacheTravel, places
+
+    return CacheTravel(
+        session.builder.context,
+        places(sources, "--cache-mounts-from"),
+        places(targets, "--cache-mounts-to"),
+        access,
+        str(values["platforms"][0] or machine_platform()),
     )
 
 

@@ -47,6 +47,8 @@ def publish(session: Session, built: Built, options: ExecuteOptions, values: dic
 
         manifestlist.appended(store, local_name(manifest), image)
     buildcache.push(session, built, values.pop("cache_to"), options.inputs.access)
+    if options.inputs.caches is not None:
+        options.inputs.caches.leave()
     for output in outputs.parse(values["output"]):
         outputs.write(session, image, output, names[0] if names else None, options.inputs.access)
     _write_ids(session, built, values)

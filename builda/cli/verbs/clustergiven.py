@@ -174,7 +174,8 @@ def prepared_for(
             raise Unsupported(f"--build-context cannot be used with --on but for directories and URLs: {item}")
         else:
             asked["words"].append(f"--build-context={item}")
-    auth = credentials(session, access, [*request.names, *values["cache_to"], *values["cache_from"]], given)
+    caches = [values[name] for name in ("cache_to", "cache_from", "cache_mounts_to", "cache_mounts_from")]
+    auth = credentials(session, access, [*request.names, *(one for items in caches for one in items)], given)
     if auth is not None:
         given["auth.json"] = auth
     return Prepared(given, asked, local, access, tuple(contexts.streams))
@@ -261,7 +262,7 @@ def credentials(
     )
     found = {}
     with RegistryClient(options, environ=session.environ, uid=settings.uid) as client:
-        for name in (*map(_repository, names), *_images(given)):
+        for name in (*filter(None, map(_repository, names)), *_images(given)):
             with suppress(InvalidValue):  # a variable of the Containerfile, which the pod expands
                 for place, looks in client.explained(name):
                     if looks and looks[-1].credentials is not None:
@@ -283,4 +284,4 @@ def _images(given: Mapping[str, bytes]) -> Iterator[str]:
 def _repository(text: str) -> str:
     """The name in the value of -t, --cache-to or --cache-from."""
     fields = dict(part.partition("=")[::2] for part in text.split(","))
-    return (fields.get("ref") or text).removeprefix("docker://")
+    return "" if "type" in fields and "ref" not in fields else (fields.get("ref") or text).removeprefix("docker://")

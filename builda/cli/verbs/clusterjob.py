@@ -30,6 +30,7 @@ def made(
     architecture = _architecture(values)
     if architecture is not None:
         options = options._replace(node_selector={"kubernetes.io/arch": architecture, **options.node_selector})
+    options = options._replace(claims=request.claims)
     subject = request.names[0].rpartition(":")[0] if request.names else ""
     asked = {**prepared.asked, "words": [*request.words, *prepared.asked["words"]], "platform": platform_label}
     return made_for(cluster, session, options, prepared._replace(asked=asked), subject, request.names)

@@ -9,7 +9,7 @@ import os
 
 from builda.cli.core.options import Option, Row
 from builda.cli.verbs.clusteroptions import OF_JOB
-from builda.errors import Unsupported
+from builda.errors import InvalidValue, Unsupported
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -32,8 +32,8 @@ SENT = frozenset(
 """Options that mean in the pod what they mean here."""
 HERE = frozenset(
     """file ignorefile tag build_arg build_arg_file build_context env output iidfile iidfile_raw progress secret ssh
-    logfile authfile creds scan_ignore source_policy_file signature_policy locked matrix mount on context_via detach
-    attach""".split()
+    logfile authfile creds scan_ignore source_policy_file signature_policy locked matrix mount cache_mounts_from
+    cache_mounts_to on context_via detach attach""".split()
 ) | {row.name for row in OF_JOB}
 """Options that are dealt with on this machine, or whose files are sent."""
 RETURNED = {
@@ -76,6 +76,8 @@ class Request(NamedTuple):
     given: Mapping[str, bytes]
     names: tuple[str, ...]
     """What the image will be called."""
+    claims: Mapping[str, str] = {}
+    """Volume claims that cache mounts are kept in, and where the pod has them."""
 
 
 def request_of(
@@ -117,7 +119,10 @@ def request_of(
         file("secret", f"secret-{number}", data, f"id={name},src=")
     for number, (name, data) in enumerate(_keys(values["ssh"])):
         file("ssh", f"key-{number}", data, f"{name}=")
-    return Request(tuple(words), given, names)
+    claims = dict[str, str]()
+    for option in ("cache_mounts_from", "cache_mounts_to"):
+        words += [f"--{option.replace('_', '-')}={_mounts_place(item, option, claims)}" for item in values[option]]
+    return Request(tuple(words), given, names, claims)
 
 
 def returned(values: Mapping[str, Any]) -> list[str]:
@@ -167,6 +172,23 @@ def _mounts(items: Sequence[str]) -> list[str]:
         if "type=cache" not in item and "type=tmpfs" not in item:
             raise Unsupported(f"--mount cannot be used with --on but for caches and tmpfs: {item}", hint=HOST)
     return [f"--mount={item}" for item in items]
+
+
+def _mounts_place(item: str, option: str, claims: dict[str, str]) -> str:
+    """A place for cache mounts as the pod knows it; a claim is added to `claims`."""
+    from builda.cluster.objects import CLAIMS
+
+    if item.startswith("type=local"):
+        raise Unsupported(
+            f"directory of this machine cannot be used with --on: {item}", hint="name a repository or claim"
+        )
+    if not item.startswith("type=claim"):
+        return item
+    fields = dict(part.partition("=")[::2] for part in item.split(","))
+    if set(fields) != {"type", "name"} or not fields["name"]:
+        raise InvalidValue(f"--{option.replace('_', '-')} names no claim: {item}", hint="write type=claim,name=NAME")
+    place = claims.setdefault(fields["name"], f"{CLAIMS}/{len(claims)}")
+    return f"type=local,dir={place}"
 
 
 def _name(tag: str) -> str:

@@ -72,7 +72,7 @@ def build(
     for platform in platforms:
         with log_of(platform):
             above = None if session.relay is None else session.relay.platform
-            labelled = replace(options, platform_label=f"{above} {platform}" if above else str(platform))
+            labelled = _for(options, platform, f"{above} {platform}" if above else str(platform))
             own = replace(request, platform=platform)
             if attesting is not None:
                 attesting.begin()
@@ -80,7 +80,17 @@ def build(
             if check is not None:
                 check(built.image)
             each.append(built if attesting is None else attesting.done(built, own, labelled))
+            if labelled.inputs.caches is not None:
+                labelled.inputs.caches.leave()
     return tuple(each)
+
+
+def _for(options: ExecuteOptions, platform: Platform, label: str) -> ExecuteOptions:
+    """The options for one of several platforms, which has cache mounts of its own elsewhere."""
+    inputs = options.inputs
+    if inputs.caches is not None:
+        inputs = replace(inputs, caches=inputs.caches.of(str(platform)))
+    return replace(options, inputs=inputs, platform_label=label)
 
 
 def publish(

@@ -1,0 +1,273 @@
+"""Cache mounts that travel: fetched from a registry or directory before they are used, and put there after the build.
+
+A cache is kept as one archive of its whole tree, under a key of its id, owner and platform. It is replaced as a whole,
+so two builds that write one at the same time never mix: the later one wins, and the next build finds what it left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from _thread import allocate_lock
+from contextlib import contextmanager, suppress
+
+from builda.errors import BuildaError, CorruptContent, InvalidValue, NotFound, RegistryError, Unsupported, of_system
+from builda.events import BlobProgress, Warned
+from builda.oci.descriptor import Descriptor
+from builda.oci.digest import Digest, Hasher
+from builda.oci.manifest import Manifest
+from builda.oci.reference import Reference, parse_short
+from builda.values import NamedTuple, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import BinaryIO, TypeAlias
+
+    from builda.builder.context import Context
+    from builda.builder.imageoptions import RegistryAccess
+    from builda.oci.digest import Readable
+
+ARTIFACT = "application/vnd.builda.cachemount.v1+json"
+LAYER = "application/vnd.builda.cachemount.v1.tar+zstd"
+ABOUT = "io.builda.cachemount"
+"""Annotation: id, owner and platform of the cache, for people."""
+_HINT = "write REPOSITORY, type=registry,ref=REPOSITORY or type=local,dir=DIRECTORY"
+
+
+class InRegistry(NamedTuple):
+    """A repository; each cache is an artifact with a tag of its own."""
+
+    repository: Reference
+
+
+class InDirectory(NamedTuple):
+    """A directory; each cache is a file of its own."""
+
+    path: str
+
+
+Place: TypeAlias = "InRegistry | InDirectory"
+
+
+def places(items: Sequence[str], option: str) -> tuple[Place, ...]:
+    """The places that the values of `--cache-mounts-from` or `--cache-mounts-to` mean."""
+    return tuple(_place(item, option) for item in items)
+
+
+def _place(item: str, option: str) -> Place:
+    fields = dict(part.partition("=")[::2] for part in item.split(",")) if "=" in item else {"ref": item}
+    kind = fields.pop("type", "registry")
+    if kind == "local" and set(fields) == {"dir"}:
+        return InDirectory(fields["dir"])
+    if kind == "claim":
+        raise InvalidValue(f"{option} of type claim is for builds in a cluster: {item}", hint=_HINT)
+    if kind != "registry" or set(fields) != {"ref"}:
+        raise Unsupported(f"{option} is no place for cache mounts: {item}", hint=_HINT)
+    short = parse_short(fields["ref"])
+    if short.digest is not None or short.tag is not None:
+        raise InvalidValue(f"{option} takes a repository, without tag or digest: {fields['ref']}", hint=_HINT)
+    return InRegistry(Reference.parse(fields["ref"]))
+
+
+class CacheTravel:
+    """The cache mounts of one build. Threads may share it. It is the Travel of `Inputs`."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        sources: tuple[Place, ...],
+        targets: tuple[Place, ...],
+        access: RegistryAccess,
+        platform: str,
+    ) -> None:
+        self._ctx = ctx
+        self._sources = sources
+        self._targets = targets
+        self._access = access
+        self._platform = platform
+        self._lock = allocate_lock()
+        self._used: dict[str, None] = {}
+
+    def of(self, platform: str) -> CacheTravel:
+        """The same for the build of another platform."""
+        return CacheTravel(self._ctx, self._sources, self._targets, self._access, platform)
+
+    def arrive(self, identity: str, path: str) -> None:
+        """A cache is going to be used: if its directory is empty, what the first place has of it is there afterwards.
+
+        A place that cannot be read is a warning: the cache starts empty.
+        """
+        with self._lock:
+            if identity in self._used:
+                return
+            self._used[identity] = None
+            if not os.listdir(path):
+                for place in self._sources:
+                    if self._is_filled(place, identity, path):
+                        return
+
+    def leave(self) -> None:
+        """Put all caches that were used to the places for them. RegistryError or OSError if a place refuses one."""
+        if not self._targets:
+            return
+        for identity in self._used:
+            with self._packed(identity) as (layer, file):
+                for place in self._targets:
+                    _put(self._ctx, place, self._key(identity), layer, file, self._access)
+
+    def _is_filled(self, place: Place, identity: str, path: str) -> bool:
+        try:
+            with _opened(self._ctx, place, self._key(identity), self._access) as found:
+                if found is None:
+                    return False
+                self._fill(found, path)
+                return True
+        except BuildaError as error:
+            self._warn(identity, error)
+        except OSError as error:
+            self._warn(identity, of_system(error))
+        return False
+
+    def _fill(self, archive: Readable, path: str) -> None:
+        """Unpack beside the store's caches, and move it into place when it is whole."""
+        from builda.fs import paths
+        from builda.fs.compress import decompressing
+        from builda.fs.layer import apply
+        from builda.store import layout
+
+        whole = layout.temporary(self._ctx.store.layout)  # which a later prune removes if this process is killed
+        os.mkdir(whole, 0o755)
+        try:
+            root = os.open(whole, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                apply(decompressing(archive, "zstd"), root, whiteouts="plain")
+            finally:
+                os.close(root)
+            with suppress(OSError):  # another build filled it meanwhile
+                os.rename(whole, path)
+        finally:
+            paths.discard(whole)
+
+    def _warn(self, identity: str, error: BuildaError) -> None:
+        name = identity.partition("\0")[0]
+        self._ctx.emit(Warned(message=f"cache mount {name} starts empty: {error}", hint=error.hint))
+
+    @contextmanager
+    def _packed(self, identity: str) -> Iterator[tuple[Descriptor, BinaryIO]]:
+        """The archive of a cache, which nobody changes while it is read."""
+        import zstandard
+
+        from builda.fs.layer import write_tree
+
+        with tempfile.TemporaryFile(dir=self._ctx.store.layout.path("ingest")) as file:
+            with self._ctx.store.cache_mount(identity, "locked") as path:
+                root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as stream:
+                        write_tree(root, stream)
+                finally:
+                    os.close(root)
+            size = file.tell()
+            file.seek(0)
+            hasher = Hasher()
+            while data := file.read(1 << 20):
+                hasher.update(data)
+            about = " ".join((*identity.split("\0"), self._platform))
+            digest = hasher.digest()
+            yield Descriptor(media_type=LAYER, digest=digest, size=size, annotations={ABOUT: about}), file
+
+    def _key(self, identity: str) -> str:
+        return hashlib.sha256(f"{identity}\0{self._platform}".encode()).hexdigest()[:32]
+
+
+def _tagged(place: InRegistry, key: str) -> Reference:
+    return place.repository._replace(tag=f"builda-cachemount-{key}", digest=None)
+
+
+def _file(place: InDirectory, key: str) -> str:
+    return os.path.join(place.path, f"cachemount-{key}.tar.zst")
+
+
+@contextmanager
+def _opened(ctx: Context, place: Place, key: str, access: RegistryAccess) -> Iterator[Readable | None]:
+    """The archive of a cache; None if the place has none."""
+    from builda.oci.digest import VerifyingReader
+
+    if isinstance(place, InDirectory):
+        try:
+            file = open(_file(place, key), "rb")  # noqa: SIM115  # closed below
+        except FileNotFoundError:
+            yield None
+            return
+        with file:
+            yield file
+        return
+    source = ctx.remote.source(_tagged(place, key), access)
+    layer = _layer_at(ctx, place, key, access)
+    if layer is None:
+        yield None
+        return
+    with source.open_blob(layer) as blob:
+        yield VerifyingReader(blob, layer.digest, layer.size)
+
+
+def _layer_at(ctx: Context, place: InRegistry, key: str, access: RegistryAccess) -> Descriptor | None:
+    from builda.oci.manifest import parse
+
+    try:
+        descriptor, data = ctx.remote.source(_tagged(place, key), access).manifest()
+    except NotFound:
+        return None
+    except RegistryError as error:
+        if error.status != 404:
+            raise
+        return None
+    document = parse(data, descriptor.media_type)
+    if not isinstance(document, Manifest) or document.artifact_type != ARTIFACT or len(document.layers) != 1:
+        raise CorruptContent(f"not a cache mount: {_tagged(place, key)}")
+    return document.layers[0]
+
+
+def _put(ctx: Context, place: Place, key: str, layer: Descriptor, file: BinaryIO, access: RegistryAccess) -> None:
+    if isinstance(place, InDirectory):
+        _put_file(_file(place, key), file)
+        return
+    from builda.transfer.copyimage import OneBlob
+
+    with suppress(CorruptContent):  # something else is there, which is replaced
+        there = _layer_at(ctx, place, key, access)
+        if there is not None and there.digest == layer.digest:
+            return
+    sink = ctx.remote.sink(_tagged(place, key), access)
+    config = Descriptor(media_type="application/vnd.oci.empty.v1+json", digest=Digest.of(b"{}"), size=2)
+    plain = replace(layer, annotations={})
+    if not sink.has_blob(plain):
+        sink.put_blob(plain, OneBlob(file), lambda count: None)
+        ctx.emit(BlobProgress(action="push", digest=layer.digest, offset=layer.size, total=layer.size, done=True))
+    if not sink.has_blob(config):
+        from io import BytesIO
+
+        sink.put_blob(config, OneBlob(BytesIO(b"{}")), lambda count: None)
+    data = Manifest(config=config, layers=(layer,), artifact_type=ARTIFACT).dump()
+    top = Descriptor(media_type=Manifest(config=config, layers=()).media_type, digest=Digest.of(data), size=len(data))
+    sink.put_manifest(top, data, top=True)
+
+
+def _put_file(path: str, file: BinaryIO) -> None:
+    """Replace the file by a rename, which is atomic on file systems that nodes share, too."""
+    import shutil
+
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), prefix=".cachemount-", delete=False) as temporary:
+        try:
+            file.seek(0)
+            shutil.copyfileobj(file, temporary, 1 << 20)
+            temporary.flush()
+            os.fchmod(temporary.fileno(), 0o644)
+            os.fsync(temporary.fileno())
+            os.replace(temporary.name, path)
+        except BaseException:
+            os.unlink(temporary.name)
+            raise

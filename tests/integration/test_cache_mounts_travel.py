@@ -1,0 +1,123 @@
+"""Cache mounts that one machine leaves in a registry or directory, and another finds there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda
+from tests.support import needs
+from tests.support.registry import Registry
+
+pytestmark = [pytest.mark.root, pytest.mark.network, needs.program("crun", "runc")]
+STEP = "RUN --mount=type=cache,id=words,target=/cache"
+
+
+@pytest.fixture
+def machine(tmp_path: Path, builda: Builda, busybox: Path) -> Callable[[str], Builda]:
+    """builda with a store of its own, by name."""
+
+    def made(name: str) -> Builda:
+        other = replace(builda, root=tmp_path / name / "store", runroot=tmp_path / name / "run")
+        other("pull", f"oci-archive:{busybox}:busybox")
+        other("tag", "localhost/busybox:busybox", "base")
+        return other
+
+    return made
+
+
+def built(machine: Builda, work: Path, command: str, *options: str) -> str:
+    (work / "Containerfile").write_text(f"FROM base\n{STEP} {command}\n")
+    return machine.run("bud", "--tls-verify=false", "--no-cache", *options, work).stdout
+
+
+def both(place: str) -> Sequence[str]:
+    return "--cache-mounts-from", place, "--cache-mounts-to", place
+
+
+@pytest.fixture(params=["registry", "local"])
+def place(request: pytest.FixtureRequest, server: Registry, tmp_path: Path) -> str:
+    if request.param == "local":
+        return f"type=local,dir={tmp_path}/mounts"
+    return server.name(f"app/mounts-{tmp_path.name}")
+
+
+def test_another_machine_finds_a_cache_as_it_was_left(
+    machine: Callable[[str], Builda], tmp_path: Path, place: str
+) -> None:
+    first, second = machine("first"), machine("second")
+    command = "cd /cache && mkdir -p d && echo one > d/f && chmod 640 d/f && chown 7:8 d/f && ln -s d/f l && ln d/f h"
+    built(first, tmp_path, command, *both(place))
+    said = built(
+        second, tmp_path, "stat -c '%a %u %g %h' /cache/d/f && cat /cache/l && echo two > /cache/d/f", *both(place)
+    )
+    assert "640 7 8 2\none\n" in said
+    assert "two\n" in built(machine("third"), tmp_path, "cat /cache/h", *both(place))
+
+
+def test_a_cache_that_is_here_stays_as_it_is(machine: Callable[[str], Builda], tmp_path: Path, place: str) -> None:
+    first, second = machine("first"), machine("second")
+    built(first, tmp_path, "echo one > /cache/f", *both(place))
+    built(second, tmp_path, "echo mine > /cache/f")
+    assert "mine\n" in built(second, tmp_path, "cat /cache/f", *both(place))
+
+
+def test_builds_that_put_a_cache_at_the_same_time_leave_one_of_theirs(
+    machine: Callable[[str], Builda], tmp_path: Path, place: str
+) -> None:
+    names = ("first", "second", "third")
+    machines = {name: machine(name) for name in names}
+
+    def one(name: str) -> None:
+        work = tmp_path / f"work-{name}"
+        work.mkdir()
+        command = f"for n in $(seq 50); do echo {name} > /cache/$n; done"
+        built(machines[name], work, command, *both(place))
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(one, names))
+    said = built(machine("last"), tmp_path, "cat /cache/* | sort | uniq -c", *both(place))
+    assert any(f"50 {name}\n" in said for name in names)
+
+
+def test_platforms_have_caches_of_their_own(machine: Callable[[str], Builda], tmp_path: Path, server: Registry) -> None:
+    place = server.name(f"app/mounts-{tmp_path.name}")
+    first = machine("first")
+    built(first, tmp_path, "echo one > /cache/f", *both(place))
+    tags = json.loads(first("image", "list-tags", "--tls-verify=false", f"docker://{place}"))["Tags"]
+    (tag,) = tags
+    found = json.loads(first("image", "inspect", "--raw", "--tls-verify=false", f"docker://{place}:{tag}"))
+    assert found["artifactType"] == "application/vnd.builda.cachemount.v1+json"
+    assert found["layers"][0]["annotations"]["io.builda.cachemount"] in (
+        "words 0 0 linux/amd64",
+        "words 0 0 linux/arm64",
+    )
+
+
+def test_a_damaged_cache_is_a_warning(machine: Callable[[str], Builda], tmp_path: Path) -> None:
+    place = f"type=local,dir={tmp_path}/mounts"
+    built(machine("first"), tmp_path, "echo one > /cache/f", *both(place))
+    (file,) = (tmp_path / "mounts").iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    (tmp_path / "Containerfile").write_text(f"FROM base\n{STEP} ls /cache; echo done\n")
+    done = machine("second").run("bud", *both(place), tmp_path)
+    assert "warning: cache mount words starts empty: " in done.stderr
+    assert "\nf\n" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("type=claim,name=x", "of type claim is for builds in a cluster"),
+        ("type=s3,bucket=x", "is no place for cache mounts: type=s3,bucket=x"),
+        ("example.org/x:1", "takes a repository, without tag or digest: example.org/x:1"),
+    ],
+)
+def test_a_place_that_is_none_is_refused(builda: Builda, tmp_path: Path, place: str, words: str) -> None:
+    (tmp_path / "Containerfile").write_text("FROM scratch\n")
+    assert f"--cache-mounts-to {words}" in builda.fails("bud", "--cache-mounts-to", place, tmp_path)
