@@ -10,7 +10,7 @@ import os
 import stat
 
 from builda.errors import BuildaError
-from builda.host.probe import IN_TREES, Abilities, Mode, choose_mode
+from builda.host.probe import IN_TREES, NOTIFYING, Abilities, Mode, choose_mode, chroot_change, tracing_change
 from builda.linux import caps
 from builda.values import NamedTuple
 
@@ -65,6 +65,8 @@ class Facts(NamedTuple):
     libseccomp: BuildaError | None  # why it cannot be loaded
     tun: str | None  # why /dev/net/tun cannot be opened, which all but a bridge need
     landlock: bool = True
+    yama: int = 0  # kernel.yama.ptrace_scope
+    notifications: str | None = None  # why no process can answer another's calls
 
     @property
     def runs(self) -> bool:
@@ -138,7 +140,10 @@ def _mode(facts: Facts) -> Finding:
     refused = facts.abilities.why_none(facts.mode)
     if refused is not None:
         what = f"mode {facts.mode}: builds without RUN work; commands cannot be run"
-        return Finding("wrong", what, f"they cannot be traced: {refused}", _sysctl("kernel.yama.ptrace_scope=1"))
+        cause = f"they cannot be traced: {refused}"
+        if facts.yama >= 2:
+            cause = f"they cannot be traced: kernel.yama.ptrace_scope is {facts.yama}"
+        return Finding("wrong", what, cause, tracing_change(refused, facts.yama))
     return Finding(kind, f"mode {facts.mode}: {_MODES[facts.mode]}")
 
 
@@ -147,8 +152,7 @@ def _better(facts: Facts) -> Iterator[Finding]:
     found = facts.abilities
     if found.user_namespace is not None:
         yield _no_namespace(facts)
-        return
-    if found.identity_map is not None and facts.uid == 0:
+    elif found.identity_map is not None and facts.uid == 0:
         missing = [name.removeprefix("CAP_") for name in caps.missing(facts.effective, *_MAPPING)]
         if missing:
             yield Finding(
@@ -166,13 +170,16 @@ def _better(facts: Facts) -> Iterator[Finding]:
                 _context("runAsUser: 1000"),
                 Mode.SINGLE,
             )
-    if facts.mode is Mode.TRACED and facts.uid == 0 and found.change_root is not None:
+    if facts.mode is Mode.TRACED and found.change_root is not None and (facts.uid == 0 or not facts.runs):
         yield _no_chroot(facts, found.change_root)
-    if (facts.mode.one_id or not facts.mode.mounts) and facts.uid != 0:
+    if found.user_namespace is None and (facts.mode.one_id or not facts.mode.mounts) and facts.uid != 0:
         yield _no_range(facts)
 
 
 def _no_chroot(facts: Facts, refused: str) -> Finding:
+    if facts.uid != 0:
+        cause = "this process is not root; a pod's root runs them by chroot, without tracing"
+        return Finding("lack", "commands cannot be run by chroot", cause, chroot_change(), Mode.CHROOT)
     missing = ", ".join(name.removeprefix("CAP_") for name in caps.missing(facts.effective, *IN_TREES))
     cause = f"these capabilities are missing: {missing}" if missing else f"the kernel says: {refused}"
     change = _context("capabilities:", f"  add: [{missing}]") if missing else ()
@@ -273,14 +280,19 @@ def _isolation(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             "a command may write to what else builda may write to in this place",
-            "the kernel has no Landlock, or too old a one: it is Linux 5.19 or younger with lsm=landlock",
+            "the kernel has no Landlock, or one before Linux 5.19; the parameter lsm= of the node must list landlock",
         )
+    if facts.mode is Mode.CHROOT and facts.notifications is not None:
+        yield Finding("note", "commands have no /proc", facts.notifications, (NOTIFYING,))
+    if facts.mode.one_id and facts.notifications is not None:
+        text = "commands can become no other user and give files to nobody"
+        yield Finding("note", text, facts.notifications, (NOTIFYING,))
     if facts.mode.unshares and facts.fresh_proc is not None:
         yield Finding(
             "note",
             "commands see the processes of this pod in /proc",
             "parts of /proc are masked, and then the kernel gives no new one",
-            ("spec:", "  hostUsers: false", *_context("procMount: Unmasked")),
+            (*(() if facts.user_namespace else ("spec:", "  hostUsers: false")), *_context("procMount: Unmasked")),
         )
 
 
@@ -325,6 +337,7 @@ def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
     """Look at this process, its machine and the place of the store; `mode` is one that was asked for."""
     from builda.host import modes
     from builda.linux import syscalls as sys_
+    from builda.linux.notifications import notifications_refused, yama
     from builda.linux.userns import in_user_namespace
 
     found = modes.abilities(runroot, again=True)
@@ -359,6 +372,8 @@ def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
         libseccomp=_libseccomp_missing(),
         tun=_tun_refused(),
         landlock=_has_landlock(),
+        yama=yama(),
+        notifications=notifications_refused(),
     )
 
 

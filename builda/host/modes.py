@@ -82,7 +82,7 @@ class Place(NamedTuple):
     ids: tuple[str, ...]
     no_run: BuildaError | None = None  # why no command can be run and nothing mounted
     no_others: BuildaError | None = None  # why there is one id only
-    not_shown: str | None = None  # why commands are shown no other ids where there is one only
+    not_shown: str | None = None  # why no calls are answered, where commands need it: for other ids, or for /proc
 
 
 def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place:
@@ -117,7 +117,7 @@ def enter(asked: Mode | None, runroot: str, *, composing: bool = False) -> Place
 
 
 def _not_shown(mode: Mode) -> str | None:
-    if not mode.one_id:
+    if not mode.one_id and mode is not Mode.CHROOT:
         return None
     from builda.linux.notifications import notifications_refused
 
@@ -154,13 +154,19 @@ def _nothing_runs(found: Abilities, refused: str) -> BuildaError:
     why = f"commands cannot be traced here: {refused}"
     if choose_mode(found) is not Mode.TRACED:
         return Unsupported(why, hint=f"mode {choose_mode(found)} works here")
-    hint = "on the node, sysctl -w kernel.yama.ptrace_scope=1; in a pod, seccompProfile RuntimeDefault or Unconfined"
+    from builda.host.probe import chroot_change, tracing_change
+    from builda.linux.notifications import yama
+
+    ways = [_in_a_line(tracing_change(refused, yama())), f"in a pod {_in_a_line(chroot_change())}"]
     if found.user_namespace is not None:
-        return IsolationUnavailable(
-            f"this process may make no user namespace: {found.user_namespace}; {why}",
-            hint=f"{hint}, or add SYS_ADMIN to capabilities with hostUsers: false",
-        )
-    return IsolationUnavailable(why, hint=hint)
+        why = f"this process may make no user namespace: {found.user_namespace}; {why}"
+        ways.append("hostUsers: false with SYS_ADMIN among the capabilities")
+    return IsolationUnavailable(why, hint="; or ".join(ways))
+
+
+def _in_a_line(change: tuple[str, ...]) -> str:
+    """Lines of a manifest as words: `runAsUser: 0, capabilities: add: […]`."""
+    return " ".join(line.strip() for line in change).removeprefix("securityContext: ")
 
 
 def _no_range(found: Abilities) -> BuildaError:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from enum import StrEnum
 
@@ -80,6 +81,10 @@ UNTRIED = "not tried"
 
 IN_TREES = ("CAP_SYS_CHROOT", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID")
 """The capabilities without which mode `chroot` can neither make the trees of images nor run in them."""
+
+
+NOTIFYING = "a node with Linux 5.9 or newer; gVisor (runtimeClassName) hands no calls over"
+"""What it takes that a process can answer another's calls."""
 
 
 class Abilities(NamedTuple):
@@ -179,6 +184,21 @@ def try_trace() -> str | None:
     return attempt(_trace)
 
 
+def tracing_change(refused: str, yama: int) -> tuple[str, ...]:
+    """Lines that would let commands be traced where the kernel said `refused`; `yama` is its ptrace_scope."""
+    if yama >= 2:
+        return ("on the node: sysctl -w kernel.yama.ptrace_scope=1",)
+    if refused.endswith(tuple(os.strerror(number) for number in (errno.EINVAL, errno.ENOSYS))):
+        return (NOTIFYING,)
+    return ("securityContext:", "  seccompProfile:", "    type: RuntimeDefault")
+
+
+def chroot_change() -> tuple[str, ...]:
+    """Lines for a pod of mode `chroot`, which needs no tracing."""
+    added = ", ".join(name.removeprefix("CAP_") for name in IN_TREES)
+    return ("securityContext:", "  runAsUser: 0", "  capabilities:", f"    add: [{added}]")
+
+
 def _trace() -> None:
     """Trace a process, read its memory, and receive calls of this one."""
     import ctypes
@@ -186,6 +206,7 @@ def _trace() -> None:
 
     from builda.linux import fork, ptrace
     from builda.linux import syscalls as sys_
+    from builda.linux.notifications import injection_refused
 
     sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
     os.close(sys_.openat2(sys_.AT_FDCWD, "/", os.O_PATH))
@@ -203,7 +224,10 @@ def _trace() -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     allow = b"\x06\0\0\0\0\0\xff\x7f"  # a filter of one instruction: SECCOMP_RET_ALLOW
-    os.close(sys_.seccomp_listener(allow))
+    listener = sys_.seccomp_listener(allow)
+    if (refused := injection_refused(listener)) is not None:
+        raise OSError(refused, f"a descriptor for another process: {os.strerror(refused)}")
+    os.close(listener)
 
 
 def _identity_map(effective: int) -> str | None:

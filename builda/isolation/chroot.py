@@ -38,14 +38,14 @@ def shared(sandbox: Sandbox) -> Sandbox:
     return replace(sandbox, namespaces=namespaces, network="host", no_pivot=True)
 
 
-def check_confinement(sandbox: Sandbox, isolation: str) -> None:
+def check_confinement(sandbox: Sandbox, isolation: str, hint: str = "use --isolation native") -> None:
     """IsolationUnavailable if the sandbox asks for a network namespace or a cgroup of the command's own."""
     if sandbox.network == "none" or sandbox.network.startswith("ns:"):
         raise IsolationUnavailable(
             f"{isolation} isolation has no network but the caller's: {sandbox.network}", hint="use --network host"
         )
     if sandbox.resources or sandbox.cgroup_parent:
-        raise IsolationUnavailable(f"{isolation} isolation has no resource limits", hint="use --isolation native")
+        raise IsolationUnavailable(f"{isolation} isolation has no resource limits", hint=hint)
 
 
 class InTree(NamedTuple):
@@ -62,7 +62,7 @@ def in_tree(sandbox: Sandbox, isolation: str) -> InTree:
     The builder has put files in memory into the tree. The child holds them open for writing, so that no file that is to
     be executed can be among the secrets (ETXTBSY).
     """
-    check_confinement(sandbox, isolation)
+    check_confinement(sandbox, isolation, "leave the --memory, --cpu and --cgroup-parent options out")
     if sandbox.mounts or sandbox.files or sandbox.devices:
         raise IsolationUnavailable("nothing can be mounted here", hint="put what the command needs into its tree")
     (root,) = sandbox.rootfs

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         root: str  # path of the directory, in the caller's mount namespace
         secrets: tuple[str, ...]  # paths inside of files to be emptied when the command ends
         given_up: int  # bits of capabilities that the supervisor drops: of CAP_SYS_PTRACE, unless the command has it
-        filter: bytes  # BPF: hands calls that may name /proc or /dev to the supervisor (proc_server)
+        filter: bytes | None  # BPF: hands calls that may name /proc or /dev to the supervisor (proc_server); None: no
+        # supervisor, and the command has no /proc
 
     class TracedTree(TypedDict):
         """A root directory for a command whose calls are answered by a supervisor (`isolation.traced`)."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
+import struct
 
 from builda.linux import syscalls as sys_
 
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 _GET_ACTION_AVAIL, _RET_USER_NOTIF = 2, 0x7FC00000
+_ADDFD = 0x40182103  # SECCOMP_IOCTL_NOTIF_ADDFD, Linux 5.9
 
 
 def notifications_refused() -> str | None:
@@ -21,14 +25,24 @@ def notifications_refused() -> str | None:
         sys_.call("seccomp", number, _GET_ACTION_AVAIL, 0, ctypes.byref(ctypes.c_uint32(_RET_USER_NOTIF)))
     except OSError as error:
         return f"the kernel hands no calls over: {error.strerror}"
-    if _yama() == "3":
+    if yama() == 3:
         return "kernel.yama.ptrace_scope is 3: no process may read the memory of another"
     return None
 
 
-def _yama() -> str:
+def injection_refused(listener: int) -> int | None:
+    """The errno of a kernel that can put no descriptor into a process whose call waits; None for one that can."""
+    try:
+        fcntl.ioctl(listener, _ADDFD, struct.pack("=QIIII", 0, 0, listener, 0, 0))
+    except OSError as error:
+        return None if error.errno == errno.ENOENT else error.errno  # ENOENT: no call waits
+    return None
+
+
+def yama() -> int:
+    """The value of kernel.yama.ptrace_scope; 0 for a kernel without Yama."""
     try:
         with open(_YAMA, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:  # a kernel without Yama
-        return "0"
+            return int(file.read())
+    except (OSError, ValueError):
+        return 0

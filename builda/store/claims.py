@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_ANOTHER = "use another --root; `builda push` and `builda image save` still take images out of this one"
+
 
 class Claim(NamedTuple):
     """How a process sees the ids of a store's trees, and what it can do with them.
@@ -80,11 +82,28 @@ def take(where: Layout, marker: Mapping[str, Any], claim: Claim, driver: str | N
 
 
 def _check_ids(where: Layout, claim: Claim, known: Mapping[str, Any], marks: str | None = None) -> None:
-    if known["ids"] not in claim.ids or (marks is not None and known["marks"] != marks):
+    if known["ids"] in claim.ids and (marks is None or known["marks"] == marks):
+        return
+    if known["mode"] != claim.mode:
         raise StoreUnavailable(
             f"store was made in mode {known['mode']}, this is mode {claim.mode}: {where.root}",
             hint=f"use another --root, or --mode {known['mode']} where that works",
         )
+    raise StoreUnavailable(f"{_difference(known, claim)}: {where.root}", hint=_ANOTHER)
+
+
+def _difference(known: Mapping[str, Any], claim: Claim) -> str:
+    """What keeps a store from being used in the mode that it was made in."""
+    if known["ids"] in claim.ids:
+        here, there = ("inside", "outside") if known["marks"] == "trusted" else ("outside", "inside")
+        return f"store was made {there} a user namespace, this process is {here} one"
+    if known["ids"] and claim.ids[0] and all(map(_is_map, (known["ids"], claim.ids[0]))):
+        return f"store was made with the ids {known['ids']} (inside:outside:size), here they are {claim.ids[0]}"
+    return f"store of an earlier builda: in mode {claim.mode} it recorded the owners of files in another way"
+
+
+def _is_map(ids: str) -> bool:
+    return ids[:1].isdigit()
 
 
 def _try(where: Layout, claim: Claim) -> Chosen:

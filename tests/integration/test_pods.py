@@ -38,6 +38,8 @@ MODES = {
     "userns-pod-admin": "direct",
     "userns-pod-admin-unmasked": "direct",
     "userns-rootless": "subid",
+    "userns-user": "single",
+    "userns-image-subids": "single",
 }
 SAMPLE = ("root-default-unconfined", "rootless-setuid", "rootless-nosetuid", "userns-pod", "userns-pod-admin")
 """One pod of each mode, and one whose /proc is hidden; `make test-long` builds in the others too."""
@@ -47,9 +49,17 @@ WITHOUT_MOUNTS = {
     "userns-pod-seccomp": "chroot",
     "restricted": "traced",
     "restricted-ro": "traced",
+    "root-nocaps": "traced",
+    "root-nocaps-seccomp": "traced",
+    "openshift": "traced",
+    "userns-user-seccomp": "traced",
 }
 SAID_ONCE = {"chroot": "nothing can be mounted here", "traced": "the kernel gives commands no root directory here"}
-FRESH_PROC = {name for name in MODES if "unmasked" in name or "admin" in name} | {"privileged-root", "userns-rootless"}
+FRESH_PROC = {name for name in MODES if "unmasked" in name or "admin" in name} | {
+    "privileged-root",
+    "userns-rootless",
+    "userns-image-subids",
+}
 CONTAINERFILE = """\
 FROM localhost/debian:debian
 COPY --chown=1000:0 hello /srv/
@@ -146,7 +156,7 @@ def files_by_root(given: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("profile", sampled(WITHOUT_MOUNTS, ["root-default", "restricted"]))
+@pytest.mark.parametrize("profile", sampled(WITHOUT_MOUNTS, ["root-default", "openshift"]))
 def test_a_pod_without_mounts_builds_the_same_files(
     profile: str, given: Path, by_root: str, files_by_root: list[str]
 ) -> None:
@@ -240,6 +250,18 @@ def without_call(path: Path, name: str) -> str:
     return str(file)
 
 
+def test_a_pod_without_landlock_runs_commands_and_says_what_they_reach(given: Path, tmp_path: Path) -> None:
+    script = """
+    builda doctor
+    builda pull -q oci-archive:/given/debian.tar:debian
+    builda run $(builda from localhost/debian:debian) bash -c 'echo x > /new; cat /new'
+    """
+    done = in_pod("restricted", script, "--seccomp", without_call(tmp_path, "landlock_create_ruleset"), given=given)
+    assert done.returncode == 0, done.stderr
+    assert "the kernel has no Landlock, or one before Linux 5.19" in done.stdout
+    assert done.stdout.splitlines()[-1] == "x"
+
+
 @pytest.fixture(scope="module")
 def untraced(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A seccomp profile with which nothing can be traced."""
@@ -261,7 +283,42 @@ def test_a_pod_that_allows_too_little_is_told_what_it_lacks(name: str, given: Pa
     assert done.returncode == 125
     assert "user namespace" in done.stderr
     assert "commands cannot be traced here: " in done.stderr
-    assert "hint: on the node, sysctl -w kernel.yama.ptrace_scope=1" in done.stderr
+    assert "hint: seccompProfile: type: RuntimeDefault; or in a pod runAsUser: 0 " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("profile", "mode", "runs"), [("gvisor-root", "chroot", True), ("gvisor-restricted", "traced", False)]
+)
+def test_a_kernel_that_hands_no_calls_over_runs_what_needs_none(
+    profile: str, mode: str, runs: bool, given: Path
+) -> None:
+    script = """
+    builda info | grep '"mode"'
+    builda pull -q oci-archive:/given/debian.tar:debian
+    printf 'FROM localhost/debian:debian\nCOPY --chown=games hello /srv/\n' | builda bud -q -t built -f - /given
+    printf 'FROM built\nRUN useradd x && su x -c "test $(head -c 4 /dev/urandom | wc -c) = 4" && ls /proc | wc -l\n' |
+      builda bud -t ran -f - /given
+    """
+    done = in_pod(profile, script, given=given)
+    assert f'"mode": "{mode}"' in done.stdout
+    assert (done.returncode == 0) is runs, done.stderr
+    if runs:
+        assert "it has no /proc (the kernel hands no calls over: " in done.stderr
+        return
+    assert "Linux 5.9 or newer; gVisor (runtimeClassName) hands no calls over; or in a pod runAsUser: 0" in done.stderr
+
+
+def test_a_kernel_that_hands_no_descriptors_over_is_named(given: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.json"
+    refused = {"names": ["ioctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22}
+    refused["args"] = [{"index": 1, "value": 0x40182103, "op": "SCMP_CMP_EQ"}]  # SECCOMP_IOCTL_NOTIF_ADDFD
+    unsharing = {"names": ["unshare"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
+    old.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused, unsharing]}))
+    script = "builda doctor || true; c=$(builda from scratch); builda run $c true"
+    done = in_pod("restricted", script, "--seccomp", str(old), given=given)
+    assert done.returncode == 125
+    assert "a descriptor for another process: Invalid argument" in done.stdout
+    assert "a node with Linux 5.9 or newer" in done.stderr
 
 
 TREES = "CHOWN DAC_OVERRIDE FOWNER SETGID SETUID SYS_CHROOT".split()

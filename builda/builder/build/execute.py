@@ -16,7 +16,7 @@ from _thread import allocate_lock  # threading takes a millisecond to import
 from builda.builder.build.buildoptions import Built, ExecuteOptions
 from builda.builder.build.lookup import Lookup
 from builda.builder.build.output_tail import Tails
-from builda.builder.build.plan_needs import check_no_runs, check_runs, first_run, is_unpacked
+from builda.builder.build.plan_needs import check_networks, check_no_runs, check_runs, first_run, is_unpacked
 from builda.builder.build.scheduler import run_stages
 from builda.builder.build.stage_commit import StageCommits
 from builda.builder.build.stage_runner import StageRunner
@@ -52,6 +52,7 @@ def execute(ctx: Context, plan: Plan, options: ExecuteOptions) -> Built:
     """
     check_runs(plan)
     check_no_runs(ctx, plan)
+    check_networks(ctx, plan, options.run)
     if options.run.names_a_user_namespace:
         from builda.builder.run.usernamespace import checked
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from builda.builder.image.pull import machine_platform
-from builda.errors import ContainerfileError
+from builda.errors import BuildaError, ContainerfileError
 from builda.plan import Copy, FromImage, Run
 from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from builda.builder.context import Context
     from builda.plan import Plan
+    from builda.runoptions import RunOptions
     from builda.store.store import Store
 
 
@@ -54,14 +57,28 @@ def check_no_runs(ctx: Context, plan: Plan) -> None:
         )
 
 
+def check_networks(ctx: Context, plan: Plan, options: RunOptions) -> None:
+    """ContainerfileError for the first command with a network that it cannot have here."""
+    for step in _runs(plan):
+        from builda.builder.run.run import check_network  # plans without commands do without it
+
+        try:
+            check_network(ctx, step.options.over(options))
+        except BuildaError as error:
+            file, line = ("", 0) if step.at is None else (step.at.file, step.at.line)
+            raise ContainerfileError(str(error), file=file, line=line, hint=error.hint) from error
+
+
 def first_run(plan: Plan) -> Run | None:
     """The first command of the plan, with its place; None if there is none."""
+    return next(_runs(plan), None)
+
+
+def _runs(plan: Plan) -> Iterator[Run]:
+    """The commands of the plan, with their places."""
     for index in plan.needed():
         stage = plan.stages[index]
-        for step in stage.steps:
-            if isinstance(step, Run):
-                return replace(step, at=step.at or stage.at)
-    return None
+        yield from (replace(step, at=step.at or stage.at) for step in stage.steps if isinstance(step, Run))
 
 
 def is_unpacked(store: Store, plan: Plan) -> bool:

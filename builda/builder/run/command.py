@@ -9,7 +9,7 @@ import sys
 from builda.builder.run.rootfiles import files
 from builda.builder.run.security import Security, capabilities, rlimits, security
 from builda.errors import InvalidValue, NotFound, Unsupported
-from builda.fs import owners
+from builda.fs import owners, rights
 from builda.isolation.spec import Device, Process, Sandbox
 from builda.oci.config import DEFAULT_PATH, check_hostname
 from builda.plan import PROXIES
@@ -146,7 +146,7 @@ def sandbox_of(
 
 def _in_this_namespace(files: tuple[MemoryFile, ...]) -> tuple[MemoryFile, ...]:
     """The files, of root if it is the one id there is: the command has that id whatever it is called."""
-    if not files or not owners.keeps_aside():
+    if not files or not owners.keeps_aside() or rights.lacks_rights():  # the last: `emulated_mounts` records owners
         return files
     return tuple(replace(file, owner=(0, 0)) for file in files)
 

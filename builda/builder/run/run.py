@@ -13,7 +13,7 @@ from builda.builder.run.runmounts import Attachments, attached
 from builda.builder.run.usernamespace import check_ids, users_for
 from builda.builder.working_tree import occupied
 from builda.builder.working_tree import rootfs as rootfs_of
-from builda.errors import CommandFailed, InvalidValue, NetworkUnavailable, Unsupported
+from builda.errors import CommandFailed, InvalidValue, IsolationUnavailable, NetworkUnavailable, Unsupported
 from builda.events import Warned
 from builda.fs import owners, paths
 from builda.isolation.accounts import home_directory, resolve_user
@@ -84,6 +84,20 @@ def run(
         return remembered(ctx, current, step.created_by)
 
 
+def check_network(ctx: Context, options: RunOptions) -> None:
+    """InvalidValue or IsolationUnavailable if the options ask for a network that a command cannot have here."""
+    asked = command.network_name(options)
+    kind = ctx.isolation(options).kind
+    if kind.own_network or asked in (None, "host"):
+        return
+    if ctx.store.can_mount:
+        raise InvalidValue(f"cannot set --network other than host with --isolation {kind.name}: {asked}")
+    raise IsolationUnavailable(
+        f"commands have the network of this process, and no other: --network {asked}",
+        hint="leave --network out; `builda doctor` says what a mode with networks needs",
+    )
+
+
 def _perform(
     ctx: Context,
     container: WorkingContainer,
@@ -96,10 +110,9 @@ def _perform(
     process: Process,
     emulates: bool,
 ) -> int:
+    check_network(ctx, options)
     isolation = ctx.isolation(options)
     asked = command.network_name(options)
-    if not isolation.kind.own_network and asked not in (None, "host"):
-        raise InvalidValue(f"cannot set --network other than host with --isolation {isolation.kind.name}: {asked}")
 
     def sandbox(network: str) -> Sandbox:
         return command.sandbox_of(

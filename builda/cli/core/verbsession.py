@@ -111,7 +111,7 @@ class Session:
         if store.is_first:
             self._warn_of_foreign_store(store)
         if store.no_overlay is not None and not in_memory:
-            self.emit(_copying(store))
+            self.emit(_copying(store, None if self._place is None else self._place.not_shown))
         if store.is_first and self._place is not None and self._place.no_others is not None:
             self.emit(_alone(self._place.no_others, self._place.not_shown))
         return store
@@ -333,7 +333,7 @@ def _alone(lacking: BuildaError, not_shown: str | None) -> Event:
     return Warned(message=f"commands here have one id: {what}: {lacking}", hint=lacking.hint)
 
 
-def _copying(store: Store) -> Event:
+def _copying(store: Store, no_calls: str | None) -> Event:
     from builda.events import Warned
 
     if not store.can_chroot:
@@ -346,7 +346,7 @@ def _copying(store: Store) -> Event:
     if not store.can_mount:
         return Warned(
             message="nothing can be mounted here: a command runs by chroot in its container's one tree, and is not "
-            "kept from what else this process may read",
+            "kept from what else this process may read" + (f"; it has no /proc ({no_calls})" if no_calls else ""),
             hint="`builda doctor` says what a better way needs",
             note=not store.is_first,
         )

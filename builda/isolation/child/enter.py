@@ -249,6 +249,11 @@ def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
     if terminal is not None:
         os.close(terminal)
     _forward(command, group=wire["session"])
+    if plain_tree["filter"] is None:
+        status = _wait_for(command)
+        _end_descendants(children)
+        _empty(secrets)
+        return status
     listener = received(ours)
     if listener is None:  # the command has reported why
         _empty(secrets)

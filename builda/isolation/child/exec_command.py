@@ -256,7 +256,7 @@ def _emulate(supervisor: int, program: bytes) -> None:
         raise refused("hand over calls about owners", error) from error
 
 
-def _hand_over(supervisor: int, program: bytes) -> None:
+def _hand_over(supervisor: int, program: bytes | None) -> None:
     from builda.isolation.child.proc_server import (
         hand_over,
     )  # loaded before chroot(2): now it would come from the container

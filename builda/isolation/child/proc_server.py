@@ -358,10 +358,11 @@ class Supervisor:
             raise OSError(errno.EFAULT, "") from error
 
 
-def hand_over(connection: int, program: bytes) -> None:
-    """Confine this thread's writes to its root, install the filter, and send its listener over the socket."""
+def hand_over(connection: int, program: bytes | None) -> None:
+    """Confine this thread's writes to its root. Install the filter, if any, and send its listener over the socket."""
     confine_writes(os.open("/", os.O_PATH))
-    notification.hand_over(connection, program)
+    if program is not None:
+        notification.hand_over(connection, program)
 
 
 def give_up(capabilities: int) -> None:

@@ -54,6 +54,8 @@ class Attributes:
         try:
             name = os.fsdecode(self.memory.text(tid, a[1], 256))
             value = os.getxattr(b"/proc/self/fd/%d" % fd, stored_name(name))
+        except PermissionError as error:  # a stand-in for /proc or a device, which nobody may read
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from error
         finally:
             os.close(fd)
         return self.returned(tid, value, a[2], a[3])

@@ -117,6 +117,41 @@ def test_a_root_that_may_chroot_alone_is_told_what_more_it_takes() -> None:
     assert chroot.change[-1] == "    add: [CHOWN, DAC_OVERRIDE, FOWNER, SETGID, SETUID]"
 
 
+UNTRACED = RESTRICTED._replace(abilities=NO_NAMESPACE._replace(change_root=DENIED, trace=f"ptrace: {DENIED}"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "cause", "change"),
+    [
+        (UNTRACED._replace(yama=2), "ptrace_scope is 2", "sysctl -w kernel.yama.ptrace_scope=1"),
+        (UNTRACED._replace(yama=3), "ptrace_scope is 3", "sysctl -w kernel.yama.ptrace_scope=1"),
+        (UNTRACED._replace(yama=1), f"ptrace: {DENIED}", "type: RuntimeDefault"),
+        (
+            UNTRACED._replace(abilities=UNTRACED.abilities._replace(trace="seccomp: Invalid argument")),
+            "seccomp: Invalid argument",
+            "Linux 5.9 or newer",
+        ),
+    ],
+)
+def test_what_keeps_commands_from_being_traced_is_named(facts: Facts, cause: str, change: str) -> None:
+    (mode, *others) = findings(facts)
+    assert mode.kind == "wrong"
+    assert cause in mode.cause
+    assert change in mode.change[-1]
+    (chroot,) = [finding for finding in others if finding.gives == "chroot"]
+    assert "  runAsUser: 0" in chroot.change
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [(ROOT_POD, "commands have no /proc"), (USER, "commands can become no other user and give files to nobody")],
+)
+def test_a_kernel_that_hands_no_calls_over_is_said_where_it_counts(facts: Facts, text: str) -> None:
+    assert text not in [finding.text for finding in findings(facts)]
+    refused = facts._replace(notifications="the kernel hands no calls over")
+    assert text in [finding.text for finding in findings(refused)]
+
+
 def test_the_reason_why_the_filter_cannot_be_loaded_is_no_circle() -> None:
     try:
         raise BuildaError("commands cannot be run without libseccomp: too old") from OSError("too old")

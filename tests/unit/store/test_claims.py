@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,25 @@ def test_other_marks_are_refused_unless_no_overlay_is_used(tmp_path: Path) -> No
     with pytest.raises(StoreUnavailable, match="made in mode direct"):
         opened(tmp_path, Claim(mode="userns"))
     assert opened(tmp_path, Claim(mode="chroot"), "plain").driver.name == "plain"
+
+
+@pytest.mark.parametrize(
+    ("claim", "changed", "said"),
+    [
+        (Claim("traced", ("aside",)), {"ids": ""}, "of an earlier builda: in mode traced it recorded the owners"),
+        (Claim("subid", ("0:7:1,1:100:9",)), {"ids": "0:7:1,1:200:9"}, "made with the ids 0:7:1,1:200:9 (inside:outs"),
+        (Claim("direct"), {"marks": "user"}, "made inside a user namespace, this process is outside one"),
+    ],
+)
+def test_a_store_of_the_same_mode_that_cannot_be_used_says_what_differs(
+    tmp_path: Path, claim: Claim, changed: dict[str, str], said: str
+) -> None:
+    opened(tmp_path, claim)
+    path = tmp_path / "store/builda.json"
+    path.write_text(json.dumps({**marker(tmp_path / "store"), **changed}))
+    with pytest.raises(StoreUnavailable, match=re.escape(said)) as refused:
+        opened(tmp_path, claim)
+    assert "use another --root" in str(refused.value.hint)
 
 
 def test_the_driver_is_plain_where_an_overlay_cannot_be_written_and_stays_so(tmp_path: Path) -> None:
