@@ -151,7 +151,7 @@ class Lines:
             case StepStarted() if not self._quiet:
                 self._print(f"{stage_prefix(event.stage)}STEP {event.index}/{event.total}: {event.text}")
             case StepFinished(cached=True) if event.index > 1 and not self._quiet:
-                self._print("--> Using cache")
+                self._print(f"{stage_prefix(event.stage) if self._mixed else ''}--> Using cache")
             case StageSaved() if not self._quiet:
                 self._print(f"{stage_prefix(event.stage)}COMMIT")
                 self._print(f"--> {event.id.encoded[:12]}")
