@@ -42,6 +42,14 @@ def work() -> NoReturn:
 
     It leaves without tearing the interpreter down, which would take five milliseconds of every command.
     """
+    status = performed()
+    if _threads_run():
+        sys.exit(status)
+    os._exit(status)
+
+
+def performed() -> int:
+    """Run this process's command line; its exit status. Its output is written, and threads may still run."""
     gc.disable()  # imports make no garbage; a session turns it on again
     trace = _trace()
     _open_standard_streams(trace)
@@ -57,9 +65,7 @@ def work() -> NoReturn:
         status = status or _report(of_system(error))  # a failure was reported already, perhaps this one
     if trace is not None:
         trace.end(status)
-    if _threads_run():
-        sys.exit(status)
-    os._exit(status)
+    return status
 
 
 def _trace() -> VerbTrace | None:

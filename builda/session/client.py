@@ -143,8 +143,8 @@ def _follow(session: _socket.socket, process: int) -> int:
         while answers[:1] == STOPPED:
             answers = answers[1:]
             posix.kill(posix.getpid(), _SIGSTOP)
-        if len(answers) == 5:
-            return int.from_bytes(answers[1:], "little")
+        if len(answers) >= 5:  # the served process and the session's both tell it
+            return int.from_bytes(answers[1:5], "little")
         if not got:
             return 9  # the session's process was killed, and the served one with it
 

@@ -53,13 +53,13 @@ def noted(place: str) -> tuple[Push, ...]:
     return tuple(found)
 
 
-def start(push: Push, main: Callable[[], None]) -> int:
+def start(push: Push, main: Callable[[], int]) -> int:
     """Start a noted push in a process of its own; its process ID."""
     parent = os.getpid()
     return fork.start(lambda: _perform(push, main, parent))
 
 
-def _perform(push: Push, main: Callable[[], None], parent: int) -> int:
+def _perform(push: Push, main: Callable[[], int], parent: int) -> int:
     try:
         sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

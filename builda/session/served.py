@@ -2,11 +2,13 @@
 
 It takes over arguments, environment, directory, umask, descriptors, limits, priority, cgroup, ignored signals and
 process group. What it cannot take over (other credentials, namespaces, root directory, session of processes) makes the
-client start by itself.
+client start by itself. At its end it lets go of all that others may wait for and tells the client, which so need not
+wait until the kernel has freed this process's memory.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed has none
 import os
 import resource
 import signal
@@ -41,6 +43,8 @@ _STATUS = (
 )
 _NAMESPACES = ("user", "mnt", "net", "pid", "uts", "ipc", "cgroup")
 _CREDENTIALS = struct.Struct("iII")
+_ASIDE = 700
+"""The lowest number of the connection while the command runs."""
 _LIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
 
 
@@ -70,7 +74,7 @@ class Unlike(Exception):
     """The client has something that its served command could not have."""
 
 
-def run(connection: socket.socket, parent: int, mine: Identity, code: str, main: Callable[[], None]) -> int:
+def run(connection: socket.socket, parent: int, mine: Identity, code: str, main: Callable[[], int]) -> int:
     """Serve a client in this forked process, and return its exit status.
 
     `parent` is the session's process, and `mine` its identity.
@@ -83,9 +87,11 @@ def run(connection: socket.socket, parent: int, mine: Identity, code: str, main:
         request = _taken_over(connection, mine, code) if os.getppid() == parent else None
         if request is not None:
             _announce(connection)
-            _take_descriptors(request.descriptors)
+            kept = _take_descriptors(request.descriptors, connection)
             resource.setrlimit(resource.RLIMIT_NOFILE, request.files)
-            return status_of(main)
+            status = status_of(main)
+            _tell_end(kept, status)
+            return status
     except OSError as error:
         os.write(2, f"Error: the session cannot start the command: {error}\n".encode())
     return 125
@@ -117,18 +123,27 @@ def _taken_over(connection: socket.socket, mine: Identity, code: str) -> Request
     return request
 
 
-def status_of(main: Callable[[], None]) -> int:
-    """The exit status of `main`, which leaves by itself unless threads still run."""
-    import threading
-
-    try:
-        main()
-    except SystemExit as ended:
+def status_of(main: Callable[[], int]) -> int:
+    """The exit status of `main`, when its threads have ended, too."""
+    status = main()
+    threading = sys.modules.get("threading")
+    if threading is not None:
         for thread in threading.enumerate():
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
-        return ended.code if isinstance(ended.code, int) else 0
-    return 0
+    return status
+
+
+def _tell_end(connection: int | None, status: int) -> None:
+    """Close all files, leave the directory, and tell the client its exit status."""
+    if connection is None:  # the session's process tells it
+        return
+    sys_.set_process_name("")  # so that this process does not count as left running
+    os.chdir("/")
+    os.closerange(0, connection)
+    sys_.close_range(connection + 1, 0xFFFFFFFF)
+    with suppress(OSError):  # the client was killed
+        os.write(connection, client.ENDED + (status << 8).to_bytes(4, "little"))
 
 
 def _received(connection: socket.socket) -> Request:
@@ -163,10 +178,15 @@ def _received(connection: socket.socket) -> Request:
     )
 
 
-def identity(pid: int | str) -> Identity:
-    """What the process has that others cannot take over."""
+def status(pid: int | str) -> dict[str, str]:
+    """The lines of /proc/PID/status, by what stands before the colon."""
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        lines = [line for line in file if line.partition(":")[0] in _STATUS]
+        return {name: value for name, _, value in (line.partition(":") for line in file)}
+
+
+def identity(pid: int | str, said: Mapping[str, str]) -> Identity:
+    """What the process with the `status` `said` has that others cannot take over."""
+    lines = [said.get(name, "") for name in _STATUS]
     places = [os.readlink(f"/proc/{pid}/ns/{name}") for name in _NAMESPACES]
     for name in ("personality", "attr/current"):
         with suppress(FileNotFoundError, OSError), open(f"/proc/{pid}/{name}", encoding="ascii") as file:
@@ -183,12 +203,13 @@ def _become(request: Request, mine: Identity, code: str) -> None:
     if not _starts_alike(request.environ, os.environ):
         raise Unlike
     pid = request.client
-    if identity(pid) != mine:
+    said = status(pid)
+    if identity(pid, said) != mine:
         raise Unlike
     _join_cgroup(pid)
     _take_priority(pid)
     _take_limits(pid, request.files)
-    _take_signals(pid)
+    _take_signals(int(said["SigIgn"], 16))
     os.fchdir(request.directory)
     os.umask(request.umask)
     if (group := os.getpgid(pid)) != os.getpgrp():
@@ -256,16 +277,26 @@ def _take_priority(pid: int) -> None:
             file.write(score)
 
 
-def _take_signals(pid: int) -> None:
-    """Signals are handled as at the start of a program; those that the client ignores are ignored."""
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        ignored = next(int(line.split()[1], 16) for line in file if line.startswith("SigIgn"))
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        handler = signal.SIG_IGN if ignored >> (number - 1) & 1 else signal.SIG_DFL
-        if signal.getsignal(number) != handler:
-            signal.signal(number, handler)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def _take_signals(ignored: int) -> None:
+    """Signals are handled as at the start of a program; those of the bits `ignored` are ignored."""
+    for number in _signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        handler = _signal.SIG_IGN if ignored >> (number - 1) & 1 else _signal.SIG_DFL
+        if _signal.getsignal(number) != handler:
+            _signal.signal(number, handler)
+    if _signal.getsignal(signal.SIGINT) == _signal.SIG_DFL:
+        _signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _take_variables(asked: Mapping[str, str]) -> None:
+    """Have the environment `asked`; most of it is that of the session's process already."""
+    zone = os.environ.get("TZ")
+    for name in [name for name in os.environ if name not in asked]:
+        del os.environ[name]
+    for name, value in asked.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    if asked.get("TZ") != zone:
+        time.tzset()
 
 
 def _announce(connection: socket.socket) -> None:
@@ -273,17 +304,25 @@ def _announce(connection: socket.socket) -> None:
     socket.send_fds(connection, [client.RUNNING], [process])
 
 
-def _take_descriptors(descriptors: Mapping[int, int]) -> None:
-    """Have what the client has open, by the same numbers, and nothing else."""
+def _take_descriptors(descriptors: Mapping[int, int], connection: socket.socket) -> int | None:
+    """Have what the client has open, by the same numbers, and but for the connection nothing else.
+
+    The number of the connection, which is none that the client's caller may mean; None if there is no such number.
+    """
     import fcntl
 
     high = max((*descriptors, *descriptors.values(), 2)) + 1
     aside = {number: fcntl.fcntl(found, fcntl.F_DUPFD, high) for number, found in descriptors.items()}
+    kept = None
+    with suppress(OSError):  # the limit of open descriptors is low
+        kept = fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, max(high, _ASIDE))
     encoding, errors = sys.stdin.encoding, sys.stdin.errors
     os.closerange(0, high)
     for number, descriptor in aside.items():
         os.dup2(descriptor, number)
-    sys_.close_range(high, 0xFFFFFFFF)
+    if kept is not None:
+        sys_.close_range(high, kept - 1)
+    sys_.close_range(high if kept is None else kept + 1, 0xFFFFFFFF)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = None
         if number in descriptors:
@@ -296,3 +335,4 @@ def _take_descriptors(descriptors: Mapping[int, int]) -> None:
                 buffering=1 if number == 2 or os.isatty(number) else -1,
             )
         setattr(sys, name, stream)
+    return kept

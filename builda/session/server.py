@@ -84,16 +84,19 @@ class Server:
     """Serves the commands of a session. The caller polls, and tells of children that ended or stopped."""
 
     def __init__(
-        self, place: str, code: str, main: Callable[[], None], *, told: Callable[[int, int], None] | None = None
+        self, place: str, code: str, main: Callable[[], int], *, told: Callable[[int, int], None] | None = None
     ) -> None:
-        """`told` gets the process ID and the wait status of each command that has ended."""
+        """`main` runs this process's command line and returns its exit status.
+
+        `told` gets the process ID and the wait status of each command that has ended.
+        """
         self._code = code
         self._main = main
         self._told = told
         self._clients: dict[int, socket.socket] = {}  # by the process that serves each
         self._processes: dict[int, int] = {}  # by the descriptor of the client's socket
         self._dying: dict[int, float] = {}  # when each process whose client is gone is killed
-        self._identity = served.identity("self")
+        self._identity = served.identity("self", served.status("self"))
         self._poll = select.epoll()
         self._listener = _listener(place)
         self._poll.register(self._listener, select.EPOLLIN)

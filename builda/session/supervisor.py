@@ -103,6 +103,7 @@ class Supervisor:
 
     def end_others(self) -> tuple[str, ...]:
         """End the processes that the script left running; the names that they have."""
+        self._reap()
         ended: dict[int, str] = {}
         deadline = time.monotonic() + GRACE
         while left := [pid for pid in _children() if pid not in self._before]:
@@ -116,7 +117,7 @@ class Supervisor:
             if late and time.monotonic() > deadline + GRACE:  # it sleeps in the kernel, or is another user's
                 break
             self._reap()
-            time.sleep(0.01)
+            time.sleep(0.001)
         return tuple(f"{name} ({pid})" for pid, name in ended.items() if name)
 
 
@@ -166,7 +167,7 @@ def _parent_of(pid: int) -> int:
 
 
 def _name_of(pid: int) -> str:
-    """The command name of a process; "" if it has ended."""
+    """The command name of a process; "" if it has ended, or was served and is about to end."""
     with suppress(OSError):
         with open(f"/proc/{pid}/stat", "rb") as file:
             if file.read().rpartition(b")")[2].split()[0] == b"Z":

@@ -170,7 +170,7 @@ def _run(
     cache: SessionCache | None,
 ) -> int:
     """Run the script in a session of its own; its exit status."""
-    from builda.cli.main import work
+    from builda.cli.main import performed
     from builda.session import cachechoice, lease, program, pushes
     from builda.session.server import Server
 
@@ -187,7 +187,7 @@ def _run(
         if programs is not None:
             environ["PATH"] = f"{programs}:{environ.get('PATH', os.defpath)}"
         try:
-            server = Server(held.place, program.code_name(), work, told=told)
+            server = Server(held.place, program.code_name(), performed, told=told)
             status = supervisor.run(script, environ, server)
             _end_others(session, supervisor)
             if status == 0:
@@ -260,11 +260,11 @@ def _push_steps(session: Session, name: str, cache: SessionCache | None) -> None
 
 def _push(supervisor: Supervisor, noted: Sequence[Push]) -> None:
     """Perform the pushes that the script asked for; CommandFailed says which were done if one fails."""
-    from builda.cli.main import work
+    from builda.cli.main import performed
     from builda.session import pushes
 
     for number, push in enumerate(noted):
-        status = supervisor.follow(pushes.start(push, work))
+        status = supervisor.follow(pushes.start(push, performed))
         if status:
             done = ", ".join(push.destination for push in noted[:number]) or "none"
             left = ", ".join(push.destination for push in noted[number + 1 :]) or "none"
