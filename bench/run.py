@@ -4,12 +4,16 @@
 
 A line gives the median of both, their ratio, builda's peak of resident memory, and what the design asks for on a
 machine of two cores. Machines differ and shared ones swing; the ratio is what counts. `!` marks a missed budget.
+
+Rows "in a session" are what a shell script sees that calls the verb 25 times and times each call itself. builda runs
+the script by `builda session`, and begins when that has imported what it needs; buildah has no sessions.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -99,7 +103,10 @@ Prepare = Callable[[Tool, Inputs, ExitStack], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One line of the table. Without `peer`, only builda runs; `mib` is a budget of memory."""
+    """One line of the table. Without `peer`, only builda runs; `mib` is a budget of memory.
+
+    With `prints_seconds` the command itself says how long what is measured took.
+    """
 
     name: str
     budget: float | None
@@ -107,6 +114,7 @@ class Benchmark:
     prepare: Prepare
     peer: bool = True
     mib: int | None = None
+    prints_seconds: bool = False
 
 
 def main(words: Sequence[str]) -> None:
@@ -133,6 +141,8 @@ def _compare(benchmark: Benchmark, tools: list[Tool], inputs: Inputs) -> dict[st
                 result = measured(command, environ=_environ())
             if result.status != 0:
                 raise SystemExit(f"{' '.join(command)}: {result.status}\n{result.stderr}")
+            if benchmark.prints_seconds:
+                result = replace(result, seconds=float(result.stdout))
             found[tool.name].append(result)
     return found
 
@@ -363,12 +373,17 @@ def _with_debian(tool: Tool) -> Tool:
 
 def bud_steps(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
     """Ten times ENV, COPY and RUN."""
+    text, context = _steps(tool, stack)
+    return _bud(tool, context, text, stack)
+
+
+def _steps(tool: Tool, stack: ExitStack) -> tuple[str, Path]:
     context = _context(tool, stack)
     steps = []
     for number in range(10):
         (context / f"file{number}").write_text(f"{number}\n")
         steps.append(f"ENV N{number}={number}\nCOPY file{number} /srv/\nRUN echo {number} > /out{number}\n")
-    return _bud(tool, context, f"FROM {BASE}\n" + "".join(steps), stack)
+    return f"FROM {BASE}\n" + "".join(steps), context
 
 
 def bud_tree(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
@@ -408,15 +423,88 @@ def again(prepare: Prepare) -> Prepare:
     return twice
 
 
+CALLS = 25
+_LOOP = """
+container=$(builda from --quiet {base})
+{before}
+for call in {{1..{rounds}}}; do
+    start=${{EPOCHREALTIME//[.,]/}}
+    builda {verb} > /dev/null
+    end=${{EPOCHREALTIME//[.,]/}}
+    ((call > {rounds} - {calls})) && times+=($((end - start)))
+done
+printf '%s\\n' "${{times[@]}}" | sort -n | awk -v middle={middle} 'NR == middle {{print $1 / 1000000}}'
+"""
+"""The script of a row "in a session": the median of what it calls, in seconds."""
+
+
+def in_session(*arguments: str) -> Prepare:
+    """A verb that a script calls again and again; CTR, FILE, RUNS and CONTEXT are filled in."""
+
+    def prepare(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
+        fresh = _with_base(tool, stack)
+        steps, context = _steps(fresh, stack)
+        (context / "Containerfile").write_text(steps)
+        named = {"CTR": ("$container",), "FILE": (str(inputs.small),), "CONTEXT": (str(context),), "RUNS": tool.runs}
+        words = [word for argument in arguments for word in named.get(argument, (argument,))]
+        text = _LOOP.format(
+            base=BASE,
+            before="sleep 3" if tool.name == "builda" else "",
+            verb=" ".join(words),
+            calls=CALLS,
+            rounds=CALLS + 3,
+            middle=(CALLS + 1) // 2,
+        )
+        return _script(fresh, text, stack, is_plain=True)
+
+    return prepare
+
+
+def twelve_steps(tool: Tool, inputs: Inputs, stack: ExitStack) -> Sequence[str]:
+    """A script of twelve commands: builda's in a session, where its steps are looked up."""
+    fresh = _with_base(tool, stack)
+    steps = "\n".join(
+        f"builda config --env N{number}={number} $container\n"
+        f"builda copy --quiet $container {inputs.small} /srv/{number}\n"
+        f"builda run {' '.join(tool.runs)} $container -- sh -c 'echo {number} > /out{number}'"
+        for number in range(3)
+    )
+    text = f"""
+container=$(builda from --quiet {BASE})
+{steps}
+builda config --cmd sh $container
+builda commit --quiet $container localhost/measured
+"""
+    return _script(fresh, text, stack)
+
+
+def _with_base(tool: Tool, stack: ExitStack) -> Tool:
+    """The tool with a store that has only the base image."""
+    fresh = stack.enter_context(tool.fresh())
+    archive = f"oci-archive:{tool.place.parent / 'busybox.tar'}"
+    fresh("tag", fresh("pull", "--quiet", archive), BASE)
+    return fresh
+
+
+def _script(tool: Tool, text: str, stack: ExitStack, *, is_plain: bool = False) -> Sequence[str]:
+    """The command that runs a script of `builda` commands; `is_plain`: without a cache of its steps."""
+    file = tool.place / "script.sh"
+    if tool.name == "builda":
+        file.write_text(f"set -euo pipefail\n{text}")
+        return tool.argv("session", *(["--no-cache"] if is_plain else []), "bash", file)
+    stack.callback(tool, "rm", "--all")
+    function = f'builda() {{ {shlex.join(tool.argv())} "$@"; }}'
+    file.write_text(f"set -euo pipefail\n{function}\n{text}")
+    return ["bash", str(file)]
+
+
 def _context(tool: Tool, stack: ExitStack) -> Path:
     return Path(stack.enter_context(tempfile.TemporaryDirectory(dir=tool.place)))
 
 
 def _bud(tool: Tool, context: Path, text: str, stack: ExitStack) -> Sequence[str]:
     """A build in a store that has only the base image."""
-    fresh = stack.enter_context(tool.fresh())
-    archive = f"oci-archive:{tool.place.parent / 'busybox.tar'}"
-    fresh("tag", fresh("pull", "--quiet", archive), BASE)
+    fresh = _with_base(tool, stack)
     file = fresh.place / "Containerfile"
     file.write_text(text)
     return fresh.argv("bud", *tool.runs, "--layers", "--quiet", "--tag", "localhost/measured", "--file", file, context)
@@ -434,6 +522,26 @@ BENCHMARKS = (
     Benchmark("run CTR true", 0.095, 9, run_true),
     Benchmark("copy one file", 0.080, 9, on_container("copy", "--quiet", "CTR", "FILE", "/srv/")),
     Benchmark("commit that", 0.080, 9, commit_small),
+    Benchmark("in a session: images", 0.020, 3, in_session("images"), prints_seconds=True),
+    Benchmark("in a session: tag", 0.020, 3, in_session("tag", BASE, "localhost/other"), prints_seconds=True),
+    Benchmark("in a session: config", 0.020, 3, in_session("config", "--env", "A=b", "CTR"), prints_seconds=True),
+    Benchmark("in a session: from a local image", 0.020, 3, in_session("from", BASE), prints_seconds=True),
+    Benchmark(
+        "in a session: copy one file",
+        0.020,
+        3,
+        in_session("copy", "--quiet", "CTR", "FILE", "/srv/"),
+        prints_seconds=True,
+    ),
+    Benchmark("in a session: run CTR true", 0.050, 3, in_session("run", "RUNS", "CTR", "true"), prints_seconds=True),
+    Benchmark(
+        "in a session: bud: 10x ENV, COPY, RUN, cached",
+        0.050,
+        3,
+        in_session("bud", "RUNS", "--layers", "--quiet", "--tag", "localhost/measured", "CONTEXT"),
+        prints_seconds=True,
+    ),
+    Benchmark("script of 12 steps, run again", 0.25, 9, again(twelve_steps)),
     Benchmark("copy 20,000 files (96 MB)", None, 3, copy_tree),
     Benchmark("commit 20,000 files (96 MB)", 0.9, 3, commit_of("tree")),
     Benchmark("commit one random file of 512 MB", 1.6, 3, commit_of("large")),

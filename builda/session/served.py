@@ -180,8 +180,17 @@ def _received(connection: socket.socket) -> Request:
 
 def status(pid: int | str) -> dict[str, str]:
     """The lines of /proc/PID/status, by what stands before the colon."""
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        return {name: value for name, _, value in (line.partition(":") for line in file)}
+    lines = _read(f"/proc/{pid}/status").decode(errors="replace").split("\n")
+    return {name: value for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _read(path: str) -> bytes:
+    """What a small file of the kernel holds; `open` would take four times as long."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 1 << 16)
+    finally:
+        os.close(descriptor)
 
 
 def identity(pid: int | str, said: Mapping[str, str]) -> Identity:
@@ -189,8 +198,8 @@ def identity(pid: int | str, said: Mapping[str, str]) -> Identity:
     lines = [said.get(name, "") for name in _STATUS]
     places = [os.readlink(f"/proc/{pid}/ns/{name}") for name in _NAMESPACES]
     for name in ("personality", "attr/current"):
-        with suppress(FileNotFoundError, OSError), open(f"/proc/{pid}/{name}", encoding="ascii") as file:
-            places.append(file.read())
+        with suppress(OSError):  # the kernel has no such file, or no security module
+            places.append(_read(f"/proc/{pid}/{name}").decode("ascii"))
     root = os.stat(f"/proc/{pid}/root")
     number = os.getsid(0 if pid == "self" else int(pid))
     return Identity(tuple(lines), tuple(places), (root.st_dev, root.st_ino), number)
@@ -214,10 +223,7 @@ def _become(request: Request, mine: Identity, code: str) -> None:
     os.umask(request.umask)
     if (group := os.getpgid(pid)) != os.getpgrp():
         os.setpgid(0, group)
-    os.environ.clear()
-    os.environ.update(request.environ)
-    os.environ[scriptplace.CALLER] = f"{os.getpid()} {pid}"
-    time.tzset()
+    _take_variables({**request.environ, scriptplace.CALLER: f"{os.getpid()} {pid}"})
     sys.argv = ["builda", *request.arguments]
 
 
@@ -251,11 +257,10 @@ def _take_limits(pid: int, files: tuple[int, int]) -> None:
 
 
 def _join_cgroup(pid: int) -> None:
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as theirs, open("/proc/self/cgroup", encoding="utf-8") as mine:
-        asked, had = theirs.read(), mine.read()
-    if asked == had:
+    asked = _read(f"/proc/{pid}/cgroup")
+    if asked == _read("/proc/self/cgroup"):
         return
-    version, _, path = asked.strip().partition("::")
+    version, _, path = os.fsdecode(asked).strip().partition("::")
     if version != "0" or "\n" in path:  # cgroups of version 1
         raise Unlike
     with open(f"/sys/fs/cgroup{path}/cgroup.procs", "w", encoding="ascii") as file:
@@ -269,11 +274,9 @@ def _take_priority(pid: int) -> None:
         os.sched_setaffinity(0, processors)
     if os.sched_getscheduler(pid) != os.sched_getscheduler(0):
         raise Unlike
-    with open(f"/proc/{pid}/oom_score_adj", encoding="ascii") as file:
-        score = file.read()
-    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
-        if file.read() != score:
-            file.seek(0)
+    score = _read(f"/proc/{pid}/oom_score_adj")
+    if score != _read("/proc/self/oom_score_adj"):
+        with open("/proc/self/oom_score_adj", "wb") as file:
             file.write(score)
 
 

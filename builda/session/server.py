@@ -34,6 +34,8 @@ _FIRST = (
     "builda.builder.image.push",
     "builda.builder.cached.cachestart",
     "builda.places",
+    "builda.inputfile",
+    "builda.oci.manifest",
 )
 """Modules that the first command of nearly every script needs; it waits until they are imported."""
 _STEPS = (
@@ -55,6 +57,7 @@ _STEPS = (
     "builda.builder.image.commit",
     "builda.builder.image.merging",
     "builda.builder.image.merge_config",
+    "builda.isolation.made_mountpoints",
     "datetime",
 )
 """Modules that the steps of a script need if their results are remembered."""

@@ -92,6 +92,7 @@ class Containers:
         self._report = report
         self._held: set[str] = set()  # containers whose lock this process holds
         self._trees: dict[str, int] = {}  # containers whose tree a thread of this process has locked, and the thread
+        self._read: tuple[bytes, WorkingContainer] | None = None  # the record that was read last
 
     def path(self, container_id: str, *parts: str) -> str:
         """A path in a container's directory."""
@@ -253,7 +254,12 @@ class Containers:
         path = self.path(container_id, "container.json")
         try:
             with layout.translated(self._layout.root):
-                return _parse(layout.read_json(path))
+                data = layout.read_bytes(path)
+            if self._read is not None and self._read[0] == data:
+                return self._read[1]
+            container = _parse(layout.parse_json(data, path))
+            self._read = data, container
+            return container
         except FileNotFoundError as error:
             raise NotFound(f"container not known: {container_id}") from error
         except (KeyError, TypeError, ValueError, AttributeError, InvalidValue, CorruptContent) as error:

@@ -330,10 +330,20 @@ def read_json(path: str) -> dict[str, Any]:
 
     An empty file counts as missing: only a power cut makes one, of a file that was not synced.
     """
+    return parse_json(read_bytes(path), path)
+
+
+def read_bytes(path: str) -> bytes:
+    """What a file of the store holds; FileNotFoundError if it is missing or empty."""
     with open(path, "rb") as file:
         data = file.read()
     if not data:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return data
+
+
+def parse_json(data: bytes, path: str) -> dict[str, Any]:
+    """The JSON object in `data`, which is what `path` holds; Damaged if it is none."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
