@@ -47,7 +47,7 @@ class Cluster:
     def __init__(self, api: Any, namespace: str, away: float = AWAY) -> None:
         from kubernetes.client import BatchV1Api, CoreV1Api, VersionApi
 
-        self._api = api
+        self.api = api
         self._batch, self._core, self._version = BatchV1Api(api), CoreV1Api(api), VersionApi(api)
         self._away = away
         self.namespace = namespace
@@ -135,7 +135,7 @@ class Cluster:
         from kubernetes.client import ApiClient, ApiException, CoreV1Api
         from kubernetes.stream import stream
 
-        core = CoreV1Api(ApiClient(self._api.configuration))  # `stream` changes its client, which threads share
+        core = CoreV1Api(ApiClient(self.api.configuration))  # `stream` changes its client, which threads share
         streams = {"stdin": True, "stdout": True, "stderr": True, "tty": False}
         try:
             return stream(

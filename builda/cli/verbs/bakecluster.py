@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from builda.cli.verbs.bakewords import Planned
     from builda.cli.verbs.clustergiven import Prepared
     from builda.cluster.connection import Cluster
+    from builda.cluster.manyjobs import ManyJobs
     from builda.cluster.objects import JobOptions
     from builda.events import ImageBuilt
 
@@ -69,7 +70,8 @@ def build_in_cluster(
     with ExitStack() as stack:
         preparing = _Preparing(session, rows, common, ClusterValues(on, values["context_via"], False, None), since)
         parts = [part for build in builds for part in preparing.parts(build, stack, live=live)]
-        cluster = connect(parse_where(on), session.environ)
+        cluster, options = together(connect(parse_where(on), session.environ), options)
+        stack.callback(cluster.close)
         made = graph({part.name: part.needs for part in parts}, side_by_side=False)
         shown = Shown(session, live=live)
         work = _Work(session, cluster, options, rows, parts, made, preparing.place, shown)
@@ -108,6 +110,7 @@ def build_stages(
     place = clustergiven.repository_of(values, [tag.removeprefix("docker://") for tag in values["tag"]])
     if place is None:  # then the one pod does them side by side
         return []
+    cluster, options = together(cluster, options)
     part = _Part("", "", None, values, args, prepared, needs, {})
     shown = Shown(session, live=live)
     work = _Work(session, cluster, options, rows, [part], made, place, shown)
@@ -116,8 +119,19 @@ def build_stages(
         _run(work.stage_nodes(), values["jobs"] or AT_ONCE, work.end)
         outcome = "built"
     finally:
+        cluster.close()
         shown.close(outcome)
     return [f"--cache-from={_cache(place, mark)}" for mark in made.reads[""]]
+
+
+def together(cluster: Cluster, options: JobOptions) -> tuple[ManyJobs, JobOptions]:
+    """The cluster and the options for Jobs that are followed together."""
+    import secrets
+
+    from builda.cluster.manyjobs import RUN, ManyJobs
+
+    run = secrets.token_hex(6)
+    return ManyJobs(cluster, run), options._replace(labels={**options.labels, RUN: run})
 
 
 class _Preparing:
