@@ -77,6 +77,8 @@ class Running:
     lines: list[tuple[float, bytes]] = field(default_factory=list)
     ended: bool = False
     directory: Path | None = None
+    times: list[float] = field(default_factory=list)
+    """When it got its node and when it ended, by the monotonic clock."""
 
 
 class Cluster:
@@ -256,9 +258,11 @@ class Cluster:
             self.update(namespace, pod, phase="Pending", conditions=[condition])
             return
         spec["nodeName"] = node
+        run.times.append(time.monotonic())
         try:
             self.run_pod(namespace, pod, container, run)
         finally:
+            run.times.append(time.monotonic())
             with self.changed:
                 self.busy[node] -= 1
                 self.changed.notify_all()
@@ -584,14 +588,14 @@ def selected(found: Object, query: dict[str, str]) -> bool:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
+def cluster(kind: type[Cluster] = Cluster) -> Iterator[Cluster]:
     """A cluster that answers; `kubeconfig` in its directory leads to it."""
     scratch = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="cluster-", dir=scratch, ignore_cleanup_errors=True) as place:
         directory = Path(place)
         directory.chmod(0o755)
         authority = make_certificates(directory)
-        made = Cluster(directory)
+        made = kind(directory)
         handler = type("BoundHandler", (Handler,), {"cluster": made})
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler, bind_and_activate=True)
         server.daemon_threads = True
