@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import Builda
 from tests.integration.test_cluster import BUD, base_there, far, there  # noqa: F401  # fixtures
@@ -172,3 +173,22 @@ def test_what_a_pod_cannot_have_is_refused_before_any_job(
     write(context, {"target": {"default": {"output": ["out"]}}})
     assert "--output cannot be used with --on" in far.run(*BAKE, cwd=context, check=False).stderr
     assert not there.of("jobs")
+
+
+def test_the_role_of_the_example_allows_what_was_asked(there: Cluster) -> None:  # noqa: F811
+    """After the builds above; a request for a list may be a watch, so that the role has both."""
+    path = Path(__file__).parents[2] / "examples/kubernetes/cluster-rbac.yaml"
+    role = next(one for one in yaml.safe_load_all(path.read_text()) if one["kind"] == "Role")
+    allowed = {(name, verb) for rule in role["rules"] for name in rule["resources"] for verb in rule["verbs"]}
+    asked = set()
+    for request in there.requests:
+        method, _, path_ = request.partition(" ")
+        found = re.search(r"/namespaces/[^/]+(?:/([a-z]+)(?:/([^/]+)(?:/([a-z]+))?)?)?$", path_)
+        if found is None:
+            continue
+        kind, name, part = found.groups()
+        verbs = {"POST": ["create"], "DELETE": ["delete"], "GET": ["get"] if name or not kind else ["list", "watch"]}
+        resource = f"{kind}/{part}" if part else kind or "namespaces"
+        asked |= {(resource, verb) for verb in verbs[method]}
+    assert asked - {("events", "watch")} <= allowed
+    assert {("jobs", "watch"), ("pods", "watch"), ("secrets", "create"), ("pods/log", "get")} <= asked

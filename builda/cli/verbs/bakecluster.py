@@ -397,9 +397,12 @@ class _Work:
         change = localizing(part.prepared.local)
         feed = clustergiven.feeder(self._session, self._cluster, part.prepared.streams)
         image: ImageBuilt | None = None
-        for frame in follow(
-            self._cluster, job, lambda text: self._session.emit(Warned(message=f"{label}: {text}")), feed
-        ):
+
+        def tell(text: str) -> None:
+            if not self._ended:  # what was deleted here is no news
+                self._session.emit(Warned(message=f"{label}: {text}"))
+
+        for frame in follow(self._cluster, job, tell, feed):
             match frame:
                 case Printed(text):
                     self._shown.show(label, Printed(change(text)))
