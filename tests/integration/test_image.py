@@ -233,6 +233,23 @@ def test_two_images_are_compared_by_files_and_configuration(first: Builda, tmp_p
     assert first("image", "diff", "two", "two") == ""
 
 
+def test_what_was_moved_is_told_as_json(first: Builda, builda: Builda, server: Registry, tmp_path: Path) -> None:
+    goal = f"docker://{server.name('told')}:1"
+    copied = json.loads(first("image", "copy", "-q", "--json", *BOTH, "one", goal))
+    assert (copied["source"], copied["destination"]) == ("one", goal)
+    assert copied["digest"] == digest_of(first, "one")
+    assert copied["mediaType"].endswith("manifest.v1+json")
+    first("image", "save", "-q", "-o", tmp_path / "saved", "one")
+    (loaded,) = json.loads(builda("image", "load", "-q", "--json", "-i", tmp_path / "saved"))
+    assert loaded["id"] == id_of(builda, "one").removeprefix("sha256:")
+    assert loaded["names"] == ["localhost/one:latest"]
+    builda("image", "mount", "one")
+    assert json.loads(builda("image", "umount", "--json", "one")) == [{"id": loaded["id"]}]
+    assert json.loads(builda("image", "umount", "--json", "one")) == []
+    gone = json.loads(first("image", "delete", "--json", INSECURE, goal))
+    assert gone == {"image": goal, "digest": copied["digest"]}
+
+
 @pytest.mark.parametrize("kind", ["docker-archive", "oci-archive", "oci-dir", "docker-dir"])
 def test_what_is_saved_is_loaded(first: Builda, builda: Builda, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "saved"

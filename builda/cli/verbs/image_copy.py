@@ -60,6 +60,7 @@ def _sides() -> Params:
     ),
     many("--additional-tag", metavar="NAME", help="Give the image this name at the destination, too."),
     text("--digestfile", metavar="FILE", help="Write the digest of what was copied into this file."),
+    switch("--json", help="Print where the image came from and went to, with its digest, as JSON."),
     switch("--quiet", "-q", help="Show no progress."),
     text("--authfile", metavar="FILE", help="Take credentials from this file.  [env: REGISTRY_AUTH_FILE]"),
     _sides(),
@@ -74,7 +75,7 @@ def _sides() -> Params:
     interspersed=True,
     example="builda image copy --all docker://docker.io/library/debian:bookworm oci:mirror:debian",
 )
-def copy(session: Session, *, source: str, destination: str, **values: Any) -> None:
+def copy(session: Session, *, source: str, destination: str, json: bool, **values: Any) -> None:
     """Copy an image from any place to any other, layer by layer, without unpacking it.
 
     SOURCE is an image of the store, or a place written with its transport; DESTINATION is a place with its transport.
@@ -104,6 +105,9 @@ def copy(session: Session, *, source: str, destination: str, **values: Any) -> N
     written = between.copy(session.builder.context, source, destination, _side(session, values, "src"), options)
     if digestfile is not None:
         write_file(digestfile, str(written.digest))
+    if json:
+        told = {"digest": str(written.digest), "mediaType": written.media_type, "size": written.size}
+        print_json({"source": source, "destination": destination, **told})
 
 
 @verb(

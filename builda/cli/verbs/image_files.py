@@ -6,7 +6,7 @@ import sys
 
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, switch, text
-from builda.cli.core.output import print_line
+from builda.cli.core.output import print_json, print_line
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
 from builda.errors import InvalidValue, Unsupported
@@ -66,12 +66,13 @@ def save(
     argument("file", required=False),
     text("--input", "-i", "given", metavar="FILE", help="Read this file or directory (default: standard input)."),
     switch("--quiet", "-q", help="Show no progress."),
+    switch("--json", help="Print JSON."),
     shared_options.HIDDEN,
     name="image-load",
     interspersed=True,
     example="builda image load -i app.tar",
 )
-def load(session: Session, *, file: str | None, given: str | None, quiet: bool, **values: Any) -> None:
+def load(session: Session, *, file: str | None, given: str | None, quiet: bool, json: bool, **values: Any) -> None:
     """Put the images of a file or directory into the store: of docker save, podman save, an image layout or a dir:.
 
     The names that images have there are given to them unless other images have these. The file may be compressed.
@@ -85,5 +86,11 @@ def load(session: Session, *, file: str | None, given: str | None, quiet: bool, 
     if path == "/dev/stdin" and sys.stdin.isatty():
         raise InvalidValue("no archive on standard input", hint="builda image load -i FILE")
     access = shared_options.registry_access(values, session.environ)
-    for image in between.load(session.builder.context, path, access):
+    found = between.load(session.builder.context, path, access)
+    if json:
+        print_json(
+            [{"id": image.id.encoded, "digest": str(image.digest), "names": list(image.names)} for image in found]
+        )
+        return
+    for image in found:
         print_line(f"Loaded image: {image.names[0] if image.names else image.id}")

@@ -81,22 +81,30 @@ def _mountable(session: Session) -> Iterator[Image]:
     argument("names", nargs=-1, complete=complete.images),
     switch("--all", "-a", "everything", help="Unmount every image."),
     switch("--force", "-f", help="Unmount images however often they were mounted."),
+    _JSON,
     name="image-umount",
     interspersed=True,
     example="builda image umount app:1",
 )
-def umount(session: Session, *, names: tuple[str, ...], everything: bool, force: bool) -> None:
+def umount(session: Session, *, names: tuple[str, ...], everything: bool, force: bool, json: bool) -> None:
     """Undo one `image mount` of each image, and print the IDs of what was mounted."""
     if everything and names:
         raise InvalidValue("--all cannot be used with names of images")
     if not everything and not names:
         raise InvalidValue("no image to be unmounted was named", hint="name some, or use --all")
     store = session.store
+    unmounted: list[dict[str, str]] = []
     mounted = [str(one.image) for one in store.image_mounts.seen()] if everything else []
 
     def unmount(name: str) -> None:
         image = store.image(name) if everything else _stored_for_machine(session, name)
         if session.builder.umount_image(image, force=force):
-            print_line(image.id.encoded)
+            unmounted.append({"id": image.id.encoded})
+            if not json:
+                print_line(image.id.encoded)
 
-    each(names or mounted, unmount)
+    try:
+        each(names or mounted, unmount)
+    finally:
+        if json:
+            print_json(unmounted)

@@ -89,6 +89,7 @@ def _as_told(found: Found) -> dict[str, Any]:
 
 @verb(
     argument("image"),
+    _JSON,
     shared_options.REGISTRY,
     shared_options.RETRY,
     shared_options.HIDDEN,
@@ -96,7 +97,7 @@ def _as_told(found: Found) -> dict[str, Any]:
     interspersed=True,
     example="builda image delete docker://registry.example.org/app:old",
 )
-def delete(session: Session, *, image: str, **values: Any) -> None:
+def delete(session: Session, *, image: str, json: bool, **values: Any) -> None:
     """Delete an image in a registry, with all its tags, and print its digest.
 
     A tag is looked up first: what is deleted is the manifest that it means, so that every tag of it is gone.
@@ -104,4 +105,8 @@ def delete(session: Session, *, image: str, **values: Any) -> None:
     from builda.builder.image import between
 
     access = shared_options.registry_access(values, session.environ)
-    print_line(str(between.delete(session.builder.context, image, access).digest))
+    digest = str(between.delete(session.builder.context, image, access).digest)
+    if json:
+        print_json({"image": image, "digest": digest})
+    else:
+        print_line(digest)
