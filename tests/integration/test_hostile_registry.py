@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.root, pytest.mark.network]
 
 MADE = images.simple(11)
 LAYER = MADE.layer_digests[1]
+BASIC = {"WWW-Authenticate": 'Basic realm="x"'}
 FAST = ("--tls-verify=false", "--retry=0")
 HTML = Answer(200, b"<html><body>Please log in</body></html>", {"Content-Type": "text/html"})
 Lie = Callable[[Asked, Answer], Answer]
@@ -181,6 +182,30 @@ def test_a_pull_from_a_registry_that_lies_changes_nothing(builda: Builda, kind: 
     with scripted(honest) as server:  # and what was kept of it does no harm
         builda("pull", "-q", *FAST, f"{server.address}/x:1")
     assert builda("fsck") == ""
+
+
+def test_no_password_goes_to_where_a_registry_redirects(builda: Builda) -> None:
+    def asking(asked: Asked) -> Answer:
+        """Asks for a password, which the redirection could carry on."""
+        return honest(asked) if "Authorization" in asked.headers else Answer(401, headers=BASIC)
+
+    with scripted(asking) as other:
+
+        def answer(asked: Asked) -> Answer:
+            if "Authorization" not in asked.headers:
+                return Answer(401, headers=BASIC)
+            if asked.path.endswith(str(LAYER)):
+                return Answer(307, headers={"Location": f"http://{other.address}{asked.path}"})
+            return honest(asked)
+
+        builda("images")
+        with scripted(answer) as server, unchanged(builda):
+            said = builda.fails("pull", "-q", *FAST, "--creds=me:hunter2", f"{server.address}/x:1")
+        assert "401" in said
+        assert "hunter2" not in said
+        assert any("Authorization" in asked.headers for asked in server.asked)
+        assert other.asked
+        assert not any("Authorization" in asked.headers for asked in other.asked)
 
 
 def uploading(asked: Asked) -> Answer:
