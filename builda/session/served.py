@@ -138,6 +138,8 @@ def _tell_end(connection: int | None, status: int) -> None:
     """Close all files, leave the directory, and tell the client its exit status."""
     if connection is None:  # the session's process tells it
         return
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the session sends SIGTERM when the client is gone
+        signal.signal(number, signal.SIG_IGN)
     sys_.set_process_name("")  # so that this process does not count as left running
     os.chdir("/")
     os.closerange(0, connection)
