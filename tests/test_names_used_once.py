@@ -31,6 +31,7 @@ ALLOWED = {
     "builda/isolation/oci_runtime.py": OWN,
     "builda/isolation/traced/kept_aside.py": "paths in /proc of descriptors, the supervisor's or the caller's",
     "builda/isolation/traced/attributes.py": "the path is /proc/self/fd/N of a descriptor opened inside the tree",
+    "builda/isolation/traced/changes.py": "the path is /proc/self/fd/N of a descriptor opened inside the tree",
     "builda/isolation/traced/tree.py": "the path is /proc/self/fd/N of a descriptor whose type was checked",
     "builda/linux/private.py": OWN,
 }

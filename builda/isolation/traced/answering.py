@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 
 from builda.isolation.child.notification import GO_ON, Listener
@@ -17,18 +18,16 @@ from builda.isolation.traced.attributes import Attributes
 from builda.isolation.traced.caught_calls import ANSWERED, NUMBERS
 from builda.isolation.traced.changes import Changes
 from builda.isolation.traced.entries import Entries
-from builda.isolation.traced.files import Files
+from builda.isolation.traced.files import Files, Unchanged
 from builda.isolation.traced.looks import Looks
 from builda.isolation.traced.opening import Opening
-from builda.isolation.traced.tree import AT_FDCWD, Root, State, Tree, open_inside
+from builda.isolation.traced.tree import AT_FDCWD, Root, State, Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from builda.isolation.traced.calling import Words
-
-_DIRECTORY = os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY
 
 
 class Supervisor:
@@ -68,6 +67,8 @@ class Supervisor:
             answer = (value, 0, 0)
         except OSError as error:
             answer = (0, -(error.errno or errno.EIO), 0)
+        except Unchanged:
+            answer = (0, 0, 0)
         except (OverflowError, ValueError, struct.error):  # arguments that no file has
             answer = (0, -errno.EINVAL, 0)
         self.listener.send(identity, answer)
@@ -82,11 +83,18 @@ class Supervisor:
         return None
 
     def chroot(self, tid: int, a: Words) -> int:
-        state, path = self.files.at(tid, AT_FDCWD, a[0])
-        if not self.processes[tid].has(18):  # CAP_SYS_CHROOT
-            raise OSError(errno.EPERM, "chroot")
-        fd = open_inside(state.root.fd, path, _DIRECTORY)
-        state.root = Root(fd)  # it stays open as long as the command: few processes change their root
+        fd = self.files.place(tid, *self.files.at(tid, AT_FDCWD, a[0]), follow=True)
+        try:
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not self.processes[tid].has(18):  # CAP_SYS_CHROOT
+                raise OSError(errno.EPERM, "chroot")
+            if not self.files.is_ours(fd):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError:
+            os.close(fd)
+            raise
+        self.states[tid].root = Root(fd)  # it stays open as long as the command: few processes change their root
         return 0
 
     def answer_id(self, name: str, tid: int, a: Words) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from builda.isolation.traced.files import Unchanged
 from builda.isolation.traced.kept_aside import check_attribute, shown_names, stored_name
 from builda.isolation.traced.tree import AT_FDCWD
 
@@ -12,6 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.isolation.traced.calling import Words
     from builda.isolation.traced.files import Files
+
+_NOFOLLOW = 0x100
+_MOST_BYTES = 65536  # XATTR_SIZE_MAX
 
 
 class Attributes:
@@ -23,36 +27,73 @@ class Attributes:
         self.memory = files.memory
 
     def setxattr(self, tid: int, a: Words) -> int:
-        return self.set_attribute(tid, self.files.in_tree(tid, AT_FDCWD, a[0], follow=True), a)
+        name, value = self.given(tid, a)
+        return self.set_attribute(tid, self.changed(tid, a[0], 0), name, value, a[4])
 
     def lsetxattr(self, tid: int, a: Words) -> int:
-        return self.set_attribute(tid, self.files.in_tree(tid, AT_FDCWD, a[0], follow=False), a)
+        name, value = self.given(tid, a)
+        return self.set_attribute(tid, self.changed(tid, a[0], _NOFOLLOW), name, value, a[4])
 
     def fsetxattr(self, tid: int, a: Words) -> int:
-        return self.set_attribute(tid, self.files.held_in_tree(tid, a[0]), a)
+        name, value = self.given(tid, a)
+        return self.set_attribute(tid, self.changed_by_descriptor(tid, a[0]), name, value, a[4])
 
-    def set_attribute(self, tid: int, fd: int, a: Words) -> int:
+    def given(self, tid: int, a: Words) -> tuple[str, bytes]:
+        """The name and value that a call is to set."""
+        if a[4] & 0xFFFFFFFF & ~3:
+            raise OSError(errno.EINVAL, "setxattr")
+        name = self.name(tid, a[1])
+        if a[3] > _MOST_BYTES:
+            raise OSError(errno.E2BIG, "setxattr")
+        return name, self.memory.read(tid, a[2], a[3]) if a[3] else b""
+
+    def name(self, tid: int, address: int) -> str:
+        """The name of an attribute; ERANGE for one that is empty or too long."""
         try:
-            name = os.fsdecode(self.memory.text(tid, a[1], 256))
-            value = self.memory.read(tid, a[2], a[3]) if a[3] else b""
+            name = os.fsdecode(self.memory.text(tid, address, 257))
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise OSError(errno.ERANGE, os.strerror(errno.ERANGE)) from error
+            raise
+        if not name or len(os.fsencode(name)) > 255:
+            raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+        return name
+
+    def changed(self, tid: int, address: int, flags: int) -> int:
+        """As `Files.changed`; devices have no attributes that a command may set."""
+        try:
+            return self.files.changed(tid, AT_FDCWD, address, flags)
+        except Unchanged as error:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from error
+
+    def changed_by_descriptor(self, tid: int, number: int) -> int:
+        try:
+            return self.files.changed_by_descriptor(tid, number)
+        except Unchanged as error:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from error
+
+    def set_attribute(self, tid: int, fd: int, name: str, value: bytes, flags: int) -> int:
+        try:
             check_attribute(self.processes[tid], name)
-            os.setxattr(b"/proc/self/fd/%d" % fd, stored_name(name), value, a[4] & 0xFFFFFFFF)
+            os.setxattr(b"/proc/self/fd/%d" % fd, stored_name(name), value, flags & 0xFFFFFFFF)
         finally:
             os.close(fd)
         return 0
 
     def getxattr(self, tid: int, a: Words) -> int:
-        return self.attribute(tid, self.seen_at(tid, a[0], follow=True), a)
+        name = self.name(tid, a[1])
+        return self.attribute(tid, self.seen_at(tid, a[0], follow=True), name, a)
 
     def lgetxattr(self, tid: int, a: Words) -> int:
-        return self.attribute(tid, self.seen_at(tid, a[0], follow=False), a)
+        name = self.name(tid, a[1])
+        return self.attribute(tid, self.seen_at(tid, a[0], follow=False), name, a)
 
     def fgetxattr(self, tid: int, a: Words) -> int:
-        return self.attribute(tid, self.files.held_in_tree(tid, a[0]), a)
+        name = self.name(tid, a[1])
+        return self.attribute(tid, self.seen_by_descriptor(tid, a[0]), name, a)
 
-    def attribute(self, tid: int, fd: int, a: Words) -> int:
+    def attribute(self, tid: int, fd: int, name: str, a: Words) -> int:
         try:
-            name = os.fsdecode(self.memory.text(tid, a[1], 256))
             value = os.getxattr(b"/proc/self/fd/%d" % fd, stored_name(name))
         except PermissionError as error:  # a stand-in for /proc or a device, which nobody may read
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from error
@@ -67,7 +108,7 @@ class Attributes:
         return self.attributes(tid, self.seen_at(tid, a[0], follow=False), a)
 
     def flistxattr(self, tid: int, a: Words) -> int:
-        return self.attributes(tid, self.files.held_in_tree(tid, a[0]), a)
+        return self.attributes(tid, self.seen_by_descriptor(tid, a[0]), a)
 
     def attributes(self, tid: int, fd: int, a: Words) -> int:
         try:
@@ -78,17 +119,19 @@ class Attributes:
         return self.returned(tid, value, a[1], a[2])
 
     def removexattr(self, tid: int, a: Words) -> int:
-        return self.remove_attribute(tid, self.files.in_tree(tid, AT_FDCWD, a[0], follow=True), a)
+        name = self.name(tid, a[1])
+        return self.remove_attribute(tid, self.changed(tid, a[0], 0), name)
 
     def lremovexattr(self, tid: int, a: Words) -> int:
-        return self.remove_attribute(tid, self.files.in_tree(tid, AT_FDCWD, a[0], follow=False), a)
+        name = self.name(tid, a[1])
+        return self.remove_attribute(tid, self.changed(tid, a[0], _NOFOLLOW), name)
 
     def fremovexattr(self, tid: int, a: Words) -> int:
-        return self.remove_attribute(tid, self.files.held_in_tree(tid, a[0]), a)
+        name = self.name(tid, a[1])
+        return self.remove_attribute(tid, self.changed_by_descriptor(tid, a[0]), name)
 
-    def remove_attribute(self, tid: int, fd: int, a: Words) -> int:
+    def remove_attribute(self, tid: int, fd: int, name: str) -> int:
         try:
-            name = os.fsdecode(self.memory.text(tid, a[1], 256))
             check_attribute(self.processes[tid], name)
             os.removexattr(b"/proc/self/fd/%d" % fd, stored_name(name))
         finally:
@@ -105,5 +148,7 @@ class Attributes:
         return len(value)
 
     def seen_at(self, tid: int, address: int, *, follow: bool) -> int:
-        state, path = self.files.at(tid, AT_FDCWD, address)
-        return self.files.open_place(state, tid, path, follow=follow)
+        return self.files.place(tid, *self.files.at(tid, AT_FDCWD, address), follow=follow)
+
+    def seen_by_descriptor(self, tid: int, number: int) -> int:
+        return self.files.seen_by_descriptor(tid, number)

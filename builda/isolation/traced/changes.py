@@ -8,9 +8,9 @@ import os
 import stat
 import struct
 
-from builda.isolation.traced.calling import call, failure
+from builda.isolation.traced.calling import call, failure, signed
 from builda.isolation.traced.caught_calls import NUMBERS
-from builda.isolation.traced.tree import AT_FDCWD, open_inside
+from builda.isolation.traced.tree import AT_FDCWD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _NOFOLLOW = 0x100
 _EMPTY_PATH = 0x1000
+_OMIT = 0x3FFFFFFE  # UTIME_OMIT
 _PATH = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = _PATH | os.O_DIRECTORY
 _TIME = struct.Struct("=qq")
@@ -42,22 +43,21 @@ class Changes:
         return self.fchmodat2(tid, (a[0], a[1], a[2], 0))
 
     def fchmodat2(self, tid: int, a: Words) -> int:
-        flags = a[3]
+        flags = a[3] & 0xFFFFFFFF
         if flags & ~(_NOFOLLOW | _EMPTY_PATH):
             raise OSError(errno.EINVAL, "fchmodat2")
-        if flags & _EMPTY_PATH and not self.memory.text(tid, a[1]):
-            return self.fchmod(tid, (a[0], a[2]))
-        fd = self.files.in_tree(tid, a[0], a[1], follow=not flags & _NOFOLLOW)
+        return self.change_mode(tid, self.files.changed(tid, a[0], a[1], flags), a[2])
+
+    def fchmod(self, tid: int, a: Words) -> int:
+        return self.change_mode(tid, self.files.changed_by_descriptor(tid, a[0]), a[1])
+
+    def change_mode(self, tid: int, fd: int, mode: int) -> int:
         try:
             if stat.S_ISLNK(os.fstat(fd).st_mode):
                 raise OSError(errno.EOPNOTSUPP, "fchmodat2")
-            self.owners.change_mode(self.processes[tid], b"/proc/self/fd/%d" % fd, a[2])
+            self.owners.change_mode(self.processes[tid], b"/proc/self/fd/%d" % fd, mode)
         finally:
             os.close(fd)
-        return 0
-
-    def fchmod(self, tid: int, a: Words) -> int:
-        self.owners.change_mode(self.processes[tid], self.files.held(tid, a[0]), a[1])
         return 0
 
     def chown(self, tid: int, a: Words) -> int:
@@ -67,17 +67,15 @@ class Changes:
         return self.fchownat(tid, (AT_FDCWD, a[0], a[1], a[2], _NOFOLLOW))
 
     def fchown(self, tid: int, a: Words) -> int:
-        uid, gid = a[1] & 0xFFFFFFFF, a[2] & 0xFFFFFFFF
-        self.owners.change_owner(self.processes[tid], self.files.held(tid, a[0]), uid, gid, None)
-        return 0
+        return self.change_owner(tid, self.files.changed_by_descriptor(tid, a[0]), a[1], a[2])
 
     def fchownat(self, tid: int, a: Words) -> int:
-        uid, gid, flags = a[2] & 0xFFFFFFFF, a[3] & 0xFFFFFFFF, a[4]
+        flags = a[4] & 0xFFFFFFFF
         if flags & ~(_NOFOLLOW | _EMPTY_PATH):
             raise OSError(errno.EINVAL, "fchownat")
-        if flags & _EMPTY_PATH and not self.memory.text(tid, a[1]):
-            return self.fchown(tid, (a[0], a[2], a[3]))
-        fd = self.files.in_tree(tid, a[0], a[1], follow=not flags & _NOFOLLOW)
+        return self.change_owner(tid, self.files.changed(tid, a[0], a[1], flags), a[2], a[3])
+
+    def change_owner(self, tid: int, fd: int, uid: int, gid: int) -> int:
         try:
             place = b"/proc/self/fd/%d" % fd
             parent = None
@@ -85,9 +83,9 @@ class Changes:
                 above, _, name = os.readlink(place).rpartition(b"/")
                 inside = self.tree.root.inside(above)
                 if inside is not None:
-                    parent = (open_inside(self.tree.root.fd, inside, _DIRECTORY), name)
+                    parent = (self.tree.root.open(inside, _DIRECTORY), name)
             try:
-                self.owners.change_owner(self.processes[tid], place, uid, gid, parent)
+                self.owners.change_owner(self.processes[tid], place, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, parent)
             finally:
                 if parent is not None:
                     os.close(parent[0])
@@ -96,12 +94,11 @@ class Changes:
         return 0
 
     def truncate(self, tid: int, a: Words) -> int:
-        state, path = self.files.at(tid, AT_FDCWD, a[0])
         if a[1] >> 63:
             raise OSError(errno.EINVAL, "truncate")
-        fd = open_inside(state.root.fd, path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = self.files.changed(tid, AT_FDCWD, a[0])
         try:
-            os.ftruncate(fd, a[1])
+            os.truncate(b"/proc/self/fd/%d" % fd, a[1])
         finally:
             os.close(fd)
         return 0
@@ -111,7 +108,7 @@ class Changes:
         if times is not None:
             first, second = _TIME.unpack(times)
             times = struct.pack("=qqqq", first, 0, second, 0)
-        return self.set_times(tid, AT_FDCWD, a[0], times, follow=True)
+        return self.set_times(self.files.changed(tid, AT_FDCWD, a[0]), times)
 
     def utimes(self, tid: int, a: Words) -> int:
         return self.futimesat(tid, (AT_FDCWD, a[0], a[1]))
@@ -123,30 +120,25 @@ class Changes:
             if not 0 <= words[1] < 10**6 or not 0 <= words[3] < 10**6:
                 raise OSError(errno.EINVAL, "utimes")
             times = struct.pack("=qqqq", words[0], words[1] * 1000, words[2], words[3] * 1000)
-        return self.set_times(tid, a[0], a[1], times, follow=True)
+        if not a[1] and signed(a[0]) != AT_FDCWD:
+            return self.set_times(self.files.changed_by_descriptor(tid, a[0]), times)
+        return self.set_times(self.files.changed(tid, a[0], a[1]), times)
 
     def utimensat(self, tid: int, a: Words) -> int:
+        flags = a[3] & 0xFFFFFFFF
         times = self.memory.read(tid, a[2], 32) if a[2] else None
-        if a[3] & ~(_NOFOLLOW | _EMPTY_PATH):
-            raise OSError(errno.EINVAL, "utimensat")
-        return self.set_times(tid, a[0], a[1], times, follow=not a[3] & _NOFOLLOW)
-
-    def set_times(self, tid: int, directory: int, address: int, times: bytes | None, *, follow: bool) -> int:
-        buffer = None if times is None else ctypes.create_string_buffer(times, 32)
-        at = 0 if buffer is None else ctypes.addressof(buffer)
-        number = self.sys["utimensat"]
-        if follow:
-            fd = self.files.in_tree(tid, directory, address, follow=True)
-            try:
-                if call(number, AT_FDCWD, b"/proc/self/fd/%d" % fd, at, 0, 0) < 0:
-                    raise failure()
-            finally:
-                os.close(fd)
+        if times is not None and struct.unpack("=8xq8xq", times) == (_OMIT, _OMIT):
             return 0
-        parent, name = self.files.parent(tid, directory, address)
+        if flags & ~(_NOFOLLOW | _EMPTY_PATH):
+            raise OSError(errno.EINVAL, "utimensat")
+        return self.set_times(self.files.changed(tid, a[0], a[1], flags), times)
+
+    def set_times(self, fd: int, times: bytes | None) -> int:
         try:
-            if call(number, parent, name, at, _NOFOLLOW, 0) < 0:
+            buffer = None if times is None else ctypes.create_string_buffer(times, 32)
+            at = 0 if buffer is None else ctypes.addressof(buffer)
+            if call(self.sys["utimensat"], AT_FDCWD, b"/proc/self/fd/%d" % fd, at, 0, 0) < 0:
                 raise failure()
         finally:
-            os.close(parent)
+            os.close(fd)
         return 0

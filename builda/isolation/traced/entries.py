@@ -10,7 +10,7 @@ from builda.isolation.emulated.credentials import Credentials
 from builda.isolation.emulated.ownership import check_node
 from builda.isolation.traced.calling import failure, rename
 from builda.isolation.traced.caught_calls import NUMBERS
-from builda.isolation.traced.tree import AT_FDCWD, open_inside
+from builda.isolation.traced.tree import AT_FDCWD, DEVICES, open_inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ _EMPTY_PATH = 0x1000
 _PATH = os.O_PATH | os.O_CLOEXEC
 _LINK = _PATH | os.O_NOFOLLOW
 _DIRECTORY = _PATH | os.O_DIRECTORY
+_STANDING = frozenset((b"proc", b"pts", *DEVICES))
+_EXCHANGE = 2  # RENAME_EXCHANGE
+_NODES = frozenset((stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK))
 
 
 class Entries:
@@ -61,17 +64,20 @@ class Entries:
         who = self.processes[tid]
         kind = a[2] & 0o170000 or stat.S_IFREG
         mode = a[2] & 0o7777 & ~self.states[tid].umask
-        check_node(who, kind)
+        if kind == stat.S_IFDIR:
+            raise OSError(errno.EPERM, "mknod")
+        if kind not in _NODES:
+            raise OSError(errno.EINVAL, "mknod")
         parent, name = self.files.parent(tid, a[0], a[1])
         try:
+            if not _exists(parent, name):
+                check_node(who, kind)
             device = (0, 0, 0)
             if kind in (stat.S_IFCHR, stat.S_IFBLK):
                 device = (kind, os.major(a[3] & 0xFFFFFFFF), os.minor(a[3] & 0xFFFFFFFF))
                 os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600, dir_fd=parent))
-            elif kind in (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK):
-                os.mknod(name, kind | mode | (0o600 if kind == stat.S_IFREG else 0), 0, dir_fd=parent)
             else:
-                raise OSError(errno.EINVAL, "mknod")
+                os.mknod(name, kind | mode | (0o600 if kind == stat.S_IFREG else 0), 0, dir_fd=parent)
             if kind in (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK):
                 fd = open_inside(parent, name, _LINK)
                 try:
@@ -108,11 +114,13 @@ class Entries:
         return self.unlinkat(tid, (AT_FDCWD, a[0], 0))
 
     def unlinkat(self, tid: int, a: Words) -> int:
-        if a[2] & ~_REMOVEDIR:
+        flags = a[2] & 0xFFFFFFFF
+        if flags & ~_REMOVEDIR:
             raise OSError(errno.EINVAL, "unlinkat")
         parent, name = self.files.parent(tid, a[0], a[1])
         try:
-            if a[2]:
+            self.check_not_standing(parent, name)
+            if flags:
                 os.rmdir(name, dir_fd=parent)
             else:
                 os.unlink(name, dir_fd=parent)
@@ -127,12 +135,17 @@ class Entries:
         return self.renameat2(tid, (a[0], a[1], a[2], a[3], 0))
 
     def renameat2(self, tid: int, a: Words) -> int:
-        old, old_name = self.files.parent(tid, a[0], a[1])
+        flags = a[4] & 0xFFFFFFFF
+        if flags & ~7 or (flags & _EXCHANGE and flags & ~_EXCHANGE):
+            raise OSError(errno.EINVAL, "renameat2")
+        old, old_name = self.inner_parent(tid, a[0], a[1])
         try:
-            new, new_name = self.files.parent(tid, a[2], a[3])
+            new, new_name = self.inner_parent(tid, a[2], a[3])
             try:
+                self.check_not_standing(old, old_name)
+                self.check_not_standing(new, new_name)
                 owner = self.owners.named((old, old_name))
-                if rename(self.sys["renameat2"], old, old_name, new, new_name, a[4] & 0xFFFFFFFF) < 0:
+                if rename(self.sys["renameat2"], old, old_name, new, new_name, flags) < 0:
                     raise failure()
                 if owner is not None or self.owners.named((new, new_name)) is not None:
                     self.renamed((old, old_name), (new, new_name), owner)
@@ -141,6 +154,22 @@ class Entries:
         finally:
             os.close(old)
         return 0
+
+    def inner_parent(self, tid: int, directory: int, address: int) -> tuple[int, bytes]:
+        """As `Files.parent`, with a name that is in the tree: `/` would be on another file system."""
+        parent, name = self.files.parent(tid, directory, address)
+        return parent, b"." if name == b"/" else name
+
+    def check_not_standing(self, parent: int, name: bytes) -> None:
+        """EBUSY for /proc and the devices of the pod, as for mount points."""
+        if name.rstrip(b"/") not in _STANDING:
+            return
+        try:
+            info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            return
+        if (info.st_dev, info.st_ino) in self.files.tree.marks:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     def renamed(self, old: tuple[int, bytes], new: tuple[int, bytes], owner: tuple[int, int] | None) -> None:
         """Take the owner that a directory keeps of a link or FIFO along with its name."""
@@ -151,29 +180,40 @@ class Entries:
         return self.linkat(tid, (AT_FDCWD, a[0], AT_FDCWD, a[1], 0))
 
     def linkat(self, tid: int, a: Words) -> int:
-        flags = a[4]
+        flags = a[4] & 0xFFFFFFFF
         if flags & ~(_FOLLOW | _EMPTY_PATH):
             raise OSError(errno.EINVAL, "linkat")
+        found = self.files.at_or_open(tid, a[0], a[1], flags)
+        if isinstance(found, bytes):
+            fd = os.open(found, _PATH)
+        else:
+            fd = self.files.place(tid, *found, follow=bool(flags & _FOLLOW))
+        try:
+            self.link_open(tid, fd, a)
+        finally:
+            os.close(fd)
+        return 0
+
+    def link_open(self, tid: int, fd: int, a: Words) -> None:
+        """Give an open file a new name. EXDEV for one that is not of the tree."""
         parent, name = self.files.parent(tid, a[2], a[3])
         try:
-            if flags & _EMPTY_PATH and not self.memory.text(tid, a[1]):
-                os.link(self.files.held(tid, a[0]), name, dst_dir_fd=parent, follow_symlinks=True)
-                return 0
-            if flags & _FOLLOW:
-                fd = self.files.in_tree(tid, a[0], a[1], follow=True)
-                try:
-                    os.link(b"/proc/self/fd/%d" % fd, name, dst_dir_fd=parent, follow_symlinks=True)
-                finally:
-                    os.close(fd)
-                return 0
-            old, old_name = self.files.parent(tid, a[0], a[1])
-            try:
-                os.link(old_name, name, src_dir_fd=old, dst_dir_fd=parent, follow_symlinks=False)
-                owner = self.owners.named((old, old_name))
-                if owner is not None or self.owners.named((parent, name)) is not None:
-                    self.owners.name((parent, name), owner or (0, 0))
-            finally:
-                os.close(old)
+            is_ours = self.files.is_ours(fd)
+            if not is_ours and not _exists(parent, name):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            place = b"/proc/self/fd/%d" % fd
+            special = is_ours and stat.S_IFMT(os.fstat(fd).st_mode) not in (stat.S_IFREG, stat.S_IFDIR)
+            owner = self.files.owner_of_name(place) if special else None
+            os.link(place, name, dst_dir_fd=parent, follow_symlinks=True)
+            if owner is not None or self.owners.named((parent, name)) is not None:
+                self.owners.name((parent, name), owner or (0, 0))
         finally:
             os.close(parent)
-        return 0
+
+
+def _exists(directory: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return True

@@ -10,12 +10,18 @@ from builda.isolation.emulated.processes import Processes
 from builda.isolation.traced.calling import signed
 from builda.isolation.traced.kept_aside import Owners
 from builda.isolation.traced.outside import Outside
-from builda.isolation.traced.tree import Place, State, Tree, open_inside
+from builda.isolation.traced.tree import AT_FDCWD, DEVICES, Root, State, Tree
 from builda.linux.ptrace import Memory
 
 _PATH = os.O_PATH | os.O_CLOEXEC
 _LINK = _PATH | os.O_NOFOLLOW
 _DIRECTORY = _PATH | os.O_DIRECTORY
+_NOFOLLOW, _EMPTY_PATH = 0x100, 0x1000
+_DEVICES = frozenset(b"/dev/" + name for name in DEVICES)
+
+
+class Unchanged(Exception):
+    """A call would change a device of the pod: it succeeds, and nothing is changed."""
 
 
 class Files:
@@ -43,73 +49,148 @@ class Files:
         self.listener.check(self.identity)
         self.memory.write(tid, address, data)
 
-    def at(self, tid: int, directory: int, address: int) -> tuple[State, bytes]:
-        """The caller's state, and the path of a call from the caller's root on."""
-        state = self.states[tid]
+    def at(self, tid: int, directory: int, address: int) -> tuple[Root, bytes]:
+        """(root, path from it on) of a path that a call names."""
         path = self.path(tid, address)
-        return state, path if path[:1] == b"/" else self.tree.absolute(state, tid, signed(directory), path)
+        state = self.states[tid]
+        return (state.root, path) if path[:1] == b"/" else self.tree.start(state, tid, signed(directory), path)
 
-    def open_place(self, state: State, tid: int, path: bytes, *, follow: bool) -> int:
+    def at_or_open(self, tid: int, directory: int, address: int, flags: int) -> tuple[Root, bytes] | bytes:
+        """As `at`; with AT_EMPTY_PATH and no path, the path in /proc of the caller's descriptor or directory."""
+        if flags & _EMPTY_PATH and not self.memory.some(tid, address, 1).strip(b"\0"):
+            return self.held(tid, directory)
+        return self.at(tid, directory, address)
+
+    def place(self, tid: int, root: Root, path: bytes, *, follow: bool) -> int:
         """An O_PATH descriptor of what is at `path`, in the tree or in the part of the pod that the command may see."""
         try:
-            return open_inside(state.root.fd, path, _PATH if follow else _LINK)
+            return root.open(path, _PATH if follow else _LINK)
         except PermissionError:
-            place = self.tree.walk(state, tid, path, follow=follow)
+            state = self.states[tid]
+            place = self.tree.walk(state, tid, root, path, follow=follow)
         if place.outside:
             self.outside.check_seen(state, tid, place.path)
             return os.open(place.path, _PATH if follow else _LINK)
-        return open_inside(state.root.fd, place.path, _LINK)
+        return root.open(place.path, _LINK)
 
-    def in_tree(self, tid: int, directory: int, address: int, *, follow: bool) -> int:
-        """An O_PATH descriptor of a file of the tree; EPERM for what lies outside it."""
-        state, path = self.at(tid, directory, address)
+    def changed(self, tid: int, directory: int, address: int, flags: int = 0) -> int:
+        """An O_PATH descriptor of a file that a call is to change; EPERM for one of the pod's.
+
+        `flags`: AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH.
+        """
+        found = self.at_or_open(tid, directory, address, flags)
+        if isinstance(found, bytes):
+            return self.own(os.open(found, _PATH))
+        root, path = found
         try:
-            return open_inside(state.root.fd, path, _PATH if follow else _LINK)
+            fd = root.open(path, _LINK if flags & _NOFOLLOW else _PATH)
         except PermissionError:
-            place = self.tree.walk(state, tid, path, follow=follow)
-        if place.outside:
-            return self.descriptor_in_tree(state, place)
-        return open_inside(state.root.fd, place.path, _LINK)
+            return self.own(self.place(tid, root, path, follow=not flags & _NOFOLLOW))
+        info = os.fstat(fd)
+        return self.own(fd) if (info.st_dev, info.st_ino) in self.tree.marks else fd
 
-    def descriptor_in_tree(self, state: State, place: Place) -> int:
-        """The file of the tree that a path such as /proc/self/fd/3 leads to."""
-        fd = os.open(place.path, _PATH)
-        if state.root.inside(os.readlink(b"/proc/self/fd/%d" % fd)) is None and not self.is_of_caller(place.path):
+    def changed_by_descriptor(self, tid: int, number: int) -> int:
+        """As `changed`, for a descriptor of the caller. EBADF for one that was opened with O_PATH."""
+        return self.own(self.seen_by_descriptor(tid, number))
+
+    def seen_by_descriptor(self, tid: int, number: int) -> int:
+        """An O_PATH descriptor of the file behind a descriptor of the caller; EBADF for one opened with O_PATH."""
+        path = b"/proc/%d/fd/%d" % (tid, signed(number))
+        try:
+            if os.lstat(path).st_mode & 0o600:
+                return os.open(path, _PATH)
+        except FileNotFoundError:
+            pass
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def own(self, fd: int) -> int:
+        """The descriptor, if its file is of the tree or has no path; else it is closed, and EPERM."""
+        try:
+            if self.is_ours(fd):
+                return fd
+            if self.is_device(fd):
+                raise Unchanged
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        except BaseException:
             os.close(fd)
-            raise PermissionError(errno.EPERM, "")
-        return fd
+            raise
 
-    def is_of_caller(self, path: bytes) -> bool:
-        """Whether a path is that of a descriptor of one of the command's processes that is no file with a path."""
-        parts = path.split(b"/")
-        if len(parts) != 5 or parts[3] != b"fd" or not parts[2].isdigit() or int(parts[2]) not in self.states:
+    def is_ours(self, fd: int) -> bool:
+        """Whether an open file is of the tree or has no path."""
+        info = os.fstat(fd)
+        if (info.st_dev, info.st_ino) in self.tree.marks:
             return False
-        return not os.readlink(path).startswith(b"/") or b" (deleted)" in os.readlink(path)
+        try:
+            path = os.readlink(b"/proc/self/fd/%d" % fd)
+        except OSError as error:
+            return error.errno == errno.ENAMETOOLONG  # only `Tree.start` leads as deep as this, and has looked
+        return self.tree.root.inside(path) is not None or path[:1] != b"/" or path.startswith(b"/memfd:")
+
+    def is_device(self, fd: int) -> bool:
+        """Whether an open file is a device of the pod that the command sees, or stands for one."""
+        info = os.fstat(fd)
+        stands_for = self.tree.marks.get((info.st_dev, info.st_ino)) or os.readlink(b"/proc/self/fd/%d" % fd)
+        return stands_for in _DEVICES
 
     def parent(self, tid: int, directory: int, address: int) -> tuple[int, bytes]:
-        """An open directory of the tree and the name in it that a path means; links at the end are not followed."""
-        state, path = self.at(tid, directory, address)
+        """An open directory and the name in it that a path means; links at the end are not followed.
+
+        The directory may be one of /proc, where nothing can be made or changed.
+        """
+        root, path = self.at(tid, directory, address)
         whole = path.rstrip(b"/")
         above, _, name = whole.rpartition(b"/")
         if not name:
-            return open_inside(state.root.fd, b"/", _DIRECTORY), b"."
+            return root.open(b"/", _DIRECTORY), b"/"  # nothing can be done to it, and the kernel says why
+        above = above or (b"/" if path[:1] == b"/" else b".")
         try:
-            fd = open_inside(state.root.fd, above or b"/", _DIRECTORY)
+            fd = root.open(above, _DIRECTORY)
         except PermissionError:
-            place = self.tree.walk(state, tid, above, follow=True)
+            state = self.states[tid]
+            place = self.tree.walk(state, tid, root, above, follow=True, parent=True)
             if place.outside:
-                raise
-            fd = open_inside(state.root.fd, place.path, _DIRECTORY)
+                self.outside.check_seen(state, tid, place.path)
+                fd = os.open(place.path, _DIRECTORY | os.O_NOFOLLOW)
+            else:
+                fd = root.open(place.path, _DIRECTORY)
+        else:
+            fd = self.not_standing(fd)
         return fd, name + path[len(whole) :]
 
+    def not_standing(self, fd: int) -> int:
+        """The descriptor; one of /proc for the directory of the tree that stands for it."""
+        info = os.fstat(fd)
+        stands_for = self.tree.marks.get((info.st_dev, info.st_ino))
+        if stands_for is None:
+            return fd
+        os.close(fd)
+        return os.open(stands_for, _DIRECTORY)
+
     def held(self, tid: int, number: int) -> bytes:
-        """The path in /proc of a descriptor of the caller; EBADF if it has no such descriptor."""
-        path = b"/proc/%d/fd/%d" % (tid, signed(number))
+        """The path in /proc of a descriptor of the caller, or of its directory; EBADF if it has no such descriptor."""
+        number = signed(number)
+        if number == AT_FDCWD:
+            return b"/proc/%d/cwd" % tid
+        path = b"/proc/%d/fd/%d" % (tid, number)
         try:
             os.readlink(path)
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return path
             raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
         return path
 
-    def held_in_tree(self, tid: int, number: int) -> int:
-        return os.open(self.held(tid, number), _PATH)
+    def owner_of_name(self, place: bytes) -> tuple[int, int] | None:
+        """The owner that a directory keeps of a link, FIFO or socket, which is open: `place` is its path in /proc."""
+        above, _, name = os.readlink(place).rpartition(b"/")
+        inside = self.tree.root.inside(above)
+        if inside is None:
+            return None
+        try:
+            parent = self.tree.root.open(inside, _DIRECTORY)
+        except OSError:
+            return None
+        try:
+            return self.owners.named((parent, name))
+        finally:
+            os.close(parent)

@@ -188,6 +188,17 @@ class Owners:
         if differs and kind in (S_IFREG, S_IFDIR):
             self.note(place, info, Kept(uid, gid, mode & 0o7777, node[0], node[1:]))
 
+    def made(self, who: Credentials, fd: int, mode: int) -> None:
+        """As `new`, for a file that is open."""
+        place = b"/proc/self/fd/%d" % fd
+        try:
+            above = os.readlink(place).rpartition(b"/")[0] or b"/"
+            self.new(who, place, mode, above)
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.ENOENT):
+                raise
+            self.new(who, place, mode, place)  # deeper than a path can say, or moved: no group is handed down
+
     def named(self, parent: tuple[int, bytes]) -> tuple[int, int] | None:
         """The owner that a directory keeps of a link or FIFO in it."""
         return self._rows(parent[0]).get(row_key(parent[1]))

@@ -12,7 +12,7 @@ from builda.isolation.emulated.ownership import may_access
 from builda.isolation.traced.calling import call, failure, plain_call, signed
 from builda.isolation.traced.caught_calls import NUMBERS
 from builda.isolation.traced.kept_aside import shown_mode
-from builda.isolation.traced.tree import AT_FDCWD, State, open_inside
+from builda.isolation.traced.tree import AT_FDCWD, Root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 _INODE = struct.Struct("=Q")
 _NOFOLLOW = 0x100
-_REMOVEDIR = 0x200
 _EMPTY_PATH = 0x1000
+_EACCESS = 0x200
+_STAT_FLAGS = _NOFOLLOW | 0x800 | _EMPTY_PATH  # and AT_NO_AUTOMOUNT
+_SYNC = 0x6000  # AT_STATX_SYNC_TYPE
 _PATH = os.O_PATH | os.O_CLOEXEC
 _LINK = _PATH | os.O_NOFOLLOW
 _DIRECTORY = _PATH | os.O_DIRECTORY
@@ -64,27 +66,29 @@ class Looks:
         return 0
 
     def newfstatat(self, tid: int, a: Words) -> int:
-        flags = a[3]
-        path = self.memory.text(tid, a[1]) if a[1] else b""
-        if not path:
-            if not flags & _EMPTY_PATH:
-                raise OSError(errno.EFAULT if not a[1] else errno.ENOENT, "")
-            place = b"/proc/%d/cwd" % tid if signed(a[0]) == AT_FDCWD else self.files.held(tid, a[0])
-            self.files.write(tid, a[2], self.status(place, None))
+        flags = a[3] & 0xFFFFFFFF
+        if flags & ~_STAT_FLAGS:
+            raise OSError(errno.EINVAL, "newfstatat")
+        found = self.named(tid, a[0], a[1], flags)
+        if isinstance(found, bytes):
+            self.files.write(tid, a[2], self.status(found, None))
             return 0
-        state = self.states[tid]
-        if path[:1] != b"/":
-            path = self.tree.absolute(state, tid, signed(a[0]), path)
-        fd = self.files.open_place(state, tid, path, follow=not flags & _NOFOLLOW)
+        fd = self.files.place(tid, *found, follow=not flags & _NOFOLLOW)
         try:
-            data = self.status(b"/proc/self/fd/%d" % fd, fd, state, path)
+            data = self.status(b"/proc/self/fd/%d" % fd, fd)
         finally:
             os.close(fd)
         self.files.write(tid, a[2], data)
         return 0
 
-    def status(self, place: bytes, fd: int | None, state: State | None = None, path: bytes = b"") -> bytes:
-        """A struct stat of what is at `place`, which `fd` is a descriptor of; `path` is the caller's."""
+    def named(self, tid: int, directory: int, address: int, flags: int) -> tuple[Root, bytes] | bytes:
+        """As `Files.at_or_open`; a null pointer is an empty path, as it is to stat(2) from Linux 6.11 on."""
+        if not address and flags & _EMPTY_PATH:
+            return self.files.held(tid, directory)
+        return self.files.at_or_open(tid, directory, address, flags)
+
+    def status(self, place: bytes, fd: int | None) -> bytes:
+        """A struct stat of what is at `place`, a path in /proc that `fd` is a descriptor of."""
         number = self.sys["newfstatat"]
         result = call(number, AT_FDCWD, place, _at, 0, 0) if fd is None else call(number, fd, b"", _at, _EMPTY_PATH, 0)
         if result < 0:
@@ -96,7 +100,7 @@ class Looks:
             return _buffer.raw[: self.stat_size] if number == 0 else bytes(data)
         (mode,) = _MODE.unpack_from(data, self.mode_at)
         seconds, nanoseconds = _TIME.unpack_from(data, _CHANGED)
-        looks = self.looks(place, key, seconds * 10**9 + nanoseconds, mode, state, path)
+        looks = self.looks(place, key, seconds * 10**9 + nanoseconds, mode)
         if looks is None:
             self.show_owner(data, self.owner_at)
         else:
@@ -114,7 +118,7 @@ class Looks:
         _OWNER.pack_into(data, at, 0 if uid == ours[0] else uid, 0 if gid == ours[1] else gid)
 
     def looks(
-        self, place: bytes, key: tuple[int, ...], changed: int, mode: int, state: State | None, path: bytes
+        self, place: bytes, key: tuple[int, ...], changed: int, mode: int
     ) -> tuple[int, tuple[int, int], tuple[int, int] | None] | None:
         """(mode, owner, device) that are kept aside; None if nothing is."""
         kind = mode & 0o170000
@@ -123,42 +127,28 @@ class Looks:
             if kept is None:
                 return None
             return shown_mode(mode, kept), (kept.uid, kept.gid), kept.device if kept.kind else None
-        if state is None or kind not in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK):
+        if kind not in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK):
             return None
-        try:
-            above, _, name = path.rstrip(b"/").rpartition(b"/")
-            parent = open_inside(state.root.fd, above or b"/", _DIRECTORY)
-        except OSError:
-            return None
-        try:
-            owner = self.owners.named((parent, name))
-        finally:
-            os.close(parent)
+        owner = self.files.owner_of_name(place)
         return None if owner is None else (mode, owner, None)
 
     def statx(self, tid: int, a: Words) -> int:
         flags, mask = a[2] & 0xFFFFFFFF, a[3] & 0xFFFFFFFF
-        path = self.memory.text(tid, a[1]) if a[1] else b""
-        if not path:
-            if not flags & _EMPTY_PATH:
-                raise OSError(errno.EFAULT if not a[1] else errno.ENOENT, "")
-            place = b"/proc/%d/cwd" % tid if signed(a[0]) == AT_FDCWD else self.files.held(tid, a[0])
-            self.files.write(tid, a[4], self.extended(place, None, flags & ~_EMPTY_PATH & ~_NOFOLLOW, mask))
+        if flags & ~(_STAT_FLAGS | _SYNC) or flags & _SYNC == _SYNC or mask >> 31:
+            raise OSError(errno.EINVAL, "statx")
+        found = self.named(tid, a[0], a[1], flags)
+        if isinstance(found, bytes):
+            self.files.write(tid, a[4], self.extended(found, None, flags & ~_EMPTY_PATH & ~_NOFOLLOW, mask))
             return 0
-        state = self.states[tid]
-        if path[:1] != b"/":
-            path = self.tree.absolute(state, tid, signed(a[0]), path)
-        fd = self.files.open_place(state, tid, path, follow=not flags & _NOFOLLOW)
+        fd = self.files.place(tid, *found, follow=not flags & _NOFOLLOW)
         try:
-            data = self.extended(b"/proc/self/fd/%d" % fd, fd, flags | _EMPTY_PATH, mask, state, path)
+            data = self.extended(b"/proc/self/fd/%d" % fd, fd, flags | _EMPTY_PATH, mask)
         finally:
             os.close(fd)
         self.files.write(tid, a[4], data)
         return 0
 
-    def extended(
-        self, place: bytes, fd: int | None, flags: int, mask: int, state: State | None = None, path: bytes = b""
-    ) -> bytes:
+    def extended(self, place: bytes, fd: int | None, flags: int, mask: int) -> bytes:
         """A struct statx, as `status`."""
         number = self.sys["statx"]
         where, name = (AT_FDCWD, place) if fd is None else (fd, b"")
@@ -172,7 +162,7 @@ class Looks:
             return _buffer.raw
         (mode,) = _MODE16.unpack_from(data, 28)
         seconds, nanoseconds = struct.unpack_from("=qI", data, 96)
-        looks = self.looks(place, key, seconds * 10**9 + nanoseconds, mode, state, path)
+        looks = self.looks(place, key, seconds * 10**9 + nanoseconds, mode)
         if looks is None:
             self.show_owner(data, 20)
         else:
@@ -189,19 +179,18 @@ class Looks:
         return self.faccessat2(tid, (a[0], a[1], a[2], 0))
 
     def faccessat2(self, tid: int, a: Words) -> int:
-        flags, wanted = a[3], a[2]
-        if wanted & ~7 or flags & ~(_NOFOLLOW | _REMOVEDIR | _EMPTY_PATH):
+        flags, wanted = a[3] & 0xFFFFFFFF, a[2] & 0xFFFFFFFF
+        if wanted & ~7 or flags & ~(_NOFOLLOW | _EACCESS | _EMPTY_PATH):
             raise OSError(errno.EINVAL, "access")
-        if flags & _EMPTY_PATH and not self.memory.some(tid, a[1], 1).strip(b"\0"):
-            return self.allowed(tid, self.files.held(tid, a[0]), wanted, real=not flags & _REMOVEDIR)
-        state, path = self.files.at(tid, a[0], a[1])
-        fd = self.files.open_place(state, tid, path, follow=not flags & _NOFOLLOW)
+        real = not flags & _EACCESS
+        found = self.files.at_or_open(tid, a[0], a[1], flags)
+        if isinstance(found, bytes):
+            return self.allowed(tid, found, wanted, real=real)
+        fd = self.files.place(tid, *found, follow=not flags & _NOFOLLOW)
         try:
-            place = b"/proc/self/fd/%d" % fd
             info = os.fstat(fd)
-            if (info.st_dev, info.st_ino) in self.tree.marks:
-                place = self.tree.marks[info.st_dev, info.st_ino]
-            return self.allowed(tid, place, wanted, real=not flags & _REMOVEDIR)
+            place = self.tree.marks.get((info.st_dev, info.st_ino)) or b"/proc/self/fd/%d" % fd
+            return self.allowed(tid, place, wanted, real=real)
         finally:
             os.close(fd)
 
@@ -219,42 +208,40 @@ class Looks:
         size = signed(a[3])
         if size <= 0:
             raise OSError(errno.EINVAL, "readlink")
-        text = self.memory.text(tid, a[1])
-        state = self.states[tid]
-        if not text:
-            link = os.readlink(b"", dir_fd=self._borrowed(tid, a[0]))
-            self.files.write(tid, a[2], link[:size])
-            return min(len(link), size)
-        path = text if text[:1] == b"/" else self.tree.absolute(state, tid, signed(a[0]), text)
+        found = self.files.at_or_open(tid, a[0], a[1], _EMPTY_PATH)
+        link = self.text_of_open_link(found) if isinstance(found, bytes) else self.text_of_link(tid, *found)
+        self.files.write(tid, a[2], link[:size])
+        return min(len(link), size)
+
+    def text_of_open_link(self, place: bytes) -> bytes:
+        """The text of a link that the caller has opened with O_PATH; ENOENT for what is no link."""
+        fd = os.open(place, _PATH)
         try:
-            fd = open_inside(state.root.fd, path, _LINK)
+            return os.readlink(b"", dir_fd=fd)
+        finally:
+            os.close(fd)
+
+    def text_of_link(self, tid: int, root: Root, path: bytes) -> bytes:
+        """The text of the link at a path."""
+        try:
+            fd = root.open(path, _LINK)
         except PermissionError:
-            place = self.tree.walk(state, tid, path, follow=False)
+            state = self.states[tid]
+            place = self.tree.walk(state, tid, root, path, follow=False)
             if place.outside:
-                link = self.outside.readlink(state, tid, place.path)
-                self.files.write(tid, a[2], link[:size])
-                return min(len(link), size)
-            fd = open_inside(state.root.fd, place.path, _LINK)
+                return self.outside.readlink(state, tid, place.path)
+            fd = root.open(place.path, _LINK)
         try:
-            link = os.readlink(b"", dir_fd=fd)
+            return os.readlink(b"", dir_fd=fd)
         except FileNotFoundError as error:  # so says the kernel of a descriptor that is no link's
             raise OSError(errno.EINVAL, "readlink") from error
         finally:
             os.close(fd)
-        self.files.write(tid, a[2], link[:size])
-        return min(len(link), size)
-
-    def _borrowed(self, tid: int, number: int) -> int:
-        """A descriptor of the link that the caller has opened with O_PATH."""
-        raise OSError(errno.ENOENT, "readlink")  # the kernel gives no other process such a descriptor
 
     def getcwd(self, tid: int, a: Words) -> int:
-        state = self.states[tid]
-        try:
-            path = self.tree.seen(state, os.readlink(b"/proc/%d/cwd" % tid)) + b"\0"
-        except OSError as error:
-            raise OSError(errno.ENOENT, "getcwd") from error
-        if path.endswith(b" (deleted)\0"):
+        found = os.readlink(b"/proc/%d/cwd" % tid)
+        path = self.tree.seen(self.states[tid], found) + b"\0"
+        if path.endswith(b" (deleted)\0") and not os.path.exists(found):
             raise OSError(errno.ENOENT, "getcwd")
         if len(path) > a[1]:
             raise OSError(errno.ERANGE, "getcwd")
@@ -262,8 +249,7 @@ class Looks:
         return len(path)
 
     def statfs(self, tid: int, a: Words) -> int:
-        state, path = self.files.at(tid, AT_FDCWD, a[0])
-        fd = self.files.open_place(state, tid, path, follow=True)
+        fd = self.files.place(tid, *self.files.at(tid, AT_FDCWD, a[0]), follow=True)
         try:
             if plain_call(self.sys["fstatfs"], fd, _at, 0, 0) < 0:
                 raise failure()

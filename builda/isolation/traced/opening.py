@@ -9,8 +9,8 @@ import os
 import stat
 import struct
 
-from builda.isolation.traced.calling import call, failure, signed
-from builda.isolation.traced.tree import AT_FDCWD, State, open_inside
+from builda.isolation.traced.calling import call, signed
+from builda.isolation.traced.tree import AT_FDCWD, Root, open_inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _DIRECTORY = _PATH | os.O_DIRECTORY
 _TEMPORARY = 0o20000000  # O_TMPFILE's own bit
 _CREATED = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _MOST_WAITING = 256
+_VALID = 0o37777703  # the flags that open(2) looks at; it ignores others
+_NO_MAGIC, _BENEATH, _IN_ROOT = 0x02, 0x08, 0x10  # RESOLVE_…
 
 
 class Opening:
@@ -49,97 +51,109 @@ class Opening:
         return self.opened(tid, a[0], a[1], a[2], a[3])
 
     def openat2(self, tid: int, a: Words) -> int | None:
-        if a[3] < _HOW.size:
+        size = a[3]
+        if size < _HOW.size:
             raise OSError(errno.EINVAL, "openat2")
+        if size > 4096:
+            raise OSError(errno.E2BIG, "openat2")
         flags, mode, resolve = _HOW.unpack(self.memory.read(tid, a[2], _HOW.size))
-        if any(self.memory.read(tid, a[2] + _HOW.size, min(a[3], 4096) - _HOW.size)):
+        if size > _HOW.size and any(self.memory.read(tid, a[2] + _HOW.size, size - _HOW.size)):
             raise OSError(errno.E2BIG, "openat2")
         if flags & os.O_PATH:  # such a descriptor cannot be handed over; callers know kernels without this call
             raise OSError(errno.ENOSYS, "openat2")
-        unused_mode = mode and not flags & (os.O_CREAT | _TEMPORARY)
-        if unused_mode or mode & ~0o7777 or flags > 0x7FFFFFFF or resolve & ~0x3F:
-            raise OSError(errno.EINVAL, "openat2")
+        _check_flags(flags, mode, resolve)
         if resolve:
             return self.resolved_as_asked(tid, a, flags, mode, resolve)
         return self.opened(tid, a[0], a[1], flags, mode)
 
     def resolved_as_asked(self, tid: int, a: Words, flags: int, mode: int, resolve: int) -> int | None:
-        """openat2(2) with RESOLVE_…: the kernel keeps to them, from the caller's directory on."""
-        state = self.states[tid]
+        """openat2(2) with RESOLVE_…: the kernel keeps to them. /proc and devices are out of their reach: EXDEV."""
         path = self.files.path(tid, a[1])
-        base = self.tree.absolute(state, tid, signed(a[0]), b".")
-        start = open_inside(state.root.fd, base, _DIRECTORY)
+        if resolve & (_BENEATH | _IN_ROOT):
+            root, start = self.tree.start(self.states[tid], tid, signed(a[0]), b".")
+            fd = root.open(start, _DIRECTORY)
+        else:
+            root, path = self.files.at(tid, a[0], a[1])
+            fd = os.dup(root.fd)
+            resolve |= _IN_ROOT
         try:
-            if path[:1] == b"/" and not resolve & 0x18:  # absolute, and neither BENEATH nor IN_ROOT
-                os.close(start)
-                start = open_inside(state.root.fd, b"/", _DIRECTORY)
-            if not resolve & 0x08:
-                resolve |= 0x10
-            how = ctypes.create_string_buffer(_HOW.pack(flags | os.O_CLOEXEC, mode & ~state.umask, resolve), _HOW.size)
-            fd = call(437, start, path, ctypes.addressof(how), _HOW.size, 0)
-            if fd < 0:
-                raise failure()
+            return self.hand_over(self.open_as_asked(tid, fd, path, flags, mode, resolve | _NO_MAGIC), flags)
+        except PermissionError as error:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV)) from error
         finally:
-            os.close(start)
-        return self.hand_over(fd, flags)
+            os.close(fd)
+
+    def open_as_asked(self, tid: int, directory: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
+        """As `open_file`, by openat2(2) from `directory` on."""
+        makes = flags & (os.O_CREAT | _TEMPORARY)
+        wanted = mode & ~self.states[tid].umask
+        given = wanted | 0o600 if makes else 0
+        exclusive = flags | os.O_NOCTTY | (os.O_EXCL if flags & os.O_CREAT else 0)
+        try:
+            fd = open_inside(directory, path, exclusive, given, resolve)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            return open_inside(directory, path, flags | os.O_NOCTTY, given, resolve)
+        if makes:
+            self.owners.made(self.processes[tid], fd, wanted)
+        return fd
 
     def opened(self, tid: int, directory: int, address: int, flags: int, mode: int) -> int | None:
-        state, path = self.files.at(tid, directory, address)
-        flags &= 0x7FFFFFFF
+        flags &= _VALID
         try:
-            fd = self.open_file(state, tid, path, flags, mode)
+            root, path = self.files.at(tid, directory, address)
+        except OSError:
+            _check_flags(flags, 0, 0)
+            raise
+        try:
+            fd = self.open_file(tid, root, path, flags, mode)
         except PermissionError:
-            place = self.tree.walk(state, tid, path, follow=not flags & os.O_NOFOLLOW)
+            state = self.states[tid]
+            place = self.tree.walk(state, tid, root, path, follow=not flags & os.O_NOFOLLOW)
             if place.outside:
                 fd = self.outside.open(state, tid, place.path, flags)
             else:
-                fd = self.open_file(state, tid, place.path, flags, mode)
+                path = place.path
+                fd = self.open_file(tid, root, path, flags, mode)
         except OSError as error:
-            if error.errno == errno.ENXIO and flags & 3 == os.O_WRONLY and not flags & os.O_NONBLOCK:
-                return self.wait_for_reader(state, path, flags)
-            raise
-        if fd < 0:
-            return self.wait_for_reader(state, path, flags)
-        return self.hand_over(fd, flags)
+            if error.errno != errno.ENXIO or flags & 3 != os.O_WRONLY or flags & os.O_NONBLOCK:
+                raise
+            if not _is_fifo(root, path):
+                raise
+            fd = -1
+        return self.wait_for_reader(root, path, flags) if fd < 0 else self.hand_over(fd, flags)
 
-    def open_file(self, state: State, tid: int, path: bytes, flags: int, mode: int) -> int:
+    def open_file(self, tid: int, root: Root, path: bytes, flags: int, mode: int) -> int:
         """Open a file of the tree; -1 for a FIFO whose other end must be waited for."""
         if flags & (os.O_CREAT | _TEMPORARY):
-            return self.create(state, tid, path, flags, mode)
+            return self.create(tid, root, path, flags, mode)
         if flags & os.O_DIRECTORY or flags & os.O_NONBLOCK:
-            return open_inside(state.root.fd, path, flags | os.O_NOCTTY)
-        fd = open_inside(state.root.fd, path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+            return root.open(path, flags | os.O_NOCTTY)
+        fd = root.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
         if stat.S_ISFIFO(os.fstat(fd).st_mode) and flags & 3 != os.O_RDWR:
             os.close(fd)
             return -1
         fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC))
         return fd
 
-    def create(self, state: State, tid: int, path: bytes, flags: int, mode: int) -> int:
-        wanted = mode & 0o7777 & ~state.umask
+    def create(self, tid: int, root: Root, path: bytes, flags: int, mode: int) -> int:
+        wanted = mode & 0o7777 & ~self.states[tid].umask
+        given = wanted | 0o600
         if flags & _TEMPORARY:
-            fd = open_inside(state.root.fd, path, flags, wanted | 0o600)
-            self.made(tid, b"/proc/self/fd/%d" % fd, wanted, state, path)
-            return fd
-        try:
-            fd = open_inside(state.root.fd, path, flags | os.O_EXCL | os.O_NOCTTY, wanted | 0o600)
-        except FileExistsError:
-            if flags & os.O_EXCL:
-                raise
+            fd = root.open(path, flags, given)
+        else:
             try:
-                return self.open_file(state, tid, path, flags & ~os.O_CREAT, 0)
-            except FileNotFoundError:  # a link that leads to nothing: its target is made
-                fd = open_inside(state.root.fd, path, flags | os.O_NOCTTY, wanted | 0o600)
-        self.made(tid, b"/proc/self/fd/%d" % fd, wanted, state, path.rstrip(b"/").rpartition(b"/")[0])
+                fd = root.open(path, flags | os.O_EXCL | os.O_NOCTTY, given)
+            except FileExistsError:
+                if flags & os.O_EXCL:
+                    raise
+                try:
+                    return _no_directory(self.open_file(tid, root, path, flags & ~os.O_CREAT, 0))
+                except FileNotFoundError:  # a link that leads to nothing: its target is made
+                    fd = root.open(path, flags | os.O_NOCTTY, given)
+        self.owners.made(self.processes[tid], fd, wanted)
         return fd
-
-    def made(self, tid: int, place: bytes, mode: int, state: State, above: bytes) -> None:
-        """Keep aside what a new file in the directory `above` cannot hold."""
-        parent = open_inside(state.root.fd, above or b"/", _PATH)
-        try:
-            self.owners.new(self.processes[tid], place, mode, b"/proc/self/fd/%d" % parent)
-        finally:
-            os.close(parent)
 
     def hand_over(self, fd: int, flags: int) -> int | None:
         """Put the descriptor into the caller, whose call returns its number, and close it here."""
@@ -148,13 +162,13 @@ class Opening:
         finally:
             os.close(fd)
 
-    def wait_for_reader(self, state: State, path: bytes, flags: int) -> int | None:
+    def wait_for_reader(self, root: Root, path: bytes, flags: int) -> int | None:
         """Open a FIFO on a thread, which waits for the other end as the caller would."""
         import _thread
 
         if self.waiting >= _MOST_WAITING:
             raise OSError(errno.EAGAIN, "too many processes wait for the other end of a FIFO")
-        held = open_inside(state.root.fd, path, _PATH)
+        held = root.open(path, _PATH)
         identity = self.files.identity
 
         def wait() -> None:
@@ -164,8 +178,8 @@ class Opening:
                     self.listener.inject(identity, fd, flags & os.O_CLOEXEC)
                 finally:
                     os.close(fd)
-            except OSError:  # the caller was killed
-                pass
+            except OSError as error:
+                self.listener.send(identity, (0, -(error.errno or errno.EIO), 0))
             finally:
                 os.close(held)
                 self.waiting -= 1
@@ -173,3 +187,26 @@ class Opening:
         self.waiting += 1
         _thread.start_new_thread(wait, ())
         return None
+
+
+def _is_fifo(root: Root, path: bytes) -> bool:
+    fd = root.open(path, _PATH)
+    try:
+        return stat.S_ISFIFO(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
+
+
+def _no_directory(fd: int) -> int:
+    """The descriptor; EISDIR for one of a directory, as open(2) with O_CREAT has it."""
+    if fd >= 0 and stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return fd
+
+
+def _check_flags(flags: int, mode: int, resolve: int) -> None:
+    """EINVAL for flags that open(2) refuses before it looks for the file."""
+    how = ctypes.create_string_buffer(_HOW.pack(flags, mode, resolve), _HOW.size)
+    if call(437, AT_FDCWD, b"", ctypes.addressof(how), _HOW.size, 0) < 0 and ctypes.get_errno() == errno.EINVAL:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from builda.isolation.traced.tree import State, Tree
 
@@ -36,6 +37,8 @@ class Outside:
 
     def open(self, state: State, tid: int, path: bytes, flags: int) -> int:
         """Open a path outside the tree: a device, or a file of /proc."""
+        if flags & os.O_CREAT:
+            self._check_made(path, flags)
         flags |= os.O_CLOEXEC | os.O_NOCTTY
         if path == b"/dev/tty":
             return self._open_terminal(tid, flags)
@@ -46,14 +49,26 @@ class Outside:
         if not flags & _WRITING and what != b"fd":
             if what == b"status" and self._is_ours(process):
                 return self._status(path, int(process))
+            if what in (b"cwd", b"root", b"exe") and not rest:  # a link that is not to be followed
+                _refuse_link(path, flags)
             if what in _LINKS:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return os.open(path, flags)
         if what == b"fd" and len(rest) == 1:
+            if flags & os.O_NOFOLLOW:
+                _refuse_link(path, flags)
             return self._reopen(path, flags)
         if flags & _WRITING and (not self._is_ours(process) or what in (*_LINKS, b"mem")):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return os.open(path, flags & ~(os.O_CREAT | os.O_EXCL))
+
+    def _check_made(self, path: bytes, flags: int) -> None:
+        """What open(2) with O_CREAT says of a file that is there."""
+        if flags & os.O_EXCL:
+            os.lstat(path)
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
 
     def readlink(self, state: State, tid: int, path: bytes) -> bytes:
         """The text of a link of /proc as the process sees it."""
@@ -133,3 +148,10 @@ class Outside:
 
     def _is_ours(self, process: bytes) -> bool:
         return process.isdigit() and int(process) in self.states
+
+
+def _refuse_link(path: bytes, flags: int) -> None:
+    """What open(2) says of a link that it is not to follow."""
+    os.lstat(path)
+    number = errno.ENOTDIR if flags & os.O_DIRECTORY else errno.ELOOP
+    raise OSError(number, os.strerror(number))

@@ -18,7 +18,7 @@ from builda.isolation.traced import programs
 from builda.isolation.traced.caught_calls import NUMBERS, STOPPED
 from builda.isolation.traced.kept_aside import capabilities_of
 from builda.isolation.traced.programs import Dynamic, Foreign, Script, Vector
-from builda.isolation.traced.tree import AT_FDCWD, Place, State, Tree, open_inside
+from builda.isolation.traced.tree import AT_FDCWD, Place, State, Tree
 from builda.linux import ptrace
 
 TYPE_CHECKING = False
@@ -168,17 +168,21 @@ class Tracer:
         """An O_PATH descriptor of what a path means, and its place, on this machine."""
         if not path:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        whole = self.tree.absolute(state, tid, directory, path)
+        root, whole = self.tree.start(state, tid, directory, path)
         flags = _PATH if follow else _PATH | os.O_NOFOLLOW
         try:
-            fd = open_inside(state.root.fd, whole, flags)
+            fd = root.open(whole, flags)
+            info = os.fstat(fd)
+            if (info.st_dev, info.st_ino) in self.tree.marks:
+                os.close(fd)
+                raise PermissionError
         except PermissionError:
-            place = self.tree.walk(state, tid, whole, follow=follow)
+            place = self.tree.walk(state, tid, root, whole, follow=follow)
             if place.outside:
                 assert self.supervisor is not None
                 self.supervisor.outside.check_seen(state, tid, place.path)
                 return os.open(place.path, flags), place
-            fd = open_inside(state.root.fd, place.path, _PATH | os.O_NOFOLLOW)
+            fd = root.open(place.path, _PATH | os.O_NOFOLLOW)
         return fd, Place(os.readlink(b"/proc/self/fd/%d" % fd))
 
     def below_stack(self, tid: int, *items: bytes) -> list[int]:
@@ -262,7 +266,7 @@ class Tracer:
 
     def _address(self, tid: int, state: State, at: int, *, make: bool = False) -> None:
         length = self.registers.argument(at + 1) & 0xFFFFFFFF
-        address = self.translated(tid, state, self.registers.argument(at), length)
+        address = self.translated(tid, state, self.registers.argument(at), length, make=make)
         if address is None:
             return
         (place,) = self.below_stack(tid, address)
@@ -270,47 +274,35 @@ class Tracer:
         self.registers.set_argument(at + 1, len(address))
         self.registers.write(tid)
 
-    def translated(self, tid: int, state: State, at: int, length: int) -> bytes | None:
-        """The address of a socket with its path in the tree; None for an address without one."""
+    def translated(self, tid: int, state: State, at: int, length: int, *, make: bool = False) -> bytes | None:
+        """The address of a socket with its path in the tree; None for an address without one.
+
+        With `make` the socket is to be made there: a link at the end is not followed.
+        """
         if length <= 2 or length > 128:
             return None
         data = self.memory.read(tid, at, length)
         if int.from_bytes(data[:2], "little") != _AF_UNIX or not data[2]:
             return None
         path = data[2:].partition(b"\0")[0]
-        above, slash, name = path.rpartition(b"/")
-        fd, place = self.found(state, tid, AT_FDCWD, above + slash or b".", follow=True)
-        try:
-            name = self._target(state, tid, fd, name)
-            if b"/" in name:
-                above, _, name = name.rpartition(b"/")
-                os.close(fd)
-                fd, place = self.found(state, tid, AT_FDCWD, above or b"/", follow=True)
-        finally:
+        if make:
+            above, slash, name = path.rpartition(b"/")
+            fd, place = self.found(state, tid, AT_FDCWD, above + slash or b".", follow=True)
             os.close(fd)
+        else:
+            fd, place = self.found(state, tid, AT_FDCWD, path, follow=True)
+            os.close(fd)
+            above, _, name = place.path.rpartition(b"/")
+            place = Place(above or b"/", place.outside)
         if place.outside:
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            number = errno.EACCES if make else errno.ECONNREFUSED
+            raise OSError(number, os.strerror(number))
         whole = place.path + b"/" + name
         if len(whole) >= _SOCKET_PATH:
             whole = self.aliases(place.path) + b"/" + name
         if len(whole) >= _SOCKET_PATH:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         return data[:2] + whole + b"\0"
-
-    def _target(self, state: State, tid: int, directory: int, name: bytes) -> bytes:
-        """The name, or the path from the root on where links at the name lead."""
-        try:
-            if not stat.S_ISLNK(os.lstat(b"/proc/self/fd/%d/%s" % (directory, name)).st_mode):
-                return name
-        except OSError:
-            return name
-        here = state.root.inside(os.readlink(b"/proc/self/fd/%d" % directory)) or b"/"
-        fd, place = self.found(state, tid, AT_FDCWD, here + b"/" + name, follow=True)
-        os.close(fd)
-        found = None if place.outside else state.root.inside(place.path)
-        if found is None:
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-        return found
 
     # Programs.
 
@@ -359,10 +351,14 @@ class Tracer:
         name, shown = path, path
         for _ in range(_MOST_INTERPRETERS):
             if not name and flags & _EMPTY_PATH:
-                name = shown = b"/proc/self/fd/%d" % directory
+                if directory != AT_FDCWD and not os.path.lexists(b"/proc/%d/fd/%d" % (tid, directory)):
+                    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+                name = shown = b"." if directory == AT_FDCWD else b"/proc/self/fd/%d" % directory
                 flags = 0
             fd, place = self.found(state, tid, directory, name, follow=not flags & _NOFOLLOW)
             try:
+                if flags & _NOFOLLOW and stat.S_ISLNK(os.fstat(fd).st_mode):
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 found, program = self.read(state, tid, fd, place, shown)
                 exe = self._real(state, fd, place)
             finally:
@@ -385,7 +381,7 @@ class Tracer:
             if inside is None:
                 inside = b"/proc/self/fd/%d" % directory  # a file without a path
             if not takes_name and os.path.basename(inside) != os.path.basename(vector.first[0]):
-                inside = self.tree.absolute(state, tid, directory, shown)  # the loader shows this as argv[0]
+                inside = self.tree.start(state, tid, directory, shown)[1]  # the loader shows this as argv[0]
             given = vector.first[0] if takes_name else None
             vector = programs.through_loader(vector, found.loader, inside, name=given)
             return Image(loader.path, vector, exe, after)

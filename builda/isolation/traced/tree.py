@@ -16,11 +16,13 @@ from builda.values import NamedTuple
 
 AT_FDCWD = -100
 DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty", b"ptmx")
-_RESOLVE = 0x10 | 0x02  # RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+_IN_ROOT = 0x10 | 0x02  # RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+_BENEATH = 0x08 | 0x02  # RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS
 _SYS_OPENAT2 = 437
 _PATH_ONLY = os.O_PATH | os.O_CLOEXEC
 _LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40
+_PATH_MAX = 4096
 _STREAMS = {b"cwd", b"root", b"exe"}
 
 
@@ -33,14 +35,15 @@ _long = ctypes.c_long
 _openat2 = ctypes.CFUNCTYPE(_long, _long, _long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, use_errno=True)(
     ("syscall", _libc)
 )
-_how = _How(0, 0, _RESOLVE)
+_how = _How(0, 0, 0)
 _how_at, _how_size = ctypes.addressof(_how), ctypes.sizeof(_how)
 
 
-def open_inside(root: int, path: bytes, flags: int, mode: int = 0) -> int:
+def open_inside(root: int, path: bytes, flags: int, mode: int = 0, resolve: int = _IN_ROOT) -> int:
     """Open `path` in the directory `root`, which no link and no `..` leads out of."""
     _how.flags = flags | os.O_CLOEXEC
     _how.mode = mode if flags & (os.O_CREAT | 0o20000000) else 0  # O_TMPFILE's own bit
+    _how.resolve = resolve
     number = 0
     for _ in range(64):  # EAGAIN: a rename somewhere made the kernel unsure whether `..` left the root
         fd: int = _openat2(_SYS_OPENAT2, root, path, _how_at, _how_size)
@@ -61,11 +64,40 @@ class Root:
         self.fd = fd
         self.path = os.readlink(b"/proc/self/fd/%d" % fd)
 
+    def open(self, path: bytes, flags: int, mode: int = 0) -> int:
+        """Open `path`, which begins in this root."""
+        return open_inside(self.fd, path, flags, mode)
+
     def inside(self, path: bytes) -> bytes | None:
         """A path of this machine as one in the root; None if it lies outside."""
         if path == self.path:
             return b"/"
         return path[len(self.path) :] if path.startswith(self.path + b"/") else None
+
+
+class Start(Root):
+    """A directory whose path is too long or gone: paths begin here and may not leave it by `..` or a link.
+
+    `beyond` is the errno for those that would. It owns `fd`.
+    """
+
+    __slots__ = ("beyond",)
+
+    def __init__(self, fd: int, beyond: int) -> None:
+        self.fd = fd
+        self.path = b"//"  # no path of this machine is inside
+        self.beyond = beyond
+
+    def open(self, path: bytes, flags: int, mode: int = 0) -> int:
+        try:
+            return open_inside(self.fd, path, flags, mode, _BENEATH)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise OSError(self.beyond, os.strerror(self.beyond)) from error
+            raise
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
 
 class State:
@@ -137,63 +169,122 @@ class Tree:
             finally:
                 os.close(fd)
 
-    def absolute(self, state: State, tid: int, directory: int, path: bytes) -> bytes:
-        """The path from the process's root on. ENOENT if the directory that it begins in lies outside the tree."""
+    def start(self, state: State, tid: int, directory: int, path: bytes) -> tuple[Root, bytes]:
+        """(root, path from it on) of a path of a process. ENOENT if it begins in a directory outside the tree."""
         if path[:1] == b"/":
-            return path
+            return state.root, path
         link = b"/proc/%d/cwd" % tid if directory == AT_FDCWD else b"/proc/%d/fd/%d" % (tid, directory)
         try:
             base = os.readlink(link)
         except FileNotFoundError as error:
-            raise OSError(errno.ENOENT if directory == AT_FDCWD else errno.EBADF, "") from error
-        return self.seen(state, base) + b"/" + path
+            number = errno.ENOENT if directory == AT_FDCWD else errno.EBADF
+            raise OSError(number, os.strerror(number)) from error
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return self._deep(link), path
+        root = state.root
+        found = root.inside(base)
+        if found is None:
+            if directory != AT_FDCWD and not stat.S_ISDIR(os.stat(link).st_mode):
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            root, found = self._around(state, base)
+        if len(found) + len(path) >= _PATH_MAX - 1:
+            return self._deep(link), path
+        if base.endswith(b" (deleted)") and not os.path.exists(base):
+            return self._gone(link, path), path
+        return root, found + b"/" + path
+
+    def _around(self, state: State, path: bytes) -> tuple[Root, bytes]:
+        """Where a directory lies that is outside of the process's root: in the tree around it, or in /proc."""
+        if path[:6] == b"/proc/" or path == b"/proc":
+            return state.root, path
+        found = self.root.inside(path)
+        if found is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return self.root, found
 
     def seen(self, state: State, path: bytes) -> bytes:
-        """A path of this machine as the process sees it."""
-        found = state.root.inside(path)
-        if found is not None:
-            return found
-        if path[:6] == b"/proc/" or path == b"/proc":
-            return path
-        raise OSError(errno.ENOENT if path[:1] == b"/" else errno.ENOTDIR, "")
+        """A directory of this machine as the process sees it. ENOENT for one outside the tree."""
+        root, found = state.root, state.root.inside(path)
+        if found is None:
+            root, found = self._around(state, path)
+        return found if root is state.root else b"(unreachable)" + found
 
-    def walk(self, state: State, tid: int, path: bytes, *, follow: bool) -> Place:
-        """Where a path leads that the kernel could not follow. What is missing is in the tree."""
+    def _deep(self, link: bytes) -> Start:
+        """The directory behind a link of /proc whose path is too long. ENOENT if it is outside the tree."""
+        fd = os.open(link, _PATH_ONLY | os.O_DIRECTORY)
+        top = os.stat(self.root.fd)
+        above = os.dup(fd)
+        try:
+            info, last = os.stat(above), None
+            while (info.st_dev, info.st_ino) != (top.st_dev, top.st_ino):
+                if last == (info.st_dev, info.st_ino):
+                    os.close(fd)
+                    raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+                last = info.st_dev, info.st_ino
+                former, above = above, os.open(b"..", _PATH_ONLY, dir_fd=above)
+                os.close(former)
+                info = os.stat(above)
+        finally:
+            os.close(above)
+        return Start(fd, errno.ENAMETOOLONG)
+
+    def _gone(self, link: bytes, path: bytes) -> Start:
+        """A directory that has been removed, but is still some process's."""
+        fd = os.open(link, _PATH_ONLY)
+        if not stat.S_ISDIR(os.stat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return Start(fd, errno.ENOENT)
+
+    def walk(self, state: State, tid: int, root: Root, path: bytes, *, follow: bool, parent: bool = False) -> Place:
+        """Where a path leads that the kernel could not follow. What is missing is in the tree.
+
+        With `parent`, something below it is meant: links at its end are followed, also those of descriptors.
+        """
         here, rest = b"", _parts(path)
-        follow = follow or path.endswith((b"/", b"/."))
+        slash = path.endswith((b"/", b"/."))
+        follow = follow or slash or parent
         links = _MOST_LINKS
         while rest:
             name = rest.pop()
             if name == b"..":
+                if here:
+                    os.close(root.open(here, _PATH_ONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
                 here = here.rpartition(b"/")[0]
                 continue
             here = here + b"/" + name
-            if state.root.path + here == self.terminals and rest[-1:] != [b".."]:
+            if root.path + here == self.terminals and rest[-1:] != [b".."]:
                 if len(rest) > 1:
                     raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
                 return Place(b"/".join([b"/dev/pts", *rest]), outside=True)
-            if state.root.path + here == self.proc:
-                back = self._in_proc(state, tid, rest, follow=follow)
+            if root.path + here == self.proc:
+                back, links = self._in_proc(state, tid, rest, links, follow=follow, parent=parent or slash)
                 if back.outside:
                     return back
                 here = back.path.rstrip(b"/")  # a link of a process led back into the tree
                 continue
-            target = None if not rest and not follow else self._link(state.root, here)
+            target = None if not rest and not follow else self._link(root, here)
             if target is None:
                 continue
-            links -= 1
             if not links:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            links -= 1
             here = b"" if target[:1] == b"/" else here.rpartition(b"/")[0]
             rest += _parts(target)
-        stands_for = self.standing.get(state.root.path + here)
-        return Place(here or b"/") if stands_for is None else Place(stands_for, outside=True)
+        stands_for = self.standing.get(root.path + here)
+        if stands_for is None:
+            return Place((here or b"/") + (b"/" if slash and here else b""))
+        if slash and stands_for != b"/proc":
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return Place(stands_for, outside=True)
 
     def _link(self, root: Root, path: bytes) -> bytes | None:
         """The text of the link at `path`, which has no links before its end; None if it is none or missing."""
         try:
-            fd = open_inside(root.fd, path, _LINK)
-        except FileNotFoundError:
+            fd = root.open(path, _LINK)
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             return os.readlink(b"", dir_fd=fd)
@@ -202,15 +293,21 @@ class Tree:
         finally:
             os.close(fd)
 
-    def _in_proc(self, state: State, tid: int, rest: list[bytes], *, follow: bool) -> Place:
-        """Where the parts `rest` (the next one last) lead from /proc on. Those that are left lie in the tree."""
+    def _in_proc(
+        self, state: State, tid: int, rest: list[bytes], links: int, *, follow: bool, parent: bool
+    ) -> tuple[Place, int]:
+        """Where the parts `rest` (the next one last) lead from /proc on, and how many links may still follow.
+
+        Those that are left lie in the tree.
+        """
         here: list[bytes] = []
         while rest:
             name = rest.pop()
             last = not rest and not follow
             if name == b"..":
                 if not here:
-                    return Place(b"/")
+                    return Place(b"/"), links
+                self._check_directory(b"/proc/" + b"/".join(here))
                 here.pop()
             elif here or last or name not in (b"self", b"thread-self", b"mounts", b"net"):
                 here.append(name)
@@ -221,11 +318,24 @@ class Tree:
             else:
                 here += [b"%d" % state.pid, name]
             of_process = here[2:] if here[1:2] == [b"task"] and len(here) > 3 else here
-            if len(of_process) == 2 and of_process[0].isdigit() and of_process[1] in _STREAMS and not last:
-                return self.led_by(state, b"/proc/" + b"/".join(here))
-            if len(of_process) == 3 and of_process[1] == b"fd" and rest:
-                return self.led_by(state, b"/proc/" + b"/".join(here))
-        return Place(b"/proc/" + b"/".join(here) if here else b"/proc", outside=True)
+            is_file = len(of_process) == 2 and of_process[0].isdigit() and of_process[1] in _STREAMS and not last
+            is_open = len(of_process) == 3 and of_process[1] == b"fd" and (rest or parent)
+            if is_file or is_open:
+                if not links:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                links -= 1
+                back = self.led_by(state, b"/proc/" + b"/".join(here))
+                if not back.outside:
+                    return back, links
+                here = back.path.split(b"/")[2:]
+        if here and parent:
+            self._check_directory(b"/proc/" + b"/".join(here))
+        return Place(b"/proc/" + b"/".join(here) if here else b"/proc", outside=True), links
+
+    def _check_directory(self, path: bytes) -> None:
+        """ENOTDIR for a path of /proc that is no directory, ENOENT for one that is missing."""
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
     def led_by(self, state: State, link: bytes) -> Place:
         """Where a link of a process in /proc leads; EACCES if it is outside the tree."""
@@ -235,8 +345,10 @@ class Tree:
         elif link.endswith(b"/root"):
             target = state.root.path
         found = state.root.inside(target)
+        if found is None and (target[:6] == b"/proc/" or target == b"/proc"):
+            return Place(target, outside=True)
         if found is None:
-            raise OSError(errno.EACCES, "")
+            raise OSError(errno.EACCES if target[:1] == b"/" else errno.ENOTDIR, "")
         return Place(found)
 
 
