@@ -478,3 +478,21 @@ def check_stays(context: Path | str, path: Path | str, what: str, hint: str) -> 
     """Raise InvalidValue where links lead `path`, a name inside the context, out of it."""
     if not _is_below(os.path.realpath(path), os.path.realpath(context)):
         raise InvalidValue(f"{what} is a link out of the context: {path}", hint=hint)
+
+
+def rehearse() -> None:
+    """Plan a small Containerfile, and forget the plan.
+
+    This makes what is made at its first use, such as regular expressions. Processes that are forked later have it then.
+    """
+    from builda.frontend.compile import to_plan
+    from builda.frontend.compileoptions import CompileOptions
+    from builda.frontend.parse import parse
+
+    def config_of(name: str, platform: Platform) -> ImageConfig:
+        raise NotFound(f"no such image: {name}")  # scratch is none
+
+    text = 'FROM scratch\nENV A=b C="$A"\nCOPY a /b\nWORKDIR /c\nRUN echo ${A}\n'
+    platform = machine_platform()
+    options = CompileOptions(platform=platform, build_platform=platform)
+    to_plan(parse(SourceText.of(text, "Containerfile")), options, config_of)

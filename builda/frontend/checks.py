@@ -33,6 +33,7 @@ class Finding(NamedTuple):
     under: Location | None = None  # the instruction whose comments count, where it is not the one at `at`
 
 
+_PATTERN_OR_URL = re.compile(r"[*?\[$]|://")
 _SUGGESTED_FROM = 200
 """Names among which a near one is looked for, which is slow."""
 _PLATFORM_ARGS = frozenset(global_platforms(Platform(os="", architecture=""), Platform(os="", architecture="")))
@@ -411,5 +412,5 @@ def _expose_checks(item: Words, expanded: Mapping[str, str | None]) -> Iterator[
 def _ignored(sources: list[str], item: Transfer, ignored: Callable[[str], bool]) -> Iterator[Finding]:
     for source in sources:
         path = posixpath.normpath(source).lstrip("/")
-        if not re.search(r"[*?\[$]|://", source) and path not in (".", "") and ignored(path):
+        if not _PATTERN_OR_URL.search(source) and path not in (".", "") and ignored(path):
             yield Finding("CopyIgnoredFile", f"an ignore file excludes this source: {source}", item.at)

@@ -15,6 +15,7 @@ from importlib import import_module
 
 from builda.errors import BuildaError
 from builda.linux import fork
+from builda.oci.reference import parse_short
 from builda.session import client, served
 from builda.session.spare import Spare
 
@@ -69,6 +70,7 @@ _OTHERS = (
     "builda.cli.verbs.inspect",
     "builda.cli.verbs.build",
     "filelock",
+    "dockerfile_parse",
     "encodings.ascii",
     "difflib",
     "shutil",
@@ -87,15 +89,23 @@ class Server:
     """Serves the commands of a session. The caller polls, and tells of children that ended or stopped."""
 
     def __init__(
-        self, place: str, code: str, main: Callable[[], int], *, told: Callable[[int, int], None] | None = None
+        self,
+        place: str,
+        code: str,
+        main: Callable[[], int],
+        *,
+        told: Callable[[int, int], None] | None = None,
+        rehearse: Callable[[], None] | None = None,
     ) -> None:
         """`main` runs this process's command line and returns its exit status.
 
-        `told` gets the process ID and the wait status of each command that has ended.
+        `told` gets the process ID and the wait status of each command that has ended. `rehearse` is called when all
+        is imported: what it makes, served commands find made.
         """
         self._code = code
         self._main = main
         self._told = told
+        self._rehearse = rehearse
         self._clients: dict[int, socket.socket] = {}  # by the process that serves each
         self._processes: dict[int, int] = {}  # by the descriptor of the client's socket
         self._dying: dict[int, float] = {}  # when each process whose client is gone is killed
@@ -146,7 +156,9 @@ class Server:
         """Do a part of what makes the next command quicker."""
         if self._soon:
             self._import(self._soon.pop())
-            self._lacks_spare = not self._soon
+            if not self._soon:
+                parse_short("localhost/name:tag")  # which compiles regular expressions at its first use
+                self._lacks_spare = True
         elif self._lacks_spare:
             self._fork_spare()
         elif not self.is_warm:
@@ -161,6 +173,9 @@ class Server:
             self._import(name)
             return
         self.is_warm = True
+        if self._rehearse is not None:
+            with suppress(ImportError, BuildaError, OSError):  # a command says what is wrong
+                self._rehearse()
         self._drop_spare()  # it lacks what was imported since
         self._lacks_spare = True
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from builda.oci.config import ImageConfig
 
 Values: TypeAlias = "Mapping[str, Any]"
+_VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
 class Change(NamedTuple):
@@ -279,7 +280,7 @@ def _expanded(value: str, known: Mapping[str, str], emit: Emit) -> str:
             emit(Warned(message=f"no such variable in the container, its name stays: {name}"))
         return known.get(name, name)
 
-    return re.sub(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))", found, value)
+    return _VARIABLE.sub(found, value)
 
 
 def _labels(values: Values) -> Iterator[Change]:

@@ -187,7 +187,7 @@ def _run(
         if programs is not None:
             environ["PATH"] = f"{programs}:{environ.get('PATH', os.defpath)}"
         try:
-            server = Server(held.place, program.code_name(), performed, told=told)
+            server = Server(held.place, program.code_name(), performed, told=told, rehearse=_rehearse)
             status = supervisor.run(script, environ, server)
             _end_others(session, supervisor)
             if status == 0:
@@ -208,6 +208,12 @@ def _run(
             finally:
                 for error in lease.end(session.store, held, keep=keep):
                     session.emit(Warned(message=str(error), hint=error.hint))
+
+
+def _rehearse() -> None:
+    from builda.containerfile import rehearse
+
+    rehearse()
 
 
 def _begin_trace(held: Lease, wanted: Wanted | None) -> Callable[[int, int], None] | None:
