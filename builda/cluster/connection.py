@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 AWAY = 90.0
 """Seconds for which the API server may be away."""
 _TIMEOUT = (10.0, 30.0)  # to connect, and between two bytes
+_HINT = "what --pod-template, --request, --limit and --job-label say goes into the Job as it is"
 _ANSWER = 60.0  # seconds that a command may work on after its input
 _ERRORS, _ENDED = 2, 3  # channels of a WebSocket to a command (v4.channel.k8s.io and v5)
 
@@ -79,6 +80,9 @@ class Cluster:
             return made
         except AlreadyExists:
             return self.get(kind, body["metadata"]["name"])
+        except (Forbidden, InvalidValue) as error:
+            what = f"{body['kind']} {body['metadata']['name']} of namespace {self.namespace}"
+            raise type(error)(f"cluster does not take the {what}: {error}", hint=error.hint) from error
 
     def get(self, kind: str, name: str) -> Object:
         """One object; NotFound if it is not there."""
@@ -88,6 +92,29 @@ class Cluster:
     def list(self, kind: str, **selectors: str) -> Object:
         """A list of objects, with the version that a watch may begin with."""
         found: Object = self._asked(self._method("list", kind), self.namespace, **selectors)
+        return found
+
+    def may(self, verb: str, resource: str) -> bool:
+        """Whether the client has a right in the namespace; `resource` is GROUP/RESOURCE, with /SUBRESOURCE perhaps."""
+        from kubernetes.client import AuthorizationV1Api
+
+        group, _, rest = resource.partition("/")
+        name, _, sub = rest.partition("/")
+        asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": name, "subresource": sub}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        found = self._asked(AuthorizationV1Api(self._api).create_self_subject_access_review, body)
+        return bool(found["status"].get("allowed"))
+
+    def quotas(self) -> Object | None:
+        """The quotas of the namespace; None without the right to see them."""
+        try:
+            found: Object = self._asked(self._core.list_namespaced_resource_quota, self.namespace)
+        except Forbidden:
+            return None
         return found
 
     def delete(self, kind: str, name: str) -> None:
@@ -194,6 +221,8 @@ def _asked_once(method: Callable[..., Any], timeout: tuple[float, float], *argum
         raise refusal(int(error.status or 0), text) from error
     except (HTTPError, OSError) as error:
         raise Away(_words(error)) from error
+    except ValueError as error:  # the client has schemas of its own
+        raise InvalidValue(f"client of Kubernetes refuses: {_words(error)}", hint=_HINT) from error
 
 
 def _read(reply: Any) -> bytes:
@@ -222,11 +251,19 @@ def refusal(status: int, body: str) -> BuildaError:
         case 401:
             return Forbidden(f"cluster does not accept the credentials: {message}", hint="log in to the cluster again")
         case 403:
-            return Forbidden(f"cluster refuses: {message}", hint="docs/cluster.md has the Role that builds need")
+            return Forbidden(f"cluster refuses: {message}", hint=_hint_for(message))
         case 429 | 500 | 502 | 503 | 504 | 0:
             return Away(f"server is busy ({status}): {message}")
         case _:
-            return InvalidValue(f"cluster refuses ({status}): {message}")
+            return InvalidValue(f"cluster refuses ({status}): {message}", hint=_HINT)
+
+
+def _hint_for(message: str) -> str:
+    if "exceeded quota" in message:
+        return "wait until other Jobs of the namespace have ended (builda cluster ls), or have the quota raised"
+    if "denied the request" in message or "denied request" in message:
+        return "the policy says what it wants; --pod-template and --job-label change the Job"
+    return "docs/cluster.md has the Role that builds need; builda cluster check says which rights are missing"
 
 
 def upgrade_refusal(reason: str) -> BuildaError:

@@ -32,6 +32,19 @@ REQUEST = "request"
 FAILED = 1
 """The exit status of a pod whose build failed by itself: the Job does not try again."""
 SECRET_LIMIT = 1 << 20
+RIGHTS = (
+    *(("batch/jobs", verb) for verb in ("create", "get", "list", "delete")),
+    *(("/secrets", verb) for verb in ("create", "get")),
+    *(("/pods", verb) for verb in ("get", "list", "watch")),
+    ("/pods/log", "get"),
+)
+"""What a client has to be allowed."""
+FURTHER_RIGHTS = (
+    ("/events", "list", "the words of quotas and policies are not said"),
+    ("/namespaces", "get", "the best kind of pod is tried, or --mode says it"),
+    ("/pods/exec", "create", "--context-via api is not possible"),
+)
+"""What it may be allowed, and what becomes of it otherwise."""
 _COMMAND = ["builda", "cluster", "work"]
 
 

@@ -9,13 +9,16 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
+from typing import Protocol
 
 import pytest
 
 from tests.conftest import Builda, clean_environ
 from tests.support import needs
 from tests.support.cluster import IMAGE, Cluster, Object, cluster
-from tests.support.registry import Registry, free_port
+from tests.support.realcluster import real_cluster
+from tests.support.registry import Answer, Registry, free_port, scripted
 
 pytestmark = [
     pytest.mark.root,
@@ -24,17 +27,34 @@ pytestmark = [
 ]
 
 
+class Names(Protocol):
+    """A registry that builds push to."""
+
+    def name(self, path: str) -> str:
+        """The name of an image in it."""
+
+
 @pytest.fixture(scope="module")
 def there() -> Iterator[Cluster]:
+    """The stand-in, for tests that look into it or have it fail."""
+    if real_cluster() is not None:
+        pytest.skip("faults are the stand-in's, not a real cluster's")
     with cluster() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def base_there(tmp_path_factory: pytest.TempPathFactory, busybox: Path, server: Registry) -> str:
+def names(request: pytest.FixtureRequest) -> Names:
+    """The registry that the cluster and this machine share."""
+    found: Names = real_cluster() or request.getfixturevalue("server")
+    return found
+
+
+@pytest.fixture(scope="module")
+def base_there(tmp_path_factory: pytest.TempPathFactory, busybox: Path, names: Names) -> str:
     """The name of busybox in the registry."""
     work = tmp_path_factory.mktemp("pushed")
-    name = server.name("base/busybox:latest")
+    name = names.name("base/busybox:latest")
     Builda(work / "store", work / "run")(
         "image", "copy", "--dest-tls-verify=false", f"oci-archive:{busybox}:busybox", f"docker://{name}"
     )
@@ -42,8 +62,12 @@ def base_there(tmp_path_factory: pytest.TempPathFactory, busybox: Path, server: 
 
 
 @pytest.fixture
-def far(builda: Builda, there: Cluster) -> Builda:
-    """builda whose builds are in the cluster."""
+def far(builda: Builda, request: pytest.FixtureRequest) -> Builda:
+    """builda whose builds are in the cluster: the stand-in, or the one that BUILDA_TEST_KUBECONFIG names."""
+    real = real_cluster()
+    if real is not None:
+        return replace(builda, environ=dict(real.environ))
+    there: Cluster = request.getfixturevalue("there")
     environ = {
         "KUBECONFIG": str(there.directory / "kubeconfig"),
         "BUILDA_ON": "kubernetes",
@@ -68,15 +92,72 @@ def context(tmp_path: Path, base_there: str) -> Path:
     return made
 
 
-def test_a_build_prints_what_a_local_one_does(
-    builda: Builda, far: Builda, context: Path, server: Registry, tmp_path: Path
+# Builds that are to be seen as local ones: Containerfile and options. `{base}` is an image.
+SAMPLE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plain": ('FROM {base}\nCOPY . /srv/\nRUN cat /srv/given; test ! -e /srv/left-out\nCMD ["sh"]\n', ()),
+    "stages": (
+        "ARG V=1\nFROM {base} AS a\nARG V\nRUN echo $V > /a\nFROM scratch AS b\nCOPY given /b\n"
+        "FROM {base}\nCOPY --from=a /a /a\nCOPY --from=b /b /b\nRUN <<EOF\ncat /a /b\nEOF\n",
+        ("--build-arg", "V=two", "--label", "l=a,b c", "--env", "E=x"),
+    ),
+    "fails": ("FROM {base}\nRUN echo last words; exit 7\n", ()),
+    "syntax": ("FROM {base}\nRUN true\nRUNN false\n", ()),
+    "no-source": ("FROM scratch\nCOPY missing /\n", ()),
+    "no-base": ("FROM {base}-of-nobody\nRUN true\n", ("--retry", "0")),
+    "no-stage": ("FROM {base} AS a\n", ("--target", "b")),
+    "quiet": ("FROM {base}\nRUN echo said\n", ("--quiet",)),
+    "squashed": ("FROM {base}\nRUN touch /x\n", ("--squash", "--annotation", "a=b", "--format", "docker")),
+    "warned": ("FROM {base} as a\nARG UNSET\nRUN echo $UNKNOWN ${UNSET:-}\n", ()),
+    "output": ("FROM scratch\nCOPY given /\n", ("-o", "type=registry,name={name}-too")),
+    "secret": (
+        "FROM {base}\nRUN --mount=type=secret,id=s,env=S echo ${#S}\nRUN --mount=type=tmpfs,target=/t df /t | wc -l\n",
+        ("--secret", "id=s,src={context}/given"),
+    ),
+    "named": (
+        "FROM {base}\nCOPY --from=more given /m\nADD --chown=7:8 given /n\nRUN stat -c %u:%g /n\n",
+        ("--build-context", "more={context}"),
+    ),
+    "no-layers": ("FROM {base}\nRUN echo a > /a\nRUN cat /a\n", ("--layers=false",)),
+}
+IN_CI = frozenset({"plain", "stages", "fails", "syntax", "output"})
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in IN_CI else pytest.mark.long) for case in sorted(SAMPLE)]
+)
+def test_a_build_is_seen_as_a_local_one(
+    builda: Builda, far: Builda, context: Path, base_there: str, names: Names, tmp_path: Path, case: str
 ) -> None:
-    name = server.name("app/one:1")
-    options = ("--timestamp", "0", "-t", name, "--iidfile")
-    here = builda.run(*BUD, *options, tmp_path / "here", context)
-    away = far.run(*BUD, *options, tmp_path / "away", context)
-    assert away.stdout == here.stdout
-    assert (tmp_path / "away").read_text() == (tmp_path / "here").read_text()
+    """Output, status, error with its place, identity and events of a build on this machine and in the cluster."""
+    text, options = SAMPLE[case]
+    name = names.name(f"app/{case}:1")
+    (context / "Containerfile").write_text(text.replace("{base}", base_there))
+    given = [option.replace("{name}", name).replace("{context}", str(context)) for option in options]
+
+    def seen(one: Builda, called: str) -> tuple[object, ...]:
+        files = {"iidfile": tmp_path / f"{called}.id", "metadata": tmp_path / f"{called}.json"}
+        events = tmp_path / f"{called}.events"
+        with events.open("wb") as file:
+            done = one.run(
+                *("--events", str(file.fileno()), *BUD, "--timestamp", "0", "-t", name, *given),
+                *("--iidfile", files["iidfile"], "--metadata-file", files["metadata"], context),
+                check=False,
+                pass_fds=(file.fileno(),),
+            )
+        error = done.stderr[done.stderr.index("Error:") :] if "Error:" in done.stderr else ""
+        written = {called: path.read_text() if path.exists() else None for called, path in files.items()}
+        return done.returncode, done.stdout, error, written, what_happened(events)
+
+    here, away = seen(builda, "here"), seen(far, "away")
+    assert away == here
+
+
+def what_happened(events: Path) -> list[tuple[object, ...]]:
+    """The events of a build but for bytes that move, which differ by the places that have them already."""
+    found = [json.loads(line) for line in events.read_text().splitlines()]
+    moved = ("blob_progress", "image_moved", "work_progress")
+    kept = [one for one in found if one["event"] not in moved and not one.get("cached")]
+    return [(one["event"], one.get("text"), one.get("line"), one.get("message"), one.get("data")) for one in kept]
 
 
 def jobs(there: Cluster) -> list[str]:
@@ -85,27 +166,6 @@ def jobs(there: Cluster) -> list[str]:
 
 def steps(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("STEP")]
-
-
-def test_a_command_that_fails_fails_as_it_does_here(
-    builda: Builda, far: Builda, context: Path, server: Registry
-) -> None:
-    file = context / "Containerfile"
-    file.write_text(file.read_text() + "RUN echo last words; exit 7\n")
-    options = ("-t", server.name("app/fails:1"), context)
-    here, away = (one.run(*BUD, *options, check=False) for one in (builda, far))
-    assert (away.returncode, away.stdout) == (here.returncode, here.stdout)
-    error = away.stderr[away.stderr.index("Error:") :]
-    assert error == here.stderr[here.stderr.index("Error:") :]
-    assert error.startswith(f"Error: {file}:5: ")
-
-
-def test_a_faulty_file_fails_as_it_does_here(builda: Builda, far: Builda, context: Path, server: Registry) -> None:
-    (context / "Containerfile").write_text("FROM scratch\nCOPY missing /\n")
-    options = ("-t", server.name("app/faulty:1"), context)
-    here, away = (one.run(*BUD, *options, check=False) for one in (builda, far))
-    assert away.stderr[away.stderr.index("Error:") :] == here.stderr[here.stderr.index("Error:") :]
-    assert f"{context}/Containerfile:2" in away.stderr
 
 
 def test_streams_break_while_the_server_is_away_and_no_line_is_lost_or_shown_twice(
@@ -126,8 +186,12 @@ def lose(there: Cluster, pod: Object) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [(Cluster.evict, "TerminationByKubelet: The node was low on resource"), (lose, "it was deleted")],
-    ids=["evicted", "lost"],
+    [
+        (Cluster.evict, "TerminationByKubelet: The node was low on resource"),
+        (lose, "it was deleted"),
+        (Cluster.kill_for_memory, "OOMKilled (exit status 137)"),
+    ],
+    ids=["evicted", "lost", "memory"],
 )
 def test_a_pod_that_is_lost_is_built_again_by_another(
     far: Builda,
@@ -160,6 +224,44 @@ def test_a_registry_that_is_away_has_the_job_try_again_and_fails_as_it_does_here
     assert ended == [75, 75]
 
 
+def test_a_registry_that_is_busy_or_broken_has_the_job_try_again(
+    builda: Builda, far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    def pods() -> int:
+        return sum(pod["metadata"]["labels"].get("case") == "busy" for pod in there.of("pods").values())
+
+    with scripted(lambda asked: Answer(429 if pods() == 1 else 500)) as broken:
+        (context / "Containerfile").write_text(f"FROM {broken.address}/base\n")
+        options = ("--retry", "0", "--context-via", server.name("app/context"))
+        here = builda.run(*BUD, *options[:2], context, check=False)
+        away = far.run(*BUD, *options, "--job-retries", "1", "--job-label", "case=busy", context, check=False)
+    first, second = (line for line in away.stderr.splitlines() if "did not finish" in line)
+    assert "429" in first
+    assert "500" in second
+    assert away.stderr[away.stderr.index("Error:") :] == here.stderr[here.stderr.index("Error:") :]
+
+
+def test_a_build_waits_while_a_quota_is_used_up(far: Builda, there: Cluster, context: Path, server: Registry) -> None:
+    words = 'pods "x" is forbidden: exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3'
+    there.faults.quota = words
+    seen = len(there.requests)
+
+    def room() -> None:
+        with there.changed:
+            there.changed.wait_for(lambda: any(one.endswith("/events") for one in there.requests[seen:]), 100)
+        there.faults.quota = None
+
+    thread = Thread(target=room)
+    thread.start()
+    try:
+        done = far.run(*BUD, "-t", server.name("app/quota:1"), context)
+    finally:
+        there.faults.quota = None
+        thread.join()
+    assert f"cluster makes no pod for now: {words}" in done.stderr
+    assert "Successfully tagged" in done.stdout
+
+
 def test_a_job_that_somebody_deletes_ends_the_build(
     far: Builda, there: Cluster, context: Path, server: Registry
 ) -> None:
@@ -172,6 +274,7 @@ def test_a_job_that_somebody_deletes_ends_the_build(
     there.faults.on_log = (b'"reached', delete)
     said = far.fails(*BUD, "-t", server.name("app/deleted:1"), context)
     assert "Job is gone, somebody deleted it: builda-deleted-" in said
+    assert not any("deleted" in name for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
 
 
 def test_policies_refuse_pods_in_their_own_words(far: Builda, there: Cluster, context: Path, server: Registry) -> None:
@@ -216,12 +319,35 @@ def test_a_restricted_namespace_gets_the_pod_that_it_admits(
     labels = there.namespaces["default"]["metadata"]["labels"]
     labels["pod-security.kubernetes.io/enforce"] = "restricted"
     try:
-        assert "best kind of pod: traced" in far("cluster", "check")
+        found = far("cluster", "check")
+        assert "PodSecurity: restricted\n" in found
+        assert "rights: all that builds need\n" in found
+        assert "best kind of pod: traced\n" in found
+        assert re.search(r"a build of three lines: \d+\.\d\ds", found)
+        assert not any("builda-check" in name for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
         (context / "Containerfile").write_text("FROM scratch\nCOPY given /\n")
         done = far.run(*BUD, "-t", server.name("app/restricted:1"), context)
     finally:
         labels.clear()
     assert "Successfully tagged" in done.stdout
+
+
+def test_a_check_says_which_rights_and_quotas_there_are(far: Builda, there: Cluster) -> None:
+    near = replace(far, environ={name: value for name, value in far.environ.items() if "IMAGE" not in name})
+    state = {"hard": {"pods": "10"}, "used": {"pods": "3"}}
+    there.of("resourcequotas")["small"] = {"metadata": {"name": "small"}, "status": state}
+    there.faults.forbidden = "/pods/exec"
+    try:
+        said = near("cluster", "check")
+        there.faults.forbidden = "/jobs"
+        missing = near.fails("cluster", "check")
+    finally:
+        there.faults.forbidden = ""
+        del there.of("resourcequotas")["small"]
+    assert "no right to create pods/exec: --context-via api is not possible\n" in said
+    assert "quota small: pods 3 of 10\n" in said
+    assert "--builder-image tries a build, too" in said
+    assert "namespace default: create jobs, get jobs, list jobs, delete jobs" in missing
 
 
 def test_secrets_are_in_no_argument_and_no_log(

@@ -76,6 +76,8 @@ class Running:
     process: subprocess.Popen[bytes] | None = None
     lines: list[tuple[float, bytes]] = field(default_factory=list)
     ended: bool = False
+    reason: str | None = None
+    """Why the container ended, if the kernel or the node ended it."""
     directory: Path | None = None
     times: list[float] = field(default_factory=list)
     """When it got its node and when it ended, by the monotonic clock."""
@@ -300,7 +302,7 @@ class Cluster:
             for line in written:
                 self.heard(pod, run, line)
         code = run.process.wait()
-        reason = "Completed" if code == 0 else "Error"
+        reason = run.reason or ("Completed" if code == 0 else "Error")
         run.ended = True
         if run.directory is not None:
             shutil.rmtree(run.directory)
@@ -396,6 +398,11 @@ class Cluster:
         pod["status"]["conditions"] = [{**condition, "message": "The node was low on resource: memory."}]
         self.stop(pod["metadata"]["name"])
 
+    def kill_for_memory(self, pod: Object) -> None:
+        """The container has used up its memory."""
+        self.running[pod["metadata"]["name"]].reason = "OOMKilled"
+        self.stop(pod["metadata"]["name"])
+
     def close(self) -> None:
         self.closed = True
         with self.changed:
@@ -435,7 +442,9 @@ def status(code: int, reason: str, message: str) -> Object:
     }
 
 
-PATH = re.compile(r"/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/(jobs|pods|secrets|events)(?:/([^/]+)(/log|/exec)?)?$")
+PATH = re.compile(
+    r"/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/(jobs|pods|secrets|events|resourcequotas)(?:/([^/]+)(/log|/exec)?)?$"
+)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -472,6 +481,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(200, {"major": "1", "minor": "34", "gitVersion": "v1.34.0"})
         if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)", url.path):
             return self.send(200, cluster.namespaces[found[1]])
+        if url.path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
+            return self.send(201, self.review(json.loads(body)))
         found = PATH.match(unquote(url.path))
         if found is None or found[1] not in cluster.namespaces:
             return self.send(404, status(404, "NotFound", f"the server could not find {url.path}"))
@@ -492,6 +503,14 @@ class Handler(BaseHTTPRequestHandler):
         if log == "/exec":
             return self.execute(name, [value for key, value in parse_qsl(url.query) if key == "command"])
         return self.log(cluster.running[name], query) if log else self.send(200, there)
+
+    def review(self, body: Object) -> Object:
+        """Whether alice has a right: all but those that the faults forbid."""
+        kubernetes_validate.validate(body, SCHEMAS, strict=True)
+        asked = body["spec"]["resourceAttributes"]
+        path = "/".join(filter(None, (f"/{asked['resource']}", asked["subresource"])))
+        forbidden = self.cluster.faults.forbidden
+        return {**body, "status": {"allowed": not forbidden or forbidden not in path}}
 
     def execute(self, name: str, command: list[str]) -> None:
         cluster = self.cluster

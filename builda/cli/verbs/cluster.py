@@ -87,6 +87,34 @@ def rm(session: Session, *, job: tuple[str, ...], on: str | None) -> None:
     each(job, remove)
 
 
+def _print_rights(cluster: Cluster) -> None:
+    """Which rights the client lacks; an error if a build is not possible without one of them."""
+    from builda.cluster.connection import Forbidden
+    from builda.cluster.objects import FURTHER_RIGHTS, RIGHTS
+
+    missing = [
+        f"{action} {resource.partition('/')[2]}" for resource, action in RIGHTS if not cluster.may(action, resource)
+    ]
+    if missing:
+        raise Forbidden(
+            f"rights that builds need are missing in namespace {cluster.namespace}: {', '.join(missing)}",
+            hint="docs/cluster.md has the Role that builds need",
+        )
+    print_line("rights: all that builds need")
+    for resource, action, without in FURTHER_RIGHTS:
+        if not cluster.may(action, resource):
+            print_line(f"no right to {action} {resource.partition('/')[2]}: {without}")
+
+
+def _print_quotas(cluster: Cluster) -> None:
+    found = cluster.quotas()
+    for quota in () if found is None else found["items"]:
+        state = quota.get("status") or {}
+        used = state.get("used") or {}
+        rest = ", ".join(f"{name} {used.get(name, 0)} of {limit}" for name, limit in (state.get("hard") or {}).items())
+        print_line(f"quota {quota['metadata']['name']}: {rest}")
+
+
 @verb(
     clusteroptions.ON,
     clusteroptions.OF_JOB,
@@ -94,9 +122,10 @@ def rm(session: Session, *, job: tuple[str, ...], on: str | None) -> None:
     example="builda cluster check",
 )
 def check(session: Session, *, on: str | None, **values: Any) -> None:
-    """Say what the namespace allows: version, PodSecurity, and the best kind of pod, and start one to look inside.
+    """Say what the namespace allows: version, PodSecurity, rights, quotas, the best kind of pod; and try a build.
 
-    Without --builder-image no pod is started.
+    The build is of three lines and leaves nothing. Without --builder-image no pod is started. If a right is missing
+    that every build needs, the exit status is 1.
     """
     import time
 
@@ -109,6 +138,8 @@ def check(session: Session, *, on: str | None, **values: Any) -> None:
     print_line(f"version: {version[0]}.{version[1]}")
     print_line(f"namespace: {cluster.namespace}")
     print_line(f"PodSecurity: {level or 'nothing is enforced, or the labels may not be read'}")
+    _print_rights(cluster)
+    _print_quotas(cluster)
     kind = podkinds.best(level, version, session.settings.mode)
     print_line(f"best kind of pod: {kind.mode}")
     if values["builder_image"] is None and environment(session.environ, "BUILDA_BUILDER_IMAGE") is None:

@@ -1,0 +1,102 @@
+"""What the client does when the API server is away, busy or refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from kubernetes import client
+
+from builda.cluster.connection import Away, Cluster, Forbidden, Gone, refusal, upgrade_refusal
+from builda.errors import BuildaError, InvalidValue, NotFound
+from tests.support.registry import Answer, Asked, free_port, scripted
+
+REFUSED = b'{"message": "User cannot create pods/exec"}'
+JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "builda-x"}, "spec": {"template": {}}}
+
+
+def to(address: str, away: float = 30.0) -> Cluster:
+    configuration = client.Configuration(host=f"http://{address}")
+    configuration.retries = False
+    return Cluster(client.ApiClient(configuration), "ci", away)
+
+
+def says(code: int, message: str) -> Answer:
+    return Answer(code, json.dumps({"kind": "Status", "message": message, "code": code}).encode())
+
+
+def test_a_server_that_is_away_or_busy_is_asked_again() -> None:
+    answers: Iterator[Answer] = iter(
+        [says(503, "starting"), says(429, "too many"), Answer(reset=True), says(500, "etcd"), Answer(body=b"{}")]
+    )
+    with scripted(lambda asked: next(answers)) as server:
+        assert to(server.address).get("jobs", "x") == {}
+        assert len(server.asked) == 5
+
+
+def test_a_server_that_stays_away_is_given_up_and_the_job_is_not() -> None:
+    with pytest.raises(BuildaError, match=r"API server is away for 0 s: .*refused") as failure:
+        to(f"127.0.0.1:{free_port()}", 0.2).get("jobs", "x")
+    assert "builda build --attach JOB watches it" in (failure.value.hint or "")
+
+
+def test_an_object_that_an_earlier_attempt_made_is_found() -> None:
+    def answer(asked: Asked) -> Answer:
+        return says(409, "exists") if asked.method == "POST" else Answer(body=b'{"metadata": {"uid": "1"}}')
+
+    with scripted(answer) as server:
+        assert to(server.address).create("jobs", JOB) == {"metadata": {"uid": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "hint"),
+    [
+        (403, "jobs.batch is forbidden: exceeded quota: small, requested: count/jobs.batch=1", "quota raised"),
+        (403, 'admission webhook "policy.example.org" denied the request: no builds', "the policy says what it wants"),
+        (403, 'jobs.batch is forbidden: User "alice" cannot create resource "jobs"', "the Role that builds need"),
+        (422, "Job.batch is invalid: spec.template.spec.priorityClassName: not found", "--pod-template"),
+    ],
+)
+def test_a_refusal_names_the_object_says_the_words_and_the_way_out(code: int, message: str, hint: str) -> None:
+    with (
+        scripted(lambda asked: says(code, message)) as server,
+        pytest.raises((Forbidden, InvalidValue)) as failure,
+    ):
+        to(server.address).create("jobs", JOB)
+    assert "cluster does not take the Job builda-x of namespace ci: cluster refuses" in str(failure.value)
+    assert message in str(failure.value)
+    assert hint in (failure.value.hint or "")
+
+
+def test_what_the_client_itself_refuses_is_no_fault_of_ours() -> None:
+    with pytest.raises(
+        InvalidValue, match="does not take the Job builda-x of namespace ci: client of Kubernetes refuses"
+    ):
+        to("127.0.0.1:1").create("jobs", {**JOB, "spec": {}})
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(404, NotFound), (410, Gone), (401, Forbidden), (429, Away), (503, Away), (0, Away), (400, InvalidValue)],
+)
+def test_refusals_have_kinds(code: int, kind: type[BuildaError]) -> None:
+    assert type(refusal(code, "no JSON")) is kind
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "words"),
+    [
+        (
+            "Handshake status 403 Forbidden -+-+- {} -+-+- " + str(REFUSED),
+            Forbidden,
+            "User cannot create pods/exec",
+        ),
+        ("Handshake status 404 Not Found -+-+- {} -+-+- None", NotFound, ""),
+        ("[Errno 111] Connection refused", Away, "Connection refused"),
+    ],
+)
+def test_a_stream_that_cannot_be_opened_says_why(reason: str, kind: type[BuildaError], words: str) -> None:
+    error = upgrade_refusal(reason)
+    assert type(error) is kind
+    assert words in str(error)
