@@ -106,7 +106,7 @@ class Cluster:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": asked},
         }
-        found = self._asked(AuthorizationV1Api(self._api).create_self_subject_access_review, body)
+        found = self._asked(AuthorizationV1Api(self.api).create_self_subject_access_review, body)
         return bool(found["status"].get("allowed"))
 
     def quotas(self) -> Object | None:
