@@ -33,7 +33,7 @@ FAILED = 1
 """The exit status of a pod whose build failed by itself: the Job does not try again."""
 SECRET_LIMIT = 1 << 20
 RIGHTS = (
-    *(("batch/jobs", verb) for verb in ("create", "get", "list", "delete")),
+    *(("batch/jobs", verb) for verb in ("create", "get", "list", "watch", "delete")),
     *(("/secrets", verb) for verb in ("create", "get")),
     *(("/pods", verb) for verb in ("get", "list", "watch")),
     ("/pods/log", "get"),

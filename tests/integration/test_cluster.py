@@ -347,7 +347,7 @@ def test_a_check_says_which_rights_and_quotas_there_are(far: Builda, there: Clus
     assert "no right to create pods/exec: --context-via api is not possible\n" in said
     assert "quota small: pods 3 of 10\n" in said
     assert "--builder-image tries a build, too" in said
-    assert "namespace default: create jobs, get jobs, list jobs, delete jobs" in missing
+    assert "namespace default: create jobs, get jobs, list jobs, watch jobs, delete jobs" in missing
 
 
 def test_secrets_are_in_no_argument_and_no_log(
