@@ -17,18 +17,35 @@ def code_name() -> str:
     return f"{os.path.dirname(os.path.realpath(builda.__file__))} {builda.__version__}"
 
 
-def install(place: str) -> str | None:
-    """Write the program into a directory of `place`; that directory, None if no program can be executed there."""
+def install(place: str, path: str | None) -> str | None:
+    """Write the program into a directory of `place`; that directory, None if no program can be executed there.
+
+    It is there as `buildah`, too, if that leads to builda on `path`.
+    """
     if len(sys.executable) > LONGEST or " " in sys.executable or not sys.executable:
         return None
     directory = f"{place}/bin"
     os.mkdir(directory, 0o700)
-    path = f"{directory}/builda"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
+    made = f"{directory}/builda"
+    fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
     with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
         os.fchmod(fd, 0o700)
         file.write(_text())
-    return directory if os.access(path, os.X_OK) else None  # not on a file system that is mounted noexec
+    if _is_called_buildah(path):
+        os.symlink("builda", f"{directory}/buildah")
+    return directory if os.access(made, os.X_OK) else None  # not on a file system that is mounted noexec
+
+
+def _is_called_buildah(path: str | None) -> bool:
+    """Whether the first `buildah` on `path` is a link to the first `builda`."""
+    found = [_first(name, path or os.defpath) for name in ("builda", "buildah")]
+    return found[0] == found[1] is not None
+
+
+def _first(name: str, path: str) -> str | None:
+    """What the first program of this name on `path` is a link to."""
+    programs = (f"{place}/{name}" for place in path.split(":"))
+    return next((os.path.realpath(program) for program in programs if os.access(program, os.X_OK)), None)
 
 
 def _text() -> str:

@@ -183,7 +183,7 @@ def _run(
         environ = {**session.environ, **for_session(session.settings, session.mode), lease.VARIABLE: held.place}
         if cache is not None:
             cachechoice.tell(held.place, cache)
-        programs = program.install(held.place)
+        programs = program.install(held.place, environ.get("PATH"))
         if programs is not None:
             environ["PATH"] = f"{programs}:{environ.get('PATH', os.defpath)}"
         try:
