@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
 
 from tests.conftest import Builda, clean_environ
 from tests.support import cluster as standin
@@ -36,41 +35,6 @@ RUN sleep 0.2; echo $V > /v
 """
 SECONDS = 5.0
 SIMULATED_SLOTS = 50
-
-
-class Simulated(standin.Cluster):
-    """A cluster whose pods write the lines of a build and end after `SECONDS`."""
-
-    lines: ClassVar[list[bytes]] = []
-
-    def run_pod(self, namespace: str, pod: Any, container: Any, run: standin.Running) -> None:
-        """Write what a pod wrote, with pauses."""
-        name = pod["metadata"]["name"]
-        if self.secret(namespace, pod["spec"]["volumes"][0]["secret"]["secretName"]) is None:
-            return
-        run.process = _Nothing()  # type: ignore[assignment]  # its log can be read
-        self.update(namespace, pod, "running", {"startedAt": standin.stamp()}, phase="Running")
-        for line in self.lines:
-            time.sleep(SECONDS / len(self.lines))
-            self.heard(pod, run, line)
-        run.ended = True
-        if name in self.of("pods", namespace):
-            ended = {"exitCode": 0, "reason": "Completed"}
-            self.update(namespace, pod, "terminated", ended, phase="Succeeded")
-        with self.changed:
-            self.changed.notify_all()
-
-
-class _Nothing:
-    """A process that has ended."""
-
-    def poll(self) -> int:
-        return 0
-
-    def terminate(self) -> None: ...
-
-    def wait(self, timeout: float | None = None) -> int:
-        return 0
 
 
 def main() -> None:
@@ -203,9 +167,9 @@ def _kinds(requests: list[str]) -> Counter[str]:
 def _simulated(server: Registry, builda: Builda, work: Path, count: int, lines: list[bytes]) -> None:
     context = _written(work, server.name("base/busybox:1"), count, server.name(f"many-{count}/app"))
     before = _requests(server)
-    Simulated.lines = lines
-    with standin.cluster(Simulated) as there:
-        there.slots = SIMULATED_SLOTS
+    with standin.cluster(standin.Simulated) as there:
+        assert isinstance(there, standin.Simulated)
+        there.lines, there.seconds, there.slots = tuple(lines), SECONDS, SIMULATED_SLOTS
         seconds, output = _baked(builda, context, (), **_environ(there))
         requests = _kinds(there.requests)
     after = _requests(server)

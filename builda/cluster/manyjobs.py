@@ -6,8 +6,8 @@ Watching each by itself would take requests that grow with the number of Jobs ti
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from threading import Condition, Thread
+from collections.abc import Iterator, Sequence
+from threading import Condition, Lock, Thread
 
 from builda.cluster.connection import Away, Cluster, Gone
 from builda.errors import BuildaError, NotFound
@@ -24,6 +24,8 @@ RUN = "builda.io/run"
 _JOB = "batch.kubernetes.io/job-name"
 _SECONDS = 60
 """How long one watch lasts."""
+_EVENTS = 5.0
+"""Seconds for which a list of events is new enough."""
 
 
 class _Change(NamedTuple):
@@ -44,6 +46,9 @@ class ManyJobs(Cluster):
         self._changes: dict[str, list[_Change]] = {}
         self._number = 0
         self._listed: set[str] = set()
+        self._events: Sequence[Object] = ()
+        self._asked_at = -_EVENTS
+        self._asking = Lock()
         self._ends = False
         self._failure: BuildaError | None = None
         for kind in self._objects:
@@ -59,6 +64,8 @@ class ManyJobs(Cluster):
 
     def list(self, kind: str, **selectors: str) -> Object:
         """The pods of a Job as they were seen last; other lists are the server's."""
+        if kind == "events":
+            return self._refusals(selectors)
         job = _job_of(kind, selectors)
         if job is None:
             return super().list(kind, **selectors)
@@ -67,6 +74,15 @@ class ManyJobs(Cluster):
             self._check()
             found = [pod for pod in self._objects["pods"].values() if _label(pod) == job]
             return {"metadata": {"resourceVersion": str(self._number)}, "items": found}
+
+    def _refusals(self, selectors: dict[str, str]) -> Object:
+        """The events of one Job that say why it makes no pod, from a list of all Jobs' that is renewed now and then."""
+        _, _, name = selectors["field_selector"].partition("=")
+        with self._asking:
+            if time.monotonic() - self._asked_at > _EVENTS:
+                found = super().list("events", field_selector="involvedObject.kind=Job,reason=FailedCreate")
+                self._events, self._asked_at = found["items"], time.monotonic()
+            return {"items": [one for one in self._events if one["involvedObject"].get("name") == name]}
 
     def watch(self, kind: str, version: str, seconds: int, **selectors: str) -> Iterator[Object]:
         """The changes of a Job's pods that come within so many seconds; other watches are the server's."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from builda.cluster.frames import Closed, Ended, Frame, to_line
+from builda.events import BuildStarted, ImageBuilt
+from builda.oci.digest import Digest
 from tests.conftest import Builda
 from tests.integration.test_cluster import BUD, base_there, far, there  # noqa: F401  # fixtures
 from tests.support import needs
-from tests.support.cluster import Cluster
+from tests.support.cluster import IMAGE, Cluster, Object, Simulated, cluster
 from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.root, pytest.mark.network, needs.program("crun", "runc")]
@@ -173,6 +178,63 @@ def test_what_a_pod_cannot_have_is_refused_before_any_job(
     write(context, {"target": {"default": {"output": ["out"]}}})
     assert "--output cannot be used with --on" in far.run(*BAKE, cwd=context, check=False).stderr
     assert not there.of("jobs")
+
+
+@pytest.fixture
+def simulated() -> Iterator[Simulated]:
+    """A cluster whose pods only write that they have built."""
+    digest = Digest.of(b"image")
+    image = ImageBuilt(id=digest, digest=digest, names=(), cached=False, seconds=0.0)
+    frames: tuple[Frame, ...] = (BuildStarted(stages=1, steps=1), image, Closed("built"), Ended(None))
+    with cluster(Simulated) as made:
+        assert isinstance(made, Simulated)
+        made.lines = tuple(to_line(number, frame).encode() + b"\n" for number, frame in enumerate(frames, 1))
+        yield made
+
+
+def many(builda: Builda, there: Cluster, directory: Path, server: Registry, count: int) -> Builda:  # noqa: F811
+    """builda for a bake of so many targets that share a stage."""
+    (directory / "Dockerfile").write_text("FROM scratch AS base\nCOPY given /\nFROM base\nARG V\nENV V=$V\n")
+    (directory / "given").write_text("")
+    app = {"matrix": {"v": [f"{n}" for n in range(count)]}, "name": "app-${v}", "args": {"V": "${v}"}}
+    app["tags"] = [f"{server.name('many/app')}:${{v}}"]
+    write(directory, {"target": {"app": app}})
+    environ = {"KUBECONFIG": str(there.directory / "kubeconfig"), "BUILDA_ON": "kubernetes"}
+    return replace(builda, environ={**environ, "BUILDA_BUILDER_IMAGE": IMAGE})
+
+
+def test_requests_do_not_grow_with_the_time_that_builds_wait(
+    builda: Builda, simulated: Simulated, tmp_path: Path, server: Registry
+) -> None:
+    simulated.slots, simulated.seconds = 5, 0.2
+    done = many(builda, simulated, tmp_path, server, 30).run(*BAKE, "-q", "app", cwd=tmp_path)
+    assert len(done.stdout.splitlines()) == 30
+    jobs = sum(request.endswith("/jobs") and request.startswith("POST") for request in simulated.requests)
+    assert jobs == 31  # and one of the base stage
+    own = [request for request in simulated.requests if not request.endswith(("/events", "/pods", "/jobs"))]
+    assert len(own) == 2 * jobs + 2  # a Secret and a log for each, the version and the namespace for all
+
+
+def test_watches_that_break_are_begun_again_for_all(
+    builda: Builda, simulated: Simulated, tmp_path: Path, server: Registry
+) -> None:
+    simulated.faults.gone, simulated.faults.refusals, simulated.seconds = 3, 5, 0.2
+    done = many(builda, simulated, tmp_path, server, 8).run(*BAKE, "-q", "app", cwd=tmp_path)
+    assert len(done.stdout.splitlines()) == 8
+
+
+def test_a_job_that_somebody_deletes_ends_the_bake(
+    builda: Builda, simulated: Simulated, tmp_path: Path, server: Registry
+) -> None:
+    simulated.seconds = 5.0
+
+    def delete(pod: Object) -> None:
+        simulated.delete("jobs", "default", pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
+
+    simulated.faults.on_log = (b"build_started", delete)
+    done = many(builda, simulated, tmp_path, server, 2).run(*BAKE, "app", cwd=tmp_path, check=False)
+    assert "Job is gone, somebody deleted it" in done.stderr
+    assert not simulated.of("jobs")
 
 
 def test_the_role_of_the_example_allows_what_was_asked(there: Cluster) -> None:  # noqa: F811

@@ -122,7 +122,7 @@ class Cluster:
 
     def create(self, kind: str, namespace: str, body: Object) -> tuple[int, Object]:
         try:
-            kubernetes_validate.validate(body, SCHEMAS, strict=True)
+            self.check(kind, body)
         except kubernetes_validate.ValidationError as error:
             return 422, status(422, "Invalid", f"{kind} is invalid: {error.message}")
         name = body["metadata"]["name"]
@@ -131,6 +131,10 @@ class Cluster:
         body["metadata"].update(uid=str(uuid.uuid4()), namespace=namespace, creationTimestamp=stamp())
         body.setdefault("status", {})
         return 201, self.put(kind, namespace, body, "ADDED")
+
+    def check(self, kind: str, body: Object) -> None:
+        """ValidationError for an object that does not fit the schemas."""
+        kubernetes_validate.validate(body, SCHEMAS, strict=True)
 
     def delete(self, kind: str, namespace: str, name: str) -> bool:
         found = self.of(kind, namespace).get(name)
@@ -414,6 +418,40 @@ class Cluster:
                 run.process.wait(30)
 
 
+class Simulated(Cluster):
+    """A cluster whose pods run nothing: each writes `lines`, and ends well after `seconds`."""
+
+    lines: tuple[bytes, ...] = ()
+    seconds = 0.0
+    checked_first = 5
+    """So many objects of a kind are compared with the schemas, which takes longer than all else."""
+
+    def check(self, kind: str, body: Object) -> None:
+        """Check the first of each kind."""
+        if len(self.of(kind)) < self.checked_first:
+            super().check(kind, body)
+
+    def run_pod(self, namespace: str, pod: Object, container: Object, run: Running) -> None:
+        """Write, with pauses."""
+        name = pod["metadata"]["name"]
+        if self.secret(namespace, pod["spec"]["volumes"][0]["secret"]["secretName"]) is None:
+            return
+        run.process = subprocess.Popen(["true"])
+        run.process.wait()
+        self.update(namespace, pod, "running", {"startedAt": stamp()}, phase="Running")
+        for line in self.lines:
+            time.sleep(self.seconds / len(self.lines))
+            if name not in self.of("pods", namespace):
+                break
+            self.heard(pod, run, line)
+        run.ended = True
+        if name in self.of("pods", namespace):
+            ended = {"exitCode": 0, "reason": "Completed"}
+            self.update(namespace, pod, "terminated", ended, phase="Succeeded")
+        with self.changed:
+            self.changed.notify_all()
+
+
 def policy_action(spec: Object, pod: Object) -> str:
     """What the podFailurePolicy says of a failed pod."""
     conditions = {c["type"] for c in pod["status"].get("conditions", ())}
@@ -602,8 +640,10 @@ def selected(found: Object, query: dict[str, str]) -> bool:
         name, _, value = term.partition("=")
         if labels.get(name) != value:
             return False
-    name, _, value = query.get("fieldSelector", "").partition("=")
-    return not name or found["involvedObject"]["name"] == value
+    about = {f"involvedObject.{name}": value for name, value in found.get("involvedObject", {}).items()}
+    fields = {**about, "reason": found.get("reason")}
+    terms = [term.partition("=") for term in query.get("fieldSelector", "").split(",") if term]
+    return all(fields.get(name) == value for name, _, value in terms)
 
 
 @contextmanager
