@@ -97,6 +97,7 @@ def test_a_stage_of_many_targets_is_a_job_of_its_own_and_built_once(
     assert "ran-app" in config
 
 
+@pytest.mark.long
 def test_independent_stages_of_one_build_are_jobs_of_their_own(
     far: Builda,  # noqa: F811
     there: Cluster,  # noqa: F811
@@ -149,6 +150,7 @@ def test_a_failing_target_takes_the_jobs_of_the_others_along(
     assert not there.of("secrets")
 
 
+@pytest.mark.long
 def test_a_matrix_is_built_in_the_cluster_and_a_target_for_two_platforms(
     far: Builda,  # noqa: F811
     builda: Builda,
@@ -215,6 +217,7 @@ def test_requests_do_not_grow_with_the_time_that_builds_wait(
     assert len(own) == 2 * jobs + 2  # a Secret and a log for each, the version and the namespace for all
 
 
+@pytest.mark.long
 def test_watches_that_break_are_begun_again_for_all(
     builda: Builda, simulated: Simulated, tmp_path: Path, server: Registry
 ) -> None:
