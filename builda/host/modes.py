@@ -16,6 +16,8 @@ from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builda.linux.userns import IdMap, Maps
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "decide",
     "enter",
     "fuse_refused",
+    "move",
     "overlay_refused",
     "parse_mode",
     "report",
@@ -36,6 +39,8 @@ _SETTINGS = (
     "kernel/apparmor_restrict_unprivileged_userns",
 )
 """What an administrator may change while the machine runs."""
+_MOST_REMEMBERED = 4
+"""Processes of so many kinds find what was remembered of them."""
 _LEAST_MEMORY = 512 << 20
 """Bytes of memory below which trees are not kept in it."""
 _ASIDE = "aside"
@@ -63,8 +68,18 @@ def abilities(runroot: str, *, again: bool = False) -> Abilities:
     if remembered is not None:
         return remembered
     found = decisive()
-    _remember(path, key, found)
+    _remember(path, (key, found))
     return found
+
+
+def move(runroot: str, own_mounts: Callable[[], None]) -> None:
+    """Enter a mount namespace that is a copy of this one; what is remembered of this process holds there, too."""
+    path = f"{runroot}/abilities-{os.geteuid()}"
+    key = _credentials()
+    found = _remembered(path, key)
+    own_mounts()
+    if found is not None:
+        _remember(path, (_credentials(), found), (key, found))
 
 
 def decide(asked: Mode | None, runroot: str) -> Mode:
@@ -223,22 +238,34 @@ def _changed(path: str) -> str:
 
 
 def _remembered(path: str, key: str) -> Abilities | None:
+    return next((found for known, found in _all_remembered(path) if known == key), None)
+
+
+def _all_remembered(path: str) -> list[tuple[str, Abilities]]:
+    """What is remembered in the file, by what it depends on, the newest first."""
     try:
         with open(path, encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_uid != os.geteuid():
-                return None
+                return []
             lines = file.read().split("\n")
     except (OSError, UnicodeDecodeError):  # missing or not readable for this user: then it is tried again
-        return None
-    if lines[0] != key or len(lines) != len(Abilities._fields) + 1:
-        return None
-    return Abilities(*(None if line == "yes" else line for line in lines[1:]))
+        return []
+    size = len(Abilities._fields) + 1
+    if len(lines) % size:
+        return []
+    blocks = [lines[at : at + size] for at in range(0, len(lines), size)]
+    return [(key, Abilities(*(None if line == "yes" else line for line in rest))) for key, *rest in blocks]
 
 
-def _remember(path: str, key: str, found: Abilities) -> None:
+def _remember(path: str, *found: tuple[str, Abilities]) -> None:
+    """Remember what was found, and what was before that, as commands of a session alternate with others."""
     from builda.linux import private
 
-    lines = [key, *("yes" if answer is None else " ".join(answer.split()) for answer in found)]
+    known = {key for key, _ in found}
+    blocks = [*found, *((key, older) for key, older in _all_remembered(path) if key not in known)][:_MOST_REMEMBERED]
+    lines = [
+        line for key, one in blocks for line in (key, *("yes" if no is None else " ".join(no.split()) for no in one))
+    ]
     temporary = f"{path}-{os.getpid()}"
     try:
         private.make(os.path.dirname(path))

@@ -287,3 +287,12 @@ def test_mounts_of_images_end_with_the_session(builda: Builda, mode: str, end: s
     builda("prune", **environ)
     assert [*(builda.root / "snapshots").glob("*")] == []
     assert left(builda) == []
+
+
+@pytest.mark.root
+def test_what_the_machine_allows_is_known_in_a_session_before_its_first_command(builda: Builda) -> None:
+    remembered = builda.runroot / f"abilities-{os.geteuid()}"
+    for _ in range(5):  # more than are remembered
+        counted = session(builda, f'grep -cF "$(readlink /proc/self/ns/mnt)" {remembered}')
+        assert counted.stdout == "1\n"
+        assert os.readlink("/proc/self/ns/mnt") in remembered.read_text()

@@ -171,11 +171,12 @@ def _run(
 ) -> int:
     """Run the script in a session of its own; its exit status."""
     from builda.cli.main import performed
+    from builda.host.modes import move
     from builda.session import cachechoice, lease, program, pushes
     from builda.session.server import Server
 
     if session.mode.mounts_stay:
-        lease.own_mounts()
+        move(session.settings.runroot, lease.own_mounts)
     session.store.lease()
     with lease.held(session.store, transaction=transaction, keeps_failed=keeps_failed) as held:
         told = _begin_trace(held, wanted)
