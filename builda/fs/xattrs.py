@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from builda.errors import Unsupported
 from builda.fs import rights
+from builda.linux import acl
+from builda.linux.userns import id_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 OVERLAY = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.")
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque")
 """What says of a directory that it hides what is below it."""
-ACLS = ("system.posix_acl_access", "system.posix_acl_default")
+ORIGIN = frozenset(("trusted.overlay.origin", "user.overlay.origin", "user.fuseoverlayfs.origin"))
+"""What says of a file that it was copied from a layer below, to be changed."""
+ACLS = acl.NAMES
 _CAPABILITY = "security.capability"
 STAND_IN = "user.containers.override_stat"
 """What a file is that stands in for another (`fs.standin`)."""
@@ -49,8 +53,15 @@ def recorded(place: Place) -> dict[str, bytes]:
     found = {name: _value(place, name) for name in names if is_recorded(name)}
     kept = {name.removeprefix(ASIDE): _value(place, name) for name in names if name.startswith(ASIDE)}
     if kept:
-        found |= {name: value for name, value in kept.items() if is_recorded(name)}
+        found |= {name: _now(place, name, value) for name, value in kept.items() if is_recorded(name)}
     return dict(sorted(found.items()))
+
+
+def _now(place: Place, name: str, value: bytes) -> bytes:
+    """What is kept of an attribute as it is now: the ACL of a file has its mode, which may be younger."""
+    if name != ACLS[0]:
+        return value
+    return acl.with_mode(value, os.stat(place).st_mode)
 
 
 def is_recorded(name: str) -> bool:
@@ -82,13 +93,21 @@ def write(place: Place, values: Mapping[str, bytes], *, follow: bool = False) ->
         except OSError as error:
             if name == STAND_IN and error.errno == errno.EPERM:
                 raise stands_for_nothing() from error
-            if name == _CAPABILITY and error.errno == errno.EPERM and rights.lacks_rights():
+            if _is_kept_aside(name, value, error):
                 _set(place, ASIDE + name, value, follow=follow)
                 continue
             if name == _CAPABILITY or error.errno not in (errno.ENOTSUP, errno.EPERM):
                 raise
             skipped.append(name)
     return tuple(skipped)
+
+
+def _is_kept_aside(name: str, value: bytes, error: OSError) -> bool:
+    """Whether this process cannot set an attribute because it has no rights, or one id only."""
+    if name == _CAPABILITY:
+        return error.errno == errno.EPERM and rights.lacks_rights()
+    one_id = error.errno == errno.EINVAL and sum(size for _, _, size in id_map()) == 1
+    return name in ACLS and one_id and acl.is_acl(value)
 
 
 def stands_for_nothing() -> Unsupported:

@@ -13,13 +13,9 @@ from tests.conftest import Builda
 from tests.support.corpus import CASES, OWN, Case, both, context_of
 
 pytestmark = pytest.mark.root
-SAID_OTHERWISE = ("replace-directory",)
-"""What a replaced directory hides is said by one opaque mark, or by a whiteout each."""
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in (*CASES, *OWN) if case.name not in SAID_OTHERWISE], ids=lambda case: case.name
-)
+@pytest.mark.parametrize("case", [*CASES, *OWN], ids=lambda case: case.name)
 def test_the_image_is_the_one_that_overlay_makes(case: Case, tmp_path: Path, base_store: Path) -> None:
     context = tmp_path / "context"
     context.mkdir()

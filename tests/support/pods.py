@@ -18,16 +18,24 @@ VOLUME = "/vol"
 
 
 def in_pod(
-    profile: str, script: str, *options: str, given: Path, environ: Mapping[str, str] | None = None
+    profile: str,
+    script: str,
+    *options: str,
+    given: Path,
+    environ: Mapping[str, str] | None = None,
+    patience: int = 200,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a bash script in a pod; `builda` is a function of it, `given` is there as /given, a volume at VOLUME."""
+    """Run a bash script in a pod; `builda` is a function of it, `given` is there as /given, a volume at VOLUME.
+
+    The pod is ended after `patience` seconds.
+    """
     variables = {"PYTHONPATH": "/app:/packages", "BUILDA_ROOT": f"{VOLUME}/store", **(environ or {})}
     prelude = f'set -e\nbuilda() {{ {interpreter()[0]} -m builda "$@"; }}\n'
     return subprocess.run(
         [
             str(PODSIM),
             profile,
-            *("--emptydir", VOLUME, "--bind", f"{given}:/given:ro", "--timeout", "200"),
+            *("--emptydir", VOLUME, "--bind", f"{given}:/given:ro", "--timeout", str(patience)),
             *("--bind", f"{REPOSITORY}:/app:ro", "--bind", f"{sysconfig.get_path('purelib')}:/packages:ro"),
             *(word for name, value in variables.items() for word in ("--env", f"{name}={value}")),
             *options,
@@ -36,7 +44,7 @@ def in_pod(
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=240,
+        timeout=patience + 40,
     )
 
 

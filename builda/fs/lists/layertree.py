@@ -59,22 +59,19 @@ class Row(NamedTuple):
 
 
 _CHILDLESS: Final[dict[bytes, Node]] = {}
-"""What all files have that are no directories: nobody puts anything into those."""
-
-
-_UNCOVERED: Final[frozenset[bytes]] = frozenset()
+"""What all files have that are no directories, and directories in which nothing is covered: nobody puts anything in."""
 
 
 class Node:
     """A file or directory. `place` says which layer holds its content; `changed`: the layer being made records it.
 
-    In a directory, `covered` are the names that lower layers show in it and the layer being made has replaced, and
+    In a directory, `covered` is what lower layers show in it and the layer being made has replaced or deleted, and
     `merged` says that it is such a layer's directory itself, with changes.
     """
 
     __slots__ = ("changed", "children", "covered", "merged", "opaque", "parent", "place", "row")
     children: dict[bytes, Node]
-    covered: set[bytes] | frozenset[bytes]
+    covered: dict[bytes, Node]
 
     def __init__(self, row: Row, parent: Node | None = None, place: str = "", *, changed: bool = False) -> None:
         self.row = row
@@ -83,13 +80,23 @@ class Node:
         self.place = place
         self.changed = changed
         self.opaque = self.merged = False
-        self.covered = _UNCOVERED
+        self.covered = _CHILDLESS
 
-    def cover(self, name: bytes) -> None:
-        """What lower layers call `name` in this directory is replaced."""
-        if not isinstance(self.covered, set):
-            self.covered = set()
-        self.covered.add(name)
+    def cover(self, name: bytes, below: Node) -> None:
+        """What lower layers call `name` in this directory is replaced or deleted."""
+        if self.covered is _CHILDLESS:
+            self.covered = {}
+        self.covered.setdefault(name, below)
+
+    def stand_on(self, below: Node | None) -> None:
+        """This is a new directory where lower layers have `below`: nothing of what they show in that is left."""
+        if below is not None and below.is_directory:
+            self.covered = below.shown()
+
+    def shown(self) -> dict[bytes, Node]:
+        """What lower layers show in this directory."""
+        kept = {name: node for name, node in self.children.items() if node.merged or not node.changed}
+        return {**kept, **self.covered}
 
     @property
     def is_directory(self) -> bool:
@@ -196,10 +203,10 @@ class Tree:
         self.root_mtime, self.root_below = self.root.row.mtime, look(self.root.row)
         for node in settled:
             node.changed = node.opaque = node.merged = False
-            node.covered = _UNCOVERED
+            node.covered = _CHILDLESS
 
     def changes(self) -> Iterator[tuple[bytes, Node | None]]:
-        """Everything that was changed below the root, by path in the order of the archive; None: an opaque mark."""
+        """Everything that was changed below the root, by path in the order of the archive; None: a whiteout."""
         stack = [(b"", iter(_in_order(self.root)))]
         while stack:
             prefix, entries = stack[-1]
@@ -309,11 +316,14 @@ class _Layer:
             if id(own) not in self.implied:
                 below.row, below.changed = own.row, self.changed
             if own.opaque:
+                if self.changed:
+                    below.covered = below.shown()
                 below.children.clear()
-                below.opaque = self.changed
             for name, node in own.children.items():
                 there = below.children.get(name)
                 if node is _DELETED:
+                    if self.changed and there is not None:
+                        below.cover(name, there)
                     below.children.pop(name, None)
                     continue
                 if node.is_directory and there is not None and there.is_directory:
@@ -321,9 +331,11 @@ class _Layer:
                     pending.append((there, node))
                     continue
                 if self.changed and there is not None:
-                    below.cover(name)
+                    below.cover(name, there)
                 if node.is_directory and self.deletes:  # which is nothing in what is new
                     below.children[name] = fresh = Node(node.row, below, node.place, changed=node.changed)
+                    if self.changed:
+                        fresh.stand_on(below.covered.get(name))
                     pending.append((fresh, node))
                 else:
                     node.parent = below
@@ -374,8 +386,7 @@ def _in_order(node: Node) -> list[tuple[bytes, Node | None]]:
     found: list[tuple[bytes, Node | None]] = [
         (name + b"/" if inner.is_directory else name, inner) for name, inner in node.children.items() if inner.changed
     ]
-    if node.opaque:
-        found.append((OPAQUE, None))
+    found += [(WHITEOUT + name, None) for name in node.covered if name not in node.children]
     found.sort(key=lambda entry: entry[0])
     return found
 

@@ -102,14 +102,14 @@ class ListTarget:
     def make(self, parent: Node, name: bytes, mode: int = 0o700) -> Node:
         _must_be_free(parent, name)
         made = Node(directory_row(mode, self.now), parent, changed=True)
-        made.opaque = name in parent.covered
+        made.stand_on(parent.covered.get(name))
         self._put(parent, name, made)
         return made
 
     def remove(self, parent: Node, name: bytes) -> None:
         there = parent.children.pop(name, None)
         if there is not None and (there.merged or not there.changed):
-            parent.cover(name)
+            parent.cover(name, there)
 
     def link(self, parent: Node, name: bytes, path: bytes) -> None:
         found = self.tree.find(path, follow=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from builda.errors import InUse
 from builda.fs import owners, paths, standin, xattrs
@@ -26,6 +26,7 @@ from builda.fs.tar import (
     TarWriter,
 )
 from builda.fs.tarread import iter_members
+from builda.fs.trees.beneath import Beneath, has_look, is_copy
 from builda.fs.whiteouts import OPAQUE, WHITEOUT, is_marked_opaque, is_no_name
 from builda.values import NamedTuple
 
@@ -82,14 +83,18 @@ def diff(
     clamp: Clamp = AS_IS,
     marks: Marks = "overlay",
     below: Look | None = None,
+    lowers: Sequence[int] | None = None,
 ) -> tuple[str, ...]:
     """Write the changes that an overlay's upper directory holds; paths of sockets, which no layer can hold.
 
-    `below` is the root directory under it: if that looks otherwise, the layer says how the root looks now.
+    `below` is the root directory under it: if that looks otherwise, the layer says how the root looks now. `lowers` are
+    the directories of the layers below, topmost first: what looks as it does there is no change. Without them the layer
+    has a mark for each directory that may hide something.
     Unsupported for a file that is called like a whiteout.
     """
-    kind = _Walk if marks == "overlay" else _FileMarks
-    return kind(TarWriter(sink), clamp, overlay=True, below=below).run(upper)
+    kind = _Upper if marks == "overlay" else _FileMarks
+    with Beneath(lowers, by_files=marks == "files") as beneath:
+        return kind(TarWriter(sink), clamp, beneath, below=below).run(upper)
 
 
 def write_tree(root: int, sink: Writable, *, clamp: Clamp = AS_IS) -> tuple[str, ...]:
@@ -97,7 +102,7 @@ def write_tree(root: int, sink: Writable, *, clamp: Clamp = AS_IS) -> tuple[str,
 
     The root itself is an entry only when it does not look as roots do (0755, 0:0, no attributes).
     """
-    return _Walk(TarWriter(sink), clamp, overlay=False).run(root)
+    return _Walk(TarWriter(sink), clamp).run(root)
 
 
 def with_times(layer: Readable, sink: Writable, clamp: Clamp) -> None:
@@ -127,7 +132,8 @@ class Fingerprint(NamedTuple):
     """Recorded attributes of a path in a flat tree, to find out later whether it changed.
 
     A file that is made in a directory and removed again changes the directory's ctime. For directories, `ctime_ns` is
-    therefore a hash of the attributes.
+    therefore a hash of the attributes. `content` is one of a regular file's content and attributes: its ctime also
+    changes when it is given the mode or the owner that it has. 0 of all else, and of files with several names.
     """
 
     mode: int
@@ -137,6 +143,7 @@ class Fingerprint(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     ino: int
+    content: int = 0
 
 
 def fingerprints(root: int) -> dict[bytes, Fingerprint]:
@@ -163,11 +170,11 @@ def diff_trees(
 class _Walk:
     """One pass over a tree into a tar."""
 
-    def __init__(self, tar: TarWriter, clamp: Clamp, *, overlay: bool, below: Look | None = None) -> None:
+    def __init__(self, tar: TarWriter, clamp: Clamp, *, below: Look | None = None) -> None:
         self.tar = tar
         self.root_below = below
         self.clamp = clamp
-        self.overlay = overlay
+        self.pending: list[TarEntry] = []  # unchanged directories down to here, of which none is written yet
         self.aside = owners.keeps_aside()
         self.links: dict[tuple[int, int], bytes] = {}
         self.owners_of_links: dict[tuple[int, int], tuple[int, int, int]] = {}  # owners and modes that are kept aside
@@ -198,6 +205,13 @@ class _Walk:
                         self.leave(prefix)
                         at.leave()
 
+    def add(self, entry: TarEntry) -> None:
+        """Write an entry, and before it the directories above it."""
+        for above in self.pending:
+            self.tar.add(above)
+        self.pending.clear()
+        self.tar.add(entry)
+
     def root(self, fd: int) -> None:
         """The root is recorded when it does not look as the one below it, or as roots do and the layer has files."""
         info, values = os.fstat(fd), xattrs.recorded(fd)
@@ -205,20 +219,20 @@ class _Walk:
         changed = self.root_below not in (None, Look.of(info))
         unusual = bool(entry.xattrs) or Look(entry.mode, entry.uid, entry.gid) != Look()
         if changed or (unusual and (self.root_below is None or os.listdir(fd))):
-            self.tar.add(entry)
+            self.add(entry)
 
     def enter(self, fd: int, path: bytes, info: os.stat_result) -> None:
         """A directory begins."""
-        self.tar.add(self.header(path, DIRECTORY, info, xattrs=xattrs.recorded(fd)))
+        self.add(self.header(path, DIRECTORY, info, xattrs=xattrs.recorded(fd)))
 
     def leave(self, path: bytes) -> None:
         """A directory ends."""
+        if self.pending and self.pending[-1].name == path:
+            self.pending.pop()
 
     def sorted_entries(self, fd: int, prefix: bytes) -> list[_Found]:
         """What the directory holds and the layer records, in the order of the archive."""
         entries = self.listed(fd, prefix)
-        if self.overlay and prefix and self.is_opaque(fd):
-            entries.append((OPAQUE, b"", os.fstat(fd)))
         entries.sort(key=_archive_order)
         return entries
 
@@ -228,21 +242,15 @@ class _Walk:
             entries = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
         return [(self.archive_name(name, info, prefix), name, info) for name, info in entries]
 
-    def is_opaque(self, fd: int) -> bool:
-        """Whether the directory hides what is below it."""
-        return xattrs.is_opaque(fd)
-
     def archive_name(self, name: bytes, info: os.stat_result, prefix: bytes) -> bytes:
-        if self.overlay and stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
-            return WHITEOUT + name
         if name.startswith(WHITEOUT):
             raise is_no_name(prefix + name)
         return name + b"/" if stat.S_ISDIR(info.st_mode) else name
 
     def entry(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:
         kind = stat.S_IFMT(info.st_mode)
-        if not name or (kind == stat.S_IFCHR and info.st_rdev == 0 and self.overlay):
-            self.tar.add(TarEntry(path, REGULAR, mode=0o600, mtime=self.clamp(0)))
+        if not name:
+            self.add(TarEntry(path, REGULAR, mode=0o600, mtime=self.clamp(0)))
         elif kind == stat.S_IFREG:
             self.regular(parent, name, path, info)
         elif kind == stat.S_IFSOCK:
@@ -254,13 +262,13 @@ class _Walk:
         values = owners.values_of(parent, name) if self.aside else xattrs.recorded(xattrs.place_of(parent, name))
         if kind == stat.S_IFLNK:
             link = os.readlink(name, dir_fd=parent)
-            self.tar.add(self.header(path, SYMBOLIC_LINK, info, link=link, xattrs=values, mode=0o777))
+            self.add(self.header(path, SYMBOLIC_LINK, info, link=link, xattrs=values, mode=0o777))
         elif kind == stat.S_IFIFO:
-            self.tar.add(self.header(path, FIFO, info, xattrs=values))
+            self.add(self.header(path, FIFO, info, xattrs=values))
         else:
             number = CHARACTER if kind == stat.S_IFCHR else BLOCK
             device = (os.major(info.st_rdev), os.minor(info.st_rdev))
-            self.tar.add(self.header(path, number, info, device=device, xattrs=values))
+            self.add(self.header(path, number, info, device=device, xattrs=values))
 
     def regular(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:
         if info.st_nlink > 1 and self.linked(path, info):
@@ -269,14 +277,20 @@ class _Walk:
         try:
             size = info.st_size
             values = xattrs.recorded(fd)
+            if self.is_unchanged(fd, name, info, values):
+                return
             if standin.XATTR in values and self.stands_in(path, info, values):
                 return
-            self.tar.add(self.header(path, REGULAR, info, size=size, xattrs=values))
+            self.add(self.header(path, REGULAR, info, size=size, xattrs=values))
             if not add_file(self.tar, fd, info):
                 raise InUse(f"file became shorter while it was read: /{os.fsdecode(path)}")
             self.tar.pad(size)
         finally:
             os.close(fd)
+
+    def is_unchanged(self, fd: int, name: bytes, info: os.stat_result, values: Mapping[str, bytes]) -> bool:
+        """Whether an open file is the one that the layers below have there."""
+        return False
 
     def stands_in(self, path: bytes, info: os.stat_result, values: Mapping[str, bytes]) -> bool:
         """Write the device that this file stands in for; False for an ordinary file."""
@@ -285,7 +299,7 @@ class _Walk:
             return False
         kind = CHARACTER if found[0] == stat.S_IFCHR else BLOCK
         rest = values if self.aside else standin.without(values)
-        self.tar.add(self.header(path, kind, info, device=found[1], xattrs=rest))
+        self.add(self.header(path, kind, info, device=found[1], xattrs=rest))
         return True
 
     def linked(self, path: bytes, info: os.stat_result) -> bool:
@@ -293,7 +307,7 @@ class _Walk:
         first = self.links.setdefault((info.st_dev, info.st_ino), path)
         if first == path:
             return False
-        self.tar.add(self.header(path, HARD_LINK, info, link=first))
+        self.add(self.header(path, HARD_LINK, info, link=first))
         return True
 
     def header(
@@ -330,10 +344,65 @@ class _Walk:
         )
 
 
-class _FileMarks(_Walk):
-    """A walk over what fuse-overlayfs wrote: it marks deletions by files that are called as in an archive."""
+class _Upper(_Walk):
+    """A walk over the directory in which overlay keeps the changes to the layers that are `beneath` it."""
+
+    def __init__(self, tar: TarWriter, clamp: Clamp, beneath: Beneath, *, below: Look | None = None) -> None:
+        super().__init__(tar, clamp, below=below)
+        self.beneath = beneath
+        self.hides = [False]  # for each directory down to here: whether it hides what is below it
+
+    def enter(self, fd: int, path: bytes, info: os.stat_result) -> None:
+        values = xattrs.recorded(fd)
+        self.beneath.enter(path[:-1].rpartition(b"/")[2])
+        self.hides.append(self.hides[-1] or self.is_opaque(fd))
+        below = self.beneath.directory()
+        entry = self.header(path, DIRECTORY, info, xattrs=values)
+        if below is not None and not self.hides[-1] and has_look(below, info, values):
+            self.pending.append(entry)
+        else:
+            self.add(entry)
+
+    def leave(self, path: bytes) -> None:
+        super().leave(path)
+        self.hides.pop()
+        self.beneath.leave()
 
     def listed(self, fd: int, prefix: bytes) -> list[_Found]:
+        """A whiteout for each name below that an opaque directory hides: so layer.md prefers it."""
+        entries = self.here(fd, prefix)
+        if self.beneath.unknown:
+            return [*entries, (OPAQUE, b"", os.fstat(fd))] if prefix and self.is_opaque(fd) else entries
+        if self.hides[-1]:
+            gone = self.beneath.names() - {name for _, name, _ in entries}
+            hidden = os.fstat(fd)
+            entries += [(WHITEOUT + name, b"", hidden) for name in gone]
+        return entries
+
+    def here(self, fd: int, prefix: bytes) -> list[_Found]:
+        """What the directory itself holds."""
+        entries = []
+        with os.scandir(fd) as found:
+            for each in found:
+                name, info = os.fsencode(each.name), each.stat(follow_symlinks=False)
+                if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
+                    entries.append((WHITEOUT + name, b"", info))
+                else:
+                    entries.append((self.archive_name(name, info, prefix), name, info))
+        return entries
+
+    def is_opaque(self, fd: int) -> bool:
+        """Whether the directory hides what is below it."""
+        return xattrs.is_opaque(fd)
+
+    def is_unchanged(self, fd: int, name: bytes, info: os.stat_result, values: Mapping[str, bytes]) -> bool:
+        return info.st_nlink == 1 and is_copy(fd) and self.beneath.has_equal(name, fd, info, values)
+
+
+class _FileMarks(_Upper):
+    """A walk over what fuse-overlayfs wrote: it marks deletions by files that are called as in an archive."""
+
+    def here(self, fd: int, prefix: bytes) -> list[_Found]:
         with os.scandir(fd) as found:
             entries = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
         hidden = {name[len(WHITEOUT) :] for name, _ in entries if name.startswith(WHITEOUT)}
@@ -368,6 +437,22 @@ def _fingerprint_of_directory(info: os.stat_result, values: Mapping[str, bytes])
     return Fingerprint(info.st_mode, info.st_uid, info.st_gid, 0, info.st_mtime_ns, number, info.st_ino)
 
 
+def _with_content(parent: int, name: bytes, found: Fingerprint, links: int) -> Fingerprint:
+    """The fingerprint of the file `name` with a hash of what is in it, if it is a regular one with one name."""
+    if links != 1 or not stat.S_ISREG(found.mode):
+        return found
+    import hashlib
+
+    fd = os.open(name, _OPEN_FILE, dir_fd=parent)
+    try:
+        digest = hashlib.sha256(repr(sorted(xattrs.recorded(fd).items())).encode())
+        while piece := os.read(fd, FLUSH):
+            digest.update(piece)
+    finally:
+        os.close(fd)
+    return found._replace(content=int.from_bytes(digest.digest()[:16], "little"))
+
+
 def _iter_fingerprints(root: int) -> Iterator[tuple[bytes, Fingerprint]]:
     with paths.Descent(root) as at:
         stack = [(b"", _stats(at.fd))]
@@ -376,7 +461,7 @@ def _iter_fingerprints(root: int) -> Iterator[tuple[bytes, Fingerprint]]:
             prefix, entries = stack[-1]
             for name, info in entries:
                 if not stat.S_ISDIR(info.st_mode):
-                    yield prefix + name, _fingerprint(info)
+                    yield prefix + name, _with_content(at.fd, name, _fingerprint(info), info.st_nlink)
                     continue
                 at.enter(name)
                 yield prefix + name, _fingerprint_of_directory(info, xattrs.recorded(at.fd))
@@ -407,11 +492,10 @@ class _Changes(_Walk):
         before: Mapping[bytes, Fingerprint],
         after: dict[bytes, Fingerprint],
     ) -> None:
-        super().__init__(tar, clamp, overlay=False)
+        super().__init__(tar, clamp)
         self.before = before
         self.after = after
         self.children: dict[bytes, set[bytes]] = {}
-        self.pending: list[TarEntry] = []  # unchanged directories down to here, of which none is written yet
         for path in filter(None, before):
             head, _, tail = path.rpartition(b"/")
             self.children.setdefault(head, set()).add(tail)
@@ -420,11 +504,11 @@ class _Changes(_Walk):
         info, values = os.fstat(fd), xattrs.recorded(fd)
         self.after[b""] = found = _fingerprint_of_directory(info, values)
         known = self.before.get(b"")
-        self.pending.append(self.header(b"./", DIRECTORY, info, xattrs=values))
-        if known is not None and _look(known) != _look(found):
-            self.write_parents()
-        elif _look(found) == Look() and not values:
-            self.pending.clear()
+        entry = self.header(b"./", DIRECTORY, info, xattrs=values)
+        if known is not None and (_look(known) != _look(found) or (self.aside and known.ctime_ns != found.ctime_ns)):
+            self.add(entry)
+        elif Look(entry.mode, entry.uid, entry.gid) != Look() or entry.xattrs:
+            self.pending.append(entry)
 
     def listed(self, fd: int, prefix: bytes) -> list[_Found]:
         entries = super().listed(fd, prefix)
@@ -434,26 +518,26 @@ class _Changes(_Walk):
         return entries
 
     def entry(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:
-        if not name or self.is_new(path, _fingerprint(info)):
-            self.write_parents()
+        if not name or self.is_other(parent, name, path, info):
             super().entry(parent, name, path, info)
+
+    def is_other(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> bool:
+        """Whether a layer records what is not a directory: overlay would have another file than the one below."""
+        known, found = self.before.get(path), _fingerprint(info)
+        if known is not None and known._replace(content=0) == found:
+            self.after[path] = known
+            return False
+        self.after[path] = found = _with_content(parent, name, found, info.st_nlink)
+        return known is None or not found.content or known._replace(ctime_ns=0) != found._replace(ctime_ns=0)
 
     def enter(self, fd: int, path: bytes, info: os.stat_result) -> None:
         values = xattrs.recorded(fd)
-        self.pending.append(self.header(path, DIRECTORY, info, xattrs=values))
+        entry = self.header(path, DIRECTORY, info, xattrs=values)
         if self.is_new(path.rstrip(b"/"), _fingerprint_of_directory(info, values)):
-            self.write_parents()
+            self.add(entry)
+        else:
+            self.pending.append(entry)
 
     def is_new(self, path: bytes, found: Fingerprint) -> bool:
         self.after[path] = found
         return self.before.get(path) != found
-
-    def leave(self, path: bytes) -> None:
-        if self.pending and self.pending[-1].name == path:
-            self.pending.pop()
-
-    def write_parents(self) -> None:
-        """Something is about to be written: the directories above it come first."""
-        for entry in self.pending:
-            self.tar.add(entry)
-        self.pending.clear()

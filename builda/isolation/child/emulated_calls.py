@@ -20,6 +20,7 @@ _X86_64 = {
     "stat": 4, "fstat": 5, "lstat": 6, "newfstatat": 262, "statx": 332,
     "access": 21, "faccessat": 269, "faccessat2": 439, "execve": 59, "execveat": 322, "chroot": 161,
     "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "listxattr": 194, "llistxattr": 195, "flistxattr": 196,
+    "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199,
     "getsockopt": 55, "io_uring_setup": 425,
 }  # fmt: skip
 _AARCH64 = {
@@ -31,6 +32,7 @@ _AARCH64 = {
     "fstat": 80, "newfstatat": 79, "statx": 291,
     "faccessat": 48, "faccessat2": 439, "execve": 221, "execveat": 281, "chroot": 51,
     "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "listxattr": 11, "llistxattr": 12, "flistxattr": 13,
+    "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16,
     "getsockopt": 209, "io_uring_setup": 425,
 }  # fmt: skip
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}

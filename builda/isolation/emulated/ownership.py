@@ -20,6 +20,8 @@ ATTRIBUTE = "user.containers.override_stat"
 """Of a regular file or directory: what is kept aside of it."""
 NAMED = "user.builda.owners"
 """Of a directory: the owners of links and FIFOs in it, which can have no such attribute (`rows`)."""
+ASIDE = "user.builda.aside."
+"""Before the name of an attribute that the command's processes could not set (`fs.xattrs.ASIDE`)."""
 HIDDEN = (ATTRIBUTE, NAMED)
 """Attributes that no process in the tree sees or sets."""
 

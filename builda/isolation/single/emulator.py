@@ -22,6 +22,7 @@ from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import idcalls, ownership
 from builda.isolation.emulated.credentials import Credentials
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
+from builda.isolation.single.acls import Acls
 from builda.isolation.single.caller import SENT, Call
 from builda.isolation.single.finding import Finder, field, own
 from builda.isolation.single.keeper import Keeper, attribute
@@ -60,6 +61,7 @@ class Emulator:
         self.keeper = keeper = Keeper()
         self.reader = sys_.PeerReader(_PATH_MAX)
         showing, making = Showing(self.marks, finder, keeper), Making(listener, self.marks, finder, keeper)
+        acls = Acls(self.marks, finder, keeper)
         self.started = False  # what builda's child does until it executes the command is the kernel's
         self.serve: dict[str, Callable[[Call], Answer]] = {
             **dict.fromkeys(IDENTITY, self.identity),
@@ -73,7 +75,8 @@ class Emulator:
             **dict.fromkeys(("rename", "renameat", "renameat2"), making.rename),
             **dict.fromkeys(("access", "faccessat", "faccessat2"), showing.access),
             **dict.fromkeys(("execve", "execveat"), self.execute),
-            **dict.fromkeys(("setxattr", "lsetxattr", "fsetxattr"), showing.set_attribute),
+            **dict.fromkeys(("setxattr", "lsetxattr", "fsetxattr"), acls.set_attribute),
+            **dict.fromkeys(("removexattr", "lremovexattr", "fremovexattr"), acls.remove_attribute),
             **dict.fromkeys(("listxattr", "llistxattr", "flistxattr"), showing.list_attributes),
             "chroot": self.chroot,
             "getsockopt": self.peer,

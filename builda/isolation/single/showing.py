@@ -8,7 +8,7 @@ import os
 from builda.isolation.child.emulated_calls import NUMBERS
 from builda.isolation.child.notification import GO_ON
 from builda.isolation.emulated import ownership
-from builda.isolation.emulated.ownership import HIDDEN
+from builda.isolation.emulated.ownership import ASIDE, HIDDEN
 from builda.isolation.emulated.statbuffers import LAYOUTS, STATX_SIZE, write_stat, write_statx
 from builda.isolation.single.finding import Finder, Place, own
 from builda.isolation.single.keeper import Keeper
@@ -110,12 +110,6 @@ class Showing:
             raise OSError(errno.EACCES, "")
         return GO_ON
 
-    def set_attribute(self, call: Call) -> Answer:
-        """setxattr(2) and its relatives: the attributes in which owners are kept are not the command's."""
-        if call.path(call.arguments[1]).decode(errors="replace") in HIDDEN:
-            raise OSError(errno.EPERM, "")
-        return GO_ON
-
     def list_attributes(self, call: Call) -> Answer:
         """listxattr(2) and its relatives, without the attributes in which owners are kept."""
         if call.name == "flistxattr":
@@ -126,7 +120,7 @@ class Showing:
             names = os.listxattr(place.quick(), follow_symlinks=follow)
         except OSError:
             return GO_ON
-        shown = b"".join(os.fsencode(name) + b"\0" for name in names if name not in HIDDEN)
+        shown = b"".join(os.fsencode(name) + b"\0" for name in names if not name.startswith((*HIDDEN, ASIDE)))
         if len(shown) == sum(len(os.fsencode(name)) + 1 for name in names):
             return GO_ON
         size = call.arguments[2]

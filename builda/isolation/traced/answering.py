@@ -6,6 +6,7 @@ opened directory that holds it (`files`). Files of the pod are reached by no oth
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
@@ -15,6 +16,7 @@ from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import idcalls
 from builda.isolation.emulated.processes import Processes
 from builda.isolation.traced.attributes import Attributes
+from builda.isolation.traced.calling import failure, plain_call
 from builda.isolation.traced.caught_calls import ANSWERED, NUMBERS
 from builda.isolation.traced.changes import Changes
 from builda.isolation.traced.entries import Entries
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from builda.isolation.traced.calling import Words
+
+_UTS_FIELD = 65  # bytes of each of the six fields of struct utsname
+_uts = ctypes.create_string_buffer(6 * _UTS_FIELD)
+_uts_at = ctypes.addressof(_uts)
 
 
 class Supervisor:
@@ -45,6 +51,7 @@ class Supervisor:
         self.outside = files.outside
         rooms = (self, Opening(files), Looks(files), Entries(files), Changes(files), Attributes(files))
         numbers = NUMBERS[os.uname().machine]
+        self.uname_number = numbers["uname"]
         self.serve: dict[int, Callable[[int, Words], int | None]] = {
             numbers[name]: next(getattr(room, name) for room in rooms if hasattr(room, name))
             for name in ANSWERED
@@ -76,6 +83,17 @@ class Supervisor:
     def go_on(self) -> None:
         """Let the kernel perform the call."""
         self.listener.send(self.files.identity, GO_ON)
+
+    def uname(self, tid: int, a: Words) -> int:
+        """uname(2) with the command's own host name, as in a uts namespace."""
+        if plain_call(self.uname_number, _uts_at, 0, 0, 0) < 0:
+            raise failure()
+        data = bytearray(_uts.raw)
+        name = self.files.tree.hostname
+        if name is not None:
+            data[_UTS_FIELD : 2 * _UTS_FIELD] = os.fsencode(name)[: _UTS_FIELD - 1].ljust(_UTS_FIELD, b"\0")
+        self.files.write(tid, a[0], bytes(data))
+        return 0
 
     def umask(self, tid: int, a: Words) -> int | None:
         self.states[tid].umask = a[0] & 0o777

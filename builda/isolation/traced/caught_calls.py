@@ -40,7 +40,8 @@ getcwd 17 fcntl 25 inotify_add_watch 27 mknodat 33 mkdirat 34 unlinkat 35 symlin
 mount 40 pivot_root 41 statfs 43 fstatfs 44 truncate 45 faccessat 48 chdir 49 chroot 51 fchmod 52 fchmodat 53
 fchownat 54 fchown 55 openat 56 quotactl 60 readlinkat 78 newfstatat 79 fstat 80 utimensat 88 acct 89 capget 90
 capset 91 unshare 97 kill 129 tkill 130 tgkill 131 rt_sigqueueinfo 138 setregid 143 setgid 144 setreuid 145 setuid 146
-setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159 umask 166
+setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159 uname 160
+umask 166
 prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 ptrace 117 bind 200 connect 203 sendto 206 sendmsg 211 clone 220
 execve 221 swapon 224 swapoff 225 fanotify_mark 263 name_to_handle_at 264 open_by_handle_at 265 setns 268 sendmmsg 269
 process_vm_readv 270 process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282 statx 291 setxattr 5
@@ -71,7 +72,7 @@ open creat openat openat2 stat lstat fstat newfstatat statx access faccessat fac
 mkdir mkdirat mknod mknodat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat chmod fchmod
 fchmodat fchmodat2 chown lchown fchown fchownat truncate utime utimes futimesat utimensat statfs umask chroot
 setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr lremovexattr
-fremovexattr
+fremovexattr uname
 """.split()
     + _IDS
 )

@@ -11,6 +11,7 @@ import os
 
 from builda.isolation.emulated.credentials import FOWNER, Credentials
 from builda.isolation.emulated.ownership import (
+    ASIDE,
     ATTRIBUTE,
     HIDDEN,
     NAMED,
@@ -27,8 +28,6 @@ from builda.isolation.emulated.ownership import (
     rows_value,
 )
 
-ASIDE = "user.builda.aside."
-"""Before the name of an attribute that the command's processes could not set (`fs.xattrs.ASIDE`)."""
 CAPABILITIES = ASIDE + "security.capability"
 _SETFCAP, _SYS_ADMIN = 31, 21
 _PRIVILEGED = ("security.", "trusted.")

@@ -249,7 +249,7 @@ class Looks:
         return len(path)
 
     def statfs(self, tid: int, a: Words) -> int:
-        fd = self.files.place(tid, *self.files.at(tid, AT_FDCWD, a[0]), follow=True)
+        fd = self.tree.instead(self.files.place(tid, *self.files.at(tid, AT_FDCWD, a[0]), follow=True))
         try:
             if plain_call(self.sys["fstatfs"], fd, _at, 0, 0) < 0:
                 raise failure()

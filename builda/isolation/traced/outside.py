@@ -18,6 +18,7 @@ _GUARDED = frozenset(
     b"auxv clear_refs cwd environ exe fd fdinfo io map_files maps mem ns numa_maps pagemap personality root smaps "
     b"smaps_rollup stack syscall".split()
 )
+_HOSTNAME = b"/proc/sys/kernel/hostname"
 _LINKS = (b"cwd", b"root", b"exe", b"map_files", b"ns")
 
 
@@ -53,6 +54,8 @@ class Outside:
                 _refuse_link(path, flags)
             if what in _LINKS:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if path == _HOSTNAME and self.tree.hostname is not None:
+                return _holding(os.fsencode(self.tree.hostname) + b"\n")
             return os.open(path, flags)
         if what == b"fd" and len(rest) == 1:
             if flags & os.O_NOFOLLOW:
@@ -134,10 +137,7 @@ class Outside:
             lines = file.read().splitlines()
         rows = (line.partition(b":\t") for line in lines)
         text = b"".join(b"%b:\t%b\n" % (name, shown.get(name, value)) for name, _, value in rows)
-        fd = os.memfd_create("status", os.MFD_CLOEXEC)
-        os.write(fd, text)
-        os.lseek(fd, 0, os.SEEK_SET)
-        return fd
+        return _holding(text)
 
     def _of_process(self, path: bytes) -> tuple[bytes, bytes, list[bytes]]:
         """(number, file, what follows) of a path below /proc."""
@@ -155,3 +155,11 @@ def _refuse_link(path: bytes, flags: int) -> None:
     os.lstat(path)
     number = errno.ENOTDIR if flags & os.O_DIRECTORY else errno.ELOOP
     raise OSError(number, os.strerror(number))
+
+
+def _holding(text: bytes) -> int:
+    """A descriptor of a file in memory with this text."""
+    fd = os.memfd_create("text", os.MFD_CLOEXEC)
+    os.write(fd, text)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

@@ -55,7 +55,7 @@ class Following:
 
     def __init__(self, wire: Wire, command: int, root: int) -> None:
         self.command = command
-        self.tree = Tree(root)
+        self.tree = Tree(root, hostname=wire["hostname"])
         held = wire["capabilities"]
         who = started(wire["uid"], wire["gid"], tuple(wire["groups"] or ()), held, held)
         self.processes = Processes(who._replace(no_new_privileges=wire["no_new_privileges"]))

@@ -126,8 +126,10 @@ class Place(NamedTuple):
 class Tree:
     """The tree of a command, and what in it stands for the pod's /proc and devices."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, *, hostname: str | None = None) -> None:
         self.root = Root(root)
+        self.hostname = hostname
+        """What the command sees; None: the pod's."""
         self.proc = self.root.path + b"/proc"
         self.terminals = self.root.path + b"/dev/pts"
         self.standing: dict[bytes, bytes] = {}
@@ -168,6 +170,15 @@ class Tree:
                     os.chmod(b"/proc/self/fd/%d" % fd, mode)
             finally:
                 os.close(fd)
+
+    def instead(self, fd: int) -> int:
+        """The descriptor, or one of what it stands for: /proc itself and devices have a place in the tree."""
+        info = os.fstat(fd)
+        stands_for = self.marks.get((info.st_dev, info.st_ino))
+        if stands_for is None:
+            return fd
+        os.close(fd)
+        return os.open(stands_for, _PATH_ONLY)
 
     def start(self, state: State, tid: int, directory: int, path: bytes) -> tuple[Root, bytes]:
         """(root, path from it on) of a path of a process. ENOENT if it begins in a directory outside the tree."""

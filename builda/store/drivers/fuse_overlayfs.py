@@ -36,7 +36,8 @@ class FuseOverlaySnapshots(OverlaySnapshots):
 
     def write_changes(self, key: str, sink: Writable, *, clamp: Clamp, below: str | None = None) -> tuple[str, ...]:
         if not self.info(key).committed:
-            self._set_right(key)
+            with unserved(self.path(key, "work")):
+                self._set_right(key)
         return super().write_changes(key, sink, clamp=clamp, below=below)
 
     def _set_right(self, key: str) -> None:

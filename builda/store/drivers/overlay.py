@@ -27,6 +27,19 @@ _USERXATTR_OPTIONS = ("userxattr", "redirect_dir=nofollow", "metacopy=off", "ind
 """The same in a user namespace, where the marks are user.* attributes: the kernel takes no other redirect_dir there."""
 
 
+class _HasEntry(Exception):
+    """Something was written."""
+
+
+class _First:
+    """What a layer is written to until it is known that it has an entry."""
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        """End at the first byte that is not of an archive's end."""
+        if any(data):
+            raise _HasEntry
+
+
 class OverlaySnapshots(Layered):
     """Snapshots that hold the files of one layer in `fs`, and overlay's marks of what it deletes."""
 
@@ -86,8 +99,14 @@ class OverlaySnapshots(Layered):
         """Write a snapshot's layer as a tar; returns the paths of sockets, which no tar can hold."""
         from builda.fs.layer import diff
 
-        with opened(self.upper(key)) as root:
-            return diff(root, sink, clamp=clamp, marks=self.marks, below=self._root_below(key))
+        with ExitStack() as stack:
+            root, *lowers = (stack.enter_context(opened(self.path(snapshot, "fs"))) for snapshot in self._layers(key))
+            return diff(root, sink, clamp=clamp, marks=self.marks, below=self._root_below(key), lowers=lowers)
+
+    def _layers(self, key: str) -> list[str]:
+        """The snapshot and those below it, topmost first."""
+        parent = self.info(key).parent
+        return [key, *(() if parent is None else self.lineage(parent))]
 
     def changed_size(self, key: str) -> int | None:
         """About how many bytes `write_changes` writes."""
@@ -99,10 +118,20 @@ class OverlaySnapshots(Layered):
 
     def is_changed(self, key: str, below: str | None) -> bool:
         if os.listdir(self.upper(key)):
-            return True
+            return self._writes(key)
         from builda.fs.layer import Look
 
         return self._root_below(key) not in (None, Look.of(os.stat(self.upper(key))))
+
+    def _writes(self, key: str) -> bool:
+        """Whether a layer would have any entry: a file that was opened, and not written to, is in `fs` too."""
+        from builda.fs.layer import AS_IS
+
+        try:
+            self.write_changes(key, _First(), clamp=AS_IS)
+        except _HasEntry:
+            return True
+        return False
 
     def _root_below(self, key: str) -> Look | None:
         """How the root directory looked when a snapshot was made; None for a committed one that stands on nothing."""

@@ -1,0 +1,177 @@
+"""What commands leave that install packages, become users and give files away: with one id, and without rights.
+
+Packages come from this machine's sources, once for all modes: each group is a repository of its own in a base image.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Builda
+from tests.integration.test_one_id import GAMES
+from tests.support import needs
+from tests.support.layerlists import differences
+from tests.support.pods import in_pod
+
+pytestmark = [pytest.mark.root, needs.program("crun", "runc")]
+EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
+PODS = {"single": "rootless-nosetuid", "traced": "restricted"}
+INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends"
+GROUPS = {
+    "compilers": "gcc libc6-dev make python3-dev python3-venv python3-pip git man-db",
+    "servers": "nginx postgresql openssh-server sudo cron dbus exim4-daemon-light",
+    "web": "apache2 redis-server php-fpm nodejs npm ruby libgdk-pixbuf2.0-bin shared-mime-info",
+    "java": "default-jre-headless ca-certificates-java fontconfig fonts-dejavu-core xfonts-base",
+    "system": "systemd udev polkitd console-setup initramfs-tools unattended-upgrades locales tzdata chrony rsyslog "
+    "uuid-runtime at screen iputils-ping libcap2-bin acl rsync cpio wireshark-common",
+    "databases": "mariadb-server slapd rabbitmq-server krb5-kdc",
+    "network": "bind9 dovecot-core samba snmpd tftpd-hpa squid haproxy mosquitto avahi-daemon cups-daemon colord "
+    "munin-node memcached",
+    "text": "emacs-nox texinfo sgml-base xml-core docbook-xml dictionaries-common wamerican tex-common gnupg curl",
+}
+"""Packages whose maintainer scripts do the most, in groups that one image holds."""
+AFTERWARDS = {
+    "compilers": r"""
+        cd /usr/src; python3 -m venv --system-site-packages /opt/venv; useradd -m builder
+        /opt/venv/bin/pip install -q --no-index --no-build-isolation --no-cache-dir . 2>&1; rm -rf build *.egg-info
+        /opt/venv/bin/python -c 'import fast'; chown -R builder /usr/src; su builder -c make; make install; hi; rm hi
+        git init -q /srv/r; cd /srv/r; git config user.email a@b; git config user.name n; echo 1 > f; git add f
+        GIT_AUTHOR_DATE=@1 GIT_COMMITTER_DATE=@1 git commit -qm 1; rm -rf .git/index .git/logs
+    """,
+    "servers": r"""
+        nginx -t; sudo -u postgres id -u; echo 'games ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/g
+        chmod 0440 /etc/sudoers.d/g; su games -s /bin/sh -c 'sudo id -u'; chmod 666 /etc/sudoers.d/g
+        su games -s /bin/sh -c 'sudo -n id -u' 2>&1 || echo refused; rm /etc/sudoers.d/g; /usr/sbin/sshd -t || true
+        install -d -o postgres /srv/db; su postgres -c '/usr/lib/postgresql/*/bin/initdb -D /srv/db' > /dev/null
+        stat -c '%a %U' /srv/db/base /srv/db/PG_VERSION; rm -rf /srv/db
+    """,
+    "system": r"""
+        mkdir -p /srv/a/b; cd /srv/a; touch f 0440 none; chmod 0440 0440; chmod 000 none; cp /bin/true cap; chown 33:4 f
+        setcap cap_net_raw+ep cap; mknod dev c 1 9; mknod -m 660 blk b 8 1; chgrp disk blk; ln f hard; ln -s f soft
+        chown -h 5:60 soft; mkfifo -m 640 fifo; chown 7 fifo; setfacl -m u:33:rw,g:4:r f; setfacl -m u::rwx b
+        cp -a /srv/a /srv/cp; rsync -aHX /srv/a/ /srv/rsync; tar --xattrs -C /srv -cpf /t.tar a; mkdir /srv/tar
+        tar --xattrs --xattrs-include='*' -C /srv/tar -xpf /t.tar; find /srv/a | cpio -pdm /srv/cpio 2> /dev/null
+        getcap -r /srv; getfacl -R /srv/a 2> /dev/null | grep -c '^user:33\|^user:www-data' || true
+        find /srv -printf '%p %M %U:%G %l\n' | sort; rm /t.tar; setpriv --reuid 33 --clear-groups id
+        systemd-tmpfiles --create; systemd-sysusers
+    """,
+    "web": r"""
+        mkdir /srv/app; cd /srv/app; cp /npm/package*.json .; npm ci --offline --cache /npm/cache 2>&1 | head -1
+        node -e 'console.log(require("once").name, require("wrappy").name)'; apachectl -t 2>&1 | tail -1
+        rm -rf /root/.npm; useradd -m app; chown -R app /srv/app; su app -c 'touch /srv/app/mine'
+    """,
+}
+"""What is run in the image with the group's packages."""
+SOURCES = {
+    "fast.c": """#include <Python.h>
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "fast"};
+PyMODINIT_FUNC PyInit_fast(void) { return PyModule_Create(&definition); }
+""",
+    "setup.py": "from setuptools import setup, Extension\n"
+    "setup(name='fast', version='1', ext_modules=[Extension('fast', ['fast.c'])])\n",
+    "hi.c": "int main() { return 0; }\n",
+    "Makefile": "all: hi\nhi: hi.c\n\tcc -o $@ $<\ninstall: all\n"
+    "\tinstall -D -o builder -g games -m 4750 hi /usr/local/bin/hi\n\tinstall -d -o builder -m 2770 /var/lib/hi\n",
+}
+"""What is built in the image with compilers."""
+BUILD = """
+builda pull -q oci-archive:/given/{group}.tar:{group} >&2
+builda bud -q -f /given/{group}.df -t built /given >&2
+builda push -q built oci-archive:/out/built.tar:built >&2
+"""
+GAMES_OF_ALL = """
+builda pull -q oci-archive:/given/debian.tar:debian >&2
+builda bud -q -f /given/games.df -t built /given >&2
+builda push -q built oci-archive:/out/built.tar:built >&2
+"""
+
+
+def built(pod: str, script: str, given: Path, out: Path) -> Path:
+    """The archive that a script in a pod has written."""
+    out.mkdir()
+    out.chmod(0o777)
+    done = in_pod(pod, script, "--bind", f"{out}:/out", given=given, environ=EPOCH, patience=1500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out / "built.tar"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
+    """What pods are given: base images and Containerfiles."""
+    path = tmp_path_factory.mktemp("given")
+    path.chmod(0o755)
+    shutil.copy(debian, path)
+    steps = [f"RUN bash <<'END'\nset +e\n{game}\ntrue\nEND\n" for game in GAMES.values()]
+    (path / "games.df").write_text("FROM localhost/debian:debian\n" + "".join(steps))
+    return path
+
+
+@pytest.fixture(scope="module")
+def games_by_root(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built("privileged-root", GAMES_OF_ALL, given, tmp_path_factory.mktemp("games") / "root")
+
+
+@pytest.mark.parametrize("mode", PODS)
+def test_users_and_owners_are_those_of_root(mode: str, given: Path, games_by_root: Path, tmp_path: Path) -> None:
+    found = built(PODS[mode], GAMES_OF_ALL, given, tmp_path / "out")
+    assert differences(games_by_root, found) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("group", GROUPS)
+def test_packages_are_installed_as_root_installs_them(group: str, given: Path, tmp_path: Path, debian: Path) -> None:
+    repository(group, given, tmp_path, debian)
+    script = BUILD.format(group=group)
+    wanted = built("privileged-root", script, given, tmp_path / "root")
+    for mode, pod in PODS.items():
+        found = built(pod, script, given, tmp_path / mode)
+        assert differences(wanted, found) == [], mode
+        found.unlink()
+    wanted.unlink()
+    (given / f"{group}.tar").unlink()
+
+
+def repository(group: str, given: Path, work: Path, debian: Path) -> None:
+    """Make the base image that has the group's packages as a repository, and the Containerfile that installs them."""
+    builda = Builda(work / "store", work / "run")
+    builda("pull", "-q", f"oci-archive:{debian}:debian")
+    container = builda("from", "localhost/debian:debian")
+    archives = work / "archives"
+    archives.mkdir()
+    keep = "-o APT::Keep-Downloaded-Packages=true -o Dir::Cache::archives=/archives"
+    fetch = f"mkdir /archives/partial; apt-get update; {INSTALL} -d {keep} {GROUPS[group]}"
+    builda("run", "-v", f"{archives}:/archives", container, "sh", "-ec", fetch)
+    builda("rm", container)
+    shutil.rmtree(archives / "partial")
+    (archives / "lock").unlink(missing_ok=True)
+    index = subprocess.run(["dpkg-scanpackages", "-m", "."], cwd=archives, check=True, capture_output=True).stdout
+    (archives / "Packages").write_bytes(index)
+    container = builda("from", "localhost/debian:debian")
+    builda("copy", "-q", container, archives, "/repository")
+    if "npm" in GROUPS[group].split():
+        builda("copy", "-q", container, npm(work / "npm"), "/npm")
+    only = "rm -f /etc/apt/sources.list.d/*; echo 'deb [trusted=yes] file:/repository ./' > /etc/apt/sources.list"
+    builda("run", container, "sh", "-ec", f"{only}; apt-get update")
+    builda("commit", "-q", "--rm", container, f"oci-archive:{given}/{group}.tar:{group}")
+    shutil.rmtree(builda.root)
+    for name, text in SOURCES.items():
+        (given / "src").mkdir(exist_ok=True)
+        (given / "src" / name).write_text(text)
+    steps = f"FROM localhost/{group}:{group}\nRUN {INSTALL} {GROUPS[group]}\nCOPY src /usr/src/\n"
+    if group in AFTERWARDS:
+        steps += f"RUN bash <<'END'\nset -e\n{AFTERWARDS[group]}\nEND\n"
+    (given / f"{group}.df").write_text(steps)
+
+
+def npm(directory: Path) -> Path:
+    """A package with a lock file, and a cache with what it needs."""
+    directory.mkdir()
+    (directory / "package.json").write_text('{"name": "app", "version": "1.0.0", "dependencies": {"once": "1.4.0"}}')
+    command = ["npm", "install", "--cache", str(directory / "cache"), "--no-fund", "--no-audit"]
+    subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    shutil.rmtree(directory / "node_modules")
+    return directory
