@@ -119,6 +119,7 @@ def f(parent: int, name: str) -> None:
 LOOKED_AT = {
     "builda/linux/regular.py": "this is how it is done",
     "builda/fs/owners.py": "a file of ours, or one in a directory that was just looked at, and no link is followed",
+    "builda/fs/trees/beneath.py": "a file of a layer that was just looked at, and no link is followed",
     "builda/fs/trees/diff.py": "a file of a layer that was just looked at, and no link is followed",
     "builda/fs/trees/walk.py": "an entry of a directory that was just looked at, and no link is followed",
     "builda/cli/guide/completing.py": "a path that the user is writing",

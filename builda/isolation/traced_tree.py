@@ -1,7 +1,7 @@
 """Isolation where the kernel gives no namespace and no chroot(2): a supervisor answers the command's calls.
 
 The builder has put all that the command needs into the tree (`builder.run.emulated_mounts`). The command shares the
-caller's processes, network, ipc and host name. Paths lead into the tree, ids and owners are pretended (`traced`).
+caller's processes, network and ipc. Paths lead into the tree; ids, owners and the host name are pretended (`traced`).
 """
 
 from __future__ import annotations

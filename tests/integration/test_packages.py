@@ -30,7 +30,7 @@ GROUPS = {
     "uuid-runtime at screen iputils-ping libcap2-bin acl rsync cpio wireshark-common",
     "databases": "mariadb-server slapd rabbitmq-server krb5-kdc",
     "network": "bind9 dovecot-core samba snmpd tftpd-hpa squid haproxy mosquitto avahi-daemon cups-daemon colord "
-    "munin-node memcached",
+    "memcached",
     "text": "emacs-nox texinfo sgml-base xml-core docbook-xml dictionaries-common wamerican tex-common gnupg curl",
 }
 """Packages whose maintainer scripts do the most, in groups that one image holds."""
