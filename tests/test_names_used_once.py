@@ -22,6 +22,7 @@ ALLOWED = {
     "builda/builder/run/emulated_mounts.py": f"{PINNED}, or a held descriptor",
     "builda/fs/owners.py": PINNED,
     "builda/fs/xattrs.py": "the caller's descriptor, a path that is not followed, or one of fs.nodes.pinned",
+    "builda/isolation/single/acls.py": "the path is /proc/self/fd/N of a held descriptor",
     "builda/isolation/single/emulator.py": "the path is /proc/self/fd/N of a held descriptor",
     "builda/isolation/single/keeper.py": "the path is /proc/self/fd/N of a held descriptor",
     "builda/store/layout.py": OWN,
