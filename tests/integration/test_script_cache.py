@@ -81,6 +81,20 @@ def test_a_script_that_is_run_again_finds_each_step(builda: Builda, base: str, c
     assert third.stdout != first.stdout
 
 
+def test_provenance_names_the_files_of_a_copy_that_was_found(builda: Builda, base: str, context: Path) -> None:
+    text = f"c=$(builda from {base}); builda copy $c a / > /dev/null; builda commit -q --provenance=true $c made"
+    found = []
+    for _ in range(2):
+        result = script(builda, text, cwd=context)
+        shown = json.loads(builda("image", "inspect", "--provenance", "made"))
+        named = [one for one in shown["buildDefinition"]["resolvedDependencies"] if "name" in one]
+        found.append((len(cached(result)), named))
+    (first, named), (again, renamed) = found
+    assert (first, again) == (0, 1)
+    assert named == renamed
+    assert [one["name"] for one in named] == ["files:a"]
+
+
 @pytest.mark.parametrize("script_first", [True, False])
 def test_scripts_and_containerfiles_find_each_others_steps(
     builda: Builda, base: str, context: Path, script_first: bool

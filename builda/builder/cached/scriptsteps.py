@@ -226,7 +226,10 @@ class _Work:
         known = ctx.store.steps.find(sought.key) is not None
         imported = None if known else self._imported(current)
         found = find(ctx, current, sought, imported, max_age=request.caching.max_age)
-        if self._is_enough(found) and (moved := moved_to(ctx, current, sought.key, found, imported)) is not None:
+        if (
+            self._is_enough(found)
+            and (moved := moved_to(ctx, current, sought.key, found, imported, self._used(read))) is not None
+        ):
             return self._found(moved, found.told, read)
         self._tell_miss(sought, found)
         told = perform(self._read)
@@ -262,7 +265,7 @@ class _Work:
         return noted(step, Digest.parse(said), has_context=self._request.inputs.context is not None)
 
     def _found(self, moved: WorkingContainer, told: Told, read: Mapping[str, object]) -> _Done:
-        remembered(self._ctx, moved, self._request.step.created_by, used=self._used(read))
+        remembered(self._ctx, moved, self._request.step.created_by)
         self._read.save()
         self._emit(ScriptStep(text=self._request.shown, container=moved.name, cached=True))
         return _Done(told, is_found=True, inputs=read)

@@ -144,11 +144,16 @@ def _content(layer: FrozenLayer) -> Content:
 
 
 def moved_to(
-    ctx: Context, container: WorkingContainer, key: Digest, found: StepResult, imported: ImportedSteps | None
+    ctx: Context,
+    container: WorkingContainer,
+    key: Digest,
+    found: StepResult,
+    imported: ImportedSteps | None,
+    used: tuple[tuple[str, str, str], ...] = (),
 ) -> WorkingContainer | None:
     """The container with what was found as its topmost layer; None if that layer cannot be had.
 
-    Changes in its tree are lost.
+    Changes in its tree are lost. `used` is what the step took from outside.
     """
     store = ctx.store
     content = _here(ctx, container, key, found, imported)
@@ -158,7 +163,7 @@ def moved_to(
     fresh = container.snapshot
     if isinstance(content, Tree):
         fresh = store.moved(container.snapshot, content.snapshot)
-    done = _recorded(ctx, container, layer, fresh)
+    done = _recorded(ctx, container, layer, fresh, used)
     if fresh != container.snapshot:
         store.remove_snapshot(container.snapshot)
     return done
@@ -193,10 +198,18 @@ def _layer(content: Content, key: Digest, created: float, text: str, top: str | 
             return FrozenLayer(snapshot=top or "", history=history, empty=True, key=key, partial=True)
 
 
-def _recorded(ctx: Context, container: WorkingContainer, layer: FrozenLayer, snapshot: str) -> WorkingContainer:
+def _recorded(
+    ctx: Context,
+    container: WorkingContainer,
+    layer: FrozenLayer,
+    snapshot: str,
+    used: tuple[tuple[str, str, str], ...] = (),
+) -> WorkingContainer:
     with ctx.store.containers.locked(container) as current:
         cache = cache_of(current) if layer.key is None else replace(cache_of(current), key=layer.key)
-        return ctx.store.update(replace(current, snapshot=snapshot, layers=(*current.layers, layer), cache=cache))
+        taken = tuple(dict.fromkeys((*current.used, *used)))
+        layers = (*current.layers, layer)
+        return ctx.store.update(replace(current, snapshot=snapshot, layers=layers, cache=cache, used=taken))
 
 
 def frozen(ctx: Context, container: WorkingContainer, sought: Wanted, text: str, told: Told) -> WorkingContainer:
