@@ -32,21 +32,20 @@ quotactl 179 setxattr 188 lsetxattr 189 fsetxattr 190 getxattr 191 lgetxattr 192
 llistxattr 195 flistxattr 196 removexattr 197 lremovexattr 198 fremovexattr 199 tkill 200 tgkill 234 utimes 235
 inotify_add_watch 254 openat 257 mkdirat 258 mknodat 259 fchownat 260 futimesat 261 newfstatat 262 unlinkat 263
 renameat 264 linkat 265 symlinkat 266 readlinkat 267 fchmodat 268 faccessat 269 unshare 272 utimensat 280
-fanotify_mark 301 name_to_handle_at 303 open_by_handle_at 304 sendmmsg 307 setns 308 process_vm_readv 310
-process_vm_writev 311 renameat2 316 seccomp 317 execveat 322 userfaultfd 323 statx 332
+rt_tgsigqueueinfo 297 fanotify_mark 301 name_to_handle_at 303 open_by_handle_at 304 sendmmsg 307 setns 308
+process_vm_readv 310 process_vm_writev 311 renameat2 316 seccomp 317 execveat 322 userfaultfd 323 statx 332
 """
 _AARCH64 = """
-getcwd 17 fcntl 25 inotify_add_watch 27 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37 renameat 38 umount2 39
-mount 40 pivot_root 41 statfs 43 fstatfs 44 truncate 45 faccessat 48 chdir 49 chroot 51 fchmod 52 fchmodat 53
-fchownat 54 fchown 55 openat 56 quotactl 60 readlinkat 78 newfstatat 79 fstat 80 utimensat 88 acct 89 capget 90
-capset 91 unshare 97 kill 129 tkill 130 tgkill 131 rt_sigqueueinfo 138 setregid 143 setgid 144 setreuid 145 setuid 146
-setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159 uname 160
-umask 166
-prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 ptrace 117 bind 200 connect 203 sendto 206 sendmsg 211 clone 220
-execve 221 swapon 224 swapoff 225 fanotify_mark 263 name_to_handle_at 264 open_by_handle_at 265 setns 268 sendmmsg 269
-process_vm_readv 270 process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282 statx 291 setxattr 5
-lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11 llistxattr 12 flistxattr 13 removexattr 14
-lremovexattr 15 fremovexattr 16
+getcwd 17 inotify_add_watch 27 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37 renameat 38 umount2 39 mount 40
+pivot_root 41 statfs 43 fstatfs 44 truncate 45 faccessat 48 chdir 49 chroot 51 fchmod 52 fchmodat 53 fchownat 54
+fchown 55 openat 56 quotactl 60 readlinkat 78 newfstatat 79 fstat 80 utimensat 88 rt_tgsigqueueinfo 240 acct 89
+capget 90 capset 91 unshare 97 kill 129 tkill 130 tgkill 131 rt_sigqueueinfo 138 setregid 143 setgid 144 setreuid 145
+setuid 146 setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159
+uname 160 umask 166 prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 ptrace 117 bind 200 connect 203 sendto 206
+sendmsg 211 clone 220 execve 221 swapon 224 swapoff 225 fanotify_mark 263 name_to_handle_at 264 open_by_handle_at 265
+setns 268 sendmmsg 269 process_vm_readv 270 process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282
+statx 291 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11 llistxattr 12
+flistxattr 13 removexattr 14 lremovexattr 15 fremovexattr 16
 """
 _YOUNG = """
 pidfd_send_signal 424 io_uring_setup 425 io_uring_enter 426 io_uring_register 427 open_tree 428 move_mount 429
@@ -104,7 +103,7 @@ def supervisor_filter(machine: str, protected: tuple[int, ...]) -> bytes:
     rows += _when(at, "name_to_handle_at", [_leave(_ERRNO | errno.EOPNOTSUPP)])
     for name in ("clone", "unshare"):
         rows += _when(at, name, _if_any(0, _NAMESPACES, _ERRNO | errno.EPERM, _ALLOW))
-    for name in ("kill", "tkill", "tgkill", "rt_sigqueueinfo"):
+    for name in ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
         rows += _when(at, name, _unless_one_of(0, (*protected, _KILL_ALL), _ERRNO | errno.EPERM))
     rows += _when(at, "prctl", _of_prctl())
     rows += _when(at, "utimensat", _if_null(1, _ALLOW, _NOTIFY))
