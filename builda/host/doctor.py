@@ -125,8 +125,7 @@ _MODES: dict[Mode, str] = {
     Mode.DIRECT: "namespaces and overlays are made as this process is",
     Mode.USERNS: "builds in a user namespace of its own, with every id of this one",
     Mode.SUBID: "builds in a user namespace, with the ids of /etc/subuid",
-    Mode.CHROOT: "commands run by chroot in one tree for each container, and are not kept from what else is in this "
-    "place",
+    Mode.CHROOT: "commands run by chroot in one tree for each container",
     Mode.SINGLE: "builds in a user namespace of this user's id alone; other ids and owners are pretended",
     Mode.TRACED: "commands run in one tree for each container, as far as their calls can be answered by tracing; ids "
     "and owners are pretended",
@@ -276,6 +275,12 @@ def _context(*lines: str) -> tuple[str, ...]:
 
 
 def _isolation(facts: Facts) -> Iterator[Finding]:
+    if facts.mode.is_exposed and facts.runs:
+        can = "see the processes of this place and use its network"
+        if facts.mode.chroots:
+            can = "read the files of this place, see its processes and use its network"
+        kept = "; they write to their own tree only" if facts.landlock else ""
+        yield Finding("note", f"commands can {can}{kept}")
     if facts.mode.is_exposed and not facts.landlock:
         yield Finding(
             "note",

@@ -57,13 +57,16 @@ _PODS: dict[Mode, _Pod] = {
     Mode.CHROOT: _Pod(
         (
             "Root with the default capabilities, as most clusters let it be.",
-            "Nothing keeps a RUN from the rest of the pod.",
+            "A RUN can read the pod's files, see its processes and use its network; it writes to its own tree only.",
         ),
         True,
         ("seccompProfile:", "  type: RuntimeDefault"),
     ),
     Mode.TRACED: _Pod(
-        ("PodSecurity restricted: commands run, but see the pod's processes and network.",),
+        (
+            "PodSecurity restricted, which every cluster allows.",
+            "A RUN reads and writes in its own tree only; it sees the pod's processes and uses its network.",
+        ),
         True,
         (
             "runAsUser: 1000",

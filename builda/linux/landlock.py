@@ -26,30 +26,29 @@ class _PathBeneath(ctypes.Structure):
 def confine_writes(root: int) -> bool:
     """Confine this thread's changes of files to the directory `root`; False if the kernel cannot.
 
-    Needs no_new_privs. Open descriptors are not affected.
+    Needs no_new_privs. Open descriptors are not affected. From version 6 on (Linux 6.12) the thread and its children
+    can also signal each other only.
     """
     version = version_here()
     if version < LEAST:
         return False
     rights = _WRITES | _REFER | (_TRUNCATE if version >= 3 else 0)
-    _restrict(root, rights)
+    _restrict(root, rights, version)
     return True
 
 
 def confine_to(root: int) -> bool:
-    """Confine this thread to files in the directory `root`, for reading and executing too; False if the kernel cannot.
-
-    As `confine_writes`. From version 6 on (Linux 6.12) the thread and its children can also signal each other only.
-    """
+    """As `confine_writes`, for reading and executing too."""
     version = version_here()
     if version < LEAST:
         return False
     rights = _READS | _WRITES | _REFER | (_TRUNCATE if version >= 3 else 0)
-    _restrict(root, rights, scoped=_SIGNALS if version >= 6 else 0)
+    _restrict(root, rights, version)
     return True
 
 
-def _restrict(root: int, rights: int, *, scoped: int = 0) -> None:
+def _restrict(root: int, rights: int, version: int) -> None:
+    scoped = _SIGNALS if version >= 6 else 0
     words = (rights, 0, scoped) if scoped else (rights,)  # struct landlock_ruleset_attr: files, network, scopes
     handled = (ctypes.c_uint64 * len(words))(*words)
     rules = sys_.call(

@@ -23,7 +23,7 @@ def relayed(agent: str, directory: str, *, owner: tuple[int, int], mode: int) ->
     """
     with _connected(agent):
         pass
-    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # owners may be kept in its attributes
     with socket.socket(socket.AF_UNIX) as server:
         try:
             server.bind(f"/proc/self/fd/{fd}/agent")  # a path of any length is too long for an address
