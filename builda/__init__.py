@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from builda.api import open_builder
     from builda.builder.builder import Builder
     from builda.builder.imageoptions import (
+        CacheChoice,
         CommitOptions,
         FromOptions,
         Inputs,
@@ -60,6 +61,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BuildaError",
     "Builder",
+    "CacheChoice",
     "CommandFailed",
     "CommitOptions",
     "Configure",
@@ -99,6 +101,7 @@ _PLACES = {
     "builda.api": ("open_builder",),
     "builda.builder.builder": ("Builder",),
     "builda.builder.imageoptions": (
+        "CacheChoice",
         "CommitOptions",
         "FromOptions",
         "Inputs",

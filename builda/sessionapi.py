@@ -20,7 +20,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from builda.api import NamedFiles, builder_over, open_store
-from builda.builder.imageoptions import CommitOptions, FromOptions, Inputs, PullOptions, PushOptions, RegistryAccess
+from builda.builder.imageoptions import (
+    CacheChoice,
+    CommitOptions,
+    FromOptions,
+    Inputs,
+    PullOptions,
+    PushOptions,
+    RegistryAccess,
+)
 from builda.errors import BuildaError, CommandFailed, InvalidValue, Unsupported
 from builda.events import Emit, Warned, ignore
 from builda.plan import Configure, Copy, Run
@@ -53,9 +61,16 @@ class Session:
     """
 
     def __init__(
-        self, builder: Builder, environ: Mapping[str, str], *, is_transaction: bool, outer: str | None = None
+        self,
+        builder: Builder,
+        environ: Mapping[str, str],
+        *,
+        is_transaction: bool,
+        outer: str | None = None,
+        cache: CacheChoice | None = None,
     ) -> None:
         self._builder: Builder | None = builder
+        self._cache = cache
         self.environ = environ
         """The environment in which builda commands that the script starts are part of this session."""
         self._is_transaction = is_transaction
@@ -74,7 +89,12 @@ class Session:
         self._builder = None
 
     def from_(self, image: str, options: FromOptions = _FROM) -> WorkingContainer:
-        """A new working container on the image that `image` means; `scratch` is the empty one."""
+        """A new working container on the image that `image` means; `scratch` is the empty one.
+
+        Its steps are looked up as the options say, or else the session.
+        """
+        if options.cache is None:
+            options = replace(options, cache=self._cache)
         return self.builder.from_image(image, options)
 
     def run(
@@ -113,7 +133,9 @@ class Session:
     def commit(self, container: WorkingContainer, name: str | CommitOptions | None = None) -> Image:
         """Make an image of the working container; `name` is its name, or all that can be said of it."""
         options = name if isinstance(name, CommitOptions) else CommitOptions(destination=name)
-        return self.builder.commit(container, options)
+        image = self.builder.commit(container, options)
+        self._push_steps(container)
+        return image
 
     def tag(self, image: Image | str, *names: str) -> None:
         """Give an image further names."""
@@ -142,7 +164,16 @@ class Session:
 
     def remove(self, container: WorkingContainer) -> None:
         """Remove a working container before the session ends."""
+        self._push_steps(container)
         self.builder.remove(container)
+
+    def _push_steps(self, container: WorkingContainer) -> None:
+        """Push the steps of a container to the caches that it names."""
+        if container.cache is None or not container.cache.targets:
+            return
+        from builda.builder.cached.cacheregistries import push_steps
+
+        push_steps(self.builder.context, self.builder.store.containers.load(container.id))
 
     def perform_pushes(self) -> None:
         """Push what was put off, in order. The error of one that fails says in a note what became of the others."""
@@ -168,9 +199,11 @@ def open_session(
     mode: str | None = None,
     keep: bool = False,
     transaction: bool = True,
+    cache: CacheChoice | None = None,
 ) -> Iterator[Session]:
     """A session over a store, with the arguments of `open_builder`; it ends with the block.
 
+    With `cache` the steps of its working containers are looked up, and their results remembered, as builds do it.
     With `keep` working containers stay; without `transaction` names are seen, and pushes performed, at once. A session
     inside another one of the same store, or in a script that `builda session` runs, is part of that: it ends nothing
     itself.
@@ -204,7 +237,8 @@ def open_session(
             with opened() as builder:
                 builder.store.join(membership)
                 outside = env[lease.VARIABLE] if membership.is_transaction else None
-                with _current(Session(builder, env, is_transaction=membership.is_transaction, outer=outside)) as found:
+                joined = Session(builder, env, is_transaction=membership.is_transaction, outer=outside, cache=cache)
+                with _current(joined) as found:
                     yield found
             return
         for error in lease.reclaim(holder):
@@ -214,7 +248,7 @@ def open_session(
             with opened() as builder:
                 builder.store.join(sessions.join(holder.layout, held.id))
                 inside = _environ_inside(env, holder, held, uid if place is not None else None)
-                with _current(Session(builder, inside, is_transaction=transaction)) as found:
+                with _current(Session(builder, inside, is_transaction=transaction, cache=cache)) as found:
                     yield found
                     found.perform_pushes()
             _push_for_commands(held)

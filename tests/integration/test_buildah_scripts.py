@@ -30,7 +30,7 @@ FOUND = {  # steps that a second run finds; those of builds are counted by their
     "two-containers": 5,
     "web-server": 3,
 }
-SAMPLE = ("hello", "outputs", "two-containers")
+SAMPLE = ("outputs", "two-containers")
 """Those that run on each change; all of them, beside Buildah, in `make test-long`."""
 VERSIONS = {"io.buildah.version", "io.builda.version"}
 MOUNTPOINTS = {"host", "dev", "proc", "run", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import builda as api
-from builda import CommitOptions, Copy, Inputs, PushOptions, RegistryAccess, Run, edits
+from builda import CommitOptions, Copy, FromOptions, Inputs, PullOptions, PushOptions, RegistryAccess, Run, edits
 from builda.errors import CommandFailed, InvalidValue
 from tests.conftest import PROGRAM, Builda, clean_environ
 from tests.integration.test_session import environ_of, left, names, session, started
@@ -74,6 +74,31 @@ def test_a_script_leaves_nothing_but_its_image(
         "made",
         "contentcontenthere",
     ]
+
+
+def test_steps_are_looked_up_as_in_a_script(
+    base: str, variables: dict[str, str], tmp_path: Path, server: Registry
+) -> None:
+    cache = api.CacheChoice(targets=(server.name("steps"),))
+    plain = FromOptions(pull=PullOptions(access=RegistryAccess(tls_verify=False)))
+
+    def step() -> str:
+        file = tmp_path / "file"
+        with api.session(environ=variables, cache=cache) as s:
+            container = s.from_(base, plain)
+            s.copy(container, file, "/copied")
+            s.run(container, "sh", "-c", "cat /copied /proc/sys/kernel/random/uuid > /made")
+            made = (s.mount(container) / "made").read_text()
+            s.umount(container)
+            s.commit(container, "made:1")
+        return made
+
+    (tmp_path / "file").write_text("one")
+    first = step()
+    assert step() == first
+    assert "steps" in pushed(server)
+    (tmp_path / "file").write_text("two")
+    assert step() != first
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
