@@ -283,7 +283,9 @@ def upgrade_refusal(reason: str) -> BuildaError:
 def connect(where: Where, environ: Mapping[str, str]) -> Cluster:
     """The cluster that kubectl would ask: by the kubeconfig, else by the service account of the pod we are in."""
     try:
-        import kubernetes
+        _prepare_import()
+        from kubernetes import client as kubernetes_client
+        from kubernetes import config as kubernetes_config
         from kubernetes.config.config_exception import ConfigException
     except ImportError as error:
         raise Unsupported(
@@ -291,8 +293,8 @@ def connect(where: Where, environ: Mapping[str, str]) -> Cluster:
             hint="pip install 'builda[cluster]'",
         ) from error
 
-    client: Any = kubernetes.client
-    config: Any = kubernetes.config
+    client: Any = kubernetes_client
+    config: Any = kubernetes_config
     configuration = client.Configuration()
     configuration.retries = False
     namespace = where.namespace
@@ -307,6 +309,32 @@ def connect(where: Where, environ: Mapping[str, str]) -> Cluster:
             raise NotFound(f"kubeconfig has no usable context {where.context}: {_words(error)}") from error
         namespace = _in_cluster(config, configuration, namespace, error)
     return Cluster(client.ApiClient(configuration), namespace)
+
+
+def _prepare_import() -> None:
+    """Have the parts of the client imported one by one.
+
+    The package imports all of them, which takes a second of each command: those for informers, dynamic objects and
+    leader elections, and libraries that only these need.
+    """
+    import sys
+    from importlib import import_module, util
+
+    if "kubernetes" in sys.modules:
+        return
+    spec = util.find_spec("kubernetes")
+    if spec is None:
+        raise ImportError("kubernetes")
+
+    def part(name: str) -> object:
+        try:
+            return import_module(f"kubernetes.{name}")
+        except ModuleNotFoundError as error:
+            raise AttributeError(f"module kubernetes has no attribute {name}") from error
+
+    package = util.module_from_spec(spec)
+    package.__getattr__ = part  # type: ignore[method-assign]  # PEP 562: who imports the package finds its parts
+    sys.modules["kubernetes"] = package
 
 
 def _in_cluster(config: Any, configuration: Any, namespace: str | None, first: BaseException) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kubernetes import client
@@ -100,3 +103,25 @@ def test_a_stream_that_cannot_be_opened_says_why(reason: str, kind: type[BuildaE
     error = upgrade_refusal(reason)
     assert type(error) is kind
     assert words in str(error)
+
+
+def test_the_client_is_imported_in_parts_and_is_whole_for_others(tmp_path: Path) -> None:
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "t",
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "a", "user": {"token": "x"}}],
+        "contexts": [{"name": "t", "context": {"cluster": "c", "user": "a", "namespace": "ci"}}],
+    }
+    (tmp_path / "config").write_text(json.dumps(kubeconfig))
+    program = f"""
+import sys
+from builda.cluster.connection import connect
+from builda.cluster.where import Where
+print(connect(Where(), {{"KUBECONFIG": "{tmp_path}/config"}}).namespace, "kubernetes.informer" in sys.modules)
+import kubernetes
+print(kubernetes.informer.__name__, hasattr(kubernetes, "nothing"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "ci False\nkubernetes.informer False\n"
