@@ -323,6 +323,7 @@ class _Work:
             "jobs": 1,
             "iidfile": None,
             "iidfile_raw": None,
+            **dict.fromkeys(clusterrequest.RETURNED),
             "cache_from": (*part.values["cache_from"], *(_cache(self._place, mark) for mark in stage.reads)),
             "cache_to": (_cache(self._place, stage.mark),),
         }

@@ -48,7 +48,7 @@ def build_on(
                 raise Unsupported("--detach is for one platform", hint="build them one by one")
             clusterplatforms.build_each(session, cluster, options, prepared, rows, values, args, live=live)
             return
-        if values["jobs"] != 1 and not said.detach:
+        if values["jobs"] != 1 and not said.detach and not values["no_cache"]:
             from builda.cli.verbs.bakecluster import build_stages
 
             found = build_stages(session, cluster, options, prepared, rows, values, args, live=live)
