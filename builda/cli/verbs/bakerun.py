@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 
 from builda.cli.core.output import print_words
 from builda.cli.verbs.bakewords import Planned
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     from builda.events import ImageBuilt
 
 _LINE = 1 << 16
+_FIRST = tuple(
+    f"builda.{name}"
+    for name in """api containerfile host.modes builder.build.execute builder.build.perform builder.image.commit
+    builder.image.push builder.image.pull builder.run.run builder.copy.copying cli.verbs.build cli.verbs.buildinput
+    cli.verbs.buildresult store.store""".split()
+)
+"""Modules that every build needs: imported once, before processes fork."""
 _KILLED = 137
 
 
@@ -263,6 +271,8 @@ class _Serving:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
+        for name in _FIRST:
+            import_module(name)
         with open(asked, "rb") as lines:
             for line in lines:
                 self._build(Planned(*json.loads(line)))
