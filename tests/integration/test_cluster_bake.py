@@ -15,7 +15,7 @@ from builda.cluster.frames import Closed, Ended, Frame, to_line
 from builda.events import BuildStarted, ImageBuilt
 from builda.oci.digest import Digest
 from tests.conftest import Builda
-from tests.integration.test_cluster import BUD, base_there, far, there  # noqa: F401  # fixtures
+from tests.integration.test_cluster import BUD, base_there, far, names, there  # noqa: F401  # fixtures
 from tests.support import needs
 from tests.support.cluster import IMAGE, Cluster, Object, Simulated, cluster
 from tests.support.registry import Registry
