@@ -15,7 +15,7 @@ from tests.conftest import Builda
 from tests.integration.test_one_id import GAMES
 from tests.support import needs
 from tests.support.layerlists import differences
-from tests.support.pods import in_pod
+from tests.support.pods import in_pod, sampled
 
 pytestmark = [pytest.mark.root, needs.program("crun", "runc")]
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
@@ -115,7 +115,7 @@ def games_by_root(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return built("privileged-root", GAMES_OF_ALL, given, tmp_path_factory.mktemp("games") / "root")
 
 
-@pytest.mark.parametrize("mode", PODS)
+@pytest.mark.parametrize("mode", sampled(PODS, ["traced"]))
 def test_users_and_owners_are_those_of_root(mode: str, given: Path, games_by_root: Path, tmp_path: Path) -> None:
     found = built(PODS[mode], GAMES_OF_ALL, given, tmp_path / "out")
     assert differences(games_by_root, found) == []

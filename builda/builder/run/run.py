@@ -15,7 +15,7 @@ from builda.builder.working_tree import occupied
 from builda.builder.working_tree import rootfs as rootfs_of
 from builda.errors import CommandFailed, InvalidValue, IsolationUnavailable, NetworkUnavailable, Unsupported
 from builda.events import Warned
-from builda.fs import owners, paths
+from builda.fs import owners, paths, rights
 from builda.isolation.accounts import home_directory, resolve_user
 from builda.isolation.kinds import find_kind
 from builda.linux.mount import mounted
@@ -67,10 +67,9 @@ def run(
             scratch(ctx.store.layout) as place,
             attached(ctx, step, options, inputs, user, users, place) as attachments,
         ):
-            # Without mounts (nodev) a node that a command made would open its device.
-            process = command.process_of(
-                seen, step, options, user, home, attachments, around, nodes=ctx.store.can_mount
-            )
+            # Without mounts (nodev) a node that a command made would open its device; without rights it is a file.
+            nodes = ctx.store.can_mount or rights.lacks_rights()
+            process = command.process_of(seen, step, options, user, home, attachments, around, nodes=nodes)
             try:
                 status = _perform(ctx, current, seen, options, rootfs, users, attachments, place, process, emulates)
             except CommandFailed as error:

@@ -46,6 +46,7 @@ class Entries:
         parent, name = self.files.parent(tid, a[0], a[1])
         try:
             mode = a[2] & 0o1777 & ~self.states[tid].umask
+            self.check_making(tid, parent, name)
             os.mkdir(name, mode | 0o700, dir_fd=parent)
             fd = open_inside(parent, name, _DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -72,6 +73,7 @@ class Entries:
         try:
             if not _exists(parent, name):
                 check_node(who, kind)
+                self.owners.check_making(who, b"/proc/self/fd/%d" % parent)
             device = (0, 0, 0)
             if kind in (stat.S_IFCHR, stat.S_IFBLK):
                 device = (kind, os.major(a[3] & 0xFFFFFFFF), os.minor(a[3] & 0xFFFFFFFF))
@@ -92,7 +94,12 @@ class Entries:
 
     def name_new(self, who: Credentials, parent: int, name: bytes) -> None:
         """Keep aside the owner of a new link or FIFO, also that it is root again where another had this name."""
-        self.owners.name((parent, name.rstrip(b"/")), (who.fsuid, who.fsgid))
+        self.owners.name((parent, name.rstrip(b"/")), self.owners.of_new(who, b"/proc/self/fd/%d" % parent))
+
+    def check_making(self, tid: int, parent: int, name: bytes) -> None:
+        """EACCES if the caller may make nothing in the directory, where it would make something."""
+        if not _exists(parent, name.rstrip(b"/")):
+            self.owners.check_making(self.processes[tid], b"/proc/self/fd/%d" % parent)
 
     def symlink(self, tid: int, a: Words) -> int:
         return self.symlinkat(tid, (a[0], AT_FDCWD, a[1]))
@@ -101,6 +108,7 @@ class Entries:
         target = self.files.path(tid, a[0])
         parent, name = self.files.parent(tid, a[1], a[2])
         try:
+            self.check_making(tid, parent, name)
             os.symlink(target, name, dir_fd=parent)
             self.name_new(self.processes[tid], parent, name)
         finally:

@@ -20,6 +20,7 @@ from builda.isolation.emulated.ownership import (
     S_IFREG,
     Kept,
     given,
+    may_access,
     mode_after_chown,
     owner_of_new,
     parse_kept,
@@ -176,16 +177,30 @@ class Owners:
         `node` is the kind and number of a device.
         """
         info = os.stat(place)
-        above = os.stat(parent)
-        uid, gid = who.fsuid, who.fsgid
-        if above.st_mode & _S_ISGID:
-            uid, gid = owner_of_new(who, above.st_mode, self.seen(parent).owner[1])
+        uid, gid = self.of_new(who, parent)
         kind = info.st_mode & S_IFMT
         if kind == S_IFDIR and info.st_mode & _S_ISGID:
             mode |= _S_ISGID
         differs = (uid, gid) != (0, 0) or node[0] or mode | needed(info.st_mode) != mode
         if differs and kind in (S_IFREG, S_IFDIR):
             self.note(place, info, Kept(uid, gid, mode & 0o7777, node[0], node[1:]))
+
+    def check_making(self, who: Credentials, directory: bytes) -> None:
+        """EACCES if `who` may make nothing in the directory."""
+        if who.fsuid and not self.may(who, directory, 3):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def may(self, who: Credentials, place: bytes, wanted: int) -> bool:
+        """Whether the mode of a file lets `who` read (4), write (2) or execute (1) it."""
+        file = self.seen(place)
+        return may_access(who, file.mode, file.owner, wanted)
+
+    def of_new(self, who: Credentials, parent: bytes) -> tuple[int, int]:
+        """The owner of what `who` makes in the directory `parent`."""
+        mode = os.stat(parent).st_mode
+        if not mode & _S_ISGID:
+            return who.fsuid, who.fsgid
+        return owner_of_new(who, mode, self.seen(parent).owner[1])
 
     def made(self, who: Credentials, fd: int, mode: int) -> None:
         """As `new`, for a file that is open."""

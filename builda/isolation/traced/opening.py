@@ -140,6 +140,8 @@ class Opening:
     def create(self, tid: int, root: Root, path: bytes, flags: int, mode: int) -> int:
         wanted = mode & 0o7777 & ~self.states[tid].umask
         given = wanted | 0o600
+        if self.processes[tid].fsuid:
+            self.check_making(tid, root, path, flags)
         if flags & _TEMPORARY:
             fd = root.open(path, flags, given)
         else:
@@ -154,6 +156,23 @@ class Opening:
                     fd = root.open(path, flags | os.O_NOCTTY, given)
         self.owners.made(self.processes[tid], fd, wanted)
         return fd
+
+    def check_making(self, tid: int, root: Root, path: bytes, flags: int) -> None:
+        """EACCES if the caller is no root and may not make the file, or not open the one that is there."""
+        wanted = 3
+        try:
+            if flags & _TEMPORARY:
+                fd = root.open(path, _PATH)
+            else:
+                fd, wanted = root.open(path, _PATH), (4, 2, 6, 0)[flags & 3]
+        except FileNotFoundError:
+            fd = root.open(path.rstrip(b"/").rpartition(b"/")[0] or b"/", _PATH)
+        try:
+            is_checked = stat.S_IFMT(os.fstat(fd).st_mode) in (stat.S_IFREG, stat.S_IFDIR)
+            if is_checked and not self.owners.may(self.processes[tid], b"/proc/self/fd/%d" % fd, wanted):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        finally:
+            os.close(fd)
 
     def hand_over(self, fd: int, flags: int) -> int | None:
         """Put the descriptor into the caller, whose call returns its number, and close it here."""
