@@ -77,7 +77,9 @@ class Entries:
             device = (0, 0, 0)
             if kind in (stat.S_IFCHR, stat.S_IFBLK):
                 device = (kind, os.major(a[3] & 0xFFFFFFFF), os.minor(a[3] & 0xFFFFFFFF))
-                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600, dir_fd=parent))
+                os.close(
+                    os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, mode | 0o600, dir_fd=parent)
+                )
             else:
                 os.mknod(name, kind | mode | (0o600 if kind == stat.S_IFREG else 0), 0, dir_fd=parent)
             if kind in (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK):
