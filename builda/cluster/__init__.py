@@ -1,4 +1,4 @@
 """Builds as Jobs of a Kubernetes cluster: what is asked of it, and what comes back. docs/cluster.md has the whole.
 
-`objects`, `kinds`, `frames`, `state` and `chunks` decide and know no network; `connection` alone imports the client.
+`objects`, `podkinds`, `frames`, `state` and `chunks` decide and know no network; `connection` alone imports the client.
 """
