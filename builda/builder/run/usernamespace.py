@@ -82,12 +82,6 @@ def _permitted(ctx: Context, options: RunOptions) -> Users | None:
         raise IsolationUnavailable(
             "a command cannot have a user namespace of its own here", hint="leave the --userns options out"
         )
-    if ctx.store.no_others is not None:
-        raise IsolationUnavailable(
-            "a command cannot have a user namespace of its own where builda has one id: its calls about others could "
-            "not be answered there",
-            hint="leave the --userns options out",
-        )
     is_real_root = os.geteuid() == 0 and not in_user_namespace()
     if not is_real_root and _takes_ranges(options):
         raise _no_others()

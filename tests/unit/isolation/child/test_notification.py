@@ -43,14 +43,13 @@ def test_signals_do_not_take_the_descriptor_of_a_call_away() -> None:
     assert fd is not None
     listener, null = Listener(fd), os.open("/dev/null", os.O_RDONLY)
     before = signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.00005)
-    answered = 0
     try:
-        while answered < CALLS:
-            call = listener.receive()  # None if a signal came first
-            if call is not None:
-                listener.inject(call[0], null, 0)
-                answered += 1
+        for number in range(CALLS):
+            # one signal for each call, at another moment each time: a busy machine could get no further between more
+            signal.setitimer(signal.ITIMER_REAL, (number % 60 + 1) * 2e-6)
+            while (call := listener.receive()) is None:  # a signal came first
+                continue
+            listener.inject(call[0], null, 0)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
