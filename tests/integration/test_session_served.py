@@ -85,7 +85,9 @@ def test_a_signal_to_the_process_that_waits_for_a_command_harms_no_command(build
     send = f"for p in $(pgrep -P $PPID); do [ $p = $$ ] || kill -{number} $p 2> /dev/null; done"
     script = f"for i in 1 2 3 4 5 6; do builda from scratch > /dev/null || exit; {send}; done; builda containers -q"
     result = session(builda, script)
-    assert (result.returncode, len(result.stdout.split()), result.stderr) == (0, 6, "")
+    # one that is stopped between its last word to a client and its end is left over, which the session says and ends
+    said = [line for line in result.stderr.splitlines() if "left processes running, which were ended" not in line]
+    assert (result.returncode, len(result.stdout.split()), said) == (0, 6, [])
     assert left(builda) == []
 
 
