@@ -106,7 +106,7 @@ def _of_plain(url: str) -> tuple[Origin, str] | None:
     place, _, path = rest.partition("/")
     host, colon, port = place.partition(":")
     is_plain = scheme in _PORTS and _IN_A_HOST.issuperset(host) and _IN_A_PATH.issuperset(path) and host != ""
-    if not is_plain or (colon and not (port.isdecimal() and port.isascii() and int(port[:6]) < 1 << 16)):
+    if not is_plain or (colon and not (port.isdecimal() and port.isascii() and len(port) < 6 and int(port) < 1 << 16)):
         return None
     return Origin(scheme, host, int(port) if colon else _PORTS[scheme]), f"/{path}"
 
