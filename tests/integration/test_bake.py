@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from builda.bake.documents import Place
+from builda.bake.fields import Target
+from builda.cli.verbs import outputs
+from builda.cli.verbs.bakewords import planned
 from tests.conftest import Builda, clean_environ
 
 pytestmark = [pytest.mark.root]
@@ -164,6 +168,20 @@ def test_targets_are_printed_and_listed(builda: Builda, context: Path) -> None:
         ({"context": ".."}, (), "leave to read .., outside of the current directory"),
         ({"secret": ["id=a,src=/etc/shadow"]}, (), "hint: allow it with --allow fs.read=/etc/shadow"),
         ({"output": ["type=tar,dest=/x.tar"]}, (), "hint: allow it with --allow fs.write=/x.tar"),
+        ({"network": "ns:/proc/self/ns/net"}, (), "hint: allow it with --allow network.host"),
+        ({"network": "/proc/self/ns/net"}, (), "hint: allow it with --allow network.host"),
+        ({"secret": ["id=a, src=/etc/shadow"]}, (), "hint: allow it with --allow fs.read=/etc/shadow"),
+        ({"secret": ["id=a,SOURCE=/etc/shadow"]}, (), "hint: allow it with --allow fs.read=/etc/shadow"),
+        ({"secret": ["id=a,env=/etc/shadow,type=file"]}, (), "hint: allow it with --allow fs.read=/etc/shadow"),
+        ({"secret": ["id=/etc/shadow"]}, (), "hint: allow it with --allow fs.read=/etc/shadow"),
+        ({"secret": ["id=a,sources=x"]}, (), "docker-bake.json:1: target default: secret has an unknown key sources"),
+        ({"ssh": ["default=/run/d.sock"]}, ("--allow=ssh",), "hint: allow it with --allow fs.read=/run/d.sock"),
+        ({"output": ['type=tar,"dest=/x.tar"']}, (), "hint: allow it with --allow fs.write=/x.tar"),
+        ({"contexts": {"l": "oci-layout:///x:1"}}, (), "hint: allow it with --allow fs.read=/x"),
+        ({"contexts": {"l": f"oci-layout:///x@sha256:{64 * '0'}"}}, (), "hint: allow it with --allow fs.read=/x"),
+        ({"output": ["/x"]}, (), "hint: allow it with --allow fs.write=/x"),
+        ({"tags": ["oci-archive:/x.tar"]}, (), "hint: allow it with --allow fs.write=/x.tar"),
+        ({"tags": ["dir:../x"]}, (), "hint: allow it with --allow fs.write=../x"),
         ({"shm-size": "many"}, (), "docker-bake.json:1: target default: "),
         ({"tags": ["A:b:c"]}, (), "docker-bake.json:1: target default: "),
         ({"cache-to": ["type=gha"]}, (), "docker-bake.json:1: target default: --cache-to has the type registry only"),
@@ -178,6 +196,13 @@ def test_what_a_target_may_not_have_is_refused_before_anything_is_built(
 ) -> None:
     write(tmp_path, {"target": {"default": said, "other": {}}, "group": {}})
     assert words in builda.run("bake", *options, "default", cwd=tmp_path, check=False).stderr
+
+
+def test_a_tag_stays_a_name_where_it_is_pushed_to() -> None:
+    target = Target(name="t", place=Place("f"), said={"tags": ["oci:a,type=oci,dest=/x"]})
+    words = planned(target, push=True, is_linked=False).words
+    (output,) = outputs.parse(tuple(word.removeprefix("--output=") for word in words if word.startswith("--output=")))
+    assert (output.kind, output.dest) == ("registry", "")
 
 
 def test_what_the_command_line_allows_a_target_has(builda: Builda, context: Path, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def _build(session: Session, chosen: Chosen, values: dict[str, Any], progress: s
 
     values.pop("load")
     push = values.pop("push")
-    allow = bakewords.check_allowed(chosen.targets, values.pop("allow"), os.path.realpath("."))
+    allow = bakewords.check_allowed(chosen.targets, values.pop("allow"), os.path.realpath("."), session.environ)
     builds = [bakewords.planned(target, push=push, is_linked=target.name in chosen.linked) for target in chosen.targets]
     live = wants_live(progress, sys.stderr, session.environ, quiet=session.quiet, verbose=session.settings.verbose)
     common = [*common_words({name: values[name] for name in _COMMON}), *(f"--allow={name}" for name in allow)]
@@ -190,9 +190,8 @@ def run_builds(
 
     from builda.cli.verbs import bakewords
 
-    bakewords.check_outputs(builds)
     for build in builds:
-        bakewords.check_words(build, common)
+        bakewords.check_words(build)
     jobs = values["jobs"]
     if jobs is not None and jobs < 0:
         raise InvalidValue(f"--jobs is 0 or more: {jobs}")

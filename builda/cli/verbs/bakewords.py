@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+from builda.cli.verbs import outputs
+from builda.cli.verbs.clusterrequest import quoted
 from builda.errors import BuildaError, InvalidValue, Unsupported
 from builda.values import NamedTuple
 
@@ -46,7 +49,7 @@ def planned(target: Target, *, push: bool, is_linked: bool) -> Planned:
     words: list[str] = []
     file = target.text("dockerfile")
     if file and inline is None:
-        words.append(f"--file={_quoted(_file(context, file))}")
+        words.append(f"--file={quoted(_file(context, file))}")
     if target.texts("no-cache-filter"):
         raise fault(
             target.place, f"target {target.name}: no-cache-filter is not supported", "no-cache is for all stages"
@@ -55,7 +58,7 @@ def planned(target: Target, *, push: bool, is_linked: bool) -> Planned:
         words += [f"--{_PAIRS[name]}={key}={value}" for key, value in target.pairs(name).items()]
     words += [f"--add-host={key}:{value}" for key, value in target.pairs("extra-hosts").items()]
     for name, option in _LISTS.items():
-        words += [f"--{option}={_quoted(value) if option in _SPLIT else value}" for value in target.texts(name)]
+        words += [f"--{option}={quoted(value) if option in _SPLIT else value}" for value in target.texts(name)]
     words += [f"--annotation={_annotation(target, value)}" for value in target.texts("annotations")]
     for name, option in _TEXTS.items():
         if (value := target.text(name)) is not None:
@@ -88,10 +91,6 @@ _SPLIT = ("platform", "ulimit")
 """Options of `build` that split their values at commas."""
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
-
-
 def _file(context: str, file: str) -> str:
     """Where a Containerfile is: in the context, unless that is fetched."""
     if file.startswith("cwd://"):
@@ -122,14 +121,14 @@ def _annotation(target: Target, value: str) -> str:
 def _outputs(target: Target, *, push: bool) -> list[str]:
     """-t and -o. Without a word about outputs the image stays in the store, as it does with type=docker."""
     tags = target.texts("tags")
-    outputs = target.texts("output")
-    kinds = [_kind(output) for output in outputs]
+    with _placed(target):
+        said = [(output, _fields(output)) for output in target.texts("output")]
+    kinds = [fields.get("type", "local") for _, fields in said]
     if kinds and all(kind == _NOWHERE for kind in kinds) and not push:
         return []
     words = [f"--tag={tag}" for tag in tags]
     pushed = push
-    for output, kind in zip(outputs, kinds, strict=True):
-        fields = dict(part.partition("=")[::2] for part in output.split(",")) if "=" in output else {}
+    for (output, fields), kind in zip(said, kinds, strict=True):
         if kind == _NOWHERE or (kind in _IN_STORE and not (fields.keys() & {"dest", "name", "push"})):
             continue
         if (kind == "registry" or fields.get("push") == "true") and not fields.get("name"):
@@ -139,35 +138,50 @@ def _outputs(target: Target, *, push: bool) -> list[str]:
     if pushed:
         if not tags:
             raise InvalidValue(f"{target.place}: target {target.name} has no tags that its image could be pushed to")
-        words += [f"--output=type=registry,name={tag}" for tag in tags]
+        words += [f"--output=type=registry,{quoted(f'name={tag}')}" for tag in tags]
     return words
 
 
-def _kind(output: str) -> str:
-    if "=" not in output:
-        return "tar" if output == "-" else "local"
-    fields = dict(part.partition("=")[::2] for part in output.split(","))
-    return fields.get("type", "local")
+def _fields(output: str) -> dict[str, str]:
+    """The fields of an output as `build` reads them."""
+    return outputs.fields_of(output) if "=" in output else {"dest": output}
 
 
-def check_allowed(targets: Iterable[Target], allow: Sequence[str], directory: str) -> tuple[str, ...]:
+@contextmanager
+def _placed(target: Target) -> Iterator[None]:
+    """Errors of the options' readers say which target they are about, and where that is."""
+    try:
+        yield
+    except BuildaError as error:
+        error.args = (f"{target.place}: target {target.name}: {error}",)
+        raise
+
+
+def check_allowed(
+    targets: Iterable[Target], allow: Sequence[str], directory: str, environ: Mapping[str, str]
+) -> tuple[str, ...]:
     """The permissions of --allow that builds get; InvalidValue for a target that needs more than is allowed.
 
     Files ask, and only the command line grants: the host's network, commands that are privileged, an agent for SSH,
-    and files outside of `directory`, which a target reads (contexts, secrets) or writes (outputs).
+    and files outside of `directory`, which a target reads (contexts, secrets, keys) or writes (outputs, tags). What
+    options mean is asked of their own readers, so that no other way of writing them means something else here.
     """
     reads, writes, rest = _granted(allow, directory)
     for target in targets:
         for name in target.texts("entitlements"):
             if name not in rest and not name.startswith("fs"):
                 raise _refused(target, f"entitlement {name}", name)
-        if target.text("network") == "host" and "network.host" not in rest:
-            raise _refused(target, "the host's network", "network.host")
+        network = target.text("network") or ""
+        if "network.host" not in rest and (network == "host" or network.removeprefix("ns:").startswith("/")):
+            what = "the host's network" if network == "host" else f"the network of {network}"
+            raise _refused(target, what, "network.host")
         if target.texts("ssh") and "ssh" not in rest:
             raise _refused(target, "an agent for SSH", "ssh")
-        for path in _read_by(target):
+        with _placed(target):
+            read, written = tuple(_read_by(target, environ)), tuple(_written_by(target))
+        for path in read:
             _check(target, path, directory, reads, "read", "fs.read")
-        for path in _written_by(target):
+        for path in written:
             _check(target, path, directory, writes, "write", "fs.write")
     return tuple(name for name in rest if name != "ssh")
 
@@ -197,12 +211,15 @@ def _refused(target: Target, what: str, name: str) -> InvalidValue:
 
 
 def _check(target: Target, path: str, directory: str, tops: Sequence[str], verb: str, name: str) -> None:
-    real = os.path.realpath(os.path.join(directory, os.path.expanduser(path)))
+    real = os.path.realpath(os.path.join(directory, path))
     if not any(real == top or real.startswith(top.rstrip("/") + "/") for top in tops):
         raise _refused(target, f"leave to {verb} {path}, outside of the current directory", f"{name}={path}")
 
 
-def _read_by(target: Target) -> Iterable[str]:
+def _read_by(target: Target, environ: Mapping[str, str]) -> Iterator[str]:
+    from builda.cli.verbs.secrets import agent_paths, secret_of
+    from builda.transfer.locate import parse_location
+
     context = target.text("context") or "."
     if is_directory(context):
         yield context
@@ -210,46 +227,41 @@ def _read_by(target: Target) -> Iterable[str]:
         yield _file(context, file)
     for value in target.pairs("contexts").values():
         if value.startswith("oci-layout://"):
-            yield value.removeprefix("oci-layout://").partition("@")[0].rpartition(":")[0] or value[13:]
+            location = parse_location(f"oci:{value.removeprefix('oci-layout://')}")
+            assert location is not None, "oci is a transport"
+            yield location.where
         elif not value.startswith("target:") and "://" not in value and is_directory(value):
             yield value
     for secret in target.texts("secret"):
-        fields = dict(part.partition("=")[::2] for part in secret.split(","))
-        if path := fields.get("src") or fields.get("source"):
-            if fields.get("type") != "env":
-                yield path
-        elif "env" not in fields and fields.get("type") != "env" and fields.get("id", "") not in os.environ:
-            yield fields.get("id", "")
-
-
-def _written_by(target: Target) -> Iterable[str]:
-    for output in target.texts("output"):
-        if "=" not in output:
-            if output != "-":
-                yield output
-            continue
-        fields = dict(part.partition("=")[::2] for part in output.split(","))
-        if (path := fields.get("dest")) and path != "-":
+        if (path := secret_of(secret, environ).path) is not None:
             yield path
+    for agent in target.texts("ssh"):
+        yield from agent_paths(agent)[1]
 
 
-def check_outputs(builds: Iterable[Planned]) -> None:
-    """Unsupported for a build that writes to standard output, which has the words of all."""
-    for build in builds:
-        if any(word.startswith("--output=") and (word.endswith("=-") or "dest=-" in word) for word in build.words):
-            raise Unsupported(f"target {build.name} writes its result to standard output", hint="name a file with dest")
+def _written_by(target: Target) -> Iterator[str]:
+    from builda.transfer.locate import parse_location
+
+    for output in target.texts("output"):
+        path = _fields(output).get("dest")
+        if path and path != outputs.STDOUT:
+            yield path
+    for tag in target.texts("tags"):
+        location = parse_location(tag)
+        if location is not None and location.row is not None:
+            yield location.where
 
 
-def check_words(build: Planned, common: Sequence[str]) -> None:
-    """InvalidValue for values that the options of `build` do not take, with the target's place."""
-    from builda.bake.documents import Place
+def check_words(build: Planned) -> None:
+    """InvalidValue for values that the options of `build` do not take, with the target's place.
+
+    Unsupported for an output that goes to standard output, which has the words of all builds.
+    """
     from builda.cli.core.line import Odd
     from builda.cli.verbs import verb_named
 
     verb = verb_named("build")
-    where = (
-        f"{build.place}: target {build.name}" if isinstance(build.place, str | Place) and build.place else build.name
-    )
+    where = f"{build.place}: target {build.name}" if build.place else build.name
     for word in build.words:
         try:
             values = verb.read([word], {}, path="builda build").values(verb.rows)
@@ -264,10 +276,10 @@ def check_words(build: Planned, common: Sequence[str]) -> None:
 def _check_values(values: Mapping[str, object], where: str) -> None:
     """What `build` itself would find wrong only when it begins."""
     from builda.cli.core import shared_options
-    from builda.cli.verbs import buildcache, buildinput, outputs
+    from builda.cli.verbs import buildcache, buildinput
 
     try:
-        outputs.parse(tuple(values["output"]))  # type: ignore[arg-type]  # of a row that gives texts
+        to_stdout = outputs.to_stdout(tuple(values["output"]))  # type: ignore[arg-type]  # of a row that gives texts
         buildinput.check_names(tuple(values["tag"]))  # type: ignore[arg-type]
         buildcache.places(tuple(values["cache_from"]), "--cache-from")  # type: ignore[arg-type]
         buildcache.places(tuple(values["cache_to"]), "--cache-to")  # type: ignore[arg-type]
@@ -275,3 +287,5 @@ def _check_values(values: Mapping[str, object], where: str) -> None:
     except BuildaError as error:
         error.args = (f"{where}: {error}",)
         raise
+    if to_stdout:
+        raise Unsupported(f"{where} writes its result to standard output", hint="name a file with dest")

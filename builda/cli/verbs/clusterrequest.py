@@ -148,12 +148,13 @@ def words_of(row: Option, value: Any) -> list[str]:
         case "many":
             return [f"{row.long}={one}" for one in value]
         case "list":
-            return [f"{row.long}={_csv(one)}" for one in value]
+            return [f"{row.long}={quoted(one)}" for one in value]
         case _:
             return [f"{row.long}={value}"]
 
 
-def _csv(text: str) -> str:
+def quoted(text: str) -> str:
+    """One value of an option that splits its values at commas."""
     return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
 
 

@@ -83,13 +83,7 @@ def _parse(item: str) -> Output:
         if not item:
             raise InvalidValue("invalid --output: nothing is named", hint=_HINT)
         return Output("tar" if item == STDOUT else "local", item)
-    import csv
-
-    try:
-        parts = next(csv.reader([item], strict=True))
-    except (csv.Error, StopIteration) as error:
-        raise InvalidValue(f"--output cannot be read: {item!r}", hint=_HINT) from error
-    fields = dict(part.partition("=")[::2] for part in parts)
+    fields = fields_of(item)
     kind = fields.pop("type", "tar" if fields.get("dest") == STDOUT else "local")
     if kind not in _KEYS:
         raise InvalidValue(f"unknown type of --output: {kind}", hint=_HINT)
@@ -104,6 +98,17 @@ def _parse(item: str) -> Output:
     )
     _check(output, item)
     return output
+
+
+def fields_of(item: str) -> dict[str, str]:
+    """The `KEY=VALUE` fields of an option; InvalidValue if they cannot be read."""
+    import csv
+
+    try:
+        parts = next(csv.reader([item], strict=True))
+    except (csv.Error, StopIteration) as error:
+        raise InvalidValue(f"--output cannot be read: {item!r}", hint=_HINT) from error
+    return dict(part.partition("=")[::2] for part in parts)
 
 
 def _check(output: Output, item: str) -> None:

@@ -7,6 +7,7 @@ import stat
 
 from builda.errors import InvalidValue, NotFound
 from builda.inputfile import read_input
+from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,12 +17,22 @@ if TYPE_CHECKING:
 _WRITTEN = "write --secret id=NAME,src=FILE or id=NAME,env=VARIABLE"
 
 
+class Secret(NamedTuple):
+    """What an option says of a secret: its ID, and the variable or the file that has it."""
+
+    name: str
+    variable: str | None
+    path: str | None
+    is_guess: bool
+    """Whether only the ID says that it is a file."""
+
+
 def secrets_of(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, bytes]:
     """The secrets by ID; NotFound for a file or variable that is not there, InvalidValue for what names none."""
-    return dict(_secret(item, environ) for item in items)
+    return {found.name: _content(found, environ) for found in (secret_of(item, environ) for item in items)}
 
 
-def _secret(item: str, environ: Mapping[str, str]) -> tuple[str, bytes]:
+def secret_of(item: str, environ: Mapping[str, str]) -> Secret:
     """`id=ID[,src=FILE|,env=NAME|,src=NAME,type=env]`: the later of src and env counts, as in Buildah.
 
     With an ID alone it is the variable of that name, else the file.
@@ -44,15 +55,22 @@ def _secret(item: str, environ: Mapping[str, str]) -> tuple[str, bytes]:
     if not name:
         raise InvalidValue(f"secret has no id: {item}", hint=_WRITTEN)
     if kind == "env" or (not kind and not source and name in environ):
-        variable = source or name
+        return Secret(name, source or name, None, is_guess=False)
+    return Secret(name, None, os.path.expanduser(source or name), is_guess=not source and not kind)
+
+
+def _content(secret: Secret, environ: Mapping[str, str]) -> bytes:
+    name = secret.name
+    if secret.path is None:
+        variable = secret.variable or name
         if variable not in environ:
             raise NotFound(f"variable of the secret {name} is not set: {variable}")
-        return name, os.fsencode(environ[variable])
+        return os.fsencode(environ[variable])
     try:
-        return name, read_input(os.path.expanduser(source or name), f"secret {name}")
+        return read_input(secret.path, f"secret {name}")
     except FileNotFoundError as error:
-        if source or kind:
-            raise NotFound(f"no such file or directory for the secret {name}: {source or name}") from error
+        if not secret.is_guess:
+            raise NotFound(f"no such file or directory for the secret {name}: {secret.path}") from error
         raise NotFound(
             f"no variable and no file is called like the secret: {name}",
             hint=f"write --secret id={name},src=FILE or id={name},env=VARIABLE",
@@ -63,8 +81,8 @@ def agents_of(items: tuple[str, ...], environ: Mapping[str, str], stack: ExitSta
     """The sockets of agents by ID; for key files an agent is started that ends with `stack`."""
     found: dict[str, str] = {}
     for item in items:
-        name, _, value = item.partition("=")
-        paths = [os.path.expanduser(path) for path in value.split(",") if path] or [environ.get("SSH_AUTH_SOCK", "")]
+        name, named = agent_paths(item)
+        paths = named or [environ.get("SSH_AUTH_SOCK", "")]
         if not paths[0]:
             raise NotFound(f"no agent for --ssh {name}", hint="start ssh-agent, or name its socket or a key file")
         for path in paths:
@@ -80,3 +98,9 @@ def agents_of(items: tuple[str, ...], environ: Mapping[str, str], stack: ExitSta
 
             found[name] = stack.enter_context(agent_with(tuple(paths)))
     return found
+
+
+def agent_paths(item: str) -> tuple[str, list[str]]:
+    """The ID of an agent, and the socket or key files that the option names for it."""
+    name, _, value = item.partition("=")
+    return name, [os.path.expanduser(path) for path in value.split(",") if path]
