@@ -9,7 +9,7 @@ from builda.isolation.child.notification import Listener
 from builda.isolation.emulated.processes import Processes
 from builda.isolation.traced.calling import signed
 from builda.isolation.traced.kept_aside import Owners
-from builda.isolation.traced.outside import Outside
+from builda.isolation.traced.outside import Outside, flags_of
 from builda.isolation.traced.tree import AT_FDCWD, DEVICES, Root, State, Tree
 from builda.linux.ptrace import Memory
 
@@ -97,7 +97,7 @@ class Files:
         """An O_PATH descriptor of the file behind a descriptor of the caller; EBADF for one opened with O_PATH."""
         path = b"/proc/%d/fd/%d" % (tid, signed(number))
         try:
-            if os.lstat(path).st_mode & 0o600:
+            if not flags_of(path) & os.O_PATH:
                 return os.open(path, _PATH)
         except FileNotFoundError:
             pass

@@ -96,11 +96,8 @@ class Outside:
             ours = b"/proc/self/fd/%d" % held
             link = os.readlink(ours)
             if link[:1] == b"/" and self.tree.root.inside(link) is None:
-                with open(path.replace(b"/fd/", b"/fdinfo/", 1), "rb", buffering=0) as file:
-                    fields = dict(line.split(b":\t", 1) for line in file.read(512).splitlines() if b":\t" in line)
-                mode = int(fields[b"flags"], 8)
-                is_path = mode & os.O_PATH
-                if is_path or (mode & 3 != os.O_RDWR and mode & 3 != flags & 3):
+                given = flags_of(path)
+                if given & os.O_PATH or (given & 3 != os.O_RDWR and given & 3 != flags & 3):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return os.open(ours, flags & ~(os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW))
         finally:
@@ -148,6 +145,17 @@ class Outside:
 
     def _is_ours(self, process: bytes) -> bool:
         return process.isdigit() and int(process) in self.states
+
+
+def flags_of(descriptor: bytes) -> int:
+    """The flags that a descriptor was opened with, by its path /proc/PID/fd/N; FileNotFoundError if it is not open.
+
+    The mode of that link does not tell: for a moment it can be that of an older descriptor of the same number, while
+    another process looks at it too (`tid_fd_revalidate`, Linux 6.18).
+    """
+    with open(descriptor.replace(b"/fd/", b"/fdinfo/", 1), "rb", buffering=0) as file:
+        text = file.read(512)
+    return int(text.partition(b"flags:\t")[2].partition(b"\n")[0], 8)
 
 
 def _refuse_link(path: bytes, flags: int) -> None:
