@@ -36,7 +36,6 @@ class Entries:
         self.processes = files.processes
         self.states = files.states
         self.owners = files.owners
-        self.memory = files.memory
         self.sys = NUMBERS[os.uname().machine]
 
     def mkdir(self, tid: int, a: Words) -> int:

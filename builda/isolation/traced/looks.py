@@ -27,7 +27,6 @@ _STAT_FLAGS = _NOFOLLOW | 0x800 | _EMPTY_PATH  # and AT_NO_AUTOMOUNT
 _SYNC = 0x6000  # AT_STATX_SYNC_TYPE
 _PATH = os.O_PATH | os.O_CLOEXEC
 _LINK = _PATH | os.O_NOFOLLOW
-_DIRECTORY = _PATH | os.O_DIRECTORY
 _STAT = struct.Struct("=QQ")
 _OWNER = struct.Struct("=II")
 _MODE, _MODE16 = struct.Struct("=I"), struct.Struct("=H")
@@ -49,7 +48,6 @@ class Looks:
         self.processes = files.processes
         self.states = files.states
         self.owners = files.owners
-        self.memory = files.memory
         self.outside = files.outside
         machine = os.uname().machine
         self.sys = NUMBERS[machine]

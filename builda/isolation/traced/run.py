@@ -1,4 +1,4 @@
-"""Both sides of a command in mode `traced`: what its process does before execve(2), and who follows it to its end."""
+"""A command in mode `traced`: what its process does before execve(2), and the supervisor that follows it to its end."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import struct
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
 from builda.isolation.emulated.ownership import may_access
 from builda.isolation.traced import programs
+from builda.isolation.traced.calling import signed
 from builda.isolation.traced.caught_calls import NUMBERS, STOPPED
 from builda.isolation.traced.kept_aside import capabilities_of
 from builda.isolation.traced.programs import Dynamic, Foreign, Script, Vector
@@ -39,7 +40,6 @@ OPTIONS = (
 )
 _MADE = (ptrace.EVENT_FORK, ptrace.EVENT_VFORK, ptrace.EVENT_CLONE)
 _STOPS = frozenset((19, 20, 21, 22))  # SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU
-_TRAP = 5
 _RED_ZONE = 256
 _MOST_INTERPRETERS = 5
 _MOST_ARGUMENTS = 1 << 20
@@ -216,7 +216,7 @@ class Tracer:
         self._open(tid, state, AT_FDCWD, 0)
 
     def openat(self, tid: int, state: State) -> None:
-        self._open(tid, state, _signed(self.registers.argument(0)), 1)
+        self._open(tid, state, signed(self.registers.argument(0)), 1)
 
     def _open(self, tid: int, state: State, directory: int, at: int) -> None:
         """open(2) with O_PATH, for which the kernel takes no descriptor from another process."""
@@ -315,7 +315,7 @@ class Tracer:
         if flags & ~(_EMPTY_PATH | _NOFOLLOW):
             raise OSError(errno.EINVAL, "execveat")
         path = self.memory.text(tid, self.registers.argument(1))
-        self._execute(tid, state, _signed(self.registers.argument(0)), path, flags=flags, arguments=2)
+        self._execute(tid, state, signed(self.registers.argument(0)), path, flags=flags, arguments=2)
 
     def _execute(self, tid: int, state: State, directory: int, path: bytes, *, flags: int, arguments: int) -> None:
         registers = self.registers
@@ -433,8 +433,3 @@ class Tracer:
             with open(b"/proc/self/fd/%d" % fd, "rb") as file:
                 self.loaders[key] = b"argv0" in file.read(8 << 20)
         return self.loaders[key]
-
-
-def _signed(word: int) -> int:
-    word &= 0xFFFFFFFF
-    return word - (1 << 32) if word >> 31 else word
