@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -284,8 +285,8 @@ static void do_open(void) {
         size_t size = chance(40) ? 32 : chance(60) ? 16 : 24;
         if (chance(60)) how.more = 1, size = 32;
         say("%lu openat2(%s, %s, %lo, %lo, %lx, %zu)", number, at_name(dir), shown(path), how.flags, how.mode, how.resolve, size);
-        fd = syscall(SYS_openat2, dir, path, &how, size);
-        if (fd < 0 && errno == EAGAIN) { say(" = again\n"); return; }
+        do fd = syscall(SYS_openat2, dir, path, &how, size);
+        while (fd < 0 && errno == EAGAIN); /* another process of the machine renamed something meanwhile */
     }
     }
     if (result(fd) >= 0) {
@@ -329,7 +330,7 @@ static void do_stat(void) {
         unsigned mask = chance(30) ? 0x80000000 : STATX_BASIC_STATS;
         r = syscall(SYS_statx, dir, path, flags, mask, &x);
         if (r == 0) {
-            s.st_dev = (uint64_t)x.stx_dev_major << 8 | x.stx_dev_minor, s.st_ino = x.stx_ino, s.st_mode = x.stx_mode;
+            s.st_dev = makedev(x.stx_dev_major, x.stx_dev_minor), s.st_ino = x.stx_ino, s.st_mode = x.stx_mode;
             s.st_uid = x.stx_uid, s.st_gid = x.stx_gid, s.st_nlink = x.stx_nlink, s.st_size = x.stx_size;
             s.st_mtime = x.stx_mtime.tv_sec;
         }
