@@ -40,13 +40,13 @@ def box(request: pytest.FixtureRequest, new_box: Callable[..., Any]) -> Any:
     made = new_box("chroot" if name == "chroot" else "native")
     if name == "native-moved":
         made.sandbox = replace(made.sandbox, no_pivot=True)
-    if name in ("chroot", "tree", "traced"):
+    if name in ("chroot", "tree"):
         made.sandbox = replace(made.sandbox, network="host")
     if name == "tree":
         made.isolation = isolation_for(None, state=made.scratch, can_mount=False)
         put_nodes(made.rootfs / "dev")
     if name == "traced":
-        made.isolation = isolation_for(None, state=made.scratch, can_mount=False, can_chroot=False)
+        made.trace()
         put_stand_ins(made.rootfs / "dev")
     return made
 

@@ -7,13 +7,11 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builda.isolation import isolation_for
 from builda.isolation.traced.programs import (
     Dynamic,
     Foreign,
@@ -167,8 +165,7 @@ def test_programs_start_as_the_kernel_starts_them(tree: Path, new_box: Callable[
     box = new_box("native")
     shutil.rmtree(box.rootfs, ignore_errors=True)
     shutil.copytree(tree, box.rootfs, symlinks=True, dirs_exist_ok=True)
-    box.isolation = isolation_for(None, state=box.scratch, can_mount=False, can_chroot=False)
-    box.sandbox = replace(box.sandbox, network="host")
+    box.trace()
     expected = {}
     found = {}
     script = 'mount -t proc proc $0/proc && exec chroot $0 /run "$@"'

@@ -6,11 +6,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from builda.isolation import isolation_for
 
 SOURCE = Path(__file__).parents[1] / "pathcalls"
 CAPABILITIES = (
@@ -56,14 +53,14 @@ def in_traced(program: Path, new_box: Callable[..., Any], *arguments: str) -> st
     for path in (*box.rootfs.glob("bin/*"), *box.rootfs.glob("etc/*")):
         path.unlink()
     (box.rootfs / "bin").rmdir()
-    box.isolation = isolation_for(None, state=box.scratch, can_mount=False, can_chroot=False)
-    box.sandbox = replace(box.sandbox, network="host")
+    box.trace()
     for name in NODES:
         (box.rootfs / "dev" / name).touch()
     (box.rootfs / "dev/fd").symlink_to("/proc/self/fd")
     (box.rootfs / "tmp").chmod(0o755)
     shutil.copy(program, box.rootfs / "program")
-    assert box.run("/program", *arguments) == 0, box.output
+    status = box.run("/program", *arguments)
+    assert status == 0, (status, box.output)
     output: str = box.output
     return output
 

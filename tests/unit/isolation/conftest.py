@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from builda.events import CommandOutput, Event
 from builda.isolation import isolation_for
 from builda.isolation.spec import MASKED_PATHS, READONLY_PATHS, Process, Sandbox, User
 from builda.linux import caps
+from builda.linux import syscalls as sys_
 from builda.linux.mount import Mount, attach, detach
 
 BUSYBOX = shutil.which("busybox")
@@ -30,6 +32,7 @@ class Box:
         self.stubs = scratch / "stubs"
         self.events: list[Event] = []
         self.isolation: Any = None
+        self.is_traced = False
         self.process = Process(
             args=(),
             env=(("PATH", "/bin"),),
@@ -59,9 +62,15 @@ class Box:
         scratch.mkdir()
         ours = {key: changes.pop(key) for key in tuple(changes) if key in Process.__dataclass_fields__}
         process = replace(self.process, args=args, **ours)
-        return int(
-            self.isolation.run(process, replace(self.sandbox, scratch=str(scratch), **changes), self.events.append)
-        )
+        sandbox = replace(self.sandbox, scratch=str(scratch), **changes)
+        with read_only("/dev", "/proc") if self.is_traced else nullcontext():
+            return int(self.isolation.run(process, sandbox, self.events.append))
+
+    def trace(self) -> None:
+        """Run commands in mode `traced` from now on. /dev and /proc are this machine's, and read-only meanwhile."""
+        self.isolation = isolation_for(None, state=self.scratch, can_mount=False, can_chroot=False)
+        self.sandbox = replace(self.sandbox, network="host")
+        self.is_traced = True
 
     def shell(self, script: str, **changes: Any) -> str:
         """What a script that must succeed printed."""
@@ -72,6 +81,19 @@ class Box:
     @property
     def output(self) -> str:
         return b"".join(event.data for event in self.events if isinstance(event, CommandOutput)).decode()
+
+
+@contextmanager
+def read_only(*paths: str) -> Iterator[None]:
+    """Mounts through which no process of this mount namespace can change anything, be it root."""
+    changed = [path for path in paths if not os.statvfs(path).f_flag & os.ST_RDONLY]
+    for path in changed:
+        sys_.mount_setattr(sys_.AT_FDCWD, path, 0, attr_set=sys_.MOUNT_ATTR_RDONLY)
+    try:
+        yield
+    finally:
+        for path in changed:
+            sys_.mount_setattr(sys_.AT_FDCWD, path, 0, attr_clr=sys_.MOUNT_ATTR_RDONLY)
 
 
 def make_rootfs(path: Path) -> None:
