@@ -41,7 +41,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "scriptlint": frozenset({"errors", "frontend"}),
     "session": frozenset({"errors", "oci", "linux", "fs", "store"}),
     "bake": frozenset({"errors"}),
-    "cluster": BASE | {"fs", "transfer"},
+    "cluster": BASE | {"fs", "linux", "transfer"},
     "transfer": BASE | {"fs", "store"},
     "trust": BASE | {"attestations", "places", "transfer"},
     "builder": BASE

@@ -12,11 +12,12 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from builda.errors import CorruptContent, NotFound
 from builda.fs import tar, xattrs
 from builda.fs.ignore import Matcher
+from builda.linux.directories import opened
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest, Hasher, Readable, VerifyingReader
 from builda.oci.manifest import Document, Manifest
@@ -160,10 +161,9 @@ def receive(source: BinaryIO, into: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{into.name}{ARRIVING}", dir=into.parent) as place:
         whole = f"{place}/context"
         os.mkdir(whole)
-        with _opened(place) as beside, _opened(whole) as root:
+        with opened(whole) as root:
             while size := _length(source):
-                _says_that_it_goes_on(beside)
-                part = _Part(source, size)
+                part = _Part(source, size, place)
                 _extract(part, TreeTarget(root))
                 if part.left:
                     raise CorruptContent("context broke off while it was received")
@@ -171,24 +171,13 @@ def receive(source: BinaryIO, into: Path) -> None:
             os.rename(whole, into)
 
 
-def _says_that_it_goes_on(place: int) -> None:
-    """`is_arriving` looks at the time of the directory `place`."""
-    os.utime(place)
-
-
-@contextmanager
-def _opened(directory: str) -> Iterator[int]:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def is_arriving(into: Path, seconds: float) -> bool:
     """Whether a part of the context came within the last so many seconds."""
-    found = into.parent.glob(f"{into.name}{ARRIVING}*")
-    return any(time.time() - one.stat().st_mtime < seconds for one in found)
+    for place in into.parent.glob(f"{into.name}{ARRIVING}*"):
+        with suppress(FileNotFoundError):  # the context is whole, or its sender gave up
+            if time.time() - place.stat().st_mtime < seconds:
+                return True
+    return False
 
 
 def unpack(source: ImageSource, into: Path) -> None:
@@ -200,25 +189,24 @@ def unpack(source: ImageSource, into: Path) -> None:
     document = parse(data, descriptor.media_type)
     if not isinstance(document, Manifest) or document.artifact_type != ARTIFACT:
         raise CorruptContent(f"not a build context: {descriptor.digest}")
-    root = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(into) as root:
         for layer in document.layers:
             with source.open_blob(layer) as blob:
                 _extract(VerifyingReader(blob, layer.digest, layer.size), TreeTarget(root))
-    finally:
-        os.close(root)
 
 
 class _Part:
-    """So many bytes of a stream."""
+    """So many bytes of a stream. Each read sets the time of the directory `place`, at which `is_arriving` looks."""
 
-    def __init__(self, source: BinaryIO, size: int) -> None:
+    def __init__(self, source: BinaryIO, size: int, place: str) -> None:
         self._source = source
+        self._place = place
         self.left = size
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._source.read(self.left if size < 0 else min(size, self.left))
         self.left -= len(data)
+        os.utime(self._place, follow_symlinks=False)
         return data
 
 

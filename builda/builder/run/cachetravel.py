@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 
 from builda.errors import BuildaError, CorruptContent, InvalidValue, NotFound, RegistryError, Unsupported, of_system
 from builda.events import BlobProgress, Warned
+from builda.linux.directories import opened
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest, Hasher
 from builda.oci.manifest import Manifest
@@ -140,11 +141,8 @@ class CacheTravel:
         whole = layout.temporary(self._ctx.store.layout)  # which a later prune removes if this process is killed
         os.mkdir(whole, 0o755)
         try:
-            root = os.open(whole, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with opened(whole) as root:
                 apply(decompressing(archive, "zstd"), root, whiteouts="plain")
-            finally:
-                os.close(root)
             with suppress(OSError):  # another build filled it meanwhile
                 os.rename(whole, path)
         finally:
@@ -162,13 +160,12 @@ class CacheTravel:
         from builda.fs.layer import write_tree
 
         with tempfile.TemporaryFile(dir=self._ctx.store.layout.path("ingest")) as file:
-            with self._ctx.store.cache_mount(identity, "locked") as path:
-                root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as stream:
-                        write_tree(root, stream)
-                finally:
-                    os.close(root)
+            with (
+                self._ctx.store.cache_mount(identity, "locked") as path,
+                opened(path) as root,
+                zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as stream,
+            ):
+                write_tree(root, stream)
             size = file.tell()
             file.seek(0)
             hasher = Hasher()

@@ -199,7 +199,7 @@ def wait_for(into: Path, silence: float) -> None:
 
     end = time.monotonic() + silence
     while not into.exists():
-        if time.monotonic() > end and not is_arriving(into, silence):
+        if time.monotonic() > end and not is_arriving(into, silence) and not into.exists():
             raise NotFound(
                 f"no client sent the context to the pod within {silence:.0f} s",
                 hint="with --context-via api it comes from the client that began the build, which must be there when "

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 
 from builda.errors import NotFound, StoreUnavailable
+from builda.linux.directories import opened
 from builda.store import layout
 from builda.store.drivers import Driver, Info
 from builda.store.layout import Layout
@@ -161,16 +162,6 @@ class Records:
 
     def _chain(self, chain: Digest) -> str:
         return self._layout.path("chains", f"{chain.encoded}{self.driver.chain_suffix}")
-
-
-@contextmanager
-def opened(path: str) -> Iterator[int]:
-    """A descriptor of a directory of the store, for the time of the block."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 @cache

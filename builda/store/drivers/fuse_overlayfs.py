@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from builda.linux.directories import opened
 from builda.linux.fuse import KIND, unserved
 from builda.store.drivers import FUSE, Driver
-from builda.store.drivers.bookkeeping import opened
 from builda.store.drivers.overlay import OverlaySnapshots
 
 TYPE_CHECKING = False

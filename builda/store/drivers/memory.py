@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 
+from builda.linux.directories import opened
 from builda.store import layout
 from builda.store.drivers import MEMORY, Driver, Info
-from builda.store.drivers.bookkeeping import opened
 from builda.store.drivers.overlay import OverlaySnapshots
 
 TYPE_CHECKING = False

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
+from builda.linux.directories import opened
 from builda.store.drivers import OVERLAY, Driver
-from builda.store.drivers.bookkeeping import ENTRY_SIZE, count, opened
+from builda.store.drivers.bookkeeping import ENTRY_SIZE, count
 from builda.store.drivers.layered import Layered
 
 TYPE_CHECKING = False

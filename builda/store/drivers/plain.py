@@ -15,10 +15,11 @@ from contextlib import suppress
 
 from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
 from builda.linux import private
+from builda.linux.directories import opened
 from builda.oci.digest import Digest
 from builda.store import layout
 from builda.store.drivers import PLAIN, Cut, Driver, Info
-from builda.store.drivers.bookkeeping import Records, boot_id, opened
+from builda.store.drivers.bookkeeping import Records, boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

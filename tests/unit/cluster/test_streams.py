@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from builda.cli.verbs.clusterwork import wait_for
-from builda.cluster.chunks import ARRIVING, receive, streamed
+from builda.cluster.chunks import ARRIVING, is_arriving, receive, streamed
 from builda.errors import BuildaError, NotFound
 
 
@@ -51,6 +52,21 @@ def test_a_pod_without_a_client_does_not_wait_for_ever(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no client sent the context to the pod within 0 s") as failure:
         wait_for(tmp_path / "there", 0.1)
     assert "needs no client" in (failure.value.hint or "")
+
+
+def test_each_piece_of_a_long_file_says_that_more_comes(sent: bytes, tmp_path: Path) -> None:
+    class Slow(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert is_arriving(tmp_path / "there", 3600)
+            for place in tmp_path.glob(f"there{ARRIVING}*"):
+                os.utime(place, (1, 1))  # as long ago
+                seen.append(is_arriving(tmp_path / "there", 3600))
+            return super().read(min(size, 8) if size else size)
+
+    seen: list[bool] = []
+    receive(Slow(sent), tmp_path / "there")
+    assert len(seen) > 20
+    assert not any(seen)
 
 
 def test_a_pod_waits_while_something_comes(tmp_path: Path) -> None:
