@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from builda.errors import CorruptContent, NotFound
+from builda.errors import CorruptContent, InvalidValue, NotFound
 from builda.fs import tar, xattrs
 from builda.fs.ignore import Matcher
 from builda.linux.directories import opened
@@ -66,11 +66,14 @@ class Chunk(NamedTuple):
     settled: bool
 
 
-def listing(top: str, ignore: Matcher) -> Iterator[File]:
+def listing(top: str, ignore: Matcher, never: frozenset[tuple[int, int]] = frozenset()) -> Iterator[File]:
     """All that the ignore file leaves of a context, sorted; a directory stands before what is in it.
 
-    Directories that only lead to a file that is taken back are there, too. Sockets and devices are not.
+    Directories that only lead to a file that is taken back are there, too. Sockets and devices are not, nor are the
+    directories `never`, by device and inode: the store's own. InvalidValue if the context is one of them.
     """
+    if _inode(os.stat(top)) in never:
+        raise InvalidValue(f"a directory of the store cannot be copied: {top}")
     waiting = [""]
     while waiting:
         below = waiting.pop()
@@ -83,11 +86,17 @@ def listing(top: str, ignore: Matcher) -> Iterator[File]:
             if ignore and ignore.excludes(path) and not (is_directory and ignore.reaches_into(path)):
                 continue
             info = entry.stat(follow_symlinks=False)
+            if is_directory and _inode(info) in never:
+                continue
             if stat.S_IFMT(info.st_mode) in _KINDS:
                 yield File(path, info, os.readlink(entry.path) if entry.is_symlink() else "")
             if is_directory:
                 inner.append(path)
         waiting.extend(reversed(inner))
+
+
+def _inode(info: os.stat_result) -> tuple[int, int]:
+    return info.st_dev, info.st_ino
 
 
 def grouped(files: Iterable[File], now: float) -> tuple[Chunk, ...]:
@@ -140,12 +149,12 @@ def packed(top: str, chunk: Chunk) -> Iterator[tuple[Descriptor, BinaryIO]]:
         yield Descriptor(media_type=CHUNK, digest=hasher.digest(), size=size, annotations=annotations), file
 
 
-def streamed(top: str, ignore: str, ignore_file: str) -> Iterator[bytes]:
-    """The context, as the text `ignore` of its ignore file leaves it, as the stream that `receive` reads.
+def streamed(top: str, ignore: str, ignore_file: str, never: frozenset[tuple[int, int]]) -> Iterator[bytes]:
+    """The context, as `listing` has it with the text `ignore` of its ignore file, as the stream that `receive` reads.
 
     Each archive stands behind a line with its length; a length of 0 is the end.
     """
-    for chunk in grouped(listing(top, Matcher.parse(ignore, ignore_file)), now()):
+    for chunk in grouped(listing(top, Matcher.parse(ignore, ignore_file), never), now()):
         with packed(top, chunk) as (layer, file):
             yield b"%d\n" % layer.size
             while data := file.read(_PIECE):

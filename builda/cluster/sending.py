@@ -29,15 +29,23 @@ class Sent(NamedTuple):
     moved: int
 
 
-def send(top: str, ignore: str, ignore_file: str, source: ImageSource, sink: ImageSink, emit: Emit) -> Sent:
-    """The context, as the text `ignore` of its ignore file leaves it, is at `sink`, which `source` reads.
+def send(
+    top: str,
+    ignore: str,
+    ignore_file: str,
+    never: frozenset[tuple[int, int]],
+    source: ImageSource,
+    sink: ImageSink,
+    emit: Emit,
+) -> Sent:
+    """The context, as `chunks.listing` has it with the text `ignore` of its ignore file, is at `sink`.
 
+    `source` reads from there.
     What an earlier build sent is not read and not sent again."""
     from concurrent.futures import ThreadPoolExecutor
 
     before = _known(source)
-    matcher = Matcher.parse(ignore, ignore_file)
-    groups = chunks.grouped(chunks.listing(top, matcher), chunks.now())
+    groups = chunks.grouped(chunks.listing(top, Matcher.parse(ignore, ignore_file), never), chunks.now())
     with ThreadPoolExecutor(_AT_A_TIME) as threads:
         try:
             done = list(threads.map(lambda chunk: _sent(top, chunk, before, sink, emit), groups))

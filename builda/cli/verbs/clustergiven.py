@@ -118,9 +118,10 @@ def _pieces(session: Session, stream: Stream) -> Iterator[bytes]:
     from builda.cluster.follow import JobFailed
     from builda.events import BlobProgress
 
+    never = session.store.layout.inodes()
     offset = 0
     try:
-        for piece in chunks.streamed(stream.top, stream.ignore, stream.ignore_file):
+        for piece in chunks.streamed(stream.top, stream.ignore, stream.ignore_file, never):
             yield piece
             offset += len(piece)
             session.emit(BlobProgress(action="push", digest=None, offset=offset, total=None))
@@ -241,7 +242,8 @@ def _send(session: Session, stream: Stream, place: str, access: RegistryAccess) 
     reference = Reference.parse(place)._replace(tag=f"builda-context-{unique[:16]}", digest=None)
     remote = session.builder.context.remote
     source, sink = remote.source(reference, access), remote.sink(reference, access)
-    sent = send(stream.top, stream.ignore, stream.ignore_file, source, sink, session.emit)
+    never = session.store.layout.inodes()
+    sent = send(stream.top, stream.ignore, stream.ignore_file, never, source, sink, session.emit)
     return {"reference": str(reference._replace(tag=None, digest=sent.digest)), "into": stream.into}
 
 

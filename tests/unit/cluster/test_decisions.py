@@ -168,6 +168,16 @@ def test_a_listing_has_what_the_ignore_file_leaves(tmp_path: Path) -> None:
     assert found == ["d2", "link", "d2/f9"]
 
 
+def test_a_context_has_no_directory_of_the_store(tmp_path: Path) -> None:
+    make(tmp_path, 3)
+    (tmp_path / "d1/below").mkdir()
+    never = frozenset((info.st_dev, info.st_ino) for info in (os.stat(tmp_path / name) for name in ("d0", "d1/below")))
+    found = [file.path for file in chunks.listing(str(tmp_path), Matcher.parse(""), never)]
+    assert found == ["d1", "d2", "d1/f1", "d2/f2"]
+    with pytest.raises(InvalidValue, match="a directory of the store cannot be copied: "):
+        list(chunks.listing(str(tmp_path / "d0"), Matcher.parse(""), never))
+
+
 def test_what_is_waited_for_is_told_from_what_is_hopeless() -> None:
     waiting = {"reason": "ImagePullBackOff", "message": "Back-off"}
     pod = {

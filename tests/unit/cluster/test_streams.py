@@ -21,7 +21,7 @@ def sent(tmp_path: Path) -> bytes:
     (top / "file").chmod(0o750)
     (top / "left").write_text("nothing")
     (top / "dir/link").symlink_to("../file")
-    return b"".join(streamed(str(top), "left", ".dockerignore"))
+    return b"".join(streamed(str(top), "left", ".dockerignore", frozenset()))
 
 
 def test_a_context_that_is_received_is_what_the_ignore_file_leaves(sent: bytes, tmp_path: Path) -> None:
