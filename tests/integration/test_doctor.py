@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 from typing import cast
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -20,6 +19,7 @@ from tests.conftest import Builda
 from tests.support import needs
 from tests.support.pods import in_pod
 from tests.support.rootless import rootless
+from tests.support.schemas import NEWEST, check_kubernetes
 
 EXAMPLES = Path(__file__).parents[2] / "examples/kubernetes"
 
@@ -239,7 +239,7 @@ def test_manifests_are_valid(path: Path) -> None:
         if document["apiVersion"].startswith("tekton.dev/"):
             assert document["spec"]["steps"]
             continue
-        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+        check_kubernetes(document, NEWEST)
 
 
 def test_there_is_no_pod_for_a_mode_that_needs_none(builda: Builda) -> None:

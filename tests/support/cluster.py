@@ -28,16 +28,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import kubernetes_validate
-
 from tests.support import kubeexec
 from tests.support.pods import PODSIM
 from tests.support.registry import make_certificates
 from tests.support.rootless import REPOSITORY, interpreter
+from tests.support.schemas import NotValid, check_kubernetes
 
 TOKEN = "token-of-alice"
 IMAGE = "registry.example.org/builda:test"
-SCHEMAS = "1.34"
 NODES = {"node-amd64": "amd64", "node-arm64": "arm64"}
 ENFORCE = "pod-security.kubernetes.io/enforce"
 BASELINE_CAPABILITIES = frozenset(
@@ -123,8 +121,8 @@ class Cluster:
     def create(self, kind: str, namespace: str, body: Object) -> tuple[int, Object]:
         try:
             self.check(kind, body)
-        except kubernetes_validate.ValidationError as error:
-            return 422, status(422, "Invalid", f"{kind} is invalid: {error.message}")
+        except NotValid as error:
+            return 422, status(422, "Invalid", f"{kind} is invalid: {error}")
         name = body["metadata"]["name"]
         if name in self.of(kind, namespace):
             return 409, status(409, "AlreadyExists", f'{kind} "{name}" already exists')
@@ -133,8 +131,8 @@ class Cluster:
         return 201, self.put(kind, namespace, body, "ADDED")
 
     def check(self, kind: str, body: Object) -> None:
-        """ValidationError for an object that does not fit the schemas."""
-        kubernetes_validate.validate(body, SCHEMAS, strict=True)
+        """NotValid for an object that does not fit the schemas."""
+        check_kubernetes(body)
 
     def delete(self, kind: str, namespace: str, name: str) -> bool:
         found = self.of(kind, namespace).get(name)
@@ -544,7 +542,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def review(self, body: Object) -> Object:
         """Whether alice has a right: all but those that the faults forbid."""
-        kubernetes_validate.validate(body, SCHEMAS, strict=True)
+        check_kubernetes(body)
         asked = body["spec"]["resourceAttributes"]
         path = "/".join(filter(None, (f"/{asked['resource']}", asked["subresource"])))
         forbidden = self.cluster.faults.forbidden

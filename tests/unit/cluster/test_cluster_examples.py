@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import yaml
 
 from builda.bake.reading import declared_in
 from builda.bake.resolving import choose
 from builda.cli.verbs import verb_named
+from tests.support.schemas import NEWEST, check_kubernetes
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples/cluster"
@@ -37,7 +37,7 @@ def commands(script: str) -> list[list[str]]:
 
 def test_the_job_for_kubectl_is_valid() -> None:
     job = read("kubectl.yaml")
-    kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+    check_kubernetes(job, NEWEST)
     (container,) = job["spec"]["template"]["spec"]["containers"]
     for command in commands(container["args"][0]):
         check_command(command)
@@ -53,7 +53,7 @@ def test_the_tekton_task_has_the_form_of_one() -> None:
         key: value for key, value in step.items() if key in ("name", "image", "env", "volumeMounts", "securityContext")
     }
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [container]}}
-    kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+    check_kubernetes(pod, NEWEST)
     check_command([*step["command"], *step["args"]])
     text = (EXAMPLES / "tekton-task.yaml").read_text()
     for kind, names in (("params", task["spec"]["params"]), ("results", task["spec"]["results"])):
@@ -73,7 +73,7 @@ def test_the_argo_workflow_has_the_form_of_one() -> None:
         "metadata": {"name": "x"},
         "spec": {"containers": [{"name": "main", **container}], "volumes": spec["volumes"]},
     }
-    kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+    check_kubernetes(pod, NEWEST)
     check_command([*container["command"], *container["args"]])
     text = (EXAMPLES / "argo-workflow.yaml").read_text()
     names = [one["name"] for one in spec["arguments"]["parameters"]]

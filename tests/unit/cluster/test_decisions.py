@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 
 from builda import events
@@ -18,6 +17,7 @@ from builda.errors import ContainerfileError, InvalidValue, Unsupported
 from builda.events import CommandOutput, ImageBuilt, StepStarted
 from builda.fs.ignore import Matcher
 from builda.oci.digest import Digest
+from tests.support.schemas import check_kubernetes
 
 BUILD_NOTHING = {"check", "print_plan", "print_script"}
 
@@ -63,10 +63,10 @@ def test_the_objects_are_those_of_the_schemas(kind: podkinds.Kind) -> None:
         template={"spec": {"containers": [{"name": "build", "env": [{"name": "A", "value": "b"}]}, {"name": "other"}]}},
     )
     job = objects.job("builda-x", kind, options, {"a": "b"})
-    kubernetes_validate.validate(job, "1.34", strict=True)
+    check_kubernetes(job)
     assert [one["name"] for one in job["spec"]["template"]["spec"]["containers"]] == ["build", "other"]
     owner = {"metadata": {"uid": "u"}}
-    kubernetes_validate.validate(objects.secret("builda-x", owner, {"a": b"\xff"}), "1.34", strict=True)
+    check_kubernetes(objects.secret("builda-x", owner, {"a": b"\xff"}))
     with pytest.raises(InvalidValue, match="a Secret holds less"):
         objects.secret("builda-x", owner, {"a": bytes(1 << 20)})
 
