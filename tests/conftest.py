@@ -7,11 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from builda.linux import syscalls
@@ -160,22 +161,39 @@ def server() -> Iterator[Registry]:
         yield found
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A directory that `make` fills; the processes of one run of the tests share it, and the first makes it."""
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    made = (factory.getbasetemp().parent if is_worker else factory.getbasetemp()) / f"shared-{name}"
+    with FileLock(made.with_suffix(".lock")):
+        if not made.exists():
+            partial = factory.mktemp(name)
+            make(partial)
+            partial.rename(made)
+    return made
+
+
 @pytest.fixture(scope="session")
 def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An OCI archive of a busybox image, made by builda itself."""
-    work = tmp_path_factory.mktemp("busybox")
-    tree = busybox_tree(work / "tree")
-    return _image_of(work, tree, "busybox", '["sh"]')
+
+    def make(work: Path) -> None:
+        _image_of(work, busybox_tree(work / "tree"), "busybox", '["sh"]')
+
+    return made_once(tmp_path_factory, "busybox", make) / "busybox.tar"
 
 
 @pytest.fixture(scope="session")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An OCI archive of a slim Debian bookworm image, made by builda itself."""
-    work = tmp_path_factory.mktemp("debian")
-    return _image_of(work, debian_tar(slim=True), "debian", '["bash"]')
+
+    def make(work: Path) -> None:
+        _image_of(work, debian_tar(slim=True), "debian", '["bash"]')
+
+    return made_once(tmp_path_factory, "debian", make) / "debian.tar"
 
 
-def _image_of(work: Path, content: Path, name: str, command: str) -> Path:
+def _image_of(work: Path, content: Path, name: str, command: str) -> None:
     made = Builda(work / "store", work / "run")
     container = made("from", "scratch")
     made("add", "--quiet", container, content, "/")
@@ -187,18 +205,17 @@ def _image_of(work: Path, content: Path, name: str, command: str) -> Path:
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         container,
     )
-    archive = work / f"{name}.tar"
-    made("commit", "--rm", container, f"oci-archive:{archive}:{name}")
-    return archive
+    made("commit", "--rm", container, f"oci-archive:{work / name}.tar:{name}")
 
 
 @pytest.fixture(scope="session")
 def base_store(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Path:
     """A store that holds the busybox image as localhost/busybox:latest, and nothing else."""
-    work = tmp_path_factory.mktemp("base")
-    made = Builda(work / "store", work / "run")
-    add_base(made, busybox)
-    return made.root
+
+    def make(work: Path) -> None:
+        add_base(Builda(work / "store", work / "run"), busybox)
+
+    return made_once(tmp_path_factory, "base", make) / "store"
 
 
 @pytest.fixture

@@ -60,8 +60,13 @@ def test_scratch_busybox(builda: Builda) -> None:
     assert output_of(builda, "bb:1", "cat", "/etc/passwd") == "root:x:0:0:root:/root:/bin/sh"
 
 
-def test_debian_mmdebstrap(builda: Builda) -> None:
-    result = example(builda, "debian-mmdebstrap.sh", "localhost/debian:x", "bookworm", *mmdebstrap_arguments(), *SLIM)
+@pytest.mark.parametrize(
+    "packages",
+    [("--variant=extract", "--include=base-files,coreutils,libc6"), pytest.param((), marks=pytest.mark.long)],
+)
+def test_debian_mmdebstrap(builda: Builda, packages: tuple[str, ...]) -> None:
+    options = [*mmdebstrap_arguments(), *SLIM, *packages]
+    result = example(builda, "debian-mmdebstrap.sh", "localhost/debian:x", "bookworm", *options)
     assert result.returncode == 0, result.stderr[-2000:]
     assert output_of(builda, "debian:x", "cat", "/etc/debian_version").startswith("12")
 
