@@ -86,7 +86,6 @@ def run(connection: socket.socket, parent: int, mine: Identity, code: str, main:
         sys_.close_range(connection.fileno() + 1, 0xFFFFFFFF)
         request = _taken_over(connection, mine, code) if os.getppid() == parent else None
         if request is not None:
-            _announce(connection)
             kept = _take_descriptors(request.descriptors, connection)
             resource.setrlimit(resource.RLIMIT_NOFILE, request.files)
             status = status_of(main)
@@ -112,10 +111,11 @@ def rehearse(mine: Identity, code: str) -> None:
 
 
 def _taken_over(connection: socket.socket, mine: Identity, code: str) -> Request | None:
-    """The request of a client that this process has become like; None if it cannot, which the client was told."""
+    """The request of a client that this process has become like, which the client is told; None if it cannot."""
     try:
         request = _received(connection)
         _become(request, mine, code)
+        _announce(connection)
     except (Unlike, OSError, ValueError):
         with suppress(OSError):
             connection.send(client.PLAIN)
@@ -140,7 +140,6 @@ def _tell_end(connection: int | None, status: int) -> None:
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the session sends SIGTERM when the client is gone
         signal.signal(number, signal.SIG_IGN)
-    sys_.set_process_name("")  # so that this process does not count as left running
     os.chdir("/")
     os.closerange(0, connection)
     sys_.close_range(connection + 1, 0xFFFFFFFF)

@@ -275,6 +275,10 @@ class Server:
             if not self._is_closed:
                 self._poll.modify(self._listener, select.EPOLLIN)
 
+    def serves(self, pid: int) -> bool:
+        """Whether this process serves a client: it is none of the script's, though its client may be."""
+        return pid in self._clients
+
     def refuse(self) -> None:
         """Serve no further commands."""
         self._is_closed = True

@@ -42,13 +42,17 @@ class Spare:
             asked.close()
 
     def take(self, connection: socket.socket) -> bool:
-        """Have it serve a client; False if it was killed before."""
+        """Have it serve a client; False if that cannot be, and then it has ended.
+
+        One that was stopped or killed before it could answer harms no client: the session tells the client so before
+        any other answer came, and the client then starts by itself.
+        """
         try:
             socket.send_fds(self._asking, [b"S"], [connection.fileno()], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
+            self.end()
             return False
-        finally:
-            self._asking.close()
+        self._asking.close()
         return True
 
     def end(self) -> None:

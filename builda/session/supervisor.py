@@ -102,7 +102,7 @@ class Supervisor:
             signal.signal(number, signal.SIG_IGN)
 
     def end_others(self) -> tuple[str, ...]:
-        """End the processes that the script left running; the names that they have."""
+        """End all processes of the session; the names of those that the script left running."""
         self._reap()
         ended: dict[int, str] = {}
         deadline = time.monotonic() + GRACE
@@ -110,7 +110,7 @@ class Supervisor:
             late = time.monotonic() > deadline
             for pid in left:
                 if late or pid not in ended:
-                    ended.setdefault(pid, _name_of(pid))
+                    ended.setdefault(pid, self._name_of(pid))
                     with suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
                         os.kill(pid, signal.SIGCONT)
@@ -119,6 +119,10 @@ class Supervisor:
             self._reap()
             time.sleep(0.001)
         return tuple(f"{name} ({pid})" for pid, name in ended.items() if name)
+
+    def _name_of(self, pid: int) -> str:
+        """The command name of a process; "" if it has ended, or serves a command: the script has that one's client."""
+        return "" if self._server is not None and self._server.serves(pid) else _name_of(pid)
 
 
 def _has_terminal() -> bool:
@@ -167,7 +171,7 @@ def _parent_of(pid: int) -> int:
 
 
 def _name_of(pid: int) -> str:
-    """The command name of a process; "" if it has ended, or was served and is about to end."""
+    """The command name of a process; "" if it has ended."""
     with suppress(OSError):
         with open(f"/proc/{pid}/stat", "rb") as file:
             if file.read().rpartition(b")")[2].split()[0] == b"Z":

@@ -85,9 +85,27 @@ def test_a_signal_to_the_process_that_waits_for_a_command_harms_no_command(build
     send = f"for p in $(pgrep -P $PPID); do [ $p = $$ ] || kill -{number} $p 2> /dev/null; done"
     script = f"for i in 1 2 3 4 5 6; do builda from scratch > /dev/null || exit; {send}; done; builda containers -q"
     result = session(builda, script)
-    # one that is stopped between its last word to a client and its end is left over, which the session says and ends
-    said = [line for line in result.stderr.splitlines() if "left processes running, which were ended" not in line]
-    assert (result.returncode, len(result.stdout.split()), said) == (0, 6, [])
+    assert (result.returncode, len(result.stdout.split()), result.stderr) == (0, 6, "")
+    assert left(builda) == []
+
+
+@pytest.mark.parametrize("number", ["KILL", "STOP"])
+def test_a_process_that_is_given_a_client_but_never_answers_is_not_the_scripts(builda: Builda, number: str) -> None:
+    # while the session's process is stopped it cannot learn that the waiting process was: it gives that one the client
+    hold = "kill -STOP $PPID; until grep -q '^State:.T' /proc/$PPID/status; do sleep 0.01; done"
+    waiting = f"until {hold}; w=$(pgrep -P $PPID | grep -vx $$); do kill -CONT $PPID; sleep 0.02; done"
+    asked = f"kill -{number} $w; builda containers -q & sleep 0.2; kill -CONT $PPID; wait $!"
+    result = session(builda, f"builda from scratch > /dev/null; sleep 0.3; {waiting}; {asked}")
+    assert (result.returncode, len(result.stdout.split()), result.stderr) == (0, 1, "")
+    assert left(builda) == []
+
+
+def test_a_command_that_goes_on_without_its_client_is_not_the_scripts(builda: Builda, base: str) -> None:
+    run = f"c=$(builda from {base}); builda run $c {SLEEP} & {until_sleeping()}"
+    served = "for p in $(pgrep -P $PPID); do [ $p = $$ ] || kill -STOP $p; done"
+    result = session(builda, f"{run}; {served}; kill -KILL $!; wait $! 2> /dev/null; true")
+    assert (result.returncode, result.stderr) == (0, f"Error: command was ended by signal 15 (SIGTERM): {SLEEP}\n")
+    assert not sleeping()
     assert left(builda) == []
 
 
