@@ -107,7 +107,7 @@ def test_the_status_is_the_scripts_and_nothing_stays(builda: Builda, end: str, s
 def test_a_signal_ends_the_script_and_nothing_stays(
     builda: Builda, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    process = started(builda, f"{SCRIPT} touch {tmp_path}/there; exec sleep 60", until=tmp_path / "there")
+    process = started(builda, f"{SCRIPT} : > {tmp_path}/there; exec sleep 60", until=tmp_path / "there")
     process.send_signal(number)
     assert process.wait(60) == status
     assert left(builda) == []
