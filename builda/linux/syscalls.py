@@ -78,6 +78,7 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _UNLIMITED = 2**64 - 1
+_MADV_POPULATE_WRITE = 23
 SECCOMP_MODE_FILTER = 2
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
@@ -418,6 +419,12 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
 def close_range(first: int, last: int, flags: int = 0) -> None:
     """Close all descriptors from `first` to `last`."""
     call("close_range", SYS_CLOSE_RANGE, first, last, flags)
+
+
+def populate(address: int, length: int) -> None:
+    """Have pages of this process's own where it may write, as writing to all of them would make (Linux 5.14)."""
+    if _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), ctypes.c_int(_MADV_POPULATE_WRITE)) < 0:
+        raise _failure("madvise")
 
 
 def join_session_keyring() -> bool:

@@ -21,6 +21,7 @@ from contextlib import suppress
 
 from builda.linux import syscalls as sys_
 from builda.session import client, scriptplace
+from builda.session.pages import Pages, faults
 from builda.values import NamedTuple
 
 PLAIN_VERBS = frozenset({"session", "unshare", "help", "completion"})
@@ -74,11 +75,14 @@ class Unlike(Exception):
     """The client has something that its served command could not have."""
 
 
-def run(connection: socket.socket, parent: int, mine: Identity, code: str, main: Callable[[], int]) -> int:
+def run(
+    connection: socket.socket, parent: int, mine: Identity, code: str, main: Callable[[], int], pages: Pages
+) -> int:
     """Serve a client in this forked process, and return its exit status.
 
-    `parent` is the session's process, and `mine` its identity.
+    `parent` is the session's process, and `mine` its identity. `pages` gets what memory the command wrote to.
     """
+    before = faults()
     connection.setblocking(True)
     try:
         sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -89,8 +93,10 @@ def run(connection: socket.socket, parent: int, mine: Identity, code: str, main:
             kept = _take_descriptors(request.descriptors, connection)
             resource.setrlimit(resource.RLIMIT_NOFILE, request.files)
             status = status_of(main)
-            _tell_end(kept, status)
-            return status
+            if kept is not None:
+                _tell_end(kept, status)
+                pages.note(before)
+            return status  # which the session's process tells if it was not told yet
     except OSError as error:
         os.write(2, f"Error: the session cannot start the command: {error}\n".encode())
     return 125
@@ -134,10 +140,8 @@ def status_of(main: Callable[[], int]) -> int:
     return status
 
 
-def _tell_end(connection: int | None, status: int) -> None:
+def _tell_end(connection: int, status: int) -> None:
     """Close all files, leave the directory, and tell the client its exit status."""
-    if connection is None:  # the session's process tells it
-        return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the session sends SIGTERM when the client is gone
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")

@@ -17,6 +17,7 @@ from builda.errors import BuildaError
 from builda.linux import fork
 from builda.oci.reference import parse_short
 from builda.session import client, served
+from builda.session.pages import Pages
 from builda.session.spare import Spare
 
 GRACE = 2.0
@@ -115,6 +116,7 @@ class Server:
         self._poll.register(self._listener, select.EPOLLIN)
         self._soon = [*reversed((*_FIRST, *_STEPS))]
         self._later = _imports()
+        self._pages = Pages()
         self._spare: Spare | None = None
         self._lacks_spare = False
         self._is_idle = False
@@ -190,10 +192,14 @@ class Server:
         parent = os.getpid()
 
         def serve(connection: socket.socket) -> int:
-            return served.run(connection, parent, self._identity, self._code, self._main)
+            return served.run(connection, parent, self._identity, self._code, self._main, self._pages)
+
+        def rehearse() -> None:
+            if not self._pages.copy():
+                served.rehearse(self._identity, self._code)
 
         with suppress(OSError):  # no process or descriptor is left
-            self._spare = Spare(serve, lambda: served.rehearse(self._identity, self._code))
+            self._spare = Spare(serve, rehearse)
 
     def _drop_spare(self) -> None:
         spare, self._spare = self._spare, None
@@ -241,7 +247,7 @@ class Server:
         if spare is not None and spare.take(connection):
             return spare.pid
         parent = os.getpid()
-        return fork.start(lambda: served.run(connection, parent, self._identity, self._code, self._main))
+        return fork.start(lambda: served.run(connection, parent, self._identity, self._code, self._main, self._pages))
 
     def _lost(self, descriptor: int) -> None:
         """A client was killed: its command is asked to end, and killed if that takes long."""
