@@ -21,7 +21,7 @@ COMMANDS = 16
 """How many commands note their pages: later ones would hardly add any."""
 FEW = 100
 """Pages that a command may be given while it runs without that it is worth to note them."""
-_GAP = 2
+_GAP = 1
 """Pages that are copied with those around them, as that takes no longer than a further system call."""
 _SIZE = 64 << 10
 _STATE = 1 << 63 | 1 << 61 | 1 << 56
