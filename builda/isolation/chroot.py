@@ -13,6 +13,7 @@ from builda.values import NamedTuple, replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.events import Emit
+    from builda.isolation.begun import Begun
     from builda.isolation.kinds import Kind
     from builda.isolation.spec import Process, Sandbox, Wanted
 
@@ -24,12 +25,12 @@ class ChrootIsolation:
         self.kind = kind
         self._cache = wanted.cache
 
-    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit, begun: Begun | None = None) -> int:
         """See `Isolation.run`. IsolationUnavailable for limits and for a network of the command's own."""
         check_confinement(sandbox, self.kind.name)
         sandbox = shared(sandbox)
         checked = check(process, sandbox, self.kind, self._cache)
-        return run_child(process, sandbox, emit, checked=checked, method=Method(new_proc_sys=False))
+        return run_child(process, sandbox, emit, checked=checked, method=Method(new_proc_sys=False), begun=begun)
 
 
 def shared(sandbox: Sandbox) -> Sandbox:

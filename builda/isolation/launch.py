@@ -2,11 +2,12 @@
 
 The child is a fresh interpreter, executed and not forked: a fork of this process would copy its threads' locks in any
 state, and leave its memory (credentials, other builds) in a process that the command may come to control. The
-interpreter takes half of the 14 ms that a run costs.
+interpreter takes half of the 14 ms that a run costs, so it is started before it is known what it shall do (`begun`).
 """
 
 from __future__ import annotations
 
+import _socket
 import marshal
 import os
 import signal
@@ -15,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable, Unsupported
 from builda.isolation import oom, rlimits
+from builda.isolation.begun import Begun
 from builda.isolation.wire import Acquired, Checked, Method, to_wire
 from builda.linux import caps, detached, process
 from builda.linux import syscalls as sys_
@@ -33,8 +35,7 @@ if TYPE_CHECKING:
     from builda.isolation.wire import Wire
     from builda.linux.mount import Mount
 
-_CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child", "start.py")
-_SPEC, _REPORT, _GO, _CONSOLE, _PYTHON, _MOUNTS = 3, 4, 5, 6, 7, 8  # the child's descriptors; mounts from the last on
+_SPEC, _REPORT, _GO, _CONSOLE, _MOUNTS = 3, 4, 5, 6, 8  # the child's descriptors; mounts from the last on
 _NATIVE = Method()
 
 
@@ -59,8 +60,18 @@ def check(process: Process, sandbox: Sandbox, kind: Kind, cache: Path | None) ->
     )
 
 
-def run_child(command: Process, sandbox: Sandbox, emit: Emit, *, checked: Checked, method: Method = _NATIVE) -> int:
+def run_child(
+    command: Process,
+    sandbox: Sandbox,
+    emit: Emit,
+    *,
+    checked: Checked,
+    method: Method = _NATIVE,
+    begun: Begun | None = None,
+) -> int:
     """Start the child, follow it, and return the command's exit status. No process of the run is left afterwards.
+
+    The child is that of `begun`, if one was.
 
     CommandFailed if the command cannot be executed or the kernel killed it for lack of memory, KeyboardInterrupt if the
     user interrupted it.
@@ -88,8 +99,9 @@ def run_child(command: Process, sandbox: Sandbox, emit: Emit, *, checked: Checke
         )
         wire = to_wire(command, sandbox, checked, method, acquired)
         release = stack.enter_context(process.held_back())  # until they can be passed on
-        reader, pid, go = _start(stack, wire, streams, mounts)
+        pid, connection = (begun or stack.enter_context(Begun())).take()
         with _ended(pid) as wait:
+            reader, go = _tell(stack, connection, wire, streams, mounts)
             if forward:
                 stack.enter_context(process.forwarding(pid, noted))
             release()
@@ -151,9 +163,12 @@ def _serve(stack: ExitStack, mount: Mount) -> int:
         raise IsolationUnavailable(f"cannot mount the files of the container: {error.strerror}") from error
 
 
-def _start(stack: ExitStack, wire: Wire, streams: Streams, mounts: dict[int, int]) -> tuple[int, int, int]:
-    """Start the child: (descriptor of its reports, pid, descriptor that tells it to go on)."""
+def _tell(
+    stack: ExitStack, connection: _socket.socket, wire: Wire, streams: Streams, mounts: dict[int, int]
+) -> tuple[int, int]:
+    """Tell the child what it shall do: (descriptor of its reports, descriptor that tells it to go on)."""
     with ExitStack() as theirs:
+        theirs.callback(connection.close)
         spec = _owned(theirs, os.memfd_create("builda-spec"))
         with open(os.dup(spec), "wb") as file:
             marshal.dump(wire, file)  # type: ignore[arg-type]  # typeshed wants a dict, which a TypedDict is
@@ -169,26 +184,11 @@ def _start(stack: ExitStack, wire: Wire, streams: Streams, mounts: dict[int, int
             **streams.theirs,
             **mounts,
         }
-        executable = None
-        with suppress(OSError):  # without the right to mount, the child fails and names what it needs
-            descriptors[_PYTHON] = _owned(theirs, read_only_python())
-            executable = f"/proc/self/fd/{_PYTHON}"
-        argv = [sys.executable, "-IS", _CHILD]
-        pid = process.spawn(argv, executable=executable, environ=interpreter_environment(), descriptors=descriptors)
+        rights = b"".join(number.to_bytes(4, sys.byteorder) for number in descriptors.values())
+        with suppress(BrokenPipeError, ConnectionResetError):  # it was killed, which its reports show
+            connection.sendmsg([bytes(descriptors)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
         streams.started()
-    return reader, pid, go
-
-
-def read_only_python() -> int:
-    """The interpreter on a read-only mount: else a command could write to it by /proc/self/exe (CVE-2019-5736)."""
-    fd = sys_.open_tree(sys_.AT_FDCWD, sys.executable, sys_.OPEN_TREE_CLONE)
-    sys_.mount_setattr(fd, "", sys_.AT_EMPTY_PATH, attr_set=sys_.MOUNT_ATTR_RDONLY)
-    return fd
-
-
-def interpreter_environment() -> dict[str, str]:
-    """The variables that the interpreter needs to start. No others: the child must not depend on the caller's."""
-    return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return reader, go
 
 
 def _owned(stack: ExitStack, fd: int) -> int:

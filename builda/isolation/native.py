@@ -7,6 +7,7 @@ from builda.isolation.launch import check, run_child
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.events import Emit
+    from builda.isolation.begun import Begun
     from builda.isolation.kinds import Kind
     from builda.isolation.spec import Process, Sandbox, Wanted
 
@@ -18,6 +19,7 @@ class NativeIsolation:
         self.kind = kind
         self._cache = wanted.cache
 
-    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit, begun: Begun | None = None) -> int:
         """See `Isolation.run`."""
-        return run_child(process, sandbox, emit, checked=check(process, sandbox, self.kind, self._cache))
+        checked = check(process, sandbox, self.kind, self._cache)
+        return run_child(process, sandbox, emit, checked=checked, begun=begun)

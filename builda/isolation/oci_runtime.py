@@ -15,8 +15,9 @@ from pathlib import Path
 
 from builda.errors import BuildaError, CommandFailed, IsolationUnavailable
 from builda.isolation import rlimits
+from builda.isolation.begun import interpreter_environment
 from builda.isolation.child.rootfs import BUNDLE, NODES
-from builda.isolation.launch import check, interpreter_environment, run_child
+from builda.isolation.launch import check, run_child
 from builda.isolation.wire import Method, shows_devices
 from builda.linux import caps, detached
 from builda.linux.process import is_alive, process_identity
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.events import Emit
+    from builda.isolation.begun import Begun
     from builda.isolation.kinds import Kind
     from builda.isolation.spec import Process, Sandbox, Wanted
     from builda.isolation.wire import Runtime
@@ -49,7 +51,7 @@ class OciIsolation:
         self._flags = tuple(flag if flag.startswith("-") else "--" + flag for flag in wanted.runtime_flags)
         self._cache = wanted.cache
 
-    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit, begun: Begun | None = None) -> int:
         """See `Isolation.run`."""
         scratch = Path(sandbox.scratch)
         (scratch / "rootfs").mkdir(exist_ok=True)
@@ -66,7 +68,7 @@ class OciIsolation:
         checked = check(process, sandbox, self.kind, self._cache)
         sweep_cgroups()
         try:
-            status = run_child(process, sandbox, emit, checked=checked, method=method)
+            status = run_child(process, sandbox, emit, checked=checked, method=method, begun=begun)
         finally:
             sweep_cgroups(identifier)
         if status and (failure := _failure(scratch / "log.json", process.args[0])):

@@ -25,6 +25,7 @@ from builda.values import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.events import Emit
+    from builda.isolation.begun import Begun
     from builda.isolation.kinds import Kind
     from builda.isolation.spec import Process, Sandbox, Wanted
     from builda.isolation.wire import PlainTree
@@ -37,7 +38,7 @@ class PlainChrootIsolation:
         self.kind = kind
         self._cache = wanted.cache
 
-    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit, begun: Begun | None = None) -> int:
         """See `Isolation.run`. IsolationUnavailable for a sandbox with mounts: they must be in the tree already."""
         root, secrets, sandbox = in_tree(sandbox, self.kind.name)
         refused = notifications_refused()
@@ -54,7 +55,7 @@ class PlainChrootIsolation:
         }
         process = replace(process, no_new_privileges=True)
         checked = check(process, sandbox, self.kind, self._cache)
-        return run_child(process, sandbox, emit, checked=checked, method=Method(plain_tree=plain))
+        return run_child(process, sandbox, emit, checked=checked, method=Method(plain_tree=plain), begun=begun)
 
 
 def _check_nodes(root: str, refused: str) -> None:

@@ -13,6 +13,7 @@ from builda.isolation.wire import Method
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.events import Emit
+    from builda.isolation.begun import Begun
     from builda.isolation.kinds import Kind
     from builda.isolation.spec import Process, Sandbox, Wanted
     from builda.isolation.wire import TracedTree
@@ -25,9 +26,9 @@ class TracedIsolation:
         self.kind = kind
         self._cache = wanted.cache
 
-    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit, begun: Begun | None = None) -> int:
         """See `Isolation.run`. IsolationUnavailable for a sandbox with mounts: they must be in the tree already."""
         root, secrets, sandbox = in_tree(sandbox, self.kind.name)
         traced: TracedTree = {"root": root, "secrets": secrets}
         checked = check(process, sandbox, self.kind, self._cache)
-        return run_child(process, sandbox, emit, checked=checked, method=Method(traced_tree=traced))
+        return run_child(process, sandbox, emit, checked=checked, method=Method(traced_tree=traced), begun=begun)

@@ -21,7 +21,7 @@ from contextlib import suppress
 
 from builda.linux import syscalls as sys_
 from builda.session import client, scriptplace
-from builda.session.pages import Pages, faults
+from builda.session.writtenpages import Pages, faults
 from builda.values import NamedTuple
 
 PLAIN_VERBS = frozenset({"session", "unshare", "help", "completion"})

@@ -17,8 +17,8 @@ from builda.errors import BuildaError
 from builda.linux import fork
 from builda.oci.reference import parse_short
 from builda.session import client, served
-from builda.session.pages import Pages
 from builda.session.spare import Spare
+from builda.session.writtenpages import Pages
 
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a command whose client was killed."""

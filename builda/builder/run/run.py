@@ -17,6 +17,7 @@ from builda.errors import CommandFailed, InvalidValue, IsolationUnavailable, Net
 from builda.events import Warned
 from builda.fs import owners, paths, rights
 from builda.isolation.accounts import home_directory, resolve_user
+from builda.isolation.begun import Begun
 from builda.isolation.kinds import find_kind
 from builda.linux.mount import mounted
 from builda.linux.userns import in_user_namespace
@@ -51,7 +52,7 @@ def run(
     around: command.Surroundings,
 ) -> WorkingContainer:
     """Run the step; CommandFailed when its status is none of `valid_statuses`."""
-    with occupied(ctx, container) as current, ctx.store.containers.running(current):
+    with Begun() as begun, occupied(ctx, container) as current, ctx.store.containers.running(current):
         settle(ctx, current)
         current = treed(ctx, current)
         options = ctx.run_options(step.options.over(current.options))
@@ -71,7 +72,9 @@ def run(
             nodes = ctx.store.can_mount or rights.lacks_rights()
             process = command.process_of(seen, step, options, user, home, attachments, around, nodes=nodes)
             try:
-                status = _perform(ctx, current, seen, options, rootfs, users, attachments, place, process, emulates)
+                status = _perform(
+                    ctx, current, seen, options, rootfs, users, attachments, place, process, emulates, begun
+                )
             except CommandFailed as error:
                 if error.status not in valid_statuses:
                     raise
@@ -108,6 +111,7 @@ def _perform(
     place: str,
     process: Process,
     emulates: bool,
+    begun: Begun,
 ) -> int:
     check_network(ctx, options)
     isolation = ctx.isolation(options)
@@ -131,13 +135,13 @@ def _perform(
         outer = sandbox(network)
         ctx.decided("run", lambda: _described(isolation.kind.name, process, outer))
         if ctx.store.can_mount:
-            return isolation.run(process, outer, ctx.emit)
+            return isolation.run(process, outer, ctx.emit, begun)
         from builda.builder.run.emulated_mounts import placed
 
         snapshots = ctx.store.kind_of(container.snapshot)
         tree, aside = snapshots.upper(container.snapshot), snapshots.path(container.snapshot, "placed")
         with placed(tree, aside, outer, caches=ctx.store.layout.path("cache")) as inner:
-            return isolation.run(process, inner, ctx.emit)
+            return isolation.run(process, inner, ctx.emit, begun)
 
     network = asked or ctx.default_network(options)
     if network != "private" or not (asked is None or in_user_namespace()):

@@ -5,14 +5,16 @@
               │        with the command; the kernel kills what is left in the namespace
               unshares the namespaces, waits for init; both die with their parent (PDEATHSIG)
 
-Without a new pid namespace, init is a subreaper and kills its descendants itself. The parent passes the message
-(isolation.wire, by marshal of the same interpreter) on descriptor 3, and reads reports from 4 until execve(2) closes
-it. On descriptor 5 the parent sends the addresses of the network that it has made, on 6 it receives the terminal.
+Without a new pid namespace, init is a subreaper and kills its descendants itself. Descriptor 3 is a socket, by which
+the parent sends all other descriptors. It passes the message (isolation.wire, by marshal of the same interpreter) as a
+new descriptor 3, and reads reports from 4 until execve(2) closes it. On descriptor 5 the parent sends the addresses of
+the network that it has made, on 6 it receives the terminal.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the C half: signal itself imports enum
+import _socket
 import errno
 import marshal
 import os
@@ -26,14 +28,14 @@ from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
-
     from builda.isolation.child.id_mapping import Mapping
     from builda.isolation.child.relay import Relay
     from builda.isolation.child.supervision import Supervision
     from builda.isolation.wire import PlainTree, TracedTree, Wire
 
 SPEC, REPORT, GO, CONSOLE = 3, 4, 5, 6
+_MOST = 253
+"""The kernel passes no more descriptors at once."""
 
 # In the order in which they are entered: all before the fork, which alone enters the pid namespace.
 _KINDS = (
@@ -53,6 +55,8 @@ _TIOCGPTPEER, _TIOCGPTN, _TIOCSPTLCK, _TIOCSCTTY, _TIOCSWINSZ = 0x5441, 0x800454
 def main() -> None:
     """Run the command and exit with its status, or with 125 after a report of the failure. Never returns."""
     try:
+        _die_with_parent(_signal.SIGKILL)
+        _receive_descriptors()
         sys_.close_range(3, 0x7FFFFFFF, _CLOSE_ON_EXEC)
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
@@ -75,6 +79,22 @@ def report(fields: tuple[str | int | None, ...]) -> None:
     """Send one message to the parent: its length, then marshal. It is shorter than PIPE_BUF, so one write sends all."""
     data = marshal.dumps(fields)
     os.write(REPORT, len(data).to_bytes(4, "little") + data)
+
+
+def _receive_descriptors() -> None:
+    """Have the descriptors that the parent sends, by the numbers that it says: one byte each."""
+    connection = _socket.socket(fileno=SPEC)
+    numbers, rights, _, _ = connection.recvmsg(_MOST, _socket.CMSG_SPACE(4 * _MOST))
+    connection.detach()
+    if not rights:
+        os._exit(137)  # the parent has no work for this process, or is gone
+    data = rights[0][2]
+    received = [int.from_bytes(data[place : place + 4], sys.byteorder) for place in range(0, len(data), 4)]
+    aside = range(max(*numbers, *received) + 1, max(*numbers, *received) + 1 + len(received))
+    for source, target in (*zip(received, aside, strict=True), *zip(aside, numbers, strict=True)):
+        os.dup2(source, target)  # in two steps, so that no source is overwritten by an earlier target
+    for number in {*received, *aside} - {*numbers}:
+        os.close(number)
 
 
 def _read_wire() -> Wire:
@@ -145,7 +165,6 @@ def _mapping(wire: Wire) -> Mapping | None:
     if wire["users"] is None:
         return None
     # Later imports, done now: after it has entered the namespace, this process may not read builda's files.
-    import _socket  # noqa: F401
     import fcntl  # noqa: F401
     import struct  # noqa: F401
 
@@ -222,8 +241,6 @@ def _build(wire: Wire, tree: Tree, sources: Sources) -> int | None:
 
 def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
     """Run the command in a plain directory, and answer its calls about /proc and /dev until it ends."""
-    import _socket
-
     from builda.isolation.child.notification import received
     from builda.isolation.child.proc_server import Supervisor, give_up
 
@@ -267,8 +284,6 @@ def _run_in_tree(wire: Wire, plain_tree: PlainTree) -> int:
 
 def _run_traced(wire: Wire, traced_tree: TracedTree) -> int:
     """Run the command in a directory that is not its root for the kernel, and answer its calls until it ends."""
-    import _socket
-
     from builda.isolation.traced.run import Following
 
     sys_.capset(0, 0, 0)  # root's rights over files would hide where paths lead (`traced.tree`)
@@ -490,8 +505,6 @@ def _open_terminal(wire: Wire, tree: Tree | None) -> int:
     An OCI runtime gets one of the host's devpts and copies to one in the container. A command in a plain tree gets one
     of the host's too.
     """
-    import _socket
-
     own = tree is not None and wire["runtime"] is None
     name, directory = ("ptmx", tree.devpts) if tree is not None and own else ("/dev/ptmx", None)
     master = os.open(name, os.O_RDWR | os.O_NOCTTY, dir_fd=directory)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from builda.linux import fork
-from builda.session.pages import FEW, PAGE, Pages, faults, joined
+from builda.session.writtenpages import FEW, PAGE, Pages, faults, joined
 
 NUMBER = 2000
 
