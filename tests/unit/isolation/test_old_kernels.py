@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import builda
-from builda.isolation import launch
+from builda.isolation import begun
 from builda.linux.detached import DIRECTORY_PART, FILE_PART
 from builda.linux.mount import Mount
 
@@ -39,7 +39,7 @@ def old_box(new_box: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.M
     """Runs commands on an overlay of two layers."""
     script = tmp_path / "old.py"
     script.write_text(OLD.format(package=os.path.dirname(builda.__file__)))
-    monkeypatch.setattr(launch, "_CHILD", str(script))
+    monkeypatch.setattr(begun, "_CHILD", str(script))
     box = new_box("native")
     box.sandbox = box.sandbox.__class__(
         **{name: getattr(box.sandbox, name) for name in box.sandbox.__dataclass_fields__}
