@@ -20,7 +20,10 @@ MODULES = [
         for path in sorted((ISOLATION / package).glob("*.py"))
         if path.stem not in ("__init__", *SCRIPTS)
     ),
-    *(("builda.linux", name) for name in ("acl", "detached", "fork", "landlock", "netlink", "ptrace", "syscalls")),
+    *(
+        ("builda.linux", name)
+        for name in ("acl", "cfunctions", "detached", "fork", "landlock", "netlink", "ptrace", "syscalls")
+    ),
     ("builda", "values"),
 ]
 # Each of these takes milliseconds to import, for which every RUN step would wait.
