@@ -232,7 +232,7 @@ class _Named(type):
                 "__match_args__": tuple(fields),
                 "_fields": tuple(fields),
                 "_field_defaults": defaults,
-                "_made": 0,
+                "_made": [0],
                 **_OF_TUPLES,
                 **namespace,
                 **attributes,
@@ -242,15 +242,19 @@ class _Named(type):
 
 def _new(cls: Any, /, *args: Any, **given: Any) -> Any:
     """Make one. Compiling the standard constructor takes as long as making some of them without it."""
+    fields, made = cls._fields, cls._made
+    made[0] += 1  # in a list: setting an attribute of a class makes the interpreter forget what it found out about it
+    if made[0] < _MANY:
+        if not given and len(args) == len(fields):
+            return tuple.__new__(cls, args)
+        values = {**cls._field_defaults, **dict(zip(fields, args, strict=False)), **given}
+        is_right = len(args) <= len(fields) and (not args or given.keys().isdisjoint(fields[: len(args)]))
+        if is_right and len(values) == len(fields):
+            try:
+                return tuple.__new__(cls, [values[name] for name in fields])
+            except KeyError:  # there is one of another name
+                pass
     owner = next(base for base in cls.__mro__ if "_fields" in base.__dict__)
-    owner._made += 1
-    fields = owner._fields
-    values = {**owner._field_defaults, **dict(zip(fields, args, strict=False)), **given}
-    is_right = (
-        len(args) <= len(fields) and given.keys().isdisjoint(fields[: len(args)]) and values.keys() == set(fields)
-    )
-    if is_right and owner._made < _MANY:
-        return tuple.__new__(cls, [values[name] for name in fields])
     namedtuple: Any = collections.namedtuple  # type checkers want to see the fields
     standard = namedtuple(owner.__name__, fields, defaults=owner._field_defaults.values())
     for name in fields:

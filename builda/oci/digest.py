@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from functools import cache
 
@@ -79,10 +80,9 @@ def sha256(data: bytes) -> bytes:
 @cache
 def _own_sha256() -> Callable[[bytes], Any]:
     """The implementation that Python has itself; that of OpenSSL in a Python that was built without its own."""
-    for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
-        with suppress(ImportError):
-            own: Callable[[bytes], Any] = __import__(name).sha256
-            return own
+    with suppress(ImportError):
+        own: Callable[[bytes], Any] = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256").sha256
+        return own
     import hashlib
 
     return hashlib.sha256

@@ -233,15 +233,16 @@ def own_mounts() -> None:
     sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_SLAVE)
 
 
-def end_processes(where: Layout) -> None:
+def end_processes(where: Layout) -> bool:
     """End what still runs of the scripts of sessions that were killed: each such process has the session's variable.
 
-    Must be called before this process enters a user namespace: in one it may not look into the others.
+    False if no session was killed. Must be called before this process enters a user namespace: in one it may not look
+    into the others.
     """
     names = sessions.dead(where)
     places = {place for name in names if (place := sessions.place_of(where, name)) is not None}
     if not places:
-        return
+        return bool(names)
     marks = [f"{VARIABLE}={place}".encode() for place in places]
     killed = [
         process
@@ -254,6 +255,7 @@ def end_processes(where: Layout) -> None:
         ending.register(process, select.POLLIN)
         ending.poll(max(0, deadline - time.monotonic()) * 1000)
         os.close(process)
+    return True
 
 
 def _killed(pid: int, marks: list[bytes]) -> int | None:

@@ -15,6 +15,7 @@ from importlib import import_module
 
 from builda.errors import BuildaError
 from builda.linux import fork
+from builda.oci.digest import sha256
 from builda.oci.reference import parse_short
 from builda.session import client, served
 from builda.session.spare import Spare
@@ -160,6 +161,7 @@ class Server:
             self._import(self._soon.pop())
             if not self._soon:
                 parse_short("localhost/name:tag")  # which compiles regular expressions at its first use
+                sha256(b"")  # which looks for the quickest implementation
                 self._lacks_spare = True
         elif self._lacks_spare:
             self._fork_spare()

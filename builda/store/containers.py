@@ -417,6 +417,8 @@ def _to_json(value: object) -> Any:
     from builda.oci.descriptor import Descriptor
 
     match value:
+        case None | str() | bool():  # most are; the last case asks what a mapping is, which takes longer
+            return value
         case ImageConfig():
             return config_to_json(value)
         case Digest():

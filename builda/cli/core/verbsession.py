@@ -39,6 +39,7 @@ class Session:
     def __init__(self, settings: Settings, environ: Mapping[str, str], trace: VerbTrace | None = None) -> None:
         self.settings = settings
         self._trace_file = trace
+        self._has_dead = True  # sessions that were killed, as far as was looked
         self.environ = environ
         self.quiet = False
         self.builds = False
@@ -122,15 +123,16 @@ class Session:
             found = next(iter_names(f"{self.settings.root}/sessions"), None)
         except PermissionError:  # the store is another user's, which opening it says
             return
-        if found is not None:
-            from builda.session.lease import end_processes
-            from builda.store.layout import Layout
+        if found is None:
+            return
+        from builda.session.lease import end_processes
+        from builda.store.layout import Layout
 
-            end_processes(Layout(self.settings.root, self.settings.runroot))
+        self._has_dead = end_processes(Layout(self.settings.root, self.settings.runroot))
 
     def _join(self, store: Store) -> None:
         """Remove what killed sessions left, then work in the session that this command is in, if any."""
-        if next(iter_names(store.layout.path("sessions")), None) is not None:
+        if self._has_dead and next(iter_names(store.layout.path("sessions")), None) is not None:
             self._reclaim(store)
         if self.environ.get("BUILDA_SESSION"):
             from builda.session.lease import membership

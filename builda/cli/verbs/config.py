@@ -203,7 +203,7 @@ def _array(written: str, option: str) -> tuple[str, ...] | None:
     try:
         value = decode_any(written.encode(errors="surrogateescape"), option)
     except CorruptContent as error:
-        if re.match(r"\s*\[\s*[\"']", written):
+        if written.lstrip()[:1] == "[" and written.lstrip()[1:].lstrip()[:1] in ("'", '"'):
             raise InvalidValue(
                 f"{option} is not a valid JSON array: {written}", hint="""as in '["/bin/app", "--serve"]'"""
             ) from error
