@@ -1,4 +1,4 @@
-"""The API server: the requests that builda makes, and what its refusals mean. Only this module imports the client.
+"""The API server: the requests that builda makes, and what its refusals mean.
 
 Answers are the API's own JSON. A request that finds the server away is tried again for a while; one that changes
 something is made so that a second one finds what the first did.
@@ -7,18 +7,20 @@ something is made so that a second one finds what the first did.
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from builda.cluster.where import Where
-from builda.errors import AlreadyExists, BuildaError, InvalidValue, NotFound, Unsupported
+from builda.cluster import apiclient
+from builda.errors import AlreadyExists, BuildaError, InvalidValue, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
+
+    from builda.cluster.apiclient import Client, Query
+    from builda.cluster.where import Where
 
     Object: TypeAlias = "dict[str, Any]"
 
@@ -26,6 +28,9 @@ AWAY = 90.0
 """Seconds for which the API server may be away."""
 _TIMEOUT = (10.0, 30.0)  # to connect, and between two bytes
 _HINT = "what --pod-template, --request, --limit and --job-label say goes into the Job as it is"
+_GROUPS = {"jobs": "/apis/batch/v1"}
+"""Kinds of objects that are not of the core group, and the paths of their groups."""
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _ANSWER = 60.0  # seconds that a command may work on after its input
 _ERRORS, _ENDED = 2, 3  # channels of a WebSocket to a command (v4.channel.k8s.io and v5)
 
@@ -45,11 +50,8 @@ class Forbidden(BuildaError):
 class Cluster:
     """One namespace of a cluster. Threads may share it."""
 
-    def __init__(self, api: Any, namespace: str, away: float = AWAY) -> None:
-        from kubernetes.client import BatchV1Api, CoreV1Api, VersionApi
-
-        self.api = api
-        self._batch, self._core, self._version = BatchV1Api(api), CoreV1Api(api), VersionApi(api)
+    def __init__(self, server: Client, namespace: str, away: float = AWAY) -> None:
+        self.server = server
         self._away = away
         self.namespace = namespace
         self._known: dict[str, Any] = {}
@@ -57,7 +59,7 @@ class Cluster:
     def version(self) -> tuple[int, int]:
         """Major and minor version of the server."""
         if "version" not in self._known:
-            self._known["version"] = self._asked(self._version.get_code)
+            self._known["version"] = self._asked("GET", "/version/")
         found = self._known["version"]
         digits = "".join(letter for letter in str(found.get("minor", "0")) if letter.isdecimal())
         return int(found.get("major") or 0), int(digits or 0)
@@ -66,7 +68,7 @@ class Cluster:
         """The value of a label of the namespace; None without it, or without the right to read it."""
         try:
             if "namespace" not in self._known:
-                self._known["namespace"] = self._asked(self._core.read_namespace, self.namespace)
+                self._known["namespace"] = self._asked("GET", f"/api/v1/namespaces/{self.namespace}")
             found = self._known["namespace"]
         except Forbidden:
             return None
@@ -76,7 +78,7 @@ class Cluster:
     def create(self, kind: str, body: Object) -> Object:
         """Make a Job or Secret; if there is one of this name already, which an earlier attempt made, return that."""
         try:
-            made: Object = self._asked(self._method("create", kind), self.namespace, body)
+            made: Object = self._asked("POST", self._path(kind), body=body)
             return made
         except AlreadyExists:
             return self.get(kind, body["metadata"]["name"])
@@ -86,18 +88,16 @@ class Cluster:
 
     def get(self, kind: str, name: str) -> Object:
         """One object; NotFound if it is not there."""
-        found: Object = self._asked(self._method("read", kind), name, self.namespace)
+        found: Object = self._asked("GET", self._path(kind, name))
         return found
 
     def list(self, kind: str, **selectors: str) -> Object:
         """A list of objects, with the version that a watch may begin with."""
-        found: Object = self._asked(self._method("list", kind), self.namespace, **selectors)
+        found: Object = self._asked("GET", self._path(kind), _query(selectors))
         return found
 
     def may(self, verb: str, resource: str) -> bool:
         """Whether the client has a right in the namespace; `resource` is GROUP/RESOURCE, with /SUBRESOURCE perhaps."""
-        from kubernetes.client import AuthorizationV1Api
-
         group, _, rest = resource.partition("/")
         name, _, sub = rest.partition("/")
         asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": name, "subresource": sub}
@@ -106,26 +106,25 @@ class Cluster:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": asked},
         }
-        found = self._asked(AuthorizationV1Api(self.api).create_self_subject_access_review, body)
+        found = self._asked("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body)
         return bool(found["status"].get("allowed"))
 
     def quotas(self) -> Object | None:
         """The quotas of the namespace; None without the right to see them."""
         try:
-            found: Object = self._asked(self._core.list_namespaced_resource_quota, self.namespace)
+            return self.list("resourcequotas")
         except Forbidden:
             return None
-        return found
 
     def delete(self, kind: str, name: str) -> None:
         """The object and what it owns go; nothing if it is not there."""
         with suppress(NotFound):
-            self._asked(self._method("delete", kind), name, self.namespace, propagation_policy="Background")
+            self._asked("DELETE", self._path(kind, name), [("propagationPolicy", "Background")])
 
     def watch(self, kind: str, version: str, seconds: int, **selectors: str) -> Iterator[Object]:
         """The changes since `version` for at most so many seconds. Gone if the server forgot them; Away if it broke."""
-        options = {**selectors, "watch": True, "resource_version": version, "timeout_seconds": seconds}
-        with self._stream(self._method("list", kind), self.namespace, silence=seconds + 15.0, **options) as chunks:
+        query = [("watch", "true"), ("resourceVersion", version), ("timeoutSeconds", str(seconds)), *_query(selectors)]
+        with self._stream(self._path(kind), query, seconds + 15.0) as chunks:
             rest = b""
             for chunk in chunks:
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -138,10 +137,10 @@ class Cluster:
     @contextmanager
     def log(self, pod: str, container: str, since: float | None = None) -> Iterator[Iterator[bytes]]:
         """What a container writes, as it comes, from `since` seconds ago or the beginning on; Away if it breaks."""
-        options: dict[str, Any] = {"container": container, "follow": True}
+        query = [("container", container), ("follow", "true")]
         if since is not None:
-            options["since_seconds"] = max(1, int(since) + 2)
-        with self._stream(self._core.read_namespaced_pod_log, pod, self.namespace, **options) as chunks:
+            query.append(("sinceSeconds", str(max(1, int(since) + 2))))
+        with self._stream(self._path("pods", pod, "/log"), query, _TIMEOUT[1]) as chunks:
             yield chunks
 
     def feed(self, pod: str, container: str, command: Sequence[str], pieces: Iterable[bytes]) -> None:
@@ -159,36 +158,29 @@ class Cluster:
             raise BuildaError(f"command in pod {pod} failed: {error}")
 
     def _talk(self, pod: str, container: str, command: Sequence[str]) -> Any:
-        from kubernetes.client import ApiClient, ApiException, CoreV1Api
-        from kubernetes.stream import stream
+        from websocket import WebSocketException
 
-        core = CoreV1Api(ApiClient(self.api.configuration))  # `stream` changes its client, which threads share
-        streams = {"stdin": True, "stdout": True, "stderr": True, "tty": False}
+        streams = [(name, "true") for name in ("stdin", "stdout", "stderr")]
+        query = [("container", container), *(("command", word) for word in command), *streams, ("tty", "false")]
         try:
-            return stream(
-                core.connect_get_namespaced_pod_exec,
-                pod,
-                self.namespace,
-                container=container,
-                command=list(command),
-                binary=True,
-                _preload_content=False,
-                **streams,
-            )
-        except ApiException as error:
-            raise upgrade_refusal(str(error.reason)) from error
+            return self.server.talk(self._path("pods", pod, "/exec"), query)
+        except (WebSocketException, OSError) as error:
+            raise upgrade_refusal(str(error)) from error
 
-    def _method(self, verb: str, kind: str) -> Callable[..., Any]:
-        one = kind.removesuffix("s")
-        method: Callable[..., Any] = getattr(self._batch if kind == "jobs" else self._core, f"{verb}_namespaced_{one}")
-        return method
+    def _path(self, kind: str, name: str | None = None, below: str = "") -> str:
+        top = f"{_GROUPS.get(kind, '/api/v1')}/namespaces/{self.namespace}/{kind}"
+        if name is None:
+            return top
+        if _NAME.fullmatch(name) is None:
+            raise NotFound(f"cluster has no object of {kind} with such a name: {name!r}")
+        return f"{top}/{name}{below}"
 
-    def _asked(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def _asked(self, method: str, path: str, query: Query = (), body: Object | None = None) -> Any:
         """The answer, decoded; asked again while the server is away or busy."""
         end, pause = time.monotonic() + self._away, 0.1
         while True:
             try:
-                return json.loads(_read(_asked_once(method, _TIMEOUT, *arguments, **options)))
+                return json.loads(_read(_asked_once(self.server, method, path, query, body, _TIMEOUT)))
             except Away as error:
                 if time.monotonic() + pause > end:
                     raise BuildaError(
@@ -199,30 +191,33 @@ class Cluster:
             pause = min(pause * 2, 5.0)
 
     @contextmanager
-    def _stream(
-        self, method: Callable[..., Any], *arguments: Any, silence: float = _TIMEOUT[1], **options: Any
-    ) -> Iterator[Iterator[bytes]]:
-        reply = _asked_once(method, (_TIMEOUT[0], silence), *arguments, **options)
+    def _stream(self, path: str, query: Query, silence: float) -> Iterator[Iterator[bytes]]:
+        reply = _asked_once(self.server, "GET", path, query, None, (_TIMEOUT[0], silence))
         try:
             yield _chunks(reply)
         finally:
             reply.close()  # it was not read to its end, so that its connection cannot serve again
 
 
-def _asked_once(method: Callable[..., Any], timeout: tuple[float, float], *arguments: Any, **options: Any) -> Any:
-    from kubernetes.client import ApiException
+def _query(selectors: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Selectors as the API calls them."""
+    names = {"label_selector": "labelSelector", "field_selector": "fieldSelector"}
+    return [(names[name], value) for name, value in selectors.items()]
+
+
+def _asked_once(
+    server: Client, method: str, path: str, query: Query, body: Object | None, timeout: tuple[float, float]
+) -> Any:
+    """The answer as it begins; an error for one that is none."""
     from urllib3.exceptions import HTTPError
 
     try:
-        return method(*arguments, **options, _preload_content=False, _request_timeout=timeout)
-    except ApiException as error:
-        body = error.body if error.body is not None else error.reason
-        text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
-        raise refusal(int(error.status or 0), text) from error
+        reply = server.request(method, path, query, body, timeout)
     except (HTTPError, OSError) as error:
-        raise Away(_words(error)) from error
-    except ValueError as error:  # the client has schemas of its own
-        raise InvalidValue(f"client of Kubernetes refuses: {_words(error)}", hint=_HINT) from error
+        raise Away(apiclient.words(error)) from error
+    if not 200 <= reply.status < 300:
+        raise refusal(reply.status, _read(reply).decode(errors="replace") or str(reply.reason or ""))
+    return reply
 
 
 def _read(reply: Any) -> bytes:
@@ -231,7 +226,7 @@ def _read(reply: Any) -> bytes:
     try:
         data: bytes = reply.data
     except (HTTPError, OSError) as error:
-        raise Away(f"answer broke off: {_words(error)}") from error
+        raise Away(f"answer broke off: {apiclient.words(error)}") from error
     return data
 
 
@@ -270,7 +265,7 @@ def upgrade_refusal(reason: str) -> BuildaError:
     """The error for a WebSocket that cannot be opened, from what the client says of it."""
     found = re.search(r"Handshake status (\d+)", reason)
     if found is None:
-        return Away(_words_of(reason))
+        return Away(apiclient.in_line(reason))
     body = reason.rpartition("-+-+-")[2].strip()
     if body.startswith(("b'", 'b"')):
         body = body[2:-1].replace("\\n", "\n").replace("\\'", "'").replace('\\"', '"')
@@ -282,74 +277,7 @@ def upgrade_refusal(reason: str) -> BuildaError:
 
 def connect(where: Where, environ: Mapping[str, str]) -> Cluster:
     """The cluster that kubectl would ask: by the kubeconfig, else by the service account of the pod we are in."""
-    try:
-        _prepare_import()
-        from kubernetes import client as kubernetes_client
-        from kubernetes import config as kubernetes_config
-        from kubernetes.config.config_exception import ConfigException
-    except ImportError as error:
-        raise Unsupported(
-            "--on kubernetes needs the client of Kubernetes, which is not installed",
-            hint="pip install 'builda[cluster]'",
-        ) from error
-
-    client: Any = kubernetes_client
-    config: Any = kubernetes_config
-    configuration = client.Configuration()
-    configuration.retries = False
-    namespace = where.namespace
-    kubeconfig = environ.get("KUBECONFIG") or os.path.join(environ.get("HOME", "/root"), ".kube/config")
-    try:
-        config.load_kube_config(kubeconfig, context=where.context, client_configuration=configuration)
-        active = config.list_kube_config_contexts(kubeconfig)
-        chosen = next((one for one in active[0] if one["name"] == where.context), active[1])
-        namespace = namespace or chosen["context"].get("namespace") or "default"
-    except (ConfigException, OSError, KeyError, TypeError) as error:
-        if where.context is not None:
-            raise NotFound(f"kubeconfig has no usable context {where.context}: {_words(error)}") from error
-        namespace = _in_cluster(config, configuration, namespace, error)
-    return Cluster(client.ApiClient(configuration), namespace)
-
-
-def _prepare_import() -> None:
-    """Have the parts of the client imported one by one.
-
-    The package imports all of them, which takes a second of each command: those for informers, dynamic objects and
-    leader elections, and libraries that only these need.
-    """
-    import sys
-    from importlib import import_module, util
-
-    if "kubernetes" in sys.modules:
-        return
-    spec = util.find_spec("kubernetes")
-    if spec is None:
-        raise ImportError("kubernetes")
-
-    def part(name: str) -> object:
-        try:
-            return import_module(f"kubernetes.{name}")
-        except ModuleNotFoundError as error:
-            raise AttributeError(f"module kubernetes has no attribute {name}") from error
-
-    package = util.module_from_spec(spec)
-    package.__getattr__ = part  # type: ignore[method-assign]  # PEP 562: who imports the package finds its parts
-    sys.modules["kubernetes"] = package
-
-
-def _in_cluster(config: Any, configuration: Any, namespace: str | None, first: BaseException) -> str:
-    from kubernetes.config.config_exception import ConfigException
-
-    try:
-        config.load_incluster_config(client_configuration=configuration)
-    except ConfigException as error:
-        raise NotFound(
-            f"no cluster is configured: {_words(first)}", hint="write a kubeconfig (KUBECONFIG), as for kubectl"
-        ) from error
-    if namespace is not None:
-        return namespace
-    with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="utf-8") as file:
-        return file.read().strip()
+    return Cluster(*apiclient.found(where, environ))
 
 
 def _chunks(reply: Any) -> Iterator[bytes]:
@@ -359,7 +287,7 @@ def _chunks(reply: Any) -> Iterator[bytes]:
         while data := reply.read1(1 << 16):
             yield data
     except (HTTPError, OSError) as error:
-        raise Away(f"stream broke: {_words(error)}") from error
+        raise Away(f"stream broke: {apiclient.words(error)}") from error
 
 
 def _fed(talk: Any, pieces: Iterable[bytes]) -> str:
@@ -375,7 +303,7 @@ def _fed(talk: Any, pieces: Iterable[bytes]) -> str:
         talk.run_forever(timeout=_ANSWER)
     except (WebSocketException, OSError) as error:
         if not talk.peek_channel(_ENDED):
-            raise Away(f"stream broke: {_words(error)}") from error
+            raise Away(f"stream broke: {apiclient.words(error)}") from error
     ended = talk.read_channel(_ENDED)
     if not ended:
         raise Away("stream ended without a word of how the command did")
@@ -383,11 +311,3 @@ def _fed(talk: Any, pieces: Iterable[bytes]) -> str:
         return ""
     said = talk.read_channel(_ERRORS).decode(errors="replace").strip()
     return said or str(json.loads(ended).get("message") or "it ended with an error")
-
-
-def _words(error: BaseException) -> str:
-    return _words_of(str(error)) or type(error).__name__
-
-
-def _words_of(text: str) -> str:
-    return " ".join(text.split())[:300]

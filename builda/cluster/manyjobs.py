@@ -38,7 +38,7 @@ class ManyJobs(Cluster):
     """The same namespace. What `follow` asks about pods and Jobs with the label RUN is answered by what was watched."""
 
     def __init__(self, cluster: Cluster, run: str) -> None:
-        super().__init__(cluster.api, cluster.namespace)
+        super().__init__(cluster.server, cluster.namespace)
         self.run = run
         self._changed = Condition()
         self._objects: dict[str, dict[str, Object]] = {"pods": {}, "jobs": {}}
