@@ -16,21 +16,19 @@ def settle(ctx: Context, container: WorkingContainer) -> None:
 
     If nothing can be mounted, remove all that was put into the tree instead of mounts.
     """
-    from builda.isolation.made_mountpoints import parse_record, remove_made
+    from builda.isolation.made_mountpoints import recorded, remove_made
 
     ctx.store.take_out(container.snapshot)
     record = ctx.store.containers.path(container.id, "stubs")
-    try:
-        with open(record, "rb") as file:
-            made = parse_record(file.read())
-    except FileNotFoundError:
+    made = recorded(record)
+    if made is None:
         return
     from builda.builder.working_tree import rootfs
     from builda.linux.mount import mounted
 
     mounts = rootfs(ctx, container)
     with mounted(mounts) as root:
-        remove_made(root, record)
+        remove_made(root, record, made)
     (tree,) = mounts
     if tree.type != "bind":  # it is not mounted, so its upper directory may be changed
         for parent in sorted({os.path.dirname(point.path) for point in made}, key=len, reverse=True):

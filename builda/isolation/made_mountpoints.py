@@ -29,17 +29,27 @@ class MadeMountpoint(NamedTuple):
     after: int | None
 
 
-def remove_made(root: int, path: str | os.PathLike[str]) -> tuple[str, ...]:
+def recorded(path: str | os.PathLike[str]) -> tuple[MadeMountpoint, ...] | None:
+    """The mount points recorded in the file `path`; None without the file: there is nothing to do."""
+    try:
+        with open(path, "rb") as file:
+            return parse_record(file.read())
+    except FileNotFoundError:
+        return None
+
+
+def remove_made(
+    root: int, path: str | os.PathLike[str], made: tuple[MadeMountpoint, ...] | None = None
+) -> tuple[str, ...]:
     """Remove the mount points recorded in the file `path` that are still empty from the tree at `root`.
 
     Returns the removed paths. A parent that nothing else changed gets its old mtime back. The file is removed last, so
-    a call after a crash at any point finishes the work; without the file there is nothing to do.
+    a call after a crash at any point finishes the work. `made` is what the file has, if it was read already.
     """
-    try:
-        with open(path, "rb") as file:
-            made = parse_record(file.read())
-    except FileNotFoundError:
-        return ()
+    if made is None:
+        made = recorded(path)
+        if made is None:
+            return ()
     removed = tuple(point.path for point in reversed(made) if _remove(root, point))
     with suppress(FileNotFoundError):
         os.unlink(path)
@@ -56,7 +66,8 @@ def parse_record(data: bytes) -> tuple[MadeMountpoint, ...]:
             found.pop(name, None)
             found[name] = MadeMountpoint(name, entry["directory"], mtime, None)
         else:
-            found[name] = found[name]._replace(after=mtime)
+            before = found[name]
+            found[name] = MadeMountpoint(name, before.directory, before.before, mtime)
     return tuple(found.values())
 
 
