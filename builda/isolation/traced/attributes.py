@@ -148,7 +148,10 @@ class Attributes:
         return len(value)
 
     def seen_at(self, tid: int, address: int, *, follow: bool) -> int:
-        return self.files.place(tid, *self.files.at(tid, AT_FDCWD, address), follow=follow)
+        """An O_PATH descriptor; of the pod's own for /proc and devices, which have no attributes."""
+        return self.files.tree.instead(
+            self.files.place(tid, *self.files.at(tid, AT_FDCWD, address), follow=follow),
+        )
 
     def seen_by_descriptor(self, tid: int, number: int) -> int:
         return self.files.seen_by_descriptor(tid, number)

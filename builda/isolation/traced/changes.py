@@ -10,6 +10,7 @@ import struct
 
 from builda.isolation.traced.calling import call, failure, signed
 from builda.isolation.traced.caught_calls import NUMBERS
+from builda.isolation.traced.files import Unchanged
 from builda.isolation.traced.tree import AT_FDCWD
 
 TYPE_CHECKING = False
@@ -96,7 +97,10 @@ class Changes:
     def truncate(self, tid: int, a: Words) -> int:
         if a[1] >> 63:
             raise OSError(errno.EINVAL, "truncate")
-        fd = self.files.changed(tid, AT_FDCWD, a[0])
+        try:
+            fd = self.files.changed(tid, AT_FDCWD, a[0])
+        except Unchanged as error:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
         try:
             os.truncate(b"/proc/self/fd/%d" % fd, a[1])
         finally:

@@ -153,11 +153,12 @@ class Entries:
             try:
                 self.check_not_standing(old, old_name)
                 self.check_not_standing(new, new_name)
-                owner = self.owners.named((old, old_name))
+                owner, replaced = self.owners.named((old, old_name)), self.owners.named((new, new_name))
                 if rename(self.sys["renameat2"], old, old_name, new, new_name, flags) < 0:
                     raise failure()
-                if owner is not None or self.owners.named((new, new_name)) is not None:
-                    self.renamed((old, old_name), (new, new_name), owner)
+                if owner is not None or replaced is not None:
+                    self.owners.name((old, old_name), (flags & _EXCHANGE and replaced) or (0, 0))
+                    self.owners.name((new, new_name), owner or (0, 0))
             finally:
                 os.close(new)
         finally:
@@ -179,11 +180,6 @@ class Entries:
             return
         if (info.st_dev, info.st_ino) in self.files.tree.marks:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-
-    def renamed(self, old: tuple[int, bytes], new: tuple[int, bytes], owner: tuple[int, int] | None) -> None:
-        """Take the owner that a directory keeps of a link or FIFO along with its name."""
-        self.owners.name(old, (0, 0))
-        self.owners.name(new, owner or (0, 0))
 
     def link(self, tid: int, a: Words) -> int:
         return self.linkat(tid, (AT_FDCWD, a[0], AT_FDCWD, a[1], 0))
@@ -209,7 +205,8 @@ class Entries:
         try:
             is_ours = self.files.is_ours(fd)
             if not is_ours and not _exists(parent, name):
-                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+                number = errno.EXDEV if self.files.is_ours(parent) else errno.ENOENT  # /proc finds no name to be made
+                raise OSError(number, os.strerror(number))
             place = b"/proc/self/fd/%d" % fd
             special = is_ours and stat.S_IFMT(os.fstat(fd).st_mode) not in (stat.S_IFREG, stat.S_IFDIR)
             owner = self.files.owner_of_name(place) if special else None

@@ -152,7 +152,7 @@ class Files:
                 self.outside.check_seen(state, tid, place.path)
                 fd = os.open(place.path, _DIRECTORY | os.O_NOFOLLOW)
             else:
-                fd = root.open(place.path, _DIRECTORY)
+                fd = root.open(place.path, _DIRECTORY | os.O_NOFOLLOW)
         else:
             fd = self.not_standing(fd)
         return fd, name + path[len(whole) :]

@@ -109,8 +109,14 @@ class Opening:
         try:
             fd = self.open_file(tid, root, path, flags, mode)
         except PermissionError:
+            if flags & os.O_CREAT and path.endswith(b"/") and path.strip(b"/"):
+                os.close(self.files.parent(tid, directory, address)[0])
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
             state = self.states[tid]
-            place = self.tree.walk(state, tid, root, path, follow=not flags & os.O_NOFOLLOW)
+            follow = not flags & os.O_NOFOLLOW
+            place = self.tree.walk(
+                state, tid, root, path, follow=follow, parent=follow and flags & _TEMPORARY == _TEMPORARY
+            )
             if place.outside:
                 fd = self.outside.open(state, tid, place.path, flags)
             else:
@@ -152,7 +158,7 @@ class Opening:
                     raise
                 try:
                     return _no_directory(self.open_file(tid, root, path, flags & ~os.O_CREAT, 0))
-                except FileNotFoundError:  # a link that leads to nothing: its target is made
+                except (FileNotFoundError, NotADirectoryError):  # a link that leads to nothing: its target is made
                     fd = root.open(path, flags | os.O_NOCTTY, given)
         self.owners.made(self.processes[tid], fd, wanted)
         return fd

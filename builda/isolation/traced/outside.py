@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from builda.isolation.traced.tree import State, Tree
+from builda.isolation.traced.tree import DEVICES, State, Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ _GUARDED = frozenset(
     b"smaps_rollup stack syscall".split()
 )
 _HOSTNAME = b"/proc/sys/kernel/hostname"
+_DEVICES = frozenset(b"/dev/" + name for name in DEVICES)
 _LINKS = (b"cwd", b"root", b"exe", b"map_files", b"ns")
 
 
@@ -60,7 +61,7 @@ class Outside:
         if what == b"fd" and len(rest) == 1:
             if flags & os.O_NOFOLLOW:
                 _refuse_link(path, flags)
-            return self._reopen(path, flags)
+            return self._reopen(state, tid, path, flags)
         if flags & _WRITING and (not self._is_ours(process) or what in (*_LINKS, b"mem")):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return os.open(path, flags & ~(os.O_CREAT | os.O_EXCL))
@@ -89,8 +90,11 @@ class Outside:
         link = os.readlink(path)
         return state.root.inside(link) or link
 
-    def _reopen(self, path: bytes, flags: int) -> int:
-        """Open the file behind a descriptor again. With more rights than the descriptor has: files of the tree only."""
+    def _reopen(self, state: State, tid: int, path: bytes, flags: int) -> int:
+        """Open the file behind a descriptor again.
+
+        With more rights than the descriptor has: files of the tree, and what the caller could open by its path.
+        """
         held = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             ours = b"/proc/self/fd/%d" % held
@@ -98,6 +102,10 @@ class Outside:
             if link[:1] == b"/" and self.tree.root.inside(link) is None:
                 given = flags_of(path)
                 if given & os.O_PATH or (given & 3 != os.O_RDWR and given & 3 != flags & 3):
+                    if stat.S_ISLNK(os.fstat(held).st_mode):
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                    if link == b"/proc" or link[:6] == b"/proc/" or link in _DEVICES:
+                        return self.open(state, tid, link, flags)
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return os.open(ours, flags & ~(os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW))
         finally:

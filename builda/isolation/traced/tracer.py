@@ -286,9 +286,17 @@ class Tracer:
             return None
         path = data[2:].partition(b"\0")[0]
         if make:
-            above, slash, name = path.rpartition(b"/")
+            whole = path.rstrip(b"/")
+            above, slash, name = whole.rpartition(b"/")
             fd, place = self.found(state, tid, AT_FDCWD, above + slash or b".", follow=True)
-            os.close(fd)
+            try:
+                if name in (b"", b".", b".."):
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+                if not place.outside and not os.path.lexists(b"/proc/self/fd/%d/%b" % (fd, name)):
+                    self._own_name(tid, fd, name)
+            finally:
+                os.close(fd)
+            name += path[len(whole) :][:1]  # the kernel says what a slash at the end means
         else:
             fd, place = self.found(state, tid, AT_FDCWD, path, follow=True)
             os.close(fd)
@@ -303,6 +311,13 @@ class Tracer:
         if len(whole) >= _SOCKET_PATH:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         return data[:2] + whole + b"\0"
+
+    def _own_name(self, tid: int, parent: int, name: bytes) -> None:
+        """Keep aside the owner of a socket that is to be made; root, if another file of this name had an owner."""
+        assert self.supervisor is not None
+        owners = self.supervisor.owners
+        if stat.S_ISDIR(os.fstat(parent).st_mode):
+            owners.name((parent, name), owners.of_new(self.processes[tid], b"/proc/self/fd/%d" % parent))
 
     # Programs.
 

@@ -194,12 +194,14 @@ class Tree:
             if error.errno != errno.ENAMETOOLONG:
                 raise
             return self._deep(link), path
+        if directory != AT_FDCWD and not stat.S_ISDIR(os.stat(link).st_mode):  # it may be a link, opened with O_PATH
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         root = state.root
         found = root.inside(base)
         if found is None:
-            if directory != AT_FDCWD and not stat.S_ISDIR(os.stat(link).st_mode):
-                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             root, found = self._around(state, base)
+        if len(found) + len(path) >= _PATH_MAX - 1:
+            path = _squeezed(path)
         if len(found) + len(path) >= _PATH_MAX - 1:
             return self._deep(link), path
         if base.endswith(b" (deleted)") and not os.path.exists(base):
@@ -255,7 +257,8 @@ class Tree:
         With `parent`, something below it is meant: links at its end are followed, also those of descriptors.
         """
         here, rest = b"", _parts(path)
-        slash = path.endswith((b"/", b"/."))
+        end = _end(path)
+        slash = bool(end)
         follow = follow or slash or parent
         links = _MOST_LINKS
         while rest:
@@ -275,6 +278,8 @@ class Tree:
                 if back.outside:
                     return back
                 here = back.path.rstrip(b"/")  # a link of a process led back into the tree
+                if (rest or slash or parent) and self._link(root, here) is not None:  # a link that is open itself
+                    raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
                 continue
             target = None if not rest and not follow else self._link(root, here)
             if target is None:
@@ -286,7 +291,7 @@ class Tree:
             rest += _parts(target)
         stands_for = self.standing.get(root.path + here)
         if stands_for is None:
-            return Place((here or b"/") + (b"/" if slash and here else b""))
+            return Place(here + (b"" if parent else end) if here else b"/")
         if slash and stands_for != b"/proc":
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return Place(stands_for, outside=True)
@@ -361,6 +366,16 @@ class Tree:
         if found is None:
             raise OSError(errno.EACCES if target[:1] == b"/" else errno.ENOTDIR, "")
         return Place(found)
+
+
+def _end(path: bytes) -> bytes:
+    """What a path has after its last name to ask for a directory: `/` or `/.`."""
+    return b"/." if path.endswith(b"/.") else b"/" if path.endswith(b"/") else b""
+
+
+def _squeezed(path: bytes) -> bytes:
+    """A relative path without what leads nowhere: `.` and repeated slashes. Its end keeps its meaning."""
+    return (b"/".join(reversed(_parts(path))) + _end(path)).lstrip(b"/") or b"."
 
 
 def _parts(path: bytes) -> list[bytes]:
