@@ -11,6 +11,7 @@ from builda.values import Protocol, dataclass, field
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Literal, TypeAlias
 
@@ -205,6 +206,9 @@ class Travel(Protocol):
 
     def of(self, platform: str) -> Travel:
         """The same for the build of another platform."""
+
+    def turn(self, identity: str) -> AbstractContextManager[None]:
+        """No other machine changes the cache during the block, where its place can keep it from that."""
 
     def arrive(self, identity: str, path: str) -> None:
         """A cache is going to be used whose directory is `path`."""

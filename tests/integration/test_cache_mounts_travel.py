@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Builda
+from tests.conftest import Builda, clean_environ
 from tests.support import needs
 from tests.support.registry import Registry
 
@@ -83,6 +85,55 @@ def test_builds_that_put_a_cache_at_the_same_time_leave_one_of_theirs(
         list(threads.map(one, names))
     said = built(machine("last"), tmp_path, "cat /cache/* | sort | uniq -c", *both(place))
     assert any(f"50 {name}\n" in said for name in names)
+
+
+def test_locked_caches_in_a_directory_have_one_user_at_a_time(machine: Callable[[str], Builda], tmp_path: Path) -> None:
+    place = f"type=local,dir={tmp_path}/mounts"
+    mounts = [f"--mount=type=cache,sharing=locked,id={name},target=/{name}" for name in "ab"]
+    machines = {"first": machine("first"), "second": machine("second")}
+
+    def one(name: str) -> None:
+        work = tmp_path / f"work-{name}"
+        work.mkdir()
+        ordered = " ".join(mounts if name == "first" else reversed(mounts))
+        steps = [
+            f"RUN {ordered} for c in a b; do mkdir /$c/held && echo {name}{step} >> /$c/f && rmdir /$c/held; done\n"
+            for step in range(3)
+        ]
+        (work / "Containerfile").write_text("FROM base\n" + "".join(steps))
+        machines[name].run("bud", "--no-cache", *both(place), work)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(one, machines))
+    (tmp_path / "Containerfile").write_text(f"FROM base\nRUN {mounts[0]} {mounts[1]} sort /a/f; cmp /a/f /b/f\n")
+    said = machine("last").run("bud", *both(place), tmp_path).stdout.splitlines()
+    assert [line for line in said if line.startswith(("first", "second"))] == [
+        f"{name}{step}" for name in machines for step in range(3)
+    ]
+
+
+def test_a_locked_cache_waits_for_the_build_that_has_it(machine: Callable[[str], Builda], tmp_path: Path) -> None:
+    place = f"type=local,dir={tmp_path}/mounts"
+    locked = STEP.replace("id=", "sharing=locked,id=")
+    (tmp_path / "Containerfile").write_text(f"FROM base\n{locked} echo one > /cache/f\n")
+    first = machine("first")
+    first.run("bud", *both(place), tmp_path)
+    (lock,) = (tmp_path / "mounts").glob("*.lock")
+    (tmp_path / "Containerfile").write_text(f"FROM base\n{locked} cat /cache/f\n")
+    second = machine("second")
+    command = [*second.command, "bud", *both(place), str(tmp_path)]
+    with lock.open("rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with subprocess.Popen(
+            command, env=clean_environ(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as waiting:
+            assert waiting.stderr is not None
+            assert any("cache mount words is used by another build: waiting for it" in line for line in waiting.stderr)
+            fcntl.flock(held, fcntl.LOCK_UN)
+            assert "one\n" in waiting.communicate()[0]
+    (tmp_path / "Containerfile").write_text(f"FROM base\n{locked} echo two > /cache/f; false\n")
+    assert second.run("bud", "--no-cache", *both(place), tmp_path, check=False).returncode == 1
+    assert "\ntwo\n" in built(machine("third"), tmp_path, "cat /cache/f", *both(place))  # as on one machine
 
 
 def test_platforms_have_caches_of_their_own(machine: Callable[[str], Builda], tmp_path: Path, server: Registry) -> None:

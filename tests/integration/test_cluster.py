@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -579,15 +580,22 @@ def test_options_of_a_session_in_the_cluster_mean_nothing_here(builda: Builda) -
     assert "--contextdir is for builds in a cluster" in builda.fails("session", "--contextdir", "/", "true")
 
 
-def test_cache_mounts_are_kept_in_a_volume_claim(
+def test_cache_mounts_are_kept_in_a_volume_claim_and_locked(
     far: Builda, there: Cluster, context: Path, server: Registry, base_there: str
 ) -> None:
     place = "type=claim,name=mounts"
-    options = ("--no-cache", "--cache-mounts-from", place, "--cache-mounts-to", place, "-t", server.name("app/m:1"))
-    for said in ("one\n", "one\none\n"):
-        (context / "Containerfile").write_text(
-            f"FROM {base_there}\nRUN --mount=type=cache,id=c,target=/c echo one >> /c/f; cat /c/f\n"
-        )
-        assert f"/c/f\n{said}" in far.run(*BUD, *options, context).stdout
+    options = ("--no-cache", "--cache-mounts-from", place, "--cache-mounts-to", place)
+    (context / "Containerfile").write_text(
+        f"FROM {base_there}\n"
+        "RUN --mount=type=cache,sharing=locked,id=c,target=/c echo one >> /c/f; echo $(wc -l < /c/f) lines\n"
+    )
+
+    def built(name: str) -> str:
+        return far.run(*BUD, *options, "-t", server.name(f"app/{name}:1"), context).stdout
+
+    with ThreadPoolExecutor(2) as threads:
+        said = "".join(threads.map(built, ("m", "n")))
+    assert "\n1 lines\n" in said
+    assert "\n2 lines\n" in said
     pod = next(found for name, found in there.of("pods").items() if "builda-m-" in name)
     assert {"name": "builda-claim-0", "persistentVolumeClaim": {"claimName": "mounts"}} in pod["spec"]["volumes"]

@@ -30,13 +30,18 @@ class Caches:
         self._taken: dict[str, str] = {}
 
     def take(self, mounts: tuple[RunMount, ...]) -> None:
-        """Caches that are moved to where they are used have one user at a time, whatever `sharing` says.
+        """Wait for the caches that have one user at a time: those that are `locked`, and, where they are moved to where
+        they are used, all but private ones.
 
         All runs take their locks in the same order, which rules out a deadlock.
         """
-        shared = {_identity(mount) for mount in mounts if mount.type == "cache" and mount.sharing != "private"}
-        for identity in sorted(shared):
-            self._taken[identity] = self._stack.enter_context(self._ctx.store.cache_mount(identity, "locked"))
+        store = self._ctx.store
+        found = [mount for mount in mounts if mount.type == "cache" and mount.sharing != "private"]
+        locked = {_identity(mount) for mount in found if mount.sharing == "locked"}
+        for identity in sorted(locked if store.can_mount else set(map(_identity, found))):
+            if self._travel is not None and identity in locked:
+                self._stack.enter_context(self._travel.turn(identity))
+            self._taken[identity] = self._stack.enter_context(store.cache_mount(identity, "locked"))
 
     def directory(self, mount: RunMount) -> str:
         """The directory of a cache, locked as its `sharing` says; with what another machine left in it."""
@@ -47,6 +52,8 @@ class Caches:
 
     def _directory(self, mount: RunMount) -> str:
         store, identity = self._ctx.store, _identity(mount)
+        if store.can_mount and mount.sharing != "private" and identity in self._taken:
+            return self._taken[identity]
         if store.can_mount or mount.sharing == "private":
             return self._stack.enter_context(store.cache_mount(identity, mount.sharing))
         if identity not in self._taken:

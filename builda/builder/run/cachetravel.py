@@ -2,15 +2,18 @@
 
 A cache is kept as one archive of its whole tree, under a key of its id, owner and platform. It is replaced as a whole,
 so two builds that write one at the same time never mix: the later one wins, and the next build finds what it left.
+In a directory a cache of `sharing=locked` has one user at a time: whoever has the lock file beside the archive fetches
+the cache, uses it and puts it back.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
 from _thread import allocate_lock
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from builda.errors import BuildaError, CorruptContent, InvalidValue, NotFound, RegistryError, Unsupported, of_system
 from builda.events import BlobProgress, Warned
@@ -34,6 +37,7 @@ ARTIFACT = "application/vnd.builda.cachemount.v1+json"
 LAYER = "application/vnd.builda.cachemount.v1.tar+zstd"
 ABOUT = "io.builda.cachemount"
 """Annotation: id, owner and platform of the cache, for people."""
+_LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _HINT = "write REPOSITORY, type=registry,ref=REPOSITORY or type=local,dir=DIRECTORY"
 
 
@@ -50,6 +54,7 @@ class InDirectory(NamedTuple):
 
 
 Place: TypeAlias = "InRegistry | InDirectory"
+_Stamp: TypeAlias = "tuple[int, int, int]"
 
 
 def places(items: Sequence[str], option: str) -> tuple[Place, ...]:
@@ -90,32 +95,96 @@ class CacheTravel:
         self._platform = platform
         self._lock = allocate_lock()
         self._used: dict[str, None] = {}
+        self._within = set[str]()
+        """Caches with which this build has its turn."""
+        self._left: dict[str, dict[Place, _Stamp | None]] = {}
+        """What it put to directories in the end of its turns."""
 
     def of(self, platform: str) -> CacheTravel:
         """The same for the build of another platform."""
         return CacheTravel(self._ctx, self._sources, self._targets, self._access, platform)
 
+    @contextmanager
+    def turn(self, identity: str) -> Iterator[None]:
+        """Keep other machines from using a cache during the block, in the end of which it is put to the directories."""
+        places = [place for place in self._targets if isinstance(place, InDirectory)]
+        with ExitStack() as stack:
+            for place in sorted(places):
+                stack.enter_context(self._lock_of(place, identity))
+            self._within.add(identity)
+            try:
+                yield
+                try:
+                    self._put(identity, places)
+                except OSError as error:
+                    raise of_system(error) from error
+                self._left[identity] = {place: _stamp(place, self._key(identity)) for place in places}
+            finally:
+                self._within.discard(identity)
+
+    @contextmanager
+    def _lock_of(self, place: InDirectory, identity: str) -> Iterator[None]:
+        try:
+            os.makedirs(place.path, exist_ok=True)
+            fd = os.open(f"{_file(place, self._key(identity))}.lock", _LOCK_FILE, 0o660)
+        except OSError as error:
+            raise of_system(error) from error
+        try:
+            with suppress(PermissionError):  # another user made it
+                os.fchmod(fd, 0o660)  # whatever the umask: for the group that a volume claim gives to its pods
+            self._wait(fd, place, identity)
+            yield
+        finally:
+            os.close(fd)
+
+    def _wait(self, fd: int, place: InDirectory, identity: str) -> None:
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._tell(identity, "is used by another build: waiting for it")
+                fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as error:
+            raise Unsupported(
+                f"directory of cache mounts has no locks: {place.path}: {error.strerror}",
+                hint="sharing=shared needs none",
+            ) from error
+
     def arrive(self, identity: str, path: str) -> None:
         """A cache is going to be used: if its directory is empty, what the first place has of it is there afterwards.
 
+        So it is if this build has a turn with the cache, and another machine had one since this build's last.
         A place that cannot be read is a warning: the cache starts empty.
         """
         with self._lock:
-            if identity in self._used:
-                return
+            is_new = identity not in self._used
             self._used[identity] = None
-            if not os.listdir(path):
-                for place in self._sources:
-                    if self._is_filled(place, identity, path):
-                        return
+            places: Sequence[Place] = ()
+            if is_new and not os.listdir(path):
+                places = self._sources
+            elif identity in self._within:
+                left = self._left.get(identity, {})
+                places = [place for place in self._sources if place in left and self._is_newer(place, identity)]
+            else:
+                self._left.pop(identity, None)
+            for place in places:
+                if self._is_filled(place, identity, path):
+                    return
+
+    def _is_newer(self, place: Place, identity: str) -> bool:
+        """Whether another machine has put a cache to a directory after this build did."""
+        found = _stamp(place, self._key(identity))
+        return found is not None and found != self._left[identity][place]
 
     def leave(self) -> None:
         """Put all caches that were used to the places for them. RegistryError or OSError if a place refuses one."""
-        if not self._targets:
-            return
         for identity in self._used:
+            self._put(identity, [place for place in self._targets if place not in self._left.get(identity, {})])
+
+    def _put(self, identity: str, places: Sequence[Place]) -> None:
+        if places:
             with self._packed(identity) as (layer, file):
-                for place in self._targets:
+                for place in places:
                     _put(self._ctx, place, self._key(identity), layer, file, self._access)
 
     def _is_filled(self, place: Place, identity: str, path: str) -> bool:
@@ -138,19 +207,26 @@ class CacheTravel:
         from builda.fs.layer import apply
         from builda.store import layout
 
-        whole = layout.temporary(self._ctx.store.layout)  # which a later prune removes if this process is killed
+        place = self._ctx.store.layout  # a later prune removes both if this process is killed
+        whole, before = layout.temporary(place), layout.temporary(place)
         os.mkdir(whole, 0o755)
         try:
             with opened(whole) as root:
                 apply(decompressing(archive, "zstd"), root, whiteouts="plain")
+            if os.listdir(path):
+                os.rename(path, before)
             with suppress(OSError):  # another build filled it meanwhile
                 os.rename(whole, path)
         finally:
             paths.discard(whole)
+            paths.discard(before)
 
     def _warn(self, identity: str, error: BuildaError) -> None:
+        self._tell(identity, f"starts empty: {error}", error.hint)
+
+    def _tell(self, identity: str, what: str, hint: str | None = None) -> None:
         name = identity.partition("\0")[0]
-        self._ctx.emit(Warned(message=f"cache mount {name} starts empty: {error}", hint=error.hint))
+        self._ctx.emit(Warned(message=f"cache mount {name} {what}", hint=hint))
 
     @contextmanager
     def _packed(self, identity: str) -> Iterator[tuple[Descriptor, BinaryIO]]:
@@ -185,6 +261,17 @@ def _tagged(place: InRegistry, key: str) -> Reference:
 
 def _file(place: InDirectory, key: str) -> str:
     return os.path.join(place.path, f"cachemount-{key}.tar.zst")
+
+
+def _stamp(place: Place, key: str) -> _Stamp | None:
+    """What tells an archive in a directory from the one before; None if there is none."""
+    if not isinstance(place, InDirectory):
+        return None
+    try:
+        info = os.stat(_file(place, key))
+    except FileNotFoundError:
+        return None
+    return info.st_ino, info.st_mtime_ns, info.st_size
 
 
 @contextmanager

@@ -56,8 +56,7 @@ def attached(
     """
     with ExitStack() as stack:
         work = _Work(ctx, inputs, user, users, scratch, stack)
-        if not ctx.store.can_mount:
-            work.caches.take(step.mounts)
+        work.caches.take(step.mounts)
         mounts = [work.volume(text) for text in options.volumes]
         env: list[tuple[str, str]] = []
         for mount in step.mounts:
