@@ -7,6 +7,7 @@ process group pass it by, and it ends with the session's process.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from contextlib import suppress
 from builda.linux import fork
 from builda.linux import syscalls as sys_
 
+PAUSE = 3
+"""Milliseconds that it leaves to the command before, which may need all processors, before it gets ready."""
 _PASSING = (
     signal.SIGHUP,
     signal.SIGINT,
@@ -70,7 +73,10 @@ def _wait(asked: socket.socket, serve: Callable[[socket.socket], int], rehearse:
     sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.closerange(3, asked.fileno())  # of the session, and of clients
     sys_.close_range(asked.fileno() + 1, 0xFFFFFFFF)
-    rehearse()
+    waiting = select.poll()
+    waiting.register(asked, select.POLLIN)
+    if not waiting.poll(PAUSE):
+        rehearse()
     _, descriptors, _, _ = socket.recv_fds(asked, 1, 1)
     if not descriptors:
         return 0  # the session's process has ended
