@@ -37,10 +37,11 @@ class Pages:
     def note(self, before: int) -> None:
         """Add the pages that this process has to itself, if it was given many since `before`, a value of `faults`.
 
-        Two processes at once may lose what one of them adds.
+        Two processes at once may lose what one of them adds. With one processor nothing is done: commands would wait
+        for copies that they may not need.
         """
         count, runs = self._noted()
-        if count >= COMMANDS or faults() < before + FEW:
+        if count >= COMMANDS or faults() < before + FEW or len(os.sched_getaffinity(0)) == 1:
             return
         with suppress(OSError):  # there is no /proc/self/pagemap
             runs = joined([*runs, *own_pages()])[: _SIZE // 16 - 1]

@@ -51,7 +51,7 @@ def test_a_process_has_copies_of_what_another_wrote_to() -> None:
     assert status(write_and_note) == 0
     percent = status(copy_and_write)
     if percent == 125:
-        pytest.skip("the kernel copies no pages ahead")
+        pytest.skip("the kernel copies no pages ahead, or has one processor")
     assert percent < 10
 
 
