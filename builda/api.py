@@ -91,6 +91,7 @@ def open_builder(
         open_store(where, volatile, driver=driver, place=place, warn=warn) as store,
         builder_over(store, emit=emit, environ=env, files=NamedFiles(registries_conf), uid=uid) as builder,
     ):
+        store.waits.tell = emit
         if env.get("BUILDA_SESSION"):
             from builda.session.lease import membership
 

@@ -175,6 +175,19 @@ class WorkProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LockWaited:
+    """This thread has waited so many seconds for something that another step or process was using.
+
+    `pid` is the process that had it, which `program` names; None if that is not known.
+    """
+
+    what: str
+    seconds: float
+    pid: int | None = None
+    program: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
     """Something the user should know that does not stop the work; a `note` is for a person and not for a log."""
 
@@ -249,6 +262,7 @@ Event: TypeAlias = (
     | BlobProgress
     | ImageMoved
     | WorkProgress
+    | LockWaited
     | Warned
     | Decided
     | SourceUsed

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _DIRECTORY = "trace"
 _WANTED = "wanted.json"
 _ENDED = "ended"
+LOCK_WAITED = "lock_waited"
+"""The event of a command that waited for something that another one was using, at the end of the wait."""
 COMMAND = ".jsonl"
 """How the names of the commands' files end. What a command printed is in files beside it."""
 KEPT = 256 << 10

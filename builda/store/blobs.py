@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Readable
+    from builda.store.waits import Waits
 
 PIECE = 1 << 20
 
@@ -26,8 +27,9 @@ PIECE = 1 << 20
 class Blobs:
     """The blobs of one store. `unsynced` are those this process published or found, and no sync has reached yet."""
 
-    def __init__(self, where: Layout) -> None:
+    def __init__(self, where: Layout, waits: Waits | None = None) -> None:
         self._layout = where
+        self._waits = waits
         self.unsynced: set[str] = set()
 
     def path(self, digest: Digest) -> str:
@@ -106,7 +108,11 @@ class Blobs:
             progress(descriptor.size)
             return
         path = self._layout.path("ingest", f"blob-{descriptor.digest.encoded}")
-        lock = locks.exclusive(locks.bucket(self._layout.path("locks"), descriptor.digest.encoded))
+        lock = locks.exclusive(
+            locks.bucket(self._layout.path("locks"), descriptor.digest.encoded),
+            self._waits,
+            f"blob {str(descriptor.digest)[:19]}",
+        )
         with layout.translated(self._layout.root), lock:
             if self.has(descriptor.digest, descriptor.size):
                 progress(descriptor.size)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from builda.oci.descriptor import Descriptor
+    from builda.store.waits import Waits
 
 VERSION = 1
 
@@ -87,9 +88,10 @@ class WorkingContainer:
 class Containers:
     """The working containers of one store."""
 
-    def __init__(self, where: Layout, report: Callable[[Damaged], None]) -> None:
+    def __init__(self, where: Layout, report: Callable[[Damaged], None], waits: Waits | None = None) -> None:
         self._layout = where
         self._report = report
+        self._waits = waits
         self._held: set[str] = set()  # containers whose lock this process holds
         self._trees: dict[str, int] = {}  # containers whose tree a thread of this process has locked, and the thread
         self._read: tuple[bytes, WorkingContainer] | None = None  # the record that was read last
@@ -244,10 +246,14 @@ class Containers:
         with ExitStack() as stack:
             try:
                 with layout.translated(self._layout.root):
-                    stack.enter_context(locks.brief(self.path(container.id, name)))
+                    stack.enter_context(self._brief(container, name))
             except FileNotFoundError as error:
                 raise NotFound(f"container not known: {container.name}") from error
             yield
+
+    def _brief(self, container: WorkingContainer, name: str) -> AbstractContextManager[None]:
+        what = f"container {container.name}"
+        return locks.brief(self.path(container.id, name), waits=self._waits, what=what)
 
     def load(self, container_id: str) -> WorkingContainer:
         """The record of this full ID; NotFound or Damaged."""

@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from filelock import FileLock
 
+    from builda.store.waits import Waits
+
 MODE = 0o644
 """Mode of lock files, whatever the umask: a user who can open one can hold it, so only the store's owner may."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -21,10 +23,23 @@ BUCKETS = 256
 
 
 @contextmanager
-def exclusive(path: str) -> Iterator[None]:
-    """Hold a lock during the block; waits for other processes and threads."""
-    with file_lock(path):
+def exclusive(path: str, waits: Waits | None = None, what: str = "") -> Iterator[None]:
+    """Hold a lock during the block; waits for other processes and threads, and tells `waits` of it as `what`."""
+    lock = file_lock(path)
+    if waits is not None:
+        from filelock import Timeout
+
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with waits.waiting(what, path):
+                lock.acquire()
+    else:
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def file_lock(path: str, timeout: float = -1) -> FileLock:
@@ -35,14 +50,21 @@ def file_lock(path: str, timeout: float = -1) -> FileLock:
 
 
 @contextmanager
-def brief(path: str, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+def brief(path: str, kind: int = fcntl.LOCK_EX, waits: Waits | None = None, what: str = "") -> Iterator[None]:
     """Same as `exclusive`, by flock(2), which filelock uses too.
 
     For the light verbs: importing filelock (0.03 s) takes longer than they run. `kind` is the operation of flock.
     """
     fd = _opened(path)
     try:
-        fcntl.flock(fd, kind)
+        if waits is None:
+            fcntl.flock(fd, kind)
+        else:
+            try:
+                fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with waits.waiting(what, path):
+                    fcntl.flock(fd, kind)
         yield
     finally:
         os.close(fd)

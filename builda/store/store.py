@@ -16,6 +16,7 @@ from builda.store import layout
 from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
 from builda.store.layout import Damaged, Layout
+from builda.store.waits import Waits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Store:
         """Use `open`. `driver` is the name of the store's, and `trees` of its trees' if that makes none."""
         self.layout = where
         self.now = now
-        self.blobs = Blobs(where)
+        self.waits = Waits()
+        """Who is told of the time that is spent waiting for locks."""
+        self.blobs = Blobs(where, self.waits)
         self.images = Images(where, self.blobs, self.report)
         self._names = driver, trees
         self._claim = claim
@@ -422,7 +425,7 @@ class Store:
         if self._containers is None:
             from builda.store.containers import Containers
 
-            self._containers = Containers(self.layout, self.report)
+            self._containers = Containers(self.layout, self.report, self.waits)
         return self._containers
 
     def create_container(self, container: WorkingContainer, *, name: str | None, prefix: str) -> WorkingContainer:
@@ -507,8 +510,11 @@ class Store:
         return self._steps
 
     @contextmanager
-    def cache_mount(self, identity: str, sharing: str = "shared") -> Iterator[str]:
-        """The directory of a `type=cache` mount. `locked` waits for other users, `private` takes another directory."""
+    def cache_mount(self, identity: str, sharing: str = "shared", *, what: str = "cache mount") -> Iterator[str]:
+        """The directory of a `type=cache` mount. `locked` waits for other users, `private` takes another directory.
+
+        `what` is how a wait calls it.
+        """
         import hashlib
 
         from builda.store import locks
@@ -517,7 +523,7 @@ class Store:
         with ExitStack() as stack:
             path = self.layout.path("cache", name)
             if sharing == "locked":
-                stack.enter_context(locks.exclusive(f"{path}.lock"))
+                stack.enter_context(locks.exclusive(f"{path}.lock", self.waits, what))
             elif sharing == "private":
                 path = stack.enter_context(_first_free(path))
             stack.enter_context(locks.shared(f"{path}.users"))

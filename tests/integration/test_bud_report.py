@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import threading
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -101,6 +104,26 @@ def test_a_build_that_fails_has_a_page_too(builda: Builda, context: Path) -> Non
     assert "failed" in found.text
     assert "last words" in found.text
     assert "exit status 3" in found.text
+
+
+def test_what_a_step_waited_for_is_told(builda: Builda, context: Path) -> None:
+    mount = "--mount=type=cache,target=/c,sharing=locked"
+    (context / "Containerfile").write_text(f"FROM localhost/busybox\nRUN {mount} true\n")
+    builda("bud", "-q", context)
+    (lock,) = (builda.root / "cache").glob("*.lock")
+    found = None
+    for seconds in (0.5, 4, 16, 60):  # the build comes to the step within one of these
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            release = threading.Timer(seconds, fcntl.flock, (file, fcntl.LOCK_UN))
+            release.start()
+            found = page(builda, context, "--no-cache")
+            release.join()
+        if "waited " in found.text:
+            break
+    assert found is not None
+    assert f"s for cache mount /c, used by process {os.getpid()} (" in found.text
+    assert any("s for cache mount /c" in title for title in found.attributes["title"])
 
 
 def test_the_page_asks_for_nothing(builda: Builda, context: Path) -> None:

@@ -114,6 +114,11 @@ def test_what_a_stage_waited_for_and_why_a_build_failed(tab: browser.Tab, pages:
     tab.open(pages["build"])
     text = tab.value("document.body.innerText")
     assert "after 1/2" in text
+    mark = "[...document.querySelectorAll('.bars .wait')].map(one => [one.title, one.offsetWidth > 2])"
+    ((about, is_wide),) = tab.value(mark)
+    assert about.startswith("waited ")
+    assert about.endswith(" s for the end of 1/2")
+    assert is_wide
     assert "exit status 3" in text
     tab.press("o")
     assert "last words" in tab.value("document.body.innerText")

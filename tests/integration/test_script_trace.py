@@ -151,6 +151,32 @@ def test_commands_that_ran_at_once_are_in_different_rows_of_the_page(builda: Bui
     assert "at the same time" in page.text
 
 
+def test_what_a_command_waited_for_is_told(builda: Builda, base: str, tmp_path: Path) -> None:
+    script = f"""
+    set -e
+    c=$(builda from {base})
+    mkfifo {tmp_path}/a {tmp_path}/b
+    builda run -v {tmp_path}:/f $c -- sh -c 'echo > /f/a; read x < /f/b' &
+    read _ < {tmp_path}/a
+    builda run $c -- true &
+    inode=$(stat -c %i {builda.root}/containers/*/tree.lock)
+    until grep -q -e "-> FLOCK.*:$inode " /proc/locks; do sleep 0.02; done
+    sleep 0.05
+    echo > {tmp_path}/b
+    wait
+    """
+    page = tmp_path / "page.html"
+    waited = traced(builda, tmp_path, script, "--report", str(page))
+    (wait,) = waited["commands"][2]["waits"]
+    assert (wait["what"], wait["command"]) == ("container busybox-working-container", 2)
+    assert wait["start"] > waited["commands"][1]["start"]
+    assert wait["seconds"] >= 0.05
+    text = f"waited {wait['seconds']:.2f} s for container busybox-working-container, used by command 2"
+    assert Page(page.read_text()).attributes["title"].count(text) == 1
+    assert text in Page(page.read_text()).text
+    assert waited["commands"][0]["waits"] == []
+
+
 def test_the_page_has_output_layers_and_their_files(builda: Builda, base: str, tmp_path: Path) -> None:
     page = report(builda, tmp_path, SCRIPT)
     assert "succeeded" in page.text

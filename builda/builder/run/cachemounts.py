@@ -38,10 +38,12 @@ class Caches:
         store = self._ctx.store
         found = [mount for mount in mounts if mount.type == "cache" and mount.sharing != "private"]
         locked = {_identity(mount) for mount in found if mount.sharing == "locked"}
+        named = {_identity(mount): _named(mount) for mount in found}
         for identity in sorted(locked if store.can_mount else set(map(_identity, found))):
             if self._travel is not None and identity in locked:
                 self._stack.enter_context(self._travel.turn(identity))
-            self._taken[identity] = self._stack.enter_context(store.cache_mount(identity, "locked"))
+            place = store.cache_mount(identity, "locked", what=named[identity])
+            self._taken[identity] = self._stack.enter_context(place)
 
     def directory(self, mount: RunMount) -> str:
         """The directory of a cache, locked as its `sharing` says; with what another machine left in it."""
@@ -55,7 +57,7 @@ class Caches:
         if store.can_mount and mount.sharing != "private" and identity in self._taken:
             return self._taken[identity]
         if store.can_mount or mount.sharing == "private":
-            return self._stack.enter_context(store.cache_mount(identity, mount.sharing))
+            return self._stack.enter_context(store.cache_mount(identity, mount.sharing, what=_named(mount)))
         if identity not in self._taken:
             raise Unsupported(
                 f"without mounts a cache can be at one path only: {mount.target}",
@@ -100,6 +102,10 @@ def fill(path: str, mount: RunMount, owner: tuple[int, int], first: Callable[[],
         os.fchmod(fd, 0o755 if mount.mode is None else mount.mode)
     finally:
         os.close(fd)
+
+
+def _named(mount: RunMount) -> str:
+    return f"cache mount {mount.id or posixpath.normpath(mount.target)}"
 
 
 def _identity(mount: RunMount) -> str:

@@ -103,6 +103,7 @@ class Session:
                 settings.root, settings.runroot, driver=settings.driver, place=self._place, warn=self._warn
             )
         self._stack.enter_context(store)
+        store.waits.tell = self.emit
         self._join(store)
         if settings.verbose:
             self._trace(store)
@@ -286,7 +287,6 @@ class Session:
     @cached_property
     def _observer(self) -> Together:
         from builda.cli.progress.observer import observer
-        from builda.session.scriptplace import place_of
 
         found = self._stack.enter_context(
             observer(
@@ -296,12 +296,17 @@ class Session:
                 events=self.settings.events,
                 environ=self.environ,
                 traces=self.settings.verbose,
-                place=lambda: place_of(self.environ, sys.argv[1:]),
+                place=self._place_in_script,
             )
         )
         if self._trace_file is not None:
             found.add(self._trace_file)
         return found
+
+    def _place_in_script(self) -> str | None:
+        from builda.session.scriptplace import place_of
+
+        return place_of(self.environ, sys.argv[1:])
 
 
 def _log_to(stream: TextIO) -> None:

@@ -9,9 +9,10 @@ from contextlib import suppress
 
 from builda.cli.progress.observer import json_of, with_texts
 from builda.display import without_passwords
-from builda.events import BlobProgress, CommandOutput, Decided, WorkProgress
+from builda.events import BlobProgress, CommandOutput, Decided, LockWaited, WorkProgress
 from builda.scriptlint.secretwords import masked
-from builda.session import scriptplace, trace
+from builda.session import trace
+from builda.values import values_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class VerbTrace:
         if isinstance(event, CommandOutput):
             if event.shown:
                 self.say(event.data)
+        elif isinstance(event, LockWaited):
+            self._write({"event": trace.LOCK_WAITED, **values_of(event)})
         elif not (isinstance(event, Decided) or (isinstance(event, BlobProgress | WorkProgress) and not event.done)):
             self._append(self._path, json_of(with_texts(event, without_passwords)).encode() + b"\n")
 
@@ -80,6 +83,11 @@ def verb_trace(directory: str, arguments: Sequence[str], *, is_push: bool) -> Ve
     if wanted is None:
         return None
     found = VerbTrace(trace.new_file(directory), keeps_output=wanted.keeps_output)
-    place = None if is_push else scriptplace.place_of(os.environ, arguments)
-    found.begin(arguments, is_push=is_push, place=place)
+    found.begin(arguments, is_push=is_push, place=None if is_push else _place_of(arguments))
     return found
+
+
+def _place_of(arguments: Sequence[str]) -> str | None:
+    from builda.session.scriptplace import place_of
+
+    return place_of(os.environ, arguments)

@@ -8,12 +8,14 @@ from html import escape
 
 from builda.cli.format.table import human_size
 from builda.cli.report.layerrows import Row, nested, tree_of
-from builda.cli.report.recording import Build, ImageLayers, LayerFiles, Step
+from builda.cli.report.recording import Build, ImageLayers, LayerFiles, Step, Wait
 from builda.display import displayed
 from builda.events import Warned
 
 _TICKS = 5
 """Marks on the axis of time."""
+_SLACK = 0.05
+"""Seconds by which the end of a step may be told after the begin of one that waited for it."""
 
 
 def page(build: Build, title: str) -> str:
@@ -25,7 +27,9 @@ def page(build: Build, title: str) -> str:
 def _head(build: Build, title: str) -> str:
     cached = sum(step.cached for step in build.steps)
     remembered = [f"{cached} remembered"] if cached or build.noun == "steps" else []
-    facts = [f"{build.seconds:.2f} s", f"{len(build.steps)} {build.noun}", *remembered, *build.ended.facts]
+    waited = sum(wait.seconds for step in build.steps for wait in step.waits)
+    waits = [f"{waited:.2f} s of waiting for others"] if waited else []
+    facts = [f"{build.seconds:.2f} s", f"{len(build.steps)} {build.noun}", *remembered, *waits, *build.ended.facts]
     state, word = "good" if build.ended.is_good else "bad", build.ended.word
     items = "".join(f"<li>{_text(fact)}</li>" for fact in facts)
     return f'<h1><span class="{state}">{word}</span> {_text(title)}</h1>\n<ul class="facts">{items}</ul>'
@@ -39,7 +43,12 @@ def _timeline(build: Build) -> str:
         f'<span style="left:{100 * number / _TICKS:.2f}%">{total * number / _TICKS:.2f} s</span>'
         for number in range(_TICKS + 1)
     )
-    return f'<h2>Time</h2>\n<div class="axis"><div class="ticks">{ticks}</div>\n{rows}</div>'
+    if build.waits:
+        spans = "".join(_wait(wait, total) for wait in build.waits)
+        rows += f'<div class="stage"><div class="name">outside of steps</div><div class="bars">{spans}</div></div>'
+    legend = '<p class="dim"><span class="wait key"></span> waited for something that another was using</p>'
+    axis = f'<h2>Time</h2>\n<div class="axis"><div class="ticks">{ticks}</div>\n{rows}</div>'
+    return f"{axis}\n{legend}" if 'class="wait"' in rows else axis
 
 
 def _row(build: Build, row: str | None, total: float) -> str:
@@ -48,6 +57,8 @@ def _row(build: Build, row: str | None, total: float) -> str:
     needs = f' <span class="dim">after {_text(", ".join(first.needs))}</span>' if first.needs else ""
     name = _text(build.row_names.get(row, row or ""))
     bars = "".join(_bar(number, step, total) for number, step in steps)
+    bars += "".join(_wait(wait, total) for wait in _waits_of_row(build, first))
+    bars += "".join(_wait(wait, total, number) for number, step in steps for wait in step.waits)
     return f'<div class="stage"><div class="name">{name}{needs}</div><div class="bars">{bars}</div></div>'
 
 
@@ -57,6 +68,25 @@ def _bar(number: int, step: Step, total: float) -> str:
     about = _text(f"{_first_line(step)} ({seconds:.2f} s, {_word(step)})")
     place = f"left:{left:.3f}%;width:{min(width, 100 - left):.3f}%"
     return f'<a class="bar {_kind(step)}" style="{place}" href="#s{number}" title="{about}"></a>'
+
+
+def _waits_of_row(build: Build, first: Step) -> Iterator[Wait]:
+    """How long a stage waited for others before its first step."""
+    ends = [one.began + one.seconds for one in build.steps if one.row in first.needs and one.seconds is not None]
+    if ends and max(ends) <= first.began + _SLACK:
+        yield Wait(0.0, max(ends), f"the end of {', '.join(first.needs)}")
+
+
+def _wait(wait: Wait, total: float, step: int | None = None) -> str:
+    """The mark of a wait on the axis, which leads to the step that waited."""
+    left, width = 100 * wait.began / total, 100 * wait.seconds / total
+    place = f"left:{left:.3f}%;width:{min(max(width, 0.3), 100 - left):.3f}%"
+    tag, link = ("span", "") if step is None else ("a", f' href="#s{step}" tabindex="-1"')
+    return f'<{tag} class="wait"{link} style="{place}" title="{_text(_waited(wait))}"></{tag}>'
+
+
+def _waited(wait: Wait) -> str:
+    return f"waited {wait.seconds:.2f} s for {wait.text}"
 
 
 def _steps(build: Build) -> str:
@@ -80,6 +110,8 @@ def _details(step: Step) -> Iterator[str]:
         yield f'<p class="dim">{_text(step.place)}</p>'
     if _first_line(step) != step.text:
         yield f"<pre>{_text(step.text)}</pre>"
+    for wait in step.waits:
+        yield f'<p><span class="wait key"></span> {_text(_waited(wait))}</p>'
     if step.reason is not None:
         yield f"<p>Done again: {_text(step.reason)}</p>"
     if step.failure is not None:
@@ -190,9 +222,10 @@ _BEFORE_BODY = """</title>
 <meta name="viewport" content="width=device-width">
 <style>
 :root { color-scheme: light dark; --back: #fff; --text: #1a1c1f; --dim: #68707a; --line: #d9dde2; --done: #2f6fde;
-  --cached: #8fa3b8; --bad: #c62f2f; --good: #23803c; --soft: #f4f6f8 }
+  --cached: #8fa3b8; --bad: #c62f2f; --good: #23803c; --soft: #f4f6f8;
+  --wait: #d98a00 }
 @media (prefers-color-scheme: dark) { :root { --back: #15171a; --text: #e6e8eb; --dim: #929aa4; --line: #33383f;
-  --done: #6b9cf5; --cached: #56657a; --bad: #ef6a6a; --good: #5fc27a; --soft: #1d2024 } }
+  --done: #6b9cf5; --cached: #56657a; --bad: #ef6a6a; --good: #5fc27a; --soft: #1d2024; --wait: #e0a83c } }
 body { background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
   max-width: 76rem; padding: 0 1rem }
 h1 { font-size: 1.4rem } h2 { font-size: 1.05rem; margin-top: 2rem }
@@ -208,6 +241,9 @@ code, pre { font: 13px/1.45 ui-monospace, monospace } pre { overflow: auto; max-
 .stage .name { width: 14rem; flex: none; font-size: 13px; padding-left: .4rem; overflow-wrap: anywhere }
 .bars { position: relative; flex: 1; height: 1.2rem } .bar { position: absolute; height: 100%; border-radius: 2px }
 .bar:focus, summary:focus { outline: 2px solid var(--done) } .bar.done { background: var(--done) }
+.wait { position: absolute; height: 100%; border-radius: 2px; background:
+  repeating-linear-gradient(45deg, var(--wait) 0 3px, var(--back) 3px 6px) }
+.wait.key { position: static; display: inline-block; width: 1.6rem; height: .7rem }
 .bar.cached { background: var(--cached) } .bar.failed { background: var(--bad) }
 details { border-top: 1px solid var(--line) } details > :not(summary) { margin-left: 1.2rem }
 summary { display: flex; gap: .8rem; align-items: baseline; padding: .3rem; cursor: pointer }
@@ -240,7 +276,7 @@ document.addEventListener("keydown", event => {
   }
 });
 rows.forEach((row, number) => row.addEventListener("focus", () => at = number));
-document.querySelectorAll("a.bar").forEach(bar => bar.addEventListener("click", () => {
+document.querySelectorAll(".bars a").forEach(bar => bar.addEventListener("click", () => {
   const step = document.getElementById(bar.hash.slice(1)); step.open = true; at = rows.indexOf(step.firstChild); }));
 </script></body></html>
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from _thread import get_ident  # threading takes a millisecond to import
 from collections.abc import Callable
 
 from builda.events import (
@@ -12,6 +14,7 @@ from builda.events import (
     Event,
     ImageBuilt,
     LayerStored,
+    LockWaited,
     StepFailure,
     StepFinished,
     StepMissed,
@@ -27,6 +30,14 @@ if TYPE_CHECKING:
 
 OUTPUT_LIMIT = 256 << 10
 """Bytes of a step's output that are kept: its last ones."""
+
+
+class Wait(NamedTuple):
+    """Time in which a step waited, since when, and in words what for."""
+
+    began: float
+    seconds: float
+    text: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,6 +60,7 @@ class Step:
     facts: tuple[str, ...] = ()  # what else is known of it, a line each
     digest: str | None = None  # of its layer
     size: int | None = None  # bytes of its layer as it is stored
+    waits: list[Wait] = field(default_factory=list)
     output: bytearray = field(default_factory=bytearray)
     lost: int = 0  # bytes of output before it
 
@@ -97,6 +109,7 @@ class Build:
     images: tuple[ImageLayers, ...] = ()
     noun: str = "steps"  # what its steps are
     row_names: dict[str | None, str] = field(default_factory=dict)
+    waits: list[Wait] = field(default_factory=list)  # of no step
 
     @property
     def rows(self) -> list[str | None]:
@@ -114,6 +127,7 @@ class Recorder:
         self._clock = clock
         self._start = clock()
         self._current: dict[str | None, Step] = {}
+        self._steps: dict[int, Step] = {}  # by the thread that performs each
 
     def show(self, event: Event) -> None:
         """Note one event."""
@@ -144,6 +158,8 @@ class Recorder:
             case CommandOutput():
                 if (step_ := self._current.get(event.stage)) is not None:
                     step_.say(event.data)
+            case LockWaited():
+                self._wait(event, now)
             case Warned():
                 build.warnings.append(event)
             case ImageBuilt(id=image, names=names):
@@ -160,6 +176,13 @@ class Recorder:
         is_upon = not step.cached and any(one.reason is not None for one in before)
         return "a step before it was done again" if is_upon else None
 
+    def _wait(self, event: LockWaited, now: float) -> None:
+        """Note a wait of this thread that is over."""
+        user = "another step" if event.pid == os.getpid() else user_of(event.pid, event.program)
+        wait = Wait(now - event.seconds, event.seconds, f"{event.what}, used by {user}")
+        step = self._steps.get(get_ident())
+        (self.build if step is None else step).waits.append(wait)
+
     def _begin(self, event: StepStarted, now: float) -> None:
         step = Step(
             text=event.text,
@@ -169,7 +192,14 @@ class Recorder:
             needs=event.needs,
             place=None if event.file is None else f"{event.file}:{event.line}",
         )
-        self._current[event.stage] = step
+        self._current[event.stage] = self._steps[get_ident()] = step
         self.build.steps.append(step)
         names = " ".join(filter(None, (event.stage, event.stage_name)))
         self.build.row_names.setdefault(event.stage, names or "the only stage")
+
+
+def user_of(pid: int | None, program: str) -> str:
+    """The process that had a lock, in words."""
+    if pid is None:
+        return "another process"
+    return f"process {pid} ({program})" if program else f"process {pid}"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from builda.cli.format.table import align, human_size
-from builda.cli.report.recording import Build, Ending, ImageLayers, Step
+from builda.cli.report.recording import Build, Ending, ImageLayers, Step, Wait, user_of
 from builda.display import displayed
 from builda.events import step_name
 from builda.session import trace
@@ -23,6 +23,23 @@ if TYPE_CHECKING:
 _WORDS = {True: "remembered", False: "done again", None: "not cached"}
 _LAST = "verb_ended"
 _MISSES = ("script_step", "step_missed")
+
+
+class LockWait(NamedTuple):
+    """Time that a command waited for something that another process was using. `began` is as in `Verb`."""
+
+    what: str
+    began: float
+    seconds: float
+    pid: int | None
+    program: str
+    command: int | None = None  # the number of the session's command that this process is, from 1
+
+    @property
+    def text(self) -> str:
+        """What it waited for."""
+        user = user_of(self.pid, self.program) if self.command is None else f"command {self.command}"
+        return f"{self.what}, used by {user}"
 
 
 class Verb(NamedTuple):
@@ -42,6 +59,8 @@ class Verb(NamedTuple):
     parts: tuple[str, ...]  # the steps of a build
     output: bytes
     lost: int  # bytes of output before that
+    pid: int
+    waits: tuple[LockWait, ...]
 
     @property
     def line(self) -> str:
@@ -71,6 +90,7 @@ def timeline(place: str, wanted: trace.Wanted, status: int | None) -> Timeline:
     """What is known now of the session in `place`, whose script ended with `status`."""
     ends = trace.ends(place)
     verbs = tuple(filter(None, (_verb(path, wanted, ends) for path in trace.files(place))))
+    verbs = tuple(verb._replace(waits=tuple(_resolved(wait, verbs) for wait in verb.waits)) for verb in verbs)
     now = time.monotonic() - wanted.moment
     if status is None:  # it was killed some time ago
         now = max((verb.began + (verb.seconds or 0.0) for verb in verbs), default=0.0)
@@ -105,7 +125,26 @@ def _verb(path: str, wanted: trace.Wanted, ends: Sequence[dict[str, Any]]) -> Ve
         parts=tuple(_parts(said)) if built or len(finished) > 1 else (),
         output=output,
         lost=lost,
+        pid=first["pid"],
+        waits=tuple(_wait(one, wanted) for one in said if one.get("event") == trace.LOCK_WAITED),
     )
+
+
+def _wait(said: Mapping[str, Any], wanted: trace.Wanted) -> LockWait:
+    began = said["at"] - said["seconds"] - wanted.moment
+    return LockWait(said["what"], began, said["seconds"], said["pid"], said["program"])
+
+
+def _resolved(wait: LockWait, verbs: Sequence[Verb]) -> LockWait:
+    """The wait with the number of the command whose process it waited for, if that is one of the session."""
+    found = (
+        number
+        for number, verb in enumerate(verbs, 1)
+        if verb.pid == wait.pid
+        and verb.began <= wait.began
+        and (verb.seconds is None or wait.began <= verb.began + verb.seconds)
+    )
+    return wait._replace(command=next(found, None))
 
 
 def _moved(said: Iterable[Mapping[str, Any]], *actions: str) -> int:
@@ -137,17 +176,23 @@ def _output(path: str) -> tuple[bytes, int]:
 
 def text_of(told: Timeline) -> str:
     """A line for each command, and one for the whole."""
-    lines = ["START\tSECONDS\tSTATUS\tCACHE\tWRITTEN\tTRANSFERRED\tCOMMAND"]
+    lines = ["START\tSECONDS\tWAITED\tSTATUS\tCACHE\tWRITTEN\tTRANSFERRED\tCOMMAND"]
     for verb in told.verbs:
         seconds = "?" if verb.seconds is None else f"{verb.seconds:.2f}"
         status = "?" if verb.status is None else str(verb.status)
         sizes = (human_size(size) if size else "-" for size in (verb.written, verb.transferred))
         line = displayed(verb.line).replace("\n", "\\n").replace("\t", "\\t")
-        lines.append("\t".join((f"{verb.began:.2f}", seconds, status, _WORDS[verb.cached], *sizes, line)))
+        waited = f"{sum(wait.seconds for wait in verb.waits):.2f}" if verb.waits else "-"
+        lines.append("\t".join((f"{verb.began:.2f}", seconds, waited, status, _WORDS[verb.cached], *sizes, line)))
     ended = "was killed" if told.status is None else f"ended with status {told.status}"
     count = "1 command" if len(told.verbs) == 1 else f"{len(told.verbs)} commands"
     script = displayed(shlex.join(told.script)).replace("\n", "\\n")
-    return f"{align(lines)}\n{count} in {told.seconds:.2f} s: {script} {ended}\n"
+    waits = "".join(
+        f"command {number} waited {wait.seconds:.2f} s for {displayed(wait.text)}\n"
+        for number, verb in enumerate(told.verbs, 1)
+        for wait in verb.waits
+    )
+    return f"{align(lines)}\n{waits}{count} in {told.seconds:.2f} s: {script} {ended}\n"
 
 
 def json_of(told: Timeline) -> str:
@@ -166,6 +211,17 @@ def json_of(told: Timeline) -> str:
             "bytes_transferred": verb.transferred,
             "error": verb.message,
             "steps": verb.parts,
+            "waits": [
+                {
+                    "what": wait.what,
+                    "start": round(wait.began, 6),
+                    "seconds": round(wait.seconds, 6),
+                    "pid": wait.pid,
+                    "program": wait.program,
+                    "command": wait.command,
+                }
+                for wait in verb.waits
+            ],
         }
         for verb in told.verbs
     ]
@@ -232,6 +288,7 @@ def _step(verb: Verb, row: str, name: str) -> Step:
         facts=(", ".join((status, _WORDS[verb.cached], *sizes)), *verb.parts),
         output=bytearray(verb.output),
         lost=verb.lost,
+        waits=[Wait(wait.began, wait.seconds, wait.text) for wait in verb.waits],
     )
 
 

@@ -91,8 +91,10 @@ class Layered(Records):
         if None not in known and (not known or self._is_whole(known[-1])):
             return known[-1] if known else None
         from builda.store import locks
+        from builda.store.waits import Waits
 
-        lock = locks.exclusive(locks.bucket(self._layout.path("locks"), chains[-1].encoded, "unpack-"))
+        path = locks.bucket(self._layout.path("locks"), chains[-1].encoded, "unpack-")
+        lock = locks.exclusive(path, Waits(emit), f"the layers of image {str(image.id)[:19]}")
         with layout.translated(self._layout.root), lock:
             return self._complete(image, chains, emit)
 
@@ -175,8 +177,10 @@ class Layered(Records):
     ) -> tuple[str, Applied | None]:
         """The directory with the layer's own files, and the result of `_read_layer`, None for a known snapshot."""
         from builda.store import locks
+        from builda.store.waits import Waits
 
-        with locks.exclusive(locks.bucket(self._layout.path("locks"), chain.encoded)):
+        path = locks.bucket(self._layout.path("locks"), chain.encoded)
+        with locks.exclusive(path, Waits(emit), f"layer {str(layer.digest)[:19]}"):
             if (known := self.find_chain(chain)) is not None:
                 return known, None
             with self._new() as key:

@@ -63,6 +63,7 @@ class MemorySnapshots(OverlaySnapshots):
         """The one tree of all of the image's layers; None if it has none."""
         from builda.oci.config import chain_ids
         from builda.store import locks
+        from builda.store.waits import Waits
 
         chains = chain_ids(image.config.diff_ids)
         if not chains:
@@ -70,7 +71,8 @@ class MemorySnapshots(OverlaySnapshots):
         if (found := self.find_chain(chains[-1])) is not None:
             self._check_claims(image, [found] * len(chains))
             return found
-        lock = locks.exclusive(locks.bucket(self._layout.path("locks"), chains[-1].encoded, "unpack-"))
+        path = locks.bucket(self._layout.path("locks"), chains[-1].encoded, "unpack-")
+        lock = locks.exclusive(path, Waits(emit), f"the layers of image {str(image.id)[:19]}")
         with layout.translated(self._layout.root), lock:
             return self.find_chain(chains[-1]) or self._flatten(image, chains[-1], emit)
 

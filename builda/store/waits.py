@@ -1,0 +1,57 @@
+"""Time that this process waits for locks of others, told as events: what it waited for, and which process had it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.events import LockWaited
+
+SHORTEST = 0.01
+"""Seconds of waiting that are worth telling."""
+
+
+class Waits:
+    """Tells of each wait for a lock when it is over. `tell` may be called from any thread."""
+
+    def __init__(self, tell: Callable[[LockWaited], None] | None = None) -> None:
+        self.tell = tell
+
+    @contextmanager
+    def waiting(self, what: str, path: str) -> Iterator[None]:
+        """Tell of the block, in which a thread waits for the lock file or directory at `path`."""
+        if self.tell is None:
+            yield
+            return
+        pid = holder(path)
+        program = "" if pid is None else _program(pid)
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        if seconds >= SHORTEST:
+            from builda.events import LockWaited
+
+            self.tell(LockWaited(what=what, seconds=seconds, pid=pid, program=program))
+
+
+def holder(path: str) -> int | None:
+    """The process that took the flock(2) lock of a file alone; None if this process cannot see it, or none has."""
+    with suppress(OSError, ValueError):
+        info = os.stat(path)
+        inode = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+        with open("/proc/locks", encoding="ascii") as file:
+            for line in file:
+                words = line.split()
+                if words[1:2] == ["FLOCK"] and words[3] == "WRITE" and words[5] == inode and int(words[4]) > 0:
+                    return int(words[4])
+    return None
+
+
+def _program(pid: int) -> str:
+    with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        return file.read().strip()
+    return ""
