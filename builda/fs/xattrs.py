@@ -53,15 +53,24 @@ def recorded(place: Place) -> dict[str, bytes]:
     found = {name: _value(place, name) for name in names if is_recorded(name)}
     kept = {name.removeprefix(ASIDE): _value(place, name) for name in names if name.startswith(ASIDE)}
     if kept:
-        found |= {name: _now(place, name, value) for name, value in kept.items() if is_recorded(name)}
+        mode = _mode(place, found.get(STAND_IN, b""))
+        found |= {name: _now(name, value, mode) for name, value in kept.items() if is_recorded(name)}
     return dict(sorted(found.items()))
 
 
-def _now(place: Place, name: str, value: bytes) -> bytes:
+def _now(name: str, value: bytes, mode: int) -> bytes:
     """What is kept of an attribute as it is now: the ACL of a file has its mode, which may be younger."""
-    if name != ACLS[0]:
-        return value
-    return acl.with_mode(value, os.stat(place).st_mode)
+    return acl.with_mode(value, mode) if name == ACLS[0] else value
+
+
+def _mode(place: Place, stand_in: bytes) -> int:
+    """The mode that a file should have: one that is kept aside counts as long as the file's own is what it was then."""
+    mode = os.stat(place).st_mode
+    try:
+        kept = int(stand_in.split(b":")[2], 8)
+    except (IndexError, ValueError):
+        return mode
+    return kept if rights.lacks_rights() and kept | rights.needed(mode) == mode & 0o7777 else mode
 
 
 def is_recorded(name: str) -> bool:

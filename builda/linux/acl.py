@@ -26,6 +26,11 @@ def names_others(value: bytes) -> bool:
     return any(tag in _NAMED and number for tag, _, number in _entries(value))
 
 
+def says_more_than_a_mode(value: bytes) -> bool:
+    """Whether a mode cannot say the same: the kernel keeps no other ACL."""
+    return any(tag == _MASK for tag, _, _ in _entries(value))
+
+
 def mode_of(value: bytes) -> int:
     """The permission bits that a file has with this ACL."""
     bits = {tag: permissions for tag, permissions, _ in _entries(value)}

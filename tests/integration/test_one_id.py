@@ -71,6 +71,28 @@ GAMES = {
         chroot /in sh -c 'touch /etc/f; chown 7:8 /etc/f; stat -c "%u %g" etc/f; cd etc; chown 9 f'
         stat -c '%u %g' /in/etc/f; test -e /etc/f; rm -rf /in
     """,
+    "access control lists": r"""
+        cat > /tmp/acls <<'PERL'
+        use strict; my ($no, $name) = (0xffffffff, "system.posix_acl_access");
+        sub acl { my ($user, $mask) = @_;
+            pack "V(vvV)*", 2, 1, $user, $no, 2, 6, 33, 4, 4, $no, 16, $mask, $no, 32, 1, $no }
+        sub set { my ($path, $value) = @_; syscall(188, $path, $name, $value, length $value, 0) and print "$path $!\n" }
+        sub get { my ($path) = @_; my $value = "\0" x 64; my $size = syscall(191, $path, $name, $value, 64);
+            printf "%s %o %s\n", $path, (stat $path)[2], $size < 0 ? $! : unpack "H*", substr $value, 0, $size;
+            substr $value, 0, $size }
+        sub names { my ($path) = @_; my $value = "\0" x 256; my $size = syscall(194, $path, $value, 256);
+            print join(" ", sort split /\0/, substr $value, 0, $size), "\n" }
+        for (["/f", 6, 6], ["/none", 0, 0], ["/d", 5, 7]) {
+            my ($path, $user, $mask) = @$_;
+            set $path, acl $user, $mask; get $path; names $path; set "$path.copy", get $path }
+        chmod 0640, "/f"; get "/f"; chmod 0, "/d"; get "/d"; chown 5, 6, "/f.copy"; get "/f.copy";
+        set "/g", acl 6, 6; my $gone = "/g"; syscall 197, $gone, $name; get "/g"; names "/g";
+        set "/h", pack "V(vvV)*", 2, 1, 4, $no, 4, 0, $no, 32, 4, $no; get "/h"; set "/h", "no ACL"; set "/l", acl 6, 6;
+        $> = 33; set "/h", acl 7, 7; my $file = "/f"; syscall(197, $file, $name) and print "$!\n"
+PERL
+        touch /f /f.copy /none /none.copy /g /h; mkdir -m 700 /d /d.copy; ln -s h /l; perl /tmp/acls; rm /tmp/acls
+        cat /none; ls /d; stat -c '%n %a %u' /f* /d* /g /h /none*
+    """,
     "many processes": """
         for n in $(seq 300); do (setpriv --reuid $n --regid $n --clear-groups touch /tmp/$n) & done; wait
         find /tmp -type f -printf '%u %g %f\\n' | awk '$1 != $3' | grep -vE '^[a-z_-]+' ; ls /tmp | wc -l; rm -r /tmp/*

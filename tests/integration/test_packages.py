@@ -5,6 +5,7 @@ Packages come from this machine's sources, once for all modes: each group is a r
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,12 +23,13 @@ EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 PODS = {"single": "rootless-nosetuid", "traced": "restricted"}
 INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends"
 GROUPS = {
-    "compilers": "gcc libc6-dev make python3-dev python3-venv python3-pip git man-db",
+    "compilers": "gcc libc6-dev make python3-dev python3-venv python3-pip git man-db autoconf automake libcap2-bin",
     "servers": "nginx postgresql openssh-server sudo cron dbus exim4-daemon-light",
-    "web": "apache2 redis-server php-fpm nodejs npm ruby libgdk-pixbuf2.0-bin shared-mime-info",
+    "web": "apache2 redis-server php-fpm libgdk-pixbuf2.0-bin shared-mime-info ruby",
+    "node": "nodejs npm",
     "java": "default-jre-headless ca-certificates-java fontconfig fonts-dejavu-core xfonts-base",
     "system": "systemd udev polkitd console-setup initramfs-tools unattended-upgrades locales tzdata chrony rsyslog "
-    "uuid-runtime at screen iputils-ping libcap2-bin acl rsync cpio wireshark-common",
+    "uuid-runtime at screen iputils-ping libcap2-bin acl rsync cpio sudo gosu wireshark-common",
     "databases": "mariadb-server slapd rabbitmq-server krb5-kdc",
     "network": "bind9 dovecot-core samba snmpd tftpd-hpa squid haproxy mosquitto avahi-daemon cups-daemon colord "
     "memcached",
@@ -37,17 +39,31 @@ GROUPS = {
 AFTERWARDS = {
     "compilers": r"""
         cd /usr/src; python3 -m venv --system-site-packages /opt/venv; useradd -m builder
-        /opt/venv/bin/pip install -q --no-index --no-build-isolation --no-cache-dir . 2>&1; rm -rf build *.egg-info
-        /opt/venv/bin/python -c 'import fast'; chown -R builder /usr/src; su builder -c make; make install; hi; rm hi
+        pip() { /opt/venv/bin/pip "$@" --no-index --no-cache-dir; }; export SOURCE_DATE_EPOCH=1000000000
+        pip install -q --no-build-isolation ./fast; pip wheel -q --no-build-isolation -w /srv/wheels ./pure
+        pip install -q /srv/wheels/*; chown -R builder fast pure project
+        su builder -c "pip install -q --user --break-system-packages --no-index --no-build-isolation ./pure"
+        rm -rf */build */*.egg-info; /opt/venv/bin/python -c 'import fast, pure'; su builder -c 'python3 -m pure'
+        cd project; su builder -c 'autoreconf -i > /dev/null && ./configure -q && make -s'; make -s install; hi
+        getcap /usr/local/bin/hi; su builder -c 'make -s distclean'; rm -r autom4te.cache
         git init -q /srv/r; cd /srv/r; git config user.email a@b; git config user.name n; echo 1 > f; git add f
-        GIT_AUTHOR_DATE=@1 GIT_COMMITTER_DATE=@1 git commit -qm 1; rm -rf .git/index .git/logs
+        GIT_AUTHOR_DATE=@1000000000 GIT_COMMITTER_DATE=@1000000000 git commit -qm 1; rm -rf .git/index .git/logs
     """,
     "servers": r"""
-        nginx -t; sudo -u postgres id -u; echo 'games ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/g
+        nginx -t; mkdir -p /run/sshd; /usr/sbin/sshd -t; echo '0 5 * * * true' | crontab -u games -; crontab -u games -l
+        cron; until pid=$(cat /run/crond.pid) && kill $pid; do sleep 0.1; done
+        mkdir -p /run/dbus; bus=$(dbus-daemon --system --fork --print-pid)
+        sudo -u games dbus-send --system --print-reply --dest=org.freedesktop.DBus /org/freedesktop/DBus \
+            org.freedesktop.DBus.GetConnectionUnixUser string:org.freedesktop.DBus; kill $bus
+        sudo -u postgres id -u; echo 'games ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/g
         chmod 0440 /etc/sudoers.d/g; su games -s /bin/sh -c 'sudo id -u'; chmod 666 /etc/sudoers.d/g
-        su games -s /bin/sh -c 'sudo -n id -u' 2>&1 || echo refused; rm /etc/sudoers.d/g; /usr/sbin/sshd -t || true
-        install -d -o postgres /srv/db; su postgres -c '/usr/lib/postgresql/*/bin/initdb -D /srv/db' > /dev/null
-        stat -c '%a %U' /srv/db/base /srv/db/PG_VERSION; rm -rf /srv/db
+        su games -s /bin/sh -c 'sudo -n id -u' 2>&1 || echo refused; rm /etc/sudoers.d/g
+        install -d -o postgres /srv/db; cd /srv; export PATH=$PATH:$(echo /usr/lib/postgresql/*/bin)
+        export PGDATA=/srv/db PGHOST=/srv/db; su postgres -c 'initdb > /dev/null
+            pg_ctl -w -o "-h \"\" -k /srv/db" -l /dev/null start
+            psql -Atc "create table t (n int); select current_user, count(*) from t"'
+        stat -c '%a %U' /srv/db/base /srv/db/PG_VERSION /srv/db/.s.PGSQL.5432
+        su postgres -c 'pg_ctl -w stop'; rm -rf /srv/db
     """,
     "system": r"""
         mkdir -p /srv/a/b; cd /srv/a; touch f 0440 none; chmod 0440 0440; chmod 000 none; cp /bin/true cap; chown 33:4 f
@@ -57,25 +73,51 @@ AFTERWARDS = {
         tar --xattrs --xattrs-include='*' -C /srv/tar -xpf /t.tar; find /srv/a | cpio -pdm /srv/cpio 2> /dev/null
         getcap -r /srv; getfacl -R /srv/a 2> /dev/null | grep -c '^user:33\|^user:www-data' || true
         find /srv -printf '%p %M %U:%G %l\n' | sort; rm /t.tar; setpriv --reuid 33 --clear-groups id
+        useradd -mU -G disk app; install -d -o app -g adm -m 2775 /srv/shared; gosu app mkdir -p /srv/shared/a
+        gosu app id; sudo -u app touch /srv/shared/a/f; su app -c 'cp -a /srv/shared/a ~/a; umask 077; touch ~/private'
+        cp -a /home/app /home/copy; chown -R games:mail /home/copy; rsync -a --chown=app:adm /home/copy/ /home/synced
         systemd-tmpfiles --create; systemd-sysusers
     """,
     "web": r"""
-        mkdir /srv/app; cd /srv/app; cp /npm/package*.json .; npm ci --offline --cache /npm/cache 2>&1 | head -1
-        node -e 'console.log(require("once").name, require("wrappy").name)'; apachectl -t 2>&1 | tail -1
-        rm -rf /root/.npm; useradd -m app; chown -R app /srv/app; su app -c 'touch /srv/app/mine'
+        apachectl -t; apachectl start; kill -TERM $(cat /run/apache2/apache2.pid); a2dismod status; a2enmod rewrite
+        install -d -o redis /srv/r; su redis -s /bin/sh -c 'redis-server --dir /srv/r --daemonize yes --save "" \
+            --unixsocket /srv/r/s --unixsocketperm 770'; until [ -S /srv/r/s ]; do sleep 0.1; done
+        stat -c '%A %U' /srv/r/s; redis-cli -s /srv/r/s shutdown nosave; php-fpm8.2 -t
+    """,
+    "node": r"""
+        useradd -m app; cp -r /npm/cache /tmp/cache; for user in root app; do
+            install -d -o $user /srv/$user; cd /srv/$user; cp /npm/package*.json /npm/*.tgz .
+            chown -R $user . /tmp/cache
+            su $user -c 'npm ci --offline --cache /tmp/cache && node -e "console.log(require(\"once\").name)"'
+            cat node_modules/hooked/made
+        done; npm install --global --offline --cache /tmp/cache /npm/*.tgz; hooked; rm -rf /tmp/cache
+        chown -R app /srv/root; su app -c 'touch /srv/root/mine'
     """,
 }
 """What is run in the image with the group's packages."""
 SOURCES = {
-    "fast.c": """#include <Python.h>
+    "fast/fast.c": """#include <Python.h>
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "fast"};
 PyMODINIT_FUNC PyInit_fast(void) { return PyModule_Create(&definition); }
 """,
-    "setup.py": "from setuptools import setup, Extension\n"
+    "fast/setup.py": "from setuptools import setup, Extension\n"
     "setup(name='fast', version='1', ext_modules=[Extension('fast', ['fast.c'])])\n",
-    "hi.c": "int main() { return 0; }\n",
-    "Makefile": "all: hi\nhi: hi.c\n\tcc -o $@ $<\ninstall: all\n"
-    "\tinstall -D -o builder -g games -m 4750 hi /usr/local/bin/hi\n\tinstall -d -o builder -m 2770 /var/lib/hi\n",
+    "pure/pure.py": "print('pure')\n",
+    "pure/setup.py": "from setuptools import setup\nsetup(name='pure', version='1', py_modules=['pure'])\n",
+    "project/hi.c": '#include "config.h"\nint main(void) { return 0; }\n',
+    "project/configure.ac": "AC_INIT([hi], [1])\nAM_INIT_AUTOMAKE([foreign])\nAC_CONFIG_HEADERS([config.h])\n"
+    "AC_PROG_CC\nAC_CONFIG_FILES([Makefile])\nAC_OUTPUT\n",
+    "project/Makefile.am": """bin_PROGRAMS = hi
+hi_SOURCES = hi.c
+install-exec-hook:
+\tchown builder:games $(DESTDIR)$(bindir)/hi
+\tchmod 4750 $(DESTDIR)$(bindir)/hi
+\tsetcap cap_net_bind_service+ep $(DESTDIR)$(bindir)/hi
+\tinstall -D -o builder -g games -m 0640 config.h $(DESTDIR)$(sysconfdir)/hi/config.h
+\tinstall -d -o builder -m 2770 $(DESTDIR)$(localstatedir)/hi
+\tmknod -m 660 $(DESTDIR)$(localstatedir)/hi/null c 1 3
+\tln -f $(DESTDIR)$(bindir)/hi $(DESTDIR)$(bindir)/hello
+""",
 }
 """What is built in the image with compilers."""
 BUILD = """
@@ -136,7 +178,7 @@ def test_packages_are_installed_as_root_installs_them(group: str, given: Path, t
 
 
 def repository(group: str, given: Path, work: Path, debian: Path) -> None:
-    """Make the base image that has the group's packages as a repository, and the Containerfile that installs them."""
+    """Make the base image that has the group's packages as a repository, and what builds upon it."""
     builda = Builda(work / "store", work / "run")
     builda("pull", "-q", f"oci-archive:{debian}:debian")
     container = builda("from", "localhost/debian:debian")
@@ -158,20 +200,35 @@ def repository(group: str, given: Path, work: Path, debian: Path) -> None:
     builda("run", container, "sh", "-ec", f"{only}; apt-get update")
     builda("commit", "-q", "--rm", container, f"oci-archive:{given}/{group}.tar:{group}")
     shutil.rmtree(builda.root)
+    containerfile(group, given)
+
+
+def containerfile(group: str, given: Path) -> None:
+    """Write what installs the group's packages and tries them, and the sources that it builds."""
     for name, text in SOURCES.items():
-        (given / "src").mkdir(exist_ok=True)
+        (given / "src" / name).parent.mkdir(parents=True, exist_ok=True)
         (given / "src" / name).write_text(text)
-    steps = f"FROM localhost/{group}:{group}\nRUN {INSTALL} {GROUPS[group]}\nCOPY src /usr/src/\n"
+    install = f"mkdir -p /usr/share/man/man1 && {INSTALL} {GROUPS[group]}"
+    steps = f"FROM localhost/{group}:{group}\nRUN {install}\nCOPY src /usr/src/\n"
     if group in AFTERWARDS:
         steps += f"RUN bash <<'END'\nset -e\n{AFTERWARDS[group]}\nEND\n"
     (given / f"{group}.df").write_text(steps)
 
 
 def npm(directory: Path) -> Path:
-    """A package with a lock file, and a cache with what it needs."""
-    directory.mkdir()
-    (directory / "package.json").write_text('{"name": "app", "version": "1.0.0", "dependencies": {"once": "1.4.0"}}')
+    """A package with a lock file, a cache with what it needs, and a dependency that a script of its own completes."""
+    hooked = directory / "hooked"
+    hooked.mkdir(parents=True)
+    scripts = {"install": "id -un > made; ln -s made link; chmod 4711 run.js"}
+    about = {"name": "hooked", "version": "1.0.0", "bin": "run.js", "scripts": scripts}
+    (hooked / "package.json").write_text(json.dumps(about))
+    (hooked / "run.js").write_text("#!/usr/bin/env node\nconsole.log(process.getuid())\n")
+    subprocess.run(["npm", "pack", "./hooked"], cwd=directory, check=True, capture_output=True)
+    shutil.rmtree(hooked)
+    needed = {"once": "1.4.0", "hooked": "file:hooked-1.0.0.tgz"}
+    (directory / "package.json").write_text(json.dumps({"name": "app", "version": "1.0.0", "dependencies": needed}))
     command = ["npm", "install", "--cache", str(directory / "cache"), "--no-fund", "--no-audit"]
+    command.append("--omit-lockfile-registry-resolved=false")
     subprocess.run(command, cwd=directory, check=True, capture_output=True)
     shutil.rmtree(directory / "node_modules")
     return directory

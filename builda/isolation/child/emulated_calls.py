@@ -19,7 +19,8 @@ _X86_64 = {
     "open": 2, "openat": 257, "openat2": 437, "creat": 85, "rename": 82, "renameat": 264, "renameat2": 316,
     "stat": 4, "fstat": 5, "lstat": 6, "newfstatat": 262, "statx": 332,
     "access": 21, "faccessat": 269, "faccessat2": 439, "execve": 59, "execveat": 322, "chroot": 161,
-    "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "listxattr": 194, "llistxattr": 195, "flistxattr": 196,
+    "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "getxattr": 191, "lgetxattr": 192,
+    "fgetxattr": 193, "listxattr": 194, "llistxattr": 195, "flistxattr": 196,
     "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199,
     "getsockopt": 55, "io_uring_setup": 425,
 }  # fmt: skip
@@ -31,7 +32,8 @@ _AARCH64 = {
     "mknodat": 33, "mkdirat": 34, "symlinkat": 36, "openat": 56, "openat2": 437, "renameat": 38, "renameat2": 276,
     "fstat": 80, "newfstatat": 79, "statx": 291,
     "faccessat": 48, "faccessat2": 439, "execve": 221, "execveat": 281, "chroot": 51,
-    "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "listxattr": 11, "llistxattr": 12, "flistxattr": 13,
+    "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "getxattr": 8, "lgetxattr": 9,
+    "fgetxattr": 10, "listxattr": 11, "llistxattr": 12, "flistxattr": 13,
     "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16,
     "getsockopt": 209, "io_uring_setup": 425,
 }  # fmt: skip

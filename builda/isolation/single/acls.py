@@ -9,7 +9,7 @@ from builda.isolation.child.notification import GO_ON
 from builda.isolation.emulated import ownership
 from builda.isolation.emulated.credentials import FOWNER
 from builda.isolation.emulated.ownership import ASIDE, HIDDEN
-from builda.isolation.single.finding import Finder, own
+from builda.isolation.single.finding import Finder, Place, own
 from builda.isolation.single.keeper import Keeper, attribute, has_attributes
 from builda.isolation.single.marks import Marks
 from builda.linux import acl
@@ -24,12 +24,42 @@ _VALUE_MAX = 65536
 
 
 class Acls:
-    """Answers calls that set and remove attributes."""
+    """Answers calls that read, set and remove attributes."""
 
     def __init__(self, marks: Marks, finder: Finder, keeper: Keeper) -> None:
         self.marks = marks
         self.finder = finder
         self.keeper = keeper
+
+    def get_attribute(self, call: Call) -> Answer:
+        """getxattr(2) and its relatives: an ACL that is kept aside, with the mode that its file has now."""
+        name = call.path(call.arguments[1]).decode(errors="replace")
+        if name in HIDDEN or name.startswith(ASIDE):
+            raise OSError(errno.ENODATA, "")
+        if name not in acl.NAMES:
+            return GO_ON
+        place, follow = self._place(call)
+        if attribute(place.quick(), ASIDE + name) is None:
+            return GO_ON
+        fd = self.finder.opened(call, place, follow=follow)
+        try:
+            value, info = attribute(own(fd), ASIDE + name), os.fstat(fd)
+        finally:
+            os.close(fd)
+        if value is None:
+            return GO_ON
+        shown, size = acl.with_mode(value, info.st_mode) if name == acl.NAMES[0] else value, call.arguments[3]
+        if size and size < len(shown):
+            raise OSError(errno.ERANGE, "")
+        if size:
+            call.write(call.arguments[2], shown)
+        return len(shown), 0, 0
+
+    def _place(self, call: Call) -> tuple[Place, bool]:
+        """Where the file of a call is, and whether a link at its end is followed."""
+        if call.name.startswith("f"):
+            return self.finder.of_descriptor(call, call.arguments[0]), True
+        return self.finder.place(call, _AT_FDCWD, call.path(call.arguments[0])), not call.name.startswith("l")
 
     def set_attribute(self, call: Call) -> Answer:
         """setxattr(2) and its relatives: the attributes in which owners are kept are not the command's."""
@@ -51,11 +81,7 @@ class Acls:
 
     def with_attribute(self, call: Call, name: str, value: bytes | None) -> Answer:
         """Keep aside an ACL that names ids which this process does not have; None: keep none, and the kernel acts."""
-        if call.name in ("fsetxattr", "fremovexattr"):
-            place, follow = self.finder.of_descriptor(call, call.arguments[0]), True
-        else:
-            place = self.finder.place(call, _AT_FDCWD, call.path(call.arguments[0]))
-            follow = not call.name.startswith("l")
+        place, follow = self._place(call)
         fd = self.finder.opened(call, place, follow=follow)
         try:
             info, path = os.fstat(fd), own(fd)

@@ -77,6 +77,7 @@ class Emulator:
             **dict.fromkeys(("execve", "execveat"), self.execute),
             **dict.fromkeys(("setxattr", "lsetxattr", "fsetxattr"), acls.set_attribute),
             **dict.fromkeys(("removexattr", "lremovexattr", "fremovexattr"), acls.remove_attribute),
+            **dict.fromkeys(("getxattr", "lgetxattr", "fgetxattr"), acls.get_attribute),
             **dict.fromkeys(("listxattr", "llistxattr", "flistxattr"), showing.list_attributes),
             "chroot": self.chroot,
             "getsockopt": self.peer,

@@ -8,6 +8,7 @@ import os
 from builda.isolation.traced.files import Unchanged
 from builda.isolation.traced.kept_aside import check_attribute, shown_names, stored_name
 from builda.isolation.traced.tree import AT_FDCWD
+from builda.linux import acl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ class Attributes:
     def set_attribute(self, tid: int, fd: int, name: str, value: bytes, flags: int) -> int:
         try:
             check_attribute(self.processes[tid], name)
+            if name == acl.NAMES[0] and acl.is_acl(value):
+                self.files.owners.set_acl(self.processes[tid], b"/proc/self/fd/%d" % fd, value)
+                return 0
             os.setxattr(b"/proc/self/fd/%d" % fd, stored_name(name), value, flags & 0xFFFFFFFF)
         finally:
             os.close(fd)
@@ -94,7 +98,8 @@ class Attributes:
 
     def attribute(self, tid: int, fd: int, name: str, a: Words) -> int:
         try:
-            value = os.getxattr(b"/proc/self/fd/%d" % fd, stored_name(name))
+            place = b"/proc/self/fd/%d" % fd
+            value = self.files.owners.acl(place) if name == acl.NAMES[0] else os.getxattr(place, stored_name(name))
         except PermissionError as error:  # a stand-in for /proc or a device, which nobody may read
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from error
         finally:
@@ -133,7 +138,11 @@ class Attributes:
     def remove_attribute(self, tid: int, fd: int, name: str) -> int:
         try:
             check_attribute(self.processes[tid], name)
-            os.removexattr(b"/proc/self/fd/%d" % fd, stored_name(name))
+            place = b"/proc/self/fd/%d" % fd
+            if name == acl.NAMES[0]:
+                self.files.owners.remove_acl(self.processes[tid], place)
+            else:
+                os.removexattr(place, stored_name(name))
         finally:
             os.close(fd)
         return 0

@@ -28,8 +28,10 @@ from builda.isolation.emulated.ownership import (
     row_key,
     rows_value,
 )
+from builda.linux import acl
 
 CAPABILITIES = ASIDE + "security.capability"
+ACL = ASIDE + acl.NAMES[0]
 _SETFCAP, _SYS_ADMIN = 31, 21
 _PRIVILEGED = ("security.", "trusted.")
 _MOST_REMEMBERED = 200_000
@@ -148,6 +150,36 @@ class Owners:
         if has_attributes and (file.kept is not None or mode | needed(file.mode) != mode):
             kept = file.kept or Kept(*file.owner, mode)
             self.note(place, os.stat(place), kept._replace(mode=mode))
+
+    def acl(self, place: bytes) -> bytes:
+        """The ACL of a file, with the mode that it shows; ENODATA without one."""
+        try:
+            value = os.getxattr(place, ACL)
+        except OSError:
+            value = os.getxattr(place, acl.NAMES[0])
+        return acl.with_mode(value, self.seen(place).mode)
+
+    def set_acl(self, who: Credentials, place: bytes, value: bytes) -> None:
+        """Give a file an ACL. The kernel's own one could take away its owner's right to open it."""
+        file = self.seen(place)
+        if file.info.st_mode & S_IFMT not in (S_IFREG, S_IFDIR):
+            os.setxattr(place, acl.NAMES[0], value)
+            return
+        self.remove_acl(who, place)
+        self.change_mode(who, place, file.mode & 0o7000 | acl.mode_of(value))
+        if acl.says_more_than_a_mode(value):
+            os.setxattr(place, ACL, value)
+
+    def remove_acl(self, who: Credentials, place: bytes) -> None:
+        """Remove the ACL of a file, if it has one; its mode stays."""
+        if who.fsuid != self.seen(place).owner[0] and not who.has(FOWNER):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        for name in (ACL, acl.NAMES[0]):
+            try:
+                os.removexattr(place, name)
+            except OSError as error:
+                if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+                    raise
 
     def change_owner(
         self, who: Credentials, place: bytes, uid: int, gid: int, parent: tuple[int, bytes] | None
