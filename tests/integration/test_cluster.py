@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -416,7 +419,9 @@ def test_a_build_goes_on_without_its_client_and_is_watched_by_another(
     [
         (("--volume", "/x:/y"), "--volume cannot be used with --on"),
         (("--device", "/dev/fuse"), "--device cannot be used with --on"),
-        (("-o", "out"), "--output cannot be used with --on but for registries: out"),
+        (("--platform", "linux/amd64,linux/arm64", "-o", "out"), "--output cannot be used with --on but for"),
+        (("--detach", "-o", "out"), "--output cannot be used with --detach"),
+        (("-o", "/proc/x"), "--output cannot be written"),
         (("-t", "local"), "pushed to a registry, which the name lacks: local"),
         (("--cache-mounts-to", "type=local,dir=x"), "directory of this machine cannot be used with --on"),
         (("--cache-mounts-to", "type=claim"), "--cache-mounts-to names no claim: type=claim"),
@@ -578,6 +583,32 @@ def test_what_a_session_there_cannot_have_is_refused(
 
 def test_options_of_a_session_in_the_cluster_mean_nothing_here(builda: Builda) -> None:
     assert "--contextdir is for builds in a cluster" in builda.fails("session", "--contextdir", "/", "true")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "tar" else pytest.mark.long) for kind in ("tar", "oci", "docker")]
+)
+def test_a_file_of_an_image_is_that_of_a_local_build(
+    builda: Builda, far: Builda, context: Path, names: Names, tmp_path: Path, kind: str
+) -> None:
+    (context / "Containerfile").write_text("FROM scratch\nCOPY given /d/\nENV A=b\n")
+    written = []
+    for one in (builda, far):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        options = ("--timestamp", "0", "-t", names.name("app/o:1"), "-o", f"type={kind},dest={tmp_path}/x/file")
+        done = one.run(*BUD, *options, "-o", str(tmp_path / "x/tree"), context)
+        assert (tmp_path / "x/tree/d/given").read_text() == "some text\n"
+        written.append((done.stdout, (tmp_path / "x/file").read_bytes()))
+        shutil.rmtree(tmp_path / "x")
+    assert written[0] == written[1]
+
+
+def test_an_output_can_be_standard_output(far: Builda, context: Path, names: Names) -> None:
+    (context / "Containerfile").write_text("FROM scratch\nCOPY given /\n")
+    command = [*far.command, *BUD, "-t", names.name("app/o:2"), "-o", "-", str(context)]
+    done = subprocess.run(command, env={**clean_environ(), **far.environ}, capture_output=True, check=True)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        assert archive.getnames() == ["given"]
 
 
 def test_cache_mounts_are_kept_in_a_volume_claim_and_locked(

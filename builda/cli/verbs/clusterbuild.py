@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 
 from builda.cli.core.output import check_files, print_line
-from builda.cli.verbs import clustergiven, clusterjob, clusterplatforms, clusterrequest, clusterview
+from builda.cli.verbs import clustergiven, clusterjob, clusteroutputs, clusterplatforms, clusterrequest, clusterview
 from builda.cli.verbs.clusteroptions import ClusterValues, job_options
 from builda.errors import Unsupported
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from builda.cli.core.verbsession import Session
     from builda.cli.verbs.clustergiven import Prepared
     from builda.cluster.connection import Cluster
+    from builda.events import ImageBuilt
 
 
 def build_on(
@@ -39,7 +40,9 @@ def build_on(
         attach(session, connect(where, session.environ), said.attach, values, live=live)
         return
     options = job_options(values, session.environ)
+    outputs = clusteroutputs.taken(values)
     request = clusterrequest.request_of(rows, values, args, session.environ)
+    request = request._replace(words=(*request.words, *clusteroutputs.words_for(outputs)))
     with ExitStack() as stack:
         cluster = connect(where, session.environ)
         prepared = clustergiven.prepared_for(session, context, request, values, said, stack, live=live)
@@ -54,13 +57,15 @@ def build_on(
             found = build_stages(session, cluster, options, prepared, rows, values, args, live=live)
             request = request._replace(words=(*request.words, *found))
         job = clusterjob.made(cluster, session, options, request, prepared, values)
-        watch(session, cluster, job, prepared, values, live=live, leaves=said.detach)
+        image = watch(session, cluster, job, prepared, values, live=live, leaves=said.detach)
+        if image is not None:
+            clusteroutputs.write(session, outputs, image, values, prepared.access)
 
 
 def attach(session: Session, cluster: Cluster, name: str, values: Mapping[str, Any], *, live: bool) -> None:
     """Show what a Job that was made before does, from its beginning on, and end as it does."""
     job = cluster.get("jobs", name)
-    status = clusterview.show(session, cluster, name, clusterview.local_names(job), values, live=live)
+    status, _ = clusterview.show(session, cluster, name, clusterview.local_names(job), values, live=live)
     if status:
         raise SystemExit(status)
 
@@ -74,7 +79,7 @@ def watch(
     *,
     live: bool,
     leaves: bool,
-) -> None:
+) -> ImageBuilt | None:
     """Show what a Job does, and end as it does; or print its name and leave, when it has all that it needs."""
     name = job["metadata"]["name"]
     feed = clustergiven.feeder(session, cluster, prepared.streams)
@@ -83,7 +88,8 @@ def watch(
             if feed is not None:
                 clusterview.feed_only(session, cluster, name, feed)
             print_line(name)
-            return
-        status = clusterview.show(session, cluster, name, prepared.local, values, live=live, feed=feed)
+            return None
+        status, image = clusterview.show(session, cluster, name, prepared.local, values, live=live, feed=feed)
     if status:  # of a script; its Job stays
         raise SystemExit(status)
+    return image

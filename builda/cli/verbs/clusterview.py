@@ -30,8 +30,8 @@ def show(
     *,
     live: bool,
     feed: Callable[[str], None] | None = None,
-) -> int:
-    """Show what a Job does: an error if its build fails, the exit status of its script.
+) -> tuple[int, ImageBuilt | None]:
+    """Show what a Job does: an error if its build fails, the exit status of its script, the image of its build.
 
     `feed` sends contexts to a pod that waits for them.
     """
@@ -55,7 +55,7 @@ def show(
             write_file(values["iidfile"], str(view.image.id))
         elif values["iidfile_raw"] is not None:
             write_file(values["iidfile_raw"], view.image.id.encoded)
-    return view.status
+    return view.status, view.image
 
 
 def local_names(job: Mapping[str, Any]) -> Mapping[str, str]:
