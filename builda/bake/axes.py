@@ -47,8 +47,8 @@ def read_matrix(path: str, tags: Sequence[str]) -> tuple[Combination, ...]:
     if not axes:
         raise fault(top["axes"].place, "a matrix has an axis", _HINT)
     rows = _rows(axes, top, node.place)
-    both = (*tags, *(_text(one, "tag") for one in _items(top.get("tags"), "tags")))
-    return _named(rows, both, node.place)
+    both = [(tag, None) for tag in tags] + [(_text(one, "tag"), one.place) for one in _items(top.get("tags"), "tags")]
+    return _named(rows, both)
 
 
 def _rows(axes: Mapping[str, tuple[str, ...]], top: Mapping[str, Node], place: Place) -> list[dict[str, str]]:
@@ -105,7 +105,7 @@ def _part(node: Node, axes: Mapping[str, object], *, whole: bool) -> dict[str, s
     return found
 
 
-def _named(rows: Sequence[Mapping[str, str]], tags: Sequence[str], place: Place) -> tuple[Combination, ...]:
+def _named(rows: Sequence[Mapping[str, str]], tags: Sequence[tuple[str, Place | None]]) -> tuple[Combination, ...]:
     found: list[Combination] = []
     names: set[str] = set()
     owners: dict[str, str] = {}
@@ -114,25 +114,30 @@ def _named(rows: Sequence[Mapping[str, str]], tags: Sequence[str], place: Place)
         while name in names:
             name += "_"
         names.add(name)
-        own = tuple(_filled(tag, row, place) for tag in tags)
-        for tag in own:
+        own = tuple((_filled(tag, row, place), place) for tag, place in tags)
+        for tag, place in own:
             if tag in owners:
-                raise fault(
+                raise _tag_fault(
                     place,
                     f"combinations {owners[tag]} and {name} have the same tag: {tag}",
                     "name the axes in it, as in -t 'app:${" + next(iter(row)) + "}'",
                 )
             owners[tag] = name
-        found.append(Combination(name, row, own))
+        found.append(Combination(name, row, tuple(tag for tag, _ in own)))
     return tuple(found)
 
 
-def _filled(tag: str, row: Mapping[str, str], place: Place) -> str:
+def _tag_fault(place: Place | None, text: str, hint: str | None = None) -> InvalidValue:
+    """The error about a tag of a file, or of the command line, which has no place."""
+    return InvalidValue(f"--tag: {text}", hint=hint) if place is None else fault(place, text, hint)
+
+
+def _filled(tag: str, row: Mapping[str, str], place: Place | None) -> str:
     """A tag with the values of the axes that it names."""
 
     def value(found: re.Match[str]) -> str:
         if found[1] not in row:
-            raise fault(place, f"tag names no axis, {found[1]}: {tag}")
+            raise _tag_fault(place, f"tag names no axis of the matrix, {found[1]}: {tag}")
         return row[found[1]]
 
     return _USE.sub(value, tag)

@@ -6,7 +6,7 @@ What a stage's Job led to is found by the others in the registry's step cache, u
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from builda.bake.jobgraph import Graph, Need, StageJob, graph
 from builda.cli.verbs import clustergiven, clusterjob, clusterplatforms, clusterrequest
@@ -73,18 +73,9 @@ def build_in_cluster(
         cluster, options = together(connect(parse_where(on), session.environ), options)
         stack.callback(cluster.close)
         made = graph({part.name: part.needs for part in parts}, side_by_side=False)
-        shown = Shown(session, live=live)
-        work = _Work(session, cluster, options, rows, parts, made, preparing.place, shown)
-        outcome = "failed"
-        try:
-            limit = values["jobs"] or AT_ONCE
-            results = _run(work.nodes(builds), limit, work.end)
-            outcome = "built"
-        except (KeyboardInterrupt, SystemExit):
-            outcome = "interrupted"
-            raise
-        finally:
-            shown.close(outcome)
+        with Shown(session, live=live) as shown:
+            work = _Work(session, cluster, options, rows, parts, made, preparing.place, shown)
+            results = _run(work.nodes(builds), values["jobs"] or AT_ONCE, work.end)
     return {build.name: results[build.name] for build in builds}
 
 
@@ -112,15 +103,9 @@ def build_stages(
         return []
     cluster, options = together(cluster, options)
     part = _Part("", "", None, values, args, prepared, needs, {})
-    shown = Shown(session, live=live)
-    work = _Work(session, cluster, options, rows, [part], made, place, shown)
-    outcome = "failed"
-    try:
+    with closing(cluster), Shown(session, live=live) as shown:
+        work = _Work(session, cluster, options, rows, [part], made, place, shown)
         _run(work.stage_nodes(), values["jobs"] or AT_ONCE, work.end)
-        outcome = "built"
-    finally:
-        cluster.close()
-        shown.close(outcome)
     return [f"--cache-from={_cache(place, mark)}" for mark in made.reads[""]]
 
 

@@ -84,11 +84,15 @@ class Shown:
             case event:
                 self._session.emit(event)
 
-    def close(self, outcome: str) -> None:
+    def __enter__(self) -> Shown:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Nothing more happens."""
         if self._view is not None:
+            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
             view, self._view = self._view, None
-            view.close(outcome)
+            view.close("built" if kind is None else "interrupted" if interrupted else "failed")
 
 
 def _print_prefixed(name: str, text: str) -> None:
@@ -111,19 +115,12 @@ def build_all(
     Steps that were done before `since` (seconds since the epoch) do not count as done where a build has no cache.
     """
     workers = _started(session, min(jobs, len(builds)), common, since, live=live)
-    shown = Shown(session, live=live)
-    outcome = "failed"
     try:
-        found = _Conductor(builds, workers, shown).run()
-        outcome = "built"
-    except (KeyboardInterrupt, SystemExit):
-        outcome = "interrupted"
-        raise
+        with Shown(session, live=live) as shown:
+            return _Conductor(builds, workers, shown).run()
     finally:
-        shown.close(outcome)
         for worker in workers:
             worker.end()
-    return found
 
 
 class _Worker:

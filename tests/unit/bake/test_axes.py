@@ -36,8 +36,8 @@ tags: "r/app:${V}-${OS}"
 @pytest.mark.parametrize(
     ("text", "tag", "words"),
     [
-        ("axes: {A: [x, y]}\n", "app", ":1: combinations x and y have the same tag: app"),
-        ("axes: {A: [x]}\n", "app:${B}", ":1: tag names no axis, B: app:${B}"),
+        ("axes: {A: [x, y]}\ntags: app\n", "", ":2: combinations x and y have the same tag: app"),
+        ("axes: {A: [x]}\ntags: 'app:${B}'\n", "", ":2: tag names no axis of the matrix, B: app:${B}"),
         ("axes:\n  A: x\n", "", ":2: axis A is a list of texts, not a text"),
         ("axes:\n  A: [x, x]\n", "", ":2: axis A has a value twice"),
         ("axes: {A: [x]}\nmore: 1\n", "", ":2: a matrix has no more"),
@@ -53,3 +53,16 @@ def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, text: str, tag
     with pytest.raises(BuildaError) as raised:
         read(tmp_path, text, *filter(None, [tag]))
     assert str(raised.value).startswith(f"{tmp_path}/matrix.yaml{words}")
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("app", "--tag: combinations x and y have the same tag: app"),
+        ("app:${B}", "--tag: tag names no axis of the matrix, B: app:${B}"),
+    ],
+)
+def test_what_is_wrong_with_a_tag_of_the_command_line_names_the_option(tmp_path: Path, tag: str, words: str) -> None:
+    with pytest.raises(BuildaError) as raised:
+        read(tmp_path, "axes: {A: [x, y]}\n", tag)
+    assert str(raised.value) == words
