@@ -164,6 +164,7 @@ def test_users_and_owners_are_those_of_root(mode: str, given: Path, games_by_roo
 
 
 @pytest.mark.long
+@pytest.mark.timeout(4800)
 @pytest.mark.parametrize("group", GROUPS)
 def test_packages_are_installed_as_root_installs_them(group: str, given: Path, tmp_path: Path, debian: Path) -> None:
     repository(group, given, tmp_path, debian)
