@@ -283,10 +283,10 @@ def seccomp_listener(program: bytes) -> int:
     return call("seccomp", number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, ctypes.byref(fprog))
 
 
-class PeerReader:
-    """Reads the memory of other processes by process_vm_readv(2), at most `size` bytes at once.
+class PeerMemory:
+    """Copies to and from the memory of other processes by process_vm_readv(2), at most `size` bytes at once.
 
-    Takes half of the time of /proc/PID/mem, and no descriptor.
+    Takes half of the time of /proc/PID/mem and no descriptor, and keeps to the protection of pages, as calls do.
     """
 
     def __init__(self, size: int) -> None:
@@ -298,12 +298,26 @@ class PeerReader:
         self._one, self._none = ctypes.c_ulong(1), ctypes.c_ulong(0)
 
     def read(self, pid: int, address: int, size: int) -> bytes | None:
-        """The bytes at an address, fewer if the memory ends before; None if the kernel refuses."""
+        """The bytes at an address, fewer if the memory ends before; None if the kernel lets nobody read it so."""
         self._local.length = self._remote.length = size
         self._remote.base = address
         local, remote = self._vectors
         found = _libc.process_vm_readv(pid, local, self._one, remote, self._one, self._none)
-        return None if found < 0 else bytes(self._bytes[:found])
+        return bytes(self._bytes[:found]) if found >= 0 else _nothing_at_address()
+
+    def write(self, pid: int, address: int, data: bytes | bytearray) -> int | None:
+        """Write to an address; the number of bytes, fewer if the memory ends before, or None as `read`."""
+        self._bytes[: len(data)] = data
+        self._local.length = self._remote.length = len(data)
+        self._remote.base = address
+        local, remote = self._vectors
+        written: int = _libc.process_vm_writev(pid, local, self._one, remote, self._one, self._none)
+        return written if written >= 0 else (None if _nothing_at_address() is None else 0)
+
+
+def _nothing_at_address() -> bytes | None:
+    """After process_vm_readv(2) failed: no bytes if the address is bad, None if the call itself is refused."""
+    return b"" if ctypes.get_errno() == errno.EFAULT else None
 
 
 class PathOpener:

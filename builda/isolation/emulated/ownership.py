@@ -26,6 +26,7 @@ HIDDEN = (ATTRIBUTE, NAMED)
 """Attributes that no process in the tree sees or sets."""
 
 S_IFMT, S_IFDIR, S_IFCHR, S_IFBLK, S_IFREG, S_IFLNK = 0o170000, 0o040000, 0o020000, 0o060000, 0o100000, 0o120000
+S_IFIFO, S_IFSOCK = 0o010000, 0o140000
 S_ISUID, S_ISGID, S_IXGRP = 0o4000, 0o2000, 0o010
 _KINDS = {"char": S_IFCHR, "block": S_IFBLK}
 _WORDS = {kind: word for word, kind in _KINDS.items()}

@@ -15,22 +15,26 @@ if TYPE_CHECKING:
 _PATH_MAX = 4096
 
 
+class KernelAnswers(Exception):
+    """What the kernel says of a call is right."""
+
+
 class Call:
     """One call that waits for its answer. `memory` is a descriptor of the caller's memory, -1 until it is needed."""
 
-    __slots__ = ("arguments", "identity", "listener", "memory", "name", "pid", "reader")
+    __slots__ = ("arguments", "identity", "listener", "memory", "name", "peer", "pid")
 
     def __init__(
         self,
         listener: Listener,
-        reader: sys_.PeerReader,
+        peer: sys_.PeerMemory,
         identity: int,
         pid: int,
         name: str,
         arguments: tuple[int, ...],
     ) -> None:
         self.listener = listener
-        self.reader = reader
+        self.peer = peer
         self.identity = identity
         self.pid = pid  # of the thread
         self.name = name
@@ -39,36 +43,44 @@ class Call:
 
     def read(self, address: int, size: int) -> bytes:
         """See `idcalls.Memory`."""
-        data = self._read(address, size)
+        data = b"".join(self._read(address + at, min(size - at, _PATH_MAX)) for at in range(0, size, _PATH_MAX))
         if len(data) < size:
             raise OSError(errno.EFAULT, "")
         return data
 
     def write(self, address: int, data: bytes | bytearray) -> None:
         """See `idcalls.Memory`."""
+        self.listener.check(self.identity)
+        for at in range(0, len(data), _PATH_MAX):
+            part = data[at : at + _PATH_MAX]
+            if self._write(address + at, part) < len(part):
+                raise OSError(errno.EFAULT, "")
+
+    def _write(self, address: int, data: bytes | bytearray) -> int:
+        written = self.peer.write(self.pid, address, data)
+        if written is not None:
+            return written
         self._open()
         try:
-            written = os.pwrite(self.memory, data, address)
+            return os.pwrite(self.memory, data, address)
         except (OSError, OverflowError) as error:
             raise OSError(errno.EFAULT, "") from error
-        if written < len(data):
-            raise OSError(errno.EFAULT, "")
 
     def path(self, address: int) -> bytes:
-        """The path at an address."""
+        """The path at an address. KernelAnswers if there is none: the kernel knows which error comes first."""
         data = self._read(address, 256)
         end = data.find(b"\0")
         if end < 0:
             data = self._read(address, _PATH_MAX)
             end = data.find(b"\0")
         if end < 0:
-            raise OSError(errno.EFAULT if len(data) < _PATH_MAX else errno.ENAMETOOLONG, "")
+            raise KernelAnswers
         return data[:end]
 
     def _read(self, address: int, size: int) -> bytes:
         """Bytes of the caller's memory, which may be another process's: whoever acts upon them checks the call."""
         if self.memory < 0:
-            found = self.reader.read(self.pid, address, size) if size <= _PATH_MAX else None
+            found = self.peer.read(self.pid, address, size)
             if found is not None:
                 return found
         self._open()

@@ -23,7 +23,7 @@ from builda.isolation.emulated import idcalls, ownership
 from builda.isolation.emulated.credentials import Credentials
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
 from builda.isolation.single.acls import Acls
-from builda.isolation.single.caller import SENT, Call
+from builda.isolation.single.caller import SENT, Call, KernelAnswers
 from builda.isolation.single.finding import Finder, field, own
 from builda.isolation.single.keeper import Keeper, attribute
 from builda.isolation.single.making import Making
@@ -44,6 +44,7 @@ _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _NOFOLLOW = sys_.AT_SYMLINK_NOFOLLOW
 _EMPTY = sys_.AT_EMPTY_PATH
 _PATH_MAX = 4096
+_CAP_SYS_CHROOT = 18
 _SOL_SOCKET, _SO_PEERCRED = 1, 17
 
 
@@ -59,7 +60,7 @@ class Emulator:
         self.marks = Marks(first)
         self.finder = finder = Finder(other_roots=other_roots)
         self.keeper = keeper = Keeper()
-        self.reader = sys_.PeerReader(_PATH_MAX)
+        self.peer_memory = sys_.PeerMemory(_PATH_MAX)
         showing, making = Showing(self.marks, finder, keeper), Making(listener, self.marks, finder, keeper)
         acls = Acls(self.marks, finder, keeper)
         self.started = False  # what builda's child does until it executes the command is the kernel's
@@ -94,9 +95,11 @@ class Emulator:
             self.started = name == "execve"
             self.listener.send(identity, GO_ON)
             return
-        call = Call(self.listener, self.reader, identity, pid, name, tuple(arguments))
+        call = Call(self.listener, self.peer_memory, identity, pid, name, tuple(arguments))
         try:
             answer = self.serve[call.name](call)
+        except KernelAnswers:
+            answer = GO_ON
         except OSError as error:
             answer = (0, -(error.errno or errno.EIO), 0)
         except (OverflowError, ValueError):  # arguments that Python cannot pass on
@@ -153,6 +156,10 @@ class Emulator:
 
     def chroot(self, call: Call) -> Answer:
         """chroot(2): from now on, each process's root directory is looked at."""
+        if not self.marks.of(call.pid).has(_CAP_SYS_CHROOT):
+            place = self.finder.place(call, _AT_FDCWD, call.path(call.arguments[0]))
+            if os.path.isdir(place.quick()):
+                raise OSError(errno.EPERM, "")
         self.finder.other_roots = True
         return GO_ON
 

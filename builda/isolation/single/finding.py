@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from builda.isolation.single.caller import KernelAnswers
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -20,13 +21,23 @@ _LINKS_OF_PROC = (b"/proc/self/", b"/proc/thread-self/")
 
 class Place:
     """What a path of a call means: `path` below the directory `base`, a path of the supervisor (its working directory
-    is /proc), or absolute with an empty `base`. With an empty `path` it is `base` itself."""
+    is /proc), or absolute with an empty `base`. With an empty `path` it is `base` itself.
 
-    __slots__ = ("base", "path")
+    `missing` is the errno if the base does not exist."""
 
-    def __init__(self, base: bytes, path: bytes) -> None:
+    __slots__ = ("base", "missing", "path")
+
+    def __init__(self, base: bytes, path: bytes, missing: int = errno.ENOENT) -> None:
         self.base = base
         self.path = path
+        self.missing = missing
+
+    def opened_base(self) -> int:
+        """A descriptor (O_PATH) of the base."""
+        try:
+            return os.open(self.base, _PATH)
+        except FileNotFoundError as error:
+            raise OSError(self.missing, "") from error
 
     def quick(self) -> bytes:
         """A path for a look without consequences: it may also follow magic links."""
@@ -35,7 +46,7 @@ class Place:
     def parent(self) -> tuple[Place, bytes]:
         """The directory that holds it, and its name there."""
         head, slash, name = self.path.rstrip(b"/").rpartition(b"/")
-        return Place(self.base, head or slash or b"."), name
+        return Place(self.base, head or slash or b".", self.missing), name
 
 
 class Finder:
@@ -53,13 +64,14 @@ class Finder:
                 return self.special(call, path)
             return Place(b"", path)
         if not path and not empty:
-            raise OSError(errno.ENOENT, "")
+            raise KernelAnswers
         directory &= _WORD
-        base = b"%d/cwd" % call.pid if directory == _AT_FDCWD else b"%d/fd/%d" % (call.pid, directory)
-        return Place(base, path)
+        if directory == _AT_FDCWD:
+            return Place(b"%d/cwd" % call.pid, path)
+        return Place(b"%d/fd/%d" % (call.pid, directory), path, errno.EBADF)
 
     def of_descriptor(self, call: Call, number: int) -> Place:
-        return Place(b"%d/fd/%d" % (call.pid, number & _WORD), b"")
+        return Place(b"%d/fd/%d" % (call.pid, number & _WORD), b"", errno.EBADF)
 
     def special(self, call: Call, path: bytes) -> Place:
         """A path of the caller below /proc or /dev/fd: what the caller's own magic links lead to."""
@@ -78,12 +90,12 @@ class Finder:
     def opened(self, call: Call, place: Place, *, follow: bool = True) -> int:
         """A descriptor (O_PATH) of what a place is now."""
         if place.base and not place.path:
-            return os.open(place.base, _PATH)
+            return place.opened_base()
         if self.other_roots and file_of(b"%d/root" % call.pid) != self.root:
             return self.opened_elsewhere(call, place, _PATH if follow else _PATH | os.O_NOFOLLOW)
         if not place.base:
             return self.opener.open(sys_.AT_FDCWD, place.path, follow=follow)
-        base = os.open(place.base, _PATH)
+        base = place.opened_base()
         try:
             return self.opener.open(base, place.path, follow=follow)
         finally:

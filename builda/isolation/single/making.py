@@ -8,7 +8,7 @@ import struct
 
 from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import ownership
-from builda.isolation.emulated.credentials import Credentials
+from builda.isolation.emulated.credentials import MKNOD, Credentials
 from builda.isolation.emulated.ownership import ATTRIBUTE, Kept
 from builda.isolation.single.caller import SENT
 from builda.isolation.single.finding import Finder, Place, field, own
@@ -26,6 +26,8 @@ _WORD = 0xFFFFFFFF
 _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _PATH = os.O_PATH | os.O_CLOEXEC
 _O_TMPFILE = 0o20000000
+_PATH_MAX = 4096
+_NODES = frozenset((0, ownership.S_IFREG, ownership.S_IFCHR, ownership.S_IFBLK, ownership.S_IFIFO, ownership.S_IFSOCK))
 
 
 class Making:
@@ -42,6 +44,8 @@ class Making:
         name, arguments = call.name, call.arguments
         if name == "openat2":
             directory, address = arguments[0], arguments[1]
+            if not 24 <= arguments[3] <= _PATH_MAX:
+                return GO_ON
             flags, mode, resolve = struct.unpack("=QQQ", call.read(arguments[2], 24))
             if not flags & (os.O_CREAT | _O_TMPFILE) or resolve or flags >> 31:
                 return GO_ON
@@ -110,8 +114,11 @@ class Making:
             call.arguments[:4] if call.name == "mknodat" else (_AT_FDCWD, *call.arguments[:3])
         )
         mode &= 0xFFFF
-        ownership.check_node(self.marks.of(call.pid), mode)
         kind = mode & ownership.S_IFMT
+        if kind not in _NODES:
+            return GO_ON
+        if kind in (ownership.S_IFCHR, ownership.S_IFBLK) and not self.marks.of(call.pid).has(MKNOD):
+            return GO_ON  # EPERM, or what is wrong with the path
         if kind not in (ownership.S_IFCHR, ownership.S_IFBLK):
             return self.made(call, directory, address, lambda parent, name: os.mknod(name, mode, dir_fd=parent))
         device = ((number & 0xFFF00) >> 8, number & 0xFF | number >> 12 & 0xFFF00)
@@ -133,12 +140,17 @@ class Making:
         device: tuple[int, int] = (0, 0),
     ) -> Answer:
         """Make something else than a regular file, if its owner is not what the kernel would give it."""
-        parent, name = self.finder.place(call, directory, call.path(address)).parent()
+        path = call.path(address)
+        parent, name = self.finder.place(call, directory, path).parent()
         who = self.marks.of(call.pid)
         if not name or name in (b".", b"..") or (not kind and not self.keeper.has_rows and self.is_plain(who, parent)):
             return GO_ON
         place = self.finder.opened(call, parent)
         try:
+            if _exists(place, name):
+                raise OSError(errno.EEXIST, "")
+            if path.endswith(b"/") and call.name not in ("mkdir", "mkdirat"):
+                raise OSError(errno.ENOENT, "")
             owner = self.owner_in(who, place)
             os.umask(_umask(call.pid))
             self.listener.check(call.identity)
@@ -198,6 +210,8 @@ class Making:
     def owner_in(self, who: Credentials, directory: int) -> tuple[int, int]:
         """The owner of what `who` makes in a directory. EACCES if it may make nothing there."""
         info = os.fstat(directory)
+        if info.st_mode & ownership.S_IFMT != ownership.S_IFDIR:
+            raise OSError(errno.ENOTDIR, "")
         kept = self.keeper.kept(directory, info)
         if not ownership.may_access(who, info.st_mode, (kept.uid, kept.gid), 3):
             raise OSError(errno.EACCES, "")
@@ -223,7 +237,7 @@ class Making:
 def _exists(directory: int, name: bytes) -> bool:
     try:
         os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return True
 

@@ -73,6 +73,10 @@ class Entries:
             if not _exists(parent, name):
                 check_node(who, kind)
                 self.owners.check_making(who, b"/proc/self/fd/%d" % parent)
+            if name.endswith(b"/"):  # "/" itself, too
+                raise OSError(
+                    errno.EEXIST if name == b"/" or _exists(parent, name.rstrip(b"/")) else errno.ENOENT, "mknod"
+                )
             device = (0, 0, 0)
             if kind in (stat.S_IFCHR, stat.S_IFBLK):
                 device = (kind, os.major(a[3] & 0xFFFFFFFF), os.minor(a[3] & 0xFFFFFFFF))

@@ -267,13 +267,12 @@ class Owners:
             os.removexattr(place, NAMED)
 
     def _rows(self, directory: int) -> dict[int, tuple[int, int]]:
-        place = b"/proc/self/fd/%d" % directory
-        info = os.stat(place)
+        info = os.fstat(directory)
         key = (info.st_dev, info.st_ino, -info.st_ctime_ns)  # apart from what `kept` remembers of the directory
         if key in self._plain:
             return {}
         try:
-            return parse_rows(os.getxattr(place, NAMED))
+            return parse_rows(os.getxattr(b"/proc/self/fd/%d" % directory, NAMED))
         except OSError:
             self._plain.add(key)
             return {}

@@ -60,6 +60,8 @@ class Looks:
         return self.newfstatat(tid, (AT_FDCWD, a[0], a[1], _NOFOLLOW))
 
     def fstat(self, tid: int, a: Words) -> int:
+        if signed(a[0]) < 0:  # also AT_FDCWD
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self.files.write(tid, a[1], self.status(self.files.held(tid, a[0]), None))
         return 0
 

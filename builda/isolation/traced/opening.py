@@ -59,9 +59,9 @@ class Opening:
         flags, mode, resolve = _HOW.unpack(self.memory.read(tid, a[2], _HOW.size))
         if size > _HOW.size and any(self.memory.read(tid, a[2] + _HOW.size, size - _HOW.size)):
             raise OSError(errno.E2BIG, "openat2")
+        _check_flags(flags, mode, resolve)
         if flags & os.O_PATH:  # such a descriptor cannot be handed over; callers know kernels without this call
             raise OSError(errno.ENOSYS, "openat2")
-        _check_flags(flags, mode, resolve)
         if resolve:
             return self.resolved_as_asked(tid, a, flags, mode, resolve)
         return self.opened(tid, a[0], a[1], flags, mode)

@@ -44,8 +44,10 @@ _RED_ZONE = 256
 _MOST_INTERPRETERS = 5
 _MOST_ARGUMENTS = 1 << 20
 _EMPTY_PATH, _NOFOLLOW, _DONT_FOLLOW = 0x1000, 0x100, 0x02000000
+_INOTIFY = 0xF700EFFF  # ALL_INOTIFY_BITS: events and options of inotify_add_watch(2)
 _AF_UNIX = 1
 _SOCKET_PATH = 108
+_ADDRESS = 110  # bytes of struct sockaddr_un
 _PATH = os.O_PATH | os.O_CLOEXEC
 _MESSAGE = struct.Struct("=QIxxxxQQQQixxxx")  # struct msghdr
 
@@ -228,11 +230,28 @@ class Tracer:
         self.replaced(tid, at, place.path + slash)
 
     def inotify_add_watch(self, tid: int, state: State) -> None:
+        mask = self.registers.argument(2)
+        if not mask & _INOTIFY:
+            raise OSError(errno.EINVAL, "inotify_add_watch")
+        self._check_link(tid, self.registers.argument(0), (b"inotify", b"anon_inode:inotify"), errno.EINVAL)
         path = self.memory.text(tid, self.registers.argument(1))
-        follow = not self.registers.argument(2) & _DONT_FOLLOW
+        follow = not mask & _DONT_FOLLOW
         fd, place = self.found(state, tid, AT_FDCWD, path, follow=follow)
         os.close(fd)
         self.replaced(tid, 1, place.path)
+
+    def _check_socket(self, tid: int) -> None:
+        """EBADF or ENOTSOCK unless the first argument of the call is a socket."""
+        self._check_link(tid, self.registers.argument(0), (b"socket:",), errno.ENOTSOCK)
+
+    def _check_link(self, tid: int, number: int, starts: tuple[bytes, ...], error: int) -> None:
+        """EBADF for a descriptor of a thread that is not open, and `error` for one whose link begins otherwise."""
+        try:
+            link = os.readlink(b"/proc/%d/fd/%d" % (tid, signed(number)))
+        except OSError as missing:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from missing
+        if not link.startswith(starts):
+            raise OSError(error, os.strerror(error))
 
     # Sockets.
 
@@ -246,6 +265,7 @@ class Tracer:
         self._address(tid, state, 4)
 
     def sendmsg(self, tid: int, state: State) -> None:
+        self._check_socket(tid)
         at = self.registers.argument(1)
         message = self.memory.read(tid, at, _MESSAGE.size)
         name, length, *rest = _MESSAGE.unpack(message)
@@ -279,7 +299,7 @@ class Tracer:
 
         With `make` the socket is to be made there: a link at the end is not followed.
         """
-        if length <= 2 or length > 128:
+        if length <= 2 or length > _ADDRESS:  # the kernel refuses a longer one
             return None
         data = self.memory.read(tid, at, length)
         if int.from_bytes(data[:2], "little") != _AF_UNIX or not data[2]:
@@ -326,10 +346,12 @@ class Tracer:
         self._execute(tid, state, AT_FDCWD, path, flags=0, arguments=1)
 
     def execveat(self, tid: int, state: State) -> None:
-        flags = self.registers.argument(4)
+        flags = self.registers.argument(4) & 0xFFFFFFFF
+        path = self.memory.text(tid, self.registers.argument(1))
+        if not path and not flags & _EMPTY_PATH:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         if flags & ~(_EMPTY_PATH | _NOFOLLOW):
             raise OSError(errno.EINVAL, "execveat")
-        path = self.memory.text(tid, self.registers.argument(1))
         self._execute(tid, state, signed(self.registers.argument(0)), path, flags=flags, arguments=2)
 
     def _execute(self, tid: int, state: State, directory: int, path: bytes, *, flags: int, arguments: int) -> None:

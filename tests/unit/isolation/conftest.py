@@ -67,7 +67,7 @@ class Box:
             return int(self.isolation.run(process, sandbox, self.events.append))
 
     def trace(self) -> None:
-        """Run commands in mode `traced` from now on. /dev and /proc are this machine's, and read-only meanwhile."""
+        """Run commands in mode `traced` from now on. /dev and /proc are this machine's, read-only for them."""
         self.isolation = isolation_for(None, state=self.scratch, can_mount=False, can_chroot=False)
         self.sandbox = replace(self.sandbox, network="host")
         self.is_traced = True
@@ -85,15 +85,20 @@ class Box:
 
 @contextmanager
 def read_only(*paths: str) -> Iterator[None]:
-    """Mounts through which no process of this mount namespace can change anything, be it root."""
-    changed = [path for path in paths if not os.statvfs(path).f_flag & os.ST_RDONLY]
-    for path in changed:
-        sys_.mount_setattr(sys_.AT_FDCWD, path, 0, attr_set=sys_.MOUNT_ATTR_RDONLY)
+    """Mounts through which this thread and what it starts can change nothing, be it root.
+
+    They are in a mount namespace of their own: other tests that run at the same time write to /proc.
+    """
+    before, directory = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC), os.getcwd()
+    sys_.unshare(sys_.CLONE_NEWNS)
     try:
+        for path in paths:
+            sys_.mount_setattr(sys_.AT_FDCWD, path, 0, attr_set=sys_.MOUNT_ATTR_RDONLY)
         yield
     finally:
-        for path in changed:
-            sys_.mount_setattr(sys_.AT_FDCWD, path, 0, attr_clr=sys_.MOUNT_ATTR_RDONLY)
+        sys_.setns(before, sys_.CLONE_NEWNS)
+        os.chdir(directory)
+        os.close(before)
 
 
 def make_rootfs(path: Path) -> None:
