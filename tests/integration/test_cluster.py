@@ -122,6 +122,26 @@ SAMPLE: dict[str, tuple[str, tuple[str, ...]]] = {
         "FROM {base}\nCOPY --from=more given /m\nADD --chown=7:8 given /n\nRUN stat -c %u:%g /n\n",
         ("--build-context", "more={context}"),
     ),
+    "config": (
+        "FROM {base}\nUSER 7:8\nWORKDIR /w\nVOLUME /v\nEXPOSE 80/tcp\nSTOPSIGNAL 9\nHEALTHCHECK CMD true\n"
+        'SHELL ["sh", "-e", "-c"]\nENTRYPOINT ["a"]\nCMD ["b"]\nLABEL a="b c"\nMAINTAINER me\n',
+        ("--format", "docker"),
+    ),
+    "copies": (
+        "FROM {base} AS a\nRUN mkdir -p /d/e && echo x > /d/e/f && ln -s f /d/e/l\nFROM {base}\n"
+        "COPY --chmod=600 --chown=7:8 given /g\nCOPY --from=a --exclude=l /d /d\nCOPY --link given /h/\n"
+        "COPY <<EOF /i\ntext\nEOF\nRUN stat -c '%a %u %g' /g; find /d /h; cat /i\n",
+        (),
+    ),
+    "mounts": (
+        "FROM {base} AS a\nRUN echo x > /x\nFROM {base}\nRUN --mount=type=bind,from=a,source=/x,target=/x cat /x\n"
+        "RUN --mount=type=bind,source=given,target=/g cat /g\n",
+        (),
+    ),
+    "target": ("FROM {base} AS a\nRUN echo a\nFROM {base} AS b\nRUN false\n", ("--target", "a")),
+    "tags": ("FROM scratch\nCOPY given /\n", ("-t", "{name}-b", "--label", "x=y", "--unsetlabel", "z")),
+    "fails-later": ("FROM {base}\nRUN echo one\nRUN <<EOF\necho two\nexit 3\nEOF\nRUN echo three\n", ()),
+    "from-arg": ("ARG BASE={base}\nFROM $BASE\nARG X=1\nENV Y=$X\nRUN echo $Y\n", ("--build-arg", "X=2")),
     "no-layers": ("FROM {base}\nRUN echo a > /a\nRUN cat /a\n", ("--layers=false",)),
 }
 IN_CI = frozenset({"plain", "stages", "fails", "syntax", "output"})
@@ -154,7 +174,7 @@ def test_a_build_is_seen_as_a_local_one(
         return done.returncode, done.stdout, error, written, what_happened(events)
 
     here, away = seen(builda, "here"), seen(far, "away")
-    assert away == here
+    assert away == here, away[2]
 
 
 def what_happened(events: Path) -> list[tuple[object, ...]]:
