@@ -13,7 +13,7 @@ demo:
 
 test:
 	tools/install test
-	$(PYTHON) -m pytest $(PARALLEL)
+	tools/in-memory $(PYTHON) -m pytest $(PARALLEL)
 
 test-long:
 	tools/install test

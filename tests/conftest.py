@@ -33,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # a first example also pays for lazy imports, and machines are busy: only the timeout of a whole test counts
     settings.register_profile("builda", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("builda")
+    settings.register_profile("few", max_examples=10)  # tools/coverage: tracing doubles the time of what is traced
     if config.getoption("--long"):
         os.environ[forked.START_ALWAYS] = "1"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
