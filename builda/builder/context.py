@@ -60,7 +60,7 @@ class Context:
 
     @property
     def cwd(self) -> str:
-        """Where relative paths of a script start. NotFound if the current directory was removed."""
+        """The directory that relative paths start from. NotFound if it was removed."""
         if self.directory is not None:
             return str(self.directory)
         try:

@@ -202,7 +202,7 @@ class PushOptions:
 
 
 class Travel(Protocol):
-    """What fetches the cache mounts of a build from other machines, and puts them there: `run.cachetravel`."""
+    """Fetches the cache mounts of a build from other machines, and stores them there again: `run.cachetravel`."""
 
     def of(self, platform: str) -> Travel:
         """The same for the build of another platform."""
@@ -211,10 +211,10 @@ class Travel(Protocol):
         """No other machine changes the cache during the block, where its place can keep it from that."""
 
     def arrive(self, identity: str, path: str) -> None:
-        """A cache is going to be used whose directory is `path`."""
+        """Fetch the cache into the directory `path`; called before its first use in a build."""
 
     def leave(self) -> None:
-        """The build has ended well."""
+        """Store the caches that were used; called when the build has succeeded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ class VerifyOptions(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """A signature that counts: the rule it fulfils, whose key it is by, and the image name in it."""
+    """A signature that counts: the rule that it fulfils, its key, and the image name that it was made for."""
 
     type: str
     key: str
@@ -118,7 +118,7 @@ class Remote(Protocol):
         """The signatures by which the image counts; PolicyRejected if it lacks some that are wanted."""
 
     def delete(self, reference: Reference, access: RegistryAccess) -> Descriptor | None:
-        """The registry no longer has what the reference means; what that was, None if there was nothing."""
+        """Delete what the reference names from the registry; its descriptor, None if there was nothing."""
 
     def fetch(self, url: str, access: RegistryAccess) -> AbstractContextManager[Download]:
         """The body of `url`, read once."""

@@ -10,7 +10,7 @@ from builda.frontend.parse import Parsed
 from builda.values import NamedTuple
 
 ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
-"""The build argument whose value is used instead of the directive's; BuildKit gave it its name."""
+"""The build argument that replaces the directive; the name is BuildKit's."""
 EXPERIMENTAL = frozenset({"invaliddefinitiondescription"})
 """Checks that run only where `experimental=NAME` or `experimental=all` asks for them."""
 

@@ -122,7 +122,7 @@ class _State:
         return self.edited.read()
 
     def lookup(self, name: str) -> str | None:
-        """ENV wins over ARG."""
+        """The value of a variable; ENV has precedence over ARG."""
         return self.env[name] if name in self.env else self.args.get(name)
 
     def change(self, changes: tuple[edits.ConfigEdit, ...]) -> None:

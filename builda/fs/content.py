@@ -56,7 +56,7 @@ def data_ranges(fd: int, info: os.stat_result) -> Iterator[tuple[int, int]]:
 
 
 def read_small(fd: int, size: int) -> bytes:
-    """All bytes of a file whose size is `size`, unless it is being written to."""
+    """All bytes of a file of `size` bytes; more or fewer if it is written to meanwhile."""
     data = os.read(fd, size + 1)  # one more: a short read is the end, so that a second read is not needed
     if len(data) == size:
         return data

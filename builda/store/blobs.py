@@ -73,7 +73,7 @@ class Blobs:
         return digest
 
     def unpacks_to(self, layer: Digest, diff_id: Digest) -> bool:
-        """Whether the layer's blob is known to unpack to `diff_id`; False if nobody has looked."""
+        """Whether the layer's blob is known to unpack to `diff_id`; False if that was never checked."""
         if layer == diff_id:  # not compressed
             return True
         try:

@@ -80,9 +80,9 @@ class Store:
         self._stack = ExitStack()
         self._leased = False
         self.no_overlay = no_overlay
-        """Why the store's driver is not overlay, if opening it found that out."""
+        """Why the store's driver is not overlay, if that was found out when the store was opened."""
         self.is_first = is_first
-        """Whether trees are worked with for the first time in this store."""
+        """Whether this is the first command that works with trees in this store."""
         self.memory: int | None = None
         """How many bytes of trees are kept in memory at most, if they are."""
         self.damaged: set[str] = set()
@@ -208,8 +208,11 @@ class Store:
     def put_image(
         self, descriptor: Descriptor, *, names: tuple[str, ...] = (), free_only: bool = False, at_once: bool = False
     ) -> Image:
-        """The image is published and has these names, with `free_only` those that no other image has; all of it must be
-        in the store. In a session others see the names when it ends, or `at_once`."""
+        """Publish the image, which must be complete in the store, and give it these names.
+
+        With `free_only` it gets only those names that no other image has. In a session other commands see the names
+        when the session ends, or `at_once`.
+        """
         self.lease()
         return self.images.put(descriptor, names, free_only=free_only, at_once=at_once)
 
@@ -245,7 +248,7 @@ class Store:
         return mounted | used
 
     def _unmount(self, image: Image, detach: Callable[[str], None] | None) -> None:
-        """Undo and forget the mounts of an image that goes whatever uses it."""
+        """Unmount an image that is removed although it is mounted, and forget its mounts."""
         with self.image_mounts.locked():
             for mount in tuple(self.image_mounts.iter()):
                 if mount.image == image.digest:
@@ -274,7 +277,7 @@ class Store:
 
     @property
     def composes(self) -> bool:
-        """Whether layers are lists of files as long as nothing needs a tree."""
+        """Whether layers are made as lists of files until a step needs a tree."""
         return self._allows_lists or not self.driver.has_trees
 
     @property
@@ -294,7 +297,7 @@ class Store:
 
     @property
     def no_others(self) -> BuildaError | None:
-        """Why commands have one id here, and can neither become others nor give files to them; None if they can."""
+        """Why commands have one id here, cannot become another user and cannot give files away; None if they can."""
         return None if self._claim is None else self._claim.no_others
 
     @cached_property

@@ -235,8 +235,8 @@ class Recompressed(_Recompressing):
 class Supplemented(_Recompressing):
     """An index with its images once more, compressed otherwise, for each platform that has none compressed so.
 
-    What was there stays, and stays first: who knows no zstd takes the first image for its platform. Unsupported for
-    Docker's lists, whose entries cannot say how they are compressed.
+    The entries that it had stay first, because clients without zstd take the first image for their platform.
+    Unsupported for Docker's lists, whose entries cannot say how they are compressed.
     """
 
     def __init__(self, source: ImageSource, sink: ImageSink, compressions: tuple[Compression, ...]) -> None:

@@ -100,7 +100,7 @@ class GpgSigner:
         return None
 
     def has_attested(self, envelope: Envelope) -> bool:
-        """Whether this key signed the statement, which it never does."""
+        """False: keys of this kind sign no statements."""
         return False
 
 

@@ -50,7 +50,7 @@ _NOT_IN_IMAGES: dict[str, Any] = {
     "check": None,
     "access": RegistryAccess(),
 }
-"""Options of a commit that say where its image goes and not what is in it, with values that stand for all others."""
+"""Options of a commit that do not change the image, only where it goes; keys have these values in their place."""
 
 _NOT_IN_KEYS = (
     "isolation",
@@ -105,10 +105,10 @@ def turn_of(parent: Digest, step: Step) -> Digest:
 
 
 def keyed(step: Run | Copy | MakeDirectory, config: ImageConfig) -> Step:
-    """The step as its key contains it: what is performed, whoever wrote it and however.
+    """The step as its key contains it: what is performed, independent of how the instruction was written.
 
-    `config` is the configuration that it is performed with. Left out are what only history shows, proxies, and what the
-    digests among the step's inputs say better: where sources lie, and what they are called by.
+    `config` is the configuration that it is performed with. Left out are texts of the history, proxies, and names and
+    paths of sources, whose digests are among the step's inputs.
     """
     plain = replace(step, created_by=None)
     match plain:

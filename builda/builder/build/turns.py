@@ -1,8 +1,9 @@
 """Turns of builds that do the same step at the same time: one performs it, the others wait and find its result.
 
-A turn is a lock that is called by what a step stands on and by its instruction. A stage that performs steps takes the
-turn of the next one before it gives the last one up, so nobody comes between. What a stage waits for always stands on
-what it has, so no two wait for each other. Where a file system has no such locks, steps are performed twice.
+A turn is a lock. Its name is made of the step's parent and its instruction. A stage that performs steps takes the turn
+of the next step before it gives up the last one, so that no other build comes between. It only ever waits for a step
+that follows the one it holds, so two builds cannot wait for each other. On a file system without such locks, steps are
+performed twice.
 """
 
 from __future__ import annotations
@@ -38,20 +39,20 @@ class Turns:
         self._held: dict[int, int] = {}
 
     def take(self, index: int, name: Digest, what: str) -> None:
-        """The stage has the turn `name`, after waiting for whoever has it, and no other."""
+        """Wait until the stage has the turn `name`, then give up the turn that it had."""
         fd = self._taken(int(name.encoded[:15], 16), what)
         self.give_up(index)
         if fd is not None:
             self._held[index] = fd
 
     def give_up(self, index: int) -> None:
-        """The stage has no turn."""
+        """Give up the stage's turn, if it has one."""
         fd = self._held.pop(index, None)
         if fd is not None:
             os.close(fd)
 
     def close(self) -> None:
-        """No stage has a turn."""
+        """Give up the turns of all stages."""
         for index in list(self._held):
             self.give_up(index)
 

@@ -83,7 +83,7 @@ def _input() -> str | None:
 
 
 def _is_at_end() -> bool:
-    """Whether nobody will write to the pipe any more, and nothing is in it."""
+    """Whether the pipe is empty and no process has its writing end."""
     import select
 
     poll = select.poll()

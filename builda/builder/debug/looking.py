@@ -96,7 +96,7 @@ def _way_out(wanted: Look) -> str | None:
 
 
 def _unlocked(mount: RunMount) -> RunMount:
-    """A cache mount without its lock: nobody has to wait for the shell to end."""
+    """A cache mount without its lock, so that no build has to wait for the shell to end."""
     return replace(mount, sharing="shared") if mount.type == "cache" else mount
 
 

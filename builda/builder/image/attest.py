@@ -102,7 +102,7 @@ def steps_of(image: Image) -> tuple[provenance.Step, ...]:
 
 
 def _steps_below(ctx: Context, container: WorkingContainer) -> int:
-    """How many entries of its history an image has of the container's base."""
+    """The number of history entries that an image of the container inherits from the base image."""
     if container.image_digest is None:
         return 0
     base = parse(ctx.store.blobs.read(container.image_digest))

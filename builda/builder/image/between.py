@@ -242,9 +242,9 @@ def repository(text: str) -> Reference:
 
 
 def delete(ctx: Context, text: str, access: RegistryAccess) -> Descriptor:
-    """The registry no longer has the image that a tag or digest means, nor any other tag of it; what it was.
+    """Delete the image of a tag or digest from a registry, with all its tags; its descriptor.
 
-    NotFound if it has none such.
+    NotFound if the registry does not have it.
     """
     location = parse_location(text)
     if location is None or not location.in_registry:

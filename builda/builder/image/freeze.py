@@ -28,7 +28,7 @@ def freeze(
     """The container with one frozen layer more, and a new, empty working tree on it, also where it is mounted.
 
     Where nothing was changed the layer is only a history entry (none with `only_changes`), and the working tree stays.
-    Without `options` nobody begins to make the layer's bytes.
+    Without `options` no thread begins to make the layer's bytes.
     """
     from builda.store.containers import FrozenLayer
 

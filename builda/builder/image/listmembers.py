@@ -1,7 +1,7 @@
 """What an image argument of `manifest` means: entries for a list, of stored images or of images in registries.
 
-Of an image in a registry only manifests and configurations are fetched. Where its layers are is kept as the origin of
-its manifest, for those who copy or use the list.
+Of an image in a registry only manifests and configurations are fetched. The repository of its layers is recorded as the
+origin of its manifest, so that the list can be copied and used.
 """
 
 from __future__ import annotations

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from builda.store.store import Image, Store
 
 Duplicates: TypeAlias = "Literal['refuse', 'replace', 'keep']"
-"""What becomes of an image that a list has for the platform of a new one."""
+"""What happens to an entry for the platform of a new entry."""
 Present: TypeAlias = "Literal['refuse', 'change', 'replace']"
-"""What becomes of a list or image whose name a new list is to have."""
+"""What happens to a list or image that already has the name of a new list."""
 _COMPRESSED = "io.github.containers.compression.zstd"
-"""Annotation of an entry that is there a second time, for those who read zstd."""
+"""Annotation of an entry that has the same image as another one, compressed by zstd."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Looking for secrets in an image before it gets a name, or wherever it is."""
+"""Search for secrets in an image: in a new one before it gets its name, or in any image on demand."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class GroupOfVerbs(Verbs):
         return Command(member_named(self.called, name))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Where more is said."""
+        """Write where to find more help."""
         formatter.write_paragraph()
         formatter.write_text(f"builda {self.called} VERB --help tells more of a verb. Also: man builda-{self.called}.")
 
@@ -144,7 +144,7 @@ class Group(Verbs):
         return [alias for alias, meant in ALIASES.items() if meant == name]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Where more is said."""
+        """Write where to find more help."""
         from builda.cli.guide.pages import SWITCHES, TOPICS
 
         formatter.write_paragraph()

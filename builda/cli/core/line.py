@@ -25,7 +25,7 @@ Rows: TypeAlias = Sequence["Row"]
 
 
 class Odd(Exception):
-    """A line that does not simply say what to do: it asks for help, or something is missing, too much or wrong."""
+    """A command line that is left to click: it asks for help, or an argument is missing, superfluous or wrong."""
 
 
 class Line(NamedTuple):
@@ -125,7 +125,7 @@ def by_flag(rows: Rows) -> dict[str, Option]:
 
 
 def _given(option: Option, text: str) -> tuple[str, ...]:
-    """A global option's part of `given`: a switch that is off is not there."""
+    """The values of a global option; none for a switch that is off."""
     if option.kind != "switch":
         return (text,)
     try:

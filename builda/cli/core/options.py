@@ -39,7 +39,7 @@ class Option(NamedTuple):
     hidden: bool = False
     refusal: str | None = None
     has_off: bool = False
-    """Whether a false value asks for nothing, so that an option that is refused is taken with it."""
+    """Whether =false is accepted for an option that is refused otherwise, because it asks for nothing."""
 
     @property
     def takes_none(self) -> bool:

@@ -116,7 +116,7 @@ def _tabbed(template: str) -> str:
 
 
 def check_files(*paths: str | None) -> None:
-    """Refuse paths that `write_file` cannot write to, before anything is done whose result they are to hold."""
+    """Refuse paths that `write_file` could not write to; called before the work whose results they are for."""
     import os
 
     for path in filter(None, paths):

@@ -42,9 +42,9 @@ def _coloured(text: str) -> str:
 
 
 def report_of(error: BuildaError) -> str:
-    """What the user reads of `error`: where it is (in a Containerfile), what it is, its last words, and a way out.
+    """The text of `error` for the user: place in a Containerfile, message, a failed command's last output, hints.
 
-    Nothing in it acts on a terminal, and what it quotes looks like no line of builda's own.
+    It has no terminal escapes, and quoted text cannot look like a line of builda's own.
     """
     from builda.display import displayed
 
@@ -63,7 +63,7 @@ def _indented(text: str) -> str:
 
 
 def internal(error: Exception, args: Sequence[str]) -> BuildaError:
-    """A bug, or an end of memory or stack that nobody foresaw; its traceback is printed if `args` ask for that."""
+    """The error for a bug, or for memory or stack that ran out; its traceback is printed if `args` ask for it."""
     debug = _wants_traceback(args)
     if debug:
         import traceback

@@ -117,7 +117,7 @@ def for_inside(settings: Settings) -> dict[str, str]:
 
 
 def for_session(settings: Settings, mode: Mode) -> dict[str, str]:
-    """The variables by which the commands of a session work as it does; those given to them have no need of options."""
+    """The environment variables that give the commands of a session the options of the session."""
     said = {
         "BUILDA_STORAGE_DRIVER": settings.driver,
         "BUILDA_REGISTRIES_CONF": settings.registries_conf,

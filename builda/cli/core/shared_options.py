@@ -451,7 +451,7 @@ def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
 
 
 def check_commands(options: RunOptions) -> None:
-    """Return if commands can be run so; else the error that names the option, before anything is done."""
+    """Check before anything is done that commands can be run with these options; the error names the option."""
     from builda.runoptions import NO_OPTIONS
 
     if options != NO_OPTIONS:

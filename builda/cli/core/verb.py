@@ -20,9 +20,9 @@ ENTERING = frozenset(
     "add build commit copy debug from fsck image-df image-rm prune rm rmi run script-trace session "
     "umount unshare workdir".split(),
 )
-"""The verbs that work in trees, so where their mode does; the others only read and write records and blobs."""
+"""The verbs that work in trees and therefore enter a mode; the others only read and write records and blobs."""
 COMPOSING = ENTERING - frozenset("debug run unshare".split())
-"""Those of them that have something to do where no tree can be, too."""
+"""The verbs of ENTERING that also work where no trees can be made, with lists of files."""
 
 GLOBAL_OPTIONS: Params = (
     text("--root", metavar="DIR", help="Keep images and working containers here.  [env: BUILDA_ROOT]"),
@@ -116,7 +116,7 @@ class Verb(NamedTuple):
         return line
 
     def __call__(self, session: Session, values: dict[str, Any]) -> None:
-        """Do it, in the place where it works."""
+        """Run the verb, after entering the mode that it works in."""
         if self.name in ENTERING and not _is_elsewhere(self.name, session, values):
             session.enter(composing=self.name in COMPOSING)
         self.function(session, **values)
@@ -150,7 +150,7 @@ def verb(
 
 
 def _is_elsewhere(name: str, session: Session, values: Mapping[str, Any]) -> bool:
-    """Whether a build or session takes place in a cluster, so that nothing is entered here."""
+    """Whether a build or session runs in a cluster, so that no mode is entered on this machine."""
     if name not in ("build", "session") or (name == "session" and session.environ.get("BUILDA_SESSION")):
         return False
     return bool(values.get("matrix") or values["on"] or (values["on"] is None and session.environ.get("BUILDA_ON")))

@@ -119,7 +119,7 @@ class Session:
         return store
 
     def _end_processes(self) -> None:
-        """End what still runs of sessions that were killed, whose notes say so in the store."""
+        """End processes that killed sessions left running; their notes in the store name them."""
         try:
             found = next(iter_names(f"{self.settings.root}/sessions"), None)
         except PermissionError:  # the store is another user's, which opening it says
@@ -182,7 +182,7 @@ class Session:
         return 0
 
     def _trace(self, store: Store) -> None:
-        """Tell where and how this command line works."""
+        """Trace the mode, the driver and the store that this command line works with."""
         from builda.events import Decided
 
         if self._place is not None:
@@ -281,7 +281,7 @@ class Session:
         self._observer.add(program)
 
     def watch(self, make: Callable[[Observer], Observer]) -> None:
-        """Show events to people through what `make` makes of the observer that they had."""
+        """Replace the observer that shows events to people by `make` of it."""
         self._observer.replace(make)
 
     @cached_property

@@ -37,7 +37,7 @@ class Nil:
 
 
 class NilMap(dict[str, "Any"]):
-    """A map that was never made: empty, and null in JSON."""
+    """A map that is nil in Go: empty, and null in JSON."""
 
 
 class Set(dict[str, Struct]):
@@ -48,11 +48,11 @@ class Set(dict[str, Struct]):
 
 
 class NilSet(Set, NilMap):
-    """A set that was never made."""
+    """A set that is nil in Go: empty, and null in JSON."""
 
 
 class NilList(list["Any"]):
-    """A list that was never made: empty, and null in JSON."""
+    """A list that is nil in Go: empty, and null in JSON."""
 
 
 class Time:

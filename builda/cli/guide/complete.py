@@ -1,4 +1,4 @@
-"""Completion of containers, images and what help tells of: names as they are now. `completing` asks."""
+"""Names that `completing` offers: containers, images and steps as they are in the store now, and topics of help."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Ledger:
         return [done.head for waiting in self._waiting.values() for done, pending in waiting if pending]
 
     def rest(self) -> list[Done]:
-        """Those whose bytes will not be known any more."""
+        """The steps that are done and whose sizes will not become known; they are no longer waited for."""
         return [done for stage in list(self._waiting) for done in self._rest_of(stage)]
 
     def _rest_of(self, stage: str | None) -> list[Done]:

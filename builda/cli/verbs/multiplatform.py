@@ -59,7 +59,7 @@ def build(
     attesting: Attesting | None = None,
     check: Callable[[Image], None] | None = None,
 ) -> tuple[Built, ...]:
-    """What each platform's build gave. Nothing is run before it is known that all of them can run their commands."""
+    """Build for each platform; the results in the same order. Before, check that commands can run on all of them."""
     from builda import containerfile
     from builda.builder.build.plan_needs import check_runs
     from builda.builder.image.pull import machine_platform

@@ -27,7 +27,7 @@ STDOUT = "-"
 
 
 class Output(NamedTuple):
-    """One place that the result goes to besides the store."""
+    """A value of --output: a place that the result is written to besides the store."""
 
     kind: str
     dest: str = ""

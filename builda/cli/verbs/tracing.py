@@ -24,7 +24,7 @@ STDERR = "-"
 """In place of a file: standard error."""
 _ENDINGS = {".json": "json", ".html": "html", ".htm": "html"}
 _MOST_IMAGES = 20
-"""So many of the images that got names have their layers on a page."""
+"""The most images that a page shows the layers of."""
 
 
 def form_of(path: str) -> str:
@@ -66,7 +66,7 @@ def write(place: str, status: int | None, *, asked: trace.Wanted, images: Sequen
 
 
 def write_killed(place: str) -> None:
-    """Write what a session was to write that was killed, as far as it got."""
+    """Write the traces that a killed session was asked for, up to the moment of its end."""
     asked = trace.wanted(place)
     if asked is not None:
         files = {path: form for path, form in asked.files.items() if path != STDERR}

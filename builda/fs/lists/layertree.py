@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
 
 _CHILDLESS: Final[dict[bytes, Node]] = {}
-"""What all files have that are no directories, and directories in which nothing is covered: nobody puts anything in."""
+"""The children of every file that is no directory, and what a directory covers that covers nothing; never changed."""
 
 
 class Node:
@@ -89,7 +89,7 @@ class Node:
         self.covered.setdefault(name, below)
 
     def stand_on(self, below: Node | None) -> None:
-        """This is a new directory where lower layers have `below`: nothing of what they show in that is left."""
+        """Make this a new directory in place of `below`, of which lower layers show nothing any more."""
         if below is not None and below.is_directory:
             self.covered = below.shown()
 

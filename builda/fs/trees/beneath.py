@@ -62,11 +62,11 @@ class Beneath:
             layer.leave()
 
     def directory(self) -> int | None:
-        """A descriptor of the topmost directory here, whose attributes show; None where the layers have none."""
+        """The topmost layer's directory here, as a descriptor; its attributes show. None if no layer has one."""
         return self._levels[-1][0].fd if self._levels[-1] else None
 
     def names(self) -> set[bytes]:
-        """What the layers show here."""
+        """The names that the layers show in this directory."""
         shown: set[bytes] = set()
         hidden: set[bytes] = set()
         for layer in self._levels[-1]:
