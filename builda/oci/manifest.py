@@ -38,14 +38,7 @@ class Manifest:
 
     def dump(self) -> bytes:
         """The canonical bytes: fields in the spec's order, sorted maps, no spaces."""
-        value: dict[str, Any] = {"schemaVersion": 2, "mediaType": self.media_type}
-        if self.artifact_type is not None:
-            value["artifactType"] = self.artifact_type
-        value["config"] = self.config.to_json()
-        value["layers"] = [layer.to_json() for layer in self.layers]
-        if self.subject is not None:
-            value["subject"] = self.subject.to_json()
-        return _dump(value, self.annotations, self.extra)
+        return _dump(self, config=self.config.to_json(), layers=[layer.to_json() for layer in self.layers])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +54,7 @@ class Index:
 
     def dump(self) -> bytes:
         """The canonical bytes: fields in the spec's order, sorted maps, no spaces."""
-        value: dict[str, Any] = {"schemaVersion": 2, "mediaType": self.media_type}
-        if self.artifact_type is not None:
-            value["artifactType"] = self.artifact_type
-        value["manifests"] = [manifest.to_json() for manifest in self.manifests]
-        if self.subject is not None:
-            value["subject"] = self.subject.to_json()
-        return _dump(value, self.annotations, self.extra)
+        return _dump(self, manifests=[manifest.to_json() for manifest in self.manifests])
 
 
 Document: TypeAlias = Manifest | Index
@@ -181,8 +168,14 @@ def _descriptors(value: Mapping[str, Any], where: str) -> tuple[Descriptor, ...]
     return tuple(Descriptor.from_json(item, where=f"{where}[{i}]") for i, item in enumerate(items))
 
 
-def _dump(value: dict[str, Any], annotations: Mapping[str, str], extra: Mapping[str, Any]) -> bytes:
-    if annotations:
-        value["annotations"] = dict(sorted(annotations.items()))
-    value.update(sorted(extra.items()))
+def _dump(document: Manifest | Index, **content: object) -> bytes:
+    value: dict[str, Any] = {"schemaVersion": 2, "mediaType": document.media_type}
+    if document.artifact_type is not None:
+        value["artifactType"] = document.artifact_type
+    value.update(content)
+    if document.subject is not None:
+        value["subject"] = document.subject.to_json()
+    if document.annotations:
+        value["annotations"] = dict(sorted(document.annotations.items()))
+    value.update(sorted(document.extra.items()))
     return encode(value)

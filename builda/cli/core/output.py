@@ -126,9 +126,10 @@ def check_files(*paths: str | None) -> None:
             raise NotFound(f"no such file or directory: {path}")
 
 
-def write_file(path: str, text: str) -> None:
-    """Make `path` hold exactly `text`; it never holds half of it."""
-    write_bytes(path, text.encode())
+def write_file(path: str | None, text: str) -> None:
+    """Make `path`, if it is given, hold exactly `text`; it never holds half of it."""
+    if path is not None:
+        write_bytes(path, text.encode())
 
 
 def write_bytes(path: str, data: bytes) -> None:

@@ -79,6 +79,5 @@ def from_(session: Session, *, image: str, name: str | None, cidfile: str | None
     check_files(cidfile)
     image = lockfiles.image(session, image, options.pull.platform, options.pull.access)
     container = session.builder.from_image(image, options)
-    if cidfile is not None:
-        write_file(cidfile, container.id)
+    write_file(cidfile, container.id)
     print_line(container.name)

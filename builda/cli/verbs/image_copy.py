@@ -103,8 +103,7 @@ def copy(session: Session, *, source: str, destination: str, json: bool, **value
     )
     check_files(digestfile)
     written = between.copy(session.builder.context, source, destination, _side(session, values, "src"), options)
-    if digestfile is not None:
-        write_file(digestfile, str(written.digest))
+    write_file(digestfile, str(written.digest))
     if json:
         told = {"digest": str(written.digest), "mediaType": written.media_type, "size": written.size}
         print_json({"source": source, "destination": destination, **told})

@@ -266,8 +266,7 @@ def push(session: Session, *, name: str, destination: str | None, digestfile: st
     if deferred.put_off(session, name, destination, options, digestfile):
         return
     written = session.builder.push(*deferred.target(session, name, destination), options)
-    if digestfile is not None:
-        write_file(digestfile, str(written.digest))
+    write_file(digestfile, str(written.digest))
     if removes:
         session.store.remove_image(in_store(name), force=False)
 

@@ -85,7 +85,6 @@ def push(session: Session, *, image: str, destination: str | None, digestfile: s
     if deferred.put_off(session, image, destination, options, digestfile):
         return
     written = session.builder.push(*deferred.target(session, image, destination), options)
-    if digestfile is not None:
-        write_file(digestfile, str(written.digest))
+    write_file(digestfile, str(written.digest))
     if values.pop("rm") and session.store.image(image).is_index:
         session.store.remove_image(image, force=False)

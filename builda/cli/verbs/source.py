@@ -72,8 +72,7 @@ def push(session: Session, *, path: str, image: str, digestfile: str | None, qui
     check_files(digestfile)
     access = shared_options.registry_access(values, session.environ)
     written = sourceimages.push(session.builder.context, path, image, access)
-    if digestfile is not None:
-        write_file(digestfile, str(written.digest))
+    write_file(digestfile, str(written.digest))
 
 
 @verb(
