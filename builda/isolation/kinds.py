@@ -18,6 +18,7 @@ class Kind(NamedTuple):
     aliases: tuple[str, ...] = ()  # other values of --isolation that mean it
     mounts: bool = True  # mounts the root file system; False: runs in a directory where nothing can be mounted
     own_network: bool = True  # gives a command a network other than the caller's
+    shares: tuple[str, ...] = ()  # the kinds of namespaces that are the caller's in any case
     no_own_ids: str | None = None  # why it gives a command no user namespace of its own; None: it does
     keeps_groups: bool = True  # in a user namespace, keeps groups of the caller that have no number there
     emulates_ids: bool = True  # can let a command with one id see others
@@ -37,14 +38,25 @@ OCI = Kind(
     restricts_devices=True,
     takes_runtime=True,
 )
-CHROOT = Kind("chroot", "chroot:ChrootIsolation", own_network=False, no_own_ids="it has the caller's namespaces")
+CHROOT = Kind(
+    "chroot",
+    "chroot:ChrootIsolation",
+    own_network=False,
+    shares=("pid", "ipc", "cgroup"),
+    no_own_ids="it has the caller's namespaces",
+)
 PLAIN_CHROOT = CHROOT._replace(
-    where="plain_chroot:PlainChrootIsolation", aliases=("rootless", "default"), mounts=False, emulates_ids=False
+    where="plain_chroot:PlainChrootIsolation",
+    shares=(*CHROOT.shares, "uts"),
+    aliases=("rootless", "default"),
+    mounts=False,
+    emulates_ids=False,
 )
 TRACED = Kind(
     "traced",
     "traced_tree:TracedIsolation",
     own_network=False,
+    shares=CHROOT.shares,  # the host name is pretended
     no_own_ids="its ids are pretended",
     aliases=("rootless", "default"),
     emulates_ids=False,  # it does in any case

@@ -140,6 +140,24 @@ def test_a_volume_to_write_to_is_refused(chroot: InMode, tmp_path: Path) -> None
     assert chroot("run", "-v", f"{tmp_path}:/v:ro", container, "--", "cat", "/v/file") == "content"
 
 
+@pytest.mark.parametrize(
+    "words", [("--pid", "private"), ("--ipc=private",), ("--uts", "private"), ("--cgroupns=private",)]
+)
+def test_a_namespace_that_a_command_cannot_have_is_refused(words: tuple[str, ...], chroot: InMode) -> None:
+    container = chroot("from", "localhost/busybox")
+    told = chroot.builda.run("run", *words, container, "--", "true", check=False)
+    assert told.returncode == 125
+    assert f"namespace of this process with --isolation chroot: {words[0].partition('=')[0]} private" in told.stderr
+    assert chroot("run", words[0].partition("=")[0], "host", container, "--", "echo", "shared") == "shared"
+
+
+def test_a_namespace_that_commands_cannot_have_is_refused_before_the_build(chroot: InMode, tmp_path: Path) -> None:
+    text = "FROM localhost/busybox\nRUN echo begun\n"
+    told = chroot.builda.run("bud", "--pid", "private", "-f", "-", tmp_path, given=text, check=False)
+    assert (told.returncode, "begun" in told.stdout) == (125, False)
+    assert "--pid private" in told.stderr
+
+
 def test_a_store_of_overlays_is_refused(tmp_path: Path, busybox: Path) -> None:
     direct = InMode(tmp_path, "direct", busybox)
     direct("--storage-driver", "overlay", "from", "localhost/busybox")

@@ -58,15 +58,15 @@ def check_no_runs(ctx: Context, plan: Plan) -> None:
 
 
 def check_networks(ctx: Context, plan: Plan, options: RunOptions) -> None:
-    """ContainerfileError for the first command with a network that it cannot have here."""
+    """ContainerfileError for the first command with a network or namespace that it cannot have here."""
     for step in _runs(plan):
         asked = step.options.over(options)
-        if asked.network is None:
+        if not (asked.network or asked.pid or asked.ipc or asked.uts or asked.cgroupns):
             continue
-        from builda.builder.run.run import check_network  # most plans ask for none and do without it
+        from builda.builder.run.run import check_namespaces  # most plans ask for none and do without it
 
         try:
-            check_network(ctx, asked)
+            check_namespaces(ctx, asked)
         except BuildaError as error:
             file, line = ("", 0) if step.at is None else (step.at.file, step.at.line)
             raise ContainerfileError(str(error), file=file, line=line, hint=error.hint) from error

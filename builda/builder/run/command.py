@@ -197,8 +197,18 @@ def proxies(environ: Mapping[str, str]) -> dict[str, str]:
 
 def namespaces(options: RunOptions) -> dict[str, str]:
     """The namespaces of the command, by kind: private, host or ns:PATH."""
-    asked = {"pid": options.pid, "ipc": options.ipc, "uts": options.uts, "cgroup": options.cgroupns}
-    return {kind: namespace(kind, asked[kind]) for kind in _NAMESPACES}
+    asked = asked_namespaces(options)
+    return {kind: namespace(kind, asked[kind][1]) for kind in _NAMESPACES}
+
+
+def asked_namespaces(options: RunOptions) -> dict[str, tuple[str, str | None]]:
+    """The option for each kind of namespace, and its value (None: not given)."""
+    return {
+        "pid": ("--pid", options.pid),
+        "ipc": ("--ipc", options.ipc),
+        "uts": ("--uts", options.uts),
+        "cgroup": ("--cgroupns", options.cgroupns),
+    }
 
 
 def namespace(kind: str, value: str | None) -> str:

@@ -86,6 +86,18 @@ def run(
         return remembered(ctx, current, step.created_by)
 
 
+def check_namespaces(ctx: Context, options: RunOptions) -> None:
+    """IsolationUnavailable if the options ask for a namespace that a command cannot have here; as `check_network`."""
+    check_network(ctx, options)
+    kind = ctx.isolation(options).kind
+    for name, (option, value) in command.asked_namespaces(options).items():
+        if name in kind.shares and value not in (None, "", "host"):
+            raise IsolationUnavailable(
+                f"a command has the {name} namespace of this process with --isolation {kind.name}: {option} {value}",
+                hint=f"leave {option} out; `builda doctor` says what a mode with namespaces needs",
+            )
+
+
 def check_network(ctx: Context, options: RunOptions) -> None:
     """InvalidValue or IsolationUnavailable if the options ask for a network that a command cannot have here."""
     asked = command.network_name(options)
@@ -113,7 +125,7 @@ def _perform(
     emulates: bool,
     begun: Begun,
 ) -> int:
-    check_network(ctx, options)
+    check_namespaces(ctx, options)
     isolation = ctx.isolation(options)
     asked = command.network_name(options)
 
