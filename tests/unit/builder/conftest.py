@@ -17,6 +17,7 @@ from builda.builder.remote import Carrier, Download, SignOptions, Verified, Veri
 from builda.errors import RegistryError, Unsupported
 from builda.events import CommandOutput, Emit, Event
 from builda.isolation import isolation_for, kinds
+from builda.isolation.begun import Begun
 from builda.isolation.kinds import Kind
 from builda.isolation.spec import Process, Sandbox
 from builda.oci.descriptor import Descriptor
@@ -120,7 +121,7 @@ class FakeIsolation:
     process: Process | None = None
     sandbox: Sandbox | None = None
 
-    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit, begun: Begun | None = None) -> int:
         self.process, self.sandbox = process, sandbox
         return self.status
 

@@ -20,6 +20,7 @@ from builda.errors import CommandFailed, Unsupported
 from builda.events import CommandOutput, Emit
 from builda.fs.layer import AS_IS
 from builda.isolation import kinds
+from builda.isolation.begun import Begun
 from builda.isolation.spec import Process, Sandbox
 from builda.plan import Run, RunMount, RunOptions
 from builda.store.claims import Claim
@@ -35,7 +36,7 @@ class Chroot:
 
     kind = kinds.PLAIN_CHROOT
 
-    def run(self, process: Process, sandbox: Sandbox, emit: Emit) -> int:
+    def run(self, process: Process, sandbox: Sandbox, emit: Emit, begun: Begun | None = None) -> int:
         assert (sandbox.files, sandbox.mounts, sandbox.devices) == ({}, (), ())
         (tree,) = sandbox.rootfs
         done = subprocess.run(
