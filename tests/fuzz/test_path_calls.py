@@ -1,4 +1,4 @@
-"""Calls with paths: in mode `traced` each returns what it returns in a root directory of chroot(2)."""
+"""Calls with paths: in the modes `traced` and `single` each returns what it returns in a chroot(2)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 
 from tests.support.pathcalls import (
     FOUND,
+    Both,
     compiled,
     fewest_calls,
     first_difference,
     in_chroot,
+    in_single,
     in_traced,
     made_before,
     runs,
@@ -23,8 +25,7 @@ from tests.unit.isolation.conftest import new_box as new_box  # the fixture, sha
 
 pytestmark = pytest.mark.root
 
-SAMPLE = pytest.param(1, 2, 300, id="sample")
-WHOLE = pytest.param(100, 40, 1000, id="long", marks=pytest.mark.long)
+TRACED, SINGLE = "traced", "single"
 
 
 @pytest.fixture(scope="session")
@@ -33,28 +34,43 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def both(program: Path, tmp_path: Path, new_box: Callable[..., Any]) -> Callable[[list[str]], tuple[str, str]]:
-    """What the program prints for runs in a root directory of chroot(2), and in mode `traced`."""
-    return lambda words: (in_chroot(program, tmp_path / "chroot", *words), in_traced(program, new_box, *words))
+def modes(program: Path, tmp_path: Path, new_box: Callable[..., Any]) -> dict[str, Both]:
+    """By mode, what the program prints for runs in a root directory of chroot(2), and in the mode."""
+
+    def expected(words: list[str]) -> str:
+        return in_chroot(program, tmp_path / "chroot", *words)
+
+    return {
+        TRACED: lambda words: (expected(words), in_traced(program, new_box, *words)),
+        SINGLE: lambda words: (expected(words), in_single(program, tmp_path, *words)),
+    }
 
 
-@pytest.mark.parametrize(("first", "seeds", "calls"), [SAMPLE, WHOLE])
+@pytest.mark.parametrize(
+    ("mode", "first", "seeds", "calls"),
+    [
+        pytest.param(TRACED, 1, 2, 300, id="traced"),
+        pytest.param(SINGLE, 1, 2, 100, id="single"),
+        pytest.param(TRACED, 100, 40, 1000, id="traced-long", marks=pytest.mark.long),
+        pytest.param(SINGLE, 100, 10, 1000, id="single-long", marks=pytest.mark.long),
+    ],
+)
 def test_random_calls_return_what_they_return_in_a_chroot(
-    first: int, seeds: int, calls: int, both: Callable[[list[str]], tuple[str, str]], request: pytest.FixtureRequest
+    mode: str, first: int, seeds: int, calls: int, modes: dict[str, Both], request: pytest.FixtureRequest
 ) -> None:
     if request.config.getoption("--fuzz-seconds"):
-        first, seeds, calls = random.randrange(10**6), 20, 1000
-    chosen = range(first, first + seeds)
-    expected, found = (runs(output) for output in both([f"{seed}:{calls}" for seed in chosen]))
+        first = random.randrange(10**6)
+    chosen = [f"{'o' if mode == SINGLE else ''}{seed}" for seed in range(first, first + seeds)]
+    expected, found = (runs(output) for output in modes[mode]([f"{seed}:{calls}" for seed in chosen]))
     for seed, wanted, got in zip(chosen, expected, found, strict=True):
         at = first_difference(wanted, got)
         if at is not None:
-            pytest.fail(_reproduction(both, seed, made_before(wanted, at)))
+            pytest.fail(_reproduction(modes[mode], seed, made_before(wanted, at)))
 
 
-def _reproduction(both: Callable[[list[str]], tuple[str, str]], seed: int, numbers: list[int]) -> str:
+def _reproduction(both: Both, seed: str, numbers: list[int]) -> str:
     """The fewest calls of a seed that return something else, and the argument of pathcalls that makes them."""
-    run = f"{seed}={','.join(map(str, fewest_calls(both, str(seed), numbers)))}"
+    run = f"{seed}={','.join(map(str, fewest_calls(both, seed, numbers)))}"
     expected, found = (runs(output)[0] for output in both([run]))
     at = first_difference(expected, found)
     if at is None:
@@ -63,8 +79,8 @@ def _reproduction(both: Callable[[list[str]], tuple[str, str]], seed: int, numbe
     return "\n".join([f"pathcalls {run}", *expected[:at], f"expected {lines[0]}", f"found    {lines[1]}"])
 
 
-def test_calls_that_once_returned_something_else(both: Callable[[list[str]], tuple[str, str]]) -> None:
+def test_calls_that_once_returned_something_else(modes: dict[str, Both]) -> None:
     blocks = FOUND.read_text().split("\n\n")
     texts = [" ".join(line for line in block.splitlines() if line[0] != "#") for block in blocks]
-    expected, found = both([text for text in texts if text])
+    expected, found = modes[TRACED]([text for text in texts if text])
     assert found == expected

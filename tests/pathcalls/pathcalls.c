@@ -1,7 +1,7 @@
 /* Random calls with paths, and what each returned: the same seed makes the same calls in any root directory.
 
    pathcalls RUN...                  print the results of each run: SEED:COUNT makes the calls 1 to COUNT of a seed,
-                                     SEED=N,N,... those calls only, and any other text the calls that it names
+                                     SEED=N,N,... those calls only (after `o` without paths of /proc and /dev), and any other text the calls that it names
    pathcalls race FIRST SEEDS CALLS OUTSIDE   the same while another process swaps names with links that lead to OUTSIDE;
                                      prints only what was read of the marker there
    pathcalls x                       exit with 42: the program that the calls execute
@@ -41,7 +41,7 @@
 #define MARKER "outside-marker"
 
 static uint64_t state, seed_of_all;
-static int racing, waits_never, plain; /* `plain`: no path of /dev or /proc itself */
+static int racing, only_owners, waits_never, plain; /* `plain`: no path of /dev or /proc itself */
 static char *outside;
 static char home[32];
 static int slots[SLOTS];
@@ -122,6 +122,7 @@ static const char *a_path(int which) {
     char *path = buffers[which], text[64];
     path[0] = 0;
     unsigned kind = below(100);
+    if (only_owners && kind >= 76 && (kind < 90 || kind >= 97)) kind = 60;
     if (kind < 52) {
         some_names(path, 3);
     } else if (kind < 72) {
@@ -160,7 +161,7 @@ static const char *a_path(int which) {
     } else if (kind < 93) {
         memset(path, 'y', 255 + below(3));
         path[255 + below(2)] = 0;
-    } else if (kind < 94) {
+    } else if (kind < 94 && !only_owners) {
         int n = chance(2) ? 4095 : 4096 + (int)below(3) - 1;
         for (int i = 0; i < n; i++) path[i] = i % 2 ? '/' : '.';
         path[n] = 0;
@@ -470,6 +471,7 @@ static void do_mknod(void) {
     if (kind == S_IFIFO && !waits_never) kind = S_IFSOCK;
     if (kind == S_IFCHR) kind = 0030000;
     int mode = kind | below(1024);
+    if (kind == S_IFIFO || kind == S_IFSOCK) mode |= 0600;
     say("%lu mknodat(%s, %s, %o)", number, at_name(dir), shown(path), mode);
     result(syscall(SYS_mknodat, dir, path, mode, 0));
 }
@@ -517,12 +519,21 @@ static void do_chdir(void) {
     if (chance(2)) do_getcwd();
 }
 
+/* In mode traced not even root may open a FIFO or socket whose mode denies its owner. */
+static int for_its_owner(int mode, int directory, const char *path) {
+    struct stat s;
+    int found = path && path != (char *)8 && syscall(SYS_newfstatat, directory, path, &s, AT_EMPTY) == 0;
+    return found && is_special(s.st_mode) ? mode | 0600 : mode;
+}
+
 static void do_chmod(void) {
     plain = 3;
     const char *path = a_path(0);
     int dir = directory(), mode = a_mode(below(1024)), fd = slot();
     int flags = (chance(4) ? AT_SYMLINK_NOFOLLOW : 0) | (chance(4) ? AT_EMPTY : 0) | (chance(40) ? 8 : 0);
-    switch (below(4)) {
+    int which = below(4);
+    mode = which == 1 ? for_its_owner(mode, fd, "") : for_its_owner(mode, which ? dir : AT_FDCWD, path);
+    switch (which) {
     case 0:
         say("%lu chmod(%s, %o)", number, shown(path), mode); say_if_in_proc(AT_FDCWD, path);
         result(syscall(SYS_chmod, path, mode));
@@ -833,6 +844,74 @@ static void do_chroot(void) {
     say("    status=%x\n", status);
 }
 
+/* A process becomes another user and makes, looks at and gives away files in a directory that all may search: mode
+   `single` lets a user open, replace and remove what it may not. */
+static void do_become(void) {
+    static int inside;
+    static const char *found[] = {".", "f", "l", "d", "g", "d/h", "missing"}, *made[] = {"1", "2", "3", "d/4", "d/5", "f"};
+    char place[32];
+    int status;
+    if (inside) return;
+    snprintf(place, sizeof place, "/w%lu", number);
+    say("%lu become\n", number);
+    flush_all();
+    pid_t child = fork();
+    if (child == 0) {
+        inside = 1;
+        umask(0);
+        if (mkdir(place, 0755) < 0 || chdir(place) < 0) _exit(8);
+        close(open("f", O_CREAT | O_WRONLY, 0644)), close(open("g", O_CREAT | O_WRONLY, 0644));
+        (void)!symlink("f", "l"), mkdir("d", 0755), close(open("d/h", O_CREAT | O_WRONLY, 0644));
+        for (int i = 0; i < 6; i++) {
+            int mode = below(512) | (i == 0 || i == 3 ? 0111 : 0) | (chance(4) ? 02000 : 0) | (chance(8) && i ? 04000 : 0);
+            (void)!lchown(found[i], below(4), below(4));
+            if (i != 2) chmod(found[i], mode);
+        }
+        umask(chance(2) ? 022 : below(64));
+        gid_t groups[] = {below(4), below(4)};
+        say("    setgroups"), result(syscall(SYS_setgroups, below(3), groups));
+        int turns = 3 + below(12);
+        for (int turn = 0; turn < turns; turn++) {
+            const char *path = found[below(7)], *new = made[below(6)];
+            uid_t u[3] = {0};
+            int one = (int)below(5) - 1, other = (int)below(5) - 1, third = (int)below(5) - 1, wanted = below(8), mode = below(512);
+            struct stat s;
+            switch (below(16)) {
+            case 0: say("    setresuid %d %d %d", one, other, third), result(syscall(SYS_setresuid, one, other, third)); break;
+            case 1: say("    setresgid %d %d %d", one, other, third), result(syscall(SYS_setresgid, one, other, third)); break;
+            case 2: say("    setreuid %d %d", one, other), result(syscall(SYS_setreuid, one, other)); break;
+            case 3: say("    setuid %d", one), result(syscall(SYS_setuid, one)); break;
+            case 4: say("    setgid %d", one), result(syscall(SYS_setgid, one)); break;
+            case 5: say("    setfsuid %d", one), result(syscall(SYS_setfsuid, one)); break;
+            case 6: say("    access %s %d", path, wanted), result(syscall(SYS_access, path, wanted)); break;
+            case 7: say("    faccessat2 %s %d", path, wanted), result(syscall(SYS_faccessat2, AT_FDCWD, path, wanted, AT_EACCESS)); break;
+            case 8: say("    chown %s %d %d", path, one, other), result(syscall(SYS_chown, path, one, other)); break;
+            case 9: say("    lchown %s %d %d", path, one, other), result(syscall(SYS_lchown, path, one, other)); break;
+            case 10: say("    mkdir %s", new), result(syscall(SYS_mkdir, new, mode | 0111)); break;
+            case 11: say("    symlink %s", new), result(syscall(SYS_symlink, "f", new)); break;
+            case 12: say("    mknod %s", new), result(syscall(SYS_mknod, new, S_IFIFO | mode, 0)); break;
+            case 13: say("    mknod %s c", new), result(syscall(SYS_mknod, new, S_IFCHR | mode, makedev(1, 3))); break;
+            case 14: {
+                int fd = syscall(SYS_open, new, O_CREAT | O_EXCL | O_WRONLY, mode);
+                say("    create %s = %s\n", new, fd < 0 ? error_name(errno) : "made");
+                if (fd >= 0) close(fd);
+                break;
+            }
+            default:
+                syscall(SYS_getresuid, u, u + 1, u + 2), say("    uids %u %u %u", u[0], u[1], u[2]);
+                syscall(SYS_getresgid, u, u + 1, u + 2), say(" gids %u %u %u", u[0], u[1], u[2]);
+                say(" groups %ld\n", syscall(SYS_getgroups, 0, NULL));
+            }
+            for (int i = 0; i < 7; i++)
+                if (syscall(SYS_lstat, i < 6 ? made[i] : path, &s) == 0) say("      %d %o %u:%u %lx\n", i, s.st_mode, s.st_uid, s.st_gid, (long)s.st_rdev);
+        }
+        flush_all();
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    say("    status=%x\n", status);
+}
+
 static void (*const kinds[])(void) = {
     do_open, do_open, do_open, do_open, do_open, do_creat, do_stat, do_stat, do_stat, do_access, do_readlink,
     do_readlink, do_link, do_link, do_symlink, do_symlink, do_symlink, do_rename, do_rename, do_mkdir, do_mkdir, do_mkdir,
@@ -847,6 +926,7 @@ static void calls(unsigned count) {
         state = (seed_of_all + number) * 0x9E3779B97F4A7C15ULL ^ 0xD1B54A32D192ED03ULL; /* whatever went before */
         for (int i = 0; i < 4; i++) random64();
         if (chance(150)) do_chroot();
+        else if (only_owners && chance(10)) do_become();
         else kinds[below(sizeof kinds / sizeof *kinds)]();
     }
 }
@@ -893,7 +973,7 @@ static void seed_run(unsigned seed, unsigned count, char *chosen) {
     slots[0] = open(".", O_RDONLY | O_DIRECTORY);
     mkdir("a", 0755), mkdir("b", 0755), mkdir("a/b", 0755), mkdir("a/b/c", 0755);
     close(open("f", O_CREAT | O_RDWR, 0644)), close(open("a/f", O_CREAT | O_RDWR, 0644));
-    symlink("a", "l"), symlink("../b", "a/l"), symlink("/", "m"), symlink("/proc/self/cwd", "n"), symlink("nowhere", "b/n");
+    symlink("a", "l"), symlink("../b", "a/l"), symlink("/", "m"), symlink(only_owners ? "../b" : "/proc/self/cwd", "n"), symlink("nowhere", "b/n");
     symlink("../../../../../..", "b/m"), symlink("s", "s"), symlink(home, "a/m"), link("/program", "p");
     pid_t swapper = 0;
     if (racing) {
@@ -1018,6 +1098,7 @@ int main(int argc, char **argv) {
         char *rest;
         unsigned seed = strtoul(argv[2], &rest, 10);
         alarm(60);
+        if (argv[2][0] == 'o') only_owners = 1, seed = strtoul(argv[2] + 1, &rest, 10);
         if (*rest == ':') seed_run(seed, atoi(rest + 1), NULL);
         else if (*rest == '=') seed_run(seed, 0, rest + 1);
         else if (mkdir("/t", 0755) == 0 && chdir("/t") == 0) perform(argv[2]);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -71,6 +72,21 @@ def in_traced(program: Path, new_box: Callable[..., Any], *arguments: str) -> st
     assert status == 0, (status, box.output[-2000:])
     output: str = box.output
     return output
+
+
+def in_single(program: Path, place: Path, *arguments: str) -> str:
+    """The same in mode `single`, with one id."""
+    inside = ("unshare", "-Um", "--map-root-user", "--propagation", "private")
+    done = subprocess.run(
+        [*inside, sys.executable, "-m", "tests.support.pathcalls_single", place, program, *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+        cwd=SOURCE.parents[1],
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:], done.stdout[-2000:])
+    return done.stdout
 
 
 def runs(output: str) -> list[list[str]]:

@@ -58,6 +58,7 @@ class Acls:
     def _place(self, call: Call) -> tuple[Place, bool]:
         """Where the file of a call is, and whether a link at its end is followed."""
         if call.name.startswith("f"):
+            self.finder.check_open(call, call.arguments[0])
             return self.finder.of_descriptor(call, call.arguments[0]), True
         return self.finder.place(call, _AT_FDCWD, call.path(call.arguments[0])), not call.name.startswith("l")
 

@@ -45,6 +45,10 @@ _NOFOLLOW = sys_.AT_SYMLINK_NOFOLLOW
 _EMPTY = sys_.AT_EMPTY_PATH
 _PATH_MAX = 4096
 _CAP_SYS_CHROOT = 18
+# What is wrong with arguments, or with a path: the kernel then fails too, and knows which error comes first.
+_OF_ARGUMENTS = frozenset(
+    (errno.EFAULT, errno.EINVAL, errno.EBADF, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+)
 _SOL_SOCKET, _SO_PEERCRED = 1, 17
 
 
@@ -101,7 +105,8 @@ class Emulator:
         except KernelAnswers:
             answer = GO_ON
         except OSError as error:
-            answer = (0, -(error.errno or errno.EIO), 0)
+            is_kernels = error.errno in _OF_ARGUMENTS and name not in IDENTITY
+            answer = GO_ON if is_kernels else (0, -(error.errno or errno.EIO), 0)
         except (OverflowError, ValueError):  # arguments that Python cannot pass on
             answer = (0, -errno.EINVAL, 0)
         finally:
@@ -181,6 +186,7 @@ class Emulator:
         """chown(2) and its relatives."""
         name, arguments = call.name, call.arguments
         if name == "fchown":
+            self.finder.check_open(call, arguments[0])
             place, follow, owner = self.finder.of_descriptor(call, arguments[0]), True, arguments[1:3]
         elif name == "fchownat":
             flags = arguments[4] & _WORD

@@ -48,6 +48,10 @@ class Place:
         head, slash, name = self.path.rstrip(b"/").rpartition(b"/")
         return Place(self.base, head or slash or b".", self.missing), name
 
+    def asks_for_directory(self) -> bool:
+        """Whether a slash at its end says that it is a directory."""
+        return self.path.endswith(b"/")
+
 
 class Finder:
     """Finds the files of calls; `other_roots`: a process may have another root directory than the command."""
@@ -62,7 +66,7 @@ class Finder:
         if path[:1] == b"/":
             if path[:6] in (b"/proc/", b"/dev/f", b"/dev/s"):
                 return self.special(call, path)
-            return Place(b"", path)
+            return Place(b"%d/root" % call.pid, path.lstrip(b"/")) if self.has_other_root(call) else Place(b"", path)
         if not path and not empty:
             raise KernelAnswers
         directory &= _WORD
@@ -72,6 +76,16 @@ class Finder:
 
     def of_descriptor(self, call: Call, number: int) -> Place:
         return Place(b"%d/fd/%d" % (call.pid, number & _WORD), b"", errno.EBADF)
+
+    def check_open(self, call: Call, number: int) -> None:
+        """EBADF for a descriptor that says only where a file is (O_PATH), or none."""
+        try:
+            with open(b"%d/fdinfo/%d" % (call.pid, number & _WORD), "rb", buffering=0) as file:
+                flags = int(file.read(512).partition(b"flags:\t")[2].partition(b"\n")[0], 8)
+        except FileNotFoundError:
+            flags = os.O_PATH
+        if flags & os.O_PATH:
+            raise OSError(errno.EBADF, "")
 
     def special(self, call: Call, path: bytes) -> Place:
         """A path of the caller below /proc or /dev/fd: what the caller's own magic links lead to."""
@@ -91,7 +105,7 @@ class Finder:
         """A descriptor (O_PATH) of what a place is now."""
         if place.base and not place.path:
             return place.opened_base()
-        if self.other_roots and file_of(b"%d/root" % call.pid) != self.root:
+        if self.has_other_root(call):
             return self.opened_elsewhere(call, place, _PATH if follow else _PATH | os.O_NOFOLLOW)
         if not place.base:
             return self.opener.open(sys_.AT_FDCWD, place.path, follow=follow)
@@ -100,6 +114,10 @@ class Finder:
             return self.opener.open(base, place.path, follow=follow)
         finally:
             os.close(base)
+
+    def has_other_root(self, call: Call) -> bool:
+        """Whether the caller's root directory is not the command's."""
+        return self.other_roots and file_of(b"%d/root" % call.pid) != self.root
 
     def opened_elsewhere(self, call: Call, place: Place, flags: int) -> int:
         """As `opened`, for a process with a root directory of its own."""

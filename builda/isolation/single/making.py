@@ -8,7 +8,7 @@ import struct
 
 from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import ownership
-from builda.isolation.emulated.credentials import MKNOD, Credentials
+from builda.isolation.emulated.credentials import DAC_OVERRIDE, MKNOD, Credentials
 from builda.isolation.emulated.ownership import ATTRIBUTE, Kept
 from builda.isolation.single.caller import SENT
 from builda.isolation.single.finding import Finder, Place, field, own
@@ -58,7 +58,7 @@ class Making:
         flags &= 0x7FFFFFFF
         place = self.finder.place(call, directory, call.path(address))
         who = self.marks.of(call.pid)
-        if not place.path:
+        if not place.path or place.asks_for_directory():
             return GO_ON
         if flags & _O_TMPFILE == _O_TMPFILE and flags & os.O_DIRECTORY:
             parent, leaf = place, b"."
@@ -103,8 +103,10 @@ class Making:
         else:
             target, directory, address = call.arguments[0], _AT_FDCWD, call.arguments[1]
 
+        text = call.path(target)
+
         def make(parent: int, name: bytes) -> None:
-            os.symlink(call.path(target), name, dir_fd=parent)
+            os.symlink(text, name, dir_fd=parent)
 
         return self.made(call, directory, address, make)
 
@@ -140,22 +142,22 @@ class Making:
         device: tuple[int, int] = (0, 0),
     ) -> Answer:
         """Make something else than a regular file, if its owner is not what the kernel would give it."""
-        path = call.path(address)
-        parent, name = self.finder.place(call, directory, path).parent()
+        place = self.finder.place(call, directory, call.path(address))
+        parent, name = place.parent()
         who = self.marks.of(call.pid)
         if not name or name in (b".", b"..") or (not kind and not self.keeper.has_rows and self.is_plain(who, parent)):
             return GO_ON
-        place = self.finder.opened(call, parent)
+        opened = self.finder.opened(call, parent)
         try:
-            if _exists(place, name):
+            if _exists(opened, name):
                 raise OSError(errno.EEXIST, "")
-            if path.endswith(b"/") and call.name not in ("mkdir", "mkdirat"):
+            if place.asks_for_directory() and call.name not in ("mkdir", "mkdirat"):
                 raise OSError(errno.ENOENT, "")
-            owner = self.owner_in(who, place)
+            owner = self.owner_in(who, opened)
             os.umask(_umask(call.pid))
             self.listener.check(call.identity)
-            make(place, name)
-            fd = os.open(name, _PATH | os.O_NOFOLLOW, dir_fd=place)
+            make(opened, name)
+            fd = os.open(name, _PATH | os.O_NOFOLLOW, dir_fd=opened)
             try:
                 info = os.fstat(fd)
                 kept = Kept(*owner, info.st_mode & 0o7777, kind, device)
@@ -164,7 +166,7 @@ class Making:
             finally:
                 os.close(fd)
         finally:
-            os.close(place)
+            os.close(opened)
         return 0, 0, 0
 
     def rename(self, call: Call) -> Answer:
@@ -177,7 +179,10 @@ class Making:
             ends = ((call.arguments[0], call.arguments[1]), (call.arguments[2], call.arguments[3]))
         if call.name == "renameat2" and call.arguments[4] & ~1:
             return GO_ON
-        (old, old_name), (new, new_name) = (self.finder.place(call, at, call.path(path)).parent() for at, path in ends)
+        places = [self.finder.place(call, at, call.path(path)) for at, path in ends]
+        if any(place.asks_for_directory() for place in places):
+            return GO_ON
+        (old, old_name), (new, new_name) = (place.parent() for place in places)
         key = ownership.row_key(old_name)
         if key not in rows_of(old.quick()) and ownership.row_key(new_name) not in rows_of(new.quick()):
             return GO_ON
@@ -197,7 +202,7 @@ class Making:
 
     def is_plain(self, who: Credentials, parent: Place) -> bool:
         """Whether what `who` makes in a directory belongs to 0:0, as the kernel has it."""
-        if who.fsuid or who.fsgid:
+        if who.fsuid or who.fsgid or not who.has(DAC_OVERRIDE):
             return False
         value = attribute(parent.quick(), ATTRIBUTE)
         if value is None:

@@ -8,6 +8,7 @@ import os
 from builda.isolation.child.emulated_calls import NUMBERS
 from builda.isolation.child.notification import GO_ON
 from builda.isolation.emulated import ownership
+from builda.isolation.emulated.credentials import DAC_OVERRIDE
 from builda.isolation.emulated.ownership import ASIDE, HIDDEN
 from builda.isolation.emulated.statbuffers import LAYOUTS, STATX_SIZE, write_stat, write_statx
 from builda.isolation.single.finding import Finder, Place, own
@@ -25,6 +26,7 @@ _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _NOFOLLOW = sys_.AT_SYMLINK_NOFOLLOW
 _EMPTY = sys_.AT_EMPTY_PATH
 _AT_EACCESS = 0x200
+_STAT_FLAGS = _NOFOLLOW | _EMPTY | 0x6800  # AT_NO_AUTOMOUNT, AT_STATX_SYNC_TYPE
 
 
 class Showing:
@@ -47,9 +49,12 @@ class Showing:
             directory, address, flags = arguments[0], arguments[1], arguments[2]
         else:
             directory, address, flags = _AT_FDCWD, arguments[0], _NOFOLLOW if name == "lstat" else 0
-        if not address:
+        if flags & _WORD & ~_STAT_FLAGS:
             return GO_ON
-        place = self.finder.place(call, directory, call.path(address), empty=bool(flags & _EMPTY))
+        path = (
+            call.path(address) if address or not flags & _EMPTY else b""
+        )  # a null pointer is an empty path (Linux 6.11)
+        place = self.finder.place(call, directory, path, empty=bool(flags & _EMPTY))
         follow = not flags & _NOFOLLOW
         return self.shown(call, place, follow=follow) if self.keeper.keeps(place, follow=follow) else GO_ON
 
@@ -88,7 +93,7 @@ class Showing:
     def access(self, call: Call) -> Answer:
         """access(2) and its relatives: what the kernel denies root stays denied."""
         who = self.marks.of(call.pid)
-        if not (who.ruid or who.euid):
+        if not (who.ruid or who.euid or who.fsuid) and who.has(DAC_OVERRIDE):
             return GO_ON
         name, arguments = call.name, call.arguments
         if name == "access":
@@ -111,14 +116,25 @@ class Showing:
             raise OSError(errno.EACCES, "")
         return GO_ON
 
+    def names(self, call: Call, place: Place, *, follow: bool) -> list[str]:
+        """The names of all attributes of what is at a place."""
+        if not self.finder.has_other_root(call):
+            return os.listxattr(place.quick(), follow_symlinks=follow)
+        fd = self.finder.opened(call, place, follow=follow)
+        try:
+            return os.listxattr(own(fd))
+        finally:
+            os.close(fd)
+
     def list_attributes(self, call: Call) -> Answer:
         """listxattr(2) and its relatives: without what owners are kept in, with the ACLs that are kept aside."""
         if call.name == "flistxattr":
+            self.finder.check_open(call, call.arguments[0])
             place, follow = self.finder.of_descriptor(call, call.arguments[0]), True
         else:
             place, follow = self.finder.place(call, _AT_FDCWD, call.path(call.arguments[0])), call.name == "listxattr"
         try:
-            names = os.listxattr(place.quick(), follow_symlinks=follow)
+            names = self.names(call, place, follow=follow)
         except OSError:
             return GO_ON
         if not any(name.startswith((*HIDDEN, ASIDE)) for name in names):
