@@ -47,7 +47,7 @@ class Client:
         """The response of urllib3 as it begins, whatever its status; `timeout` is to connect, and between two bytes."""
         from urllib3.util import Timeout
 
-        headers = {"Accept": "application/json", "User-Agent": "builda", **self._credentials()}
+        headers = {"Accept": "application/json, */*", "User-Agent": "builda", **self._credentials()}
         if body is not None:
             headers["Content-Type"] = "application/json"
         return self._pool.request(
