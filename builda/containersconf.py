@@ -142,8 +142,12 @@ def _defaults(merged: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults
     run: dict[str, Any] = {option: containers.strings(key) for key, option in _LISTS.items()}
     run |= {option: containers.switch(key) for key, option in _SWITCHES.items()}
     run |= {option: containers.text(key) or None for key, option in _TEXTS.items()}
-    if run["ipc"] == "shareable":
-        run["ipc"] = "private"
+    for option in ("pid", "ipc", "uts", "cgroupns"):
+        if run[option] == "private" or (option, run[option]) == (
+            "ipc",
+            "shareable",
+        ):  # the default, where the isolation can give it
+            run[option] = None
     run["shm_size"] = _size(containers)
     run["add_hosts"] = _hosts(containers)
     run["security_opts"] = tuple(f"seccomp={path}" for path in (containers.text("seccomp_profile"),) if path)

@@ -79,7 +79,6 @@ def test_keys_are_options(tmp_path: Path) -> None:
             http_proxy=False,
             no_hosts=True,
             network="none",
-            ipc="private",
             shm_size=200 << 10,
             security_opts=("seccomp=/s.json",),
             runtime="/",
