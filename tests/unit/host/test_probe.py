@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -64,10 +63,15 @@ def test_what_works_in_a_user_namespace_with_an_identity_map_is_told() -> None:
 
 def test_trying_changes_nothing_here_and_takes_little_time() -> None:
     before = [os.readlink(f"/proc/self/ns/{name}") for name in ("user", "mnt", "pid", "net")]
-    start = time.monotonic()
+    start = _processor_time()
     probe.decisive()
-    assert time.monotonic() - start < 0.5
+    assert _processor_time() - start < 0.5
     assert [os.readlink(f"/proc/self/ns/{name}") for name in ("user", "mnt", "pid", "net")] == before
+
+
+def _processor_time() -> float:
+    """Seconds of the processor for this process and its children; a busy machine adds none."""
+    return sum(os.times()[:4])
 
 
 def test_modes_have_names() -> None:
