@@ -51,8 +51,8 @@ def modes(program: Path, tmp_path: Path, new_box: Callable[..., Any]) -> dict[st
     [
         pytest.param(TRACED, 1, 2, 300, id="traced"),
         pytest.param(SINGLE, 1, 2, 100, id="single"),
-        pytest.param(TRACED, 100, 40, 1000, id="traced-long", marks=pytest.mark.long),
-        pytest.param(SINGLE, 100, 10, 1000, id="single-long", marks=pytest.mark.long),
+        pytest.param(TRACED, 118, 12, 1000, id="traced-long", marks=pytest.mark.long),
+        pytest.param(SINGLE, 104, 3, 300, id="single-long", marks=pytest.mark.long),
     ],
 )
 def test_random_calls_return_what_they_return_in_a_chroot(

@@ -22,7 +22,7 @@ CAPABILITIES = (
 )
 NODES = {"null": "1 3", "zero": "1 5", "full": "1 7", "random": "1 8", "urandom": "1 9", "tty": "5 0"}
 _FAILED = re.compile(r"(.*) = (E[A-Z0-9]+)$")
-_SAME_OBJECTS = re.compile(r"/proc/\d+")
+_SAME_OBJECTS = re.compile(r"(\d+ )?/proc/\d+")
 
 
 def compiled(name: str, directory: Path) -> Path:
@@ -157,6 +157,8 @@ def _may_differ(line: str, other: str) -> bool:
         return True  # a file of /proc
     if wanted is None or got is None or wanted[1] != got[1]:
         return False
+    if "getcwd" in line and "/proc/" in line:
+        return True  # the number of a process is longer than the buffer
     if got[2] == "EROFS":
         return True  # the tests see /proc read-only
     both = (wanted[2], got[2])
