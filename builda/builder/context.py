@@ -69,6 +69,14 @@ class Context:
             hint = "go to one that exists, or write absolute paths"
             raise NotFound("no such file or directory: the working directory is gone", hint=hint) from error
 
+    @property
+    def cwd_or_root(self) -> str:
+        """Same as `cwd`; "/" if the current directory was removed: for what absolute paths are done with, too."""
+        try:
+            return self.cwd
+        except NotFound:
+            return "/"
+
     def run_options(self, options: RunOptions) -> RunOptions:
         """The options over the defaults; a capability that is added here is not dropped there."""
         base = self.run_defaults()

@@ -24,6 +24,13 @@ def test_the_examples_have_no_faults(builda: Builda) -> None:
     assert builda("script", "lint", *EXAMPLES) == ""
 
 
+def test_a_finding_is_a_line_whatever_the_script_is_called(builda: Builda, tmp_path: Path) -> None:
+    (tmp_path / "a\nb c.sh").write_text(FAULTY)
+    done = builda.run("script", "lint", "--shellcheck=false", "a\nb c.sh", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert all(line.startswith("a\\nb c.sh:") for line in done.stdout.splitlines())
+
+
 def test_findings_are_lines_and_the_status_is_one(builda: Builda, tmp_path: Path) -> None:
     (tmp_path / "b.sh").write_text(FAULTY)
     done = builda.run("script", "lint", "--shellcheck=false", "b.sh", cwd=tmp_path, check=False)

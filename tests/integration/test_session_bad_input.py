@@ -260,6 +260,19 @@ def test_a_signal_at_any_moment_is_neither_lost_nor_shown(builda: Builda, number
     assert left(builda) == []
 
 
+def test_in_a_directory_that_is_gone_absolute_paths_work(builda: Builda, base: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    script = f"""
+    mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone
+    c=$(builda from {base}); builda copy -q $c {tmp_path}/file /file; builda run $c cat /file
+    builda run $c sh -c 'exit 6'
+    echo " $?"; builda copy -q $c file /file; echo $?
+    """
+    result = session(builda, script, "--keep-failed")
+    assert (result.returncode, result.stdout.splitlines()) == (0, ["content 6", "125"]), result.stderr
+    assert result.stderr.count("the working directory is gone") == 1
+
+
 @pytest.mark.long
 def test_a_thousand_clients_at_once(builda: Builda) -> None:
     script = "builda from --name c scratch; for i in $(seq 1000); do builda config --label n$i=v c & done; wait"

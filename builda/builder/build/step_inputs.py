@@ -142,7 +142,7 @@ class StepInputs:
                 tuple(shell_source(self._ctx, name, stack, parents=parents) for name in names), step, never
             )
             with moving(self._ctx.emit, "read", words(names), lambda: content_size(request)) as moved:
-                return content_digest(request, remembered=self.digests_of(self._ctx.cwd), moved=moved)
+                return content_digest(request, remembered=self.digests_of(self._ctx.cwd_or_root), moved=moved)
 
     def _directory(self, path: str, names: tuple[str, ...], step: Copy | None, *, own: bool) -> Digest:
         from builda.builder.byteprogress import moving, words

@@ -117,7 +117,7 @@ def copy(
         return copy_now(inputs)
 
     def perform(read: StepInputs) -> Told:
-        known = read.digests_of(str(inputs.context or ctx.cwd))
+        known = read.digests_of(str(inputs.context or ctx.cwd_or_root))
         return copy_now(replace(inputs, remembered=known))
 
     words = " ".join((*step.sources, *(file.name for file in step.inline), step.destination))

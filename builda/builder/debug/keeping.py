@@ -74,13 +74,15 @@ def _of_containers(run: Run, containers: dict[int, str]) -> Run:
 
 def of_script(ctx: Context, run: Run, inputs: Inputs, error: Exception) -> KeptStep:
     """What is noted of a command of a script that failed."""
-    context = None if inputs.context is None else os.path.abspath(os.path.join(ctx.cwd, inputs.context))
+    context = None if inputs.context is None else os.path.abspath(os.path.join(ctx.cwd_or_root, inputs.context))
     return KeptStep(
-        run=_with_absolute_sources(run, str(ctx.cwd) if context is None else ""),
+        run=_with_absolute_sources(run, str(ctx.cwd_or_root) if context is None else ""),
         text=run.text,
         error=error.what if isinstance(error, CommandFailed) and error.names_command else str(error),
         context=context,
-        named=tuple((name, os.path.abspath(os.path.join(ctx.cwd, path))) for name, path in inputs.named.items()),
+        named=tuple(
+            (name, os.path.abspath(os.path.join(ctx.cwd_or_root, path))) for name, path in inputs.named.items()
+        ),
         in_build=False,
     )
 

@@ -38,7 +38,8 @@ def lint(session: Session, *, files: tuple[str, ...], json: bool, shellcheck: bo
     else:
         for file, finding in found:
             hint = f"; {finding.hint}" if finding.hint else ""
-            print_words(f"{file}:{finding.at.line}:{finding.at.column}: {finding.name}: {finding.message}{hint}")
+            named = file.replace("\n", "\\n")
+            print_words(f"{named}:{finding.at.line}:{finding.at.column}: {finding.name}: {finding.message}{hint}")
     if found:
         raise SystemExit(1)
 
