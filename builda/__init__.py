@@ -133,13 +133,12 @@ _PLACES = {
 
 def __getattr__(name: str) -> object:
     """A public name, from the module that has it."""
-    from importlib import import_module
+    module = _MODULES.get(name) or next((module for module, names in _PLACES.items() if name in names), None)
+    if module is not None:
+        from importlib import import_module
 
-    if name in _MODULES:
-        return import_module(_MODULES[name])
-    for module, names in _PLACES.items():
-        if name in names:
-            return getattr(import_module(module), name)
+        found = import_module(module)
+        return found if name in _MODULES else getattr(found, name)
     raise AttributeError(f"module 'builda' has no attribute {name!r}")
 
 

@@ -123,12 +123,12 @@ def each(items: Iterable[T], action: Callable[[T], None]) -> None:
 
 
 def _ended(args: Sequence[str], trace: VerbTrace | None) -> int:
-    import signal
+    import _signal  # type: ignore[import-not-found]  # as `signal` without enum, which takes two milliseconds
 
     from builda.cli.core.invoke import invoke
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end_cleanly)
+    for number in (_signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, end_cleanly)
     shell = os.environ.get("_BUILDA_COMPLETE")
     if not shell:
         return invoke(args, trace)

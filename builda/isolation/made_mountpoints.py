@@ -7,11 +7,11 @@ and one after. A crash in between leaves at most a line without a mount point.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from contextlib import suppress
 
+from builda import jsontext
 from builda.linux import syscalls as sys_
 from builda.values import NamedTuple
 
@@ -60,7 +60,7 @@ def parse_record(data: bytes) -> tuple[MadeMountpoint, ...]:
     """The records in order. A last line without its newline is left out: the crash came before the mount point."""
     found: dict[str, MadeMountpoint] = {}
     for line in data.split(b"\n")[:-1]:
-        entry = json.loads(line)
+        entry = jsontext.loads(line)
         name, mtime = entry["path"], entry["mtime_ns"]
         if not entry["made"]:
             found.pop(name, None)

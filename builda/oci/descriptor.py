@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -41,6 +40,9 @@ _GO_ARCHITECTURES = frozenset(
 )
 
 
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_.-"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
     """`os/architecture[/variant]` in Go's words."""
@@ -58,7 +60,7 @@ class Platform:
         parts = text.strip().lower().split("/")
         if len(parts) == 1:
             parts = ["linux", parts[0]]
-        if not 2 <= len(parts) <= 3 or not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
+        if not 2 <= len(parts) <= 3 or not all(part and not part.strip(_LETTERS) for part in parts):
             raise InvalidValue(f"not a platform, which is written os/arch[/variant]: {text!r}")
         architecture, variant = _ARCHITECTURES.get(parts[1], (parts[1], None))
         return cls(os=parts[0], architecture=architecture, variant=parts[2] if len(parts) == 3 else variant)

@@ -4,14 +4,14 @@ each other (CVE-2021-41190), and encoded canonically.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 
+from builda import jsontext
 from builda.errors import CorruptContent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from typing import Any, NoReturn
 
 _INFINITE = float("inf")
@@ -36,19 +36,21 @@ def decode_any(data: bytes, what: str) -> Any:
     try:
         text = data.decode()
         if "\\ud" in text or "\\uD" in text:
+            import re
+
             text = re.sub(_ESCAPE, _whole, text)
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        return jsontext.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise CorruptContent(f"{what} is not JSON: {error}") from error
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
     """The canonical bytes: no spaces, text as UTF-8, keys in the order they have."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = jsontext.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     try:
         return text.encode()
     except UnicodeEncodeError:  # halves of surrogate pairs, or bytes of an argument that is not UTF-8
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+        return jsontext.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _whole(escape: re.Match[str]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _PART = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)"
 _LONGEST = 100  # characters; the largest span, 292 years, needs less
@@ -16,6 +14,8 @@ def nanoseconds(text: str) -> int | None:
         return 0
     if len(text) > _LONGEST:
         return None
+    import re
+
     parts = re.findall(_PART, text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None

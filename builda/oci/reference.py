@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from builda.errors import InvalidReference, InvalidValue
 from builda.oci.digest import Digest
 from builda.values import NamedTuple
@@ -12,19 +10,16 @@ DEFAULT_REGISTRY = "docker.io"
 LOCAL_REGISTRY = "localhost"
 DEFAULT_TAG = "latest"
 NAME_LIMIT = 255
+TAG_LIMIT = 128
 
-# re compiles these when they are first used and remembers them: not everyone who imports this parses a name.
-_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_REGISTRY = (
-    r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-    r"(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?"
-)
-_TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_DIGITS = "0123456789"
+_SMALL = "abcdefghijklmnopqrstuvwxyz" + _DIGITS
+_LETTERS = _SMALL + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def is_tag(text: str) -> bool:
     """Whether a registry may call an image so."""
-    return re.fullmatch(_TAG, text) is not None
+    return _consists(text, _LETTERS + "_.-") and len(text) <= TAG_LIMIT and text[0] not in ".-"
 
 
 class Reference(NamedTuple):
@@ -85,12 +80,12 @@ def parse_short(text: str) -> ShortReference:
     name, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
         name, tag = rest, ""
-    elif not re.fullmatch(_TAG, tag):
+    elif not is_tag(tag):
         raise InvalidReference(f"invalid tag {tag!r} in image name: {text!r}")
     first, slash, remainder = name.partition("/")
     registry: str | None = None
     if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        if not re.fullmatch(_REGISTRY, first):
+        if not _is_registry(first):
             raise InvalidReference(f"invalid registry {first!r} in image name: {text!r}")
         registry, name = first, remainder
     if len(name) > NAME_LIMIT:
@@ -109,5 +104,41 @@ def in_store(text: str) -> str:
     return text if name == text else name.removeprefix("@")  # an ID has an @ there
 
 
+# Docker's grammar has regular expressions for what follows. Most verbs read a name, and few else need the module re,
+# which takes longer to import than they work.
+
+
 def _is_repository(name: str) -> bool:
-    return bool(name) and all(re.fullmatch(_COMPONENT, part) for part in name.split("/"))
+    return all(map(_is_component, name.split("/")))
+
+
+def _is_component(text: str) -> bool:
+    """Whether these are words of small letters and digits, with one of `.`, `_`, `__` or any number of `-` between."""
+    first, *_, last = pieces = text.split("-") if "-" in text else [text, text]
+    return bool(first and last) and all(_is_dotted(piece) for piece in pieces if piece)
+
+
+def _is_dotted(text: str) -> bool:
+    return all(_consists(word, _SMALL) for word in text.replace("__", "_").replace("_", ".").split("."))
+
+
+def _is_registry(text: str) -> bool:
+    """Whether this is `HOST[:PORT]`, with a name or an address in brackets for the host."""
+    if text.startswith("["):
+        address, bracket, port = text[1:].partition("]")
+        return bool(bracket) and _consists(address, "abcdefABCDEF:." + _DIGITS) and _is_port(port)
+    host, colon, port = text.partition(":")
+    return all(map(_is_label, host.split("."))) and _is_port(colon + port)
+
+
+def _is_label(text: str) -> bool:
+    return _consists(text, _LETTERS + "-") and "-" not in (text[0], text[-1])
+
+
+def _is_port(text: str) -> bool:
+    return not text or (text[0] == ":" and _consists(text[1:], _DIGITS))
+
+
+def _consists(text: str, letters: str) -> bool:
+    """Whether a text has letters, and no others than these."""
+    return bool(text) and not text.strip(letters)

@@ -5,12 +5,11 @@ The first 401 names the scheme; later requests send the header at once. Tokens a
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from builda import jsontext
 from builda.errors import RegistryError
 from builda.registry.ending import Ending
 from builda.registry.failures import login_hint, other_login_hint
@@ -24,7 +23,6 @@ _DEFAULT_LIFE = 60.0  # seconds, where the server does not say (distribution's t
 _LONGEST_LIFE = 1e9
 _MARGIN = 10.0  # a token this close to its end is not used any more
 # re compiles these when they are first used: most pushes to registries here meet no challenge.
-_TOKEN = r"[\x21-\x7e]+"
 _SCHEME = r"\s*,?\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?:\s+|$)"
 _PARAMETER = r'\s*,?\s*([A-Za-z0-9_.-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))'
 
@@ -48,6 +46,8 @@ class Token(NamedTuple):
 
 def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
     """The challenges in WWW-Authenticate headers (RFC 9110, 11.6.1), without those that cannot be parsed."""
+    import re
+
     found = []
     for text in headers:
         position = 0
@@ -186,15 +186,20 @@ class Authenticator:
 
     def _parsed(self, data: bytes, start: float) -> Token:
         try:
-            value = json.loads(data)
+            value = jsontext.loads(data)
             text = value.get("token") or value.get("access_token")
             life = value.get("expires_in") or _DEFAULT_LIFE
         except (ValueError, AttributeError, RecursionError):
             text, life = None, _DEFAULT_LIFE
-        if not isinstance(text, str) or not re.fullmatch(_TOKEN, text):
+        if not isinstance(text, str) or not _is_visible(text):
             raise RegistryError(f"token server of {self._host} gave no token")
         seconds = life if isinstance(life, int | float) and _DEFAULT_LIFE < life < _LONGEST_LIFE else _DEFAULT_LIFE
         return Token(text, start + seconds)
+
+
+def _is_visible(text: str) -> bool:
+    """Whether the text may stand in a header: characters of ASCII that can be seen."""
+    return bool(text) and all("!" <= character <= "~" for character in text)
 
 
 def _with_query(url: str, query: list[tuple[str, str]]) -> str:

@@ -6,10 +6,10 @@ Whether it is worth another attempt is part of the translation: then it travels 
 from __future__ import annotations
 
 import errno
-import json
 import sys
 from collections.abc import Mapping
 
+from builda import jsontext
 from builda.errors import RegistryError
 from builda.registry.message import CutShort, NoAnswer, NotHttp, number
 from builda.registry.pace import TakenTooSlowly, TooSlow
@@ -144,7 +144,7 @@ def was_idle_too_long(error: OSError) -> bool:
 def _diagnosis(body: bytes) -> tuple[str | None, str | None]:
     """Code and message of the first error in a distribution-spec error document; None when it is something else."""
     try:
-        errors = json.loads(body)["errors"]
+        errors = jsontext.loads(body)["errors"]
         code, message = errors[0].get("code"), errors[0].get("message")
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None, None

@@ -152,11 +152,11 @@ class Registries:
 
 def _limited(base: Registries, text: str) -> Registries:
     """`base` with what $BUILD_REGISTRY_SOURCES, a JSON object of three lists of hosts, adds to it."""
-    import json
+    from builda import jsontext
 
     variable = "$BUILD_REGISTRY_SOURCES"
     try:
-        value = json.loads(text)
+        value = jsontext.loads(text)
     except ValueError as error:
         raise InvalidValue(f"BUILD_REGISTRY_SOURCES is not JSON: {error}") from error
     names = ("insecureRegistries", "blockedRegistries", "allowedRegistries")

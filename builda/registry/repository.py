@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
+from builda import jsontext
 from builda.errors import BuildaError, CorruptContent, InvalidValue, RegistryError, Unsupported
 from builda.oci import mediatype
 from builda.oci.descriptor import Descriptor
@@ -416,7 +416,7 @@ def _named(reference: Reference, version: str) -> str:
 def _texts(data: bytes, key: str, what: str) -> tuple[str, ...]:
     """The texts that an answer lists under a key."""
     try:
-        found = json.loads(data)[key] or ()
+        found = jsontext.loads(data)[key] or ()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptContent(f"{what}: answer is not a list of {key}") from error
     if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):

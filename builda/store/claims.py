@@ -5,10 +5,10 @@ The first verb that works in trees writes its claim into builda.json; every late
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 
+from builda import jsontext
 from builda.errors import BuildaError, StoreUnavailable
 from builda.store import layout
 from builda.store.drivers import DRIVERS, LISTS, OVERLAY, PLAIN, Driver
@@ -77,7 +77,7 @@ def take(where: Layout, marker: Mapping[str, Any], claim: Claim, driver: str | N
         known.setdefault("marks", marks)
     _check_ids(where, claim, known, marks)
     if known != marker:
-        layout.publish(where, path, json.dumps(known).encode())
+        layout.publish(where, path, jsontext.dumps(known).encode())
     return chosen._replace(is_first="mode" not in marker)
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import time
 from _thread import get_ident  # threading takes a millisecond to import
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
+from builda import jsontext
 from builda.errors import AlreadyExists, CorruptContent, InUse, InvalidValue, NotFound, StoreUnavailable
 from builda.linux.process import process_identity
 from builda.oci.config import History, ImageConfig, config_to_json, parse_config, parse_history
 from builda.oci.digest import Digest
+from builda.oci.reference import is_tag
 from builda.runoptions import NO_OPTIONS, RunOptions
 from builda.store import layout, locks
 from builda.store.layout import Damaged, Layout
@@ -407,7 +407,7 @@ def _read_name(path: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", name):
+    if not is_tag(name) or name.startswith("_"):
         raise InvalidValue(f"invalid container name: {name!r}", hint="letters, digits, _ . - and at most 128 of them")
 
 
@@ -416,7 +416,7 @@ def _dump(container: WorkingContainer) -> bytes:
     for name in ("used", "cache"):  # which most have not, and versions before do not know
         if not getattr(container, name):
             del values[name]
-    return json.dumps({"version": VERSION, **values}).encode()
+    return jsontext.dumps({"version": VERSION, **values}).encode()
 
 
 def _to_json(value: object) -> Any:
@@ -464,7 +464,7 @@ def _parse(value: dict[str, Any]) -> WorkingContainer:
             **value,
             "image_id": _digest(value["image_id"]),
             "image_digest": _digest(value["image_digest"]),
-            "config": parse_config(json.dumps(value["config"]).encode()),
+            "config": parse_config(jsontext.dumps(value["config"]).encode()),
             "layers": tuple(_layer(item) for item in value["layers"]),
             "history": parse_history(value["history"]),
             "used": tuple((uri, algorithm, digest) for uri, algorithm, digest in value.get("used", ())),

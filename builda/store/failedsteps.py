@@ -5,10 +5,10 @@ A note goes with its container. What a step was is JSON here; `builder.debug` gi
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 
+from builda import jsontext
 from builda.store import layout
 from builda.store.layout import Damaged
 from builda.values import NamedTuple
@@ -36,7 +36,7 @@ class FailedStep(NamedTuple):
 
 def write(where: Layout, container_id: str, failed: FailedStep) -> None:
     """Note a failed step in the directory of its working container; a note from before is replaced."""
-    layout.publish(where, _path(where, container_id), json.dumps({"version": VERSION, **failed._asdict()}).encode())
+    layout.publish(where, _path(where, container_id), jsontext.dumps({"version": VERSION, **failed._asdict()}).encode())
 
 
 def read(where: Layout, container_id: str) -> FailedStep | None:

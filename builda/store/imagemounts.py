@@ -6,10 +6,10 @@ mount and goes after it, so that a kill leaves a record without a mount, which t
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 
+from builda import jsontext
 from builda.linux.userns import in_user_namespace
 from builda.oci.digest import Digest
 from builda.store import layout, locks
@@ -81,7 +81,7 @@ class ImageMounts:
         made = mount._replace(boot=boot_id(), namespace=namespace, pids=_namespace("pid"), session=self._session)
         with layout.translated(self._layout.root):
             os.makedirs(self._layout.path("mounts"), mode=0o700, exist_ok=True)
-            layout.publish(self._layout, self._path(made), json.dumps(_to_json(made)).encode())
+            layout.publish(self._layout, self._path(made), jsontext.dumps(_to_json(made)).encode())
 
     def remove(self, mount: ImageMount) -> None:
         """Forget a mount that is undone, and remove the directory that it was at."""

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import contextmanager
 from functools import cached_property, partial
 
+from builda import jsontext
 from builda.errors import CorruptContent, InUse, NotFound, StoreUnavailable
 from builda.oci.digest import Digest, is_sha256
 from builda.oci.reference import LOCAL_REGISTRY, Reference, ShortReference, parse_short
@@ -133,7 +133,7 @@ class Images:
         with self._changing() as change:
             if self.session is not None and not os.path.exists(self._path(descriptor.digest)):
                 self.session.note("images", descriptor.digest.encoded)
-            layout.publish(self._layout, self._path(descriptor.digest), json.dumps(record).encode(), durable=True)
+            layout.publish(self._layout, self._path(descriptor.digest), jsontext.dumps(record).encode(), durable=True)
             change.record(record["manifest"])
             for name in names:
                 if not (free_only and self._is_taken(name)):
@@ -437,7 +437,7 @@ class Images:
             change.records, change.names = found.records, found.names
 
     def _publish_index(self, listing: Listing) -> None:
-        body = json.dumps({"schemaVersion": 2, "manifests": listing.entries()}, separators=(",", ":")).encode()
+        body = jsontext.dumps({"schemaVersion": 2, "manifests": listing.entries()}, separators=(",", ":")).encode()
         layout.publish(self._layout, self._layout.path("index.json"), body)
 
     def _listing(self) -> Listing:

@@ -7,12 +7,12 @@ identity of the process that made it, so that the sweep can tell live ones from 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from builda import jsontext
 from builda.errors import StoreUnavailable
 from builda.linux import private
 from builda.linux.process import is_alive, process_identity
@@ -186,7 +186,7 @@ def _make(layout: Layout) -> None:
         publish(layout, layout.path("index.json"), b'{"schemaVersion":2,"manifests":[]}')
     for name in ("gc.lock", "images.lock", "names.lock"):  # so that what removes things need make nothing
         os.close(private.opener(layout.path("locks", name), os.O_WRONLY | os.O_CREAT))
-    publish(layout, layout.path("builda.json"), json.dumps({"format": FORMAT}).encode())
+    publish(layout, layout.path("builda.json"), jsontext.dumps({"format": FORMAT}).encode())
 
 
 def _make_private(layout: Layout) -> None:
@@ -351,7 +351,7 @@ def read_bytes(path: str) -> bytes:
 def parse_json(data: bytes, path: str) -> dict[str, Any]:
     """The JSON object in `data`, which is what `path` holds; Damaged if it is none."""
     try:
-        value = json.loads(data)
+        value = jsontext.loads(data)
     except (ValueError, RecursionError) as error:
         raise Damaged(path) from error
     if not isinstance(value, dict):

@@ -7,10 +7,10 @@ own until it ends, which only its commands read.
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 
+from builda import jsontext
 from builda.oci.digest import is_sha256
 from builda.store import layout
 from builda.store.layout import Damaged, Layout
@@ -35,7 +35,7 @@ class Pending:
 
     def set(self, name: str, target: str | None) -> None:
         """Point a name at a manifest, or at nothing."""
-        body = json.dumps({"name": name, "manifest": target}).encode()
+        body = jsontext.dumps({"name": name, "manifest": target}).encode()
         layout.publish(self._layout, self._path("refs", layout.quote(name)), body)
 
     def forget(self, name: str) -> None:
@@ -158,7 +158,7 @@ class Names:
             return
         if self.pending is not None:
             self.pending.forget(name)
-        body = json.dumps({"name": name, "manifest": target}).encode()
+        body = jsontext.dumps({"name": name, "manifest": target}).encode()
         layout.publish(self._layout, self._ref(name), body, durable=True)
         listed[name] = target
 
@@ -173,7 +173,7 @@ class Names:
 
     def publish(self, changes: Mapping[str, str | None], listed: dict[str, str]) -> None:
         """Change all names in one step, which survives a kill and a power cut. The caller holds the lock of names."""
-        layout.publish(self._layout, self._journal, json.dumps(changes).encode(), durable=True)
+        layout.publish(self._layout, self._journal, jsontext.dumps(changes).encode(), durable=True)
         self.finish()
         for name, target in changes.items():
             listed.pop(name, None)
@@ -191,7 +191,7 @@ class Names:
             if target is None:
                 layout.unlink(self._layout, self._ref(name))
             else:
-                body = json.dumps({"name": name, "manifest": target}).encode()
+                body = jsontext.dumps({"name": name, "manifest": target}).encode()
                 layout.publish(self._layout, self._ref(name), body, durable=True)
         layout.unlink(self._layout, self._journal)
         return True

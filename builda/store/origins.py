@@ -6,9 +6,9 @@ in `origins/` that says which repository has the layers. A file outlives its man
 
 from __future__ import annotations
 
-import json
 import os
 
+from builda import jsontext
 from builda.linux import private
 from builda.oci.digest import Digest
 from builda.store import layout
@@ -38,7 +38,7 @@ class Origins:
         """Record where the content that a manifest lists can be had; survives a power cut."""
         path = self._path(manifest)
         private.make(os.path.dirname(path))  # a store of an earlier version has none
-        body = json.dumps({"name": origin.name, "tls_verify": origin.tls_verify}).encode()
+        body = jsontext.dumps({"name": origin.name, "tls_verify": origin.tls_verify}).encode()
         layout.publish(self._layout, path, body, durable=True)
 
     def get(self, manifest: Digest) -> Origin | None:

@@ -8,11 +8,11 @@ ended, and the next command dissolves it.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from contextlib import ExitStack, contextmanager, suppress
 
+from builda import jsontext
 from builda.errors import InvalidValue
 from builda.linux import private
 from builda.store import layout, locks
@@ -69,7 +69,7 @@ def begin(where: Layout, place: str, *, transaction: bool, keeps_failed: bool = 
         undo.callback(os.close, fd)
         for part in (*_PARTS, *(_CHANGES if transaction else ()), *((_KEEPS_FAILED,) if keeps_failed else ())):
             private.make(f"{made}/{part}")
-        for file, content in ((_MEMBERS, b""), ("session.json", json.dumps(_own(place)).encode())):
+        for file, content in ((_MEMBERS, b""), ("session.json", jsontext.dumps(_own(place)).encode())):
             with open(f"{made}/{file}", "xb", opener=private.opener) as new:
                 new.write(content)
         private.make(where.path(DIRECTORY))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 
+from builda import jsontext
 from builda.errors import CorruptContent, InvalidValue, StoreUnavailable
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
@@ -138,7 +138,7 @@ class Steps:
             "created": result.created,
             **_told_to_json(result.told),
         }
-        layout.publish(self._layout, self._layout.path("steps", key.encoded), json.dumps(value).encode())
+        layout.publish(self._layout, self._layout.path("steps", key.encoded), jsontext.dumps(value).encode())
 
     def put_image(self, key: Digest, manifest: Digest) -> None:
         """Remember the image that a whole build made under `key`."""

@@ -7,12 +7,12 @@ contents, so it is kept, uncompressed, in a temporary file that is gone with the
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 from contextlib import contextmanager, suppress
 from urllib.parse import quote, urlsplit
 
+from builda import jsontext
 from builda.errors import (
     BuildaError,
     CorruptContent,
@@ -240,7 +240,7 @@ def _reference(where: str) -> Reference:
 
 def _decoded(text: bytes) -> dict[str, object]:
     try:
-        value = json.loads(text)
+        value = jsontext.loads(text)
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -52,6 +52,14 @@ def test_light_verbs_load_nothing_heavy(builda: Builda, args: list[str]) -> None
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize("args", [["images"], ["containers"], ["tag", "x", "y"], ["rmi", "x"]])
+def test_the_lightest_verbs_need_no_regular_expressions(builda: Builda, base: str, args: list[str]) -> None:
+    builda("tag", base, "x")
+    loaded = imported(builda, *args)
+    assert "builda.store.store" in loaded
+    assert not loaded & {"re", "json"}
+
+
 def test_images_loads_no_other_verb(builda: Builda) -> None:
     loaded = imported(builda, "images")
     assert "builda.cli.verbs.images" in loaded

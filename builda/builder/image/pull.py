@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 
 from builda.errors import BuildaError, InvalidReference, InvalidValue, NotFound, PolicyRejected, RegistryError
 from builda.events import SourceUsed, Warned
+from builda.oci.digest import is_sha256
 from builda.oci.reference import LOCAL_REGISTRY, Reference, parse_short
 from builda.transfer.locate import Location, parse_location
 
@@ -96,7 +96,7 @@ def _by_policy(
             if local is None:
                 raise NotFound(f"image not known, and not to be pulled: {name}", hint="pull it first, or --pull")
             return local
-        case _ if local is None and _is_digest(name):
+        case _ if local is None and is_sha256(name):  # it would be read as a repository `sha256`
             raise NotFound(f"image not known: {name}", hint="an ID says no registry; write NAME@sha256:…")
         case "missing" if local is not None:
             return local
@@ -113,11 +113,6 @@ def _by_policy(
 def _said(name: str, local: Image | None, options: PullOptions) -> str:
     stored = "not in the store" if local is None else f"in the store as {local.digest}"
     return f"{name} for {options.platform or machine_platform()}: {stored}; pull policy {options.policy}"
-
-
-def _is_digest(name: str) -> bool:
-    """Whether it is a whole image ID. No registry is asked for one: it would be read as a repository `sha256`."""
-    return re.fullmatch(r"sha256:[0-9a-f]{64}", name) is not None
 
 
 def _is_identity(store: Store, name: str, image: Image) -> bool:

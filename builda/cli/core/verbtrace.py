@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from contextlib import suppress
 
+from builda import jsontext
 from builda.cli.progress.observer import json_of, with_texts
 from builda.display import without_passwords
 from builda.events import BlobProgress, CommandOutput, Decided, LockWaited, WorkProgress
@@ -67,7 +67,7 @@ class VerbTrace:
         self._write({"event": "verb_ended", "status": status})
 
     def _write(self, said: Mapping[str, Any]) -> None:
-        text = json.dumps({**said, "at": time.monotonic()})
+        text = jsontext.dumps({**said, "at": time.monotonic()})
         self._append(self._path, text.encode() + b"\n")
 
     def _append(self, path: str, data: bytes) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 
 from builda.cli.core import shared_options
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from builda.oci.config import ImageConfig
 
 Values: TypeAlias = "Mapping[str, Any]"
-_VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+_VARIABLE = r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))"
 
 
 class Change(NamedTuple):
@@ -192,6 +190,8 @@ def _command(written: str, option: str) -> tuple[str, ...] | None:
     array = _array(written, option)
     if array is not None:
         return array
+    import shlex
+
     try:
         return tuple(shlex.split(written))
     except ValueError as error:
@@ -274,13 +274,17 @@ def _environment(written: tuple[str, ...], before: ImageConfig, emit: Emit, *, l
 
 
 def _expanded(value: str, known: Mapping[str, str], emit: Emit) -> str:
+    if "$" not in value:
+        return value
+    import re
+
     def found(match: re.Match[str]) -> str:
         name = match[1] or match[2]
         if name not in known:
             emit(Warned(message=f"no such variable in the container, its name stays: {name}"))
         return known.get(name, name)
 
-    return _VARIABLE.sub(found, value)
+    return re.sub(_VARIABLE, found, value)
 
 
 def _labels(values: Values) -> Iterator[Change]:

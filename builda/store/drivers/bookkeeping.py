@@ -6,11 +6,11 @@ of a ChainID.
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import contextmanager, suppress
 from functools import cache
 
+from builda import jsontext
 from builda.errors import NotFound, StoreUnavailable
 from builda.linux.directories import opened
 from builda.store import layout
@@ -62,7 +62,7 @@ class Records:
             raise layout.Damaged(path) from error
 
     def _write_info(self, snapshot: str, info: Info) -> None:
-        value = json.dumps(info._replace(driver=self.driver.name)._asdict())
+        value = jsontext.dumps(info._replace(driver=self.driver.name)._asdict())
         layout.publish(self._layout, self._layout.path("snapshots", snapshot, "info.json"), value.encode())
 
     def exists(self, snapshot: str) -> bool:

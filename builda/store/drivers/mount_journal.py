@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 
+from builda import jsontext
 from builda.errors import CorruptContent
 from builda.fs import paths
 
@@ -74,7 +74,7 @@ def _opened(path: str) -> Iterator[int]:
 
 def _append(path: str, entry: dict[str, Any]) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    line = json.dumps(entry).encode() + b"\n"
+    line = jsontext.dumps(entry).encode() + b"\n"
     try:
         size = os.fstat(fd).st_size
         if os.write(fd, line) != len(line):
@@ -220,7 +220,7 @@ def _entries(here: int) -> list[Entry]:
         if whole != len(data):
             file.truncate(whole)
     try:
-        return [json.loads(line) for line in data[:whole].splitlines()]
+        return [jsontext.loads(line) for line in data[:whole].splitlines()]
     except ValueError as error:
         raise CorruptContent("damaged journal of what a command was given", hint="remove the container") from error
 

@@ -8,11 +8,11 @@ what is still to be frozen, and a kill at any moment leaves nothing in both or i
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from contextlib import suppress
 
+from builda import jsontext
 from builda.errors import CorruptContent, NotFound, StoreUnavailable, Unsupported
 from builda.linux import private
 from builda.linux.directories import opened
@@ -164,7 +164,7 @@ class PlainSnapshots(Records):
                 self.remove(layer)
                 return Cut(None, key, empty)
             if skipped:
-                layout.publish(self._layout, self.path(layer, "skipped"), json.dumps({"paths": skipped}).encode())
+                layout.publish(self._layout, self.path(layer, "skipped"), jsontext.dumps({"paths": skipped}).encode())
             self._write_info(layer, Info(below, committed=True, boot=boot_id(), entries=1, size=size))
             self._save(key, layer, after)
         return Cut(layer, key, empty)
@@ -235,7 +235,7 @@ class PlainSnapshots(Records):
         """Accept the new ctime of files that were only put aside for a command and put back after it."""
         try:
             with open(self.path(key, "amended"), encoding="ascii") as file:
-                rows = [json.loads(line) for line in file if line.endswith("\n")]
+                rows = [jsontext.loads(line) for line in file if line.endswith("\n")]
         except FileNotFoundError:
             return
         for row in rows:
@@ -250,7 +250,7 @@ class PlainSnapshots(Records):
     def _save(self, key: str, below: str | None, found: Mapping[bytes, Fingerprint]) -> None:
         """Record the tree as it was when `below` was frozen; wait until a later change would get another ctime."""
         value = {os.fsdecode(path): list(known) for path, known in found.items()}
-        layout.publish(self._layout, self.path(key, _name(below)), json.dumps(value).encode("ascii"))
+        layout.publish(self._layout, self.path(key, _name(below)), jsontext.dumps(value).encode("ascii"))
         latest = max((known.ctime_ns for known in found.values()), default=0)
         while latest < time.time_ns() and layout.file_clock_ns() <= latest:
             time.sleep(0.001)

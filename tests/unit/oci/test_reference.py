@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builda.errors import InvalidReference
 from builda.oci.digest import Digest
-from builda.oci.reference import Reference, parse_short
+from builda.oci.reference import Reference, _is_component, _is_registry, is_tag, parse_short
 
 HEX = "ab" * 32
 
@@ -102,3 +104,19 @@ def test_any_text_is_a_name_or_refused_in_our_own_words(text: str) -> None:
     except InvalidReference:
         return
     assert not {"..", ".", ""} & set(short.repository.split("/"))
+
+
+COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+HOST = (
+    r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+    r"(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?"
+)
+TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+
+
+@settings(max_examples=1500)
+@given(st.text(alphabet="a0Z._-:[]\n é", max_size=7) | st.text(alphabet="az", min_size=126, max_size=130))
+def test_names_are_those_of_dockers_regular_expressions(text: str) -> None:
+    assert is_tag(text) == (re.fullmatch(TAG, text) is not None)
+    assert _is_component(text) == (re.fullmatch(COMPONENT, text) is not None)
+    assert _is_registry(text) == (re.fullmatch(HOST, text) is not None)
