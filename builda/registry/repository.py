@@ -46,62 +46,77 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Endpoint:
-    """The base URL of a registry: HTTPS, or for an insecure one whichever of HTTPS and HTTP answers."""
+    """The base URL of a registry: HTTPS, or for an insecure one whichever of HTTPS and HTTP answers.
+
+    An insecure one is first taken to speak HTTP on a loopback address and HTTPS elsewhere. What comes of its first
+    request shows whether it does.
+    """
 
     def __init__(self, http: Http, host: str, *, trust: Trust, insecure: bool) -> None:
         self.host = host
         self.trust = trust
         self._http = http
-        self._insecure = insecure
         self._lock = threading.Lock()
-        self._base: str | None = None
+        self._bases = _bases("registry-1.docker.io" if host == "docker.io" else host, insecure=insecure)
+        """The URL that is used, and behind it what it may turn out to be."""
+        self._wrong: str | None = None
         # A thread that holds `writing` may wait for `reading`, never the reverse: so there is no deadlock.
         self.reading = threading.BoundedSemaphore(PARALLEL)
         self.writing = threading.BoundedSemaphore(PARALLEL)
 
     def base(self) -> str:
         """`https://host` or `http://host`."""
-        with self._lock:
-            if self._base is None:
-                host = "registry-1.docker.io" if self.host == "docker.io" else self.host
-                self._base = self._http.retrying(lambda _: self._found(host)) if self._insecure else f"https://{host}"
-            return self._base
+        return self._bases[0]
 
-    def _found(self, host: str) -> str:
-        """The base URL with the scheme that the server speaks. A loopback address is asked over HTTP first."""
-        secure, plain = f"https://{host}", f"http://{host}"
-        if origin(plain).is_loopback:
-            return self._plain_first(plain, secure)
-        try:
-            return self._answering(secure)
-        except (Transient, RegistryError) as first:
-            try:
-                return self._answering(plain)
-            except RegistryError:  # so the failure over TLS is the one to report
-                raise first from None
+    def rightly(self, request: Request) -> Request:
+        """The request, at the base URL if it was made for one that turned out to be wrong."""
+        if self._wrong is None or not request.url.startswith(f"{self._wrong}/"):
+            return request
+        return request._replace(url=self.base() + request.url.removeprefix(self._wrong))
 
-    def _plain_first(self, plain: str, secure: str) -> str:
-        first: Transient | RegistryError
+    def open(self, request: Request) -> Reply:
+        """One attempt at a request, or one more at the other base URL if that turns out to be right."""
+        first, *others = self._bases
+        if not others or not request.url.startswith(f"{first}/"):
+            return self._http.open(request)
+        assert not isinstance(request.body, Body), "what is sent once only follows a request without content"
+        other = others[0]
         try:
-            return self._answering(plain)
-        except RegistryError as error:
-            first = error
-        except Transient as failure:
-            if failure.error.status is not None:  # it speaks HTTP and is busy
+            reply = self._http.open(request)
+        except (Transient, RegistryError) as failure:
+            is_busy = isinstance(failure, Transient) and failure.error.status is not None
+            if is_busy or not self._answers(other):
                 raise
-            first = failure
-        try:
-            return self._answering(secure)
-        except Transient:
-            raise first from None
+        else:
+            if reply.status != 400 or not self._answers(other):  # a TLS server's answer to plain HTTP is 400
+                self._settle(other if reply.url.startswith(f"{other}/") and other.startswith("https:") else first)
+                return reply
+            reply.close()
+        self._settle(other)
+        return self._http.open(self.rightly(request))
 
-    def _answering(self, base: str) -> str:
+    def _answers(self, base: str) -> bool:
         request = Request("GET", f"{base}/v2/", self.trust, f"cannot reach the registry {self.host}")
-        with self._http.open(request) as reply:
-            if reply.status == 400:  # a TLS server's answer to plain HTTP
-                raise refused(reply, reply.excerpt(), request)
-            secure = base.replace("http:", "https:", 1)
-            return secure if reply.url == f"{secure}/v2/" else base
+        try:
+            with self._http.open(request) as reply:
+                return reply.status != 400
+        except Transient as failure:
+            return failure.error.status is not None
+        except RegistryError:
+            return False
+
+    def _settle(self, base: str) -> None:
+        with self._lock:
+            if self._bases[0] != base:
+                self._wrong = self._bases[0]
+            self._bases = (base,)
+
+
+def _bases(host: str, *, insecure: bool) -> tuple[str, ...]:
+    secure, plain = f"https://{host}", f"http://{host}"
+    if not insecure:
+        return (secure,)
+    return (plain, secure) if origin(plain).is_loopback else (secure, plain)
 
 
 class Repository:
@@ -133,11 +148,12 @@ class Repository:
 
     def open(self, request: Request, scopes: frozenset[str]) -> Reply:
         """One attempt at an authorized request; a 401 is answered with what it asks for, as long as that is new."""
-        base = self.endpoint.base()
-        trusted = same_origin(request.url, base)
         for _ in range(_AUTHORIZATION_LIMIT):
+            request = self.endpoint.rightly(request)
+            trusted = same_origin(request.url, self.endpoint.base())
             authorization = self.auth.authorization(scopes) if trusted else None
-            reply = self.http.open(request._replace(authorization=authorization))
+            reply = self.endpoint.open(request._replace(authorization=authorization))
+            base = self.endpoint.base()
             if reply.status != 401 or not same_origin(reply.url, base):
                 return reply
             try:
@@ -150,6 +166,7 @@ class Repository:
             with reply:
                 if isinstance(request.body, Body):  # it can be sent once only
                     raise Transient(refused(reply, b"", request), 0)
+        trusted = same_origin(request.url, self.endpoint.base())
         return self.http.open(request._replace(authorization=self.auth.authorization(scopes) if trusted else None))
 
     def call(self, request: Request, scopes: frozenset[str], *, limit: int = _ANSWER_LIMIT) -> tuple[Reply, bytes]:

@@ -252,7 +252,7 @@ def test_retries_end_with_the_registrys_own_words(net: Net) -> None:
     body = b'{"errors":[{"code":"UNAVAILABLE","message":"down for a nap"}]}'
     with server(lambda _: Answer(503, body)) as running, pytest.raises(RegistryError, match="503 down for a nap"):
         source(net, running).manifest()
-    assert len(running.asked) == 1 + 4
+    assert len(running.asked) == 1 + 3
 
 
 @pytest.mark.parametrize(("retry", "delay", "slept"), [(0, None, []), (2, 0.25, [0.25, 0.25])])
@@ -423,7 +423,7 @@ def test_a_failing_mirror_is_passed_over_with_a_warning(tmp_path: Path) -> None:
         net = Net(RegistryOptions(registries_conf=conf))
         with net.client:
             assert source(net, primary).manifest()[1] == MANIFEST
-    assert mirror.asked[1].path == "/v2/cache/app/manifests/1"
+    assert mirror.asked[0].path == "/v2/cache/app/manifests/1"
     assert any(isinstance(event, Warned) and "mirror failed" in event.message for event in net.events)
 
 
@@ -454,6 +454,34 @@ def test_plain_http_where_https_was_expected_names_the_way_out() -> None:
         source(net, running).manifest()
     assert "--tls-verify=false" in str(caught.value.hint)
     assert "insecure = true" in str(caught.value.hint)
+    assert net.slept == []
+
+
+def test_the_first_request_to_a_loopback_address_shows_that_it_speaks_http(net: Net) -> None:
+    with scripted(lambda _: Answer(200, MANIFEST, OCI)) as running:
+        source(net, running).manifest()
+        source(net, running, "other:1").manifest()
+    assert [(asked.method, asked.path) for asked in running.asked] == [
+        ("GET", "/v2/app/manifests/1"),
+        ("GET", "/v2/other/manifests/1"),
+    ]
+
+
+@pytest.mark.parametrize("refusal", [404, 400])
+def test_a_registry_that_refuses_the_first_request_is_believed(net: Net, refusal: int) -> None:
+    with scripted(lambda _: Answer(refusal)) as running, pytest.raises(RegistryError) as caught:
+        source(net, running).manifest()
+    assert caught.value.status == refusal
+    assert net.slept == []
+
+
+def test_a_registry_on_a_loopback_address_may_speak_tls(net: Net, tmp_path: Path) -> None:
+    make_certificates(tmp_path)
+    with server(
+        lambda asked: ranged(asked) if "blobs" in asked.path else Answer(200, MANIFEST, OCI), tls=tmp_path
+    ) as running:
+        assert source(net, running).manifest()[1] == MANIFEST
+        assert pulled(source(net, running)) == BLOB
     assert net.slept == []
 
 
