@@ -32,6 +32,7 @@ _FIRST = (
     "builda.builder.builder",
     "builda.builder.image.pull",
     "builda.builder.from_image",
+    "_json",
     "_sha256",
     "builda.store.drivers.overlay",
     "builda.builder.image.push",
