@@ -52,7 +52,7 @@ def test_light_verbs_load_nothing_heavy(builda: Builda, args: list[str]) -> None
     assert not loaded & HEAVY
 
 
-@pytest.mark.parametrize("args", [["images"], ["containers"], ["tag", "x", "y"], ["rmi", "x"]])
+@pytest.mark.parametrize("args", [["images"], ["containers"], ["tag", "x", "y"]])
 def test_the_lightest_verbs_need_no_regular_expressions(builda: Builda, base: str, args: list[str]) -> None:
     builda("tag", base, "x")
     loaded = imported(builda, *args)
