@@ -177,8 +177,8 @@ def _run(
 
     if session.mode.mounts_stay:
         move(session.settings.runroot, lease.own_mounts)
-    session.store.lease()
     with lease.held(session.store, transaction=transaction, keeps_failed=keeps_failed) as held:
+        session.store.lease()  # within, as the end of a killed session is what removes leases of killed processes
         told = _begin_trace(held, wanted)
         ended = 125
         environ = {**session.environ, **for_session(session.settings, session.mode), lease.VARIABLE: held.place}
