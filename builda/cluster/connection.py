@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from builda.cluster import apiclient
@@ -31,6 +31,7 @@ _HINT = "what --pod-template, --request, --limit and --job-label say goes into t
 _GROUPS = {"jobs": "/apis/batch/v1"}
 """Kinds of objects that are not of the core group, and the paths of their groups."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_LONGEST_PAUSE = 60.0  # seconds that Retry-After may ask for
 _ANSWER = 60.0  # seconds that a command may work on after its input
 _ERRORS, _ENDED = 2, 3  # channels of a WebSocket to a command (v4.channel.k8s.io and v5)
 
@@ -40,7 +41,10 @@ class Gone(BuildaError):
 
 
 class Away(BuildaError):
-    """The connection to the server broke or could not be made."""
+    """The connection to the server broke or could not be made, or the server has too much to do."""
+
+    pause = 0.0
+    """Seconds after which the server wants to be asked again (Retry-After)."""
 
 
 class Forbidden(BuildaError):
@@ -50,9 +54,18 @@ class Forbidden(BuildaError):
 class Cluster:
     """One namespace of a cluster. Threads may share it."""
 
-    def __init__(self, server: Client, namespace: str, away: float = AWAY) -> None:
+    def __init__(
+        self,
+        server: Client,
+        namespace: str,
+        away: float = AWAY,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.server = server
         self._away = away
+        self._clock = clock
+        self._sleep = sleep
         self.namespace = namespace
         self._known: dict[str, Any] = {}
 
@@ -177,17 +190,18 @@ class Cluster:
 
     def _asked(self, method: str, path: str, query: Query = (), body: Object | None = None) -> Any:
         """The answer, decoded; asked again while the server is away or busy."""
-        end, pause = time.monotonic() + self._away, 0.1
+        end, pause = self._clock() + self._away, 0.1
         while True:
             try:
                 return json.loads(_read(_asked_once(self.server, method, path, query, body, _TIMEOUT)))
             except Away as error:
-                if time.monotonic() + pause > end:
+                wait = max(pause, error.pause)
+                if self._clock() + wait > end:
                     raise BuildaError(
                         f"API server is away for {self._away:.0f} s: {error}",
                         hint="a Job that was made goes on without its client; builda build --attach JOB watches it",
                     ) from error
-            time.sleep(pause)
+            self._sleep(wait)
             pause = min(pause * 2, 5.0)
 
     @contextmanager
@@ -216,7 +230,10 @@ def _asked_once(
     except (HTTPError, OSError) as error:
         raise Away(apiclient.words(error)) from error
     if not 200 <= reply.status < 300:
-        raise refusal(reply.status, _read(reply).decode(errors="replace") or str(reply.reason or ""))
+        refused = refusal(reply.status, _read(reply).decode(errors="replace") or str(reply.reason or ""))
+        if isinstance(refused, Away):
+            refused.pause = _seconds(reply.headers.get("Retry-After"))
+        raise refused
     return reply
 
 
@@ -228,6 +245,11 @@ def _read(reply: Any) -> bytes:
     except (HTTPError, OSError) as error:
         raise Away(f"answer broke off: {apiclient.words(error)}") from error
     return data
+
+
+def _seconds(retry_after: str | None) -> float:
+    """What Retry-After says; the API server writes seconds, and a date of a proxy before it is not waited for."""
+    return min(float(retry_after), _LONGEST_PAUSE) if retry_after and retry_after.strip().isdecimal() else 0.0
 
 
 def refusal(status: int, body: str) -> BuildaError:

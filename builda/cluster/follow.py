@@ -33,9 +33,9 @@ def follow(
     failure: BuildaError | None = None
     while True:
         pod = _Waiting(cluster, job, done, cause, failure, say).for_pod()
-        reader = Reader()
+        log = _Log(cluster, pod, say)
         failure = None
-        for frame in _read(cluster, pod, reader):
+        for frame in log.frames():
             if isinstance(frame, Ended) and not frame.is_last:
                 failure = frame.error
                 break
@@ -44,10 +44,10 @@ def follow(
             yield frame
             if isinstance(frame, Ended | Exited):
                 return
-        if reader.lost:
-            say(f"{reader.lost} lines of the log of pod {pod.name} are gone: the node rotated it")
+        if log.reader.lost:
+            say(f"{log.reader.lost} lines of the log of pod {pod.name} are gone: the node rotated it")
         done.add(pod.name)
-        cause = str(failure) if failure is not None else _cause(cluster, pod, reader)
+        cause = str(failure) if failure is not None else log.cause()
         say(f"pod {pod.name} did not finish: {cause}")
 
 
@@ -111,8 +111,8 @@ class _Waiting:
                     return True, version
         except Gone:
             return True, ""
-        except Away:
-            time.sleep(0.2)
+        except Away as error:
+            time.sleep(max(0.2, error.pause))
             return False, ""
         return False, version
 
@@ -170,40 +170,60 @@ class _Waiting:
             self._say(text)
 
 
-def _read(cluster: Cluster, pod: Pod, reader: Reader) -> Iterator[Frame]:
-    """The frames of one pod, however often the stream breaks, until nothing more can come."""
-    since: float | None = None
-    heard, pause, is_last = time.monotonic(), 0.1, pod.ended
-    while True:
-        try:
-            with cluster.log(pod.name, CONTAINER, since) as pieces:
-                for piece in pieces:
-                    heard, pause = time.monotonic(), 0.1
-                    yield from reader.take(piece)
-            if is_last:
+class _Log:
+    """What one pod writes, however often the stream breaks, and why the pod ended."""
+
+    def __init__(self, cluster: Cluster, pod: Pod, say: Callable[[str], None]) -> None:
+        self.reader = Reader()
+        self._cluster = cluster
+        self._pod = pod
+        self._say = say
+        self._cause: str | None = None
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames until nothing more can come."""
+        since: float | None = None
+        heard, pause, is_last = time.monotonic(), 0.1, self._pod.ended
+        while True:
+            asked = 0.0
+            try:
+                with self._cluster.log(self._pod.name, CONTAINER, since) as pieces:
+                    for piece in pieces:
+                        heard, pause = time.monotonic(), 0.1
+                        yield from self.reader.take(piece)
+                if is_last:
+                    return
+            except NotFound:
                 return
-        except NotFound:
-            return
-        except (Away, InvalidValue):  # 400 while a container has no log yet
-            pass
+            except Away as error:
+                asked = error.pause
+            except InvalidValue:  # 400 while a container has no log yet
+                pass
+            try:
+                is_last = self._look().ended
+            except NotFound:
+                return
+            self.reader.again()
+            since = time.monotonic() - heard
+            time.sleep(max(pause, asked))
+            pause = min(pause * 2, 2.0)
+
+    def cause(self) -> str:
+        """Why the pod ended: what the cluster says or said last, and the last words that are no frame."""
         try:
-            is_last = state.pod_of(cluster.get("pods", pod.name)).ended
+            self._look()
         except NotFound:
-            return
-        reader.again()
-        since = time.monotonic() - heard
-        time.sleep(pause)
-        pause = min(pause * 2, 2.0)
+            self._cause = self._cause or "it was deleted"
+        strange = self.reader.strange
+        return f"{self._cause or 'its log ends'}{f'; it said: {strange[-1]}' if strange else ''}"
 
-
-def _cause(cluster: Cluster, pod: Pod, reader: Reader) -> str:
-    """Why a pod ended: what the cluster says, and the last words that are no frame."""
-    try:
-        cause = state.pod_of(cluster.get("pods", pod.name)).cause
-    except NotFound:
-        cause = "it was deleted"
-    words = f"; it said: {reader.strange[-1]}" if reader.strange else ""
-    return f"{cause or 'its log ends'}{words}"
+    def _look(self) -> Pod:
+        """The pod as it is now. That it is lost is said before it has ended, which takes minutes if its node died."""
+        found = state.pod_of(self._cluster.get("pods", self._pod.name))
+        if found.cause is not None and found.cause != self._cause and not found.ended:
+            self._say(f"pod {found.name} is lost: {found.cause}")
+        self._cause = found.cause or self._cause
+        return found
 
 
 _HINTS = {

@@ -140,8 +140,8 @@ class ManyJobs(Cluster):
                         self._take(kind, change["type"], change["object"])
             except Gone:
                 version = ""
-            except Away:
-                time.sleep(0.2)
+            except Away as error:
+                time.sleep(max(0.2, error.pause))
                 version = ""
             except BuildaError as error:
                 with self._changed:

@@ -202,14 +202,14 @@ def test_streams_break_while_the_server_is_away_and_no_line_is_lost_or_shown_twi
 ) -> None:
     file = context / "Containerfile"
     file.write_text(file.read_text() + "RUN for i in $(seq 200); do echo line $i; done\n")
-    there.faults.cuts, there.faults.refusals, there.faults.gone = 3, 4, 1
+    there.faults.cuts, there.faults.refusals, there.faults.gone = 3, 4, 2
     done = far.run(*BUD, "-t", server.name("app/cut:1"), context)
     assert (there.faults.cuts, there.faults.refusals) == (0, 0)
     assert re.findall(r"^line (\d+)$", done.stdout, re.M) == [str(number) for number in range(1, 201)]
 
 
-def lose(there: Cluster, pod: Object) -> None:
-    """The node of a pod died long ago, and the cluster has removed what it had."""
+def remove(there: Cluster, pod: Object) -> None:
+    """Somebody deletes the pod."""
     there.delete("pods", "default", pod["metadata"]["name"])
 
 
@@ -217,10 +217,11 @@ def lose(there: Cluster, pod: Object) -> None:
     ("fault", "words"),
     [
         (Cluster.evict, "TerminationByKubelet: The node was low on resource"),
-        (lose, "it was deleted"),
+        (remove, "it was deleted"),
+        (Cluster.lose_node, "DeletionByTaintManager: Taint manager"),
         (Cluster.kill_for_memory, "OOMKilled (exit status 137)"),
     ],
-    ids=["evicted", "lost", "memory"],
+    ids=["evicted", "deleted", "node", "memory"],
 )
 def test_a_pod_that_is_lost_is_built_again_by_another(
     far: Builda,
@@ -514,7 +515,9 @@ def test_a_context_through_the_api_needs_the_right_to_it(
         said = far.fails(*BUD, "--context-via", "api", "-t", server.name("app/no:1"), context)
     finally:
         there.faults.forbidden = ""
-    assert 'cluster refuses: pods is forbidden: User "alice" cannot get resource "pods/exec"' in said
+    assert re.search(
+        r'cluster refuses: pods "builda-no-\S+" is forbidden: User "alice" cannot get resource "pods/exec" in API', said
+    )
     assert "the right to create and get pods/exec" in said
     assert not any("builda-no-" in name for name in jobs(there))
 

@@ -630,6 +630,20 @@ def test_credentials_of_a_mounted_secret_are_used(profile: str, given: Path, tmp
     assert "401" in done.stderr or "authentication required" in done.stderr
 
 
+def test_a_command_has_no_network_but_lo_in_a_pod_that_may_not_configure_one(given: Path) -> None:
+    script = """
+    builda pull -q oci-archive:/given/debian.tar:debian
+    printf '%s\\n' 'FROM localhost/debian:debian' \
+      'RUN --network=none ls /sys/class/net; bash -c ": < /dev/tcp/127.0.0.1/1" 2>&1 | grep -o refused' \
+      'RUN --network=none cat /proc/net/dev' > File
+    builda bud --no-cache -f File /given
+    """
+    done = in_pod("userns-pod-admin", script, given=given)
+    assert done.returncode == 0, done.stderr
+    assert "\nlo\nrefused\n" in done.stdout, done.stdout
+    assert interfaces(done.stdout) == ["lo"]
+
+
 def interfaces(proc_net_dev: str) -> list[str]:
     return re.findall(r"^ *([^ :]+): ", proc_net_dev, re.MULTILINE)
 

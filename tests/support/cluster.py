@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import yaml
+
 from tests.support import kubeexec
 from tests.support.pods import PODSIM
 from tests.support.registry import make_certificates
@@ -35,6 +37,8 @@ from tests.support.rootless import REPOSITORY, interpreter
 from tests.support.schemas import NotValid, check_kubernetes
 
 TOKEN = "token-of-alice"
+ROLE = REPOSITORY / "examples/kubernetes/cluster-rbac.yaml"
+"""What alice may do: the Role that the documents name."""
 IMAGE = "registry.example.org/builda:test"
 NODES = {"node-amd64": "amd64", "node-arm64": "arm64"}
 ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -45,22 +49,51 @@ BASELINE_CAPABILITIES = frozenset(
 Object = dict[str, Any]
 
 
+class Role:
+    """The rights that a manifest gives, with the API's words for what it does not give."""
+
+    def __init__(self, path: Path) -> None:
+        (role,) = [one for one in yaml.safe_load_all(path.read_text()) if one["kind"] == "Role"]
+        self._allowed = {
+            (group, resource, verb)
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    def allows(self, verb: str, group: str, resource: str) -> bool:
+        return (group, resource, verb) in self._allowed
+
+
+def forbidden(verb: str, group: str, resource: str, namespace: str, name: str | None) -> str:
+    """What the API says to a user who has no right."""
+    kind = resource.partition("/")[0] + (f".{group}" if group else "")
+    subject = f'{kind} "{name}"' if name else kind
+    what = f'cannot {verb} resource "{resource}" in API group "{group}" in the namespace "{namespace}"'
+    return f'{subject} is forbidden: User "alice" {what}'
+
+
 @dataclass
 class Faults:
     """What goes wrong from now on; counts go down as it does."""
 
     refusals: int = 0
-    """Requests that are answered with 503, of whatever kind."""
+    """Requests that are answered with `refusal`, of whatever kind."""
+    refusal: tuple[int, str] = (503, "apiserver is starting")
+    """Status and words; 429 comes with Retry-After, as from a server that has too much to do."""
     cuts: int = 0
     """Log streams that break off ..."""
     cut_after: int = 1500
     """... after so many bytes, in the middle of a line."""
     gone: int = 0
-    """Watches that are answered with 410."""
+    """Watches that are answered with 410; every second one has it as an event, as the API has it most often."""
+    dead_nodes: set[str] = field(default_factory=set)
+    """Nodes that answer nothing: pods go on there unseen, and their logs cannot be read."""
     cut_execs: int = 0
     """Commands whose connection breaks off in the middle of their input."""
     forbidden: str = ""
-    """A word in the paths of requests that are forbidden, as by a Role without them."""
+    """A word in the paths of requests that are forbidden, besides all that the Role does not allow."""
     quota: str | None = None
     """The words in which pods are refused."""
     on_log: tuple[bytes, Callable[[Object], None]] | None = None
@@ -87,6 +120,7 @@ class Cluster:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.faults = Faults()
+        self.role = Role(ROLE)
         self.requests: list[str] = []
         self.changed = threading.Condition()
         self.objects: dict[tuple[str, str], dict[str, Object]] = {}
@@ -308,7 +342,7 @@ class Cluster:
         run.ended = True
         if run.directory is not None:
             shutil.rmtree(run.directory)
-        if name in self.of("pods", namespace):
+        if name in self.of("pods", namespace) and spec["nodeName"] not in self.faults.dead_nodes:
             ended = {"exitCode": code if code >= 0 else 128 - code, "reason": reason}
             phase = "Succeeded" if code == 0 else "Failed"
             self.update(namespace, pod, "terminated", ended, phase=phase)
@@ -399,6 +433,36 @@ class Cluster:
         condition = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
         pod["status"]["conditions"] = [{**condition, "message": "The node was low on resource: memory."}]
         self.stop(pod["metadata"]["name"])
+
+    def lose_node(self, pod: Object) -> None:
+        """A pod's node dies: nothing of it is heard, then its pod is marked, and in the end the cluster removes both.
+
+        The waits of minutes between these are left out; each comes when the log has been asked for in vain.
+        """
+        name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
+        namespace = pod["metadata"]["namespace"]
+        self.faults.dead_nodes.add(node)
+        target = {"type": "DisruptionTarget", "status": "True"}
+
+        def die() -> None:
+            self.wait_for_request(f"GET /api/v1/namespaces/{namespace}/pods/{name}/log", 2)
+            words = "Taint manager: deleting due to NoExecute taint"
+            marked = {**target, "reason": "DeletionByTaintManager", "message": words}
+            pod["metadata"]["deletionTimestamp"] = stamp()
+            self.update(namespace, pod, phase="Running", reason="NodeLost", conditions=[marked])
+            self.wait_for_request(f"GET /api/v1/namespaces/{namespace}/pods/{name}/log", 1)
+            collected = {**target, "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists"}
+            self.update(namespace, pod, phase="Failed", conditions=[collected])
+            self.delete("pods", namespace, name)
+            self.faults.dead_nodes.discard(node)
+
+        threading.Thread(target=die, daemon=True).start()
+
+    def wait_for_request(self, request: str, count: int) -> None:
+        """Wait until there were so many more requests of a kind."""
+        seen, end = self.requests.count(request), time.monotonic() + 60
+        while self.requests.count(request) < seen + count and not self.closed and time.monotonic() < end:
+            time.sleep(0.02)
 
     def kill_for_memory(self, pod: Object) -> None:
         """The container has used up its memory."""
@@ -512,10 +576,13 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(401, status(401, "Unauthorized", "Unauthorized"))
         if cluster.faults.refusals:
             cluster.faults.refusals -= 1
-            return self.send(503, status(503, "ServiceUnavailable", "apiserver is starting"))
+            code, words = cluster.faults.refusal
+            return self.send(code, status(code, "ServiceUnavailable", words))
         if url.path == "/version/":
             return self.send(200, {"major": "1", "minor": "34", "gitVersion": "v1.34.0"})
         if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)", url.path):
+            if not self.is_allowed(["get"], "", "namespaces", found[1], found[1]):
+                return None
             return self.send(200, cluster.namespaces[found[1]])
         if url.path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
             return self.send(201, self.review(json.loads(body)))
@@ -523,9 +590,13 @@ class Handler(BaseHTTPRequestHandler):
         if found is None or found[1] not in cluster.namespaces:
             return self.send(404, status(404, "NotFound", f"the server could not find {url.path}"))
         namespace, kind, name, log = found.groups()
-        if cluster.faults.forbidden and cluster.faults.forbidden in url.path:
-            user = f'User "alice" cannot {method.lower()} resource "{kind}{log or ""}" in the namespace "{namespace}"'
-            return self.send(403, status(403, "Forbidden", f"{kind} is forbidden: {user}"))
+        verbs = {"POST": ["create"], "DELETE": ["delete"]}.get(method)
+        if verbs is None:
+            verbs = ["get" if name else "watch" if query.get("watch") else "list"]
+        if log == "/exec":
+            verbs = ["get", "create"]  # the second from Kubernetes 1.35 on, whatever the method
+        if not self.is_allowed(verbs, "batch" if kind == "jobs" else "", f"{kind}{log or ''}", namespace, name):
+            return None
         if method == "POST":
             return self.send(*cluster.create(kind, namespace, json.loads(body)))
         if name is None:
@@ -538,15 +609,30 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(200, {"kind": "Status", "status": "Success"})
         if log == "/exec":
             return self.execute(name, [value for key, value in parse_qsl(url.query) if key == "command"])
-        return self.log(cluster.running[name], query) if log else self.send(200, there)
+        if log and there["spec"].get("nodeName") in cluster.faults.dead_nodes:
+            words = f'Get "https://{there["spec"]["nodeName"]}:10250/containerLogs/{namespace}/{name}/build": '
+            return self.send(500, status(500, "InternalError", f"{words}dial tcp: connect: no route to host"))
+        return self.log(there, cluster.running[name], query) if log else self.send(200, there)
+
+    def is_allowed(self, verbs: Sequence[str], group: str, resource: str, namespace: str, name: str | None) -> bool:
+        """Whether alice may do this; if not, that is the answer."""
+        for verb in verbs:
+            if not self.may(verb, group, resource):
+                words = forbidden(verb, group, resource, namespace, name)
+                self.send(403, status(403, "Forbidden", words))
+                return False
+        return True
+
+    def may(self, verb: str, group: str, resource: str) -> bool:
+        without = self.cluster.faults.forbidden
+        return self.cluster.role.allows(verb, group, resource) and not (without and without in f"/{resource}")
 
     def review(self, body: Object) -> Object:
-        """Whether alice has a right: all but those that the faults forbid."""
+        """Whether alice has a right."""
         check_kubernetes(body)
         asked = body["spec"]["resourceAttributes"]
-        path = "/".join(filter(None, (f"/{asked['resource']}", asked["subresource"])))
-        forbidden = self.cluster.faults.forbidden
-        return {**body, "status": {"allowed": not forbidden or forbidden not in path}}
+        resource = "/".join(filter(None, (asked["resource"], asked["subresource"])))
+        return {**body, "status": {"allowed": self.may(asked["verb"], asked["group"], resource)}}
 
     def execute(self, name: str, command: list[str]) -> None:
         cluster = self.cluster
@@ -570,9 +656,14 @@ class Handler(BaseHTTPRequestHandler):
             int(query["resourceVersion"]),
             time.monotonic() + int(query["timeoutSeconds"]),
         )
+        old = status(410, "Expired", "too old resource version")
         if cluster.faults.gone:
             cluster.faults.gone -= 1
-            return self.send(410, status(410, "Expired", "too old resource version"))
+            if cluster.faults.gone % 2:
+                return self.send(410, old)
+            self.begin_stream()
+            self.piece(json.dumps({"type": "ERROR", "object": old}).encode() + b"\n")
+            return self.piece(b"")
         self.begin_stream()
         while time.monotonic() < end and not cluster.closed:
             with cluster.changed:
@@ -587,7 +678,7 @@ class Handler(BaseHTTPRequestHandler):
         self.piece(b"")
         return None
 
-    def log(self, run: Running, query: dict[str, str]) -> None:
+    def log(self, pod: Object, run: Running, query: dict[str, str]) -> None:
         faults, sent, at = self.cluster.faults, 0, 0
         if run.process is None:
             return self.send(400, status(400, "BadRequest", "container is waiting to start"))
@@ -599,6 +690,10 @@ class Handler(BaseHTTPRequestHandler):
                     self.cluster.changed.wait(1)
                 new, ended = run.lines[at:], run.ended or self.cluster.closed
             at += len(new)
+            if pod["spec"]["nodeName"] in faults.dead_nodes:
+                self.close_connection = True
+                self.connection.close()
+                return None
             for when, line in new:
                 if when < oldest:
                     continue
@@ -618,6 +713,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        if code == 429:
+            self.send_header("Retry-After", "1")
         self.end_headers()
         self.wfile.write(data)
 

@@ -227,7 +227,9 @@ def _init(wire: Wire, sources: Sources | None, alive: int, private_pid: bool, su
 def _build(wire: Wire, tree: Tree, sources: Sources) -> int | None:
     """Mount everything and set the host name. Returns the slave side of the terminal; None without one."""
     if wire["namespaces"]["network"] == "private" and not wire["network_by_parent"]:
-        sys_.raise_interface("lo")
+        from builda.isolation.child import loopback
+
+        loopback.raise_lo()
     if wire["runtime"] is not None:
         tree.prepare_for_runtime(wire, wire["runtime"], sources)
         return _open_terminal(wire, tree) if wire["terminal"] else None

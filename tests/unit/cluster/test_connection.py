@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from kubernetes.client.configuration import Configuration
 
 from builda.cluster.apiclient import Client
-from builda.cluster.connection import Away, Cluster, Forbidden, Gone, refusal, upgrade_refusal
+from builda.cluster.connection import AWAY, Away, Cluster, Forbidden, Gone, refusal, upgrade_refusal
 from builda.errors import BuildaError, InvalidValue, NotFound
 from tests.support.registry import Answer, Asked, free_port, scripted
 
@@ -37,6 +38,41 @@ def test_a_server_that_is_away_or_busy_is_asked_again() -> None:
     with scripted(lambda asked: next(answers)) as server:
         assert to(server.address).get("jobs", "x") == {}
         assert len(server.asked) == 5
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def cluster(self, address: str, away: float = AWAY) -> Cluster:
+        return Cluster(to(address).server, "ci", away, lambda: self.now, self.sleep)
+
+
+@pytest.mark.parametrize("fault", [Answer(reset=True), says(503, "starting"), says(502, "proxy")])
+def test_a_server_that_is_away_for_a_minute_is_waited_for(fault: Answer) -> None:
+    clock = Clock()
+    with scripted(lambda asked: Answer(body=b"{}") if clock.now > 60 else fault) as server:
+        assert clock.cluster(server.address).get("jobs", "x") == {}
+        assert 10 < len(server.asked) < 30
+    assert 60 < clock.now < 66
+
+
+@pytest.mark.parametrize(
+    ("said", "waited"), [("7", 7.0), ("0", 0.1), ("3600", 60.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.1)]
+)
+def test_a_busy_server_says_when_to_ask_again(said: str, waited: float) -> None:
+    clock = Clock()
+    answers = iter([replace(says(429, "too many"), headers={"Retry-After": said}), Answer(body=b"{}")])
+    with scripted(lambda asked: next(answers)) as server:
+        clock.cluster(server.address).get("jobs", "x")
+    assert clock.slept == [waited]
 
 
 def test_a_server_that_stays_away_is_given_up_and_the_job_is_not() -> None:
