@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -85,6 +86,44 @@ def test_builds_that_put_a_cache_at_the_same_time_leave_one_of_theirs(
         list(threads.map(one, names))
     said = built(machine("last"), tmp_path, "cat /cache/* | sort | uniq -c", *both(place))
     assert any(f"50 {name}\n" in said for name in names)
+
+
+@pytest.mark.parametrize("sharing", ["locked", "shared"])
+def test_an_update_of_a_locked_cache_that_is_lost_in_a_registry_is_told_of(
+    machine: Callable[[str], Builda], tmp_path: Path, server: Registry, sharing: str
+) -> None:
+    place = server.name(f"app/lost-{sharing}")
+    first, second = machine("first"), machine("second")
+    step = f"RUN --mount=type=cache,id=words,target=/cache,sharing={sharing}"
+    (tmp_path / "wait").mkdir()
+
+    def begin(one: Builda, name: str) -> subprocess.Popen[str]:
+        work = tmp_path / f"work-{name}"
+        work.mkdir()
+        command = f"echo {name} > /cache/f; touch /wait/{name}; until test -e /wait/go-{name}; do sleep 0.05; done"
+        (work / "Containerfile").write_text(f"FROM base\n{step} {command}\n")
+        options = ("--tls-verify=false", "--no-cache", "-v", f"{tmp_path}/wait:/wait", *both(place))
+        return subprocess.Popen(
+            [*one.command, "bud", *options, str(work)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean_environ(),
+        )
+
+    begun = {name: begin(one, name) for name, one in (("a", first), ("b", second))}
+    deadline = time.monotonic() + 120
+    while not all((tmp_path / "wait" / name).exists() for name in begun) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    said = {}
+    for name, process in begun.items():
+        (tmp_path / f"wait/go-{name}").touch()
+        said[name] = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, said[name]
+    words = "cache mount words was put to "
+    assert words not in said["a"]
+    assert (words in said["b"]) == (sharing == "locked"), said["b"]
+    assert "b\n" in built(machine("last"), tmp_path, "cat /cache/f", *both(place))
 
 
 def test_locked_caches_in_a_directory_have_one_user_at_a_time(machine: Callable[[str], Builda], tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 A cache is kept as one archive of its whole tree, under a key of its id, owner and platform. It is replaced as a whole,
 so two builds that write one at the same time never mix: the later one wins, and the next build finds what it left.
 In a directory a cache of `sharing=locked` has one user at a time: whoever has the lock file beside the archive fetches
-the cache, uses it and puts it back.
+the cache, uses it and puts it back. A registry has neither locks nor conditional writes: there a build whose cache of
+`sharing=locked` replaces what another build put there meanwhile says so.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class CacheTravel:
         """Caches with which this build has its turn."""
         self._left: dict[str, dict[Place, _Stamp | None]] = {}
         """What it put to directories in the end of its turns."""
+        self._seen: dict[str, dict[Place, Digest | None]] = {}
+        """What registries had of the caches of `sharing=locked` when this build began to use them."""
 
     def of(self, platform: str) -> CacheTravel:
         """The same for the build of another platform."""
@@ -160,6 +163,8 @@ class CacheTravel:
             is_new = identity not in self._used
             self._used[identity] = None
             places: Sequence[Place] = ()
+            if is_new and identity in self._within:
+                self._see(identity)
             if is_new and not os.listdir(path):
                 places = self._sources
             elif identity in self._within:
@@ -170,6 +175,20 @@ class CacheTravel:
             for place in places:
                 if self._is_filled(place, identity, path):
                     return
+
+    def _see(self, identity: str) -> None:
+        seen = self._seen[identity] = {}
+        for place in self._targets:
+            if isinstance(place, InRegistry):
+                with suppress(BuildaError):  # a place that cannot be read is told of when it is
+                    seen[place] = self._digest_at(place, identity)
+
+    def _digest_at(self, place: InRegistry, identity: str) -> Digest | None:
+        """The archive that a registry has of a cache; None for none, and for something else of this name."""
+        with suppress(CorruptContent):
+            layer = _layer_at(self._ctx, place, self._key(identity), self._access)
+            return None if layer is None else layer.digest
+        return None
 
     def _is_newer(self, place: Place, identity: str) -> bool:
         """Whether another machine has put a cache to a directory after this build did."""
@@ -185,7 +204,24 @@ class CacheTravel:
         if places:
             with self._packed(identity) as (layer, file):
                 for place in places:
-                    _put(self._ctx, place, self._key(identity), layer, file, self._access)
+                    if isinstance(place, InDirectory):
+                        _put_file(_file(place, self._key(identity)), file)
+                    else:
+                        self._push(identity, place, layer, file)
+
+    def _push(self, identity: str, place: InRegistry, layer: Descriptor, file: BinaryIO) -> None:
+        there = self._digest_at(place, identity)
+        if there == layer.digest:
+            return
+        seen = self._seen.get(identity, {})
+        if there is not None and place in seen and seen[place] != there:
+            self._tell(
+                identity,
+                f"was put to {place.repository} by another build meanwhile, and this build's replaces it: "
+                "what the other one added is lost",
+                "a directory or a volume claim has locks for caches of sharing=locked; a registry has none",
+            )
+        _push(self._ctx, _tagged(place, self._key(identity)), layer, file, self._access)
 
     def _is_filled(self, place: Place, identity: str, path: str) -> bool:
         try:
@@ -314,17 +350,10 @@ def _layer_at(ctx: Context, place: InRegistry, key: str, access: RegistryAccess)
     return document.layers[0]
 
 
-def _put(ctx: Context, place: Place, key: str, layer: Descriptor, file: BinaryIO, access: RegistryAccess) -> None:
-    if isinstance(place, InDirectory):
-        _put_file(_file(place, key), file)
-        return
+def _push(ctx: Context, name: Reference, layer: Descriptor, file: BinaryIO, access: RegistryAccess) -> None:
     from builda.transfer.copyimage import OneBlob
 
-    with suppress(CorruptContent):  # something else is there, which is replaced
-        there = _layer_at(ctx, place, key, access)
-        if there is not None and there.digest == layer.digest:
-            return
-    sink = ctx.remote.sink(_tagged(place, key), access)
+    sink = ctx.remote.sink(name, access)
     config = Descriptor(media_type="application/vnd.oci.empty.v1+json", digest=Digest.of(b"{}"), size=2)
     plain = replace(layer, annotations={})
     if not sink.has_blob(plain):

@@ -16,7 +16,7 @@ _HINT = (
 
 
 def raise_lo() -> None:
-    """Set lo of the network namespace up, if need be in another namespace, which takes its place. Failure if refused."""
+    """Set lo of the network namespace up, if need be in another one, which takes its place. Failure if refused."""
     try:
         sys_.raise_interface("lo")
     except PermissionError:
