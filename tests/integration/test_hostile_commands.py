@@ -20,7 +20,7 @@ MARKER = "outside-marker"
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     directory = tmp_path_factory.mktemp("hostile")
-    return {name: compiled(name, directory) for name in ("hostile", "pathcalls")}
+    return {name: compiled(name, directory) for name in ("hostile", "pathcalls", "supervision")}
 
 
 @pytest.fixture
@@ -69,4 +69,13 @@ def test_calls_while_names_are_swapped_with_links_reach_nothing_outside(
     before = state(outside)
     output = in_traced(programs["pathcalls"], new_box, "race", str(seed), "1", "1500", str(outside))
     assert output == ""
+    assert state(outside) == before
+
+
+def test_a_command_does_not_escape_its_supervisor(
+    programs: dict[str, Path], outside: Path, new_box: Callable[..., Any]
+) -> None:
+    before = state(outside)
+    output = in_traced(programs["supervision"], new_box, str(outside))
+    assert output == "done\n"
     assert state(outside) == before

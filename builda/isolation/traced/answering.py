@@ -66,6 +66,9 @@ class Supervisor:
             return
         identity, tid, _, number, _, _, *arguments = request
         self.files.identity = identity
+        if tid not in self.states:  # the tracer follows all threads: nothing is known of this one
+            self.listener.send(identity, (0, -errno.EPERM, 0))
+            return
         try:
             name = self.ids.get(number)
             value = self.serve[number](tid, arguments) if name is None else self.answer_id(name, tid, arguments)

@@ -14,6 +14,7 @@ _RULE = _struct.Struct("=HBBI")
 _ALLOW, _TRACE, _NOTIFY, _ERRNO = 0x7FFF0000, 0x7FF00000, 0x7FC00000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_OF, _LEAVE = 0x20, 0x15, 0x35, 0x45, 0x06
 _NAMESPACES = 0x7E020080  # CLONE_NEW…
+_UNTRACED = 0x00800000  # CLONE_UNTRACED: no tracer would follow such a process
 _O_PATH = os.O_PATH
 _PR_SET_DUMPABLE = 4
 _KILL_ALL = 0xFFFFFFFF
@@ -32,8 +33,8 @@ quotactl 179 setxattr 188 lsetxattr 189 fsetxattr 190 getxattr 191 lgetxattr 192
 llistxattr 195 flistxattr 196 removexattr 197 lremovexattr 198 fremovexattr 199 tkill 200 tgkill 234 utimes 235
 inotify_add_watch 254 openat 257 mkdirat 258 mknodat 259 fchownat 260 futimesat 261 newfstatat 262 unlinkat 263
 renameat 264 linkat 265 symlinkat 266 readlinkat 267 fchmodat 268 faccessat 269 unshare 272 utimensat 280
-rt_tgsigqueueinfo 297 fanotify_mark 301 name_to_handle_at 303 open_by_handle_at 304 sendmmsg 307 setns 308
-process_vm_readv 310 process_vm_writev 311 renameat2 316 seccomp 317 execveat 322 userfaultfd 323 statx 332
+rt_tgsigqueueinfo 297 fanotify_mark 301 prlimit64 302 name_to_handle_at 303 open_by_handle_at 304 sendmmsg 307
+setns 308 process_vm_readv 310 process_vm_writev 311 renameat2 316 seccomp 317 execveat 322 userfaultfd 323 statx 332
 """
 _AARCH64 = """
 getcwd 17 inotify_add_watch 27 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37 renameat 38 umount2 39 mount 40
@@ -44,8 +45,8 @@ setuid 146 setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 
 uname 160 umask 166 prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 ptrace 117 bind 200 connect 203 sendto 206
 sendmsg 211 clone 220 execve 221 swapon 224 swapoff 225 fanotify_mark 263 name_to_handle_at 264 open_by_handle_at 265
 setns 268 sendmmsg 269 process_vm_readv 270 process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282
-statx 291 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11 llistxattr 12
-flistxattr 13 removexattr 14 lremovexattr 15 fremovexattr 16
+prlimit64 261 statx 291 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11
+llistxattr 12 flistxattr 13 removexattr 14 lremovexattr 15 fremovexattr 16
 """
 _YOUNG = """
 pidfd_send_signal 424 io_uring_setup 425 io_uring_enter 426 io_uring_register 427 open_tree 428 move_mount 429
@@ -92,7 +93,10 @@ Row = tuple[int, int, int, int]
 
 
 def supervisor_filter(machine: str, protected: tuple[int, ...]) -> bytes:
-    """The filter that hands calls to a supervisor. Processes of `protected` get no signal by their number."""
+    """The filter that hands calls to a supervisor.
+
+    Processes of `protected` get no signal and no limit by their number.
+    """
     at = NUMBERS[machine]
     rows = _beginning(machine)
     rows += [(_AT_LEAST, 0, 1, _FIRST_UNKNOWN), (_LEAVE, 0, 0, _ERRNO | errno.ENOSYS)]
@@ -102,8 +106,8 @@ def supervisor_filter(machine: str, protected: tuple[int, ...]) -> bytes:
         rows += _when(at, name, [_leave(_ERRNO | errno.EPERM)])
     rows += _when(at, "name_to_handle_at", [_leave(_ERRNO | errno.EOPNOTSUPP)])
     for name in ("clone", "unshare"):
-        rows += _when(at, name, _if_any(0, _NAMESPACES, _ERRNO | errno.EPERM, _ALLOW))
-    for name in ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
+        rows += _when(at, name, _if_any(0, _NAMESPACES | _UNTRACED, _ERRNO | errno.EPERM, _ALLOW))
+    for name in ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "prlimit64"):
         rows += _when(at, name, _unless_one_of(0, (*protected, _KILL_ALL), _ERRNO | errno.EPERM))
     rows += _when(at, "prctl", _of_prctl())
     rows += _when(at, "utimensat", _if_null(1, _ALLOW, _NOTIFY))
