@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import builda
+from builda.isolation import begun
 from tests.support.pathcalls import compiled, in_traced
 from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the unit tests
 
 pytestmark = pytest.mark.root
 
 MARKER = "outside-marker"
+WITHOUT_LANDLOCK = """
+import errno, os, sys
+for name, path in (("builda", ""), ("builda.linux", "/linux"), ("builda.isolation", "/isolation"),
+                   ("builda.isolation.child", "/isolation/child")):
+    sys.modules[name] = module = type(sys)(name)
+    module.__path__ = [{package!r} + path]
+from builda.isolation.child import bpf, emulated_calls, enter
+from builda.linux import landlock, syscalls
+calls = tuple(bpf.Catch(number, errno=errno.ENOSYS) for number in (444, 445, 446))
+syscalls.set_seccomp_filter(bpf.program(emulated_calls.ARCHITECTURES[os.uname().machine], calls))
+assert landlock.version_here() == 0
+enter.main()
+"""
+"""What starts the child where the kernel does not know Landlock's calls."""
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +98,58 @@ def test_a_command_does_not_escape_its_supervisor(
     output = in_traced(programs["supervision"], new_box, str(outside))
     assert output == "done\n"
     assert state(outside) == before
+
+
+def test_without_landlock_a_hostile_command_writes_nothing_outside(
+    programs: dict[str, Path],
+    outside: Path,
+    new_box: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = tmp_path / "child.py"
+    script.write_text(WITHOUT_LANDLOCK.format(package=os.path.dirname(builda.__file__)))
+    monkeypatch.setattr(begun, "_CHILD", str(script))
+    before = state(outside)
+    *reached, _, done = in_traced(programs["hostile"], new_box, str(outside), "60").splitlines()
+    assert (reached, done) == ([], "done")
+    assert state(outside) == before
+
+
+def test_the_command_ends_with_a_supervisor_that_is_killed(new_box: Callable[..., Any]) -> None:
+    """Its processes are in the middle of calls then. No call is performed without the supervisor."""
+    box = new_box("native")
+    box.trace()
+    for name in ("null", "zero"):
+        (box.rootfs / "dev" / name).touch()
+    loop = "while :; do echo x >> /alive; mkdir /made; rmdir /made; done"
+    script = f"({loop}) & setsid sh -c '{loop}' & grep PPid: /proc/$$/status > /status; mv /status /found; {loop}"
+    status: list[int] = []
+    thread = threading.Thread(target=lambda: status.append(box.run("sh", "-c", script)))
+    thread.start()
+    found = box.rootfs / "found"
+    _until(lambda: found.exists() and (box.rootfs / "alive").exists())
+    os.kill(int(found.read_text().split()[1]), signal.SIGKILL)
+    thread.join(60)
+    assert status == [137]
+    assert "builda: signal 9 killed the process that answers the command's calls\n" in box.output
+    _until(lambda: not _those_in(box.rootfs))
+
+
+def _those_in(directory: Path) -> list[str]:
+    """The processes whose working directory or program is in a directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            links = [os.readlink(process / name) for name in ("cwd", "exe")]
+        except OSError:
+            continue
+        found += [process.name for link in links if link.startswith(str(directory))]
+    return found
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

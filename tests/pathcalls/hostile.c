@@ -173,6 +173,9 @@ static void directories(void) {
                 fchmodat(AT_FDCWD, ".", 0777, 0), syscall(452, AT_FDCWD, "", 0777, 0x1000), fchownat(AT_FDCWD, "", 1, 1, 0x1000);
                 struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "made"};
                 bind(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&address, sizeof address);
+                pid_t child = fork();
+                if (child == 0) abort(); /* the kernel dumps its memory here */
+                waitpid(child, NULL, 0);
                 if (open("/proc/self/cwd/marker", O_RDONLY) >= 0) report("a file by /proc/self/cwd");
                 if (readlink("marker", text, 60) > 0) report("a link outside");
             }
@@ -222,6 +225,8 @@ int main(int argc, char **argv) {
     FILE *status = fopen("/proc/self/status", "r");
     while (status && fgets(line, sizeof line, status))
         if (!strncmp(line, "PPid:", 5)) tracer = atoi(line + 5);
+    struct rlimit all;
+    getrlimit(RLIMIT_CORE, &all), all.rlim_cur = all.rlim_max, setrlimit(RLIMIT_CORE, &all);
     none("the marker by its path", open(marker, O_RDONLY));
     refused_calls(tracer);
     the_supervisor(tracer);

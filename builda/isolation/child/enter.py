@@ -148,7 +148,7 @@ def _outer(wire: Wire) -> int:
     _forward(init, group=False)
     if supervision is not None:
         supervision.serve(init, wire)
-    return _wait_for(init)
+    return _wait_for(init, answers=not mounts)
 
 
 def _supervision(wire: Wire) -> Supervision | None:
@@ -546,11 +546,17 @@ def _kill(pid: int, number: int) -> bool:
     return True
 
 
-def _wait_for(wanted: int) -> int:
-    """Reap children until `wanted` ends; its exit status."""
+def _wait_for(wanted: int, *, answers: bool = False) -> int:
+    """Reap children until `wanted` ends; its exit status.
+
+    With `answers` it answers the calls of the command, which ends with it: say so if it was killed.
+    """
     while True:
         pid, status = os.wait()
         if pid == wanted:
+            if answers and os.WIFSIGNALED(status):
+                signal = os.WTERMSIG(status)
+                os.write(2, b"builda: signal %d killed the process that answers the command's calls\n" % signal)
             return _code(status)
 
 
