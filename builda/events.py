@@ -176,7 +176,9 @@ class WorkProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockWaited:
-    """This thread has waited so many seconds for something that another step or process was using.
+    """This thread waits, or has waited so many seconds, for something that another step or process was using.
+
+    It comes twice: when the wait begins, with `done` false, and when it is over.
 
     `pid` is the process that had it, which `program` names; None if that is not known.
     """
@@ -185,6 +187,7 @@ class LockWaited:
     seconds: float
     pid: int | None = None
     program: str = ""
+    done: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ _DIRECTORY = "trace"
 _WANTED = "wanted.json"
 _ENDED = "ended"
 LOCK_WAITED = "lock_waited"
-"""The event of a command that waited for something that another one was using, at the end of the wait."""
+"""The event of a command that waits for something that another one is using: when that begins, and when it is over."""
 COMMAND = ".jsonl"
 """How the names of the commands' files end. What a command printed is in files beside it."""
 KEPT = 256 << 10

@@ -11,12 +11,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.events import LockWaited
 
-SHORTEST = 0.01
-"""Seconds of waiting that are worth telling."""
-
 
 class Waits:
-    """Tells of each wait for a lock when it is over. `tell` may be called from any thread."""
+    """Tells of each wait for a lock when it begins, and when it is over (by a signal, too).
+
+    `tell` may be called from any thread.
+    """
 
     def __init__(self, tell: Callable[[LockWaited], None] | None = None) -> None:
         self.tell = tell
@@ -29,13 +29,14 @@ class Waits:
             return
         pid = holder(path)
         program = "" if pid is None else _program(pid)
-        began = time.monotonic()
-        yield
-        seconds = time.monotonic() - began
-        if seconds >= SHORTEST:
-            from builda.events import LockWaited
+        from builda.events import LockWaited
 
-            self.tell(LockWaited(what=what, seconds=seconds, pid=pid, program=program))
+        began = time.monotonic()
+        self.tell(LockWaited(what=what, seconds=0.0, pid=pid, program=program, done=False))
+        try:
+            yield
+        finally:
+            self.tell(LockWaited(what=what, seconds=time.monotonic() - began, pid=pid, program=program))
 
 
 def holder(path: str) -> int | None:

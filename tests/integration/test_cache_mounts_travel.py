@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -160,16 +161,22 @@ def test_a_locked_cache_waits_for_the_build_that_has_it(machine: Callable[[str],
     (lock,) = (tmp_path / "mounts").glob("*.lock")
     (tmp_path / "Containerfile").write_text(f"FROM base\n{locked} cat /cache/f\n")
     second = machine("second")
-    command = [*second.command, "bud", *both(place), str(tmp_path)]
-    with lock.open("rb+") as held:
+    events, pipe = tmp_path / "events", subprocess.PIPE
+    with lock.open("rb+") as held, events.open("w") as file:
         fcntl.flock(held, fcntl.LOCK_EX)
+        number = file.fileno()
+        command = [*second.command, "--events", str(number), "bud", *both(place), str(tmp_path)]
         with subprocess.Popen(
-            command, env=clean_environ(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, env=clean_environ(), text=True, stdout=pipe, stderr=pipe, pass_fds=[number]
         ) as waiting:
             assert waiting.stderr is not None
             assert any("cache mount words is used by another build: waiting for it" in line for line in waiting.stderr)
             fcntl.flock(held, fcntl.LOCK_UN)
             assert "one\n" in waiting.communicate()[0]
+    told = [event for event in map(json.loads, events.read_text().splitlines()) if event["event"] == "lock_waited"]
+    assert [(event["what"], event["done"], event["pid"]) for event in told] == [
+        ("cache mount words", done, os.getpid()) for done in (False, True)
+    ]
     (tmp_path / "Containerfile").write_text(f"FROM base\n{locked} echo two > /cache/f; false\n")
     assert second.run("bud", "--no-cache", *both(place), tmp_path, check=False).returncode == 1
     assert "\ntwo\n" in built(machine("third"), tmp_path, "cat /cache/f", *both(place))  # as on one machine

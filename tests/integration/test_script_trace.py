@@ -158,19 +158,28 @@ def test_what_a_command_waited_for_is_told(builda: Builda, base: str, tmp_path: 
     mkfifo {tmp_path}/a {tmp_path}/b
     builda run -v {tmp_path}:/f $c -- sh -c 'echo > /f/a; read x < /f/b' &
     read _ < {tmp_path}/a
-    builda run $c -- true &
     inode=$(stat -c %i {builda.root}/containers/*/tree.lock)
-    until grep -q -e "-> FLOCK.*:$inode " /proc/locks; do sleep 0.02; done
+    waiting() {{ sed -n "s/.*-> FLOCK .* \\([0-9]*\\) [^ ]*:$inode .*/\\1/p" /proc/locks; }}
+    builda run $c -- true &
+    until [ "$(waiting)" ]; do sleep 0.02; done
+    sleep 0.05
+    kill -9 $(waiting)
+    wait $! || [ $? = 137 ]
+    builda run $c -- true &
+    until [ "$(waiting)" ]; do sleep 0.02; done
     sleep 0.05
     echo > {tmp_path}/b
     wait
     """
     page = tmp_path / "page.html"
     waited = traced(builda, tmp_path, script, "--report", str(page))
-    (wait,) = waited["commands"][2]["waits"]
-    assert (wait["what"], wait["command"]) == ("container busybox-working-container", 2)
-    assert wait["start"] > waited["commands"][1]["start"]
-    assert wait["seconds"] >= 0.05
+    first, killed, last = waited["commands"][1:]
+    assert (killed["status"], last["status"]) == (-9, 0)
+    for verb in (killed, last):
+        (wait,) = verb["waits"]
+        assert (wait["what"], wait["command"]) == ("container busybox-working-container", 2)
+        assert wait["start"] > first["start"]
+        assert wait["seconds"] >= 0.05
     text = f"waited {wait['seconds']:.2f} s for container busybox-working-container, used by command 2"
     assert Page(page.read_text()).attributes["title"].count(text) == 1
     assert text in Page(page.read_text()).text

@@ -129,7 +129,7 @@ class CacheTravel:
     def _lock_of(self, place: InDirectory, identity: str) -> Iterator[None]:
         try:
             os.makedirs(place.path, exist_ok=True)
-            fd = os.open(f"{_file(place, self._key(identity))}.lock", _LOCK_FILE, 0o660)
+            fd = os.open(self._lock_file(place, identity), _LOCK_FILE, 0o660)
         except OSError as error:
             raise of_system(error) from error
         try:
@@ -140,13 +140,18 @@ class CacheTravel:
         finally:
             os.close(fd)
 
+    def _lock_file(self, place: InDirectory, identity: str) -> str:
+        return f"{_file(place, self._key(identity))}.lock"
+
     def _wait(self, fd: int, place: InDirectory, identity: str) -> None:
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._tell(identity, "is used by another build: waiting for it")
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                what = f"cache mount {_name(identity)}"
+                with self._ctx.store.waits.waiting(what, self._lock_file(place, identity)):
+                    self._tell(identity, "is used by another build: waiting for it")
+                    fcntl.flock(fd, fcntl.LOCK_EX)
         except OSError as error:
             raise Unsupported(
                 f"directory of cache mounts has no locks: {place.path}: {error.strerror}",
@@ -261,8 +266,7 @@ class CacheTravel:
         self._tell(identity, f"starts empty: {error}", error.hint)
 
     def _tell(self, identity: str, what: str, hint: str | None = None) -> None:
-        name = identity.partition("\0")[0]
-        self._ctx.emit(Warned(message=f"cache mount {name} {what}", hint=hint))
+        self._ctx.emit(Warned(message=f"cache mount {_name(identity)} {what}", hint=hint))
 
     @contextmanager
     def _packed(self, identity: str) -> Iterator[tuple[Descriptor, BinaryIO]]:
@@ -293,6 +297,10 @@ class CacheTravel:
 
 def _tagged(place: InRegistry, key: str) -> Reference:
     return place.repository._replace(tag=f"builda-cachemount-{key}", digest=None)
+
+
+def _name(identity: str) -> str:
+    return identity.partition("\0")[0]
 
 
 def _file(place: InDirectory, key: str) -> str:

@@ -28,6 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builda.builder.image.describe import Weight
 
+SHORTEST = 0.01
+"""Seconds of waiting that are worth showing."""
 OUTPUT_LIMIT = 256 << 10
 """Bytes of a step's output that are kept: its last ones."""
 
@@ -158,7 +160,7 @@ class Recorder:
             case CommandOutput():
                 if (step_ := self._current.get(event.stage)) is not None:
                     step_.say(event.data)
-            case LockWaited():
+            case LockWaited(done=True, seconds=seconds) if seconds >= SHORTEST:
                 self._wait(event, now)
             case Warned():
                 build.warnings.append(event)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from builda.cli.format.table import align, human_size
-from builda.cli.report.recording import Build, Ending, ImageLayers, Step, Wait, user_of
+from builda.cli.report.recording import SHORTEST, Build, Ending, ImageLayers, Step, Wait, user_of
 from builda.display import displayed
 from builda.events import step_name
 from builda.session import trace
@@ -126,13 +126,30 @@ def _verb(path: str, wanted: trace.Wanted, ends: Sequence[dict[str, Any]]) -> Ve
         output=output,
         lost=lost,
         pid=first["pid"],
-        waits=tuple(_wait(one, wanted) for one in said if one.get("event") == trace.LOCK_WAITED),
+        waits=tuple(_waits(said, wanted, None if end is None else end["at"])),
     )
 
 
-def _wait(said: Mapping[str, Any], wanted: trace.Wanted) -> LockWait:
-    began = said["at"] - said["seconds"] - wanted.moment
-    return LockWait(said["what"], began, said["seconds"], said["pid"], said["program"])
+def _waits(said: Sequence[Mapping[str, Any]], wanted: trace.Wanted, ended: float | None) -> Iterator[LockWait]:
+    """The waits of a command. One that was not over went on until the command `ended`; None if that is not known."""
+    open_: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
+    for one in said:
+        if one.get("event") != trace.LOCK_WAITED:
+            continue
+        same = open_.setdefault((one["what"], one["pid"]), [])
+        if not one["done"]:
+            same.append(one)
+            continue
+        if same:
+            same.pop()
+        if one["seconds"] >= SHORTEST:
+            yield _wait(one, one["at"] - one["seconds"], one["seconds"], wanted)
+    for one in (one for same in open_.values() for one in same):
+        yield _wait(one, one["at"], 0.0 if ended is None else ended - one["at"], wanted)
+
+
+def _wait(said: Mapping[str, Any], began: float, seconds: float, wanted: trace.Wanted) -> LockWait:
+    return LockWait(said["what"], began - wanted.moment, seconds, said["pid"], said["program"])
 
 
 def _resolved(wait: LockWait, verbs: Sequence[Verb]) -> LockWait:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from builda.events import LockWaited
 from builda.store import locks
-from builda.store.waits import SHORTEST, Waits, holder
+from builda.store.waits import Waits, holder
 
 HOLD = (
     "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
@@ -33,7 +32,7 @@ def brief(path: str, waits: Waits) -> AbstractContextManager[None]:
 
 
 class Observed(Waits):
-    """Says when a wait begins, which takes at least as long as is told."""
+    """Says when a wait has begun."""
 
     def __init__(self) -> None:
         self.told: list[LockWaited] = []
@@ -44,7 +43,6 @@ class Observed(Waits):
     def waiting(self, what: str, path: str) -> Iterator[None]:
         with super().waiting(what, path):
             self.begun.set()
-            time.sleep(SHORTEST)
             yield
 
 
@@ -64,13 +62,22 @@ def test_a_wait_for_another_process_is_told(tmp_path: Path, take: Take) -> None:
         thread = threading.Thread(target=wait)
         thread.start()
         assert waits.begun.wait(60)
-        assert waits.told == []
+        assert [(told.done, told.seconds) for told in waits.told] == [(False, 0.0)]
         other.stdin.close()
         thread.join(60)
-    (told,) = waits.told
-    assert (told.what, told.pid) == ("thing", other.pid)
-    assert "python" in told.program
-    assert told.seconds >= SHORTEST
+    begun, over = waits.told
+    assert over.done
+    assert over.seconds > 0
+    for told in (begun, over):
+        assert (told.what, told.pid) == ("thing", other.pid)
+        assert "python" in told.program
+
+
+def test_a_wait_that_a_signal_ends_is_over(tmp_path: Path) -> None:
+    waits = Observed()
+    with pytest.raises(KeyboardInterrupt), waits.waiting("thing", str(tmp_path / "lock")):
+        raise KeyboardInterrupt
+    assert [told.done for told in waits.told] == [False, True]
 
 
 @pytest.mark.parametrize("take", [exclusive, brief])
