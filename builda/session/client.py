@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VARIABLE = b"BUILDA_SESSION"
+CALLER = "BUILDA_CALLER"
+"""Set for a served command: its own process ID and that of its client, which the shell waits for."""
 SOCKET = b"socket"
 PROTOCOL = b"1"
 MOST_DESCRIPTORS = 200

@@ -12,14 +12,13 @@ import re
 import stat
 from contextlib import suppress
 
+from builda.session.client import CALLER
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-CALLER = "BUILDA_CALLER"
-"""Set for a served command: its own process ID and that of its client, which the shell waits for."""
 SHELLS = frozenset({"bash", "sh", "dash", "ash", "busybox", "ksh", "zsh"})
 _MOST_BYTES = 4 << 20
 _MOST_LINES = 20

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from builda.linux import syscalls as sys_
-from builda.session import client, scriptplace
+from builda.session import client
 from builda.session.writtenpages import Pages, faults
 from builda.values import NamedTuple
 
@@ -198,6 +198,15 @@ def _read(path: str) -> bytes:
         os.close(descriptor)
 
 
+def write_small(path: str, data: bytes) -> None:
+    """Write to a file of the kernel."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
 def identity(pid: int | str, said: Mapping[str, str]) -> Identity:
     """What the process with the `status` `said` has that others cannot take over."""
     lines = [said.get(name, "") for name in _STATUS]
@@ -228,7 +237,7 @@ def _become(request: Request, mine: Identity, code: str) -> None:
     os.umask(request.umask)
     if (group := os.getpgid(pid)) != os.getpgrp():
         os.setpgid(0, group)
-    _take_variables({**request.environ, scriptplace.CALLER: f"{os.getpid()} {pid}"})
+    _take_variables({**request.environ, client.CALLER: f"{os.getpid()} {pid}"})
     sys.argv = ["builda", *request.arguments]
 
 
@@ -281,8 +290,7 @@ def _take_priority(pid: int) -> None:
         raise Unlike
     score = _read(f"/proc/{pid}/oom_score_adj")
     if score != _read("/proc/self/oom_score_adj"):
-        with open("/proc/self/oom_score_adj", "wb") as file:
-            file.write(score)
+        write_small("/proc/self/oom_score_adj", score)
 
 
 def _take_signals(ignored: int) -> None:

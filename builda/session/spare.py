@@ -1,7 +1,7 @@
 """A process that the session forks before a command asks for it, so that the command need not wait for the fork.
 
 It waits for the connection of a client and serves that. Until then it belongs to nobody: signals to the session's
-process group pass it by, and it ends with the session's process.
+process group pass it by, it ends with the session's process, and where memory lacks the kernel ends it first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from builda.linux import fork
 from builda.linux import syscalls as sys_
+from builda.session import served
 
 PAUSE = 3
 """Milliseconds that it leaves to the command before, which may need all processors, before it gets ready."""
@@ -73,6 +74,7 @@ def _wait(asked: socket.socket, serve: Callable[[socket.socket], int], rehearse:
     sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.closerange(3, asked.fileno())  # of the session, and of clients
     sys_.close_range(asked.fileno() + 1, 0xFFFFFFFF)
+    _yield_memory()
     waiting = select.poll()
     waiting.register(asked, select.POLLIN)
     if not waiting.poll(PAUSE):
@@ -83,3 +85,12 @@ def _wait(asked: socket.socket, serve: Callable[[socket.socket], int], rehearse:
     for number in _PASSING:
         signal.signal(number, signal.SIG_DFL)
     return serve(socket.socket(fileno=descriptors[0]))
+
+
+def _yield_memory() -> None:
+    """Be what the kernel ends first where memory lacks; `serve` takes the client's score.
+
+    A process without rights may take its former score again (proc_pid_oom_score_adj(5)).
+    """
+    with suppress(OSError):
+        served.write_small("/proc/self/oom_score_adj", b"1000")

@@ -36,6 +36,7 @@ ALIKE = {
     "ignored-pipe": "trap '' PIPE; rm -f pipe; mkfifo pipe; exec 8<>pipe 7>pipe 8<&-; $B images >&7",
     "signal": "$B run $c sh -c 'kill -TERM $$'",
     "ignored": "trap '' INT HUP; $B run $c sh -c 'trap; grep SigIgn /proc/self/status'",
+    "score": "echo 300 > /proc/$BASHPID/oom_score_adj; $B run $c cat /proc/self/oom_score_adj",
     "cgroup": "(mkdir $G; echo $BASHPID > $G/cgroup.procs) 2>&-; $B run $c cat /proc/self/cgroup",
     "descriptors": "for n in $(seq 20 240); do eval exec $n\\< /dev/null; done; $B images -q",
     "long": "$B config --label long=$(head -c 100000 /dev/zero | tr '\\0' x) $c; $B inspect $c | wc -c",
@@ -78,6 +79,13 @@ def test_a_command_whose_process_is_killed_ends_so(builda: Builda, base: str) ->
     script = f"c=$(builda from {base}); builda run $c {SLEEP} & {until_sleeping()}"
     kill = "for p in $(pgrep -P $PPID); do [ $p = $$ ] || kill -9 $p; done"
     assert session(builda, f"{script}; {kill}; wait $!; echo $?").stdout == "137\n"
+
+
+def test_where_memory_lacks_the_process_that_waits_for_a_command_ends_first(builda: Builda) -> None:
+    waiting = "$(pgrep -P $PPID | grep -vx $$)"
+    script = f"builda from scratch > /dev/null; until grep -x 1000 /proc/{waiting}/oom_score_adj; do sleep 0.01; done"
+    result = session(builda, f"{script} 2> /dev/null; builda containers -q")
+    assert (result.returncode, len(result.stdout.split()), result.stderr) == (0, 2, "")
 
 
 @pytest.mark.parametrize("number", ["KILL", "STOP", "TERM", "INT"])
