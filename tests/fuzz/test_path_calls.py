@@ -79,8 +79,13 @@ def _reproduction(both: Both, seed: str, numbers: list[int]) -> str:
     return "\n".join([f"pathcalls {run}", *expected[:at], f"expected {lines[0]}", f"found    {lines[1]}"])
 
 
-def test_calls_that_once_returned_something_else(modes: dict[str, Both]) -> None:
+@pytest.mark.parametrize("mode", [TRACED, SINGLE])
+def test_calls_that_once_returned_something_else(mode: str, modes: dict[str, Both]) -> None:
     blocks = FOUND.read_text().split("\n\n")
-    texts = [" ".join(line for line in block.splitlines() if line[0] != "#") for block in blocks]
-    expected, found = modes[TRACED]([text for text in texts if text])
+    texts = [
+        " ".join(line for line in block.splitlines() if line[0] != "#")
+        for block in blocks
+        if block.startswith("# single:") == (mode == SINGLE)
+    ]
+    expected, found = modes[mode]([text for text in texts if text])
     assert found == expected

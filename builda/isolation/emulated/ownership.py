@@ -9,6 +9,7 @@ from builda.isolation.emulated.credentials import (
     CHOWN,
     DAC_OVERRIDE,
     DAC_READ_SEARCH,
+    FOWNER,
     FSETID,
     MKNOD,
     NO_ID,
@@ -90,12 +91,21 @@ def given(who: Credentials, owner: tuple[int, int], uid: int, gid: int) -> tuple
     return owner[0] if uid == NO_ID else uid, owner[1] if gid == NO_ID else gid
 
 
-def mode_after_chown(who: Credentials, mode: int, gid: int) -> int:
-    """The mode after chown(2) of a file whose group was `gid`: it takes set-id bits from what is no directory."""
+def mode_after_chown(who: Credentials, mode: int, owner: tuple[int, int], gid: int) -> int:
+    """The mode after chown(2) of a file of `owner` to the group `gid`: it takes set-id bits from what is no directory.
+
+    EPERM if it would take one, and `who` may not change the mode. As with chmod(2), a set-group-id bit goes then if
+    `who` is no member of the new group.
+    """
     if mode & S_IFMT == S_IFDIR:
         return mode
-    drops_group = mode & S_IXGRP or not (who.has(FSETID) or who.is_member(gid))
-    return mode & ~S_ISUID & ~(S_ISGID if drops_group else 0)
+    drops_group = mode & S_IXGRP or not (who.has(FSETID) or who.is_member(owner[1]))
+    left = mode & ~S_ISUID & ~(S_ISGID if drops_group else 0)
+    if left == mode:
+        return mode
+    if who.fsuid != owner[0] and not who.has(FOWNER):
+        raise OSError(errno.EPERM, "chown")
+    return left if who.has(FSETID) or who.is_member(gid) else left & ~S_ISGID
 
 
 def check_node(who: Credentials, mode: int) -> None:

@@ -206,8 +206,11 @@ class Emulator:
             info = os.fstat(fd)
             kept = self.keeper.kept(fd, info)
             uid, gid = ownership.given(who, (kept.uid, kept.gid), owner[0] & _WORD, owner[1] & _WORD)
+            mode = ownership.mode_after_chown(who, info.st_mode, (kept.uid, kept.gid), gid)
             self.listener.check(call.identity)
-            os.chown(own(fd), 0, 0)  # takes set-id bits and capabilities, and fails where a change would
+            os.chown(own(fd), 0, 0)  # takes capabilities and most set-id bits, and fails where a change would
+            if mode != info.st_mode:
+                os.chmod(own(fd), mode & 0o7777)
             if (uid, gid) != (kept.uid, kept.gid):
                 self.keeper.keep(fd, info, kept._replace(uid=uid, gid=gid))
         finally:

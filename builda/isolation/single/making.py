@@ -8,7 +8,7 @@ import struct
 
 from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import ownership
-from builda.isolation.emulated.credentials import DAC_OVERRIDE, MKNOD, Credentials
+from builda.isolation.emulated.credentials import DAC_OVERRIDE, Credentials
 from builda.isolation.emulated.ownership import ATTRIBUTE, Kept
 from builda.isolation.single.caller import SENT
 from builda.isolation.single.finding import Finder, Place, field, own
@@ -121,15 +121,16 @@ class Making:
         kind = mode & ownership.S_IFMT
         if kind not in _NODES:
             return GO_ON
-        if kind in (ownership.S_IFCHR, ownership.S_IFBLK) and not self.marks.of(call.pid).has(MKNOD):
-            return GO_ON  # EPERM, or what is wrong with the path
         if kind not in (ownership.S_IFCHR, ownership.S_IFBLK):
             return self.made(call, directory, address, lambda parent, name: os.mknod(name, mode, dir_fd=parent))
         device = ((number & 0xFFF00) >> 8, number & 0xFF | number >> 12 & 0xFFF00)
         if kind == ownership.S_IFCHR and device == (0, 0):
             raise OSError(errno.EPERM, "")
 
+        who = self.marks.of(call.pid)
+
         def make(parent: int, name: bytes) -> None:
+            ownership.check_node(who, kind)
             os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode & 0o777, dir_fd=parent))
 
         return self.made(call, directory, address, make, kind, device)

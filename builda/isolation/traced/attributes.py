@@ -29,15 +29,15 @@ class Attributes:
 
     def setxattr(self, tid: int, a: Words) -> int:
         name, value = self.given(tid, a)
-        return self.set_attribute(tid, self.changed(tid, a[0], 0), name, value, a[4])
+        return self.set_attribute(tid, self.changed(tid, a[0], 0, name), name, value, a[4])
 
     def lsetxattr(self, tid: int, a: Words) -> int:
         name, value = self.given(tid, a)
-        return self.set_attribute(tid, self.changed(tid, a[0], _NOFOLLOW), name, value, a[4])
+        return self.set_attribute(tid, self.changed(tid, a[0], _NOFOLLOW, name), name, value, a[4])
 
     def fsetxattr(self, tid: int, a: Words) -> int:
         name, value = self.given(tid, a)
-        return self.set_attribute(tid, self.changed_by_descriptor(tid, a[0]), name, value, a[4])
+        return self.set_attribute(tid, self.changed_by_descriptor(tid, a[0], name), name, value, a[4])
 
     def given(self, tid: int, a: Words) -> tuple[str, bytes]:
         """The name and value that a call is to set."""
@@ -60,18 +60,18 @@ class Attributes:
             raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
         return name
 
-    def changed(self, tid: int, address: int, flags: int) -> int:
+    def changed(self, tid: int, address: int, flags: int, name: str) -> int:
         """As `Files.changed`; devices have no attributes that a command may set."""
         try:
             return self.files.changed(tid, AT_FDCWD, address, flags)
         except Unchanged as error:
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from error
+            raise _of_device(name) from error
 
-    def changed_by_descriptor(self, tid: int, number: int) -> int:
+    def changed_by_descriptor(self, tid: int, number: int, name: str) -> int:
         try:
             return self.files.changed_by_descriptor(tid, number)
         except Unchanged as error:
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from error
+            raise _of_device(name) from error
 
     def set_attribute(self, tid: int, fd: int, name: str, value: bytes, flags: int) -> int:
         try:
@@ -125,15 +125,15 @@ class Attributes:
 
     def removexattr(self, tid: int, a: Words) -> int:
         name = self.name(tid, a[1])
-        return self.remove_attribute(tid, self.changed(tid, a[0], 0), name)
+        return self.remove_attribute(tid, self.changed(tid, a[0], 0, name), name)
 
     def lremovexattr(self, tid: int, a: Words) -> int:
         name = self.name(tid, a[1])
-        return self.remove_attribute(tid, self.changed(tid, a[0], _NOFOLLOW), name)
+        return self.remove_attribute(tid, self.changed(tid, a[0], _NOFOLLOW, name), name)
 
     def fremovexattr(self, tid: int, a: Words) -> int:
         name = self.name(tid, a[1])
-        return self.remove_attribute(tid, self.changed_by_descriptor(tid, a[0]), name)
+        return self.remove_attribute(tid, self.changed_by_descriptor(tid, a[0], name), name)
 
     def remove_attribute(self, tid: int, fd: int, name: str) -> int:
         try:
@@ -164,3 +164,9 @@ class Attributes:
 
     def seen_by_descriptor(self, tid: int, number: int) -> int:
         return self.files.seen_by_descriptor(tid, number)
+
+
+def _of_device(name: str) -> OSError:
+    """What setxattr(2) and removexattr(2) say of the attribute of a device."""
+    number = errno.EPERM if name.startswith(("user.", "trusted.", "security.")) else errno.EOPNOTSUPP
+    return OSError(number, os.strerror(number))

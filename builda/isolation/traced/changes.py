@@ -103,6 +103,7 @@ class Changes:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
         try:
             os.truncate(b"/proc/self/fd/%d" % fd, a[1])
+            self.owners.emptied(b"/proc/self/fd/%d" % fd)
         finally:
             os.close(fd)
         return 0

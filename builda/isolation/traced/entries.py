@@ -208,7 +208,8 @@ class Entries:
         parent, name = self.files.parent(tid, a[2], a[3])
         try:
             is_ours = self.files.is_ours(fd)
-            if not is_ours and not _exists(parent, name):
+            if not is_ours:
+                _check_free(parent, name)
                 number = errno.EXDEV if self.files.is_ours(parent) else errno.ENOENT  # /proc finds no name to be made
                 raise OSError(number, os.strerror(number))
             place = b"/proc/self/fd/%d" % fd
@@ -227,3 +228,15 @@ def _exists(directory: int, name: bytes) -> bool:
     except OSError:
         return False
     return True
+
+
+def _check_free(directory: int, name: bytes) -> None:
+    """EEXIST for a name that is there; ENOENT for one that is not, but has a slash behind it."""
+    bare = name.rstrip(b"/") or name
+    try:
+        os.stat(bare, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        if bare == name:
+            return
+        raise
+    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))

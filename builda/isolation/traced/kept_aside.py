@@ -190,7 +190,7 @@ class Owners:
         if kind not in (S_IFREG, S_IFDIR) and parent is not None:
             file.owner = self.named(parent) or file.owner
         owner = given(who, file.owner, uid, gid)
-        mode = mode_after_chown(who, file.mode, file.owner[1])
+        mode = mode_after_chown(who, file.mode, file.owner, owner[1])
         if kind in (S_IFREG, S_IFDIR):
             kept = file.kept or Kept(*file.owner, file.mode & 0o7777)
             if kind == S_IFREG and capabilities_of(place):
@@ -200,6 +200,11 @@ class Owners:
             self.note(place, os.stat(place), kept._replace(uid=owner[0], gid=owner[1], mode=mode & 0o7777))
         elif parent is not None:
             self.name(parent, owner)
+
+    def emptied(self, place: bytes) -> None:
+        """The size of a file was changed: it has no capabilities any more, as after write(2), which nobody sees."""
+        if capabilities_of(place):
+            os.removexattr(place, CAPABILITIES)
 
     def new(
         self, who: Credentials, place: bytes, mode: int, parent: bytes, node: tuple[int, int, int] = (0, 0, 0)

@@ -22,6 +22,7 @@ _PATH = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = _PATH | os.O_DIRECTORY
 _TEMPORARY = 0o20000000  # O_TMPFILE's own bit
 _CREATED = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+_NEW = os.O_CREAT | os.O_EXCL
 _MOST_WAITING = 256
 _VALID = 0o37777703  # the flags that open(2) looks at; it ignores others
 _NO_MAGIC, _BENEATH, _IN_ROOT = 0x02, 0x08, 0x10  # RESOLVE_…
@@ -69,19 +70,23 @@ class Opening:
     def resolved_as_asked(self, tid: int, a: Words, flags: int, mode: int, resolve: int) -> int | None:
         """openat2(2) with RESOLVE_…: the kernel keeps to them. /proc and devices are out of their reach: EXDEV."""
         path = self.files.path(tid, a[1])
-        if resolve & (_BENEATH | _IN_ROOT):
-            root, start = self.tree.start(self.states[tid], tid, signed(a[0]), b".")
-            fd = root.open(start, _DIRECTORY)
-        else:
-            root, path = self.files.at(tid, a[0], a[1])
-            fd = os.dup(root.fd)
-            resolve |= _IN_ROOT
+        if resolve & _BENEATH and path[:1] == b"/":
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        root, fd = self.states[tid].root, -1
         try:
-            return self.hand_over(self.open_as_asked(tid, fd, path, flags, mode, resolve | _NO_MAGIC), flags)
+            if resolve & (_BENEATH | _IN_ROOT):
+                root, start = self.tree.start(self.states[tid], tid, signed(a[0]), b".")
+                fd = root.open(start, _DIRECTORY)
+            else:
+                root, path = self.files.at(tid, a[0], a[1])
+                resolve |= _IN_ROOT
+            directory = root.fd if fd < 0 else fd
+            return self.hand_over(self.open_as_asked(tid, directory, path, flags, mode, resolve | _NO_MAGIC), flags)
         except PermissionError as error:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV)) from error
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def open_as_asked(self, tid: int, directory: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
         """As `open_file`, by openat2(2) from `directory` on."""
@@ -113,7 +118,7 @@ class Opening:
                 os.close(self.files.parent(tid, directory, address)[0])
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
             state = self.states[tid]
-            follow = not flags & os.O_NOFOLLOW
+            follow = not flags & os.O_NOFOLLOW and flags & _NEW != _NEW
             place = self.tree.walk(
                 state, tid, root, path, follow=follow, parent=follow and flags & _TEMPORARY == _TEMPORARY
             )
@@ -183,6 +188,8 @@ class Opening:
     def hand_over(self, fd: int, flags: int) -> int | None:
         """Put the descriptor into the caller, whose call returns its number, and close it here."""
         try:
+            if flags & os.O_TRUNC:
+                self.owners.emptied(b"/proc/self/fd/%d" % fd)
             return self.listener.inject(self.files.identity, fd, flags & os.O_CLOEXEC)
         finally:
             os.close(fd)

@@ -48,29 +48,32 @@ class Outside:
             return os.open(path, flags & ~(os.O_CREAT | os.O_EXCL))
         self.check_seen(state, tid, path)
         process, what, rest = self._of_process(path)
-        if not flags & _WRITING and what != b"fd":
+        mode = os.lstat(path).st_mode
+        if flags & os.O_NOFOLLOW and stat.S_ISLNK(mode):
+            _refuse_link(flags)
+        if not flags & _WRITING and what not in (b"fd", b"cwd"):
             if what == b"status" and self._is_ours(process):
                 return self._status(path, int(process))
-            if what in (b"cwd", b"root", b"exe") and not rest:  # a link that is not to be followed
-                _refuse_link(path, flags)
             if what in _LINKS:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             if path == _HOSTNAME and self.tree.hostname is not None:
                 return _holding(os.fsencode(self.tree.hostname) + b"\n")
             return os.open(path, flags)
-        if what == b"fd" and len(rest) == 1:
-            if flags & os.O_NOFOLLOW:
-                _refuse_link(path, flags)
+        if (what == b"fd" and len(rest) == 1) or (what == b"cwd" and not rest):  # the latter: a removed directory
             return self._reopen(state, tid, path, flags)
+        if flags & _WRITING and stat.S_ISDIR(mode):
+            return os.open(path, flags)  # which fails: the kernel says why
         if flags & _WRITING and (not self._is_ours(process) or what in (*_LINKS, b"mem")):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return os.open(path, flags & ~(os.O_CREAT | os.O_EXCL))
 
     def _check_made(self, path: bytes, flags: int) -> None:
         """What open(2) with O_CREAT says of a file that is there."""
+        mode = os.lstat(path).st_mode
         if flags & os.O_EXCL:
-            os.lstat(path)
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if flags & os.O_NOFOLLOW and stat.S_ISLNK(mode):
+            _refuse_link(flags)
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
 
@@ -166,9 +169,8 @@ def flags_of(descriptor: bytes) -> int:
     return int(text.partition(b"flags:\t")[2].partition(b"\n")[0], 8)
 
 
-def _refuse_link(path: bytes, flags: int) -> None:
+def _refuse_link(flags: int) -> None:
     """What open(2) says of a link that it is not to follow."""
-    os.lstat(path)
     number = errno.ENOTDIR if flags & os.O_DIRECTORY else errno.ELOOP
     raise OSError(number, os.strerror(number))
 

@@ -312,6 +312,8 @@ class Tracer:
             try:
                 if name in (b"", b".", b".."):
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+                if place.outside and os.path.lexists(b"/proc/self/fd/%d/%b" % (fd, name)):
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
                 if not place.outside and not os.path.lexists(b"/proc/self/fd/%d/%b" % (fd, name)):
                     self._own_name(tid, fd, name)
             finally:
@@ -323,7 +325,8 @@ class Tracer:
             above, _, name = place.path.rpartition(b"/")
             place = Place(above or b"/", place.outside)
         if place.outside:
-            number = errno.EACCES if make else errno.ECONNREFUSED
+            made = errno.ENOENT if place.path.startswith(b"/proc") else errno.EACCES
+            number = made if make else errno.ECONNREFUSED
             raise OSError(number, os.strerror(number))
         whole = place.path + b"/" + name
         if len(whole) >= _SOCKET_PATH:
@@ -416,7 +419,7 @@ class Tracer:
             finally:
                 os.close(fd)
             if inside is None:
-                inside = b"/proc/self/fd/%d" % directory  # a file without a path
+                inside = shown  # a file without a path
             if not takes_name and os.path.basename(inside) != os.path.basename(vector.first[0]):
                 inside = self.tree.start(state, tid, directory, shown)[1]  # the loader shows this as argv[0]
             given = vector.first[0] if takes_name else None
@@ -432,7 +435,7 @@ class Tracer:
             return state.exe
         real = os.readlink(b"/proc/self/fd/%d" % fd)
         if state.root.inside(real) is not None:
-            return real
+            return real if _is_at(fd, real) else place.path
         if real[:1] == b"/" and not real.startswith(b"/memfd:"):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         return place.path
@@ -470,3 +473,11 @@ class Tracer:
             with open(b"/proc/self/fd/%d" % fd, "rb") as file:
                 self.loaders[key] = b"argv0" in file.read(8 << 20)
         return self.loaders[key]
+
+
+def _is_at(fd: int, path: bytes) -> bool:
+    """Whether an open file still has this path."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except OSError:
+        return False

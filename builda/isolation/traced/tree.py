@@ -211,7 +211,7 @@ class Tree:
     def _around(self, state: State, path: bytes) -> tuple[Root, bytes]:
         """Where a directory lies that is outside of the process's root: in the tree around it, or in /proc."""
         if path[:6] == b"/proc/" or path == b"/proc":
-            return state.root, path
+            return self.root, path
         found = self.root.inside(path)
         if found is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -222,7 +222,7 @@ class Tree:
         root, found = state.root, state.root.inside(path)
         if found is None:
             root, found = self._around(state, path)
-        return found if root is state.root else b"(unreachable)" + found
+        return found if root.path == state.root.path else b"(unreachable)" + found
 
     def _deep(self, link: bytes) -> Start:
         """The directory behind a link of /proc whose path is too long. ENOENT if it is outside the tree."""
@@ -274,12 +274,10 @@ class Tree:
                     raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
                 return Place(b"/".join([b"/dev/pts", *rest]), outside=True)
             if root.path + here == self.proc:
-                back, links = self._in_proc(state, tid, rest, links, follow=follow, parent=parent or slash)
+                back, links = self._in_proc(state, tid, rest, links, follow=follow, parent=parent, slash=slash)
                 if back.outside:
                     return back
                 here = back.path.rstrip(b"/")  # a link of a process led back into the tree
-                if (rest or slash or parent) and self._link(root, here) is not None:  # a link that is open itself
-                    raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
                 continue
             target = None if not rest and not follow else self._link(root, here)
             if target is None:
@@ -288,6 +286,9 @@ class Tree:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             links -= 1
             here = b"" if target[:1] == b"/" else here.rpartition(b"/")[0]
+            if not rest:
+                end = end or _end(target)
+                slash = bool(end)
             rest += _parts(target)
         stands_for = self.standing.get(root.path + here)
         if stands_for is None:
@@ -310,7 +311,7 @@ class Tree:
             os.close(fd)
 
     def _in_proc(
-        self, state: State, tid: int, rest: list[bytes], links: int, *, follow: bool, parent: bool
+        self, state: State, tid: int, rest: list[bytes], links: int, *, follow: bool, parent: bool, slash: bool
     ) -> tuple[Place, int]:
         """Where the parts `rest` (the next one last) lead from /proc on, and how many links may still follow.
 
@@ -335,22 +336,34 @@ class Tree:
                 here += [b"%d" % state.pid, name]
             of_process = here[2:] if here[1:2] == [b"task"] and len(here) > 3 else here
             is_file = len(of_process) == 2 and of_process[0].isdigit() and of_process[1] in _STREAMS and not last
-            is_open = len(of_process) == 3 and of_process[1] == b"fd" and (rest or parent)
+            is_open = len(of_process) == 3 and of_process[1] == b"fd" and (rest or parent or slash)
             if is_file or is_open:
                 if not links:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 links -= 1
-                back = self.led_by(state, b"/proc/" + b"/".join(here))
+                link = b"/proc/" + b"/".join(here)
+                if is_open and of_process[0] == b"%d" % state.pid:
+                    self._check_open_directory(link)
+                back = self.led_by(state, link)
+                if is_open:
+                    self._check_open_directory(link)
+                if not rest and not parent and of_process[1] != b"exe" and _is_gone(link):
+                    return Place(link, outside=True), links
                 if not back.outside:
                     return back, links
                 here = back.path.split(b"/")[2:]
-        if here and parent:
+        if here and (parent or slash):
             self._check_directory(b"/proc/" + b"/".join(here))
         return Place(b"/proc/" + b"/".join(here) if here else b"/proc", outside=True), links
 
     def _check_directory(self, path: bytes) -> None:
         """ENOTDIR for a path of /proc that is no directory, ENOENT for one that is missing."""
         if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+    def _check_open_directory(self, link: bytes) -> None:
+        """ENOTDIR for the descriptor of a file, which may have no name any more, or of a link."""
+        if not stat.S_ISDIR(os.stat(link).st_mode):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
     def led_by(self, state: State, link: bytes) -> Place:
@@ -366,6 +379,12 @@ class Tree:
         if found is None:
             raise OSError(errno.EACCES if target[:1] == b"/" else errno.ENOTDIR, "")
         return Place(found)
+
+
+def _is_gone(link: bytes) -> bool:
+    """Whether what a link of /proc leads to was removed."""
+    target = os.readlink(link)
+    return target.endswith(b" (deleted)") and not os.path.lexists(target)
 
 
 def _end(path: bytes) -> bytes:

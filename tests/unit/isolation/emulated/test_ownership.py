@@ -77,10 +77,15 @@ def test_only_root_gives_files_away() -> None:
 
 
 def test_a_change_of_the_owner_takes_set_id_bits() -> None:
-    assert mode_after_chown(ROOT, 0o106755, 0) == 0o100755
-    assert mode_after_chown(ROOT, 0o102644, 5) == 0o102644
-    assert mode_after_chown(WEB, 0o102644, 5) == 0o100644
-    assert mode_after_chown(ROOT, 0o042755, 5) == 0o042755
+    assert mode_after_chown(ROOT, 0o106755, (0, 0), 0) == 0o100755
+    assert mode_after_chown(ROOT, 0o102644, (0, 5), 5) == 0o102644
+    assert mode_after_chown(WEB, 0o102644, (WEB.fsuid, 5), 5) == 0o100644
+    assert mode_after_chown(ROOT, 0o042755, (0, 5), 5) == 0o042755
+    assert mode_after_chown(WEB, 0o106644, (33, 33), 4) == 0o102644
+    assert mode_after_chown(WEB, 0o106644, (33, 33), 5) == 0o100644
+    assert mode_after_chown(WEB, 0o100644, (0, 0), NO_ID) == 0o100644
+    with pytest.raises(PermissionError):
+        mode_after_chown(WEB, 0o104644, (0, 0), 0)
 
 
 def test_nodes_need_a_capability() -> None:
