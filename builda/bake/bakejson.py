@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BLOCKS = ("variable", "group", "target")
+_TYPES: Mapping[str, Any] = {
+    "string": "",
+    "number": 0,
+    "bool": False,
+    "list(": [],
+    "set(": [],
+    "tuple(": [],
+    "map(": {},
+    "object(": {},
+}
+"""What `type` of a variable begins with, and a value of the kind."""
 _CONVERT = "docker buildx bake --print writes the file with all values in it"
 
 
@@ -69,12 +80,18 @@ class BakeFiles:
             raise fault(node.place, f"variables depend on each other through more than 100: {name}")
         self._being_made.append(name)
         block = mapping(node, f"variable {name}")
+        self._check_variable(block, name)
         default = block.get("default")
         value = None if default is None else self._plain(default, self._named)
+        sample = self._sample(block, name)
+        if sample is not None and value is not None and kind_of(value) != kind_of(sample):
+            raise fault(node.place, f"variable {name} is {kind_of(sample)}, and its default is {kind_of(value)}")
         said = self._given.get(name, self._environ.get(name))
-        if said is not None:
-            value = _typed(said, value, name, node.place)
-        self._check_variable(block, name)
+        in_json = None if f"{name}_JSON" in self._nodes else self._environ.get(f"{name}_JSON")
+        if name not in self._given and in_json is not None:
+            value = _from_json(in_json, value if sample is None else sample, name, node.place)
+        elif said is not None:
+            value = _typed(said, value if sample is None else sample, name, node.place)
         self._being_made.pop()
         self._values[name] = value
         return value
@@ -86,11 +103,29 @@ class BakeFiles:
             if key not in ("default", "description", "type"):
                 raise fault(node.place, f"variable {name} has no {key}")
 
+    def _sample(self, block: Mapping[str, Node], name: str) -> Any:
+        """A value of the kind that `type` says; None if it says none. What lists and mappings hold is not compared."""
+        node = block.get("type")
+        if node is None or node.value is None:
+            return None
+        said = str(node.value).strip().removeprefix("${").removesuffix("}").strip()
+        for word, sample in _TYPES.items():
+            if said == word or (word.endswith("(") and said.startswith(word)):
+                return sample
+        kinds = ", ".join(word.rstrip("(") for word in _TYPES)
+        raise fault(node.place, f"variable {name} has a type that is not supported: {said}", f"there are {kinds}")
+
     def _described(self, node: Node) -> str | None:
         found = node.value.get("description")
         return None if found is None else fields.text(found.value)
 
     def _named(self, name: str) -> Any:
+        if name == "BAKE_LOCAL_PLATFORM" and name not in self._nodes:
+            import os
+
+            from builda.oci.descriptor import Platform
+
+            return str(Platform.of_machine(os.uname().machine))
         if name not in self._nodes:
             raise KeyError(name)
         return self._variable(name)
@@ -208,6 +243,17 @@ def _typed(said: str, default: Any, name: str, place: Place) -> Any:
             place, f"variable {name} is {kind_of(default)}, and its value from outside is not: {said}"
         ) from error
     return said
+
+
+def _from_json(said: str, sample: Any, name: str, place: Place) -> Any:
+    """A value from NAME_JSON, of the kind of the sample."""
+    try:
+        value = json.loads(said)
+    except (ValueError, RecursionError) as error:
+        raise fault(place, f"{name}_JSON, which is for variable {name}, is no JSON: {said}") from error
+    if sample is not None and kind_of(value) != kind_of(sample):
+        raise fault(place, f"variable {name} is {kind_of(sample)}, and {name}_JSON is {kind_of(value)}")
+    return value
 
 
 def _form(read: Any, value: Any, place: Place, what: str) -> Any:

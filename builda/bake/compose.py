@@ -38,7 +38,6 @@ _NAMES: Mapping[str, str] = {
     "target": "target",
 }
 """Keys of a build section and the attributes that they are."""
-_NOT_HERE = ("isolation",)  # of Windows
 
 
 def declare(node: Node, environ: Mapping[str, str], into: Declared) -> None:
@@ -65,6 +64,7 @@ class _Compose:
         self._top = top
         self._unset: set[str] = set()
         self._profiles: list[str] = []
+        self._owned: list[str] = []
         self._budget = Budget()
 
     def warnings(self) -> Iterator[str]:
@@ -74,6 +74,9 @@ class _Compose:
             yield f"variables of the compose file have no value and stand for nothing: {names}"
         if self._profiles:
             yield f"profiles are ignored, their services are built too: {', '.join(self._profiles)}"
+        if self._owned:
+            names = ", ".join(self._owned)
+            yield f"uid, gid and mode of secrets are ignored, RUN --mount=type=secret says them: {names}"
 
     def target(self, name: str, node: Node) -> Declaration | None:
         """The target of a service; None for one that is not built."""
@@ -111,8 +114,12 @@ class _Compose:
         extension: dict[str, Any] = {}
         for key, node in build.items():
             value = self._plain(node)
-            if value is None or key in _NOT_HERE:
+            if value is None or (key == "isolation" and value == "default"):
                 continue
+            if key == "isolation":
+                raise fault(
+                    node.place, f"{what}: isolation is of Windows: {value}", "builda --mode says how RUN is isolated"
+                )
             if key == "x-bake":
                 extension = self._extension(what, node, value)
             elif key in _NAMES:
@@ -187,6 +194,8 @@ class _Compose:
         """What a service says of a secret of the file, as --secret is written."""
         source = value.get("source") if isinstance(value, dict) else value
         named = (value.get("target") if isinstance(value, dict) else None) or source
+        if isinstance(value, dict) and not value.keys().isdisjoint(("uid", "gid", "mode")):
+            self._owned.append(f"{what}: {source}")
         secrets = self._top.get("secrets")
         node = None if secrets is None else mapping(secrets, "secrets").get(str(source))
         if node is None:

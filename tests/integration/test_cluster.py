@@ -143,6 +143,70 @@ SAMPLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "fails-later": ("FROM {base}\nRUN echo one\nRUN <<EOF\necho two\nexit 3\nEOF\nRUN echo three\n", ()),
     "from-arg": ("ARG BASE={base}\nFROM $BASE\nARG X=1\nENV Y=$X\nRUN echo $Y\n", ("--build-arg", "X=2")),
     "no-layers": ("FROM {base}\nRUN echo a > /a\nRUN cat /a\n", ("--layers=false",)),
+    "no-network": ("FROM {base}\nRUN --network=none ls /sys/class/net\nRUN --network=host true\n", ()),
+    "caches": (
+        "FROM {base}\nWORKDIR /w\nRUN --mount=type=bind cat given\nRUN --mount=type=cache touch kept\n"
+        "RUN --mount=type=cache ls\nRUN --mount=type=cache,target=/u,uid=7,gid=8,mode=0750 stat -c '%u %g %a' /u\n",
+        (),
+    ),
+    "own-copy": (
+        "FROM {base}\nUSER 77:88\nRUN --mount=type=bind,target=/x,U stat -c '%u:%g %n' /x /x/given\n"
+        "RUN --mount=type=bind,target=/x,U=true,rw touch /x/new && stat -c '%u %n' /x/new\n",
+        (),
+    ),
+    "heredocs": (
+        "FROM {base}\nENV V=v\nRUN cat << EOF > /x\nblank $V\nEOF\nRUN cat <<\\EOF > /y\nraw $V\nEOF\n"
+        'RUN <<E"O"F\necho quoted $V\nEOF\nCOPY <<A <<"B" /d/\none $V\nA\ntwo $V\nB\n'
+        "RUN cat /x /y /d/A /d/B; echo $((1 << 2))\n",
+        (),
+    ),
+    "users": (
+        "FROM scratch AS made\nUSER root\nWORKDIR /root-made\nUSER ghost\nWORKDIR /ghost\n"
+        "COPY --chown=root:root given /f\nCOPY --chown=9:root given /g\n"
+        "FROM {base}\nUSER root\nRUN --mount=from=made,target=/m stat -c '%u:%g %n' /m/*\n",
+        (),
+    ),
+    "no-user": ("FROM {base}\nUSER ghost\nRUN true\n", ()),
+    "between": (
+        'FROM {base} AS a\nRUN true\nUSER 7\nENV A=a\nARG B=b\nRUN echo "$A $B of $(id -u)"\n'
+        'FROM a\nWORKDIR /w\nENV C=c\nRUN echo "$A $B $C of $(id -u) in $PWD"\n',
+        (),
+    ),
+    "many-stages": (
+        "FROM {base} AS s0\nEXPOSE 1-500/udp\n"
+        + "".join(f"FROM s{n} AS s{n + 1}\nENV V{n}=1\n" for n in range(40))
+        + "LABEL last=1\n",
+        ("--quiet",),
+    ),
+    "platform": ("FROM --platform=$BUILDPLATFORM {base}\nCOPY given /\n", ("--platform", "linux/arm64")),
+    "epoch": (
+        "FROM {base}\nARG SOURCE_DATE_EPOCH\nRUN echo epoch=$SOURCE_DATE_EPOCH. > /e; cat /e\n",
+        ("--build-arg", "SOURCE_DATE_EPOCH=7", "--rewrite-timestamp"),
+    ),
+    "secret-forms": (
+        "FROM {base}\nRUN --mount=type=secret,target=/run/secrets/s,required cat /run/secrets/s\n"
+        "RUN --mount=type=secret,id=s,uid=7,gid=8,mode=0440 stat -c '%u %g %a' /run/secrets/s\n"
+        "RUN --mount=type=secret,id=none,required true\n",
+        ("--secret", "id=s,src={context}/given"),
+    ),
+    "triggers": (
+        "FROM {base} AS a\nONBUILD RUN echo triggered\nONBUILD COPY given /g\nFROM a\nRUN cat /g\n",
+        ("--format", "docker"),
+    ),
+    "limits": (
+        "FROM {base}\nRUN ulimit -n; grep named /etc/hosts; df -k /dev/shm | tail -n 1 | awk '{print $2}'\n",
+        ("--ulimit", "nofile=100:200", "--add-host", "named:10.1.2.3", "--shm-size", "1m"),
+    ),
+    "added": ("FROM {base}\nADD https://127.0.0.1:1/none /\n", ("--retry", "0")),
+    "unused": (
+        "FROM {base} AS a\nRUN echo unused\nFROM {base} AS b\nRUN echo used\n",
+        ("--skip-unused-stages=false", "--jobs", "1"),
+    ),
+    "ignored": ("FROM scratch\nCOPY . /\n", ("--ignorefile", "{context}/.dockerignore")),
+    "unset": (
+        "FROM {base}\nENV A=1 B=2\nLABEL c=3 d=4\nENTRYPOINT a\nCMD b c\nARG X\nRUN echo $A${X-unset}\n",
+        ("--unsetenv", "A", "--unsetlabel", "c", "--env", "E=f", "--identity-label=false"),
+    ),
 }
 IN_CI = frozenset({"plain", "stages", "fails", "syntax", "output"})
 
@@ -175,6 +239,45 @@ def test_a_build_is_seen_as_a_local_one(
 
     here, away = seen(builda, "here"), seen(far, "away")
     assert away == here, away[2]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["archive", "text", "url", "text-at-url", "named"])
+def test_a_context_is_what_it_is_here(
+    builda: Builda, far: Builda, context: Path, base_there: str, names: Names, kind: str
+) -> None:
+    """A context from standard input or behind a URL."""
+    (context / "left-out").unlink()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path in sorted(context.iterdir()):
+            archive.add(path, path.name, filter=lambda member: member.replace(uid=0, gid=0, mtime=0))
+    text = f"FROM {base_there}\nRUN echo text > /t\n".encode()
+
+    def seen(one: Builda) -> tuple[object, ...]:
+        with scripted(lambda asked: Answer(body=text if asked.path.endswith("file") else packed.getvalue())) as server:
+            options: dict[str, tuple[tuple[object, ...], bytes]] = {
+                "archive": (("-",), packed.getvalue()),
+                "text": (("-f", "-", context), text),
+                "url": ((f"http://{server.address}/context.tar",), b""),
+                "text-at-url": ((f"http://{server.address}/file",), b""),
+                "named": (("--build-context", f"n=docker://{base_there}", "-f", "-", context), b"FROM n\nRUN echo n\n"),
+            }
+            words, given = options[kind]
+            name = names.name(f"app/context-{kind}:1")
+            done = subprocess.run(
+                [*one.command, *BUD, "--timestamp", "0", "-t", name, *map(str, words)],
+                input=given,
+                env={**clean_environ(), **one.environ},
+                capture_output=True,
+                timeout=120,
+                check=False,
+            )
+        return done.returncode, re.sub(rb":\d+/", b"/", done.stdout), done.stderr if done.returncode else b""
+
+    here, away = seen(builda), seen(far)
+    assert away == here, away[2]
+    assert here[0] == 0, here[2]
 
 
 def what_happened(events: Path) -> list[tuple[object, ...]]:

@@ -55,6 +55,52 @@ def test_variables_have_their_default_or_what_the_environment_says(tmp_path: Pat
     assert (found["tags"], found["no-cache"], found["labels"]) == (["r/2:x-2"], True, {"a": "${TAG}"})
 
 
+def of_variable(tmp_path: Path, block: dict[str, Any], environ: dict[str, str], text: str) -> str:
+    """What a text with the variable V comes to."""
+    file = {"variable": {"V": block}, "target": {"default": {"args": {"R": text}}}}
+    args: dict[str, str] = said(chosen(tmp_path, file, environ=environ), "default")["args"]
+    return args["R"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "environ", "text", "value"),
+    [
+        ("number", {"V": "2"}, "${V + 1}", "3"),
+        ("bool", {"V": "yes"}, '${V ? "a" : "b"}', "a"),
+        ("list(string)", {"V": "a,b"}, '${join("+", V)}', "a+b"),
+        ("list(string)", {"V_JSON": '["a,b"]'}, '${join("+", V)}', "a,b"),
+        ("map(string)", {"V_JSON": '{"k": "v"}', "V": "x"}, "${V.k}", "v"),
+    ],
+)
+def test_a_variable_has_the_kind_that_its_type_says(
+    tmp_path: Path, kind: str, environ: dict[str, str], text: str, value: str
+) -> None:
+    assert of_variable(tmp_path, {"type": kind}, environ, text) == value
+
+
+@pytest.mark.parametrize(
+    ("block", "environ", "words"),
+    [
+        ({"type": "bool"}, {"V": "maybe"}, "variable V is a boolean, and its value from outside is not: maybe"),
+        ({"type": "number", "default": "x"}, {}, "variable V is a number, and its default is a text"),
+        ({"type": "list(string)"}, {"V_JSON": '{"a": 1}'}, "variable V is a list, and V_JSON is a mapping"),
+        ({"default": "x"}, {"V_JSON": "x"}, "V_JSON, which is for variable V, is no JSON: x"),
+        ({"type": "any"}, {}, "variable V has a type that is not supported: any"),
+    ],
+)
+def test_a_variable_of_another_kind_is_refused(
+    tmp_path: Path, block: dict[str, Any], environ: dict[str, str], words: str
+) -> None:
+    with pytest.raises(InvalidValue) as failure:
+        of_variable(tmp_path, block, environ, "${V}")
+    assert words in str(failure.value)
+
+
+def test_the_platform_of_this_machine_is_a_variable(tmp_path: Path) -> None:
+    file = {"target": {"default": {"platforms": ["${BAKE_LOCAL_PLATFORM}"]}}}
+    assert said(chosen(tmp_path, file), "default")["platforms"][0].startswith("linux/")
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

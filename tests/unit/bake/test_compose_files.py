@@ -99,11 +99,15 @@ def test_the_file_beside_it_gives_variables_and_the_environment_counts_more(tmp_
 
 
 def test_what_is_not_followed_is_said(tmp_path: Path) -> None:
-    (tmp_path / "compose.yaml").write_text("services: {a: {profiles: [p], build: '$NONE.'}}")
+    (tmp_path / "compose.yaml").write_text(
+        "services: {a: {profiles: [p], build: {context: '$NONE.', isolation: default, secrets: [{source: s, uid: 7}]}}}\n"
+        "secrets: {s: {file: f}}\n"
+    )
     warnings = declared_in([f"{tmp_path}/compose.yaml"], {}).warnings
     assert warnings == [
         "variables of the compose file have no value and stand for nothing: NONE",
         "profiles are ignored, their services are built too: a",
+        "uid, gid and mode of secrets are ignored, RUN --mount=type=secret says them: service a: s",
     ]
 
 
@@ -124,6 +128,7 @@ def test_what_is_not_followed_is_said(tmp_path: Path) -> None:
         ("services:\n  a: [\n", ":3: file is no YAML: "),
         ("a: b\n", ":1: compose file has no services"),
         ("axes: {A: [b]}\n", ":1: file is a matrix"),
+        ("services:\n  a: {build: {isolation: hyperv}}\n", ":2: service a: isolation is of Windows: hyperv"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, text: str, words: str) -> None:
