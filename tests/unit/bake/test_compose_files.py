@@ -100,7 +100,8 @@ def test_the_file_beside_it_gives_variables_and_the_environment_counts_more(tmp_
 
 def test_what_is_not_followed_is_said(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(
-        "services: {a: {profiles: [p], build: {context: '$NONE.', isolation: default, secrets: [{source: s, uid: 7}]}}}\n"
+        "services: {a: {profiles: [p], build: {context: '$NONE.', isolation: default, secrets: [{source: s, uid: 7}]}}"
+        "}\n"
         "secrets: {s: {file: f}}\n"
     )
     warnings = declared_in([f"{tmp_path}/compose.yaml"], {}).warnings
