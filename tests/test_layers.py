@@ -41,7 +41,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "store": BASE | {"linux", "fs", "runoptions"},
     "scriptlint": frozenset({"errors", "frontend"}),
     "session": frozenset({"errors", "oci", "linux", "fs", "store"}),
-    "bake": frozenset({"errors"}),
+    "bake": frozenset({"errors", "oci"}),
     "cluster": BASE | {"fs", "linux", "transfer"},
     "transfer": BASE | {"fs", "store"},
     "trust": BASE | {"attestations", "places", "transfer"},

@@ -29,6 +29,16 @@ def check_command(words: Iterable[str]) -> None:
     verb_named(verb).read(rest, {}, path=f"builda {verb}").values(verb_named(verb).rows)
 
 
+def is_restricted(context: dict[str, Any]) -> bool:
+    """Whether PodSecurity restricted admits a container with these rights."""
+    return (
+        context["runAsNonRoot"] is True
+        and context["allowPrivilegeEscalation"] is False
+        and context["capabilities"] == {"drop": ["ALL"]}
+        and context["seccompProfile"] == {"type": "RuntimeDefault"}
+    )
+
+
 def commands(script: str) -> list[list[str]]:
     found = [shlex.split(line.removeprefix("exec ")) for line in script.splitlines() if "builda bake" in line]
     assert found
@@ -41,6 +51,7 @@ def test_the_job_for_kubectl_is_valid() -> None:
     (container,) = job["spec"]["template"]["spec"]["containers"]
     for command in commands(container["args"][0]):
         check_command(command)
+    assert is_restricted(container["securityContext"])
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]}
 
@@ -54,6 +65,7 @@ def test_the_tekton_task_has_the_form_of_one() -> None:
     }
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [container]}}
     check_kubernetes(pod, NEWEST)
+    assert is_restricted(step["securityContext"])
     check_command([*step["command"], *step["args"]])
     text = (EXAMPLES / "tekton-task.yaml").read_text()
     for kind, names in (("params", task["spec"]["params"]), ("results", task["spec"]["results"])):
@@ -71,9 +83,14 @@ def test_the_argo_workflow_has_the_form_of_one() -> None:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "x"},
-        "spec": {"containers": [{"name": "main", **container}], "volumes": spec["volumes"]},
+        "spec": {
+            "containers": [{"name": "main", **container}],
+            "volumes": spec["volumes"],
+            "securityContext": spec["securityContext"],
+        },
     }
     check_kubernetes(pod, NEWEST)
+    assert is_restricted({**spec["securityContext"], **container["securityContext"]})
     check_command([*container["command"], *container["args"]])
     text = (EXAMPLES / "argo-workflow.yaml").read_text()
     names = [one["name"] for one in spec["arguments"]["parameters"]]
