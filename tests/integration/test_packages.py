@@ -51,10 +51,10 @@ AFTERWARDS = {
     """,
     "servers": r"""
         nginx -t; mkdir -p /run/sshd; /usr/sbin/sshd -t; echo '0 5 * * * true' | crontab -u games -; crontab -u games -l
-        cron; until pid=$(cat /run/crond.pid) && kill $pid; do sleep 0.1; done
-        mkdir -p /run/dbus; bus=$(dbus-daemon --system --fork --print-pid)
+        cron -f & wait_for -e /run/crond.reboot; kill $!; rm -f /run/crond.*
+        install -d -o messagebus /run/dbus; bus=$(dbus-daemon --system --fork --print-pid)
         sudo -u games dbus-send --system --print-reply --dest=org.freedesktop.DBus /org/freedesktop/DBus \
-            org.freedesktop.DBus.GetConnectionUnixUser string:org.freedesktop.DBus; kill $bus
+            org.freedesktop.DBus.GetConnectionUnixUser string:org.freedesktop.DBus; kill $bus; rm -rf /run/dbus
         sudo -u postgres id -u; echo 'games ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/g
         chmod 0440 /etc/sudoers.d/g; su games -s /bin/sh -c 'sudo id -u'; chmod 666 /etc/sudoers.d/g
         su games -s /bin/sh -c 'sudo -n id -u' 2>&1 || echo refused; rm /etc/sudoers.d/g
@@ -79,9 +79,12 @@ AFTERWARDS = {
         systemd-tmpfiles --create; systemd-sysusers
     """,
     "web": r"""
-        apachectl -t; apachectl start; kill -TERM $(cat /run/apache2/apache2.pid); a2dismod status; a2enmod rewrite
+        sed -i 's/^Listen 80$/Listen 127.0.0.1:47180/' /etc/apache2/ports.conf; apachectl -t; mkdir -p /run/apache2
+        (. /etc/apache2/envvars; exec apache2 -D FOREGROUND) & wait_for -s /run/apache2/apache2.pid
+        kill $!; wait $! || true; rm -rf /run/apache2; a2dismod status; a2enmod rewrite
         install -d -o redis /srv/r; su redis -s /bin/sh -c 'redis-server --dir /srv/r --daemonize yes --save "" \
-            --unixsocket /srv/r/s --unixsocketperm 770'; until [ -S /srv/r/s ]; do sleep 0.1; done
+            --port 0 --unixsocket /srv/r/s --unixsocketperm 770'
+        timeout 60 bash -c 'until redis-cli -s /srv/r/s ping; do sleep 0.1; done'
         stat -c '%A %U' /srv/r/s; redis-cli -s /srv/r/s shutdown nosave; php-fpm8.2 -t
     """,
     "node": r"""
@@ -95,6 +98,8 @@ AFTERWARDS = {
     """,
 }
 """What is run in the image with the group's packages."""
+WAITING = 'wait_for() { timeout 60 bash -c \'until [ "$@" ]; do sleep 0.1; done\' - "$@"; }'
+"""A function of the shell: wait until a file is what an option of test says."""
 SOURCES = {
     "fast/fast.c": """#include <Python.h>
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "fast"};
@@ -212,7 +217,7 @@ def containerfile(group: str, given: Path) -> None:
     install = f"mkdir -p /usr/share/man/man1 && {INSTALL} {GROUPS[group]}"
     steps = f"FROM localhost/{group}:{group}\nRUN {install}\nCOPY src /usr/src/\n"
     if group in AFTERWARDS:
-        steps += f"RUN bash <<'END'\nset -e\n{AFTERWARDS[group]}\nEND\n"
+        steps += f"RUN bash <<'END'\nset -e\n{WAITING}\n{AFTERWARDS[group]}\nEND\n"
     (given / f"{group}.df").write_text(steps)
 
 

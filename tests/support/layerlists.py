@@ -15,6 +15,7 @@ BY_CHANCE = re.compile(
     r"|etc/ssh/ssh_host_|etc/ssl/(certs|private)/.*(snakeoil|java)|etc/ssl/certs/java/|(etc|var/lib/dbus)/machine-id$"
     r"|etc/ldap/slapd\.d/|var/lib/(ldap|mysql)/|var/lib/rabbitmq/\.erlang\.cookie$|var/lib/postgresql/\d+/main/"
     r"|.*/__pycache__/|usr/lib/jvm/.*/classes\.jsa$|var/cache/man/|root/\.npm/|.*\.key$|.*/random-seed$"
+    r"|(run/sudo/ts|var/spool/cron/crontabs)/"
 )
 """Files whose content differs between any two runs: keys, times, identifiers. All else of them is compared."""
 
