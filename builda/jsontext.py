@@ -23,9 +23,23 @@ def loads(
     parse_float: Callable[[str], Any] = float,
     object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
 ) -> Any:
-    """The value that a text, or UTF-8, means; ValueError if it is no JSON. json.loads says what the options mean."""
-    if isinstance(text, bytes):
-        text = text.decode()
+    """The value that a text, or UTF-8, means; ValueError if it is no JSON, or nested too deep.
+
+    json.loads says what the options mean. It takes UTF-16 and marks of byte order, too, which JSON on a wire never has.
+    """
+    text = text.decode() if isinstance(text, bytes) else text
+    try:
+        return _loads(text, parse_constant, parse_float, object_pairs_hook)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _loads(
+    text: str,
+    parse_constant: Callable[[str], Any],
+    parse_float: Callable[[str], Any],
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None,
+) -> Any:
     with suppress(ImportError, StopIteration):
         from _json import make_scanner
 
@@ -60,6 +74,7 @@ class _Rules:
 
     strict = True
     object_hook = None
+    array_hook = None  # of Python 3.15
     parse_int = int
 
     def __init__(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+from builda import jsontext
 from builda.errors import InvalidValue, NotFound, RegistryError
 from builda.events import Emit, Warned, ignore
 from builda.inputfile import read_input
@@ -356,13 +357,11 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _ask_helper(helper: str, key: str, environ: Mapping[str, str]) -> Credentials | None:
-    import json
-
     output = _run_helper(helper, "get", key, environ)
     if output is None:
         return None
     try:
-        value = json.loads(output)
+        value = jsontext.loads(output)
         username, secret = value["Username"], value["Secret"]
     except (ValueError, KeyError, TypeError):
         raise RegistryError(f"credential helper gave no credentials in JSON: docker-credential-{helper}") from None

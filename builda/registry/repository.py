@@ -85,21 +85,23 @@ class Endpoint:
             reply = self._http.open(request)
         except (Transient, RegistryError) as failure:
             is_busy = isinstance(failure, Transient) and failure.error.status is not None
-            if is_busy or not self._answers(other):
+            if is_busy or not self._answers(other, request.ending):
                 raise
         else:
-            if reply.status != 400 or not self._answers(other):  # a TLS server's answer to plain HTTP is 400
+            # A TLS server's answer to plain HTTP is 400. What says 400 over HTTPS means the request.
+            may_be_tls = reply.status == 400 and reply.url.startswith("http:")
+            if not may_be_tls or not self._answers(other, request.ending):
                 self._settle(other if reply.url.startswith(f"{other}/") and other.startswith("https:") else first)
                 return reply
             reply.close()
         self._settle(other)
         return self._http.open(self.rightly(request))
 
-    def _answers(self, base: str) -> bool:
-        request = Request("GET", f"{base}/v2/", self.trust, f"cannot reach the registry {self.host}")
+    def _answers(self, base: str, ending: Ending | None) -> bool:
+        what = f"cannot reach the registry {self.host}"
         try:
-            with self._http.open(request) as reply:
-                return reply.status != 400
+            with self._http.open(Request("GET", f"{base}/v2/", self.trust, what, ending=ending)) as reply:
+                return reply.status != 400 and reply.url.startswith(f"{base}/")
         except Transient as failure:
             return failure.error.status is not None
         except RegistryError:
@@ -107,6 +109,8 @@ class Endpoint:
 
     def _settle(self, base: str) -> None:
         with self._lock:
+            if len(self._bases) == 1:  # by another thread
+                return
             if self._bases[0] != base:
                 self._wrong = self._bases[0]
             self._bases = (base,)

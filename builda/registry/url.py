@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 _PORTS = {"http": 80, "https": 443}
+_IN_IPV4 = frozenset("0123456789.")  # 127.example.org is a host like any other
 _IN_A_HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
 _IN_A_PATH = _IN_A_HOST | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ~/:@")
 _IN_A_TARGET = "%/:=&?~#+!$,;'@()*[]"  # what a server may have put into a path or query with a meaning of its own
@@ -36,7 +37,7 @@ class Origin(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Whether the host is this machine."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        return self.host in ("localhost", "::1") or (self.host.startswith("127.") and _IN_IPV4.issuperset(self.host))
 
 
 def origin(url: str) -> Origin:

@@ -12,7 +12,7 @@ from builda.events import Warned
 from builda.oci.manifest import parse
 from builda.transfer.copyimage import ImageSink, ImageSource, copy_image
 from builda.trust import attachments
-from builda.values import NamedTuple, Protocol
+from builda.values import NamedTuple, Protocol, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,27 +92,28 @@ def _tagged(about: Digest, source: Side, destination: Side, emit: Emit) -> Itera
 
 
 def _referring(about: Digest, source: Side, destination: Side, emit: Emit) -> Iterator[Digest]:
-    """Copy what refers to a manifest; the digests of what does."""
+    """Copy what refers to a manifest, each once; the digests of what does."""
     entries = []
-    for entry in source.source(source.named(about)).referrers(about):
-        found = source.source(source.named(entry.digest))
-        if not _refers(found, about, emit):
+    for digest, entry in {entry.digest: entry for entry in source.source(source.named(about)).referrers(about)}.items():
+        found = source.source(source.named(digest))
+        descriptor = _referrer(found, about, emit)
+        if descriptor is None:
             continue
-        copy_image(found, destination.sink(destination.named(entry.digest)), select="all", action="push", emit=emit)
-        entries.append(entry)
-        yield entry.digest
+        copy_image(found, destination.sink(destination.named(digest)), select="all", action="push", emit=emit)
+        entries.append(replace(entry, media_type=descriptor.media_type, size=descriptor.size))
+        yield digest
     if entries:
         destination.sink(destination.named(about)).refer(about, tuple(entries))
 
 
-def _refers(source: ImageSource, about: Digest, emit: Emit) -> bool:
-    """Whether the manifest says what the registry says of it; a list under a tag may be old."""
+def _referrer(source: ImageSource, about: Digest, emit: Emit) -> Descriptor | None:
+    """What the manifest is, if it says what the registry says of it; a list under a tag may be old, or lie."""
     try:
         descriptor, data = source.manifest()
     except RegistryError as error:
         if error.status != 404:
             raise
         emit(Warned(message=f"attachment is not copied: {error}", hint=error.hint))
-        return False
+        return None
     subject = parse(data, descriptor.media_type).subject
-    return subject is not None and subject.digest == about
+    return descriptor if subject is not None and subject.digest == about else None

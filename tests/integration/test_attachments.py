@@ -237,3 +237,31 @@ def test_a_registry_that_lists_a_web_page(builda: Builda, server: Registry) -> N
     assert "cannot list what refers to" in said
     assert "not JSON" in said
     assert got(f"http://{server.address}/v2/lied", "1") is None
+
+
+class Lying(Memory):
+    """Lists each referrer a hundred times, with a wrong type and size, and the image as referring to itself."""
+
+    def _referrers(self, name: str) -> Answer:
+        listed = json.loads(super()._referrers(name).body)
+        wrong = [{**one, "mediaType": mediatype.INDEX, "size": 7} for one in listed["manifests"]]
+        itself = {"mediaType": mediatype.INDEX, "digest": name, "size": 1 << 60}
+        value = {**listed, "manifests": [itself, *wrong * 100]}
+        return Answer(body=json.dumps(value).encode(), headers={"Content-Type": mediatype.INDEX})
+
+
+def test_what_a_registry_says_of_its_referrers_is_not_believed(
+    builda: Builda, server: Registry, tmp_path: Path
+) -> None:
+    with scripted(Lying()) as liar:
+        repository, image = with_image(builda, tmp_path, liar.address, "lies")
+        digest = put(repository, None, {b"bill": {}}, subject=SUBJECT)
+        liar.asked.clear()
+        builda(*COPY, image, f"docker://{server.address}/true:1")
+        asked = [one.path for one in liar.asked if one.path.endswith(f"/manifests/{digest}")]
+    there = got(f"http://{server.address}/v2/true", TAG)
+    assert there is not None
+    entry = json.loads(json.dumps(there["manifests"]))
+    assert [(one["digest"], one["mediaType"]) for one in entry] == [(str(digest), mediatype.MANIFEST)]
+    assert entry[0]["size"] == len(json.dumps(got(f"http://{server.address}/v2/true", digest)))
+    assert len(asked) < 5

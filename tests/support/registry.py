@@ -158,8 +158,13 @@ def token_server(directory: Path, *, tls: bool = False) -> Iterator[TokenServer]
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler], *, tls: Path | None = None) -> Iterator[str]:
-    """The `host:port` of a threaded HTTP server in this process; `tls` is a directory of `make_certificates`."""
+def serving(
+    handler: type[BaseHTTPRequestHandler], *, tls: Path | None = None, also_plain: bool = False
+) -> Iterator[str]:
+    """The `host:port` of a threaded HTTP server in this process; `tls` is a directory of `make_certificates`.
+
+    `also_plain`: one that speaks HTTP to who speaks HTTP, at the same port.
+    """
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
@@ -172,7 +177,16 @@ def serving(handler: type[BaseHTTPRequestHandler], *, tls: Path | None = None) -
         if tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(tls / "server.crt", tls / "server.key")
-            server.socket = context.wrap_socket(server.socket, server_side=True)
+            if also_plain:
+
+                def accepted() -> tuple[socket.socket, object]:
+                    connection, address = server.socket.accept()
+                    is_tls = connection.recv(1, socket.MSG_PEEK) == b"\x16"
+                    return (context.wrap_socket(connection, server_side=True) if is_tls else connection), address
+
+                server.get_request = accepted  # type: ignore[method-assign]  # a test server
+            else:
+                server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
@@ -218,7 +232,9 @@ class Scripted:
 
 
 @contextmanager
-def scripted(answer: Callable[[Asked], Answer], *, tls: Path | None = None) -> Iterator[Scripted]:
+def scripted(
+    answer: Callable[[Asked], Answer], *, tls: Path | None = None, also_plain: bool = False
+) -> Iterator[Scripted]:
     """A server in this process that says what `answer` returns: for what no honest registry does."""
     asked: list[Asked] = []
 
@@ -260,7 +276,7 @@ def scripted(answer: Callable[[Asked], Answer], *, tls: Path | None = None) -> I
         def log_message(self, *args: object) -> None:
             pass
 
-    with serving(Handler, tls=tls) as address:
+    with serving(Handler, tls=tls, also_plain=also_plain) as address:
         yield Scripted(address, asked)
 
 

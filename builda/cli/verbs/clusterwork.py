@@ -78,12 +78,11 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _asked(path: str) -> dict[str, Any]:
-    import json
-
+    from builda import jsontext
     from builda.inputfile import read_input
 
     try:
-        value = json.loads(read_input(path, "request"))
+        value = jsontext.loads(read_input(path, "request"))
     except FileNotFoundError as error:
         raise NotFound(f"no request for a build is here: {path}", hint="builda build --on makes one") from error
     except ValueError as error:

@@ -485,6 +485,32 @@ def test_a_registry_on_a_loopback_address_may_speak_tls(net: Net, tmp_path: Path
     assert net.slept == []
 
 
+def test_a_refusal_over_https_is_no_reason_to_ask_over_http(net: Net, tmp_path: Path) -> None:
+    make_certificates(tmp_path)
+
+    def answer(asked: Asked) -> Answer:
+        return Answer() if asked.path == "/v2/" else Answer(400, b'{"errors": [{"message": "no such way"}]}')
+
+    with scripted(answer, tls=tmp_path, also_plain=True) as running:
+        elsewhere = running.address.replace("127.0.0.1", "0.0.0.0")  # which is this machine, and no loopback address
+        with pytest.raises(RegistryError, match="400 no such way"):
+            net.client.source(Reference.parse(f"{elsewhere}/app:1")).manifest()
+    assert [asked.path for asked in running.asked] == ["/v2/app/manifests/1"]
+
+
+def test_a_web_page_that_redirects_to_https_is_no_registry_of_http(net: Net, tmp_path: Path) -> None:
+    make_certificates(tmp_path)
+
+    def answer(asked: Asked) -> Answer:
+        there = f"https://{asked.headers['Host']}{asked.path}"
+        return Answer() if asked.path == "/v2/" else Answer(307, headers={"Location": there})  # in a circle
+
+    with scripted(answer, tls=tmp_path) as running:
+        elsewhere = running.address.replace("127.0.0.1", "0.0.0.0")
+        with pytest.raises(RegistryError, match="redirects"):
+            net.client.source(Reference.parse(f"{elsewhere}/app:1")).manifest()
+
+
 def test_an_unknown_authority_names_the_ways_out(tmp_path: Path) -> None:
     make_certificates(tmp_path)
     net = Net(RegistryOptions())

@@ -225,7 +225,7 @@ def test_build_registry_sources_keep_the_mirrors_of_registries_conf(tmp_path: Pa
     assert pulled(registries, "a.example/x:1") == [("m.example/x:1", False), ("a.example/x:1", True)]
 
 
-@pytest.mark.parametrize("text", ["no", "[]", '{"allowed": []}', '{"blockedRegistries": "b.example"}'])
+@pytest.mark.parametrize("text", ["no", "[]", "[" * 100_000, '{"allowed": []}', '{"blockedRegistries": "b.example"}'])
 def test_build_registry_sources_that_cannot_be_read_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidValue, match="BUILD_REGISTRY_SOURCES"):
         limited(tmp_path, text)

@@ -86,3 +86,18 @@ def test_a_url_means_what_the_standard_library_says(rest: str, scheme: str) -> N
     assert netloc(url) == parts.netloc.rpartition("@")[2]
     path = quote(parts.path, safe="%/:@[?") or "/"
     assert target(url) == (f"{path}?{quote(parts.query, safe='%/:@[?')}" if parts.query else path)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [
+        ("localhost", True),
+        ("[::1]", True),
+        ("127.0.0.1", True),
+        ("127.1", True),
+        ("127.example.org", False),
+        ("1.2", False),
+    ],
+)
+def test_only_an_address_of_this_machine_is_loopback(host: str, is_here: bool) -> None:
+    assert origin(f"http://{host}:5000/v2/").is_loopback is is_here
