@@ -41,6 +41,8 @@ def _run(child: Callable[[], int], blocked: set[int]) -> NoReturn:
                 _signal.signal(number, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, blocked)
         status = child()
+    except MemoryError:
+        os.write(2, b"Error: no memory is left for builda\n")
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

@@ -179,7 +179,7 @@ class Server:
             return
         self.is_warm = True
         if self._rehearse is not None:
-            with suppress(ImportError, BuildaError, OSError):  # a command says what is wrong
+            with suppress(ImportError, BuildaError, OSError, MemoryError):  # a command says what is wrong
                 self._rehearse()
         self._drop_spare()  # it lacks what was imported since
         self._lacks_spare = True
@@ -187,7 +187,15 @@ class Server:
     def _import(self, name: str) -> None:
         if name not in sys.modules:
             with suppress(ImportError, BuildaError, OSError):  # an extra is not installed, or no descriptor is left:
-                import_module(name)  # a command that needs the module imports it itself, and says what is wrong
+                self._import_ahead(name)  # a command that needs the module imports it itself, and says what is wrong
+
+    def _import_ahead(self, name: str) -> None:
+        """Import a module; where memory lacks (`ulimit -v`) nothing more is imported ahead."""
+        try:
+            import_module(name)
+        except MemoryError:
+            self._soon.clear()
+            self._later = iter(())
 
     def _fork_spare(self) -> None:
         """Fork the process that serves the next client; without one, that client waits for a fork."""

@@ -78,7 +78,8 @@ def _wait(asked: socket.socket, serve: Callable[[socket.socket], int], rehearse:
     waiting = select.poll()
     waiting.register(asked, select.POLLIN)
     if not waiting.poll(PAUSE):
-        rehearse()
+        with suppress(MemoryError):  # of `ulimit -v`: the command says what is wrong
+            rehearse()
     _, descriptors, _, _ = socket.recv_fds(asked, 1, 1)
     if not descriptors:
         return 0  # the session's process has ended

@@ -92,6 +92,15 @@ def test_a_deleted_working_directory_is_named(builda: Builda, tmp_path: Path) ->
             assert "no such file or directory: " in result.stderr
 
 
+def test_a_lack_of_memory_is_no_bug(builda: Builda) -> None:
+    code = "import builda.cli.core.invoke as g, builda.cli.main as m\ng.read = lambda *_, **__: [0] * 2**62\nm.main()"
+    python = str(Path(builda.command[0]).with_name("python"))
+    result = subprocess.run([python, "-c", code, "images"], capture_output=True, text=True)
+    assert result.returncode == 125
+    assert result.stderr.splitlines()[0] == "Error: no memory is left for builda"
+    assert "ulimit -v" in result.stderr
+
+
 def test_a_bug_is_one_line(builda: Builda) -> None:
     code = "import builda.cli.core.invoke as g, builda.cli.main as m\ng.read = lambda *_, **__: 1 // 0\nm.main()"
     python = str(Path(builda.command[0]).with_name("python"))

@@ -69,6 +69,8 @@ def internal(error: Exception, args: Sequence[str]) -> BuildaError:
         import traceback
 
         sys.stderr.write("".join(traceback.format_exception(error)))
+    if isinstance(error, MemoryError):
+        return BuildaError("no memory is left for builda", hint="raise the limit of this process (ulimit -v)")
     said = f": {error}" if str(error) else ""
     hint = "this is a fault of builda's; with --log-level debug it shows where it happened"
     return BuildaError(f"internal error: {type(error).__name__}{said}", hint=None if debug else hint)

@@ -110,3 +110,11 @@ def test_a_child_that_raises_shows_it_and_fails() -> None:
     result = run("print(os.waitpid(fork.start(lambda: 1 // 0), 0)[1] >> 8)")
     assert result.stdout == "125\n"
     assert "ZeroDivisionError" in result.stderr
+
+
+def test_a_child_without_memory_says_so_in_a_line() -> None:
+    script = (
+        "def child():\n    raise MemoryError\nprint(os.waitstatus_to_exitcode(os.waitpid(fork.start(child), 0)[1]))"
+    )
+    result = run(script)
+    assert (result.stdout, result.stderr) == ("125\n", "Error: no memory is left for builda\n")
