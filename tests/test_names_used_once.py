@@ -126,6 +126,7 @@ LOOKED_AT = {
     "builda/cli/guide/completing.py": "a path that the user is writing",
     "builda/builder/image/sourceimages.py": "a file or directory that the user names; a pipe is not waited for",
     "builda/inputfile.py": "a file that the user names; a pipe is not waited for",
+    "builda/isolation/single/finding.py": "a file that was just looked at; the command has the same rights",
 }
 
 

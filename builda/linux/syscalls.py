@@ -321,17 +321,18 @@ def _nothing_at_address() -> bytes | None:
 
 
 class PathOpener:
-    """Opens paths as handles (O_PATH) by openat2(2) under one set of RESOLVE_… rules, quicker than `openat2`."""
+    """Opens paths by openat2(2) under one set of RESOLVE_… rules, quicker than `openat2`: as handles (O_PATH), or with
+    other flags."""
 
-    def __init__(self, resolve: int) -> None:
-        flags = os.O_PATH | os.O_CLOEXEC
+    def __init__(self, resolve: int, flags: int = os.O_PATH) -> None:
+        flags |= os.O_CLOEXEC
         self._size = ctypes.c_long(ctypes.sizeof(_OpenHow))
         self._number = ctypes.c_long(SYS_OPENAT2)
         self._hows = _OpenHow(flags | os.O_NOFOLLOW, 0, resolve), _OpenHow(flags, 0, resolve)
         self._rules = tuple(ctypes.byref(how) for how in self._hows)
 
     def open(self, directory: int, path: bytes, *, follow: bool) -> int:
-        """A handle of `path` below an open directory."""
+        """A descriptor of `path` below an open directory."""
         attempts = 32  # EAGAIN: see `openat2`
         while True:
             fd: int = _libc.syscall(self._number, ctypes.c_long(directory), path, self._rules[follow], self._size)

@@ -200,19 +200,19 @@ class Emulator:
                 name == "chown",
                 arguments[1:3],
             )
-        fd = self.finder.opened(call, place, follow=follow)
+        fd, path = self.finder.opened_to_change(call, place, follow=follow)
         try:
             who = self.marks.of(call.pid)
             info = os.fstat(fd)
-            kept = self.keeper.kept(fd, info)
+            kept = self.keeper.kept(fd, info, path)
             uid, gid = ownership.given(who, (kept.uid, kept.gid), owner[0] & _WORD, owner[1] & _WORD)
             mode = ownership.mode_after_chown(who, info.st_mode, (kept.uid, kept.gid), gid)
             self.listener.check(call.identity)
-            os.chown(own(fd), 0, 0)  # takes capabilities and most set-id bits, and fails where a change would
+            os.chown(path, 0, 0)  # takes capabilities and most set-id bits, and fails where a change would
             if mode != info.st_mode:
-                os.chmod(own(fd), mode & 0o7777)
+                os.chmod(path, mode & 0o7777)
             if (uid, gid) != (kept.uid, kept.gid):
-                self.keeper.keep(fd, info, kept._replace(uid=uid, gid=gid))
+                self.keeper.keep(fd, info, ownership.Kept(uid, gid, *kept[2:]), path)
         finally:
             os.close(fd)
         return 0, 0, 0

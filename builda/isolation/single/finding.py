@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from builda.isolation.emulated.ownership import S_IFDIR, S_IFMT, S_IFREG
 from builda.isolation.single.caller import KernelAnswers
 from builda.linux import syscalls as sys_
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _WORD = 0xFFFFFFFF
 _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _PATH = os.O_PATH | os.O_CLOEXEC
+_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _STREAMS = {b"/dev/stdin": 0, b"/dev/stdout": 1, b"/dev/stderr": 2}
 _LINKS_OF_PROC = (b"/proc/self/", b"/proc/thread-self/")
 
@@ -32,10 +34,10 @@ class Place:
         self.path = path
         self.missing = missing
 
-    def opened_base(self) -> int:
-        """A descriptor (O_PATH) of the base."""
+    def opened_base(self, flags: int = _PATH) -> int:
+        """A descriptor of the base."""
         try:
-            return os.open(self.base, _PATH)
+            return os.open(self.base, flags)
         except FileNotFoundError as error:
             raise OSError(self.missing, "") from error
 
@@ -60,6 +62,7 @@ class Finder:
         self.other_roots = other_roots
         self.root = file_of(b"/")
         self.opener = sys_.PathOpener(sys_.RESOLVE_NO_MAGICLINKS)
+        self.reader = sys_.PathOpener(sys_.RESOLVE_NO_MAGICLINKS, _READING)
 
     def place(self, call: Call, directory: int, path: bytes, *, empty: bool = False) -> Place:
         """What a path of the caller means. With `empty` (AT_EMPTY_PATH) an empty one is the directory's descriptor."""
@@ -103,15 +106,33 @@ class Finder:
 
     def opened(self, call: Call, place: Place, *, follow: bool = True) -> int:
         """A descriptor (O_PATH) of what a place is now."""
+        return self._opened(call, place, self.opener, _PATH, follow=follow)
+
+    def opened_to_change(self, call: Call, place: Place, *, follow: bool) -> tuple[int, bytes | int]:
+        """As `opened`, and what calls on the file take: the descriptor itself is quicker than a path that leads to it.
+
+        The file is open for reading then. Only regular files and directories are: to open others has effects.
+        """
+        try:
+            mode = os.stat(place.quick(), follow_symlinks=follow or not place.path).st_mode
+            if mode & S_IFMT in (S_IFREG, S_IFDIR):
+                fd = self._opened(call, place, self.reader, _READING, follow=follow)
+                return fd, fd
+        except OSError:  # it is missing, a magic link, or of another user: the next lines say so
+            pass
+        fd = self.opened(call, place, follow=follow)
+        return fd, own(fd)
+
+    def _opened(self, call: Call, place: Place, opener: sys_.PathOpener, flags: int, *, follow: bool) -> int:
         if place.base and not place.path:
-            return place.opened_base()
+            return place.opened_base(flags)
         if self.has_other_root(call):
-            return self.opened_elsewhere(call, place, _PATH if follow else _PATH | os.O_NOFOLLOW)
+            return self.opened_elsewhere(call, place, flags if follow else flags | os.O_NOFOLLOW)
         if not place.base:
-            return self.opener.open(sys_.AT_FDCWD, place.path, follow=follow)
+            return opener.open(sys_.AT_FDCWD, place.path, follow=follow)
         base = place.opened_base()
         try:
-            return self.opener.open(base, place.path, follow=follow)
+            return opener.open(base, place.path, follow=follow)
         finally:
             os.close(base)
 

@@ -33,10 +33,13 @@ class Keeper:
         self.has_rows = self.has_rows or bool(rows)
         return ownership.row_key(name) in rows
 
-    def kept(self, fd: int, info: os.stat_result) -> Kept:
-        """What is kept aside of an open file: its own owner and mode if nothing is."""
+    def kept(self, fd: int, info: os.stat_result, path: bytes | int | None = None) -> Kept:
+        """What is kept aside of an open file: its own owner and mode if nothing is.
+
+        `path`: what calls on the file take, if it is not the usual path.
+        """
         if has_attributes(info):
-            value = attribute(own(fd), ATTRIBUTE)
+            value = attribute(path or own(fd), ATTRIBUTE)
             found = None if value is None else parse_kept(value)
             return found or Kept(info.st_uid, info.st_gid, info.st_mode & 0o7777)
         place = _name_of(fd, info)
@@ -46,10 +49,10 @@ class Keeper:
             os.close(place[0])
         return Kept(*(owner or (info.st_uid, info.st_gid)), info.st_mode & 0o7777)
 
-    def keep(self, fd: int, info: os.stat_result, kept: Kept) -> None:
-        """Keep something aside of an open file."""
+    def keep(self, fd: int, info: os.stat_result, kept: Kept, path: bytes | int | None = None) -> None:
+        """Keep something aside of an open file; `path` as in `kept`."""
         if has_attributes(info):
-            os.setxattr(own(fd), ATTRIBUTE, kept.value())
+            os.setxattr(path or own(fd), ATTRIBUTE, kept.value())
             return
         place = _name_of(fd, info)
         if place is not None:
@@ -64,7 +67,7 @@ def has_attributes(info: os.stat_result) -> bool:
     return info.st_mode & ownership.S_IFMT in (ownership.S_IFREG, ownership.S_IFDIR)
 
 
-def attribute(path: bytes, name: str) -> bytes | None:
+def attribute(path: bytes | int, name: str) -> bytes | None:
     try:
         return os.getxattr(path, name)
     except OSError:
