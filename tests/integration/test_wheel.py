@@ -28,12 +28,6 @@ def test_it_has_the_manual_pages(wheel: zipfile.ZipFile) -> None:
     assert {"man1/builda.1", "man1/builda-build.1", "man1/builda-bud.1", "man5/Containerfile.in.5"} <= set(pages)
 
 
-def test_installers_find_the_program_and_give_it_their_python(wheel: zipfile.ZipFile) -> None:
-    (script,) = [name for name in wheel.namelist() if name.endswith(".data/scripts/builda")]
-    assert wheel.read(script).startswith(b"#!python\n")
-    assert wheel.getinfo(script).external_attr >> 16 & 0o111 == 0o111
-
-
 def test_its_metadata_is_valid_and_has_no_dead_link(wheel: zipfile.ZipFile) -> None:
     (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     metadata = Metadata.from_email(wheel.read(name), validate=True)
