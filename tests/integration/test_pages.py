@@ -39,11 +39,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> dict[str, 
     place = tmp_path_factory.mktemp("pages")
     builda = Builda(place / "store", place / "run")
     add_base(builda, busybox)
-    (place / "Containerfile").write_text(CONTAINERFILE)
+    context = place / ("long" * 20)
+    context.mkdir()
+    (context / "Containerfile").write_text(CONTAINERFILE)
     found = {name: place / f"{name}.html" for name in ("session", "trace", "build")}
     assert session(builda, SCRIPT, "--report", str(found["session"])).returncode == 0
     builda("script", "trace", "--format", "html", "--output", found["trace"], "bash", "-c", "exit 0")
-    builda.run("bud", "--report", found["build"], place, check=False)
+    builda.run("bud", "--report", found["build"], context, check=False)
     return found
 
 

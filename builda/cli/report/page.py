@@ -227,18 +227,18 @@ _BEFORE_BODY = """</title>
 @media (prefers-color-scheme: dark) { :root { --back: #15171a; --text: #e6e8eb; --dim: #929aa4; --line: #33383f;
   --done: #6b9cf5; --cached: #56657a; --bad: #ef6a6a; --good: #5fc27a; --soft: #1d2024; --wait: #e0a83c } }
 body { background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
-  max-width: 76rem; padding: 0 1rem }
+  max-width: 76rem; padding: 0 1rem; overflow-wrap: anywhere }
 h1 { font-size: 1.4rem } h2 { font-size: 1.05rem; margin-top: 2rem }
 .good { color: var(--good) } .bad { color: var(--bad) } .dim { color: var(--dim) }
 .facts { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; list-style: none; padding: 0; color: var(--dim) }
 code, pre { font: 13px/1.45 ui-monospace, monospace } pre { overflow: auto; max-height: 30rem; padding: .7rem;
-  background: var(--soft); white-space: pre-wrap; overflow-wrap: anywhere }
+  background: var(--soft); white-space: pre-wrap }
 .axis { border-left: 1px solid var(--line) } .ticks { position: relative; height: 1.4rem; margin-left: 14rem;
   font-size: 12px; color: var(--dim) }
 .ticks span { position: absolute; transform: translateX(-50%); white-space: nowrap }
 .ticks span:last-child { transform: translateX(-100%) }
 .stage { display: flex; align-items: center; border-top: 1px solid var(--line); min-height: 1.9rem }
-.stage .name { width: 14rem; flex: none; font-size: 13px; padding-left: .4rem; overflow-wrap: anywhere }
+.stage .name { width: 14rem; flex: none; font-size: 13px; padding-left: .4rem }
 .bars { position: relative; flex: 1; height: 1.2rem } .bar { position: absolute; height: 100%; border-radius: 2px }
 .bar:focus, summary:focus { outline: 2px solid var(--done) } .bar.done { background: var(--done) }
 .wait { position: absolute; height: 100%; border-radius: 2px; background:
@@ -252,7 +252,7 @@ details[open] summary code { white-space: normal }
 .tag { font-size: 12px; width: 6.5rem; flex: none } .tag.done { color: var(--done) } .tag.failed { color: var(--bad) }
 .tag.cached, .number { color: var(--dim) }
 .step { font-size: 13px; min-width: 3.2rem }
-.number { font-size: 13px; font-variant-numeric: tabular-nums; text-align: right; min-width: 5rem }
+.number { font-size: 13px; white-space: nowrap; font-variant-numeric: tabular-nums; text-align: right; min-width: 5rem }
 .weight { width: 8rem; flex: none; background: var(--soft); height: .7rem }
 .weight i { display: block; height: 100%; background: var(--done) }
 .branch { margin-left: 1.6rem; border-left: 2px solid var(--line); padding-left: .6rem; margin-bottom: .5rem }
