@@ -90,7 +90,9 @@ RUN = r"""
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+#include <fcntl.h>
 int main(int argc, char **argv) {
+    if (argv[2] && !strcmp(argv[2], "written")) open(argv[1], O_RDWR);
     execv(argv[1], argv + 2);
     puts(strerrorname_np(errno));
 }
@@ -118,6 +120,9 @@ STARTS = [
     ("/proc/self/exe", "run", "/bin/show", "again"),
     *((f"/{name}", name, "one", "two") for name in SCRIPTS),
     ("/self", "self"),
+    ("/dynamic", "written"),
+    ("/bin/show", "written"),
+    ("/plain", "written"),
     ("/missing-loader", "x"),
     ("/not-executable", "x"),
     ("/nowhere", "x"),
@@ -179,4 +184,5 @@ def test_programs_start_as_the_kernel_starts_them(tree: Path, new_box: Callable[
         box.run("/run", *start)
         found[start] = "".join(line for line in box.output.splitlines(True) if not line.startswith("builda:"))
     assert expected["/dynamic", "dynamic", "a"] == "/dynamic [dynamic] [a]\n"
+    assert expected["/dynamic", "written"] == "ETXTBSY\n"
     assert found == expected

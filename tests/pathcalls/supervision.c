@@ -178,7 +178,10 @@ static void without_path(const char *how) {
     int own = open("/proc/self/exe", O_RDONLY), file = memfd_create("x", 0);
     char data[65536];
     for (long size; (size = read(own, data, sizeof data)) > 0;) write(file, data, size);
-    char *arguments[] = {"supervision", outside, "again", NULL};
+    char *arguments[] = {"supervision", outside, "again", NULL}, writable[64];
+    snprintf(writable, sizeof writable, "/proc/self/fd/%d", file);
+    int only_read = open(writable, O_RDONLY | O_CLOEXEC);
+    close(file), file = only_read; /* else ETXTBSY */
     pid_t child = fork();
     if (child == 0) fexecve(file, arguments, environ), printf("fexecve: %s\n", strerror(errno)), fflush(stdout), _exit(1);
     waitpid(child, NULL, 0);

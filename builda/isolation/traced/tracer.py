@@ -8,6 +8,7 @@ and to make sockets, and from where the supervisor answers no path.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import struct
@@ -458,6 +459,7 @@ class Tracer:
         if not stat.S_ISREG(file.mode) or not may_access(who, file.mode, file.owner, 1):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         with open(here, "rb", buffering=0) as opened:
+            _check_not_written(opened.fileno())
             head = opened.read(programs.HEAD)
         found = programs.parse(head, self.machine)
         if isinstance(found, Foreign):
@@ -481,3 +483,14 @@ def _is_at(fd: int, path: bytes) -> bool:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except OSError:
         return False
+
+
+def _check_not_written(fd: int) -> None:
+    """ETXTBSY for a file that is open for writing: of such a file nobody gets a lease for reading (fcntl(2))."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise OSError(errno.ETXTBSY, os.strerror(errno.ETXTBSY)) from error
+        return  # another user's, or the file system has no leases
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
