@@ -199,6 +199,7 @@ class Looks:
             file = self.owners.seen(place)
             if not may_access(self.processes[tid], file.mode, file.owner, wanted, real=real):
                 raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            _check_mount(place, file.mode, wanted)
         return 0
 
     def readlink(self, tid: int, a: Words) -> int:
@@ -257,3 +258,15 @@ class Looks:
             os.close(fd)
         self.files.write(tid, a[1], _buffer.raw[:120])
         return 0
+
+
+def _check_mount(place: bytes, mode: int, wanted: int) -> None:
+    """What access(2) says of a file whose mount lets nobody write or execute it: EROFS or EACCES."""
+    flags = os.statvfs(place).f_flag if wanted & 3 else 0
+    number = 0
+    if wanted & 1 and flags & os.ST_NOEXEC and stat.S_ISREG(mode):
+        number = errno.EACCES
+    elif wanted & 2 and flags & os.ST_RDONLY and stat.S_IFMT(mode) in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+        number = errno.EROFS
+    if number:
+        raise OSError(number, os.strerror(number))
