@@ -264,6 +264,15 @@ static int open_flags(void) {
     return flags;
 }
 
+/* Says that a path leads to a file of /proc, which mode traced does not change. */
+static int is_in_proc(int directory, const char *path) {
+    struct stat s, proc;
+    if (!path || path == (char *)8 || syscall(SYS_stat, "/proc", &proc) < 0) return 0;
+    if (syscall(SYS_newfstatat, directory, path, &s, AT_EMPTY) < 0 &&
+        syscall(SYS_newfstatat, directory, path, &s, AT_EMPTY | AT_SYMLINK_NOFOLLOW) < 0) return 0;
+    return s.st_dev == proc.st_dev;
+}
+
 static void do_open(void) {
     int flags = open_flags(), dir = directory(), mode = below(2) ? 0644 : below(1024);
     const char *path = a_path(0);
@@ -288,6 +297,7 @@ static void do_open(void) {
         how.flags &= ~O_PATH; /* answered with ENOSYS in mode traced */
         how.resolve = resolve[below(chance(20) ? 11 : 9)];
         if (how.resolve & 33) how.resolve = 0; /* RESOLVE_CACHED: EAGAIN as the cache has it */
+        if (is_in_proc(dir, "")) how.resolve = 0; /* EXDEV in mode traced */
         size_t size = chance(40) ? 32 : chance(60) ? 16 : 24;
         if (chance(60)) how.more = 1, size = 32;
         say("%lu openat2(%s, %s, %lo, %lo, %lx, %zu)", number, at_name(dir), shown(path), how.flags, how.mode, how.resolve, size);
@@ -333,6 +343,7 @@ static void do_stat(void) {
         break;
     default:
         flags = (chance(3) ? AT_SYMLINK_NOFOLLOW : 0) | (chance(4) ? AT_EMPTY : 0) | (chance(40) ? 0x8 : 0) | (chance(20) ? 0x4000 : 0);
+        if (flags & 8) flags &= ~AT_EMPTY;
         say("%lu statx(%s, %s, %x)", number, at_name(dir), shown(path), flags);
         unsigned mask = chance(30) ? 0x80000000 : STATX_BASIC_STATS;
         r = syscall(SYS_statx, dir, path, flags, mask, &x);
@@ -347,14 +358,6 @@ static void do_stat(void) {
     say("\n");
 }
 
-/* Says that a path leads to a file of /proc, which mode traced does not change. */
-static int is_in_proc(int directory, const char *path) {
-    struct stat s, proc;
-    if (!path || path == (char *)8 || syscall(SYS_stat, "/proc", &proc) < 0) return 0;
-    if (syscall(SYS_newfstatat, directory, path, &s, AT_EMPTY) < 0 &&
-        syscall(SYS_newfstatat, directory, path, &s, AT_EMPTY | AT_SYMLINK_NOFOLLOW) < 0) return 0;
-    return s.st_dev == proc.st_dev;
-}
 static void say_if_in_proc(int directory, const char *path) {
     if (is_in_proc(directory, path)) say(" in /proc");
 }
@@ -523,6 +526,7 @@ static void do_chdir(void) {
 static int for_its_owner(int mode, int directory, const char *path) {
     struct stat s;
     int found = path && path != (char *)8 && syscall(SYS_newfstatat, directory, path, &s, AT_EMPTY) == 0;
+    if (found && S_ISCHR(s.st_mode)) return 0666; /* which changes nothing there, but here until the last run */
     return found && is_special(s.st_mode) ? mode | 0600 : mode;
 }
 

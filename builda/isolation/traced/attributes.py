@@ -102,6 +102,10 @@ class Attributes:
             value = self.files.owners.acl(place) if name == acl.NAMES[0] else os.getxattr(place, stored_name(name))
         except PermissionError as error:  # a stand-in for /proc or a device, which nobody may read
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from error
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP and name.startswith("trusted."):
+                raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from error
+            raise
         finally:
             os.close(fd)
         return self.returned(tid, value, a[2], a[3])

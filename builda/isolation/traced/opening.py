@@ -10,7 +10,7 @@ import stat
 import struct
 
 from builda.isolation.traced.calling import call, signed
-from builda.isolation.traced.tree import AT_FDCWD, Root, open_inside
+from builda.isolation.traced.tree import AT_FDCWD, Root, names_directory, open_inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Opening:
         try:
             fd = self.open_file(tid, root, path, flags, mode)
         except PermissionError:
-            if flags & os.O_CREAT and path.endswith(b"/") and path.strip(b"/"):
+            if flags & os.O_CREAT and names_directory(path):
                 os.close(self.files.parent(tid, directory, address)[0])
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
             state = self.states[tid]

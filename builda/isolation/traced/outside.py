@@ -106,7 +106,7 @@ class Outside:
                 given = flags_of(path)
                 if given & os.O_PATH or (given & 3 != os.O_RDWR and given & 3 != flags & 3):
                     if stat.S_ISLNK(os.fstat(held).st_mode):
-                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                        _refuse_link(flags)
                     if link == b"/proc" or link[:6] == b"/proc/" or link in _DEVICES:
                         return self.open(state, tid, link, flags)
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -204,8 +204,8 @@ class Tree:
             path = _squeezed(path)
         if len(found) + len(path) >= _PATH_MAX - 1:
             return self._deep(link), path
-        if base.endswith(b" (deleted)") and not os.path.exists(base):
-            return self._gone(link, path), path
+        if _is_removed(base):
+            return self._gone(state, link, path)
         return root, found + b"/" + path
 
     def _around(self, state: State, path: bytes) -> tuple[Root, bytes]:
@@ -243,13 +243,17 @@ class Tree:
             os.close(above)
         return Start(fd, errno.ENAMETOOLONG)
 
-    def _gone(self, link: bytes, path: bytes) -> Start:
-        """A directory that has been removed, but is still some process's."""
-        fd = os.open(link, _PATH_ONLY)
-        if not stat.S_ISDIR(os.stat(fd).st_mode):
-            os.close(fd)
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        return Start(fd, errno.ENOENT)
+    def _gone(self, state: State, link: bytes, path: bytes) -> tuple[Root, bytes]:
+        """As `start`, from a directory that has been removed, but is still some process's."""
+        rest = _parts(path)
+        start = _above(link, rest)
+        path = b"/".join(reversed(rest)) + _end(path)
+        base = os.readlink(b"/proc/self/fd/%d" % start.fd)
+        if _is_removed(base):
+            return start, path.lstrip(b"/") or b"."
+        found = state.root.inside(base)
+        root, found = self._around(state, base) if found is None else (state.root, found)
+        return root, found + b"/" + path
 
     def walk(self, state: State, tid: int, root: Root, path: bytes, *, follow: bool, parent: bool = False) -> Place:
         """Where a path leads that the kernel could not follow. What is missing is in the tree.
@@ -347,8 +351,11 @@ class Tree:
                 back = self.led_by(state, link)
                 if is_open:
                     self._check_open_directory(link)
-                if not rest and not parent and of_process[1] != b"exe" and _is_gone(link):
-                    return Place(link, outside=True), links
+                if of_process[1] != b"exe" and _is_removed(os.readlink(link)):
+                    if not rest and not parent:
+                        return Place(link, outside=True), links
+                    start = _above(link, rest)
+                    back = self.led_by(state, b"/proc/self/fd/%d" % start.fd)
                 if not back.outside:
                     return back, links
                 here = back.path.split(b"/")[2:]
@@ -381,15 +388,30 @@ class Tree:
         return Place(found)
 
 
-def _is_gone(link: bytes) -> bool:
-    """Whether what a link of /proc leads to was removed."""
-    target = os.readlink(link)
-    return target.endswith(b" (deleted)") and not os.path.lexists(target)
+def _is_removed(path: bytes) -> bool:
+    """Whether a link of /proc with this text leads to a file that was removed."""
+    return path.endswith(b" (deleted)") and not os.path.lexists(path)
+
+
+def _above(link: bytes, rest: list[bytes]) -> Start:
+    """Where each `..` that the parts `rest` begin with leads from a removed directory, up to one that is there."""
+    start = Start(os.open(link, _PATH_ONLY | os.O_DIRECTORY), errno.ENOENT)
+    while rest[-1:] == [b".."] and _is_removed(os.readlink(b"/proc/self/fd/%d" % start.fd)):
+        rest.pop()
+        start = Start(os.open(b"..", _PATH_ONLY | os.O_DIRECTORY, dir_fd=start.fd), errno.ENOENT)
+    return start
 
 
 def _end(path: bytes) -> bytes:
     """What a path has after its last name to ask for a directory: `/` or `/.`."""
-    return b"/." if path.endswith(b"/.") else b"/" if path.endswith(b"/") else b""
+    if not path.endswith((b"/", b"/.")):
+        return b""
+    return b"/." if path.rstrip(b"/").rpartition(b"/")[2] in (b".", b"..") else b"/"
+
+
+def names_directory(path: bytes) -> bool:
+    """Whether a path ends with a name and a slash: open(2) makes no file there."""
+    return _end(path) == b"/" and bool(path.strip(b"/"))
 
 
 def _squeezed(path: bytes) -> bytes:
