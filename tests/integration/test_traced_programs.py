@@ -101,6 +101,7 @@ SCRIPTS = {
     "plain": "#!/bin/show\n",
     "with-argument": "#!/bin/show -a b\n",
     "nested": "#!/with-argument x\n",
+    "script-of-musl": "#!/musl -a\n",
     "linked-interpreter": "#!/link\n",
     "without-interpreter": "#!/nowhere\n",
     "of-a-directory": "#!/bin\n",
@@ -117,6 +118,10 @@ STARTS = [
     ("/dynamic", "dynamic", "a"),
     ("/dynamic", "another name"),
     ("/pie", "pie"),
+    ("/musl", "musl", "a"),
+    ("/musl", "another name"),
+    ("/static-musl", "another name"),
+    ("/script-of-musl", "x", "one"),
     ("/proc/self/exe", "run", "/bin/show", "again"),
     *((f"/{name}", name, "one", "two") for name in SCRIPTS),
     ("/self", "self"),
@@ -136,22 +141,27 @@ STARTS = [
 def tree(tmp_path: Path) -> Path:
     """A root directory with programs of each kind; the loader and libc are the machine's."""
     root = tmp_path / "tree"
-    for name in ("bin", "proc", "dev", "lib64", "usr"):
+    for name in ("bin", "proc", "dev", "lib", "lib64", "usr"):
         (root / name).mkdir(parents=True)
     for name, source in (("show", SHOW), ("run", RUN)):
         (tmp_path / f"{name}.c").write_text("#define _GNU_SOURCE\n" + source)
-    for source, made, *options in (
-        ("show", "bin/show", "-static"),
-        ("show", "dynamic"),
-        ("show", "pie", "-static-pie"),
-        ("show", "missing-loader", "-Wl,--dynamic-linker=/nowhere/ld.so"),
-        ("run", "run", "-static"),
+    musl = shutil.which("musl-gcc")
+    for compiler, source, made, *options in (
+        ("cc", "show", "bin/show", "-static"),
+        ("cc", "show", "dynamic"),
+        ("cc", "show", "pie", "-static-pie"),
+        ("cc", "show", "missing-loader", "-Wl,--dynamic-linker=/nowhere/ld.so"),
+        ("cc", "run", "run", "-static"),
+        (musl or "cc", "show", "musl"),
+        (musl or "cc", "show", "static-musl", "-static"),
     ):
-        subprocess.run(["cc", "-w", *options, "-o", root / made, tmp_path / f"{source}.c"], check=True)
+        subprocess.run([compiler, "-w", *options, "-o", root / made, tmp_path / f"{source}.c"], check=True)
+    if musl:
+        shutil.copy("/lib/ld-musl-x86_64.so.1", root / "lib")
     loader = Path("/lib64/ld-linux-x86-64.so.2").resolve()
     shutil.copy(loader, root / "lib64/ld-linux-x86-64.so.2")
     library = next(Path("/").glob("lib/x86_64-linux-gnu/libc.so.6"))
-    (root / "lib/x86_64-linux-gnu").mkdir(parents=True)
+    (root / "lib/x86_64-linux-gnu").mkdir()
     shutil.copy(library.resolve(), root / "lib/x86_64-linux-gnu/libc.so.6")
     (root / "link").symlink_to("bin/show")
     (root / "loop").symlink_to("loop")
