@@ -6,12 +6,15 @@ import ctypes
 import errno
 import os
 
-_CONT, _SEIZE, _LISTEN = 7, 0x4206, 0x4208
+_CONT, _SYSCALL, _SEIZE, _LISTEN = 7, 24, 0x4206, 0x4208
 _GETEVENTMSG, _GETREGSET, _SETREGSET = 0x4201, 0x4204, 0x4205
 _NT_PRSTATUS, _NT_ARM_SYSTEM_CALL = 1, 0x404
 
-TRACE_FORK, TRACE_VFORK, TRACE_CLONE, TRACE_EXEC, TRACE_SECCOMP, EXIT_KILL = 2, 4, 8, 16, 128, 1 << 20
+TRACE_SYSGOOD, TRACE_FORK, TRACE_VFORK, TRACE_CLONE, TRACE_EXEC, TRACE_SECCOMP = 1, 2, 4, 8, 16, 128
+EXIT_KILL = 1 << 20
 EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_SECCOMP, EVENT_STOP = 1, 2, 3, 4, 7, 128
+RETURNED = 0x85
+"""The signal of a stop where a call returns, with TRACE_SYSGOOD."""
 WAIT_ALL = 0x40000000  # __WALL: threads too
 
 _PAGE = 4096
@@ -37,6 +40,11 @@ def seize(pid: int, options: int) -> None:
 def go_on(tid: int, signal: int = 0) -> None:
     """Let a stopped thread go on, with a signal. Nothing happens if it was killed."""
     _ptrace(_CONT, tid, None, signal or None)
+
+
+def go_on_until_return(tid: int) -> None:
+    """Let a thread that has stopped before a call go on until the call returns. Nothing happens if it was killed."""
+    _ptrace(_SYSCALL, tid, None, None)
 
 
 def stay_stopped(tid: int) -> None:
@@ -109,6 +117,12 @@ class Registers:
     @property
     def number(self) -> int:
         return self.words[self.layout.number]
+
+    @property
+    def result(self) -> int:
+        """What a call has returned: a negative number is an error's."""
+        word: int = self.words[self.layout.result]
+        return word - (1 << 64) if word >> 63 else word
 
     @property
     def stack(self) -> int:

@@ -66,6 +66,14 @@ GAMES = {
         mkfifo -m 666 /tmp/go; setpriv --reuid 33 --regid 33 --clear-groups bash -c '(id -u > /tmp/go) & exit 0' &
         cat /tmp/go; rm /tmp/go
     """,
+    "peers of sockets": r"""
+        perl -e 'use Socket; $| = 1; sub peer { join " ", (unpack "iII", getsockopt $_[0], 1, 17)[1, 2] }
+            socket S, AF_UNIX, SOCK_STREAM, 0; bind S, sockaddr_un "/s"; chmod 0666, "/s"; listen S, 1;
+            if (!fork) { $) = "6 6"; $> = 33; socket C, AF_UNIX, SOCK_STREAM, 0; connect C, sockaddr_un "/s";
+                print "of the listener: ", peer(*C), "\n"; syswrite C, "x"; sysread C, $x, 1; exit }
+            accept C, S; sysread C, $x, 1; print "of the client: ", peer(*C), "\n"; syswrite C, "x"; wait;
+            print defined getsockopt(STDIN, 1, 17) ? "a socket" : $!, "\n"' < /dev/null > /peers; rm /s; cat /peers
+    """,
     "roots inside": """
         mkdir -p /in/etc; cp -a /usr/lib* /usr/bin /in/
         chroot /in sh -c 'touch /etc/f; chown 7:8 /etc/f; stat -c "%u %g" etc/f; cd etc; chown 9 f'

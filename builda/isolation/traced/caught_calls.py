@@ -17,16 +17,17 @@ _NAMESPACES = 0x7E020080  # CLONE_NEW…
 _UNTRACED = 0x00800000  # CLONE_UNTRACED: no tracer would follow such a process
 _O_PATH = os.O_PATH
 _PR_SET_DUMPABLE = 4
+_SOL_SOCKET, _SO_PEERCRED = 1, 17
 _KILL_ALL = 0xFFFFFFFF
 _FIRST_UNKNOWN = 463  # setxattrat: the first of the calls with paths that this module does not know
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_…
 
 _X86_64 = """
-open 2 stat 4 fstat 5 lstat 6 access 21 sendto 44 sendmsg 46 connect 42 bind 49 clone 56 execve 59 kill 62 uname 63
-truncate 76 getcwd 79 chdir 80 rename 82 mkdir 83 rmdir 84 creat 85 link 86 unlink 87 symlink 88 readlink 89 chmod 90
-fchmod 91 chown 92 fchown 93 lchown 94 umask 95 ptrace 101 getuid 102 getgid 104 setuid 105 setgid 106 geteuid 107
-getegid 108 setreuid 113 setregid 114 getgroups 115 setgroups 116 setresuid 117 getresuid 118 setresgid 119
+open 2 stat 4 fstat 5 lstat 6 access 21 sendto 44 sendmsg 46 connect 42 bind 49 getsockopt 55 clone 56 execve 59 kill 62
+uname 63 truncate 76 getcwd 79 chdir 80 rename 82 mkdir 83 rmdir 84 creat 85 link 86 unlink 87 symlink 88 readlink 89
+chmod 90 fchmod 91 chown 92 fchown 93 lchown 94 umask 95 ptrace 101 getuid 102 getgid 104 setuid 105 setgid 106
+geteuid 107 getegid 108 setreuid 113 setregid 114 getgroups 115 setgroups 116 setresuid 117 getresuid 118 setresgid 119
 getresgid 120 setfsuid 122 setfsgid 123 capget 125 capset 126 rt_sigqueueinfo 129 utime 132 mknod 133 uselib 134
 statfs 137 fstatfs 138 pivot_root 155 prctl 157 chroot 161 acct 163 mount 165 umount2 166 swapon 167 swapoff 168
 quotactl 179 setxattr 188 lsetxattr 189 fsetxattr 190 getxattr 191 lgetxattr 192 fgetxattr 193 listxattr 194
@@ -43,10 +44,10 @@ fchown 55 openat 56 quotactl 60 readlinkat 78 newfstatat 79 fstat 80 utimensat 8
 capget 90 capset 91 unshare 97 kill 129 tkill 130 tgkill 131 rt_sigqueueinfo 138 setregid 143 setgid 144 setreuid 145
 setuid 146 setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159
 uname 160 umask 166 prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 ptrace 117 bind 200 connect 203 sendto 206
-sendmsg 211 clone 220 execve 221 swapon 224 swapoff 225 fanotify_mark 263 name_to_handle_at 264 open_by_handle_at 265
-setns 268 sendmmsg 269 process_vm_readv 270 process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282
-prlimit64 261 statx 291 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11
-llistxattr 12 flistxattr 13 removexattr 14 lremovexattr 15 fremovexattr 16
+getsockopt 209 sendmsg 211 clone 220 execve 221 swapon 224 swapoff 225 fanotify_mark 263 name_to_handle_at 264
+open_by_handle_at 265 setns 268 sendmmsg 269 process_vm_readv 270 process_vm_writev 271 renameat2 276 seccomp 277
+execveat 281 userfaultfd 282 prlimit64 261 statx 291 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9
+fgetxattr 10 listxattr 11 llistxattr 12 flistxattr 13 removexattr 14 lremovexattr 15 fremovexattr 16
 """
 _YOUNG = """
 pidfd_send_signal 424 io_uring_setup 425 io_uring_enter 426 io_uring_register 427 open_tree 428 move_mount 429
@@ -78,7 +79,10 @@ fremovexattr uname
 )
 """The calls that the supervisor answers."""
 STOPPED = "execve execveat chdir bind connect sendmsg sendmmsg inotify_add_watch".split()
-"""The calls that get other arguments; also sendto with an address, and open and openat with O_PATH."""
+"""The calls that get other arguments; also sendto with an address, and open and openat with O_PATH.
+
+getsockopt with SO_PEERCRED stops too, and gets another answer.
+"""
 PRCTL_OPTIONS = (7, 8, 23, 24, 27, 28, 38, 39, 47)
 """Of prctl(2): the options about ids and capabilities, which the supervisor answers."""
 _MISSING = (
@@ -126,6 +130,7 @@ def tracer_filter(machine: str) -> bytes:
     for name in STOPPED:
         rows += _when(at, name, [_leave(_TRACE)])
     rows += _when(at, "sendto", _if_null(4, _ALLOW, _TRACE))
+    rows += _when(at, "getsockopt", _if_both((1, _SOL_SOCKET), (2, _SO_PEERCRED), _TRACE, _ALLOW))
     rows += _when(at, "open", _if_any(1, _O_PATH, _TRACE, _ALLOW))
     rows += _when(at, "openat", _if_any(2, _O_PATH, _TRACE, _ALLOW))
     return _packed([*rows, _leave(_ALLOW)])
@@ -163,6 +168,12 @@ def _if_any(argument: int, bits: int, then: int, otherwise: int) -> list[Row]:
 def _if_null(argument: int, then: int, otherwise: int) -> list[Row]:
     high = [_load(argument, high=True), (_EQUAL, 0, 1, 0), _leave(then)]
     return [_load(argument), (_EQUAL, 0, 3, 0), *high, _leave(otherwise)]
+
+
+def _if_both(one: tuple[int, int], other: tuple[int, int], then: int, otherwise: int) -> list[Row]:
+    """Of two arguments and the values that they must have."""
+    first = [_load(one[0]), (_EQUAL, 0, 3, one[1])]
+    return [*first, _load(other[0]), (_EQUAL, 0, 1, other[1]), _leave(then), _leave(otherwise)]
 
 
 def _unless_one_of(argument: int, values: tuple[int, ...], refused: int) -> list[Row]:

@@ -12,13 +12,14 @@ import fcntl
 import os
 import stat
 import struct
+import sys
 
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
 from builda.isolation.emulated.ownership import may_access
 from builda.isolation.traced import programs
 from builda.isolation.traced.calling import signed
 from builda.isolation.traced.caught_calls import NUMBERS, STOPPED
-from builda.isolation.traced.kept_aside import capabilities_of
+from builda.isolation.traced.kept_aside import capabilities_of, shown_owner
 from builda.isolation.traced.programs import Dynamic, Foreign, Script, Vector
 from builda.isolation.traced.tree import AT_FDCWD, Place, State, Tree
 from builda.linux import ptrace
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from builda.isolation.traced.answering import Supervisor
 
 OPTIONS = (
-    ptrace.TRACE_FORK
+    ptrace.TRACE_SYSGOOD
+    | ptrace.TRACE_FORK
     | ptrace.TRACE_VFORK
     | ptrace.TRACE_CLONE
     | ptrace.TRACE_EXEC
@@ -50,6 +52,7 @@ _AF_UNIX = 1
 _SOCKET_PATH = 108
 _ADDRESS = 110  # bytes of struct sockaddr_un
 _PATH = os.O_PATH | os.O_CLOEXEC
+_PEER = struct.Struct("=iII")  # struct ucred
 _MESSAGE = struct.Struct("=QIxxxxQQQQixxxx")  # struct msghdr
 
 
@@ -86,11 +89,14 @@ class Tracer:
         self.memory = ptrace.Memory()
         self.numbers = NUMBERS[self.machine]
         self.names = {
-            self.numbers[name]: name for name in (*STOPPED, "sendto", "open", "openat") if name in self.numbers
+            self.numbers[name]: name
+            for name in (*STOPPED, "sendto", "getsockopt", "open", "openat")
+            if name in self.numbers
         }
         self.supervisor: Supervisor | None = None
         self.early: set[int] = set()  # threads that have stopped before their parent's event
         self.pending: dict[int, Image] = {}
+        self.asking: dict[int, tuple[int, int]] = {}  # of SO_PEERCRED: where the answer goes, and its length
         self.loaders: dict[tuple[int, int, int], bool] = {}
 
     def stopped(self, tid: int, status: int) -> None:
@@ -98,6 +104,9 @@ class Tracer:
         signal, event = status >> 8 & 0xFF, status >> 16
         if event == ptrace.EVENT_SECCOMP:
             self._call(tid)
+            if tid in self.asking:
+                ptrace.go_on_until_return(tid)
+                return
         elif event in _MADE:
             self._made(tid)
         elif event == ptrace.EVENT_EXEC:
@@ -109,6 +118,8 @@ class Tracer:
             if signal in _STOPS:
                 ptrace.stay_stopped(tid)
                 return
+        elif event == 0 and signal == ptrace.RETURNED:
+            self._returned(tid)
         elif event == 0 and signal:
             ptrace.go_on(tid, signal)
             return
@@ -119,6 +130,7 @@ class Tracer:
         self.states.pop(tid, None)
         self.processes.ended(tid)
         self.pending.pop(tid, None)
+        self.asking.pop(tid, None)
         self.early.discard(tid)
 
     def _made(self, tid: int) -> None:
@@ -264,6 +276,31 @@ class Tracer:
 
     def sendto(self, tid: int, state: State) -> None:
         self._address(tid, state, 4)
+
+    def getsockopt(self, tid: int, state: State) -> None:
+        self.asking[tid] = self.registers.argument(3), self.registers.argument(4)
+
+    def _returned(self, tid: int) -> None:
+        """getsockopt(SO_PEERCRED) has returned: show what the process at the other end is now."""
+        asked = self.asking.pop(tid, None)
+        try:
+            self.registers.read(tid)
+            if asked is None or self.registers.result < 0:
+                return
+            length = int.from_bytes(self.memory.read(tid, asked[1], 4), sys.byteorder)
+            data = self.memory.read(tid, asked[0], min(length, _PEER.size))
+            if len(data) == _PEER.size:
+                self.memory.write(tid, asked[0], _PEER.pack(*self._peer(*_PEER.unpack(data))))
+        except OSError:  # it was killed, or has no such memory any more
+            return
+
+    def _peer(self, pid: int, uid: int, gid: int) -> tuple[int, int, int]:
+        """What a process shows itself as at a socket; the supervisor's own ids stand for root."""
+        if pid in self.states:
+            who = self.processes[pid]
+            return pid, who.euid, who.egid
+        assert self.supervisor is not None
+        return pid, *shown_owner(uid, gid, self.supervisor.owners.ids)
 
     def sendmsg(self, tid: int, state: State) -> None:
         self._check_socket(tid)
