@@ -133,6 +133,8 @@ class Entries:
         parent, name = self.files.parent(tid, a[0], a[1])
         try:
             self.check_not_standing(parent, name)
+            if flags and name == b"." and self.files.path(tid, a[1]).rstrip(b"/").endswith(b".."):
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))  # above a directory that was removed
             if flags:
                 os.rmdir(name, dir_fd=parent)
             else:

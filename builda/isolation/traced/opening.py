@@ -163,7 +163,10 @@ class Opening:
                     raise
                 try:
                     return _no_directory(self.open_file(tid, root, path, flags & ~os.O_CREAT, 0))
-                except (FileNotFoundError, NotADirectoryError):  # a link that leads to nothing: its target is made
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                        raise
+                    # a link that leads to nothing: its target is made, or the kernel says why not
                     fd = root.open(path, flags | os.O_NOCTTY, given)
         self.owners.made(self.processes[tid], fd, wanted)
         return fd

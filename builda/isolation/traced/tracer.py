@@ -223,9 +223,10 @@ class Tracer:
         try:
             if not stat.S_ISDIR(os.fstat(fd).st_mode):
                 raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            stays = os.path.samestat(os.fstat(fd), os.stat(b"/proc/%d/cwd" % tid))
         finally:
             os.close(fd)
-        self.replaced(tid, 0, place.path)
+        self.replaced(tid, 0, b"." if stays else place.path)  # it may have been removed
 
     def open(self, tid: int, state: State) -> None:
         self._open(tid, state, AT_FDCWD, 0)
@@ -435,7 +436,7 @@ class Tracer:
                 flags = 0
             fd, place = self.found(state, tid, directory, name, follow=not flags & _NOFOLLOW)
             try:
-                if flags & _NOFOLLOW and stat.S_ISLNK(os.fstat(fd).st_mode):
+                if stat.S_ISLNK(os.fstat(fd).st_mode):  # not to be followed, or open itself
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 found, program = self.read(state, tid, fd, place, shown)
                 exe = self._real(state, fd, place)

@@ -247,10 +247,10 @@ class Tree:
         """As `start`, from a directory that has been removed, but is still some process's."""
         rest = _parts(path)
         start = _above(link, rest)
-        path = b"/".join(reversed(rest)) + _end(path)
+        path = b"/".join(reversed(rest)) + _end(path) if rest else b"."  # no call may take it for a name in its parent
         base = os.readlink(b"/proc/self/fd/%d" % start.fd)
         if _is_removed(base):
-            return start, path.lstrip(b"/") or b"."
+            return start, path
         found = state.root.inside(base)
         root, found = self._around(state, base) if found is None else (state.root, found)
         return root, found + b"/" + path
