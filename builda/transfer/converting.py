@@ -82,6 +82,8 @@ class Chosen(Changed):
 
     def __init__(self, source: ImageSource, platform: Platform) -> None:
         super().__init__(source, outline(source))
+        self.given = self.top.digest
+        """Of the index, or of the image where there is none."""
         document = parse(self.data, self.top.media_type)
         for _ in range(DEPTH):
             if isinstance(document, Manifest):

@@ -207,6 +207,7 @@ def test_an_image_tells_its_history_and_what_it_is(first: Builda, server: Regist
     assert steps[0]["layer"][7:19] in table[1]
     assert first("image", "history", "-q", "two").splitlines() == [step["layer"] for step in steps]
     assert first("image", "inspect", "--format", "{{.Os}} {{index .Env 0}}", "two") == "linux A=2"
+    assert first("image", "inspect", "--format", r"{{.Os}}\t{{printf `\n`}}\n", "two") == "linux\t\\n"
     assert json.loads(first("image", "inspect", "--config", "two"))["config"]["Labels"]["who"] == "me"
 
 

@@ -166,6 +166,8 @@ def test_peers_read_a_list_of_images_from_two_places(builda: Builda, server: Reg
         assert peer("buildah", *storage, *architecture).strip() == HERE
     raw = json.loads(peer("skopeo", "inspect", "--raw", INSECURE, f"docker://{name}"))
     assert platforms(raw["manifests"]) == [HERE, OTHER]
+    lines = ("inspect", INSECURE, "--format", r"{{.Name}}\n{{.Digest}}", f"docker://{name}")
+    assert builda.run("image", *lines).stdout == peer("skopeo", *lines)
 
 
 def test_docker_s_format_converts_the_images_too(builda: Builda, server: Registry) -> None:

@@ -38,9 +38,10 @@ _DEEPEST = 32
 
 
 class Seen(NamedTuple):
-    """One image, of a list the one for a platform, with its documents."""
+    """One image, of a list the one for a platform, with its documents. `given` is the digest of the list or image."""
 
     source: ImageSource
+    given: Digest
     descriptor: Descriptor
     manifest: Manifest
     raw_config: bytes
@@ -82,7 +83,9 @@ def seen(ctx: Context, text: str, access: RegistryAccess, platform: Platform) ->
     if manifest.config.media_type not in mediatype.CONFIGS:
         raise Unsupported(f"is an artifact, not an image: {text}", hint="image inspect --raw shows its manifest")
     raw_config = read_blob(source, manifest.config, CONFIG_LIMIT)
-    return Seen(source, descriptor, manifest, raw_config, parse_config(raw_config), getattr(found, "names", ()))
+    return Seen(
+        source, source.given, descriptor, manifest, raw_config, parse_config(raw_config), getattr(found, "names", ())
+    )
 
 
 def raw(ctx: Context, text: str, access: RegistryAccess) -> bytes:

@@ -65,16 +65,22 @@ def print_json(value: Any) -> None:
     write(text)
 
 
-def print_template(template: str, value: Any, *, example: str) -> None:
+def print_template(template: str, value: Any, *, example: str, in_lines: bool = False) -> None:
     """One value through `template`; a line end only where a person reads it, as Buildah does.
 
-    `example` is a template that this value can fill in.
+    `example` is a template that this value can fill in. `in_lines`: it ends with a line end, and may have `\\n` and
+    `\\t` written out, as with skopeo.
     """
     from builda.cli.format.gotemplate import Template
 
     if "{{" not in template:
         raise InvalidValue(f"invalid format provided: {template}", hint=_no_template(template, example))
-    write(Template(template).render(value) + ("\n" if sys.stdout.isatty() else ""))
+    if in_lines:
+        template = _written(template, spaces=" ")
+        template += "" if template.endswith("\n") else "\n"
+    elif sys.stdout.isatty():
+        template += "\n"
+    write(Template(template).render(value))
 
 
 def _no_template(said: str, example: str) -> str:
@@ -90,7 +96,8 @@ def print_rows(template: str, rows: Iterable[Struct], headings: Mapping[str, str
     from builda.cli.format.gotemplate import Template
 
     with_heading = template.startswith("table")
-    parsed = Template(_tabbed(template.removeprefix("table").strip() if with_heading else template))
+    template = template.removeprefix("table").strip() if with_heading else template
+    parsed = Template(_written(template, spaces="\t"))
     lines = [parsed.render(Struct(headings))] if with_heading else []
     lines += [parsed.render(row) for row in rows]
     print_table(lines)
@@ -104,13 +111,13 @@ def print_table(lines: Sequence[str]) -> None:
         print_line(align(lines))
 
 
-def _tabbed(template: str) -> str:
-    """`template` with `\\t` written out and its spaces outside of actions made tabs."""
+def _written(template: str, *, spaces: str) -> str:
+    """`template` with `\\n` and `\\t` written out and its spaces outside of actions made `spaces`."""
     import re
 
     parts = re.split(r"(\{\{.*?\}\})", template, flags=re.DOTALL)
     return "".join(
-        part if i % 2 else part.replace("\\t", "\t").replace("\\n", "\n").replace(" ", "\t")
+        part if i % 2 else part.replace("\\t", "\t").replace("\\n", "\n").replace(" ", spaces)
         for i, part in enumerate(parts)
     )
 

@@ -45,8 +45,8 @@ def inspect(
 ) -> None:
     """Print what an image is: one of the store, or any place written with its transport. No layer is fetched.
 
-    Of a list it is the image for this machine, or for the one that --platform names; --raw prints the list. What is
-    attached to the image, such as an SBOM, is named by its type.
+    Of a list it is the image for this machine, or for the one that --platform names, with the digest of the list; --raw
+    prints the list. What is attached to the image, such as an SBOM, is named by its type.
     """
     from builda.builder.image import describe
     from builda.cli.format.gofuncs import Struct
@@ -78,7 +78,7 @@ def inspect(
     if template is None:
         print_json(found)
     else:
-        print_template(template, Struct(found), example="{{.Digest}}")
+        print_template(template, Struct(found), example="{{.Digest}}", in_lines=True)
 
 
 @verb(
@@ -311,7 +311,7 @@ def _summary(session: Session, image: str, seen: Seen, tags: tuple[str, ...]) ->
         name = between.repository(image).name
     return {
         "Name": name,
-        "Digest": str(seen.descriptor.digest),
+        "Digest": str(seen.given),
         "RepoTags": list(tags),
         "Created": config.created,
         "DockerVersion": config.extra.get("docker_version", ""),
