@@ -99,7 +99,13 @@ class Opening:
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
-            return open_inside(directory, path, flags | os.O_NOCTTY, given, resolve)
+            try:
+                found = open_inside(directory, path, flags & ~os.O_CREAT | os.O_NOCTTY, 0, resolve)
+                return _no_directory(found)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+            fd = open_inside(directory, path, flags | os.O_NOCTTY, given, resolve)  # the target of a link
         if makes:
             self.owners.made(self.processes[tid], fd, wanted)
         return fd
