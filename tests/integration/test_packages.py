@@ -50,7 +50,8 @@ AFTERWARDS = {
         GIT_AUTHOR_DATE=@1000000000 GIT_COMMITTER_DATE=@1000000000 git commit -qm 1; rm -rf .git/index .git/logs
     """,
     "servers": r"""
-        nginx -t; mkdir -p /run/sshd; /usr/sbin/sshd -t; echo '0 5 * * * true' | crontab -u games -; crontab -u games -l
+        sed -i 's/80 default_server/47181 default_server/' /etc/nginx/sites-available/default; nginx -t
+        mkdir -p /run/sshd; /usr/sbin/sshd -t; echo '0 5 * * * true' | crontab -u games -; crontab -u games -l
         cron -f & wait_for -e /run/crond.reboot; kill $!; rm -f /run/crond.*
         install -d -o messagebus /run/dbus; bus=$(dbus-daemon --system --fork --print-pid)
         sudo -u games dbus-send --system --print-reply --dest=org.freedesktop.DBus /org/freedesktop/DBus \
