@@ -143,7 +143,10 @@ SAMPLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "fails-later": ("FROM {base}\nRUN echo one\nRUN <<EOF\necho two\nexit 3\nEOF\nRUN echo three\n", ()),
     "from-arg": ("ARG BASE={base}\nFROM $BASE\nARG X=1\nENV Y=$X\nRUN echo $Y\n", ("--build-arg", "X=2")),
     "no-layers": ("FROM {base}\nRUN echo a > /a\nRUN cat /a\n", ("--layers=false",)),
-    "no-network": ("FROM {base}\nRUN --network=none ls /sys/class/net\nRUN --network=host true\n", ()),
+    "no-network": (
+        "FROM {base}\nRUN --network=none ls /sys/class/net\nRUN --network=host true\n",
+        ("--allow", "network.host"),
+    ),
     "caches": (
         "FROM {base}\nWORKDIR /w\nRUN --mount=type=bind cat given\nRUN --mount=type=cache touch kept\n"
         "RUN --mount=type=cache ls\nRUN --mount=type=cache,target=/u,uid=7,gid=8,mode=0750 stat -c '%u %g %a' /u\n",
@@ -197,7 +200,6 @@ SAMPLE: dict[str, tuple[str, tuple[str, ...]]] = {
         "FROM {base}\nRUN ulimit -n; grep named /etc/hosts; df -k /dev/shm | tail -n 1 | awk '{print $2}'\n",
         ("--ulimit", "nofile=100:200", "--add-host", "named:10.1.2.3", "--shm-size", "1m"),
     ),
-    "added": ("FROM {base}\nADD https://127.0.0.1:1/none /\n", ("--retry", "0")),
     "unused": (
         "FROM {base} AS a\nRUN echo unused\nFROM {base} AS b\nRUN echo used\n",
         ("--skip-unused-stages=false", "--jobs", "1"),
