@@ -1059,7 +1059,7 @@ static const struct { const char *name; long number; } by_text[] = {
     {"fchown", SYS_fchown}, {"fchmod", SYS_fchmod}, {"rmxattr", SYS_removexattr}, {"fstat", SYS_fstat},
     {"setresuid", SYS_setresuid}, {"setresgid", SYS_setresgid}, {"fsetxattr", SYS_fsetxattr}, {"rmdir", SYS_rmdir}, {"write", SYS_write},
     {"inotify_add_watch", SYS_inotify_add_watch}, {"inotify_init1", SYS_inotify_init1}, {"statfs", SYS_statfs}, {"chroot", SYS_chroot},
-    {"listxattr", SYS_listxattr}, {"fremovexattr", SYS_fremovexattr}, {"execute", -2},
+    {"listxattr", SYS_listxattr}, {"fremovexattr", SYS_fremovexattr}, {"openat2", SYS_openat2}, {"execute", -2},
 };
 
 static long status_of(char *program) {
@@ -1101,6 +1101,8 @@ static void perform(char *text) {
         }
         int looks = call == SYS_stat || call == SYS_lstat || call == SYS_fstat;
         if (looks) a[1] = (long)&s;
+        struct { uint64_t flags, mode, resolve; } how = {a[2], a[3], a[4]};
+        if (call == SYS_openat2) a[2] = (long)&how, a[3] = sizeof how;
         results[number] = call == -2 ? status_of((char *)a[0]) : syscall(call, a[0], a[1], a[2], a[3], a[4], a[5]);
         if (looks && results[number] == 0) say(" = %o %u:%u", s.st_mode, s.st_uid, s.st_gid);
         if (looks && results[number] == 0) say("\n");

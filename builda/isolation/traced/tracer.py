@@ -360,7 +360,10 @@ class Tracer:
             name += path[len(whole) :][:1]  # the kernel says what a slash at the end means
         else:
             fd, place = self.found(state, tid, AT_FDCWD, path, follow=True)
+            is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
             os.close(fd)
+            if not is_socket:
+                raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             above, _, name = place.path.rpartition(b"/")
             place = Place(above or b"/", place.outside)
         if place.outside:
