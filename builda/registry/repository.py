@@ -77,6 +77,7 @@ class Endpoint:
     def open(self, request: Request) -> Reply:
         """One attempt at a request, or one more at the other base URL if that turns out to be right."""
         first, *others = self._bases
+        request = self.rightly(request)  # another thread may just have found out which is right
         if not others or not request.url.startswith(f"{first}/"):
             return self._http.open(request)
         assert not isinstance(request.body, Body), "what is sent once only follows a request without content"

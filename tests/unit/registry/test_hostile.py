@@ -20,7 +20,10 @@ from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest, VerifyingReader
 from builda.oci.manifest import MANIFEST_LIMIT
 from builda.oci.reference import Reference
+from builda.registry.certificates import Tls
+from builda.registry.http import Http, Request
 from builda.registry.registryclient import RegistryClient, RegistryOptions, RegistrySource
+from builda.registry.repository import Endpoint
 from tests.support.registry import Answer, Asked, Scripted, free_port, make_certificates, scripted, serving
 
 BLOB = bytes(range(256)) * 4096
@@ -483,6 +486,18 @@ def test_a_registry_on_a_loopback_address_may_speak_tls(net: Net, tmp_path: Path
         assert source(net, running).manifest()[1] == MANIFEST
         assert pulled(source(net, running)) == BLOB
     assert net.slept == []
+
+
+def test_a_request_that_was_made_before_another_found_out_tls_goes_over_it(tmp_path: Path) -> None:
+    make_certificates(tmp_path)
+    http = Http(environ={})
+    with scripted(lambda _: Answer(), tls=tmp_path) as running:
+        endpoint = Endpoint(http, running.address, trust=lambda _: Tls(verify=False), insecure=True)
+        request = Request("GET", f"{endpoint.base()}/v2/", endpoint.trust, "x")
+        for _ in range(2):
+            with endpoint.open(request) as reply:
+                assert (reply.status, reply.url) == (200, f"https://{running.address}/v2/")
+    http.close()
 
 
 def test_a_refusal_over_https_is_no_reason_to_ask_over_http(net: Net, tmp_path: Path) -> None:
