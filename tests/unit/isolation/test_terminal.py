@@ -102,6 +102,13 @@ def test_the_interrupt_key_ends_the_command(box: Any, tmp_path: Path) -> None:
     assert b"never" not in screen.shown
 
 
+def test_what_was_typed_before_the_command_began_reaches_it(box: Any, tmp_path: Path) -> None:
+    screen = Screen(box, tmp_path, "sh", "-c", "read a; echo got $a")
+    screen.type(b"early\n")
+    screen.read_until(b"got early")
+    assert screen.wait() == 0
+
+
 def test_the_size_follows_the_callers(box: Any, tmp_path: Path) -> None:
     screen = Screen(box, tmp_path, "sh", "-c", "trap 'stty size; exit' WINCH; echo up; while :; do sleep 0.05; done")
     screen.read_until(b"up")
