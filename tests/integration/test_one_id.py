@@ -74,6 +74,14 @@ GAMES = {
             accept C, S; sysread C, $x, 1; print "of the client: ", peer(*C), "\n"; syswrite C, "x"; wait;
             print defined getsockopt(STDIN, 1, 17) ? "a socket" : $!, "\n"' < /dev/null > /peers; rm /s; cat /peers
     """,
+    "modes of what has no attributes": r"""
+        mkdir -m 1777 /own
+        perl -e 'use Socket; use POSIX; $) = "6 6"; $> = 33; mkfifo "/own/f", 0600; socket S, AF_UNIX, SOCK_STREAM, 0;
+            bind S, sockaddr_un "/own/s"; for (qw(f s)) { print chmod(02777, "/own/$_") ? "" : "$_: $!\n";
+            print utime(1, 1, "/own/$_") ? "" : "$_: $!\n"; print access("/own/$_", 2) ? "" : "$_: $!\n" }
+            $> = 0; $) = "0 0"; chown 7, 8, "/own/f"; $> = 7; print chmod(0640, "/own/f") ? "" : "$!\n"' > /own/said
+        cat /own/said; stat -c '%n %a %u %g' /own/f; stat -c %a /own/s; rm /own/s
+    """,
     "roots inside": """
         mkdir -p /in/etc; cp -a /usr/lib* /usr/bin /in/
         chroot /in sh -c 'touch /etc/f; chown 7:8 /etc/f; stat -c "%u %g" etc/f; cd etc; chown 9 f'

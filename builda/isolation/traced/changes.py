@@ -56,7 +56,9 @@ class Changes:
         try:
             if stat.S_ISLNK(os.fstat(fd).st_mode):
                 raise OSError(errno.EOPNOTSUPP, "fchmodat2")
-            self.owners.change_mode(self.processes[tid], b"/proc/self/fd/%d" % fd, mode)
+            place = b"/proc/self/fd/%d" % fd
+            with self.files.noting_directory(place) as parent:
+                self.owners.change_mode(self.processes[tid], place, mode, parent)
         finally:
             os.close(fd)
         return 0
@@ -78,18 +80,9 @@ class Changes:
 
     def change_owner(self, tid: int, fd: int, uid: int, gid: int) -> int:
         try:
-            place = b"/proc/self/fd/%d" % fd
-            parent = None
-            if stat.S_IFMT(os.fstat(fd).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-                above, _, name = os.readlink(place).rpartition(b"/")
-                inside = self.tree.root.inside(above)
-                if inside is not None:
-                    parent = (self.tree.root.open(inside, _DIRECTORY), name)
-            try:
-                self.owners.change_owner(self.processes[tid], place, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, parent)
-            finally:
-                if parent is not None:
-                    os.close(parent[0])
+            who, place = self.processes[tid], b"/proc/self/fd/%d" % fd
+            with self.files.noting_directory(place) as parent:
+                self.owners.change_owner(who, place, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, parent)
         finally:
             os.close(fd)
         return 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from builda.isolation.child.notification import Listener
 from builda.isolation.emulated.processes import Processes
@@ -180,17 +183,28 @@ class Files:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
         return path
 
-    def owner_of_name(self, place: bytes) -> tuple[int, int] | None:
-        """The owner that a directory keeps of a link, FIFO or socket, which is open: `place` is its path in /proc."""
+    @contextmanager
+    def noting_directory(self, place: bytes) -> Iterator[tuple[int, bytes] | None]:
+        """The directory, open, and the name in it of a link, FIFO or socket, which is open: there its owner is kept.
+
+        `place` is its path in /proc. None for other files, which can have attributes, and for what is outside the tree.
+        """
+        if stat.S_IFMT(os.stat(place).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+            yield None
+            return
         above, _, name = os.readlink(place).rpartition(b"/")
         inside = self.tree.root.inside(above)
         if inside is None:
-            return None
+            yield None
+            return
+        directory = self.tree.root.open(inside, _DIRECTORY)
         try:
-            parent = self.tree.root.open(inside, _DIRECTORY)
-        except OSError:
-            return None
-        try:
-            return self.owners.named((parent, name))
+            yield directory, name
         finally:
-            os.close(parent)
+            os.close(directory)
+
+    def owner_of_name(self, place: bytes) -> tuple[int, int] | None:
+        """The owner that a directory keeps of a link, FIFO or socket, which is open: `place` is its path in /proc."""
+        with suppress(OSError), self.noting_directory(place) as parent:
+            return None if parent is None else self.owners.named(parent)
+        return None

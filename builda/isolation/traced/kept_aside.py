@@ -124,6 +124,13 @@ class Owners:
         kept = self.kept(place, info.st_dev, info.st_ino, info.st_ctime_ns, info.st_mode)
         return Seen(info, kept, self.ids)
 
+    def _seen_in(self, place: bytes, parent: tuple[int, bytes] | None) -> Seen:
+        """The file at `place`, with the owner that its directory keeps if it can have no attribute itself."""
+        file = self.seen(place)
+        if parent is not None and file.info.st_mode & S_IFMT not in (S_IFREG, S_IFDIR):
+            file.owner = self.named(parent) or file.owner
+        return file
+
     def note(self, place: bytes, info: os.stat_result, kept: Kept) -> None:
         """Keep something aside of a file, or nothing if it can hold all itself."""
         self._plain.discard((info.st_dev, info.st_ino, info.st_ctime_ns))
@@ -137,9 +144,9 @@ class Owners:
             return
         os.setxattr(place, ATTRIBUTE, kept.value())
 
-    def change_mode(self, who: Credentials, place: bytes, mode: int) -> None:
-        """chmod(2)."""
-        file = self.seen(place)
+    def change_mode(self, who: Credentials, place: bytes, mode: int, parent: tuple[int, bytes] | None = None) -> None:
+        """chmod(2). `parent`: the directory and name of what can have no attribute itself."""
+        file = self._seen_in(place, parent)
         if who.fsuid != file.owner[0] and not who.has(FOWNER):
             raise OSError(errno.EPERM, "chmod")
         mode &= 0o7777
@@ -185,10 +192,8 @@ class Owners:
         self, who: Credentials, place: bytes, uid: int, gid: int, parent: tuple[int, bytes] | None
     ) -> None:
         """chown(2). `parent`: the directory and name of what can have no attribute itself."""
-        file = self.seen(place)
+        file = self._seen_in(place, parent)
         kind = file.info.st_mode & S_IFMT
-        if kind not in (S_IFREG, S_IFDIR) and parent is not None:
-            file.owner = self.named(parent) or file.owner
         owner = given(who, file.owner, uid, gid)
         mode = mode_after_chown(who, file.mode, file.owner, owner[1])
         if kind in (S_IFREG, S_IFDIR):

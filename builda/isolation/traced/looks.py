@@ -197,7 +197,9 @@ class Looks:
     def allowed(self, tid: int, place: bytes, wanted: int, *, real: bool) -> int:
         if wanted:
             file = self.owners.seen(place)
-            if not may_access(self.processes[tid], file.mode, file.owner, wanted, real=real):
+            has_attributes = stat.S_IFMT(file.mode) in (stat.S_IFREG, stat.S_IFDIR)
+            owner = file.owner if has_attributes else self.files.owner_of_name(place) or file.owner
+            if not may_access(self.processes[tid], file.mode, owner, wanted, real=real):
                 raise OSError(errno.EACCES, os.strerror(errno.EACCES))
             _check_mount(place, file.mode, wanted)
         return 0
