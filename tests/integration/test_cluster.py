@@ -323,8 +323,8 @@ def remove(there: Cluster, pod: Object) -> None:
     [
         (Cluster.evict, "TerminationByKubelet: The node was low on resource"),
         (remove, "it was deleted"),
-        (Cluster.lose_node, "DeletionByTaintManager: Taint manager"),
-        (Cluster.kill_for_memory, "OOMKilled (exit status 137)"),
+        (Cluster.lose_node, "DeletionBy(TaintManager: Taint manager|PodGC: PodGC: node no longer exists)"),
+        (Cluster.kill_for_memory, r"OOMKilled \(exit status 137\)"),
     ],
     ids=["evicted", "deleted", "node", "memory"],
 )
@@ -340,7 +340,8 @@ def test_a_pod_that_is_lost_is_built_again_by_another(
     file.write_text(file.read_text() + "RUN echo reached; sleep 1\n")
     there.faults.on_log = (b'"reached', lambda pod: fault(there, pod))
     done = far.run(*BUD, "-t", server.name("app/lost:1"), context)
-    assert f"did not finish: {words}" in done.stderr
+    assert re.search(f"did not finish: {words}", done.stderr)
+    assert ("is lost: DeletionByTaintManager: Taint manager" in done.stderr) == (fault is Cluster.lose_node)
     assert len(steps(done.stdout)) == 10
     assert "Successfully tagged" in done.stdout
 

@@ -450,7 +450,8 @@ class Cluster:
             marked = {**target, "reason": "DeletionByTaintManager", "message": words}
             pod["metadata"]["deletionTimestamp"] = stamp()
             self.update(namespace, pod, phase="Running", reason="NodeLost", conditions=[marked])
-            self.wait_for_request(f"GET /api/v1/namespaces/{namespace}/pods/{name}/log", 1)
+            # between two such requests a client looks at the pod
+            self.wait_for_request(f"GET /api/v1/namespaces/{namespace}/pods/{name}/log", 2)
             collected = {**target, "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists"}
             self.update(namespace, pod, phase="Failed", conditions=[collected])
             self.delete("pods", namespace, name)
