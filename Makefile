@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 # two cores busy, as a third of the time is waiting: for packages, for programs that sleep.
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-long check fuzz coverage bench pods lint clean
+.PHONY: demo test test-long check fuzz path-calls coverage bench pods lint clean
 
 demo:
 	tools/install demo
@@ -28,6 +28,13 @@ SECONDS := 60
 fuzz:
 	tools/install test
 	$(PYTHON) -m pytest tests/fuzz --fuzz-seconds=$(SECONDS) --timeout=0
+
+# Random calls with paths in a MODE for commands without rights, compared with those in a chroot(2); needs root.
+CALLS := 100000
+MODE := traced
+path-calls:
+	tools/install test
+	tools/in-memory $(PYTHON) -m tests.fuzz.many_path_calls --calls $(CALLS) --mode $(MODE)
 
 # The share of lines that the tests of `make check` reach.
 coverage:

@@ -13,12 +13,12 @@ from tests.support.pathcalls import (
     FOUND,
     Both,
     compiled,
-    fewest_calls,
     first_difference,
     in_chroot,
     in_single,
     in_traced,
     made_before,
+    reproduction,
     runs,
 )
 from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the unit tests
@@ -69,18 +69,7 @@ def test_random_calls_return_what_they_return_in_a_chroot(
     for seed, wanted, got in zip(chosen, expected, found, strict=True):
         at = first_difference(wanted, got)
         if at is not None:
-            pytest.fail(_reproduction(modes[mode], seed, made_before(wanted, at)))
-
-
-def _reproduction(both: Both, seed: str, numbers: list[int]) -> str:
-    """The fewest calls of a seed that return something else, and the argument of pathcalls that makes them."""
-    run = f"{seed}={','.join(map(str, fewest_calls(both, seed, numbers)))}"
-    expected, found = (runs(output)[0] for output in both([run]))
-    at = first_difference(expected, found)
-    if at is None:
-        return f"seed {seed}: the calls {numbers} differ, but not again"
-    lines = (expected[at : at + 1] or ["(end)"])[0], (found[at : at + 1] or ["(end)"])[0]
-    return "\n".join([f"pathcalls {run}", *expected[:at], f"expected {lines[0]}", f"found    {lines[1]}"])
+            pytest.fail(reproduction(modes[mode], seed, made_before(wanted, at)))
 
 
 @pytest.mark.parametrize("mode", [TRACED, SINGLE])

@@ -14,12 +14,11 @@ import pytest
 
 import builda
 from builda.isolation import begun
-from tests.support.pathcalls import compiled, in_traced
+from tests.support.pathcalls import compiled, in_traced, outside_of_trees, state
 from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the unit tests
 
 pytestmark = pytest.mark.root
 
-MARKER = "outside-marker"
 WITHOUT_LANDLOCK = """
 import errno, os, sys
 for name, path in (("builda", ""), ("builda.linux", "/linux"), ("builda.isolation", "/isolation"),
@@ -44,29 +43,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A directory outside of the tree in which everybody may write."""
-    path = tmp_path / "outside"
-    path.mkdir()
-    (path / "marker").write_text(MARKER)
-    for each in (path, path / "marker"):
-        each.chmod(0o777)
-    return path
-
-
-def state(directory: Path) -> list[tuple[object, ...]]:
-    """All that a command could have changed in a directory and above it."""
-    rows: list[tuple[object, ...]] = []
-    for path in (directory.parent / "rootfs" / "..", directory, *sorted(directory.rglob("*"))):
-        info = path.lstat()
-        content = path.read_text() if path.is_file() else ""
-        row = (
-            info.st_mode,
-            info.st_uid,
-            info.st_gid,
-            info.st_mtime_ns if path.name != ".." else info.st_mtime_ns < 10**10,
-        )
-        rows.append((path.name, content, *row, info.st_nlink if path.is_file() else 0, tuple(os.listxattr(path))))
-    return rows
+    return outside_of_trees(tmp_path)
 
 
 @pytest.mark.parametrize("rounds", [60, pytest.param(3000, marks=pytest.mark.long)])

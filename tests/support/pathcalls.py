@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ Both = Callable[[list[str]], tuple[str, str]]
 SOURCE = Path(__file__).parents[1] / "pathcalls"
 FOUND = SOURCE / "found.txt"
 """Runs that once differed."""
+MARKER = "outside-marker"
 CAPABILITIES = (
     "chown,dac_override,fsetid,fowner,mknod,net_raw,setgid,setuid,setfcap,setpcap,net_bind_service,sys_chroot,kill,"
     "audit_write"
@@ -140,6 +142,43 @@ def fewest_calls(both: Both, seed: str, numbers: list[int]) -> list[int]:
         fewer = [[number for number in numbers if not any(number in chunk for chunk in half)] for half in halves]
         numbers = next(each for each, differs in zip(fewer, which_differ(fewer), strict=True) if differs)
     return numbers
+
+
+def reproduction(both: Both, seed: str, numbers: list[int]) -> str:
+    """The fewest calls of a seed that return something else, and the argument of pathcalls that makes them."""
+    run = f"{seed}={','.join(map(str, fewest_calls(both, seed, numbers)))}"
+    expected, found = (runs(output)[0] for output in both([run]))
+    at = first_difference(expected, found)
+    if at is None:
+        return f"seed {seed}: the calls {numbers} differ, but not again"
+    lines = (expected[at : at + 1] or ["(end)"])[0], (found[at : at + 1] or ["(end)"])[0]
+    return "\n".join([f"pathcalls {run}", *expected[:at], f"expected {lines[0]}", f"found    {lines[1]}"])
+
+
+def outside_of_trees(directory: Path) -> Path:
+    """A new directory with a marker, in which everybody may write: no command in a tree is to reach it."""
+    path = directory / "outside"
+    path.mkdir()
+    (path / "marker").write_text(MARKER)
+    for each in (path, path / "marker"):
+        each.chmod(0o777)
+    return path
+
+
+def state(directory: Path) -> list[tuple[object, ...]]:
+    """All that a command could have changed in a directory and above it."""
+    rows: list[tuple[object, ...]] = []
+    for path in (directory.parent / "rootfs" / "..", directory, *sorted(directory.rglob("*"))):
+        info = path.lstat()
+        content = path.read_text() if path.is_file() else ""
+        row = (
+            info.st_mode,
+            info.st_uid,
+            info.st_gid,
+            info.st_mtime_ns if path.name != ".." else info.st_mtime_ns < 10**10,
+        )
+        rows.append((path.name, content, *row, info.st_nlink if path.is_file() else 0, tuple(os.listxattr(path))))
+    return rows
 
 
 def _may_differ(line: str, other: str) -> bool:

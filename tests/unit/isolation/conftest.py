@@ -114,24 +114,33 @@ def make_rootfs(path: Path) -> None:
     (path / "etc/group").write_text("root:x:0:\nbob:x:1000:\nwheel:x:10:root,bob\n")
 
 
-@pytest.fixture
-def new_box(tmp_path: Path) -> Iterator[Callable[[str], Box]]:
-    if os.geteuid() != 0:
-        pytest.skip("namespaces and mounts need root")
-    if BUSYBOX is None:
-        pytest.skip("busybox-static is not installed")
-    place = tmp_path / "rootfs"
+@contextmanager
+def boxes(scratch: Path) -> Iterator[Callable[..., Box]]:
+    """Makes boxes of one root file system, which is a tmpfs below `scratch`."""
+    place = scratch / "rootfs"
     place.mkdir()
     attach((Mount("tmpfs", "tmpfs", "/", ("mode=755",)),), place)
     make_rootfs(place)
 
     def make(isolation: str, **options: Any) -> Box:
-        box = Box(place, tmp_path)
-        box.isolation = isolation_for(isolation, state=tmp_path / "state", **options)
+        box = Box(place, scratch)
+        box.isolation = isolation_for(isolation, state=scratch / "state", **options)
         return box
 
-    yield make
-    detach(place)
+    try:
+        yield make
+    finally:
+        detach(place)
+
+
+@pytest.fixture
+def new_box(tmp_path: Path) -> Iterator[Callable[..., Box]]:
+    if os.geteuid() != 0:
+        pytest.skip("namespaces and mounts need root")
+    if BUSYBOX is None:
+        pytest.skip("busybox-static is not installed")
+    with boxes(tmp_path) as make:
+        yield make
 
 
 @pytest.fixture
