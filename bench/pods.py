@@ -149,7 +149,7 @@ def _done(profile: str, script: tuple[str, ...], given: Path) -> tuple[float, st
     took = [int(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("TOOK ")]
     if done.returncode == 0:
         return took[-1] / 1000, done.stdout.strip(), ""
-    return 0.0, "", next(line for line in done.stderr.splitlines() if line.startswith("Error: "))
+    return 0.0, "", next((line for line in done.stderr.splitlines() if line.startswith("Error: ")), "command failed")
 
 
 def _cell(name: str, profile: str, given: Path, root: Mapping[str, str]) -> str:

@@ -49,6 +49,10 @@ def elf(loader: bytes | None, *, machine: int = 62, bits: int = 2, order: int = 
         (b"#! \t/bin/sh \t -e -x  \n", Script(b"/bin/sh", b"-e -x")),
         (b"#!/bin/sh", Script(b"/bin/sh", None)),
         (b"#!/bin/awk -f\nx", Script(b"/bin/awk", b"-f")),
+        (b"#!/bin/sh\r\n", Script(b"/bin/sh\r", None)),
+        (b"#!/bin/sh \v-e\0x\n", Script(b"/bin/sh", b"\v-e")),
+        (b"#!/bin/sh\0 -e\n", Script(b"/bin/sh", None)),
+        (b"#!/bin/sh " + b"x" * 300, Script(b"/bin/sh", b"x" * 246)),
     ],
 )
 def test_the_first_bytes_say_how_a_program_starts(head: bytes, found: object) -> None:
@@ -75,14 +79,20 @@ def test_arguments_through_a_script_and_a_loader() -> None:
 
 SHOW = r"""
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 int main(int argc, char **argv) {
     char exe[4096] = "";
     if (readlink("/proc/self/exe", exe, sizeof exe - 1) < 0) return 1;
     printf("%s", exe);
     for (int i = 0; i < argc; i++) printf(" [%s]", argv[i]);
-    puts("");
+    char name[17] = "", line[4096] = "";
+    prctl(PR_GET_NAME, name);
+    int size = read(open("/proc/self/cmdline", O_RDONLY), line, sizeof line);
+    for (int i = 0; i < size; i++) if (!line[i]) line[i] = '|';
+    printf(" (%s) %s\n", name, line);
 }
 """
 RUN = r"""
@@ -105,6 +115,9 @@ SCRIPTS = {
     "linked-interpreter": "#!/link\n",
     "without-interpreter": "#!/nowhere\n",
     "of-a-directory": "#!/bin\n",
+    "carriage-return": "#!/bin/show\r\n",
+    "form-feed": "#!/bin/show\f-a\n",
+    "null": "#!/bin/show -a\0b\n",
     "no-program": "words\n",
     "empty": "",
 }
@@ -115,6 +128,7 @@ STARTS = [
     ("/bin/../bin/show", "show"),
     ("/link", "link"),
     ("/hard", "hard"),
+    ("/long-name-of-a-link", "x"),
     ("/dynamic", "dynamic", "a"),
     ("/dynamic", "another name"),
     ("/pie", "pie"),
@@ -165,6 +179,7 @@ def tree(tmp_path: Path) -> Path:
     shutil.copy(library.resolve(), root / "lib/x86_64-linux-gnu/libc.so.6")
     (root / "link").symlink_to("bin/show")
     (root / "loop").symlink_to("loop")
+    (root / "long-name-of-a-link").symlink_to("dynamic")
     (root / "hard").hardlink_to(root / "bin/show")
     (root / "not-executable").write_text("#!/bin/show\n")
     (root / "self").write_text("#!/self\n")
@@ -193,6 +208,6 @@ def test_programs_start_as_the_kernel_starts_them(tree: Path, new_box: Callable[
         expected[start] = done.stdout
         box.run("/run", *start)
         found[start] = "".join(line for line in box.output.splitlines(True) if not line.startswith("builda:"))
-    assert expected["/dynamic", "dynamic", "a"] == "/dynamic [dynamic] [a]\n"
+    assert expected["/dynamic", "dynamic", "a"] == "/dynamic [dynamic] [a] (dynamic) dynamic|a|\n"
     assert expected["/dynamic", "written"] == "ETXTBSY\n"
     assert found == expected

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from builda.isolation.traced.programs import own_arguments
 from builda.isolation.traced.tree import DEVICES, State, Tree
 
 TYPE_CHECKING = False
@@ -54,6 +55,10 @@ class Outside:
         if not flags & _WRITING and what not in (b"fd", b"cwd"):
             if what == b"status" and self._is_ours(process):
                 return self._status(path, int(process))
+            if what == b"cmdline" and self._is_ours(process):
+                return _holding(own_arguments(_text(path), self.states[int(process)].loader))
+            if what in (b"maps", b"smaps") and self._is_ours(process):
+                return _holding(_text(path).replace(b" " + state.root.path + b"/", b" /"))
             if what in _LINKS:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             if path == _HOSTNAME and self.tree.hostname is not None:
@@ -141,9 +146,7 @@ class Outside:
             b"NoNewPrivs": b"%d" % who.no_new_privileges,
             b"TracerPid": b"0",
         }
-        with open(path, "rb", buffering=0) as file:
-            lines = file.read().splitlines()
-        rows = (line.partition(b":\t") for line in lines)
+        rows = (line.partition(b":\t") for line in _text(path).splitlines())
         text = b"".join(b"%b:\t%b\n" % (name, shown.get(name, value)) for name, _, value in rows)
         return _holding(text)
 
@@ -167,6 +170,11 @@ def flags_of(descriptor: bytes) -> int:
     with open(descriptor.replace(b"/fd/", b"/fdinfo/", 1), "rb", buffering=0) as file:
         text = file.read(512)
     return int(text.partition(b"flags:\t")[2].partition(b"\n")[0], 8)
+
+
+def _text(path: bytes) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def _refuse_link(flags: int) -> None:

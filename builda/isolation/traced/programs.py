@@ -14,6 +14,7 @@ HEAD = 4096
 """Bytes of a file that `parse` needs."""
 _SCRIPT_LINE = 256  # BINPRM_BUF_SIZE
 _PT_INTERP = 3
+_NAME = b"--argv0"
 _MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
 
 
@@ -62,11 +63,17 @@ def parse(head: bytes, machine: str) -> Static | Dynamic | Script | Foreign:
 
 
 def _script(head: bytes) -> Script:
+    """The first line of a script. Blanks and tabs, and nothing else, end its words; a null byte ends it as well."""
     line, newline, _ = head[2:_SCRIPT_LINE].partition(b"\n")
-    words = line.strip(b" \t\0").split(None, 1)
-    if not words or (not newline and len(line) >= _SCRIPT_LINE - 2 and len(words) < 2):
+    line = line.strip(b" \t")
+    ends = [at for at in map(line.find, (b" ", b"\t", b"\0")) if at >= 0]
+    if not newline and len(head) >= _SCRIPT_LINE and not ends:  # the name may be longer
         raise OSError(errno.ENOEXEC, "execve")
-    return Script(words[0], words[1] if len(words) > 1 else None)
+    end = min(ends, default=len(line))
+    if not end:
+        raise OSError(errno.ENOEXEC, "execve")
+    argument = line[end:].lstrip(b" \t").partition(b"\0")[0]
+    return Script(line[:end], argument or None)
 
 
 class Vector(NamedTuple):
@@ -87,5 +94,13 @@ def through_loader(vector: Vector, loader: bytes, path: bytes, *, name: bytes | 
 
     None for `name` if the loader cannot be told (glibc before 2.33): then the program sees `path`.
     """
-    words = (loader, path) if name is None else (loader, b"--argv0", name, path)
+    words = (loader, path) if name is None else (loader, _NAME, name, path)
     return Vector((*words, *vector.first[1:]), max(vector.rest, 1))
+
+
+def own_arguments(arguments: bytes, loader: bytes) -> bytes:
+    """What /proc/PID/cmdline says without the words by which `through_loader` had the program started."""
+    words = arguments.split(b"\0")
+    if not loader or words[0] != loader:
+        return arguments
+    return b"\0".join([words[2], *words[4:]] if words[1:2] == [_NAME] and len(words) > 4 else words[1:])

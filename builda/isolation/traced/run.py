@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from builda.isolation.wire import Wire
 
 _RLIMIT_CORE = 4
+_MOST_PROGRAMS = 10_000
 _ALIASES = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -63,9 +64,11 @@ class Following:
         self.processes = Processes(who._replace(no_new_privileges=wire["no_new_privileges"]))
         state = State(command, self.tree.root, wire["umask"], b"/")
         self.states = {command: state}
-        self.tracer = Tracer(self.tree, self.processes, self.states, self.alias, self.refuse)
+        self.tracer = Tracer(self.tree, self.processes, self.states, self.alias, self.named, self.refuse)
         self.directory: str | None = None
         self.names: dict[bytes, bytes] = {}
+        self.scratch = os.fsencode(wire["scratch"])
+        self.programs: dict[tuple[bytes, bytes], bytes] = {}
         self.refused: set[str] = set()
 
     def begin(self, connection: _socket.socket) -> int | None:
@@ -146,6 +149,21 @@ class Following:
             os.symlink(path, name)
             self.names[path] = name
         return self.names[path]
+
+    def named(self, program: bytes, name: bytes) -> bytes:
+        """A path of the program that ends with `name`, which is what the kernel calls the process then (comm).
+
+        Programs that look for processes by name (pgrep, killall) would otherwise see the name of the loader.
+        """
+        if program.rpartition(b"/")[2] == name or name in (b"", b".", b".."):
+            return program
+        key = program, name
+        if key not in self.programs and len(self.programs) < _MOST_PROGRAMS:
+            path = b"%b/program-%d" % (self.scratch, len(self.programs))
+            os.mkdir(path, 0o700)
+            self.programs[key] = path + b"/" + name
+            os.symlink(program, self.programs[key])
+        return self.programs.get(key, program)
 
     def _made(self) -> str:
         for place in _ALIASES:

@@ -57,12 +57,16 @@ _MESSAGE = struct.Struct("=QIxxxxQQQQixxxx")  # struct msghdr
 
 
 class Image:
-    """What a process is about to execute: the file that the kernel gets, the program it shows, and credentials."""
+    """What a process is about to execute: the file that the kernel gets, the program it shows, and credentials.
 
-    __slots__ = ("credentials", "exe", "path", "vector")
+    `loader` is the first argument, if a loader starts the program.
+    """
 
-    def __init__(self, path: bytes, vector: Vector, exe: bytes, credentials: Credentials) -> None:
+    __slots__ = ("credentials", "exe", "loader", "path", "vector")
+
+    def __init__(self, path: bytes, vector: Vector, exe: bytes, credentials: Credentials, loader: bytes = b"") -> None:
         self.path = path
+        self.loader = loader
         self.vector = vector
         self.exe = exe
         self.credentials = credentials
@@ -77,12 +81,14 @@ class Tracer:
         processes: Processes,
         states: dict[int, State],
         aliases: Callable[[bytes], bytes],
+        named: Callable[[bytes, bytes], bytes],
         refuse: Callable[[str], None],
     ) -> None:
         self.tree = tree
         self.processes = processes
         self.states = states
         self.aliases = aliases
+        self.named = named
         self.refuse = refuse
         self.machine = os.uname().machine
         self.registers = ptrace.Registers(self.machine)
@@ -157,7 +163,7 @@ class Tracer:
         if former != tid:
             self.states.pop(former, None)
         if image is not None:
-            state.exe = image.exe
+            state.exe, state.loader = image.exe, image.loader
 
     def _call(self, tid: int) -> None:
         registers = self.registers
@@ -431,11 +437,13 @@ class Tracer:
         """What the kernel must get to execute `path` with this argv[0]."""
         vector = Vector((zeroth,), 1)
         name, shown = path, path
+        called = os.path.basename(path)  # what the kernel calls the process, be it a script
         for _ in range(_MOST_INTERPRETERS):
             if not name and flags & _EMPTY_PATH:
                 if directory != AT_FDCWD and not os.path.lexists(b"/proc/%d/fd/%d" % (tid, directory)):
                     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
                 name = shown = b"." if directory == AT_FDCWD else b"/proc/self/fd/%d" % directory
+                called = os.path.basename(shown)
                 flags = 0
             fd, place = self.found(state, tid, directory, name, follow=not flags & _NOFOLLOW)
             try:
@@ -466,8 +474,8 @@ class Tracer:
                 inside = self.tree.start(state, tid, directory, shown)[1]  # the loader shows this as argv[0]
             given = vector.first[0] if takes_name else None
             vector = programs.through_loader(vector, found.loader, inside, name=given)
-            return Image(loader.path, vector, exe, after)
-        return Image(exe, vector, exe, after)
+            return Image(self.named(loader.path, called), vector, exe, after, found.loader)
+        return Image(self.named(exe, called), vector, exe, after)
 
     def _real(self, state: State, fd: int, place: Place) -> bytes:
         """The path on this machine that a program is executed by."""

@@ -103,17 +103,18 @@ class Start(Root):
 class State:
     """What the supervisor knows of a process; its threads share it."""
 
-    __slots__ = ("exe", "pid", "root", "umask")
+    __slots__ = ("exe", "loader", "pid", "root", "umask")
 
-    def __init__(self, pid: int, root: Root, umask: int, exe: bytes) -> None:
+    def __init__(self, pid: int, root: Root, umask: int, exe: bytes, loader: bytes = b"") -> None:
         self.pid = pid
         self.root = root
         self.umask = umask
         self.exe = exe  # the program's path on this machine
+        self.loader = loader  # the first argument of a program that a loader has started
 
     def copy(self, pid: int) -> State:
         """The state of a child process."""
-        return State(pid, self.root, self.umask, self.exe)
+        return State(pid, self.root, self.umask, self.exe, self.loader)
 
 
 class Place(NamedTuple):
