@@ -78,13 +78,13 @@ def test_the_files_say_what_their_services_want() -> None:
     assert {"name", "jobs", "permissions"} <= {*workflow}
     assert workflow[True] == "push"  # YAML 1.1 reads `on` as a boolean, which GitHub knows
     assert all({"run", "uses"} & {*step} for step in workflow["jobs"]["image"]["steps"])
-    job = read("gitlab-ci.yml")["image"]
+    job = read("gitlab-ci.yml")["build-image"]
     assert {*job} == {"image", "variables", "before_script", "script", "artifacts"}
     assert all(isinstance(line, str) for line in (*job["before_script"], *job["script"]))
 
 
 def test_no_script_has_a_fault(work: Path) -> None:
-    job = read("gitlab-ci.yml")["image"]
+    job = read("gitlab-ci.yml")["build-image"]
     parts = [*steps().values(), "\n".join((*job["before_script"], *job["script"])), (CI / "build.sh").read_text()]
     for target in ("image", "push"):
         done = subprocess.run(
@@ -112,7 +112,7 @@ def test_the_workflow_of_github(builda: Builda, work: Path, server: Registry) ->
 
 
 def test_the_job_of_gitlab(builda: Builda, work: Path, server: Registry) -> None:
-    job = read("gitlab-ci.yml")["image"]
+    job = read("gitlab-ci.yml")["build-image"]
     variables = {
         "CI_PROJECT_DIR": str(work.parent),
         "CI_REGISTRY": server.address,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from builda.bake.reading import declared_in
@@ -16,6 +17,11 @@ from tests.support.schemas import NEWEST, check_kubernetes
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples/cluster"
+KEYWORDS = frozenset(
+    """after_script before_script cache default image include nil pages:deploy services spec stages variables
+    workflow""".split()
+)
+"""What GitLab's reference of .gitlab-ci.yml names as keywords of the file, and as names that no job can have."""
 
 
 def read(name: str) -> Any:
@@ -95,6 +101,16 @@ def test_the_argo_workflow_has_the_form_of_one() -> None:
     text = (EXAMPLES / "argo-workflow.yaml").read_text()
     names = [one["name"] for one in spec["arguments"]["parameters"]]
     assert all(f"{{{{workflow.parameters.{name}}}}}" in text for name in names)
+
+
+@pytest.mark.parametrize("directory", ["ci", "cluster", "kubernetes"])
+def test_gitlab_jobs_are_no_keywords_and_keep_credentials_out_of_the_context(directory: str) -> None:
+    """GitLab takes a job with the name of a keyword for the keyword, and refuses the file."""
+    jobs = yaml.safe_load((ROOT / "examples" / directory / "gitlab-ci.yml").read_text())
+    assert not set(jobs) & KEYWORDS
+    for job in jobs.values():
+        assert job["script"]
+        assert not job["variables"]["REGISTRY_AUTH_FILE"].startswith("$CI_PROJECT_DIR")
 
 
 def test_the_gitlab_job_asks_for_what_there_is() -> None:
