@@ -70,18 +70,19 @@ def _batch(mode: str, program: Path, first: int) -> list[str]:
             return in_chroot(program, place / "chroot", *words), found
 
         reports = []
-        if mode == "traced":
-            outside = outside_of_trees(place)
-            before = state(outside)
-            output = in_traced(program, new_box, "race", str(first), str(_RACES), str(_OF_SEED), str(outside))
-            if output or state(outside) != before:
-                reports.append(f"pathcalls race {first} {_RACES} {_OF_SEED} {outside}\n{output}")
         seeds = [f"{'o' if mode == 'single' else ''}{seed}" for seed in range(first, first + _SEEDS)]
         expected, got = (runs(output) for output in both([f"{seed}:{_OF_SEED}" for seed in seeds]))
         for seed, *pair in zip(seeds, expected, got, strict=True):
             at = first_difference(*pair)
             if at is not None:
                 reports.append(reproduction(both, seed, made_before(pair[0], at)))
+        if mode == "traced":
+            outside = outside_of_trees(place)
+            before = state(outside)
+            words = ("race", str(first + _SEEDS), str(_RACES), str(_OF_SEED), str(outside))
+            output = in_traced(program, new_box, *words)
+            if output or state(outside) != before:
+                reports.append(f"pathcalls {' '.join(words)}\n{output}")
         return reports
 
 

@@ -1060,6 +1060,8 @@ static const struct { const char *name; long number; } by_text[] = {
     {"setresuid", SYS_setresuid}, {"setresgid", SYS_setresgid}, {"fsetxattr", SYS_fsetxattr}, {"rmdir", SYS_rmdir}, {"write", SYS_write},
     {"inotify_add_watch", SYS_inotify_add_watch}, {"inotify_init1", SYS_inotify_init1}, {"statfs", SYS_statfs}, {"chroot", SYS_chroot},
     {"listxattr", SYS_listxattr}, {"fremovexattr", SYS_fremovexattr}, {"openat2", SYS_openat2}, {"execute", -2},
+    {"ftruncate", SYS_ftruncate}, {"fallocate", SYS_fallocate}, {"pwrite", SYS_pwrite64}, {"sendfile", SYS_sendfile},
+    {"copy_file_range", SYS_copy_file_range}, {"fgetxattr", SYS_fgetxattr},
 };
 
 static long status_of(char *program) {

@@ -70,6 +70,8 @@ class Supervisor:
             self.listener.send(identity, (0, -errno.EPERM, 0))
             return
         try:
+            if self.owners.written.files:
+                self.owners.settle()
             name = self.ids.get(number)
             value = self.serve[number](tid, arguments) if name is None else self.answer_id(name, tid, arguments)
             if value is None:

@@ -6,7 +6,7 @@ import errno
 import os
 
 from builda.isolation.traced.files import Unchanged
-from builda.isolation.traced.kept_aside import check_attribute, shown_names, stored_name
+from builda.isolation.traced.kept_aside import CAPABILITIES, check_attribute, shown_names, stored_name
 from builda.isolation.traced.tree import AT_FDCWD
 from builda.linux import acl
 
@@ -79,7 +79,10 @@ class Attributes:
             if name == acl.NAMES[0] and acl.is_acl(value):
                 self.files.owners.set_acl(self.processes[tid], b"/proc/self/fd/%d" % fd, value)
                 return 0
-            os.setxattr(b"/proc/self/fd/%d" % fd, stored_name(name), value, flags & 0xFFFFFFFF)
+            stored = stored_name(name)
+            os.setxattr(b"/proc/self/fd/%d" % fd, stored, value, flags & 0xFFFFFFFF)
+            if stored == CAPABILITIES:  # some process may have opened it to write before
+                self.files.owners.opened_to_write(self.processes[tid], b"/proc/self/fd/%d" % fd)
         finally:
             os.close(fd)
         return 0

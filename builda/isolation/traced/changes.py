@@ -95,8 +95,10 @@ class Changes:
         except Unchanged as error:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
         try:
-            os.truncate(b"/proc/self/fd/%d" % fd, a[1])
-            self.owners.emptied(b"/proc/self/fd/%d" % fd)
+            place = b"/proc/self/fd/%d" % fd
+            self.owners.opened_to_write(self.processes[tid], place)
+            os.truncate(place, a[1])
+            self.owners.emptied(place)
         finally:
             os.close(fd)
         return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from builda.isolation.emulated.credentials import FOWNER, Credentials
+from builda.isolation.emulated.credentials import FOWNER, FSETID, Credentials
 from builda.isolation.emulated.ownership import (
     ASIDE,
     ATTRIBUTE,
@@ -28,6 +28,7 @@ from builda.isolation.emulated.ownership import (
     row_key,
     rows_value,
 )
+from builda.isolation.traced.written import Written
 from builda.linux import acl
 
 CAPABILITIES = ASIDE + "security.capability"
@@ -36,6 +37,7 @@ _SETFCAP, _SYS_ADMIN = 31, 21
 _PRIVILEGED = ("security.", "trusted.")
 _MOST_REMEMBERED = 200_000
 _S_ISGID = 0o2000
+_SET_ID = 0o6000
 
 
 class Seen:
@@ -101,6 +103,7 @@ class Owners:
 
     def __init__(self, ids: tuple[int, int]) -> None:
         self.ids = ids
+        self.written = Written()
         self._plain: set[tuple[int, int, int]] = set()  # device, inode and ctime of files of which nothing is kept
 
     def kept(self, place: bytes, device: int, inode: int, changed: int, mode: int) -> Kept | None:
@@ -150,9 +153,10 @@ class Owners:
         if who.fsuid != file.owner[0] and not who.has(FOWNER):
             raise OSError(errno.EPERM, "chmod")
         mode &= 0o7777
-        if mode & _S_ISGID and not who.has(4) and not who.is_member(file.owner[1]):  # CAP_FSETID
+        if mode & _S_ISGID and not who.has(FSETID) and not who.is_member(file.owner[1]):
             mode &= ~_S_ISGID
         os.chmod(place, mode | needed(file.info.st_mode))
+        self._has_bits(file.info, mode)
         has_attributes = file.info.st_mode & S_IFMT in (S_IFREG, S_IFDIR)
         if has_attributes and (file.kept is not None or mode | needed(file.mode) != mode):
             kept = file.kept or Kept(*file.owner, mode)
@@ -202,12 +206,46 @@ class Owners:
                 os.removexattr(place, CAPABILITIES)  # chown(2) takes them away
             if mode != file.mode:
                 os.chmod(place, mode & 0o7777 | needed(file.info.st_mode))
+                self._has_bits(file.info, mode)
             self.note(place, os.stat(place), kept._replace(uid=owner[0], gid=owner[1], mode=mode & 0o7777))
         elif parent is not None:
             self.name(parent, owner)
 
+    def opened_to_write(self, who: Credentials, place: bytes) -> None:
+        """`who` may write to the file at `place` from now on."""
+        info = os.stat(place)
+        if info.st_mode & S_IFMT == S_IFREG and (info.st_mode & _SET_ID or capabilities_of(place)):
+            file = self.written.watch(place)
+            if file is not None:
+                file.bits = info.st_mode & _SET_ID
+                file.by_root = file.by_root and who.has(FSETID)
+
+    def _has_bits(self, info: os.stat_result, mode: int) -> None:
+        """A file has this mode now."""
+        file = self.written.known(info) if self.written.files else None
+        if file is not None:
+            file.bits = mode & _SET_ID
+
+    def settle(self) -> None:
+        """Make of files that were written to what write(2) would have made of them.
+
+        It takes capabilities, and set-id bits unless root writes.
+        """
+        for file in self.written.taken():
+            place = b"/proc/self/fd/%d" % file.fd
+            self.emptied(place)
+            info = os.stat(place)
+            taken = file.bits & ~info.st_mode
+            if taken and file.by_root:
+                os.chmod(place, info.st_mode & 0o7777 | taken)
+            elif taken:
+                kept = self.kept(place, info.st_dev, info.st_ino, info.st_ctime_ns, info.st_mode)
+                if kept is not None:
+                    self.note(place, info, kept._replace(mode=kept.mode & ~taken))
+                file.bits &= ~taken
+
     def emptied(self, place: bytes) -> None:
-        """The size of a file was changed: it has no capabilities any more, as after write(2), which nobody sees."""
+        """The content of a file was changed: it has no capabilities any more."""
         if capabilities_of(place):
             os.removexattr(place, CAPABILITIES)
 

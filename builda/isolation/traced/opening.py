@@ -14,6 +14,8 @@ from builda.isolation.traced.tree import AT_FDCWD, Root, names_directory, open_i
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builda.isolation.traced.calling import Words
     from builda.isolation.traced.files import Files
 
@@ -81,7 +83,8 @@ class Opening:
                 root, path = self.files.at(tid, a[0], a[1])
                 resolve |= _IN_ROOT
             directory = root.fd if fd < 0 else fd
-            return self.hand_over(self.open_as_asked(tid, directory, path, flags, mode, resolve | _NO_MAGIC), flags)
+            fd = self.open_as_asked(tid, directory, path, flags, mode, resolve | _NO_MAGIC)
+            return self.hand_over(tid, fd, flags)
         except PermissionError as error:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV)) from error
         finally:
@@ -99,6 +102,8 @@ class Opening:
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
+            if flags & os.O_TRUNC:
+                self.truncates(tid, lambda how: open_inside(directory, path, how, 0, resolve), flags)
             try:
                 found = open_inside(directory, path, flags & ~os.O_CREAT | os.O_NOCTTY, 0, resolve)
                 return _no_directory(found)
@@ -139,12 +144,14 @@ class Opening:
             if not _is_fifo(root, path):
                 raise
             fd = -1
-        return self.wait_for_reader(root, path, flags) if fd < 0 else self.hand_over(fd, flags)
+        return self.wait_for_reader(root, path, flags) if fd < 0 else self.hand_over(tid, fd, flags)
 
     def open_file(self, tid: int, root: Root, path: bytes, flags: int, mode: int) -> int:
         """Open a file of the tree; -1 for a FIFO whose other end must be waited for."""
         if flags & (os.O_CREAT | _TEMPORARY):
             return self.create(tid, root, path, flags, mode)
+        if flags & os.O_TRUNC:
+            self.truncates(tid, lambda how: root.open(path, how), flags)
         if flags & os.O_DIRECTORY or flags & os.O_NONBLOCK:
             return root.open(path, flags | os.O_NOCTTY)
         fd = root.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
@@ -153,6 +160,17 @@ class Opening:
             return -1
         fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC))
         return fd
+
+    def truncates(self, tid: int, opener: Callable[[int], int], flags: int) -> None:
+        """The caller opens the file of `opener` with O_TRUNC next; the kernel says then what is wrong with it."""
+        try:
+            fd = opener(_PATH | flags & os.O_NOFOLLOW)
+        except OSError:
+            return
+        try:
+            self.owners.opened_to_write(self.processes[tid], b"/proc/self/fd/%d" % fd)
+        finally:
+            os.close(fd)
 
     def create(self, tid: int, root: Root, path: bytes, flags: int, mode: int) -> int:
         wanted = mode & 0o7777 & ~self.states[tid].umask
@@ -194,11 +212,14 @@ class Opening:
         finally:
             os.close(fd)
 
-    def hand_over(self, fd: int, flags: int) -> int | None:
+    def hand_over(self, tid: int, fd: int, flags: int) -> int | None:
         """Put the descriptor into the caller, whose call returns its number, and close it here."""
         try:
-            if flags & os.O_TRUNC:
-                self.owners.emptied(b"/proc/self/fd/%d" % fd)
+            if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC):
+                place = b"/proc/self/fd/%d" % fd
+                if flags & os.O_TRUNC:
+                    self.owners.emptied(place)
+                self.owners.opened_to_write(self.processes[tid], place)
             return self.listener.inject(self.files.identity, fd, flags & os.O_CLOEXEC)
         finally:
             os.close(fd)

@@ -133,6 +133,9 @@ class Following:
 
     def restore(self) -> None:
         """Take back what was changed for the command."""
+        if self.tracer.supervisor is not None:
+            self.tracer.supervisor.owners.settle()
+            self.tracer.supervisor.owners.written.close()
         self.tree.reopen()
         if self.directory is not None:
             for name in os.listdir(self.directory):

@@ -406,6 +406,8 @@ class Tracer:
         self._execute(tid, state, signed(self.registers.argument(0)), path, flags=flags, arguments=2)
 
     def _execute(self, tid: int, state: State, directory: int, path: bytes, *, flags: int, arguments: int) -> None:
+        assert self.supervisor is not None
+        self.supervisor.owners.settle()
         registers = self.registers
         at, environment = registers.argument(arguments), registers.argument(arguments + 1)
         words = self.memory.words(tid, at, _MOST_ARGUMENTS) if at else []
