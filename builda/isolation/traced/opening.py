@@ -131,7 +131,13 @@ class Opening:
             state = self.states[tid]
             follow = not flags & os.O_NOFOLLOW and flags & _NEW != _NEW
             place = self.tree.walk(
-                state, tid, root, path, follow=follow, parent=follow and flags & _TEMPORARY == _TEMPORARY
+                state,
+                tid,
+                root,
+                path,
+                follow=follow,
+                parent=follow and flags & _TEMPORARY == _TEMPORARY,
+                makes=bool(flags & os.O_CREAT),
             )
             if place.outside:
                 fd = self.outside.open(state, tid, place.path, flags)

@@ -256,12 +256,24 @@ class Tree:
         root, found = self._around(state, base) if found is None else (state.root, found)
         return root, found + b"/" + path
 
-    def walk(self, state: State, tid: int, root: Root, path: bytes, *, follow: bool, parent: bool = False) -> Place:
+    def walk(
+        self,
+        state: State,
+        tid: int,
+        root: Root,
+        path: bytes,
+        *,
+        follow: bool,
+        parent: bool = False,
+        makes: bool = False,
+    ) -> Place:
         """Where a path leads that the kernel could not follow. What is missing is in the tree.
 
-        With `parent`, something below it is meant: links at its end are followed, also those of descriptors.
+        With `parent`, something below it is meant: links at its end are followed, also those of descriptors. With
+        `makes`, a file is to be made: EISDIR for a link at the end whose text ends with a slash.
         """
         here, rest = b"", _parts(path)
+        is_directory = False
         end = _end(path)
         slash = bool(end)
         follow = follow or slash or parent
@@ -280,6 +292,8 @@ class Tree:
                 return Place(b"/".join([b"/dev/pts", *rest]), outside=True)
             if root.path + here == self.proc:
                 back, links = self._in_proc(state, tid, rest, links, follow=follow, parent=parent, slash=slash)
+                if back.outside and is_directory:
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 if back.outside:
                     return back
                 here = back.path.rstrip(b"/")  # a link of a process led back into the tree
@@ -291,10 +305,17 @@ class Tree:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             links -= 1
             here = b"" if target[:1] == b"/" else here.rpartition(b"/")[0]
+            if makes and not is_directory and not rest and names_directory(target):
+                is_directory = parent = follow = True
+                rest = _parts(target)[1:]  # the kernel looks no further than for the directory that holds it
+                continue
             if not rest:
                 end = end or _end(target)
                 slash = bool(end)
             rest += _parts(target)
+        if is_directory:
+            os.close(root.open(here or b"/", _PATH_ONLY | os.O_DIRECTORY))
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         stands_for = self.standing.get(root.path + here)
         if stands_for is None:
             return Place(here + (b"" if parent else end) if here else b"/")
