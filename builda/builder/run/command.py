@@ -117,15 +117,20 @@ def sandbox_of(
     mountpoint_record: str,
     version: str,
     emulates_ids: bool = False,
+    shares_hostname: bool = False,
 ) -> Sandbox:
-    """The environment of the command: file system, mounts, namespaces, limits."""
+    """The environment of the command: file system, mounts, namespaces, limits.
+
+    `shares_hostname`: the isolation gives no command a host name of its own.
+    """
     confined: Security = security(options.security_opts)
     hostname = hostname_of(container, options)
+    machine = os.uname().nodename if shares_hostname or namespaces(options)["uts"] == "host" else ""
     return Sandbox(
         rootfs=rootfs,
         mounts=attachments.mounts,
         memory_files=attachments.files if emulates_ids else _in_this_namespace(attachments.files),
-        files=files(container, options, network=network, hostname=hostname, version=version),
+        files=files(container, options, network=network, hostname=hostname, machine=machine, version=version),
         devices=tuple(device for text in options.devices for device in devices(text)),
         namespaces=namespaces(options),
         network=network,

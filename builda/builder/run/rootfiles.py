@@ -35,13 +35,19 @@ def files(
     *,
     network: str,
     hostname: str,
+    machine: str,
     version: str,
     host: Host | None = None,
 ) -> Mapping[str, bytes]:
-    """The contents of these files for one command, by their paths in the container."""
+    """The contents of these files for one command, by their paths in the container.
+
+    `machine` is the host name that the command sees if it has none of its own, else empty.
+    """
     found = {"/run/.containerenv": containerenv(container, version, rootless=os.geteuid() != 0)}
     if not options.no_hosts:
-        found["/etc/hosts"] = hosts(options.add_hosts, hostname, container.name, lambda: host_address(network)).encode()
+        found["/etc/hosts"] = hosts(
+            options.add_hosts, (hostname, container.name, machine), lambda: host_address(network)
+        ).encode()
     if not options.no_hostname:
         found["/etc/hostname"] = f"{hostname}\n".encode()
     resolver = resolv_conf(options, network, host or Host(relayed=in_user_namespace()))
@@ -65,18 +71,18 @@ def containerenv(container: WorkingContainer, version: str, *, rootless: bool) -
     return f"{text}rootless={int(rootless)}\n".encode()
 
 
-def hosts(added: tuple[str, ...], hostname: str, name: str, gateway: Callable[[], str]) -> str:
-    """/etc/hosts: loopback, the container's own names, and what `--add-host name:ip` adds.
+def hosts(added: tuple[str, ...], names: tuple[str, ...], gateway: Callable[[], str]) -> str:
+    """/etc/hosts: loopback, `names` of the container itself, and what `--add-host name:ip` adds.
 
     `gateway` gives the address for the word host-gateway.
     """
-    lines = [_LOCALHOST, f"127.0.0.1\t{' '.join(filter(None, (hostname, name)))}\n"]
+    lines = [_LOCALHOST, f"127.0.0.1\t{' '.join(filter(None, dict.fromkeys(names)))}\n"]
     for text in added:
-        names, colon, address = text.partition(":")
-        if not colon or not names or not address:
+        added_names, colon, address = text.partition(":")
+        if not colon or not added_names or not address:
             raise InvalidValue(f"not name:ip: {text}")
         ip = gateway() if address == "host-gateway" else _address(address, text)
-        lines.append(f"{ip}\t{' '.join(names.split(';'))}\n")
+        lines.append(f"{ip}\t{' '.join(added_names.split(';'))}\n")
     return "".join(lines)
 
 

@@ -141,6 +141,7 @@ def _perform(
             mountpoint_record=ctx.store.containers.path(container.id, "stubs"),
             version=ctx.version,
             emulates_ids=emulates,
+            shares_hostname="uts" in isolation.kind.shares,
         )
 
     def perform(network: str) -> int:

@@ -42,7 +42,7 @@ def check(options: RunOptions) -> None:
     with _named("--hostname"):
         check_hostname(options.hostname or "", "host name")
     with _named("--add-host"):
-        rootfiles.hosts(options.add_hosts, "", "", lambda: "")
+        rootfiles.hosts(options.add_hosts, (), lambda: "")
     with _named("--dns"):
         rootfiles.resolv_conf(options, network or "host", _NOWHERE)
     with _named("--volume"):

@@ -11,14 +11,14 @@ import _struct
 import errno
 import os
 
-from builda.isolation.child import notification
+from builda.isolation.child import notification, pseudoterminals
 from builda.isolation.child.notification import GO_ON, Listener
 from builda.linux import syscalls as sys_
 from builda.linux.landlock import confine_writes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _HOW = _struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 _RULE = _struct.Struct("=HBBI")
@@ -36,7 +36,8 @@ _GUARDED = frozenset(
     b"smaps_rollup stack syscall".split()
 )
 
-DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty")
+_ATTRIBUTES = ("getxattr", "lgetxattr", "listxattr", "llistxattr")
+DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty", b"ptmx")
 _STREAMS = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
 
 
@@ -64,7 +65,17 @@ _MACHINES = {
             "faccessat": 269,
             "faccessat2": 439,
         },
-        {"open": 2, "readlink": 89, "stat": 4, "lstat": 6, "access": 21},
+        {
+            "open": 2,
+            "readlink": 89,
+            "stat": 4,
+            "lstat": 6,
+            "access": 21,
+            "getxattr": 191,
+            "lgetxattr": 192,
+            "listxattr": 194,
+            "llistxattr": 195,
+        },
     ),
     "aarch64": _Calls(
         0xC00000B7,
@@ -78,7 +89,7 @@ _MACHINES = {
             "faccessat": 48,
             "faccessat2": 439,
         },
-        {},
+        {"getxattr": 8, "lgetxattr": 9, "listxattr": 11, "llistxattr": 12},
     ),
 }
 
@@ -164,6 +175,7 @@ class Supervisor:
             "lstat": self.status,
             "newfstatat": self.status,
             "statx": self.status,
+            **dict.fromkeys(_ATTRIBUTES, self.attribute),
         }
 
     def run(self, wake: int, ended: Callable[[], bool]) -> None:
@@ -245,7 +257,8 @@ class Supervisor:
         return b"/proc/%d/%s%s%s" % (_tgid(call.pid), head, slash, rest)
 
     def translated_device(self, call: Call, path: bytes) -> bytes | None:
-        if path in self.devices:
+        terminal = path.removeprefix(pseudoterminals.DIRECTORY)
+        if path in self.devices or (terminal != path and (terminal == b"ptmx" or terminal.isdigit())):
             return path
         if path[:8] == b"/dev/fd/" and b"/.." not in path:
             return b"/proc/%d/fd/%s" % (_tgid(call.pid), path[8:])
@@ -270,6 +283,10 @@ class Supervisor:
 
     def opened(self, call: Call, flags: int) -> int:
         """Open the path of the call. PermissionError for what Landlock or ptrace checks would refuse the caller."""
+        if call.path.startswith(pseudoterminals.DIRECTORY):
+            if not pseudoterminals.is_own(call.path, call.pid, self.processes()):
+                raise PermissionError(errno.EACCES, "")
+            return _opened(call.path, flags)
         if call.path[:6] != b"/proc/":
             return _opened(call.path, flags)
         process, *parts = call.path[6:].split(b"/")
@@ -294,6 +311,15 @@ class Supervisor:
         if int(process) in (call.pid, _tgid(call.pid)):
             return True
         return self.holds(os.readlink(b"/proc/%s/root" % process))
+
+    def processes(self) -> Iterator[int]:
+        """Those whose root is in the tree."""
+        for name in os.listdir(b"/proc"):
+            try:
+                if name.isdigit() and self.holds(os.readlink(b"/proc/%b/root" % name)):
+                    yield int(name)
+            except OSError:  # it has ended, or is another user's
+                continue
 
     def holds(self, path: bytes) -> bool:
         """Whether a path in this process's view lies in the tree."""
@@ -347,6 +373,11 @@ class Supervisor:
         if not os.access(call.path, call.arguments[1] & 7):
             raise OSError(errno.EACCES, "")
         return 0
+
+    def attribute(self, call: Call) -> int | None:
+        """getxattr(2) and listxattr(2): no file of /proc and no device has attributes."""
+        os.lstat(call.path)
+        raise OSError(errno.ENOTSUP, "")
 
     def write(self, call: Call, address: int, data: bytes) -> int:
         """Write `data` into the caller's memory if the call still waits: its pid may belong to another process by
@@ -456,7 +487,7 @@ def _is_of_link(call: Call) -> bool:
         return bool(call.arguments[1] & _NOFOLLOW)
     if call.name in ("open", "openat"):
         return bool(call.arguments[1] & os.O_NOFOLLOW)
-    return call.name in ("readlink", "readlinkat", "lstat")
+    return call.name in ("readlink", "readlinkat", "lstat", "lgetxattr", "llistxattr")
 
 
 def _opened(path: bytes, flags: int) -> int:

@@ -158,7 +158,7 @@ class Looks:
         (inode,) = _INODE.unpack_from(data, 32)
         key = (os.makedev(*_DEVICE.unpack_from(data, 136)), inode)
         if key in self.tree.marks:
-            call(number, AT_FDCWD, self.tree.marks[key], flags & ~_EMPTY_PATH, mask | _BASIC, _at)
+            call(number, AT_FDCWD, self.tree.marks[key], flags & ~(_EMPTY_PATH | _NOFOLLOW), mask | _BASIC, _at)
             return _buffer.raw
         (mode,) = _MODE16.unpack_from(data, 28)
         seconds, nanoseconds = struct.unpack_from("=qI", data, 96)

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from builda.isolation.child import pseudoterminals
 from builda.isolation.traced.programs import own_arguments
 from builda.isolation.traced.tree import DEVICES, State, Tree
 
@@ -45,6 +46,8 @@ class Outside:
         flags |= os.O_CLOEXEC | os.O_NOCTTY
         if path == b"/dev/tty":
             return self._open_terminal(tid, flags)
+        if path.startswith(pseudoterminals.DIRECTORY) and not pseudoterminals.is_own(path, tid, self.states):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if path[:5] == b"/dev/":
             return os.open(path, flags & ~(os.O_CREAT | os.O_EXCL))
         self.check_seen(state, tid, path)

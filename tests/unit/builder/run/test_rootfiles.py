@@ -19,7 +19,7 @@ def host(tmp_path: Path) -> Host:
 
 
 def test_hosts_names_the_container() -> None:
-    text = hosts(("db:192.0.2.1", "a;b:[2001:db8::1]"), "c0ffee", "box", lambda: "")
+    text = hosts(("db:192.0.2.1", "a;b:[2001:db8::1]"), ("c0ffee", "box", ""), lambda: "")
     assert "127.0.0.1\tlocalhost\n" in text
     assert "127.0.0.1\tc0ffee box\n" in text
     assert text.endswith("192.0.2.1\tdb\n2001:db8::1\ta b\n")
@@ -28,11 +28,11 @@ def test_hosts_names_the_container() -> None:
 @pytest.mark.parametrize("added", ["db", "db:nowhere", ":1.2.3.4"])
 def test_malformed_hosts_are_refused(added: str) -> None:
     with pytest.raises(InvalidValue):
-        hosts((added,), "h", "n", lambda: "")
+        hosts((added,), ("h", "n"), lambda: "")
 
 
 def test_host_gateway_is_the_hosts_address() -> None:
-    assert hosts(("db;a:host-gateway",), "h", "n", lambda: host_address("host")).endswith("127.0.0.1\tdb a\n")
+    assert hosts(("db;a:host-gateway",), ("h", "n"), lambda: host_address("host")).endswith("127.0.0.1\tdb a\n")
     for network in ("none", "ns:/proc/1/ns/net"):
         with pytest.raises(Unsupported, match="host-gateway"):
             host_address(network)
