@@ -283,6 +283,9 @@ def seccomp_listener(program: bytes) -> int:
     return call("seccomp", number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, ctypes.byref(fprog))
 
 
+_TEXT = 256  # bytes that are read at first where a string begins
+
+
 class PeerMemory:
     """Copies to and from the memory of other processes by process_vm_readv(2), at most `size` bytes at once.
 
@@ -296,6 +299,18 @@ class PeerMemory:
         self._remote = _Vector(0, size)
         self._vectors = ctypes.byref(self._local), ctypes.byref(self._remote)
         self._one, self._none = ctypes.c_ulong(1), ctypes.c_ulong(0)
+        self._text = ctypes.create_string_buffer(_TEXT)
+        start = _Vector(ctypes.addressof(self._text), _TEXT)
+        self._start = _Vector(0, _TEXT)
+        self._text_vectors = ctypes.byref(start), ctypes.byref(self._start)
+
+    def text(self, pid: int, address: int) -> bytes | None:
+        """The string at an address, without its NUL; None if it is longer than 255 bytes, or cannot be read so."""
+        self._start.base = address
+        local, remote = self._text_vectors
+        found = _libc.process_vm_readv(pid, local, self._one, remote, self._one, self._none)
+        text: bytes = self._text.value  # up to the first NUL, which may be what an earlier call left behind
+        return text if len(text) < found else None
 
     def read(self, pid: int, address: int, size: int) -> bytes | None:
         """The bytes at an address, fewer if the memory ends before; None if the kernel lets nobody read it so."""
@@ -328,6 +343,7 @@ class PathOpener:
         flags |= os.O_CLOEXEC
         self._size = ctypes.c_long(ctypes.sizeof(_OpenHow))
         self._number = ctypes.c_long(SYS_OPENAT2)
+        self._call = _libc.syscall
         self._hows = _OpenHow(flags | os.O_NOFOLLOW, 0, resolve), _OpenHow(flags, 0, resolve)
         self._rules = tuple(ctypes.byref(how) for how in self._hows)
 
@@ -335,7 +351,7 @@ class PathOpener:
         """A descriptor of `path` below an open directory."""
         attempts = 32  # EAGAIN: see `openat2`
         while True:
-            fd: int = _libc.syscall(self._number, ctypes.c_long(directory), path, self._rules[follow], self._size)
+            fd: int = self._call(self._number, directory, path, self._rules[follow], self._size)
             if fd >= 0:
                 return fd
             number = ctypes.get_errno()
@@ -366,11 +382,13 @@ def getcwd() -> bytes:
     return buffer.value
 
 
-def file_status(number: int, path: bytes, before: tuple[int, ...], after: tuple[int, ...], size: int) -> bytes:
+def file_status(
+    number: int, directory: int, path: bytes, before: tuple[int, ...], after: tuple[int, ...], size: int
+) -> bytes:
     """The `size` bytes that a call of the stat family writes. `number` is the call's; `before` and `after` are its
     arguments between the path and the buffer, and after the buffer."""
     buffer = ctypes.create_string_buffer(size)
-    call("stat", number, AT_FDCWD, path, *before, buffer, *after)
+    call("stat", number, directory, path, *before, buffer, *after)
     return buffer.raw
 
 

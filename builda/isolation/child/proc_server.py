@@ -359,12 +359,13 @@ class Supervisor:
         """The stat family."""
         first, second = call.arguments[1] & 0xFFFFFFFF, call.arguments[2] & 0xFFFFFFFF
         if call.name == "statx":
-            data = sys_.file_status(self.calls.at["statx"], call.path, (first, second), (), _STATX_SIZE)
+            data = sys_.file_status(self.calls.at["statx"], sys_.AT_FDCWD, call.path, (first, second), (), _STATX_SIZE)
             self.write(call, call.arguments[3], data)
             return 0
         flags = {"stat": 0, "lstat": _NOFOLLOW}.get(call.name, second)
         number = self.calls.at["newfstatat"]
-        self.write(call, call.arguments[1], sys_.file_status(number, call.path, (), (flags,), self.calls.status_size))
+        data = sys_.file_status(number, sys_.AT_FDCWD, call.path, (), (flags,), self.calls.status_size)
+        self.write(call, call.arguments[1], data)
         return 0
 
     def access(self, call: Call) -> int | None:

@@ -29,7 +29,7 @@ HIDDEN = (ATTRIBUTE, NAMED)
 S_IFMT, S_IFDIR, S_IFCHR, S_IFBLK, S_IFREG, S_IFLNK = 0o170000, 0o040000, 0o020000, 0o060000, 0o100000, 0o120000
 S_IFIFO, S_IFSOCK = 0o010000, 0o140000
 S_ISUID, S_ISGID, S_IXGRP = 0o4000, 0o2000, 0o010
-_KINDS = {"char": S_IFCHR, "block": S_IFBLK}
+_KINDS = {b"char": S_IFCHR, b"block": S_IFBLK}
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 
 
@@ -49,19 +49,21 @@ class Kept(NamedTuple):
 
     def value(self) -> bytes:
         """The attribute that holds it."""
-        device = f":{_WORDS[self.kind]}-{self.device[0]}-{self.device[1]}" if self.kind else ""
-        return f"{self.uid}:{self.gid}:{self.mode & 0o7777:04o}{device}".encode()
+        text = b"%d:%d:%04o" % (self.uid, self.gid, self.mode & 0o7777)
+        if self.kind:
+            text += b":%b-%d-%d" % (_WORDS[self.kind], *self.device)
+        return text
 
 
 def parse_kept(value: bytes) -> Kept | None:
     """What an attribute holds; None if it is malformed."""
     try:
-        uid, gid, mode, *rest = value.decode("ascii").split(":")
+        uid, gid, mode, *rest = value.split(b":")
         if not rest:
             return Kept(int(uid), int(gid), int(mode, 8))
-        word, major, minor = rest[0].split("-")
+        word, major, minor = rest[0].split(b"-")
         return Kept(int(uid), int(gid), int(mode, 8), _KINDS[word], (int(major), int(minor)))
-    except (ValueError, KeyError):  # UnicodeDecodeError is a ValueError
+    except (ValueError, KeyError):
         return None
 
 
@@ -97,7 +99,7 @@ def mode_after_chown(who: Credentials, mode: int, owner: tuple[int, int], gid: i
     EPERM if it would take one, and `who` may not change the mode. As with chmod(2), a set-group-id bit goes then if
     `who` is no member of the new group.
     """
-    if mode & S_IFMT == S_IFDIR:
+    if not mode & (S_ISUID | S_ISGID) or mode & S_IFMT == S_IFDIR:
         return mode
     drops_group = mode & S_IXGRP or not (who.has(FSETID) or who.is_member(owner[1]))
     left = mode & ~S_ISUID & ~(S_ISGID if drops_group else 0)

@@ -68,11 +68,12 @@ class Call:
 
     def path(self, address: int) -> bytes:
         """The path at an address. KernelAnswers if there is none: the kernel knows which error comes first."""
-        data = self._read(address, 256)
+        if self.memory < 0:
+            text = self.peer.text(self.pid, address)
+            if text is not None:
+                return text
+        data = self._read(address, _PATH_MAX)
         end = data.find(b"\0")
-        if end < 0:
-            data = self._read(address, _PATH_MAX)
-            end = data.find(b"\0")
         if end < 0:
             raise KernelAnswers
         return data[:end]

@@ -205,14 +205,15 @@ class Emulator:
             who = self.marks.of(call.pid)
             info = os.fstat(fd)
             kept = self.keeper.kept(fd, info, path)
-            uid, gid = ownership.given(who, (kept.uid, kept.gid), owner[0] & _WORD, owner[1] & _WORD)
-            mode = ownership.mode_after_chown(who, info.st_mode, (kept.uid, kept.gid), gid)
+            former = kept[:2]
+            uid, gid = ownership.given(who, former, owner[0] & _WORD, owner[1] & _WORD)
+            mode = ownership.mode_after_chown(who, info.st_mode, former, gid)
             self.listener.check(call.identity)
             os.chown(path, 0, 0)  # takes capabilities and most set-id bits, and fails where a change would
             if mode != info.st_mode:
                 os.chmod(path, mode & 0o7777)
-            if (uid, gid) != (kept.uid, kept.gid):
-                self.keeper.keep(fd, info, ownership.Kept(uid, gid, *kept[2:]), path)
+            if (uid, gid) != former:
+                self.keeper.keep(fd, info, ownership.Kept(uid, gid, kept.mode, kept.kind, kept.device), path)
         finally:
             os.close(fd)
         return 0, 0, 0

@@ -114,9 +114,15 @@ class Finder:
         The file is open for reading then. Only regular files and directories are: to open others has effects.
         """
         try:
-            mode = os.stat(place.quick(), follow_symlinks=follow or not place.path).st_mode
-            if mode & S_IFMT in (S_IFREG, S_IFDIR):
-                fd = self._opened(call, place, self.reader, _READING, follow=follow)
+            if follow or not place.path:
+                mode = os.stat(place.quick()).st_mode & S_IFMT
+            else:
+                mode = os.lstat(place.quick()).st_mode & S_IFMT
+            if mode in (S_IFREG, S_IFDIR):
+                if place.base or self.other_roots:
+                    fd = self._opened(call, place, self.reader, _READING, follow=follow)
+                else:
+                    fd = self.reader.open(sys_.AT_FDCWD, place.path, follow=follow)
                 return fd, fd
         except OSError:  # it is missing, a magic link, or of another user: the next lines say so
             pass

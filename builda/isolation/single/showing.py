@@ -80,12 +80,12 @@ class Showing:
         kept = self.keeper.kept(fd, info)
         name, arguments = call.name, call.arguments
         if name == "statx":
-            words = (0, arguments[3] & _WORD)
-            data = bytearray(sys_.file_status(self.numbers["statx"], own(fd), words, (), STATX_SIZE))
+            words = (_EMPTY, arguments[3] & _WORD)
+            data = bytearray(sys_.file_status(self.numbers["statx"], fd, b"", words, (), STATX_SIZE))
             write_statx(data, kept, with_mode=False)
             call.write(arguments[4], data)
             return 0, 0, 0
-        data = bytearray(sys_.file_status(self.numbers["newfstatat"], own(fd), (), (0,), self.layout.size))
+        data = bytearray(sys_.file_status(self.numbers["newfstatat"], fd, b"", (), (_EMPTY,), self.layout.size))
         write_stat(data, self.layout, kept, with_mode=False)
         call.write(arguments[2 if name == "newfstatat" else 1], data)
         return 0, 0, 0
