@@ -46,13 +46,15 @@ class StepStarted:
 class StepMissed:
     """No result of a step is remembered, so that it is performed; `reason` says what differs from the nearest one.
 
-    Only builds that explain their cache have this event.
+    Only builds that explain their cache have this event. It is for people only if they asked for it (`is_asked`).
     """
 
     index: int
     total: int
     reason: str
     stage: str | None = None
+    text: str = ""
+    is_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,6 +121,16 @@ def test_a_changed_file_misses_only_from_its_step_on(builda: Builda, base: str, 
     assert any("not remembered: COPY a /a: inputs.content was" in line for line in lines)
 
 
+def test_a_build_that_fails_explains_its_cache_too(builda: Builda, base: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "Containerfile").write_text(f"FROM {base}\nCOPY a /a\nRUN false\n")
+    builda.run("bud", tmp_path, check=False)
+    (tmp_path / "a").write_text("2")
+    failed = builda.run("bud", "--explain-cache", tmp_path, check=False)
+    assert failed.returncode == 1
+    assert "--> not remembered: COPY a /a: inputs.content was" in failed.stdout
+
+
 def test_times_alone_do_not_miss(builda: Builda, base: str, tmp_path: Path) -> None:
     context = tmp_path / "c"
     context.mkdir()

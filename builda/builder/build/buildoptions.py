@@ -42,8 +42,8 @@ class ExecuteOptions:
     commit: CommitOptions = _COMMIT  # its clamp decides what layers record, so it is part of every key
     stage_images: StageImages | None = None  # also make an image of each stage below the target
     jobs: int = 1  # stages at a time; 0: as many as there are
-    explain: bool = False  # the result says why steps were not found
-    tells_misses: bool = False  # events say so
+    explain: bool = False  # events say why steps were not found, for people to read
+    tells_misses: bool = False  # events say so for a record
     platform_label: str | None = None  # the platform, where several are built
     capture: bool = False  # commands' output goes to `emit`, as it does with several jobs
     copy_output: bool = False  # it goes to `emit` besides, where it is not captured
@@ -51,19 +51,10 @@ class ExecuteOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Miss:
-    """Why a step was not found: what differs from the nearest remembered one."""
-
-    text: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """The target stage's image, whether it was there already, and why steps were missed."""
+    """The target stage's image, and whether it was there already."""
 
     image: Image
     cached: bool
-    misses: tuple[Miss, ...]
     stage: str | None = None  # what events call the target, where there are several stages
     export: Export | None = None  # what every step led to, if that was asked for

@@ -203,7 +203,6 @@ class _Execution:
         return Built(
             image=image,
             cached=cached,
-            misses=tuple(self._steps.misses),
             stage=self._events.label(self._plan.target),
             export=self._export() if self._options.export else None,
         )

@@ -101,10 +101,12 @@ class StepEvents:
         )
         return mark
 
-    def missed(self, index: int, reason: str) -> None:
+    def missed(self, index: int, text: str, reason: str, *, is_asked: bool) -> None:
         """Emit why no result of the stage's current instruction is remembered."""
-        mark = self.marks[index]
-        self._emit(StepMissed(index=mark.number, total=mark.total, reason=reason, stage=self.label(index)))
+        mark, stage = self.marks[index], self.label(index)
+        self._emit(
+            StepMissed(index=mark.number, total=mark.total, reason=reason, stage=stage, text=text, is_asked=is_asked)
+        )
 
     def finish(self, index: int, *, cached: bool) -> None:
         """Emit that the stage's current instruction is done."""

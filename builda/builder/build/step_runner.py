@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from builda.builder.build.buildoptions import Miss
 from builda.builder.build.keys import explained, keyed, seen, step_key, turn_of
 from builda.builder.build.tip import Layer
 from builda.builder.records import timestamp
@@ -59,7 +58,6 @@ class StepRunner:
         self._changed: set[int] = set()  # stages of which something was performed: they have a container
         self._behind: set[int] = set()  # stages whose container does not have the configuration and history yet
         self._kept = stored_stages(plan, options, in_memory=ctx.store.memory is not None)
-        self.misses: list[Miss] = []
         self.done: list[Remembered] = []  # what every step led to, if that is exported
 
     def run(self, index: int, step: Step) -> bool | None:
@@ -160,9 +158,8 @@ class StepRunner:
                 from builda.builder.build.explain import explain_miss
 
                 reason = explain_miss(self._ctx.store.steps, explanation)
-                self._events.missed(index, reason)
-                if self._options.explain:
-                    self.misses.append(Miss(text=step.text or step.created_by or "", reason=reason))
+                text = step.text or step.created_by or ""
+                self._events.missed(index, text, reason, is_asked=self._options.explain)
             return False
         empty = isinstance(found.content, Empty)
         history = History(created=timestamp(found.created), created_by=step.created_by, empty_layer=empty)

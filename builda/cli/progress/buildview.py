@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 
 from builda.cli.progress.ledger import Ledger
+from builda.display import displayed
 from builda.errors import BuildaError, ContainerfileError, InvalidValue, StepFailed
 from builda.events import (
     BlobProgress,
@@ -18,6 +19,7 @@ from builda.events import (
     LayerStored,
     StageSaved,
     StepFinished,
+    StepMissed,
     StepStarted,
     Warned,
 )
@@ -71,13 +73,17 @@ def failed(error: BuildaError, began: float) -> BuildFailed:
 class BuildView:
     """Shows the events of one build; `close` ends the live view, after which blobs and warnings go on being shown."""
 
-    def __init__(self, lines: Lines | None, live: Live | None, others: Observer) -> None:
+    def __init__(self, lines: Lines | None, live: Live | None, others: Observer, *, quiet: bool) -> None:
+        self._misses: list[StepMissed] = []
+        self._quiet = quiet
         self._lines = lines
         self._live = live
         self._others = others
 
     def show(self, event: Event) -> None:
         """Show one event."""
+        if isinstance(event, StepMissed) and event.is_asked and not self._quiet:
+            self._misses.append(event)
         if self._lines is not None:
             self._lines.show(event)
         if self._live is not None:
@@ -86,12 +92,19 @@ class BuildView:
             self._others.show(event)
 
     def close(self, outcome: str) -> None:
-        """The build is over: it was `built`, has `failed` or was `interrupted`. Nothing moves any more."""
+        """The build is over: it was `built`, has `failed` or was `interrupted`. Nothing moves any more.
+
+        Why steps were not found comes now, for a build that failed too: in between it would part a step's lines.
+        """
         if self._live is not None:
             live, self._live = self._live, None
             live.close(outcome)
         if self._lines is not None:
             self._lines.close()
+        misses, self._misses = self._misses, []
+        for miss in misses:
+            sys.stdout.write(displayed(f"--> not remembered: {miss.text}: {miss.reason}") + "\n")
+        sys.stdout.flush()
 
 
 def build_view(
@@ -109,12 +122,14 @@ def build_view(
     `mixed`: stages may run side by side. `remembers`: the results of steps are kept for the next build.
     """
     if not live:
-        return BuildView(Lines(sys.stdout, sys.stderr, quiet=quiet, mixed=mixed), None, others)
+        return BuildView(Lines(sys.stdout, sys.stderr, quiet=quiet, mixed=mixed), None, others, quiet=quiet)
     from builda.cli.progress.live import Live
 
     lines = None if sys.stdout.isatty() else Lines(sys.stdout, None, quiet=False, mixed=mixed, passes=("stdout",))
     colour = not environ.get("NO_COLOR")
-    return BuildView(lines, Live(sys.stderr, colour=colour, warnings=warnings, remembers=remembers), others)
+    return BuildView(
+        lines, Live(sys.stderr, colour=colour, warnings=warnings, remembers=remembers), others, quiet=quiet
+    )
 
 
 def stage_prefix(stage: str | None) -> str:

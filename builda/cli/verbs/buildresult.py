@@ -27,8 +27,6 @@ def publish(session: Session, built: Built, options: ExecuteOptions, values: dic
 
     image, store = built.image, session.store
     names: list[str] = []
-    for miss in built.misses:
-        _line(session, f"--> not remembered: {miss.text}: {miss.reason}")
     tags = values.pop("tag")
     _line(session, f"{stage_prefix(built.stage)}COMMIT {tags[0] if tags else ''}".rstrip())
     _line(session, f"--> {image.id.encoded[:12]}")

@@ -132,8 +132,6 @@ def publish(
 def _tell(session: Session, built: Built, name: str | None) -> None:
     if session.quiet:
         return
-    for miss in built.misses:
-        print_words(f"--> not remembered: {miss.text}: {miss.reason}")
     print_words(f"{stage_prefix(built.stage)}COMMIT {name or ''}".rstrip())
     print_line(f"--> {built.image.id.encoded[:12]}")
 
