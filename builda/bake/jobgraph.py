@@ -8,7 +8,7 @@ from builda.values import NamedTuple
 
 
 class Need(NamedTuple):
-    """A stage that a build needs. Stages with the same `mark` are the same, whoever needs them."""
+    """A stage that a build needs. Stages of different builds with the same `mark` are the same."""
 
     mark: str
     name: str
@@ -83,7 +83,7 @@ def _is_part(
     targets: set[str],
     first: Mapping[str, tuple[str, Need]],
 ) -> bool:
-    """Whether only one other stage, which has a Job, needs this one, so that this is done there."""
+    """Whether one stage alone needs this one and has a Job, so that its Job performs this stage, too."""
     users = above.get(mark, set())
     return mark not in targets and len(users) == 1 and users <= wanted
 

@@ -98,7 +98,7 @@ class _Resolver:
         self._made: dict[str, dict[str, Any]] = {}
 
     def target(self, name: str) -> Target:
-        """The target; InvalidValue if it, or one that it inherits from, is not there, or inherits from itself."""
+        """The target; InvalidValue if it or one that it inherits from is missing, or if it inherits from itself."""
         path = [name]
         while path:
             here = path[-1]
@@ -179,7 +179,7 @@ class _Override(NamedTuple):
     appends: bool
 
     def applied(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """What a target says with this over it."""
+        """The declarations of a target with these overrides applied."""
         kind = fields.FIELDS[self.attribute]
         if kind == "pairs":
             return merged(said, {self.attribute: {self.key: self.values[-1]}})
