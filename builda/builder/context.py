@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Network:
-    """What a command gets that asks for no network; the only thing that primitives change for those after them."""
+    """The network of commands that ask for none. It is the only state that a primitive changes for later ones."""
 
     private: bool  # a network of its own; False: the host's
     relay_failed: bool = False  # a private network was tried and cannot be made here, and a warning said so

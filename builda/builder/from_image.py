@@ -138,7 +138,7 @@ def image_name(name: str, image: Image | None) -> str:
 
 
 def base_annotations(name: str, image: Image | None) -> Mapping[str, str]:
-    """The annotations that a container begins with: those of its base, and which base that is.
+    """The annotations of a new container: those of its base, and the digest and name of that base.
 
     `name` is how the base was asked for. An image that was named by its ID has no base name.
     """

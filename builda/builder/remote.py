@@ -49,7 +49,7 @@ class VerifyOptions(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """A signature that counts: the rule that it fulfils, its key, and the image name that it was made for."""
+    """An accepted signature: the rule of policy.json that it fulfils, its key, and the image name that it names."""
 
     type: str
     key: str
@@ -57,7 +57,7 @@ class Proof(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """What is signed, and by which signatures it counts."""
+    """The signed image, and the signatures by which it is accepted."""
 
     descriptor: Descriptor
     proofs: tuple[Proof, ...]

@@ -1,8 +1,8 @@
 """The build cache in a registry: other stores' remembered steps. One request finds them; layers are fetched on use.
 
 A cache that cannot be used is a warning, and the build goes on without it. Its content is verified as an image's is:
-sizes, digests, and the DiffID when a layer is unpacked. Trust is the same as for a base image: everyone who may push to
-the repository decides what builds contain.
+sizes, digests, and the DiffID when a layer is unpacked. Trust is the same as for a base image: every account that
+may push to the repository decides what builds contain.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ _NOT_IN_KEYS = (
     "userns_uid_map_user",
     "userns_gid_map_group",
 )
-"""Options that say where and by whom a command is run, and change no layer: a user namespace least of all."""
+"""Options that say where and under which ids a command runs. They change no layer, so no key holds them."""
 VERSION = 3
 """Changes whenever the same step would give another result, so that old results are not found any more."""
 

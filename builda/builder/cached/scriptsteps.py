@@ -166,7 +166,7 @@ class _Request:
 
     @property
     def shown(self) -> str:
-        """What people see of it: one line, and not too long a one."""
+        """The step as one line for people, shortened."""
         line, *more = self.text.strip().split("\n")
         return line if len(line) <= _LONGEST and not more else f"{line[:_LONGEST]} …"
 

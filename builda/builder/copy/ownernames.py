@@ -26,7 +26,7 @@ def owner(root: int, text: str) -> tuple[int, int]:
 def directory_owner(root: int, text: str) -> tuple[int, int]:
     """The owner of a directory that WORKDIR makes under USER `text`: names that the tree does not know are root's.
 
-    BuildKit does the same: a user who is made later, or never runs anything, is no reason to fail.
+    BuildKit does the same: a later step may make the user, or no command may need it.
     """
     name, colon, group = text.partition(":")
     try:

@@ -46,7 +46,7 @@ def found_step(plan: Plan, where: str, lines: Mapping[str, int]) -> tuple[Plan, 
 
 
 def _file(head: str, lines: Mapping[str, int]) -> str | None:
-    """The file that is named so, or ends so; None if none is. Without a name it is the only one."""
+    """The file with this name, or whose path ends with it; None if there is none. An empty name means the only file."""
     if not head:
         return next(iter(lines)) if len(lines) == 1 else None
     same = [file for file in lines if file == head or os.path.normpath(file) == os.path.normpath(head)]

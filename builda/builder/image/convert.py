@@ -33,9 +33,9 @@ class ConvertedSource(StoreSource):
 
 
 def source_of(ctx: Context, image: Image, options: PushOptions, destination: str | None = None) -> ImageSource:
-    """The image as it is, or as `options` want it; then its manifest, and so its digest, is another one.
+    """The image as it is stored, or converted as `options` ask, which changes its manifest and digest.
 
-    `destination` is the registry that it goes to, if it goes to one.
+    `destination` is the registry that the image goes to; None for other places.
     """
     if image.is_index:
         from builda.builder.image.indexsource import source_of_list

@@ -50,7 +50,7 @@ class Seen(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One entry of an image's history, with the layer that it made, if it made one."""
+    """One entry of an image's history, with its layer if it has one."""
 
     history: History
     layer: Descriptor | None
@@ -196,7 +196,7 @@ def _rows(source: ImageSource, layer: Descriptor) -> Iterator[Row]:
 
 @contextmanager
 def layer_tar(source: ImageSource, layer: Descriptor) -> Iterator[Readable]:
-    """The uncompressed tar of a layer; what is left of it is read at the end, so that its digest is verified."""
+    """The uncompressed tar of a layer. The block's end reads the rest of the blob and verifies its digest."""
     from builda.fs.compress import decompressing
 
     with source.open_blob(layer) as content:

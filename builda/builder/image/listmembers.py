@@ -186,7 +186,7 @@ class _Fetching:
         self._store.images.origins.put(descriptor.digest, Origin(f"{self._name}@{descriptor.digest}", self._tls_verify))
 
     def _described(self, entry: Descriptor, manifest: Manifest) -> Descriptor:
-        """The entry with what its manifest or configuration says that it is for."""
+        """The entry with the platform that its manifest or configuration names."""
         if manifest.config.media_type not in mediatype.CONFIGS or manifest.artifact_type is not None:
             return replace(entry, artifact_type=manifest.artifact_type or manifest.config.media_type)
         config = read_blob(self._source, manifest.config, CONFIG_LIMIT)

@@ -116,7 +116,7 @@ def sink_at(
 
 
 def _relatives(store: Store, image: Image) -> tuple[Reference, ...]:
-    """Other names that a registry may have this image's layers under: its own, its base's, of a list its images'."""
+    """Names under which a registry may have the layers already: the image's own, its base's, for a list its images'."""
     base: tuple[str, ...] = ()
     found: list[Reference] = []
     if image.is_index:

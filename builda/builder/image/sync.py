@@ -148,7 +148,7 @@ def _sections(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _repositories(section: Mapping[str, Any], where: str) -> Iterator[tuple[str, Chooser]]:
-    """Each repository with the function that says which of its tags are meant, given one that asks for all of them."""
+    """Each repository with the function that chooses its tags; that function is given one that lists all tags."""
     for name, versions in _mapping(section, "images", where):
         listed = versions or []
         if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):

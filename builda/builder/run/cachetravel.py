@@ -2,9 +2,9 @@
 
 A cache is kept as one archive of its whole tree, under a key of its id, owner and platform. It is replaced as a whole,
 so two builds that write one at the same time never mix: the later one wins, and the next build finds what it left.
-In a directory a cache of `sharing=locked` has one user at a time: whoever has the lock file beside the archive fetches
-the cache, uses it and puts it back. A registry has neither locks nor conditional writes: there a build whose cache of
-`sharing=locked` replaces what another build put there meanwhile says so.
+In a directory a cache of `sharing=locked` has one user at a time: the process that locked the file beside the archive
+fetches the cache, uses it and puts it back. A registry has neither locks nor conditional writes: there a build whose
+cache of `sharing=locked` replaces what another build put there meanwhile says so.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ class CacheTravel:
 
     @contextmanager
     def _packed(self, identity: str) -> Iterator[tuple[Descriptor, BinaryIO]]:
-        """The archive of a cache, which nobody changes while it is read."""
+        """The archive of a cache. A lock keeps the cache from changes while the archive is read."""
         import zstandard
 
         from builda.fs.layer import write_tree

@@ -78,7 +78,7 @@ def process_of(
     *,
     nodes: bool,
 ) -> Process:
-    """What is executed, and as whom. `options` are the container's and the step's, merged.
+    """The program, its arguments and its user. `options` are the container's and the step's, merged.
 
     `nodes`: whether commands may make device nodes by default.
     """

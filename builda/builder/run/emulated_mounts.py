@@ -91,12 +91,12 @@ Item: TypeAlias = File | Copy | Moved | Cache | Empty | Devices
 
 @contextmanager
 def placed(tree: str, aside: str, sandbox: Sandbox, *, caches: str) -> Iterator[Sandbox]:
-    """What the sandbox would mount is in the tree for the time of the block; the sandbox without it.
+    """Put what the sandbox would mount into the tree for the time of the block; the sandbox without these mounts.
 
-    Memory files stay in the sandbox, by their paths in the tree, so that the child can remove them if we are killed.
+    Memory files stay in the sandbox, by their paths in the tree, so that the child can remove them if builda is killed.
 
-    `aside` is a private path beside the tree, on its file system; cache mounts are directories in `caches`, each used
-    by nobody else meanwhile. Unsupported, before anything is changed, for what would have to be written on the host.
+    `aside` is a private path beside the tree, on its file system; cache mounts are directories in `caches`, which no
+    other run uses meanwhile. Unsupported, before anything is changed, for what would have to be written on the host.
     """
     from builda.values import replace
 

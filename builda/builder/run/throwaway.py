@@ -100,7 +100,7 @@ def read_only_mount(mount: Mount) -> Mount:
 
 
 def part_option(mount: Mount) -> tuple[str, ...]:
-    """The option that says which part of its source a mount shows, if it has one."""
+    """The option for the part of its source that a mount shows; () if it shows all."""
     part, _ = split_part(mount.options)
     return () if part is None else (part,)
 
