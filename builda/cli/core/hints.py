@@ -1,6 +1,6 @@
-"""Ways out for those who know other tools: what docker and podman call it, and names that were mistyped.
+"""Hints for users of other tools: the verbs of docker and podman, and names that were mistyped.
 
-A guess that is wrong costs more than none, so a name has to be near.
+A wrong guess costs more than none, so a name has to be near.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ VERBS: Mapping[str, str] = {
     "attach": _RUNS_IMAGES,
     "builder": "bud builds, prune removes what is remembered",
     "buildx": "bud builds, with --platform for several machines; -o says where the result goes",
-    "clean": "prune removes what nobody uses",
+    "clean": "prune removes what is not in use",
     "compose": _RUNS_IMAGES,
     "cp": "builda copy CONTAINER FILE… DESTINATION; out of a container: builda mount CONTAINER, then cp",
     "create": "builda from IMAGE makes a working container",

@@ -48,7 +48,7 @@ class Option(NamedTuple):
 
     @property
     def long(self) -> str:
-        """Its first name with two dashes; the only one, where that has one dash."""
+        """The first name with two dashes; if there is none, the only name."""
         return next((flag for flag in self.flags if flag.startswith("--")), self.flags[0])
 
 

@@ -98,7 +98,7 @@ def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], u
 
 
 def caller(environ: Mapping[str, str], uid: int) -> int:
-    """The user who builds: `uid`, unless this is a command inside `builda unshare`."""
+    """The uid of the user of builda: `uid`, but in `builda unshare` that of its caller."""
     said = environ.get(_CALLER, "")
     return int(said) if uid == 0 and said.isdecimal() else uid
 

@@ -284,7 +284,7 @@ def platform_here(values: dict[str, Any]) -> Platform:
 
 
 def platforms(values: Values) -> tuple[Platform | None, ...]:
-    """Those that the options PLATFORM in `values` (which they leave) name, each once; (None,) for this machine's."""
+    """Take the options PLATFORM out of `values`: each platform once, or (None,) for this machine's."""
     named: tuple[str, ...] = values.get("platform", ())
     if len(named) < 2:
         return (platform(values),)

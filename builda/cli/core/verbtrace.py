@@ -1,4 +1,4 @@
-"""What one command of a traced session writes of itself: its words, its events, what it printed, and how it ended."""
+"""The record that one command of a traced session writes: its words, its events, its output, and its exit status."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ _BOOLEAN = "true false"
 
 
 class Word(NamedTuple):
-    """A word that can stand there, and what it means ("" where it says so itself)."""
+    """A possible word, and its description ("" if the word explains itself)."""
 
     value: str
     help: str = ""

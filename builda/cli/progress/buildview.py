@@ -182,7 +182,7 @@ class Lines:
             self._tell(event)
 
     def close(self) -> None:
-        """Tell of the steps whose layers nobody waited for, and what their commands left without a line's end."""
+        """Print the steps whose layers are still being stored, and what commands wrote without a line's end."""
         for stage, _ in list(self._begun):
             self._end_lines(stage)
         for done in self._ledger.rest():

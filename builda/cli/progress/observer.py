@@ -77,7 +77,7 @@ def observer(
     traces: bool = False,
     place: Callable[[], str | None] | None = None,
 ) -> Iterator[Together]:
-    """The observer that this stream, these options and this environment ask for; safe for many threads.
+    """The observer for this stream, these options and this environment; safe for many threads.
 
     `place` says where the script has this command.
     """
@@ -157,7 +157,7 @@ class Traces:
 
 
 class Warnings:
-    """Prints warnings, each once; when `quiet`, none of the build checks'. Notes are for those who watch a terminal.
+    """Prints warnings, each once; when `quiet`, none of the build checks'. Notes appear on a terminal only.
 
     Scripts compare what a verb prints with what Buildah prints.
     """
@@ -293,7 +293,7 @@ class Bars(Lines):
             del self._bars[key]
 
     def _new_bar(self, event: BlobProgress | WorkProgress, what: str) -> tqdm[Any]:
-        from tqdm import tqdm  # 50 ms, for those who watch only
+        from tqdm import tqdm  # 50 ms, for people only
 
         return tqdm(
             desc=what,

@@ -99,7 +99,7 @@ class RelayedOutput(io.TextIOBase):
 
 
 class Unseen:
-    """An observer for nobody."""
+    """An observer that shows nothing."""
 
     def show(self, event: Event) -> None:
         """Show nothing."""

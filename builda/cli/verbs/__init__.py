@@ -1,7 +1,7 @@
 """The verbs by name, each imported when it is called.
 
 A verb of a group (`manifest create`) is called `manifest-create` where one word is needed: in the names of manual
-pages, in tables, and by those who write it so.
+pages, in tables, and on command lines that spell it so.
 """
 
 from __future__ import annotations

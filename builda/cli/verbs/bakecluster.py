@@ -35,7 +35,7 @@ AT_ONCE = 256
 
 
 class _Part(NamedTuple):
-    """A build for one platform: what it is called, its options, what its pod is given, and its stages."""
+    """A build for one platform: its name, its options, the files for its pod, and its stages."""
 
     name: str
     build: str
@@ -49,7 +49,7 @@ class _Part(NamedTuple):
 
 
 class _Node(NamedTuple):
-    """One thing to do, after others by their names."""
+    """One node of the graph: what it does, and the names of the nodes that must be done before."""
 
     name: str
     after: tuple[str, ...]

@@ -124,7 +124,7 @@ def build_all(
 
 
 class _Worker:
-    """A process that builds one after the other: where it is told what, and where it tells what happens."""
+    """A process that performs builds one after the other: the pipe of its requests, and the pipe of its events."""
 
     def __init__(self, pid: int, asked: int, told: int) -> None:
         self.pid = pid
@@ -143,7 +143,7 @@ class _Worker:
             data = data[os.write(self._asked, data) :]
 
     def end(self) -> None:
-        """Have it end its build, and wait until it has."""
+        """End the worker's build, and wait for the worker's end."""
         with suppress(OSError):
             os.close(self._asked)
         if self.build is not None:

@@ -39,7 +39,7 @@ class Planned(NamedTuple):
 
 
 def planned(target: Target, *, push: bool, is_linked: bool) -> Planned:
-    """The build of a target. One that is `is_linked` only gives other targets its image and goes nowhere else."""
+    """The build of a target. `is_linked`: other targets use its image, and it goes nowhere else."""
     from builda.bake.documents import fault
 
     context = target.text("context") or "."

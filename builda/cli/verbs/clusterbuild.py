@@ -80,7 +80,7 @@ def watch(
     live: bool,
     leaves: bool,
 ) -> ImageBuilt | None:
-    """Show what a Job does, and end as it does; or print its name and leave, when it has all that it needs."""
+    """Show what a Job does, and end with its status; or, once the Job has its files, print its name and leave."""
     name = job["metadata"]["name"]
     feed = clustergiven.feeder(session, cluster, prepared.streams)
     with clusterjob.removed_if_left(cluster, name):

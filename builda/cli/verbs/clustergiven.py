@@ -37,7 +37,7 @@ class Stream(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The files that pods are given, the rest of what they are asked, and what texts of theirs mean here."""
+    """The files that pods are given, the rest of the request, and what texts from the pods mean on this machine."""
 
     given: Mapping[str, bytes]
     asked: Mapping[str, Any]

@@ -39,7 +39,7 @@ def made(
 def made_for(
     cluster: Cluster, session: Session, options: JobOptions, prepared: Prepared, subject: str, names: Sequence[str]
 ) -> dict[str, Any]:
-    """The Job is there that does what is asked, called after its subject, and its Secret; `names` are its images'."""
+    """Create the Job for this request, named after its subject, and its Secret; `names` are the names of its images."""
     import json
     import secrets
 

@@ -98,7 +98,7 @@ def check_unused(values: Mapping[str, Any], rows: Params = CLUSTER) -> None:
 
 
 def job_options(values: dict[str, Any], environ: Mapping[str, str]) -> JobOptions:
-    """What the options OF_JOB in `values` (which they leave) say; NotFound without an image."""
+    """Take the options OF_JOB out of `values`; NotFound without an image."""
     from builda.cluster.objects import JobOptions, pairs, toleration
 
     image = values.pop("builder_image") or environment(environ, "BUILDA_BUILDER_IMAGE")

@@ -178,7 +178,7 @@ def joined(session: Session, images: Sequence[ImageBuilt], tags: Sequence[str], 
 
 
 def _entries(source: Any) -> tuple[Descriptor, ...]:
-    """What the index says of an image in the registry; of one with attestations all that its own index says."""
+    """The index's entry for an image in the registry; for an image with attestations, all entries of its own index."""
     from builda.oci.config import parse_config
     from builda.oci.manifest import Index, parse
     from builda.transfer.copyimage import read_blob

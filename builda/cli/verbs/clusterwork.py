@@ -241,7 +241,7 @@ def _private_keys(values: dict[str, Any]) -> Iterator[None]:
 
 
 def _note(error: BuildaError | None) -> None:
-    """Leave a word in the pod's status, for those who look at it with kubectl."""
+    """Write the end of the build into the pod's status, where kubectl shows it."""
     text = "built" if error is None else f"failed: {error}"
     try:
         with open("/dev/termination-log", "wb") as file:

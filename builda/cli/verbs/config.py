@@ -64,7 +64,7 @@ class Change(NamedTuple):
     number("--healthcheck-retries", help="Failures after which a container is unhealthy."),
     duration("--healthcheck-start-period", help="The time in which failures do not count."),
     duration("--healthcheck-start-interval", help="The time between checks meanwhile."),
-    text("--author", help="Who made the image."),
+    text("--author", help="The author of the image."),
     text("--created-by", help="What history says of the new layer."),
     text("--comment", help="A comment on the image (docker format)."),
     text("--history-comment", help="A comment on the new history entry."),

@@ -39,7 +39,7 @@ class LockFile(NamedTuple):
         return self._replace(path=self.path or os.path.join(directory, FILE))
 
     def pins(self, session: Session, access: RegistryAccess) -> Locked | Locking:
-        """What the file says, or what it will; NotFound, InvalidValue or Unsupported for one that cannot be read."""
+        """The pins of the lock file, or a set to write; NotFound, InvalidValue or Unsupported if it is unreadable."""
         import os
 
         from builda.builder.locking import Locked, Locking

@@ -1,4 +1,4 @@
-"""`build --output`: what it may say, and writing it. Everything is parsed before the build begins."""
+"""`build --output`: its parser, and its writers. Everything is parsed before the build begins."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def parse(items: tuple[str, ...]) -> tuple[Output, ...]:
 
 
 def to_stdout(items: tuple[str, ...]) -> bool:
-    """Whether one of the options takes standard output for itself."""
+    """Whether one of the outputs is written to standard output."""
     return any(output.dest == STDOUT for output in parse(items))
 
 

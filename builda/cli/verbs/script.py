@@ -29,7 +29,7 @@ def lint(session: Session, *, files: tuple[str, ...], json: bool, shellcheck: bo
     """Name the faults of bash scripts that call builda; - is standard input. Nothing is run.
 
     UnquotedVariable: a container or mount point that the shell may split. ContainerIsLeft, MountIsLeft: a script that
-    fails leaves them. SecretInArgument: everybody can read it in the list of processes. UnknownCommand, UnknownOption,
+    fails leaves them. SecretInArgument: every user can read it in the list of processes. UnknownCommand, UnknownOption,
     RefusedOption: builda would refuse the line. NotUnderstood: it is no bash. The status is 1 if there are any.
     """
     found = [(file, finding) for file in files for finding in _found(session, file, shellcheck)]

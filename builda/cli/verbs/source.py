@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @verb(
     argument("path"),
-    text("--author", metavar="NAME", default="", help="Say who made the source image."),
+    text("--author", metavar="NAME", default="", help="Set the author of the source image."),
     switch("--time-stamp", default=True, help="Say when it was made (default)."),
     name="source-create",
     example="builda source create app-sources",

@@ -98,7 +98,7 @@ def verify(session: Session, *, image: str, key: str | None, identity: str | Non
     example="builda image trust",
 )
 def trust(session: Session, *, signature_policy: str | None, json: bool) -> None:
-    """Show what policy.json wants of which images, and which file that is."""
+    """Show which signatures policy.json requires of which images, and the path of that file."""
     import os
     from pathlib import Path
 
