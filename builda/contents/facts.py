@@ -1,6 +1,6 @@
 """What readers find in the files of an image, as values.
 
-Who wrote an image may be hostile: a text is cut to `TEXT` characters, and what is no text in it is U+FFFD.
+The author of an image may be hostile: a text is cut to `TEXT` characters, and what is no text in it is U+FFFD.
 """
 
 from __future__ import annotations
