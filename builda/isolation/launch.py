@@ -166,7 +166,7 @@ def _serve(stack: ExitStack, mount: Mount) -> int:
 def _tell(
     stack: ExitStack, connection: _socket.socket, wire: Wire, streams: Streams, mounts: dict[int, int]
 ) -> tuple[int, int]:
-    """Tell the child what it shall do: (descriptor of its reports, descriptor that tells it to go on)."""
+    """Send the child its message; the descriptors of its reports, and of the signal to go on."""
     with ExitStack() as theirs:
         theirs.callback(connection.close)
         spec = _owned(theirs, os.memfd_create("builda-spec"))

@@ -96,7 +96,7 @@ class Streams:
     def _open_files(self) -> None:
         """Make one pipe for each file of the caller, and for output that is copied or noted.
 
-        Both streams share it if they go to one file, so order is kept.
+        If both streams go to one file they share a pipe, which keeps their order.
         """
         watch = self._command.watch
         taken = watch is not None and watch.takes_output
@@ -204,7 +204,7 @@ class Streams:
                     open_ones.remove(fd)
 
     def _pass_on(self, pipe: int, data: bytes) -> bool:
-        """Give output to whom it is for; False if nobody reads it any more."""
+        """Pass output on to its readers; False if no reader is left."""
         if pipe not in self._files:
             self._emit(CommandOutput(data=data, stream=self._ours[pipe], stage=self._command.stage))
             return True
