@@ -36,7 +36,7 @@ def is_alive(pid: int, start_time: int) -> bool:
 def spawn(
     argv: list[str], *, executable: str | None = None, environ: Mapping[str, str], descriptors: Mapping[int, int]
 ) -> int:
-    """Start `argv` and return its pid. `descriptors` maps its descriptors to ours; 0, 1 and 2 are inherited.
+    """Start `argv` and return its pid. `descriptors` maps its descriptors to this process's; 0, 1 and 2 are inherited.
 
     The FORWARDED signals are blocked in it from its first instruction: it unblocks them when it can handle them.
     """

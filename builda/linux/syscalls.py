@@ -313,7 +313,7 @@ class PeerMemory:
         return text if len(text) < found else None
 
     def read(self, pid: int, address: int, size: int) -> bytes | None:
-        """The bytes at an address, fewer if the memory ends before; None if the kernel lets nobody read it so."""
+        """The bytes at an address, fewer if the memory ends before; None if the kernel refuses."""
         self._local.length = self._remote.length = size
         self._remote.base = address
         local, remote = self._vectors
