@@ -84,7 +84,7 @@ class Platform:
         return replace(self, variant=_implied_variant(self))
 
     def runs(self, other: Platform) -> bool:
-        """Whether an image for `other` is what a user who asks for this platform means."""
+        """Whether an image for `other` satisfies a request for this platform."""
         return self.fit(other) is not None
 
     def fit(self, other: Platform) -> int | None:
