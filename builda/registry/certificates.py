@@ -1,4 +1,4 @@
-"""Whom to trust over TLS, and which certificate to show: the certs.d directories of container tools."""
+"""Trusted authorities and client certificates for TLS: the certs.d directories of container tools."""
 
 from __future__ import annotations
 

@@ -339,10 +339,10 @@ class RegistrySink:
         self._repository.put_manifest(version, descriptor, data)
 
     def refer(self, digest: Digest, entries: tuple[Descriptor, ...]) -> None:
-        """The repository, which has these manifests, lists them as referring to the one with this digest.
+        """Have the repository list these manifests, which it has, as referrers of the one with this digest.
 
-        Most registries do that by themselves. Others have a list under a tag; two that write it at once may lose one of
-        theirs.
+        Most registries do that by themselves. Others keep a list under a tag, where one of two writers at once may lose
+        its entry.
         """
         if self._repository.referrers(digest) is not None:
             return

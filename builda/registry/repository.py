@@ -48,8 +48,8 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 class Endpoint:
     """The base URL of a registry: HTTPS, or for an insecure one whichever of HTTPS and HTTP answers.
 
-    An insecure one is first taken to speak HTTP on a loopback address and HTTPS elsewhere. What comes of its first
-    request shows whether it does.
+    An insecure registry is first asked by HTTP on a loopback address, and by HTTPS elsewhere. Its first answer decides
+    between the two.
     """
 
     def __init__(self, http: Http, host: str, *, trust: Trust, insecure: bool) -> None:

@@ -37,7 +37,7 @@ class MountableSource(Protocol):
 
 
 class BlobUpload:
-    """One blob on its way to one repository. `progress` hears each count of bytes that went."""
+    """The upload of one blob to one repository. `progress` gets the count of bytes of each part that was sent."""
 
     def __init__(
         self,
