@@ -106,7 +106,7 @@ def _secrets(script: Script) -> Iterator[Finding]:
                 yield Finding(
                     "SecretInArgument",
                     value.at,
-                    f"everybody on the machine can read the value of {option} in the list of processes",
+                    f"every user of the machine can read the value of {option} in the list of processes",
                     "log in once by --password-stdin",
                 )
         for word in call.words:
@@ -156,12 +156,12 @@ def _operands(call: Call) -> bool:
 
 
 def _is_session(script: Script) -> bool:
-    """Whether the script runs by `builda session`: its first line says so, or it begins one for itself."""
+    """Whether the script runs by `builda session`: its first line says so, or the script starts a session."""
     return script.first_line.startswith("#!") and "session" in script.first_line.split()
 
 
 def _cleans(script: Script, *verbs: str) -> bool:
-    """Whether a trap calls one of these verbs, itself or by a function; one that cannot be read may do so."""
+    """Whether a trap calls one of these verbs, itself or by a function. A trap that cannot be parsed counts as one."""
     functions = {call.function for call in script.calls if call.is_builda and call.verb in verbs}
     for call in script.calls:
         if call.name == "trap" and len(call.words) > 2 and call.words[1].text is None:

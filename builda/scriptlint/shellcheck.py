@@ -13,7 +13,7 @@ from builda.scriptlint.rules import Finding
 _PATIENCE = 60
 """Seconds for one script."""
 _SAME = {"SC2086": "UnquotedVariable"}
-"""Its findings that a rule of ours says better, at the same place."""
+"""Findings of ShellCheck that a rule of scriptlint replaces at the same place."""
 
 
 def findings(source: bytes, environ: dict[str, str]) -> list[Finding] | None:
