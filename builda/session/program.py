@@ -13,7 +13,7 @@ LONGEST = 200
 
 
 def code_name() -> str:
-    """What tells this builda apart from others that a script may start: where its modules are, and its version."""
+    """The identity of this builda, as a script may start another one: the directory of its modules, and its version."""
     return f"{os.path.dirname(os.path.realpath(builda.__file__))} {builda.__version__}"
 
 

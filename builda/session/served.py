@@ -259,7 +259,10 @@ def _is_utf8(environ: Mapping[str, str]) -> bool:
 
 
 def _take_limits(pid: int, files: tuple[int, int]) -> None:
-    """Take the limits of a process; that of descriptors follows when these are in place, which may lie above it."""
+    """Take the limits of a process but that of descriptors, which follows when the descriptors are in place.
+
+    Their numbers may lie above it.
+    """
     for limit in _LIMITS:
         asked = resource.prlimit(pid, limit)
         had = resource.getrlimit(limit)

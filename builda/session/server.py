@@ -132,7 +132,7 @@ class Server:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # served commands get their client's limits
 
     def poll(self) -> None:
-        """Serve whoever asks, or use the time to get ready for the next command, until something happens."""
+        """Serve each client that asks, or use the time to get ready for the next command, until something happens."""
         asked = self._poll.poll(self._patience())
         for descriptor, _ in asked:
             if descriptor == self._listener.fileno():

@@ -1,6 +1,6 @@
 """A process that the session forks before a command asks for it, so that the command need not wait for the fork.
 
-It waits for the connection of a client and serves that. Until then it belongs to nobody: signals to the session's
+It waits for the connection of a client and serves that. Until then it belongs to no command: signals to the session's
 process group pass it by, it ends with the session's process, and where memory lacks the kernel ends it first.
 """
 
@@ -28,7 +28,7 @@ _PASSING = (
     signal.SIGUSR2,
     signal.SIGTSTP,
 )
-"""Signals that a terminal, or whoever ends a process group, sends to the session's group as a whole."""
+"""Signals that a terminal, or a process that ends a process group, sends to the session's group as a whole."""
 
 
 class Spare:
