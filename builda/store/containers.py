@@ -328,7 +328,7 @@ class Containers:
         return self._renamed(container, self._reserve(container.id, None, prefix))
 
     def _renamed(self, container: WorkingContainer, name: str) -> WorkingContainer:
-        """The container under a name that is reserved for it, its old one free."""
+        """The container under a name that is reserved for it; its old name is free."""
         try:
             with self.locked(container) as current:
                 renamed = self.update(replace(current, name=name))

@@ -112,7 +112,7 @@ def content_of(store: Parts, digest: Digest) -> frozenset[str]:
 
 def kept_of(store: Parts, digest: Digest) -> frozenset[str]:
     """The blobs of an image or index that the store should have, by their digits: of one that an index names and that
-    has an origin, only the manifest, unless the image is in the store for itself too."""
+    has an origin, only the manifest, unless the image is also in the store without it."""
     from builda.oci.manifest import Index, parse
 
     if not os.path.exists(store.blobs.path(digest)):
@@ -195,7 +195,7 @@ def _sweep_origins(store: Parts) -> None:
 
 
 def _sweep_snapshots(store: Parts, marked: frozenset[str], horizon: float) -> int:
-    """Remove upper snapshots before those below them; one that is spared spares all below it."""
+    """Remove upper snapshots before those below them. A snapshot that is kept keeps all below it."""
     # A sweep that is killed halfway must leave no upper layer on nothing: it would still be found by its ChainID.
     spared, freed = set(marked), 0
     going = [name for name in layout.iter_names(store.layout.path("snapshots")) if name not in marked]

@@ -1,4 +1,4 @@
-"""Names of images: `refs/`, the journal of a change of many names at once, and what a session changed for itself.
+"""Names of images: `refs/`, the journal of a change of many names at once, and the names that a session has changed.
 
 Each name is a file. Several of them change in one step by `journal.json`: from the moment it is there, readers take the
 names in it from it, and the next writer writes their files. A session keeps what its commands change in files of its
@@ -39,7 +39,7 @@ class Pending:
         layout.publish(self._layout, self._path("refs", layout.quote(name)), body)
 
     def forget(self, name: str) -> None:
-        """Have a name mean again what it means to others."""
+        """Drop the session's change of a name, which then means what it means outside."""
         layout.unlink(self._layout, self._path("refs", layout.quote(name)))
 
     def changes(self) -> dict[str, str | None]:
@@ -198,7 +198,7 @@ class Names:
 
 
 def _laid_over(below: Mapping[str, str | None], changes: Mapping[str, str | None]) -> dict[str, str]:
-    """The names that are there with these changes, sorted."""
+    """The names with these changes applied, sorted."""
     merged = {**below, **changes}
     return {name: target for name, target in sorted(merged.items()) if target is not None}
 

@@ -1,7 +1,7 @@
 """Sessions: the working containers and images that a script made, which go when it ends.
 
 `sessions/ID/` belongs to the process that runs the script, for as long as it holds `lock` by flock(2). What a verb is
-about to make is noted there first, so that whatever a kill leaves is found by its note. A session that nobody holds has
+about to make is noted there first, so that whatever a kill leaves is found by its note. A session without a holder has
 ended, and the next command dissolves it.
 """
 
@@ -39,7 +39,7 @@ class Membership(NamedTuple):
     where: Layout
     id: str
     is_transaction: bool  # others see the names that its commands give when it ends
-    held: int  # descriptor: nobody dissolves the session for as long as this process has it open
+    held: int  # descriptor: no process dissolves the session while this one has it open
     keeps_failed: bool = False  # steps that fail are noted in their containers, which stay if the script fails
 
     def note(self, kind: str, name: str) -> None:

@@ -49,7 +49,7 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Empty:
-    """The step changed no file. `snapshot` is the one that its files are in; None if it is not known or not here."""
+    """The step changed no file. `snapshot` has the files after it; None if that is unknown or not in this store."""
 
     snapshot: str | None = None
 

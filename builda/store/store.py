@@ -63,7 +63,7 @@ class Store:
         self.layout = where
         self.now = now
         self.waits = Waits()
-        """Who is told of the time that is spent waiting for locks."""
+        """Receives the time that is spent waiting for locks."""
         self.blobs = Blobs(where, self.waits)
         self.images = Images(where, self.blobs, self.report)
         self._names = driver, trees

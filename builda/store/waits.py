@@ -1,4 +1,4 @@
-"""Time that this process waits for locks of others, told as events: what it waited for, and which process had it."""
+"""Events for the time that this process waits for a lock: what it waited for, and which process held the lock."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Records:
         return snapshot if self.is_trusted(snapshot) else None
 
     def is_trusted(self, snapshot: str) -> bool:
-        """Whether it is there and holds what it did when it was committed.
+        """Whether the snapshot exists with the content that was committed.
 
         Then no sweep takes it while this process holds a lease. Snapshots are not synced, so after a crash of the
         machine one may lack content: the first look in another boot counts its entries and bytes again.

@@ -142,7 +142,7 @@ class Layered(Records):
             self._write_info(snapshot, info._replace(parent=parent))
 
     def _is_whole(self, snapshot: str | None) -> bool:
-        """Whether it and all below it are there."""
+        """Whether the snapshot and all below it exist."""
         try:
             self.lineage(snapshot)
         except NotFound:

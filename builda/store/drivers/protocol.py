@@ -44,7 +44,7 @@ class Snapshots(Protocol):
         """Whether it is there; then no sweep takes it while this process holds a lease."""
 
     def is_trusted(self, snapshot: str) -> bool:
-        """Whether it is there and holds what it did when it was committed."""
+        """Whether the snapshot exists with the content that was committed."""
 
     def lineage(self, snapshot: str | None) -> tuple[str, ...]:
         """The snapshot and all below it, topmost first."""
@@ -53,7 +53,7 @@ class Snapshots(Protocol):
         """The committed snapshot of a ChainID; None if there is none that can be trusted."""
 
     def bind_chain(self, chain: Digest, snapshot: str) -> str:
-        """Record `snapshot` as the one of `chain`; returns it, or the one that another process recorded first."""
+        """Record `snapshot` for the ChainID `chain`; returns it, or one that another process recorded first."""
 
     def remove(self, snapshot: str) -> None:
         """Remove a snapshot. Its record goes first, so that a crash leaves nothing that looks whole."""
