@@ -135,9 +135,9 @@ class Retyped(Changed):
 
 
 class _Recompressing(Changed):
-    """A source that compresses layers otherwise. They go to `sink` one by one while this is made.
+    """A source with recompressed layers. Making it hands them to `sink` one by one.
 
-    A sink that only remembers a blob, as those of archives do, has it compressed again when it reads it.
+    A sink of an archive only remembers a blob; when it reads the blob, the layer is compressed again.
     """
 
     def __init__(self, source: ImageSource, sink: ImageSink, level: int | None = None, *, force: bool = False) -> None:

@@ -218,9 +218,9 @@ class _Copy:
     def document(
         self, descriptor: Descriptor, data: bytes, *, top: bool, depth: int = 0, alone: bool = False
     ) -> Descriptor:
-        """Put a manifest or index, after everything it lists; its descriptor, without what an index said of it.
+        """Put a manifest or index after everything that it lists; its descriptor, without an entry's fields.
 
-        Of an index that is put `alone`, nothing that it lists is.
+        `alone`: put an index without what it lists.
         """
         document = parse(data, descriptor.media_type)
         if isinstance(document, Manifest):
@@ -239,7 +239,7 @@ class _Copy:
         return plain
 
     def child(self, descriptor: Descriptor, depth: int) -> None:
-        """Put what an index lists, unless it is there."""
+        """Put an entry of an index, unless the sink has it."""
         if isinstance(self.sink, AskedSink) and self.sink.has_child(descriptor):
             self.manifests.add(descriptor.digest)
         else:
@@ -267,7 +267,7 @@ class _Copy:
             self.emit(Warned(message=f"image is for {config.platform}, not for {self.platform}"))
 
     def layers(self, layers: tuple[Descriptor, ...]) -> None:
-        """Move the layers side by side; when one fails, the others are stopped where they are."""
+        """Move the layers side by side; when one fails, stop the others."""
         if not layers:
             return
         from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait

@@ -42,7 +42,7 @@ _TYPES = {
 class DockerArchiveSource:
     """The image called `name`, or at `@N`, in an archive; without a name the only one there. `names` are all its names.
 
-    Such an archive has no manifest. One is made of what it lists, with the layers as they lie there.
+    Such an archive has no manifest. The source makes one from its list, with the layers as they are in the archive.
     """
 
     def __init__(self, path: str, name: str | None, members: Members | None = None) -> None:
@@ -192,7 +192,7 @@ class ManyImagesSink(DockerArchiveSink):
         self._listed: list[_Listed] = []
 
     def put_blob(self, descriptor: Descriptor, source: ImageSource, progress: Callable[[int], None]) -> None:
-        """Remember the blob. It is read after its copy has ended, so nobody is told of its progress."""
+        """Remember the blob. It is read after its copy has ended, so `progress` is not called."""
         super().put_blob(descriptor, source, lambda _: None)
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:

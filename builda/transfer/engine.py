@@ -170,7 +170,7 @@ class _Connection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Connect; OSError if nobody listens."""
+        """Connect; OSError if no program listens."""
         if not self._path:
             super().connect()
             return

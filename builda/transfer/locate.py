@@ -19,7 +19,7 @@ _REGISTRY, _STORE = "registry", "store"
 
 
 class Transport(NamedTuple):
-    """What users call a transport, where it is, and what its places hold."""
+    """A transport: its prefix, the module and classes that implement it, and what its places hold."""
 
     name: str
     module: str

@@ -258,7 +258,7 @@ def _check_image(descriptor: Descriptor, data: bytes, *, top: bool) -> None:
 class _Temporary:
     """A directory that is removed by `remove` or with the last reference to this; `image` is a path in it.
 
-    Its process holds it by flock(2), so that the next one can remove what a killed one left.
+    Its process holds a flock(2) on it, so that a later process can remove what a killed one left.
     """
 
     def __init__(self) -> None:
