@@ -55,7 +55,7 @@ def _layers(source: ImageSource, media_type: str, limit: int) -> Iterator[Sigsto
 
 
 def add(source: ImageSource, sink: ImageSink, signature: Sigstore) -> None:
-    """The tag has this signature beside those that it has. Two that write at once may lose one of theirs."""
+    """Add the signature to those under the tag. Of two writers at once, one may lose its signature."""
     found = found_at(source)
     before = None if found is None else found[1]
     layers = () if before is None else before.layers

@@ -32,14 +32,14 @@ class RegistrySource(ImageSource, Protocol):
     """An image in a registry."""
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """The manifests that refer to the one with this digest."""
+        """The descriptors of manifests that refer to this digest."""
 
 
 class RegistrySink(ImageSink, Protocol):
     """A repository that takes one image."""
 
     def refer(self, digest: Digest, entries: tuple[Descriptor, ...]) -> None:
-        """The repository, which has these manifests, lists them as referring to the one with this digest."""
+        """Have the repository list these manifests, which it has, as referrers of this digest."""
 
 
 class Side(NamedTuple):
@@ -107,7 +107,7 @@ def _referring(about: Digest, source: Side, destination: Side, emit: Emit) -> It
 
 
 def _referrer(source: ImageSource, about: Digest, emit: Emit) -> Descriptor | None:
-    """What the manifest is, if it says what the registry says of it; a list under a tag may be old, or lie."""
+    """The manifest's descriptor if it confirms what the registry says; a list under a tag may be old, or lie."""
     try:
         descriptor, data = source.manifest()
     except RegistryError as error:

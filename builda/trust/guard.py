@@ -1,7 +1,7 @@
 """GuardedSource: an image whose signatures are verified before anything that its manifest lists is read.
 
-A list that has the signatures vouches for all that it lists. Of one that lacks them an image can be chosen, which needs
-signatures of its own.
+The signatures of a list count for all that it lists. From a list without signatures a caller can choose an image, which
+then needs signatures of its own.
 """
 
 from __future__ import annotations

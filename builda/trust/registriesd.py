@@ -50,7 +50,7 @@ class Section:
     attachments: bool | None
 
     def first(self, names: tuple[str, ...]) -> str | None:
-        """The first of these URLs that is there."""
+        """The first of these URLs that is configured."""
         return next((self.urls[name] for name in names if name in self.urls), None)
 
 
@@ -135,7 +135,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def read_file(file: Path) -> tuple[Section | None, dict[str, Section]]:
-    """What one file says by default and of which scopes; InvalidValue naming it if it means nothing."""
+    """The default section of one file, and its sections by scope; InvalidValue with its path if it is malformed."""
     try:
         value = read_yaml(file, "file of registries.d") or {}
     except FileNotFoundError:  # it was removed meanwhile

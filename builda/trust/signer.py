@@ -130,7 +130,7 @@ class SigstoreSigner:
 
 
 class SigningSink:
-    """A sink that signs what becomes of it."""
+    """A sink that signs the image that it receives."""
 
     def __init__(self, sink: ImageSink, keeper: Keeper, signers: Sequence[Signer], identity: str) -> None:
         self._sink = sink
@@ -147,7 +147,7 @@ class SigningSink:
         self._sink.put_blob(descriptor, source, progress)
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
-        """Put a manifest there that has its signatures; the top one is signed by the name, as those of a list are."""
+        """Put a manifest after its signatures. The top one, and those of a list, are signed for the image's name."""
         sign(self._keeper, self._signers, Claim(Digest.of(data), self._identity))
         document = parse(data, descriptor.media_type)
         if isinstance(document, Index):
@@ -193,7 +193,7 @@ class CarryingSink:
         self._sink.put_blob(descriptor, source, progress)
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
-        """Put a manifest there that has its signatures."""
+        """Put a manifest after its signatures."""
         digest = Digest.of(data)
         for signature in found_at(self._shelf, digest):
             self._keeper = self._keeper or self._open()
@@ -234,14 +234,14 @@ class RegistryKeeper:
         self._sink = sink
 
     def keep(self, claim: Claim, signer: Signer) -> None:
-        """The signature is there, beside those that are there already."""
+        """Add the signature to those that exist."""
         if isinstance(signer, GpgSigner):
             self._keep_file(claim, signer)
         else:
             self._keep_attachment(claim, signer)
 
     def put(self, digest: Digest, signature: Simple | Sigstore) -> None:
-        """The signature is there, beside those that are there already."""
+        """Add the signature to those that exist."""
         if isinstance(signature, Sigstore):
             tagged = self._reference._replace(tag=attachments.tag_of(digest), digest=None)
             attachments.add(self._source(tagged), self._sink(tagged), signature)
@@ -251,7 +251,7 @@ class RegistryKeeper:
             lookaside.add(storage, self._reference, digest, dump(signature))
 
     def attest(self, list_: Index, signers: Sequence[Signer]) -> None:
-        """The attestations of each image are there, beside those that are there already."""
+        """Add the attestations of each image to those that exist."""
         for entry in list_.manifests:
             for about in entries_about(list_, entry.digest):
                 source = self._source(self._reference._replace(tag=None, digest=about.digest))
