@@ -164,9 +164,9 @@ def isolation_name(text: str | None, *, runtime: str | None = None) -> str | Non
 
 
 def keep_in_memory(store: Store) -> bool:
-    """Whether trees that are made from now on are in memory, which they are where the store takes no overlay.
+    """Keep new trees in memory if the store takes no overlay; whether it does so.
 
-    They end with this process, which must have one thread, and nothing that has a name may stand on them.
+    The trees end with this process, which must have one thread. No named container or image may be made on such a tree.
     """
     from builda.host.modes import hold_memory
 
@@ -379,9 +379,9 @@ class Registries:
         return signed
 
     def verified(self, place: Reference | Location, access: RegistryAccess, how: VerifyOptions) -> Verified:
-        """The signatures by which the image counts; PolicyRejected if it lacks some that are wanted.
+        """The signatures by which the image is accepted; PolicyRejected if it lacks some that are required.
 
-        Of a list that lacks them, its image for the platform may have them.
+        If a list lacks signatures, those of its image for the platform count.
         """
         from builda.builder.remote import Proof, Verified
         from builda.errors import InvalidValue, PolicyRejected
@@ -414,7 +414,7 @@ class Registries:
     def _signing(
         self, place: Reference | Location, access: RegistryAccess, how: SignOptions | None = None
     ) -> tuple[Keeper, Sequence[Signer], str]:
-        """Where signatures of `place` go (`how`: the image is there already), who makes them, and the name in them."""
+        """Where signatures of `place` go (`how`: the image is there already), the signers, and the name to sign."""
         from builda.builder.imageoptions import Signing
         from builda.transfer.locate import Location
         from builda.trust import signer
@@ -460,7 +460,7 @@ class Registries:
         return self._client(access).sink(reference, mount_from=mount_from)
 
     def delete(self, reference: Reference, access: RegistryAccess) -> Descriptor | None:
-        """The registry no longer has what the reference means; what that was, None if there was nothing."""
+        """Delete what the reference means from the registry; its descriptor, None if nothing was there."""
         return self._client(access).delete(reference)
 
     def fetch(self, url: str, access: RegistryAccess) -> AbstractContextManager[Download]:

@@ -312,7 +312,7 @@ def preprocessed(
 
 
 def _written(error: ContainerfileError, name: str, data: bytes) -> str | None:
-    """The lines around an error as they stand in the file, be it this one or one that it includes."""
+    """The lines around an error, as they stand in this file or in the included one."""
     from builda.frontend.parse import excerpt
     from builda.frontend.preprocess import read_include
 

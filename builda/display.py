@@ -16,7 +16,7 @@ _ACTING = (
     "\ud800-\udfff"  # bytes that are not UTF-8, halves of pairs: neither can be written
 )
 _LONGEST = 1024
-"""Characters of a password, where what it may consist of is not bounded otherwise: who writes texts is hostile."""
+"""Characters of a password, if nothing else bounds them: the authors of texts may be hostile."""
 _IN_URL = (
     r"://(?:"
     r"[^\s/?#@]*@(?:[^\s/?#@]*@)*(?!sha\d+:)"  # up to the last @ of the authority; image@digest is no user

@@ -4,7 +4,7 @@
 `typing.NamedTuple` a constructor: a fifth of a millisecond per class, and a verb needs a hundred classes. Here all
 dataclasses share the same six methods, which look at `_values`, the fields of their class; and a named tuple gets the
 standard constructor once many of its class are made. Type checkers see the standard names. So do the functions of the
-standard library, for which a class of ours is a dataclass: what they look for is made when they do (`_Standard`).
+standard library, which take these classes for dataclasses: what they look for is made when they do (`_Standard`).
 `typing` itself takes two milliseconds to import, so light verbs do without it: modules set `TYPE_CHECKING = False`
 themselves, which type checkers read as True.
 """
