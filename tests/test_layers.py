@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "builda"
@@ -109,9 +110,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 
 def _imports(path: Path) -> Iterator[tuple[int, str]]:
     """Line and first component below builda of each import."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            continue
+    for node in _statements(path):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names = [node.module] if node.module != "builda" else [f"builda.{alias.name}" for alias in node.names]
@@ -177,6 +176,13 @@ def test_imports_within_a_package_go_only_where_its_table_allows() -> None:
         assert parts == packages | {top}
 
 
+@cache
+def _statements(path: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """The import statements of a file, wherever they stand; parsing all files takes seconds, and each test asks."""
+    nodes = ast.walk(ast.parse(path.read_bytes()))
+    return tuple(node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+
+
 def _modules() -> dict[str, Path]:
     paths = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
     return {name.removesuffix(".__init__").removeprefix("builda."): path for name, path in paths.items()}
@@ -189,7 +195,7 @@ def _imported_modules(path: Path, modules: Mapping[str, Path]) -> set[str]:
     public name.
     """
     found = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in _statements(path):
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             found |= {name if name.removeprefix("builda.") in modules else node.module for name in names}
@@ -253,25 +259,6 @@ def test_the_documented_table_is_this_one() -> None:
         for name in re.findall("[a-z]+", names)
     }
     assert documented == ALLOWED
-
-
-IMAGINED = frozenset({"store/drivers/zfs.py"})
-"""Files that the document uses as examples of what could be added."""
-
-
-def test_files_and_functions_that_the_architecture_names_are_there() -> None:
-    root = DOCUMENT.parents[1]
-    document = DOCUMENT.read_text()
-    tops = ("builda", "tests", "bench", "tools")
-    files = [path.relative_to(root).as_posix() for top in tops for path in (root / top).rglob("*.py")]
-    wrong = []
-    for named, function in re.findall(r"`([\w/.]+\.py)`(?: \(`(\w+)`\))?", document):
-        found = [file for file in files if f"/{file}".endswith(f"/{named}")]
-        if not found and named not in IMAGINED:
-            wrong.append(f"there is no {named}")
-        if function and not any(re.search(rf"\b{function}\b", (root / file).read_text()) for file in found):
-            wrong.append(f"{named} has no {function}")
-    assert not wrong, "\n".join(wrong)
 
 
 SHARED_NAMES = frozenset(
