@@ -205,6 +205,9 @@ SAMPLE: dict[str, tuple[str, tuple[str, ...]]] = {
         ("--skip-unused-stages=false", "--jobs", "1"),
     ),
     "ignored": ("FROM scratch\nCOPY . /\n", ("--ignorefile", "{context}/.dockerignore")),
+    "sbom": ("FROM {base}\nCOPY given /\n", ("--sbom", "true", "--sbom-image-output", "/sbom.json")),
+    "provenance": ("FROM {base}\nCOPY given /\n", ("--provenance", "mode=max")),
+    "other-base": ("FROM nowhere/none\nRUN echo $A\n", ("--from", "{base}", "--env", "A=a")),
     "unset": (
         "FROM {base}\nENV A=1 B=2\nLABEL c=3 d=4\nENTRYPOINT a\nCMD b c\nARG X\nRUN echo $A${X-unset}\n",
         ("--unsetenv", "A", "--unsetlabel", "c", "--env", "E=f", "--identity-label=false"),
@@ -223,7 +226,8 @@ def test_a_build_is_seen_as_a_local_one(
     text, options = SAMPLE[case]
     name = names.name(f"app/{case}:1")
     (context / "Containerfile").write_text(text.replace("{base}", base_there))
-    given = [option.replace("{name}", name).replace("{context}", str(context)) for option in options]
+    meant = {"{name}": name, "{context}": str(context), "{base}": base_there}
+    given = [re.sub(r"\{\w+\}", lambda found: meant[found[0]], option) for option in options]
 
     def seen(one: Builda, called: str) -> tuple[object, ...]:
         files = {"iidfile": tmp_path / f"{called}.id", "metadata": tmp_path / f"{called}.json"}
@@ -241,45 +245,6 @@ def test_a_build_is_seen_as_a_local_one(
 
     here, away = seen(builda, "here"), seen(far, "away")
     assert away == here, away[2]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("kind", ["archive", "text", "url", "text-at-url", "named"])
-def test_a_context_is_what_it_is_here(
-    builda: Builda, far: Builda, context: Path, base_there: str, names: Names, kind: str
-) -> None:
-    """A context from standard input or behind a URL."""
-    (context / "left-out").unlink()
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for path in sorted(context.iterdir()):
-            archive.add(path, path.name, filter=lambda member: member.replace(uid=0, gid=0, mtime=0))
-    text = f"FROM {base_there}\nRUN echo text > /t\n".encode()
-
-    def seen(one: Builda) -> tuple[object, ...]:
-        with scripted(lambda asked: Answer(body=text if asked.path.endswith("file") else packed.getvalue())) as server:
-            options: dict[str, tuple[tuple[object, ...], bytes]] = {
-                "archive": (("-",), packed.getvalue()),
-                "text": (("-f", "-", context), text),
-                "url": ((f"http://{server.address}/context.tar",), b""),
-                "text-at-url": ((f"http://{server.address}/file",), b""),
-                "named": (("--build-context", f"n=docker://{base_there}", "-f", "-", context), b"FROM n\nRUN echo n\n"),
-            }
-            words, given = options[kind]
-            name = names.name(f"app/context-{kind}:1")
-            done = subprocess.run(
-                [*one.command, *BUD, "--timestamp", "0", "-t", name, *map(str, words)],
-                input=given,
-                env={**clean_environ(), **one.environ},
-                capture_output=True,
-                timeout=120,
-                check=False,
-            )
-        return done.returncode, re.sub(rb":\d+/", b"/", done.stdout), done.stderr if done.returncode else b""
-
-    here, away = seen(builda), seen(far)
-    assert away == here, away[2]
-    assert here[0] == 0, here[2]
 
 
 def what_happened(events: Path) -> list[tuple[object, ...]]:

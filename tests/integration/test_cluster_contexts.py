@@ -197,6 +197,7 @@ def test_a_context_is_what_it_is_here(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_key_files_get_an_agent_in_the_pod(
     builda: Builda,
     far: Builda,  # noqa: F811

@@ -197,13 +197,12 @@ def _needs(
     from builda.cli.core import shared_options
     from builda.containerfile import marks_of
 
-    files = prepared.asked.get("files")
-    if files is None:
+    if "where" in prepared.asked:
         return ()
     (platform,) = shared_options.platforms({name: values[name] for name in ("platform", "os", "arch", "variant")})
     others = {name: values[name] for name in _OF_STEPS if name in values}
     found = marks_of(
-        tuple((one["name"], prepared.given[one["key"]]) for one in files),
+        tuple((one["name"], prepared.given[one["key"]]) for one in prepared.asked["files"]),
         args,
         target=values["target"],
         platform=platform,

@@ -21,7 +21,7 @@ from builda.cli.verbs.buildinput import (
     request_of,
     with_epoch,
 )
-from builda.cli.verbs.contexts import BuildContext, is_fetched, open_context, open_named
+from builda.cli.verbs.contexts import BuildContext, ContextAt, is_fetched, open_context, open_named
 from builda.cli.verbs.logfile import logging_to, platform_logs
 from builda.errors import BuildaError, InvalidValue
 from builda.values import replace
@@ -213,7 +213,7 @@ _OF_DOCKER = (
     name="build",
     example="builda bud -t app:1 -f Containerfile .",
 )
-def build(session: Session, *, context: str | BuildContext | None, quiet: bool, **values: Any) -> None:
+def build(session: Session, *, context: str | BuildContext | ContextAt | None, quiet: bool, **values: Any) -> None:
     """Build an image from a Containerfile and print its ID.
 
     CONTEXT is what COPY and ADD take files from: a directory, by default the current one, a git repository
@@ -228,7 +228,7 @@ def build(session: Session, *, context: str | BuildContext | None, quiet: bool, 
     if values["matrix"] is not None:
         from builda.cli.verbs.matrixbuild import build_matrix
 
-        assert not isinstance(context, BuildContext), "a build of a matrix has none"
+        assert not isinstance(context, BuildContext | ContextAt), "a build of a matrix has none"
         build_matrix(session, context, build.rows, {**values, "quiet": quiet})
         return
     values.pop("matrix")
@@ -280,7 +280,7 @@ def prepared(
 
 
 def _builds_elsewhere(
-    session: Session, context: str | BuildContext | None, quiet: bool, values: dict[str, Any]
+    session: Session, context: str | BuildContext | ContextAt | None, quiet: bool, values: dict[str, Any]
 ) -> bool:
     """Whether the build is for a cluster, where it is done then. What builds nothing is done here."""
     on = clusteroptions.cluster_of(session.environ, values)
@@ -289,7 +289,7 @@ def _builds_elsewhere(
         return False
     from builda.cli.verbs.clusterbuild import build_on
 
-    assert not isinstance(context, BuildContext), "a relayed build is done where it is"
+    assert not isinstance(context, BuildContext | ContextAt), "a relayed build is done where it is"
     arguments = build_args(values["build_arg_file"], values["build_arg"], session.environ)
     arguments = with_epoch(arguments, session.environ, values)
     with logging_to(values["logfile"]), _reported(session):
@@ -299,25 +299,26 @@ def _builds_elsewhere(
 
 def _opened(
     session: Session,
-    context: str | BuildContext | None,
+    context: str | BuildContext | ContextAt | None,
     values: dict[str, Any],
     access: RegistryAccess,
     stack: ExitStack,
 ) -> tuple[BuildContext, lockfiles.LockFile | None, Locked | Locking | None]:
     """The context, the lock file that is named for the build, and its pins."""
     prepared = context if isinstance(context, BuildContext) else None
-    context = context if not isinstance(context, BuildContext) else str(context.directory)
+    callers = context.files if isinstance(context, ContextAt) else None
+    context = context if context is None else _shown(context)
     lock = lockfiles.named(session.environ, values.pop("lock"), values.pop("locked"))
     if lock is not None and lock.written and values["check"]:
         raise InvalidValue("--lock cannot be used with --check", hint="--print-plan finds digests and builds nothing")
     files, ignore_file = values.pop("file"), values.pop("ignorefile")
     if lock is None or not is_fetched(context):
-        opened = prepared or open_context(session.builder, context, files, ignore_file, access, stack)
+        opened = prepared or open_context(session.builder, context, files, ignore_file, access, stack, None, callers)
         lock = lock and lock.beside(opened.files[0][0], opened.directory)
         return opened, lock, lock and lock.pins(session, access)
     lock = lock.beside("", None)
     pins = lock.pins(session, access)
-    return open_context(session.builder, context, files, ignore_file, access, stack, pins), lock, pins
+    return open_context(session.builder, context, files, ignore_file, access, stack, pins, callers), lock, pins
 
 
 def _attesting(session: Session, values: dict[str, Any]) -> Attesting | None:
@@ -394,7 +395,7 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
 
 
 @contextmanager
-def _recorded(session: Session, path: str | None, context: str | BuildContext | None) -> Iterator[None]:
+def _recorded(session: Session, path: str | None, context: str | BuildContext | ContextAt | None) -> Iterator[None]:
     """Write a page about the build that goes on inside to the file `path`, however it ends."""
     if path is None:
         yield
@@ -414,8 +415,14 @@ def _recorded(session: Session, path: str | None, context: str | BuildContext | 
         write_file(path, page(recorder.build, _shown(context)))
 
 
-def _shown(context: str | BuildContext | None) -> str:
-    return str(context.directory) if isinstance(context, BuildContext) else context or "."
+def _shown(context: str | BuildContext | ContextAt | None) -> str:
+    match context:
+        case BuildContext():
+            return str(context.directory)
+        case ContextAt():
+            return context.where
+        case _:
+            return context or "."
 
 
 @contextmanager

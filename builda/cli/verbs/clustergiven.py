@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from builda.cli.verbs import clusternames
 from builda.cli.verbs.clusteroptions import ClusterValues
-from builda.cli.verbs.clusterrequest import REFUSED
+from builda.cli.verbs.clusterrequest import REFUSED, quoted
 from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
 from builda.values import NamedTuple
 
@@ -152,7 +153,7 @@ def prepared_for(
     asked["environ"] = {name: session.environ[name] for name in _SENT_VARIABLES if name in session.environ}
     contexts = Contexts(session, place_of(said, values["cache_to"], request.names), access, sent)
     if isinstance(context, str) and is_fetched(context) and context != "-":
-        _check_fetched(values)
+        _add_own_files(values, given, asked)
         asked["where"] = context
     else:
         if context is None or isinstance(context, str):
@@ -165,35 +166,50 @@ def prepared_for(
         if opened.ignore_file is not None:
             local[f"{WORK}/ignore"] = opened.ignore_file
     for number, item in enumerate(values["build_context"]):
-        name, _, value = item.partition("=")
-        if os.path.isdir(value):
-            into = f"{WORK}/named-{number}"
-            asked["contexts"].append(contexts.add(value, None, into))
-            asked["words"].append(f"--build-context={name}={into}")
-            local[into] = value
-        elif value.startswith("oci-layout://") or "://" not in value:
-            raise Unsupported(f"--build-context cannot be used with --on but for directories and URLs: {item}")
-        else:
-            asked["words"].append(f"--build-context={item}")
-    caches = [values[name] for name in ("cache_to", "cache_from", "cache_mounts_to", "cache_mounts_from")]
-    auth = credentials(session, access, [*request.names, *(one for items in caches for one in items)], given)
+        word, place = _named(item, contexts, asked, f"{WORK}/named-{number}")
+        asked["words"].append(f"--build-context={word}")
+        if place is not None:
+            local[f"{WORK}/named-{number}"] = place
+    args = clusternames.arguments_in(request.words)
+    files = (data.decode(errors="replace") for key, data in given.items() if key.startswith("file-"))
+    images = (name for text in files for name in clusternames.in_containerfile(text, args))
+    auth = credentials(session, access, [*clusternames.in_options(values), *images])
     if auth is not None:
         given["auth.json"] = auth
     return Prepared(given, asked, local, access, tuple(contexts.streams))
 
 
-def _check_fetched(values: Mapping[str, Any]) -> None:
-    if values["file"] or values["ignorefile"]:
-        raise Unsupported("--file and --ignorefile cannot be used with --on and a context that the pod fetches")
+def _named(item: str, contexts: Contexts, asked: dict[str, Any], into: str) -> tuple[str, str | None]:
+    """What the pod is told of a named context; if it is a directory of this machine, that, which goes to `into`."""
+    from builda.cli.verbs.contexts import LAYOUT, check_directory, is_fetched, named_context
+
+    name, value = named_context(item)
+    is_layout = value.startswith(LAYOUT)
+    if not is_layout and ("://" in value or is_fetched(value)):
+        return item, None
+    place, colon, image = value.removeprefix(LAYOUT).partition(":") if is_layout else (value, "", "")
+    check_directory(name, place)
+    asked["contexts"].append(contexts.add(place, None, into))
+    return f"{name}={LAYOUT if is_layout else ''}{into}{colon}{image}", place
+
+
+def _add_own_files(values: Mapping[str, Any], given: dict[str, bytes], asked: dict[str, Any]) -> None:
+    """What -f and --ignorefile mean for a context that the pod fetches: its own files, else those of this machine."""
+    from builda.cli.verbs.contexts import own_file
+
+    named = ((name, own_file(name)) for name in values["file"])
+    _add_named([(name, data) for name, data in named if data is not None], given, asked)
+    asked["words"] += [f"--file={quoted(name)}" for name in values["file"]]
+    if values["ignorefile"]:
+        from builda.cluster.objects import GIVEN
+        from builda.inputfile import read_input
+
+        given["ignore"] = read_input(values["ignorefile"], "ignore file")
+        asked["words"].append(f"--ignorefile={GIVEN}/ignore")
 
 
 def _add_files(opened: BuildContext, given: dict[str, bytes], asked: dict[str, Any]) -> None:
-    asked["files"] = []
-    for number, (name, data) in enumerate(opened.files):
-        if name.endswith(".in"):
-            raise Unsupported(f"file to be preprocessed cannot be used with --on: {name}", hint=REFUSED["preprocess"])
-        given[f"file-{number}"] = data
-        asked["files"].append({"name": name, "key": f"file-{number}"})
+    _add_named(opened.files, given, asked)
     if opened.ignore_file is not None:
         from builda.inputfile import read_input
 
@@ -208,6 +224,16 @@ def repository_of(values: Mapping[str, Any], names: Sequence[str]) -> str | None
         return place_of(said, values["cache_to"], names)
     except InvalidValue:
         return None
+
+
+def _add_named(files: Sequence[tuple[str, bytes]], given: dict[str, bytes], asked: dict[str, Any]) -> None:
+    """Note Containerfiles for the pod."""
+    asked["files"] = []
+    for number, (name, data) in enumerate(files):
+        if name.endswith(".in"):
+            raise Unsupported(f"file to be preprocessed cannot be used with --on: {name}", hint=REFUSED["preprocess"])
+        given[f"file-{number}"] = data
+        asked["files"].append({"name": name, "key": f"file-{number}"})
 
 
 def place_of(said: ClusterValues, cache_to: tuple[str, ...], names: Sequence[str]) -> str:
@@ -247,10 +273,8 @@ def _send(session: Session, stream: Stream, place: str, access: RegistryAccess) 
     return {"reference": str(reference._replace(tag=None, digest=sent.digest)), "into": stream.into}
 
 
-def credentials(
-    session: Session, access: RegistryAccess, names: Sequence[str], given: Mapping[str, bytes]
-) -> bytes | None:
-    """A file with the credentials for all registries that the build names, and no others; None without any."""
+def credentials(session: Session, access: RegistryAccess, names: Sequence[str]) -> bytes | None:
+    """A file with the credentials for the registries of these images, and for no others; None without any."""
     from pathlib import Path
 
     from builda.registry.keyring import auth_file
@@ -264,26 +288,9 @@ def credentials(
     )
     found = {}
     with RegistryClient(options, environ=session.environ, uid=settings.uid) as client:
-        for name in (*filter(None, map(_repository, names)), *_images(given)):
-            with suppress(InvalidValue):  # a variable of the Containerfile, which the pod expands
+        for name in dict.fromkeys(names):
+            with suppress(InvalidValue):  # it is no name of an image
                 for place, looks in client.explained(name):
                     if looks and looks[-1].credentials is not None:
                         found[place.name] = looks[-1].credentials
     return auth_file(found) if found else None
-
-
-def _images(given: Mapping[str, bytes]) -> Iterator[str]:
-    """The names of images in the Containerfiles."""
-    import re
-
-    for key, data in given.items():
-        if key.startswith("file-"):
-            text = data.decode(errors="replace")
-            yield from re.findall(r"(?im)^\s*FROM\s+(?:--\S+\s+)*(\S+)", text)
-            yield from re.findall(r"--from=(\S+)", text)
-
-
-def _repository(text: str) -> str:
-    """The name in the value of -t, --cache-to or --cache-from."""
-    fields = dict(part.partition("=")[::2] for part in text.split(","))
-    return "" if "type" in fields and "ref" not in fields else (fields.get("ref") or text).removeprefix("docker://")

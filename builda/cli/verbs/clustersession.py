@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from builda.cli.verbs import clustergiven, clusteroptions, clusterrequest
+from builda.cli.verbs import clustergiven, clusternames, clusteroptions, clusterrequest
 from builda.cli.verbs.clusteroptions import ClusterValues
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.values import NamedTuple
@@ -82,8 +82,8 @@ def _prepared(
     asked["environ"] = dict(clusterrequest.named(values["env"], session.environ))
     asked["contexts"] = [contexts.add(directory, None if ignore_file is None else str(ignore_file), f"{WORK}/context")]
     given = {} if script.sent is None else {SCRIPT: script.sent}
-    names = [*values["cache_to"], *values["cache_from"], *_names_in(command, directory)]
-    auth = clustergiven.credentials(session, access, names if place == clustergiven.API else [place, *names], given)
+    names = [*clusternames.in_caches(values), *_names_in(command, directory)]
+    auth = clustergiven.credentials(session, access, names if place == clustergiven.API else [place, *names])
     if auth is not None:
         given["auth.json"] = auth
     local = {f"{WORK}/context": os.path.abspath(directory), script.command[0]: command[0]}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from builda.cli.core.verbsession import Session
     from builda.cli.progress.relayedview import Relay
-    from builda.cli.verbs.contexts import BuildContext
+    from builda.cli.verbs.contexts import BuildContext, ContextAt
 
 _AGAIN = 75
 """The exit status of a pod whose build failed because a registry was away: the Job tries again."""
@@ -153,18 +153,20 @@ def _work(session: Session, asked: Mapping[str, Any], relay: Relay) -> None:
             _fetch(session, one, access)
         os.makedirs(OUT, exist_ok=True)
         try:
-            build.function(session, **{**values, "context": asked.get("where") or _context(asked)})
+            build.function(session, **{**values, "context": _context(asked)})
         finally:
             _give_back(relay)
 
 
-def _context(asked: Mapping[str, Any]) -> BuildContext:
+def _context(asked: Mapping[str, Any]) -> BuildContext | ContextAt:
     from pathlib import Path
 
-    from builda.cli.verbs.contexts import BuildContext
+    from builda.cli.verbs.contexts import BuildContext, ContextAt
     from builda.cluster.objects import GIVEN, WORK
 
     files = tuple((str(one["name"]), Path(GIVEN, one["key"]).read_bytes()) for one in asked["files"])
+    if "where" in asked:
+        return ContextAt(asked["where"], dict(files))
     ignore = Path(GIVEN, "ignore")
     ignore_file = None
     if ignore.exists():

@@ -10,6 +10,7 @@ from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 
 STDIN = "<stdin>"
 _IMAGES = ("docker://", "docker-image://", "container-image://")
-_LAYOUT = "oci-layout://"
+LAYOUT = "oci-layout://"
+
+
+class ContextAt(NamedTuple):
+    """A context that is fetched for a caller on another machine, and files of that machine by the names of -f."""
+
+    where: str
+    files: Mapping[str, bytes]
 
 
 class BuildContext(NamedTuple):
@@ -43,10 +51,12 @@ def open_context(
     access: RegistryAccess,
     stack: ExitStack,
     pins: Pins | None = None,
+    callers: Mapping[str, bytes] | None = None,
 ) -> BuildContext:
     """The context that `where` means (default: the current directory); what is fetched is gone when `stack` ends.
 
-    A context behind a URL or in a repository is the one that `pins` name.
+    A context behind a URL or in a repository is the one that `pins` name. Files that it lacks are taken from
+    `callers` (None: from this machine).
     """
     where = where or "."
     if where == "-":
@@ -59,7 +69,7 @@ def open_context(
         from builda.builder.copy.buildcontexts import fetch_context
 
         fetched = fetch_context(builder.context, where, access, stack, _limit(), pins)
-        return _of_fetched(fetched, where, files, ignore_file)
+        return _of_fetched(fetched, where, files, ignore_file, callers)
     return _of_directory(where, files, ignore_file)
 
 
@@ -70,6 +80,14 @@ def is_fetched(where: str | None) -> bool:
     from builda.builder.copy.buildcontexts import is_remote
 
     return is_remote(where)
+
+
+def named_context(item: str) -> tuple[str, str]:
+    """Name and value of one --build-context; InvalidValue if it lacks either."""
+    name, equals, value = item.partition("=")
+    if not equals or not name or not value:
+        raise InvalidValue(f"build context is written NAME=DIR: {item}")
+    return name, value
 
 
 class NamedContexts(NamedTuple):
@@ -86,14 +104,13 @@ def open_named(
     named: dict[str, Path | str] = {}
     images: dict[str, str] = {}
     for item in items:
-        name, equals, value = item.partition("=")
-        if not equals or not name or not value:
-            raise InvalidValue(f"build context is written NAME=DIR: {item}")
+        name, value = named_context(item)
         prefix = next((prefix for prefix in _IMAGES if value.startswith(prefix)), None)
         if prefix is not None:
             images[name] = value.removeprefix(prefix)
-        elif value.startswith(_LAYOUT):
-            images[name] = _layout_image(value.removeprefix(_LAYOUT))
+        elif value.startswith(LAYOUT):
+            check_directory(name, value.removeprefix(LAYOUT).partition(":")[0])
+            images[name] = _layout_image(value.removeprefix(LAYOUT))
         else:
             named[name] = _named_directory(builder, name, value, access, stack, pins)
     return NamedContexts(named, images)
@@ -110,11 +127,16 @@ def _named_directory(
     if "://" in value:
         raise InvalidValue(
             f"unknown kind of build context {name}: {value}",
-            hint=f"there are directories, git and http URLs, {_LAYOUT}, {', '.join(_IMAGES)}",
+            hint=f"there are directories, git and http URLs, {LAYOUT}, {', '.join(_IMAGES)}",
         )
+    check_directory(name, value)
+    return value
+
+
+def check_directory(name: str, value: str) -> None:
+    """NotFound if the directory of a named context is not there."""
     if not os.path.isdir(value):
         raise NotFound(f"no such file or directory for the build context {name}: {value}")
-    return value
 
 
 def _layout_image(text: str) -> str:
@@ -133,7 +155,20 @@ def _limit() -> int:
     return SIZE_LIMIT
 
 
-def _of_fetched(fetched: Fetched, what: str, files: tuple[str, ...], ignore_file: str | None) -> BuildContext:
+def own_file(name: str) -> bytes | None:
+    """The Containerfile of this machine that -f means, `-` being standard input; None if there is none."""
+    if name == "-" or os.path.isfile(name):
+        return _read(os.path.dirname(name) or ".", name)
+    return None
+
+
+def _of_fetched(
+    fetched: Fetched,
+    what: str,
+    files: tuple[str, ...],
+    ignore_file: str | None,
+    callers: Mapping[str, bytes] | None = None,
+) -> BuildContext:
     from builda.containerfile import find_ignore_file
 
     directory = fetched.directory
@@ -141,23 +176,23 @@ def _of_fetched(fetched: Fetched, what: str, files: tuple[str, ...], ignore_file
         if files:
             raise InvalidValue(f"context is a Containerfile itself, and -f names another: {what}")
         return BuildContext(directory, ((what, fetched.containerfile),), ignore_file)
-    found = tuple(_file_inside(directory, name, what) for name in files) or (_default_inside(directory, what),)
+    own = own_file if callers is None else callers.get
+    found = tuple(_file_inside(directory, name, what, own) for name in files) or (_default_inside(directory, what),)
     ignored = ignore_file or find_ignore_file(directory, found[0][0])
     return BuildContext(directory, found, ignored, fetched=True)
 
 
-def _file_inside(directory: Path, name: str, what: str) -> tuple[str, bytes]:
-    """A Containerfile of a fetched context; one of this machine where the context has none of this name."""
+def _file_inside(directory: Path, name: str, what: str, own: Callable[[str], bytes | None]) -> tuple[str, bytes]:
+    """A Containerfile of a fetched context; one of the caller's where the context has none of this name."""
     from builda.builder.copy.buildcontexts import read_inside
 
-    if name == "-":
-        return STDIN, sys.stdin.buffer.read(_limit() + 1)
-    data = read_inside(directory, name, _limit() + 1)
-    if data is None and os.path.isfile(name):
-        return name, _read(os.path.dirname(name) or ".", name)
+    data = None if name == "-" else read_inside(directory, name, _limit() + 1)
+    if data is not None:
+        return str(directory / name.lstrip("/")), data
+    data = own(name)
     if data is None:
         raise NotFound(f"no such file or directory for the Containerfile in {what}: {name}")
-    return str(directory / name.lstrip("/")), data
+    return STDIN if name == "-" else name, data
 
 
 def _default_inside(directory: Path, what: str) -> tuple[str, bytes]:
