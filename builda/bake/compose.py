@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from builda.bake import fields
 from builda.bake.declared import Declaration, Declared, Group
 from builda.bake.documents import Budget, Node, Place, fault, kind_of, mapping, plain
+from builda.bake.dotenv import raw_variables, variables
 from builda.bake.fields import merged
 from builda.bake.interpolation import interpolate
 from builda.errors import InvalidValue
@@ -40,13 +41,18 @@ _NAMES: Mapping[str, str] = {
 """Keys of a build section and the attributes that they are."""
 
 
-def declare(node: Node, environ: Mapping[str, str], into: Declared) -> None:
-    """Add the services of a compose file. `environ` has the variables of the `.env` file beside it, too."""
+def declare(
+    node: Node, environ: Mapping[str, str], into: Declared, env_file: Callable[[str], str | None] = lambda path: None
+) -> None:
+    """Add the services of a compose file. `environ` has the variables of the `.env` file beside it, too.
+
+    `env_file` returns the text of a file that an `env_file` names, or None if it is not there.
+    """
     top = mapping(node, "a compose file")
     if "include" in top:
         raise fault(top["include"].place, "include of other files is not supported", _RESOLVE)
     services = top.get("services", Node({}, node.place))
-    reader = _Compose(node.place.file, environ, top)
+    reader = _Compose(node.place.file, environ, top, env_file)
     names = []
     for name, service in mapping(services, "services").items():
         found = reader.target(name, service)
@@ -58,7 +64,14 @@ def declare(node: Node, environ: Mapping[str, str], into: Declared) -> None:
 
 
 class _Compose:
-    def __init__(self, file: str, environ: Mapping[str, str], top: Mapping[str, Node]) -> None:
+    def __init__(
+        self,
+        file: str,
+        environ: Mapping[str, str],
+        top: Mapping[str, Node],
+        env_file: Callable[[str], str | None],
+    ) -> None:
+        self._env_file = env_file
         self._base = os.path.dirname(file) if file != "-" else ""
         self._environ = environ
         self._top = top
@@ -131,7 +144,7 @@ class _Compose:
     def _attribute(self, key: str, value: Any, place: Place, what: str, service: Mapping[str, Node]) -> Any:
         match key:
             case "args":
-                value = self._args(value, service)
+                value = self._args(value, service, what)
             case "labels" | "extra_hosts" | "additional_contexts":
                 value = _named(value, ":" if key == "extra_hosts" else "=")
             case _:
@@ -140,8 +153,8 @@ class _Compose:
             value = {name: self._context(one) for name, one in value.items()}
         return fields.value_of(_NAMES[key], value, place, what)
 
-    def _args(self, value: Any, service: Mapping[str, Node]) -> Any:
-        """Build arguments; one without a value takes the variable's."""
+    def _args(self, value: Any, service: Mapping[str, Node], what: str) -> Any:
+        """Build arguments; one without a value takes the variable's, of the service or else of the caller."""
         if isinstance(value, list):
             value = {
                 name: text if equals else None
@@ -149,13 +162,36 @@ class _Compose:
             }
         if not isinstance(value, dict):
             return value
-        environ = {**self._environ, **self._service_environ(service)}
+        missing = {name for name, one in value.items() if one is None}
+        environ = {**self._environ, **self._service_environ(service, missing, what)}
         return {name: environ.get(name) if one is None else one for name, one in value.items()}
 
-    def _service_environ(self, service: Mapping[str, Node]) -> dict[str, str]:
+    def _service_environ(self, service: Mapping[str, Node], wanted: set[str], what: str) -> dict[str, str]:
+        """The variables of a service, as far as some are `wanted`; `environment` counts more than `env_file`."""
         node = service.get("environment")
         value = None if node is None else _named(self._plain(node), "=")
-        return {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}
+        own = {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}
+        if wanted <= own.keys() or "env_file" not in service:
+            return own
+        return {**self._from_files(service["env_file"], what), **own}
+
+    def _from_files(self, node: Node, what: str) -> dict[str, str]:
+        """The variables of the files of an `env_file`: one path, or a list of paths and mappings."""
+        value = self._plain(node)
+        found: dict[str, str] = {}
+        for one in value if isinstance(value, list) else [value]:
+            said = one if isinstance(one, dict) else {"path": one}
+            if not isinstance(said.get("path"), str) or said.get("format") not in (None, "raw"):
+                raise fault(node.place, f"{what}: env_file is a path, or has a path and format: raw")
+            path = self._path(said["path"])
+            text = self._env_file(path)
+            if text is None and fields.value_of("pull", said.get("required", True), node.place, what):
+                hint = "write required: false, or give the build arguments values"
+                raise fault(node.place, f"{what}: no such file or directory for env_file: {path}", hint)
+            if text is not None:
+                raw = said.get("format") == "raw"
+                found |= raw_variables(text) if raw else variables(text, path, self._environ, self._unset)
+        return found
 
     def _context(self, value: Any) -> Any:
         if not isinstance(value, str):

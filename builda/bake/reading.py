@@ -10,6 +10,7 @@ from builda.bake import compose
 from builda.bake.bakejson import BakeFiles
 from builda.bake.declared import Declared
 from builda.bake.documents import SIZE_LIMIT, Node, read_json, read_yaml
+from builda.bake.dotenv import variables
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.inputfile import read_input
 
@@ -39,7 +40,7 @@ def declared_in(
     for name in names:
         node, is_compose = _read(name, names)
         if is_compose:
-            compose.declare(node, {**_dotenv(name), **environ}, found)
+            compose.declare(node, {**_dotenv(name, environ, found), **environ}, found, _env_file)
         else:
             bake_files.append(node)
     BakeFiles(bake_files, environ, variables or {}).declare(found)
@@ -84,17 +85,21 @@ def _is_yaml(data: bytes) -> bool:
     return b"services:" in data
 
 
-def _dotenv(file: str) -> dict[str, str]:
-    """The variables of the `.env` file beside a compose file."""
+def _dotenv(file: str, environ: Mapping[str, str], into: Declared) -> dict[str, str]:
+    """The variables of the `.env` file beside a compose file; those without a value are a warning."""
     path = os.path.join(os.path.dirname(file), ".env")
     if file == "-" or not os.path.isfile(path):
         return {}
-    found = {}
-    for line in read_input(path, "file of variables", SIZE_LIMIT).decode(errors="replace").splitlines():
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
-        if equals and not name.startswith("#"):
-            value = value.strip()
-            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-                value = value[1:-1]
-            found[name.strip()] = value
+    unset: set[str] = set()
+    found = variables(_env_file(path) or "", path, environ, unset)
+    if unset:
+        into.warnings.append(f"variables of {path} have no value and stand for nothing: {', '.join(sorted(unset))}")
     return found
+
+
+def _env_file(path: str) -> str | None:
+    """The text of a file of variables; None if it is not there."""
+    try:
+        return read_input(path, "file of variables", SIZE_LIMIT).decode(errors="replace")
+    except FileNotFoundError:
+        return None

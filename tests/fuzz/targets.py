@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from builda import containersconf, lockfile
+from builda.bake.dotenv import variables
 from builda.builder.debug.keptstep import KeptStep, from_text, to_json
 from builda.builder.image.search import results_in
 from builda.cli.format.gofuncs import FUNCTIONS, LAZY, Nil, NilList, NilMap, Struct, Time
@@ -510,6 +511,11 @@ TARGETS = {
             ),
         ),
         (*JSON, '"version"', '"images"', '"digest"', '"name"', '"platforms"', '"urls"'),
+    ),
+    "variables of compose": Target(
+        of_text(lambda text: variables(text, ".env", VALUES, set())),
+        ("A=b # c\nexport B='x\ny'\n", 'C="\\n${A:-x}"\nD\nE: $A\n'),
+        (*TEXT, *"=:#'\"\\$ {}\n", "export ", "${A", ":-"),
     ),
     "place of an image": Target(
         of_text(parse_location),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builda.bake.dotenv import variables
 from builda.bake.reading import declared_in
 from builda.bake.resolving import choose
 from builda.errors import BuildaError, InvalidValue
@@ -96,6 +98,84 @@ def test_the_file_beside_it_gives_variables_and_the_environment_counts_more(tmp_
     (tmp_path / ".env").write_text("# words\nTAG=1\nexport REPO='r/a'\n")
     text = "services: {a: {build: ., image: '${REPO}:${TAG}'}}"
     assert targets(tmp_path, text, TAG="2")["a"]["tags"] == ["r/a:2"]
+
+
+DOTENV = """# comment
+export A=a # comment
+B="b \\"q\\" \\n$A ${NONE:-d} \\$A" # comment
+C='c $A "x" it\\'s'
+D: d#no comment
+E=
+F='two
+lines'
+
+FROM_CALLER
+\tG=${H:-g} \r
+"""
+
+
+def test_files_of_variables_have_the_syntax_of_compose() -> None:
+    unset: set[str] = set()
+    assert variables(DOTENV + "I=$NOWHERE.", ".env", {"A": "of caller", "FROM_CALLER": "x"}, unset) == {
+        "A": "a",
+        "B": 'b "q" \nof caller d $A',
+        "C": 'c $A "x" it\'s',
+        "D": "d#no comment",
+        "E": "",
+        "F": "two\nlines",
+        "FROM_CALLER": "x",
+        "G": "g",
+        "I": ".",
+    }
+    assert unset == {"NOWHERE"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("A=1\nno name=2\n", ".env:2: line is no NAME=VALUE"),
+        ("\n\nA='x\n", ".env:3: quote is not closed"),
+        ('A="x" y\n', ".env:1: there is text behind a value in quotes"),
+        ("A=${B\n", ".env:1: variable is not closed: '${B'"),
+        ("A=${B:?words}\n", ".env:1: variable B is needed: words"),
+    ],
+)
+def test_files_of_variables_that_cannot_be_read_are_named_with_the_line(text: str, words: str) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        variables(text, ".env", {}, set())
+    assert str(raised.value) == words
+
+
+def test_an_env_file_gives_build_arguments_that_have_no_value(tmp_path: Path) -> None:
+    """As docker buildx bake does; `environment` counts more than the file, and both more than the caller's."""
+    (tmp_path / "one.env").write_text("A=of file\nB=$BASE-b\nC=of file\n")
+    (tmp_path / "raw.env").write_text("# no\nD='$BASE'\n")
+    text = """
+services:
+  a:
+    env_file: [one.env, {path: raw.env, format: raw}, {path: none.env, required: false}]
+    environment: {C: of service}
+    build: {context: ., args: [A, B, C, D, E, F=1]}
+  b: {env_file: none.env, build: {context: ., args: {A: 1}}}
+"""
+    found = targets(tmp_path, text, BASE="base", A="of caller", E="of caller")
+    expected = {"A": "of file", "B": "base-b", "C": "of service", "D": "'$BASE'", "E": "of caller", "F": "1"}
+    assert found["a"]["args"] == expected
+    assert found["b"]["args"] == {"A": "1"}  # no value is asked of the file
+
+
+@pytest.mark.parametrize(
+    ("env_file", "words"),
+    [
+        ("none.env", "service a: no such file or directory for env_file: {top}/none.env"),
+        ("{format: raw}", "service a: env_file is a path, or has a path and format: raw"),
+        ("[{path: x, format: yaml}]", "service a: env_file is a path, or has a path and format: raw"),
+        ("[[x]]", "service a: env_file is a path, or has a path and format: raw"),
+    ],
+)
+def test_an_env_file_that_cannot_be_had_is_named(tmp_path: Path, env_file: str, words: str) -> None:
+    with pytest.raises(InvalidValue, match=re.escape(words.replace("{top}", str(tmp_path)))):
+        targets(tmp_path, f"services: {{a: {{env_file: {env_file}, build: {{context: ., args: [A]}}}}}}")
 
 
 def test_what_is_not_followed_is_said(tmp_path: Path) -> None:
