@@ -115,10 +115,10 @@ def job_options(values: dict[str, Any], environ: Mapping[str, str]) -> JobOption
         retries=2 if retries is None else _least(retries, 0, "--job-retries"),
         deadline=3600 if deadline is None else _least(deadline // 10**9, 1, "--job-deadline"),
         ttl=600 if ttl is None else ttl // 10**9,
-        labels=pairs(values.pop("job_label"), "--job-label"),
-        requests=pairs(values.pop("request"), "--request"),
-        limits=pairs(values.pop("limit"), "--limit"),
-        node_selector=pairs(values.pop("node_selector"), "--node-selector"),
+        labels=_labels(pairs(values.pop("job_label"), "--job-label"), "--job-label"),
+        requests=_quantities(pairs(values.pop("request"), "--request"), "--request"),
+        limits=_quantities(pairs(values.pop("limit"), "--limit"), "--limit"),
+        node_selector=_labels(pairs(values.pop("node_selector"), "--node-selector"), "--node-selector"),
         tolerations=tuple(map(toleration, values.pop("toleration"))),
         priority_class=values.pop("priority_class"),
         template={} if file is None else _template(file),
@@ -129,6 +129,38 @@ def _least(value: int, least: int, option: str) -> int:
     if value < least:
         raise InvalidValue(f"{option} is too small: {value}")
     return value
+
+
+def _labels(found: Mapping[str, str], option: str) -> Mapping[str, str]:
+    """The labels, each of which a cluster would take (Kubernetes, "Labels and Selectors", syntax and character set)."""
+    for name, value in found.items():
+        prefix, slash, own = name.rpartition("/")
+        if not (_is_label_name(own) and (not value or _is_label_name(value)) and (not slash or _is_domain(prefix))):
+            hint = "name and value have up to 63 letters, digits, -, _ and . and begin and end with a letter or digit"
+            raise InvalidValue(f"{option} is no label: {name}={value}", hint=hint)
+    return found
+
+
+def _is_label_name(text: str) -> bool:
+    import re
+
+    return len(text) <= 63 and re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?", text) is not None
+
+
+def _is_domain(text: str) -> bool:
+    import re
+
+    return len(text) <= 253 and re.fullmatch(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?", text) is not None
+
+
+def _quantities(found: Mapping[str, str], option: str) -> Mapping[str, str]:
+    """The quantities of resources (Kubernetes API, Quantity): a number, with a suffix or an exponent."""
+    import re
+
+    for name, value in found.items():
+        if not re.fullmatch(r"(?:\d+\.?\d*|\.\d+)(?:[munkMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?", value, re.ASCII):
+            raise InvalidValue(f"{option} is no quantity: {name}={value}", hint="write cpu=500m or memory=4Gi")
+    return found
 
 
 def _template(path: str) -> Mapping[str, Any]:
