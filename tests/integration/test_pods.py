@@ -644,6 +644,24 @@ def test_a_command_has_no_network_but_lo_in_a_pod_that_may_not_configure_one(giv
     assert interfaces(done.stdout) == ["lo"]
 
 
+def test_a_network_of_nothing_that_cannot_be_had_is_refused_with_the_way_out(given: Path) -> None:
+    """Without NET_ADMIN only a user namespace of a command's own could set lo up, and this pod can have no more.
+
+    It is its limit that says so, which SYS_RESOURCE may change.
+    """
+    script = """
+    echo 0 > /proc/sys/user/max_user_namespaces
+    builda pull -q oci-archive:/given/debian.tar:debian
+    printf '%s\\n' 'FROM localhost/debian:debian' 'RUN --network=none true' > File
+    builda bud --no-cache -f File /given
+    """
+    done = in_pod("userns-pod-admin-unmasked", script, "--cap-add", "SYS_RESOURCE", given=given)
+    assert done.returncode == 125, done.stdout
+    assert "Error: File:2: cannot set up the loopback interface of a network of its own" in done.stderr
+    assert "a pod needs the capability NET_ADMIN for --network none" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def interfaces(proc_net_dev: str) -> list[str]:
     return re.findall(r"^ *([^ :]+): ", proc_net_dev, re.MULTILINE)
 
