@@ -233,6 +233,14 @@ def test_commands_that_misbehave_neither_stop_builda_nor_stay(profile: str, give
     assert said.split("\n") == [*(output for _, output in FAST.values()), "still works", "nothing is left", ""]
 
 
+def test_what_the_pods_seccomp_profile_refuses_is_named(given: Path) -> None:
+    program = "chroot / true; perl -e 'socket(S, 16, 3, 9) or print qq($!\\n)'; useradd app && su app -c 'id -un'"
+    done = in_pod("restricted", f"{CONTAINER}; builda run $c sh -c {shlex.quote(program)}", given=given)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Protocol not supported\napp\n", "the kernel's audit, which root is only pretended to have"
+    assert "builda: chroot(2) is refused by this pod's seccomp profile" in done.stderr
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", SLOW)
 @pytest.mark.parametrize("profile", PODS)

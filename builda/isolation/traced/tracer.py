@@ -461,6 +461,11 @@ class Tracer:
             name, shown, directory, flags = found.interpreter, found.interpreter, AT_FDCWD, 0
         else:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if called == b"chroot" and self.is_chroot_refused():
+            self.refuse(
+                "chroot(2) is refused by this pod's seccomp profile, to commands as well; "
+                "seccompProfile: {type: Unconfined} allows it"
+            )
         who = self.processes[tid]
         after = who if changes_nothing(who, program) else executed(who, program)
         inside = state.root.inside(exe)
@@ -517,6 +522,16 @@ class Tracer:
             self.refuse(f"a program for another architecture cannot run in mode traced: {os.fsdecode(shown)}")
             raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC))
         return found, Program(file.mode, *file.owner, capabilities_of(here))
+
+    def is_chroot_refused(self) -> bool:
+        """Whether a filter refuses chroot(2) before the supervisor could answer it: the kernel would miss the path."""
+        try:
+            os.chroot("/proc/self/nothing")
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def takes_name(self, fd: int) -> bool:
         """Whether a loader knows --argv0: glibc from 2.33 on, and musl."""
