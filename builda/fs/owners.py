@@ -61,23 +61,30 @@ def give(fd: int, uid: int, gid: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EPERM) or not keeps_aside():
             raise
-        _keep(fd, uid, gid)
+    else:
+        if not _own_ids_stand_for_root():
+            return
+    _keep(fd, uid, gid)
 
 
 def give_at(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None) -> None:
     """fchownat(2), following no link; the owner is kept aside where this process has one id only."""
+    failed: OSError | None = None
     try:
         os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EPERM) or not keeps_aside():
             raise
-        info = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        if _has_attributes(info):
-            _keep_at(name, uid, gid, dir_fd)
-        elif dir_fd is not None:
-            _note(dir_fd, os.fsencode(name), uid, gid)
-        else:
-            raise
+        failed = error
+    if failed is None and not _own_ids_stand_for_root():
+        return
+    info = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    if _has_attributes(info):
+        _keep_at(name, uid, gid, dir_fd)
+    elif dir_fd is not None:
+        _note(dir_fd, os.fsencode(name), uid, gid)
+    elif failed is not None:
+        raise failed
 
 
 def give_node(parent: int, name: bytes, path: str, uid: int, gid: int) -> None:
@@ -87,10 +94,21 @@ def give_node(parent: int, name: bytes, path: str, uid: int, gid: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EPERM) or not keeps_aside():
             raise
-        if _has_attributes(os.stat(path)):
-            _keep_at(path, uid, gid, None, os.O_RDONLY | os.O_CLOEXEC)
-        else:
-            _note(parent, name, uid, gid)
+    else:
+        if not _own_ids_stand_for_root():
+            return
+    if _has_attributes(os.stat(path)):
+        _keep_at(path, uid, gid, None, os.O_RDONLY | os.O_CLOEXEC)
+    else:
+        _note(parent, name, uid, gid)
+
+
+def _own_ids_stand_for_root() -> bool:
+    """Whether a file that the kernel gave to this process's own ids would show as root's.
+
+    A pod's user 1000 may give files to 1000, and must keep that aside as it does for other users.
+    """
+    return os.geteuid() != 0 and keeps_aside()
 
 
 def dress(fd: int, uid: int, gid: int, mode: int) -> None:

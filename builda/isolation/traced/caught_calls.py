@@ -25,30 +25,32 @@ _FIRST_UNKNOWN = 463  # setxattrat: the first of the calls with paths that this 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_…
 
 _X86_64 = """
-open 2 stat 4 fstat 5 lstat 6 access 21 socket 41 sendto 44 sendmsg 46 connect 42 bind 49 getsockopt 55 clone 56 execve 59 kill 62
-uname 63 truncate 76 getcwd 79 chdir 80 rename 82 mkdir 83 rmdir 84 creat 85 link 86 unlink 87 symlink 88 readlink 89
-chmod 90 fchmod 91 chown 92 fchown 93 lchown 94 umask 95 ptrace 101 getuid 102 getgid 104 setuid 105 setgid 106
-geteuid 107 getegid 108 setreuid 113 setregid 114 getgroups 115 setgroups 116 setresuid 117 getresuid 118 setresgid 119
-getresgid 120 setfsuid 122 setfsgid 123 capget 125 capset 126 rt_sigqueueinfo 129 utime 132 mknod 133 uselib 134
-statfs 137 fstatfs 138 pivot_root 155 prctl 157 chroot 161 acct 163 mount 165 umount2 166 swapon 167 swapoff 168
-quotactl 179 setxattr 188 lsetxattr 189 fsetxattr 190 getxattr 191 lgetxattr 192 fgetxattr 193 listxattr 194
-llistxattr 195 flistxattr 196 removexattr 197 lremovexattr 198 fremovexattr 199 tkill 200 tgkill 234 utimes 235
-inotify_add_watch 254 openat 257 mkdirat 258 mknodat 259 fchownat 260 futimesat 261 newfstatat 262 unlinkat 263
-renameat 264 linkat 265 symlinkat 266 readlinkat 267 fchmodat 268 faccessat 269 unshare 272 utimensat 280
-rt_tgsigqueueinfo 297 fanotify_mark 301 prlimit64 302 name_to_handle_at 303 open_by_handle_at 304 sendmmsg 307
-setns 308 process_vm_readv 310 process_vm_writev 311 renameat2 316 seccomp 317 execveat 322 userfaultfd 323 statx 332
+open 2 stat 4 fstat 5 lstat 6 access 21 socket 41 sendto 44 sendmsg 46 connect 42 bind 49 getsockopt 55 clone 56
+execve 59 kill 62 uname 63 truncate 76 getcwd 79 chdir 80 rename 82 mkdir 83 rmdir 84 creat 85 link 86 unlink 87
+symlink 88 readlink 89 chmod 90 fchmod 91 chown 92 fchown 93 lchown 94 umask 95 ptrace 101 getuid 102 getgid 104
+setuid 105 setgid 106 geteuid 107 getegid 108 setreuid 113 setregid 114 getgroups 115 setgroups 116 setresuid 117
+getresuid 118 setresgid 119 getresgid 120 setfsuid 122 setfsgid 123 capget 125 capset 126 rt_sigqueueinfo 129
+utime 132 mknod 133 uselib 134 statfs 137 fstatfs 138 pivot_root 155 prctl 157 chroot 161 acct 163 mount 165
+umount2 166 swapon 167 swapoff 168 quotactl 179 setxattr 188 lsetxattr 189 fsetxattr 190 getxattr 191 lgetxattr 192
+fgetxattr 193 listxattr 194 llistxattr 195 flistxattr 196 removexattr 197 lremovexattr 198 fremovexattr 199 tkill 200
+tgkill 234 utimes 235 inotify_add_watch 254 openat 257 mkdirat 258 mknodat 259 fchownat 260 futimesat 261
+newfstatat 262 unlinkat 263 renameat 264 linkat 265 symlinkat 266 readlinkat 267 fchmodat 268 faccessat 269
+unshare 272 utimensat 280 rt_tgsigqueueinfo 297 fanotify_mark 301 prlimit64 302 name_to_handle_at 303
+open_by_handle_at 304 sendmmsg 307 setns 308 process_vm_readv 310 process_vm_writev 311 renameat2 316 seccomp 317
+execveat 322 userfaultfd 323 statx 332
 """
 _AARCH64 = """
-getcwd 17 inotify_add_watch 27 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37 renameat 38 umount2 39 mount 40
-pivot_root 41 statfs 43 fstatfs 44 truncate 45 faccessat 48 chdir 49 chroot 51 fchmod 52 fchmodat 53 fchownat 54
-fchown 55 openat 56 quotactl 60 readlinkat 78 newfstatat 79 fstat 80 utimensat 88 rt_tgsigqueueinfo 240 acct 89
-capget 90 capset 91 unshare 97 kill 129 tkill 130 tgkill 131 rt_sigqueueinfo 138 setregid 143 setgid 144 setreuid 145
-setuid 146 setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159
-uname 160 umask 166 prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 ptrace 117 bind 200 connect 203 sendto 206
-getsockopt 209 sendmsg 211 clone 220 execve 221 swapon 224 swapoff 225 fanotify_mark 263 name_to_handle_at 264
-open_by_handle_at 265 setns 268 sendmmsg 269 process_vm_readv 270 process_vm_writev 271 renameat2 276 seccomp 277
-execveat 281 userfaultfd 282 prlimit64 261 statx 291 socket 198 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9
-fgetxattr 10 listxattr 11 llistxattr 12 flistxattr 13 removexattr 14 lremovexattr 15 fremovexattr 16
+getcwd 17 inotify_add_watch 27 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37 renameat 38 umount2 39
+mount 40 pivot_root 41 statfs 43 fstatfs 44 truncate 45 faccessat 48 chdir 49 chroot 51 fchmod 52 fchmodat 53
+fchownat 54 fchown 55 openat 56 quotactl 60 readlinkat 78 newfstatat 79 fstat 80 utimensat 88 rt_tgsigqueueinfo 240
+acct 89 capget 90 capset 91 unshare 97 kill 129 tkill 130 tgkill 131 rt_sigqueueinfo 138 setregid 143 setgid 144
+setreuid 145 setuid 146 setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152
+getgroups 158 setgroups 159 uname 160 umask 166 prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 ptrace 117
+bind 200 connect 203 sendto 206 getsockopt 209 sendmsg 211 clone 220 execve 221 swapon 224 swapoff 225
+fanotify_mark 263 name_to_handle_at 264 open_by_handle_at 265 setns 268 sendmmsg 269 process_vm_readv 270
+process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282 prlimit64 261 statx 291 socket 198
+setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11 llistxattr 12 flistxattr 13
+removexattr 14 lremovexattr 15 fremovexattr 16
 """
 _YOUNG = """
 pidfd_send_signal 424 io_uring_setup 425 io_uring_enter 426 io_uring_register 427 open_tree 428 move_mount 429
