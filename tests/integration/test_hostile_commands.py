@@ -1,12 +1,17 @@
-"""Commands in mode `traced` that try to leave their tree by system calls, races and descriptors, or to reach builda."""
+"""Commands that try to leave their tree by system calls, races and descriptors, or to reach builda.
+
+Most in mode `traced`, where only builda's supervisor and Landlock keep them from that.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,7 @@ import pytest
 
 import builda
 from builda.isolation import begun
-from tests.support.pathcalls import compiled, in_traced, outside_of_trees, state
+from tests.support.pathcalls import compiled, in_single, in_traced, outside_of_trees, state
 from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the unit tests
 
 pytestmark = pytest.mark.root
@@ -77,6 +82,41 @@ def test_a_command_does_not_escape_its_supervisor(
     assert state(outside) == before
 
 
+IN_SINGLE = (
+    "reached: prlimit of the supervisor (1)",  # its parent is the init of its own pid namespace, which can be spared
+    "reached: limits of the supervisor (1)",
+    "reached: SIGKILL by a descriptor (1)",  # says only that the parent is 1
+    "reached: an untraced child",  # nothing is traced
+    "reached: an untraced sibling",
+    "reached: int 0x80 (0)",  # a 32-bit call, which the kernel answers in the sandbox
+)
+"""What the program tells of in mode `single`, where it may do so."""
+
+
+def test_a_command_with_one_id_does_not_escape_its_supervisor(
+    programs: dict[str, Path], outside: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rootfs").mkdir()
+    before = state(outside)
+    *reached, done = in_single(programs["supervision"], tmp_path, str(outside)).splitlines()
+    assert [line for line in reached if not line.startswith(IN_SINGLE)] == []
+    assert done == "done"
+    assert state(outside) == before
+
+
+def test_root_in_a_chroot_changes_nothing_outside(
+    programs: dict[str, Path], outside: Path, new_box: Callable[..., Any]
+) -> None:
+    """It may read there: root leaves a chroot(2)."""
+    box = new_box(None, can_mount=False)
+    box.sandbox = replace(box.sandbox, network="host", hostname=None)
+    shutil.copy(programs["supervision"], box.rootfs / "root")
+    before = state(outside)
+    assert box.run("/root/supervision", str(outside)) == 0, box.output
+    assert box.output.endswith("done\n")
+    assert state(outside) == before
+
+
 def test_without_landlock_a_hostile_command_writes_nothing_outside(
     programs: dict[str, Path],
     outside: Path,
@@ -88,7 +128,7 @@ def test_without_landlock_a_hostile_command_writes_nothing_outside(
     script.write_text(WITHOUT_LANDLOCK.format(package=os.path.dirname(builda.__file__)))
     monkeypatch.setattr(begun, "_CHILD", str(script))
     before = state(outside)
-    *reached, _, done = in_traced(programs["hostile"], new_box, str(outside), "60").splitlines()
+    *reached, _, done = in_traced(programs["hostile"], new_box, str(outside), "60", "no-sockets").splitlines()
     assert (reached, done) == ([], "done")
     assert state(outside) == before
 

@@ -63,6 +63,7 @@ GAMES = {
         stat -c '%u %g' /tmp/p; setpriv --no-new-privs grep NoNewPrivs /proc/self/status
         chmod u+s /usr/bin/id; setpriv --reuid 33 --regid 33 --clear-groups id; chmod u-s /usr/bin/id
         cp /usr/bin/id /tmp/id; chown 1:2 /tmp/id; chmod 6755 /tmp/id; /tmp/id; /tmp/../tmp/id -u; cd /tmp; ./id -g
+        cp -p /tmp/id /dev/shm/id; stat -c '%u %g %a' /dev/shm/id; /dev/shm/id -u; rm /dev/shm/id
         mkfifo -m 666 /tmp/go; setpriv --reuid 33 --regid 33 --clear-groups bash -c '(id -u > /tmp/go) & exit 0' &
         cat /tmp/go; rm /tmp/go
     """,

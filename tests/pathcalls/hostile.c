@@ -1,4 +1,4 @@
-/* A command that tries to leave its tree, or to reach its supervisor: `hostile OUTSIDE ROUNDS`. OUTSIDE is a directory of
+/* A command that tries to leave its tree, or to reach its supervisor: `hostile OUTSIDE ROUNDS [no-sockets]`. OUTSIDE is a directory of
    the machine that has a file `marker`; ROUNDS says how often each race is tried. Prints one line for each attempt that succeeded; the test looks at OUTSIDE and at these lines. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -27,7 +27,9 @@ static volatile int stop;
 static int count_outside; /* how often a race was won */
 static char line[700];
 static int rounds;
-static char racing_path[700], good[700], bad[700];
+static struct { unsigned short family; char path[700]; } racing = {AF_UNIX, ""};
+#define racing_path racing.path
+static char good[700], bad[700];
 
 static void report(const char *what) { printf("reached: %s\n", what); fflush(stdout); }
 static void none(const char *what, long value) { if (value >= 0) report(what); }
@@ -151,6 +153,55 @@ static void races(void) {
     pthread_join(other, NULL);
 }
 
+/* Names that are to be made outside, and changes of what is there, by a path that changes. The test looks at the directory outside. */
+static void names(int binds) {
+    pthread_t thread, other;
+    char own[64] = "/inside/own";
+    struct timespec times[2] = {{5, 5}, {5, 5}};
+    stop = 0;
+    memset(good, 0, sizeof good), memset(bad, 0, sizeof bad);
+    snprintf(bad, sizeof bad, "%s", made), snprintf(good, sizeof good, "/inside////////////////////////////////////made");
+    memcpy(racing_path, good, sizeof good);
+    close(open(own, O_CREAT | O_RDWR, 0644));
+    stack = __builtin_frame_address(0);
+    pthread_create(&thread, NULL, flip, NULL);
+    pthread_create(&other, NULL, overwrite, NULL);
+    for (int i = 0; i < rounds; i++) {
+        struct sockaddr_un *address = (void *)&racing;
+        int server;
+        switch (i % 10) {
+        case 0: mkdir(racing_path, 0777); break;
+        case 1: symlinkat(own, AT_FDCWD, racing_path); break;
+        case 2: mknodat(AT_FDCWD, racing_path, S_IFIFO | 0666, 0); break;
+        case 3: linkat(AT_FDCWD, own, AT_FDCWD, racing_path, 0); break;
+        case 4: renameat(AT_FDCWD, own, AT_FDCWD, racing_path), close(open(own, O_CREAT | O_RDWR, 0644)); break;
+        case 5: close(open(racing_path, O_CREAT | O_EXCL | O_RDWR, 0666)); break;
+        case 6: mknod(racing_path, S_IFCHR | 0666, 0x103); break;
+        case 7: close(creat(racing_path, 0666)); break;
+        case 8:
+            if (!binds) break;
+            server = socket(AF_UNIX, SOCK_STREAM, 0);
+            bind(server, (void *)address, 100), listen(server, 1), close(server);
+            break;
+        default:
+            utimensat(AT_FDCWD, racing_path, times, AT_SYMLINK_NOFOLLOW), setxattr(racing_path, "user.x", "x", 1, 0);
+            lchown(racing_path, 1, 1), fchmodat(AT_FDCWD, racing_path, 0777, 0), removexattr(racing_path, "user.x");
+            symlink(own, "/inside/link"), rename(racing_path, "/inside/link"), unlinkat(AT_FDCWD, "/inside/link", 0);
+        }
+        unlink(good), rmdir(good), unlink(own);
+        close(open(own, O_CREAT | O_RDWR, 0644));
+    }
+    snprintf(bad, sizeof bad, "%s", marker);
+    for (int i = 0; i < rounds; i++) {
+        unlinkat(AT_FDCWD, racing_path, 0), utimensat(AT_FDCWD, racing_path, times, 0), setxattr(racing_path, "user.x", "x", 1, 0);
+        lchown(racing_path, 1, 1), fchmodat(AT_FDCWD, racing_path, 0777, 0), truncate(racing_path, 1);
+        linkat(AT_FDCWD, racing_path, AT_FDCWD, "/inside/other", 0), renameat2(AT_FDCWD, racing_path, AT_FDCWD, own, RENAME_EXCHANGE);
+    }
+    stop = 1;
+    pthread_join(thread, NULL);
+    pthread_join(other, NULL);
+}
+
 /* A directory outside by a race of chdir: no path may begin there. */
 static void directories(void) {
     pthread_t thread, other;
@@ -231,6 +282,7 @@ int main(int argc, char **argv) {
     refused_calls(tracer);
     the_supervisor(tracer);
     races();
+    names(argc == 3);
     directories();
     descriptors();
     printf("%d races won\n", count_outside); /* on stdout, too: two streams come in any order */

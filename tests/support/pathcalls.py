@@ -44,7 +44,7 @@ mount -t tmpfs -o mode=755 tmpfs {place}; cd {place}; mkdir etc proc sys dev tmp
 mount -t proc -o ro,nosuid,nodev,noexec proc proc
 {nodes}
 ln -s /proc/self/fd dev/fd
-exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+{CAPABILITIES.replace(",", ",+")} \\
+exec setpriv --inh-caps=-all --bounding-set=-all,+{CAPABILITIES.replace(",", ",+")} \\
   chroot {place} /root/{program.name} "$@\""""
     done = subprocess.run(
         ["unshare", "-m", "--propagation", "private", "sh", "-ec", script, "sh", *arguments],

@@ -147,7 +147,7 @@ class Emulator:
             return GO_ON
         try:
             info = os.fstat(fd)
-            if not info.st_mode & 0o111 or _is_script(fd):
+            if not info.st_mode & 0o111 or _is_script(fd) or self.forbids_set_id(fd):
                 new = executed(who, Program(0o100755, 0, 0))
             else:
                 kept = self.keeper.kept(fd, info)
@@ -158,6 +158,15 @@ class Emulator:
             self.listener.check(call.identity)
             self.marks.set(call.pid, new, who, None if new == who else (info.st_dev, info.st_ino))
         return GO_ON
+
+    def forbids_set_id(self, fd: int) -> bool:
+        """Whether an open program lies where set-id bits and capabilities have no effect: on a mount with nosuid.
+
+        The command's root directory may be on such a mount itself, if the user's store is; there they have effect.
+        """
+        if not os.fstatvfs(fd).f_flag & os.ST_NOSUID:
+            return False
+        return not os.statvfs(b"/").f_flag & os.ST_NOSUID
 
     def chroot(self, call: Call) -> Answer:
         """chroot(2): from now on, each process's root directory is looked at."""

@@ -154,6 +154,8 @@ class Files:
             if place.outside:
                 self.outside.check_seen(state, tid, place.path)
                 fd = os.open(place.path, _DIRECTORY | os.O_NOFOLLOW)
+            elif place.removed and name in (b".", b".."):
+                fd = root.open(b"/", _DIRECTORY)  # the kernel refuses these names whatever the directory
             else:
                 fd = root.open(place.path, _DIRECTORY | os.O_NOFOLLOW)
         else:

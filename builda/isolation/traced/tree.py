@@ -118,10 +118,14 @@ class State:
 
 
 class Place(NamedTuple):
-    """Where a path leads: into the tree (`path` is as the process sees it), or to one of the pod's own (`outside`)."""
+    """Where a path leads: into the tree (`path` is as the process sees it), or to one of the pod's own (`outside`).
+
+    `removed`: a link of /proc leads to a directory of the tree that has been removed.
+    """
 
     path: bytes
     outside: bool = False
+    removed: bool = False
 
 
 class Tree:
@@ -292,9 +296,9 @@ class Tree:
                 return Place(b"/".join([b"/dev/pts", *rest]), outside=True)
             if root.path + here == self.proc:
                 back, links = self._in_proc(state, tid, rest, links, follow=follow, parent=parent, slash=slash)
-                if back.outside and is_directory:
+                if (back.outside or back.removed) and is_directory:
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-                if back.outside:
+                if back.outside or back.removed:
                     return back
                 here = back.path.rstrip(b"/")  # a link of a process led back into the tree
                 continue
@@ -305,7 +309,7 @@ class Tree:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             links -= 1
             here = b"" if target[:1] == b"/" else here.rpartition(b"/")[0]
-            if makes and not is_directory and not rest and names_directory(target):
+            if makes and not is_directory and not rest and not end and names_directory(target):
                 is_directory = parent = follow = True
                 rest = _parts(target)[1:]  # the kernel looks no further than for the directory that holds it
                 continue
@@ -378,6 +382,7 @@ class Tree:
                         return Place(link, outside=True), links
                     start = _above(link, rest)
                     back = self.led_by(state, b"/proc/self/fd/%d" % start.fd)
+                    back = back._replace(removed=not rest and back.path.endswith(b" (deleted)"))
                 if not back.outside:
                     return back, links
                 here = back.path.split(b"/")[2:]
