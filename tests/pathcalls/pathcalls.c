@@ -1049,7 +1049,8 @@ static void run(char *text) {
 
 /* Calls given as text: NAME ARGUMENT..., separated by `;`. An argument is a number, CWD, $N (what the call N returned), @PATH
    (the address of a socket and its length), or else a path. `execute` returns the status of a program (42 for this one) or an
-   errno; `ids` returns 32 times the effective user of this program and 4 times its group, and 1 if it has capabilities. */
+   errno; `ids` returns 32 times the effective user of this program and 4 times its group, and 1 if it has capabilities. `later_open` opens
+   a file in another process. */
 static const struct { const char *name; long number; } by_text[] = {
     {"open", SYS_open}, {"openat", SYS_openat}, {"creat", SYS_creat}, {"close", SYS_close}, {"stat", SYS_stat},
     {"mkdir", SYS_mkdir}, {"mkdirat", SYS_mkdirat}, {"rmdir", SYS_rmdir}, {"unlink", SYS_unlink}, {"symlink", SYS_symlink},
@@ -1062,7 +1063,7 @@ static const struct { const char *name; long number; } by_text[] = {
     {"inotify_add_watch", SYS_inotify_add_watch}, {"inotify_init1", SYS_inotify_init1}, {"statfs", SYS_statfs}, {"chroot", SYS_chroot},
     {"listxattr", SYS_listxattr}, {"fremovexattr", SYS_fremovexattr}, {"openat2", SYS_openat2}, {"execute", -2},
     {"ftruncate", SYS_ftruncate}, {"fallocate", SYS_fallocate}, {"pwrite", SYS_pwrite64}, {"sendfile", SYS_sendfile},
-    {"copy_file_range", SYS_copy_file_range}, {"fgetxattr", SYS_fgetxattr}, {"prctl", SYS_prctl}, {"ids", -3},
+    {"copy_file_range", SYS_copy_file_range}, {"fgetxattr", SYS_fgetxattr}, {"prctl", SYS_prctl}, {"ids", -3}, {"later_open", -4},
 };
 
 static long status_of(char *program, char *word) {
@@ -1073,6 +1074,14 @@ static long status_of(char *program, char *word) {
     if (child == 0) execve(program, arguments, NULL), _exit(errno);
     waitpid(child, &status, 0);
     return WEXITSTATUS(status);
+}
+
+/* Another process opens the file a moment later. */
+static long later_open(char *path, int flags) {
+    flush_all();
+    pid_t child = fork();
+    if (child == 0) usleep(50000), syscall(SYS_open, path, flags), _exit(0);
+    return 0;
 }
 
 static void perform(char *text) {
@@ -1106,7 +1115,7 @@ static void perform(char *text) {
         if (looks) a[1] = (long)&s;
         struct { uint64_t flags, mode, resolve; } how = {a[2], a[3], a[4]};
         if (call == SYS_openat2) a[2] = (long)&how, a[3] = sizeof how;
-        results[number] = call < -1 ? status_of((char *)a[0], call == -2 ? "x" : "i") : syscall(call, a[0], a[1], a[2], a[3], a[4], a[5]);
+        results[number] = call == -4 ? later_open((char *)a[0], a[1]) : call < -1 ? status_of((char *)a[0], call == -2 ? "x" : "i") : syscall(call, a[0], a[1], a[2], a[3], a[4], a[5]);
         if (looks && results[number] == 0) say(" = %o %u:%u", s.st_mode, s.st_uid, s.st_gid);
         if (looks && results[number] == 0) say("\n");
         else result(results[number]);

@@ -83,8 +83,20 @@ class Opening:
                 root, path = self.files.at(tid, a[0], a[1])
                 resolve |= _IN_ROOT
             directory = root.fd if fd < 0 else fd
-            fd = self.open_as_asked(tid, directory, path, flags, mode, resolve | _NO_MAGIC)
-            return self.hand_over(tid, fd, flags)
+            resolve |= _NO_MAGIC
+            try:
+                opened = self.open_as_asked(tid, directory, path, flags, mode, resolve)
+            except OSError as error:
+                if error.errno != errno.ENXIO or flags & 3 != os.O_WRONLY or flags & os.O_NONBLOCK:
+                    raise
+                opened = -1
+            if opened >= 0:
+                return self.hand_over(tid, opened, flags)
+            held = open_inside(directory, path, _PATH, 0, resolve)
+            if not stat.S_ISFIFO(os.fstat(held).st_mode):
+                os.close(held)
+                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+            return self.wait_for_reader(held, flags)
         except PermissionError as error:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV)) from error
         finally:
@@ -95,24 +107,27 @@ class Opening:
         """As `open_file`, by openat2(2) from `directory` on."""
         makes = flags & (os.O_CREAT | _TEMPORARY)
         wanted = mode & ~self.states[tid].umask
-        given = wanted | 0o600 if makes else 0
-        exclusive = flags | os.O_NOCTTY | (os.O_EXCL if flags & os.O_CREAT else 0)
-        try:
-            fd = open_inside(directory, path, exclusive, given, resolve)
-        except FileExistsError:
-            if flags & os.O_EXCL:
-                raise
-            if flags & os.O_TRUNC:
-                self.truncates(tid, lambda how: open_inside(directory, path, how, 0, resolve), flags)
-            try:
-                found = open_inside(directory, path, flags & ~os.O_CREAT | os.O_NOCTTY, 0, resolve)
-                return _no_directory(found)
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                    raise
-            fd = open_inside(directory, path, flags | os.O_NOCTTY, given, resolve)  # the target of a link
+        given = wanted | 0o600
         if makes:
-            self.owners.made(self.processes[tid], fd, wanted)
+            exclusive = flags | os.O_NOCTTY | (os.O_EXCL if flags & os.O_CREAT else 0)
+            try:
+                fd = open_inside(directory, path, exclusive, given, resolve)
+            except FileExistsError:
+                if flags & os.O_EXCL:
+                    raise
+            else:
+                self.owners.made(self.processes[tid], fd, wanted)
+                return fd
+        if flags & os.O_TRUNC:
+            self.truncates(tid, lambda how: open_inside(directory, path, how, 0, resolve), flags)
+        try:
+            found = _open_at_once(lambda how: open_inside(directory, path, how, 0, resolve), flags & ~os.O_CREAT)
+            return _no_directory(found) if makes else found
+        except OSError as error:
+            if not makes or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+        fd = open_inside(directory, path, flags | os.O_NOCTTY, given, resolve)  # the target of a link
+        self.owners.made(self.processes[tid], fd, wanted)
         return fd
 
     def opened(self, tid: int, directory: int, address: int, flags: int, mode: int) -> int | None:
@@ -150,7 +165,7 @@ class Opening:
             if not _is_fifo(root, path):
                 raise
             fd = -1
-        return self.wait_for_reader(root, path, flags) if fd < 0 else self.hand_over(tid, fd, flags)
+        return self.wait_for_reader(root.open(path, _PATH), flags) if fd < 0 else self.hand_over(tid, fd, flags)
 
     def open_file(self, tid: int, root: Root, path: bytes, flags: int, mode: int) -> int:
         """Open a file of the tree; -1 for a FIFO whose other end must be waited for."""
@@ -158,14 +173,7 @@ class Opening:
             return self.create(tid, root, path, flags, mode)
         if flags & os.O_TRUNC:
             self.truncates(tid, lambda how: root.open(path, how), flags)
-        if flags & os.O_DIRECTORY or flags & os.O_NONBLOCK:
-            return root.open(path, flags | os.O_NOCTTY)
-        fd = root.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
-        if stat.S_ISFIFO(os.fstat(fd).st_mode) and flags & 3 != os.O_RDWR:
-            os.close(fd)
-            return -1
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC))
-        return fd
+        return _open_at_once(lambda how: root.open(path, how), flags)
 
     def truncates(self, tid: int, opener: Callable[[int], int], flags: int) -> None:
         """The caller opens the file of `opener` with O_TRUNC next; the kernel says then what is wrong with it."""
@@ -230,13 +238,13 @@ class Opening:
         finally:
             os.close(fd)
 
-    def wait_for_reader(self, root: Root, path: bytes, flags: int) -> int | None:
-        """Open a FIFO on a thread, which waits for the other end as the caller would."""
+    def wait_for_reader(self, held: int, flags: int) -> int | None:
+        """Open a FIFO on a thread, which waits for the other end as the caller would. `held` is one of it (O_PATH)."""
         import _thread
 
         if self.waiting >= _MOST_WAITING:
+            os.close(held)
             raise OSError(errno.EAGAIN, "too many processes wait for the other end of a FIFO")
-        held = root.open(path, _PATH)
         identity = self.files.identity
 
         def wait() -> None:
@@ -255,6 +263,18 @@ class Opening:
         self.waiting += 1
         _thread.start_new_thread(wait, ())
         return None
+
+
+def _open_at_once(opener: Callable[[int], int], flags: int) -> int:
+    """Open a file that is there by `opener`, which gets the flags; -1 for a FIFO whose other end must be waited for."""
+    if flags & os.O_DIRECTORY or flags & os.O_NONBLOCK:
+        return opener(flags | os.O_NOCTTY)
+    fd = opener(flags | os.O_NONBLOCK | os.O_NOCTTY)
+    if stat.S_ISFIFO(os.fstat(fd).st_mode) and flags & 3 != os.O_RDWR:
+        os.close(fd)
+        return -1
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC))
+    return fd
 
 
 def _is_fifo(root: Root, path: bytes) -> bool:
