@@ -110,6 +110,25 @@ PERL
         touch /f /f.copy /none /none.copy /g /h; mkdir -m 700 /d /d.copy; ln -s h /l; perl /tmp/acls; rm /tmp/acls
         cat /none; ls /d; stat -c '%n %a %u' /f* /d* /g /h /none*
     """,
+    "names that come and go": r"""
+        install -d -o 33 -g 33 /w; cat > /tmp/meanwhile <<'PERL'
+        use strict; use POSIX; $) = "33 33"; $> = 33; my %other;
+        my @make = (sub { mkdir $_[0] }, sub { symlink "a", $_[0] }, sub { mkfifo $_[0], 0600 },
+            sub { sysopen my $file, $_[0], O_CREAT | O_WRONLY }, sub { sysopen my $file, $_[0], O_CREAT | O_EXCL });
+        pipe my $in, my $out; my $child = fork; if (!$child) { for my $n (1 .. 200) { my $made = $make[$n % @make];
+            $made->("/w/$n/x"); syswrite $out, "x"; 1 until $made->("/w/$n/x") or $! != ENOENT } POSIX::_exit 0 }
+        for my $n (1 .. 200) { sysread $in, my $go, 1; mkdir "/w/$n" } waitpid $child, 0;
+        $child = fork; if (!$child) { while (1) { unlink "/w/f" } }
+        for my $how (0, O_EXCL, O_TRUNC) { for (1 .. 300) {
+            my $file; sysopen $file, "/w/f", O_CREAT | O_WRONLY | $how and (stat $file)[4] != 33 and $other{$how}++ } }
+        kill 9, $child; waitpid $child, 0; unlink "/w/f"; print join(" ", %other), "\n";
+        for ("here", "../w/1/there", "/w/2/there") { symlink $_, "/w/l"; my $file; sysopen $file, "/w/l", O_CREAT;
+            print sysopen($file, "/w/l", O_CREAT | O_EXCL) ? "made" : "$!", "\n"; unlink "/w/l" }
+        print sysopen(my $loop, "/w/loop", O_CREAT) ? "made" : "$!", "\n" if symlink "loop", "/w/loop";
+        print sysopen(my $directory, $_, O_CREAT) ? "made" : "$!", "\n" for "/w/.", "/w/1/..", "/w/3/x/n", "/w/no/n";
+PERL
+        perl /tmp/meanwhile; rm /tmp/meanwhile; find /w ! -user 33; find /w -type f | sort | tail -n 2; find /w | wc -l
+    """,
     "many processes": """
         for n in $(seq 300); do (setpriv --reuid $n --regid $n --clear-groups touch /tmp/$n) & done; wait
         find /tmp -type f -printf '%u %g %f\\n' | awk '$1 != $3' | grep -vE '^[a-z_-]+' ; ls /tmp | wc -l; rm -r /tmp/*

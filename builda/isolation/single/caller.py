@@ -19,6 +19,13 @@ class KernelAnswers(Exception):
     """What the kernel says of a call is right."""
 
 
+class Refused(Exception):
+    """What a call returns: an error number. The kernel is not asked again: other processes may change the tree."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 class Call:
     """One call that waits for its answer. `memory` is a descriptor of the caller's memory, -1 until it is needed."""
 

@@ -23,7 +23,7 @@ from builda.isolation.emulated import idcalls, ownership
 from builda.isolation.emulated.credentials import Credentials
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
 from builda.isolation.single.acls import Acls
-from builda.isolation.single.caller import SENT, Call, KernelAnswers
+from builda.isolation.single.caller import SENT, Call, KernelAnswers, Refused
 from builda.isolation.single.finding import Finder, field, own
 from builda.isolation.single.keeper import Keeper, attribute
 from builda.isolation.single.making import Making
@@ -104,6 +104,8 @@ class Emulator:
             answer = self.serve[call.name](call)
         except KernelAnswers:
             answer = GO_ON
+        except Refused as error:
+            answer = (0, -error.number, 0)
         except OSError as error:
             is_kernels = error.errno in _OF_ARGUMENTS and name not in IDENTITY
             answer = GO_ON if is_kernels else (0, -(error.errno or errno.EIO), 0)
@@ -209,7 +211,10 @@ class Emulator:
                 name == "chown",
                 arguments[1:3],
             )
-        fd, path = self.finder.opened_to_change(call, place, follow=follow)
+        try:
+            fd, path = self.finder.opened_to_change(call, place, follow=follow)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self.finder.refused(call, place, error) from error
         try:
             who = self.marks.of(call.pid)
             info = os.fstat(fd)

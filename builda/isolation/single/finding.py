@@ -6,7 +6,7 @@ import errno
 import os
 
 from builda.isolation.emulated.ownership import S_IFDIR, S_IFMT, S_IFREG
-from builda.isolation.single.caller import KernelAnswers
+from builda.isolation.single.caller import KernelAnswers, Refused
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -142,6 +142,32 @@ class Finder:
         finally:
             os.close(base)
 
+    def refused(self, call: Call, place: Place, error: OSError) -> OSError | Refused:
+        """What to raise for a path that is missing: `Refused`, or the error itself if the caller may find the path.
+
+        The kernel is not asked: another process could have made it by then, and the kernel would answer as for root.
+        """
+        return Refused(error.errno or errno.ENOENT) if self._is_missing(call, place) else error
+
+    def _is_missing(self, call: Call, place: Place) -> bool:
+        """Whether a path that could not be opened is missing for its caller, too.
+
+        Not so if it leads into /proc, where links depend on the process, or if a link on its way leads to nothing.
+        """
+        path = place.path.rstrip(b"/")
+        while path:
+            head, slash, name = path.rpartition(b"/")
+            path = head.rstrip(b"/")
+            try:
+                fd = self.opened(call, Place(place.base, path or slash or b".", place.missing))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            try:
+                return not is_in_proc(fd) and not _is_link(fd, name)
+            finally:
+                os.close(fd)
+        return False
+
     def has_other_root(self, call: Call) -> bool:
         """Whether the caller's root directory is not the command's."""
         return self.other_roots and file_of(b"%d/root" % call.pid) != self.root
@@ -157,6 +183,19 @@ class Finder:
             return sys_.openat2(root, path, flags)
         finally:
             os.close(root)
+
+
+def is_in_proc(fd: int) -> bool:
+    """Whether an open file is in the command's /proc, or in the supervisor's."""
+    return os.fstat(fd).st_dev in {found[0] for found in (file_of(b"/proc"), file_of(b".")) if found is not None}
+
+
+def _is_link(directory: int, name: bytes) -> bool:
+    try:
+        os.readlink(name, dir_fd=directory)
+    except OSError:
+        return False
+    return True
 
 
 def own(fd: int) -> bytes:

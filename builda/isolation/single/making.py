@@ -10,8 +10,8 @@ from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import ownership
 from builda.isolation.emulated.credentials import DAC_OVERRIDE, Credentials
 from builda.isolation.emulated.ownership import ATTRIBUTE, Kept
-from builda.isolation.single.caller import SENT
-from builda.isolation.single.finding import Finder, Place, field, own
+from builda.isolation.single.caller import SENT, Refused
+from builda.isolation.single.finding import Finder, Place, field, is_in_proc, own
 from builda.isolation.single.keeper import Keeper, attribute, has_attributes, note, rows_of
 from builda.isolation.single.marks import Marks
 from builda.linux import syscalls as sys_
@@ -27,6 +27,8 @@ _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _PATH = os.O_PATH | os.O_CLOEXEC
 _O_TMPFILE = 0o20000000
 _PATH_MAX = 4096
+_MOST_LINKS = 40  # that the kernel follows
+_MOST_TRIES = 100
 _NODES = frozenset((0, ownership.S_IFREG, ownership.S_IFCHR, ownership.S_IFBLK, ownership.S_IFIFO, ownership.S_IFSOCK))
 
 
@@ -56,36 +58,79 @@ class Making:
         else:
             directory, (address, mode), flags = _AT_FDCWD, arguments[:2], os.O_CREAT | os.O_WRONLY | os.O_TRUNC
         flags &= 0x7FFFFFFF
-        place = self.finder.place(call, directory, call.path(address))
-        who = self.marks.of(call.pid)
-        if not place.path or place.asks_for_directory():
+        if flags & os.O_PATH:
             return GO_ON
-        if flags & _O_TMPFILE == _O_TMPFILE and flags & os.O_DIRECTORY:
-            parent, leaf = place, b"."
-        else:
-            parent, leaf = place.parent()
-        if self.is_plain(who, parent):
-            return GO_ON
-        directory = self.finder.opened(call, parent)
-        try:
-            if leaf != b"." and self.exists(who, directory, leaf, flags):
+        place, who = self.finder.place(call, directory, call.path(address)), self.marks.of(call.pid)
+        for _ in range(_MOST_LINKS):
+            if not place.path or place.asks_for_directory():
                 return GO_ON
-            owner = self.owner_in(who, directory)
-            os.umask(_umask(call.pid))
-            self.listener.check(call.identity)
-            how = flags | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_EXCL if flags & os.O_CREAT else 0)
+            is_nameless = flags & _O_TMPFILE == _O_TMPFILE and flags & os.O_DIRECTORY
+            parent, leaf = (place, b".") if is_nameless else place.parent()
+            if self.is_plain(who, parent) or (leaf in (b".", b"..") and not is_nameless):
+                return GO_ON
+            directory = self.directory(call, parent)
             try:
-                fd = os.open(leaf, how, mode & 0o7777, dir_fd=directory)
+                if is_in_proc(directory):  # what is there depends on the process
+                    return GO_ON
+                target = None if flags & (os.O_EXCL | os.O_NOFOLLOW) else _target(directory, leaf)
+                if target is None:
+                    return self.hand_over(call, self.opened(call, who, directory, leaf, flags, mode), flags)
+            finally:
+                os.close(directory)
+            at = Place(parent.base, parent.path + b"/" + target, parent.missing)
+            place = self.finder.place(call, _AT_FDCWD, target) if target[:1] == b"/" else at
+        return GO_ON  # too many links
+
+    def opened(self, call: Call, who: Credentials, directory: int, name: bytes, flags: int, mode: int) -> int | None:
+        """A descriptor of a file that a call opens and may make; None if it is there and no regular file."""
+        for _ in range(_MOST_TRIES):
+            kind = self.kind(who, directory, name, flags) if name != b"." else 0
+            if kind and flags & os.O_EXCL:
+                raise OSError(errno.EEXIST, "")
+            if kind not in (0, ownership.S_IFREG):
+                return None
+            self.listener.check(call.identity)
+            try:
+                if kind:
+                    return os.open(name, flags & ~os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+                return self.opened_new(call, who, directory, name, flags, mode)
             except FileExistsError:
-                return GO_ON
-        finally:
-            os.close(directory)
+                if flags & os.O_EXCL:
+                    raise
+            except FileNotFoundError as error:
+                if not kind:
+                    raise Refused(errno.ENOENT) from error
+        raise OSError(errno.EAGAIN, "")  # other processes make and remove it all the time
+
+    def opened_new(self, call: Call, who: Credentials, directory: int, name: bytes, flags: int, mode: int) -> int:
+        """A descriptor of a file that is made, and gets its owner."""
+        owner = self.owner_in(who, directory)
+        os.umask(_umask(call.pid))
+        how = flags | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_EXCL if flags & os.O_CREAT else 0)
+        fd = os.open(name, how, mode & 0o7777, dir_fd=directory)
         try:
             self.keeper.keep(fd, os.fstat(fd), Kept(*owner, mode & 0o7777))
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def hand_over(self, call: Call, fd: int | None, flags: int) -> Answer:
+        """Put the descriptor into the caller, and close it here; without one the kernel answers."""
+        if fd is None:
+            return GO_ON
+        try:
             number = self.listener.inject(call.identity, fd, flags & os.O_CLOEXEC)
         finally:
             os.close(fd)
         return (number, 0, 0) if number is not None else SENT
+
+    def directory(self, call: Call, place: Place) -> int:
+        """A descriptor of the directory in which something is made; `Refused` if it is missing."""
+        try:
+            return self.finder.opened(call, place)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self.finder.refused(call, place, error) from error
 
     def mkdir(self, call: Call) -> Answer:
         """mkdir(2) and mkdirat(2)."""
@@ -150,7 +195,7 @@ class Making:
         who = self.marks.of(call.pid)
         if not name or name in (b".", b"..") or (not kind and not self.keeper.has_rows and self.is_plain(who, parent)):
             return GO_ON
-        opened = self.finder.opened(call, parent)
+        opened = self.directory(call, parent)
         try:
             if _exists(opened, name):
                 raise OSError(errno.EEXIST, "")
@@ -159,7 +204,10 @@ class Making:
             owner = self.owner_in(who, opened)
             os.umask(_umask(call.pid))
             self.listener.check(call.identity)
-            make(opened, name)
+            try:
+                make(opened, name)
+            except FileNotFoundError as error:  # the directory was removed
+                raise Refused(errno.ENOENT) from error
             fd = os.open(name, _PATH | os.O_NOFOLLOW, dir_fd=opened)
             try:
                 info = os.fstat(fd)
@@ -225,21 +273,22 @@ class Making:
             raise OSError(errno.EACCES, "")
         return ownership.owner_of_new(who, info.st_mode, kept.gid)
 
-    def exists(self, who: Credentials, directory: int, name: bytes, flags: int) -> bool:
-        """Whether a file is there already. EACCES if `who` may not open it so."""
+    def kind(self, who: Credentials, directory: int, name: bytes, flags: int) -> int:
+        """The kind (S_IFMT) of a file, 0 if it is missing. EACCES if `who` may not open it so."""
         try:
             fd = os.open(name, _PATH | os.O_NOFOLLOW, dir_fd=directory)
         except FileNotFoundError:
-            return False
+            return 0
         try:
             info = os.fstat(fd)
-            wanted = (4, 2, 6, 0)[flags & os.O_ACCMODE] if info.st_mode & ownership.S_IFMT == ownership.S_IFREG else 0
+            kind = info.st_mode & ownership.S_IFMT
+            wanted = (4, 2, 6, 0)[flags & os.O_ACCMODE] if kind == ownership.S_IFREG else 0
             kept = self.keeper.kept(fd, info)
             if not flags & os.O_EXCL and not ownership.may_access(who, info.st_mode, (kept.uid, kept.gid), wanted):
                 raise OSError(errno.EACCES, "")
         finally:
             os.close(fd)
-        return True
+        return kind
 
 
 def _exists(directory: int, name: bytes) -> bool:
@@ -248,6 +297,14 @@ def _exists(directory: int, name: bytes) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def _target(directory: int, name: bytes) -> bytes | None:
+    """The text of a link; None for what is no link."""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError:
+        return None
 
 
 def _umask(pid: int) -> int:
