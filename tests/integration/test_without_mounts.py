@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Builda, clean_environ
+from tests.support.pods import in_pod
 
 pytestmark = pytest.mark.root
 
@@ -163,3 +164,38 @@ def test_a_store_of_overlays_is_refused(tmp_path: Path, busybox: Path) -> None:
     direct("--storage-driver", "overlay", "from", "localhost/busybox")
     error = direct.builda.fails("--mode", "chroot", "--storage-driver", "overlay", "from", "localhost/busybox")
     assert "mode chroot mounts nothing" in error
+
+
+STORE = r"""
+#include <fcntl.h>
+#include <sys/mman.h>
+int main(void) {
+    volatile char *file = mmap(0, 2, PROT_READ | PROT_WRITE, MAP_SHARED, open("/f", O_RDWR), 0);
+    if (file == MAP_FAILED) return 1;
+    file[0] += 1;
+}
+"""
+MAPPED = """
+builda pull -q oci-archive:/given/busybox.tar:busybox
+printf 'FROM localhost/busybox:busybox\\nCOPY store /bin/\\nRUN echo a > /f; chown 7 /f; chmod 666 /f\\n' > /tmp/one
+builda bud -q -f /tmp/one -t one /given
+for user in 0 8; do
+    printf 'FROM localhost/one\\nUSER %s\\nRUN store\\n' $user > /tmp/two
+    builda bud -q -f /tmp/two -t two /given
+    builda run $(builda from localhost/two) -- cat /f
+done
+"""
+
+
+@pytest.mark.parametrize("pod", ["root-default", "restricted"])
+def test_a_file_that_a_program_changes_in_memory_is_in_the_layer(pod: str, tmp_path: Path, busybox: Path) -> None:
+    """On tmpfs a store to a page that was read before changes none of the file's times."""
+    given = tmp_path / "given"
+    given.mkdir()
+    given.chmod(0o755)
+    (given / "busybox.tar").hardlink_to(busybox)
+    (given / "store.c").write_text(STORE)
+    subprocess.run(["cc", "-static", "-o", given / "store", given / "store.c"], check=True)
+    done = in_pod(pod, MAPPED, "--tmpfs", "/memory", given=given, environ={"BUILDA_ROOT": "/memory/store"})
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.split() if len(line) == 1] == ["b", "b"]

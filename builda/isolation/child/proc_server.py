@@ -27,6 +27,7 @@ _AT_FDCWD = 0xFFFFFFFF & sys_.AT_FDCWD
 _AT_EMPTY_PATH = 0x1000
 _NOFOLLOW = sys_.AT_SYMLINK_NOFOLLOW
 _PATH_MAX = 4096
+_MAP_SHARED, _MAP_ANONYMOUS = 0x01, 0x20  # the first is a bit of MAP_SHARED_VALIDATE too
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _STATX_SIZE = 256
 # Files of /proc/PID that the kernel guards by ptrace access mode checks (ptrace(2)): the command gets them of processes
@@ -44,12 +45,13 @@ _STREAMS = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
 class _Calls:
     """The system call numbers of an architecture. `arch` is its AUDIT_ARCH_*, `status_size` the size of struct stat."""
 
-    def __init__(self, arch: int, status_size: int, at: dict[str, int], plain: dict[str, int]) -> None:
+    def __init__(self, arch: int, status_size: int, at: dict[str, int], plain: dict[str, int], mmap: int) -> None:
         self.arch = arch
         self.status_size = status_size
         self.at = at
         self.plain = plain
-        self.names = {number: name for names in (at, plain) for name, number in names.items()}
+        self.mmap = mmap
+        self.names = {number: name for names in (at, plain, {"mmap": mmap}) for name, number in names.items()}
 
 
 _MACHINES = {
@@ -76,6 +78,7 @@ _MACHINES = {
             "listxattr": 194,
             "llistxattr": 195,
         },
+        9,
     ),
     "aarch64": _Calls(
         0xC00000B7,
@@ -90,14 +93,15 @@ _MACHINES = {
             "faccessat2": 439,
         },
         {"getxattr": 8, "lgetxattr": 9, "listxattr": 11, "llistxattr": 12},
+        222,
     ),
 }
 
 
 def filter_program(machine: str) -> bytes:
-    """A BPF program that hands over calls that may name an absolute path, and allows all others.
+    """A BPF program that hands over calls that may name an absolute path or map a file to change it.
 
-    Calls relative to a directory's descriptor, and those about a descriptor itself, are allowed.
+    All others are allowed, also calls relative to a directory's descriptor and those about a descriptor itself.
     """
     calls = _MACHINES[machine]
     notify, allow = 0x7FC00000, 0x7FFF0000  # SECCOMP_RET_USER_NOTIF, SECCOMP_RET_ALLOW
@@ -113,6 +117,7 @@ def filter_program(machine: str) -> bytes:
     special = {"newfstatat": "flags3", "statx": "flags2"}
     rows += [(equal, special.get(name, "at"), None, number, None) for name, number in calls.at.items()]
     rows += [
+        (equal, "flags of mmap", None, calls.mmap, None),
         (leave, None, None, allow, None),
         (load, None, None, 40, "flags3"),
         (any_of, "allow", "at", _AT_EMPTY_PATH, None),
@@ -120,6 +125,9 @@ def filter_program(machine: str) -> bytes:
         (any_of, "allow", "at", _AT_EMPTY_PATH, None),
         (load, None, None, 16, "at"),
         (equal, "notify", "allow", _AT_FDCWD, None),
+        (load, None, None, 40, "flags of mmap"),
+        (any_of, None, "allow", _MAP_SHARED, None),
+        (any_of, "allow", "notify", _MAP_ANONYMOUS, None),
         (leave, None, None, notify, "notify"),
         (leave, None, None, allow, "allow"),
     ]
@@ -222,6 +230,9 @@ class Supervisor:
     def served(self, call: Call) -> tuple[int, int, int] | None:
         """As `answer`, for a call whose caller's memory is open."""
         try:
+            if call.name == "mmap":
+                self.mapped(call)
+                return GO_ON
             path = _string(call.memory, call.arguments[0])
             found = None if path is None else self.translated(call, path)
             if found is None:
@@ -267,6 +278,27 @@ class Supervisor:
         if path in _STREAMS:
             return b"/proc/%d/fd/%s" % (_tgid(call.pid), _STREAMS[path])
         return b"/proc/%d/fd" % _tgid(call.pid) if path == b"/dev/fd" else None
+
+    def mapped(self, call: Call) -> None:
+        """Give a file that the caller may change in memory a new ctime, by which the layer's walk finds it.
+
+        On tmpfs, stores to a page that was read before change no time.
+        """
+        place = b"/proc/%d/fd/%d" % (call.pid, call.arguments[4] & 0x7FFFFFFF)
+        try:
+            if _description(place)[0] != os.O_RDWR:
+                return
+            fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+        except OSError:  # no descriptor: the kernel says so
+            return
+        try:
+            if os.fstat(fd).st_mode & 0o170000 == 0o100000:
+                sys_.set_file_ids(0, 0)  # the file may be another user's than the caller
+                sys_.renew_access_time(b"/proc/self/fd/%d" % fd)
+        except OSError:  # a file whose times cannot change, such as one of another machine: it is in no tree of builda
+            return
+        finally:
+            os.close(fd)
 
     # One method for each kind of call: the value that the call returns, None if the answer has been sent.
 

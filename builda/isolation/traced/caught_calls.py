@@ -20,6 +20,7 @@ _PR_SET_DUMPABLE = 4
 _SOL_SOCKET, _SO_PEERCRED = 1, 17
 _AF_NETLINK, _NETLINK_AUDIT = 16, 9
 _KILL_ALL = 0xFFFFFFFF
+_MAP_SHARED, _MAP_ANONYMOUS = 0x01, 0x20  # the first is a bit of MAP_SHARED_VALIDATE too
 _FIRST_UNKNOWN = 463  # setxattrat: the first of the calls with paths that this module does not know
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_…
@@ -37,7 +38,7 @@ tgkill 234 utimes 235 inotify_add_watch 254 openat 257 mkdirat 258 mknodat 259 f
 newfstatat 262 unlinkat 263 renameat 264 linkat 265 symlinkat 266 readlinkat 267 fchmodat 268 faccessat 269
 unshare 272 utimensat 280 rt_tgsigqueueinfo 297 fanotify_mark 301 prlimit64 302 name_to_handle_at 303
 open_by_handle_at 304 sendmmsg 307 setns 308 process_vm_readv 310 process_vm_writev 311 renameat2 316 seccomp 317
-execveat 322 userfaultfd 323 statx 332
+execveat 322 userfaultfd 323 statx 332 mmap 9
 """
 _AARCH64 = """
 getcwd 17 inotify_add_watch 27 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37 renameat 38 umount2 39
@@ -50,7 +51,7 @@ bind 200 connect 203 sendto 206 getsockopt 209 sendmsg 211 clone 220 execve 221 
 fanotify_mark 263 name_to_handle_at 264 open_by_handle_at 265 setns 268 sendmmsg 269 process_vm_readv 270
 process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282 prlimit64 261 statx 291 socket 198
 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11 llistxattr 12 flistxattr 13
-removexattr 14 lremovexattr 15 fremovexattr 16
+removexattr 14 lremovexattr 15 fremovexattr 16 mmap 222
 """
 _YOUNG = """
 pidfd_send_signal 424 io_uring_setup 425 io_uring_enter 426 io_uring_register 427 open_tree 428 move_mount 429
@@ -76,7 +77,7 @@ open creat openat openat2 stat lstat fstat newfstatat statx access faccessat fac
 mkdir mkdirat mknod mknodat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat chmod fchmod
 fchmodat fchmodat2 chown lchown fchown fchownat truncate utime utimes futimesat utimensat statfs umask chroot
 setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr lremovexattr
-fremovexattr uname
+fremovexattr uname mmap
 """.split()
     + _IDS
 )
@@ -120,11 +121,12 @@ def supervisor_filter(machine: str, protected: tuple[int, ...]) -> bytes:
     audit = _if_both((0, _AF_NETLINK), (2, _NETLINK_AUDIT), _ERRNO | errno.EPROTONOSUPPORT, _ALLOW)
     rows += _when(at, "socket", audit)
     rows += _when(at, "prctl", _of_prctl())
+    rows += _when(at, "mmap", _if_shared_file())
     rows += _when(at, "utimensat", _if_null(1, _ALLOW, _NOTIFY))
     rows += _when(at, "open", _if_any(1, _O_PATH, _ALLOW, _NOTIFY))
     rows += _when(at, "openat", _if_any(2, _O_PATH, _ALLOW, _NOTIFY))
     for name in ANSWERED:
-        if name not in ("open", "openat", "utimensat"):
+        if name not in ("mmap", "open", "openat", "utimensat"):
             rows += _when(at, name, [_leave(_NOTIFY)])
     return _packed([*rows, _leave(_ALLOW)])
 
@@ -195,6 +197,12 @@ def _of_prctl() -> list[Row]:
     for option in PRCTL_OPTIONS:
         rows += [(_EQUAL, 0, 1, option), _leave(_NOTIFY)]
     return [*rows, _leave(_ALLOW)]
+
+
+def _if_shared_file() -> list[Row]:
+    """Of mmap(2): hand over mappings whose changes are changes of a file."""
+    anonymous = [(_ANY_OF, 0, 1, _MAP_ANONYMOUS), _leave(_ALLOW), _leave(_NOTIFY)]
+    return [_load(3), (_ANY_OF, 1, 0, _MAP_SHARED), _leave(_ALLOW), *anonymous]
 
 
 def _packed(rows: list[Row]) -> bytes:

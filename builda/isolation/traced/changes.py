@@ -7,11 +7,15 @@ import errno
 import os
 import stat
 import struct
+from contextlib import suppress
 
+from builda.isolation.child.notification import GO_ON
 from builda.isolation.traced.calling import call, failure, signed
 from builda.isolation.traced.caught_calls import NUMBERS
 from builda.isolation.traced.files import Unchanged
+from builda.isolation.traced.outside import flags_of
 from builda.isolation.traced.tree import AT_FDCWD
+from builda.linux.syscalls import renew_access_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,6 +136,22 @@ class Changes:
         if flags & ~(_NOFOLLOW | _EMPTY_PATH):
             raise OSError(errno.EINVAL, "utimensat")
         return self.set_times(self.files.changed(tid, a[0], a[1], flags), times)
+
+    def mmap(self, tid: int, a: Words) -> None:
+        """mmap(2) of a file that the caller may change in memory, which the kernel performs.
+
+        The file gets a new ctime, by which the layer's walk finds it: on tmpfs, stores to a page that was read before
+        change no time.
+        """
+        place = b"/proc/%d/fd/%d" % (tid, signed(a[4]))
+        with suppress(OSError, Unchanged):
+            if flags_of(place) & os.O_ACCMODE == os.O_RDWR:
+                fd = self.files.own(os.open(place, _PATH))
+                try:
+                    renew_access_time(b"/proc/self/fd/%d" % fd)
+                finally:
+                    os.close(fd)
+        self.files.listener.send(self.files.identity, GO_ON)
 
     def set_times(self, fd: int, times: bytes | None) -> int:
         try:
