@@ -64,8 +64,8 @@ class Cluster:
     ) -> None:
         self.server = server
         self._away = away
-        self._clock = clock
-        self._sleep = sleep
+        self.clock = clock
+        self.sleep = sleep
         self.namespace = namespace
         self._known: dict[str, Any] = {}
 
@@ -190,18 +190,18 @@ class Cluster:
 
     def _asked(self, method: str, path: str, query: Query = (), body: Object | None = None) -> Any:
         """The answer, decoded; asked again while the server is away or busy."""
-        end, pause = self._clock() + self._away, 0.1
+        end, pause = self.clock() + self._away, 0.1
         while True:
             try:
                 return json.loads(_read(_asked_once(self.server, method, path, query, body, _TIMEOUT)))
             except Away as error:
                 wait = max(pause, error.pause)
-                if self._clock() + wait > end:
+                if self.clock() + wait > end:
                     raise BuildaError(
                         f"API server is away for {self._away:.0f} s: {error}",
                         hint="a Job that was made goes on without its client; builda build --attach JOB watches it",
                     ) from error
-            self._sleep(wait)
+            self.sleep(wait)
             pause = min(pause * 2, 5.0)
 
     @contextmanager
@@ -254,13 +254,17 @@ def _seconds(retry_after: str | None) -> float:
 
 def refusal(status: int, body: str) -> BuildaError:
     """The error for an answer that is none: the server's own words, and what can be done."""
+    reason = ""
     try:
-        message = str(json.loads(body)["message"])
+        found = json.loads(body)
+        message, reason = str(found["message"]), str(found.get("reason"))
     except (ValueError, KeyError, TypeError):
         message = " ".join(body.split())[:400] or f"status {status}"
     match status:
         case 404:
             return NotFound(f"cluster has no such object: {message}")
+        case 409 if reason == "Conflict":  # many objects at once that one quota counts
+            return Away(f"server is busy ({status}): {message}")
         case 409:
             return AlreadyExists(f"cluster has such an object already: {message}")
         case 410:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from builda.cluster import state
 from builda.cluster.connection import Away, Cluster, Forbidden, Gone
-from builda.cluster.frames import Awaiting, Ended, Exited, Frame, Reader
+from builda.cluster.frames import Awaiting, Ended, Exited, Frame, Reader, Skipped
 from builda.cluster.objects import CONTAINER
 from builda.cluster.state import Pod
 from builda.errors import BuildaError, InvalidValue, NotFound
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.cluster.state import Object
+
 _SHORT, _LONG = 2, 20
 """Seconds that a watch lasts before the Job itself is looked at: at first, and when all has been still for long."""
+_STARTING = 5.0
+"""Seconds for which a node may take to make a pod without being asked what keeps it."""
+_LAST = 30.0
+"""Seconds of vain attempts after which the log of a pod that ended is given up, and the Job of another looked at."""
 
 
 class JobFailed(BuildaError):
@@ -33,7 +40,7 @@ def follow(
     failure: BuildaError | None = None
     while True:
         pod = _Waiting(cluster, job, done, cause, failure, say).for_pod()
-        log = _Log(cluster, pod, say)
+        log = _Log(cluster, job, pod, say)
         failure = None
         for frame in log.frames():
             if isinstance(frame, Ended) and not frame.is_last:
@@ -71,7 +78,7 @@ class _Waiting:
         self._failure = failure
         self._say = say
         self._said: str | None = None
-        self._without_image: float | None = None
+        self._since: dict[tuple[str, str], float] = {}
 
     def for_pod(self) -> Pod:
         """The newest pod that has begun and is not done; JobFailed if there will be none."""
@@ -112,7 +119,7 @@ class _Waiting:
         except Gone:
             return True, ""
         except Away as error:
-            time.sleep(max(0.2, error.pause))
+            self._cluster.sleep(max(0.2, error.pause))
             return False, ""
         return False, version
 
@@ -120,16 +127,35 @@ class _Waiting:
         """Say why the pod does not begin; JobFailed if it never will."""
         if pod.waiting is None:
             return
-        if pod.no_image and self._without_image is None:
-            self._without_image = time.monotonic()
-        late = self._without_image is not None and not state.is_patient(time.monotonic() - self._without_image)
-        if pod.hopeless or (pod.no_image and (late or _is_absent(pod.waiting))):
-            raise JobFailed(
-                f"pod of the build does not begin: {pod.waiting}",
-                hint="--builder-image names an image of builda that the nodes can pull; docs/cluster.md says how to "
-                "make one",
-            )
+        late = pod.may_pass and not state.is_patient(self._seconds_since("waiting", pod.name))
+        if pod.hopeless or late or (pod.no_image and _is_absent(pod.waiting)):
+            raise JobFailed(f"pod of the build does not begin: {pod.waiting}", hint=_hint_for_waiting(pod))
         self._tell(f"pod {pod.name} waits: {pod.waiting}")
+
+    def _look_at_node(self, pod: Pod) -> None:
+        """Say what keeps a node from making the pod, which its status does not say; JobFailed if it stays so."""
+        if pod.waiting is not None or not pod.placed:
+            return
+        seconds = self._seconds_since("placed", pod.name)
+        if seconds < _STARTING:  # a volume may wait for the Secret at first
+            return
+        words = self._events(f"{state.OF_PODS},involvedObject.name={pod.name}", state.hindered)
+        if words is None:
+            return
+        if words.startswith(state.NO_SANDBOX) and not state.is_patient(seconds):
+            raise JobFailed(f"node cannot make the pod of the build: {words}", hint=_HINT_FOR_NODES)
+        self._tell(f"pod {pod.name} waits: {words}")
+
+    def _seconds_since(self, what: str, pod: str) -> float:
+        """Seconds since this was first seen of a pod."""
+        return self._cluster.clock() - self._since.setdefault((what, pod), self._cluster.clock())
+
+    def _events(self, selector: str, chosen: Callable[[Iterable[Object]], str | None]) -> str | None:
+        """The words of the event that is chosen; None without one, or without the right to see events."""
+        try:
+            return chosen(self._cluster.list("events", field_selector=selector)["items"])
+        except Forbidden:
+            return None
 
     def _look_at_job(self, pod: Pod | None) -> None:
         """JobFailed if no further pod comes."""
@@ -145,18 +171,16 @@ class _Waiting:
         if state.is_suspended(job):
             self._tell(f"Job {self._job} is held back by its queue")
         elif pod is None:
-            self._look_at_events()
+            self._look_at_refusals()
+        else:
+            self._look_at_node(pod)
 
-    def _look_at_events(self) -> None:
-        try:
-            found = self._cluster.list("events", field_selector=f"involvedObject.name={self._job}")
-        except Forbidden:
-            return
-        words = state.refused(found["items"])
-        if words is not None and "exceeded quota" in words:
-            self._tell(f"cluster makes no pod for now: {words}")
-        elif words is not None:
+    def _look_at_refusals(self) -> None:
+        words = self._events(f"involvedObject.name={self._job}", state.refused)
+        if words is not None and state.is_final(words):
             raise JobFailed(f"cluster refuses the pod of the build: {words}", hint=_hint_for(words))
+        if words is not None:
+            self._tell(f"cluster makes no pod for now: {words}")
 
     def _why(self, ended: state.Finished) -> str:
         last = f"; its last pod: {self._cause}" if self._cause else ""
@@ -170,12 +194,36 @@ class _Waiting:
             self._say(text)
 
 
+class _Vain:
+    """How long a log has been asked for in vain. The time in which the API server itself is away does not count."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._total = 0.0
+        self._began = clock()
+
+    def begins(self) -> None:
+        """The next attempt begins, with a pause."""
+        self._began = self._clock()
+
+    def opened(self, *, is_enough: bool) -> None:
+        """There was an answer; if `is_enough`, it was not in vain."""
+        if is_enough:
+            self._total, self._began = 0.0, self._clock()
+
+    def seconds(self) -> float:
+        """The sum of all attempts until now."""
+        self._total += self._clock() - self._began
+        return self._total
+
+
 class _Log:
     """What one pod writes, however often the stream breaks, and why the pod ended."""
 
-    def __init__(self, cluster: Cluster, pod: Pod, say: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, job: str, pod: Pod, say: Callable[[str], None]) -> None:
         self.reader = Reader()
         self._cluster = cluster
+        self._job = job
         self._pod = pod
         self._say = say
         self._cause: str | None = None
@@ -183,30 +231,47 @@ class _Log:
     def frames(self) -> Iterator[Frame]:
         """The frames until nothing more can come."""
         since: float | None = None
-        heard, pause, is_last = time.monotonic(), 0.1, self._pod.ended
+        heard, pause, pod, vain = self._cluster.clock(), 0.1, self._pod, _Vain(self._cluster.clock)
         while True:
-            asked = 0.0
+            asked, last = 0.0, self.reader.last
             try:
                 with self._cluster.log(self._pod.name, CONTAINER, since) as pieces:
+                    vain.opened(is_enough=not pod.ended)
                     for piece in pieces:
-                        heard, pause = time.monotonic(), 0.1
+                        heard, pause = self._cluster.clock(), 0.1
                         yield from self.reader.take(piece)
-                if is_last:
+                if pod.ended:
                     return
             except NotFound:
                 return
-            except Away as error:
+            except Skipped:  # what came last was written long before it came
+                since = None
+                self.reader.again()
+                continue
+            except Away as error:  # also 500, for a node that does not answer
                 asked = error.pause
-            except InvalidValue:  # 400 while a container has no log yet
-                pass
+            except InvalidValue:  # 400 for a container that has no log yet, or never began
+                if pod.ended and not pod.begun:
+                    return
+            vain.opened(is_enough=self.reader.last > last)
+            if vain.seconds() > _LAST and (pod.ended or self._is_job_over()):
+                return
             try:
-                is_last = self._look().ended
+                pod = self._look()
             except NotFound:
                 return
-            self.reader.again()
-            since = time.monotonic() - heard
-            time.sleep(max(pause, asked))
+            since = self._cluster.clock() - heard
+            self.reader.again(is_whole=False)
+            vain.begins()
+            self._cluster.sleep(max(pause, asked))
             pause = min(pause * 2, 2.0)
+
+    def _is_job_over(self) -> bool:
+        """Whether the Job has ended; its pod may be there for ever, as a node that is gone confirms no deletion."""
+        try:
+            return state.finished(self._cluster.get("jobs", self._job)) is not None
+        except NotFound:
+            return True
 
     def cause(self) -> str:
         """Why the pod ended: what the cluster says or said last, and the last words that are no frame."""
@@ -242,4 +307,17 @@ def _is_absent(waiting: str) -> bool:
 def _hint_for(words: str) -> str | None:
     if "PodSecurity" in words:
         return "--mode chooses a pod that the namespace admits; builda cluster check says which"
+    if "must specify" in words or "LimitRange" in words or "per Container is" in words:
+        return "--request and --limit say what resources the pod asks for"
     return None
+
+
+def _hint_for_waiting(pod: Pod) -> str | None:
+    if pod.no_image:
+        return "--builder-image names an image of builda that the nodes can pull; docs/cluster.md says how to make one"
+    return "kubectl describe pod has more words; --pod-template, --mode and --builder-image say what the pod is"
+
+
+_HINT_FOR_NODES = (
+    "if the node's runtime has no user namespaces, --mode chroot or --mode traced takes a pod that needs none"
+)

@@ -89,11 +89,16 @@ def from_line(line: bytes) -> tuple[int, Frame] | None:
         return None
 
 
+class Skipped(Exception):
+    """Frames are missing in a stream that does not begin with the log's first line: an earlier beginning has them."""
+
+
 class Reader:
     """Takes the bytes of a pod's log, perhaps some of them twice, and gives each frame once and in order."""
 
     def __init__(self) -> None:
         self._rest = b""
+        self._is_whole = True
         self.last = 0
         """The number of the last frame that was given."""
         self.lost = 0
@@ -101,12 +106,16 @@ class Reader:
         self.strange: list[str] = []
         """The last lines that are no frames."""
 
-    def again(self) -> None:
-        """The stream broke and begins anew, somewhere before or at the place where it broke."""
+    def again(self, *, is_whole: bool = True) -> None:
+        """The stream broke and begins anew: with the first line that the node has, or after that."""
         self._rest = b""
+        self._is_whole = is_whole
 
     def take(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are complete with `data` and were not given before."""
+        """The frames that are complete with `data` and were not given before.
+
+        Skipped if some are missing and a whole stream may have them.
+        """
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LINE_LIMIT:
             self._rest = b""
@@ -115,7 +124,10 @@ class Reader:
             if found is None:
                 self._note(line)
             elif found[0] > self.last:
-                self.lost += found[0] - self.last - 1
+                missing = found[0] - self.last - 1
+                if missing and not self._is_whole:
+                    raise Skipped
+                self.lost += missing
                 self.last = found[0]
                 yield found[1]
 

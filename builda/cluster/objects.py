@@ -42,7 +42,8 @@ RIGHTS = (
 FURTHER_RIGHTS = (
     ("/events", "list", "the words of quotas and policies are not said"),
     ("/namespaces", "get", "the best kind of pod is tried, or --mode says it"),
-    ("/pods/exec", "create", "--context-via api is not possible"),
+    ("/pods/exec", "get", "--context-via api is not possible"),
+    ("/pods/exec", "create", "--context-via api is not possible from Kubernetes 1.35 on"),
 )
 """What it may be allowed, and what becomes of it otherwise."""
 _COMMAND = ["builda", "cluster", "work"]

@@ -75,7 +75,9 @@ def best(level: str | None, version: tuple[int, int], wanted: str | None = None)
 
     Unsupported if the namespace does not admit the kind that is `wanted`.
     """
-    strictness = LEVELS.index(level) if level in LEVELS else 0
+    if level is not None and level not in LEVELS:
+        level = LEVELS[-1]  # as admission has it (PolicyToEvaluate of pod-security-admission)
+    strictness = 0 if level is None else LEVELS.index(level)
     if wanted is None:
         return next(kind for kind in KINDS if _is_admitted(kind, strictness) and _is_known(kind, version))
     found = next((kind for kind in KINDS if kind.mode == wanted), None)

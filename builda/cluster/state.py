@@ -14,9 +14,22 @@ if TYPE_CHECKING:
     Object: TypeAlias = Mapping[str, Any]
 
 _PATIENCE = 60.0
-"""Seconds for which an image may fail to be pulled before the build is given up; registries have bad moments."""
-_NEVER = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError")
-_NO_IMAGE = ("ImagePullBackOff", "ErrImagePull")
+"""Seconds for which a container may fail to begin, as registries and nodes have bad moments."""
+_NEVER = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
+_NO_IMAGE = (
+    *("InvalidImageName", "ErrImageNeverPull", "ImagePullBackOff", "ErrImagePull"),
+    *("ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed"),
+)
+_FAILING = (
+    *("CreateContainerError", "RunContainerError"),
+    *("PreCreateHookError", "PreStartHookError", "PostStartHookError"),
+)
+_CACHE = "failed to sync"
+"""In the words of a node that has not yet read a Secret or ConfigMap."""
+OF_PODS = "involvedObject.kind=Pod"
+"""The field selector of events about pods."""
+NO_SANDBOX = "FailedCreatePodSandBox"
+"""The reason of an event: the node cannot make the pod, which is tried again for ever and not in the pod's status."""
 
 
 class Pod(NamedTuple):
@@ -33,6 +46,10 @@ class Pod(NamedTuple):
     hopeless: bool = False
     """Whether `waiting` is something that no waiting changes."""
     no_image: bool = False
+    may_pass: bool = False
+    """Whether `waiting` may pass, or may stay for ever."""
+    placed: bool = False
+    """It has a node."""
     cause: str | None = None
     """Why it ended without having said how the build ended."""
 
@@ -52,8 +69,10 @@ def pod_of(found: Object) -> Pod:
         begun=bool(terminated or state.get("running")),
         ended=phase in ("Succeeded", "Failed") or bool(terminated),
         waiting=_waiting(reason, waiting, status),
-        hopeless=reason in _NEVER,
+        hopeless=reason in _NEVER and _CACHE not in str(waiting.get("message")),
         no_image=reason in _NO_IMAGE,
+        may_pass=reason in (*_NO_IMAGE, *_FAILING, *_NEVER),
+        placed=bool((found.get("spec") or {}).get("nodeName")),
         cause=_cause(status, terminated),
     )
 
@@ -87,13 +106,42 @@ def is_suspended(job: Object) -> bool:
 
 def refused(events: Iterable[Object]) -> str | None:
     """The words in which a quota or an admission policy refuses the Job's pods; None if nothing does."""
-    said = [event for event in events if event.get("reason") == "FailedCreate"]
-    last = max(said, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""), default=None)
+    last = _latest(event for event in events if event.get("reason") == "FailedCreate")
     return None if last is None else str(last.get("message") or "")
 
 
+def is_final(words: str) -> bool:
+    """Whether a policy refuses the pods, so that it makes no difference how often the Job's controller tries."""
+    if any(text in words for text in _PASSING):
+        return False
+    return any(text in words for text in ("forbidden", "denied the request", "denied request", "is invalid"))
+
+
+_PASSING = (
+    "exceeded quota",
+    "status unknown for quota",
+    "error looking up service account",  # the one of a new namespace is made a moment after it
+    "not yet ready to handle request",
+)
+"""In the words of refusals (403) that other words come after."""
+
+
+def hindered(events: Iterable[Object]) -> str | None:
+    """What the node's agent said last against beginning a pod, with the event's reason."""
+    last = _latest(event for event in events if event.get("type") == "Warning")
+    return None if last is None else f"{last.get('reason')}: {last.get('message') or ''}".rstrip(": ")
+
+
+def _latest(events: Iterable[Object]) -> Object | None:
+    def when(event: Object) -> str:
+        series = event.get("series") or {}
+        return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
+
+    return max(events, key=when, default=None)
+
+
 def is_patient(seconds: float) -> bool:
-    """Whether an image that cannot be pulled for so long may still come."""
+    """Whether a container that has failed to begin for so long may still begin."""
     return seconds < _PATIENCE
 
 
@@ -115,5 +163,8 @@ def _cause(status: Object, terminated: Object) -> str | None:
     if status.get("reason"):
         return f"{status['reason']}: {status.get('message') or ''}".rstrip(": ")
     if terminated:
-        return f"{terminated.get('reason') or 'ended'} (exit status {terminated.get('exitCode')})"
+        reason = terminated.get("reason") or "ended"
+        is_own = reason in ("Error", "Completed")  # what builda itself left as its last words
+        said = None if is_own else terminated.get("message")
+        return f"{reason} (exit status {terminated.get('exitCode')}){f': {said}' if said else ''}"
     return None

@@ -446,7 +446,8 @@ def test_a_check_says_which_rights_and_quotas_there_are(far: Builda, there: Clus
     finally:
         there.faults.forbidden = ""
         del there.of("resourcequotas")["small"]
-    assert "no right to create pods/exec: --context-via api is not possible\n" in said
+    assert "no right to get pods/exec: --context-via api is not possible\n" in said
+    assert "no right to create pods/exec: --context-via api is not possible from Kubernetes 1.35 on\n" in said
     assert "quota small: pods 3 of 10\n" in said
     assert "--builder-image tries a build, too" in said
     assert "namespace default: create jobs, get jobs, list jobs, watch jobs, delete jobs" in missing

@@ -89,6 +89,15 @@ def test_an_object_that_an_earlier_attempt_made_is_found() -> None:
         assert to(server.address).create("jobs", JOB) == {"metadata": {"uid": "1"}}
 
 
+def test_a_quota_that_others_change_at_the_same_time_is_asked_again() -> None:
+    words = 'Operation cannot be fulfilled on resourcequotas "small": the object has been modified'
+    busy = Answer(409, json.dumps({"kind": "Status", "message": words, "reason": "Conflict", "code": 409}).encode())
+    answers = iter([busy, busy, Answer(201, b'{"metadata": {"uid": "1"}}')])
+    with scripted(lambda asked: next(answers)) as server:
+        assert to(server.address).create("jobs", JOB) == {"metadata": {"uid": "1"}}
+        assert [asked.method for asked in server.asked] == ["POST"] * 3
+
+
 @pytest.mark.parametrize(
     ("code", "message", "hint"),
     [

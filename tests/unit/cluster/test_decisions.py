@@ -78,6 +78,7 @@ def test_the_objects_are_those_of_the_schemas(kind: podkinds.Kind) -> None:
         ("privileged", (1, 30), "subid"),
         ("baseline", (1, 34), "chroot"),
         ("restricted", (1, 34), "traced"),
+        ("misspelt", (1, 34), "traced"),
     ],
 )
 def test_the_best_pod_is_the_one_that_the_namespace_admits(
