@@ -376,7 +376,7 @@ def test_a_job_that_somebody_deletes_ends_the_build(
     there.faults.on_log = (b'"reached', delete)
     said = far.fails(*BUD, "-t", server.name("app/deleted:1"), context)
     assert "Job is gone, somebody deleted it: builda-deleted-" in said
-    assert not any("deleted" in name for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
+    assert not there.left("deleted")
 
 
 def test_policies_refuse_pods_in_their_own_words(far: Builda, there: Cluster, context: Path, server: Registry) -> None:
@@ -411,8 +411,7 @@ def test_a_detached_build_is_watched_later_and_leaves_nothing(
     there.of("jobs")[name]["spec"]["ttlSecondsAfterFinished"] = 0
     with there.changed:
         assert there.changed.wait_for(lambda: name not in there.of("jobs"), 60)
-    assert name not in there.of("secrets")
-    assert not [pod for pod in there.of("pods") if pod.startswith(name)]
+    assert not there.left(name)
 
 
 def test_a_restricted_namespace_gets_the_pod_that_it_admits(
@@ -426,7 +425,7 @@ def test_a_restricted_namespace_gets_the_pod_that_it_admits(
         assert "rights: all that builds need\n" in found
         assert "best kind of pod: traced\n" in found
         assert re.search(r"a build of three lines: \d+\.\d\ds", found)
-        assert not any("builda-check" in name for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
+        assert not there.left("builda-check")
         (context / "Containerfile").write_text("FROM scratch\nCOPY given /\n")
         done = far.run(*BUD, "-t", server.name("app/restricted:1"), context)
     finally:
@@ -492,7 +491,7 @@ def test_an_interrupted_build_takes_its_job_along(far: Builda, there: Cluster, c
         far, there, (*BUD, "-t", server.name("app/interrupted:1"), context), signal.SIGTERM
     )
     assert status == 143
-    assert not any(name.startswith(job) for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
+    assert not there.left(job)
 
 
 def test_a_build_goes_on_without_its_client_and_is_watched_by_another(
@@ -657,7 +656,7 @@ def test_an_interrupted_session_takes_its_job_along(
         far, there, (*SESSION[:-1], "--context-via", "api", "--contextdir", script.parent, script), signal.SIGTERM
     )
     assert status == 143
-    assert not any(name.startswith(job) for name in (*jobs(there), *there.of("pods"), *there.of("secrets")))
+    assert not there.left(job)
 
 
 @pytest.mark.parametrize(

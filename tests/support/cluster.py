@@ -31,6 +31,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import yaml
 
 from tests.support import kubeexec
+from tests.support.clusteradmission import REQUEST_LIMIT, faults, violations
 from tests.support.pods import PODSIM
 from tests.support.registry import make_certificates
 from tests.support.rootless import REPOSITORY, interpreter
@@ -42,10 +43,6 @@ ROLE = REPOSITORY / "examples/kubernetes/cluster-rbac.yaml"
 IMAGE = "registry.example.org/builda:test"
 NODES = {"node-amd64": "amd64", "node-arm64": "arm64"}
 ENFORCE = "pod-security.kubernetes.io/enforce"
-BASELINE_CAPABILITIES = frozenset(
-    """AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID
-    SYS_CHROOT""".split()
-)
 Object = dict[str, Any]
 
 
@@ -129,6 +126,8 @@ class Cluster:
         self.version = 100
         self.running: dict[str, Running] = {}
         self.closed = False
+        self.enforced = "privileged"
+        """The PodSecurity level of namespaces without a label, as the server's configuration has it."""
         self.url = ""
         self.slots: int | None = None
         """How many pods a node runs at a time; the others wait for it."""
@@ -165,14 +164,23 @@ class Cluster:
         return 201, self.put(kind, namespace, body, "ADDED")
 
     def check(self, kind: str, body: Object) -> None:
-        """NotValid for an object that does not fit the schemas."""
+        """NotValid for an object that does not fit the schemas, or that validation refuses."""
         check_kubernetes(body)
+        for fault in faults(body):
+            raise NotValid(fault)
 
-    def delete(self, kind: str, namespace: str, name: str) -> bool:
+    def delete(self, kind: str, namespace: str, name: str, *, force: bool = False) -> bool:
+        """Delete an object and what it owns; a pod that runs is gone when its container has ended."""
         found = self.of(kind, namespace).get(name)
         if found is None:
             return False
         if kind == "pods":
+            run = self.running.get(name)
+            if not force and run is not None and run.process is not None and not run.ended:
+                found["metadata"].update(deletionTimestamp=stamp(), deletionGracePeriodSeconds=30)
+                self.put(kind, namespace, found, "MODIFIED")
+                self.stop(name)
+                return True
             self.stop(name)
         self.put(kind, namespace, found, "DELETED")
         uid = found["metadata"]["uid"]
@@ -181,6 +189,16 @@ class Cluster:
                 if place == namespace and any(o["uid"] == uid for o in owned["metadata"].get("ownerReferences", ())):
                     self.delete(other, namespace, owned["metadata"]["name"])
         return True
+
+    def left(self, *parts: str) -> list[str]:
+        """The names of Jobs, pods and Secrets with one of these words, after a wait for them to go."""
+        end = time.monotonic() + 30
+        while True:
+            names = [name for kind in ("jobs", "pods", "secrets") for name in list(self.of(kind))]
+            found = [name for name in names if any(part in name for part in parts)]
+            if not found or time.monotonic() > end:
+                return found
+            time.sleep(0.05)
 
     # What the controllers do
 
@@ -195,53 +213,79 @@ class Cluster:
 
     def control_job(self, namespace: str, job: Object) -> None:
         spec, state, name = job["spec"], job["status"], job["metadata"]["name"]
-        if "completionTime" in state or any(c["type"] == "Failed" for c in state.get("conditions", ())):
+        conditions = {one["type"] for one in state.get("conditions", ())}
+        if conditions & {"Complete", "Failed"}:
             if time.time() - state["_ended"] > spec.get("ttlSecondsAfterFinished", 1e9):
                 self.delete("jobs", namespace, name)
             return None
         if spec.get("suspend"):
             return None
-        uid = job["metadata"]["uid"]
-        pods = [p for p in self.of("pods", namespace).values() if p["metadata"]["ownerReferences"][0]["uid"] == uid]
+        pods = [one for one in self.of("pods", namespace).values() if is_owned(one, job)]
+        actions = state.setdefault("_actions", {})
+        for pod in pods:
+            if pod["status"]["phase"] == "Failed" and pod["metadata"]["name"] not in actions:
+                actions[pod["metadata"]["name"]] = policy_action(spec, pod)
+            if pod["status"]["phase"] in ("Succeeded", "Failed") and "deletionTimestamp" in pod["metadata"]:
+                self.delete("pods", namespace, pod["metadata"]["name"], force=True)  # it is counted now
+        if "FailureTarget" in conditions:
+            if all(pod["status"]["phase"] in ("Succeeded", "Failed") for pod in pods):
+                (target,) = state["conditions"]
+                state["conditions"] = [target, {**target, "type": "Failed"}]
+                state["_ended"] = time.time()
+                self.put("jobs", namespace, job, "MODIFIED")
+            return None
         began = state.setdefault("_began", time.time())
         if time.time() - began > spec["activeDeadlineSeconds"]:
-            for pod in pods:
-                self.delete("pods", namespace, pod["metadata"]["name"])
             return self.end_job(namespace, job, "DeadlineExceeded", "Job was active longer than specified deadline")
         if any(pod["status"]["phase"] == "Succeeded" for pod in pods):
             return self.end_job(namespace, job, None, "")
-        failed = [pod for pod in pods if pod["status"]["phase"] == "Failed"]
-        actions = [policy_action(spec, pod) for pod in failed]
-        if "FailJob" in actions:
-            message = f"Container build for pod {namespace}/{failed[-1]['metadata']['name']} failed with exit code 1"
+        if "FailJob" in actions.values():
+            pod_name = next(one for one, action in actions.items() if action == "FailJob")
+            rule = "failed with exit code 1 matching FailJob rule at index 1"
+            message = f"Container build for pod {namespace}/{pod_name} {rule}"
             return self.end_job(namespace, job, "PodFailurePolicy", message)
-        if actions.count("Count") > spec["backoffLimit"]:
+        if list(actions.values()).count("Count") > spec["backoffLimit"]:
             return self.end_job(namespace, job, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-        if len(failed) == len(pods):
-            self.make_pod(namespace, job, len(pods))
+        if all(pod["status"]["phase"] == "Failed" for pod in pods):
+            self.make_pod(namespace, job, len(actions))
         return None
 
     def end_job(self, namespace: str, job: Object, reason: str | None, message: str) -> None:
-        kind = "Complete" if reason is None else "Failed"
-        job["status"]["conditions"] = [{"type": kind, "status": "True", "reason": reason, "message": message}]
-        job["status"]["_ended"] = time.time()
+        """The Job is to end; one that failed has failed when the last of its pods has ended."""
+        now = stamp()
         if reason is None:
-            job["status"]["completionTime"] = stamp()
+            words = {
+                "status": "True",
+                "reason": "CompletionsReached",
+                "message": "Reached expected number of succeeded pods",
+            }
+            job["status"]["conditions"] = [{**words, "type": kind} for kind in ("SuccessCriteriaMet", "Complete")]
+            job["status"].update(_ended=time.time(), completionTime=now, succeeded=1)
+        else:
+            target = {"type": "FailureTarget", "status": "True", "reason": reason, "message": message}
+            job["status"]["conditions"] = [{**target, "lastTransitionTime": now}]
         self.put("jobs", namespace, job, "MODIFIED")
+        if reason is not None:
+            for pod in [one for one in self.of("pods", namespace).values() if is_owned(one, job)]:
+                if pod["status"]["phase"] not in ("Succeeded", "Failed"):
+                    self.delete("pods", namespace, pod["metadata"]["name"])
 
     def make_pod(self, namespace: str, job: Object, number: int) -> None:
         template, name = json.loads(json.dumps(job["spec"]["template"])), job["metadata"]["name"]
         pod: Object = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]}
         labels = pod["metadata"].setdefault("labels", {})
-        labels["batch.kubernetes.io/job-name"] = name
+        labels["batch.kubernetes.io/job-name"] = labels["job-name"] = name
+        labels["batch.kubernetes.io/controller-uid"] = job["metadata"]["uid"]
         pod["metadata"]["name"] = f"{name}-{number}{uuid.uuid4().hex[:4]}"
+        pod["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]}
         pod["metadata"]["ownerReferences"] = [owner]
         refusal = self.faults.quota or self.violation(namespace, pod)
         if refusal is not None:
             key = f"{name}.refused"
             if key not in self.of("events", namespace):
-                event = {"reason": "FailedCreate", "message": refusal, "lastTimestamp": stamp(), "type": "Warning"}
+                message = f"Error creating: {refusal}"
+                event = {"reason": "FailedCreate", "message": message, "lastTimestamp": stamp(), "type": "Warning"}
                 about = {"metadata": {"name": key, "uid": key}, "involvedObject": {"kind": "Job", "name": name}}
                 self.put("events", namespace, {**about, **event}, "ADDED")
             return
@@ -252,34 +296,11 @@ class Cluster:
         threading.Thread(target=self.kubelet, args=(namespace, made), daemon=True).start()
 
     def violation(self, namespace: str, pod: Object) -> str | None:
-        """What PodSecurity says against a pod; the checks of what builda's pods have."""
-        level = self.namespaces[namespace]["metadata"]["labels"].get(ENFORCE, "privileged")
-        if level == "privileged":
-            return None
-        found = []
-        for container in pod["spec"]["containers"]:
-            context = container.get("securityContext", {})
-            capabilities = context.get("capabilities", {})
-            if context.get("privileged") or set(capabilities.get("add", ())) - BASELINE_CAPABILITIES:
-                found.append("non-default capabilities or privileged")
-            for name in ("seccompProfile", "appArmorProfile"):
-                if context.get(name, {}).get("type") == "Unconfined":
-                    found.append(f"{name} Unconfined")
-            if context.get("procMount", "Default") != "Default":
-                found.append("procMount")
-            if level == "restricted":
-                if context.get("allowPrivilegeEscalation") is not False:
-                    found.append("allowPrivilegeEscalation != false")
-                if "ALL" not in capabilities.get("drop", ()) or set(capabilities.get("add", ())) - {"NET_BIND_SERVICE"}:
-                    found.append("unrestricted capabilities")
-                if context.get("runAsNonRoot") is not True:
-                    found.append("runAsNonRoot != true")
-                if context.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
-                    found.append("seccompProfile")
+        """What PodSecurity says against a pod."""
+        level = self.namespaces[namespace]["metadata"]["labels"].get(ENFORCE, self.enforced)
+        said = violations(level, pod)
         name = pod["metadata"]["name"]
-        return (
-            f'pods "{name}" is forbidden: violates PodSecurity "{level}:latest": {", ".join(found)}' if found else None
-        )
+        return None if said is None else f'pods "{name}" is forbidden: violates PodSecurity "{level}:latest": {said}'
 
     # What a node does
 
@@ -346,8 +367,15 @@ class Cluster:
             ended = {"exitCode": code if code >= 0 else 128 - code, "reason": reason}
             phase = "Succeeded" if code == 0 else "Failed"
             self.update(namespace, pod, "terminated", ended, phase=phase)
+            self.confirm(namespace, pod)
         with self.changed:
             self.changed.notify_all()
+
+    def confirm(self, namespace: str, pod: Object) -> None:
+        """A pod that was deleted goes now, if no Job has to count it first."""
+        jobs = self.of("jobs", namespace).values()
+        if "deletionTimestamp" in pod["metadata"] and not any(is_owned(pod, job) for job in jobs):
+            self.delete("pods", namespace, pod["metadata"]["name"], force=True)
 
     def heard(self, pod: Object, run: Running, line: bytes) -> None:
         with self.changed:
@@ -432,6 +460,7 @@ class Cluster:
         """The node is short of memory: the pod ends, and its status says why."""
         condition = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
         pod["status"]["conditions"] = [{**condition, "message": "The node was low on resource: memory."}]
+        pod["status"].update(reason="Evicted", message="The node was low on resource: memory.")
         self.stop(pod["metadata"]["name"])
 
     def lose_node(self, pod: Object) -> None:
@@ -454,7 +483,7 @@ class Cluster:
             self.wait_for_request(f"GET /api/v1/namespaces/{namespace}/pods/{name}/log", 2)
             collected = {**target, "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists"}
             self.update(namespace, pod, phase="Failed", conditions=[collected])
-            self.delete("pods", namespace, name)
+            self.delete("pods", namespace, name, force=True)
             self.faults.dead_nodes.discard(node)
 
         threading.Thread(target=die, daemon=True).start()
@@ -504,15 +533,22 @@ class Simulated(Cluster):
         self.update(namespace, pod, "running", {"startedAt": stamp()}, phase="Running")
         for line in self.lines:
             time.sleep(self.seconds / len(self.lines))
-            if name not in self.of("pods", namespace):
+            if name not in self.of("pods", namespace) or "deletionTimestamp" in pod["metadata"]:
                 break
             self.heard(pod, run, line)
         run.ended = True
         if name in self.of("pods", namespace):
             ended = {"exitCode": 0, "reason": "Completed"}
             self.update(namespace, pod, "terminated", ended, phase="Succeeded")
+            self.confirm(namespace, pod)
         with self.changed:
             self.changed.notify_all()
+
+
+def is_owned(found: Object, owner: Object) -> bool:
+    """Whether an object is another's."""
+    owners = found["metadata"].get("ownerReferences", ())
+    return any(one["uid"] == owner["metadata"]["uid"] for one in owners)
 
 
 def policy_action(spec: Object, pod: Object) -> str:
@@ -572,6 +608,8 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = dict(parse_qsl(url.query))
         cluster = self.cluster
+        if len(body) > REQUEST_LIMIT:
+            return self.send(413, status(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728"))
         cluster.requests.append(f"{method} {url.path}")
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.send(401, status(401, "Unauthorized", "Unauthorized"))
@@ -580,7 +618,7 @@ class Handler(BaseHTTPRequestHandler):
             code, words = cluster.faults.refusal
             return self.send(code, status(code, "ServiceUnavailable", words))
         if url.path == "/version/":
-            return self.send(200, {"major": "1", "minor": "34", "gitVersion": "v1.34.0"})
+            return self.send(200, {"major": "1", "minor": "36", "gitVersion": "v1.36.0"})
         if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)", url.path):
             if not self.is_allowed(["get"], "", "namespaces", found[1], found[1]):
                 return None
@@ -682,7 +720,8 @@ class Handler(BaseHTTPRequestHandler):
     def log(self, pod: Object, run: Running, query: dict[str, str]) -> None:
         faults, sent, at = self.cluster.faults, 0, 0
         if run.process is None:
-            return self.send(400, status(400, "BadRequest", "container is waiting to start"))
+            words = f'container "build" in pod "{pod["metadata"]["name"]}" is waiting to start: ContainerCreating'
+            return self.send(400, status(400, "BadRequest", words))
         oldest = time.monotonic() - float(query.get("sinceSeconds") or 1e9)
         self.begin_stream()
         while True:
