@@ -105,11 +105,47 @@ def found(where: Where, environ: Mapping[str, str]) -> tuple[Client, str]:
         active = config.list_kube_config_contexts(kubeconfig)
         chosen = next((one for one in active[0] if one["name"] == where.context), active[1])
         namespace = namespace or chosen["context"].get("namespace") or "default"
+        _look_at_user(config, kubeconfig, chosen["context"].get("user"), configuration)
     except (ConfigException, OSError, KeyError, TypeError) as error:
         if where.context is not None:
             raise NotFound(f"kubeconfig has no usable context {where.context}: {words(error)}") from error
         namespace = _in_cluster(config, configuration, namespace, error)
     return Client(configuration), namespace
+
+
+def _look_at_user(config: Any, kubeconfig: str, name: str | None, configuration: Any) -> None:
+    """What the client leaves out: a token's file is read again, as it is replaced, and a plugin that fails is an error.
+
+    Unsupported if the user's plugin gave no credentials.
+    """
+    merged = config.kube_config.KubeConfigMerger(kubeconfig).config
+    if name is None or "users" not in merged or (found := merged["users"].get_with_name(name, safe=True)) is None:
+        return
+    user = found["user"]
+    path = user.safe_get("tokenFile")
+    if path is not None and configuration.api_key:
+        renewing(configuration, os.path.join(os.path.dirname(os.path.abspath(user.path or kubeconfig)), path))
+    plugin = user.safe_get("exec")
+    if plugin is not None and not configuration.api_key and not configuration.cert_file:
+        raise Unsupported(
+            f"plugin of the kubeconfig gives no credentials for user {name}: {plugin.get('command')}",
+            hint="its words are above; kubectl auth whoami tells whether it works for kubectl",
+        )
+
+
+def renewing(configuration: Any, path: str) -> None:
+    """Have each request read the token's file, which is replaced before the token ends."""
+
+    def read(configuration: Any) -> None:
+        try:
+            with open(path, encoding="utf-8") as file:
+                token = file.read().strip()
+        except OSError:
+            return  # it is being replaced; the token that is known may still do
+        for key in configuration.api_key:
+            configuration.api_key[key] = f"Bearer {token}"
+
+    configuration.refresh_api_key_hook = read
 
 
 def _in_cluster(config: Any, configuration: Any, namespace: str | None, first: BaseException) -> str:

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from threading import Lock
 
 from builda.cluster import apiclient
 from builda.errors import AlreadyExists, BuildaError, InvalidValue, NotFound
@@ -68,6 +69,8 @@ class Cluster:
         self.sleep = sleep
         self.namespace = namespace
         self._known: dict[str, Any] = {}
+        self._learnt: dict[str, str | None] = {}
+        self._learns = Lock()
 
     def version(self) -> tuple[int, int]:
         """Major and minor version of the server."""
@@ -78,7 +81,9 @@ class Cluster:
         return int(found.get("major") or 0), int(digits or 0)
 
     def level(self, label: str) -> str | None:
-        """The value of a label of the namespace; None without it, or without the right to read it."""
+        """The value of a label of the namespace, as read or learnt; None without the label or the right to read it."""
+        if label in self._learnt:
+            return self._learnt[label]
         try:
             if "namespace" not in self._known:
                 self._known["namespace"] = self._asked("GET", f"/api/v1/namespaces/{self.namespace}")
@@ -87,6 +92,16 @@ class Cluster:
             return None
         value = (found["metadata"].get("labels") or {}).get(label)
         return None if value is None else str(value)
+
+    @contextmanager
+    def learning(self, label: str) -> Iterator[bool]:
+        """Whether it is to be found out what a label of the namespace would say; others wait until it was."""
+        with self._learns:
+            yield label not in self._learnt
+
+    def learn(self, label: str, value: str | None) -> None:
+        """The cluster does as if a label of the namespace had this value (None: as if it were not there)."""
+        self._learnt[label] = value
 
     def create(self, kind: str, body: Object) -> Object:
         """Make a Job or Secret; if there is one of this name already, which an earlier attempt made, return that."""

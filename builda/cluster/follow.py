@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _SHORT, _LONG = 2, 20
 """Seconds that a watch lasts before the Job itself is looked at: at first, and when all has been still for long."""
+_SOON = 2.0
+"""Seconds within which a Job has a pod, or an event that says why not."""
+_JOB_NAME = "batch.kubernetes.io/job-name"
 _STARTING = 5.0
 """Seconds for which a node may take to make a pod without being asked what keeps it."""
 _LAST = 30.0
@@ -58,6 +61,25 @@ def follow(
         say(f"pod {pod.name} did not finish: {cause}")
 
 
+def refusal(cluster: Cluster, job: str) -> str | None:
+    """The words in which the first pod of a Job is refused; None if there is a pod, or nothing is said soon."""
+    end, pause = cluster.clock() + _SOON, 0.05
+    while cluster.clock() < end:
+        if cluster.list("pods", label_selector=f"{_JOB_NAME}={job}")["items"]:
+            return None
+        try:
+            words = state.refused(
+                cluster.list("events", field_selector=f"{state.OF_JOBS},involvedObject.name={job}")["items"]
+            )
+        except Forbidden:
+            return None
+        if words is not None:
+            return words
+        cluster.sleep(pause)
+        pause *= 2
+    return None
+
+
 class _Waiting:
     """The wait for a pod whose log can be read."""
 
@@ -72,7 +94,7 @@ class _Waiting:
     ) -> None:
         self._cluster = cluster
         self._job = job
-        self._selector = f"batch.kubernetes.io/job-name={job}"
+        self._selector = f"{_JOB_NAME}={job}"
         self._done = done
         self._cause = cause
         self._failure = failure

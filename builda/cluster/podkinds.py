@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from builda.errors import Unsupported
@@ -89,6 +90,12 @@ def best(level: str | None, version: tuple[int, int], wanted: str | None = None)
             hint=f"leave --mode out; the best there is {best(level, version).mode}",
         )
     return found
+
+
+def level_in(words: str) -> str | None:
+    """The PodSecurity level that refuses a pod in these words; None if something else refuses it."""
+    found = re.search(r'violates PodSecurity "(\w+):', words)
+    return found[1] if found is not None and found[1] in LEVELS else None
 
 
 def _is_admitted(kind: Kind, strictness: int) -> bool:

@@ -26,8 +26,8 @@ _FAILING = (
 )
 _CACHE = "failed to sync"
 """In the words of a node that has not yet read a Secret or ConfigMap."""
-OF_PODS = "involvedObject.kind=Pod"
-"""The field selector of events about pods."""
+OF_PODS, OF_JOBS = "involvedObject.kind=Pod", "involvedObject.kind=Job"
+"""The field selectors of events about pods and Jobs."""
 NO_SANDBOX = "FailedCreatePodSandBox"
 """The reason of an event: the node cannot make the pod, which is tried again for ever and not in the pod's status."""
 

@@ -433,6 +433,23 @@ def test_a_restricted_namespace_gets_the_pod_that_it_admits(
     assert "Successfully tagged" in done.stdout
 
 
+def test_a_level_that_no_label_says_is_learnt_from_the_first_pod(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    (context / "Containerfile").write_text("FROM scratch\nCOPY given /\n")
+    there.enforced = "baseline"
+    try:
+        found = far("cluster", "check")
+        done = far.run(*BUD, "-t", server.name("app/enforced:1"), context)
+    finally:
+        there.enforced = "privileged"
+    assert "PodSecurity: baseline, which the namespace's labels do not say; best kind of pod: chroot\n" in found
+    assert "Successfully tagged" in done.stdout
+    assert "refuse" not in done.stderr
+    assert len([name for name in jobs(there) if "enforced" in name]) == 1
+    assert not there.left("builda-check")
+
+
 def test_a_check_says_which_rights_and_quotas_there_are(far: Builda, there: Cluster) -> None:
     near = replace(far, environ={name: value for name, value in far.environ.items() if "IMAGE" not in name})
     state = {"hard": {"pods": "10"}, "used": {"pods": "3"}}

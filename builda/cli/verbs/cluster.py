@@ -148,5 +148,9 @@ def check(session: Session, *, on: str | None, **values: Any) -> None:
     from builda.cli.verbs.clusterjob import try_build
 
     steps = time.monotonic()
-    try_build(session, cluster, kind, clusteroptions.job_options(values, session.environ))
+    try_build(session, cluster, clusteroptions.job_options(values, session.environ))
+    found = cluster.level(podkinds.ENFORCE)
+    if found != level:
+        better = podkinds.best(found, version, session.settings.mode)
+        print_line(f"PodSecurity: {found}, which the namespace's labels do not say; best kind of pod: {better.mode}")
     print_line(f"a build of three lines: {time.monotonic() - steps:.2f}s")

@@ -39,14 +39,44 @@ def made(
 def made_for(
     cluster: Cluster, session: Session, options: JobOptions, prepared: Prepared, subject: str, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Create the Job for this request, named after its subject, and its Secret; `names` are the names of its images."""
+    """Create the Job for this request, named after its subject, and its Secret; `names` are the names of its images.
+
+    Where no label says what the namespace enforces, a cluster may have a level for all of them: if the first pod is
+    refused by it, the Job is made again with the best kind of that level.
+    """
+    from builda.cluster import podkinds
+    from builda.cluster.follow import refusal
+
+    def make() -> dict[str, Any]:
+        kind = podkinds.best(cluster.level(podkinds.ENFORCE), cluster.version(), session.settings.mode)
+        return _made(cluster, kind, options, prepared, subject, names)
+
+    if cluster.level(podkinds.ENFORCE) is not None or session.settings.mode is not None:
+        return make()
+    with cluster.learning(podkinds.ENFORCE) as is_to_learn:
+        if is_to_learn:
+            job = make()
+            name = job["metadata"]["name"]
+            try:
+                level = podkinds.level_in(refusal(cluster, name) or "")
+            except BaseException:
+                cluster.delete("jobs", name)
+                raise
+            cluster.learn(podkinds.ENFORCE, level)
+            if level is None:
+                return job
+            cluster.delete("jobs", name)
+    return make()
+
+
+def _made(
+    cluster: Cluster, kind: Kind, options: JobOptions, prepared: Prepared, subject: str, names: Sequence[str]
+) -> dict[str, Any]:
     import json
     import secrets
 
-    from builda.cluster import objects, podkinds
+    from builda.cluster import objects
 
-    level = cluster.level(podkinds.ENFORCE)
-    kind = podkinds.best(level, cluster.version(), session.settings.mode)
     name = objects.job_name(subject, secrets.token_hex(4))
     annotations = {"builda.io/names": " ".join(names), "builda.io/local": json.dumps(dict(prepared.local))}
     job = cluster.create("jobs", objects.job(name, kind, options, annotations))
@@ -79,16 +109,13 @@ def removed_if_left(cluster: Cluster, job: str) -> Iterator[None]:
         raise
 
 
-def try_build(session: Session, cluster: Cluster, kind: Kind, options: JobOptions) -> None:
-    """Build an image of three lines, from nothing, in a pod of this kind, and leave nothing of it."""
-    import json
-    import secrets
-
+def try_build(session: Session, cluster: Cluster, options: JobOptions) -> None:
+    """Build an image of three lines, from nothing, in the best kind of pod, and leave nothing of it."""
+    from builda.builder.imageoptions import RegistryAccess
+    from builda.cli.verbs.clustergiven import Prepared
     from builda.cli.verbs.clusterrequest import NO_VALUES
     from builda.cli.verbs.clusterview import show
-    from builda.cluster import objects
 
-    text = b'FROM scratch\nENV CHECKED=1\nCMD ["true"]\n'
     asked = {
         "version": 1,
         "words": ["--quiet"],
@@ -97,12 +124,9 @@ def try_build(session: Session, cluster: Cluster, kind: Kind, options: JobOption
         "environ": {},
         "files": [{"name": "Containerfile", "key": "file-0"}],
     }
-    name = objects.job_name("check", secrets.token_hex(4))
-    job = cluster.create("jobs", objects.job(name, kind, options, {}))
+    given = {"file-0": b'FROM scratch\nENV CHECKED=1\nCMD ["true"]\n'}
+    job = made_for(cluster, session, options, Prepared(given, asked, {}, RegistryAccess()), "check", ())
     try:
-        cluster.create(
-            "secrets", objects.secret(name, job, {objects.REQUEST: json.dumps(asked).encode(), "file-0": text})
-        )
-        show(session, cluster, name, {}, NO_VALUES, live=False)
+        show(session, cluster, job["metadata"]["name"], {}, NO_VALUES, live=False)
     finally:
-        cluster.delete("jobs", name)
+        cluster.delete("jobs", job["metadata"]["name"])

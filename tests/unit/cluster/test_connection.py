@@ -13,8 +13,9 @@ import pytest
 from kubernetes.client.configuration import Configuration
 
 from builda.cluster.apiclient import Client
-from builda.cluster.connection import AWAY, Away, Cluster, Forbidden, Gone, refusal, upgrade_refusal
-from builda.errors import BuildaError, InvalidValue, NotFound
+from builda.cluster.connection import AWAY, Away, Cluster, Forbidden, Gone, connect, refusal, upgrade_refusal
+from builda.cluster.where import Where
+from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
 from tests.support.registry import Answer, Asked, free_port, scripted
 
 REFUSED = b'{"message": "User cannot create pods/exec"}'
@@ -150,6 +151,53 @@ def test_a_stream_that_cannot_be_opened_says_why(reason: str, kind: type[BuildaE
     error = upgrade_refusal(reason)
     assert type(error) is kind
     assert words in str(error)
+
+
+def kubeconfig(place: Path, user: dict[str, object]) -> dict[str, str]:
+    """The environment in which a kubeconfig with this user leads to a server."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "t",
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "alice", "user": user}],
+        "contexts": [{"name": "t", "context": {"cluster": "c", "user": "alice"}}],
+    }
+    (place / "config").write_text(json.dumps(config))
+    return {"KUBECONFIG": str(place / "config")}
+
+
+def token(cluster: Cluster) -> str | None:
+    """What the next request says of the user."""
+    return cluster.server._credentials().get("authorization")
+
+
+def test_a_file_with_a_token_is_read_again_when_it_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("first\n")
+    cluster = connect(Where(), kubeconfig(tmp_path, {"tokenFile": "token"}))
+    assert token(cluster) == "Bearer first"
+    (tmp_path / "token").write_text("second\n")
+    assert token(cluster) == "Bearer second"
+    (tmp_path / "token").unlink()
+    assert token(cluster) == "Bearer second"
+
+
+def plugin(place: Path, body: str) -> dict[str, object]:
+    program = place / "plugin"
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(program)}}
+
+
+def test_a_plugin_gives_the_credentials(tmp_path: Path) -> None:
+    said = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "made"}}
+    user = plugin(tmp_path, f"echo '{json.dumps(said)}'")
+    assert token(connect(Where(), kubeconfig(tmp_path, user))) == "Bearer made"
+
+
+def test_a_plugin_that_fails_is_named_before_anything_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"gives no credentials for user alice: .*/plugin"):
+        connect(Where(), kubeconfig(tmp_path, plugin(tmp_path, "exit 1")))
 
 
 def test_the_client_is_imported_in_parts_and_is_whole_for_others(tmp_path: Path) -> None:
