@@ -670,8 +670,8 @@ class Handler(BaseHTTPRequestHandler):
         """Whether alice has a right."""
         check_kubernetes(body)
         asked = body["spec"]["resourceAttributes"]
-        resource = "/".join(filter(None, (asked["resource"], asked["subresource"])))
-        return {**body, "status": {"allowed": self.may(asked["verb"], asked["group"], resource)}}
+        resource = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
+        return {**body, "status": {"allowed": self.may(asked["verb"], asked.get("group", ""), resource)}}
 
     def execute(self, name: str, command: list[str]) -> None:
         cluster = self.cluster
@@ -776,7 +776,7 @@ def selected(found: Object, query: dict[str, str]) -> bool:
         if labels.get(name) != value:
             return False
     about = {f"involvedObject.{name}": value for name, value in found.get("involvedObject", {}).items()}
-    fields = {**about, "reason": found.get("reason")}
+    fields = {**about, "reason": found.get("reason"), "metadata.name": found["metadata"]["name"]}
     terms = [term.partition("=") for term in query.get("fieldSelector", "").split(",") if term]
     return all(fields.get(name) == value for name, _, value in terms)
 
