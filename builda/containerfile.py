@@ -51,6 +51,8 @@ __all__ = [
     "read_containerfile",
 ]
 
+UNUSED_ARGS = "one or more build args were not consumed"
+"""The beginning of the warning about build arguments that no instruction reads."""
 CONTAINERFILES = ("Containerfile", "Dockerfile", "Containerfile.in", "Dockerfile.in")
 _DOCKERFILE = r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)"
 """The frontend whose language builda reads."""
@@ -358,7 +360,7 @@ def _compiled(
     compiled = to_plan(parsed, options, config_of)
     if unused := [name for name in compiled.unused_args if name != ARGUMENT]:
         names = " ".join(unused)
-        builder.emit(Warned(message=f"one or more build args were not consumed: [{names}]"))
+        builder.emit(Warned(message=f"{UNUSED_ARGS}: [{names}]"))
     return compiled
 
 

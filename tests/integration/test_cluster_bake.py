@@ -87,6 +87,7 @@ def test_a_stage_of_many_targets_is_a_job_of_its_own_and_built_once(
     assert len(there.of("jobs")) == 6  # of the base stage, three apps, the tool and what builds on it
     assert len(re.findall(r"^\[stage:base.*\] ran-base$", done.stdout, re.M)) == 1
     assert done.stdout.count("] ran-base\n") == 1
+    assert "not consumed" not in done.stderr  # the base stage has no use for V, but the targets have
     assert [line.split("\t")[0] for line in done.stdout.splitlines() if "\t" in line] == [
         "app-1",
         "app-2",

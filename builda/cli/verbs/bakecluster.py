@@ -377,9 +377,11 @@ class _Work:
         from builda.cli.verbs.clusterview import localized_error, localizing
         from builda.cluster.follow import follow
         from builda.cluster.frames import Awaiting, Closed, Ended, Exited, Printed, Returned, Wrote
+        from builda.containerfile import UNUSED_ARGS
         from builda.events import ImageBuilt, Warned
 
         change = localizing(part.prepared.local)
+        is_stage = label.startswith("stage:")
         feed = clustergiven.feeder(self._session, self._cluster, part.prepared.streams)
         image: ImageBuilt | None = None
 
@@ -398,8 +400,10 @@ class _Work:
                     pass
                 case ImageBuilt():
                     image = frame
-                    if not label.startswith("stage:"):
+                    if not is_stage:
                         self._shown.show(label, frame)
+                case Warned(message=message) if is_stage and message.startswith(UNUSED_ARGS):
+                    pass  # of arguments for other stages: a target that has no use for one says so itself
                 case event:
                     self._shown.show(label, with_texts(event, change))
         assert image is not None, "a build that ended well has made an image"
