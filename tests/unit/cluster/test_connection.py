@@ -200,6 +200,7 @@ def test_a_plugin_that_fails_is_named_before_anything_is_asked(tmp_path: Path) -
         connect(Where(), kubeconfig(tmp_path, plugin(tmp_path, "exit 1")))
 
 
+@pytest.mark.slow
 def test_the_client_is_imported_in_parts_and_is_whole_for_others(tmp_path: Path) -> None:
     kubeconfig = {
         "apiVersion": "v1",

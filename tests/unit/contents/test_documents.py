@@ -55,6 +55,7 @@ def test_spdx_is_valid(tmp_path: Path, hostile: bool) -> None:
         assert by_name["x.org/y"]["externalRefs"][0]["referenceLocator"] == "pkg:golang/x.org/y@v1"
 
 
+@pytest.mark.slow  # the schemas of CycloneDX take seconds to load
 @pytest.mark.parametrize("hostile", [False, True])
 def test_cyclonedx_is_valid(hostile: bool) -> None:
     data = document("cyclonedx-json", SUBJECT, contents(hostile=hostile))

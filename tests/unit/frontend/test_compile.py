@@ -363,6 +363,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_long_and_deep_files_take_no_longer_than_their_length(text: str) -> None:
     compiled(text)

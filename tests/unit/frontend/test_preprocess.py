@@ -138,6 +138,7 @@ def test_a_comment_that_could_be_a_directive_is_told(tmp_path: Path, line: str, 
     assert [place.line for place, _ in result.warnings] == ([2] if warns else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

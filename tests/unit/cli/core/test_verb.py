@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import pytest
@@ -242,19 +242,29 @@ def options_of(found: Verb) -> Iterator[tuple[Option, list[str]]]:
 
 @pytest.mark.parametrize("name", sorted(every_verb()))
 def test_click_reads_every_option_as_we_do(name: str) -> None:
-    """Our reader and click make the same of a line, so that help and complaints tell of what happens."""
+    """Our reader and click make the same of a line, so that help and complaints tell of what happens.
+
+    A line has a text for each of the verb's options: click looks through all of them for each line.
+    """
     found = verb_named(name)
     command = commands.Command(found)
-    for row, required in options_of(found):
-        texts = SAMPLES[row.kind]
-        tries = [[f"{flag}={one}"] for flag in row.flags for one in texts]
-        tries += [[f"{row.long}={one}", f"{row.long}={other}"] for one, other in pairwise(texts)]
-        tries += [[flag] if row.bare is not None else [flag, texts[0]] for flag in row.flags]
-        for written in tries:
-            line = found.read([*written, *required], {}, path="builda t")
-            ours, theirs = line.values(found.rows), command.make_context("t", line.words()).params
-            assert ours == theirs, written
-            assert type(ours[row.name]) is type(theirs[row.name]), written
+    rows = [row for row, _ in options_of(found)]
+    required = [row.name for row in found.rows if isinstance(row, Argument) and row.required]
+    for texts in zip_longest(*(written(row) for row in rows), fillvalue=[]):
+        words = [word for text in texts for word in text]
+        line = found.read([*words, *required], {}, path="builda t")
+        ours, theirs = line.values(found.rows), command.make_context("t", line.words()).params
+        assert ours == theirs, words
+        for row in rows:
+            assert type(ours[row.name]) is type(theirs[row.name]), words
+
+
+def written(row: Option) -> list[list[str]]:
+    """Every way to write an option, with every text that it takes."""
+    texts = SAMPLES[row.kind]
+    ways = [[f"{flag}={one}"] for flag in row.flags for one in texts]
+    ways += [[f"{row.long}={one}", f"{row.long}={other}"] for one, other in pairwise(texts)]
+    return ways + [[flag] if row.bare is not None else [flag, texts[0]] for flag in row.flags]
 
 
 @pytest.mark.parametrize("name", sorted(every_verb()))
