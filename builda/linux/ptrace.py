@@ -18,6 +18,7 @@ RETURNED = 0x85
 WAIT_ALL = 0x40000000  # __WALL: threads too
 
 _PAGE = 4096
+_TEXT = 256  # bytes that are read at first where a string begins
 
 
 class _Vector(ctypes.Structure):
@@ -134,10 +135,17 @@ class Memory:
 
     def __init__(self, largest: int = 1 << 20) -> None:
         self.buffer = ctypes.create_string_buffer(largest)
+        self.bytes = memoryview(self.buffer).cast("B")
+        self.start = ctypes.create_string_buffer(_TEXT)
         self.largest = largest
         self.ours = _Vector(ctypes.addressof(self.buffer), 0)
         self.theirs = _Vector(0, 0)
         self.at = ctypes.addressof(self.ours), ctypes.addressof(self.theirs)
+        self.out_here, self.out_there = _Vector(0, 0), _Vector(0, 0)
+        self.out_at = ctypes.addressof(self.out_here), ctypes.addressof(self.out_there)
+        self.text_here = _Vector(ctypes.addressof(self.start), _TEXT)
+        self.text_there = _Vector(0, _TEXT)
+        self.text_at = ctypes.addressof(self.text_here), ctypes.addressof(self.text_there)
 
     def some(self, tid: int, address: int, size: int) -> bytes:
         """Up to `size` bytes: fewer where memory ends."""
@@ -146,7 +154,7 @@ class Memory:
         count = _readv(tid, self.at[0], 1, self.at[1], 1, 0)
         if count < 0:
             raise OSError(ctypes.get_errno(), "process_vm_readv")
-        return ctypes.string_at(self.buffer, count)
+        return bytes(self.bytes[:count])
 
     def read(self, tid: int, address: int, size: int) -> bytes:
         """Exactly `size` bytes."""
@@ -161,14 +169,28 @@ class Memory:
         """All of `data`."""
         if len(data) > self.largest:
             raise OSError(errno.E2BIG, "process_vm_writev")
-        ctypes.memmove(self.buffer, data, len(data))
-        self.ours.length = self.theirs.length = len(data)
+        size = len(data)
+        self.bytes[:size] = data
+        self.ours.length = self.theirs.length = size
         self.theirs.base = address
-        if _writev(tid, self.at[0], 1, self.at[1], 1, 0) != len(data):
+        if _writev(tid, self.at[0], 1, self.at[1], 1, 0) != size:
+            raise OSError(errno.EFAULT, "process_vm_writev")
+
+    def write_from(self, tid: int, address: int, here: int, size: int) -> None:
+        """What this process has at the address `here`."""
+        self.out_here.base = here
+        self.out_there.base = address
+        self.out_here.length = self.out_there.length = size
+        if _writev(tid, self.out_at[0], 1, self.out_at[1], 1, 0) != size:
             raise OSError(errno.EFAULT, "process_vm_writev")
 
     def text(self, tid: int, address: int, limit: int = 4096) -> bytes:
         """The string at an address; ENAMETOOLONG if it has `limit` bytes or more."""
+        self.text_there.base = address
+        count = _readv(tid, self.text_at[0], 1, self.text_at[1], 1, 0)
+        found = self.start.value  # up to the first NUL, which may be what an earlier call left behind
+        if len(found) < count and len(found) < limit:
+            return found
         data = self.some(tid, address, min(256, _PAGE - address % _PAGE))
         end = data.find(b"\0")
         while end < 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # the C half: signal itself imports enum
 import _socket
 import _struct
 import errno
@@ -26,7 +25,6 @@ _ANSWER = _struct.Struct("=QqiI")  # id, val, error, flags
 _INJECTION = _struct.Struct("=QIIII")  # id, flags, srcfd, newfd, newfd_flags
 _IDENTITY = _struct.Struct("=Q")
 _WAKE = 4096  # bytes of a pipe of signals, or 32 records of signalfd(2)
-_ALL_SIGNALS = _signal.valid_signals()
 _NOTHING = bytes(_REQUEST.size)
 
 GO_ON = (0, 0, 1)
@@ -39,6 +37,7 @@ class Listener:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._buffer = bytearray(_REQUEST.size)
+        self._signals = sys_.SignalsOfThread()
         try:  # answer on the processor of the caller: a call takes 10 us there and 70 on another
             fcntl.ioctl(fd, _SET_FLAGS, _SYNC_WAKE_UP)
         except OSError:  # before Linux 6.6
@@ -65,13 +64,16 @@ class Listener:
         """OSError (ENOENT) if the call waits no more: then its pid may already belong to another process."""
         fcntl.ioctl(self.fd, _ID_VALID, _IDENTITY.pack(identity))
 
-    def inject(self, identity: int, fd: int, flags: int) -> int | None:
+    def inject(self, identity: int, fd: int, flags: int, signals: sys_.SignalsOfThread | None = None) -> int | None:
         """Put a descriptor into the caller, whose call returns its number. None if that answered the call.
 
         Signals wait meanwhile: one that interrupts the injection lets the call return 0 without a descriptor (Linux
-        6.18, `seccomp_notify_addfd`), and the caller takes its standard input for the file.
+        6.18, `seccomp_notify_addfd`), and the caller takes its standard input for the file. A second thread brings an
+        object of its own for its `signals`.
         """
-        held = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
+        if signals is None:
+            signals = self._signals
+        signals.hold()
         try:
             fcntl.ioctl(self.fd, _ADDFD, _INJECTION.pack(identity, _ADDFD_SEND, fd, 0, flags))
         except OSError as error:
@@ -81,7 +83,7 @@ class Listener:
             if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
                 raise
         finally:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, held)
+            signals.let_go()
         return None
 
     def serve(self, one: Callable[[], None], wake: int, ended: Callable[[bytes], bool]) -> None:

@@ -60,29 +60,31 @@ class Attributes:
             raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
         return name
 
-    def changed(self, tid: int, address: int, flags: int, name: str) -> int:
+    def changed(self, tid: int, address: int, flags: int, name: str) -> tuple[int, os.stat_result]:
         """As `Files.changed`; devices have no attributes that a command may set."""
         try:
             return self.files.changed(tid, AT_FDCWD, address, flags)
         except Unchanged as error:
             raise _of_device(name) from error
 
-    def changed_by_descriptor(self, tid: int, number: int, name: str) -> int:
+    def changed_by_descriptor(self, tid: int, number: int, name: str) -> tuple[int, os.stat_result]:
         try:
             return self.files.changed_by_descriptor(tid, number)
         except Unchanged as error:
             raise _of_device(name) from error
 
-    def set_attribute(self, tid: int, fd: int, name: str, value: bytes, flags: int) -> int:
+    def set_attribute(self, tid: int, found: tuple[int, os.stat_result], name: str, value: bytes, flags: int) -> int:
+        fd, info = found
         try:
             check_attribute(self.processes[tid], name)
             if name == acl.NAMES[0] and acl.is_acl(value):
                 self.files.owners.set_acl(self.processes[tid], b"/proc/self/fd/%d" % fd, value)
                 return 0
             stored = stored_name(name)
+            self.files.owners.forget(info)
             os.setxattr(b"/proc/self/fd/%d" % fd, stored, value, flags & 0xFFFFFFFF)
             if stored == CAPABILITIES:  # some process may have opened it to write before
-                self.files.owners.opened_to_write(self.processes[tid], b"/proc/self/fd/%d" % fd)
+                self.files.owners.opened_to_write(self.processes[tid], b"/proc/self/fd/%d" % fd, os.fstat(fd))
         finally:
             os.close(fd)
         return 0
@@ -142,7 +144,8 @@ class Attributes:
         name = self.name(tid, a[1])
         return self.remove_attribute(tid, self.changed_by_descriptor(tid, a[0], name), name)
 
-    def remove_attribute(self, tid: int, fd: int, name: str) -> int:
+    def remove_attribute(self, tid: int, found: tuple[int, os.stat_result], name: str) -> int:
+        fd, _ = found
         try:
             check_attribute(self.processes[tid], name)
             place = b"/proc/self/fd/%d" % fd

@@ -28,6 +28,8 @@ _OMIT = 0x3FFFFFFE  # UTIME_OMIT
 _PATH = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = _PATH | os.O_DIRECTORY
 _TIME = struct.Struct("=qq")
+_S_IFMT = 0o170000
+_HAVE_ATTRIBUTES = (stat.S_IFREG, stat.S_IFDIR)
 
 
 class Changes:
@@ -56,13 +58,17 @@ class Changes:
     def fchmod(self, tid: int, a: Words) -> int:
         return self.change_mode(tid, self.files.changed_by_descriptor(tid, a[0]), a[1])
 
-    def change_mode(self, tid: int, fd: int, mode: int) -> int:
+    def change_mode(self, tid: int, found: tuple[int, os.stat_result], mode: int) -> int:
+        fd, info = found
         try:
-            if stat.S_ISLNK(os.fstat(fd).st_mode):
+            who, place, kind = self.processes[tid], b"/proc/self/fd/%d" % fd, info.st_mode & _S_IFMT
+            if kind == stat.S_IFLNK:
                 raise OSError(errno.EOPNOTSUPP, "fchmodat2")
-            place = b"/proc/self/fd/%d" % fd
-            with self.files.noting_directory(place) as parent:
-                self.owners.change_mode(self.processes[tid], place, mode, parent)
+            if kind in _HAVE_ATTRIBUTES:
+                self.owners.change_mode(who, place, info, mode)
+            else:
+                with self.files.noting_directory(place) as parent:
+                    self.owners.change_mode(who, place, info, mode, parent)
         finally:
             os.close(fd)
         return 0
@@ -82,11 +88,15 @@ class Changes:
             raise OSError(errno.EINVAL, "fchownat")
         return self.change_owner(tid, self.files.changed(tid, a[0], a[1], flags), a[2], a[3])
 
-    def change_owner(self, tid: int, fd: int, uid: int, gid: int) -> int:
+    def change_owner(self, tid: int, found: tuple[int, os.stat_result], uid: int, gid: int) -> int:
+        fd, info = found
         try:
-            who, place = self.processes[tid], b"/proc/self/fd/%d" % fd
-            with self.files.noting_directory(place) as parent:
-                self.owners.change_owner(who, place, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, parent)
+            who, place, owner = self.processes[tid], b"/proc/self/fd/%d" % fd, (uid & 0xFFFFFFFF, gid & 0xFFFFFFFF)
+            if info.st_mode & _S_IFMT in _HAVE_ATTRIBUTES:
+                self.owners.change_owner(who, place, info, *owner)
+            else:
+                with self.files.noting_directory(place) as parent:
+                    self.owners.change_owner(who, place, info, *owner, parent)
         finally:
             os.close(fd)
         return 0
@@ -95,12 +105,12 @@ class Changes:
         if a[1] >> 63:
             raise OSError(errno.EINVAL, "truncate")
         try:
-            fd = self.files.changed(tid, AT_FDCWD, a[0])
+            fd, info = self.files.changed(tid, AT_FDCWD, a[0])
         except Unchanged as error:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
         try:
             place = b"/proc/self/fd/%d" % fd
-            self.owners.opened_to_write(self.processes[tid], place)
+            self.owners.opened_to_write(self.processes[tid], place, info)
             os.truncate(place, a[1])
             self.owners.emptied(place)
         finally:
@@ -146,18 +156,19 @@ class Changes:
         place = b"/proc/%d/fd/%d" % (tid, signed(a[4]))
         with suppress(OSError, Unchanged):
             if flags_of(place) & os.O_ACCMODE == os.O_RDWR:
-                fd = self.files.own(os.open(place, _PATH))
+                fd, _ = self.files.own(os.open(place, _PATH))
                 try:
                     renew_access_time(b"/proc/self/fd/%d" % fd)
                 finally:
                     os.close(fd)
         self.files.listener.send(self.files.identity, GO_ON)
 
-    def set_times(self, fd: int, times: bytes | None) -> int:
+    def set_times(self, found: tuple[int, os.stat_result], times: bytes | None) -> int:
+        fd, _ = found
         try:
             buffer = None if times is None else ctypes.create_string_buffer(times, 32)
             at = 0 if buffer is None else ctypes.addressof(buffer)
-            if call(self.sys["utimensat"], AT_FDCWD, b"/proc/self/fd/%d" % fd, at, 0, 0) < 0:
+            if call(self.sys["utimensat"], fd, b"", at, _EMPTY_PATH, 0) < 0:
                 raise failure()
         finally:
             os.close(fd)

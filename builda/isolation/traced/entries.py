@@ -49,8 +49,7 @@ class Entries:
             os.mkdir(name, mode | 0o700, dir_fd=parent)
             fd = open_inside(parent, name, _DIRECTORY | os.O_NOFOLLOW)
             try:
-                place = b"/proc/self/fd/%d" % fd
-                self.owners.new(self.processes[tid], place, mode, b"/proc/self/fd/%d" % parent)
+                self.owners.new(self.processes[tid], b"/proc/self/fd/%d" % fd, os.fstat(fd), mode, parent)
             finally:
                 os.close(fd)
         finally:
@@ -88,7 +87,7 @@ class Entries:
             if kind in (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK):
                 fd = open_inside(parent, name, _LINK)
                 try:
-                    self.owners.new(who, b"/proc/self/fd/%d" % fd, mode, b"/proc/self/fd/%d" % parent, device)
+                    self.owners.new(who, b"/proc/self/fd/%d" % fd, os.fstat(fd), mode, parent, device)
                 finally:
                     os.close(fd)
             else:
@@ -99,12 +98,13 @@ class Entries:
 
     def name_new(self, who: Credentials, parent: int, name: bytes) -> None:
         """Keep aside the owner of a new link or FIFO, also that it is root again where another had this name."""
-        self.owners.name((parent, name.rstrip(b"/")), self.owners.of_new(who, b"/proc/self/fd/%d" % parent))
+        self.owners.name((parent, name.rstrip(b"/")), self.owners.of_new(who, parent))
 
     def check_making(self, tid: int, parent: int, name: bytes) -> None:
         """EACCES if the caller may make nothing in the directory, where it would make something."""
-        if not _exists(parent, name.rstrip(b"/")):
-            self.owners.check_making(self.processes[tid], b"/proc/self/fd/%d" % parent)
+        who = self.processes[tid]
+        if who.fsuid and not _exists(parent, name.rstrip(b"/")):
+            self.owners.check_making(who, b"/proc/self/fd/%d" % parent)
 
     def symlink(self, tid: int, a: Words) -> int:
         return self.symlinkat(tid, (a[0], AT_FDCWD, a[1]))
@@ -159,7 +159,9 @@ class Entries:
             try:
                 self.check_not_standing(old, old_name)
                 self.check_not_standing(new, new_name)
-                owner, replaced = self.owners.named((old, old_name)), self.owners.named((new, new_name))
+                owner = replaced = None
+                if flags & _EXCHANGE or not _has_attributes(old, old_name):
+                    owner, replaced = self.owners.named((old, old_name)), self.owners.named((new, new_name))
                 if rename(self.sys["renameat2"], old, old_name, new, new_name, flags) < 0:
                     raise failure()
                 if owner is not None or replaced is not None:
@@ -230,6 +232,15 @@ def _exists(directory: int, name: bytes) -> bool:
     except OSError:
         return False
     return True
+
+
+def _has_attributes(directory: int, name: bytes) -> bool:
+    """Whether a name is a regular file's or directory's: what is kept of the name counts for no such file."""
+    try:
+        mode = os.lstat(name, dir_fd=directory).st_mode
+    except OSError:
+        return False
+    return stat.S_IFMT(mode) in (stat.S_IFREG, stat.S_IFDIR)
 
 
 def _check_free(directory: int, name: bytes) -> None:

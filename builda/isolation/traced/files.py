@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -52,11 +51,20 @@ class Files:
         self.listener.check(self.identity)
         self.memory.write(tid, address, data)
 
+    def write_from(self, tid: int, address: int, here: int, size: int) -> None:
+        """As `write`, of what this process has at the address `here`."""
+        self.listener.check(self.identity)
+        self.memory.write_from(tid, address, here, size)
+
     def at(self, tid: int, directory: int, address: int) -> tuple[Root, bytes]:
         """(root, path from it on) of a path that a call names."""
-        path = self.path(tid, address)
+        path = self.memory.text(tid, address)
         state = self.states[tid]
-        return (state.root, path) if path[:1] == b"/" else self.tree.start(state, tid, signed(directory), path)
+        if path[:1] == b"/":
+            return state.root, path
+        if not path:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return self.tree.start(state, tid, signed(directory), path)
 
     def at_or_open(self, tid: int, directory: int, address: int, flags: int) -> tuple[Root, bytes] | bytes:
         """As `at`; with AT_EMPTY_PATH and no path, the path in /proc of the caller's descriptor or directory."""
@@ -76,8 +84,8 @@ class Files:
             return os.open(place.path, _PATH if follow else _LINK)
         return root.open(place.path, _LINK)
 
-    def changed(self, tid: int, directory: int, address: int, flags: int = 0) -> int:
-        """An O_PATH descriptor of a file that a call is to change; EPERM for one of the pod's.
+    def changed(self, tid: int, directory: int, address: int, flags: int = 0) -> tuple[int, os.stat_result]:
+        """An O_PATH descriptor of a file that a call is to change, and its status; EPERM for one of the pod's.
 
         `flags`: AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH.
         """
@@ -90,9 +98,9 @@ class Files:
         except PermissionError:
             return self.own(self.place(tid, root, path, follow=not flags & _NOFOLLOW))
         info = os.fstat(fd)
-        return self.own(fd) if (info.st_dev, info.st_ino) in self.tree.marks else fd
+        return self.own(fd) if (info.st_dev, info.st_ino) in self.tree.marks else (fd, info)
 
-    def changed_by_descriptor(self, tid: int, number: int) -> int:
+    def changed_by_descriptor(self, tid: int, number: int) -> tuple[int, os.stat_result]:
         """As `changed`, for a descriptor of the caller. EBADF for one that was opened with O_PATH."""
         return self.own(self.seen_by_descriptor(tid, number))
 
@@ -106,11 +114,12 @@ class Files:
             pass
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    def own(self, fd: int) -> int:
-        """The descriptor, if its file is of the tree or has no path; else it is closed, and EPERM."""
+    def own(self, fd: int) -> tuple[int, os.stat_result]:
+        """The descriptor and its status, if its file is of the tree or has no path; else it is closed, and EPERM."""
         try:
-            if self.is_ours(fd):
-                return fd
+            info = os.fstat(fd)
+            if self.is_ours(fd, info):
+                return fd, info
             if self.is_device(fd):
                 raise Unchanged
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -118,9 +127,9 @@ class Files:
             os.close(fd)
             raise
 
-    def is_ours(self, fd: int) -> bool:
+    def is_ours(self, fd: int, info: os.stat_result | None = None) -> bool:
         """Whether an open file is of the tree or has no path."""
-        info = os.fstat(fd)
+        info = info or os.fstat(fd)
         if (info.st_dev, info.st_ino) in self.tree.marks:
             return False
         try:
@@ -189,11 +198,8 @@ class Files:
     def noting_directory(self, place: bytes) -> Iterator[tuple[int, bytes] | None]:
         """The directory, open, and the name in it of a link, FIFO or socket, which is open: there its owner is kept.
 
-        `place` is its path in /proc. None for other files, which can have attributes, and for what is outside the tree.
+        `place` is its path in /proc. None for what is outside the tree.
         """
-        if stat.S_IFMT(os.stat(place).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
-            yield None
-            return
         above, _, name = os.readlink(place).rpartition(b"/")
         inside = self.tree.root.inside(above)
         if inside is None:

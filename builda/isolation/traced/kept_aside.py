@@ -35,7 +35,7 @@ CAPABILITIES = ASIDE + "security.capability"
 ACL = ASIDE + acl.NAMES[0]
 _SETFCAP, _SYS_ADMIN = 31, 21
 _PRIVILEGED = ("security.", "trusted.")
-_MOST_REMEMBERED = 200_000
+_MOST_REMEMBERED = 60_000
 _S_ISGID = 0o2000
 _SET_ID = 0o6000
 
@@ -70,7 +70,7 @@ def check_attribute(who: Credentials, name: str) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
-def capabilities_of(place: bytes) -> bytes:
+def capabilities_of(place: bytes | int) -> bytes:
     """The security.capability of a file; empty without one."""
     try:
         return os.getxattr(place, CAPABILITIES)
@@ -104,7 +104,10 @@ class Owners:
     def __init__(self, ids: tuple[int, int]) -> None:
         self.ids = ids
         self.written = Written()
-        self._plain: set[tuple[int, int, int]] = set()  # device, inode and ctime of files of which nothing is kept
+        self._plain: set[tuple[int, ...]] = set()  # device, inode and ctime of files of which nothing is kept
+        self._incapable: set[tuple[int, ...]] = set()  # the same of files without capabilities
+        self.nameless: set[tuple[int, ...]] = set()
+        """Device, inode and ctime of links, FIFOs and sockets of which no directory keeps an owner."""
 
     def kept(self, place: bytes, device: int, inode: int, changed: int, mode: int) -> Kept | None:
         """What is kept aside of the regular file or directory at `place`; `changed` is its ctime."""
@@ -116,26 +119,57 @@ class Owners:
         try:
             return parse_kept(os.getxattr(place, ATTRIBUTE))
         except OSError:
-            if len(self._plain) > _MOST_REMEMBERED:
-                self._plain.clear()
-            self._plain.add(key)
+            _remember(self._plain, key)
             return None
 
-    def seen(self, place: bytes) -> Seen:
+    def capabilities(self, place: bytes | int, info: os.stat_result) -> bytes:
+        """The security.capability of the regular file at `place`; empty without one."""
+        key = (info.st_dev, info.st_ino, info.st_ctime_ns)
+        if key in self._incapable:
+            return b""
+        found = capabilities_of(place)
+        if not found:
+            _remember(self._incapable, key)
+        return found
+
+    def _look(self, place: bytes, info: os.stat_result) -> None:
+        """Remember which attributes a regular file lacks."""
+        key = (info.st_dev, info.st_ino, info.st_ctime_ns)
+        if key in self._plain and key in self._incapable:
+            return
+        try:
+            names = os.listxattr(place)
+        except OSError:
+            return
+        if ATTRIBUTE not in names:
+            _remember(self._plain, key)
+        if CAPABILITIES not in names:
+            _remember(self._incapable, key)
+
+    def forget(self, info: os.stat_result) -> None:
+        """An attribute of a file will be set: look at the file again, although its ctime may stay what it is."""
+        key = (info.st_dev, info.st_ino, info.st_ctime_ns)
+        self._plain.discard(key)
+        self._incapable.discard(key)
+
+    def seen(self, place: bytes, info: os.stat_result | None = None) -> Seen:
         """The file at `place`."""
-        info = os.stat(place)
+        info = info or os.stat(place)
         kept = self.kept(place, info.st_dev, info.st_ino, info.st_ctime_ns, info.st_mode)
         return Seen(info, kept, self.ids)
 
-    def _seen_in(self, place: bytes, parent: tuple[int, bytes] | None) -> Seen:
+    def _seen_in(self, place: bytes, info: os.stat_result, parent: tuple[int, bytes] | None) -> Seen:
         """The file at `place`, with the owner that its directory keeps if it can have no attribute itself."""
-        file = self.seen(place)
+        file = self.seen(place, info)
         if parent is not None and file.info.st_mode & S_IFMT not in (S_IFREG, S_IFDIR):
             file.owner = self.named(parent) or file.owner
         return file
 
-    def note(self, place: bytes, info: os.stat_result, kept: Kept) -> None:
-        """Keep something aside of a file, or nothing if it can hold all itself."""
+    def note(self, place: bytes | int, info: os.stat_result, kept: Kept) -> None:
+        """Keep something aside of a file, or nothing if it can hold all itself.
+
+        `info`: of the file as it is, or before its mode was changed.
+        """
         self._plain.discard((info.st_dev, info.st_ino, info.st_ctime_ns))
         mode = kept.mode | needed(info.st_mode)
         if (kept.uid, kept.gid, kept.kind) == (0, 0, 0) and mode == kept.mode:
@@ -147,20 +181,27 @@ class Owners:
             return
         os.setxattr(place, ATTRIBUTE, kept.value())
 
-    def change_mode(self, who: Credentials, place: bytes, mode: int, parent: tuple[int, bytes] | None = None) -> None:
-        """chmod(2). `parent`: the directory and name of what can have no attribute itself."""
-        file = self._seen_in(place, parent)
+    def change_mode(
+        self,
+        who: Credentials,
+        place: bytes,
+        info: os.stat_result,
+        mode: int,
+        parent: tuple[int, bytes] | None = None,
+    ) -> None:
+        """chmod(2). `info` is of the file; `parent`: the directory and name of what can have no attribute itself."""
+        file = self._seen_in(place, info, parent)
         if who.fsuid != file.owner[0] and not who.has(FOWNER):
             raise OSError(errno.EPERM, "chmod")
         mode &= 0o7777
         if mode & _S_ISGID and not who.has(FSETID) and not who.is_member(file.owner[1]):
             mode &= ~_S_ISGID
-        os.chmod(place, mode | needed(file.info.st_mode))
-        self._has_bits(file.info, mode)
-        has_attributes = file.info.st_mode & S_IFMT in (S_IFREG, S_IFDIR)
+        os.chmod(place, mode | needed(info.st_mode))
+        self._has_bits(info, mode)
+        has_attributes = info.st_mode & S_IFMT in (S_IFREG, S_IFDIR)
         if has_attributes and (file.kept is not None or mode | needed(file.mode) != mode):
             kept = file.kept or Kept(*file.owner, mode)
-            self.note(place, os.stat(place), kept._replace(mode=mode))
+            self.note(place, info, Kept(kept.uid, kept.gid, mode, kept.kind, kept.device))
 
     def acl(self, place: bytes) -> bytes:
         """The ACL of a file, with the mode that it shows; ENODATA without one."""
@@ -177,7 +218,7 @@ class Owners:
             os.setxattr(place, acl.NAMES[0], value)
             return
         self.remove_acl(who, place)
-        self.change_mode(who, place, file.mode & 0o7000 | acl.mode_of(value))
+        self.change_mode(who, place, file.info, file.mode & 0o7000 | acl.mode_of(value))
         if acl.says_more_than_a_mode(value):
             os.setxattr(place, ACL, value)
 
@@ -193,29 +234,38 @@ class Owners:
                     raise
 
     def change_owner(
-        self, who: Credentials, place: bytes, uid: int, gid: int, parent: tuple[int, bytes] | None
+        self,
+        who: Credentials,
+        place: bytes,
+        info: os.stat_result,
+        uid: int,
+        gid: int,
+        parent: tuple[int, bytes] | None = None,
     ) -> None:
-        """chown(2). `parent`: the directory and name of what can have no attribute itself."""
-        file = self._seen_in(place, parent)
-        kind = file.info.st_mode & S_IFMT
+        """chown(2). `info` is of the file; `parent`: the directory and name of what can have no attribute itself."""
+        kind = info.st_mode & S_IFMT
+        if kind == S_IFREG:
+            self._look(place, info)
+        file = self._seen_in(place, info, parent)
         owner = given(who, file.owner, uid, gid)
         mode = mode_after_chown(who, file.mode, file.owner, owner[1])
         if kind in (S_IFREG, S_IFDIR):
-            kept = file.kept or Kept(*file.owner, file.mode & 0o7777)
-            if kind == S_IFREG and capabilities_of(place):
+            if kind == S_IFREG and self.capabilities(place, info):
                 os.removexattr(place, CAPABILITIES)  # chown(2) takes them away
             if mode != file.mode:
-                os.chmod(place, mode & 0o7777 | needed(file.info.st_mode))
-                self._has_bits(file.info, mode)
-            self.note(place, os.stat(place), kept._replace(uid=owner[0], gid=owner[1], mode=mode & 0o7777))
+                os.chmod(place, mode & 0o7777 | needed(info.st_mode))
+                self._has_bits(info, mode)
+            if file.kept is not None:
+                self.note(place, info, Kept(*owner, mode & 0o7777, file.kept.kind, file.kept.device))
+            elif owner != (0, 0) or mode | needed(mode) != mode:
+                self.note(place, info, Kept(*owner, mode & 0o7777))
         elif parent is not None:
             self.name(parent, owner)
 
-    def opened_to_write(self, who: Credentials, place: bytes) -> None:
-        """`who` may write to the file at `place` from now on."""
-        info = os.stat(place)
-        if info.st_mode & S_IFMT == S_IFREG and (info.st_mode & _SET_ID or capabilities_of(place)):
-            file = self.written.watch(place)
+    def opened_to_write(self, who: Credentials, place: bytes | int, info: os.stat_result) -> None:
+        """`who` may write to the file at `place`, a path or a descriptor that is no O_PATH one, from now on."""
+        if info.st_mode & S_IFMT == S_IFREG and (info.st_mode & _SET_ID or self.capabilities(place, info)):
+            file = self.written.watch(b"/proc/self/fd/%d" % place if isinstance(place, int) else place)
             if file is not None:
                 file.bits = info.st_mode & _SET_ID
                 file.by_root = file.by_root and who.has(FSETID)
@@ -244,19 +294,24 @@ class Owners:
                     self.note(place, info, kept._replace(mode=kept.mode & ~taken))
                 file.bits &= ~taken
 
-    def emptied(self, place: bytes) -> None:
-        """The content of a file was changed: it has no capabilities any more."""
+    def emptied(self, place: bytes | int) -> None:
+        """The content of a file was changed: it has no capabilities any more. `place`: as in `opened_to_write`."""
         if capabilities_of(place):
             os.removexattr(place, CAPABILITIES)
 
     def new(
-        self, who: Credentials, place: bytes, mode: int, parent: bytes, node: tuple[int, int, int] = (0, 0, 0)
+        self,
+        who: Credentials,
+        place: bytes | int,
+        info: os.stat_result,
+        mode: int,
+        parent: bytes | int,
+        node: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
         """Note what has to be kept aside of a file that `who` has just made with this mode, in the directory `parent`.
 
-        `node` is the kind and number of a device.
+        `place`, `info`: as in `note`. `node` is the kind and number of a device.
         """
-        info = os.stat(place)
         uid, gid = self.of_new(who, parent)
         kind = info.st_mode & S_IFMT
         if kind == S_IFDIR and info.st_mode & _S_ISGID:
@@ -275,27 +330,31 @@ class Owners:
         file = self.seen(place)
         return may_access(who, file.mode, file.owner, wanted)
 
-    def of_new(self, who: Credentials, parent: bytes) -> tuple[int, int]:
-        """The owner of what `who` makes in the directory `parent`."""
+    def of_new(self, who: Credentials, parent: bytes | int) -> tuple[int, int]:
+        """The owner of what `who` makes in the directory `parent`, a path or descriptor."""
         mode = os.stat(parent).st_mode
         if not mode & _S_ISGID:
             return who.fsuid, who.fsgid
-        return owner_of_new(who, mode, self.seen(parent).owner[1])
+        place = b"/proc/self/fd/%d" % parent if isinstance(parent, int) else parent
+        return owner_of_new(who, mode, self.seen(place).owner[1])
 
     def made(self, who: Credentials, fd: int, mode: int) -> None:
-        """As `new`, for a file that is open."""
-        place = b"/proc/self/fd/%d" % fd
+        """As `new`, for a file that is open, and not only as a path."""
+        info = os.fstat(fd)
         try:
-            above = os.readlink(place).rpartition(b"/")[0] or b"/"
-            self.new(who, place, mode, above)
+            above = os.readlink(b"/proc/self/fd/%d" % fd).rpartition(b"/")[0] or b"/"
+            self.new(who, fd, info, mode, above)
         except OSError as error:
             if error.errno not in (errno.ENAMETOOLONG, errno.ENOENT):
                 raise
-            self.new(who, place, mode, place)  # deeper than a path can say, or moved: no group is handed down
+            self.new(who, fd, info, mode, fd)  # deeper than a path can say, or moved: no group is handed down
 
     def named(self, parent: tuple[int, bytes]) -> tuple[int, int] | None:
         """The owner that a directory keeps of a link or FIFO in it."""
         return self._rows(parent[0]).get(row_key(parent[1]))
+
+    def remember_nameless(self, key: tuple[int, ...]) -> None:
+        _remember(self.nameless, key)
 
     def name(self, parent: tuple[int, bytes], owner: tuple[int, int]) -> None:
         """Keep the owner of a link or FIFO in its directory; root is not kept."""
@@ -309,6 +368,7 @@ class Owners:
         place = b"/proc/self/fd/%d" % parent[0]
         info = os.stat(place)
         self._plain.discard((info.st_dev, info.st_ino, -info.st_ctime_ns))
+        self.nameless.clear()
         if rows:
             os.setxattr(place, NAMED, rows_value(rows))
         else:
@@ -322,5 +382,11 @@ class Owners:
         try:
             return parse_rows(os.getxattr(b"/proc/self/fd/%d" % directory, NAMED))
         except OSError:
-            self._plain.add(key)
+            _remember(self._plain, key)
             return {}
+
+
+def _remember(keys: set[tuple[int, ...]], key: tuple[int, ...]) -> None:
+    if len(keys) > _MOST_REMEMBERED:
+        keys.clear()
+    keys.add(key)

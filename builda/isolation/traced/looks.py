@@ -9,9 +9,10 @@ import stat
 import struct
 
 from builda.isolation.emulated.ownership import may_access
+from builda.isolation.emulated.statbuffers import STATX_SIZE
 from builda.isolation.traced.calling import call, failure, plain_call, signed
 from builda.isolation.traced.caught_calls import NUMBERS
-from builda.isolation.traced.kept_aside import shown_mode
+from builda.isolation.traced.kept_aside import shown_mode, shown_owner
 from builda.isolation.traced.tree import AT_FDCWD, Root
 
 TYPE_CHECKING = False
@@ -34,7 +35,8 @@ _TIME = struct.Struct("=qq")
 _DEVICE = struct.Struct("=II")
 _CHANGED = 104  # offset of st_ctim on both architectures
 _BASIC = 0x7FF  # STATX_BASIC_STATS
-_buffer = ctypes.create_string_buffer(256)
+_TIME_OF_STATX = struct.Struct("=qI")
+_buffer = ctypes.create_string_buffer(STATX_SIZE)
 _at = ctypes.addressof(_buffer)
 _LAYOUT = {"x86_64": (144, 24, 28, 40), "aarch64": (128, 16, 24, 32)}  # of struct stat: size; mode, owner and rdev at
 
@@ -51,6 +53,8 @@ class Looks:
         self.outside = files.outside
         machine = os.uname().machine
         self.sys = NUMBERS[machine]
+        self.number = self.sys["newfstatat"]
+        self.memory = files.memory
         self.stat_size, self.mode_at, self.owner_at, self.device_at = _LAYOUT[machine]
 
     def stat(self, tid: int, a: Words) -> int:
@@ -62,60 +66,68 @@ class Looks:
     def fstat(self, tid: int, a: Words) -> int:
         if signed(a[0]) < 0:  # also AT_FDCWD
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        self.files.write(tid, a[1], self.status(self.files.held(tid, a[0]), None))
-        return 0
+        return self.status_of_held(tid, a[0], a[1])
 
     def newfstatat(self, tid: int, a: Words) -> int:
         flags = a[3] & 0xFFFFFFFF
         if flags & ~_STAT_FLAGS:
             raise OSError(errno.EINVAL, "newfstatat")
-        found = self.named(tid, a[0], a[1], flags)
-        if isinstance(found, bytes):
-            self.files.write(tid, a[2], self.status(found, None))
-            return 0
-        fd = self.files.place(tid, *found, follow=not flags & _NOFOLLOW)
+        if flags & _EMPTY_PATH and self.is_empty(tid, a[1]):
+            return self.status_of_held(tid, a[0], a[2])
+        files = self.files
+        root, path = files.at(tid, a[0], a[1])
+        fd = files.place(tid, root, path, follow=not flags & _NOFOLLOW)
         try:
-            data = self.status(b"/proc/self/fd/%d" % fd, fd)
+            self.status(fd, b"", _EMPTY_PATH, b"/proc/self/fd/%d" % fd)
         finally:
             os.close(fd)
-        self.files.write(tid, a[2], data)
+        files.write_from(tid, a[2], _at, self.stat_size)
         return 0
 
-    def named(self, tid: int, directory: int, address: int, flags: int) -> tuple[Root, bytes] | bytes:
-        """As `Files.at_or_open`; a null pointer is an empty path, as it is to stat(2) from Linux 6.11 on."""
-        if not address and flags & _EMPTY_PATH:
-            return self.files.held(tid, directory)
-        return self.files.at_or_open(tid, directory, address, flags)
+    def is_empty(self, tid: int, address: int) -> bool:
+        """Whether the path at an address is empty; a null pointer's is, as to stat(2) from Linux 6.11 on."""
+        return not address or self.memory.some(tid, address, 1) == b"\0"
 
-    def status(self, place: bytes, fd: int | None) -> bytes:
-        """A struct stat of what is at `place`, a path in /proc that `fd` is a descriptor of."""
-        number = self.sys["newfstatat"]
-        result = call(number, AT_FDCWD, place, _at, 0, 0) if fd is None else call(number, fd, b"", _at, _EMPTY_PATH, 0)
-        if result < 0:
+    def held(self, tid: int, number: int) -> bytes:
+        """The path in /proc of a descriptor of the caller, or of its directory; it may not be open."""
+        number = signed(number)
+        return b"/proc/%d/cwd" % tid if number == AT_FDCWD else b"/proc/%d/fd/%d" % (tid, number)
+
+    def status_of_held(self, tid: int, number: int, address: int) -> int:
+        """Write a struct stat of a descriptor of the caller, or of its directory."""
+        place = self.held(tid, number)
+        try:
+            self.status(AT_FDCWD, place, 0, place)
+        except FileNotFoundError as error:
+            raise _not_open(number) from error
+        self.files.write_from(tid, address, _at, self.stat_size)
+        return 0
+
+    def status(self, directory: int, path: bytes, flags: int, place: bytes) -> None:
+        """Have a struct stat of a file in the buffer; `place` is the path in /proc of a descriptor of it."""
+        if call(self.number, directory, path, _at, flags, 0) < 0:
             raise failure()
-        data = bytearray(_buffer.raw[: self.stat_size])
-        key = _STAT.unpack_from(data, 0)
+        key = _STAT.unpack_from(_buffer, 0)
         if key in self.tree.marks:
-            number = call(self.sys["newfstatat"], AT_FDCWD, self.tree.marks[key], _at, 0, 0)
-            return _buffer.raw[: self.stat_size] if number == 0 else bytes(data)
-        (mode,) = _MODE.unpack_from(data, self.mode_at)
-        seconds, nanoseconds = _TIME.unpack_from(data, _CHANGED)
+            if call(self.number, AT_FDCWD, self.tree.marks[key], _at, 0, 0) < 0:
+                raise failure()
+            return
+        (mode,) = _MODE.unpack_from(_buffer, self.mode_at)
+        seconds, nanoseconds = _TIME.unpack_from(_buffer, _CHANGED)
         looks = self.looks(place, key, seconds * 10**9 + nanoseconds, mode)
         if looks is None:
-            self.show_owner(data, self.owner_at)
+            self.show_owner(self.owner_at)
         else:
-            _MODE.pack_into(data, self.mode_at, looks[0])
-            _OWNER.pack_into(data, self.owner_at, *looks[1])
+            _MODE.pack_into(_buffer, self.mode_at, looks[0])
+            _OWNER.pack_into(_buffer, self.owner_at, *looks[1])
             if looks[2] is not None:
                 major, minor = looks[2]
-                struct.pack_into("=Q", data, self.device_at, os.makedev(major, minor))
-        return bytes(data)
+                struct.pack_into("=Q", _buffer, self.device_at, os.makedev(major, minor))
 
-    def show_owner(self, data: bytearray, at: int) -> None:
+    def show_owner(self, at: int) -> None:
         """The supervisor's own ids stand for root."""
-        uid, gid = _OWNER.unpack_from(data, at)
-        ours = self.owners.ids
-        _OWNER.pack_into(data, at, 0 if uid == ours[0] else uid, 0 if gid == ours[1] else gid)
+        uid, gid = _OWNER.unpack_from(_buffer, at)
+        _OWNER.pack_into(_buffer, at, *shown_owner(uid, gid, self.owners.ids))
 
     def looks(
         self, place: bytes, key: tuple[int, ...], changed: int, mode: int
@@ -129,48 +141,56 @@ class Looks:
             return shown_mode(mode, kept), (kept.uid, kept.gid), kept.device if kept.kind else None
         if kind not in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK):
             return None
+        if (*key, changed) in self.owners.nameless:
+            return None
         owner = self.files.owner_of_name(place)
-        return None if owner is None else (mode, owner, None)
+        if owner is None:
+            self.owners.remember_nameless((*key, changed))
+            return None
+        return mode, owner, None
 
     def statx(self, tid: int, a: Words) -> int:
         flags, mask = a[2] & 0xFFFFFFFF, a[3] & 0xFFFFFFFF
         if flags & ~(_STAT_FLAGS | _SYNC) or flags & _SYNC == _SYNC or mask >> 31:
             raise OSError(errno.EINVAL, "statx")
-        found = self.named(tid, a[0], a[1], flags)
-        if isinstance(found, bytes):
-            self.files.write(tid, a[4], self.extended(found, None, flags & ~_EMPTY_PATH & ~_NOFOLLOW, mask))
-            return 0
-        fd = self.files.place(tid, *found, follow=not flags & _NOFOLLOW)
-        try:
-            data = self.extended(b"/proc/self/fd/%d" % fd, fd, flags | _EMPTY_PATH, mask)
-        finally:
-            os.close(fd)
-        self.files.write(tid, a[4], data)
+        if flags & _EMPTY_PATH and self.is_empty(tid, a[1]):
+            place = self.held(tid, a[0])
+            try:
+                self.extended(AT_FDCWD, place, flags & ~_EMPTY_PATH & ~_NOFOLLOW, mask, place)
+            except FileNotFoundError as error:
+                raise _not_open(a[0]) from error
+        else:
+            root, path = self.files.at(tid, a[0], a[1])
+            fd = self.files.place(tid, root, path, follow=not flags & _NOFOLLOW)
+            try:
+                self.extended(fd, b"", flags | _EMPTY_PATH, mask, b"/proc/self/fd/%d" % fd)
+            finally:
+                os.close(fd)
+        self.files.write_from(tid, a[4], _at, STATX_SIZE)
         return 0
 
-    def extended(self, place: bytes, fd: int | None, flags: int, mask: int) -> bytes:
+    def extended(self, directory: int, path: bytes, flags: int, mask: int, place: bytes) -> None:
         """A struct statx, as `status`."""
         number = self.sys["statx"]
-        where, name = (AT_FDCWD, place) if fd is None else (fd, b"")
-        if call(number, where, name, flags, mask | _BASIC, _at) < 0:
+        if call(number, directory, path, flags, mask | _BASIC, _at) < 0:
             raise failure()
-        data = bytearray(_buffer.raw)
-        (inode,) = _INODE.unpack_from(data, 32)
-        key = (os.makedev(*_DEVICE.unpack_from(data, 136)), inode)
+        (inode,) = _INODE.unpack_from(_buffer, 32)
+        key = (os.makedev(*_DEVICE.unpack_from(_buffer, 136)), inode)
         if key in self.tree.marks:
-            call(number, AT_FDCWD, self.tree.marks[key], flags & ~(_EMPTY_PATH | _NOFOLLOW), mask | _BASIC, _at)
-            return _buffer.raw
-        (mode,) = _MODE16.unpack_from(data, 28)
-        seconds, nanoseconds = struct.unpack_from("=qI", data, 96)
+            flags &= ~(_EMPTY_PATH | _NOFOLLOW)
+            if call(number, AT_FDCWD, self.tree.marks[key], flags, mask | _BASIC, _at) < 0:
+                raise failure()
+            return
+        (mode,) = _MODE16.unpack_from(_buffer, 28)
+        seconds, nanoseconds = _TIME_OF_STATX.unpack_from(_buffer, 96)
         looks = self.looks(place, key, seconds * 10**9 + nanoseconds, mode)
         if looks is None:
-            self.show_owner(data, 20)
+            self.show_owner(20)
         else:
-            _MODE16.pack_into(data, 28, looks[0])
-            _OWNER.pack_into(data, 20, *looks[1])
+            _MODE16.pack_into(_buffer, 28, looks[0])
+            _OWNER.pack_into(_buffer, 20, *looks[1])
             if looks[2] is not None:
-                _DEVICE.pack_into(data, 128, *looks[2])
-        return bytes(data)
+                _DEVICE.pack_into(_buffer, 128, *looks[2])
 
     def access(self, tid: int, a: Words) -> int:
         return self.faccessat2(tid, (AT_FDCWD, a[0], a[1], 0))
@@ -185,23 +205,26 @@ class Looks:
         real = not flags & _EACCESS
         found = self.files.at_or_open(tid, a[0], a[1], flags)
         if isinstance(found, bytes):
-            return self.allowed(tid, found, wanted, real=real)
+            return self.allowed(tid, found, None, wanted, real=real)
         fd = self.files.place(tid, *found, follow=not flags & _NOFOLLOW)
         try:
             info = os.fstat(fd)
-            place = self.tree.marks.get((info.st_dev, info.st_ino)) or b"/proc/self/fd/%d" % fd
-            return self.allowed(tid, place, wanted, real=real)
+            stands_for = self.tree.marks.get((info.st_dev, info.st_ino))
+            if stands_for is not None:
+                return self.allowed(tid, stands_for, None, wanted, real=real)
+            return self.allowed(tid, b"/proc/self/fd/%d" % fd, info, wanted, real=real)
         finally:
             os.close(fd)
 
-    def allowed(self, tid: int, place: bytes, wanted: int, *, real: bool) -> int:
+    def allowed(self, tid: int, place: bytes, info: os.stat_result | None, wanted: int, *, real: bool) -> int:
         if wanted:
-            file = self.owners.seen(place)
+            file = self.owners.seen(place, info)
             has_attributes = stat.S_IFMT(file.mode) in (stat.S_IFREG, stat.S_IFDIR)
             owner = file.owner if has_attributes else self.files.owner_of_name(place) or file.owner
             if not may_access(self.processes[tid], file.mode, owner, wanted, real=real):
                 raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-            _check_mount(place, file.mode, wanted)
+            if wanted & 3:
+                _check_mount(place, file.mode, wanted)
         return 0
 
     def readlink(self, tid: int, a: Words) -> int:
@@ -262,9 +285,15 @@ class Looks:
         return 0
 
 
+def _not_open(number: int) -> OSError:
+    """The error for a descriptor that the caller has not open, or for its directory if it has none any more."""
+    error = errno.ENOENT if signed(number) == AT_FDCWD else errno.EBADF
+    return OSError(error, os.strerror(error))
+
+
 def _check_mount(place: bytes, mode: int, wanted: int) -> None:
     """What access(2) says of a file whose mount lets nobody write or execute it: EROFS or EACCES."""
-    flags = os.statvfs(place).f_flag if wanted & 3 else 0
+    flags = os.statvfs(place).f_flag
     number = 0
     if wanted & 1 and flags & os.ST_NOEXEC and stat.S_ISREG(mode):
         number = errno.EACCES

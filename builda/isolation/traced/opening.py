@@ -11,6 +11,7 @@ import struct
 
 from builda.isolation.traced.calling import call, signed
 from builda.isolation.traced.tree import AT_FDCWD, Root, names_directory, open_inside
+from builda.linux.syscalls import SignalsOfThread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Opening:
         except OSError:
             return
         try:
-            self.owners.opened_to_write(self.processes[tid], b"/proc/self/fd/%d" % fd)
+            self.owners.opened_to_write(self.processes[tid], b"/proc/self/fd/%d" % fd, os.fstat(fd))
         finally:
             os.close(fd)
 
@@ -230,13 +231,18 @@ class Opening:
         """Put the descriptor into the caller, whose call returns its number, and close it here."""
         try:
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC):
-                place = b"/proc/self/fd/%d" % fd
-                if flags & os.O_TRUNC:
-                    self.owners.emptied(place)
-                self.owners.opened_to_write(self.processes[tid], place)
+                self.written_to(tid, fd, flags)
             return self.listener.inject(self.files.identity, fd, flags & os.O_CLOEXEC)
         finally:
             os.close(fd)
+
+    def written_to(self, tid: int, fd: int, flags: int) -> None:
+        """The caller gets this descriptor to write."""
+        info = os.fstat(fd)
+        if stat.S_ISREG(info.st_mode):
+            if flags & os.O_TRUNC and self.owners.capabilities(fd, info):
+                self.owners.emptied(fd)
+            self.owners.opened_to_write(self.processes[tid], fd, info)
 
     def wait_for_reader(self, held: int, flags: int) -> int | None:
         """Open a FIFO on a thread, which waits for the other end as the caller would. `held` is one of it (O_PATH)."""
@@ -251,7 +257,7 @@ class Opening:
             try:
                 fd = os.open(b"/proc/self/fd/%d" % held, flags | os.O_CLOEXEC)
                 try:
-                    self.listener.inject(identity, fd, flags & os.O_CLOEXEC)
+                    self.listener.inject(identity, fd, flags & os.O_CLOEXEC, SignalsOfThread())
                 finally:
                     os.close(fd)
             except OSError as error:

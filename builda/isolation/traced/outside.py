@@ -170,8 +170,11 @@ def flags_of(descriptor: bytes) -> int:
     The mode of that link does not tell: for a moment it can be that of an older descriptor of the same number, while
     another process looks at it too (`tid_fd_revalidate`, Linux 6.18).
     """
-    with open(descriptor.replace(b"/fd/", b"/fdinfo/", 1), "rb", buffering=0) as file:
-        text = file.read(512)
+    fd = os.open(descriptor.replace(b"/fd/", b"/fdinfo/", 1), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, 512)
+    finally:
+        os.close(fd)
     return int(text.partition(b"flags:\t")[2].partition(b"\n")[0], 8)
 
 

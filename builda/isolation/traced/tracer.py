@@ -19,7 +19,7 @@ from builda.isolation.emulated.ownership import may_access
 from builda.isolation.traced import programs
 from builda.isolation.traced.calling import signed
 from builda.isolation.traced.caught_calls import NUMBERS, STOPPED
-from builda.isolation.traced.kept_aside import capabilities_of, shown_owner
+from builda.isolation.traced.kept_aside import shown_owner
 from builda.isolation.traced.programs import Dynamic, Foreign, Script, Vector
 from builda.isolation.traced.tree import AT_FDCWD, Place, State, Tree
 from builda.linux import ptrace
@@ -388,7 +388,7 @@ class Tracer:
         assert self.supervisor is not None
         owners = self.supervisor.owners
         if stat.S_ISDIR(os.fstat(parent).st_mode):
-            owners.name((parent, name), owners.of_new(self.processes[tid], b"/proc/self/fd/%d" % parent))
+            owners.name((parent, name), owners.of_new(self.processes[tid], parent))
 
     # Programs.
 
@@ -510,7 +510,8 @@ class Tracer:
                 os.close(fd)
         assert self.supervisor is not None
         here = b"/proc/self/fd/%d" % fd
-        file = self.supervisor.owners.seen(here)
+        owners = self.supervisor.owners
+        file = owners.seen(here, os.fstat(fd))
         who = self.processes[tid]
         if not stat.S_ISREG(file.mode) or not may_access(who, file.mode, file.owner, 1):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
@@ -521,7 +522,7 @@ class Tracer:
         if isinstance(found, Foreign):
             self.refuse(f"a program for another architecture cannot run in mode traced: {os.fsdecode(shown)}")
             raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC))
-        return found, Program(file.mode, *file.owner, capabilities_of(here))
+        return found, Program(file.mode, *file.owner, owners.capabilities(here, file.info))
 
     def is_chroot_refused(self) -> bool:
         """Whether a filter refuses chroot(2) before the supervisor could answer it: the kernel would miss the path."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,16 @@ def test_a_working_directory_out_of_the_root_is_told_apart(tmp_path: Path) -> No
         assert syscalls.getcwd().startswith(b"(unreachable)")
 
     assert attempt(looked) is None
+
+
+def test_signals_wait_while_they_are_held_and_those_that_waited_before_go_on_waiting() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        signals = syscalls.SignalsOfThread()
+        for _ in range(2):
+            signals.hold()
+            assert {signal.SIGUSR1, signal.SIGTERM, signal.SIGTSTP} <= signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            signals.let_go()
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before | {signal.SIGUSR1}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
