@@ -1048,7 +1048,7 @@ static void run(char *text) {
 }
 
 /* Calls given as text: NAME ARGUMENT..., separated by `;`. An argument is a number, CWD, $N (what the call N returned), @PATH
-   (the address of a socket and its length), or else a path. `execute` returns the status of a program (42 for this one) or an
+   (the address of a socket and its length), '' (an empty path), or else a path. `readlinkat` has no buffer as argument. `execute` returns the status of a program (42 for this one) or an
    errno; `ids` returns 32 times the effective user of this program and 4 times its group, and 1 if it has capabilities. `later_open` opens
    a file in another process. */
 static const struct { const char *name; long number; } by_text[] = {
@@ -1063,7 +1063,8 @@ static const struct { const char *name; long number; } by_text[] = {
     {"inotify_add_watch", SYS_inotify_add_watch}, {"inotify_init1", SYS_inotify_init1}, {"statfs", SYS_statfs}, {"chroot", SYS_chroot},
     {"listxattr", SYS_listxattr}, {"fremovexattr", SYS_fremovexattr}, {"openat2", SYS_openat2}, {"execute", -2},
     {"ftruncate", SYS_ftruncate}, {"fallocate", SYS_fallocate}, {"pwrite", SYS_pwrite64}, {"sendfile", SYS_sendfile},
-    {"copy_file_range", SYS_copy_file_range}, {"fgetxattr", SYS_fgetxattr}, {"prctl", SYS_prctl}, {"ids", -3}, {"later_open", -4},
+    {"copy_file_range", SYS_copy_file_range}, {"fgetxattr", SYS_fgetxattr}, {"prctl", SYS_prctl}, {"ids", -3},
+    {"readlinkat", SYS_readlinkat}, {"later_open", -4},
 };
 
 static long status_of(char *program, char *word) {
@@ -1104,19 +1105,23 @@ static void perform(char *text) {
             else if (word[0] == '@') {
                 strncpy(address.sun_path, word + 1, 100);
                 a[n++] = (long)&address, a[n++] = sizeof address;
-            } else if (!strcmp(word, "capabilities")) a[n++] = (long)capabilities;
+            } else if (!strcmp(word, "''")) a[n++] = (long)"";
+            else if (!strcmp(word, "capabilities")) a[n++] = (long)capabilities;
             else if (!strcmp(word, "many-dots")) {
                 for (int i = 0; i < 4095; i++) many[i] = i % 2 ? '/' : '.';
                 many[4095] = 0, a[n++] = (long)many;
             } else if ((word[0] >= '0' && word[0] <= '9') || word[0] == '-') a[n++] = strtol(word, NULL, 0);
             else a[n++] = (long)word;
         }
+        char text[4097];
+        if (call == SYS_readlinkat) a[3] = a[2], a[2] = (long)text;
         int looks = call == SYS_stat || call == SYS_lstat || call == SYS_fstat;
         if (looks) a[1] = (long)&s;
         struct { uint64_t flags, mode, resolve; } how = {a[2], a[3], a[4]};
         if (call == SYS_openat2) a[2] = (long)&how, a[3] = sizeof how;
         results[number] = call == -4 ? later_open((char *)a[0], a[1]) : call < -1 ? status_of((char *)a[0], call == -2 ? "x" : "i") : syscall(call, a[0], a[1], a[2], a[3], a[4], a[5]);
         if (looks && results[number] == 0) say(" = %o %u:%u", s.st_mode, s.st_uid, s.st_gid);
+        if (call == SYS_readlinkat && results[number] >= 0) say(" = %.*s", (int)results[number], text);
         if (looks && results[number] == 0) say("\n");
         else result(results[number]);
     }

@@ -13,7 +13,7 @@ from builda.isolation.emulated.statbuffers import STATX_SIZE
 from builda.isolation.traced.calling import call, failure, plain_call, signed
 from builda.isolation.traced.caught_calls import NUMBERS
 from builda.isolation.traced.kept_aside import shown_mode, shown_owner
-from builda.isolation.traced.tree import AT_FDCWD, Root
+from builda.isolation.traced.tree import AT_FDCWD, Root, asks_for_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -235,17 +235,19 @@ class Looks:
         if size <= 0:
             raise OSError(errno.EINVAL, "readlink")
         found = self.files.at_or_open(tid, a[0], a[1], _EMPTY_PATH)
-        link = self.text_of_open_link(found) if isinstance(found, bytes) else self.text_of_link(tid, *found)
+        link = self.text_of_open_link(tid, found) if isinstance(found, bytes) else self.text_of_link(tid, *found)
         self.files.write(tid, a[2], link[:size])
         return min(len(link), size)
 
-    def text_of_open_link(self, place: bytes) -> bytes:
+    def text_of_open_link(self, tid: int, place: bytes) -> bytes:
         """The text of a link that the caller has opened with O_PATH; ENOENT for what is no link."""
         fd = os.open(place, _PATH)
         try:
-            return os.readlink(b"", dir_fd=fd)
+            text = os.readlink(b"", dir_fd=fd)
+            path = os.readlink(b"/proc/self/fd/%d" % fd)
         finally:
             os.close(fd)
+        return self.outside.readlink(self.states[tid], tid, path) if path.startswith(b"/proc/") else text
 
     def text_of_link(self, tid: int, root: Root, path: bytes) -> bytes:
         """The text of the link at a path."""
@@ -255,7 +257,11 @@ class Looks:
             state = self.states[tid]
             place = self.tree.walk(state, tid, root, path, follow=False)
             if place.outside:
-                return self.outside.readlink(state, tid, place.path)
+                text = self.outside.readlink(state, tid, place.path)
+                if not asks_for_directory(path):
+                    return text
+                number = errno.EINVAL if stat.S_ISDIR(os.stat(place.path).st_mode) else errno.ENOTDIR
+                raise OSError(number, "readlink") from None
             fd = root.open(place.path, _LINK)
         try:
             return os.readlink(b"", dir_fd=fd)

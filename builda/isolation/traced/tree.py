@@ -436,6 +436,11 @@ def _end(path: bytes) -> bytes:
     return b"/." if path.rstrip(b"/").rpartition(b"/")[2] in (b".", b"..") else b"/"
 
 
+def asks_for_directory(path: bytes) -> bool:
+    """Whether a path ends with a slash or a dot: links at its end are followed."""
+    return bool(_end(path))
+
+
 def names_directory(path: bytes) -> bool:
     """Whether a path ends with a name and a slash: open(2) makes no file there."""
     return _end(path) == b"/" and bool(path.strip(b"/"))
