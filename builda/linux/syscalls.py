@@ -23,6 +23,15 @@ CLONE_NEWIPC = 0x8000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+_LIMITED = {
+    CLONE_NEWUSER: "user",
+    CLONE_NEWNS: "mnt",
+    CLONE_NEWCGROUP: "cgroup",
+    CLONE_NEWUTS: "uts",
+    CLONE_NEWIPC: "ipc",
+    CLONE_NEWPID: "pid",
+    CLONE_NEWNET: "net",
+}  # the names of the limits in /proc/sys/user
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -148,7 +157,7 @@ class _FilterProgram(ctypes.Structure):
 def unshare(flags: int) -> None:
     """Leave the namespaces named by `flags` (CLONE_NEW…) for new ones."""
     if _libc.unshare(ctypes.c_int(flags)) < 0:
-        raise _failure("unshare")
+        raise _unshare_failure(ctypes.get_errno(), flags)
 
 
 def setns(fd: int, kind: int = 0) -> None:
@@ -540,6 +549,15 @@ def _failure(name: str, path: str | bytes | None = None) -> OSError:
     if path is None:
         return OSError(number, f"{name}: {os.strerror(number)}")
     return OSError(number, f"{name}: {os.strerror(number)}", os.fsdecode(path))
+
+
+def _unshare_failure(number: int, flags: int) -> OSError:
+    """The error of `unshare(flags)` with this errno. ENOSPC and EUSERS mean a limit, not a full disk: unshare(2)."""
+    if number not in (errno.ENOSPC, errno.EUSERS):
+        return OSError(number, f"unshare: {os.strerror(number)}")
+    limits = " or ".join(f"user.max_{name}_namespaces" for flag, name in _LIMITED.items() if flags & flag)
+    depth = ", or as many are nested as may be" if flags & (CLONE_NEWUSER | CLONE_NEWPID) else ""
+    return OSError(number, f"unshare: the limit {limits} is reached{depth}")
 
 
 def _kernel_message(fd: int) -> str:

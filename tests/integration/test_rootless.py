@@ -288,8 +288,9 @@ def test_user_namespaces_that_are_forbidden_are_explained(user: Rootless, builda
     command = f"env -i {environ} {' '.join(user.command)} --mode subid from scratch"
     script = f"echo 0 > /proc/sys/user/max_user_namespaces && {command}"
     said = builda.fails("--mode", "userns", "unshare", "sh", "-c", script)
-    assert "cannot make a user namespace: unshare: No space left on device" in said
-    assert "user.max_user_namespaces" in said
+    limits = "user.max_user_namespaces or user.max_mnt_namespaces"
+    assert f"cannot make a user namespace: unshare: the limit {limits} is reached" in said
+    assert "hint: raise the limit: sysctl user.max_user_namespaces=15000" in said
 
 
 @pytest.mark.parametrize("options", ["noexec", "nosuid,nodev"])

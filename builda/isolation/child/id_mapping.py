@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from builda.isolation.child.failure import Failure, refused
+from builda.isolation.child.failure import TOLD_LIMIT, Failure, check_told, refused, told
 from builda.linux import detached, fork
 from builda.linux import syscalls as sys_
 
@@ -136,9 +136,10 @@ def _made(uids: Rows, gids: Rows) -> int:
     def hold() -> int:
         try:
             sys_.unshare(sys_.CLONE_NEWUSER)
-        except OSError:
+        except OSError as error:
+            os.write(ready[1], told(error))
             return 1
-        os.write(ready[1], b"x")
+        os.write(ready[1], b"\0")
         os.close(done[1])
         os.read(done[0], 1)
         return 0
@@ -146,10 +147,10 @@ def _made(uids: Rows, gids: Rows) -> int:
     holder = fork.start(hold)
     os.close(ready[1])
     try:
-        if not os.read(ready[0], 1):
-            raise Failure(
-                "IsolationUnavailable", "cannot make a user namespace", "see /proc/sys/user/max_user_namespaces"
-            )
+        try:
+            check_told(os.read(ready[0], TOLD_LIMIT))
+        except OSError as error:
+            raise refused("make a user namespace", error) from error
         for kind, rows in (("uid", uids), ("gid", gids)):
             _write_map(f"/proc/{holder}/{kind}_map", kind, rows)
         return os.open(f"/proc/{holder}/ns/user", os.O_RDONLY)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
-from builda.isolation.child.failure import refused
+from builda.isolation.child.failure import TOLD_LIMIT, check_told, refused, told
 from builda.linux import fork
 from builda.linux import syscalls as sys_
 
@@ -44,16 +43,14 @@ def _enter_network_of_another() -> None:
         try:
             return child()
         except OSError as error:
-            os.write(tells, bytes([error.errno or errno.EIO]))
+            os.write(tells, told(error))
             return 0
 
     pid = fork.start(with_errno)
     os.close(tells)
     os.close(waits)
     try:
-        number = (os.read(said, 1) or bytes([errno.EIO]))[0]
-        if number:
-            raise OSError(number, os.strerror(number))
+        check_told(os.read(said, TOLD_LIMIT))
         process = sys_.pidfd_open(pid)
         try:
             sys_.setns(process, sys_.CLONE_NEWNET)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -67,3 +68,29 @@ def test_signals_wait_while_they_are_held_and_those_that_waited_before_go_on_wai
             assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before | {signal.SIGUSR1}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        (syscalls.CLONE_NEWNS, "mnt"),
+        (syscalls.CLONE_NEWCGROUP, "cgroup"),
+        (syscalls.CLONE_NEWUTS, "uts"),
+        (syscalls.CLONE_NEWIPC, "ipc"),
+        (syscalls.CLONE_NEWUSER, "user"),
+        (syscalls.CLONE_NEWPID, "pid"),
+        (syscalls.CLONE_NEWNET, "net"),
+    ],
+)
+def test_a_limit_of_namespaces_is_named(flag: int, name: str) -> None:
+    """The kernel says ENOSPC, whose words are about a disk. The limit is that of a namespace of the test's own."""
+
+    def refused() -> None:
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+        Path("/proc/self/uid_map").write_text("0 0 1")
+        Path(f"/proc/sys/user/max_{name}_namespaces").write_text("0")
+        with pytest.raises(OSError, match=f"unshare: the limit user.max_{name}_namespaces is reached") as caught:
+            syscalls.unshare(flag)
+        assert caught.value.errno == errno.ENOSPC
+
+    assert attempt(refused) is None

@@ -11,6 +11,7 @@ import pytest
 from builda.isolation.child.id_mapping import Mapping, in_other_namespace
 from builda.linux import detached
 from builda.linux import syscalls as sys_
+from builda.linux.trial import attempt
 
 pytestmark = pytest.mark.root
 ROWS = ((0, 700000, 65536),)
@@ -76,3 +77,15 @@ def test_the_same_ids_need_no_mapped_mounts(tmp_path: Path) -> None:
     assert os.stat("file", dir_fd=tree).st_uid == 5
     os.close(tree)
     os.close(mapping.fd)
+
+
+def test_a_namespace_that_a_limit_forbids_is_an_error_that_names_the_limit() -> None:
+    def refused() -> None:
+        sys_.unshare(sys_.CLONE_NEWUSER)
+        Path("/proc/self/uid_map").write_text("0 0 1")
+        Path("/proc/sys/user/max_user_namespaces").write_text("0")
+        Mapping(ROWS, ROWS, None)
+
+    said = attempt(refused)
+    assert said is not None
+    assert "cannot make a user namespace: unshare: the limit user.max_user_namespaces is reached" in said
