@@ -196,6 +196,32 @@ def test_a_context_is_what_it_is_here(
     assert away == here, away[2]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--build-context", "nowhere"), "build context is written NAME=DIR: nowhere"),
+        (("--build-context", "n=nowhere"), "no such file or directory for the build context n: nowhere"),
+        (("--build-context", "n=-"), "no such file or directory for the build context n: -"),
+        (("--build-context", "n=oci-layout:///nowhere:x"), "build context n: /nowhere"),
+        (("--build-context", "n=ftp://x/y"), "unknown kind of build context n: ftp://x/y"),
+        (("--authfile", "no-json"), "no-json"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_context_is_sent(
+    far: Builda,  # noqa: F811
+    tmp_path: Path,
+    words: tuple[str, str],
+    said: str,
+) -> None:
+    """Nothing answers where the registry is said to be."""
+    (tmp_path / "no-json").write_text("{")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/Containerfile").write_text("FROM scratch\nCOPY . /\n")
+    name = f"127.0.0.1:{free_port()}/app/image:1"
+    error = far.fails(*BUD, "--retry", "0", *words, "-t", name, "c", cwd=tmp_path)
+    assert said in error
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_key_files_get_an_agent_in_the_pod(

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
+    from pathlib import Path
     from typing import Any
 
     from builda.builder.imageoptions import RegistryAccess
@@ -45,6 +46,14 @@ class Prepared(NamedTuple):
     local: Mapping[str, str]
     access: RegistryAccess
     streams: tuple[Stream, ...] = ()
+
+
+class _Directory(NamedTuple):
+    """A directory of this machine that pods are to have as `into`, without what its ignore file names."""
+
+    path: str | Path
+    ignore_file: str | None
+    into: str
 
 
 class Contexts:
@@ -142,7 +151,7 @@ def prepared_for(
     live: bool,
     sent: dict[object, dict[str, str]] | None = None,
 ) -> Prepared:
-    """Send the contexts, unless they are `sent` already, and put together what the pod is given."""
+    """Put together what the pod is given, and send the contexts, unless they are `sent` already."""
     from builda.cli.core import shared_options
     from builda.cli.verbs.contexts import is_fetched, open_context
     from builda.cluster.objects import WORK
@@ -152,6 +161,7 @@ def prepared_for(
     asked: dict[str, Any] = {"version": 1, "words": [], "live": live, "contexts": []}
     asked["environ"] = {name: session.environ[name] for name in _SENT_VARIABLES if name in session.environ}
     contexts = Contexts(session, place_of(said, values["cache_to"], request.names), access, sent)
+    directories: list[_Directory] = []
     if isinstance(context, str) and is_fetched(context) and context != "-":
         _add_own_files(values, given, asked)
         asked["where"] = context
@@ -161,36 +171,40 @@ def prepared_for(
         else:
             opened = context
         _add_files(opened, given, asked)
-        asked["contexts"].append(contexts.add(opened.directory, opened.ignore_file, f"{WORK}/context"))
-        local[f"{WORK}/context"] = str(opened.directory)
+        directories.append(_Directory(opened.directory, opened.ignore_file, f"{WORK}/context"))
         if opened.ignore_file is not None:
             local[f"{WORK}/ignore"] = opened.ignore_file
     for number, item in enumerate(values["build_context"]):
-        word, place = _named(item, contexts, asked, f"{WORK}/named-{number}")
+        word, directory = _named(item, f"{WORK}/named-{number}")
         asked["words"].append(f"--build-context={word}")
-        if place is not None:
-            local[f"{WORK}/named-{number}"] = place
+        if directory is not None:
+            directories.append(directory)
     args = clusternames.arguments_in(request.words)
     files = (data.decode(errors="replace") for key, data in given.items() if key.startswith("file-"))
     images = (name for text in files for name in clusternames.in_containerfile(text, args))
     auth = credentials(session, access, [*clusternames.in_options(values), *images])
     if auth is not None:
         given["auth.json"] = auth
+    for one in directories:  # last: what is wrong with the rest is said before anything is sent
+        asked["contexts"].append(contexts.add(one.path, one.ignore_file, one.into))
+        local[one.into] = str(one.path)
     return Prepared(given, asked, local, access, tuple(contexts.streams))
 
 
-def _named(item: str, contexts: Contexts, asked: dict[str, Any], into: str) -> tuple[str, str | None]:
-    """What the pod is told of a named context; if it is a directory of this machine, that, which goes to `into`."""
-    from builda.cli.verbs.contexts import LAYOUT, check_directory, is_fetched, named_context
+def _named(item: str, into: str) -> tuple[str, _Directory | None]:
+    """What the pod is told of a named context; if it is a directory of this machine, that, which goes to `into`.
+
+    InvalidValue or NotFound if it is neither a directory nor what a pod can fetch.
+    """
+    from builda.cli.verbs.contexts import LAYOUT, check_directory, is_fetched, is_image, named_context
 
     name, value = named_context(item)
     is_layout = value.startswith(LAYOUT)
-    if not is_layout and ("://" in value or is_fetched(value)):
+    if is_image(value) or (not is_layout and value != "-" and is_fetched(value)):
         return item, None
     place, colon, image = value.removeprefix(LAYOUT).partition(":") if is_layout else (value, "", "")
     check_directory(name, place)
-    asked["contexts"].append(contexts.add(place, None, into))
-    return f"{name}={LAYOUT if is_layout else ''}{into}{colon}{image}", place
+    return f"{name}={LAYOUT if is_layout else ''}{into}{colon}{image}", _Directory(place, None, into)
 
 
 def _add_own_files(values: Mapping[str, Any], given: dict[str, bytes], asked: dict[str, Any]) -> None:

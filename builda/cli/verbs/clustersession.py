@@ -80,12 +80,12 @@ def _prepared(
     ignore_file = find_ignore_file(directory, "Containerfile")
     asked: dict[str, Any] = {"version": 1, "words": _words(values), "live": False, "script": list(script.command)}
     asked["environ"] = dict(clusterrequest.named(values["env"], session.environ))
-    asked["contexts"] = [contexts.add(directory, None if ignore_file is None else str(ignore_file), f"{WORK}/context")]
     given = {} if script.sent is None else {SCRIPT: script.sent}
     names = [*clusternames.in_caches(values), *_names_in(command, directory)]
     auth = clustergiven.credentials(session, access, names if place == clustergiven.API else [place, *names])
     if auth is not None:
         given["auth.json"] = auth
+    asked["contexts"] = [contexts.add(directory, None if ignore_file is None else str(ignore_file), f"{WORK}/context")]
     local = {f"{WORK}/context": os.path.abspath(directory), script.command[0]: command[0]}
     return Prepared(given, asked, local, access, tuple(contexts.streams)), os.path.basename(command[0])
 

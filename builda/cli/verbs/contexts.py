@@ -124,17 +124,22 @@ def _named_directory(
 
         if is_remote(value):
             return fetch_context(builder.context, value, access, stack, _limit(), pins).directory
+    check_directory(name, value)
+    return value
+
+
+def is_image(value: str) -> bool:
+    """Whether the value of a named context means an image."""
+    return value.startswith(_IMAGES)
+
+
+def check_directory(name: str, value: str) -> None:
+    """NotFound if the directory of a named context is not there, InvalidValue if it is a URL."""
     if "://" in value:
         raise InvalidValue(
             f"unknown kind of build context {name}: {value}",
             hint=f"there are directories, git and http URLs, {LAYOUT}, {', '.join(_IMAGES)}",
         )
-    check_directory(name, value)
-    return value
-
-
-def check_directory(name: str, value: str) -> None:
-    """NotFound if the directory of a named context is not there."""
     if not os.path.isdir(value):
         raise NotFound(f"no such file or directory for the build context {name}: {value}")
 
