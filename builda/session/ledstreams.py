@@ -34,6 +34,34 @@ class Led(NamedTuple):
         os.waitpid(self.pid, 0)
 
 
+class WholeLines:
+    """Writes what several streams say to one descriptor, line by line, so that no line is inside another."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._begun: dict[str, bytearray] = {}
+
+    def wrote(self, stream: str, data: bytes) -> None:
+        """Write the lines that are complete with `data`, and keep what follows them."""
+        begun = self._begun.setdefault(stream, bytearray())
+        end = data.rfind(b"\n") + 1
+        if end:
+            self._write(bytes(begun) + data[:end])
+            begun.clear()
+        begun += data[end:]
+
+    def end(self) -> None:
+        """Write what no line's end came for, as a line."""
+        for begun in self._begun.values():
+            if begun:
+                self._write(bytes(begun) + b"\n")
+        self._begun.clear()
+
+    def _write(self, left: bytes) -> None:
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+
 def lead(wrote: Callable[[str, bytes], None], ended: Callable[[int], None]) -> Led:
     """From now on a child calls `wrote` with `stdout` or `stderr` and each piece, and `ended` with the exit status.
 

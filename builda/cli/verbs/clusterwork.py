@@ -13,7 +13,7 @@ from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -41,18 +41,55 @@ def receive(session: Session, *, directory: str) -> None:
 def work(session: Session) -> None:
     """Do, in the pod of a Job, what builda build --on asked for. Not for people."""
     from builda.cli.progress.relayedview import Relay, RelayedOutput, Unseen
-    from builda.cluster.objects import FAILED, GIVEN, REQUEST
+    from builda.cluster.objects import GIVEN, REQUEST
 
     asked = _asked(f"{GIVEN}/{REQUEST}")
-    relay = session.relay = Relay(os.dup(1), live=bool(asked["live"]), platform=asked.get("platform"))
-    if "script" not in asked:
+    if "script" in asked:
+        session.relay = Relay(os.dup(1), live=bool(asked["live"]))
+        _silence_stdout()
+        _reported(session.relay, lambda relay: _run_script(session, asked, relay))
+        return
+    with _one_stream() as descriptor:
+        relay = session.relay = Relay(descriptor, live=bool(asked["live"]), platform=asked.get("platform"))
         session.watch(lambda others: Unseen())
         session.record(relay)
         sys.stdout = RelayedOutput(relay)
+        _silence_stdout()
+        _reported(relay, lambda relay: _work(session, asked, relay))
+
+
+def _silence_stdout() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
+    os.close(null)
+
+
+@contextmanager
+def _one_stream() -> Iterator[int]:
+    """A descriptor for the log. Standard error goes there, too: a child process writes all of it in whole lines.
+
+    A node's runtime keeps two streams apart and cuts long lines (of 16 KiB with containerd, wherever it has read to
+    with CRI-O), so that a line of one could come into the middle of a line of the other.
+    """
+    from builda.session.ledstreams import WholeLines, lead
+
+    lines = WholeLines(1)
+    led = lead(lines.wrote, lambda status: lines.end())
+    descriptor = os.dup(1)
     try:
-        (_run_script if "script" in asked else _work)(session, asked, relay)
+        yield descriptor
+    finally:
+        sys.stderr.flush()
+        os.close(descriptor)
+        led.end(0)
+
+
+def _reported(relay: Relay, perform: Callable[[Relay], None]) -> None:
+    """Perform it, and write how it ended to the log and the pod's status. SystemExit if it failed."""
+    from builda.cluster.objects import FAILED
+
+    try:
+        perform(relay)
     except BuildaError as error:
         _note(error)
         if _may_pass(error):
