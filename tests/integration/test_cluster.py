@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 from typing import Protocol
 
 import pytest
@@ -342,26 +341,29 @@ def test_a_registry_that_is_busy_or_broken_has_the_job_try_again(
     assert away.stderr[away.stderr.index("Error:") :] == here.stderr[here.stderr.index("Error:") :]
 
 
-def test_a_build_waits_while_a_quota_is_used_up(far: Builda, there: Cluster, context: Path, server: Registry) -> None:
+def test_a_build_waits_while_a_quota_is_used_up(
+    far: Builda, there: Cluster, context: Path, server: Registry, tmp_path: Path
+) -> None:
     words = 'pods "x" is forbidden: exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3'
     there.faults.quota = words
-    seen = len(there.requests)
-
-    def room() -> None:
-        deadline = time.monotonic() + 100
-        while not any("/events" in one for one in there.requests[seen:]) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        there.faults.quota = None
-
-    thread = Thread(target=room)
-    thread.start()
+    command = [*far.command, *BUD, "-t", server.name("app/quota:1"), str(context)]
+    said = tmp_path / "said"
+    with said.open("wb") as error:
+        process = subprocess.Popen(
+            command, env={**clean_environ(), **far.environ}, stdout=subprocess.PIPE, stderr=error, text=True
+        )
     try:
-        done = far.run(*BUD, "-t", server.name("app/quota:1"), context)
+        deadline = time.monotonic() + 100
+        while (
+            f"cluster makes no pod for now: Error creating: {words}" not in said.read_text()
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.05)
     finally:
         there.faults.quota = None
-        thread.join()
-    assert f"cluster makes no pod for now: {words}" in done.stderr
-    assert "Successfully tagged" in done.stdout
+        printed, _ = process.communicate(timeout=120)
+    assert f"cluster makes no pod for now: Error creating: {words}" in said.read_text()
+    assert "Successfully tagged" in printed
 
 
 def test_a_job_that_somebody_deletes_ends_the_build(

@@ -565,7 +565,8 @@ def policy_action(spec: Object, pod: Object) -> str:
 
 
 def stamp() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """The time as metav1.Time has it: whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def status(code: int, reason: str, message: str) -> Object:
@@ -611,7 +612,8 @@ class Handler(BaseHTTPRequestHandler):
         if len(body) > REQUEST_LIMIT:
             return self.send(413, status(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728"))
         cluster.requests.append(f"{method} {url.path}")
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        if (scheme.lower(), token) != ("bearer", TOKEN):  # in a pod, the client writes it in small letters
             return self.send(401, status(401, "Unauthorized", "Unauthorized"))
         if cluster.faults.refusals:
             cluster.faults.refusals -= 1
