@@ -41,7 +41,7 @@ def main() -> None:
     """Print one table."""
     kind, *numbers = sys.argv[1:] or ["cluster"]
     counts = [int(number) for number in numbers] or [50]
-    with _there() as (server, builda, work):
+    with world() as (server, builda, work):
         if kind == "local":
             _local(builda, work, counts[0])
         elif kind == "cluster":
@@ -53,7 +53,8 @@ def main() -> None:
 
 
 @contextmanager
-def _there() -> Iterator[tuple[Registry, Builda, Path]]:
+def world() -> Iterator[tuple[Registry, Builda, Path]]:
+    """A registry with the base image `base/busybox:1`, builda with a store of its own, and a directory."""
     scratch = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=scratch) as place:
         work = Path(place)
@@ -101,7 +102,8 @@ def _local(builda: Builda, work: Path, count: int) -> None:
     print(f"once more, with all of them remembered: {again:.1f} s")
 
 
-def _environ(there: standin.Cluster) -> dict[str, str]:
+def cluster_environ(there: standin.Cluster) -> dict[str, str]:
+    """The variables with which builda builds in this cluster."""
     return {
         "KUBECONFIG": str(there.directory / "kubeconfig"),
         "BUILDA_ON": "kubernetes",
@@ -115,7 +117,7 @@ def _cluster(server: Registry, builda: Builda, work: Path, count: int, *, quiet:
     before = _requests(server)
     with standin.cluster() as there:
         there.slots = 1
-        seconds, _ = _baked(builda, context, (), **_environ(there))
+        seconds, _ = _baked(builda, context, (), **cluster_environ(there))
         requests = _kinds(there.requests)
         pods = {name: there.running[name] for name in there.of("pods")}
         stage = next(run for run in pods.values() if any(b"stage:" in line for _, line in run.lines))
@@ -170,7 +172,7 @@ def _simulated(server: Registry, builda: Builda, work: Path, count: int, lines: 
     with standin.cluster(standin.Simulated) as there:
         assert isinstance(there, standin.Simulated)
         there.lines, there.seconds, there.slots = tuple(lines), SECONDS, SIMULATED_SLOTS
-        seconds, output = _baked(builda, context, (), **_environ(there))
+        seconds, output = _baked(builda, context, (), **cluster_environ(there))
         requests = _kinds(there.requests)
     after = _requests(server)
     done = sum("\t" in line for line in output.splitlines())
