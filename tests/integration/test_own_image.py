@@ -48,7 +48,11 @@ SAMPLE = ("privileged-root", "userns-pod", "restricted")  # the other pods are b
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
     """The root file system of the image that `examples/kubernetes/Containerfile` describes."""
-    work = tmp_path_factory.mktemp("own")
+    return own_image(tmp_path_factory.mktemp("own"), debian)
+
+
+def own_image(work: Path, debian: Path, *arguments: str) -> Path:
+    """The image, built in the directory `work` with these build arguments, as a root file system."""
     builda = Builda(work / "store", work / "run")
     builda("pull", "--quiet", f"oci-archive:{debian}:debian")
     context = work / "context"
@@ -59,6 +63,7 @@ def image(tmp_path_factory: pytest.TempPathFactory, debian: Path) -> Path:
         shutil.copytree(REPOSITORY / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
     own = REPOSITORY / "examples/kubernetes/Containerfile"
     options: list[str | Path] = ["-f", own, "--build-arg", "BASE=localhost/debian:debian"]
+    options += [word for argument in arguments for word in ("--build-arg", argument)]
     builda("bud", "--quiet", *options, "--output", f"type=tar,dest={work}/image.tar", context, seconds=800)
     (work / "rootfs").mkdir()
     subprocess.run(
