@@ -81,7 +81,23 @@ GAMES = {
             bind S, sockaddr_un "/own/s"; for (qw(f s)) { print chmod(02777, "/own/$_") ? "" : "$_: $!\n";
             print utime(1, 1, "/own/$_") ? "" : "$_: $!\n"; print access("/own/$_", 2) ? "" : "$_: $!\n" }
             $> = 0; $) = "0 0"; chown 7, 8, "/own/f"; $> = 7; print chmod(0640, "/own/f") ? "" : "$!\n"' > /own/said
-        cat /own/said; stat -c '%n %a %u %g' /own/f; stat -c %a /own/s; rm /own/s
+        cat /own/said; stat -c '%n %a %u %g' /own/*; rm /own/s
+    """,
+    "owners of sockets": r"""
+        mkdir -m 1777 /open; mkdir -m 2777 /group; chown 3:4 /group; mkdir /closed; mkdir -m 1777 -p /in/o
+        cat > /tmp/sockets <<'PERL'
+        use Socket; sub made { my ($path) = @_; socket my $s, AF_UNIX, SOCK_STREAM, 0; my $address = sockaddr_un $path;
+            print bind($s, $address) ? (unpack_sockaddr_un getsockname $s)[0] : "$path: $!", "\n" }
+        $) = "6 6"; $> = 33; chdir "/open"; umask 027;
+        made $_ for "/open/s", "rel", "/open/s", "/closed/s", "/missing/s", "/open/s/s", "/group/s", "x/", ".", "\0abs";
+        made "/open/" . "l" x 102; made "/open/gone"; unlink "/open/gone"; $> = 0; $) = "0 0"; made "/open/gone";
+        made "/closed/r"; made "/group/r"; chroot "/in"; chdir "/"; $) = "6 6"; $> = 33; made $_ for "/o/in", "o/r";
+        socket T, AF_INET, SOCK_STREAM, 0; print bind(T, sockaddr_in 0, INADDR_LOOPBACK) ? "a port\n" : "$!\n";
+        print bind(T, sockaddr_un "/open/t") ? "" : "$!\n"; $> = 0; $) = "0 0"; symlink "x", "/open/t"
+PERL
+        perl /tmp/sockets > /said; cat -v /said; rm /tmp/sockets
+        find /open /group /closed /in -printf '%p %M %U:%G
+' | sort; find / -xdev -type s -delete
     """,
     "roots inside": """
         mkdir -p /in/etc; cp -a /usr/lib* /usr/bin /in/

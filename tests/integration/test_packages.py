@@ -68,7 +68,7 @@ AFTERWARDS = {
         export PGDATA=/srv/db PGHOST=/srv/db; su postgres -c 'initdb > /dev/null
             pg_ctl -s -w -o "-h \"\" -k /srv/db" -l /dev/null start
             psql -Atc "create table t (n int); select current_user, count(*) from t"'
-        stat -c '%a %U' /srv/db/base /srv/db/PG_VERSION; stat -c %a /srv/db/.s.PGSQL.5432 # root's in mode single
+        stat -c '%a %U' /srv/db/base /srv/db/PG_VERSION /srv/db/.s.PGSQL.5432
         su postgres -c 'pg_ctl -s -w stop'; rm -rf /srv/db
     """,
     "system": r"""

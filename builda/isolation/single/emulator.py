@@ -77,6 +77,7 @@ class Emulator:
             **dict.fromkeys(("mkdir", "mkdirat"), making.mkdir),
             **dict.fromkeys(("symlink", "symlinkat"), making.symlink),
             **dict.fromkeys(("mknod", "mknodat"), making.mknod),
+            "bind": making.bind,
             **dict.fromkeys(("rename", "renameat", "renameat2"), making.rename),
             **dict.fromkeys(("access", "faccessat", "faccessat2"), showing.access),
             **dict.fromkeys(("execve", "execveat"), self.execute),

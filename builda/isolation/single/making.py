@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import sys
 
 from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import ownership
@@ -27,6 +28,8 @@ _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _PATH = os.O_PATH | os.O_CLOEXEC
 _O_TMPFILE = 0o20000000
 _PATH_MAX = 4096
+_AF_UNIX = 1
+_SOCKADDR_UN = 110  # bytes: the family, and sun_path
 _MOST_LINKS = 40  # that the kernel follows
 _MOST_TRIES = 100
 _NODES = frozenset((0, ownership.S_IFREG, ownership.S_IFCHR, ownership.S_IFBLK, ownership.S_IFIFO, ownership.S_IFSOCK))
@@ -220,6 +223,36 @@ class Making:
             os.close(opened)
         return 0, 0, 0
 
+    def bind(self, call: Call) -> Answer:
+        """bind(2) of a socket to a path: its owner is noted before the kernel makes it.
+
+        So getsockname(2) returns the caller's own path, as it would not if the supervisor bound the socket. A note
+        that remains when the kernel refuses counts for nothing: what else is made there gets a note of its own.
+        """
+        length = call.arguments[2] & _WORD
+        if not 2 < length <= _SOCKADDR_UN:
+            return GO_ON
+        address = call.read(call.arguments[1], length)
+        path = address[2:].partition(b"\0")[0]
+        if int.from_bytes(address[:2], sys.byteorder) != _AF_UNIX or not path:
+            return GO_ON
+        place = self.finder.place(call, _AT_FDCWD, path)
+        parent, name = place.parent()
+        is_socket = _is_socket(self.finder.of_descriptor(call, call.arguments[0]))
+        if not is_socket or not name or name in (b".", b"..") or place.asks_for_directory():
+            return GO_ON
+        directory = self.directory(call, parent)
+        try:
+            if is_in_proc(directory) or _exists(directory, name):
+                return GO_ON
+            owner = self.owner_in(self.marks.of(call.pid), directory)
+            self.listener.check(call.identity)
+            note(directory, name, owner)
+            self.keeper.has_rows = self.keeper.has_rows or owner != (0, 0)
+        finally:
+            os.close(directory)
+        return GO_ON
+
     def rename(self, call: Call) -> Answer:
         """rename(2) and its relatives: the owner of a link goes with it."""
         if not self.keeper.has_rows:
@@ -297,6 +330,13 @@ def _exists(directory: int, name: bytes) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def _is_socket(place: Place) -> bool:
+    try:
+        return os.stat(place.quick()).st_mode & ownership.S_IFMT == ownership.S_IFSOCK
+    except OSError:
+        return False
 
 
 def _target(directory: int, name: bytes) -> bytes | None:
