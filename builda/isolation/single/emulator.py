@@ -11,7 +11,6 @@ memory of processes (CAP_SYS_PTRACE) it could follow more of them than the comma
 
 from __future__ import annotations
 
-import _socket
 import errno
 import os
 import struct
@@ -24,7 +23,7 @@ from builda.isolation.emulated.credentials import Credentials
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
 from builda.isolation.single.acls import Acls
 from builda.isolation.single.caller import SENT, Call, KernelAnswers, Refused
-from builda.isolation.single.finding import Finder, field, own
+from builda.isolation.single.finding import Finder, field, own, socket_of
 from builda.isolation.single.keeper import Keeper, attribute
 from builda.isolation.single.making import Making
 from builda.isolation.single.marks import Marks
@@ -237,12 +236,7 @@ class Emulator:
 def _peer(pid: int, number: int) -> int:
     """The process at the other end of a socket, which is the descriptor `number` of a process; 0 if it is not known."""
     try:
-        process = sys_.pidfd_open(int(field(pid, b"\nTgid:")))
-        try:
-            fd = sys_.pidfd_getfd(process, number)
-        finally:
-            os.close(process)
-        connection = _socket.socket(fileno=fd)
+        connection = socket_of(pid, number)
         try:
             return int.from_bytes(connection.getsockopt(_SOL_SOCKET, _SO_PEERCRED, 12)[:4], sys.byteorder)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 
@@ -210,6 +211,20 @@ def file_of(path: bytes) -> tuple[int, int] | None:
     except OSError:
         return None
     return info.st_dev, info.st_ino
+
+
+def socket_of(pid: int, number: int) -> _socket.socket:
+    """A duplicate of a socket, which is the descriptor `number` of a process. OSError if it is none."""
+    process = sys_.pidfd_open(int(field(pid, b"\nTgid:")))
+    try:
+        fd = sys_.pidfd_getfd(process, number)
+    finally:
+        os.close(process)
+    try:
+        return _socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def field(pid: int, name: bytes) -> bytes:

@@ -12,7 +12,7 @@ from builda.isolation.emulated import ownership
 from builda.isolation.emulated.credentials import DAC_OVERRIDE, Credentials
 from builda.isolation.emulated.ownership import ATTRIBUTE, Kept
 from builda.isolation.single.caller import SENT, Refused
-from builda.isolation.single.finding import Finder, Place, field, is_in_proc, own
+from builda.isolation.single.finding import Finder, Place, field, is_in_proc, own, socket_of
 from builda.isolation.single.keeper import Keeper, attribute, has_attributes, note, rows_of
 from builda.isolation.single.marks import Marks
 from builda.linux import syscalls as sys_
@@ -238,8 +238,9 @@ class Making:
             return GO_ON
         place = self.finder.place(call, _AT_FDCWD, path)
         parent, name = place.parent()
-        is_socket = _is_socket(self.finder.of_descriptor(call, call.arguments[0]))
-        if not is_socket or not name or name in (b".", b"..") or place.asks_for_directory():
+        if not name or name in (b".", b"..") or place.asks_for_directory():
+            return GO_ON
+        if not _is_local(call.pid, call.arguments[0] & _WORD):
             return GO_ON
         directory = self.directory(call, parent)
         try:
@@ -332,11 +333,16 @@ def _exists(directory: int, name: bytes) -> bool:
     return True
 
 
-def _is_socket(place: Place) -> bool:
+def _is_local(pid: int, number: int) -> bool:
+    """Whether the descriptor `number` of a process is an AF_UNIX socket."""
     try:
-        return os.stat(place.quick()).st_mode & ownership.S_IFMT == ownership.S_IFSOCK
+        found = socket_of(pid, number)
     except OSError:
         return False
+    try:
+        return found.family == _AF_UNIX
+    finally:
+        found.close()
 
 
 def _target(directory: int, name: bytes) -> bytes | None:
