@@ -783,6 +783,12 @@ def selected(found: Object, query: dict[str, str]) -> bool:
     return all(fields.get(name) == value for name, _, value in terms)
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+    """Connections that wait to be accepted. Clients of more than these are connected, and hear nothing (listen(2))."""
+
+
 @contextmanager
 def cluster(kind: type[Cluster] = Cluster) -> Iterator[Cluster]:
     """A cluster that answers; `kubeconfig` in its directory leads to it."""
@@ -793,8 +799,7 @@ def cluster(kind: type[Cluster] = Cluster) -> Iterator[Cluster]:
         authority = make_certificates(directory)
         made = kind(directory)
         handler = type("BoundHandler", (Handler,), {"cluster": made})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler, bind_and_activate=True)
-        server.daemon_threads = True
+        server = Server(("127.0.0.1", 0), handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(directory / "server.crt", directory / "server.key")
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
