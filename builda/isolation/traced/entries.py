@@ -214,7 +214,9 @@ class Entries:
             is_ours = self.files.is_ours(fd)
             if not is_ours:
                 _check_free(parent, name)
-                number = errno.EXDEV if self.files.is_ours(parent) else errno.ENOENT  # /proc finds no name to be made
+                # No name can be made in /proc and in a directory that has been removed, which has no links.
+                takes_names = self.files.is_ours(parent) and os.fstat(parent).st_nlink
+                number = errno.EXDEV if takes_names else errno.ENOENT
                 raise OSError(number, os.strerror(number))
             place = b"/proc/self/fd/%d" % fd
             special = is_ours and stat.S_IFMT(os.fstat(fd).st_mode) not in (stat.S_IFREG, stat.S_IFDIR)

@@ -53,6 +53,7 @@ _SOCKET_PATH = 108
 _ADDRESS = 110  # bytes of struct sockaddr_un
 _PATH = os.O_PATH | os.O_CLOEXEC
 _PEER = struct.Struct("=iII")  # struct ucred
+_REMOVED = b" (deleted)"  # at the end of a link of /proc that leads to a file without a name
 _MESSAGE = struct.Struct("=QIxxxxQQQQixxxx")  # struct msghdr
 
 
@@ -229,7 +230,7 @@ class Tracer:
         try:
             if not stat.S_ISDIR(os.fstat(fd).st_mode):
                 raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            stays = os.path.samestat(os.fstat(fd), os.stat(b"/proc/%d/cwd" % tid))
+            stays = _is_start(tid, AT_FDCWD, fd)
         finally:
             os.close(fd)
         self.replaced(tid, 0, b"." if stays else place.path)  # it may have been removed
@@ -245,9 +246,12 @@ class Tracer:
         path = self.memory.text(tid, self.registers.argument(at))
         follow = not self.registers.argument(at + 1) & os.O_NOFOLLOW
         fd, place = self.found(state, tid, directory, path, follow=follow)
-        os.close(fd)
+        try:
+            stays = path[:1] != b"/" and place.path.endswith(_REMOVED) and _is_start(tid, directory, fd)
+        finally:
+            os.close(fd)
         slash = b"/" if path.endswith(b"/") and not place.path.endswith(b"/") else b""
-        self.replaced(tid, at, place.path + slash)
+        self.replaced(tid, at, b"." if stays else place.path + slash)
 
     def inotify_add_watch(self, tid: int, state: State) -> None:
         mask = self.registers.argument(2)
@@ -542,6 +546,12 @@ class Tracer:
             with open(b"/proc/self/fd/%d" % fd, "rb") as file:
                 self.loaders[key] = b"argv0" in file.read(8 << 20)
         return self.loaders[key]
+
+
+def _is_start(tid: int, directory: int, fd: int) -> bool:
+    """Whether an open file is the directory in which relative paths of a call begin, so that `.` leads to it."""
+    start = b"/proc/%d/cwd" % tid if directory == AT_FDCWD else b"/proc/%d/fd/%d" % (tid, directory)
+    return os.path.samestat(os.fstat(fd), os.stat(start))
 
 
 def _is_at(fd: int, path: bytes) -> bool:
