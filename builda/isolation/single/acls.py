@@ -39,7 +39,7 @@ class Acls:
         if name not in acl.NAMES:
             return GO_ON
         place, follow = self._place(call)
-        if attribute(place.quick(), ASIDE + name) is None:
+        if not self.finder.has_other_root(call) and attribute(place.quick(), ASIDE + name) is None:
             return GO_ON
         fd = self.finder.opened(call, place, follow=follow)
         try:

@@ -136,13 +136,14 @@ class Emulator:
                 call, call.arguments[0], call.path(call.arguments[1]), empty=bool(call.arguments[4] & _EMPTY)
             )
         who = self.marks.of(call.pid)
-        try:
-            info = os.stat(place.quick())
-        except OSError:
-            return GO_ON
-        value = attribute(place.quick(), _CAPABILITY) or b""
-        if changes_nothing(who, Program(info.st_mode, 0, 0, value)) and not self.marks.are_doubtful(call.pid):
-            return GO_ON
+        if not self.finder.has_other_root(call):
+            try:
+                info = os.stat(place.quick())
+            except OSError:
+                return GO_ON
+            value = attribute(place.quick(), _CAPABILITY) or b""
+            if changes_nothing(who, Program(info.st_mode, 0, 0, value)) and not self.marks.are_doubtful(call.pid):
+                return GO_ON
         try:
             fd = self.finder.opened(call, place)
         except OSError:  # what the kernel says is right, or it is a magic link

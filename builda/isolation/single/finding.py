@@ -43,7 +43,10 @@ class Place:
             raise OSError(self.missing, "") from error
 
     def quick(self) -> bytes:
-        """A path for a look without consequences: it may also follow magic links."""
+        """A path for a look without consequences: it may also follow magic links.
+
+        It means another file than the call's if the caller has another root directory, and the path has `..` or links.
+        """
         return self.base + b"/" + self.path if self.base and self.path else self.base or self.path
 
     def parent(self) -> tuple[Place, bytes]:
@@ -177,13 +180,18 @@ class Finder:
         """As `opened`, for a process with a root directory of its own."""
         root = os.open(b"%d/root" % call.pid, _PATH)
         try:
-            path = place.path
-            if place.base:
-                top, here = os.readlink(own(root)), os.readlink(place.base)
-                path = here.removeprefix(top.rstrip(b"/")) + b"/" + place.path
-            return sys_.openat2(root, path, flags)
+            if not place.base:
+                return sys_.openat2(root, place.path, flags)
+            top, here = os.readlink(own(root)).rstrip(b"/"), os.readlink(place.base)
+            if here == top or here.startswith(top + b"/"):
+                return sys_.openat2(root, here.removeprefix(top) + b"/" + place.path, flags)
         finally:
             os.close(root)
+        base = place.opened_base()  # the directory lies outside of the caller's root, and `..` leads on from there
+        try:
+            return sys_.openat2(base, place.path, flags, resolve=sys_.RESOLVE_NO_MAGICLINKS)
+        finally:
+            os.close(base)
 
 
 def is_in_proc(fd: int) -> bool:

@@ -69,7 +69,7 @@ class Making:
                 return GO_ON
             is_nameless = flags & _O_TMPFILE == _O_TMPFILE and flags & os.O_DIRECTORY
             parent, leaf = (place, b".") if is_nameless else place.parent()
-            if self.is_plain(who, parent) or (leaf in (b".", b"..") and not is_nameless):
+            if self.is_plain(call, who, parent) or (leaf in (b".", b"..") and not is_nameless):
                 return GO_ON
             directory = self.directory(call, parent)
             try:
@@ -196,7 +196,11 @@ class Making:
         place = self.finder.place(call, directory, call.path(address))
         parent, name = place.parent()
         who = self.marks.of(call.pid)
-        if not name or name in (b".", b"..") or (not kind and not self.keeper.has_rows and self.is_plain(who, parent)):
+        if (
+            not name
+            or name in (b".", b"..")
+            or (not kind and not self.keeper.has_rows and self.is_plain(call, who, parent))
+        ):
             return GO_ON
         opened = self.directory(call, parent)
         try:
@@ -268,8 +272,8 @@ class Making:
         if any(place.asks_for_directory() for place in places):
             return GO_ON
         (old, old_name), (new, new_name) = (place.parent() for place in places)
-        key = ownership.row_key(old_name)
-        if key not in rows_of(old.quick()) and ownership.row_key(new_name) not in rows_of(new.quick()):
+        key, other = ownership.row_key(old_name), self.finder.has_other_root(call)
+        if not other and key not in rows_of(old.quick()) and ownership.row_key(new_name) not in rows_of(new.quick()):
             return GO_ON
         source, target = self.finder.opened(call, old), self.finder.opened(call, new)
         try:
@@ -285,9 +289,9 @@ class Making:
             os.close(target)
         return 0, 0, 0
 
-    def is_plain(self, who: Credentials, parent: Place) -> bool:
-        """Whether what `who` makes in a directory belongs to 0:0, as the kernel has it."""
-        if who.fsuid or who.fsgid or not who.has(DAC_OVERRIDE):
+    def is_plain(self, call: Call, who: Credentials, parent: Place) -> bool:
+        """Whether what `who` makes in a directory surely belongs to 0:0, as the kernel has it."""
+        if who.fsuid or who.fsgid or not who.has(DAC_OVERRIDE) or self.finder.has_other_root(call):
             return False
         value = attribute(parent.quick(), ATTRIBUTE)
         if value is None:

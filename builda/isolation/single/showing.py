@@ -56,7 +56,9 @@ class Showing:
         )  # a null pointer is an empty path (Linux 6.11)
         place = self.finder.place(call, directory, path, empty=bool(flags & _EMPTY))
         follow = not flags & _NOFOLLOW
-        return self.shown(call, place, follow=follow) if self.keeper.keeps(place, follow=follow) else GO_ON
+        # A quick look from here would follow `..` out of another root directory.
+        shows = self.finder.has_other_root(call) or self.keeper.keeps(place, follow=follow)
+        return self.shown(call, place, follow=follow) if shows else GO_ON
 
     def descriptor_status(self, call: Call) -> Answer:
         """fstat(2)."""
