@@ -1064,7 +1064,7 @@ static const struct { const char *name; long number; } by_text[] = {
     {"listxattr", SYS_listxattr}, {"fremovexattr", SYS_fremovexattr}, {"openat2", SYS_openat2}, {"execute", -2},
     {"ftruncate", SYS_ftruncate}, {"fallocate", SYS_fallocate}, {"pwrite", SYS_pwrite64}, {"sendfile", SYS_sendfile},
     {"copy_file_range", SYS_copy_file_range}, {"fgetxattr", SYS_fgetxattr}, {"prctl", SYS_prctl}, {"ids", -3},
-    {"readlinkat", SYS_readlinkat}, {"later_open", -4},
+    {"readlinkat", SYS_readlinkat}, {"fcntl", SYS_fcntl}, {"later_open", -4},
 };
 
 static long status_of(char *program, char *word) {

@@ -61,7 +61,7 @@ class Making:
         else:
             directory, (address, mode), flags = _AT_FDCWD, arguments[:2], os.O_CREAT | os.O_WRONLY | os.O_TRUNC
         flags &= 0x7FFFFFFF
-        if flags & os.O_PATH:
+        if flags & os.O_PATH or _is_invalid(flags):
             return GO_ON
         place, who = self.finder.place(call, directory, call.path(address)), self.marks.of(call.pid)
         for _ in range(_MOST_LINKS):
@@ -95,7 +95,7 @@ class Making:
             self.listener.check(call.identity)
             try:
                 if kind:
-                    return os.open(name, flags & ~os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+                    return _opened_again(directory, name, flags & ~os.O_CREAT | os.O_CLOEXEC)
                 return self.opened_new(call, who, directory, name, flags, mode)
             except FileExistsError:
                 if flags & os.O_EXCL:
@@ -109,7 +109,7 @@ class Making:
         """A descriptor of a file that is made, and gets its owner."""
         owner = self.owner_in(who, directory)
         os.umask(_umask(call.pid))
-        how = flags | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_EXCL if flags & os.O_CREAT else 0)
+        how = flags | os.O_CLOEXEC | (os.O_EXCL if flags & os.O_CREAT else 0)  # with O_EXCL no link is followed
         fd = os.open(name, how, mode & 0o7777, dir_fd=directory)
         try:
             self.keeper.keep(fd, os.fstat(fd), Kept(*owner, mode & 0o7777))
@@ -355,6 +355,29 @@ def _target(directory: int, name: bytes) -> bytes | None:
         return os.readlink(name, dir_fd=directory)
     except OSError:
         return None
+
+
+def _is_invalid(flags: int) -> bool:
+    """Whether open(2) says EINVAL of flags with O_TMPFILE, before it looks at the path (`build_open_flags`)."""
+    if not flags & _O_TMPFILE:
+        return False
+    return flags & (os.O_DIRECTORY | os.O_CREAT) != os.O_DIRECTORY or not flags & os.O_ACCMODE
+
+
+def _opened_again(directory: int, name: bytes, flags: int) -> int:
+    """A descriptor of a regular file that is there. FileNotFoundError if it is no regular file any more.
+
+    It has no O_NOFOLLOW that the caller did not ask for: F_GETFL of fcntl(2) would show that.
+    """
+    if flags & os.O_NOFOLLOW:
+        return os.open(name, flags, dir_fd=directory)
+    handle = os.open(name, _PATH | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        if os.fstat(handle).st_mode & ownership.S_IFMT != ownership.S_IFREG:
+            raise FileNotFoundError(errno.ENOENT, "")
+        return os.open(own(handle), flags)
+    finally:
+        os.close(handle)
 
 
 def _umask(pid: int) -> int:
