@@ -91,11 +91,12 @@ GAMES = {
         $) = "6 6"; $> = 33; chdir "/open"; umask 027;
         made $_ for "/open/s", "rel", "/open/s", "/closed/s", "/missing/s", "/open/s/s", "/group/s", "x/", ".", "\0abs";
         made "/open/" . "l" x 102; made "/open/gone"; unlink "/open/gone"; $> = 0; $) = "0 0"; made "/open/gone";
-        made "/closed/r"; made "/group/r"; chroot "/in"; chdir "/"; $) = "6 6"; $> = 33; made $_ for "/o/in", "o/r";
+        made "/closed/r"; made "/group/r"; chroot "/in" or exit;
+        chdir "/"; $) = "6 6"; $> = 33; made $_ for "/o/in", "o/r";
         socket T, AF_INET, SOCK_STREAM, 0; print bind(T, sockaddr_in 0, INADDR_LOOPBACK) ? "a port\n" : "$!\n";
         print bind(T, sockaddr_un "/open/t") ? "" : "$!\n"; $> = 0; $) = "0 0"; symlink "x", "/open/t"
 PERL
-        perl /tmp/sockets > /said; cat -v /said; rm /tmp/sockets
+        perl /tmp/sockets > /said; cat -v /said; rm /tmp/sockets /said
         find /open /group /closed /in -printf '%p %M %U:%G
 ' | sort; find / -xdev -type s -delete
     """,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,9 @@ def test_files_given_to_the_process_itself_are_not_roots(tmp_path: Path) -> None
     place = tmp_path / "place"
     place.mkdir()
     os.chown(place, 1000, 1000)
-    for above in (tmp_path, *tmp_path.parents[:2]):
+    for above in (tmp_path, *tmp_path.parents):
+        if above == Path(tempfile.gettempdir()):
+            break
         above.chmod(0o755)
     done = subprocess.run(
         [interpreter()[0], "-c", GIVE, place],
