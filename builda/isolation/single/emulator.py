@@ -150,6 +150,8 @@ class Emulator:
             return GO_ON
         try:
             info = os.fstat(fd)
+            if info.st_mode & ownership.S_IFMT != ownership.S_IFREG:
+                return GO_ON
             if not info.st_mode & 0o111 or _is_script(fd) or self.forbids_set_id(fd):
                 new = executed(who, Program(0o100755, 0, 0))
             else:
