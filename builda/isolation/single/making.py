@@ -27,6 +27,7 @@ _WORD = 0xFFFFFFFF
 _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _PATH = os.O_PATH | os.O_CLOEXEC
 _O_TMPFILE = 0o20000000
+_VALID = 0o37777703  # the flags that openat2(2) knows
 _PATH_MAX = 4096
 _AF_UNIX = 1
 _SOCKADDR_UN = 110  # bytes: the family, and sun_path
@@ -52,7 +53,7 @@ class Making:
             if not 24 <= arguments[3] <= _PATH_MAX:
                 return GO_ON
             flags, mode, resolve = struct.unpack("=QQQ", call.read(arguments[2], 24))
-            if not flags & (os.O_CREAT | _O_TMPFILE) or resolve or flags >> 31:
+            if not flags & (os.O_CREAT | _O_TMPFILE) or resolve or flags & ~_VALID or mode & ~0o7777:
                 return GO_ON
         elif name == "openat":
             directory, address, flags, mode = arguments[:4]
@@ -358,9 +359,9 @@ def _target(directory: int, name: bytes) -> bytes | None:
 
 
 def _is_invalid(flags: int) -> bool:
-    """Whether open(2) says EINVAL of flags with O_TMPFILE, before it looks at the path (`build_open_flags`)."""
+    """Whether open(2) says EINVAL of flags, before it looks at the path (`build_open_flags`)."""
     if not flags & _O_TMPFILE:
-        return False
+        return flags & (os.O_DIRECTORY | os.O_CREAT) == os.O_DIRECTORY | os.O_CREAT  # Linux 6.4
     return flags & (os.O_DIRECTORY | os.O_CREAT) != os.O_DIRECTORY or not flags & os.O_ACCMODE
 
 
