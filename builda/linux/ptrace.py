@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 
 _CONT, _SYSCALL, _SEIZE, _LISTEN = 7, 24, 0x4206, 0x4208
 _GETEVENTMSG, _GETREGSET, _SETREGSET = 0x4201, 0x4204, 0x4205
@@ -28,9 +29,13 @@ class _Vector(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 _long, _pointer = ctypes.c_long, ctypes.c_void_p
 _ptrace = ctypes.CFUNCTYPE(_long, _long, _long, _pointer, _pointer, use_errno=True)(("ptrace", _libc))
-_copy = [ctypes.c_int, _pointer, ctypes.c_ulong, _pointer, ctypes.c_ulong, ctypes.c_ulong]
-_readv = ctypes.CFUNCTYPE(ctypes.c_ssize_t, *_copy, use_errno=True)(("process_vm_readv", _libc))
-_writev = ctypes.CFUNCTYPE(ctypes.c_ssize_t, *_copy, use_errno=True)(("process_vm_writev", _libc))
+# Without declared types, which ctypes would convert each argument to: bytes are passed as what they are.
+_readv, _writev = _libc.process_vm_readv, _libc.process_vm_writev
+_readv.restype = _writev.restype = ctypes.c_ssize_t
+_ONE, _NONE = ctypes.c_ulong(1), ctypes.c_ulong(0)
+
+iovec = struct.Struct("=QQ").pack
+"""iovec(address, size): a struct iovec."""
 
 
 def seize(pid: int, options: int) -> None:
@@ -136,22 +141,14 @@ class Memory:
     def __init__(self, largest: int = 1 << 20) -> None:
         self.buffer = ctypes.create_string_buffer(largest)
         self.bytes = memoryview(self.buffer).cast("B")
-        self.start = ctypes.create_string_buffer(_TEXT)
         self.largest = largest
-        self.ours = _Vector(ctypes.addressof(self.buffer), 0)
-        self.theirs = _Vector(0, 0)
-        self.at = ctypes.addressof(self.ours), ctypes.addressof(self.theirs)
-        self.out_here, self.out_there = _Vector(0, 0), _Vector(0, 0)
-        self.out_at = ctypes.addressof(self.out_here), ctypes.addressof(self.out_there)
-        self.text_here = _Vector(ctypes.addressof(self.start), _TEXT)
-        self.text_there = _Vector(0, _TEXT)
-        self.text_at = ctypes.addressof(self.text_here), ctypes.addressof(self.text_there)
+        self.here = ctypes.addressof(self.buffer)
+        self.start = ctypes.create_string_buffer(_TEXT)
+        self.start_here = iovec(ctypes.addressof(self.start), _TEXT)
 
     def some(self, tid: int, address: int, size: int) -> bytes:
         """Up to `size` bytes: fewer where memory ends."""
-        self.ours.length = self.theirs.length = size
-        self.theirs.base = address
-        count = _readv(tid, self.at[0], 1, self.at[1], 1, 0)
+        count = _readv(tid, iovec(self.here, size), _ONE, iovec(address, size), _ONE, _NONE)
         if count < 0:
             raise OSError(ctypes.get_errno(), "process_vm_readv")
         return bytes(self.bytes[:count])
@@ -167,27 +164,20 @@ class Memory:
 
     def write(self, tid: int, address: int, data: bytes) -> None:
         """All of `data`."""
-        if len(data) > self.largest:
-            raise OSError(errno.E2BIG, "process_vm_writev")
         size = len(data)
+        if size > self.largest:
+            raise OSError(errno.E2BIG, "process_vm_writev")
         self.bytes[:size] = data
-        self.ours.length = self.theirs.length = size
-        self.theirs.base = address
-        if _writev(tid, self.at[0], 1, self.at[1], 1, 0) != size:
-            raise OSError(errno.EFAULT, "process_vm_writev")
+        self.write_from(tid, address, iovec(self.here, size), size)
 
-    def write_from(self, tid: int, address: int, here: int, size: int) -> None:
-        """What this process has at the address `here`."""
-        self.out_here.base = here
-        self.out_there.base = address
-        self.out_here.length = self.out_there.length = size
-        if _writev(tid, self.out_at[0], 1, self.out_at[1], 1, 0) != size:
+    def write_from(self, tid: int, address: int, here: bytes, size: int) -> None:
+        """What this process has at `here`, an `iovec` of this size."""
+        if _writev(tid, here, _ONE, iovec(address, size), _ONE, _NONE) != size:
             raise OSError(errno.EFAULT, "process_vm_writev")
 
     def text(self, tid: int, address: int, limit: int = 4096) -> bytes:
         """The string at an address; ENAMETOOLONG if it has `limit` bytes or more."""
-        self.text_there.base = address
-        count = _readv(tid, self.text_at[0], 1, self.text_at[1], 1, 0)
+        count = _readv(tid, self.start_here, _ONE, iovec(address, _TEXT), _ONE, _NONE)
         found = self.start.value  # up to the first NUL, which may be what an earlier call left behind
         if len(found) < count and len(found) < limit:
             return found

@@ -24,6 +24,9 @@ _REQUEST = _struct.Struct("=QIIiIQ6Q")  # id, pid, flags, nr, arch, instruction_
 _ANSWER = _struct.Struct("=QqiI")  # id, val, error, flags
 _INJECTION = _struct.Struct("=QIIII")  # id, flags, srcfd, newfd, newfd_flags
 _IDENTITY = _struct.Struct("=Q")
+_unpack = _REQUEST.unpack
+_pack_answer, _pack_injection, _pack_identity = _ANSWER.pack_into, _INJECTION.pack_into, _IDENTITY.pack_into
+_ioctl = fcntl.ioctl
 _WAKE = 4096  # bytes of a pipe of signals, or 32 records of signalfd(2)
 _NOTHING = bytes(_REQUEST.size)
 
@@ -32,58 +35,62 @@ GO_ON = (0, 0, 1)
 
 
 class Listener:
-    """A filter's descriptor, which this object owns."""
+    """A filter's descriptor, which this object owns. Each thread that answers calls has an object of its own."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._buffer = bytearray(_REQUEST.size)
+        # ioctl() of the standard library takes half of the time for buffers that it may change.
+        self._request = bytearray(_REQUEST.size)
+        self._answer = bytearray(_ANSWER.size)
+        self._identity = bytearray(_IDENTITY.size)
+        self._injection = bytearray(_INJECTION.size)
         self._signals = sys_.SignalsOfThread()
         try:  # answer on the processor of the caller: a call takes 10 us there and 70 on another
-            fcntl.ioctl(fd, _SET_FLAGS, _SYNC_WAKE_UP)
+            _ioctl(fd, _SET_FLAGS, _SYNC_WAKE_UP)
         except OSError:  # before Linux 6.6
             return
 
     def receive(self) -> tuple[int, ...] | None:
         """(id, pid of the thread, flags, number, arch, instruction pointer, six arguments) of a call; None if the
         caller was killed meanwhile."""
-        self._buffer[:] = _NOTHING
+        request = self._request
+        request[:] = _NOTHING
         try:
-            fcntl.ioctl(self.fd, _RECV, self._buffer, True)
+            _ioctl(self.fd, _RECV, request)
         except OSError:  # ENOENT: the caller was killed; EINTR: poll(2) returns it again
             return None
-        return _REQUEST.unpack(self._buffer)
+        return _unpack(request)
 
     def send(self, identity: int, answer: tuple[int, int, int]) -> None:
         """Answer with (value, negative errno, flags)."""
+        _pack_answer(self._answer, 0, identity, *answer)
         try:
-            fcntl.ioctl(self.fd, _SEND, _ANSWER.pack(identity, *answer))
+            _ioctl(self.fd, _SEND, self._answer)
         except OSError:  # the caller was killed
             return
 
     def check(self, identity: int) -> None:
         """OSError (ENOENT) if the call waits no more: then its pid may already belong to another process."""
-        fcntl.ioctl(self.fd, _ID_VALID, _IDENTITY.pack(identity))
+        _pack_identity(self._identity, 0, identity)
+        _ioctl(self.fd, _ID_VALID, self._identity)
 
-    def inject(self, identity: int, fd: int, flags: int, signals: sys_.SignalsOfThread | None = None) -> int | None:
+    def inject(self, identity: int, fd: int, flags: int) -> int | None:
         """Put a descriptor into the caller, whose call returns its number. None if that answered the call.
 
         Signals wait meanwhile: one that interrupts the injection lets the call return 0 without a descriptor (Linux
-        6.18, `seccomp_notify_addfd`), and the caller takes its standard input for the file. A second thread brings an
-        object of its own for its `signals`.
+        6.18, `seccomp_notify_addfd`), and the caller takes its standard input for the file.
         """
-        if signals is None:
-            signals = self._signals
-        signals.hold()
+        _pack_injection(self._injection, 0, identity, _ADDFD_SEND, fd, 0, flags)
+        self._signals.hold()
         try:
-            fcntl.ioctl(self.fd, _ADDFD, _INJECTION.pack(identity, _ADDFD_SEND, fd, 0, flags))
+            _ioctl(self.fd, _ADDFD, self._injection)
         except OSError as error:
             if error.errno == errno.EINVAL:  # before Linux 5.14 the answer is a step of its own
-                request = bytearray(_INJECTION.pack(identity, 0, fd, 0, flags))
-                return int(fcntl.ioctl(self.fd, _ADDFD, request, True))
+                return int(_ioctl(self.fd, _ADDFD, bytearray(_INJECTION.pack(identity, 0, fd, 0, flags))))
             if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
                 raise
         finally:
-            signals.let_go()
+            self._signals.let_go()
         return None
 
     def serve(self, one: Callable[[], None], wake: int, ended: Callable[[bytes], bool]) -> None:

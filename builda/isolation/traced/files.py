@@ -51,8 +51,8 @@ class Files:
         self.listener.check(self.identity)
         self.memory.write(tid, address, data)
 
-    def write_from(self, tid: int, address: int, here: int, size: int) -> None:
-        """As `write`, of what this process has at the address `here`."""
+    def write_from(self, tid: int, address: int, here: bytes, size: int) -> None:
+        """As `write`, of what this process has at `here` (`ptrace.iovec`)."""
         self.listener.check(self.identity)
         self.memory.write_from(tid, address, here, size)
 

@@ -14,6 +14,7 @@ from builda.isolation.traced.calling import call, failure, plain_call, signed
 from builda.isolation.traced.caught_calls import NUMBERS
 from builda.isolation.traced.kept_aside import shown_mode, shown_owner
 from builda.isolation.traced.tree import AT_FDCWD, Root, asks_for_directory
+from builda.linux.ptrace import iovec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _BASIC = 0x7FF  # STATX_BASIC_STATS
 _TIME_OF_STATX = struct.Struct("=qI")
 _buffer = ctypes.create_string_buffer(STATX_SIZE)
 _at = ctypes.addressof(_buffer)
+_here = iovec(_at, STATX_SIZE)
 _LAYOUT = {"x86_64": (144, 24, 28, 40), "aarch64": (128, 16, 24, 32)}  # of struct stat: size; mode, owner and rdev at
 
 
@@ -56,6 +58,7 @@ class Looks:
         self.number = self.sys["newfstatat"]
         self.memory = files.memory
         self.stat_size, self.mode_at, self.owner_at, self.device_at = _LAYOUT[machine]
+        self.here = iovec(_at, self.stat_size)
 
     def stat(self, tid: int, a: Words) -> int:
         return self.newfstatat(tid, (AT_FDCWD, a[0], a[1], 0))
@@ -81,7 +84,7 @@ class Looks:
             self.status(fd, b"", _EMPTY_PATH, b"/proc/self/fd/%d" % fd)
         finally:
             os.close(fd)
-        files.write_from(tid, a[2], _at, self.stat_size)
+        files.write_from(tid, a[2], self.here, self.stat_size)
         return 0
 
     def is_empty(self, tid: int, address: int) -> bool:
@@ -100,7 +103,7 @@ class Looks:
             self.status(AT_FDCWD, place, 0, place)
         except FileNotFoundError as error:
             raise _not_open(number) from error
-        self.files.write_from(tid, address, _at, self.stat_size)
+        self.files.write_from(tid, address, self.here, self.stat_size)
         return 0
 
     def status(self, directory: int, path: bytes, flags: int, place: bytes) -> None:
@@ -166,7 +169,7 @@ class Looks:
                 self.extended(fd, b"", flags | _EMPTY_PATH, mask, b"/proc/self/fd/%d" % fd)
             finally:
                 os.close(fd)
-        self.files.write_from(tid, a[4], _at, STATX_SIZE)
+        self.files.write_from(tid, a[4], _here, STATX_SIZE)
         return 0
 
     def extended(self, directory: int, path: bytes, flags: int, mask: int, place: bytes) -> None:

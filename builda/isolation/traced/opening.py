@@ -9,9 +9,9 @@ import os
 import stat
 import struct
 
+from builda.isolation.child.notification import Listener
 from builda.isolation.traced.calling import call, signed
 from builda.isolation.traced.tree import AT_FDCWD, Root, names_directory, open_inside
-from builda.linux.syscalls import SignalsOfThread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -254,14 +254,15 @@ class Opening:
         identity = self.files.identity
 
         def wait() -> None:
+            listener = Listener(self.listener.fd)
             try:
                 fd = os.open(b"/proc/self/fd/%d" % held, flags | os.O_CLOEXEC)
                 try:
-                    self.listener.inject(identity, fd, flags & os.O_CLOEXEC, SignalsOfThread())
+                    listener.inject(identity, fd, flags & os.O_CLOEXEC)
                 finally:
                     os.close(fd)
             except OSError as error:
-                self.listener.send(identity, (0, -(error.errno or errno.EIO), 0))
+                listener.send(identity, (0, -(error.errno or errno.EIO), 0))
             finally:
                 os.close(held)
                 self.waiting -= 1

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import stat
+import struct
 
 from builda.values import NamedTuple
 
@@ -18,7 +19,6 @@ AT_FDCWD = -100
 DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty", b"ptmx")
 _IN_ROOT = 0x10 | 0x02  # RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 _BENEATH = 0x08 | 0x02  # RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS
-_SYS_OPENAT2 = 437
 _PATH_ONLY = os.O_PATH | os.O_CLOEXEC
 _LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40
@@ -26,27 +26,21 @@ _PATH_MAX = 4096
 _STREAMS = {b"cwd", b"root", b"exe"}
 
 
-class _How(ctypes.Structure):
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_long = ctypes.c_long
-_openat2 = ctypes.CFUNCTYPE(_long, _long, _long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, use_errno=True)(
-    ("syscall", _libc)
-)
-_how = _How(0, 0, 0)
-_how_at, _how_size = ctypes.addressof(_how), ctypes.sizeof(_how)
+# Without declared types, which ctypes would convert each argument to: bytes are passed as what they are.
+_openat2 = ctypes.CDLL(None, use_errno=True).syscall
+_openat2.restype = ctypes.c_long
+_number = ctypes.c_long(437)
+_how = struct.Struct("=QQQ")  # struct open_how
+_how_size = ctypes.c_size_t(_how.size)
 
 
 def open_inside(root: int, path: bytes, flags: int, mode: int = 0, resolve: int = _IN_ROOT) -> int:
     """Open `path` in the directory `root`, which no link and no `..` leads out of."""
-    _how.flags = flags | os.O_CLOEXEC
-    _how.mode = mode if flags & (os.O_CREAT | 0o20000000) else 0  # O_TMPFILE's own bit
-    _how.resolve = resolve
+    makes = flags & (os.O_CREAT | 0o20000000)  # O_TMPFILE's own bit
+    how = _how.pack(flags | os.O_CLOEXEC, mode if makes else 0, resolve)
     number = 0
     for _ in range(64):  # EAGAIN: a rename somewhere made the kernel unsure whether `..` left the root
-        fd: int = _openat2(_SYS_OPENAT2, root, path, _how_at, _how_size)
+        fd: int = _openat2(_number, root, path, how, _how_size)
         if fd >= 0:
             return fd
         number = ctypes.get_errno()
