@@ -24,10 +24,12 @@ class Keeper:
         try:
             os.getxattr(path, ATTRIBUTE, follow_symlinks=follow or not place.path)
         except OSError as error:
-            if error.errno != errno.ENODATA or not place.path or (follow and not self.has_rows):
+            if error.errno != errno.ENODATA or ((follow or not place.path) and not self.has_rows):
                 return False
         else:
             return True
+        if not place.path:  # a descriptor, perhaps of a link, FIFO or socket
+            return os.stat(path).st_mode & ownership.S_IFMT not in (ownership.S_IFREG, ownership.S_IFDIR)
         parent, name = place.parent()
         rows = rows_of(parent.quick())
         self.has_rows = self.has_rows or bool(rows)
