@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 
+from builda.isolation.child.emulated_calls import NUMBERS
 from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import ownership
 from builda.isolation.emulated.credentials import DAC_OVERRIDE, Credentials
@@ -29,6 +30,7 @@ _PATH = os.O_PATH | os.O_CLOEXEC
 _O_TMPFILE = 0o20000000
 _VALID = 0o37777703  # the flags that openat2(2) knows
 _PATH_MAX = 4096
+_NOREPLACE, _EXCHANGE = 1, 2  # RENAME_…
 _AF_UNIX = 1
 _SOCKADDR_UN = 110  # bytes: the family, and sun_path
 _MOST_LINKS = 40  # that the kernel follows
@@ -44,6 +46,7 @@ class Making:
         self.marks = marks
         self.finder = finder
         self.keeper = keeper
+        self.rename_number = NUMBERS[os.uname().machine]["renameat2"]
 
     def open(self, call: Call) -> Answer:
         """open(2) and its relatives, when they may make a file."""
@@ -267,23 +270,27 @@ class Making:
             ends = ((_AT_FDCWD, call.arguments[0]), (_AT_FDCWD, call.arguments[1]))
         else:
             ends = ((call.arguments[0], call.arguments[1]), (call.arguments[2], call.arguments[3]))
-        if call.name == "renameat2" and call.arguments[4] & ~1:
+        flags = call.arguments[4] & _WORD if call.name == "renameat2" else 0
+        if flags not in (0, _NOREPLACE, _EXCHANGE):
             return GO_ON
         places = [self.finder.place(call, at, call.path(path)) for at, path in ends]
         if any(place.asks_for_directory() for place in places):
             return GO_ON
         (old, old_name), (new, new_name) = (place.parent() for place in places)
-        key, other = ownership.row_key(old_name), self.finder.has_other_root(call)
-        if not other and key not in rows_of(old.quick()) and ownership.row_key(new_name) not in rows_of(new.quick()):
+        key, new_key = ownership.row_key(old_name), ownership.row_key(new_name)
+        other_root = self.finder.has_other_root(call)
+        if not other_root and key not in rows_of(old.quick()) and new_key not in rows_of(new.quick()):
             return GO_ON
         source, target = self.finder.opened(call, old), self.finder.opened(call, new)
         try:
             self.listener.check(call.identity)
-            if call.name == "renameat2" and call.arguments[4] & 1 and _exists(target, new_name):
-                raise OSError(errno.EEXIST, "")
-            os.rename(old_name, new_name, src_dir_fd=source, dst_dir_fd=target)
-            owner = rows_of(own(source)).get(key, (0, 0))
-            note(source, old_name, (0, 0))
+            sys_.call("renameat2", self.rename_number, source, old_name, target, new_name, flags)
+            owner, replaced = rows_of(own(source)).get(key, (0, 0)), (0, 0)
+            if flags == _EXCHANGE:
+                replaced = rows_of(own(target)).get(new_key, (0, 0))
+            elif _exists(source, old_name):  # both are names of one file, and stay
+                return 0, 0, 0
+            note(source, old_name, replaced)
             note(target, new_name, owner)
         finally:
             os.close(source)
