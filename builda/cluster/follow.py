@@ -263,13 +263,15 @@ class _Log:
                         heard, pause = self._cluster.clock(), 0.1
                         yield from self.reader.take(piece)
                 if pod.ended:
-                    return
-            except NotFound:
-                return
+                    if since is None:
+                        return
+                    raise Skipped  # its last lines may be older than they seemed to be
             except Skipped:  # what came last was written long before it came
                 since = None
                 self.reader.again()
                 continue
+            except NotFound:  # of the pod, or of a node whose agent has just begun and does not know its pods yet
+                pass
             except Away as error:  # also 500, for a node that does not answer
                 asked = error.pause
             except InvalidValue:  # 400 for a container that has no log yet, or never began

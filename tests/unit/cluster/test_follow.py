@@ -185,6 +185,59 @@ def test_lines_that_came_late_are_read_again_from_the_beginning() -> None:
     assert not said
 
 
+def test_last_lines_that_came_late_are_read_again_from_the_beginning() -> None:
+    """No later line tells that they are missing."""
+    there = Told(pod("p-1", "Running", RUNNING))
+    lines = log("one", "two")
+
+    def answer(since: float | None) -> Iterator[bytes]:
+        if len(there.since) == 1:
+            yield lines[0]
+            there.pods["p-1"] = pod("p-1", "Succeeded", {"terminated": {"exitCode": 0, "reason": "Completed"}})
+            raise Away("stream broke")
+        yield from lines if since is None else []
+
+    there.logs["p-1"] = answer
+    frames, said = followed(there)
+    assert frames == [Printed("one"), Printed("two"), Ended(None)]
+    assert there.since == [None, 0.0, None]
+    assert not said
+
+
+@pytest.mark.parametrize("seconds", [3.0, 40.0])
+def test_a_node_whose_agent_has_just_begun_does_not_know_its_pods_yet(seconds: float) -> None:
+    there = Told(pod("p-1", "Running", RUNNING))
+    lines = log("one", "two")
+
+    def answer(since: float | None) -> Iterator[bytes]:
+        if there.now < seconds and len(there.since) > 1:
+            raise NotFound('pod "ci/p-1" does not exist')
+        yield lines[0]
+        if len(there.since) == 1:
+            raise Away("stream broke")
+        yield from lines[1:]
+
+    there.logs["p-1"] = answer
+    frames, said = followed(there)
+    assert frames == [Printed("one"), Printed("two"), Ended(None)]
+    assert not said
+
+
+def test_the_log_of_a_pod_that_is_gone_is_not_asked_for_again() -> None:
+    there = Told(pod("p-1", "Running", RUNNING))
+
+    def answer(since: float | None) -> Iterator[bytes]:
+        del there.pods["p-1"]
+        there.pods["p-2"] = pod("p-2", "Running", RUNNING)
+        raise NotFound('pods "p-1" not found')
+        yield b""
+
+    there.logs = {"p-1": answer, "p-2": lambda since: iter(log("hello"))}
+    frames, said = followed(there)
+    assert frames == [Printed("hello"), Ended(None)]
+    assert said == ["pod p-1 did not finish: it was deleted"]
+
+
 def test_a_node_that_cannot_make_the_pod_is_said_and_ends_the_build() -> None:
     words = "Failed to create pod sandbox: runtime does not support user namespaces"
     there = Told(pod("p-1", "Pending", waits("ContainerCreating")))
