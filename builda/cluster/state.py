@@ -46,6 +46,7 @@ class Pod(NamedTuple):
     hopeless: bool = False
     """Whether `waiting` is something that no waiting changes."""
     no_image: bool = False
+    """Whether the image of builda cannot be had."""
     may_pass: bool = False
     """Whether `waiting` may pass, or may stay for ever."""
     placed: bool = False
@@ -59,7 +60,9 @@ def pod_of(found: Object) -> Pod:
     status = found.get("status") or {}
     own: Object = next((one for one in status.get("containerStatuses") or () if one.get("name") == CONTAINER), {})
     state = own.get("state") or {}
-    waiting, terminated = state.get("waiting") or {}, state.get("terminated") or {}
+    terminated = state.get("terminated") or {}
+    before = None if state.get("running") or terminated else _first_before(status)
+    waiting = (before or own).get("state", {}).get("waiting") or {}
     reason = str(waiting.get("reason") or "")
     phase = str(status.get("phase") or "Pending")
     return Pod(
@@ -68,12 +71,12 @@ def pod_of(found: Object) -> Pod:
         created=str(found["metadata"].get("creationTimestamp") or ""),
         begun=bool(terminated or state.get("running")),
         ended=phase in ("Succeeded", "Failed") or bool(terminated),
-        waiting=_waiting(reason, waiting, status),
+        waiting=_waiting(reason, waiting, status, before),
         hopeless=reason in _NEVER and _CACHE not in str(waiting.get("message")),
-        no_image=reason in _NO_IMAGE,
+        no_image=before is None and reason in _NO_IMAGE,
         may_pass=reason in (*_NO_IMAGE, *_FAILING, *_NEVER),
         placed=bool((found.get("spec") or {}).get("nodeName")),
-        cause=_cause(status, terminated),
+        cause=_cause(status, terminated, before),
     )
 
 
@@ -145,17 +148,32 @@ def is_patient(seconds: float) -> bool:
     return seconds < _PATIENCE
 
 
-def _waiting(reason: str, waiting: Object, status: Object) -> str | None:
+def _first_before(status: Object) -> Object | None:
+    """The status of the container that the build's own waits for; None without one.
+
+    Init containers come from a pod template, or from webhooks such as those of service meshes.
+    """
+    for one in status.get("initContainerStatuses") or ():
+        state = one.get("state") or {}
+        is_done = "running" in state and one.get("started")  # as a sidecar, with restartPolicy Always
+        if not is_done and (state.get("terminated") or {}).get("exitCode") != 0:
+            found: Object = one
+            return found
+    return None
+
+
+def _waiting(reason: str, waiting: Object, status: Object, before: Object | None) -> str | None:
     if reason and reason not in ("ContainerCreating", "PodInitializing"):
         message = str(waiting.get("message") or "").strip()
-        return f"{reason}: {message}" if message else reason
+        words = f"{reason}: {message}" if message else reason
+        return words if before is None else f"init container {before.get('name')}: {words}"
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return f"{condition.get('reason')}: {condition.get('message')}"
     return None
 
 
-def _cause(status: Object, terminated: Object) -> str | None:
+def _cause(status: Object, terminated: Object, before: Object | None) -> str | None:
     """The pod's own reason (Evicted, NodeLost, Preempting), else its container's (OOMKilled)."""
     for condition in status.get("conditions") or ():
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
@@ -166,5 +184,14 @@ def _cause(status: Object, terminated: Object) -> str | None:
         reason = terminated.get("reason") or "ended"
         is_own = reason in ("Error", "Completed")  # what builda itself left as its last words
         said = None if is_own else terminated.get("message")
-        return f"{reason} (exit status {terminated.get('exitCode')}){f': {said}' if said else ''}"
+        return _end_of(terminated, said)
+    ended = (before or {}).get("state", {}).get("terminated")
+    if before is not None and ended:
+        return f"init container {before.get('name')}: {_end_of(ended, ended.get('message'))}"
     return None
+
+
+def _end_of(terminated: Object, said: object) -> str:
+    """How a container ended, and what is said of it."""
+    status = f"{terminated.get('reason') or 'ended'} (exit status {terminated.get('exitCode')})"
+    return f"{status}: {said}" if said else status

@@ -229,8 +229,7 @@ def test_the_log_of_a_pod_that_is_gone_is_not_asked_for_again() -> None:
     def answer(since: float | None) -> Iterator[bytes]:
         del there.pods["p-1"]
         there.pods["p-2"] = pod("p-2", "Running", RUNNING)
-        raise NotFound('pods "p-1" not found')
-        yield b""
+        return refuses(NotFound('pods "p-1" not found'))(since)
 
     there.logs = {"p-1": answer, "p-2": lambda since: iter(log("hello"))}
     frames, said = followed(there)
@@ -281,6 +280,34 @@ def test_a_container_that_cannot_begin_ends_the_build(reason: str, message: str,
     assert str(failure) == f"pod of the build does not begin: {reason}: {message}"
     assert hint in (failure.hint or "")
     assert seconds <= there.now <= seconds + 21
+
+
+def init(state: Object, **more: Any) -> Object:
+    return {"name": "mesh-init", "state": state, **more}
+
+
+def test_an_init_container_that_cannot_begin_ends_the_build_and_is_named() -> None:
+    """A pod template has it, or a webhook puts it there."""
+    back_off = init(waits("ImagePullBackOff", "Back-off pulling image"))
+    done = init({"terminated": {"exitCode": 0, "reason": "Completed"}})
+    sidecar = init(RUNNING, started=True)
+    there = Told(pod("p-1", "Pending", waits("PodInitializing"), initContainerStatuses=[done, sidecar, back_off]))
+    failure, said = fails(there)
+    words = "init container mesh-init: ImagePullBackOff: Back-off pulling image"
+    assert said == [f"pod p-1 waits: {words}"]
+    assert str(failure) == f"pod of the build does not begin: {words}"
+    assert "--builder-image names" not in (failure.hint or "")
+    assert 60 < there.now < 90
+
+
+def test_an_init_container_that_fails_is_named() -> None:
+    failed = init({"terminated": {"exitCode": 3, "reason": "Error", "message": "no route"}})
+    there = Told(pod("p-1", "Failed", waits("PodInitializing"), initContainerStatuses=[failed]))
+    there.logs["p-1"] = refuses(NOT_AVAILABLE)
+    over = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "limit"}
+    there.job["status"] = {"conditions": [over]}
+    failure, _ = fails(there)
+    assert str(failure).endswith("its last pod: init container mesh-init: Error (exit status 3): no route")
 
 
 def test_a_program_that_cannot_be_started_is_named() -> None:
