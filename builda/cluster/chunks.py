@@ -11,7 +11,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from builda.errors import CorruptContent, InvalidValue, NotFound
@@ -56,6 +56,9 @@ class File(NamedTuple):
     path: str
     info: os.stat_result
     link: str = ""
+    """The target of a symbolic link; of a further name of a file, the first path with this inode."""
+    attributes: Mapping[str, bytes] = {}
+    """The extended attributes of a directory. Those of a file are read with it."""
 
 
 class Chunk(NamedTuple):
@@ -66,15 +69,21 @@ class Chunk(NamedTuple):
     settled: bool
 
 
-def listing(top: str, ignore: Matcher, never: frozenset[tuple[int, int]] = frozenset()) -> Iterator[File]:
+def listing(
+    top: str,
+    ignore: Matcher,
+    never: frozenset[tuple[int, int]] = frozenset(),
+    tell: Callable[[str], None] = lambda text: None,
+) -> Iterator[File]:
     """All that the ignore file leaves of a context, sorted; a directory stands before what is in it.
 
-    Directories that only lead to a file that is taken back are there, too. Sockets and devices are not, nor are the
-    directories `never`, by device and inode: the store's own. InvalidValue if the context is one of them.
+    Directories that only lead to a file that is taken back are there, too. Sockets and devices are not, which `tell`
+    is told, nor are the directories `never`, by device and inode: the store's own. InvalidValue if the context is one
+    of them.
     """
     if _inode(os.stat(top)) in never:
         raise InvalidValue(f"a directory of the store cannot be copied: {top}")
-    waiting = [""]
+    waiting, first = [""], dict[tuple[int, int], str]()
     while waiting:
         below = waiting.pop()
         with os.scandir(os.path.join(top, below)) as entries:
@@ -88,11 +97,26 @@ def listing(top: str, ignore: Matcher, never: frozenset[tuple[int, int]] = froze
             info = entry.stat(follow_symlinks=False)
             if is_directory and _inode(info) in never:
                 continue
-            if stat.S_IFMT(info.st_mode) in _KINDS:
-                yield File(path, info, os.readlink(entry.path) if entry.is_symlink() else "")
+            if is_directory:
+                yield File(path, info, attributes=xattrs.recorded(entry.path))
+            elif stat.S_IFMT(info.st_mode) in _KINDS:
+                yield File(path, info, _link(entry, path, info, first))
+            else:
+                kind = "socket is not copied" if stat.S_ISSOCK(info.st_mode) else "device is not sent to the pod"
+                tell(f"{kind}: {path}")
             if is_directory:
                 inner.append(path)
         waiting.extend(reversed(inner))
+
+
+def _link(entry: os.DirEntry[str], path: str, info: os.stat_result, first: dict[tuple[int, int], str]) -> str:
+    """What `File.link` is; `first` has the first paths of files with several names."""
+    if entry.is_symlink():
+        return os.readlink(entry.path)
+    if info.st_nlink < 2 or not stat.S_ISREG(info.st_mode):
+        return ""
+    found = first.setdefault(_inode(info), path)
+    return "" if found == path else found
 
 
 def _inode(info: os.stat_result) -> tuple[int, int]:
@@ -107,7 +131,7 @@ def grouped(files: Iterable[File], now: float) -> tuple[Chunk, ...]:
             directories.append(file)
             continue
         group.append(file)
-        size += file.info.st_size
+        size += 0 if file.link else file.info.st_size
         full = len(group) >= _MANY_FILES or size >= _MANY_BYTES
         if full or ((len(group) >= _FILES or size >= _BYTES) and _ends_group(file.path)):
             groups.append(tuple(group))
@@ -149,12 +173,18 @@ def packed(top: str, chunk: Chunk) -> Iterator[tuple[Descriptor, BinaryIO]]:
         yield Descriptor(media_type=CHUNK, digest=hasher.digest(), size=size, annotations=annotations), file
 
 
-def streamed(top: str, ignore: str, ignore_file: str, never: frozenset[tuple[int, int]]) -> Iterator[bytes]:
+def streamed(
+    top: str,
+    ignore: str,
+    ignore_file: str,
+    never: frozenset[tuple[int, int]],
+    tell: Callable[[str], None] = lambda text: None,
+) -> Iterator[bytes]:
     """The context, as `listing` has it with the text `ignore` of its ignore file, as the stream that `receive` reads.
 
     Each archive stands behind a line with its length; a length of 0 is the end.
     """
-    for chunk in grouped(listing(top, Matcher.parse(ignore, ignore_file), never), now()):
+    for chunk in grouped(listing(top, Matcher.parse(ignore, ignore_file), never, tell), now()):
         with packed(top, chunk) as (layer, file):
             yield b"%d\n" % layer.size
             while data := file.read(_PIECE):
@@ -242,7 +272,7 @@ def _ends_group(path: str) -> bool:
 def _chunk(files: tuple[File, ...], now: float) -> Chunk:
     hasher = hashlib.sha256()
     latest = 0
-    for path, info, link in files:
+    for path, info, link, attributes in files:
         row: tuple[object, ...] = (
             info.st_mode,
             info.st_size,
@@ -253,7 +283,7 @@ def _chunk(files: tuple[File, ...], now: float) -> Chunk:
             link,
         )
         if stat.S_ISDIR(info.st_mode):  # its size and change time are of no account
-            row = (info.st_mode, info.st_mtime_ns, info.st_ino, info.st_dev)
+            row = (info.st_mode, info.st_mtime_ns, info.st_ino, info.st_dev, *attributes.items())
         hasher.update(f"{path!r}{row!r}\0".encode("utf-8", "surrogateescape"))
         latest = max(latest, info.st_ctime_ns)
     return Chunk(files, hasher.hexdigest(), latest < (now - SETTLED) * 1e9)
@@ -261,7 +291,7 @@ def _chunk(files: tuple[File, ...], now: float) -> Chunk:
 
 def _add(writer: tar.TarWriter, top: str, file: File) -> None:
     info, path = file.info, os.path.join(top, file.path)
-    kind = _KINDS[stat.S_IFMT(info.st_mode)]
+    kind = tar.HARD_LINK if stat.S_ISREG(info.st_mode) and file.link else _KINDS[stat.S_IFMT(info.st_mode)]
     size = info.st_size if kind == tar.REGULAR else 0
     entry = tar.TarEntry(
         os.fsencode(file.path),
@@ -270,6 +300,7 @@ def _add(writer: tar.TarWriter, top: str, file: File) -> None:
         mode=stat.S_IMODE(info.st_mode),
         mtime=int(info.st_mtime),
         link=os.fsencode(file.link),
+        xattrs=file.attributes,
     )
     if kind != tar.REGULAR:
         writer.add(entry)
@@ -279,16 +310,12 @@ def _add(writer: tar.TarWriter, top: str, file: File) -> None:
     except FileNotFoundError as error:
         raise NotFound(f"file of the context went while it was read: {file.path}") from error
     try:
-        writer.add(entry._replace(xattrs=_attributes(fd)))
+        writer.add(entry._replace(xattrs=xattrs.recorded(fd)))
         if writer.read_from(fd, size) != size or os.read(fd, 1):
             raise NotFound(f"file of the context changed while it was read: {file.path}")
         writer.pad(size)
     finally:
         os.close(fd)
-
-
-def _attributes(fd: int) -> Mapping[str, bytes]:
-    return {name: value for name, value in xattrs.recorded(fd).items() if name.startswith("user.")}
 
 
 def now() -> float:

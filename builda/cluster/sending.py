@@ -7,7 +7,7 @@ from io import BytesIO
 
 from builda.cluster import chunks
 from builda.errors import BuildaError, NotFound, RegistryError
-from builda.events import BlobProgress, Emit
+from builda.events import BlobProgress, Emit, Warned
 from builda.fs.ignore import Matcher
 from builda.oci.descriptor import Descriptor
 from builda.oci.digest import Digest
@@ -45,7 +45,11 @@ def send(
     from concurrent.futures import ThreadPoolExecutor
 
     before = _known(source)
-    groups = chunks.grouped(chunks.listing(top, Matcher.parse(ignore, ignore_file), never), chunks.now())
+
+    def tell(text: str) -> None:
+        emit(Warned(message=text))
+
+    groups = chunks.grouped(chunks.listing(top, Matcher.parse(ignore, ignore_file), never, tell), chunks.now())
     with ThreadPoolExecutor(_AT_A_TIME) as threads:
         try:
             done = list(threads.map(lambda chunk: _sent(top, chunk, before, sink, emit), groups))

@@ -126,12 +126,15 @@ def _pieces(session: Session, stream: Stream) -> Iterator[bytes]:
     """The stream of a context, with its progress. JobFailed if the files change meanwhile."""
     from builda.cluster import chunks
     from builda.cluster.follow import JobFailed
-    from builda.events import BlobProgress
+    from builda.events import BlobProgress, Warned
+
+    def tell(text: str) -> None:
+        session.emit(Warned(message=text))
 
     never = session.store.layout.inodes()
     offset = 0
     try:
-        for piece in chunks.streamed(stream.top, stream.ignore, stream.ignore_file, never):
+        for piece in chunks.streamed(stream.top, stream.ignore, stream.ignore_file, never, tell):
             yield piece
             offset += len(piece)
             session.emit(BlobProgress(action="push", digest=None, offset=offset, total=None))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from builda.cli.verbs.clusterwork import wait_for
+from builda.cluster import chunks
 from builda.cluster.chunks import ARRIVING, is_arriving, receive, streamed
 from builda.errors import BuildaError, NotFound
+from builda.fs.ignore import Matcher
 
 
 @pytest.fixture
@@ -33,6 +37,69 @@ def test_a_context_that_is_received_is_what_the_ignore_file_leaves(sent: bytes, 
     ]
     assert (tmp_path / "there/dir/link").read_text() == "text"
     assert (tmp_path / "there/file").stat().st_mode & 0o777 == 0o750
+
+
+def test_names_of_one_file_are_names_of_one_file_in_the_pod(tmp_path: Path) -> None:
+    """However far apart, and though the name that is first in the order of a context is left out."""
+    top = tmp_path / "top"
+    (top / "z/y").mkdir(parents=True)
+    (top / "a").write_text("text")
+    os.link(top / "a", top / "b")
+    os.link(top / "a", top / "z/y/c")
+    for number in range(3000):
+        (top / f"f{number}").touch()
+    receive(BytesIO(b"".join(streamed(str(top), "a", ".dockerignore", frozenset()))), tmp_path / "there")
+    one, other = (tmp_path / "there" / name for name in ("b", "z/y/c"))
+    assert one.samefile(other)
+    assert one.read_text() == "text"
+    assert one.stat().st_nlink == 2
+
+
+def test_a_file_that_is_no_further_name_of_another_any_more_is_sent_again(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("text")
+    os.link(tmp_path / "a", tmp_path / "b")
+    later = chunks.now() + 10
+    before = chunks.grouped(chunks.listing(str(tmp_path), Matcher.parse("")), later)
+    after = chunks.grouped(chunks.listing(str(tmp_path), Matcher.parse("a")), later)
+    assert not {chunk.key for chunk in before} & {chunk.key for chunk in after}
+
+
+CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service=ep
+
+
+@pytest.mark.root
+def test_attributes_that_an_image_has_arrive(tmp_path: Path) -> None:
+    """Capabilities, access control lists, and attributes of users; also of directories."""
+    top, there = tmp_path / "top", tmp_path / "there"
+    (top / "dir").mkdir(parents=True)
+    (top / "file").touch()
+    os.setxattr(top / "file", "security.capability", CAPABILITY)
+    for name in ("file", "dir"):
+        os.setxattr(top / name, "user.x", name.encode())
+    receive(BytesIO(b"".join(streamed(str(top), "", "", frozenset()))), there)
+    assert os.getxattr(there / "file", "security.capability") == CAPABILITY
+    assert [os.getxattr(there / name, "user.x") for name in ("file", "dir")] == [b"file", b"dir"]
+
+
+def test_a_directory_with_other_attributes_is_sent_again(tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    keys = set()
+    for value in (b"1", b"2"):
+        os.setxattr(tmp_path / "dir", "user.x", value)
+        keys |= {chunk.key for chunk in chunks.grouped(chunks.listing(str(tmp_path), Matcher.parse("")), chunks.now())}
+    assert len(keys) == 2
+
+
+def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
+    top, said = tmp_path / "top", list[str]()
+    (top / "left").mkdir(parents=True)
+    for place in ("s", "left/s"):
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(top / place))
+    os.mkfifo(top / "f")
+    receive(BytesIO(b"".join(streamed(str(top), "left", ".dockerignore", frozenset(), said.append))), tmp_path / "x")
+    assert said == ["socket is not copied: s"]
+    assert [one.name for one in (tmp_path / "x").iterdir()] == ["f"]
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3, 60, -3, -1])
