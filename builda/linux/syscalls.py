@@ -6,6 +6,7 @@ Descriptors are plain ints that the caller closes; all are close-on-exec.
 
 from __future__ import annotations
 
+import _struct
 import errno
 import os
 
@@ -117,16 +118,13 @@ SYS_LANDLOCK_CREATE_RULESET = 444
 SYS_LANDLOCK_ADD_RULE = 445
 SYS_LANDLOCK_RESTRICT_SELF = 446
 
+_OPEN_HOW = _struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 _SIGNAL_SET = 128  # bytes of sigset_t
 _SIG_BLOCK, _SIG_SETMASK = 0, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 class _MountAttr(ctypes.Structure):
@@ -144,10 +142,6 @@ class _CapHeader(ctypes.Structure):
 
 class _CapData(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
-
-
-class _Vector(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
 class _FilterProgram(ctypes.Structure):
@@ -246,11 +240,11 @@ def mount_setattr(
 
 def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = RESOLVE_INSIDE) -> int:
     """Open `path` below `dir_fd` under the RESOLVE_… rules."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
     attempts = 32  # EAGAIN: a rename somewhere made the kernel unsure whether `..` left the root
     while True:
         try:
-            return call("openat2", SYS_OPENAT2, dir_fd, _text(path), ctypes.byref(how), ctypes.sizeof(how), path=path)
+            return call("openat2", SYS_OPENAT2, dir_fd, _text(path), how, len(how), path=path)
         except BlockingIOError:
             attempts -= 1
             if not attempts:
@@ -296,6 +290,8 @@ def seccomp_listener(program: bytes) -> int:
     return call("seccomp", number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, ctypes.byref(fprog))
 
 
+_vector = _struct.Struct("=QQ").pack  # struct iovec
+_ADDRESS = 0xFFFFFFFFFFFFFFFF
 _TEXT = 256  # bytes that are read at first where a string begins
 
 
@@ -306,40 +302,32 @@ class PeerMemory:
     """
 
     def __init__(self, size: int) -> None:
-        buffer = ctypes.create_string_buffer(size)
-        self._bytes = memoryview(buffer).cast("B")
-        self._local = _Vector(ctypes.addressof(buffer), size)
-        self._remote = _Vector(0, size)
-        self._vectors = ctypes.byref(self._local), ctypes.byref(self._remote)
+        self._buffer = ctypes.create_string_buffer(size)
+        self._bytes = memoryview(self._buffer).cast("B")
+        self._here = ctypes.addressof(self._buffer)
+        self._start = ctypes.create_string_buffer(_TEXT)
+        self._start_here = _vector(ctypes.addressof(self._start), _TEXT)
         self._one, self._none = ctypes.c_ulong(1), ctypes.c_ulong(0)
-        self._text = ctypes.create_string_buffer(_TEXT)
-        start = _Vector(ctypes.addressof(self._text), _TEXT)
-        self._start = _Vector(0, _TEXT)
-        self._text_vectors = ctypes.byref(start), ctypes.byref(self._start)
 
     def text(self, pid: int, address: int) -> bytes | None:
         """The string at an address, without its NUL; None if it is longer than 255 bytes, or cannot be read so."""
-        self._start.base = address
-        local, remote = self._text_vectors
-        found = _libc.process_vm_readv(pid, local, self._one, remote, self._one, self._none)
-        text: bytes = self._text.value  # up to the first NUL, which may be what an earlier call left behind
+        there = _vector(address, _TEXT)
+        found = _libc.process_vm_readv(pid, self._start_here, self._one, there, self._one, self._none)
+        text: bytes = self._start.value  # up to the first NUL, which may be what an earlier call left behind
         return text if len(text) < found else None
 
     def read(self, pid: int, address: int, size: int) -> bytes | None:
         """The bytes at an address, fewer if the memory ends before; None if the kernel refuses."""
-        self._local.length = self._remote.length = size
-        self._remote.base = address
-        local, remote = self._vectors
-        found = _libc.process_vm_readv(pid, local, self._one, remote, self._one, self._none)
+        here, there = _vector(self._here, size), _vector(address & _ADDRESS, size)
+        found = _libc.process_vm_readv(pid, here, self._one, there, self._one, self._none)
         return bytes(self._bytes[:found]) if found >= 0 else _nothing_at_address()
 
     def write(self, pid: int, address: int, data: bytes | bytearray) -> int | None:
         """Write to an address; the number of bytes, fewer if the memory ends before, or None as `read`."""
-        self._bytes[: len(data)] = data
-        self._local.length = self._remote.length = len(data)
-        self._remote.base = address
-        local, remote = self._vectors
-        written: int = _libc.process_vm_writev(pid, local, self._one, remote, self._one, self._none)
+        size = len(data)
+        self._bytes[:size] = data
+        here, there = _vector(self._here, size), _vector(address & _ADDRESS, size)
+        written: int = _libc.process_vm_writev(pid, here, self._one, there, self._one, self._none)
         return written if written >= 0 else (None if _nothing_at_address() is None else 0)
 
 
@@ -354,23 +342,29 @@ class PathOpener:
 
     def __init__(self, resolve: int, flags: int = os.O_PATH) -> None:
         flags |= os.O_CLOEXEC
-        self._size = ctypes.c_long(ctypes.sizeof(_OpenHow))
+        self._size = ctypes.c_long(_OPEN_HOW.size)
         self._number = ctypes.c_long(SYS_OPENAT2)
         self._call = _libc.syscall
-        self._hows = _OpenHow(flags | os.O_NOFOLLOW, 0, resolve), _OpenHow(flags, 0, resolve)
-        self._rules = tuple(ctypes.byref(how) for how in self._hows)
+        self._hows = _OPEN_HOW.pack(flags | os.O_NOFOLLOW, 0, resolve), _OPEN_HOW.pack(flags, 0, resolve)
 
     def open(self, directory: int, path: bytes, *, follow: bool) -> int:
         """A descriptor of `path` below an open directory."""
         attempts = 32  # EAGAIN: see `openat2`
         while True:
-            fd: int = self._call(self._number, directory, path, self._rules[follow], self._size)
+            fd: int = self._call(self._number, directory, path, self._hows[follow], self._size)
             if fd >= 0:
                 return fd
             number = ctypes.get_errno()
             attempts -= 1
             if number != errno.EAGAIN or not attempts:
                 raise OSError(number, "openat2")
+
+
+def attribute_size(path: bytes, name: bytes, *, follow: bool) -> int:
+    """The size of the value of an attribute; a negative errno without it, in half of the time of an OSError."""
+    look = _libc.getxattr if follow else _libc.lgetxattr
+    size: int = look(path, name, None, None)
+    return size if size >= 0 else -ctypes.get_errno()
 
 
 def set_file_ids(uid: int, gid: int) -> None:

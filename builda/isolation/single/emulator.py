@@ -93,15 +93,14 @@ class Emulator:
         request = self.listener.receive()
         if request is None:
             return
-        identity, pid, _, number, _, _, *arguments = request
-        name = self.names[number]
+        identity, name = request[0], self.names[request[3]]
         if not self.started:
             self.started = name == "execve"
             self.listener.send(identity, GO_ON)
             return
-        call = Call(self.listener, self.peer_memory, identity, pid, name, tuple(arguments))
+        call = Call(self.listener, self.peer_memory, identity, request[1], name, request[6:])
         try:
-            answer = self.serve[call.name](call)
+            answer = self.serve[name](call)
         except KernelAnswers:
             answer = GO_ON
         except Refused as error:

@@ -8,8 +8,10 @@ import os
 from builda.isolation.emulated import ownership
 from builda.isolation.emulated.ownership import ATTRIBUTE, NAMED, Kept, parse_kept
 from builda.isolation.single.finding import Place, own
+from builda.linux import syscalls as sys_
 
 _PATH = os.O_PATH | os.O_CLOEXEC
+_NAME = os.fsencode(ATTRIBUTE)
 
 
 class Keeper:
@@ -21,13 +23,11 @@ class Keeper:
     def keeps(self, place: Place, *, follow: bool) -> bool:
         """Whether something is surely, or may be, kept aside of what is at a place."""
         path = place.quick()
-        try:
-            os.getxattr(path, ATTRIBUTE, follow_symlinks=follow or not place.path)
-        except OSError as error:
-            if error.errno != errno.ENODATA or ((follow or not place.path) and not self.has_rows):
-                return False
-        else:
+        found = sys_.attribute_size(path, _NAME, follow=follow or not place.path)
+        if found >= 0:
             return True
+        if found != -errno.ENODATA or ((follow or not place.path) and not self.has_rows):
+            return False
         if not place.path:  # a descriptor, perhaps of a link, FIFO or socket
             return os.stat(path).st_mode & ownership.S_IFMT not in (ownership.S_IFREG, ownership.S_IFDIR)
         parent, name = place.parent()

@@ -64,7 +64,7 @@ class Supervisor:
         request = self.listener.receive()
         if request is None:
             return
-        identity, tid, _, number, _, _, *arguments = request
+        identity, tid, number, arguments = request[0], request[1], request[3], request[6:]
         self.files.identity = identity
         if tid not in self.states:  # the tracer follows all threads: nothing is known of this one
             self.listener.send(identity, (0, -errno.EPERM, 0))

@@ -18,6 +18,11 @@ call = ctypes.CFUNCTYPE(_long, _long, _long, ctypes.c_char_p, _long, _long, _lon
 """call(number, directory, path, …)."""
 plain_call = ctypes.CFUNCTYPE(_long, _long, _long, _long, _long, _long, use_errno=True)(("syscall", _libc))
 """plain_call(number, …)."""
+quick_call = _libc.syscall
+"""quick_call(number, …), without declared types, which ctypes would convert each argument to.
+
+Bytes and buffers are passed as addresses, and numbers as C ints, which is enough for descriptors and flags.
+"""
 rename = ctypes.CFUNCTYPE(_long, _long, _long, ctypes.c_char_p, _long, ctypes.c_char_p, _long, use_errno=True)(
     ("syscall", _libc)
 )

@@ -104,7 +104,8 @@ class Owners:
     def __init__(self, ids: tuple[int, int]) -> None:
         self.ids = ids
         self.written = Written()
-        self._plain: set[tuple[int, ...]] = set()  # device, inode and ctime of files of which nothing is kept
+        self.plain: set[tuple[int, ...]] = set()
+        """Device, inode and ctime of files of which nothing is kept."""
         self._incapable: set[tuple[int, ...]] = set()  # the same of files without capabilities
         self.nameless: set[tuple[int, ...]] = set()
         """Device, inode and ctime of links, FIFOs and sockets of which no directory keeps an owner."""
@@ -114,12 +115,12 @@ class Owners:
         if mode & S_IFMT not in (S_IFREG, S_IFDIR):
             return None
         key = (device, inode, changed)
-        if key in self._plain:
+        if key in self.plain:
             return None
         try:
             return parse_kept(os.getxattr(place, ATTRIBUTE))
         except OSError:
-            _remember(self._plain, key)
+            _remember(self.plain, key)
             return None
 
     def capabilities(self, place: bytes | int, info: os.stat_result) -> bytes:
@@ -135,21 +136,21 @@ class Owners:
     def _look(self, place: bytes, info: os.stat_result) -> None:
         """Remember which attributes a regular file lacks."""
         key = (info.st_dev, info.st_ino, info.st_ctime_ns)
-        if key in self._plain and key in self._incapable:
+        if key in self.plain and key in self._incapable:
             return
         try:
             names = os.listxattr(place)
         except OSError:
             return
         if ATTRIBUTE not in names:
-            _remember(self._plain, key)
+            _remember(self.plain, key)
         if CAPABILITIES not in names:
             _remember(self._incapable, key)
 
     def forget(self, info: os.stat_result) -> None:
         """An attribute of a file will be set: look at the file again, although its ctime may stay what it is."""
         key = (info.st_dev, info.st_ino, info.st_ctime_ns)
-        self._plain.discard(key)
+        self.plain.discard(key)
         self._incapable.discard(key)
 
     def seen(self, place: bytes, info: os.stat_result | None = None) -> Seen:
@@ -170,7 +171,7 @@ class Owners:
 
         `info`: of the file as it is, or before its mode was changed.
         """
-        self._plain.discard((info.st_dev, info.st_ino, info.st_ctime_ns))
+        self.plain.discard((info.st_dev, info.st_ino, info.st_ctime_ns))
         mode = kept.mode | needed(info.st_mode)
         if (kept.uid, kept.gid, kept.kind) == (0, 0, 0) and mode == kept.mode:
             try:
@@ -367,7 +368,7 @@ class Owners:
             rows[key] = owner
         place = b"/proc/self/fd/%d" % parent[0]
         info = os.stat(place)
-        self._plain.discard((info.st_dev, info.st_ino, -info.st_ctime_ns))
+        self.plain.discard((info.st_dev, info.st_ino, -info.st_ctime_ns))
         self.nameless.clear()
         if rows:
             os.setxattr(place, NAMED, rows_value(rows))
@@ -377,12 +378,12 @@ class Owners:
     def _rows(self, directory: int) -> dict[int, tuple[int, int]]:
         info = os.fstat(directory)
         key = (info.st_dev, info.st_ino, -info.st_ctime_ns)  # apart from what `kept` remembers of the directory
-        if key in self._plain:
+        if key in self.plain:
             return {}
         try:
             return parse_rows(os.getxattr(b"/proc/self/fd/%d" % directory, NAMED))
         except OSError:
-            _remember(self._plain, key)
+            _remember(self.plain, key)
             return {}
 
 

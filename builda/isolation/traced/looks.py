@@ -10,7 +10,7 @@ import struct
 
 from builda.isolation.emulated.ownership import may_access
 from builda.isolation.emulated.statbuffers import STATX_SIZE
-from builda.isolation.traced.calling import call, failure, plain_call, signed
+from builda.isolation.traced.calling import failure, plain_call, quick_call, signed
 from builda.isolation.traced.caught_calls import NUMBERS
 from builda.isolation.traced.kept_aside import shown_mode, shown_owner
 from builda.isolation.traced.tree import AT_FDCWD, Root, asks_for_directory
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from builda.isolation.traced.calling import Words
     from builda.isolation.traced.files import Files
 
-_INODE = struct.Struct("=Q")
 _NOFOLLOW = 0x100
 _EMPTY_PATH = 0x1000
 _EACCESS = 0x200
@@ -29,14 +28,14 @@ _STAT_FLAGS = _NOFOLLOW | 0x800 | _EMPTY_PATH  # and AT_NO_AUTOMOUNT
 _SYNC = 0x6000  # AT_STATX_SYNC_TYPE
 _PATH = os.O_PATH | os.O_CLOEXEC
 _LINK = _PATH | os.O_NOFOLLOW
-_STAT = struct.Struct("=QQ")
 _OWNER = struct.Struct("=II")
 _MODE, _MODE16 = struct.Struct("=I"), struct.Struct("=H")
-_TIME = struct.Struct("=qq")
 _DEVICE = struct.Struct("=II")
-_CHANGED = 104  # offset of st_ctim on both architectures
 _BASIC = 0x7FF  # STATX_BASIC_STATS
-_TIME_OF_STATX = struct.Struct("=qI")
+_WITH_ATTRIBUTES = frozenset((stat.S_IFREG, stat.S_IFDIR))
+# Of struct stat: device, inode, mode, owner, and the two words of st_ctim.
+_FIELDS = {"x86_64": "=QQ8xIII68xqq", "aarch64": "=QQI4xII72xqq"}
+_FIELDS_OF_STATX = struct.Struct("=20xIIH2xQ56xqI28xII").unpack_from  # owner, mode, inode, stx_ctime, device
 _buffer = ctypes.create_string_buffer(STATX_SIZE)
 _at = ctypes.addressof(_buffer)
 _here = iovec(_at, STATX_SIZE)
@@ -58,6 +57,7 @@ class Looks:
         self.number = self.sys["newfstatat"]
         self.memory = files.memory
         self.stat_size, self.mode_at, self.owner_at, self.device_at = _LAYOUT[machine]
+        self.fields = struct.Struct(_FIELDS[machine]).unpack_from
         self.here = iovec(_at, self.stat_size)
 
     def stat(self, tid: int, a: Words) -> int:
@@ -81,7 +81,7 @@ class Looks:
         root, path = files.at(tid, a[0], a[1])
         fd = files.place(tid, root, path, follow=not flags & _NOFOLLOW)
         try:
-            self.status(fd, b"", _EMPTY_PATH, b"/proc/self/fd/%d" % fd)
+            self.status(fd, b"", _EMPTY_PATH)
         finally:
             os.close(fd)
         files.write_from(tid, a[2], self.here, self.stat_size)
@@ -106,20 +106,19 @@ class Looks:
         self.files.write_from(tid, address, self.here, self.stat_size)
         return 0
 
-    def status(self, directory: int, path: bytes, flags: int, place: bytes) -> None:
-        """Have a struct stat of a file in the buffer; `place` is the path in /proc of a descriptor of it."""
-        if call(self.number, directory, path, _at, flags, 0) < 0:
+    def status(self, directory: int, path: bytes, flags: int, place: bytes = b"") -> None:
+        """Have a struct stat of a file in the buffer; `place` is its path in /proc if `directory` is another file."""
+        if quick_call(self.number, directory, path, _buffer, flags) < 0:
             raise failure()
-        key = _STAT.unpack_from(_buffer, 0)
+        device, inode, mode, uid, gid, seconds, nanoseconds = self.fields(_buffer)
+        key = (device, inode)
         if key in self.tree.marks:
-            if call(self.number, AT_FDCWD, self.tree.marks[key], _at, 0, 0) < 0:
+            if quick_call(self.number, AT_FDCWD, self.tree.marks[key], _buffer, 0) < 0:
                 raise failure()
             return
-        (mode,) = _MODE.unpack_from(_buffer, self.mode_at)
-        seconds, nanoseconds = _TIME.unpack_from(_buffer, _CHANGED)
-        looks = self.looks(place, key, seconds * 10**9 + nanoseconds, mode)
+        looks = self.looks(place or directory, device, inode, seconds * 10**9 + nanoseconds, mode)
         if looks is None:
-            self.show_owner(self.owner_at)
+            self.show_owner(self.owner_at, uid, gid)
         else:
             _MODE.pack_into(_buffer, self.mode_at, looks[0])
             _OWNER.pack_into(_buffer, self.owner_at, *looks[1])
@@ -127,28 +126,30 @@ class Looks:
                 major, minor = looks[2]
                 struct.pack_into("=Q", _buffer, self.device_at, os.makedev(major, minor))
 
-    def show_owner(self, at: int) -> None:
+    def show_owner(self, at: int, uid: int, gid: int) -> None:
         """The supervisor's own ids stand for root."""
-        uid, gid = _OWNER.unpack_from(_buffer, at)
-        _OWNER.pack_into(_buffer, at, *shown_owner(uid, gid, self.owners.ids))
+        ids = self.owners.ids
+        if uid == ids[0] or gid == ids[1]:
+            _OWNER.pack_into(_buffer, at, *shown_owner(uid, gid, ids))
 
     def looks(
-        self, place: bytes, key: tuple[int, ...], changed: int, mode: int
+        self, place: bytes | int, device: int, inode: int, changed: int, mode: int
     ) -> tuple[int, tuple[int, int], tuple[int, int] | None] | None:
-        """(mode, owner, device) that are kept aside; None if nothing is."""
-        kind = mode & 0o170000
-        if kind in (stat.S_IFREG, stat.S_IFDIR):
-            kept = self.owners.kept(place, key[0], key[1], changed, mode)
+        """(mode, owner, device) that are kept aside; None if nothing is. `place` is a path in /proc or a descriptor."""
+        kind, key = mode & 0o170000, (device, inode, changed)
+        if kind in _WITH_ATTRIBUTES:
+            if key in self.owners.plain:
+                return None
+            path = b"/proc/self/fd/%d" % place if isinstance(place, int) else place
+            kept = self.owners.kept(path, device, inode, changed, mode)
             if kept is None:
                 return None
             return shown_mode(mode, kept), (kept.uid, kept.gid), kept.device if kept.kind else None
-        if kind not in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK):
+        if kind not in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK) or key in self.owners.nameless:
             return None
-        if (*key, changed) in self.owners.nameless:
-            return None
-        owner = self.files.owner_of_name(place)
+        owner = self.files.owner_of_name(b"/proc/self/fd/%d" % place if isinstance(place, int) else place)
         if owner is None:
-            self.owners.remember_nameless((*key, changed))
+            self.owners.remember_nameless(key)
             return None
         return mode, owner, None
 
@@ -166,29 +167,27 @@ class Looks:
             root, path = self.files.at(tid, a[0], a[1])
             fd = self.files.place(tid, root, path, follow=not flags & _NOFOLLOW)
             try:
-                self.extended(fd, b"", flags | _EMPTY_PATH, mask, b"/proc/self/fd/%d" % fd)
+                self.extended(fd, b"", flags | _EMPTY_PATH, mask)
             finally:
                 os.close(fd)
         self.files.write_from(tid, a[4], _here, STATX_SIZE)
         return 0
 
-    def extended(self, directory: int, path: bytes, flags: int, mask: int, place: bytes) -> None:
+    def extended(self, directory: int, path: bytes, flags: int, mask: int, place: bytes = b"") -> None:
         """A struct statx, as `status`."""
-        number = self.sys["statx"]
-        if call(number, directory, path, flags, mask | _BASIC, _at) < 0:
+        number, mask = self.sys["statx"], mask | _BASIC
+        if quick_call(number, directory, path, flags, mask, _buffer) < 0:
             raise failure()
-        (inode,) = _INODE.unpack_from(_buffer, 32)
-        key = (os.makedev(*_DEVICE.unpack_from(_buffer, 136)), inode)
-        if key in self.tree.marks:
+        uid, gid, mode, inode, seconds, nanoseconds, *numbers = _FIELDS_OF_STATX(_buffer)
+        device = os.makedev(*numbers)
+        if (device, inode) in self.tree.marks:
             flags &= ~(_EMPTY_PATH | _NOFOLLOW)
-            if call(number, AT_FDCWD, self.tree.marks[key], flags, mask | _BASIC, _at) < 0:
+            if quick_call(number, AT_FDCWD, self.tree.marks[device, inode], flags, mask, _buffer) < 0:
                 raise failure()
             return
-        (mode,) = _MODE16.unpack_from(_buffer, 28)
-        seconds, nanoseconds = _TIME_OF_STATX.unpack_from(_buffer, 96)
-        looks = self.looks(place, key, seconds * 10**9 + nanoseconds, mode)
+        looks = self.looks(place or directory, device, inode, seconds * 10**9 + nanoseconds, mode)
         if looks is None:
-            self.show_owner(20)
+            self.show_owner(20, uid, gid)
         else:
             _MODE16.pack_into(_buffer, 28, looks[0])
             _OWNER.pack_into(_buffer, 20, *looks[1])
