@@ -395,7 +395,8 @@ def file_status(
     """The `size` bytes that a call of the stat family writes. `number` is the call's; `before` and `after` are its
     arguments between the path and the buffer, and after the buffer."""
     buffer = ctypes.create_string_buffer(size)
-    call("stat", number, directory, path, *before, buffer, *after)
+    if _libc.syscall(number, directory, path, *before, buffer, *after) < 0:
+        raise _failure("stat")
     return buffer.raw
 
 

@@ -11,6 +11,7 @@ from builda.isolation.single.finding import Place, own
 from builda.linux import syscalls as sys_
 
 _PATH = os.O_PATH | os.O_CLOEXEC
+_MOST_PARSED = 1000
 _NAME = os.fsencode(ATTRIBUTE)
 
 
@@ -19,6 +20,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self.has_rows = False
+        self.parsed: dict[bytes, Kept | None] = {}
 
     def keeps(self, place: Place, *, follow: bool) -> bool:
         """Whether something is surely, or may be, kept aside of what is at a place."""
@@ -42,7 +44,7 @@ class Keeper:
         """
         if has_attributes(info):
             value = attribute(path or own(fd), ATTRIBUTE)
-            found = None if value is None else parse_kept(value)
+            found = None if value is None else self.parse(value)
             return found or Kept(info.st_uid, info.st_gid, info.st_mode & 0o7777)
         place = _name_of(fd, info)
         owner = None
@@ -50,6 +52,14 @@ class Keeper:
             owner = rows_of(own(place[0])).get(ownership.row_key(place[1]))
             os.close(place[0])
         return Kept(*(owner or (info.st_uid, info.st_gid)), info.st_mode & 0o7777)
+
+    def parse(self, value: bytes) -> Kept | None:
+        """What an attribute holds. Most files have one of a few owners and modes."""
+        if value not in self.parsed:
+            if len(self.parsed) >= _MOST_PARSED:
+                self.parsed.clear()
+            self.parsed[value] = parse_kept(value)
+        return self.parsed[value]
 
     def keep(self, fd: int, info: os.stat_result, kept: Kept, path: bytes | int | None = None) -> None:
         """Keep something aside of an open file; `path` as in `kept`."""

@@ -318,8 +318,14 @@ class Owners:
         if kind == S_IFDIR and info.st_mode & _S_ISGID:
             mode |= _S_ISGID
         differs = (uid, gid) != (0, 0) or node[0] or mode | needed(info.st_mode) != mode
-        if differs and kind in (S_IFREG, S_IFDIR):
+        if kind not in (S_IFREG, S_IFDIR):
+            return
+        if differs:
             self.note(place, info, Kept(uid, gid, mode & 0o7777, node[0], node[1:]))
+            return
+        key = (info.st_dev, info.st_ino, info.st_ctime_ns)  # a new file has no attributes
+        _remember(self.plain, key)
+        _remember(self._incapable, key)
 
     def check_making(self, who: Credentials, directory: bytes) -> None:
         """EACCES if `who` may make nothing in the directory."""
