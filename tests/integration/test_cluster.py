@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -568,7 +569,7 @@ def test_two_platforms_are_built_on_their_nodes_and_give_the_index_of_a_local_bu
 def test_a_context_goes_through_the_api_again_if_the_stream_breaks(
     far: Builda, there: Cluster, context: Path, server: Registry
 ) -> None:
-    there.faults.cut_execs = 1
+    there.faults.cut_execs = 6
     (context / "dir").mkdir()
     (context / "dir/link").symlink_to("../given")
     file = context / "Containerfile"
@@ -577,6 +578,21 @@ def test_a_context_goes_through_the_api_again_if_the_stream_breaks(
     assert there.faults.cut_execs == 0
     assert "context did not reach pod builda-api-" in done.stderr
     assert done.stdout.count("some text\n") == 2
+
+
+def test_a_file_of_a_context_for_the_api_that_cannot_be_read_ends_the_build(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    (context / "private").write_text("text\n")
+    (context / "private").chmod(0)
+    os.chown(context / "private", 7, 7)
+    words = (*BUD, "--context-via", "api", "-t", server.name("app/unread:1"), str(context))
+    command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *far.command, *words]
+    done = subprocess.run(
+        command, env={**clean_environ(), **far.environ}, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr == f"Error: permission denied: {context}/private\n"
+    assert not there.left("builda-unread")
 
 
 def test_a_pod_that_replaces_another_gets_the_context_again(

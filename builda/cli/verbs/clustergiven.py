@@ -8,7 +8,7 @@ from contextlib import suppress
 from builda.cli.verbs import clusternames
 from builda.cli.verbs.clusteroptions import ClusterValues
 from builda.cli.verbs.clusterrequest import REFUSED, quoted
-from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
+from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported, of_system
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -97,33 +97,55 @@ def feeder(session: Session, cluster: Cluster, streams: Sequence[Stream]) -> Cal
 
 
 def _feed(session: Session, cluster: Cluster, pod: str, stream: Stream) -> None:
-    """Send a context, several times if the connection breaks. JobFailed if the pod cannot have it."""
+    """Send a context, again and again while the connection breaks or the server is away.
+
+    Nothing is sent to a pod that ended: the one that replaces it asks again. JobFailed if the pod cannot have it.
+    """
     import time
 
-    from builda.cluster.connection import Away
+    from builda.cluster.connection import AWAY, Away
     from builda.cluster.follow import JobFailed
     from builda.cluster.objects import CONTAINER
     from builda.events import Warned
 
-    for pause in (0.2, 1.0, 5.0, None):
+    end, pause = 0.0, 0.2
+    while True:
+        began, asked = time.monotonic(), 0.0
         try:
             cluster.feed(pod, CONTAINER, ["builda", "cluster", "receive", stream.into], _pieces(session, stream))
-        except NotFound:
-            pass  # the pod went; the one that replaces it asks again
-        except Away as error:
-            session.emit(Warned(message=f"context did not reach pod {pod}: {error}"))
-            if pause is not None:
-                time.sleep(pause)
-                continue
+        except (Away, NotFound) as error:
+            if _is_over(cluster, pod):
+                return
+            words, asked = str(error), error.pause if isinstance(error, Away) else 0.0
         except JobFailed:
             raise
         except BuildaError as error:
             raise JobFailed(f"context cannot go to the pod through the API: {error}", hint=error.hint) from error
-        return
+        else:
+            return
+        now = time.monotonic()
+        if not end or now - began > AWAY:  # the last attempt got far
+            end, pause = now + AWAY, 0.2
+        session.emit(Warned(message=f"context did not reach pod {pod}: {words}"))
+        wait = max(pause, asked)
+        if now + wait > end:
+            raise JobFailed(f"context did not reach the pod for {AWAY:.0f} s: {words}")
+        time.sleep(wait)
+        pause = min(pause * 2, 5.0)
+
+
+def _is_over(cluster: Cluster, pod: str) -> bool:
+    """Whether a pod ended, or is not there any more."""
+    from builda.cluster import state
+
+    try:
+        return state.pod_of(cluster.get("pods", pod)).ended
+    except NotFound:
+        return True
 
 
 def _pieces(session: Session, stream: Stream) -> Iterator[bytes]:
-    """The stream of a context, with its progress. JobFailed if the files change meanwhile."""
+    """The stream of a context, with its progress. JobFailed if files change meanwhile or cannot be read."""
     from builda.cluster import chunks
     from builda.cluster.follow import JobFailed
     from builda.events import BlobProgress, Warned
@@ -133,13 +155,19 @@ def _pieces(session: Session, stream: Stream) -> Iterator[bytes]:
 
     never = session.store.layout.inodes()
     offset = 0
-    try:
-        for piece in chunks.streamed(stream.top, stream.ignore, stream.ignore_file, never, tell):
-            yield piece
-            offset += len(piece)
-            session.emit(BlobProgress(action="push", digest=None, offset=offset, total=None))
-    except NotFound as error:
-        raise JobFailed(str(error), hint=error.hint) from error
+    pieces = chunks.streamed(stream.top, stream.ignore, stream.ignore_file, never, tell)
+    while True:
+        try:
+            piece = next(pieces, None)
+        except NotFound as error:
+            raise JobFailed(str(error), hint=error.hint) from error
+        except OSError as error:
+            raise JobFailed(str(of_system(error))) from error
+        if piece is None:
+            break
+        yield piece
+        offset += len(piece)
+        session.emit(BlobProgress(action="push", digest=None, offset=offset, total=None))
     session.emit(BlobProgress(action="push", digest=None, offset=offset, total=offset, done=True))
 
 

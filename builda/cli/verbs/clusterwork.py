@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _AGAIN = 75
 """The exit status of a pod whose build failed because a registry was away: the Job tries again."""
-_SILENCE = 60.0
-"""Seconds without a byte of the context after which a pod gives up waiting for it."""
+_SILENCE = 120.0
+"""Seconds without a byte of the context after which a pod gives up waiting for it: longer than clients wait for a
+server that is away."""
 
 
 @verb(argument("directory"), name="cluster-receive", example="builda cluster receive /builda/work/context")
