@@ -21,7 +21,8 @@ CONTAINER = "build"
 GIVEN = "/builda/given"
 """Where the pod has the Secret."""
 WORK = "/builda/work"
-"""Where the pod has an empty volume for the store and the context."""
+"""Where the pod has a volume for the store and the context: an empty one, or that of the template named WORK_VOLUME."""
+WORK_VOLUME = "builda-work"
 CLAIMS = "/builda/claims"
 """Where the pod has the volume claims that cache mounts are kept in."""
 OUT = f"{WORK}/out"
@@ -158,26 +159,28 @@ def _template(name: str, kind: Kind, options: JobOptions) -> dict[str, Any]:
     containers = [dict(one) for one in spec.get("containers") or ()]
     own = next((one for one in containers if one.get("name") == CONTAINER), {})
     others = [one for one in containers if one.get("name") != CONTAINER]
+    volumes = list(spec.get("volumes") or ())
+    has_work = any(one.get("name") == WORK_VOLUME for one in volumes)
     spec.update(
         restartPolicy="Never",
         automountServiceAccountToken=spec.get("automountServiceAccountToken", False),
+        enableServiceLinks=spec.get("enableServiceLinks", False),  # variables of all services of the namespace
         containers=[_container(kind, options, own), *others],
+        nodeSelector={"kubernetes.io/os": "linux", **(spec.get("nodeSelector") or {}), **options.node_selector},
         volumes=[
-            *(spec.get("volumes") or ()),
+            *volumes,
             {"name": "builda-given", "secret": {"secretName": name}},
-            {"name": "builda-work", "emptyDir": {}},
+            *(() if has_work else ({"name": WORK_VOLUME, "emptyDir": {}},)),
             *(
                 {"name": f"builda-claim-{number}", "persistentVolumeClaim": {"claimName": claim}}
                 for number, claim in enumerate(options.claims)
             ),
         ],
     )
-    if options.claims and "runAsGroup" in kind.context:  # so that the pod's user may write into the volume
+    if (options.claims or has_work) and "runAsGroup" in kind.context:  # so that the pod's user may write into volumes
         spec["securityContext"] = {"fsGroup": kind.context["runAsGroup"], **(spec.get("securityContext") or {})}
     if not kind.host_users:
         spec.setdefault("hostUsers", False)
-    if options.node_selector:
-        spec["nodeSelector"] = {**(spec.get("nodeSelector") or {}), **options.node_selector}
     if options.tolerations:
         spec["tolerations"] = [*(spec.get("tolerations") or ()), *options.tolerations]
     if options.priority_class is not None:
@@ -205,7 +208,7 @@ def _container(kind: Kind, options: JobOptions, said: Mapping[str, Any]) -> dict
         "volumeMounts": [
             *(said.get("volumeMounts") or ()),
             {"name": "builda-given", "mountPath": GIVEN, "readOnly": True},
-            {"name": "builda-work", "mountPath": WORK},
+            {"name": WORK_VOLUME, "mountPath": WORK},
             *(
                 {"name": f"builda-claim-{number}", "mountPath": path}
                 for number, path in enumerate(options.claims.values())

@@ -30,7 +30,7 @@ def _connected(session: Session, on: str | None) -> Cluster:
     example="builda cluster ls",
 )
 def listing(session: Session, *, on: str | None, quiet: bool) -> None:
-    """List the Jobs of builds that the namespace has: name, state, age in seconds, and what the images are called."""
+    """List the Jobs of builds that the namespace has: name, state, time of creation, and names of the images."""
     from builda.cluster import objects, state
 
     found = _connected(session, on).list("jobs", label_selector=objects.SELECTOR)["items"]
@@ -142,7 +142,8 @@ def check(session: Session, *, on: str | None, **values: Any) -> None:
     _print_quotas(cluster)
     kind = podkinds.best(level, version, session.settings.mode)
     print_line(f"best kind of pod: {kind.mode}")
-    if values["builder_image"] is None and environment(session.environ, "BUILDA_BUILDER_IMAGE") is None:
+    said = (values["builder_image"], values["pod_template"], environment(session.environ, "BUILDA_BUILDER_IMAGE"))
+    if not any(said):
         print_line(f"answered in {time.monotonic() - began:.2f}s; --builder-image tries a build, too")
         return
     from builda.cli.verbs.clusterjob import try_build

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from builda.cluster.objects import JobOptions
     from builda.cluster.podkinds import Kind
 
+_ARCHITECTURE = "kubernetes.io/arch"
+
 
 def made(
     cluster: Cluster,
@@ -28,8 +30,9 @@ def made(
 ) -> dict[str, Any]:
     """The Job of a build is there, and its Secret. With a label, events name the platform, as where several are."""
     architecture = _architecture(values)
-    if architecture is not None:
-        options = options._replace(node_selector={"kubernetes.io/arch": architecture, **options.node_selector})
+    said = options.template.get("spec", {}).get("nodeSelector") or {}
+    if architecture is not None and _ARCHITECTURE not in said:
+        options = options._replace(node_selector={_ARCHITECTURE: architecture, **options.node_selector})
     options = options._replace(claims=request.claims)
     subject = request.names[0].rpartition(":")[0] if request.names else ""
     asked = {**prepared.asked, "words": [*request.words, *prepared.asked["words"]], "platform": platform_label}

@@ -101,7 +101,9 @@ def job_options(values: dict[str, Any], environ: Mapping[str, str]) -> JobOption
     """Take the options OF_JOB out of `values`; NotFound without an image."""
     from builda.cluster.objects import JobOptions, pairs, toleration
 
-    image = values.pop("builder_image") or environment(environ, "BUILDA_BUILDER_IMAGE")
+    file = values.pop("pod_template")
+    template = {} if file is None else template_of(file)
+    image = values.pop("builder_image") or _image_of(template) or environment(environ, "BUILDA_BUILDER_IMAGE")
     if image is None:
         raise NotFound(
             "no image is named for the Job's pod",
@@ -109,7 +111,6 @@ def job_options(values: dict[str, Any], environ: Mapping[str, str]) -> JobOption
             "examples/kubernetes/Containerfile makes it",
         )
     retries, deadline, ttl = (values.pop(name) for name in ("job_retries", "job_deadline", "job_ttl"))
-    file = values.pop("pod_template")
     return JobOptions(
         image=image,
         retries=2 if retries is None else _least(retries, 0, "--job-retries"),
@@ -121,8 +122,17 @@ def job_options(values: dict[str, Any], environ: Mapping[str, str]) -> JobOption
         node_selector=_labels(pairs(values.pop("node_selector"), "--node-selector"), "--node-selector"),
         tolerations=tuple(map(toleration, values.pop("toleration"))),
         priority_class=values.pop("priority_class"),
-        template={} if file is None else _template(file),
+        template=template,
     )
+
+
+def _image_of(template: Mapping[str, Any]) -> str | None:
+    """The image that a template gives to the container of the build."""
+    from builda.cluster.objects import CONTAINER
+
+    containers = template.get("spec", {}).get("containers") or ()
+    found = next((one.get("image") for one in containers if one.get("name") == CONTAINER), None)
+    return None if found is None else str(found)
 
 
 def _least(value: int, least: int, option: str) -> int:
@@ -163,20 +173,69 @@ def _quantities(found: Mapping[str, str], option: str) -> Mapping[str, str]:
     return found
 
 
-def _template(path: str) -> Mapping[str, Any]:
-    """Metadata and spec of the Pod or PodTemplate in a file."""
+def template_of(path: str) -> Mapping[str, Any]:
+    """Metadata and spec of the Pod or PodTemplate in a file; dates in it are texts, as kubectl has them."""
+    import json
+
     import yaml  # the client of Kubernetes needs it, too
 
     from builda.inputfile import read_input
 
     try:
-        value = yaml.safe_load(read_input(path, "pod template"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        value = json.loads(json.dumps(yaml.safe_load(read_input(path, "pod template")), default=str))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InvalidValue(f"pod template is no YAML: {path}: {' '.join(str(error).split())}") from error
     if isinstance(value, dict) and value.get("kind") == "PodTemplate":
         value = value.get("template")
     if not isinstance(value, dict) or not isinstance(value.get("spec"), dict):
         raise InvalidValue(f"pod template has no spec: {path}", hint="it is a Pod or a PodTemplate in YAML or JSON")
-    if not isinstance(value.get("metadata") or {}, dict) or not isinstance(value["spec"].get("containers") or [], list):
-        raise InvalidValue(f"pod template is no Pod: {path}", hint="its container is called build")
+    fault = _fault(value)
+    if fault is not None:
+        raise InvalidValue(f"pod template is no Pod: {path}: {fault}", hint="its container is called build")
     return {"metadata": value.get("metadata") or {}, "spec": value["spec"]}
+
+
+_MAPS: Mapping[str, type] = {
+    "metadata": dict,
+    "metadata.labels": dict,
+    "spec.containers": list,
+    "spec.nodeSelector": dict,
+    "spec.securityContext": dict,
+    "spec.tolerations": list,
+    "spec.volumes": list,
+}
+_OF_CONTAINER: Mapping[str, type] = {
+    "env": list,
+    "resources": dict,
+    "resources.limits": dict,
+    "resources.requests": dict,
+    "securityContext": dict,
+    "volumeMounts": list,
+}
+_NAMES: Mapping[type, str] = {dict: "map", list: "list"}
+
+
+def _fault(template: Mapping[str, Any]) -> str | None:
+    """What of the parts to which builda adds is no map or list; None if all are. The API server looks at the rest."""
+    found = _other_kind(template, _MAPS)
+    if found is not None:
+        return found
+    spec = template["spec"]
+    for place in ("containers", "volumes"):
+        for index, one in enumerate(spec.get(place) or ()):
+            if not isinstance(one, dict):
+                return f"spec.{place}[{index}] is no map"
+            found = None if place == "volumes" else _other_kind(one, _OF_CONTAINER)
+            if found is not None:
+                return f"spec.{place}[{index}].{found}"
+    return None
+
+
+def _other_kind(value: Mapping[str, Any], kinds: Mapping[str, type]) -> str | None:
+    for path, kind in kinds.items():
+        found: Any = value
+        for name in path.split("."):
+            found = (found or {}).get(name)
+        if found is not None and not isinstance(found, kind):
+            return f"{path} is no {_NAMES[kind]}"
+    return None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builda import events
 from builda.cli.core.options import Option
 from builda.cli.verbs.build import build
+from builda.cli.verbs.clusteroptions import OF_JOB, job_options, template_of
 from builda.cli.verbs.clusterrequest import HERE, REFUSED, RETURNED, SENT
 from builda.cluster import chunks, frames, objects, podkinds, state
 from builda.cluster.where import Where, parse_where
@@ -69,6 +71,76 @@ def test_the_objects_are_those_of_the_schemas(kind: podkinds.Kind) -> None:
     check_kubernetes(objects.secret("builda-x", owner, {"a": b"\xff"}))
     with pytest.raises(InvalidValue, match="a Secret holds less"):
         objects.secret("builda-x", owner, {"a": bytes(1 << 20)})
+
+
+TRACED = podkinds.KINDS[-1]
+
+
+def pod_of_template(template: dict[str, object], **more: Any) -> dict[str, Any]:
+    """The spec of the pod that is made of a template."""
+    job = objects.job("builda-x", TRACED, objects.JobOptions(image="x", template=template, **more), {})
+    check_kubernetes(job)
+    spec: dict[str, Any] = job["spec"]["template"]["spec"]
+    return spec
+
+
+def test_a_template_may_bring_the_volume_that_the_build_works_in() -> None:
+    own = {"name": "builda-work", "emptyDir": {"sizeLimit": "10Gi"}}
+    spec = pod_of_template({"spec": {"volumes": [own, {"name": "other", "emptyDir": {}}]}})
+    assert [one for one in spec["volumes"] if one["name"] == "builda-work"] == [own]
+    assert {"name": "builda-work", "mountPath": "/builda/work"} in spec["containers"][0]["volumeMounts"]
+    assert spec["securityContext"]["fsGroup"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "image"), [("a", "b", "a"), (None, "b", "own"), (None, None, "own"), ("a", None, "a")]
+)
+def test_a_template_may_name_the_image(option: str | None, variable: str | None, image: str, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("spec: {containers: [{name: other, image: x}, {name: build, image: own}]}")
+    values: dict[str, Any] = {row.name: row.default for row in OF_JOB if isinstance(row, Option)} | {
+        "builder_image": option,
+        "pod_template": str(tmp_path / "t"),
+    }
+    environ = {} if variable is None else {"BUILDA_BUILDER_IMAGE": variable}
+    found = job_options(values, environ)
+    assert found.image == image
+    assert not values
+
+
+def test_options_stand_before_a_template_and_a_template_before_what_builda_sets() -> None:
+    spec = pod_of_template({"spec": {}})
+    assert (spec["nodeSelector"], spec["enableServiceLinks"]) == ({"kubernetes.io/os": "linux"}, False)
+    own = {"nodeSelector": {"kubernetes.io/os": "other", "disk": "fast"}, "enableServiceLinks": True}
+    spec = pod_of_template({"spec": own}, node_selector={"disk": "slow"})
+    assert spec["nodeSelector"] == {"kubernetes.io/os": "other", "disk": "slow"}
+    assert spec["enableServiceLinks"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[", "is no YAML"),
+        ("3", "has no spec"),
+        ("spec: 3", "has no spec"),
+        ("spec: {containers: 3}", "spec.containers is no list"),
+        ("spec: {containers: [3]}", r"spec.containers\[0\] is no map"),
+        ("spec: {containers: [{name: build, env: {A: b}}]}", r"spec.containers\[0\].env is no list"),
+        ("spec: {containers: [{resources: {limits: 3}}]}", r"spec.containers\[0\].resources.limits is no map"),
+        ("spec: {volumes: [x]}", r"spec.volumes\[0\] is no map"),
+        ("spec: {nodeSelector: [x]}", "spec.nodeSelector is no map"),
+        ("metadata: {labels: x}\nspec: {}", "metadata.labels is no map"),
+        ("spec: &a {x: *a}", "is no YAML"),
+    ],
+)
+def test_a_template_that_is_no_pod_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text(text)
+    with pytest.raises(InvalidValue, match=f"pod template .*{words}"):
+        template_of(str(tmp_path / "t"))
+
+
+def test_a_date_in_a_template_is_a_text(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("metadata: {annotations: {since: 2026-01-02}}\nspec: {}")
+    assert template_of(str(tmp_path / "t"))["metadata"] == {"annotations": {"since": "2026-01-02"}}
 
 
 @pytest.mark.parametrize(
