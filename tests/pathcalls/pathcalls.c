@@ -1048,7 +1048,8 @@ static void run(char *text) {
 }
 
 /* Calls given as text: NAME ARGUMENT..., separated by `;`. An argument is a number, CWD, $N (what the call N returned), @PATH
-   (the address of a socket and its length), '' (an empty path), or else a path. `readlinkat` has no buffer as argument. `execute` returns the status of a program (42 for this one) or an
+   (the address of a socket and its length), '' (an empty path), or else a path. `readlinkat` has no buffer as argument;
+   `getsockname` and `getpeername` have only its size, if it is not that of an address. `execute` returns the status of a program (42 for this one) or an
    errno; `ids` returns 32 times the effective user of this program and 4 times its group, and 1 if it has capabilities. `later_open` opens
    a file in another process. */
 static const struct { const char *name; long number; } by_text[] = {
@@ -1064,7 +1065,8 @@ static const struct { const char *name; long number; } by_text[] = {
     {"listxattr", SYS_listxattr}, {"fremovexattr", SYS_fremovexattr}, {"openat2", SYS_openat2}, {"execute", -2},
     {"ftruncate", SYS_ftruncate}, {"fallocate", SYS_fallocate}, {"pwrite", SYS_pwrite64}, {"sendfile", SYS_sendfile},
     {"copy_file_range", SYS_copy_file_range}, {"fgetxattr", SYS_fgetxattr}, {"prctl", SYS_prctl}, {"ids", -3},
-    {"readlinkat", SYS_readlinkat}, {"fcntl", SYS_fcntl}, {"later_open", -4},
+    {"readlinkat", SYS_readlinkat}, {"fcntl", SYS_fcntl}, {"later_open", -4}, {"getsockname", SYS_getsockname},
+    {"getpeername", SYS_getpeername}, {"listen", SYS_listen}, {"accept", SYS_accept},
 };
 
 static long status_of(char *program, char *word) {
@@ -1114,6 +1116,9 @@ static void perform(char *text) {
             else a[n++] = (long)word;
         }
         char text[4097];
+        int is_name = call == SYS_getsockname || call == SYS_getpeername;
+        socklen_t length = a[1] ? a[1] : sizeof address;
+        if (is_name) a[1] = (long)&address, a[2] = (long)&length;
         if (call == SYS_readlinkat) a[3] = a[2], a[2] = (long)text;
         int looks = call == SYS_stat || call == SYS_lstat || call == SYS_fstat;
         if (looks) a[1] = (long)&s;
@@ -1122,6 +1127,7 @@ static void perform(char *text) {
         results[number] = call == -4 ? later_open((char *)a[0], a[1]) : call < -1 ? status_of((char *)a[0], call == -2 ? "x" : "i") : syscall(call, a[0], a[1], a[2], a[3], a[4], a[5]);
         if (looks && results[number] == 0) say(" = %o %u:%u", s.st_mode, s.st_uid, s.st_gid);
         if (call == SYS_readlinkat && results[number] >= 0) say(" = %.*s", (int)results[number], text);
+        if (is_name && results[number] == 0) say(" %u %s", length, address.sun_path);
         if (looks && results[number] == 0) say("\n");
         else result(results[number]);
     }

@@ -38,7 +38,7 @@ tgkill 234 utimes 235 inotify_add_watch 254 openat 257 mkdirat 258 mknodat 259 f
 newfstatat 262 unlinkat 263 renameat 264 linkat 265 symlinkat 266 readlinkat 267 fchmodat 268 faccessat 269
 unshare 272 utimensat 280 rt_tgsigqueueinfo 297 fanotify_mark 301 prlimit64 302 name_to_handle_at 303
 open_by_handle_at 304 sendmmsg 307 setns 308 process_vm_readv 310 process_vm_writev 311 renameat2 316 seccomp 317
-execveat 322 userfaultfd 323 statx 332 mmap 9
+execveat 322 userfaultfd 323 statx 332 mmap 9 getsockname 51 getpeername 52
 """
 _AARCH64 = """
 getcwd 17 inotify_add_watch 27 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37 renameat 38 umount2 39
@@ -51,7 +51,7 @@ bind 200 connect 203 sendto 206 getsockopt 209 sendmsg 211 clone 220 execve 221 
 fanotify_mark 263 name_to_handle_at 264 open_by_handle_at 265 setns 268 sendmmsg 269 process_vm_readv 270
 process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282 prlimit64 261 statx 291 socket 198
 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11 llistxattr 12 flistxattr 13
-removexattr 14 lremovexattr 15 fremovexattr 16 mmap 222
+removexattr 14 lremovexattr 15 fremovexattr 16 mmap 222 getsockname 204 getpeername 205
 """
 _YOUNG = """
 pidfd_send_signal 424 io_uring_setup 425 io_uring_enter 426 io_uring_register 427 open_tree 428 move_mount 429
@@ -82,10 +82,10 @@ fremovexattr uname mmap
     + _IDS
 )
 """The calls that the supervisor answers."""
-STOPPED = "execve execveat chdir bind connect sendmsg sendmmsg inotify_add_watch".split()
+STOPPED = "execve execveat chdir bind connect sendmsg sendmmsg inotify_add_watch getsockname getpeername".split()
 """The calls that get other arguments; also sendto with an address, and open and openat with O_PATH.
 
-getsockopt with SO_PEERCRED stops too, and gets another answer.
+getsockname, getpeername, and getsockopt with SO_PEERCRED get other results.
 """
 PRCTL_OPTIONS = (7, 8, 23, 24, 27, 28, 38, 39, 47)
 """Of prctl(2): the options about ids and capabilities, which the supervisor answers."""

@@ -46,6 +46,7 @@ _STOPS = frozenset((19, 20, 21, 22))  # SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU
 _RED_ZONE = 256
 _MOST_INTERPRETERS = 5
 _MOST_ARGUMENTS = 1 << 20
+_MOST_BOUND = 10_000
 _EMPTY_PATH, _NOFOLLOW, _DONT_FOLLOW = 0x1000, 0x100, 0x02000000
 _INOTIFY = 0xF700EFFF  # ALL_INOTIFY_BITS: events and options of inotify_add_watch(2)
 _AF_UNIX = 1
@@ -103,7 +104,8 @@ class Tracer:
         self.supervisor: Supervisor | None = None
         self.early: set[int] = set()  # threads that have stopped before their parent's event
         self.pending: dict[int, Image] = {}
-        self.asking: dict[int, tuple[int, int]] = {}  # of SO_PEERCRED: where the answer goes, and its length
+        self.asking: dict[int, Callable[[], None]] = {}  # what changes the result of a thread's call when it returns
+        self.bound: dict[bytes, bytes] = {}  # addresses of sockets on this machine, and what the command calls them
         self.loaders: dict[tuple[int, int, int], bool] = {}
 
     def stopped(self, tid: int, status: int) -> None:
@@ -289,19 +291,53 @@ class Tracer:
         self._address(tid, state, 4)
 
     def getsockopt(self, tid: int, state: State) -> None:
-        self.asking[tid] = self.registers.argument(3), self.registers.argument(4)
+        """SO_PEERCRED: show what the process at the other end is now."""
+        at, length_at = self.registers.argument(3), self.registers.argument(4)
+
+        def show() -> None:
+            length = int.from_bytes(self.memory.read(tid, length_at, 4), sys.byteorder)
+            data = self.memory.read(tid, at, min(length, _PEER.size))
+            if len(data) == _PEER.size:
+                self.memory.write(tid, at, _PEER.pack(*self._peer(*_PEER.unpack(data))))
+
+        self.asking[tid] = show
+
+    def getsockname(self, tid: int, state: State) -> None:
+        """Show the path that the command gave a socket, which the kernel knows by its path on this machine."""
+        at, length_at = self.registers.argument(1), self.registers.argument(2)
+        try:
+            size = int.from_bytes(self.memory.read(tid, length_at, 4), sys.byteorder)
+        except OSError:  # the kernel says what is wrong
+            return
+
+        def show() -> None:
+            length = int.from_bytes(self.memory.read(tid, length_at, 4), sys.byteorder)
+            if not 2 < length <= min(size, _ADDRESS):
+                return
+            shown = self._shown_address(state, self.memory.read(tid, at, length))
+            if shown is not None:
+                self.memory.write(tid, at, shown)
+                self.memory.write(tid, length_at, len(shown).to_bytes(4, sys.byteorder))
+
+        self.asking[tid] = show
+
+    getpeername = getsockname
+
+    def _shown_address(self, state: State, address: bytes) -> bytes | None:
+        """What the command sees for the address of a socket; None for one that is shown as it is."""
+        path = address[2:].partition(b"\0")[0]
+        if int.from_bytes(address[:2], sys.byteorder) != _AF_UNIX or not path:
+            return None
+        shown = self.bound.get(path) or state.root.inside(path)
+        return None if shown is None else address[:2] + shown + b"\0"
 
     def _returned(self, tid: int) -> None:
-        """getsockopt(SO_PEERCRED) has returned: show what the process at the other end is now."""
-        asked = self.asking.pop(tid, None)
+        """A call has returned whose result is to be changed."""
+        change = self.asking.pop(tid, None)
         try:
             self.registers.read(tid)
-            if asked is None or self.registers.result < 0:
-                return
-            length = int.from_bytes(self.memory.read(tid, asked[1], 4), sys.byteorder)
-            data = self.memory.read(tid, asked[0], min(length, _PEER.size))
-            if len(data) == _PEER.size:
-                self.memory.write(tid, asked[0], _PEER.pack(*self._peer(*_PEER.unpack(data))))
+            if change is not None and self.registers.result >= 0:
+                change()
         except OSError:  # it was killed, or has no such memory any more
             return
 
@@ -385,6 +421,8 @@ class Tracer:
             whole = self.aliases(place.path) + b"/" + name
         if len(whole) >= _SOCKET_PATH:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if make and len(self.bound) < _MOST_BOUND:
+            self.bound[whole] = path
         return data[:2] + whole + b"\0"
 
     def _own_name(self, tid: int, parent: int, name: bytes) -> None:
