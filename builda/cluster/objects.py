@@ -30,6 +30,8 @@ OUT = f"{WORK}/out"
 SCRIPT = "script"
 """The key of the script of a session, and the directory below WORK that it is run from."""
 REQUEST = "request"
+REGISTRIES = "registries.conf"
+"""The keys of the request and of the file of --registries-conf."""
 FAILED = 1
 """The exit status of a pod whose build failed by itself: the Job does not try again."""
 SECRET_LIMIT = 1 << 20

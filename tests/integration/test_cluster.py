@@ -538,6 +538,8 @@ def test_a_build_goes_on_without_its_client_and_is_watched_by_another(
         (("--cache-mounts-to", "type=local,dir=x"), "directory of this machine cannot be used with --on"),
         (("--cache-mounts-to", "type=claim"), "--cache-mounts-to names no claim: type=claim"),
         (("--mount", "type=bind,src=/,target=/x"), "--mount cannot be used with --on"),
+        (("--signature-policy", "policy.json"), "--signature-policy cannot be used with --on: the pod obeys"),
+        (("--registries-conf-dir", "/x"), "--registries-conf-dir cannot be used with --on"),
         (("--ssh", "default"), "agent cannot be used with --on, only a key file can"),
     ],
 )
@@ -545,6 +547,32 @@ def test_what_a_pod_cannot_have_is_refused(
     far: Builda, context: Path, server: Registry, options: tuple[str, ...], words: str
 ) -> None:
     assert words in far.fails("bud", "-t", server.name("app/no:1"), *options, context)
+
+
+def test_the_pod_has_the_registries_that_an_option_says(
+    builda: Builda, far: Builda, context: Path, server: Registry, base_there: str, tmp_path: Path
+) -> None:
+    host, _, path = base_there.partition("/")
+    conf = f'[[registry]]\nlocation = "{host}"\ninsecure = true\n'
+    conf += f'[[registry]]\nprefix = "nowhere.example.org"\nlocation = "{host}"\ninsecure = true\n'
+    (tmp_path / "registries.conf").write_text(conf)
+    (context / "Containerfile").write_text(f"FROM nowhere.example.org/{path}\nRUN echo built\n")
+    words = (
+        "--registries-conf",
+        tmp_path / "registries.conf",
+        "bud",
+        "--no-cache",
+        "-t",
+        server.name("app/conf:1"),
+        context,
+    )
+    assert far(*words) == builda(*words)
+    (context / "s.sh").write_text(
+        f"#!/bin/sh -e\nc=$(builda from nowhere.example.org/{path})\nbuilda run $c echo built\n"
+    )
+    (context / "s.sh").chmod(0o755)
+    said = far(*words[:2], "session", "--context-via", server.name("app/conf"), "./s.sh", cwd=context)
+    assert said == "built"
 
 
 def test_options_of_the_cluster_mean_nothing_here(builda: Builda, context: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.imageoptions import RegistryAccess
+    from builda.cli.core.settings import Settings
     from builda.cli.core.verbsession import Session
     from builda.cli.verbs.clusterrequest import Request
     from builda.cli.verbs.contexts import BuildContext
@@ -188,7 +189,7 @@ def prepared_for(
     from builda.cluster.objects import WORK
 
     access = shared_options.registry_access(dict(values), session.environ)
-    given, local = dict(request.given), dict[str, str]()
+    given, local = {**request.given, **configuration(session.settings)}, dict[str, str]()
     asked: dict[str, Any] = {"version": 1, "words": [], "live": live, "contexts": []}
     asked["environ"] = {name: session.environ[name] for name in _SENT_VARIABLES if name in session.environ}
     contexts = Contexts(session, place_of(said, values["cache_to"], request.names), access, sent)
@@ -259,6 +260,22 @@ def _add_files(opened: BuildContext, given: dict[str, bytes], asked: dict[str, A
         from builda.inputfile import read_input
 
         given["ignore"] = read_input(opened.ignore_file, "ignore file")
+
+
+def configuration(settings: Settings) -> Mapping[str, bytes]:
+    """The files of global options that the pod is given. Unsupported for an option that it cannot have."""
+    from builda.cluster.objects import REGISTRIES
+    from builda.inputfile import read_input
+
+    for option, value in (
+        ("--registries-conf-dir", settings.registries_conf_dir),
+        ("--short-name-alias-conf", settings.short_name_aliases),
+    ):
+        if value is not None:
+            raise Unsupported(f"{option} cannot be used with --on", hint="--registries-conf FILE is sent to the pod")
+    if settings.registries_conf is None:
+        return {}
+    return {REGISTRIES: read_input(settings.registries_conf, "registries.conf")}
 
 
 def repository_of(values: Mapping[str, Any], names: Sequence[str]) -> str | None:

@@ -32,7 +32,7 @@ SENT = frozenset(
 """Options that mean in the pod what they mean here."""
 HERE = frozenset(
     """file ignorefile tag build_arg build_arg_file build_context env output iidfile iidfile_raw progress secret ssh
-    logfile authfile creds scan_ignore source_policy_file signature_policy locked matrix mount cache_mounts_from
+    logfile authfile creds scan_ignore source_policy_file locked matrix mount cache_mounts_from
     cache_mounts_to on context_via detach attach""".split()
 ) | {row.name for row in OF_JOB}
 """Options that are dealt with on this machine, or whose files are sent."""
@@ -63,6 +63,8 @@ REFUSED: Mapping[str, str] = {
     "cpp_flag": "preprocess the file here: builda preprocess FILE | builda build --on … -f - .",
     "device": HOST,
     "volume": HOST,
+    "signature_policy": "the pod obeys the policy.json of its image; put it there with its keys, or mount it with "
+    "--pod-template",
     "security_opt": "it may name files of the machine that builds; --mode and --pod-template say what the pod may do",
 }
 """Options that a build in a cluster does not have, and why."""

@@ -80,7 +80,9 @@ def _prepared(
     ignore_file = find_ignore_file(directory, "Containerfile")
     asked: dict[str, Any] = {"version": 1, "words": _words(values), "live": False, "script": list(script.command)}
     asked["environ"] = dict(clusterrequest.named(values["env"], session.environ))
-    given = {} if script.sent is None else {SCRIPT: script.sent}
+    given = dict(clustergiven.configuration(session.settings))
+    if script.sent is not None:
+        given[SCRIPT] = script.sent
     names = [*clusternames.in_caches(values), *_names_in(command, directory)]
     auth = clustergiven.credentials(session, access, names if place == clustergiven.API else [place, *names])
     if auth is not None:

@@ -141,7 +141,7 @@ def _run_script(session: Session, asked: Mapping[str, Any], relay: Relay) -> Non
 
     verb = verb_named("session")
     values = verb.read([*asked["words"], "--on="], {}, path="builda session").values(verb.rows)
-    _set_variables(asked)
+    _configure(session, asked)
     session.enter(composing=verb.name in COMPOSING)
     access = RegistryAccess(tls_verify=values["tls_verify"])
     for one in asked["contexts"]:
@@ -166,10 +166,15 @@ def _place_script(path: str) -> None:
             file.write(sent.read_bytes())
 
 
-def _set_variables(asked: Mapping[str, Any]) -> None:
-    from builda.cluster.objects import GIVEN
+def _configure(session: Session, asked: Mapping[str, Any]) -> None:
+    """Set what the files and variables of the client say, for this process and for commands of a script."""
+    from builda.cluster.objects import GIVEN, REGISTRIES
 
     os.environ.update({str(name): str(value) for name, value in asked["environ"].items()})
+    conf = f"{GIVEN}/{REGISTRIES}"
+    if os.path.exists(conf):
+        session.settings = session.settings._replace(registries_conf=conf)
+        os.environ["BUILDA_REGISTRIES_CONF"] = conf
     if os.path.exists(f"{GIVEN}/auth.json"):
         os.environ["REGISTRY_AUTH_FILE"] = f"{GIVEN}/auth.json"
 
@@ -182,7 +187,7 @@ def _work(session: Session, asked: Mapping[str, Any], relay: Relay) -> None:
 
     build = verb_named("build")
     values = build.read(asked["words"], {}, path="builda build").values(build.rows)
-    _set_variables(asked)
+    _configure(session, asked)
     with _private_keys(values):
         session.enter(composing=build.name in COMPOSING)
         session.quiet = values["quiet"]
