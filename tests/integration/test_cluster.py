@@ -562,6 +562,7 @@ def test_the_pod_has_the_registries_that_an_option_says(
         tmp_path / "registries.conf",
         "bud",
         "--no-cache",
+        "--timestamp=0",
         "-t",
         server.name("app/conf:1"),
         context,
