@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from builda.cluster.where import Where
-from builda.errors import NotFound, Unsupported
+from builda.errors import InvalidValue, NotFound, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,10 +82,12 @@ class Client:
 def found(where: Where, environ: Mapping[str, str]) -> tuple[Client, str]:
     """The server that kubectl would ask, and the namespace: by the kubeconfig, else by the service account of the pod.
 
-    Unsupported if the client is not installed; NotFound if nothing says where a cluster is.
+    Unsupported if the client is not installed; NotFound if nothing says where a cluster is; InvalidValue for a
+    kubeconfig that is none.
     """
     try:
         _prepare_import()
+        import yaml  # of the client
         from kubernetes import config as kubernetes_config
         from kubernetes.client.configuration import Configuration
         from kubernetes.config.config_exception import ConfigException
@@ -106,7 +108,9 @@ def found(where: Where, environ: Mapping[str, str]) -> tuple[Client, str]:
         chosen = next((one for one in active[0] if one["name"] == where.context), active[1])
         namespace = namespace or chosen["context"].get("namespace") or "default"
         _look_at_user(config, kubeconfig, chosen["context"].get("user"), configuration)
-    except (ConfigException, OSError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidValue(f"kubeconfig is malformed: {kubeconfig}: {words(error)}") from error
+    except (ConfigException, OSError) as error:
         if where.context is not None:
             raise NotFound(f"kubeconfig has no usable context {where.context}: {words(error)}") from error
         namespace = _in_cluster(config, configuration, namespace, error)

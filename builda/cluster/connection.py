@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 AWAY = 90.0
 """Seconds for which the API server may be away."""
 _TIMEOUT = (10.0, 30.0)  # to connect, and between two bytes
+_MOMENT = 1.0
+"""Seconds of a pause between two attempts from which on it is said that the server is away."""
+_IT_GOES_ON = "a Job that was made goes on without its client; builda build --attach JOB watches it"
+_NO_ANSWER = "see whether the kubeconfig has the server's address, and whether kubectl cluster-info reaches it"
 _HINT = "what --pod-template, --request, --limit and --job-label say goes into the Job as it is"
 _GROUPS = {"jobs": "/apis/batch/v1"}
 """Kinds of objects that are not of the core group, and the paths of their groups."""
@@ -62,9 +66,13 @@ class Cluster:
         away: float = AWAY,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """`tell` is told when the server is away for longer than a moment."""
         self.server = server
         self._away = away
+        self.tell = tell
+        self._has_answered = False
         self.clock = clock
         self.sleep = sleep
         self.namespace = namespace
@@ -208,14 +216,17 @@ class Cluster:
         end, pause = self.clock() + self._away, 0.1
         while True:
             try:
-                return json.loads(_read(_asked_once(self.server, method, path, query, body, _TIMEOUT)))
+                answer = json.loads(_read(_asked_once(self.server, method, path, query, body, _TIMEOUT)))
             except Away as error:
                 wait = max(pause, error.pause)
                 if self.clock() + wait > end:
-                    raise BuildaError(
-                        f"API server is away for {self._away:.0f} s: {error}",
-                        hint="a Job that was made goes on without its client; builda build --attach JOB watches it",
-                    ) from error
+                    hint = _IT_GOES_ON if self._has_answered else _NO_ANSWER
+                    raise BuildaError(f"API server is away for {self._away:.0f} s: {error}", hint=hint) from error
+                if pause < _MOMENT <= pause * 2:
+                    self.tell(f"API server is away, and asked again for {self._away:.0f} s: {error}")
+            else:
+                self._has_answered = True
+                return answer
             self.sleep(wait)
             pause = min(pause * 2, 5.0)
 
@@ -238,10 +249,17 @@ def _asked_once(
     server: Client, method: str, path: str, query: Query, body: Object | None, timeout: tuple[float, float]
 ) -> Any:
     """The answer as it begins; an error for one that is none."""
-    from urllib3.exceptions import HTTPError
+    from urllib3.exceptions import HTTPError, SSLError
 
     try:
         reply = server.request(method, path, query, body, timeout)
+    except SSLError as error:
+        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+            raise Away(apiclient.words(error)) from error
+        raise Forbidden(
+            f"certificate of the API server is not accepted: {apiclient.words(error)}",
+            hint="the kubeconfig has the server's authority: certificate-authority, certificate-authority-data",
+        ) from error
     except (HTTPError, OSError) as error:
         raise Away(apiclient.words(error)) from error
     if not 200 <= reply.status < 300:
@@ -297,6 +315,8 @@ def refusal(status: int, body: str) -> BuildaError:
 def _hint_for(message: str) -> str:
     if "exceeded quota" in message:
         return "wait until other Jobs of the namespace have ended (builda cluster ls), or have the quota raised"
+    if "being terminated" in message:
+        return "the namespace is being deleted: name another one with --on kubernetes/NAMESPACE"
     if "denied the request" in message or "denied request" in message:
         return "the policy says what it wants; --pod-template and --job-label change the Job"
     return "docs/cluster.md has the Role that builds need; builda cluster check says which rights are missing"
@@ -316,9 +336,9 @@ def upgrade_refusal(reason: str) -> BuildaError:
     return error
 
 
-def connect(where: Where, environ: Mapping[str, str]) -> Cluster:
+def connect(where: Where, environ: Mapping[str, str], tell: Callable[[str], None] = lambda text: None) -> Cluster:
     """The cluster that kubectl would ask: by the kubeconfig, else by the service account of the pod we are in."""
-    return Cluster(*apiclient.found(where, environ))
+    return Cluster(*apiclient.found(where, environ), tell=tell)
 
 
 def _chunks(reply: Any) -> Iterator[bytes]:

@@ -38,7 +38,7 @@ class ManyJobs(Cluster):
     """The same namespace. What `follow` asks about pods and Jobs with the label RUN is answered by what was watched."""
 
     def __init__(self, cluster: Cluster, run: str) -> None:
-        super().__init__(cluster.server, cluster.namespace)
+        super().__init__(cluster.server, cluster.namespace, tell=cluster.tell)
         self.run = run
         self._changed = Condition()
         self._objects: dict[str, dict[str, Object]] = {"pods": {}, "jobs": {}}
@@ -144,10 +144,17 @@ class ManyJobs(Cluster):
                 time.sleep(max(0.2, error.pause))
                 version = ""
             except BuildaError as error:
-                with self._changed:
-                    self._failure = error
-                    self._changed.notify_all()
+                self._fail(error)
                 return
+            except Exception as error:  # those who follow Jobs would wait for ever
+                self._fail(BuildaError(f"watch of {kind} ended: {type(error).__name__}: {error}"))
+                raise
+
+    def _fail(self, error: BuildaError) -> None:
+        """Raise `error` to all who ask."""
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
 
     def _list_all(self, kind: str) -> str:
         found = super().list(kind, label_selector=f"{RUN}={self.run}")

@@ -276,6 +276,12 @@ class Session:
         """Show what happens; safe to call from any thread."""
         self._observer.show(event)
 
+    def warn(self, message: str) -> None:
+        """Warn of something; safe to call from any thread."""
+        from builda.events import Warned
+
+        self.emit(Warned(message=message))
+
     def record(self, program: Observer) -> None:
         """Give all events to `program`, too."""
         self._observer.add(program)

@@ -70,7 +70,7 @@ def build_in_cluster(
     with ExitStack() as stack:
         preparing = _Preparing(session, rows, common, ClusterValues(on, values["context_via"], False, None), since)
         parts = [part for build in builds for part in preparing.parts(build, stack, live=live)]
-        cluster, options = together(connect(parse_where(on), session.environ), options)
+        cluster, options = together(connect(parse_where(on), session.environ, session.warn), options)
         stack.callback(cluster.close)
         made = graph({part.name: part.needs for part in parts}, side_by_side=False)
         with Shown(session, live=live) as shown:

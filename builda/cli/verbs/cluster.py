@@ -20,7 +20,8 @@ def _connected(session: Session, on: str | None) -> Cluster:
     from builda.cluster.connection import connect
     from builda.cluster.where import parse_where
 
-    return connect(parse_where(on or session.environ.get("BUILDA_ON") or "kubernetes"), session.environ)
+    where = parse_where(on or session.environ.get("BUILDA_ON") or "kubernetes")
+    return connect(where, session.environ, session.warn)
 
 
 @verb(

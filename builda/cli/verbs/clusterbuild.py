@@ -37,14 +37,14 @@ def build_on(
     from builda.cluster.connection import connect
 
     if said.attach is not None:
-        attach(session, connect(where, session.environ), said.attach, values, live=live)
+        attach(session, connect(where, session.environ, session.warn), said.attach, values, live=live)
         return
     options = job_options(values, session.environ)
     outputs = clusteroutputs.taken(values)
     request = clusterrequest.request_of(rows, values, args, session.environ)
     request = request._replace(words=(*request.words, *clusteroutputs.words_for(outputs)))
     with ExitStack() as stack:
-        cluster = connect(where, session.environ)
+        cluster = connect(where, session.environ, session.warn)
         prepared = clustergiven.prepared_for(session, context, request, values, said, stack, live=live)
         if len(values["platform"]) > 1:
             if said.detach:

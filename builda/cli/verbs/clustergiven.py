@@ -107,7 +107,6 @@ def _feed(session: Session, cluster: Cluster, pod: str, stream: Stream) -> None:
     from builda.cluster.connection import AWAY, Away
     from builda.cluster.follow import JobFailed
     from builda.cluster.objects import CONTAINER
-    from builda.events import Warned
 
     end, pause = 0.0, 0.2
     while True:
@@ -127,7 +126,7 @@ def _feed(session: Session, cluster: Cluster, pod: str, stream: Stream) -> None:
         now = time.monotonic()
         if not end or now - began > AWAY:  # the last attempt got far
             end, pause = now + AWAY, 0.2
-        session.emit(Warned(message=f"context did not reach pod {pod}: {words}"))
+        session.warn(f"context did not reach pod {pod}: {words}")
         wait = max(pause, asked)
         if now + wait > end:
             raise JobFailed(f"context did not reach the pod for {AWAY:.0f} s: {words}")
@@ -149,14 +148,11 @@ def _pieces(session: Session, stream: Stream) -> Iterator[bytes]:
     """The stream of a context, with its progress. JobFailed if files change meanwhile or cannot be read."""
     from builda.cluster import chunks
     from builda.cluster.follow import JobFailed
-    from builda.events import BlobProgress, Warned
-
-    def tell(text: str) -> None:
-        session.emit(Warned(message=text))
+    from builda.events import BlobProgress
 
     never = session.store.layout.inodes()
     offset = 0
-    pieces = chunks.streamed(stream.top, stream.ignore, stream.ignore_file, never, tell)
+    pieces = chunks.streamed(stream.top, stream.ignore, stream.ignore_file, never, session.warn)
     while True:
         try:
             piece = next(pieces, None)

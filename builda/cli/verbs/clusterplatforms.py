@@ -104,12 +104,12 @@ def _followed(
     """What one Job made. If another failed, this one is deleted, and what is raised here is of no account."""
     from builda.cluster.follow import follow
     from builda.cluster.frames import Closed, Ended, Printed
-    from builda.events import ImageBuilt, Warned
+    from builda.events import ImageBuilt
 
     image: ImageBuilt | None = None
     printed = ""
     try:
-        for frame in follow(cluster, job, lambda text: session.emit(Warned(message=text)), feed):
+        for frame in follow(cluster, job, session.warn, feed):
             if stop.is_set():
                 raise BuildaError("stopped, as another platform failed")
             match frame:

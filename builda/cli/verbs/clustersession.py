@@ -48,14 +48,14 @@ def session_on(session: Session, command: tuple[str, ...], values: dict[str, Any
     check_files(values["report"], values["trace"])
     shown = {**clusterrequest.NO_VALUES, **values}
     if said.attach is not None:
-        attach(session, connect(where, session.environ), said.attach, shown, live=False)
+        attach(session, connect(where, session.environ, session.warn), said.attach, shown, live=False)
         return
     for name, why in _REFUSED.items():
         if values[name]:
             raise Unsupported(f"--{name.replace('_', '-')} cannot be used with --on: {why}")
     options = clusteroptions.job_options(values, session.environ)
     prepared, name = _prepared(session, command[1:] if command[:1] == ("--",) else command, values, said)
-    cluster = connect(where, session.environ)
+    cluster = connect(where, session.environ, session.warn)
     job = made_for(cluster, session, options, prepared, name, ())
     watch(session, cluster, job, prepared, shown, live=False, leaves=said.detach)
 

@@ -37,14 +37,9 @@ def show(
     """
     from builda.cluster.follow import follow
 
-    def tell(text: str) -> None:
-        from builda.events import Warned
-
-        session.emit(Warned(message=text))
-
     view = View(session, values, local, live=live)
     try:
-        for frame in follow(cluster, job, tell, feed):
+        for frame in follow(cluster, job, session.warn, feed):
             view.show(frame)
     finally:
         view.close("interrupted")
@@ -70,9 +65,8 @@ def feed_only(session: Session, cluster: Cluster, job: str, feed: Callable[[str]
     """Wait until the first pod of a Job has its contexts. An error if the Job ends before."""
     from builda.cluster.follow import follow
     from builda.cluster.frames import Awaiting, Ended
-    from builda.events import Warned
 
-    for frame in follow(cluster, job, lambda text: session.emit(Warned(message=text)), feed):
+    for frame in follow(cluster, job, session.warn, feed):
         if isinstance(frame, Awaiting):
             return
         if isinstance(frame, Ended) and frame.error is not None:

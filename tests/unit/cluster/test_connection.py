@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from kubernetes.client.configuration import Configuration
@@ -16,7 +20,7 @@ from builda.cluster.apiclient import Client
 from builda.cluster.connection import AWAY, Away, Cluster, Forbidden, Gone, connect, refusal, upgrade_refusal
 from builda.cluster.where import Where
 from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported
-from tests.support.registry import Answer, Asked, free_port, scripted
+from tests.support.registry import Answer, Asked, free_port, make_certificates, scripted
 
 REFUSED = b'{"message": "User cannot create pods/exec"}'
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "builda-x"}, "spec": {"template": {}}}
@@ -77,9 +81,62 @@ def test_a_busy_server_says_when_to_ask_again(said: str, waited: float) -> None:
 
 
 def test_a_server_that_stays_away_is_given_up_and_the_job_is_not() -> None:
+    answers = iter([Answer(body=b"{}")])
+    with scripted(lambda asked: next(answers, says(503, "stopping"))) as server:
+        cluster = to(server.address, 0.2)
+        cluster.get("jobs", "x")
+        with pytest.raises(BuildaError, match=r"API server is away for 0 s: .*stopping") as failure:
+            cluster.get("jobs", "x")
+    assert "builda build --attach JOB watches it" in (failure.value.hint or "")
+
+
+def test_a_server_that_never_answered_may_be_another_one() -> None:
     with pytest.raises(BuildaError, match=r"API server is away for 0 s: .*refused") as failure:
         to(f"127.0.0.1:{free_port()}", 0.2).get("jobs", "x")
-    assert "builda build --attach JOB watches it" in (failure.value.hint or "")
+    assert "whether the kubeconfig has the server's address" in (failure.value.hint or "")
+
+
+def test_it_is_said_once_that_a_server_is_away_for_longer_than_a_moment() -> None:
+    time, said = Clock(), list[str]()
+    cluster = Cluster(to(f"127.0.0.1:{free_port()}").server, "ci", AWAY, lambda: time.now, time.sleep, said.append)
+    with pytest.raises(BuildaError):
+        cluster.get("jobs", "x")
+    (words,) = said
+    assert words.startswith("API server is away, and asked again for 90 s: ")
+    said.clear()
+    answers = iter([says(503, "starting")] * 3)
+    with scripted(lambda asked: next(answers, Answer(body=b"{}"))) as server:
+        Cluster(to(server.address).server, "ci", AWAY, lambda: time.now, time.sleep, said.append).get("jobs", "x")
+    assert not said
+
+
+def test_a_certificate_that_is_not_accepted_is_said_at_once(tmp_path: Path) -> None:
+    """As kubectl does: no wait makes it a good one."""
+    make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError):
+                context.wrap_socket(server.accept()[0], server_side=True)
+
+        thread = Thread(target=answer)
+        thread.start()
+        configuration = Configuration(host=f"https://127.0.0.1:{server.getsockname()[1]}")
+        configuration.retries = False
+        cluster = Cluster(Client(configuration), "ci")
+        with pytest.raises(Forbidden, match="certificate of the API server is not accepted: ") as failure:
+            cluster.get("jobs", "x")
+        thread.join()
+    assert "certificate-authority" in (failure.value.hint or "")
+
+
+@pytest.mark.parametrize("text", ["a: [b", "clusters: 3", "apiVersion: v1\nclusters: [3]", "[]", "3"])
+def test_a_kubeconfig_that_is_none_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(text)
+    with pytest.raises((InvalidValue, NotFound), match=f"{tmp_path}/config"):
+        connect(Where(), {"KUBECONFIG": f"{tmp_path}/config"})
 
 
 def test_an_object_that_an_earlier_attempt_made_is_found() -> None:
@@ -105,6 +162,7 @@ def test_a_quota_that_others_change_at_the_same_time_is_asked_again() -> None:
         (403, "jobs.batch is forbidden: exceeded quota: small, requested: count/jobs.batch=1", "quota raised"),
         (403, 'admission webhook "policy.example.org" denied the request: no builds', "the policy says what it wants"),
         (403, 'jobs.batch is forbidden: User "alice" cannot create resource "jobs"', "the Role that builds need"),
+        (403, "unable to create new content in namespace ci because it is being terminated", "is being deleted"),
         (422, "Job.batch is invalid: spec.template.spec.priorityClassName: not found", "--pod-template"),
     ],
 )
