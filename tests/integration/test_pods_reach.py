@@ -153,9 +153,6 @@ def test_mounts_of_commands_work_without_mounts(profile: str, given: Path) -> No
         pytest.param("root-default", "--network none", "RUN true", "no other: --network none", marks=pytest.mark.long),
         pytest.param("restricted", "-v /vol:/v", "RUN true", "cannot write to the host", marks=pytest.mark.long),
         pytest.param("restricted", "--memory 100m", "RUN true", "no resource limits", marks=pytest.mark.long),
-        pytest.param(
-            "rootless-nosetuid", "--userns private", "RUN true", "a user namespace of its own", marks=pytest.mark.long
-        ),
     ],
 )
 def test_what_a_command_cannot_have_is_refused_before_it_runs(
