@@ -21,6 +21,8 @@ SLIM = (
     "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",  # without it the package usrmerge is chosen, which needs perl
 )
 """Options of mmdebstrap for less than half of the files."""
+PATIENT = 'Acquire::Retries "8";'
+"""A setting of apt: a package that cannot be fetched is asked for again for minutes, with growing pauses."""
 
 
 def busybox_tree(directory: Path) -> Path:
@@ -41,6 +43,8 @@ def busybox_tree(directory: Path) -> Path:
 def debian_tar(*, slim: bool = False) -> Path:
     """A tar of a minimal Debian bookworm that can run apt-get with this machine's own package sources.
 
+    Its apt and pip try for minutes before they give up, as a suite of ten thousand tests meets each short fault of a
+    network.
     A slim one has less than half of the bytes, as every pod of the tests unpacks it: without perl, and without the
     documents, translations, time zones and character sets of packages, also of those that apt-get installs in it.
     """
@@ -64,7 +68,8 @@ def mmdebstrap_arguments() -> list[str]:
     settings = [path for path in _files("/etc/apt/apt.conf.d") if "Acquire::" in path.read_text(errors="replace")]
     settings = [path for path in settings if "docker" not in path.name]
     sources = _sources()
-    return [*([str(sources)] if sources else []), *(f"--aptopt={path}" for path in settings)]
+    options = [f"--aptopt={option}" for option in (PATIENT, *settings)]
+    return [*([str(sources)] if sources else []), *options]
 
 
 def _sources() -> Path | None:
@@ -85,8 +90,12 @@ def _hooks() -> list[str]:
     keys = re.findall(r"[Ss]igned-[Bb]y[=:]\s*(/[^\s\]]+)", sources.read_text()) if sources else []
     wanted = ["/etc/ssl/certs/ca-certificates.crt", "/etc/apt/apt.conf", *keys]
     found = sorted({path for path in map(Path, wanted) if path.is_file()})
-    copies = [f"mkdir -p $1{path.parent} && cp {path} $1{path}" for path in found]
-    return [f"--customize-hook={command}" for command in copies]
+    commands = [f"mkdir -p $1{path.parent} && cp {path} $1{path}" for path in found]
+    commands += [
+        f"echo '{PATIENT}' >$1/etc/apt/apt.conf.d/80-patient",
+        "printf '[global]\\nretries = 8\\ntimeout = 60\\n' >$1/etc/pip.conf",
+    ]
+    return [f"--customize-hook={command}" for command in commands]
 
 
 def _files(directory: str) -> list[Path]:
