@@ -44,6 +44,8 @@ def send(
     What an earlier build sent is not read and not sent again."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from builda.threads import wait_for_threads
+
     before = _known(source)
 
     def tell(text: str) -> None:
@@ -52,7 +54,10 @@ def send(
     groups = chunks.grouped(chunks.listing(top, Matcher.parse(ignore, ignore_file), never, tell), chunks.now())
     with ThreadPoolExecutor(_AT_A_TIME) as threads:
         try:
-            done = list(threads.map(lambda chunk: _sent(top, chunk, before, sink, emit), groups))
+            futures = [threads.submit(_sent, top, chunk, before, sink, emit) for chunk in groups]
+            for future in wait_for_threads(futures):
+                future.result()
+            done = [future.result() for future in futures]
         except BaseException:
             threads.shutdown(cancel_futures=True)
             raise

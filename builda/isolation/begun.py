@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from builda.linux.stopping import Stop
+
 _CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child", "start.py")
 _CONNECTION, _PYTHON = 3, 7  # the child's descriptors
 
@@ -25,8 +27,12 @@ _CONNECTION, _PYTHON = 3, 7  # the child's descriptors
 class Begun:
     """A child that has been started and waits. One run takes it; if none does, it is ended with the block."""
 
-    def __init__(self) -> None:
-        self._child: tuple[int, _socket.socket] | None = _begin()
+    def __init__(self, stop: Stop | None) -> None:
+        """`stop`: what ends the command on request."""
+        # Off the main thread no signal can be passed on: without a Stop the command stays in builda's process group,
+        # for ^C. With one it must not get ^C itself: it would end before the Stop is asked, and seem to have failed.
+        self.leads_session = stop is not None or process.can_forward()
+        self._child: tuple[int, _socket.socket] | None = _begin(leads_session=self.leads_session)
 
     def __enter__(self) -> Begun:
         return self
@@ -42,11 +48,11 @@ class Begun:
 
     def take(self) -> tuple[int, _socket.socket]:
         """The child's pid, and where it waits for what it shall do; a new one if the first was taken before."""
-        child, self._child = self._child or _begin(), None
+        child, self._child = self._child or _begin(leads_session=self.leads_session), None
         return child
 
 
-def _begin() -> tuple[int, _socket.socket]:
+def _begin(*, leads_session: bool) -> tuple[int, _socket.socket]:
     """Start a child: its pid, and the connection that it waits at."""
     ours, theirs = _socket.socketpair()
     with ExitStack() as stack:
@@ -58,7 +64,13 @@ def _begin() -> tuple[int, _socket.socket]:
             stack.callback(os.close, descriptors[_PYTHON])
             executable = f"/proc/self/fd/{_PYTHON}"
         argv = [sys.executable, "-IS", _CHILD]
-        pid = process.spawn(argv, executable=executable, environ=interpreter_environment(), descriptors=descriptors)
+        pid = process.spawn(
+            argv,
+            executable=executable,
+            environ=interpreter_environment(),
+            descriptors=descriptors,
+            leads_session=leads_session,
+        )
     return pid, ours
 
 

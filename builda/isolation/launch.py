@@ -87,19 +87,19 @@ def run_child(
         return command.stop is not None and command.stop.took(number)
 
     with ExitStack() as stack:
+        begun = begun or stack.enter_context(Begun(command.stop))
         cgroup = _limits(stack, sandbox)
         kills = oom.Kills(cgroup)
         sandbox, mounts = _served(stack, sandbox)
         streams = stack.enter_context(Streams(command, emit))
         acquired = Acquired(
             cgroup,
-            # Off the main thread no signal can be passed on: the command stays in our process group and gets ^C too.
-            session=command.terminal or forward,
+            session=command.terminal or begun.leads_session,
             owned_streams=streams.owned if _gives_streams(command, sandbox) else (),
         )
         wire = to_wire(command, sandbox, checked, method, acquired)
         release = stack.enter_context(process.held_back())  # until they can be passed on
-        pid, connection = (begun or stack.enter_context(Begun())).take()
+        pid, connection = begun.take()
         with _ended(pid) as wait:
             reader, go = _tell(stack, connection, wire, streams, mounts)
             if forward:

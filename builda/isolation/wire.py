@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
         # The process tree
         parent: int  # pid of builda: the child ends if it is no longer its parent
-        session: bool  # the child and the command each lead a session: signals are passed on, not sent by the terminal
+        session: bool  # the command leads a session: signals are passed on to it, not sent by the terminal
         signal_mask: tuple[int, ...]  # numbers of the signals that are blocked in the command
         cgroup: str | None  # directory of the cgroup to enter; None: stay in the caller's
         owned_streams: tuple[int, ...]  # of descriptors 0, 1, 2 the pipes that builda made: they are given to the user

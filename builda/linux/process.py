@@ -34,11 +34,17 @@ def is_alive(pid: int, start_time: int) -> bool:
 
 
 def spawn(
-    argv: list[str], *, executable: str | None = None, environ: Mapping[str, str], descriptors: Mapping[int, int]
+    argv: list[str],
+    *,
+    executable: str | None = None,
+    environ: Mapping[str, str],
+    descriptors: Mapping[int, int],
+    leads_session: bool = False,
 ) -> int:
     """Start `argv` and return its pid. `descriptors` maps its descriptors to this process's; 0, 1 and 2 are inherited.
 
     The FORWARDED signals are blocked in it from its first instruction: it unblocks them when it can handle them.
+    With `leads_session` the terminal sends it none.
     """
     import signal
 
@@ -51,7 +57,9 @@ def spawn(
     blocked = {getattr(signal, name) for name in FORWARDED} | signal.pthread_sigmask(signal.SIG_BLOCK, ())
     if sys.stdout is not None:
         sys.stdout.flush()  # builda's output comes before the program's
-    return os.posix_spawn(executable or argv[0], argv, dict(environ), file_actions=actions, setsigmask=blocked)
+    return os.posix_spawn(
+        executable or argv[0], argv, dict(environ), file_actions=actions, setsid=leads_session, setsigmask=blocked
+    )
 
 
 _ENDED_WITH_PARENT = """\

@@ -270,12 +270,14 @@ class _Copy:
         """Move the layers side by side; when one fails, stop the others."""
         if not layers:
             return
-        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+        from concurrent.futures import ThreadPoolExecutor
+
+        from builda.threads import wait_for_threads
 
         with ThreadPoolExecutor(min(self.jobs, len(layers)), thread_name_prefix="builda-copy") as pool:
             try:  # from here on, as ^C may come while the first threads work and the others are made
                 futures = [pool.submit(self.blob, layer, self.source) for layer in layers]
-                wait(futures, return_when=FIRST_EXCEPTION)
+                wait_for_threads(futures)
                 _raise_first(futures)
             except BaseException:
                 self.stop.set()

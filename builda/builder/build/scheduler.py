@@ -10,6 +10,7 @@ from _thread import allocate_lock  # threading takes a millisecond to import
 from signal import SIGINT
 
 from builda.linux.stopping import Stopped
+from builda.threads import wait_for_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class _SideBySide:
         self._failure: BaseException | None = None  # the first one's; others fail because of it
 
     def run(self, order: Sequence[int], jobs: int) -> None:
-        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+        from concurrent.futures import ThreadPoolExecutor
 
         pool = ThreadPoolExecutor(jobs or len(order), "builda-stage")
         try:
@@ -58,7 +59,7 @@ class _SideBySide:
             for index in order:
                 others = {other: waiting[other] for other in self._below(index)}
                 waiting[index] = pool.submit(self._after, index, others)
-            wait(waiting.values(), return_when=FIRST_EXCEPTION)
+            wait_for_threads(waiting.values())
         except BaseException:  # a signal
             self._stop.ask()
             raise

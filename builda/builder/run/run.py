@@ -52,7 +52,7 @@ def run(
     around: command.Surroundings,
 ) -> WorkingContainer:
     """Run the step; CommandFailed when its status is none of `valid_statuses`."""
-    with occupied(ctx, container) as current, Begun() as begun, ctx.store.containers.running(current):
+    with occupied(ctx, container) as current, Begun(around.stop) as begun, ctx.store.containers.running(current):
         settle(ctx, current)
         current = treed(ctx, current)
         options = ctx.run_options(step.options.over(current.options))

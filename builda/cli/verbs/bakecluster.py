@@ -415,7 +415,9 @@ def _run(nodes: Sequence[_Node], limit: int, end: Callable[[], None]) -> dict[st
 
     The first failure is raised when all that runs has ended, which `end` asks for.
     """
-    from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+    from concurrent.futures import ThreadPoolExecutor
+
+    from builda.threads import wait_for_threads
 
     waiting = list(nodes)
     found: dict[str, Any] = {}
@@ -426,8 +428,7 @@ def _run(nodes: Sequence[_Node], limit: int, end: Callable[[], None]) -> dict[st
                 ready = [node for node in waiting if all(name in found for name in node.after)]
                 waiting = [node for node in waiting if node not in ready]
                 running.update({threads.submit(node.work): node.name for node in ready})
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
+                for future in wait_for_threads(running, all_of_them=False):
                     found[running.pop(future)] = future.result()
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)

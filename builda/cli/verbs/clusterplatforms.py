@@ -52,6 +52,7 @@ def build_each(
 
     from builda.cli.core import shared_options
     from builda.events import ImageBuilt
+    from builda.threads import wait_for_threads
 
     for name in ("iidfile", "iidfile_raw", "output", *clusterrequest.RETURNED):
         if values.get(name):
@@ -72,6 +73,8 @@ def build_each(
     with ThreadPoolExecutor(len(platforms)) as threads:
         futures = [threads.submit(one, platform) for platform in platforms]
         try:
+            for future in wait_for_threads(futures):
+                future.result()
             parts = [future.result() for future in futures]
         except BaseException:
             stop.set()  # the other Jobs are deleted by the threads that follow them

@@ -109,8 +109,6 @@ def _outer(wire: Wire) -> int:
     _die_with_parent(_signal.SIGKILL)
     if os.getppid() != wire["parent"]:
         os._exit(137)
-    if wire["session"]:
-        os.setsid()
     if wire["cgroup"]:
         _enter_cgroup(wire["cgroup"])
     mapping = _mapping(wire)

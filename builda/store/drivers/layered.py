@@ -155,6 +155,8 @@ class Layered(Records):
         """Unpack these layers; by index the directory of each, a snapshot already if another process made it."""
         from concurrent.futures import ThreadPoolExecutor
 
+        from builda.threads import wait_for_threads
+
         def one(index: int) -> tuple[int, tuple[str, Applied | None]]:
             layer, diff_id = image.manifest.layers[index], image.config.diff_ids[index]
             return index, self._unpack_layer(layer, diff_id, chains[index], emit)
@@ -163,6 +165,7 @@ class Layered(Records):
             return dict(one(index) for index in missing)
         with ThreadPoolExecutor(2) as pool:
             futures = [pool.submit(one, index) for index in missing]
+            wait_for_threads(futures)
         failed = [error for future in futures if (error := future.exception())]
         unpacked = dict(future.result() for future in futures if not future.exception())
         if failed:  # what the others unpacked has no record yet, and would stay until the next sweep

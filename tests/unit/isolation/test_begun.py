@@ -19,7 +19,7 @@ ENDED = 30.0
 
 
 def test_a_child_that_no_run_takes_is_ended() -> None:
-    with Begun() as begun:
+    with Begun(None) as begun:
         pid, connection = begun.take()
         begun._child = pid, connection  # as if it had not been taken
         identity = process_identity(pid)
@@ -29,7 +29,7 @@ def test_a_child_that_no_run_takes_is_ended() -> None:
 
 
 def test_a_second_run_gets_a_child_of_its_own() -> None:
-    with Begun() as begun:
+    with Begun(None) as begun:
         children = [begun.take(), begun.take()]
     assert len({pid for pid, _ in children}) == 2
     for pid, connection in children:
@@ -38,7 +38,7 @@ def test_a_second_run_gets_a_child_of_its_own() -> None:
 
 
 def test_the_child_ends_with_its_parent() -> None:
-    text = "import time, builda.isolation.begun as b; c = b.Begun(); print(c._child[0], flush=True); time.sleep(60)"
+    text = "import time, builda.isolation.begun as b; c = b.Begun(None); print(c._child[0], flush=True); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     identity = process_identity(int(parent.stdout.readline()))

@@ -112,12 +112,13 @@ def test_killing_the_caller_takes_runtime_and_container_along(oci: Any, tmp_path
     from tests.unit.isolation.test_native import children_running, runner, until
 
     before = Path("/proc/self/mountinfo").read_text()
-    with runner(oci, tmp_path, "sh", "-c", "echo up; sleep 4722") as caller:
+    seconds = 10_000_000 + os.getpid()  # which names the process
+    with runner(oci, tmp_path, "sh", "-c", f"echo up; sleep {seconds}") as caller:
         assert caller.stdout is not None
         assert caller.stdout.readline() == b"up\n"
         caller.kill()
     until(lambda: not children_running(tmp_path))
-    assert subprocess.run(["pgrep", "-f", "sleep 4722$"], check=False, stdout=subprocess.DEVNULL).returncode == 1
+    until(lambda: subprocess.run(["pgrep", "-f", f"sleep {seconds}$"], stdout=subprocess.DEVNULL).returncode == 1)
     assert Path("/proc/self/mountinfo").read_text() == before
     sweep_cgroups()
     assert not list(Path("/sys/fs/cgroup").glob("*/builda-*"))
