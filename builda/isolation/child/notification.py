@@ -35,16 +35,19 @@ GO_ON = (0, 0, 1)
 
 
 class Listener:
-    """A filter's descriptor, which this object owns. Each thread that answers calls has an object of its own."""
+    """A filter's descriptor, which this object owns. Each thread that answers calls has an object of its own.
 
-    def __init__(self, fd: int) -> None:
+    `no_signals`: the thread blocks all signals.
+    """
+
+    def __init__(self, fd: int, *, no_signals: bool = False) -> None:
         self.fd = fd
         # ioctl() of the standard library takes half of the time for buffers that it may change.
         self._request = bytearray(_REQUEST.size)
         self._answer = bytearray(_ANSWER.size)
         self._identity = bytearray(_IDENTITY.size)
         self._injection = bytearray(_INJECTION.size)
-        self._signals = sys_.SignalsOfThread()
+        self._signals = None if no_signals else sys_.SignalsOfThread()
         try:  # answer on the processor of the caller: a call takes 10 us there and 70 on another
             _ioctl(fd, _SET_FLAGS, _SYNC_WAKE_UP)
         except OSError:  # before Linux 6.6
@@ -80,8 +83,16 @@ class Listener:
         Signals wait meanwhile: one that interrupts the injection lets the call return 0 without a descriptor (Linux
         6.18, `seccomp_notify_addfd`), and the caller takes its standard input for the file.
         """
-        _pack_injection(self._injection, 0, identity, _ADDFD_SEND, fd, 0, flags)
+        if self._signals is None:
+            return self._inject(identity, fd, flags)
         self._signals.hold()
+        try:
+            return self._inject(identity, fd, flags)
+        finally:
+            self._signals.let_go()
+
+    def _inject(self, identity: int, fd: int, flags: int) -> int | None:
+        _pack_injection(self._injection, 0, identity, _ADDFD_SEND, fd, 0, flags)
         try:
             _ioctl(self.fd, _ADDFD, self._injection)
         except OSError as error:
@@ -89,8 +100,6 @@ class Listener:
                 return int(_ioctl(self.fd, _ADDFD, bytearray(_INJECTION.pack(identity, 0, fd, 0, flags))))
             if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
                 raise
-        finally:
-            self._signals.let_go()
         return None
 
     def serve(self, one: Callable[[], None], wake: int, ended: Callable[[bytes], bool]) -> None:

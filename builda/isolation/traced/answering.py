@@ -37,13 +37,13 @@ _uts_at = ctypes.addressof(_uts)
 
 
 class Supervisor:
-    """Answers the calls of all processes of a command.
+    """Answers the calls of all processes of a command. The thread blocks all signals.
 
     `states` has what is known of each thread; the tracer keeps it and `processes` up to date.
     """
 
     def __init__(self, listener: int, tree: Tree, processes: Processes, states: dict[int, State]) -> None:
-        self.listener = Listener(listener)
+        self.listener = Listener(listener, no_signals=True)
         self.processes = processes
         self.states = states
         self.files = files = Files(self.listener, tree, processes, states)

@@ -254,7 +254,7 @@ class Opening:
         identity = self.files.identity
 
         def wait() -> None:
-            listener = Listener(self.listener.fd)
+            listener = Listener(self.listener.fd, no_signals=True)
             try:
                 fd = os.open(b"/proc/self/fd/%d" % held, flags | os.O_CLOEXEC)
                 try:

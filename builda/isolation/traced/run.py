@@ -85,8 +85,9 @@ class Following:
     def follow(self, listener: int, signals: int) -> int:
         """Answer the calls of all processes until the command's first one ends; its wait status.
 
-        `signals` is a descriptor of the signals of this process, all of which are blocked.
+        `signals` is a descriptor of the signals that end this process or are passed on. From now on it gets no others.
         """
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
         supervisor = Supervisor(listener, self.tree, self.processes, self.states)
         self.tracer.supervisor = supervisor
         statuses: list[int] = []
