@@ -75,6 +75,23 @@ GAMES = {
             accept C, S; sysread C, $x, 1; print "of the client: ", peer(*C), "\n"; syswrite C, "x"; wait;
             print defined getsockopt(STDIN, 1, 17) ? "a socket" : $!, "\n"' < /dev/null > /peers; rm /s; cat /peers
     """,
+    "ids in messages": r"""
+        cat > /m.pl <<'PERL'
+        use Socket; use POSIX; socketpair A, B, AF_UNIX, SOCK_STREAM, 0; open F, "</etc/hostname";
+        sub message { my $control = shift; my $x = "x"; my $vector = pack "PQ", $x, 1;
+            my $message = pack "QIx4PQPQix4", 0, 0, $vector, 1, $control, length $control, 0;
+            print "@_: ", (syscall(46, fileno A, $message, 0) < 0 ? $! : "sent"), "\n" }
+        sub claim { my ($pid, $uid, $gid) = @_; pack "QiiiIIx4", 28, 1, 2, $pid, $uid, $gid }
+        sub claims { my ($uid, $gid) = @_; message claim($$, $uid, $gid), $uid, $gid }
+        claims 0, 0; claims 33, 4; claims 4294967295, 0; claims 0, 4294967295;
+        message claim(1 << 22, 5, 5), "another process"; message "x" x 30, "nonsense";
+        message pack("Qii", 99, 1, 2), "long";
+        message pack("Qiii", 20, 1, 1, fileno F) . "\0" x 4 . claim($$, 33, 6), "a descriptor, and user 33";
+        $) = "6 6"; $> = 33; claims 33, 6; claims 33, 0; claims 5, 6; claims 33, 7;
+        setgid(6); $> = 0; setgid(6); setuid(33); claims 33, 6 for 1 .. 2; claims 33, 7; claims 7, 6;
+PERL
+        perl /m.pl > /claims; cat /claims
+    """,
     "modes of what has no attributes": r"""
         mkdir -m 1777 /own
         perl -e 'use Socket; use POSIX; $) = "6 6"; $> = 33; mkfifo "/own/f", 0600; socket S, AF_UNIX, SOCK_STREAM, 0;

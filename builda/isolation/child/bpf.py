@@ -12,6 +12,12 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_OF, _AND, _LEAVE = 0x20, 0x15, 0x35, 0x45, 0x54, 
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _X32 = 0x40000000
 
+HANDING_OVER = 4
+"""The flag of the sendmsg(2) that sends a filter's listener, MSG_DONTROUTE: it means nothing to AF_UNIX sockets.
+
+A filter that hands sendmsg(2) over must let this one pass: nobody answers yet.
+"""
+
 
 class Condition(NamedTuple):
     """Hand a call over only if this holds for the low 32 bits of an argument.

@@ -10,6 +10,7 @@ import os
 import select
 import sys
 
+from builda.isolation.child.bpf import HANDING_OVER
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -122,7 +123,8 @@ def hand_over(connection: int, program: bytes) -> None:
     """Install the filter on this thread, send its listener over the socket, and close that."""
     listener = sys_.seccomp_listener(program)
     other = _socket.socket(fileno=connection)
-    other.sendmsg([b"l"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(4, sys.byteorder))])
+    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(4, sys.byteorder))
+    other.sendmsg([b"l"], [rights], HANDING_OVER)
     other.close()
     os.close(listener)
 

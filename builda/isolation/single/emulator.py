@@ -21,6 +21,7 @@ from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import idcalls, ownership
 from builda.isolation.emulated.credentials import Credentials
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
+from builda.isolation.emulated.messages import CONTROL_MAX, MESSAGE, with_kernels_ids
 from builda.isolation.single.acls import Acls
 from builda.isolation.single.caller import SENT, Call, KernelAnswers, Refused
 from builda.isolation.single.finding import Finder, field, own, socket_of
@@ -49,6 +50,7 @@ _OF_ARGUMENTS = frozenset(
     (errno.EFAULT, errno.EINVAL, errno.EBADF, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 )
 _SOL_SOCKET, _SO_PEERCRED = 1, 17
+_KERNELS_IDS = (0, 0)  # the one user and the one group of the namespace
 
 
 class Emulator:
@@ -86,6 +88,7 @@ class Emulator:
             **dict.fromkeys(("listxattr", "llistxattr", "flistxattr"), showing.list_attributes),
             "chroot": self.chroot,
             "getsockopt": self.peer,
+            "sendmsg": self.send,
         }
 
     def one(self) -> None:
@@ -194,6 +197,17 @@ class Emulator:
         call.write(call.arguments[3], data[:length])
         call.write(call.arguments[4], struct.pack("=i", length))
         return 0, 0, 0
+
+    def send(self, call: Call) -> Answer:
+        """sendmsg(2): ids that the message claims become those that the kernel takes, in the caller's memory."""
+        *_, control, size, _ = MESSAGE.unpack(call.read(call.arguments[1], MESSAGE.size))
+        if not control or not 0 < size <= CONTROL_MAX:
+            return GO_ON
+        data = call.read(control, size)
+        claims = with_kernels_ids(data, self.marks.of(call.pid), _KERNELS_IDS)
+        if claims != data:
+            call.write(control, claims)
+        return GO_ON
 
     def chown(self, call: Call) -> Answer:
         """chown(2) and its relatives."""

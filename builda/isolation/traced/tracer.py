@@ -15,6 +15,7 @@ import struct
 import sys
 
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
+from builda.isolation.emulated.messages import CONTROL_MAX, MESSAGE, with_kernels_ids
 from builda.isolation.emulated.ownership import may_access
 from builda.isolation.traced import programs
 from builda.isolation.traced.calling import signed
@@ -55,7 +56,6 @@ _ADDRESS = 110  # bytes of struct sockaddr_un
 _PATH = os.O_PATH | os.O_CLOEXEC
 _PEER = struct.Struct("=iII")  # struct ucred
 _REMOVED = b" (deleted)"  # at the end of a link of /proc that leads to a file without a name
-_MESSAGE = struct.Struct("=QIxxxxQQQQixxxx")  # struct msghdr
 
 
 class Image:
@@ -352,20 +352,34 @@ class Tracer:
     def sendmsg(self, tid: int, state: State) -> None:
         self._check_socket(tid)
         at = self.registers.argument(1)
-        message = self.memory.read(tid, at, _MESSAGE.size)
-        name, length, *rest = _MESSAGE.unpack(message)
+        message = self.memory.read(tid, at, MESSAGE.size)
+        name, length, vector, count, control, size, flags = MESSAGE.unpack(message)
         address = self.translated(tid, state, name, length) if name else None
-        if address is None:
+        claims = self._with_claims(tid, control, size)
+        if address is None and claims is None:
             return
-        place, copy = self.below_stack(tid, address, message)
-        self.memory.write(tid, copy, _MESSAGE.pack(place, len(address), *rest))
+        name_copy, control_copy, copy = self.below_stack(tid, address or b"", claims or b"", message)
+        if address is not None:
+            name, length = name_copy, len(address)
+        if claims is not None:
+            control = control_copy
+        self.memory.write(tid, copy, MESSAGE.pack(name, length, vector, count, control, size, flags))
         self.registers.set_argument(1, copy)
         self.registers.write(tid)
+
+    def _with_claims(self, tid: int, control: int, size: int) -> bytes | None:
+        """Control data with the ids that the kernel takes; None if they may stay as they are."""
+        if not control or not 0 < size <= CONTROL_MAX:
+            return None
+        assert self.supervisor is not None
+        data = self.memory.read(tid, control, size)
+        claims = with_kernels_ids(data, self.processes[tid], self.supervisor.owners.ids)
+        return claims if claims != data else None
 
     def sendmmsg(self, tid: int, state: State) -> None:
         at, count = self.registers.argument(1), min(self.registers.argument(2) & 0xFFFFFFFF, 1024)
         for number in range(count):
-            name, length, *_ = _MESSAGE.unpack(self.memory.read(tid, at + number * 64, _MESSAGE.size))
+            name, length, *_ = MESSAGE.unpack(self.memory.read(tid, at + number * 64, MESSAGE.size))
             if name and self.translated(tid, state, name, length) is not None:
                 raise OSError(errno.EOPNOTSUPP, "sendmmsg")
 
