@@ -75,6 +75,12 @@ GAMES = {
             accept C, S; sysread C, $x, 1; print "of the client: ", peer(*C), "\n"; syswrite C, "x"; wait;
             print defined getsockopt(STDIN, 1, 17) ? "a socket" : $!, "\n"' < /dev/null > /peers; rm /s; cat /peers
     """,
+    "peers of sockets that have ended": r"""
+        perl -e 'use Socket; socket S, AF_UNIX, SOCK_STREAM, 0; bind S, sockaddr_un "/s"; listen S, 1; exit if fork;
+            accept C, S; sysread C, $x, 1'; setpriv --reuid 33 --regid 33 --clear-groups true
+        perl -e 'use Socket; socket C, AF_UNIX, SOCK_STREAM, 0; connect C, sockaddr_un "/s";
+            print join " ", (unpack "iII", getsockopt C, 1, 17)[1, 2]; syswrite C, "x"' > /peers; rm /s; cat /peers
+    """,
     "ids in messages": r"""
         cat > /m.pl <<'PERL'
         use Socket; use POSIX; socketpair A, B, AF_UNIX, SOCK_STREAM, 0; open F, "</etc/hostname";

@@ -189,8 +189,11 @@ class Emulator:
         pid = _peer(call.pid, call.arguments[0] & _WORD)
         if not pid:
             return GO_ON
-        who = self.marks.of(pid)
-        data = struct.pack("=iII", int(field(pid, b"\nNSpid:").split()[-1]), who.euid, who.egid)
+        try:
+            who = self.marks.of(pid)
+            data = struct.pack("=iII", int(field(pid, b"\nNSpid:").split()[-1]), who.euid, who.egid)
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            return GO_ON
         length = min(struct.unpack("=i", call.read(call.arguments[4], 4))[0], len(data))
         if length < 0:
             raise OSError(errno.EINVAL, "")
