@@ -201,7 +201,8 @@ class Opening:
                 if flags & os.O_EXCL:
                     raise
                 try:
-                    return _no_directory(self.open_file(tid, root, path, flags & ~os.O_CREAT, 0))
+                    found = self.open_file(tid, root, path, flags & ~os.O_CREAT, 0)
+                    return found if flags & os.O_ACCMODE else _no_directory(found)  # no directory opens to write
                 except OSError as error:
                     if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                         raise
