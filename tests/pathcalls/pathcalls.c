@@ -1049,9 +1049,9 @@ static void run(char *text) {
 
 /* Calls given as text: NAME ARGUMENT..., separated by `;`. An argument is a number, CWD, $N (what the call N returned), @PATH
    (the address of a socket and its length), '' (an empty path), or else a path. `readlinkat` has no buffer as argument;
-   `getsockname` and `getpeername` have only its size, if it is not that of an address. `execute` returns the status of a program (42 for this one) or an
-   errno; `ids` returns 32 times the effective user of this program and 4 times its group, and 1 if it has capabilities. `later_open` opens
-   a file in another process. */
+   `utimensat` has the nanoseconds of its times, `getsockname` and `getpeername` the size of the buffer, if it is not that of
+   an address. `execute` returns the status of a program (42 for this one) or an errno; `ids` returns 32 times the effective
+   user of this program and 4 times its group, and 1 if it has capabilities. `later_open` opens a file in another process. */
 static const struct { const char *name; long number; } by_text[] = {
     {"open", SYS_open}, {"openat", SYS_openat}, {"creat", SYS_creat}, {"close", SYS_close}, {"stat", SYS_stat},
     {"mkdir", SYS_mkdir}, {"mkdirat", SYS_mkdirat}, {"rmdir", SYS_rmdir}, {"unlink", SYS_unlink}, {"symlink", SYS_symlink},
@@ -1067,6 +1067,7 @@ static const struct { const char *name; long number; } by_text[] = {
     {"copy_file_range", SYS_copy_file_range}, {"fgetxattr", SYS_fgetxattr}, {"prctl", SYS_prctl}, {"ids", -3},
     {"readlinkat", SYS_readlinkat}, {"fcntl", SYS_fcntl}, {"later_open", -4}, {"getsockname", SYS_getsockname},
     {"getpeername", SYS_getpeername}, {"listen", SYS_listen}, {"accept", SYS_accept},
+    {"utimensat", SYS_utimensat},
 };
 
 static long status_of(char *program, char *word) {
@@ -1123,6 +1124,8 @@ static void perform(char *text) {
         int looks = call == SYS_stat || call == SYS_lstat || call == SYS_fstat;
         if (looks) a[1] = (long)&s;
         struct { uint64_t flags, mode, resolve; } how = {a[2], a[3], a[4]};
+        struct timespec times[2] = {{1, a[2]}, {2, a[3]}};
+        if (call == SYS_utimensat) a[2] = (long)times, a[3] = a[4];
         if (call == SYS_openat2) a[2] = (long)&how, a[3] = sizeof how;
         results[number] = call == -4 ? later_open((char *)a[0], a[1]) : call < -1 ? status_of((char *)a[0], call == -2 ? "x" : "i") : syscall(call, a[0], a[1], a[2], a[3], a[4], a[5]);
         if (looks && results[number] == 0) say(" = %o %u:%u", s.st_mode, s.st_uid, s.st_gid);

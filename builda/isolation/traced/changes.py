@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _NOFOLLOW = 0x100
 _EMPTY_PATH = 0x1000
-_OMIT = 0x3FFFFFFE  # UTIME_OMIT
+_OMIT, _NOW = 0x3FFFFFFE, 0x3FFFFFFF  # UTIME_…
 _PATH = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = _PATH | os.O_DIRECTORY
 _TIME = struct.Struct("=qq")
@@ -145,7 +145,13 @@ class Changes:
             return 0
         if flags & ~(_NOFOLLOW | _EMPTY_PATH):
             raise OSError(errno.EINVAL, "utimensat")
-        return self.set_times(self.files.changed(tid, a[0], a[1], flags), times)
+        try:
+            found = self.files.changed(tid, a[0], a[1], flags)
+        except Unchanged as unchanged:
+            if times is not None and not all(map(_is_valid, struct.unpack("=8xq8xq", times))):
+                raise OSError(errno.EINVAL, "utimensat") from unchanged
+            raise
+        return self.set_times(found, times)
 
     def mmap(self, tid: int, a: Words) -> None:
         """mmap(2) of a file that the caller may change in memory, which the kernel performs.
@@ -173,3 +179,8 @@ class Changes:
         finally:
             os.close(fd)
         return 0
+
+
+def _is_valid(nanoseconds: int) -> bool:
+    """Whether utimensat(2) takes the nanoseconds of a time."""
+    return 0 <= nanoseconds < 10**9 or nanoseconds in (_OMIT, _NOW)
