@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Lock
 
 from builda.cluster import apiclient
@@ -152,10 +152,13 @@ class Cluster:
         except Forbidden:
             return None
 
-    def delete(self, kind: str, name: str) -> None:
-        """The object and what it owns go; nothing if it is not there."""
-        with suppress(NotFound):
+    def delete(self, kind: str, name: str) -> bool:
+        """The object and what it owns go; whether it was there."""
+        try:
             self._asked("DELETE", self._path(kind, name), [("propagationPolicy", "Background")])
+        except NotFound:
+            return False
+        return True
 
     def watch(self, kind: str, version: str, seconds: int, **selectors: str) -> Iterator[Object]:
         """The changes since `version` for at most so many seconds. Gone if the server forgot them; Away if it broke."""

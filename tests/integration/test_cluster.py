@@ -514,6 +514,22 @@ def test_an_interrupted_build_takes_its_job_along(far: Builda, there: Cluster, c
     assert not there.left(job)
 
 
+@pytest.mark.parametrize("kind", ["jobs", "secrets"])
+def test_a_build_that_is_interrupted_before_its_job_is_whole_leaves_none(
+    far: Builda, there: Cluster, context: Path, server: Registry, kind: str
+) -> None:
+    command = [*far.command, *BUD, "-t", server.name("app/early:1"), str(context)]
+    process = subprocess.Popen(command, env={**clean_environ(), **far.environ}, stderr=subprocess.DEVNULL)
+
+    def signalled(made: Object) -> None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+
+    there.faults.on_create = (kind, signalled)
+    assert process.wait(60) == 143
+    assert not there.left("builda-early")
+
+
 def test_a_build_goes_on_without_its_client_and_is_watched_by_another(
     far: Builda, there: Cluster, context: Path, server: Registry
 ) -> None:

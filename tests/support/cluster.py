@@ -93,6 +93,8 @@ class Faults:
     """A word in the paths of requests that are forbidden, besides all that the Role does not allow."""
     quota: str | None = None
     """The words in which pods are refused."""
+    on_create: tuple[str, Callable[[Object], None]] | None = None
+    """What is done, once, when an object of a kind has been made and before the client is told."""
     on_log: tuple[bytes, Callable[[Object], None]] | None = None
     """What is done, once, when a pod has written this."""
 
@@ -639,7 +641,11 @@ class Handler(BaseHTTPRequestHandler):
         if not self.is_allowed(verbs, "batch" if kind == "jobs" else "", f"{kind}{log or ''}", namespace, name):
             return None
         if method == "POST":
-            return self.send(*cluster.create(kind, namespace, json.loads(body)))
+            answer = cluster.create(kind, namespace, json.loads(body))
+            if cluster.faults.on_create is not None and cluster.faults.on_create[0] == kind:
+                action, cluster.faults.on_create = cluster.faults.on_create[1], None
+                action(answer[1])
+            return self.send(*answer)
         if name is None:
             return self.watch(kind, namespace, query) if query.get("watch") else self.list(kind, namespace, query)
         there = cluster.of(kind, namespace).get(name)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from builda.cluster.podkinds import Kind
 
 _ARCHITECTURE = "kubernetes.io/arch"
+_UNDER_WAY = 1.0
+"""Seconds after which a server has made a Job that it was asked for."""
 
 
 def made(
@@ -82,7 +84,13 @@ def _made(
 
     name = objects.job_name(subject, secrets.token_hex(4))
     annotations = {"builda.io/names": " ".join(names), "builda.io/local": json.dumps(dict(prepared.local))}
-    job = cluster.create("jobs", objects.job(name, kind, options, annotations))
+    try:
+        job = cluster.create("jobs", objects.job(name, kind, options, annotations))
+    except (KeyboardInterrupt, SystemExit):  # whose answer is lost: the server has the Job, or is about to make it
+        if not cluster.delete("jobs", name):
+            cluster.sleep(_UNDER_WAY)
+            cluster.delete("jobs", name)
+        raise
     try:
         given = {**prepared.given, objects.REQUEST: json.dumps(dict(prepared.asked)).encode()}
         cluster.create("secrets", objects.secret(name, job, given))
