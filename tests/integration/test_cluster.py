@@ -611,6 +611,30 @@ def test_two_platforms_are_built_on_their_nodes_and_give_the_index_of_a_local_bu
     assert len(json.loads(pulled)["manifests"]) == 2
 
 
+@pytest.mark.parametrize("platforms", ["linux/amd64,linux/riscv64", "linux/riscv64,linux/amd64"])
+def test_a_platform_that_fails_takes_a_job_along_that_waits_for_a_node(
+    far: Builda, there: Cluster, context: Path, server: Registry, platforms: str
+) -> None:
+    """No node is of that architecture, so that its pod never begins."""
+    (context / "Containerfile").write_text(f"{context.joinpath('Containerfile').read_text()}RUN exit 7\n")
+    done = far.run(*BUD, "--platform", platforms, "-t", server.name("app/waiting:1"), context, check=False)
+    assert done.returncode == 7
+    assert "command failed with exit status 7" in done.stderr
+    assert "deleted" not in done.stderr
+    assert not there.left("builda-waiting")
+
+
+def test_an_interrupted_build_for_two_platforms_takes_both_jobs_along(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    file = context / "Containerfile"
+    file.write_text(file.read_text() + "RUN echo reached; sleep 60\n")
+    words = (*BUD, "--platform", "linux/amd64,linux/riscv64", "-t", server.name("app/both:1"), context)
+    status, _ = begun_and_signalled(far, there, words, signal.SIGINT)
+    assert status == 130
+    assert not there.left("builda-both")
+
+
 def test_a_context_goes_through_the_api_again_if_the_stream_breaks(
     far: Builda, there: Cluster, context: Path, server: Registry
 ) -> None:

@@ -255,8 +255,7 @@ class _Work:
         self._graph = made if place is not None else Graph((), {part.name: () for part in parts})
         self._place = place
         self._shown = shown
-        self._running: set[str] = set()
-        self._ended = False
+        self._running = clusterjob.RunningJobs(cluster)
         self._made: dict[str, ImageBuilt] = {}
         self._images: dict[str, str] = {}
         """Where images are, by build."""
@@ -289,9 +288,7 @@ class _Work:
 
     def end(self) -> None:
         """Delete the Jobs that run: what follows them ends, too."""
-        self._ended = True
-        for job in list(self._running):
-            self._cluster.delete("jobs", job)
+        self._running.end()
 
     def _stage(self, stage: StageJob) -> None:
         part = self._parts[stage.build]
@@ -358,19 +355,11 @@ class _Work:
         images = [f"--build-context={name}=docker-image://{self._images[other]}" for name, other in part.images.items()]
         request = clusterrequest.request_of(self._rows, values, part.args, self._session.environ)
         request = request._replace(words=(*request.words, *images))
-        if self._ended:
-            raise BuildaError("stopped, as another build failed")
+        self._running.check()
         job = clusterjob.made(self._cluster, self._session, self._options, request, part.prepared, values, label)
         name = job["metadata"]["name"]
-        self._running.add(name)
-        try:
-            image = self._followed(name, part, label)
-        except BaseException:
-            self._cluster.delete("jobs", name)
-            raise
-        finally:
-            self._running.discard(name)
-        return image
+        with self._running.following(name):
+            return self._followed(name, part, label)
 
     def _followed(self, job: str, part: _Part, label: str) -> ImageBuilt:
         from builda.cli.progress.observer import with_texts
@@ -386,7 +375,7 @@ class _Work:
         image: ImageBuilt | None = None
 
         def tell(text: str) -> None:
-            if not self._ended:  # what was deleted here is no news
+            if not self._running.have_ended:  # what was deleted here is no news
                 self._session.emit(Warned(message=f"{label}: {text}"))
 
         for frame in follow(self._cluster, job, tell, feed):

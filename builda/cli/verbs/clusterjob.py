@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+from builda.errors import BuildaError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -118,6 +120,39 @@ def removed_if_left(cluster: Cluster, job: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, BrokenPipeError, JobFailed):
         cluster.delete("jobs", job)
         raise
+
+
+class RunningJobs:
+    """The Jobs of one command line that threads follow; all are deleted when one of them fails or the user ends it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._names: set[str] = set()
+        self.have_ended = False
+
+    @contextmanager
+    def following(self, job: str) -> Iterator[None]:
+        """A thread follows a Job, which is deleted if the block ends by an error. BuildaError if all have ended."""
+        self._names.add(job)
+        try:
+            self.check()  # `end` sees the name, or this thread sees that it was called
+            yield
+        except BaseException:
+            self._cluster.delete("jobs", job)
+            raise
+        finally:
+            self._names.discard(job)
+
+    def check(self) -> None:
+        """BuildaError if all have ended."""
+        if self.have_ended:
+            raise BuildaError("stopped, as another build failed")
+
+    def end(self) -> None:
+        """Delete all: the threads that follow them end, too."""
+        self.have_ended = True
+        for job in list(self._names):
+            self._cluster.delete("jobs", job)
 
 
 def try_build(session: Session, cluster: Cluster, options: JobOptions) -> None:

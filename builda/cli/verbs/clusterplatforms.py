@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from threading import Event
-
 from builda.cli.core.output import check_files, print_line, print_words
 from builda.cli.verbs import clustergiven, clusterjob, clusterrequest
 from builda.cli.verbs.clusterview import View
-from builda.errors import BuildaError, Unsupported
+from builda.errors import Unsupported
 from builda.values import NamedTuple, replace
 
 TYPE_CHECKING = False
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from builda.cli.core.options import Row
     from builda.cli.core.verbsession import Session
     from builda.cli.verbs.clustergiven import Prepared
+    from builda.cli.verbs.clusterjob import RunningJobs
     from builda.cluster.connection import Cluster
     from builda.cluster.objects import JobOptions
     from builda.events import ImageBuilt
@@ -61,26 +60,29 @@ def build_each(
     began = time.monotonic()
     platforms = [str(platform) for platform in shared_options.platforms(dict(values)) if platform is not None]
     view = _View(session, values, prepared.local, live=live)
-    stop = Event()
+    running = clusterjob.RunningJobs(cluster)
     feed = clustergiven.feeder(session, cluster, prepared.streams)
 
     def one(platform: str) -> _Part:
         own = {**values, "platform": (platform,), "tag": tuple(variant(tag, platform) for tag in values["tag"])}
         request = clusterrequest.request_of(rows, own, args, session.environ)
+        running.check()
         job = clusterjob.made(cluster, session, options, request, prepared, own, platform)
-        return _followed(session, cluster, job["metadata"]["name"], view, stop, feed)
+        name = job["metadata"]["name"]
+        with running.following(name):
+            return _followed(session, cluster, name, view, running, feed)
 
     with ThreadPoolExecutor(len(platforms)) as threads:
-        futures = [threads.submit(one, platform) for platform in platforms]
         try:
+            futures = [threads.submit(one, platform) for platform in platforms]
             for future in wait_for_threads(futures):
                 future.result()
-            parts = [future.result() for future in futures]
         except BaseException:
-            stop.set()  # the other Jobs are deleted by the threads that follow them
+            running.end()
             raise
         finally:
-            view.close("built" if not stop.is_set() else "failed")
+            view.close("failed" if running.have_ended else "built")
+    parts = [future.result() for future in futures]
     for part, platform in zip(parts, platforms, strict=True):
         _print_lines(part, platform, values)
     digest = joined(session, [part.image for part in parts], values["tag"], prepared.access)
@@ -102,35 +104,39 @@ class _View(View):
 
 
 def _followed(
-    session: Session, cluster: Cluster, job: str, view: _View, stop: Event, feed: Callable[[str], None] | None
+    session: Session,
+    cluster: Cluster,
+    job: str,
+    view: _View,
+    running: RunningJobs,
+    feed: Callable[[str], None] | None,
 ) -> _Part:
-    """What one Job made. If another failed, this one is deleted, and what is raised here is of no account."""
+    """What one Job made."""
     from builda.cluster.follow import follow
     from builda.cluster.frames import Closed, Ended, Printed
     from builda.events import ImageBuilt
 
     image: ImageBuilt | None = None
     printed = ""
-    try:
-        for frame in follow(cluster, job, session.warn, feed):
-            if stop.is_set():
-                raise BuildaError("stopped, as another platform failed")
-            match frame:
-                case Printed(text):
-                    printed += text
-                case ImageBuilt():
-                    image = frame
-                case Closed():
-                    pass
-                case Ended(error):
-                    if error is not None:
-                        stop.set()
-                        raise view.localized(error)
-                case _:
-                    view.show(frame)
-    except BaseException:
-        cluster.delete("jobs", job)
-        raise
+
+    def tell(text: str) -> None:
+        if not running.have_ended:  # what was deleted here is no news
+            session.warn(text)
+
+    for frame in follow(cluster, job, tell, feed):
+        running.check()
+        match frame:
+            case Printed(text):
+                printed += text
+            case ImageBuilt():
+                image = frame
+            case Closed():
+                pass
+            case Ended(error):
+                if error is not None:
+                    raise view.localized(error)
+            case _:
+                view.show(frame)
     assert image is not None, "a build that ended well has made an image"
     return _Part(image, printed)
 
