@@ -102,12 +102,7 @@ def job(name: str, kind: Kind, options: JobOptions, annotations: Mapping[str, st
 
 def secret(name: str, owner: Mapping[str, Any], given: Mapping[str, bytes]) -> dict[str, Any]:
     """The Secret with what the pod is given, which goes when the Job `owner` does. InvalidValue if it is too big."""
-    size = sum(len(data) + len(key) for key, data in given.items())
-    if size > SECRET_LIMIT - 4096:
-        raise InvalidValue(
-            f"secrets and Containerfiles of the build have {size} bytes, and a Secret holds less than {SECRET_LIMIT}",
-            hint="make the files given by --secret smaller, or mount them with --pod-template",
-        )
+    check_size(given)
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -122,6 +117,16 @@ def secret(name: str, owner: Mapping[str, Any], given: Mapping[str, bytes]) -> d
         "immutable": True,
         "data": {key: base64.b64encode(data).decode() for key, data in given.items()},
     }
+
+
+def check_size(given: Mapping[str, bytes]) -> None:
+    """InvalidValue if no Secret holds so much."""
+    size = sum(len(data) + len(key) for key, data in given.items())
+    if size > SECRET_LIMIT - 4096:
+        raise InvalidValue(
+            f"secrets and Containerfiles of the build have {size} bytes, and a Secret holds less than {SECRET_LIMIT}",
+            hint="make the files given by --secret smaller, or mount them with --pod-template",
+        )
 
 
 def job_name(subject: str, unique: str) -> str:

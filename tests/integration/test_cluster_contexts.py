@@ -205,6 +205,7 @@ def test_a_context_is_what_it_is_here(
         (("--build-context", "n=oci-layout:///nowhere:x"), "build context n: /nowhere"),
         (("--build-context", "n=ftp://x/y"), "unknown kind of build context n: ftp://x/y"),
         (("--authfile", "no-json"), "no-json"),
+        (("--secret", "id=x,src=big"), "and a Secret holds less than 1048576"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_context_is_sent(
@@ -215,6 +216,7 @@ def test_what_is_wrong_is_said_before_a_context_is_sent(
 ) -> None:
     """Nothing answers where the registry is said to be."""
     (tmp_path / "no-json").write_text("{")
+    (tmp_path / "big").write_bytes(bytes(1 << 20))
     (tmp_path / "c").mkdir()
     (tmp_path / "c/Containerfile").write_text("FROM scratch\nCOPY . /\n")
     name = f"127.0.0.1:{free_port()}/app/image:1"

@@ -182,7 +182,7 @@ def prepared_for(
     """Put together what the pod is given, and send the contexts, unless they are `sent` already."""
     from builda.cli.core import shared_options
     from builda.cli.verbs.contexts import is_fetched, open_context
-    from builda.cluster.objects import WORK
+    from builda.cluster.objects import WORK, check_size
 
     access = shared_options.registry_access(dict(values), session.environ)
     given, local = {**request.given, **configuration(session.settings)}, dict[str, str]()
@@ -213,6 +213,7 @@ def prepared_for(
     auth = credentials(session, access, [*clusternames.in_options(values), *images])
     if auth is not None:
         given["auth.json"] = auth
+    check_size(given)
     for one in directories:  # last: what is wrong with the rest is said before anything is sent
         asked["contexts"].append(contexts.add(one.path, one.ignore_file, one.into))
         local[one.into] = str(one.path)

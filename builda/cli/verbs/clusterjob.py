@@ -38,7 +38,7 @@ def made(
     if architecture is not None and _ARCHITECTURE not in said:
         options = options._replace(node_selector={_ARCHITECTURE: architecture, **options.node_selector})
     options = options._replace(claims=request.claims)
-    subject = request.names[0].rpartition(":")[0] if request.names else ""
+    subject = request.names[0].rpartition(":")[0] if request.names else platform_label or ""
     asked = {**prepared.asked, "words": [*request.words, *prepared.asked["words"]], "platform": platform_label}
     return made_for(cluster, session, options, prepared._replace(asked=asked), subject, request.names)
 

@@ -65,7 +65,7 @@ def _prepared(
 ) -> tuple[Prepared, str]:
     """Send the directory, and put together what the pod is given; the name is that of the script."""
     from builda.cli.verbs.clustergiven import Contexts, Prepared, place_of
-    from builda.cluster.objects import SCRIPT, WORK
+    from builda.cluster.objects import SCRIPT, WORK, check_size
     from builda.containerfile import find_ignore_file
 
     if not command:
@@ -87,6 +87,7 @@ def _prepared(
     auth = clustergiven.credentials(session, access, names if place == clustergiven.API else [place, *names])
     if auth is not None:
         given["auth.json"] = auth
+    check_size(given)
     asked["contexts"] = [contexts.add(directory, None if ignore_file is None else str(ignore_file), f"{WORK}/context")]
     local = {f"{WORK}/context": os.path.abspath(directory), script.command[0]: command[0]}
     return Prepared(given, asked, local, access, tuple(contexts.streams)), os.path.basename(command[0])
