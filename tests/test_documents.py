@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,3 +82,51 @@ def test_what_is_missing_is_seen() -> None:
     assert [name for name in paths_named(text) if not matching(name, files())] == ["builder/none.py"]
     assert list(definitions_named(text)) == [("fs/tar.py", "header_of"), ("fs/tar.py", "_none")]
     assert not _defines("def header_of() -> None:", "_none")
+
+
+@pytest.mark.parametrize("package", sorted((TOP / "builda").rglob("__init__.py")), ids=lambda path: path.parent.name)
+def test_the_docstring_of_a_package_names_what_there_is(package: Path) -> None:
+    room = package.parent
+    modules, defined = module_names(), names_defined_in(room)
+    text = ast.get_docstring(ast.parse(package.read_text())) or ""
+    assert text
+    assert [name for name in code_names(text) if not is_known(name, room, modules, defined)] == []
+
+
+def test_a_module_of_another_package_needs_that_packages_name() -> None:
+    room, modules = TOP / "builda/transfer", module_names()
+    named = list(code_names("`copy`, `copyimage`, `registry`, `builder.copy`, `builder/copy/git.py`, `fs.none`, `x y`"))
+    assert named == ["copy", "copyimage", "registry", "builder.copy", "builder.copy.git", "fs.none"]
+    assert [name for name in named if not is_known(name, room, modules, frozenset())] == ["copy", "fs.none"]
+
+
+def module_names() -> frozenset[str]:
+    """Every module and package by its dotted name."""
+    found = [path.relative_to(TOP).with_suffix("") for path in (TOP / "builda").rglob("*.py")]
+    return frozenset(".".join(path.parts).removesuffix(".__init__") for path in found)
+
+
+def names_defined_in(room: Path) -> frozenset[str]:
+    """Functions and classes of a package's modules."""
+    texts = [path.read_text() for path in room.rglob("*.py")]
+    return frozenset(name for text in texts for name in re.findall(r"^\s*(?:def|class) (\w+)", text, re.M))
+
+
+def code_names(text: str) -> Iterator[str]:
+    """What may be the name of a module or function, with dots between its parts."""
+    for name in re.findall(r"`([a-z_][\w./]*)`", text):
+        yield name.replace("/", ".").removesuffix(".py")
+
+
+def is_known(name: str, room: Path, modules: frozenset[str], defined: frozenset[str]) -> bool:
+    """Whether a docstring of the package `room` may use a name: of a module in or beside it, or the end of a path."""
+    head, dot, last = name.rpartition(".")
+    if dot:
+        owners = [module for module in modules if module.endswith(f".{head}")]
+        return any(module.endswith(f".{name}") for module in modules) or any(
+            _defines((TOP / (module.replace(".", "/") + ".py")).read_text(), last)
+            for module in owners
+            if (TOP / (module.replace(".", "/") + ".py")).is_file()
+        )
+    parts = room.relative_to(TOP).parts
+    return last in defined or any(".".join((*parts[:count], name)) in modules for count in range(1, len(parts) + 1))

@@ -1,4 +1,4 @@
-"""What is stated about images, and how that is kept beside them: in-toto statements, as BuildKit attaches them.
+"""Statements about images (in-toto) and where they are kept: in an index beside the image, as BuildKit attaches them.
 
 These are values only; `builder.image.attest` puts them into the store.
 """

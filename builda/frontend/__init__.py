@@ -1,1 +1,5 @@
-"""Containerfile to Plan: preprocess, parse, type, compile. Pure: the world comes in as functions."""
+"""A Containerfile becomes a Plan: `preprocess`, `parse`, `instructions` (typed), `compile`.
+
+`containerfile` calls this package. Rule: it is pure. What it asks of the world (base images, files to include, names
+in a lock file) are functions that the caller gives.
+"""

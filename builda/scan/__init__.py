@@ -1,1 +1,5 @@
-"""Secrets in images: what they look like (`rules`), and where in an image they are (`layers`, `documents`)."""
+"""Secrets in images: `secretkinds` is the table of kinds, `filescan` reads one file, `imagescan` an image.
+
+`builder.image.secretscan` calls this for `image scan` and `--scan`. Rule: a finding has the kind and
+the place of a secret, never the secret itself.
+"""

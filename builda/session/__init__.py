@@ -1,7 +1,9 @@
 """Sessions: a script of builda commands under one lease, served by one warm process.
 
 `lease` is the session on disk and in the environment, `supervisor` the process that runs the script and waits for all
-that it starts, `client` and `served` the two ends of a command inside.
+that it starts, `server` forks for each command inside, whose two ends are `client` and `served`. `cli` calls these.
+
+Rule: the session's end, or the next command after a kill, removes what its commands noted before they made it.
 """
 
 from __future__ import annotations
