@@ -31,8 +31,8 @@ GROUPS = {
     "system": "systemd udev polkitd console-setup initramfs-tools unattended-upgrades locales tzdata chrony rsyslog "
     "uuid-runtime at screen iputils-ping libcap2-bin acl rsync cpio sudo gosu wireshark-common",
     "databases": "mariadb-server slapd rabbitmq-server krb5-kdc",
-    "network": "bind9 dovecot-core samba snmpd tftpd-hpa squid haproxy mosquitto avahi-daemon cups-daemon colord "
-    "memcached",
+    "network": "bind9 bind9-dnsutils dovecot-core samba smbclient snmpd snmp tftpd-hpa curl squid haproxy mosquitto "
+    "mosquitto-clients avahi-daemon cups-daemon cups-client colord memcached",
     "text": "emacs-nox texinfo sgml-base xml-core docbook-xml dictionaries-common wamerican tex-common gnupg curl",
 }
 """Packages whose maintainer scripts do the most, in groups that one image holds."""
@@ -109,6 +109,116 @@ AFTERWARDS = {
         cd /var/lib/krb5kdc; stat -c '%n %a %U:%G' * /etc/krb5kdc/.k5*
         truncate -s 0 * /etc/krb5kdc/.k5* # keys that are made at random
         rabbitmq-plugins enable --offline rabbitmq_shovel; stat -c '%n %a %U:%G' /etc/rabbitmq/* /var/lib/rabbitmq/.erl*
+    """,
+    "network": r"""
+        exec > /srv/said
+        until_it_works() { timeout 60 bash -c 'until "$@" > /dev/null 2>&1; do sleep 0.1; done' - "$@"; }
+        owners() { find "$@" -printf '%p %M %u:%g\n' | sort; }; stop() { kill $1; wait_for ! -d /proc/$1; }
+        empty() { find "$@" -type f -exec truncate -s 0 {} +; }
+        install -d -o bind /run/named; cd /var/lib/bind
+        printf '%s\n' '$TTL 60' '@ SOA ns root 1 60 60 60 60' ' NS ns' \
+            'ns A 127.0.0.1' 'www CNAME ns' > zone; chown bind zone; cat > /etc/bind/named.conf <<'C'
+            include "/etc/bind/rndc.key";
+            controls { inet 127.0.0.1 port 47190 allow { localhost; } keys { rndc-key; }; };
+            options { listen-on port 47191 { 127.0.0.1; }; listen-on-v6 { none; };
+                directory "/var/cache/bind"; recursion no; };
+            zone example.org { type primary; file "/var/lib/bind/zone"; allow-update { key rndc-key; }; };
+        C
+        named-checkconf -z; named -4 -u bind -n 1; wait_for -s /run/named/named.pid; owners /run/named
+        dns() { dig +short +tries=30 +time=2 -p 47191 @127.0.0.1 "$@"; }; dns www.example.org
+        printf '%s\n' 'server 127.0.0.1 47191' 'update add new.example.org 60 TXT hello' send |
+            nsupdate -k /etc/bind/rndc.key
+        dns new.example.org TXT; owners .; rndc -p 47190 sync -clean; until_it_works grep hello zone; rndc -p 47190 stop
+        wait_for ! -e /run/named/named.pid; owners . /var/cache/bind; rm -rf zone.jnl /var/cache/bind/* /run/named
+        useradd -m reader; cat > /etc/dovecot/dovecot.conf <<'C'
+            mail_location = maildir:~/mail
+            userdb {
+              driver = passwd
+            }
+            passdb {
+              driver = pam
+            }
+            ssl = no
+            log_path = /srv/dovecot
+            service anvil {
+              chroot =
+            }
+            service stats {
+              chroot =
+            }
+        C
+        dovecot; printf 'Subject: x\n\nhello\n' | doveadm save -u reader; doveadm mailbox create -u reader Old
+        doveadm fetch -u reader body mailbox INBOX; doveadm move -u reader Old mailbox INBOX all
+        doveadm mailbox status -u reader messages '*' | sort; owners /home/reader -type d
+        owners /run/dovecot ! -type f; doveadm stop; wait_for ! -e /run/dovecot/master.pid
+        rm -rf /home/reader/mail /run/dovecot /srv/dovecot
+        install -d -o games -m 2775 /srv/share; cat > /etc/samba/smb.conf <<'C'
+            [global]
+            interfaces = lo
+            bind interfaces only = yes
+            smb ports = 47192
+            disable netbios = yes
+            load printers = no
+            [share]
+            path = /srv/share
+            read only = no
+            create mask = 0640
+        C
+        testparm -s 2> /dev/null; printf 'secret\nsecret\n' | pdbedit -a -t games > /dev/null; pdbedit -L; smbd -D
+        export PASSWD=secret; smb() { smbclient -p 47192 -U games //127.0.0.1/share -c "$1"; }
+        until_it_works smbclient -p 47192 -U games //127.0.0.1/share -c ls; cd /etc; touch /srv/share/roots
+        chmod 600 /srv/share/roots
+        smb 'put hostname a; mkdir made; cd made; put passwd b; rename b other' > /dev/null 2>&1
+        smb 'get roots /srv/roots' 2>&1 || echo refused; stop $(cat /run/samba/smbd.pid)
+        owners /srv/share /var/lib/samba /var/cache/samba; rm -rf /run/samba; empty /var/*/samba
+        sed -i 's/^agentaddress.*//' /etc/snmp/snmpd.conf
+        snmpd -Ln -C -c /etc/snmp/snmpd.conf -p /run/snmpd.pid -u Debian-snmp udp:127.0.0.1:47193 2> /srv/snmpd
+        until_it_works snmpget -v2c -c public 127.0.0.1:47193 1.3.6.1.2.1.1.7.0; stop $(cat /run/snmpd.pid)
+        owners /var/lib/snmp /var/agentx; empty /var/lib/snmp; rm -rf /srv/snmpd /run/snmpd.pid /var/agentx
+        install -d -o tftp /srv/tftp; in.tftpd -l -4 -a 127.0.0.1:47194 -u tftp -c -P /run/tftpd.pid /srv/tftp
+        tftp() { curl -sS --tftp-no-options "$@" tftp://127.0.0.1:47194//srv/tftp/f; }; wait_for -s /run/tftpd.pid
+        tftp -T /etc/debian_version; tftp
+        chmod 600 /srv/tftp/f; chown games /srv/tftp/f; tftp 2> /dev/null || echo refused
+        stop $(cat /run/tftpd.pid); rm -f /run/tftpd.pid; owners /srv/tftp
+        sed -i /chroot/d /etc/haproxy/haproxy.cfg; mkdir -p /run/haproxy; cat >> /etc/haproxy/haproxy.cfg <<'C'
+        listen hello
+            bind unix@/run/haproxy/hello user games group mail mode 660
+            bind 127.0.0.1:47195
+            http-request return status 200 content-type text/plain string hi
+        C
+        haproxy -c -f /etc/haproxy/haproxy.cfg; haproxy -D -p /run/haproxy.pid -f /etc/haproxy/haproxy.cfg
+        curl -sS --unix-socket /run/haproxy/hello http://x/; owners /run/haproxy
+        printf '%s\n' 'http_port 127.0.0.1:47196' 'cache_dir ufs /var/spool/squid 10 2 2' 'http_access allow all' \
+            'pinger_enable off' 'shutdown_lifetime 0' > /etc/squid/squid.conf
+        squid -k parse 2>&1 | grep -ci 'error\|fatal' || true; squid -N -z 2> /dev/null; squid 2> /dev/null
+        until_it_works curl -f -x 127.0.0.1:47196 http://127.0.0.1:47195/
+        curl -sS -x 127.0.0.1:47196 http://127.0.0.1:47195/
+        squid -k shutdown 2> /dev/null; wait_for ! -e /run/squid.pid; stop $(cat /run/haproxy.pid); rm -rf /run/haproxy*
+        owners /var/log/squid /var/spool/squid; empty /var/log/squid /var/spool/squid
+        cd /etc/mosquitto; mosquitto_passwd -c -b passwd a secret; chown mosquitto passwd
+        install -d -o mosquitto /run/mosquitto
+        printf '%s\n' 'listener 0 /run/mosquitto/s' 'password_file /etc/mosquitto/passwd' > conf.d/local.conf
+        mosquitto -d -c mosquitto.conf 2> /dev/null; at="--unix /run/mosquitto/s -u a -t t"
+        until_it_works mosquitto_pub $at -P secret -m hello -r -q 1
+        mosquitto_pub $at -P wrong -m hello 2>&1 || echo refused
+        mosquitto_sub $at -P secret -C 1; owners /run/mosquitto; stop $(cat /run/mosquitto/mosquitto.pid)
+        owners /var/lib/mosquitto /var/log/mosquitto; rm -rf /run/mosquitto /var/lib/mosquitto/* passwd
+        install -d -o memcache /run/memcached; at=/run/memcached
+        memcached -d -u memcache -s $at/s -a 770 -P $at/pid; wait_for -S $at/s; owners $at; stop $(cat $at/pid)
+        memcached -d -u memcache -l 127.0.0.1 -p 47197 -U 0 -P $at/pid
+        until_it_works bash -c ': < /dev/tcp/127.0.0.1/47197'
+        exec 3<> /dev/tcp/127.0.0.1/47197; printf 'set a 0 0 1\r\n1\r\nget a\r\nquit\r\n' >&3; cat <&3; exec 3>&-
+        stop $(cat $at/pid); rm -r $at
+        install -d -o messagebus /run/dbus; bus=$(dbus-daemon --system --fork --print-pid)
+        sed -i 's/^#\?allow-interfaces.*/allow-interfaces=lo/' /etc/avahi/avahi-daemon.conf
+        avahi-daemon --no-chroot -D; owners /run/avahi-daemon; avahi-daemon -k; wait_for ! -e /run/avahi-daemon/pid
+        colormgr create-device dev normal printer | grep -c dev; owners /var/lib/colord
+        su games -s /bin/sh -c 'colormgr get-devices' | grep -c dev; stop $bus
+        cupsd -t; cupsd; lpadmin -p q -E -v file:/dev/null; lpstat -v
+        echo hello | su games -s /bin/sh -c 'lp -d q -H hold'
+        cancel -a q; owners /etc/cups /var/spool/cups /var/cache/cups /run/cups; stop $(cat /run/cups/cupsd.pid)
+        empty /etc/cups /var/spool/cups /var/cache/cups -newer /etc/avahi/avahi-daemon.conf
+        rm -rf /run/cups /run/dbus /run/avahi-daemon
     """,
     "java": r"""
         exec > /srv/said; su games -s /bin/sh -c 'java -XshowSettings:properties -version 2>&1 | grep user.name'
