@@ -310,7 +310,7 @@ class Registries:
         return GuardedSource(source, lambda data: accepted(wanted, Subject(str(place), identity, data), shelf))
 
     def _shelf(self, place: Reference | Location, access: RegistryAccess, *, attached: bool | None = None) -> Shelf:
-        """Where the signatures of the image are; `attached` (None: as registries.d says): cosign's are read."""
+        """The place of the image's signatures. `attached`: read cosign's too (None: as registries.d says)."""
         from builda.transfer.locate import Location
         from builda.trust import registriesd, shelves
 
@@ -332,7 +332,7 @@ class Registries:
         return lambda sink: SigningSink(sink, keeper, signers, identity)
 
     def carrier(self, source: Reference | Location, access: RegistryAccess) -> Carrier:
-        """What takes the signatures of the image at `source` along."""
+        """An object that copies the signatures of the image at `source` to where the image is copied."""
         from builda.trust.signer import SignatureCarrier
 
         def keeper(place: Reference | Location, access: RegistryAccess) -> Keeper:
@@ -414,7 +414,7 @@ class Registries:
     def _signing(
         self, place: Reference | Location, access: RegistryAccess, how: SignOptions | None = None
     ) -> tuple[Keeper, Sequence[Signer], str]:
-        """Where signatures of `place` go (`how`: the image is there already), the signers, and the name to sign."""
+        """Where to write signatures of `place`, the signers, the name to sign. `how`: the image is there already."""
         from builda.builder.imageoptions import Signing
         from builda.transfer.locate import Location
         from builda.trust import signer
@@ -456,7 +456,7 @@ class Registries:
         return signer.DirectoryKeeper(place.where, is_there=how is not None)
 
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
-        """Where an image becomes `reference` in its registry."""
+        """A sink that pushes an image as `reference`."""
         return self._client(access).sink(reference, mount_from=mount_from)
 
     def delete(self, reference: Reference, access: RegistryAccess) -> Descriptor | None:
@@ -468,7 +468,7 @@ class Registries:
         return self._client(access).fetch_url(url)
 
     def places(self) -> Places:
-        """Where this user's and this machine's configuration lies."""
+        """The directories with this user's and this machine's configuration."""
         from builda.places import Places
 
         return Places(self._environ, os.geteuid() if self._uid is None else self._uid)
@@ -510,7 +510,7 @@ def _configured_environ(places: Places) -> Mapping[str, str]:
 
 
 def _defaults(places: Places, mounts: str | None, emit: Emit) -> RunOptions:
-    """What containers.conf and mounts.conf say of commands; keys without effect are told."""
+    """The defaults for commands in containers.conf and mounts.conf. Warns of keys that have no effect."""
     from builda.plan import RunOptions
     from builda.values import replace
 

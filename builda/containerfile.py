@@ -60,7 +60,7 @@ _DOCKERFILE = r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """What `build` is given: a Containerfile (or several, one below the other) and how to compile it."""
+    """The input of `build`: a Containerfile (or several, one below the other) and the options to compile it."""
 
     files: tuple[tuple[str, bytes], ...]  # names as shown in errors, and their bytes
     context: Path | str | None = None
@@ -215,7 +215,7 @@ def checked(builder: Builder, request: BuildRequest, pull: PullOptions, look: Ca
 
 
 def check(builder: Builder, request: BuildRequest, ignore_file: Path | str | None = None) -> tuple[Finding, ...]:
-    """What the build checks say of a Containerfile. Nothing is built or fetched: base images count if stored."""
+    """The findings of the build checks. Nothing is built or fetched: base images are read if they are stored."""
     from builda.frontend.checks import check
     from builda.frontend.parse import parse
 
@@ -389,7 +389,7 @@ def _excerpts(source: SourceText) -> Iterator[None]:
 
 
 def edits_of(config: ImageConfig, texts: tuple[str, ...]) -> tuple[ConfigEdit, ...]:
-    """What instructions that touch no files do to a configuration, for CommitOptions.changes."""
+    """Parse instructions that touch no files (ENV, LABEL …) as edits, for CommitOptions.changes."""
     from builda.frontend.change import edits_of
 
     return edits_of(config, texts)

@@ -48,7 +48,7 @@ class LockedImage(NamedTuple):
 
 
 class Lock(NamedTuple):
-    """What one lock file says: images by the name as it is written, digests by URL, commits by git URL."""
+    """The content of one lock file: images by name as written, digests by URL, commits by git URL."""
 
     images: Mapping[str, LockedImage] = {}
     urls: Mapping[str, str] = {}
@@ -72,7 +72,7 @@ class Lock(NamedTuple):
 
 
 def key_of(url: str) -> str:
-    """How a lock file calls a URL: without the password in it."""
+    """The key of a URL in a lock file: the URL without its password."""
     return without_passwords(url)
 
 

@@ -1,4 +1,4 @@
-"""Where this user's and this machine's configuration lies, decided from an environment that is handed in."""
+"""The paths of this user's and this machine's configuration files, computed from a given environment."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Places(NamedTuple):
         return os.path.join(cache, "containers/short-name-aliases.conf")
 
     def certificates(self) -> tuple[Path, ...]:
-        """The directories with one directory of certificates for each host."""
+        """The directories like /etc/containers/certs.d, which hold one directory of certificates for each host."""
         return (
             self.user_configuration() / "certs.d",
             self.system / "etc/containers/certs.d",

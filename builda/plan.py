@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a step was written; never part of its identity."""
+    """The file and line of a step; never part of its identity."""
 
     file: str
     line: int

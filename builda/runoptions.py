@@ -9,7 +9,7 @@ _USERNS = ("userns", "userns_uid_map", "userns_gid_map", "userns_uid_map_user", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a command is run; None and () mean that an option was not given, so that two of them merge (`over`).
+    """The options of running a command. None and () mean that an option was not given, so two can be merged (`over`).
 
     `from` stores one with the working container; `run` and RUN add theirs on top.
     """

@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """What is known of a build. Times are seconds since the epoch."""
+    """The facts about a build that provenance states. Times are seconds since the epoch."""
 
     type: str
     platform: str

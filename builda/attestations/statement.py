@@ -24,7 +24,7 @@ OF_FORMAT: Mapping[str, str] = {"spdx-json": SPDX, "cyclonedx-json": CYCLONEDX}
 
 
 class Predicate(NamedTuple):
-    """What is said of an image, and the URI that says what kind of statement it is."""
+    """The predicate of a statement (in-toto), and the URI of its type."""
 
     type: str
     value: Mapping[str, Any]

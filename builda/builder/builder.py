@@ -98,12 +98,12 @@ class Builder:
 
     @property
     def store(self) -> Store:
-        """Where images and working containers are."""
+        """The store with images and working containers."""
         return self.context.store
 
     @property
     def emit(self) -> Emit:
-        """What is called with events."""
+        """The function that gets events."""
         return self.context.emit
 
     @property
@@ -199,14 +199,14 @@ class Builder:
             yield root
 
     def rootfs(self, container: WorkingContainer) -> tuple[Mount, ...]:
-        """How to mount the working tree: as its `builda mount` where there is one, never a second time beside it."""
+        """The mounts of the working tree: a bind of its `builda mount` if any, as two overlays cannot share it."""
         from builda.builder.materialize import with_tree
         from builda.builder.working_tree import rootfs
 
         return rootfs(self.context, with_tree(self.context, container))
 
     def view(self, image: Image) -> AbstractContextManager[tuple[Mount, ...]]:
-        """How to mount an image read-only, for the time of a `with`; it is unpacked when it was not."""
+        """The read-only mounts of an image, valid inside the `with`. Unpacks the image if necessary."""
         from builda.builder.mounting import viewed
 
         return viewed(self.context, image)

@@ -54,7 +54,7 @@ class Context:
     tracing: bool = False  # whether `decided` tells
 
     def decided(self, subject: Subject, message: Callable[[], str]) -> None:
-        """Emit what was chosen if decisions are traced; the message is made only then."""
+        """Emit a decision if decisions are traced (--log-level debug). `message` is called only then."""
         if self.tracing:
             self.emit(Decided(subject=subject, message=message()))
 

@@ -123,7 +123,7 @@ def _record(
 
 
 def image_name(name: str, image: Image | None) -> str:
-    """As Buildah records it: the full name that was meant, any of the image's for an ID, else what the user wrote."""
+    """The base image's name as Buildah records it: the full name; for an ID any of its names; else the user's text."""
     if image is None:
         return ""
     names = sorted(image.names, key=lambda known: not known.startswith(f"{LOCAL_REGISTRY}/"))  # looked for there first

@@ -1,4 +1,4 @@
-"""What `from`, `commit`, `pull` and `push` can be told, as values; `run`, `copy` and `config` take steps."""
+"""The options of `from`, `commit`, `pull` and `push`, as values; `run`, `copy` and `config` take steps."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Signing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryAccess:
-    """How one command reaches registries; None means what the configuration files and the environment say."""
+    """The options for reaching registries; for None the configuration files and the environment decide."""
 
     authfile: str | None = None
     creds: str | None = None  # user:password
@@ -114,9 +114,9 @@ class FromOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attest:
-    """What is said of an image besides itself: SBOMs and provenance in its index, SBOMs in files.
+    """The attestations to make for an image: SBOMs and provenance in its index, SBOMs in files.
 
-    With `sboms` or `provenance` the result is an index of the image and of what is said of it.
+    With `sboms` or `provenance` the result is an index of the image and its attestations.
     """
 
     sboms: tuple[str, ...] = ()  # formats of those that are attached
@@ -142,7 +142,7 @@ class Attest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitOptions:
-    """`commit`: where the image goes and what is said in it.
+    """The options of `commit`.
 
     `destination` is a name for the store or carries a transport (`docker://`, `oci:` …); None leaves the image unnamed.
     """
@@ -219,7 +219,7 @@ class Travel(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What the sources of a step's files mean: the part of `run` and `copy` that a step only names.
+    """The contexts, secrets and agents that a step only names; arguments of `run` and `copy` beside the step.
 
     `context` is where `Context` sources start and cannot leave. Without one a script's paths mean what they mean in its
     shell: absolute ones are the host's, relative ones start at the current directory.

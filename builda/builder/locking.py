@@ -1,4 +1,4 @@
-"""What names mean: as a lock file says, or as registries, servers and repositories say now, to be written to one.
+"""Resolves names of images and sources to digests: by a lock file, or by asking, to write a lock file.
 
 The compiler and the verbs ask a `Pins` for every image, URL and repository before anything is fetched, and go on with
 the answer, which names content by digest.
@@ -31,14 +31,14 @@ _URL = ("http://", "https://")
 
 
 class Pins(Protocol):
-    """The content that names mean."""
+    """Resolves names to content."""
 
     def image(self, name: str, platform: Platform | None) -> str:
-        """The name to take for `name`; with a digest, unless no registry has the image."""
+        """The name to use instead of `name`: with a digest, unless no registry has the image."""
         ...
 
     def remote(self, source: str) -> tuple[str, str | None]:
-        """What to fetch for a URL or repository, and the digest or commit that it must have; None if nothing is said.
+        """The URL to fetch for a URL or repository, and the digest or commit that it must have (None: any).
 
         A source that is neither is returned as it is.
         """

@@ -61,7 +61,7 @@ def _with_lasting_tree(ctx: Context, container: WorkingContainer) -> WorkingCont
 
 
 def with_tree(ctx: Context, container: WorkingContainer) -> WorkingContainer:
-    """As `treed`, and takes the tree lock."""
+    """Like `treed`, but takes the lock of the tree."""
     if not ctx.store.is_list(container.snapshot):
         return container
     with occupied(ctx, container) as current:

@@ -47,7 +47,7 @@ def opened(ctx: Context, container: WorkingContainer) -> Iterator[tuple[int, Wor
 
 @contextmanager
 def opened_alone(ctx: Context, container: WorkingContainer) -> Iterator[tuple[int, WorkingContainer]]:
-    """As `opened`, for a caller that holds the tree's lock."""
+    """Like `opened`, for a caller that holds the lock of the tree."""
     from builda.builder.materialize import treed
     from builda.builder.mountpoint_cleanup import settle
 
@@ -90,13 +90,13 @@ def renew(ctx: Context, container: WorkingContainer, place: str) -> None:
 
 
 def mounted_at(container: WorkingContainer) -> str | None:
-    """Where `mount` mounted it; None if that was in a namespace that has ended, or before the machine started."""
+    """The path where `mount` mounted it; None if that mount is gone with its namespace, or since a reboot."""
     path = container.mount_point
     return path if path is not None and is_mounted(path) else None
 
 
 def umount(ctx: Context, container: WorkingContainer) -> bool:
-    """Unmount it; whether it was mounted."""
+    """Unmount the container; returns whether it was mounted."""
     with occupied(ctx, container) as current:
         if current.mount_point is None:
             return False

@@ -55,7 +55,7 @@ def remembered(
 
 
 def noted(container: WorkingContainer, created_by: str, comment: str | None, now: float) -> WorkingContainer:
-    """The container with one more history entry that has no layer."""
+    """The container with an empty-layer entry added to its history."""
     entry = History(created=timestamp(now), created_by=created_by, comment=comment, empty_layer=True)
     return replace(container, history=(*container.history, entry))
 

@@ -92,7 +92,7 @@ class Remote(Protocol):
         """
 
     def sink(self, reference: Reference, access: RegistryAccess, mount_from: tuple[Reference, ...] = ()) -> ImageSink:
-        """Where an image becomes `reference` in its registry, which may have its layers under `mount_from` already."""
+        """A sink that pushes an image as `reference`. Layers that the registry has under `mount_from` are not sent."""
 
     def signing(self, place: Reference | Location, access: RegistryAccess) -> Callable[[ImageSink], ImageSink]:
         """Make of the sink for `place` one that signs each manifest by the keys of `access` before it is published.
@@ -101,7 +101,7 @@ class Remote(Protocol):
         """
 
     def carrier(self, source: Reference | Location, access: RegistryAccess) -> Carrier:
-        """What takes the signatures of the image at `source` along."""
+        """An object that copies the signatures of the image at `source` to where the image is copied."""
 
     def attached(
         self, source: Reference, access: RegistryAccess, destination: Reference, there: RegistryAccess

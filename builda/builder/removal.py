@@ -1,4 +1,4 @@
-"""`rm` and `prune`: working containers, and what nothing needs, removed from the store and from the machine."""
+"""`rm` and `prune`: remove working containers, and whatever nothing refers to."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def performed() -> int:
 
 
 def _trace() -> VerbTrace | None:
-    """What writes down what this command does; None outside of sessions that are traced."""
+    """The recorder of this command for the trace of its session; None unless the session is traced."""
     place = os.environ.get("BUILDA_SESSION")
     if not place or not os.path.exists(f"{place}/trace"):
         return None

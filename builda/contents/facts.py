@@ -45,7 +45,7 @@ class Package(NamedTuple):
 
 
 class Licences(NamedTuple):
-    """What a copyright file of Debian says of a package."""
+    """The licences of a package in its Debian copyright file."""
 
     licences: tuple[str, ...]
 

@@ -81,7 +81,7 @@ def _string(data: bytes, at: int) -> tuple[bytes, int] | None:
 
 
 def _facts(data: bytes) -> Iterator[Fact]:
-    """What the information at the start of `data` says; nothing if it is none."""
+    """The facts in the build information that `data` begins with; none if it does not."""
     if len(data) < _START:
         return
     if not data[15] & _INLINE:

@@ -74,7 +74,7 @@ def _npm(name: str, version: str, licences: tuple[str, ...], homepage: str) -> P
 
 
 def _licences(found: dict[str, Any]) -> tuple[str, ...]:
-    """What `license`, or the `licenses` of old packages, says."""
+    """The licence in `license`, or in the `licenses` of old packages."""
     said = found.get("license", found.get("licenses"))
     items = said if isinstance(said, list) else [said]
     words = (item.get("type") if isinstance(item, dict) else item for item in items[:16])

@@ -10,7 +10,7 @@ _LIMIT = 1 << 16
 
 
 def system(file: File) -> Iterator[Fact]:
-    """What ID and VERSION_ID say."""
+    """The distribution by ID and VERSION_ID."""
     found = {}
     for line in file.whole(_LIMIT).splitlines():
         name, equals, value = line.partition(b"=")

@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """What could not be read: the file and the layer, and why."""
+    """A file that could not be read, its layer, and the reason."""
 
     message: str
     path: str
@@ -72,7 +72,7 @@ class Contents(NamedTuple):
 
 
 def scan(layers: Iterable[Layer]) -> Contents:
-    """What the layers, the lowest first, show together; CorruptContent for layers that are damaged or over a limit."""
+    """The contents of an image by its layers, lowest first; CorruptContent for a layer damaged or over a limit."""
     tree, work = Tree(), _Scan()
     for layer in layers:
         tree.add(tuple(work.rows(layer)), layer.digest)
@@ -80,14 +80,14 @@ def scan(layers: Iterable[Layer]) -> Contents:
 
 
 class _Read(NamedTuple):
-    """What a file said."""
+    """The facts of one file."""
 
     row: Ecosystem
     facts: tuple[Fact, ...]
 
 
 class _Scan:
-    """What was read so far. The `file` of a row is the key of what its file said."""
+    """The facts that were read so far. The `file` of a row is the key of the facts of its file."""
 
     def __init__(self) -> None:
         self.read: dict[str, _Read] = {}
@@ -234,7 +234,7 @@ def _named(found: Found, tree: Tree, work: _Scan, system: System | None) -> Foun
 
 
 def _copyright(name: str, tree: Tree, work: _Scan) -> tuple[str, ...]:
-    """What the copyright file of a package says; its directory may be a link to another package's."""
+    """The licences in the copyright file of a package; its directory may be a link to another package's."""
     node = tree.find(b"usr/share/doc/%b/copyright" % name.encode("utf-8", "replace"))
     facts = () if node is None or not node.row.file else work.read[node.row.file].facts
     return next((fact.licences for fact in facts if isinstance(fact, Licences)), ())

@@ -1,4 +1,4 @@
-"""What a document is about, and package URLs of it and of its packages."""
+"""The image that a document describes, and package URLs of it and of its packages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The image that a document is about. `name` is a full name without a tag, `digest` that of its manifest."""
+    """The image that a document describes. `name` is a full name without a tag, `digest` the digest of its manifest."""
 
     name: str
     digest: str
@@ -23,7 +23,7 @@ class Subject:
 
     @property
     def moment(self) -> datetime:
-        """`created` as the documents have it, in whole seconds."""
+        """`created` in the format of the documents (RFC 3339), in whole seconds."""
         return datetime.fromtimestamp(int(self.created), UTC)
 
     @property

@@ -412,7 +412,7 @@ class _Compiler:
         return options
 
     def _source(self, index: int, name: str, at: Location) -> Source:
-        """What `--from=name` means: a named context, an earlier stage, else an image."""
+        """The source that `--from=name` means: a named context, an earlier stage, else an image."""
         name = self.names.given_for(name, index)
         if name in self.options.images:
             return FromImage(self._admitted(self.options.images[name], at))

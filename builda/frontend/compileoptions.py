@@ -1,4 +1,4 @@
-"""What a command line adds to a Containerfile, as one value."""
+"""The options of compiling, as one value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def unchecked(source: str) -> tuple[str, None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileOptions:
-    """What the command line adds to a Containerfile."""
+    """The options of compiling a Containerfile, most of them from the command line."""
 
     platform: Platform
     build_platform: Platform

@@ -79,7 +79,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """EXPOSE or VOLUME; `exact` when written as JSON."""
+    """EXPOSE or VOLUME. `exact`: written as a JSON array."""
 
     keyword: Literal["EXPOSE", "VOLUME"]
     words: tuple[str, ...]

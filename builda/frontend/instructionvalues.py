@@ -61,7 +61,7 @@ def _check_host_part(word: str, address: str, ports: str, count: int, at: Locati
 
 
 def check_mode(mode: str, at: Location) -> None:
-    """Refuse a --chmod that is no mode."""
+    """Raise an error at `at` if a --chmod is not a mode."""
     if not re.fullmatch(_MODE, mode):
         fail(at, f"not a mode: {mode}", "modes are octal (0755) or symbolic (u+x)")
 

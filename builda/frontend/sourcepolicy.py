@@ -22,7 +22,7 @@ _KNOWN = {"rule": {"action", "selector", "updates"}, "selector": {"identifier", 
 
 
 class Rule(NamedTuple):
-    """What happens to images whose identifier is `pattern`, which may have wildcards unless `exact`."""
+    """The action for images whose identifier matches `pattern`, which may have wildcards unless `exact`."""
 
     action: Action
     pattern: str

@@ -43,7 +43,7 @@ def split_stages(listed: tuple[Typed, ...]) -> Stages:
 
 
 class StageNames:
-    """What names mean in this Containerfile: a context or an image that was given for them, else an earlier stage."""
+    """The meaning of names in a Containerfile: a context or image given by the caller, else an earlier stage."""
 
     def __init__(self, stages: Stages, options: CompileOptions, escape: str, lookup: words.Lookup) -> None:
         self._stages = stages

@@ -334,7 +334,7 @@ class _Glob(NamedTuple):
         return _Glob(tuple(piece[::-1] for piece in self.pieces[::-1]))
 
     def prefix(self, value: str, *, longest: bool, start: int = 0) -> int | None:
-        """Where the match that begins at `start` ends; None when there is none."""
+        """The end of the match that begins at `start`; None if there is none."""
         first = _regex(self.pieces[0]).match(value, start)
         if first is None:
             return None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def archive_compression(file: BinaryIO) -> ArchiveCompression | None:
-    """How the tar archive in `file` is compressed; None if it is no tar archive.
+    """The compression of the tar archive in `file`; None if it is no tar archive.
 
     The file is read from its beginning and left there. Names do not matter: a compressed file that is no archive is
     None.

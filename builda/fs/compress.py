@@ -42,9 +42,9 @@ class Compressor(Protocol):
 
 
 def compressor(compression: Compression, level: int | None = None) -> Compressor:
-    """A compressor at `level`, by default at the pinned one. InvalidValue for levels that do not exist.
+    """A compressor at `level`, by default the pinned level. InvalidValue for levels that do not exist.
 
-    gzip levels are those of the user's world, 1 to 9, of which ISA-L has three: 1-3, 4-6 and 7-9 are its 1, 2 and 3.
+    For gzip, levels are 1 to 9 as elsewhere. ISA-L has three: 1-3, 4-6 and 7-9 are its 1, 2 and 3.
     """
     wanted = DEFAULT_LEVELS[compression] if level is None else level
     if compression == "none":
@@ -120,7 +120,7 @@ class _Zstd:
 
 
 def sniff(head: bytes) -> ArchiveCompression:
-    """How a file that begins with `head` is compressed."""
+    """The compression of a file that begins with `head`."""
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "none")
 
 

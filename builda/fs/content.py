@@ -77,7 +77,7 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
 
 
 def write_sparse(fd: int, data: bytes) -> bool:
-    """Write `data` at the descriptor's position, leaving out long zeros; whether there were any.
+    """Write `data` at the descriptor's position, with holes for long zeros; returns whether there are any.
 
     The caller truncates the file to its size at the end.
     """
@@ -98,9 +98,9 @@ def _is_hole(data: bytes, at: int) -> bool:
 
 
 def copy_hashed(source: int, target: int | None, info: os.stat_result, moved: Moved | None = None) -> bytes:
-    """Copy a file's content to `target`, if there is one, holes as holes; its sha256.
+    """Copy a file's content to `target`, if there is one, and keep holes; returns its sha256.
 
-    `moved` is told of the bytes, of a large file piece by piece.
+    `moved` is called with numbers of bytes, several times for a large file.
     """
     import hashlib
 

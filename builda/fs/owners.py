@@ -1,8 +1,8 @@
-"""Changing owners, with words for the ids that a user namespace does not have.
+"""Changes owners, and records owners that the kernel does not let this process give.
 
-A namespace of one id can give nothing away. There an owner is kept aside: in the attribute of files that `standin` has,
-and for what can have no attribute of users (links, FIFOs) in one of the directory that holds it. A process without
-capabilities (`rights`) keeps modes aside too: its files stay readable and writable for their owner.
+A user namespace with one id can give nothing away. There an owner is kept aside: in the attribute of files that
+`standin` has, and for links and FIFOs, which can have no attribute of users, in one of the directory that holds them. A
+process without capabilities (`rights`) keeps modes aside too: its files stay readable and writable for their owner.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def keeps_aside() -> bool:
 
 
 def fchown(fd: int, uid: int, gid: int) -> None:
-    """fchown(2); Unsupported when an id has no place in this user namespace."""
+    """fchown(2); Unsupported if an id is not mapped in this user namespace."""
     try:
         give(fd, uid, gid)
     except OSError as error:
@@ -37,7 +37,7 @@ def fchown(fd: int, uid: int, gid: int) -> None:
 
 
 def chown(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None) -> None:
-    """fchownat(2), following no link; Unsupported when an id has no place in this user namespace."""
+    """fchownat(2), following no link; Unsupported if an id is not mapped in this user namespace."""
     try:
         give_at(name, uid, gid, dir_fd=dir_fd)
     except OSError as error:
@@ -46,7 +46,7 @@ def chown(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None) -
 
 
 def chown_node(parent: int, name: bytes, path: str, uid: int, gid: int) -> None:
-    """As `chown`, of the node `name` in the directory `parent`, to which `path` leads (see `nodes.pinned`)."""
+    """Like `chown`, for the node `name` in the directory `parent`, which `path` leads to (see `nodes.pinned`)."""
     try:
         give_node(parent, name, path, uid, gid)
     except OSError as error:
@@ -55,7 +55,7 @@ def chown_node(parent: int, name: bytes, path: str, uid: int, gid: int) -> None:
 
 
 def give(fd: int, uid: int, gid: int) -> None:
-    """fchown(2); the owner is kept aside where this process has one id only."""
+    """fchown(2). A process with one id records other owners in an attribute instead."""
     try:
         os.fchown(fd, uid, gid)
     except OSError as error:
@@ -68,7 +68,7 @@ def give(fd: int, uid: int, gid: int) -> None:
 
 
 def give_at(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None) -> None:
-    """fchownat(2), following no link; the owner is kept aside where this process has one id only."""
+    """fchownat(2), following no link. A process with one id records other owners in an attribute instead."""
     failed: OSError | None = None
     try:
         os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
@@ -88,7 +88,7 @@ def give_at(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None)
 
 
 def give_node(parent: int, name: bytes, path: str, uid: int, gid: int) -> None:
-    """As `give_at`, of the node `name` in the directory `parent`, to which `path` leads (see `nodes.pinned`)."""
+    """Like `give_at`, for the node `name` in the directory `parent`, which `path` leads to (see `nodes.pinned`)."""
     try:
         os.chown(path, uid, gid)
     except OSError as error:
@@ -121,7 +121,7 @@ def dress(fd: int, uid: int, gid: int, mode: int) -> None:
 
 
 def own(fd: int) -> None:
-    """An existing directory's owner is its own again: nothing is kept aside of it."""
+    """Remove the recorded owner of a directory, which then has its own again."""
     try:
         os.removexattr(fd, standin.XATTR)
     except OSError as error:
@@ -137,12 +137,12 @@ def values_of(parent: int, name: bytes) -> dict[str, bytes]:
 
 
 def seen(info: os.stat_result, values: Mapping[str, bytes]) -> tuple[int, int]:
-    """The owner that something should have, where `keeps_aside`."""
+    """The owner that a file should have, if `keeps_aside`: the recorded one, else its own, with this user as root."""
     return standin.owner_of(values) or (_pretended(info.st_uid, os.geteuid()), _pretended(info.st_gid, os.getegid()))
 
 
 def seen_mode(info: os.stat_result, values: Mapping[str, bytes]) -> int:
-    """The mode (with the kind) that something should have, where `keeps_aside`."""
+    """The mode (with the file type) that a file should have, if `keeps_aside`."""
     kept = standin.mode_of(values)
     if kept is None or kept | rights.needed(info.st_mode) != info.st_mode & 0o7777 or not rights.lacks_rights():
         return info.st_mode
@@ -155,7 +155,7 @@ def without(values: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def check(uid: int, gid: int, what: str) -> None:
-    """Unsupported, beginning with `what`, when an id has no place in this user namespace."""
+    """Raise Unsupported, beginning with `what`, if an id is not mapped in this user namespace."""
     lacking = unmapped(uid, gid)
     if lacking is not None:
         raise Unsupported(f"{what}: {lacking}", hint=_HINT)
@@ -203,7 +203,7 @@ def _noted(directory: int) -> dict[int, tuple[int, int]]:
 
 
 def _key(name: bytes) -> int:
-    """What stands for a name in the attribute of its directory."""
+    """The number that stands for a name in the attribute of its directory."""
     import zlib  # few processes keep owners aside
 
     return zlib.crc32(name)

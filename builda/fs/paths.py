@@ -76,7 +76,7 @@ def walk_in_root(root: int, path: bytes, flags: int) -> int:
 
 
 def link_at(parent: int, name: bytes) -> bytes | None:
-    """Where the symbolic link `name` in the directory `parent` leads; None if it is missing or no link."""
+    """The target of the symbolic link `name` in the directory `parent`; None if it is missing or no link."""
     try:
         return os.readlink(name, dir_fd=parent)
     except OSError as error:
@@ -113,7 +113,7 @@ def parent_of(root: int, path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def lstat_in_root(root: int, path: Path) -> os.stat_result | None:
-    """What `path` is, its last component not followed; None when there is nothing."""
+    """lstat(2) of `path` inside `root`, not following its last component; None if it is missing."""
     try:
         with parent_of(root, path) as (parent, name):
             return os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -122,7 +122,7 @@ def lstat_in_root(root: int, path: Path) -> os.stat_result | None:
 
 
 def stat_in_root(root: int, path: Path) -> os.stat_result | None:
-    """What `path` leads to inside `root`; None when it leads to nothing."""
+    """stat(2) of `path` inside `root`, following links; None if it leads nowhere."""
     try:
         fd = open_in_root(root, path, os.O_PATH)
     except (FileNotFoundError, NotADirectoryError):
@@ -218,9 +218,9 @@ def make_directory(parent: int, name: Path, mode: int, owner: tuple[int, int] | 
 
 
 class Descent:
-    """Where a walk below a directory is, with one open descriptor however deep: trees may be deeper than RLIMIT_NOFILE.
+    """The position of a walk below a directory. It keeps one descriptor open: trees may be deeper than RLIMIT_NOFILE.
 
-    Going up opens `..` and checks that it is where the walk came from.
+    Going up opens `..` and checks that it is the directory that the walk came from.
     """
 
     def __init__(self, directory: int) -> None:
@@ -252,9 +252,9 @@ class Descent:
 
 
 def walk(directory: int) -> Iterator[tuple[int, bytes]]:
-    """Everything below `directory`, as (descriptor of the directory it is in, name); a directory after what it holds.
+    """Yield everything below `directory` as (descriptor of the parent, name); a directory after its entries.
 
-    Links are not followed. The descriptor is good until the next step.
+    Links are not followed. The descriptor is valid until the next step.
     """
     with Descent(directory) as at:
         stack = [(b"", _names(at.fd))]

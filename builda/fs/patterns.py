@@ -18,7 +18,7 @@ def has_wildcards(pattern: str) -> bool:
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """What one path component must match; InvalidValue for a pattern that Go would not take."""
+    """Compile a pattern for one path component; InvalidValue for a pattern that Go would refuse."""
     return re.compile(translate(pattern), re.DOTALL)
 
 

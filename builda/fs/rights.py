@@ -1,4 +1,4 @@
-"""What this process may do with files of a tree, as far as it decides how owners and modes are kept."""
+"""Whether this process may change owners and modes of files; if not, `owners` records them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CHOWN = 1  # the bit of CAP_CHOWN
 
 
 def lacks_rights() -> bool:
-    """Whether this process may give no file away and has no right over modes, as in mode `traced`."""
+    """Whether this process has no capability over owners and modes of files, as in mode `traced`."""
     fd = os.open("/proc/thread-self/status", os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = os.read(fd, 4096)
@@ -20,5 +20,5 @@ def lacks_rights() -> bool:
 
 
 def needed(mode: int) -> int:
-    """The permission bits that a file of this kind keeps where its owner has no right but these."""
+    """The permission bits that a process without capabilities must leave on a file of this type to use it."""
     return 0o700 if stat.S_ISDIR(mode) else 0o600 if stat.S_ISREG(mode) else 0

@@ -49,7 +49,7 @@ class Top(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called in a destination directory."""
+        """The name of its copy in a destination directory."""
         return self.source.name or posixpath.basename(self.path)
 
     @property
@@ -130,7 +130,7 @@ def _entries(directory: int) -> list[tuple[str, bool]]:
 
 
 class Rules(NamedTuple):
-    """How sources are read."""
+    """The options of resolving sources."""
 
     parents: bool = False
     follow_symlinks: bool = True
@@ -168,7 +168,7 @@ def _resolve_one(source: Source, rules: Rules) -> list[Top]:
 
 
 def _pivot(path: str) -> tuple[str, str]:
-    """Where `/./` stands, and the whole path; what is in front of it is not kept by --parents."""
+    """The part of a path before `/./`, which --parents does not keep, and the whole path."""
     head, dot, tail = path.partition("/./")
     if not dot:
         return "", clean(path)
@@ -185,7 +185,7 @@ def _is_let_through(source: Source, path: str) -> bool:
 
 
 def _stat(source: Source, path: str, *, follow: bool) -> os.stat_result | None:
-    """What is there; NotFound for a path through a link that names an open file rather than a place."""
+    """The status of a path; None if it is missing. NotFound for a link of /proc that names an open file."""
     try:
         return (paths.stat_in_root if follow else paths.lstat_in_root)(source.root, path)
     except OSError as error:

@@ -223,5 +223,5 @@ def clean(name: bytes) -> bytes:
 
 
 def shown(name: bytes) -> str:
-    """A name from an archive as messages show it."""
+    """A name from an archive as printable text, for messages."""
     return repr(os.fsdecode(name))

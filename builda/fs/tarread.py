@@ -140,7 +140,7 @@ class _Seeking(_Stream):
 
     @property
     def position(self) -> int:
-        """Where in the file the next byte lies."""
+        """The offset in the file of the next byte."""
         return self._file.tell() - (len(self._buffer) - self._at)
 
     def skip(self, count: int) -> None:

@@ -13,7 +13,7 @@ OPAQUE = b".wh..wh..opq"
 
 
 def hidden_by(head: bytes, name: bytes) -> bytes | None:
-    """What a whiteout in the directory `head` hides: a name, OPAQUE for everything, b"" for nothing.
+    """The name that a whiteout in the directory `head` hides; OPAQUE for everything, b"" for nothing.
 
     None if `name` is no whiteout, CorruptContent for a whiteout without a name.
     """

@@ -41,7 +41,7 @@ def place_of(parent: int, name: bytes) -> str:
 
 
 def recorded(place: Place) -> dict[str, bytes]:
-    """What a layer records of the attributes at `place`, by sorted names."""
+    """The attributes at `place` that a layer records, by sorted names."""
     try:
         names = os.listxattr(place) if isinstance(place, int) else os.listxattr(place, follow_symlinks=False)
     except OSError as error:

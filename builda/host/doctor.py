@@ -1,4 +1,4 @@
-"""What keeps builda from a better mode here, in words, with the smallest change that would help.
+"""Explains what keeps builda from a better mode here, with the smallest change that would help.
 
 `examine` looks and tries, changing nothing; `findings` is pure: facts to sentences.
 """
@@ -38,7 +38,7 @@ _LITTLE_SPACE, _FEW_INODES = 2 << 30, 100_000
 
 
 class Facts(NamedTuple):
-    """What was seen; None where a kernel or a file system does not say."""
+    """The facts about the machine; None if the kernel or a file system does not tell."""
 
     mode: Mode
     abilities: Abilities
@@ -85,7 +85,7 @@ class Finding(NamedTuple):
 
 
 def findings(facts: Facts) -> tuple[Finding, ...]:
-    """What there is to say, the mode first."""
+    """The findings, that about the mode first."""
     return tuple(_iter_findings(facts))
 
 
@@ -474,7 +474,7 @@ def _helper(path: str | None) -> Helper:
 
 
 def _inside(mode: Mode, name: str) -> str | None:
-    """What `modes.report` tries under this name in the mode's namespaces."""
+    """The result of the trial of this name (see `modes.report`) in the mode's namespaces."""
     from builda.host.probe import details
 
     return _in_namespace(mode, lambda maps: details(maps)[name])

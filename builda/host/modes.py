@@ -88,9 +88,9 @@ def decide(asked: Mode | None, runroot: str) -> Mode:
 
 
 class Place(NamedTuple):
-    """Where a process works: its mode, and how it sees ids there.
+    """An entered mode, and how ids look in it.
 
-    `ids` are the views of ids that a store may have been made in, the one of a new store first; "" is as they are.
+    `ids` are the id maps that a store may have been made with, first that of a new store; "" means unmapped.
     """
 
     mode: Mode
@@ -208,7 +208,7 @@ def _check_direct(runroot: str) -> None:
 
 
 def _credentials() -> str:
-    """What the abilities depend on, as far as it can be read without trying anything, in one line."""
+    """One line of everything readable that the abilities depend on: the key under which they are remembered."""
     from builda import __version__
 
     with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
@@ -242,7 +242,7 @@ def _remembered(path: str, key: str) -> Abilities | None:
 
 
 def _all_remembered(path: str) -> list[tuple[str, Abilities]]:
-    """What is remembered in the file, by what it depends on, the newest first."""
+    """The remembered abilities in the file with their keys, newest first."""
     try:
         with open(path, encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_uid != os.geteuid():
@@ -277,7 +277,7 @@ def _remember(path: str, *found: tuple[str, Abilities]) -> None:
 
 
 def report(mode: Mode, runroot: str) -> dict[str, str]:
-    """What this process may do and what helps it, by name: "yes", "not tried", or why not; a program's path."""
+    """The abilities of this process by name ("yes", "not tried", or the reason), and paths of helper programs."""
     from builda.host.probe import details, everywhere
     from builda.linux.notifications import notifications_refused
     from builda.linux.process import find_program
@@ -302,7 +302,7 @@ def report(mode: Mode, runroot: str) -> dict[str, str]:
 
 
 def room(place: str, mode: Mode) -> dict[str, int | str]:
-    """What the file system of a store's directory for temporary files has left, and what can be done on it."""
+    """Free space and inodes of the file system at `place`, a directory for temporary files, and its abilities."""
     from builda.host.mount_trials import reflink
     from builda.linux.process import process_identity
     from builda.linux.trial import attempt

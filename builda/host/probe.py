@@ -38,12 +38,12 @@ class Mode(StrEnum):
 
     @property
     def unshares(self) -> bool:
-        """Whether builda makes a user namespace of its own for it."""
+        """Whether builda makes a user namespace to enter this mode."""
         return self.mounts and self is not Mode.DIRECT
 
     @property
     def one_id(self) -> bool:
-        """Whether commands have one id: builda shows them others, where the kernel lets it answer their calls."""
+        """Whether commands have one id only. builda then emulates others, if the kernel lets it answer their calls."""
         return self is Mode.SINGLE
 
     @property
@@ -88,7 +88,7 @@ NOTIFYING = "a node with Linux 5.9 or newer; gVisor (runtimeClassName) hands no 
 
 
 class Abilities(NamedTuple):
-    """What was tried, in the order of the modes; None for what worked, else what the kernel or a helper said."""
+    """The results of the trials, in the order of the modes; None for success, else the error in words."""
 
     private_mounts: str | None = UNTRIED  # mount namespace and a mount in it, as this process is
     user_namespace: str | None = UNTRIED
@@ -157,7 +157,7 @@ def subordinate(etc: str = "/etc") -> Maps:
 
 
 def details(maps: Maps | None) -> dict[str, str | None]:
-    """What works in the namespaces of a mode (`maps` None: as this process is), by name; None is yes."""
+    """Trials in the namespaces of a mode (`maps` None: in those of this process), by name; None means success."""
     from builda.host import mount_trials
 
     def inside(action: Callable[[], None]) -> str | None:
@@ -167,7 +167,7 @@ def details(maps: Maps | None) -> dict[str, str | None]:
 
 
 def everywhere() -> dict[str, str | None]:
-    """What works in any place, by name; None is yes."""
+    """Trials that do not depend on the mode, by name; None means success."""
     from builda.host import mount_trials
 
     return {name: attempt(action) for name, action in mount_trials.ANYWHERE.items()}

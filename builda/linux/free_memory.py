@@ -1,4 +1,4 @@
-"""How much memory is left: of the machine, and by the limits of this process's cgroups."""
+"""The free memory: of the machine, and within the limits of this process's cgroups."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _start(lower: tuple[str, ...], options: tuple[str, ...]) -> Server:
 
 @contextmanager
 def unserved(workdir: str) -> Iterator[None]:
-    """Keep fuse-overlayfs off this working directory for the block. Waits for one whose mount has gone."""
+    """Keep fuse-overlayfs from using this working directory in the block. Waits for one that is still ending."""
     fd = _locked(workdir)
     try:
         yield

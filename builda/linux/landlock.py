@@ -38,7 +38,7 @@ def confine_writes(root: int) -> bool:
 
 
 def confine_to(root: int) -> bool:
-    """As `confine_writes`, for reading and executing too."""
+    """Like `confine_writes`, for reading and executing too."""
     version = version_here()
     if version < LEAST:
         return False

@@ -91,7 +91,7 @@ def find_program(name: str) -> str | None:
 
 
 def wait(pid: int) -> int:
-    """Wait for a child: its exit status, 128 + N when signal N ended it."""
+    """Wait for a child; returns its exit status, 128 + N if signal N ended it."""
     return exit_status(os.waitpid(pid, 0)[1])
 
 

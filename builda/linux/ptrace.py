@@ -126,7 +126,7 @@ class Registers:
 
     @property
     def result(self) -> int:
-        """What a call has returned: a negative number is an error's."""
+        """The result of a system call; a negative number is an errno."""
         word: int = self.words[self.layout.result]
         return word - (1 << 64) if word >> 63 else word
 

@@ -41,7 +41,7 @@ class Rule(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """What happens to each call: the first matching rule, else `default`."""
+    """The action for each system call: that of the first matching rule, else `default`."""
 
     default: str
     rules: tuple[Rule, ...]

@@ -261,7 +261,7 @@ def prctl(option: int, *arguments: int) -> int:
 
 
 def set_process_name(name: str) -> None:
-    """What `ps` shows for this thread, at most 15 bytes."""
+    """Set the name that `ps` shows for this thread, at most 15 bytes."""
     if _libc.prctl(PR_SET_NAME, ctypes.c_char_p(os.fsencode(name)), 0, 0, 0) < 0:
         raise _failure("prctl(PR_SET_NAME)")
 
@@ -439,7 +439,7 @@ def setrlimit(resource: int, soft: int, hard: int) -> None:
 
 
 def sethostname(name: str) -> None:
-    """The host name of this UTS namespace."""
+    """Set the host name of this UTS namespace."""
     encoded = os.fsencode(name)
     if _libc.sethostname(encoded, ctypes.c_size_t(len(encoded))) < 0:
         raise _failure("sethostname", name)

@@ -94,7 +94,7 @@ class ImageConfig:
 
 
 def empty_config(platform: Platform) -> ImageConfig:
-    """What FROM scratch begins with: BuildKit and Buildah both give it a PATH."""
+    """The configuration of FROM scratch: like BuildKit and Buildah, with a PATH."""
     return ImageConfig(platform=platform, env=(("PATH", DEFAULT_PATH),))
 
 

@@ -50,7 +50,7 @@ _LAYERS: dict[tuple[str, Compression], str] = {
 
 
 def compression_of(media_type: str) -> Compression:
-    """How a layer of this media type is compressed; Unsupported for foreign, encrypted and unknown layers."""
+    """The compression of a layer of this media type; Unsupported for foreign, encrypted and unknown layers."""
     found = _COMPRESSION.get(media_type)
     if found is not None:
         return found

@@ -23,7 +23,7 @@ def is_tag(text: str) -> bool:
 
 
 class Reference(NamedTuple):
-    """How an image is named; `tag` and `digest` may both be set, then the digest decides what is fetched."""
+    """The full name of an image. `tag` and `digest` may both be set; then the digest decides what is fetched."""
 
     registry: str
     repository: str
@@ -60,7 +60,7 @@ class Reference(NamedTuple):
 
 
 class ShortReference(NamedTuple):
-    """What the user wrote, taken apart; `registry` is None for an unqualified name."""
+    """The parts of a name as the user wrote it; `registry` is None for an unqualified name."""
 
     registry: str | None
     repository: str

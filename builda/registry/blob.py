@@ -71,7 +71,7 @@ class ResumingReader:
         return b""
 
     def _try(self, action: Callable[[], bytes | None]) -> bytes | None:
-        """What `action` returns; None after a failure that may be retried, when the pause is over."""
+        """The result of `action`; None, after a pause, if it failed and may be tried again."""
         try:
             data = action()
         except Transient as failure:

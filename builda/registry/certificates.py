@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Tls(NamedTuple):
-    """How to speak TLS with one host; without `verify` any certificate will do, and plain HTTP too."""
+    """The TLS settings for one host. Without `verify` any certificate is accepted, and plain HTTP too."""
 
     verify: bool = True
     authorities: tuple[Path, ...] = ()
@@ -28,7 +28,7 @@ class Certificates(NamedTuple):
     cert_dir: Path | None = None
 
     def tls(self, host: str, *, verify: bool) -> Tls:
-        """How to speak with `host` (with its port, when it was written)."""
+        """The TLS settings for `host` (with its port, if one was given)."""
         directory = self._directory(host)
         if directory is None:
             return Tls(verify)

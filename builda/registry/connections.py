@@ -35,7 +35,7 @@ _PIECE = 1 << 20
 
 
 class Route(NamedTuple):
-    """How a server is reached: `tls` for https, through the proxy at a URL if there is one."""
+    """The way to a server: with `tls` for https, and through a proxy if one has a URL here."""
 
     origin: Origin
     tls: Tls | None

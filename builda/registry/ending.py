@@ -1,4 +1,4 @@
-"""The end of a transfer while its threads wait for a server: their connections end, and nothing is tried again."""
+"""Ends a transfer whose threads wait for a server: interrupts their connections and stops retries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Ending:
         self._event.wait(seconds)
 
     def begin(self, connection: Interruptible) -> None:
-        """A request uses the connection; it is interrupted if the end has come already."""
+        """Register a connection that a request uses; interrupt it at once if the transfer has ended already."""
         with self._lock:
             self._busy.add(connection)
         if self.has_come:

@@ -1,6 +1,7 @@
-"""Foreign failures in our words: an HTTP answer or a broken connection becomes a RegistryError, once.
+"""Translates HTTP answers and broken connections into RegistryError; nothing else does.
 
-Whether it is worth another attempt is part of the translation: then it travels as `Transient` until attempts run out.
+Whether another attempt may succeed is part of the translation: then it is raised as `Transient` until the attempts run
+out.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _ERRNO_WORDS = {
 
 
 class Transient(Exception):
-    """`error`, which another attempt may not meet, in `delay` seconds if the server said when."""
+    """`error` may not occur at another attempt. `delay`: seconds to wait, if the server said them."""
 
     def __init__(self, error: RegistryError, delay: float | None = None) -> None:
         super().__init__(str(error))

@@ -194,14 +194,14 @@ class Http:
         self._pauses: dict[Origin, tuple[float, int]] = {}  # until when, and the thread that was told so
 
     def close(self) -> None:
-        """No connection stays open."""
+        """Close all connections."""
         with self._lock:
             made, self._made = self._made, None
         if made is not None:
             made.close()
 
     def retrying(self, action: Callable[[int], T], ending: Ending | None = None) -> T:
-        """What `action` returns, which is given the attempt's number and tried again after each Transient failure."""
+        """Call `action` with the number of the attempt, and again after each Transient failure; its result."""
         attempt = 0
         while True:
             try:
@@ -211,7 +211,7 @@ class Http:
             attempt += 1
 
     def wait(self, attempt: int, failure: Transient, ending: Ending | None = None) -> None:
-        """The time to wait after failed attempt number `attempt` is over; raises its error when it was the last."""
+        """Wait before the attempt that follows number `attempt`; raises the error if that was the last."""
         if attempt >= self._retry or (ending is not None and ending.has_come):
             raise failure.error from failure
         delay = self._delay(attempt, failure)
@@ -368,7 +368,7 @@ class Http:
 
 
 def refused(reply: Reply, data: bytes, request: Request) -> RegistryError:
-    """The error that an answer of 400 or more to `request` means."""
+    """The error for an answer with a status of 400 or more to `request`."""
     host = netloc(request.url) if request.login else None
     return failures.refusal(reply.status, data, what=request.what, host=host, logged_in=reply.had_password)
 

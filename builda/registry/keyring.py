@@ -89,7 +89,7 @@ class Keyring(NamedTuple):
         return tuple(looks)
 
     def looks(self, name: str) -> Iterator[Look]:
-        """Look for credentials for `name` place by place; each is asked only when its turn comes."""
+        """Yield the places for credentials of `name` with what each has. A place is read only when its turn comes."""
         if self.anonymous:
             yield Look("--no-creds", "none are wanted")
             return

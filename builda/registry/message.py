@@ -68,7 +68,7 @@ class Incoming:
 
     @property
     def buffered(self) -> int:
-        """How many bytes are left over."""
+        """The number of bytes that were received and not read yet."""
         return len(self._data) - self._read
 
     @property
@@ -108,7 +108,7 @@ class Framing(Protocol):
 
     @property
     def left(self) -> int | None:
-        """How many bytes of it are still to come; None if that is not known."""
+        """The number of bytes still to come; None if unknown."""
 
 
 class Counted:
@@ -120,7 +120,7 @@ class Counted:
 
     @property
     def left(self) -> int | None:
-        """How many bytes are still to come."""
+        """The number of bytes still to come."""
         return self._left
 
     def some(self, size: int) -> bytes:
@@ -201,7 +201,7 @@ class Answer:
 
     @property
     def left(self) -> int | None:
-        """How many bytes of content are still to come; None if that is not known."""
+        """The number of bytes of content still to come; None if unknown."""
         return self._framing.left
 
     def read(self, size: int) -> bytes:
@@ -298,7 +298,7 @@ def _fields(incoming: Incoming) -> tuple[tuple[str, str], ...]:
 
 
 def _framing(incoming: Incoming, method: str, status: int, headers: Headers) -> tuple[Framing, bool]:
-    """How the content ends, and whether the connection can be used after it (RFC 9112, 6.3)."""
+    """The framing of the content, and whether the connection can be used after it (RFC 9112, 6.3)."""
     coding = headers.get("Transfer-Encoding")
     lengths = {text.strip() for text in headers.get("Content-Length", "").split(",")} - {""}
     if method == "HEAD" or status in _NO_CONTENT or (method == "CONNECT" and status < 300):

@@ -38,11 +38,11 @@ class NestedTls:
                 self._run(lambda piece=piece: self._tls.write(piece))  # type: ignore[misc]  # a default of a lambda
 
     def settimeout(self, seconds: float, /) -> None:
-        """How long each later call may take."""
+        """Set the timeout in seconds of later calls."""
         self._outer.settimeout(seconds)
 
     def pending(self) -> int:
-        """How many bytes have been received and not been read."""
+        """The number of bytes that were received and not read yet."""
         return self._tls.pending() or self._received.pending or self._outer.pending()
 
     def fileno(self) -> int:

@@ -91,7 +91,7 @@ class Registries:
         return _limited(result, places.environ.get("BUILD_REGISTRY_SOURCES") or "{}")
 
     def candidates(self, text: str) -> tuple[Reference, ...]:
-        """What `text` may mean, best first: itself when qualified, its alias, or one name for each search registry.
+        """The full names that `text` may mean, best first: itself if qualified, its alias, or one per search registry.
 
         Without any search registry configured, a short name lives on docker.io.
         """
@@ -116,7 +116,7 @@ class Registries:
         return max(matching, key=lambda entry: len(entry.prefix), default=None)
 
     def pull_sources(self, reference: Reference) -> tuple[PullSource, ...]:
-        """Where to pull `reference` from, mirrors first; RegistryError when it is blocked."""
+        """The places to pull `reference` from, mirrors first; RegistryError if it is blocked."""
         entry = self.allowed(reference)
         if entry is None:
             return (PullSource(reference, False, False),)
@@ -321,7 +321,7 @@ def _flag(table: Mapping[str, Any], key: str, file: str) -> bool:
 
 
 def _match(prefix: str, text: str) -> int | None:
-    """How many characters of `text` the prefix covers; None when it does not match at a boundary."""
+    """The length of the prefix in `text`; None if it does not match at a boundary."""
     if prefix.startswith("*."):
         start = text.find(prefix[1:])
         if start <= 0 or "/" in text[:start]:

@@ -94,7 +94,7 @@ class RegistryClient:
         self.close()
 
     def close(self) -> None:
-        """No connection stays open."""
+        """Close all connections."""
         self._http.close()
 
     @cached_property
@@ -118,9 +118,9 @@ class RegistryClient:
     def sink(
         self, reference: Reference, *, mount_from: tuple[Reference, ...] = (), chunk: int | None = None
     ) -> RegistrySink:
-        """Where pushing to `reference` goes; blobs that `mount_from` has on the same registry are not sent.
+        """A sink that pushes to `reference`. Blobs that `mount_from` has on the same registry are not sent.
 
-        Where the registry wants a blob in pieces, they have `chunk` bytes (None: 32 MB), or as many as it asks for.
+        If the registry wants a blob in pieces, they have `chunk` bytes (None: 32 MB), or as many as it asks for.
         """
         self.registries.allowed(reference)
         repository = self._repository(reference, self.registries.is_insecure(reference))
@@ -264,7 +264,7 @@ class RegistrySource:
         return tuple(r.name for r in self._repositories if r.endpoint.host == registry)
 
     def _first(self, action: Callable[[Repository], T]) -> T:
-        """What `action` returns for the first repository that does not fail; mirrors come before the registry."""
+        """The result of `action` for the first repository that does not fail; mirrors come before the registry."""
         *mirrors, primary = self._repositories
         for mirror in mirrors:
             try:

@@ -69,7 +69,7 @@ class Endpoint:
         return self._bases[0]
 
     def rightly(self, request: Request) -> Request:
-        """The request, at the base URL if it was made for one that turned out to be wrong."""
+        """The request, moved to the right base URL if it was made for a wrong one."""
         if self._wrong is None or not request.url.startswith(f"{self._wrong}/"):
             return request
         return request._replace(url=self.base() + request.url.removeprefix(self._wrong))
@@ -244,7 +244,7 @@ class Repository:
             raise error
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
-        """What the registry lists as referring to a manifest, page by page; None if it keeps no such lists."""
+        """The manifests that refer to a manifest, from all pages of the registry; None if it keeps no such lists."""
         what = f"cannot list what refers to {_named(self.reference, str(digest))}"
         url: str | None = self.url(f"referrers/{digest}")
         found: list[Descriptor] = []
@@ -264,7 +264,7 @@ class Repository:
         return tuple(found)
 
     def tagged_referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """What the list under the tag for a manifest's referrers names, where registries keep no lists of them."""
+        """The manifests that refer to a manifest, from the index under a tag: for registries without such lists."""
         tag = referrers_tag(digest)
         try:
             descriptor, data = self.manifest(tag)

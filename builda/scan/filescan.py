@@ -78,7 +78,7 @@ def _filled(content: Readable, size: int) -> bytes:
 
 
 def _found(data: bytes, path: str, *, is_program: bool) -> Iterator[tuple[int, Rule]]:
-    """Where in the window secrets begin, of which kind; of two that begin in one place the first in the table."""
+    """The offsets and kinds of secrets in the window; of two with one offset, the kind that is first in the table."""
     seen: set[int] = set()
     anchored = () if is_program and _SYSTEM.match(path) else _at_anchors(data)
     for at, rule in (*_in_files(data, path), *_at_runs(data), *anchored, *_in_settings(data, path)):

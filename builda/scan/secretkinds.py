@@ -466,7 +466,7 @@ def is_secret_name(name: bytes) -> bool:
 
 
 class Compiled(NamedTuple):
-    """The rules by how they are found, with their patterns compiled."""
+    """The rules grouped by how they are found, with compiled patterns."""
 
     tokens: re.Pattern[bytes]
     behind: re.Pattern[bytes]

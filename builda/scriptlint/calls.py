@@ -22,7 +22,7 @@ _NO_WORDS = ("redirect", "assignment", "comment")
 
 
 class Place(NamedTuple):
-    """Where something stands in a script: both count from 1."""
+    """A line and column of a script; both count from 1."""
 
     line: int
     column: int
@@ -39,10 +39,10 @@ class Word(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A command.
+    """A command of a script.
 
-    `assigned` is the variable that its output goes into, `function` the function that it is a part of, and `verb` that
-    of a call of builda, None where only the shell knows it.
+    `assigned` is the variable that its output is assigned to, `function` the function that contains it. `verb` is set
+    for a call of builda; None if only the shell knows it.
     """
 
     words: tuple[Word, ...]
@@ -220,6 +220,6 @@ def text_of(node: Node) -> str:
 
 
 def place_of(node: Node) -> Place:
-    """Where a node begins."""
+    """The place where a node begins."""
     row, column = node.start_point
     return Place(row + 1, column + 1)

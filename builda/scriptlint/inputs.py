@@ -34,7 +34,7 @@ class Input(NamedTuple):
 
 
 def inputs_of(source: bytes, is_file: Callable[[str], bool]) -> Iterator[Input]:
-    """What the script reads, each path once, in the order of the script. `is_file` says whether a path is a file.
+    """The files that the script reads, each once, in the order of the script. `is_file` tells whether a path is a file.
 
     Unsupported if the packages with the grammar are missing.
     """

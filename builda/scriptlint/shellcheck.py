@@ -1,4 +1,4 @@
-"""What shellcheck finds in a script, where it is installed."""
+"""The findings of shellcheck in a script, if it is installed."""
 
 from __future__ import annotations
 

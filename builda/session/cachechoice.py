@@ -1,4 +1,4 @@
-"""What a session's commands are told of the cache of steps: a file in the session's directory in the run root."""
+"""The cache options of a session for its commands: a file in the session's directory in the run root."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FILE = "cache.json"
 
 
 class SessionCache(NamedTuple):
-    """How the working containers of a session look up their steps."""
+    """The cache options of the working containers of a session."""
 
     sources: tuple[str, ...] = ()  # as --cache-from names them
     targets: tuple[str, ...] = ()  # as --cache-to names them
@@ -40,7 +40,7 @@ def tell(place: str, cache: SessionCache) -> None:
 
 
 def told(place: str) -> SessionCache | None:
-    """What the commands of a session were told; None if their steps are not looked up."""
+    """Read the cache options of a session; None if its steps are not looked up."""
     try:
         with open(os.path.join(place, _FILE), encoding="utf-8") as file:
             value = json.load(file)

@@ -34,7 +34,7 @@ _ROOT = "root"
 
 
 class Lease(NamedTuple):
-    """A session that this process runs: its ID, and its directory in the run root."""
+    """The session that this process runs: its ID, and its directory in the run root."""
 
     id: str
     place: str
@@ -117,7 +117,7 @@ def reclaim(store: Store, before: Callable[[str], None] | None = None) -> Iterat
 
 
 def apart(action: Callable[[], int]) -> None:
-    """Do in a process of its own what has to enter another place, such as `reclaim` where this one has no rights."""
+    """Call `action` in a forked process because it enters another mode, like `reclaim` in a process without rights."""
     from builda.linux import fork
 
     os.waitpid(fork.start(action), 0)
@@ -223,9 +223,9 @@ def _end_image_mounts(store: Store, name: str) -> None:
 
 
 def own_mounts() -> None:
-    """From now on mounts of this process and its children are seen by them only, and end with them.
+    """Give this process and its children a mount namespace, so that only they see their mounts.
 
-    What others mount and unmount is still seen here.
+    Mounts that others make and remove are still seen here.
     """
     from builda.linux import syscalls as sys_
 

@@ -43,7 +43,7 @@ def _is_called_buildah(path: str | None) -> bool:
 
 
 def _first(name: str, path: str) -> str | None:
-    """What the first program of this name on `path` is a link to."""
+    """The real path of the first program of this name on `path`; None if there is none."""
     programs = (f"{place}/{name}" for place in path.split(":"))
     return next((os.path.realpath(program) for program in programs if os.access(program, os.X_OK)), None)
 

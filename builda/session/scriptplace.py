@@ -180,7 +180,7 @@ def _open_script(pid: int, name: str) -> Script | None:
 
 
 def _offset(pid: int, number: str) -> int | None:
-    """How far bash has read its script."""
+    """The offset up to which bash has read its script."""
     with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
         position = next((int(line.split()[1]) for line in file if line.startswith("pos:")), 0)
     return position or None

@@ -50,7 +50,7 @@ _LIMITS = sorted({value for name, value in vars(resource).items() if name.starts
 
 
 class Request(NamedTuple):
-    """What a client asks for. `descriptors` are received ones, by the number that the command has each by."""
+    """The request of a client. `descriptors`: received ones, by the numbers that they have in the command."""
 
     code: str
     arguments: list[str]
@@ -63,7 +63,7 @@ class Request(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What a process has that a served command cannot take over."""
+    """Properties of a process that a served command cannot take over."""
 
     status: tuple[str, ...]
     places: tuple[str, ...]
@@ -190,7 +190,7 @@ def status(pid: int | str) -> dict[str, str]:
 
 
 def _read(path: str) -> bytes:
-    """What a small file of the kernel holds; `open` would take four times as long."""
+    """The content of a small file of the kernel; `open` would take four times as long."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, 1 << 16)
@@ -208,7 +208,7 @@ def write_small(path: str, data: bytes) -> None:
 
 
 def identity(pid: int | str, said: Mapping[str, str]) -> Identity:
-    """What the process with the `status` `said` has that others cannot take over."""
+    """The properties of the process with this `status` that a served command cannot take over."""
     lines = [said.get(name, "") for name in _STATUS]
     places = [os.readlink(f"/proc/{pid}/ns/{name}") for name in _NAMESPACES]
     for name in ("personality", "attr/current"):

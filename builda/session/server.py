@@ -126,7 +126,7 @@ class Server:
         self.is_warm = False
 
     def begin(self, events: int) -> None:
-        """From now on `poll` returns when there is something to read from the descriptor `events`."""
+        """Make `poll` return, from now on, when the descriptor `events` can be read."""
         self._poll.register(events, select.EPOLLIN)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # served commands get their client's limits

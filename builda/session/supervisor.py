@@ -97,7 +97,7 @@ class Supervisor:
         return exit_status(status)
 
     def ignore_signals(self) -> None:
-        """From now on no signal but SIGKILL ends this process: what it does next must be done."""
+        """Ignore all signals but SIGKILL from now on, because the work that follows must be completed."""
         for number in (*_ASKED, *_KEYS):
             signal.signal(number, signal.SIG_IGN)
 

@@ -33,7 +33,7 @@ OUTPUTS = (".out", ".out-before")
 
 
 class Wanted(NamedTuple):
-    """What is to be written when the session has ended: files by path, each with its form, text, json or html."""
+    """The traces to write when the session has ended: files by path, each with its format: text, json or html."""
 
     files: dict[str, str]
     script: list[str]
@@ -47,7 +47,7 @@ class Wanted(NamedTuple):
 
 
 def begin(place: str, wanted: Wanted) -> None:
-    """From now on commands of the session in `place` write what they do."""
+    """Make commands of the session in `place` write a trace from now on."""
     temporary = f"{place}/{_WANTED}"
     with open(temporary, "x", encoding="utf-8", errors="surrogateescape", opener=private.opener) as file:
         json.dump(wanted._asdict(), file)
@@ -56,7 +56,7 @@ def begin(place: str, wanted: Wanted) -> None:
 
 
 def wanted(place: str) -> Wanted | None:
-    """What is to be written of the session in `place`; None if it is not traced, or was ended before it began."""
+    """The traces to write of the session in `place`; None if it is not traced, or ended before the trace began."""
     try:
         with open(f"{place}/{_DIRECTORY}/{_WANTED}", encoding="utf-8", errors="surrogateescape") as file:
             return Wanted(**json.load(file))
@@ -93,7 +93,7 @@ def files(place: str) -> Iterator[str]:
 
 
 def ends(place: str) -> list[dict[str, Any]]:
-    """What `note_end` noted, oldest first: pid, moment and exit status, -N for signal N."""
+    """The ends that `note_end` noted, oldest first: pid, moment and exit status, -N for signal N."""
     return list(lines(f"{place}/{_DIRECTORY}/{_ENDED}"))
 
 

@@ -29,7 +29,7 @@ _OWN = 1 << 63 | 1 << 56  # in memory, not of a file, and mapped by this process
 
 
 class Pages:
-    """The runs of pages that commands wrote to, in memory that all forks of this process share."""
+    """The ranges of pages that commands wrote to, in memory that all forks of this process share."""
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, _SIZE)  # how many commands noted theirs, how many runs there are, the runs
@@ -66,7 +66,7 @@ class Pages:
 
 
 def faults() -> int:
-    """How often the kernel has given this process a page so far."""
+    """The number of page faults of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 

@@ -33,7 +33,7 @@ class Blobs:
         self.unsynced: set[str] = set()
 
     def path(self, digest: Digest) -> str:
-        """Where the blob lies, or would."""
+        """The path of the blob, whether it exists or not."""
         if digest.algorithm != "sha256":
             raise CorruptContent(f"the store keeps sha256 content only: {digest}")
         return self._layout.blob(digest.encoded)
@@ -57,7 +57,7 @@ class Blobs:
             raise NotFound(f"no such blob in the store: {digest}") from error
 
     def read(self, digest: Digest) -> bytes:
-        """A small blob whole, verified; NotFound, or CorruptContent when it is damaged."""
+        """The verified content of a small blob; NotFound, or CorruptContent if it is damaged."""
         with self.open(digest) as file:
             data = file.read()
         if Digest.of(data) != digest:

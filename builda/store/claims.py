@@ -23,11 +23,10 @@ _ANOTHER = "use another --root; `builda push` and `builda image save` still take
 
 
 class Claim(NamedTuple):
-    """How a process sees the ids of a store's trees, and what it can do with them.
+    """The id maps and abilities with which a process opens a store.
 
-    `ids` are the views of ids that the store may have been made in, that of a new store first: "" is the ids as they
-    are, else rows of an id map. `overlay_refused` tries an overlay in an empty directory; it returns why there can be
-    none, or None.
+    `ids` are the id maps that the store may have been made with, that of a new store first: "" is no map, else rows of
+    an id map. `overlay_refused` tries an overlay in an empty directory; it returns why there can be none, or None.
     """
 
     mode: str
@@ -93,7 +92,7 @@ def _check_ids(where: Layout, claim: Claim, known: Mapping[str, Any], marks: str
 
 
 def _difference(known: Mapping[str, Any], claim: Claim) -> str:
-    """What keeps a store from being used in the mode that it was made in."""
+    """The reason why the store cannot be used although the mode is the one that it was made in."""
     if known["ids"] in claim.ids:
         here, there = ("inside", "outside") if known["marks"] == "trusted" else ("outside", "inside")
         return f"store was made {there} a user namespace, this process is {here} one"

@@ -45,7 +45,7 @@ class FrozenLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCache:
-    """Where a working container looks for the results of its steps, and how it stands."""
+    """The cache options of a working container, and the key of its present state."""
 
     key: Digest  # of all its layers
     sources: tuple[str, ...] = ()  # further caches in registries, as --cache-from names them

@@ -26,7 +26,7 @@ PREFIX = "failed-step"
 
 
 class FailedStep(NamedTuple):
-    """What is noted of a failed step in its working container, or of a container that the step's mounts show."""
+    """The note of a failed step in its working container, or in a container that the step's mounts show."""
 
     when: float  # seconds since the epoch
     step: dict[str, Any]  # empty in the note of a container that is only shown

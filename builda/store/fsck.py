@@ -1,4 +1,4 @@
-"""What is wrong in a store, and what can be done about it."""
+"""Finds damage in a store, and repairs what can be repaired."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Findings(NamedTuple):
-    """What is wrong, and what killed processes left that `prune` will remove; each in words."""
+    """The damage, and the leftovers of killed processes, which `prune` removes; each in words."""
 
     faults: tuple[str, ...]
     leftovers: tuple[str, ...]
 
 
 def examine(store: Parts) -> Findings:
-    """What is wrong in the store. Changes nothing; reads every blob."""
+    """Find damage in the store. Changes nothing; reads every blob."""
     with store.unwarned():  # the findings name the records
         return _examined(store)
 

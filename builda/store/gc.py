@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Marked(NamedTuple):
-    """What is referred to."""
+    """The blobs and snapshots that something refers to."""
 
     blobs: frozenset[str]
     snapshots: frozenset[str]

@@ -38,7 +38,7 @@ class ImageMount(NamedTuple):
 
     @property
     def snapshots(self) -> tuple[str | None, ...]:
-        """What has to stay for as long as the mount is there."""
+        """The snapshots that the mount needs."""
         return self.base, self.tree
 
 
@@ -58,7 +58,7 @@ class ImageMounts:
         return locks.brief(self._layout.path("locks", "mounts.lock"))
 
     def place(self, image: Digest) -> str:
-        """Where an image is mounted for the processes of this mount namespace."""
+        """The path where an image is mounted in this mount namespace."""
         return self._layout.mount_point(f"{_PREFIX}{image.encoded}-{_namespace('mnt')}")
 
     def find(self, image: Digest) -> ImageMount | None:

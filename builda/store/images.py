@@ -114,7 +114,7 @@ class Images:
 
     @cached_property
     def origins(self) -> Origins:
-        """Where the content of manifests is that the store has without it."""
+        """The places of content that the store lacks, by manifest."""
         from builda.store.origins import Origins
 
         return Origins(self._layout, self._report)
@@ -122,11 +122,11 @@ class Images:
     def put(
         self, descriptor: Descriptor, names: tuple[str, ...] = (), *, free_only: bool = False, at_once: bool = False
     ) -> Image:
-        """Publish the image that `descriptor` names; `names` point at it last of all.
+        """Publish the image that `descriptor` names, and then its `names`, last of all.
 
-        In a session others see the names when it ends, or `at_once`. With `free_only` names that other images have stay
-        theirs. Everything it consists of must be in the store, of an index but the content of manifests that have an
-        origin; NotFound names what is not. Survives a power cut.
+        In a session others see the names when it ends, or `at_once`. With `free_only` names that other images have are
+        not moved. All content of the image must be in the store, except (for an index) that of manifests that have an
+        origin; NotFound names what is missing. Survives a power cut.
         """
         record = self._record_of(descriptor)
         self._blobs.sync()
@@ -457,7 +457,7 @@ class Images:
 
 
 class Listing:
-    """What `index.json` lists: descriptors by digest, and digests by name."""
+    """The content of `index.json`: descriptors by digest, and digests by name."""
 
     def __init__(self, records: dict[str, dict[str, Any]], names: dict[str, str]) -> None:
         self.records = records

@@ -72,11 +72,11 @@ class Layout(NamedTuple):
         return "/".join((self.root, *parts))
 
     def blob(self, encoded: str) -> str:
-        """Where the sha256 blob of these hexadecimal digits lies."""
+        """The path of the sha256 blob with these hexadecimal digits."""
         return f"{self.root}/blobs/sha256/{encoded}"
 
     def mount_point(self, name: str) -> str:
-        """Where `builda mount` mounts the container of this ID, and `builda image mount` images."""
+        """The path where `builda mount` mounts the container of this ID, and `builda image mount` images."""
         return f"{self.runroot}/mounts/{name}"
 
     def inodes(self) -> frozenset[tuple[int, int]]:
@@ -334,7 +334,7 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def read_bytes(path: str) -> bytes:
-    """What a file of the store holds; FileNotFoundError if it is missing or empty.
+    """The content of a file of the store; FileNotFoundError if it is missing or empty.
 
     A buffered file would take three times as long, and a verb reads a dozen.
     """
@@ -370,7 +370,7 @@ def quote(name: str) -> str:
 
 
 def file_clock_ns() -> int:
-    """The time that a file would get now, in nanoseconds: the kernel's clock for it advances every 4 to 10 ms."""
+    """The time in nanoseconds that a new file would get: the kernel's clock for files advances every 4 to 10 ms."""
     return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
 
 

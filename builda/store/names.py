@@ -24,7 +24,7 @@ ATTEMPTS = 50
 
 
 class Pending:
-    """What the commands of one session changed: names, and images that went with their last one."""
+    """The changes of one session: names, and images that were removed with their last name."""
 
     def __init__(self, where: Layout, session: str) -> None:
         self._layout = where
@@ -39,7 +39,7 @@ class Pending:
         layout.publish(self._layout, self._path("refs", layout.quote(name)), body)
 
     def forget(self, name: str) -> None:
-        """Drop the session's change of a name, which then means what it means outside."""
+        """Drop the session's change of a name, so that the name means the same as outside."""
         layout.unlink(self._layout, self._path("refs", layout.quote(name)))
 
     def changes(self) -> dict[str, str | None]:
@@ -47,7 +47,7 @@ class Pending:
         return dict(_read(self._path("refs", file)) for file in layout.iter_names(self._path("refs")))
 
     def get(self, name: str, default: Callable[[str], str | None]) -> str | None:
-        """What a name points at; `default` of it if it was not changed."""
+        """The digest that a name points at in the session; the result of `default` if the session did not change it."""
         try:
             return _read(self._path("refs", layout.quote(name)))[1]
         except FileNotFoundError:

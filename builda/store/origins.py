@@ -35,14 +35,14 @@ class Origins:
         self._report = report
 
     def put(self, manifest: Digest, origin: Origin) -> None:
-        """Record where the content that a manifest lists can be had; survives a power cut."""
+        """Record the origin of the content that a manifest lists. Survives a power cut."""
         path = self._path(manifest)
         private.make(os.path.dirname(path))  # a store of an earlier version has none
         body = jsontext.dumps({"name": origin.name, "tls_verify": origin.tls_verify}).encode()
         layout.publish(self._layout, path, body, durable=True)
 
     def get(self, manifest: Digest) -> Origin | None:
-        """Where what the manifest lists can be had; None if that is not known."""
+        """The origin of the content that the manifest lists; None if unknown."""
         try:
             return self._read(self._path(manifest))
         except FileNotFoundError:

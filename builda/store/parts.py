@@ -1,4 +1,4 @@
-"""What the sweep and the check of a store ask of it: its parts, and the damage that was found."""
+"""The Protocol of a store for `gc` and `fsck`: its parts, and the damage that was found."""
 
 from __future__ import annotations
 
@@ -48,4 +48,4 @@ class Parts(Protocol):
         """No warning of damaged records during the block."""
 
     def lease(self) -> None:
-        """From now on nothing that this process makes or reuses is garbage to others."""
+        """Take a lease: from now on no sweep removes what this process makes or reuses."""

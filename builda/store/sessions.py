@@ -34,7 +34,7 @@ ENDING = 3.0
 
 
 class Membership(NamedTuple):
-    """The session that a process makes things in."""
+    """The session that a process belongs to."""
 
     where: Layout
     id: str
@@ -179,12 +179,12 @@ def place_of(where: Layout, name: str) -> str | None:
 
 
 def notes(where: Layout, name: str, kind: str) -> tuple[str, ...]:
-    """What a session noted: the IDs of containers, the digits of images."""
+    """The notes of a session: IDs of containers, and digests of images."""
     return tuple(layout.iter_names(where.path(DIRECTORY, name, kind)))
 
 
 def noted(where: Layout, kind: str) -> frozenset[str]:
-    """What all sessions noted."""
+    """The notes of all sessions."""
     return frozenset(one for name in layout.iter_names(where.path(DIRECTORY)) for one in notes(where, name, kind))
 
 

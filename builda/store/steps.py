@@ -69,7 +69,7 @@ def blob_of(content: Content) -> Descriptor | None:
 
 
 class Told(NamedTuple):
-    """What a step told those that it was performed for; none of it is part of a key."""
+    """The answer of a step to its caller; no part of a key."""
 
     text: str = ""  # what users know the step by
     digest: Digest | None = None  # of what a copy copied
@@ -97,7 +97,7 @@ class Steps:
         self._has_blob = has_blob
 
     def find(self, key: Digest) -> StepResult | None:
-        """The result under `key` as far as it is still here and whole; None if nothing of it is."""
+        """The result under `key`, with a snapshot or blob that still exists and is whole; None without one."""
         try:
             value = layout.read_json(self._layout.path("steps", key.encoded))
         except (FileNotFoundError, StoreUnavailable):  # never written, or emptied by a power cut: nothing syncs a cache
@@ -113,7 +113,7 @@ class Steps:
         return result._replace(content=content)
 
     def _still_here(self, content: Content) -> Content | None:
-        """What is left of a result: its snapshot, else its blob."""
+        """The usable part of a result: its snapshot, else its blob; None if both are gone."""
         snapshot = snapshot_of(content)
         if snapshot is not None and self._is_trusted(snapshot):
             return content

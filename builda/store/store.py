@@ -175,7 +175,7 @@ class Store:
             self._leased = True
 
     def join(self, session: Membership) -> None:
-        """From now on what this process makes belongs to a session, and goes when that ends."""
+        """Join a session: what this process makes from now on is removed when the session ends."""
         self._stack.callback(os.close, session.held)
         self.session = session
         self.images.session = session
@@ -558,7 +558,7 @@ class Store:
         return size if size >= 0 else None
 
     def fsck(self) -> tuple[str, ...]:
-        """What is wrong in the store, in words; changes nothing."""
+        """Find damage in the store; the findings, in words. Changes nothing."""
         from builda.store.fsck import examine
 
         return examine(self).faults

@@ -1,4 +1,4 @@
-"""What a store holds, how much room that takes, and how much of it `prune --all` gives back."""
+"""The objects of a store, their sizes, and the bytes that `prune --all` would free."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _trees(store: Store) -> Usage:
 
 
 def _containers(store: Store) -> Usage:
-    """What was written in working containers since their last layer."""
+    """The number of working containers, and the bytes that they wrote since their last layer."""
     containers = tuple(store.containers.iter())
     size = 0
     for container in containers:

@@ -42,7 +42,7 @@ class Changed:
         self.top, self.data = source.manifest() if top is None else top
 
     def manifest(self) -> tuple[Descriptor, bytes]:
-        """What it has instead."""
+        """The converted manifest or index."""
         return self.top, self.data
 
     def child(self, descriptor: Descriptor) -> bytes:
@@ -265,7 +265,7 @@ class Supplemented(_Recompressing):
 
 
 def _compression_of(manifest: Manifest) -> str | None:
-    """How all layers of an image are compressed; None if they differ."""
+    """The compression of all layers of an image; None if they differ."""
     kinds = {mediatype.compression_of(layer.media_type) for layer in manifest.layers}
     return kinds.pop() if len(kinds) == 1 else None
 
@@ -276,4 +276,4 @@ def is_other(entry: Descriptor) -> bool:
 
 
 def _quietly(_: int) -> None:
-    """Blobs are told of by the copy."""
+    """Ignore the progress: the copy reports it."""

@@ -40,7 +40,7 @@ class ImageSource(Protocol):
     """A place that has one image or index. Its methods may be called by several threads."""
 
     def manifest(self) -> tuple[Descriptor, bytes]:
-        """What the name points to, verified against its descriptor."""
+        """The manifest or index that the name points to, verified, with its descriptor."""
 
     def child(self, descriptor: Descriptor) -> bytes:
         """A manifest that an index lists, verified."""
@@ -82,8 +82,11 @@ class OutlinedSource(Protocol):
     """A source that may give out a list only for an image to be chosen from it."""
 
     def outline(self) -> tuple[Descriptor, bytes]:
-        """What the name points to. Of a list for which policy.json wants signatures that it lacks, images can be taken
-        that have them; `manifest` refuses it."""
+        """The manifest or index that the name points to.
+
+        Also gives out an index that lacks the signatures that policy.json wants, because images in it may have them;
+        `manifest` refuses it.
+        """
 
 
 @runtime_checkable
@@ -164,12 +167,12 @@ def copy_image(
 
 
 def outline(source: ImageSource) -> tuple[Descriptor, bytes]:
-    """What the name points to, of which only an image will be taken if it is a list."""
+    """The manifest or index that the name points to, if the caller only chooses an image from an index."""
     return source.outline() if isinstance(source, OutlinedSource) else source.manifest()
 
 
 def plainly(descriptor: Descriptor, media_type: str) -> Descriptor:
-    """The descriptor without what an index said of it."""
+    """The descriptor without the fields that an index added."""
     return replace(descriptor, media_type=media_type, annotations={}, urls=(), extra={})
 
 

@@ -142,7 +142,7 @@ def names_in(path: str) -> tuple[str, ...]:
 
 
 def entries_in(path: str, members: Members) -> list[dict[str, Any]]:
-    """What `manifest.json` of an archive lists."""
+    """The entries of `manifest.json` in an archive."""
     if "manifest.json" not in members:
         other = "use oci-archive:" if "index.json" in members else "it has no manifest.json"
         raise NotFound(f"not an archive of docker save: {path}", hint=other)
@@ -168,7 +168,7 @@ class DockerArchiveSink(ArchiveSink):
         self._tags += [str(Reference.parse(name)._replace(digest=None)) for name in names]
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, *, top: bool) -> None:
-        """As for any archive; Unsupported for an index before anything is written."""
+        """Like in any archive; Unsupported for an index, before anything is written."""
         _check_image(descriptor, data, top=top)
         super().put_manifest(descriptor, data, top=top)
 
@@ -231,7 +231,7 @@ class _Listed(NamedTuple):
             yield name, layer.digest
 
     def entry(self) -> bytes:
-        """What `manifest.json` says of it."""
+        """Its entry in `manifest.json`."""
         return encode({"Config": self._config(), "RepoTags": self.tags, "Layers": self._layers()})
 
 

@@ -113,7 +113,7 @@ class Engine:
 
     @contextmanager
     def loading(self) -> Iterator[Writable]:
-        """What is written in the block is an archive that the engine loads; EngineError if it does not."""
+        """A sink for an archive that the engine loads at the end of the block; EngineError if it refuses."""
         with self._connected() as connection:
             connection.putrequest("POST", "/images/load?quiet=1")
             connection.putheader("Content-Type", "application/x-tar")

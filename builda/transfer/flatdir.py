@@ -42,7 +42,7 @@ class DirectorySource:
                 raise Unsupported(f"directory is of another version, {version[:80]!r}: {self._root}")
 
     def manifest(self) -> tuple[Descriptor, bytes]:
-        """What `manifest.json` holds."""
+        """The content of `manifest.json`."""
         try:
             data = blobfile.read_small(self.file("manifest.json"), MANIFEST_LIMIT)
         except (NotFound, NotADirectoryError) as error:
@@ -64,7 +64,7 @@ class DirectorySource:
         return self.file(descriptor.digest.encoded)
 
     def file(self, name: str) -> Path:
-        """Where a file of the image is."""
+        """The path of a file of the image."""
         return self._root / name
 
 

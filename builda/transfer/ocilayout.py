@@ -102,7 +102,7 @@ class LayoutSink:
 
 
 def blob_name(digest: Digest) -> str:
-    """Where a blob lies in a layout."""
+    """The path of a blob in a layout."""
     return f"blobs/{digest.algorithm}/{digest.encoded}"
 
 
@@ -121,7 +121,7 @@ def check_marker(data: bytes, where: str) -> None:
 
 
 def entries_of(index: bytes, where: str) -> tuple[Descriptor, ...]:
-    """What `index.json` lists."""
+    """The entries of `index.json`."""
     return tuple(Descriptor.from_json(item, where="index.json") for item in _manifests(_decoded(index, where), where))
 
 

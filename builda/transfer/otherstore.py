@@ -96,7 +96,7 @@ class OtherStoreSource(DirectorySource):
         super().__init__(temporary.image)
 
     def file(self, name: str) -> Path:
-        """Where a file of the image is, which has no name in any directory any more."""
+        """The path of a file of the image by its open descriptor, as it has been unlinked."""
         fd = self._files.get(name)
         return self._root / name if fd is None else Path(f"/proc/self/fd/{fd}")
 

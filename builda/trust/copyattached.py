@@ -50,11 +50,11 @@ class Side(NamedTuple):
     sink: Callable[[Reference], RegistrySink]
 
     def tagged(self, digest: Digest, ending: Ending) -> Reference:
-        """Where cosign attaches something to this manifest."""
+        """The tag under which cosign attaches something to this manifest."""
         return self.repository._replace(tag=attachments.tag_of(digest, ending), digest=None)
 
     def named(self, digest: Digest) -> Reference:
-        """The manifest with this digest."""
+        """The name of the manifest with this digest."""
         return self.repository._replace(tag=None, digest=digest)
 
 

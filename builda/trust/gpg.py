@@ -70,7 +70,7 @@ class Keyring:
         self._fingerprints |= found
 
     def verify(self, signature: bytes) -> Verified:
-        """What the signature is about; CorruptContent with the reason if it does not count.
+        """The signed content; CorruptContent with the reason if the signature does not count.
 
         It has one signer, whose key is known, has not expired and is not revoked.
         """

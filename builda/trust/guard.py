@@ -38,14 +38,14 @@ class GuardedSource:
         self._accepted: set[Digest] = set()  # manifests, and the blobs that they list
 
     def manifest(self) -> tuple[Descriptor, bytes]:
-        """What the name points to, which has the signatures."""
+        """The manifest or index that the name points to; PolicyRejected if it lacks signatures."""
         top = self.outline()
         if self._lacking is not None:
             raise self._lacking
         return top
 
     def outline(self) -> tuple[Descriptor, bytes]:
-        """What the name points to; a list that lacks signatures, too, to choose an image from."""
+        """The manifest or index that the name points to. An index may lack signatures: images in it may have them."""
         with self._lock:
             if self._top is None:
                 descriptor, data = self._source.manifest()
@@ -82,7 +82,7 @@ class GuardedSource:
         stop(self._source)
 
     def own_names(self) -> tuple[str, ...]:
-        """What the image is called where it is."""
+        """The names of the image at its place."""
         return self._source.own_names() if isinstance(self._source, NamedSource) else ()
 
     def repositories_on(self, registry: str) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ class ExactRepository:
 
 @dataclass(frozen=True, slots=True)
 class RemapIdentity:
-    """As matchRepoDigestOrExact, with another beginning of the image's name."""
+    """Like matchRepoDigestOrExact, after replacing the prefix of the image's name."""
 
     prefix: str
     signed_prefix: str

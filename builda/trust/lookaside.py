@@ -20,7 +20,7 @@ from builda.trust.signature import COUNT, LIMIT, Signature, Unreadable, parse
 
 
 class Body(Protocol):
-    """What a URL answers."""
+    """The body of an HTTP answer."""
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, b"" at the end."""

@@ -1,4 +1,4 @@
-"""What a signature says: the JSON of container-signature(5), which cosign has with another type.
+"""The payload of a signature: the JSON of container-signature(5), which cosign uses with another type.
 
 It is read strictly: an unknown member could restrict what the signature means.
 """
@@ -42,7 +42,7 @@ def written(claim: Claim, kind: str, *, creator: str, timestamp: int) -> bytes:
 
 
 def read(data: bytes, kind: str) -> Claim:
-    """What a verified payload of that kind says; CorruptContent for one that is written otherwise."""
+    """Parse a verified payload of that kind; CorruptContent if it is malformed."""
     if len(data) > LIMIT:
         raise CorruptContent(f"payload has more than {LIMIT} bytes")
     _refuse_duplicates(data)

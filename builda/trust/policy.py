@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Keys(NamedTuple):
-    """Where keys are: in files, or in the policy itself."""
+    """Keys, in files or in the policy itself."""
 
     paths: tuple[str, ...] = ()
     data: tuple[bytes, ...] = ()
@@ -126,7 +126,7 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one policy.json says: the rules of each transport by scope, and those for everything else."""
+    """The rules of one policy.json: by transport and scope, and those for everything else."""
 
     file: str
     default: Rules
@@ -177,10 +177,10 @@ class Policy:
 
 
 def of_key(path: str, identity: str | None) -> Wanted:
-    """What an image needs of which a signature by the key in this file is wanted: GPG's, or a public key in PEM.
+    """The requirement of a signature by the key in this file: a GPG key, or a public key in PEM.
 
-    cosign's signatures name no tag, so the repository counts; `identity` is the name that counts instead.
-    InvalidValue or NotFound naming the file.
+    cosign's signatures name no tag, so the repository counts; `identity` is the name that counts instead. InvalidValue
+    or NotFound naming the file.
     """
     try:
         data = read_input(path, "key")

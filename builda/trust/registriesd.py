@@ -43,7 +43,7 @@ class Lookaside(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What is said of the images of one scope, and in which file."""
+    """The settings for the images of one scope, and their file."""
 
     file: str
     urls: Mapping[str, str]
@@ -82,11 +82,11 @@ class Signatures:
         return cls(fallback, default, found)
 
     def to_read(self, reference: Reference) -> Lookaside:
-        """Where signatures of the image are read."""
+        """The place that signatures of the image are read from."""
         return self._lookaside(reference, _READ)
 
     def to_write(self, reference: Reference) -> Lookaside:
-        """Where signatures of the image are written; Unsupported for a place that cannot be written to."""
+        """The place that signatures of the image are written to; Unsupported if that is no directory."""
         found = self._lookaside(reference, _WRITTEN)
         if found.scheme != "file":
             raise Unsupported(

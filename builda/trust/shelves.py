@@ -1,4 +1,4 @@
-"""Where the signatures of an image are, for each transport: beside a registry, in it, in a directory, or nowhere."""
+"""Reads the signatures of an image, for each transport: beside a registry, in it, in a directory, or nowhere."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RegistryShelf:
             yield from attachments.signatures(self._opened(tagged))
 
     def looked(self, rule: Signed) -> str:
-        """Where signatures of this kind are looked for."""
+        """The place of signatures of this kind, in words."""
         if isinstance(rule, SignedBy):
             return "in " + " and ".join(dict.fromkeys(self._conf.to_read(place).url for place in self._places))
         if self._attached:
@@ -82,7 +82,7 @@ class DirectoryShelf:
     sigstore = simple
 
     def looked(self, rule: Signed) -> str:
-        """Where signatures of any kind are looked for."""
+        """The place of signatures of any kind, in words."""
         return f"in {self._path}/signature-1 and so on"
 
     def _names(self, digest: Digest) -> list[str]:
@@ -109,5 +109,5 @@ class NoShelf:
 
 
 def of_file(location: Location) -> DirectoryShelf | NoShelf:
-    """That of an image in a file or directory."""
+    """The shelf of an image in a file or directory."""
     return DirectoryShelf(location.where) if location.transport == "dir" else NoShelf(location.transport)

@@ -48,7 +48,7 @@ class Signer(Protocol):
         ...
 
     def claim_of(self, signature: Signature) -> Claim | None:
-        """What a signature by this very key claims; None for one by another key."""
+        """The claim of a signature by this key; None for a signature by another key."""
         ...
 
     def attest(self, statement: bytes) -> Envelope | None:
@@ -61,18 +61,18 @@ class Signer(Protocol):
 
 
 class Keeper(Protocol):
-    """Where signatures go."""
+    """A place that signatures are written to."""
 
     def keep(self, claim: Claim, signer: Signer) -> None:
-        """The manifest that the claim is about, and which is not there yet, has a signature by the signer."""
+        """Store a signature by the signer of the claim, before the manifest itself is stored."""
         ...
 
     def put(self, digest: Digest, signature: Simple | Sigstore) -> None:
-        """The manifest, which is not there yet, has this signature, once."""
+        """Store this signature once, before the manifest itself is stored."""
         ...
 
     def attest(self, list_: Index, signers: Sequence[Signer]) -> None:
-        """The statements about images of the list, which are there already, have an attestation by each signer."""
+        """Store an attestation by each signer of the statements about images of the list, which are stored already."""
         ...
 
     def published(self, top: Digest) -> None:
@@ -91,7 +91,7 @@ class GpgSigner:
         return Simple(self._key.sign(_written(claim, payload.SIMPLE)))
 
     def claim_of(self, signature: Signature) -> Claim | None:
-        """What a signature by this key claims."""
+        """The claim of a signature by this key; None for a signature by another key."""
         content = self._key.has_signed(signature.data) if isinstance(signature, Simple) else None
         return None if content is None else _read(content, payload.SIMPLE)
 
@@ -115,7 +115,7 @@ class SigstoreSigner:
         return self._key.sign(_written(claim, payload.SIGSTORE))
 
     def claim_of(self, signature: Signature) -> Claim | None:
-        """What a signature by this key claims."""
+        """The claim of a signature by this key; None for a signature by another key."""
         if not isinstance(signature, Sigstore) or not self._key.has_signed(signature):
             return None
         return _read(signature.payload, payload.SIGSTORE)

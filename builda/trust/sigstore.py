@@ -53,7 +53,7 @@ class Trusted(NamedTuple):
 
     @classmethod
     def of(cls, rule: SigstoreSigned, data_of: Callable[[Keys], Sequence[bytes]]) -> Trusted:
-        """What a rule of the policy trusts; `data_of` reads its keys. CorruptContent for what is no key."""
+        """Keys and authorities of a rule of the policy; `data_of` reads keys. CorruptContent for a malformed key."""
 
         def certificates(keys: Keys | None) -> list[x509.Certificate]:
             return [] if keys is None else [one for data in data_of(keys) for one in _certificates(data)]
@@ -169,7 +169,7 @@ def public_key(data: bytes) -> PublicKey:
 
 
 def is_signed(key: PublicKey, content: bytes, signature: bytes) -> bool:
-    """Whether the signature of the content is by the key; hashes are SHA-256."""
+    """Whether the signature of the content was made with the key; the hash is SHA-256."""
     with suppress(InvalidSignature):
         match key:
             case ec.EllipticCurvePublicKey():
@@ -245,7 +245,7 @@ def _private(load: Callable[[], object], path: str) -> PrivateKey:
 
 
 def _pem(data: bytes, path: str) -> tuple[str, bytes]:
-    """What kind of thing the first PEM block is, and its content."""
+    """The label and the content of the first PEM block."""
     lines = [line.strip() for line in data.decode(errors="replace").splitlines() if line.strip()]
     if not lines or not lines[0].startswith("-----BEGIN ") or not lines[0].endswith("-----"):
         raise InvalidValue(f"not a private key in PEM: {path}")

@@ -28,23 +28,23 @@ _SHOWN = 5
 
 
 class Shelf(Protocol):
-    """Where the signatures of an image are."""
+    """Reads the signatures of an image."""
 
     def simple(self, digest: Digest) -> Iterator[Signature]:
         """The files beside the manifest with this digest, in their order."""
         ...
 
     def sigstore(self, digest: Digest) -> Iterator[Signature]:
-        """cosign's signatures of it."""
+        """cosign's signatures of the manifest with this digest."""
         ...
 
     def looked(self, rule: Signed) -> str:
-        """Where signatures of this kind are looked for, for an error."""
+        """The place of signatures of this kind, in words for an error."""
         ...
 
 
 class Subject(NamedTuple):
-    """What is signed: the bytes of a manifest or list, and its name if the transport gives names."""
+    """The signed object: the bytes of a manifest or index, and its name if the transport has names."""
 
     name: str
     identity: Reference | None

@@ -1,4 +1,4 @@
-"""How a plan is performed, and what comes of it, as values."""
+"""The options and the result of performing a plan, as values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INPUTS, _PULL, _COMMIT = Inputs(), PullOptions(), CommitOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteOptions:
-    """How a plan is performed."""
+    """The options of performing a plan."""
 
     inputs: Inputs = _INPUTS
     pull: PullOptions = _PULL

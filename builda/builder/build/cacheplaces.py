@@ -1,4 +1,4 @@
-"""What `--cache-from` and `--cache-to` are written like: repositories for remembered steps."""
+"""Parses `--cache-from` and `--cache-to`: repositories for remembered steps."""
 
 from __future__ import annotations
 

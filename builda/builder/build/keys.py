@@ -96,11 +96,11 @@ def run_identity(options: RunOptions) -> RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What was changed in a working container by no remembered step: through a mount, or by an uncached command."""
+    """Changes in a working container that no remembered step made: through a mount, or by an uncached command."""
 
 
 def turn_of(parent: Digest, step: Step) -> Digest:
-    """What builds call a step that they may do at the same time: by its parent's key and what `keyed` makes of it."""
+    """The ID by which builds take turns at a step: from the key of its parent and the step as `keyed` gives it."""
     return Digest.of(canonical({"parent": parent, "step": step}))
 
 
@@ -129,7 +129,7 @@ def keyed(step: Run | Copy | MakeDirectory, config: ImageConfig) -> Step:
 
 
 def seen(step: Run | Copy | MakeDirectory, config: ImageConfig) -> Mapping[str, object]:
-    """What a step sees of the configuration besides the fields that `keyed` fills in, as inputs."""
+    """The inputs of a step from the configuration: the fields that its command can see and `keyed` does not fill in."""
     if not isinstance(step, Run):
         return {}
     found = {"hostname": config.hostname, "volumes": config.volumes}
@@ -162,7 +162,7 @@ def is_remote(source: str) -> bool:
 
 
 def _last_name(source: str) -> str:
-    """What a file is called in a directory that it is copied to. Of a directory its content is copied."""
+    """The name of a copied file in the destination directory; "" for a source that must be a directory."""
     name = posixpath.basename(posixpath.normpath(source))
     return "" if name in (".", "..") else name
 

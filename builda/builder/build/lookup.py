@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 def usable(
     result: StepResult | None, *, oldest: float, on_snapshot: bool, own_kind: bool, blobs: bool
 ) -> Content | None:
-    """What a build can take of a remembered result; None if the step has to be performed.
+    """The content of a remembered result that a build can use; None if the step has to be performed.
 
-    Results from before `oldest` (seconds since the epoch) count as forgotten. `on_snapshot` says that the layer below
-    is a snapshot of this store, `own_kind` that the result's snapshot is of the kind that this build makes: trees, or
-    lists. Where either is false the bytes of the layer are taken, to be unpacked when something stands on them; with
-    `blobs=False` they are not, because a layer that was promised could not be had.
+    Results from before `oldest` (seconds since the epoch) count as forgotten. `on_snapshot`: the layer below is a
+    snapshot of this store. `own_kind`: the snapshot of the result is of the kind that this build makes (trees, or
+    lists). Where either is false, the bytes of the layer are used, and unpacked when a later step needs files; not with
+    `blobs=False`, because then a promised layer could not be had.
     """
     if result is None or result.created < oldest:
         return None
@@ -70,7 +70,7 @@ class Lookup:
         self._since = since
 
     def find(self, key: Digest, tip: Tip, explanation: bytes) -> StepResult | None:
-        """What is remembered of the step with this key on `tip`, in this store or else in a registry."""
+        """The remembered result of the step with this key on `tip`, from this store or else from a registry."""
         oldest = self._since if self._ttl is None else max(self._since, self._ctx.now() - self._ttl)
         result = self._ctx.store.steps.find(key)
         if result is not None and not self._stands_on(result.content, tip):
@@ -91,9 +91,9 @@ class Lookup:
         return snapshot is None or self._ctx.store.kind_of(snapshot).driver is self._driver
 
     def _stands_on(self, content: Content, tip: Tip) -> bool:
-        """Whether a result was made on the snapshot that is the tip's.
+        """Whether a result was made on the snapshot of the tip.
 
-        It was not if the step below was performed anew since: what differs from the old result says nothing of the new.
+        It was not if the step below was performed again since then: the result is a difference from the old snapshot.
         """
         if not tip.layers or tip.top is None or (snapshot := snapshot_of(content)) is None:
             return True

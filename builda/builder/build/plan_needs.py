@@ -1,4 +1,4 @@
-"""What a plan needs, checked before it is performed: can its commands run here, and does it need trees?"""
+"""Checks of a plan before it is performed: can its commands run here, and does it need trees?"""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ BASE_LABEL = "io.buildah.stage.base"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageImages:
-    """How intermediate stages are kept as images, which have no names. The target's image is not affected."""
+    """The options for keeping intermediate stages as images without names. The target's image is not affected."""
 
     labelled: bool = False  # every stage with instructions, the target too, says its name and its base in labels
     labels: tuple[tuple[str, str], ...] = ()  # of the kept images only; those of the stage win
 
 
 def stage_labels(name: str, base: str) -> Configure:
-    """The LABEL instruction with a stage's name and base, to be its first."""
+    """A LABEL instruction with the name and base of a stage, to put before its other instructions."""
     return Configure(
         edits=(SetLabel(NAME_LABEL, name), SetLabel(BASE_LABEL, base)),
         created_by=f'LABEL "{NAME_LABEL}"="{name}" "{BASE_LABEL}"="{base}"',

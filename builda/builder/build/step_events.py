@@ -161,5 +161,5 @@ class StepEvents:
 
 
 def instructions(stage: Stage) -> int:
-    """How many instructions a stage has, FROM being the first."""
+    """The number of instructions of a stage; FROM is the first."""
     return sum(1 for step in stage.steps if step.text) + 1

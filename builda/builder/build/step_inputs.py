@@ -1,4 +1,4 @@
-"""What a step reads besides its arguments, by digest: the part of its key that says whether files have changed."""
+"""The inputs of a step, as digests: the part of its key that changes when the files that it reads change."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StepInputs:
         self._known: dict[str, int] = {}  # how many of them earlier builds took
 
     def of(self, step: Run | Copy | MakeDirectory) -> Mapping[str, object] | None:
-        """What the step reads; None if that cannot be known before it is done."""
+        """The inputs of the step by name; None if they are known only after it was performed."""
         match step:
             case MakeDirectory():
                 return {}

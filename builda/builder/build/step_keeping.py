@@ -49,7 +49,7 @@ def keep_failed(
 
 
 def _short(failure: BuildaError) -> str:
-    """What went wrong, without the text of the step."""
+    """The reason of the failure, without the text of the step."""
     cause = failure.cause if isinstance(failure, StepFailed) else failure
     return cause.what if isinstance(cause, CommandFailed) and cause.names_command else str(cause)
 
@@ -65,7 +65,7 @@ def _words(size: int) -> str:
 
 
 def kept_step(step: Step, number: str, options: ExecuteOptions, error: str | None) -> KeptStep:
-    """What is noted of a step."""
+    """The note of a failed step that `builda debug` reads."""
     run = step if isinstance(step, Run) else Run(args=())
     context, named = options.inputs.context, options.inputs.named
     return KeptStep(

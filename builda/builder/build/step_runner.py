@@ -87,7 +87,7 @@ class StepRunner:
         self._turns.give_up(index)
 
     def close(self, index: int) -> None:
-        """Freeze all that the stage changed as one layer, in a build with --layers=false; another stage needs it."""
+        """Freeze all changes of the stage as one layer: with --layers=false, when another stage needs its files."""
         if index not in self._changed:
             return
         from builda.builder.image.commit import DEFAULT_HISTORY

@@ -1,4 +1,4 @@
-"""Where a stage stands while it is performed: its configuration, its layers and the key of all of it."""
+"""The state of a stage between two steps: its configuration, its layers, and the key of the last step."""
 
 from __future__ import annotations
 

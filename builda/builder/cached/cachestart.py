@@ -37,6 +37,6 @@ def started(ctx: Context, container: WorkingContainer, options: FromOptions) -> 
 
 
 def settled(ctx: Context, container: WorkingContainer) -> WorkingContainer:
-    """The container with all its changes in layers, unless a process uses its `builda mount`."""
+    """Freeze all changes of the container as layers, unless a process uses its `builda mount`; the container then."""
     with occupied(ctx, container) as current, taken_down(ctx, current) as is_free:
         return absorbed(ctx, current) if is_free else current

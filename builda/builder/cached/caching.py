@@ -1,4 +1,4 @@
-"""How one step of a script is looked up, as a value, and what keeps a command from being looked up at all."""
+"""The look-up options of one step of a script, and the reasons why a command cannot be looked up at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECRET = frozenset({"secret", "ssh"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caching:
-    """What one call says about the cache of its container, besides what the container says."""
+    """The cache options of one call; the container has others."""
 
     looks: bool = True  # False: perform the step, and remember nothing of it but what it changes
     extra: str | None = None  # a further part of the key
@@ -67,7 +67,7 @@ def takes_output(around: Surroundings, logs: frozenset[Stream]) -> bool:
 
 
 def _input() -> str | None:
-    """What standard input is if something may come from it; None for /dev/null, a terminal and what is at its end."""
+    """The kind of standard input if bytes may come from it; None for /dev/null, a terminal, and anything at its end."""
     try:
         info = os.fstat(0)
     except OSError:  # it is closed

@@ -46,10 +46,10 @@ def run(
     around: Surroundings,
     caching: Caching,
 ) -> WorkingContainer:
-    """Run a command, or take over what it did before; its output is written again if the script reads it.
+    """Run a command, or use its remembered result; remembered output is written again if the script reads it.
 
-    One that is looked up runs as in a build: with an empty standard input unless a terminal is there, and without names
-    that differ from container to container.
+    A command that is looked up runs as in a build: with an empty standard input unless there is a terminal, and without
+    names that differ from container to container.
     """
 
     def run_now(given: Run, read: Inputs, seen: Surroundings) -> None:
@@ -172,7 +172,7 @@ class _Request:
 
 
 class _Done(NamedTuple):
-    """How a step ended: what it told, whether that was found, and what it read as far as that was looked at."""
+    """The result of a step: its output and status, whether it was found, and its inputs if they were computed."""
 
     told: Told
     is_found: bool = False
@@ -180,7 +180,7 @@ class _Done(NamedTuple):
 
 
 class _Unknown(Exception):
-    """What a step reads is in no key."""
+    """The step cannot be looked up: something that it reads has no key."""
 
 
 class _Work:
@@ -256,7 +256,7 @@ class _Work:
         return found is not None and (found.told.output is not None or not self._request.needs_output)
 
     def _used(self, read: Mapping[str, object]) -> tuple[tuple[str, str, str], ...]:
-        """What a copy took of files, as a copy that is performed records it."""
+        """The files that a found copy took, in the form that a performed copy records."""
         from builda.builder.copy.filesused import noted
 
         step, said = self._request.step, str(read.get("content", ""))
@@ -292,7 +292,7 @@ class _Work:
         return imported(self._ctx, cache, current)
 
     def _key_of(self, name: str) -> Digest:
-        """How another working container stands, which a step copies from."""
+        """The key of the state of another working container, which a step copies from."""
         other = self._ctx.store.container(name)
         if other.cache is None or other.id == self._container.id:
             raise _Unknown

@@ -49,7 +49,7 @@ def cache_of(container: WorkingContainer) -> StepCache:
 
 
 def wanted(container: WorkingContainer, step: object, inputs: Mapping[str, object]) -> Wanted:
-    """What `step`, in the form of keys, is looked up by on top of all layers of the container."""
+    """The key of `step` (as `keyed` gives it) on top of all layers of the container."""
     explanation = explained(cache_of(container).key, step, inputs)
     return Wanted(Digest.of(explanation), explanation, step, inputs)
 
@@ -119,7 +119,7 @@ def find(
     *,
     max_age: float | None,
 ) -> StepResult | None:
-    """What is remembered of a step upon the layers of the container, in the store or else in `imported`."""
+    """The remembered result of a step on the layers of the container, from the store or else from `imported`."""
     tip = tip_of(ctx, container, with_base=imported is not None)
     if imported is not None and tip.diff_ids is None:
         imported = None
@@ -128,7 +128,7 @@ def find(
 
 
 def tip_of(ctx: Context, container: WorkingContainer, *, with_base: bool) -> Tip:
-    """Where the container stands, as a stage of a build; with its base image only if that is asked for."""
+    """The state of the container, as of a stage of a build. Its base image is read only if `with_base`."""
     digest = container.image_digest if with_base else None
     return Tip(
         image=None if digest is None else ctx.store.image(str(digest)),

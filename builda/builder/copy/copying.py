@@ -128,7 +128,7 @@ def _named(ctx: Context, step: Copy) -> Iterator[None]:
 
 
 def make_directory(ctx: Context, container: WorkingContainer, step: MakeDirectory) -> WorkingContainer:
-    """Make the directory and what is missing above it."""
+    """Make the directory, and missing directories above it."""
     with occupied(ctx, container) as current:
         with opened_for_copies(ctx, current) as place:
             looks = Looks(directory_owner(place.root, step.user or ""))

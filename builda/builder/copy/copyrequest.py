@@ -1,7 +1,7 @@
-"""What a Copy asks for, as `copying` performs it.
+"""The request that `copying` performs, made from a Copy.
 
-A flag of COPY becomes a field of `CopyRequest` here; one that says which files are read does so in
-`copyflags`, because it counts for the step's key too.
+A flag of COPY becomes a field of `CopyRequest` here; one that says which files are read does so in `copyflags`, because
+it counts for the step's key too.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def target_of(container: WorkingContainer, step: Copy) -> str:
 
 
 def request_of(step: Copy, gathered: Gathered, root: int, destination: str, never: frozenset[Inode]) -> CopyRequest:
-    """What to copy, where, and what the copies look like. `root` is the container's own, whose users have names.
+    """The sources, the destination, and the owner and mode of the copies. Names of owners are looked up in `root`.
 
-    `never` are the directories of the store.
+    `root` is the container's own root directory. `never` are directories that no copy may contain: the store's own.
     """
     if step.chown is not None:
         owners: tuple[int, int] | None = owner(root, step.chown)

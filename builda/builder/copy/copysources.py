@@ -1,4 +1,4 @@
-"""Where the sources of a copy come from: the caller's files, a context, an image, a container, a URL, a repository.
+"""Opens the sources of a copy: the caller's files, a context, an image, a container, a URL, a repository.
 
 Everything becomes a root directory's descriptor and a path inside it; `fs.trees.copytree` knows nothing else.
 """

@@ -1,4 +1,4 @@
-"""Where copies go: the tree of a working container, or the list of one whose layers are lists."""
+"""Opens the target of a copy: the tree of a working container, or its list."""
 
 from __future__ import annotations
 

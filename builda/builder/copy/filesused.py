@@ -1,4 +1,4 @@
-"""What a step took from files of a context, or of this machine, as provenance names it."""
+"""The files of a context, or of this machine, that a step used, in the words of provenance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def files_used(source: Source, names: tuple[str, ...], digest: Digest, *, has_co
 
 
 def noted(step: Copy, digest: Digest | None, *, has_context: bool) -> tuple[tuple[str, str, str], ...]:
-    """What the record of a container has of the files that a copy took; nothing if it took others as well."""
+    """The entry in a container's record for the files that a copy used; () if it used anything but contexts."""
     is_remote = any("://" in name or name.startswith("git@") for name in step.sources)
     if digest is None or is_remote or not step.sources or not isinstance(step.source, Context | NamedContext):
         return ()

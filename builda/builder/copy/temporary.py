@@ -31,5 +31,5 @@ class TemporaryDirectory:
 
     @property
     def path(self) -> str:
-        """Where it is, for programs that want a path."""
+        """Its path, for programs that take no descriptor."""
         return self._path

@@ -73,7 +73,7 @@ def _of_containers(run: Run, containers: dict[int, str]) -> Run:
 
 
 def of_script(ctx: Context, run: Run, inputs: Inputs, error: Exception) -> KeptStep:
-    """What is noted of a command of a script that failed."""
+    """The note of a failed command of a script."""
     context = None if inputs.context is None else os.path.abspath(os.path.join(ctx.cwd_or_root, inputs.context))
     return KeptStep(
         run=_with_absolute_sources(run, str(ctx.cwd_or_root) if context is None else ""),

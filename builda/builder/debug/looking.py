@@ -32,7 +32,7 @@ _MANY_IN_ONE = ("busybox", "toybox")
 
 
 class Look(NamedTuple):
-    """What is wanted of a look into a failed step: a command, or a shell without one."""
+    """What to run in a failed step: a command, or a shell if `args` is empty."""
 
     args: tuple[str, ...] = ()
     shell: str | None = None  # a program of this machine, instead of the container's shell
@@ -101,7 +101,7 @@ def _unlocked(mount: RunMount) -> RunMount:
 
 
 def available(ctx: Context, kept: KeptStep, inputs: Inputs) -> Run:
-    """The step's run without the mounts that cannot be had here, each of which is told of."""
+    """The Run of the step without mounts that are not available here. Warns of each."""
     mounts = []
     for mount in kept.run.mounts:
         lacking = _lacking(ctx, mount, inputs)
@@ -113,7 +113,7 @@ def available(ctx: Context, kept: KeptStep, inputs: Inputs) -> Run:
 
 
 def _lacking(ctx: Context, mount: RunMount, inputs: Inputs) -> tuple[str, str] | None:
-    """What of a mount is not there, in words, and how to give it; None if it can be made."""
+    """The missing source of a mount in words, and a hint how to give it; None if the mount can be made."""
     if mount.type == "secret" and mount.id not in inputs.secrets:
         return f"the secret {mount.id}, which is not kept with a step", f"give it by --secret id={mount.id},src=FILE"
     if mount.type == "ssh" and (mount.id or "default") not in inputs.ssh:
@@ -137,7 +137,7 @@ def _is_there(context: object, source: str) -> bool:
 
 
 def said_of(kept: KeptStep) -> Iterator[str]:
-    """What the user has to give again, as options."""
+    """The options that the user has to give again: secrets and agents are not kept."""
     yield from (f"--secret id={name},src=FILE" for name in kept.secrets)
     yield from (f"--ssh {name}" for name in kept.agents)
 

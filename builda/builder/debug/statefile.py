@@ -129,7 +129,7 @@ def _step_in(ctx: Context, container: WorkingContainer, path: str) -> KeptStep:
 
 
 def _harmless(ctx: Context, kept: KeptStep) -> KeptStep:
-    """The step with what reaches nothing of this machine; the rest is told of."""
+    """The step without options and mounts that would reach this machine. Warns of what is left out."""
     run = kept.run
     left_out: list[str] = []
     said = {name: value for name, value in values_of(run.options).items() if value not in (None, (), "")}

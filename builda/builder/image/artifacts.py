@@ -28,7 +28,7 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactOptions:
-    """What is said of an artifact. `file_type` None: guessed by a file's name."""
+    """The options of an artifact. `file_type` None: guessed from the name of each file."""
 
     type: str | None = None
     config: str | None = None  # the file that is its configuration

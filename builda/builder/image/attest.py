@@ -1,4 +1,4 @@
-"""What is said of an image that was just made: SBOMs and provenance, in its index and in files."""
+"""Attaches SBOMs and provenance to an image that was just made, in its index, and writes SBOMs to files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def attested(
 
 
 def script_build(ctx: Context, container: WorkingContainer, image: Image, options: CommitOptions) -> provenance.Build:
-    """How a script made the image of a working container: its base, and the steps in its history."""
+    """The facts for provenance about the image of a script: its base image, and the steps in its history."""
     from builda.builder.image.pull import machine_platform
 
     platform = str(image.config.platform)

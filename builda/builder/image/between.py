@@ -83,7 +83,7 @@ def _digests(source: ImageSource, options: CopyOptions) -> tuple[Digest, ...]:
 def _carrier(
     ctx: Context, found: Image | Outside, access: RegistryAccess, digests: tuple[Digest, ...]
 ) -> Carrier | None:
-    """What takes the signatures of an image along; None if it has none, as images of the store."""
+    """An object that copies the signatures of an image; None if it has none, like all images of the store."""
     if not isinstance(found, Outside):
         return None
     try:
@@ -156,7 +156,7 @@ def source_of(
 
 
 def _check(location: Location, options: CopyOptions) -> None:
-    """What can be known to be impossible before anything is asked."""
+    """Refuse contradictory or unsupported options before any registry is asked."""
     changes = options.format is not None or options.compression is not None
     if options.preserve_digests and changes:
         raise InvalidValue("--preserve-digests cannot be used with another format or compression")
@@ -289,12 +289,12 @@ def save_together(ctx: Context, names: tuple[str, ...], path: str) -> None:
 
 
 def are_one(ctx: Context, names: tuple[str, ...]) -> bool:
-    """Whether the store calls one image by all these names."""
+    """Whether all these names mean the same image of the store."""
     return len({ctx.store.image(in_store(name)).digest for name in names}) == 1
 
 
 def load(ctx: Context, path: str, access: RegistryAccess) -> Iterator[Image]:
-    """The images of an archive, layout or directory, each in the store; names that other images have stay theirs."""
+    """Store the images of an archive, layout or directory, and yield each. Names of other images are not moved."""
     from builda.builder.image.pull import from_file
     from builda.builder.imageoptions import PullOptions
 

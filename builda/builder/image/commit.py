@@ -114,7 +114,7 @@ def _tell(ctx: Context, parts: tuple[Part, ...]) -> None:
 
 
 def _targets(options: CommitOptions) -> tuple[Location | None, tuple[str, ...]]:
-    """Where the image goes besides the store, and its names in it."""
+    """The location outside of the store that the image is sent to, if any, and its names in the store."""
     further = tuple(map(local_name, options.names))
     location = None if options.destination is None else parse_location(options.destination)
     if location is not None and not location.in_store:

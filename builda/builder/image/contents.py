@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def contents_of(source: ImageSource, layers: Iterable[Descriptor]) -> Contents:
-    """What the layers of an image, the lowest first, show together; CorruptContent for a damaged layer."""
+    """The merged tree of the layers of an image, the lowest first; CorruptContent for a damaged layer."""
     return scan(Layer(str(layer.digest), partial(layer_tar, source, layer)) for layer in layers)
 
 

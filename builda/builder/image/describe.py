@@ -1,4 +1,4 @@
-"""What is in an image, wherever it is: its documents, its history and its files."""
+"""Reads the documents, history and files of an image, in the store or outside."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DEEPEST = 32
 
 
 class Seen(NamedTuple):
-    """One image, of a list the one for a platform, with its documents. `given` is the digest of the list or image."""
+    """One image with its documents; of a list, the image for the platform. `given` is the digest of what was named."""
 
     source: ImageSource
     given: Digest
@@ -95,7 +95,7 @@ def raw(ctx: Context, text: str, access: RegistryAccess) -> bytes:
 
 
 def history_of(image: Seen) -> tuple[Step, ...]:
-    """What made the image, first to last; CorruptContent if its history and its layers do not fit."""
+    """The history of the image with its layers, oldest first; CorruptContent if these do not fit each other."""
     layers = iter(image.manifest.layers)
     steps = []
     for entry in image.config.history:
@@ -180,7 +180,7 @@ def _tree(image: Seen, known: dict[Digest, tuple[Row, ...]]) -> Tree:
 
 
 def _rows(source: ImageSource, layer: Descriptor) -> Iterator[Row]:
-    """What a layer holds. The `file` of a row is the digest of its content."""
+    """The entries of a layer. The `file` of a row is the digest of its content."""
     from builda.fs.lists.layertree import read_rows
     from builda.fs.tarread import Member, iter_members
 

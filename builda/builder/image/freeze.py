@@ -1,4 +1,4 @@
-"""freeze: what was changed so far becomes a layer of its own, by rename; work goes on upon it at once."""
+"""`freeze` makes a layer of the changes so far, by rename. Work goes on in a new snapshot at once."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class LayerOptions(NamedTuple):
 
     @property
     def clamp(self) -> Clamp:
-        """How times are recorded in the layer."""
+        """The times that the layer records."""
         from builda.fs.layer import Clamp
 
         return Clamp(self.latest, self.exact)

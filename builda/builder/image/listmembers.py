@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Places(NamedTuple):
-    """Where images are: the store, and what is outside of it by one way to reach it."""
+    """The store, and registries with the options to reach them."""
 
     store: Store
     remote: Remote
@@ -46,10 +46,10 @@ class Outside(NamedTuple):
 
 
 def entries(places: Places, text: str, platform: Platform, *, every: bool = False) -> tuple[Descriptor, ...]:
-    """What a list says of the image that `text` means: of a list its image for `platform`, or with `every` all of it.
+    """The entries for a list of the image that `text` means: of a list its image for `platform`, or with `every` all.
 
     A name without a transport is looked for in the store, then in registries. All that a list needs of the image is in
-    the store afterwards, or has an origin. An image of a file is in the store whole.
+    the store afterwards, or has an origin. An image of a file is stored completely.
     """
     found = opened(places, text)
     if not isinstance(found, Outside):
@@ -69,7 +69,7 @@ def digest_of(places: Places, text: str, platform: Platform) -> Digest:
 
 
 def subject(places: Places, text: str) -> Descriptor:
-    """The descriptor of the image or list that something else is about; nothing of it is kept."""
+    """The descriptor of the image or list that an artifact refers to (`subject`). Nothing of it is stored."""
     descriptor, document = _document(opened(places, text))
     return plainly(descriptor, document.media_type)
 
@@ -166,7 +166,7 @@ class _Fetching:
         return tuple(self._child(entry, 1) for entry in chosen)
 
     def _child(self, entry: Descriptor, depth: int) -> Descriptor:
-        """What an index lists is in the store, with all that it lists itself; its entry, with a platform."""
+        """Store the manifest of an entry, and manifests that it lists itself; the entry, with its platform."""
         data = child_of(self._source, entry)
         document = parse(data, entry.media_type)
         self._keep(entry, data)

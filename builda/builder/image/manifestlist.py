@@ -1,6 +1,6 @@
-"""Lists of images in the store: what an index says, as pure edits, and the change of the list that a name means.
+"""Lists of images in the store: pure edits of an index, and moving a name to the edited list.
 
-A name points at content, so a list that changes is another one: the name moves, other names stay at what it was.
+A name points at content, so a changed list is another list: the name moves, and other names stay at the old one.
 Changes of one name wait for each other.
 """
 
@@ -36,7 +36,7 @@ _COMPRESSED = "io.github.containers.compression.zstd"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryEdit:
-    """What is said of one entry of a list; None and empty change nothing."""
+    """The changes to one entry of a list; None and empty values change nothing."""
 
     os: str | None = None
     architecture: str | None = None
@@ -77,7 +77,7 @@ class EntryEdit:
 
 
 def with_entry(index: Index, entry: Descriptor, duplicates: Duplicates, edit: EntryEdit | None = None) -> Index:
-    """The index with the entry, once. An entry of the same digest keeps what is said of it, but for `edit`.
+    """The index with the entry added once. An entry of the same digest keeps its fields, except those in `edit`.
 
     Raises InvalidValue if the index has another image for the same platform and `duplicates` says to refuse.
     """
@@ -156,7 +156,7 @@ def list_image(store: Store, name: str) -> Image:
 
 
 def index_of(image: Image) -> Index:
-    """What a stored list says."""
+    """The index of a stored list."""
     assert isinstance(image.document, Index)
     return image.document
 
@@ -218,7 +218,7 @@ def first_image(store: Store, image: Image) -> Image:
 
 
 def entries_of(image: Image) -> tuple[Descriptor, ...]:
-    """What a list says of an image; of an image with attestations, which is an index, all that this says."""
+    """The entries for a list of an image; for an index (as an image with attestations is) all its entries."""
     return index_of(image).manifests if image.is_index else (described(image),)
 
 
@@ -231,7 +231,7 @@ def described(image: Image) -> Descriptor:
 
 
 def _start(before: Image | None) -> Index:
-    """What is there already as an index."""
+    """The entries of the list or image that the name means now; an empty index if it means none."""
     if before is None:
         return Index(manifests=())
     return index_of(before) if before.is_index else Index(manifests=(described(before),))

@@ -97,7 +97,7 @@ def _joined(
 
 
 def _key(files: list[FrozenLayer], how: LayerOptions) -> Digest | None:
-    """What the layer of these steps is remembered by; None if one of them has no key itself."""
+    """The key under which the merged layer of these steps is remembered; None if one of them has no key."""
     keys = [str(layer.key) for layer in files if layer.key is not None]
     return Digest.of(json.dumps({"merged": keys, "how": how}).encode()) if len(keys) == len(files) else None
 

@@ -78,7 +78,7 @@ def _by_name(ctx: Context, name: str, options: PullOptions) -> Image:
 
 
 def pull_for_build(ctx: Context, name: str, options: PullOptions) -> Image:
-    """What `pull` gives, and an event that says which image the build uses."""
+    """Pull like `pull`, and emit an event that names the image as an input of the build."""
     image = pull(ctx, name, options)
     digest, platform = image.digest, str(options.platform or machine_platform())
     named = ctx.store.images.full_name(name) or name
@@ -184,7 +184,7 @@ def machine_platform() -> Platform:
 
 
 def first(references: tuple[Reference, ...], action: Callable[[Reference], T]) -> T:
-    """What `action` gives for the first reference that its registry has; NotFound if none has it."""
+    """The result of `action` for the first reference that exists in its registry; NotFound if none does."""
     failures: list[BuildaError] = []
     for reference in references:
         try:
@@ -224,10 +224,10 @@ def copied(
     free_only: bool = False,
     at_once: bool = False,
 ) -> Image:
-    """The image of `source` for the platform (None: this machine's), in the store under `names`.
+    """Copy the image of `source` for the platform (None: this machine's) into the store, under `names`.
 
-    With `free_only` names that other images have stay theirs, and a warning says so. In a session others see the names
-    when it ends, or `at_once`.
+    With `free_only` names that other images have are not moved, and a warning says so. In a session others see the
+    names when it ends, or `at_once`.
     """
     from builda.transfer.copyimage import copy_image
     from builda.transfer.stored import StoreSink
@@ -251,7 +251,7 @@ def from_file(ctx: Context, location: Location, options: PullOptions) -> Image:
 
 
 def _names_of(source: ImageSource, location: Location) -> tuple[str, ...]:
-    """What the store calls an image from a file: as the user says, else as it is called there, if that has names."""
+    """The names in the store of an image from a file: the one that the user gave, else those in the file."""
     from builda.transfer.copyimage import NamedSource
 
     if location.is_named:
@@ -276,9 +276,9 @@ def _name_of(reference: Reference) -> str:
 
 
 def container_prefix(store: Store, name: str, image: Image) -> str:
-    """What a working container on this image is called by default: the last part of the name.
+    """The default name of a working container on this image: the last part of the image's name.
 
-    For an ID or a file, of the image's own name; without one, 12 digits of the ID, or the transport.
+    For an ID or a file it is taken from the image's own name; without one, 12 digits of the ID, or the transport.
     """
     location = parse_location(name)
     text = name

@@ -51,7 +51,7 @@ def search(ctx: Context, text: str, access: RegistryAccess, limit: int | None = 
 
 
 def of_docker(ctx: Context, words: str, access: RegistryAccess, limit: int, *, index: str = INDEX) -> tuple[Found, ...]:
-    """What the index of docker.io finds (its API v1); RegistryError if the answer is none."""
+    """The results of a search in docker.io (API v1); RegistryError if the answer is malformed."""
     from urllib.parse import urlencode
 
     if not words:

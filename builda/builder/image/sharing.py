@@ -1,4 +1,4 @@
-"""How stored images share layers."""
+"""Which layers the stored images share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is attached to an image: the statements about it in the index that it was chosen from."""
+"""Reads the attestations of an image: statements in the index that it was chosen from."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def types_of(image: Seen) -> frozenset[str]:
 
 
 def provenance_of(image: Seen, name: str) -> bytes:
-    """How an image was made, as the predicate that is attached to it; NotFound if none is."""
+    """The provenance that is attached to an image, as its predicate; NotFound if none is attached."""
     there = types_of(image)
     kinds = (PROVENANCE, *(kind for kind in sorted(there) if kind.startswith(_ANY_PROVENANCE)))
     kind = next((kind for kind in kinds if kind in there), PROVENANCE)

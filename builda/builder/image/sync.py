@@ -46,7 +46,7 @@ class Job(NamedTuple):
 
 
 class Naming(NamedTuple):
-    """How images are called at the destination."""
+    """How names of images at the destination are made."""
 
     kind: str  # docker or dir
     place: str

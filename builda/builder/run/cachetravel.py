@@ -308,7 +308,7 @@ def _file(place: InDirectory, key: str) -> str:
 
 
 def _stamp(place: Place, key: str) -> _Stamp | None:
-    """What tells an archive in a directory from the one before; None if there is none."""
+    """An ID that changes when the archive in a directory is replaced; None if there is none."""
     if not isinstance(place, InDirectory):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Copies of files and directories that a command sees in place of the originals and may change."""
+"""Copies files and directories, so that a command may change the copies instead of the originals."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from builda.errors import Unsupported
 
 
 def duplicate(source: str, parent: int, name: str) -> bool:
-    """`name` in the directory `parent` looks as the source does: owners, modes, times, attributes and hard links.
+    """Copy `source` to `name` in the directory `parent`, with owners, modes, times, attributes and hard links.
 
-    A source that can be replaced meanwhile is named by a descriptor (/proc/self/fd/N).
-
-    Whether it is a directory. Unsupported for what is neither that nor a file.
+    Returns whether it is a directory; Unsupported if it is neither a directory nor a regular file. A caller names a
+    source that may be replaced meanwhile by a descriptor (/proc/self/fd/N).
     """
     found = os.open(source, os.O_PATH | os.O_CLOEXEC)
     try:

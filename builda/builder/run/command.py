@@ -1,4 +1,4 @@
-"""What isolation is told of a command: the Process and the Sandbox, from a working container and a Run."""
+"""Makes the Process and the Sandbox of a command from a working container and a Run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _RESOURCES = ("memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a run takes from the caller rather than from the container."""
+    """The settings of a run that come from the caller, not from the container."""
 
     environ: Mapping[str, str] = field(default_factory=dict)
     terminal: bool = False  # whether stdin and stdout are one
@@ -169,7 +169,7 @@ def nameless(container: WorkingContainer) -> WorkingContainer:
 
 
 def working_dir(container: WorkingContainer, step: Run) -> str:
-    """Where the command starts, absolute."""
+    """The absolute path of the directory that the command starts in."""
     return posixpath.normpath(posixpath.join("/", container.config.working_dir, step.working_dir or "."))
 
 

@@ -1,4 +1,4 @@
-"""Owners of what a mount shows: option U, and contexts whose files are to be root's."""
+"""Changes the owners of mounted files: for option U, and for contexts whose files must be root's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _is_others(status: os.stat_result) -> bool:
 
 
 def chown_shown(mount: Mount, uid: int, gid: int) -> None:
-    """As `chown_tree`, for what a mount shows, which may be a part of a larger directory."""
+    """Like `chown_tree`, for the files of a mount, which may be part of a larger directory."""
     with shown(mount._replace(options=tuple(word for word in mount.options if word != "ro"))) as fd:
         if is_directory(mount):
             chown_tree(f"/proc/self/fd/{fd}/.", uid, gid)

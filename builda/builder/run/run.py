@@ -170,7 +170,7 @@ def _perform(
 
 
 def _described(isolation: str, process: Process, sandbox: Sandbox) -> str:
-    """How a command is run, for the log; without arguments and environment, which may contain secrets."""
+    """The isolation of a command, for the log; without arguments and environment, which may contain secrets."""
     mounts = [f"{mount.type} {mount.source} at {mount.target or '/'}" for mount in (*sandbox.rootfs, *sandbox.mounts)]
     files = [f"file at {path}" for path in (*sandbox.files, *(file.target for file in sandbox.memory_files))]
     devices = [f"device at {device.target}" for device in sandbox.devices]

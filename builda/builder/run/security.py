@@ -22,7 +22,7 @@ _RLIMITS = frozenset(
 
 
 class Security(NamedTuple):
-    """How a command is confined; `seccomp` is None for the default filter, "unconfined" or a profile's path."""
+    """The confinement of a command. `seccomp`: None for the default filter, "unconfined", or the path of a profile."""
 
     seccomp: str | None = None
     masked: tuple[str, ...] = MASKED_PATHS
@@ -47,7 +47,7 @@ def _capability(name: str) -> str:
 
 
 def security(options: tuple[str, ...]) -> Security:
-    """What the `--security-opt` texts say together, later ones last; an unmask= beats any mask=, as in Buildah."""
+    """Parse `--security-opt` texts; later ones win, and an unmask= beats any mask=, as in Buildah."""
     result = Security()
     unmasks: list[str] = []
     for text in options:

@@ -42,7 +42,7 @@ class Users(NamedTuple):
         return any(inside != outside for inside, outside, _ in (*self.uids, *self.gids))
 
     def outside(self, uid: int, gid: int) -> tuple[int, int]:
-        """A user and a group of the namespace, as ids outside."""
+        """Map a user and a group of the namespace to ids outside of it."""
         return _outside(uid, self.uids), _outside(gid, self.gids)
 
 

@@ -74,7 +74,7 @@ class Command(click.Command):
 
 
 class Verbs(click.Group):
-    """What is followed by a verb."""
+    """A command that is followed by a verb."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs, without their other names."""
@@ -191,14 +191,14 @@ def answer(line: Line) -> NoReturn:
 
 
 def values(verb: Verb, called: str, line: Line) -> dict[str, Any]:
-    """What click makes of a line: InvalidValue in most cases, SystemExit once the help that it asks for is shown."""
+    """Parse a line with click: raises InvalidValue in most cases, SystemExit after it showed help."""
     with _complaining(), root_context() as root:
         return Command(verb).make_context(called, line.words(), parent=root).params
 
 
 @contextmanager
 def _complaining() -> Iterator[None]:
-    """What click raises inside comes out as builda says it."""
+    """Turn exceptions of click into SystemExit and InvalidValue."""
     try:
         yield
     except click.exceptions.Exit as ended:
@@ -224,7 +224,7 @@ def in_our_words(error: click.ClickException) -> InvalidValue:
 
 
 def _name_of(param: click.Parameter | None) -> str:
-    """What the user calls it: the long name of an option, an argument in capitals."""
+    """The name of a parameter in messages: the long name of an option, an argument in capitals."""
     if param is None:
         return ""
     return max(param.opts, key=len) if isinstance(param, click.Option) else (param.name or "").upper()

@@ -1,4 +1,4 @@
-"""How a command line comes to its verb's function."""
+"""Calls a verb's function with the values of its command line."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def choose(args: Sequence[str], given: Given) -> Chosen | Line | str:
 
 
 def _values(verb: Verb, called: str, line: Line) -> dict[str, Any]:
-    """What the verb's function gets. Where that is not plain, click shows the help or says what is wrong."""
+    """The arguments of the verb's function. If the line asks for help or is wrong, click shows the help or raises."""
     try:
         return line.values(verb.rows)
     except Odd:

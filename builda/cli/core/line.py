@@ -35,7 +35,7 @@ class Line(NamedTuple):
     arguments: Sequence[str]
 
     def values(self, rows: Rows) -> dict[str, Any]:
-        """What the verb's function gets, by name; Odd if that cannot be told."""
+        """The arguments of the verb's function by name; Odd if click has to read the line."""
         texts: dict[str, list[str]] = {}
         for option, text in self.options:
             if option.kind == "answer":
@@ -135,7 +135,7 @@ def _given(option: Option, text: str) -> tuple[str, ...]:
 
 
 class _Reader(NamedTuple):
-    """What is left of a command line, and what its flags mean."""
+    """The words of a command line that are not read yet, and the options by their flags."""
 
     queue: deque[str]
     known: Mapping[str, Option]
@@ -159,7 +159,7 @@ class _Reader(NamedTuple):
             yield from _taken(name, option, option.bare or "")
 
     def option(self, name: str) -> Option:
-        """What `name` means; InvalidValue if it means nothing."""
+        """The option of the flag `name`; InvalidValue, with the nearest flag, if there is none."""
         option = self.known.get(name)
         if option is None:
             from builda.cli.core import hints

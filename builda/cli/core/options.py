@@ -118,7 +118,7 @@ def answer(*names: str, help: str) -> Option:  # noqa: A002  # as in every row
 
 
 def argument(name: str, *, nargs: int = 1, required: bool | None = None, **more: Any) -> Argument:
-    """A positional argument; nargs=-1 is all that are left, and none of them is required unless that is said."""
+    """A positional argument. nargs=-1 takes all that are left, even none, unless `required` is set."""
     repeats = nargs == -1
     return Argument(name, not repeats if required is None else required, repeats, **more)
 
@@ -133,7 +133,7 @@ def _named(names: Sequence[str]) -> tuple[Sequence[str], str]:
 
 
 def value_of(row: Option, texts: Sequence[str]) -> Any:
-    """What the verb's function gets for an option that stands on the line with these texts.
+    """The argument of the verb's function for an option that is on the line with these texts.
 
     ValueError or InvalidValue if one of them means nothing.
     """

@@ -1,4 +1,4 @@
-"""How results are printed: JSON as Buildah indents it, rows through a template, files that options name."""
+"""Prints results: JSON as Buildah indents it, rows through a template; and writes files that options name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How errors read: in words of the user's, on stderr, safe for a terminal."""
+"""Prints errors on stderr: in words for users, and safe for a terminal."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _CALLER = "BUILDA_CALLER_UID"
 
 
 class Settings(NamedTuple):
-    """Where the store is and how much is said."""
+    """The global options: where the store is, how much is logged, and so on."""
 
     root: str
     runroot: str
@@ -62,7 +62,7 @@ _CGROUP = "a command stays in the cgroup of its caller; --cgroup-parent of run s
 
 
 def settings(given: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], uid: int) -> Settings:
-    """What the global options in `given` (name → values) and `environ` say; options win, then BUILDA_ variables."""
+    """The settings from the global options in `given` (name → values) and from BUILDA_ variables; options win."""
 
     def said(name: str) -> str | None:
         if given.get(name):

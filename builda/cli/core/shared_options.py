@@ -192,9 +192,9 @@ SBOM: Params = (
 
 
 def registry_access(values: Values, environ: Mapping[str, str]) -> RegistryAccess:
-    """How the options REGISTRY, RETRY and HIDDEN in `values` (which they leave) say that registries are reached.
+    """Take the options REGISTRY, RETRY and HIDDEN out of `values`, as options of reaching registries.
 
-    Raises NotFound or InvalidValue for files that they name and that are not there or cannot mean anything.
+    Raises NotFound or InvalidValue for files that they name and that are missing or malformed.
     """
     from builda.builder.imageoptions import RegistryAccess
     from builda.inputfile import rereadable
@@ -346,7 +346,7 @@ def image_format(said: str | None, environ: Mapping[str, str]) -> ImageFormat | 
 
 
 def configured_compression(values: Values, session: Session) -> tuple[Any, int | None]:
-    """Compression and level of the options COMPRESSION, else of containers.conf; (None, None) when neither says one."""
+    """Compression and level from the options COMPRESSION, else from containers.conf; (None, None) if neither is set."""
     if not values["disable_compression"] and values["compression_format"] is None and session.is_configured:
         values["compression_format"] = session.defaults.compression
         if values["compression_level"] is None:
@@ -378,7 +378,7 @@ def compression_named(name: str) -> Any:
 
 
 def push_options(values: Values, environ: Mapping[str, str], *, alone: bool = False) -> PushOptions:
-    """What --format, COMPRESSION, --force-compression and the options of a registry ask of a push.
+    """Take --format, COMPRESSION, --force-compression and options of registries out of `values`, for a push.
 
     `alone`: without the images of a list. Raises Unsupported for Docker's schema 1.
     """
@@ -419,7 +419,7 @@ def adds_history(said: bool | None, environ: Mapping[str, str]) -> bool:
 
 
 def run_options(values: Values, environ: Mapping[str, str]) -> RunOptions:
-    """What the options NAMESPACES … SECURITY in `values` (which they leave) say of running commands."""
+    """Take the options NAMESPACES … SECURITY out of `values`, as options of running commands."""
     from builda.api import isolation_name
     from builda.plan import RunOptions
 

@@ -97,7 +97,7 @@ class Verb(NamedTuple):
 
     @property
     def help(self) -> str:
-        """What its page says."""
+        """The text of its help page."""
         return self.function.__doc__ or ""
 
     def read(self, args: Iterable[str], given: Given, *, path: str) -> Line:

@@ -1,4 +1,4 @@
-"""What the verbs of one command line share: settings, store, builder, observer; each made when first asked for."""
+"""The objects that verbs of one command line share: settings, store, builder, observer; each made at its first use."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class Session:
 
     @cached_property
     def defaults(self) -> Defaults:
-        """What containers.conf says where the command line says nothing."""
+        """The values of containers.conf, for options that the command line lacks."""
         from builda.containersconf import load
         from builda.places import Places
 

@@ -1,4 +1,4 @@
-"""What `--version` and `version` say."""
+"""The texts of `--version` and `version`."""
 
 from __future__ import annotations
 

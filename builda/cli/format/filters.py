@@ -24,7 +24,7 @@ class _Part(NamedTuple):
 
 
 def condition(written: Sequence[str], store: Store, now: float) -> Condition:
-    """What all of `written` (each `key=value` or `key!=value`) demand together; InvalidValue for an unknown key."""
+    """Parse `--filter` texts (`key=value` or `key!=value`), which must all hold; InvalidValue for an unknown key."""
     parts = [_part(item) for item in written]
     made: dict[tuple[str, bool], list[Condition]] = {}
     for part in parts:
@@ -64,7 +64,7 @@ def _until(value: str, store: Store, now: float) -> Condition:
 
 
 def moment_of_prune(written: Sequence[str], now: float) -> float | None:
-    """What `--filter until=…` of `prune` says, in seconds since the epoch; InvalidValue for another key."""
+    """Parse `--filter until=…` of `prune`: seconds since the epoch; InvalidValue for another key."""
     moments = []
     for part in map(_part, written):
         if part.key != "until" or part.negated:

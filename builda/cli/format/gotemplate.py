@@ -294,7 +294,7 @@ class _Parser:
         return body
 
     def _nodes(self) -> tuple[tuple[Any, ...], str]:
-        """What stands before the next `end` or `else` of this level, and which of them came ("" at the end)."""
+        """The nodes before the next `end` or `else` of this level, and which of the two it was ("" at the end)."""
         nodes: list[Any] = []
         while True:
             if text := self._plain():

@@ -45,7 +45,7 @@ def human_size(size: int) -> str:
 
 
 def human_time(seconds: float, digits: int = 1) -> str:
-    """How long something took: `3.4s`, with `digits` behind the point, from a minute on `12m34s` and `1h02m03s`."""
+    """A duration: `3.4s`, with `digits` behind the point, from a minute on `12m34s` and `1h02m03s`."""
     if round(seconds, digits) < 60:
         return f"{seconds:.{digits}f}s"
     minutes, rest = divmod(round(seconds), 60)

@@ -35,7 +35,7 @@ def steps(session: Session, incomplete: str) -> list[str]:
 
 
 def verbs(session: Session, incomplete: str) -> list[str]:
-    """What `builda help` tells of: verbs by all their names, and topics."""
+    """The words after `builda help`: verbs by all their names, and topics."""
     from builda.cli.guide.pages import TOPICS
     from builda.cli.verbs import ALIASES, GROUPS, VERBS
 

@@ -106,7 +106,7 @@ def complete(shell: str, args: Sequence[str]) -> int:
 
 
 def reply(shell: str, args: Sequence[str]) -> str:
-    """What builda prints for the script of `shell`, which has given `args`."""
+    """The answer to the completion script of `shell`, which passed `args`."""
     from builda.cli.guide.shells import SHELLS
 
     typed = ""  # what stands before the part of the word that bash lets a completion replace
@@ -126,7 +126,7 @@ def reply(shell: str, args: Sequence[str]) -> str:
 
 
 def answered(words: Sequence[str], incomplete: str, *, describe: bool = False) -> Answer:
-    """What can stand at the place of `incomplete`, after `words`."""
+    """The completions of `incomplete` after `words`."""
     if words and _AFTER_REDIRECTION.fullmatch(words[-1]):
         return Answer()
     line = _read(words)

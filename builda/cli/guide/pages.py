@@ -1,6 +1,6 @@
-"""What help pages say beside the options: which of these belong together, environment, files, statuses, examples.
+"""The parts of help pages beside the options: their groups, environment, files, statuses, examples.
 
-Read when a page is shown, and only then. `manual` makes the manual pages of the same.
+Imported only when a page is shown. `manual` makes the manual pages of the same.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ PAGES = frozenset({"build", "run"})
 
 
 def topic(name: str, ctx: click.Context) -> str:
-    """What `builda help NAME` says of a topic."""
+    """The text of `builda help NAME` for a topic."""
     title, rows = TOPICS[name]
     formatter = Formatter(width=ctx.terminal_width, max_width=ctx.max_content_width)
     with formatter.section(title):

@@ -45,7 +45,7 @@ _CLEAR = "\033[K"
 
 
 class _Moving:
-    """What moves, and since when from where."""
+    """A transfer in progress, with the time and offset at which it began."""
 
     def __init__(self, event: BlobProgress | WorkProgress, began: float) -> None:
         self.event = event
@@ -53,7 +53,7 @@ class _Moving:
         self._first = event.offset
 
     def said(self, now: float) -> str:
-        """How much of it has moved; after a second also how fast."""
+        """The moved bytes of the total; after a second also the rate."""
         event, seconds = self.event, now - self._began
         rate = f"{human_size(int((event.offset - self._first) / seconds))}/s " if seconds >= 1 else ""
         if not event.total:
@@ -84,7 +84,7 @@ class _Running:
 
 
 class Screen:
-    """What is to be seen: a function of events and time, without a terminal."""
+    """The content of the live view: a function of events and time, without a terminal."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -391,7 +391,7 @@ def _end_of(subject: str, length: int = 30) -> str:
 
 
 def _took(count: int, seconds: float) -> str:
-    """How long `count` bytes took, with the rate unless they were too quick to have one."""
+    """The duration of moving `count` bytes, with the rate unless it was too short for one."""
     rate = f" ({_bytes(int(count / seconds))}/s)" if seconds >= _SHORT else ""
     return f" in {seconds:.2f}s{rate}"
 

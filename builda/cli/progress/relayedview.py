@@ -74,7 +74,7 @@ class Relay:
             self._write(Closed(outcome))
 
     def ended(self, error: BuildaError | None, *, is_last: bool = True) -> None:
-        """Say how the build ended; not `is_last`: another pod tries it again."""
+        """Print how the build ended. `is_last` is False if another pod tries it again."""
         self._write(Ended(error, is_last))
 
     def _write(self, frame: Frame) -> None:

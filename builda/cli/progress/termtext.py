@@ -16,7 +16,7 @@ def plain(data: bytes) -> str:
 
 
 def cells(text: str) -> int:
-    """How many columns `text` takes."""
+    """The number of columns that `text` takes in a terminal."""
     return len(text) if text.isascii() else sum(map(_width, text))
 
 

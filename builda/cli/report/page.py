@@ -71,7 +71,7 @@ def _bar(number: int, step: Step, total: float) -> str:
 
 
 def _waits_of_row(build: Build, first: Step) -> Iterator[Wait]:
-    """How long a stage waited for others before its first step."""
+    """The wait of a stage for other stages before its first step, if there was one."""
     ends = [one.began + one.seconds for one in build.steps if one.row in first.needs and one.seconds is not None]
     if ends and max(ends) <= first.began + _SLACK:
         yield Wait(0.0, max(ends), f"the end of {', '.join(first.needs)}")
@@ -144,7 +144,7 @@ def _total(image: ImageLayers) -> int:
 
 
 def _fork(node: Row) -> str:
-    """What begins or ends here: a branch of the tree, or an image, which all layers before are those of."""
+    """The HTML of a fork: the begin or end of a branch, or the image that the layers before it make up."""
     if node.image is None:
         return "<div class=branch>" if node.begins else "</div>"
     about = f"{_text(node.image.name)}, {_size(_total(node.image))} as it is pushed"

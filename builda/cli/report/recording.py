@@ -1,4 +1,4 @@
-"""What a page shows, as values; and the events of a build, put together by step."""
+"""The values that a page shows; and a recorder that groups the events of a build by step."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class ImageLayers(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How it ended: one word, whether that is good, and what else is to be said of it."""
+    """The end of a build or session: one word, whether it is a success, and further facts."""
 
     word: str
     is_good: bool
@@ -102,7 +102,7 @@ class Ending(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Build:
-    """What is known of a build or a session: its steps in the order in which they began, and how it ended."""
+    """The record of a build or a session: its steps in the order in which they began, and its end."""
 
     steps: list[Step] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)

@@ -37,7 +37,7 @@ class LockWait(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What it waited for."""
+        """The object that it waited for, and the process that used it."""
         user = user_of(self.pid, self.program) if self.command is None else f"command {self.command}"
         return f"{self.what}, used by {user}"
 
@@ -69,7 +69,7 @@ class Verb(NamedTuple):
 
     @property
     def is_failed(self) -> bool:
-        """Whether it ended, and not well."""
+        """Whether it ended with an exit status other than 0."""
         return self.status not in (0, None)
 
 
@@ -87,7 +87,7 @@ class Timeline(NamedTuple):
 
 
 def timeline(place: str, wanted: trace.Wanted, status: int | None) -> Timeline:
-    """What is known now of the session in `place`, whose script ended with `status`."""
+    """Read the timeline of the session in `place`, whose script ended with `status`."""
     ends = trace.ends(place)
     verbs = tuple(filter(None, (_verb(path, wanted, ends) for path in trace.files(place))))
     verbs = tuple(verb._replace(waits=tuple(_resolved(wait, verbs) for wait in verb.waits)) for verb in verbs)
@@ -183,7 +183,7 @@ def _parts(said: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _output(path: str) -> tuple[bytes, int]:
-    """What a command printed, as far as it is kept, and how many bytes of it are not shown."""
+    """The kept output of a command, and the number of bytes that were dropped before it."""
     found = b""
     for ending in reversed(trace.OUTPUTS):
         with suppress(FileNotFoundError), open(path.removesuffix(trace.COMMAND) + ending, "rb") as file:
@@ -310,6 +310,6 @@ def _step(verb: Verb, row: str, name: str) -> Step:
 
 
 def title_of(script: Sequence[str]) -> str:
-    """What a page is called: the script without the path to it."""
+    """The title of a page: the script without its directory."""
     first, *rest = script
     return shlex.join((os.path.basename(first), *rest))

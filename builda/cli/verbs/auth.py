@@ -1,4 +1,4 @@
-"""`auth explain`: which credentials a registry would be asked with, and why."""
+"""`auth explain`: which credentials builda would send to a registry, and why."""
 
 from __future__ import annotations
 

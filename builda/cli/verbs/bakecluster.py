@@ -329,7 +329,7 @@ class _Work:
         return any(name in part.images.values() for part in self._parts.values())
 
     def _joined(self, parts: Sequence[_Part]) -> Result:
-        """What a build made; for several platforms an index that names their images."""
+        """The image of a build; for several platforms an index of their images."""
         from builda.events import ImageBuilt
 
         build = parts[0].build

@@ -178,7 +178,7 @@ class _Conductor:
         self._images: dict[str, ImageBuilt] = {}
 
     def run(self) -> dict[str, Result]:
-        """What all builds made; the first failure is raised."""
+        """Run all builds; their results. Raises the first failure."""
         import select
 
         waiting = select.poll()

@@ -322,7 +322,7 @@ def _opened(
 
 
 def _attesting(session: Session, values: dict[str, Any]) -> Attesting | None:
-    """What is to be said of the image besides itself; None for nothing."""
+    """The attestations that the options ask for; None without any."""
     from builda.cli.verbs.attesting import attest_of
 
     attest = attest_of(values)

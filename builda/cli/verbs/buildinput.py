@@ -1,4 +1,4 @@
-"""What the options of `build` ask for: the request to compile, the inputs of its steps, and how they are executed."""
+"""Turns the options of `build` into values: the request to compile, the inputs of its steps, the options to execute."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def inputs_of(
 
 
 def _travel(session: Session, access: RegistryAccess, values: dict[str, Any]) -> CacheTravel | None:
-    """What fetches the build's cache mounts and puts them away; None if they stay here."""
+    """An object that fetches and stores the build's cache mounts elsewhere; None if they stay on this machine."""
     sources, targets = values.pop("cache_mounts_from"), values.pop("cache_mounts_to")
     if not sources and not targets:
         return None

@@ -1,4 +1,4 @@
-"""What a build's events say for its provenance, and what is said of its image when it is done."""
+"""Collects facts for provenance from the events of a build, and attaches attestations to its images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class BuildLog:
                 pass
 
     def take(self) -> tuple[tuple[Step, ...], tuple[Used, ...]]:
-        """What was noted since this was last asked."""
+        """The steps and inputs that were noted since the last call."""
         found = tuple(self._steps.values()), tuple(self._used)
         self._steps.clear()
         self._used.clear()
@@ -65,7 +65,7 @@ class BuildLog:
 
 
 class Attesting:
-    """What is to be said of the images of one `build`, and what is known for that."""
+    """The attestations to make for the images of one `build`, and the facts for them."""
 
     def __init__(self, session: Session, attest: Attest) -> None:
         self._session = session
@@ -112,7 +112,7 @@ class Attesting:
             )
 
     def has_files(self) -> bool:
-        """Whether files of this machine are to be written, of which there is one for a build."""
+        """Whether the build writes SBOM files on this machine, which there can be only one set of."""
         return bool(self._attest.output or self._attest.purl_output)
 
     def begin(self) -> None:

@@ -1,4 +1,4 @@
-"""What `build` prints instead of building: the warnings of the build checks, the plan, or a script."""
+"""Prints instead of building: the warnings of the build checks, the plan, or a script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the result of `build` goes: names, lists, registries, outputs, files, and the last lines on standard output."""
+"""Delivers the result of `build`: names, lists, registries, outputs, files, and the last lines of standard output."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def _one(session: Session, text: str) -> _Entry:
 
 
 def _text(result: StepResult) -> str:
-    """What users know the step by; the kind of step for results of versions that did not write it down."""
+    """The text of the step for users; its kind for results of versions that did not record the text."""
     if result.told.text:
         return " ".join(result.told.text.split())
     kind = json_module.loads(result.explained).get("step", {}).get("type", "")

@@ -1,4 +1,4 @@
-"""What a build in a cluster is given: its contexts, which go through a registry, its files, and credentials."""
+"""Prepares the inputs of a build in a cluster: its contexts, files and credentials."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Contexts:
 
 
 def feeder(session: Session, cluster: Cluster, streams: Sequence[Stream]) -> Callable[[str], None] | None:
-    """What sends the contexts to the pod of a name, again if the connection breaks; None without any."""
+    """A function that sends the contexts to a pod by name, again after a broken connection; None without contexts."""
     if not streams:
         return None
 
@@ -237,7 +237,7 @@ def _named(item: str, into: str) -> tuple[str, _Directory | None]:
 
 
 def _add_own_files(values: Mapping[str, Any], given: dict[str, bytes], asked: dict[str, Any]) -> None:
-    """What -f and --ignorefile mean for a context that the pod fetches: its own files, else those of this machine."""
+    """Add -f and --ignorefile for a context that the pod fetches: files of the context, else of this machine."""
     from builda.cli.verbs.contexts import own_file
 
     named = ((name, own_file(name)) for name in values["file"])

@@ -58,7 +58,7 @@ OF_SESSION: Params = (
 
 
 class ClusterValues(NamedTuple):
-    """What is said of a build in a cluster besides the Job's options."""
+    """The options of a build in a cluster besides those of its Job."""
 
     on: str
     context_via: str | None

@@ -41,7 +41,7 @@ def taken(values: dict[str, Any]) -> tuple[Output, ...]:
 
 
 def words_for(found: Sequence[Output]) -> tuple[str, ...]:
-    """What the pod is told if an output takes standard output: to print no ID."""
+    """The options that keep the pod from printing an ID, if an output takes standard output."""
     return (f"--iidfile={os.devnull}",) if any(output.dest == outputs.STDOUT for output in found) else ()
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class _Part(NamedTuple):
-    """What one Job made, and what it printed."""
+    """The image that one Job made, and its output."""
 
     image: ImageBuilt
     printed: str

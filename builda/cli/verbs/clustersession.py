@@ -127,7 +127,7 @@ def _access(values: Mapping[str, Any]) -> RegistryAccess:
 
 
 def _names_in(command: Sequence[str], directory: str) -> Iterator[str]:
-    """What looks like names of images with a registry in the command line, and in the files that it names."""
+    """The words of the command line, and of files that it names, that look like names of images with a registry."""
     for word in command:
         yield from re.findall(_NAME, word)
         for path in (word, os.path.join(directory, word)):

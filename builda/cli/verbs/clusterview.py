@@ -1,4 +1,4 @@
-"""What the pod of a build writes, shown as the output of this command."""
+"""Shows the output and events of the pod of a build as those of this command."""
 
 from __future__ import annotations
 
@@ -165,14 +165,14 @@ class View:
 
 
 def _write_raw(stream: TextIO, data: bytes) -> None:
-    """What a script wrote, as it would have come here."""
+    """Write the output of a script unchanged."""
     stream.flush()
     stream.buffer.write(data)
     stream.buffer.flush()
 
 
 def localizing(local: Mapping[str, str]) -> Callable[[str], str]:
-    """What gives a text of the pod's the names of this machine's files."""
+    """A function that replaces the pod's paths in a text by the names of this machine's files."""
     names = sorted(local.items(), reverse=True)
 
     def change(text: str) -> str:

@@ -165,7 +165,7 @@ def _bytes_of(path: str | None) -> bytes | None:
 
 
 def metadata(store: Store, image: Image) -> str:
-    """What --metadata-file holds."""
+    """The content of --metadata-file."""
     import json
 
     from builda.builder.image.manifestlist import first_image

@@ -1,4 +1,4 @@
-"""What the context arguments of `build` mean: directories, repositories, URLs, standard input, images."""
+"""Opens the context arguments of `build`: directories, repositories, URLs, standard input, images."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class NamedContexts(NamedTuple):
 def open_named(
     builder: Builder, items: tuple[str, ...], access: RegistryAccess, stack: ExitStack, pins: Pins | None = None
 ) -> NamedContexts:
-    """What the `NAME=VALUE` items mean; what is fetched is what `pins` name, and gone when `stack` ends."""
+    """Open the contexts of `NAME=VALUE` items. Fetches what `pins` name; it is removed when `stack` ends."""
     named: dict[str, Path | str] = {}
     images: dict[str, str] = {}
     for item in items:

@@ -139,7 +139,7 @@ class _Opened(NamedTuple):
 
 
 def _opened(session: Session, word: str | None, values: dict[str, Any], stack: ExitStack) -> _Opened:
-    """What the line names; a container that is made for it goes when `stack` ends, unless --keep is given."""
+    """The container that the line names. One made for it is removed when `stack` ends, unless --keep is given."""
     if values["until"] is not None:
         made = _built(session, word, values, stack)
         removed: Callable[[WorkingContainer], None] = session.builder.remove
@@ -158,7 +158,7 @@ def _opened(session: Session, word: str | None, values: dict[str, Any], stack: E
 
 
 def _remove_read(session: Session) -> Callable[[WorkingContainer], None]:
-    """What removes the container that was made of a file, with its image."""
+    """A function that removes a container that was made of a file, with its image."""
     from functools import partial
 
     from builda.builder.debug.statefile import remove
@@ -174,7 +174,7 @@ def _last(session: Session) -> WorkingContainer:
 
 
 def _kept(session: Session) -> Iterator[tuple[WorkingContainer, FailedStep]]:
-    """The containers of failed steps, oldest first; one whose note cannot be read is told of and left out."""
+    """The containers of failed steps, oldest first. Warns of one whose note cannot be read, and leaves it out."""
     from builda.store import failedsteps
     from builda.store.layout import Damaged
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def target(session: Session, image: str, destination: str | None) -> tuple[str, str | None]:
-    """What a push that was put off pushes now, and where to; any other pushes what it says."""
+    """The image and destination of a push: those noted when it was put off, else those given."""
     meant, _, where = session.environ.get("BUILDA_SESSION_PUSH", "").partition(" ")
     return (meant, where) if where else (image, destination)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def noting(session: Session, container: WorkingContainer, step: Run, inputs: Inputs) -> Iterator[None]:
-    """Note in the container that the step failed, or that it went on; nothing in a session that keeps no failed steps.
+    """Note in the container whether the step in the block failed; does nothing if the session keeps no failed steps.
 
     A step that is no command has no arguments.
     """

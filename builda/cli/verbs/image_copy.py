@@ -221,7 +221,7 @@ def _selection(values: dict[str, Any]) -> Select:
 
 
 def _side(session: Session, values: dict[str, Any], side: str) -> RegistryAccess:
-    """How the registry of the source or of the destination is reached."""
+    """The options for reaching the registry of the source or of the destination."""
     shared = {name: values[name] for name in ("authfile", "retry", "retry_delay", "signature_policy")}
     if side == "dest":
         shared.update({row.name: values.pop(row.name) for row in shared_options.SIGNING_TEXTS})

@@ -340,7 +340,7 @@ def _print_tree(head: list[str], lines: list[str]) -> None:
 
 
 def _age(created: str | None) -> str:
-    """How long ago a time in RFC 3339 was; N/A if it is none."""
+    """The age of a time in RFC 3339, in words; N/A if it is malformed."""
     import time
     from datetime import UTC, datetime
 

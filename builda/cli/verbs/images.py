@@ -288,7 +288,7 @@ def rmi(session: Session, *, images: tuple[str, ...], everything: bool, force: b
 
 
 def _removable(store: Store, *, unnamed_only: bool, force: bool) -> Iterator[str]:
-    """What `--all` and `--prune` mean; --all has an image in use by its digest, which is refused as Buildah does."""
+    """The images that --all or --prune removes; --all names those in use by digest: Buildah refuses them, too."""
     used = {container.image_digest for container in store.containers.iter()}
     used.update(mount.image for mount in store.image_mounts.iter())
     for image in store.images.iter():

@@ -1,4 +1,4 @@
-"""What `info` prints: the machine, the store, and on demand builda itself."""
+"""`info`: facts about the machine, the store, and on demand builda itself."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _found(session: Session, name: str, kind: str) -> Any:
 
 
 def _missing(session: Session, name: str, kind: str) -> NotFound:
-    """What to say of a name that nothing has, with the nearest of the names there are."""
+    """The error for a name that nothing has, with the nearest existing name as a hint."""
     from difflib import get_close_matches
 
     names = [one for image in session.store.images.iter() for one in image.names]

@@ -1,4 +1,4 @@
-"""What `inspect` shows: the keys of Buildah's JSON, and beside them the field names that its templates use."""
+"""The values of `inspect`: by the keys of Buildah's JSON, and by the field names that its templates use."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def _docker(config: ImageConfig) -> Struct:
 
 
 def _docker_fields(inner: Mapping[str, Any]) -> dict[str, Any]:
-    """What templates find in Docker's configuration, in Go's order."""
+    """The fields of Docker's configuration for templates, in Go's order."""
     timeout = inner.get("StopTimeout")
     fields: dict[str, Any] = {
         "Hostname": "",

@@ -32,7 +32,7 @@ def logging_to(path: str | None) -> Iterator[None]:
 
 
 def platform_logs(path: str | None, *, split: bool) -> Callable[[Platform | None], AbstractContextManager[None]]:
-    """What makes `logging_to` of each platform (None: this machine's), whose files are `path`_OS_ARCH if `split`."""
+    """A function that opens the log of a platform (None: this machine's): `path`, or with `split` `path`_OS_ARCH."""
     if split and path is None:
         raise InvalidValue("--logsplit needs --logfile")
 

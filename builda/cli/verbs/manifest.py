@@ -319,7 +319,7 @@ def exists(session: Session, *, name: str) -> None:
 
 
 def _places(session: Session, values: dict[str, Any]) -> Places:
-    """Where images are, by the options REGISTRY, RETRY and HIDDEN in `values`."""
+    """The places to look for images, by the options REGISTRY, RETRY and HIDDEN in `values`."""
     from builda.builder.image.listmembers import Places
 
     access = shared_options.registry_access(values, session.environ)
@@ -339,7 +339,7 @@ def _machine() -> Platform:
 
 
 def _edit(values: dict[str, Any]) -> EntryEdit:
-    """What the options _ENTRY in `values` (which they leave) say of an entry."""
+    """Take the options _ENTRY out of `values`, as changes to an entry."""
     from builda.builder.image.manifestlist import EntryEdit
 
     return EntryEdit(
@@ -354,7 +354,7 @@ def _edit(values: dict[str, Any]) -> EntryEdit:
 
 
 def _wanted(edit: EntryEdit) -> Platform:
-    """The platform to be taken of a list: what is said of the entry, else this machine's."""
+    """The platform to choose from a list: by the options of the entry, else this machine's."""
     from builda.values import replace
 
     here = _machine()

@@ -37,7 +37,7 @@ class Output(NamedTuple):
 
 
 def parse(items: tuple[str, ...]) -> tuple[Output, ...]:
-    """What the options ask for; InvalidValue or Unsupported with the option for what cannot be."""
+    """Parse --output options; InvalidValue or Unsupported naming the option."""
     found = tuple(map(_parse, items))
     if sum(output.dest == STDOUT for output in found) > 1:
         raise InvalidValue("only one --output can go to standard output")

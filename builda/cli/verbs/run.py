@@ -75,7 +75,7 @@ def run(session: Session, *, container: str, command: tuple[str, ...], **values:
 
 
 class _Command(NamedTuple):
-    """What is run: words, to which the path of a file with `script` is added, and their text for the history."""
+    """A command line, to which the path of a file with `script` is appended, and its text for the history."""
 
     args: tuple[str, ...]
     script: bytes | None
@@ -184,7 +184,7 @@ def values_without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def variables(written: Sequence[str], environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The variables that `--env` options mean: `K=V`, `K` of the caller's when set, `P*` and `*` all that match."""
+    """Parse `--env` options: `K=V`; `K` takes the caller's variable if set, `P*` and `*` all that match."""
     for item in written:
         name, equals, value = item.partition("=")
         if not name:

@@ -31,7 +31,7 @@ OPTIONS: Params = (
 
 
 def check(session: Session, values: dict[str, Any]) -> Callable[[Image], None] | None:
-    """What is to be called with an image before it has a name; None without --scan."""
+    """A function that scans an image, to call before the image gets a name; None without --scan."""
     how, file = values.pop("scan"), values.pop("scan_ignore")
     if how is None:
         if file is not None:

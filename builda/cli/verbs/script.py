@@ -94,7 +94,7 @@ def _with_value() -> frozenset[str]:
 
 
 def _complaint(words: Sequence[str]) -> Complaint | None:
-    """What builda would say of these words, as far as they can be judged without running anything."""
+    """The error that builda would report for these words, as far as it needs no run; None if there is none."""
     from builda.cli.core.invoke import choose
     from builda.scriptlint.rules import Complaint
 

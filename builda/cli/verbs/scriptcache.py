@@ -41,7 +41,7 @@ NOTHING_SAID: Mapping[str, Any] = {
 
 
 def of_session(session: Session) -> SessionCache | None:
-    """What the session of this command says of the cache; None outside of one, and without a cache."""
+    """The cache options of the session of this command; None outside of a session, and without a cache."""
     place = session.environ.get("BUILDA_SESSION")
     if not place or not session.is_joined:
         return None
@@ -53,7 +53,7 @@ def of_session(session: Session) -> SessionCache | None:
 def choice(
     session: Session, values: dict[str, Any], access: RegistryAccess
 ) -> tuple[CacheChoice, RegistryAccess] | None:
-    """How a new working container looks up its steps, and reaches the registries for that; None if it does not."""
+    """The cache options of a new working container, and those of its registries; None if it looks up no steps."""
     cached, uncached = values.pop("cache"), values.pop("no_cache")
     sources, targets = values.pop("cache_from"), values.pop("cache_to")
     explains = values.pop("explain_cache")
@@ -89,7 +89,7 @@ def _check(sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
 
 
 def for_session(values: Mapping[str, Any]) -> SessionCache | None:
-    """What a new session says to its commands; None with --no-cache."""
+    """The cache options of a new session for its commands; None with --no-cache."""
     from builda.session.cachechoice import SessionCache, own_streams
 
     sources, targets = values["cache_from"], values["cache_to"]
@@ -109,7 +109,7 @@ def for_session(values: Mapping[str, Any]) -> SessionCache | None:
 
 
 def caching(session: Session, container: WorkingContainer, values: dict[str, Any]) -> Caching | None:
-    """How one run is looked up; None in a container without a cache, where the options are an error."""
+    """The cache options of one run; None in a container without a cache, where giving any is an error."""
     no_cache, extra, age = values.pop("no_cache"), values.pop("cache_key"), values.pop("uncached_after")
     if container.cache is None:
         if extra is not None or age is not None:

@@ -18,7 +18,7 @@ _WRITTEN = "write --secret id=NAME,src=FILE or id=NAME,env=VARIABLE"
 
 
 class Secret(NamedTuple):
-    """What an option says of a secret: its ID, and the variable or the file that has it."""
+    """A parsed --secret: its ID, and the variable or the file that has it."""
 
     name: str
     variable: str | None
@@ -28,12 +28,12 @@ class Secret(NamedTuple):
 
 
 def secrets_of(items: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, bytes]:
-    """The secrets by ID; NotFound for a file or variable that is not there, InvalidValue for what names none."""
+    """Read the secrets, by ID; NotFound for a missing file or variable, InvalidValue for a malformed option."""
     return {found.name: _content(found, environ) for found in (secret_of(item, environ) for item in items)}
 
 
 def secret_of(item: str, environ: Mapping[str, str]) -> Secret:
-    """`id=ID[,src=FILE|,env=NAME|,src=NAME,type=env]`: the later of src and env counts, as in Buildah.
+    """Parse `id=ID[,src=FILE|,env=NAME|,src=NAME,type=env]`; the later of src and env counts, as in Buildah.
 
     With an ID alone it is the variable of that name, else the file.
     """

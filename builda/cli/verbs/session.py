@@ -218,7 +218,7 @@ def _rehearse() -> None:
 
 
 def _begin_trace(held: Lease, wanted: Wanted | None) -> Callable[[int, int], None] | None:
-    """Have the session's commands write what they do, if that is `wanted`; what is told of those that ended."""
+    """Begin a trace of the session, if `wanted`; a function to call with the pid and status of each ended command."""
     if wanted is None:
         return None
     from functools import partial

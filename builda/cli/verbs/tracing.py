@@ -33,7 +33,7 @@ def form_of(path: str) -> str:
 
 
 def wanted(script: Sequence[str], files: Mapping[str, str]) -> trace.Wanted | None:
-    """What is to be written of a session that begins now; None for nothing.
+    """The traces to write of a session that begins now; None without any.
 
     NotFound or InvalidValue for files that cannot be written.
     """

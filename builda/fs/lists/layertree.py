@@ -43,14 +43,14 @@ class Row(NamedTuple):
     xattrs: Mapping[str, bytes] = NO_XATTRS
 
     def to_json(self) -> list[object]:
-        """As JSON has it: bytes as Latin-1."""
+        """The row as a JSON array; bytes become Latin-1 text."""
         values = {name: value.decode("latin-1") for name, value in self.xattrs.items()}
         texts = self.path.decode("latin-1"), self.kind.decode("latin-1")
         return [*texts, *self[2:6], self.link.decode("latin-1"), *self[7:12], values]
 
     @classmethod
     def from_json(cls, found: list[Any]) -> Row:
-        """What `to_json` wrote. The list becomes the row's: there are as many of them as files in an image."""
+        """Read a row that `to_json` wrote. Changes the list in place: there is one for each file of an image."""
         for index in (0, 1, 6):
             found[index] = found[index].encode("latin-1")
         values = found[12]
@@ -63,10 +63,10 @@ _CHILDLESS: Final[dict[bytes, Node]] = {}
 
 
 class Node:
-    """A file or directory. `place` says which layer holds its content; `changed`: the layer being made records it.
+    """A file or directory. `place` is the layer that holds its content; `changed`: the layer being made records it.
 
-    In a directory, `covered` is what lower layers show in it and the layer being made has replaced or deleted, and
-    `merged` says that it is such a layer's directory itself, with changes.
+    In a directory, `covered` are entries of lower layers that the layer being made has replaced or deleted. `merged`:
+    the directory itself is from a lower layer, and has changes in it.
     """
 
     __slots__ = ("changed", "children", "covered", "merged", "opaque", "parent", "place", "row")
@@ -83,18 +83,18 @@ class Node:
         self.covered = _CHILDLESS
 
     def cover(self, name: bytes, below: Node) -> None:
-        """What lower layers call `name` in this directory is replaced or deleted."""
+        """Note that `name` in this directory is replaced or deleted, and was `below` in lower layers."""
         if self.covered is _CHILDLESS:
             self.covered = {}
         self.covered.setdefault(name, below)
 
     def stand_on(self, below: Node | None) -> None:
-        """Make this a new directory in place of `below`, of which lower layers show nothing any more."""
+        """Make this a new directory that replaces `below`: the entries of `below` are covered."""
         if below is not None and below.is_directory:
             self.covered = below.shown()
 
     def shown(self) -> dict[bytes, Node]:
-        """What lower layers show in this directory."""
+        """The entries of this directory in lower layers."""
         kept = {name: node for name, node in self.children.items() if node.merged or not node.changed}
         return {**kept, **self.covered}
 
@@ -136,9 +136,9 @@ class Tree:
             self.root_mtime, self.root_below = self.root.row.mtime, look(self.root.row)
 
     def find(self, path: bytes, *, follow: bool = True, passed: list[Node] | None = None) -> Node | None:
-        """What is at `path`, links on the way followed, and at its end too if `follow`; None when nothing is.
+        """The node at `path`, following links on the way, and the last component if `follow`; None if there is none.
 
-        `passed` gets every file and link that was gone through, and what was found.
+        `passed` gets every file and link on the way, and the result.
         """
         node, pending, links = self.root, list(reversed(path.split(b"/"))), 0
         while pending:
@@ -166,7 +166,7 @@ class Tree:
         return node
 
     def rows(self) -> Iterator[Row]:
-        """What the layer being made records, in the order of its archive; Unsupported for names of whiteouts."""
+        """The rows of the layer being made, in the order of its archive; Unsupported for names of whiteouts."""
         if not self.root.changed:
             return
         if self.records_root:

@@ -46,7 +46,7 @@ class Spool:
             os.close(self._fd)
 
     def copied(self, source: int, info: os.stat_result, moved: content.Moved | None = None) -> tuple[str, int, bytes]:
-        """Where the content of the file `source` is now, and its sha256; `moved` is told of bytes that are copied."""
+        """Copy the content of the file `source`; returns its file and offset here, and its sha256."""
         if info.st_size <= content.CHUNK and info.st_blocks * 512 >= info.st_size:
             import hashlib
 
@@ -62,7 +62,7 @@ class Spool:
             os.close(fd)
 
     def again(self, fd: int, row: Row) -> tuple[str, int]:
-        """Where the content is now that another layer has in the file `fd`."""
+        """Copy a content of another layer, in its file `fd`; returns its file and offset here."""
         if row.file != CONTENT:
             file, at, _ = self.copied(fd, os.fstat(fd))
             return file, at
@@ -73,14 +73,14 @@ class Spool:
         return CONTENT, at
 
     def put(self, data: bytes) -> tuple[str, int]:
-        """Where `data` is now."""
+        """Append `data`; returns its file and offset here."""
         at = self._open()
         content.write_all(self._fd, data)
         self._at += len(data)
         return CONTENT, at
 
     def taken(self, member: Content) -> tuple[str, int]:
-        """Where the content of an archive's member is now, whatever its size."""
+        """Append the content of an archive's member, of any size; returns its file and offset here."""
         at = self._open()
         while data := member.read(FLUSH):
             content.write_all(self._fd, data)

@@ -205,7 +205,7 @@ class _Layer(_Applying):
     """A layer in a directory of its own: what is there, is this layer's."""
 
     def hide(self, parent: int, name: bytes) -> None:
-        """What lower layers call `name` is deleted."""
+        """Delete `name` of lower layers."""
         raise NotImplementedError
 
     def is_hidden(self, parent: int, name: bytes) -> bool:

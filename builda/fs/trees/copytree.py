@@ -137,7 +137,7 @@ class _Copying(Generic["D"]):
             raise
 
     def looks(self, info: os.stat_result, values: Mapping[str, bytes], *, is_directory: bool = False) -> Looks:
-        """What the copy looks like; without access ACLs with --chmod, because an ACL contains a mode of its own."""
+        """The metadata of a copy. With --chmod it has no access ACL, because an ACL contains a mode of its own."""
         owner, mode, values, time = self.target.original(info, values)
         if self.mode is not None:
             mode = self.mode(mode, is_directory)
@@ -242,7 +242,7 @@ class _Placer(Generic["D"]):
         return self.target.is_directory(os.fsencode(self.destination), follow=not self.request.link)
 
     def place(self, top: Top) -> tuple[_Place[D], bytes]:
-        """Where `top` goes and what it is called there, "" for a directory's contents; the caller closes the place."""
+        """The directory that `top` goes to, which the caller closes, and its name there ("" for contents only)."""
         directory, name = self.split(top)
         new = {path.lstrip("/") for path in self.make(directory)}
         self.made += sorted(new)

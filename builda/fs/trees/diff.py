@@ -46,7 +46,7 @@ _NONE: Mapping[str, bytes] = {}
 
 
 class Clamp(NamedTuple):
-    """What times a layer records: none later than `latest`, or all `exact`; None means as they are."""
+    """The times that a layer records: none later than `latest`, or all `exact`; None means unchanged."""
 
     latest: int | None = None
     exact: int | None = None
@@ -231,13 +231,13 @@ class _Walk:
             self.pending.pop()
 
     def sorted_entries(self, fd: int, prefix: bytes) -> list[_Found]:
-        """What the directory holds and the layer records, in the order of the archive."""
+        """The entries of the directory that the layer records, in the order of the archive."""
         entries = self.listed(fd, prefix)
         entries.sort(key=_archive_order)
         return entries
 
     def listed(self, fd: int, prefix: bytes) -> list[_Found]:
-        """What the directory holds and the layer records, under the names that it has in the archive."""
+        """The entries of the directory that the layer records, by their names in the archive."""
         with os.scandir(fd) as found:
             entries = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
         return [(self.archive_name(name, info, prefix), name, info) for name, info in entries]

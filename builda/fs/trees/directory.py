@@ -182,7 +182,7 @@ def is_whiteout(info: os.stat_result) -> bool:
 
 
 def lstat(parent: int, name: bytes) -> os.stat_result | None:
-    """What `name` is; None if it is missing."""
+    """lstat(2) of `name`; None if it is missing."""
     try:
         return os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What copies and archives are written to: a tree on disk, or a list of rows.
+"""The Protocol that copies and archives are written through: to a tree on disk, or to a list of rows.
 
 `copytree` and `unpack` decide by these calls alone, so that their rules are the same for both.
 """
@@ -31,9 +31,9 @@ LINKS = 40
 
 
 class Looks(NamedTuple):
-    """What something is given: owner, permission bits, attributes, and the time of its last change in nanoseconds.
+    """The metadata to give to a file: owner, permission bits, attributes, and mtime in nanoseconds.
 
-    A directory may be given the time None: it is set later, or is that of its last change.
+    For a directory `time_ns` may be None: its mtime is set later, or stays that of its last change.
     """
 
     owner: tuple[int, int]
@@ -77,7 +77,7 @@ class Target(Protocol["D"]):
     def holds_directory(self, parent: D, name: bytes) -> bool: ...
 
     def link_at(self, parent: D, name: bytes) -> bytes | None:
-        """Where the symbolic link leads; None if it is missing or no link."""
+        """The target of the symbolic link `name`; None if it is missing or no link."""
 
     def make(self, parent: D, name: bytes, mode: int = 0o700) -> D:
         """A new directory, with this mode exactly."""
@@ -94,7 +94,7 @@ class Target(Protocol["D"]):
     def copy(
         self, parent: D, name: bytes, source: int, info: os.stat_result, looks: Looks, moved: Moved | None
     ) -> bytes:
-        """Copy the file `source`; the sha256 of its content. `moved` is told of bytes as they are copied."""
+        """Copy the file `source`; returns the sha256 of its content. `moved` gets numbers of copied bytes."""
 
     def write(self, parent: D, name: bytes, content: Content, size: int, looks: Looks) -> None:
         """A file of an archive."""

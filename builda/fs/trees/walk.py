@@ -33,7 +33,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class CopyRequest(NamedTuple):
-    """What to copy where, and what the copies shall look like.
+    """The sources and the destination of a copy, and the owners, modes and times of the copies.
 
     `destination` is a path inside the destination root; one that ends in `/`, an existing directory, and several files
     mean a directory. `owner` None keeps the owners (directories that have to be made above the destination are 0:0
@@ -58,7 +58,7 @@ class CopyRequest(NamedTuple):
 
     @property
     def rules(self) -> Rules:
-        """How the sources are read."""
+        """The options of resolving the sources."""
         return Rules(self.parents, self.follow_symlinks, self.wildcards, self.allow_empty_wildcard)
 
 
@@ -89,12 +89,12 @@ def content_size(request: CopyRequest) -> int:
 
 
 def file_key(info: os.stat_result) -> FileKey:
-    """What `remembered` calls a file."""
+    """The key of a file in `remembered`."""
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
 class Visitor(Protocol["P"]):
-    """What is done with what the walk meets; `P` is a place that a directory's copy has, until `close`."""
+    """The calls that a walk makes for what it meets. `P` is an open destination of a directory, until `close`."""
 
     reads_all: bool
 

@@ -11,7 +11,7 @@ from builda.values import NamedTuple
 
 
 class Driver(NamedTuple):
-    """What a driver is called, where it is, and what can be done with its snapshots."""
+    """The name of a driver, its module and class, and what can be done with its snapshots."""
 
     name: str
     where: str  # module and class

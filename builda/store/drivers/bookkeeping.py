@@ -66,7 +66,7 @@ class Records:
         layout.publish(self._layout, self._layout.path("snapshots", snapshot, "info.json"), value.encode())
 
     def exists(self, snapshot: str) -> bool:
-        """Whether it is there; then no sweep takes it while this process holds a lease."""
+        """Whether the snapshot exists. If so, no sweep removes it while this process holds a lease."""
         return layout.touch(self.path(snapshot)) and os.path.exists(self.path(snapshot, "info.json"))
 
     def lineage(self, snapshot: str | None) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ class Records:
 
 @cache
 def boot_id() -> str:
-    """What the kernel calls this boot of the machine."""
+    """The kernel's ID of this boot of the machine."""
     with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 

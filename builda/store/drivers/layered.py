@@ -56,7 +56,7 @@ class Layered(Records):
         return self.path(key, "fs")
 
     def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
-        """What was changed becomes the layer, and work goes on in a new snapshot upon it."""
+        """Make the changed files the layer, and a new snapshot on it for further work."""
         empty = not self.is_changed(key, below)
         if empty and not even_empty:
             return Cut(None, key, empty)

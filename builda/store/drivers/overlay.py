@@ -33,7 +33,7 @@ class _HasEntry(Exception):
 
 
 class _First:
-    """What a layer is written to until it is known that it has an entry."""
+    """A sink that ends the writing of a layer at its first entry: then the layer is not empty."""
 
     def write(self, data: bytes | bytearray | memoryview, /) -> None:
         """End at the first byte that is not of an archive's end."""
@@ -135,7 +135,7 @@ class OverlaySnapshots(Layered):
         return False
 
     def _root_below(self, key: str) -> Look | None:
-        """How the root directory looked when a snapshot was made; None for a committed one that stands on nothing."""
+        """The metadata of the root directory below a snapshot; None for a committed one without a parent."""
         from builda.fs.layer import Look
 
         parent = self.info(key).parent

@@ -1,4 +1,4 @@
-"""What a driver of snapshots promises.
+"""The Protocol of drivers of snapshots.
 
 A snapshot is the files of a layer, or of a whole tree, under an ID of 32 hexadecimal digits. An *active* one belongs to
 a working container and is written to. A *committed* one never changes again and lies under any number of others. `cut`
@@ -41,7 +41,7 @@ class Snapshots(Protocol):
         """The record of a snapshot; NotFound if it is missing or half made."""
 
     def exists(self, snapshot: str) -> bool:
-        """Whether it is there; then no sweep takes it while this process holds a lease."""
+        """Whether the snapshot exists. If so, no sweep removes it while this process holds a lease."""
 
     def is_trusted(self, snapshot: str) -> bool:
         """Whether the snapshot exists with the content that was committed."""
@@ -86,9 +86,9 @@ class Snapshots(Protocol):
         """A new active snapshot on `top`, the topmost of the layers that were frozen on an image."""
 
     def moved(self, key: str, top: str) -> str:
-        """An active snapshot on `top`, a frozen layer upon what the unchanged active snapshot `key` stands on.
+        """Move the unchanged active snapshot `key` onto `top`, a layer that was frozen on the same parent; its new key.
 
-        The caller records it, and then removes `key` if it is another one.
+        The caller records the new key, and then removes `key` if it is another one.
         """
 
     def rootfs(self, key: str) -> tuple[Mount, ...]:
@@ -107,10 +107,10 @@ class Snapshots(Protocol):
         """Apply a layer's archive to an active snapshot without changes. The driver has trees."""
 
     def take_out(self, key: str) -> None:
-        """Take out of an active snapshot what was put there for a command that was killed."""
+        """Remove from an active snapshot the files that a killed command was given there."""
 
     def bring_home(self, cache: str) -> None:
-        """Take the directory of a cache mount, whose lock the caller has, out of the tree of a killed command."""
+        """Move the directory of a cache mount back from the tree of a killed command. The caller holds its lock."""
 
     # Layers of what was changed
 
