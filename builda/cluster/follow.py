@@ -331,6 +331,8 @@ def _is_absent(waiting: str) -> bool:
 def _hint_for(words: str) -> str | None:
     if "PodSecurity" in words:
         return "--mode chooses a pod that the namespace admits; builda cluster check says which"
+    if "security context constraint" in words:
+        return "OpenShift chooses the user: docs/cluster.md has the pod template for it"
     if "must specify" in words or "LimitRange" in words or "per Container is" in words:
         return "--request and --limit say what resources the pod asks for"
     return None

@@ -206,7 +206,7 @@ def _container(kind: Kind, options: JobOptions, said: Mapping[str, Any]) -> dict
         "name": CONTAINER,
         "image": options.image,
         "command": _COMMAND,
-        "securityContext": {**kind.context, **(said.get("securityContext") or {})},
+        "securityContext": _without_nulls({**kind.context, **(said.get("securityContext") or {})}),
         "env": [
             *(said.get("env") or ()),
             {"name": "BUILDA_ROOT", "value": f"{WORK}/store"},
@@ -223,3 +223,8 @@ def _container(kind: Kind, options: JobOptions, said: Mapping[str, Any]) -> dict
         ],
     }
     return {**made, "resources": resources} if resources else made
+
+
+def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a template does not take away by null, as it does with the user where the cluster chooses one."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -107,6 +107,13 @@ def test_a_template_may_name_the_image(option: str | None, variable: str | None,
     assert not values
 
 
+def test_a_template_may_leave_the_user_to_the_cluster() -> None:
+    own = {"name": "build", "securityContext": {"runAsUser": None, "runAsGroup": None, "readOnlyRootFilesystem": True}}
+    context = pod_of_template({"spec": {"containers": [own]}})["containers"][0]["securityContext"]
+    assert not {"runAsUser", "runAsGroup"} & context.keys()
+    assert (context["runAsNonRoot"], context["readOnlyRootFilesystem"]) == (True, True)
+
+
 def test_options_stand_before_a_template_and_a_template_before_what_builda_sets() -> None:
     spec = pod_of_template({"spec": {}})
     assert (spec["nodeSelector"], spec["enableServiceLinks"]) == ({"kubernetes.io/os": "linux"}, False)

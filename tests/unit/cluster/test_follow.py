@@ -327,6 +327,7 @@ def test_a_program_that_cannot_be_started_is_named() -> None:
         ('pods "x" is forbidden: failed quota: q: must specify limits.cpu for: build', "--limit"),
         ('pods "x" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi', "--limit"),
         ('pods "x" is forbidden: ValidatingAdmissionPolicy "p" with binding "b" denied request: no', None),
+        ('pods "x" is forbidden: unable to validate against any security context constraint: []', "OpenShift"),
         ('admission webhook "policy.example.org" denied the request: no builds on Fridays', None),
         ('Pod "x" is invalid: spec.containers[0].env[0].name: Invalid value', None),
     ],
