@@ -649,6 +649,16 @@ def test_a_context_goes_through_the_api_again_if_the_stream_breaks(
     assert done.stdout.count("some text\n") == 2
 
 
+def test_several_contexts_go_through_the_api_once_each(
+    far: Builda, there: Cluster, context: Path, server: Registry
+) -> None:
+    (context / "Containerfile").write_text("FROM scratch\nCOPY given /a\nCOPY --from=n given /b\n")
+    before = len(there.requests)
+    words = ("--context-via", "api", "--build-context", f"n={context}", "-t", server.name("app/several:1"))
+    far.run(*BUD, *words, context)
+    assert len([one for one in there.requests[before:] if one.endswith("/exec")]) == 2
+
+
 def test_a_file_of_a_context_for_the_api_that_cannot_be_read_ends_the_build(
     far: Builda, there: Cluster, context: Path, server: Registry
 ) -> None:

@@ -13,7 +13,7 @@ from builda.errors import BuildaError, InvalidValue, NotFound, RegistryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -144,8 +144,7 @@ def _run_script(session: Session, asked: Mapping[str, Any], relay: Relay) -> Non
     _configure(session, asked)
     session.enter(composing=verb.name in COMPOSING)
     access = RegistryAccess(tls_verify=values["tls_verify"])
-    for one in asked["contexts"]:
-        _fetch(session, one, access)
+    _fetch_all(session, asked["contexts"], access)
     _place_script(asked["script"][0])
     os.makedirs(OUT, exist_ok=True)
     os.chdir(f"{WORK}/context")
@@ -192,8 +191,7 @@ def _work(session: Session, asked: Mapping[str, Any], relay: Relay) -> None:
         session.enter(composing=build.name in COMPOSING)
         session.quiet = values["quiet"]
         access = shared_options.registry_access(dict(values), session.environ)
-        for one in asked["contexts"]:
-            _fetch(session, one, access)
+        _fetch_all(session, asked["contexts"], access)
         os.makedirs(OUT, exist_ok=True)
         try:
             build.function(session, **{**values, "context": _context(asked)})
@@ -220,21 +218,23 @@ def _context(asked: Mapping[str, Any]) -> BuildContext | ContextAt:
     return BuildContext(context, files, ignore_file)
 
 
-def _fetch(session: Session, asked: Mapping[str, str], access: Any) -> None:
-    """A context is where it is asked for: fetched from a registry, or sent by the client."""
+def _fetch_all(session: Session, contexts: Sequence[Mapping[str, str]], access: Any) -> None:
+    """All contexts are in their places: fetched from a registry, or sent by the client, which is asked for all once."""
     from pathlib import Path
 
     from builda.cluster.chunks import unpack
     from builda.oci.reference import Reference
 
-    into = Path(asked["into"])
-    if "reference" in asked:
-        into.mkdir()
-        unpack(session.builder.context.remote.source(Reference.parse(asked["reference"]), access), into)
-        return
-    assert session.relay is not None, "the pod's output is relayed"
-    session.relay.awaits()
-    wait_for(into, _SILENCE)
+    if any("reference" not in one for one in contexts):
+        assert session.relay is not None, "the pod's output is relayed"
+        session.relay.awaits()
+    for one in contexts:
+        into = Path(one["into"])
+        if "reference" in one:
+            into.mkdir()
+            unpack(session.builder.context.remote.source(Reference.parse(one["reference"]), access), into)
+        else:
+            wait_for(into, _SILENCE)
 
 
 def wait_for(into: Path, silence: float) -> None:
