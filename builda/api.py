@@ -146,7 +146,7 @@ def open_store(
 
 def _without_fuse(lacking: str, root: Path | str) -> StoreUnavailable:
     return StoreUnavailable(
-        f"driver fuse-overlayfs cannot be had for the store, {lacking}: {root}",
+        f"driver fuse-overlayfs cannot be used for the store, {lacking}: {root}",
         hint="a pod gets /dev/fuse from a device plugin; a store on a volume needs neither (another --root)",
     )
 

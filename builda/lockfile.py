@@ -168,7 +168,7 @@ def _reference(key: str, name: str, where: str) -> None:
     if short.registry is None:  # which registry has it, and under which name, registries.conf has said
         meant = found._replace(tag=meant.tag)
     if meant != found:
-        raise InvalidValue(f"name is that of another image in {where}: {_shown(name)}")
+        raise InvalidValue(f"name belongs to another image in {where}: {_shown(name)}")
 
 
 def _digest(value: object, where: str) -> str:

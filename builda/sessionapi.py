@@ -322,7 +322,7 @@ def _noted(image: str, destination: str, options: PushOptions, environ: Mapping[
         authfile=access.authfile, creds=access.creds, cert_dir=access.cert_dir, tls_verify=access.tls_verify
     ):
         raise Unsupported(
-            f"a push that is put off in an outer session takes no options but those of the registry: {destination}",
+            f"a push that is put off in an outer session can have options of the registry only: {destination}",
             hint="run builda push in the script",
         )
     said = {"--authfile": access.authfile, "--creds": access.creds, "--cert-dir": access.cert_dir}

@@ -72,7 +72,7 @@ class Locked:
         if found is None or found != entry.digest:
             raise InvalidValue(
                 f"image is not the one in {self._file}, {entry.digest}: {name}",
-                hint=f"it is {found or 'not on this machine'}; {UPDATE} writes down the one that is there",
+                hint=f"it is {found or 'not on this machine'}; {UPDATE} records the present one",
             )
         return name
 

@@ -94,7 +94,7 @@ def _packages(path: Path) -> Iterator[Fact]:
         finally:
             connection.close()
     except (sqlite3.Error, OverflowError, MemoryError) as error:
-        raise CorruptContent(f"is no database that SQLite can read: {text(str(error))}") from error
+        raise CorruptContent(f"is not a database that SQLite can read: {text(str(error))}") from error
 
 
 def _fence(connection: Any) -> None:
@@ -123,7 +123,7 @@ def _package(number: object, blob: object) -> Iterator[Fact]:
     try:
         values = header(blob if isinstance(blob, bytes) else b"")
     except CorruptContent as error:
-        yield Flaw(f"has a row that is no header, {error}: row {text(str(number))}")
+        yield Flaw(f"has a row that is not a header, {error}: row {text(str(number))}")
         return
     name, version = values.get(NAME, ""), values.get(VERSION, "")
     if not name or not version:
@@ -151,7 +151,7 @@ def header(data: bytes) -> dict[int, str]:
     entries, size = struct.unpack_from(">II", data)
     start = 8 + 16 * entries
     if entries > _ENTRIES or start + size > len(data):
-        raise CorruptContent("it is shorter than it says")
+        raise CorruptContent("it is shorter than its header says")
     found: dict[int, str] = {}
     for index in range(entries):
         tag, kind, offset, count = struct.unpack_from(">IIiI", data, 8 + 16 * index)

@@ -165,7 +165,7 @@ def _rule(text: str) -> _Rule | None:
     if not pattern:
         return None
     if pattern == "!":
-        raise InvalidValue('a pattern of "!" alone takes nothing back')
+        raise InvalidValue('a pattern of "!" alone names no path')
     takes_back = pattern.startswith("!")
     cleaned = _cleaned(pattern[takes_back:])
     if not has_wildcards(cleaned):

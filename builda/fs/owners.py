@@ -220,7 +220,7 @@ def _note(directory: int, name: bytes, uid: int, gid: int) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.E2BIG):
             raise Unsupported(
-                f"too many links of other owners in one directory for this file system: {len(rows)}",
+                f"too many links with recorded owners in one directory for this file system: {len(rows)}",
                 hint="a range of ids in /etc/subuid needs no such notes",
             ) from error
         raise

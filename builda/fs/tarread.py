@@ -312,7 +312,7 @@ def _number(field: bytes) -> int:
     try:
         return int(text, 8) if text else 0
     except ValueError:
-        raise CorruptContent(f"tar header has a field that is no number: {field!r}") from None
+        raise CorruptContent(f"tar header has a field that is not a number: {field!r}") from None
 
 
 def _member(
@@ -391,7 +391,7 @@ def _decimal(records: Mapping[str, bytes], key: str, default: int) -> int:
     try:
         return int(text)
     except ValueError:
-        raise CorruptContent(f"pax record {key} is no number: {text!r}") from None
+        raise CorruptContent(f"pax record {key} is not a number: {text!r}") from None
 
 
 def _mtime(records: Mapping[str, bytes], default: int) -> int:
@@ -403,7 +403,7 @@ def _mtime(records: Mapping[str, bytes], default: int) -> int:
         seconds = int(whole or b"0")
         part = int(fraction[:9].ljust(9, b"0")) if fraction else 0
     except ValueError:
-        raise CorruptContent(f"pax record mtime is no number: {records['mtime'][:60]!r}") from None
+        raise CorruptContent(f"pax record mtime is not a number: {records['mtime'][:60]!r}") from None
     return seconds * 10**9 + (-part if whole.startswith(b"-") else part)
 
 

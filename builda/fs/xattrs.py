@@ -122,7 +122,7 @@ def _is_kept_aside(name: str, value: bytes, error: OSError) -> bool:
 def stands_for_nothing() -> Unsupported:
     """The error if the attribute of a file that stands in for a device cannot be set."""
     return Unsupported(
-        "a device node cannot be copied here: fuse-overlayfs takes no file that stands in for one",
+        "a device node cannot be copied here: fuse-overlayfs refuses the file that would represent it",
         hint="a store on a volume (--root) needs no fuse-overlayfs",
     )
 

@@ -145,7 +145,7 @@ def _check(ranges: tuple[IdRange, ...], kind: Kind, own: int, user: int, etc: st
         if last is not None and one.start < last.end:
             raise IsolationUnavailable(
                 f"ranges of {kind}s of user {user} overlap in {path}: {one.start}",
-                hint="each id may be given once, the user's own not at all",
+                hint="list each id once, and not the user's own",
             )
         last = one
     total = sum(one.size for one in ranges)

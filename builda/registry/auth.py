@@ -131,7 +131,7 @@ class Authenticator:
             raise RegistryError(f"{self._host} names a token server that cannot be asked: {error}") from error
         if base.startswith("https:") and scheme != "https" and self._trust(self._host).verify:
             raise RegistryError(
-                f"{self._host} wants credentials sent over plain HTTP: {shown(realm)}",
+                f"{self._host} asks for credentials over plain HTTP: {shown(realm)}",
                 hint="--tls-verify=false allows it",
             )
 

@@ -135,7 +135,7 @@ class Registries:
         if entry is not None and entry.blocked:
             raise RegistryError(
                 f"registry is blocked by {entry.file}: {reference}",
-                hint=f"it is the entry for {entry.prefix} that says so",
+                hint=f"the entry for {entry.prefix} blocks it",
             )
         if self.only and reference.registry not in self.only:
             raise RegistryError(

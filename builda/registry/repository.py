@@ -384,7 +384,7 @@ def resolved(location: str | None, request_url: str, what: str) -> str:
     asked, told = origin(request_url), origin(url)
     if asked.scheme == "https" and told.scheme == "http":
         if asked.host != told.host:
-            raise RegistryError(f"{what}: the registry wants the content over plain HTTP: {shown(url)}")
+            raise RegistryError(f"{what}: the registry asks for the content over plain HTTP: {shown(url)}")
         from urllib.parse import urlsplit
 
         return urlsplit(url)._replace(scheme="https", netloc=netloc(request_url)).geturl()  # a proxy ends TLS before it

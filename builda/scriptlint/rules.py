@@ -48,7 +48,7 @@ def find(script: Script, check: Check) -> list[Finding]:
     found = [finding for rule in RULES for finding in rule(script)]
     found += _command_lines(script, check)
     if script.broken is not None:
-        found.append(Finding("NotUnderstood", script.broken, "this is no bash, or too much for its grammar"))
+        found.append(Finding("NotUnderstood", script.broken, "not a bash script, or too complex for the grammar"))
     return sorted(found, key=lambda finding: (finding.at, finding.name))
 
 

@@ -108,7 +108,7 @@ class Retyped(Changed):
     def _image(self, manifest: Manifest) -> Manifest:
         if manifest.config.media_type not in mediatype.CONFIGS or manifest.artifact_type is not None:
             kind = manifest.artifact_type or manifest.config.media_type
-            raise Unsupported(f"what is no image has no other format: {kind}")
+            raise Unsupported(f"only images can be converted to another format: {kind}")
         return retyped(manifest, self._format)
 
     def _index(self, index: Index) -> Index:

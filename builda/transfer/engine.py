@@ -62,7 +62,7 @@ class EngineSink(DockerArchiveSink):
 
     def __init__(self, where: str) -> None:
         if _is_id(where):
-            raise InvalidReference(f"an ID is no name to load an image under: {_PREFIX}{where}", hint="write NAME:TAG")
+            raise InvalidReference(f"an image cannot be loaded under an ID: {_PREFIX}{where}", hint="write NAME:TAG")
         ArchiveSink.__init__(self, f"{_PREFIX}{where}")
         self._tags = [str(_reference(where))]
         self._engine = Engine.of(os.environ)
@@ -227,7 +227,7 @@ def _is_id(where: str) -> bool:
     try:
         Digest.parse(where)
     except BuildaError as error:
-        raise InvalidReference(f"not the whole ID of an image: {_PREFIX}{where}") from error
+        raise InvalidReference(f"not a complete image ID: {_PREFIX}{where}") from error
     return True
 
 

@@ -39,7 +39,7 @@ class DirectorySource:
         with suppress(NotFound):  # the first skopeo wrote none
             version = blobfile.read_small(self.file("version"), MANIFEST_LIMIT)
             if not version.startswith(_FIRST_VERSIONS):
-                raise Unsupported(f"directory is of another version, {version[:80]!r}: {self._root}")
+                raise Unsupported(f"directory has an unsupported version, {version[:80]!r}: {self._root}")
 
     def manifest(self) -> tuple[Descriptor, bytes]:
         """The content of `manifest.json`."""

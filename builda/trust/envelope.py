@@ -46,10 +46,10 @@ def read(data: bytes) -> Envelope:
     value = decode(data, "attestation", ENVELOPE_LIMIT)
     payload, signatures = value.get("payload"), value.get("signatures")
     if value.get("payloadType") != MEDIA_TYPE or not isinstance(payload, str) or not isinstance(signatures, list):
-        raise CorruptContent("attestation is no envelope of a statement of in-toto")
+        raise CorruptContent("attestation is not an envelope of an in-toto statement")
     texts = [one.get("sig") if isinstance(one, dict) else None for one in signatures]
     if not all(isinstance(text, str) for text in texts):
-        raise CorruptContent("attestation has a signature that is no text")
+        raise CorruptContent("attestation has a signature that is not text")
     try:
         return Envelope(base64.b64decode(payload), tuple(base64.b64decode(str(text)) for text in texts))
     except (binascii.Error, ValueError) as error:

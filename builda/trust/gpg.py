@@ -86,11 +86,11 @@ class Keyring:
         valid = [line for line in done.status if line[0] == "VALIDSIG"]
         counts = [words.count(word) for word in ("NEWSIG", "GOODSIG", "VALIDSIG", "PLAINTEXT")]
         if done.failed or counts != [1, 1, 1, 1] or len(valid[0]) < 11:
-            raise CorruptContent("it is no message with one signature")
+            raise CorruptContent("it is not a message with one signature")
         if valid[0][9] != "00":  # the class of signatures of binary documents
             raise CorruptContent(f"it is a signature of another class: {valid[0][9]}")
         if valid[0][8] in _WEAK_HASHES:
-            raise CorruptContent(f"it is made with {_WEAK_HASHES[valid[0][8]]}, for which others can make the same")
+            raise CorruptContent(f"it is made with {_WEAK_HASHES[valid[0][8]]}, a hash that can be forged")
         primary = valid[0][10]
         if primary not in self._fingerprints:
             raise CorruptContent(f"its key is not one of those that count: {primary}")

@@ -50,7 +50,7 @@ def read(data: bytes, kind: str) -> Claim:
     _check_optional(whole["optional"], kind)
     critical = _exactly(whole["critical"], "critical", {"type", "image", "identity"})
     if critical["type"] != kind:
-        raise CorruptContent(f"payload is of another type: {critical['type']!r}")
+        raise CorruptContent(f"payload has another type: {critical['type']!r}")
     image = _exactly(critical["image"], "image", {"docker-manifest-digest"})
     identity = _exactly(critical["identity"], "identity", {"docker-reference"})["docker-reference"]
     digest = image["docker-manifest-digest"]
@@ -87,7 +87,7 @@ def _check_optional(value: object, kind: str) -> None:
     if not isinstance(value, dict):
         raise CorruptContent("optional of the signature is not an object")
     if not isinstance(value.get("creator", ""), str):
-        raise CorruptContent("creator of the signature is not a text")
+        raise CorruptContent("creator of the signature is not text")
     timestamp = value.get("timestamp", 0)
     if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or timestamp != int(timestamp):
         raise CorruptContent("timestamp of the signature is not a whole number")

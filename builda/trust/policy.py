@@ -157,7 +157,7 @@ class Policy:
         """
         if transport == _OTHER_STORE and not scopes and self.transports.get(transport, {}).keys() - {""}:
             raise PolicyRejected(
-                f"{self.file} has rules for some stores, and which store this is is not said: {name}",
+                f"{self.file} has rules for some stores, and the name does not say which store it is in: {name}",
                 hint=f"write {_OTHER_STORE}:[DRIVER@ROOT]NAME",
             )
         place, rules = self.rules(transport, scopes)
@@ -352,7 +352,7 @@ def _rule(value: object, where: str) -> Requirement:
 
 def _signed_by(value: Mapping[str, Any], where: str) -> SignedBy:
     if value.get("keyType") != "GPGKeys":
-        raise InvalidValue(f"keyType of signedBy is GPGKeys in {where}: {value.get('keyType')!r}")
+        raise InvalidValue(f"keyType of signedBy must be GPGKeys in {where}: {value.get('keyType')!r}")
     keys = _keys(value, _GPG_KEYS, where)
     if keys is None:
         raise InvalidValue(f"signedBy has no key in {where}", hint=f"give it one of {', '.join(_GPG_KEYS)}")
@@ -363,7 +363,7 @@ def _sigstore_signed(value: Mapping[str, Any], where: str) -> SigstoreSigned:
     keys, rekor = _keys(value, _SIGSTORE_KEYS, where), _keys(value, _REKOR_KEYS, where)
     if (keys is not None) + ("fulcio" in value) + ("pki" in value) != 1:
         choices = ", ".join((*_SIGSTORE_KEYS, "fulcio", "pki"))
-        raise InvalidValue(f"sigstoreSigned needs keys, fulcio or pki, and one of them, in {where}", hint=choices)
+        raise InvalidValue(f"sigstoreSigned needs exactly one of keys, fulcio and pki in {where}", hint=choices)
     fulcio = _fulcio(value["fulcio"], where) if "fulcio" in value else None
     pki = _pki(value["pki"], where) if "pki" in value else None
     if fulcio is not None and rekor is None:
@@ -371,7 +371,7 @@ def _sigstore_signed(value: Mapping[str, Any], where: str) -> SigstoreSigned:
             f"sigstoreSigned with fulcio needs the key of a log in {where}", hint=f"one of {', '.join(_REKOR_KEYS)}"
         )
     if pki is not None and rekor is not None:
-        raise InvalidValue(f"sigstoreSigned with pki takes no key of a log in {where}")
+        raise InvalidValue(f"sigstoreSigned with pki cannot have a rekor key in {where}")
     return SigstoreSigned(keys, fulcio, rekor, _identity(value, where), pki)
 
 

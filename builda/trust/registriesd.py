@@ -34,7 +34,7 @@ class Lookaside(NamedTuple):
         """The place of one signature of an image; the first one has the number 1."""
         parts = reference.repository.split("/")
         if any(part in ("", ".", "..") for part in parts):  # the grammar of names has none of these
-            raise InvalidValue(f"signatures have no place for such a name: {reference}")
+            raise InvalidValue(f"there is no place for signatures of such a name: {reference}")
         tail = f"/{reference.repository}@{digest.algorithm}={digest.encoded}/signature-{number}"
         split = urlsplit(self.url)
         url = split._replace(path=split.path.rstrip("/") + quote(tail, safe="/@=")).geturl()
@@ -161,7 +161,7 @@ def _section(value: Any, where: str, file: str) -> Section:
         _lookaside(url, file)
     said = value.get(_SWITCH)
     if said is not None and said not in _BOOLEANS:
-        raise InvalidValue(f"{_SWITCH} is true or false in {where}, in {file}: {said}")
+        raise InvalidValue(f"{_SWITCH} must be true or false in {where}, in {file}: {said}")
     return Section(file, urls, None if said is None else _BOOLEANS[said])
 
 

@@ -328,7 +328,7 @@ def signers(
     Without a passphrase file cosign's variable COSIGN_PASSWORD counts for its keys, and gpg's agent for GPG's.
     """
     if fingerprint is not None and key is not None and passphrase_file is not None:
-        raise InvalidValue("--sign-passphrase-file is of one key, and there are two", hint="sign once for each key")
+        raise InvalidValue("--sign-passphrase-file is for one key, and two are given", hint="sign once for each key")
     passphrase = None if passphrase_file is None else _passphrase(passphrase_file)
     found: list[Signer] = []
     if fingerprint is not None:
@@ -351,7 +351,7 @@ def identity_of(said: str | None, reference: Reference | None) -> str:
     if said is not None:
         short = parse_short(said)
         if short.registry is None or (short.tag is None and short.digest is None):
-            raise InvalidReference(f"--sign-identity is a whole name, with its registry and its tag: {said}")
+            raise InvalidReference(f"--sign-identity must be a full name, with its registry and its tag: {said}")
         return str(Reference.parse(said))
     if reference is None:
         raise InvalidValue("signatures need a name", hint="give it by --sign-identity REGISTRY/NAME:TAG")

@@ -76,7 +76,7 @@ class Trusted(NamedTuple):
             return self._by_certificate(self.authority, signature, raw)
         key = next((key for key in self.keys if is_signed(key, signature.payload, raw)), None)
         if key is None:
-            raise CorruptContent("it is not by a key that counts, or its content was changed")
+            raise CorruptContent("it was not made with a trusted key, or its content was changed")
         if self.rekor is not None:
             _logged(self.rekor, signature, raw, _der(key))
         return name_of(key)
@@ -92,7 +92,7 @@ class Trusted(NamedTuple):
         chain = signature.annotations.get(CHAIN)
         signer = authority.signer(leaf, _certificates(chain.encode()) if chain else [], moment)
         if not is_signed(_known(leaf.public_key()), signature.payload, raw):
-            raise CorruptContent("it is not by the key of its certificate, or its content was changed")
+            raise CorruptContent("it was not made with the key of its certificate, or its content was changed")
         return signer
 
 
@@ -105,7 +105,7 @@ class _Fulcio(NamedTuple):
         _check_chain(leaf, chain, self.roots, moment, has_usage=True)
         issuer, emails = _issuer(leaf), _names(leaf, x509.RFC822Name)
         if issuer != self.said.issuer:
-            raise CorruptContent(f"its certificate is by another issuer, {issuer!r}")
+            raise CorruptContent(f"its certificate has another issuer, {issuer!r}")
         if self.said.email not in emails:
             raise CorruptContent(f"its certificate is for another person, {', '.join(emails) or 'without an address'}")
         return f"{self.said.email} ({self.said.issuer})"
@@ -309,7 +309,7 @@ def _logged(keys: Sequence[ec.EllipticCurvePublicKey], signature: Sigstore, raw:
     said = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     promise = _base64(bundle["SignedEntryTimestamp"], "entry of the log")
     if not any(is_signed(key, said, promise) for key in keys):
-        raise CorruptContent("entry of the log is not by a key that counts, or was changed")
+        raise CorruptContent("entry of the log was not made with a trusted key, or was changed")
     _check_record(decode(_base64(entry["body"], "entry of the log"), "entry of the log", LIMIT), signature, raw, signer)
     try:
         return datetime.fromtimestamp(entry["integratedTime"], UTC)

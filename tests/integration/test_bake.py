@@ -184,7 +184,7 @@ def test_targets_are_printed_and_listed(builda: Builda, context: Path) -> None:
         ({"tags": ["dir:../x"]}, (), "hint: allow it with --allow fs.write=../x"),
         ({"shm-size": "many"}, (), "docker-bake.json:1: target default: "),
         ({"tags": ["A:b:c"]}, (), "docker-bake.json:1: target default: "),
-        ({"cache-to": ["type=gha"]}, (), "docker-bake.json:1: target default: --cache-to has the type registry only"),
+        ({"cache-to": ["type=gha"]}, (), "docker-bake.json:1: target default: --cache-to supports type=registry only"),
         ({"output": ["type=tar,dest=-"]}, (), "writes its result to standard output"),
         ({}, ("--push",), "docker-bake.json:1: target default has no tags"),
         ({}, ("--job-ttl", "1s"), "--job-ttl is for builds in a cluster"),

@@ -216,8 +216,8 @@ def test_a_registry_that_refuses_the_push_fails_the_build_unless_told(builda: Bu
     ("arguments", "said"),
     [
         (("--cache-to", "localhost/x:tag"), "without tag"),
-        (("--cache-from", "type=s3,bucket=x"), "knows no bucket"),
-        (("--cache-from", "type=local,ref=x"), "the type registry only"),
+        (("--cache-from", "type=s3,bucket=x"), "has no field bucket"),
+        (("--cache-from", "type=local,ref=x"), "type=registry only"),
         (("--cache-to", "type=registry,ref=x,mode=min"), "mode=max"),
         (("--cache-to", "type=registry"), "names no repository"),
         (("--cache-to", "localhost/x", "--layers=false"), "nothing to push"),

@@ -66,7 +66,7 @@ def test_a_push_is_part_of_the_build(builda: Builda, context: Path) -> None:
         ("type=registry", "names no image"),
         ("type=local,dest=-", "a directory cannot go to standard output"),
         ("type=oci,dest=x,compression=zstd", "has no compression"),
-        ("type=image,name=x,push=maybe", "push of --output is true or false"),
+        ("type=image,name=x,push=maybe", "push of --output must be true or false"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_the_build(

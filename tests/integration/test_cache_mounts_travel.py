@@ -211,7 +211,7 @@ def test_a_damaged_cache_is_a_warning(machine: Callable[[str], Builda], tmp_path
     ("place", "words"),
     [
         ("type=claim,name=x", "of type claim is for builds in a cluster"),
-        ("type=s3,bucket=x", "is no place for cache mounts: type=s3,bucket=x"),
+        ("type=s3,bucket=x", "cannot hold cache mounts: type=s3,bucket=x"),
         ("example.org/x:1", "takes a repository, without tag or digest: example.org/x:1"),
     ],
 )

@@ -60,7 +60,7 @@ def test_inspect_looks_for_both(builda: Builda, container: str) -> None:
         (["images", "-q", "--format", "x"], "--quiet cannot be used with --format"),
         (["images", "-a", "x"], "--all cannot be used with a name"),
         (["images", "--filter", "colour=red"], "unsupported image filter: colour"),
-        (["images", "--filter", "dangling=maybe"], "filter dangling is true or false: maybe"),
+        (["images", "--filter", "dangling=maybe"], "filter dangling must be true or false: maybe"),
         (["images", "--filter", "dangling"], "invalid filter, which is written key=value: dangling"),
         (["containers", "-q", "--format", "x"], "--quiet cannot be used with --format"),
         (["containers", "--filter", "colour=red"], "invalid filter: colour=red"),
@@ -307,7 +307,7 @@ def test_options_of_a_build_are_read_before_anything_is_done(
 
 def test_variables_and_descriptors_are_read_before_anything_is_done(builda: Builda, tmp_path: Path) -> None:
     (tmp_path / "Containerfile").write_text("FROM localhost:1/none\n")
-    assert "BUILDAH_LAYERS is true or false: maybe" in builda.fails("bud", tmp_path, BUILDAH_LAYERS="maybe")
+    assert "BUILDAH_LAYERS must be true or false: maybe" in builda.fails("bud", tmp_path, BUILDAH_LAYERS="maybe")
     assert "descriptor of --events is not open: 9" in builda.fails("--events", "9", "images")
 
 

@@ -182,12 +182,12 @@ def test_a_stopped_build_has_the_mounts_of_its_step(builda: Builda, base: str, c
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--step", "1"), "nothing is there before FROM, which is step 1"),
+        (("--step", "1"), "there is no state before FROM, which is step 1"),
         (("--step", "8"), "hint: it has the steps 2 ENV A=b; 3 ARG V=1; 4 WORKDIR /here; 5 USER 7:8; 6 RUN"),
         (("--step", "two:2"), "the stages are one, 1"),
         (("--step", "7:2"), "no such stage or Containerfile: 7:2"),
         (("--step", "Containerfile:99"), "Containerfile has 11: 99"),
-        (("--step", "Containerfile:3"), "nothing is there before FROM, which is step 1 (line 3)"),
+        (("--step", "Containerfile:3"), "there is no state before FROM, which is step 1 (line 3)"),
         (("--step", "x"), "not a step: x"),
         (("--step", "-1"), "not a step: -1"),
         (("--step", "99999999999999999999"), "not a step"),
@@ -344,7 +344,7 @@ def test_files_that_are_no_states(builda: Builda, base: str, busybox: Path, tmp_
         (("--all", "--", "true"), "--all goes with --rm"),
         (("a", "b", "--", "true"), "one step at a time: b"),
         (("--shell", "/none", "CTR", "--", "true"), "--shell cannot be used with a command"),
-        (("--rm", "CTR"), "working container is no kept step"),
+        (("--rm", "CTR"), "working container is not a kept step"),
     ],
 )
 def test_lines_that_mean_nothing(builda: Builda, base: str, words: tuple[str, ...], said: str) -> None:

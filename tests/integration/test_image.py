@@ -190,7 +190,7 @@ def test_tags_are_listed_and_images_deleted(first: Builda, server: Registry) -> 
     assert "404" in first.fails("image", "inspect", INSECURE, f"docker://{name}:2")
     first("image", "inspect", "-n", INSECURE, f"docker://{name}:3")
     assert "registry has no such image" in first.fails("image", "delete", INSECURE, f"docker://{name}:1")
-    assert "rmi removes those of the store" in first.fails("image", "delete", "one")
+    assert "builda rmi removes images of the store" in first.fails("image", "delete", "one")
     first("exists", "one")
     with registry(delete=False) as fixed:
         first("image", "copy", "-q", *BOTH, "one", f"docker://{fixed.name('a:1')}")
@@ -407,7 +407,7 @@ def test_the_command_of_a_label_is_printed_and_run_only_if_that_is_said(builda: 
     assert not (tmp_path / "shell").exists()
     assert builda.run("image", "runlabel", "--run", "fails", "app", check=False).returncode == 3
     assert "image has no label nix" in builda.fails("image", "runlabel", "nix", "app")
-    assert "label odd is no command" in builda.fails("image", "runlabel", "odd", "app")
+    assert "label odd is not a command" in builda.fails("image", "runlabel", "odd", "app")
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ BOMB = "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(3))
         ("host.example: {images-by-tag-regex: {x: '('}}", "not a regular expression"),
         ("host.example: {images-by-semver: {x: 'new'}}", "not a range of versions"),
         ("host.example: {credentials: {username: x}, images: {x: ['1']}}", "no username or no password"),
-        ("host.example: {tls-verify: maybe, images: {x: ['1']}}", "tls-verify is true or false"),
+        ("host.example: {tls-verify: maybe, images: {x: ['1']}}", "tls-verify must be true or false"),
     ],
 )
 def test_files_that_mean_nothing(builda: Builda, tmp_path: Path, content: str, message: str) -> None:
@@ -181,8 +181,8 @@ def test_files_that_mean_nothing(builda: Builda, tmp_path: Path, content: str, m
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--src", "docker", "a", "b"), "--src is docker, dir or yaml"),
-        (("--src", "dir", "--dest", "dir", "a", "b"), "one of them is not dir"),
+        (("--src", "docker", "a", "b"), "--src must be docker, dir or yaml"),
+        (("--src", "dir", "--dest", "dir", "a", "b"), "not both dir"),
         (("--src", "dir", "--dest", "docker", "/nonexistent", "b"), "no such directory"),
         (("--src", "yaml", "--dest", "dir", "/nonexistent", "b"), "no such file or directory"),
         (("--src", "yaml", "--dest", "dir", "/dev/zero", "b"), "more bytes than the limit"),

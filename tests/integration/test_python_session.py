@@ -264,7 +264,7 @@ with builda.session() as s:
     run = f"{sys.executable} {script}; builda images --format '{{{{.Name}}}}' made; builda containers -q | wc -l"
     result = session(builda, f"{run}; exit 3")
     assert result.returncode == 3, result.stderr
-    assert "takes no options but those of the registry" in result.stdout
+    assert "can have options of the registry only" in result.stdout
     assert result.stdout.split()[-2:] == ["localhost/made", "1"]
     assert made(builda) == []
     assert "python" not in pushed(server)

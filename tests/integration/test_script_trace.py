@@ -235,7 +235,7 @@ def test_files_that_cannot_be_written_are_refused_first(
 
 def test_a_session_inside_takes_no_trace(builda: Builda, base: str) -> None:
     result = session(builda, "builda session --trace /dev/null true")
-    assert "is said to the outer session" in result.stderr
+    assert "belongs on the outer session" in result.stderr
     assert result.returncode == 125
 
 

@@ -196,7 +196,7 @@ def test_signatures_that_do_not_count(trust: Trust, image: str) -> None:
         "it is for another name, '127.0.0.1:1": signed(payload(digest, image.replace("127.0.0.1:", "127.0.0.1:1"))),
         "it is for another name": signed(payload(digest, image.replace("app:1", "app:2"))),
         "its content was changed": good.replace(b"app:1", b"app:2"),
-        "payload is of another type": signed(payload(digest, image, "cosign container image signature")),
+        "payload has another type": signed(payload(digest, image, "cosign container image signature")),
         "is not an object of": signed(
             payload(digest, image).replace(b'"critical": {', b'"critical": {"only-on": "friday", ')
         ),
@@ -430,8 +430,8 @@ UNSIGNABLE = (
     (["--sign-by", "{good}"], "docker-archive:{tmp}/x:a", "images have no signatures in docker-archive:"),
     (["--sign-by", "{good}"], "containers-storage:x", "images have no signatures in the store"),
     (["--sign-by", "{good}"], "dir:{tmp}/x", "signatures need a name"),
-    (["--sign-by", "{good}", "--sign-identity", "app"], "docker", "--sign-identity is a whole name"),
-    (["--sign-by", "{good}", "--sign-identity", "r.io/app"], "docker", "--sign-identity is a whole name"),
+    (["--sign-by", "{good}", "--sign-identity", "app"], "docker", "--sign-identity must be a full name"),
+    (["--sign-by", "{good}", "--sign-identity", "r.io/app"], "docker", "--sign-identity must be a full name"),
     (["--sign-identity", "r.io/app:1"], "docker", "--sign-identity without a key"),
     (["--sign-passphrase-file", "/none"], "docker", "--sign-passphrase-file without a key"),
     (["--sign-by", "{good}", "--sign-passphrase-file", "/none"], "docker", "no such file of a passphrase: /none"),
@@ -591,7 +591,7 @@ def test_openssl_verifies_what_builda_signed(trust: Trust, image: str, base: str
         "type": "cosign container image signature",
     }
     trust.wants(sigstore(trust, unknown))
-    assert "it is not by a key that counts" in refused(trust, image)
+    assert "it was not made with a trusted key" in refused(trust, image)
     other, _ = openssl_key(tmp_path, "other")
     trust.builda("image", "sign", *PLAIN, "--sign-by-sigstore-private-key", other, image)
     assert len(attached(image, tmp_path)) == 2
@@ -649,11 +649,11 @@ def test_cosigns_signatures_that_do_not_count(trust: Trust, image: str, tmp_path
         return content, openssl_signature(key, content)
 
     faults = {
-        "it is not by a key that counts": signed(good, other),
+        "it was not made with a trusted key": signed(good, other),
         "its content was changed": (good + b" ", signed(good)[1]),
         "it is about another image": signed(cosign_payload(Digest.of(b""), name)),
         "it is for another name": signed(cosign_payload(digest, f"{name}-other")),
-        "payload is of another type": signed(good.replace(b"cosign container image", b"atomic container")),
+        "payload has another type": signed(good.replace(b"cosign container image", b"atomic container")),
         "signature is not base64": (good, "#"),
         "it has no annotation": (good, None),
     }

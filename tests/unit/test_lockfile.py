@@ -48,9 +48,9 @@ def test_a_lock_is_written_in_one_form_only() -> None:
         ({"images": {"a": {"digest": DIGEST, "name": f"r.example/a@{DIGEST}"}}}, "name is not a full one"),
         (
             {"images": {"r.example/a:1": {"digest": DIGEST, "name": "evil.example/a:1"}}},
-            "name is that of another image",
+            "name belongs to another image",
         ),
-        ({"images": {"a:1": {"digest": DIGEST, "name": "r.example/a:2"}}}, "name is that of another image"),
+        ({"images": {"a:1": {"digest": DIGEST, "name": "r.example/a:2"}}}, "name belongs to another image"),
         ({"images": {"a": {"digest": DIGEST, "platforms": "linux"}}}, "platforms are not a list of text"),
         ({"images": {"a": {"digest": DIGEST, "platforms": ["a/b/c/d"]}}}, "f: images: a"),
         ({"urls": {"u": "md5:1"}}, "f: urls: u"),

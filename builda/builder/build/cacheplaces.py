@@ -31,13 +31,13 @@ def _fields(item: str, option: str) -> dict[str, str]:
         return {"ref": item}
     fields = dict(part.partition("=")[::2] for part in item.split(","))
     if unknown := [name for name in fields if name not in _KNOWN[option]]:
-        raise Unsupported(f"{option} knows no {unknown[0]}: {item}", hint=_HINT)
+        raise Unsupported(f"{option} has no field {unknown[0]}: {item}", hint=_HINT)
     if fields.get("type", "registry") != "registry":
-        raise Unsupported(f"{option} has the type registry only: {item}", hint=_HINT)
+        raise Unsupported(f"{option} supports type=registry only: {item}", hint=_HINT)
     if fields.get("mode", "max") != "max":
         raise Unsupported(f"{option} pushes the steps of all stages, which is mode=max: {item}")
     if fields.get("ignore-error", "false") not in ("true", "false"):
-        raise InvalidValue(f"ignore-error is true or false: {item}")
+        raise InvalidValue(f"ignore-error must be true or false: {item}")
     if not fields.get("ref"):
         raise InvalidValue(f"{option} names no repository: {item}", hint=_HINT)
     return fields

@@ -212,7 +212,7 @@ def _download(ctx: Context, url: str, step: Copy, inputs: Inputs, stack: ExitSta
     with ctx.remote.fetch(url, inputs.access) as response:
         name = response.filename
         if name is None and step.destination.endswith("/"):
-            raise InvalidValue(f"URL says no file name: {url}", hint="write a destination that is a file")
+            raise InvalidValue(f"URL has no file name: {url}", hint="write a destination that is a file")
         name = name or posixpath.basename(step.destination)
         fd = os.open("file", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
         with open(fd, "wb") as file:

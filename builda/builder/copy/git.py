@@ -127,7 +127,7 @@ def _flag(values: Mapping[str, str], name: str, *, default: bool) -> bool:
         return True
     if value.lower() in ("0", "false"):
         return False
-    raise InvalidValue(f"{name} of a git URL is true or false: {value}")
+    raise InvalidValue(f"{name} of a git URL must be true or false: {value}")
 
 
 def fetch_repository(source: Repository, directory: str, credentials: Credentials | None = None) -> str:

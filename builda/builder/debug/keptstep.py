@@ -98,9 +98,9 @@ def from_text(text: str) -> KeptStep:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidValue("this is no step that builda noted") from error
+        raise InvalidValue("not the note of a failed step") from error
     if not isinstance(value, dict):
-        raise InvalidValue("this is no step that builda noted")
+        raise InvalidValue("not the note of a failed step")
     return from_json(value)
 
 
@@ -109,9 +109,9 @@ def from_json(value: dict[str, Any]) -> KeptStep:
     try:
         return _read(value)
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidValue("this is no step that builda noted") from error
+        raise InvalidValue("not the note of a failed step") from error
     except BuildaError as error:
-        raise InvalidValue(f"this is no step that builda noted: {error}") from error
+        raise InvalidValue(f"not the note of a failed step: {error}") from error
 
 
 def _read(value: dict[str, Any]) -> KeptStep:

@@ -86,7 +86,7 @@ def _numbered(stage: Stage, number: int) -> Step:
 
 
 def _of_from(what: str, known: tuple[_Instruction, ...]) -> InvalidValue:
-    return InvalidValue(f"nothing is there before FROM, which is step {what}", hint=_listed(known))
+    return InvalidValue(f"there is no state before FROM, which is step {what}", hint=_listed(known))
 
 
 def _listed(known: tuple[_Instruction, ...]) -> str:

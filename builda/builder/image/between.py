@@ -172,7 +172,7 @@ def _check(location: Location, options: CopyOptions) -> None:
     if options.additional and location.row is not None and not location.row.many_names:
         raise Unsupported(f"an image has one name in {location.transport}:", hint="copy it once for each name")
     if location.in_registry and Reference.parse(location.where).digest and options.additional:
-        raise InvalidReference("what is pushed by its digest has no further names")
+        raise InvalidReference("an image that is pushed by its digest has no further names")
 
 
 def _format(location: Location, source: ImageSource, options: CopyOptions) -> ImageFormat | None:
@@ -248,7 +248,10 @@ def delete(ctx: Context, text: str, access: RegistryAccess) -> Descriptor:
     """
     location = parse_location(text)
     if location is None or not location.in_registry:
-        raise InvalidValue(f"only images in registries are deleted so: {text}", hint="rmi removes those of the store")
+        raise InvalidValue(
+            f"only images in registries can be deleted: {text}",
+            hint="builda rmi removes images of the store",
+        )
     reference = Reference.parse(location.where)
     gone = ctx.remote.delete(reference, access)
     if gone is None:

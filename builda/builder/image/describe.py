@@ -119,7 +119,7 @@ def command_of(image: Seen, label: str, name: str, called: str | None) -> tuple[
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise InvalidValue(f"label {label} is no command, {str(error).lower()}: {name}") from error
+        raise InvalidValue(f"label {label} is not a command, {str(error).lower()}: {name}") from error
     known = {"IMAGE": name, "NAME": called or name.rpartition("/")[2].partition(":")[0], "PWD": os.getcwd()}
     return tuple(_filled(word, known) for word in words)
 

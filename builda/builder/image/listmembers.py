@@ -115,7 +115,7 @@ def _by_name(places: Places, text: str) -> Image | Outside:
     from builda.builder.image.pull import first
 
     if text.startswith("sha256:"):
-        raise NotFound(f"image not known: {text}", hint="an ID says no registry; write NAME@sha256:…")
+        raise NotFound(f"image not known: {text}", hint="an ID names no registry; write NAME@sha256:…")
     candidates = places.remote.candidates(text)
     if all(reference.registry == LOCAL_REGISTRY for reference in candidates):
         return places.store.image(in_store(text))  # raises NotFound with the nearest name

@@ -94,10 +94,10 @@ def _by_policy(
             if local is None and ctx.store.find_image(name) is not None:
                 raise _unfit(ctx, name, options)
             if local is None:
-                raise NotFound(f"image not known, and not to be pulled: {name}", hint="pull it first, or --pull")
+                raise NotFound(f"image not known, and pulling is off: {name}", hint="pull it first, or --pull")
             return local
         case _ if local is None and is_sha256(name):  # it would be read as a repository `sha256`
-            raise NotFound(f"image not known: {name}", hint="an ID says no registry; write NAME@sha256:…")
+            raise NotFound(f"image not known: {name}", hint="an ID names no registry; write NAME@sha256:…")
         case "missing" if local is not None:
             return local
         case "newer" if local is not None:

@@ -193,7 +193,7 @@ def _access_of(section: Mapping[str, Any], access: RegistryAccess, where: str) -
             raise InvalidValue(f"credentials have no username or no password: {where}")
         access = replace(access, creds=f"{user}:{password}")
     if verify not in (None, "true", "false") or not isinstance(certificates, str | None):
-        raise InvalidValue(f"tls-verify is true or false, cert-dir a path: {where}")
+        raise InvalidValue(f"tls-verify must be true or false, cert-dir a path: {where}")
     return replace(
         access,
         tls_verify=access.tls_verify if verify is None else verify == "true",

@@ -71,7 +71,7 @@ def _place(item: str, option: str) -> Place:
     if kind == "claim":
         raise InvalidValue(f"{option} of type claim is for builds in a cluster: {item}", hint=_HINT)
     if kind != "registry" or set(fields) != {"ref"}:
-        raise Unsupported(f"{option} is no place for cache mounts: {item}", hint=_HINT)
+        raise Unsupported(f"{option} cannot hold cache mounts: {item}", hint=_HINT)
     short = parse_short(fields["ref"])
     if short.digest is not None or short.tag is not None:
         raise InvalidValue(f"{option} takes a repository, without tag or digest: {fields['ref']}", hint=_HINT)

@@ -225,7 +225,7 @@ def namespace(kind: str, value: str | None) -> str:
     if value == "host":
         return value
     if not path.startswith("/"):
-        raise InvalidValue(f"{kind} namespace is private, host or ns:PATH: {value}")
+        raise InvalidValue(f"{kind} namespace must be private, host or ns:PATH: {value}")
     return f"ns:{path}"
 
 
@@ -256,7 +256,7 @@ def devices(text: str) -> tuple[Device, ...]:
     if not source.startswith("/"):
         raise Unsupported(f"CDI devices are not supported: {text}", hint="name a device by its path")
     if permissions.strip("rwm") or len(set(permissions)) != len(permissions):
-        raise InvalidValue(f"device permissions are some of rwm: {text}")
+        raise InvalidValue(f"device permissions must be letters of rwm: {text}")
     target = target or source
     if not os.path.isdir(source):
         _check_device(source, text)

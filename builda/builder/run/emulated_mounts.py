@@ -256,7 +256,7 @@ class _Placing:
     def make_parent(self, parent: int, name: str, above: str, path: str, target: str) -> None:
         try:
             if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                raise InvalidValue(f"cannot mount below what is not a directory in the container: {target}")
+                raise InvalidValue(f"cannot mount below a path that is not a directory in the container: {target}")
         except FileNotFoundError:
             self.keep_time(parent, above)
             journal.note(self.aside, do="make", path=path)

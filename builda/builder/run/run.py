@@ -165,7 +165,7 @@ def _perform(
         return perform("private")
     except NetworkUnavailable as error:  # before the command was started
         ctx.network.private, ctx.network.relay_failed = False, True
-        ctx.emit(Warned(message=f"commands have the host's network: {error}", hint="--network host says so"))
+        ctx.emit(Warned(message=f"commands have the host's network: {error}", hint="--network host asks for that"))
     return perform("host")
 
 

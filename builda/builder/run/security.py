@@ -65,7 +65,7 @@ def _applied(current: Security, name: str, value: str, text: str) -> Security:
     match name:
         case "no-new-privileges":
             if value not in ("", "true", "false"):
-                raise InvalidValue(f"no-new-privileges is true or false: {text}")
+                raise InvalidValue(f"no-new-privileges must be true or false: {text}")
             return current._replace(no_new_privileges=value != "false")
         case "seccomp":
             return current._replace(seccomp=_profile(value, text))
@@ -96,7 +96,7 @@ def _profile(value: str, text: str) -> str:
 def _paths(value: str, text: str) -> tuple[str, ...]:
     found = tuple(path for path in value.split(":") if path)
     if not found or not all(path.startswith("/") for path in found):
-        raise InvalidValue(f"paths to mask are absolute, and separated by colons: {text}")
+        raise InvalidValue(f"paths to mask must be absolute, and separated by colons: {text}")
     return found
 
 
@@ -127,7 +127,7 @@ def _check_label(value: str, text: str) -> None:
     if kind not in ("disable", "user", "role", "type", "level", "filetype", "nested"):
         raise InvalidValue(f"unknown label option: {text}")
     if kind != "disable" and os.path.exists(_SELINUX):
-        raise Unsupported(f"builda sets no SELinux labels: {text}", hint="label=disable says so explicitly")
+        raise Unsupported(f"builda sets no SELinux labels: {text}", hint="label=disable asks for that explicitly")
 
 
 def _refuse_apparmor(text: str) -> None:
@@ -158,5 +158,5 @@ def _limit(value: str, text: str) -> int:
     if value.strip().lower() in ("-1", "unlimited", "infinity"):
         return -1
     if not value.strip().isdecimal():
-        raise InvalidValue(f"a limit is a number, or -1 for none: {text}")
+        raise InvalidValue(f"a limit must be a number, or -1 for none: {text}")
     return int(value)

@@ -162,7 +162,7 @@ def users_of(options: RunOptions, *, etc: str = "/etc") -> Users:
     said = options.userns or "private"
     if any(_maps(options)):
         if said not in ("private", "container"):
-            raise InvalidValue(f"--userns={said} cannot be used with options that say the map")
+            raise InvalidValue(f"--userns={said} cannot be used with options that set the map")
         return _said(options, etc)
     if said in ("private", "container"):
         maps = identity()
@@ -171,7 +171,7 @@ def users_of(options: RunOptions, *, etc: str = "/etc") -> Users:
         return _automatic(parse_auto(said), etc)
     path = said.removeprefix("ns:")
     if not path.startswith("/"):
-        raise InvalidValue(f"--userns is host, private, auto[:size=N,…] or the path of a namespace: {said}")
+        raise InvalidValue(f"--userns must be host, private, auto[:size=N,…] or the path of a namespace: {said}")
     from builda.linux.userns import maps_at
 
     users = Users(*maps_at(path), path)
@@ -290,7 +290,7 @@ def _filled(kind: Kind, said: IdMap, size: int | None, etc: str) -> IdMap:
                 free.insert(0, (one[0] + part, one[1] - part))
         if count and (size is not None or not first):
             raise IsolationUnavailable(
-                f"{etc}/sub{kind} has too few ids for {AUTO}: --userns=auto wants {size or 1}, {count} are missing",
+                f"{etc}/sub{kind} has too few ids for {AUTO}: --userns=auto needs {size or 1}, {count} are missing",
                 hint="a smaller size=N, or a longer range",
             )
     return tuple(sorted(rows))

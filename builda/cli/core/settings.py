@@ -167,7 +167,7 @@ def _descriptor(value: str | None) -> int | None:
     if value is None:
         return None
     if not value.isdecimal():
-        raise InvalidValue(f"--events wants the number of an open file descriptor: {value}")
+        raise InvalidValue(f"--events needs the number of an open file descriptor: {value}")
     number = int(value)
     try:
         os.fstat(number)

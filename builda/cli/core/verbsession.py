@@ -353,14 +353,14 @@ def _copying(store: Store, no_calls: str | None) -> Event:
         return Warned(
             message="the kernel gives commands no root directory here: their calls are answered by tracing, ids and "
             "owners are pretended, and the network and processes are this pod's",
-            hint="`builda doctor` says what a better way needs",
+            hint="`builda doctor` says what a better mode needs",
             note=not store.is_first,
         )
     if not store.can_mount:
         return Warned(
-            message="nothing can be mounted here: a command runs by chroot in its container's one tree, and is not "
-            "kept from what else this process may read" + (f"; it has no /proc ({no_calls})" if no_calls else ""),
-            hint="`builda doctor` says what a better way needs",
+            message="nothing can be mounted here: a command runs by chroot in its container's one tree, and can "
+            "read all that this process can" + (f"; it has no /proc ({no_calls})" if no_calls else ""),
+            hint="`builda doctor` says what a better mode needs",
             note=not store.is_first,
         )
     return Warned(

@@ -95,7 +95,7 @@ def _boolean(key: str, value: str) -> bool:
         return True
     if value.lower() in ("false", "0", "f"):
         return False
-    raise InvalidValue(f"filter {key} is true or false: {value}")
+    raise InvalidValue(f"filter {key} must be true or false: {value}")
 
 
 def _dangling(value: str, store: Store, now: float) -> Condition:

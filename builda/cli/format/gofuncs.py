@@ -198,7 +198,7 @@ def _length(value: Value) -> int:
 
 def _join(items: Sequence[Value], separator: str) -> str:
     if isinstance(items, str):
-        raise TemplateFault(f"join wants a list: {items}")
+        raise TemplateFault(f"join needs a list: {items}")
     return separator.join(display(item) for item in items or ())
 
 
@@ -234,7 +234,7 @@ def _kind(value: Value) -> str:
 
 def _equal(first: Value, *others: Value) -> bool:
     if not others:
-        raise TemplateFault("eq wants something to compare with")
+        raise TemplateFault("eq needs an argument to compare with")
     for other in others:
         if first is not None and other is not None:
             _comparable(first, other)

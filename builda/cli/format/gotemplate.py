@@ -150,7 +150,7 @@ class _Pipeline(NamedTuple):
         value = self.commands[0].value_in(scope)
         for command in self.commands[1:]:
             if not isinstance(command, _Call):
-                raise TemplateFault(f"a value cannot be piped into something that is no function: {display(value)}")
+                raise TemplateFault(f"a value can be piped into a function only: {display(value)}")
             value = command.call(scope, (value,))
         if len(self.declares) == 1:
             (scope.assign if self.assigns else scope.declare)(self.declares[0], value)

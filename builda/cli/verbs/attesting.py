@@ -136,7 +136,7 @@ def _parts(item: str) -> list[str]:
 
 def _is_on(said: str, item: str) -> bool:
     if said not in (*_ON, *_OFF):
-        raise InvalidValue(f"disabled is true or false: {item}")
+        raise InvalidValue(f"disabled must be true or false: {item}")
     return said in _ON
 
 

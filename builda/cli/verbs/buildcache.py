@@ -31,7 +31,7 @@ def check_layers(
     if cache_to and not layers:
         raise Unsupported("--cache-to has nothing to push", hint=why)
     if cache_from and not layers:
-        session.emit(Warned(message="--cache-from is of no use here", hint=why))
+        session.emit(Warned(message="--cache-from has no effect here", hint=why))
 
 
 def push(session: Session, built: Built, items: tuple[str, ...], access: RegistryAccess) -> None:

@@ -267,5 +267,5 @@ def _stage_images(save: bool, labelled: bool, labels: tuple[str, ...]) -> StageI
 
 def _layers(said: str) -> bool:
     if said.lower() not in ("1", "true", "0", "false"):
-        raise InvalidValue(f"BUILDAH_LAYERS is true or false: {said}")
+        raise InvalidValue(f"BUILDAH_LAYERS must be true or false: {said}")
     return said.lower() in ("1", "true")

@@ -33,4 +33,4 @@ def split(options: RunOptions, found: tuple[RunMount, ...]) -> tuple[RunOptions,
 
 
 def _no_source(name: str) -> Source:
-    raise InvalidValue(f"--mount of a build takes nothing from images and stages: from={name}", hint="use RUN --mount")
+    raise InvalidValue(f"--mount of a build cannot mount images and stages: from={name}", hint="use RUN --mount")

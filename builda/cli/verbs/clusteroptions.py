@@ -76,7 +76,7 @@ def cluster_for_session(environ: Mapping[str, str], values: Mapping[str, Any]) -
     """The same for a session; BUILDA_ON is for the outer one if this session is a part of another."""
     if environ.get("BUILDA_SESSION"):
         if values.get("on"):
-            raise InvalidValue("--on is said to the outer session: this one is part of it")
+            raise InvalidValue("--on belongs on the outer session, which this one is part of")
         return None
     return cluster_of(environ, values)
 
@@ -147,7 +147,7 @@ def _labels(found: Mapping[str, str], option: str) -> Mapping[str, str]:
         prefix, slash, own = name.rpartition("/")
         if not (_is_label_name(own) and (not value or _is_label_name(value)) and (not slash or _is_domain(prefix))):
             hint = "name and value have up to 63 letters, digits, -, _ and . and begin and end with a letter or digit"
-            raise InvalidValue(f"{option} is no label: {name}={value}", hint=hint)
+            raise InvalidValue(f"{option} is not a label: {name}={value}", hint=hint)
     return found
 
 
@@ -169,7 +169,7 @@ def _quantities(found: Mapping[str, str], option: str) -> Mapping[str, str]:
 
     for name, value in found.items():
         if not re.fullmatch(r"(?:\d+\.?\d*|\.\d+)(?:[munkMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?", value, re.ASCII):
-            raise InvalidValue(f"{option} is no quantity: {name}={value}", hint="write cpu=500m or memory=4Gi")
+            raise InvalidValue(f"{option} is not a quantity: {name}={value}", hint="write cpu=500m or memory=4Gi")
     return found
 
 
@@ -184,14 +184,14 @@ def template_of(path: str) -> Mapping[str, Any]:
     try:
         value = json.loads(json.dumps(yaml.safe_load(read_input(path, "pod template")), default=str))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InvalidValue(f"pod template is no YAML: {path}: {' '.join(str(error).split())}") from error
+        raise InvalidValue(f"pod template is not YAML: {path}: {' '.join(str(error).split())}") from error
     if isinstance(value, dict) and value.get("kind") == "PodTemplate":
         value = value.get("template")
     if not isinstance(value, dict) or not isinstance(value.get("spec"), dict):
         raise InvalidValue(f"pod template has no spec: {path}", hint="it is a Pod or a PodTemplate in YAML or JSON")
     fault = _fault(value)
     if fault is not None:
-        raise InvalidValue(f"pod template is no Pod: {path}: {fault}", hint="its container is called build")
+        raise InvalidValue(f"pod template is not a Pod: {path}: {fault}", hint="its container is called build")
     return {"metadata": value.get("metadata") or {}, "spec": value["spec"]}
 
 

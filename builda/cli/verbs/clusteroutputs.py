@@ -29,7 +29,7 @@ def taken(values: dict[str, Any]) -> tuple[Output, ...]:
         return ()
     if not values["tag"]:
         raise Unsupported(
-            "--output of a build in a cluster is made of the image that is pushed, and no name says where to",
+            "--output of a build in a cluster needs a name to push the image to",
             hint="write -t HOST/NAME",
         )
     if values["detach"]:

@@ -124,10 +124,11 @@ def _asked(path: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise NotFound(f"no request for a build is here: {path}", hint="builda build --on makes one") from error
     except ValueError as error:
-        raise InvalidValue(f"request is no JSON: {path}") from error
+        raise InvalidValue(f"request is not JSON: {path}") from error
     if not isinstance(value, dict) or value.get("version") != 1:
         raise InvalidValue(
-            "request is of another version of builda", hint="the builder image and the client are to be of one version"
+            "request was made by another version of builda",
+            hint="use one version in builder image and client",
         )
     return value
 

@@ -281,7 +281,7 @@ def _expanded(value: str, known: Mapping[str, str], emit: Emit) -> str:
     def found(match: re.Match[str]) -> str:
         name = match[1] or match[2]
         if name not in known:
-            emit(Warned(message=f"no such variable in the container, its name stays: {name}"))
+            emit(Warned(message=f"no such variable in the container, its name is used instead: {name}"))
         return known.get(name, name)
 
     return re.sub(_VARIABLE, found, value)

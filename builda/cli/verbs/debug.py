@@ -347,7 +347,7 @@ def _remove(session: Session, names: tuple[str, ...], *, everything: bool) -> No
         container = session.container(name)
         if container.id not in known:
             hint = f"builda rm {name} removes any working container"
-            raise InvalidValue(f"working container is no kept step: {name}", hint=hint)
+            raise InvalidValue(f"working container is not a kept step: {name}", hint=hint)
         session.builder.remove(container)
         print_line(container.id)
 

@@ -150,7 +150,7 @@ def sync(session: Session, *, source: str, destination: str, json: bool, **value
 
     kinds = values.pop("kind"), values.pop("place")
     if kinds[0] not in ("docker", "dir", "yaml") or kinds[1] not in ("docker", "dir") or kinds == ("dir", "dir"):
-        raise InvalidValue("--src is docker, dir or yaml, --dest docker or dir, and one of them is not dir")
+        raise InvalidValue("--src must be docker, dir or yaml, --dest docker or dir, and not both dir")
     session.quiet = values.pop("quiet")
     ctx, access = session.builder.context, _side(session, values, "src")
     naming = sync.Naming(kinds[1], destination, values.pop("scoped"), values.pop("append_suffix"))

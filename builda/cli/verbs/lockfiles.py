@@ -128,5 +128,5 @@ def _checked(step: Copy, pins: Pins) -> Copy:
     found = [pins.remote(source) for source in step.sources]
     checksums = [checksum for _, checksum in found if checksum is not None]
     if checksums and len(found) + len(step.inline) > 1:
-        raise InvalidValue("several sources of which one is a URL cannot be locked", hint="add each URL by itself")
+        raise InvalidValue("a URL among several sources cannot be locked", hint="add each URL by itself")
     return replace(step, sources=tuple(source for source, _ in found), checksum=checksums[0] if checksums else None)

@@ -124,7 +124,7 @@ def add(session: Session, *, name: str, images: tuple[str, ...], **values: Any) 
         raise InvalidValue("--replace cannot be used with --allow-duplicate")
     edit = _edit(values)
     if every and (edit.names_platform or files):
-        raise InvalidValue("--all cannot be used with what is said of one image", hint="annotate them afterwards")
+        raise InvalidValue("--all cannot be used with options for one image", hint="annotate them afterwards")
     artifact = {key: values.pop(key) for key in tuple(values) if key.startswith("artifact_")}
     manifestlist.list_image(session.store, name)
     places = _places(session, values)

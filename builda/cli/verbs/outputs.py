@@ -123,7 +123,7 @@ def _check(output: Output, item: str) -> None:
 def _flag(fields: dict[str, str], name: str, *, default: bool) -> bool:
     value = fields.get(name, str(default).lower())
     if value not in ("true", "false"):
-        raise InvalidValue(f"{name} of --output is true or false: {value}")
+        raise InvalidValue(f"{name} of --output must be true or false: {value}")
     return value == "true"
 
 

@@ -202,7 +202,7 @@ def statuses(written: Sequence[str]) -> frozenset[int]:
     try:
         return frozenset(int(item) for item in written) if written else frozenset({0})
     except ValueError:
-        raise InvalidValue(f"exit codes are numbers: {','.join(written)}") from None
+        raise InvalidValue(f"exit codes must be numbers: {','.join(written)}") from None
 
 
 def mounts_of(

@@ -133,7 +133,7 @@ def run_session(
             "a cache": any(caching.values()),
         }
         if option := next((name for name, is_said in said.items() if is_said), None):
-            raise InvalidValue(f"{option} is said to the outer session: this one is part of it")
+            raise InvalidValue(f"{option} belongs on the outer session, which this one is part of")
         status = supervisor.run(script, session.environ)
     else:
         status = _run(

@@ -279,7 +279,7 @@ class _Layer:
         target = None if node is None else node.children.get(name)
         replaced = link.strip(b"/").startswith(path + b"/")  # the directory that it is in gives way first
         if target is None or target is _DELETED or target.is_directory or replaced:
-            raise CorruptContent(f"hard link {shown(path)} to what is not there: {shown(link)}")
+            raise CorruptContent(f"hard link {shown(path)} leads to a missing file: {shown(link)}")
         return target
 
     def parent(self, head: bytes) -> Node:

@@ -121,7 +121,7 @@ def _write_content(tar: TarWriter, row: Row, directory: str, opened: dict[str, i
         if row.file != CONTENT:
             os.close(fd)
     if not done:
-        raise CorruptContent(f"content of a file is not whole in the store: /{os.fsdecode(row.path)}")
+        raise CorruptContent(f"content of a file is incomplete in the store: /{os.fsdecode(row.path)}")
     tar.pad(row.size)
 
 

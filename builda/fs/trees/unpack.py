@@ -217,7 +217,7 @@ class Unpacker(Generic["D"]):
                 self.target.remove(parent, name)
                 self.target.link(parent, name, path)
         except (FileNotFoundError, NotADirectoryError) as error:
-            text = f"hard link {shown(entry.name)} to what is not there: {shown(entry.link)}"
+            text = f"hard link {shown(entry.name)} leads to a missing file: {shown(entry.link)}"
             raise CorruptContent(text) from error
 
     def special(self, parent: D, name: bytes, entry: TarEntry) -> None:

@@ -126,7 +126,7 @@ def test_options_stand_before_a_template_and_a_template_before_what_builda_sets(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[", "is no YAML"),
+        ("[", "is not YAML"),
         ("3", "has no spec"),
         ("spec: 3", "has no spec"),
         ("spec: {containers: 3}", "spec.containers is no list"),
@@ -136,7 +136,7 @@ def test_options_stand_before_a_template_and_a_template_before_what_builda_sets(
         ("spec: {volumes: [x]}", r"spec.volumes\[0\] is no map"),
         ("spec: {nodeSelector: [x]}", "spec.nodeSelector is no map"),
         ("metadata: {labels: x}\nspec: {}", "metadata.labels is no map"),
-        ("spec: &a {x: *a}", "is no YAML"),
+        ("spec: &a {x: *a}", "is not YAML"),
     ],
 )
 def test_a_template_that_is_no_pod_is_refused(text: str, words: str, tmp_path: Path) -> None:

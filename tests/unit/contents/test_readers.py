@@ -125,7 +125,7 @@ def test_a_row_that_is_no_header_is_told_and_the_others_count(tmp_path: Path, bl
                 "CREATE TABLE Packages (hnum INTEGER, b, blob AS (zeroblob(999999999)))",
                 "INSERT INTO Packages (hnum) VALUES (1)",
             ),
-            "no database",
+            "not a database",
         ),
     ],
 )

@@ -198,7 +198,7 @@ def test_an_id_is_asked_for_but_is_no_name_to_load_under(place: Path) -> None:
     with engine(place, said("404 Not Found", b"")) as requests, pytest.raises(NotFound):
         EngineSource(identity)
     assert requests[0].startswith(f"GET /images/{identity}/get ".encode())
-    with pytest.raises(InvalidReference, match="no name to load an image under"):
+    with pytest.raises(InvalidReference, match="cannot be loaded under an ID"):
         EngineSink(identity)
 
 

@@ -66,7 +66,7 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
 
 def test_other_versions_are_refused(tmp_path: Path) -> None:
     (tmp_path / "version").write_text("Directory Transport Version: 2.0\n")
-    with pytest.raises(Unsupported, match="another version"):
+    with pytest.raises(Unsupported, match="unsupported version"):
         DirectorySource(str(tmp_path))
 
 

@@ -124,18 +124,18 @@ def test_where_keys_may_be() -> None:
     ("rule", "words"),
     [
         ({"type": "signedBy", "keyType": "GPGKeys"}, "signedBy has no key"),
-        ({"type": "signedBy", "keyPath": "/k"}, "keyType of signedBy is GPGKeys"),
-        ({"type": "signedBy", "keyType": "X509Certificates", "keyPath": "/k"}, "keyType of signedBy is GPGKeys"),
+        ({"type": "signedBy", "keyPath": "/k"}, "keyType of signedBy must be GPGKeys"),
+        ({"type": "signedBy", "keyType": "X509Certificates", "keyPath": "/k"}, "keyType of signedBy must be GPGKeys"),
         ({"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k", "keyData": "aGk="}, "only one of keyPath and"),
         ({"type": "signedBy", "keyType": "GPGKeys", "keyPaths": []}, "keyPaths is not a list of texts"),
         ({"type": "signedBy", "keyType": "GPGKeys", "keyPaths": "/k"}, "keyPaths is not a list of texts"),
         ({"type": "signedBy", "keyType": "GPGKeys", "keyPath": ""}, "keyPath is not a text"),
         ({"type": "signedBy", "keyType": "GPGKeys", "keyData": "#"}, "keyData is not base64"),
         ({"type": "signedBy", "keyType": "GPGKeys", "keyDatas": ["aGk="]}, "signedBy has no key 'keyDatas'"),
-        ({"type": "sigstoreSigned"}, "needs keys, fulcio or pki"),
-        ({"type": "sigstoreSigned", "keyPath": "/k", "fulcio": {}}, "needs keys, fulcio or pki"),
+        ({"type": "sigstoreSigned"}, "needs exactly one of keys, fulcio and pki"),
+        ({"type": "sigstoreSigned", "keyPath": "/k", "fulcio": {}}, "needs exactly one of keys, fulcio and pki"),
         ({"type": "sigstoreSigned", "fulcio": {}}, "fulcio needs caPath or caData"),
-        ({"type": "sigstoreSigned", "keyPath": "/k", "pki": {}}, "needs keys, fulcio or pki, and one of them"),
+        ({"type": "sigstoreSigned", "keyPath": "/k", "pki": {}}, "needs exactly one of keys, fulcio and pki"),
         ({"type": "sigstoreSigned", "pki": []}, "pki is an object of"),
         ({"type": "sigstoreSigned", "pki": {"caPath": "/c", "subjectEmail": "a@b"}}, "pki is an object of"),
         ({"type": "sigstoreSigned", "pki": {"caRootsPath": "/c"}}, "subjectEmail or subjectHostname"),
@@ -143,7 +143,7 @@ def test_where_keys_may_be() -> None:
         ({"type": "sigstoreSigned", "pki": {"caRootsPath": "/c", "subjectEmail": 1}}, "pki needs caRootsPath"),
         (
             {"type": "sigstoreSigned", "pki": {"caRootsPath": "/c", "subjectEmail": "a"}, "rekorPublicKeyPath": "/r"},
-            "takes no key of a log",
+            "cannot have a rekor key",
         ),
         (
             {
@@ -288,7 +288,7 @@ def test_scopes_of_other_stores() -> None:
     with pytest.raises(PolicyRejected, match="rejected"):
         some.check(*scopes_of(named), "x")
     assert some.check(*scopes_of(Location("containers-storage", "[overlay@/t]a")), "x") is None
-    with pytest.raises(PolicyRejected, match="which store this is is not said"):
+    with pytest.raises(PolicyRejected, match="the name does not say which store it is in"):
         some.check(*scopes_of(Location("containers-storage", "[]a")), "x")
     assert policy(ACCEPT).check(*scopes_of(Location("containers-storage", "[]a")), "x") is None
 

@@ -129,5 +129,5 @@ def test_the_place_of_one_signature() -> None:
 
 @pytest.mark.parametrize("name", ["../a", "a/../../b", "a/..", ".", "a//b", ""])
 def test_no_name_leads_out_of_the_storage(name: str) -> None:
-    with pytest.raises(BuildaError, match="no place for such a name"):
+    with pytest.raises(BuildaError, match="no place for signatures of such a name"):
         Lookaside("file:///x", "file", "/x").of(Reference("r.io", name, "1"), DIGEST, 1)

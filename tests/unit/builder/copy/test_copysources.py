@@ -132,7 +132,7 @@ def test_a_heredoc_is_a_file_of_its_name(bench: Bench, scratch: WorkingContainer
         (copy(URL, "a", checksum=str(Digest.of(b"hello"))), InvalidValue, "exactly one source"),
         (copy(URL, checksum="sha256:zz"), InvalidValue, "checksum is"),
         (copy(URL, checksum=str(Digest.of(b"other"))), CorruptContent, "checksum does not match"),
-        (copy("http://host/"), InvalidValue, "URL says no file name"),
+        (copy("http://host/"), InvalidValue, "URL has no file name"),
     ],
 )
 def test_what_cannot_be_had_is_named(

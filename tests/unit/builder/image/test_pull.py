@@ -44,7 +44,7 @@ def test_a_missing_image_is_pulled_once(bench: Bench, remote_image: Image) -> No
 
 
 def test_never_is_an_error_for_a_missing_image(bench: Bench, remote_image: Image) -> None:
-    with pytest.raises(NotFound, match="not to be pulled"):
+    with pytest.raises(NotFound, match="pulling is off"):
         bench.builder.pull(NAME, PullOptions(policy="never"))
     assert bench.remote.asked == []
 

@@ -414,7 +414,7 @@ def test_a_source_that_is_gone_is_named(snapshot: Snapshot) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("/etc/hosts/token", "below what is not a directory in the container: /etc/hosts/token"),
+        ("/etc/hosts/token", "below a path that is not a directory in the container: /etc/hosts/token"),
         ("/etc", "cannot mount a file over a directory in the container: /etc"),
         ("/loop/token", "too many levels"),
         ("/", "over the root"),

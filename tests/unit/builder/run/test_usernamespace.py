@@ -65,7 +65,7 @@ def test_auto_keeps_to_a_size_and_around_what_is_said(etc: str) -> None:
 
 
 def test_auto_gives_the_size_that_is_said_or_nothing(etc: str) -> None:
-    with pytest.raises(IsolationUnavailable, match="wants 102000, 1000 are missing"):
+    with pytest.raises(IsolationUnavailable, match="needs 102000, 1000 are missing"):
         of(etc, userns="auto:size=102000,uidmapping=0:1000000:102000")
 
 
@@ -96,8 +96,8 @@ def test_auto_gives_the_size_that_is_said_or_nothing(etc: str) -> None:
         ({"userns": "auto:size=x"}, "--userns=auto takes size=N"),
         ({"userns": "auto:size=0"}, "--userns=auto takes size=N"),
         ({"userns": "auto:uidmapping=1:2"}, "uidmapping is CONTAINER:HOST:SIZE"),
-        ({"userns": "keep-id"}, "--userns is host, private"),
-        ({"userns": "auto", "userns_uid_map": "0:1:1"}, "--userns=auto cannot be used with options that say the map"),
+        ({"userns": "keep-id"}, "--userns must be host, private"),
+        ({"userns": "auto", "userns_uid_map": "0:1:1"}, "--userns=auto cannot be used with options that set the map"),
         ({"userns": "ns:/proc/nothing"}, "cannot open the user namespace"),
         ({"userns": "/proc/self/ns/mnt"}, "not a user namespace that can be joined"),
     ],

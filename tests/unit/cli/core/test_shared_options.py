@@ -172,7 +172,7 @@ def test_variables_are_given_copied_or_matched() -> None:
 def test_valid_exit_codes() -> None:
     assert statuses(()) == {0}
     assert statuses(("0", "1")) == {0, 1}
-    with pytest.raises(InvalidValue, match="exit codes are numbers: x"):
+    with pytest.raises(InvalidValue, match="exit codes must be numbers: x"):
         statuses(("x",))
 
 

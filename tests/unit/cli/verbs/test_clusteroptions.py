@@ -43,16 +43,16 @@ def test_what_a_cluster_takes_is_taken(name: str, item: str) -> None:
 @pytest.mark.parametrize(
     ("name", "item", "words"),
     [
-        ("request", "cpu=lots", "--request is no quantity: cpu=lots"),
-        ("request", "cpu=", "--request is no quantity: cpu="),
-        ("limit", "memory=4GB", "--limit is no quantity: memory=4GB"),
-        ("limit", "memory=-1", "--limit is no quantity: memory=-1"),
-        ("job_label", "a b=c", "--job-label is no label: a b=c"),
-        ("job_label", "a=b/c", "--job-label is no label: a=b/c"),
-        ("job_label", "Host/a=b", "--job-label is no label: Host/a=b"),
-        ("job_label", "/a=b", "--job-label is no label: /a=b"),
-        ("job_label", "a=" + "b" * 64, "--job-label is no label: a=" + "b" * 64),
-        ("node_selector", "-a=b", "--node-selector is no label: -a=b"),
+        ("request", "cpu=lots", "--request is not a quantity: cpu=lots"),
+        ("request", "cpu=", "--request is not a quantity: cpu="),
+        ("limit", "memory=4GB", "--limit is not a quantity: memory=4GB"),
+        ("limit", "memory=-1", "--limit is not a quantity: memory=-1"),
+        ("job_label", "a b=c", "--job-label is not a label: a b=c"),
+        ("job_label", "a=b/c", "--job-label is not a label: a=b/c"),
+        ("job_label", "Host/a=b", "--job-label is not a label: Host/a=b"),
+        ("job_label", "/a=b", "--job-label is not a label: /a=b"),
+        ("job_label", "a=" + "b" * 64, "--job-label is not a label: a=" + "b" * 64),
+        ("node_selector", "-a=b", "--node-selector is not a label: -a=b"),
     ],
 )
 def test_what_no_cluster_takes_is_named(name: str, item: str, words: str) -> None:
